@@ -105,10 +105,9 @@ def measure(num_shards: int, latency: float = 0.0) -> list[dict[str, object]]:
 
 def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]]:
     import raysp
-    from raysp.labelling.planning.opening import begin_share
+    from raysp.labelling.planning.opening import begin
     from raysp.sink import layout
     from raysp.sink.run_record import RunEntry
-    from raysp.sink.shares import ALL
 
     data = the_shard()
     bucket.series.append(numbered("in/{}/", ".parquet", num_shards, data))
@@ -118,7 +117,7 @@ def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]
         _check(plan, num_shards, num_shards)
         shard = plan.corpus.shards[0]
         plan.sink.store.probe()
-        measuring("recording it", begin_share, plan, ALL, RunEntry.now())
+        measuring("recording it", begin, plan, RunEntry.now())
         fingerprint = plan.fingerprint
         del plan
         plan = measuring("plan again", raysp.plan, pipeline)

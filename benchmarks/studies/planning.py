@@ -35,9 +35,8 @@ def make_corpus(folder: Path, num_shards: int) -> None:
 def measure(num_shards: int) -> dict[str, object]:
     """Plan twice: a new corpus and a recorded one."""
     import raysp
-    from raysp.labelling.planning.opening import begin_share
+    from raysp.labelling.planning.opening import begin
     from raysp.sink.run_record import RunEntry
-    from raysp.sink.shares import ALL
 
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:
         folder = Path(name)
@@ -51,7 +50,7 @@ def measure(num_shards: int) -> dict[str, object]:
         started = time.perf_counter()
         plan = raysp.plan(pipeline)
         first = time.perf_counter() - started
-        begin_share(plan, ALL, RunEntry.now())
+        begin(plan, RunEntry.now())
         started = time.perf_counter()
         again = raysp.plan(pipeline)
         second = time.perf_counter() - started

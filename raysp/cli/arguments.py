@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from raysp.errors import SpecError
-from raysp.sink.shares import Share
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Pipeline, Work
@@ -60,12 +59,6 @@ CheckpointOptions = Annotated[
         help="Storage option of the checkpoint; a secret as KEY=env:NAME. Repeatable.",
     ),
 ]
-ShareOfShards = Annotated[
-    str | None,
-    typer.Option(
-        "--shards", metavar="I/N", help="Label only the I-th of N shares of the shards, beside runs over the others."
-    ),
-]
 Relabel = Annotated[
     bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input, if there are any.")
 ]
@@ -104,20 +97,6 @@ def load(target: str, settings: list[str] | None) -> "Pipeline":
     from raysp.specs.work_files import load_pipeline, with_overrides
 
     return with_overrides(load_pipeline(target), settings or [])
-
-
-def parse_share(given: str | None, rows: int | None = None) -> tuple[int, int] | None:
-    """Return the numbers of a share of the shards, given as "I/N"; None: all shards.
-
-    Raises:
-        SpecError: there is no such share, or it was given with a number of rows.
-    """
-    if given is None:
-        return None
-    if rows is not None:
-        raise SpecError(f"--shards {given}: a try-out of --rows labels the first rows only; leave out one of them")
-    share = Share.parse(given)
-    return share.number, share.of
 
 
 def load_any(target: str, settings: list[str] | None) -> "Work":

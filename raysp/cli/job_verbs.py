@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.arguments import INTERRUPTED, AsJson, Debug, PlannedFile, Relabel, Settings, ShareOfShards
+from raysp.cli.arguments import INTERRUPTED, AsJson, Debug, PlannedFile, Relabel, Settings
 from raysp.cli.console import (
     err,
     escape,
@@ -22,7 +22,6 @@ from raysp.cli.console import (
     showing,
 )
 from raysp.errors import SpecError
-from raysp.sink.shares import ALL, Share
 from raysp.words import count, duration, megabytes, printable
 
 if TYPE_CHECKING:
@@ -53,7 +52,6 @@ def submit(
         str | None,
         typer.Option(metavar="WHEEL", help="Install this wheel or requirement; else the cluster's raysp."),
     ] = None,
-    shards: ShareOfShards = None,
     relabel: Relabel = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
@@ -67,7 +65,6 @@ def submit(
       raysp submit label.py --address http://head:8265
       raysp submit finetune.py --address http://head:8265
       raysp submit label.py --env CORPUS_SECRET --detach
-      raysp submit label.py --shards 1/4
     """
     from raysp.cluster.submitting import submission
     from raysp.cluster.submitting.head import Head, dashboard_address
@@ -76,7 +73,6 @@ def submit(
     request = submission.prepare(
         file,
         settings or (),
-        share=ALL if shards is None else Share.parse(shards),
         relabel=relabel,
         secrets=env or (),
         with_raysp=with_raysp,
@@ -202,8 +198,7 @@ def _print_job(job: "Job") -> None:
     if job.started is not None:
         moment = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(job.started))
         began = f", began {moment}, {duration((job.ended or time.time()) - job.started)}"
-    share = f", shards {job.shards}" if job.has_share else ""
-    print_folded(out, f"{job.id}  {job.status}{code}{began}, sink {job.sink}{share}", 2)
+    print_folded(out, f"{job.id}  {job.status}{code}{began}, sink {job.sink}", 2)
 
 
 def _fields(job: "Job") -> dict[str, object]:

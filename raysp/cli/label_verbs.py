@@ -16,7 +16,6 @@ from raysp.cli.arguments import (
     PlannedFile,
     Relabel,
     Settings,
-    ShareOfShards,
     Sink,
     StorageOptions,
     Trust,
@@ -24,7 +23,6 @@ from raysp.cli.arguments import (
     load,
     load_any,
     named_sink,
-    parse_share,
 )
 from raysp.cli.console import err, print_command, print_fact, print_json, printing, say, showing
 from raysp.cli.printed_runs import (
@@ -92,7 +90,7 @@ def plan(
     from raysp.work import Given, kind_of_work
 
     loaded = load_any(file, settings)
-    if not loaded.HAS_SHARES and sample is not None:
+    if not loaded.LABELS_SHARDS and sample is not None:
         raise SpecError(
             f"--sample: the rows of a training are indexed, not sampled, found the {loaded.NOUN} {file}; leave it out"
         )
@@ -124,7 +122,6 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
-    shards: ShareOfShards = None,
     relabel: Relabel = False,
     normalise: Normalise = None,
     engine: Engine = "auto",
@@ -138,7 +135,6 @@ def run(
       raysp run pipelines/label_digits.py --rows 10
       raysp run pipelines/label_digits.py --set sink.url=out
       raysp run pipelines/label_digits.py --set sink.url=out --engine here
-      raysp run pipelines/label_digits.py --set sink.url=out --shards 2/4
     """
     if is_submitted():
         from raysp.cluster.submitting.arrival import check_arrival
@@ -146,7 +142,6 @@ def run(
         check_arrival()
     if rows is not None:
         refuse_unused({"--relabel": relabel}, "a try-out of --rows replaces no labels; leave out one of them")
-    share = parse_share(shards, rows)
     loaded = load(pipeline, settings)
     if uses_cluster(engine, address):  # a relative path would not say of which machine
         from raysp.cluster.work_places import with_absolute_paths
@@ -162,7 +157,6 @@ def run(
 
         result = run_pipeline(
             loaded,
-            shards=share,
             relabel=relabel,
             normalise=normalise,
             engine=engine,
@@ -175,7 +169,7 @@ def run(
         if as_json:
             print_json(dataclasses.asdict(result))
         else:
-            print_result(loaded, result, next_commands(loaded, pipeline, settings), shards)
+            print_result(loaded, result, next_commands(loaded, pipeline, settings))
 
 
 def _try_out(

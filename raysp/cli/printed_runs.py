@@ -111,8 +111,8 @@ def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None)
     return Commands(*(command_line(verb, target, settings) for verb in Commands._fields))
 
 
-def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, shards: str | None = None) -> None:
-    """Print some rows of a run, and its summary. `shards` names the share that it labelled, as given."""
+def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) -> None:
+    """Print some rows of a run, and its summary."""
     from raysp.labelling.finished.first_rows import first_rows
 
     print_failures(result.shards_failed)
@@ -122,8 +122,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands, 
     elif result.shards_committed > result.shards_before:
         left_out = ", and the label shards hold no others (rows='ok')" if pipeline.sink.rows == "ok" else ""
         print_fact("rows", f"no row of this run is ok{left_out}")
-    share = f", share {shards}" if shards else ""
-    print_fact("labels", f"{result.sink}{share}: {result.committed}")
+    print_fact("labels", f"{result.sink}: {result.committed}")
     print_named(result, "this run", "model")
     print_unlabelled(result)
     if result.errors:

@@ -133,7 +133,7 @@ def parse_errors_path(path: str) -> tuple[str, str, str, str] | None:
 
 
 def run_path(run_id: str) -> str:
-    """Return the path of the entry of a run beside which others may have run."""
+    """Return the path of the entry of a run of a training."""
     return f"{RUNS}{run_id}.json"
 
 

@@ -1,11 +1,9 @@
 """Lease: the run that works on a sink. It avoids duplicate work of two drivers; correctness never depends on it.
 
-Each holder creates the next `.raysp/lease/<epoch>`. It holds the lease of its share of the shards, usually of all of
-them, until there is a higher epoch whose share overlaps its own. So runs over disjoint shares hold leases side by side.
-Epochs are created one after the other, each after a look at all lower ones, so no two active runs hold overlapping
-shares. Wall clocks are never compared: a holder is dead if its process is known to have ended, or if its beat did not
-change for `STALE_BEATS` beats of the watcher's own monotonic clock. The file of a released epoch is kept until a later
-one covers its share, so that epochs only grow and a holder that was suspended finds the epoch that replaced its own.
+Each holder creates the next `.raysp/lease/<epoch>`, and holds the lease until there is a higher epoch. Wall clocks are
+never compared: a holder is dead if its process is known to have ended, or if its beat did not change for `STALE_BEATS`
+beats of the watcher's own monotonic clock. The file of a released epoch is kept until there is a later one, so that
+epochs only grow and a holder that was suspended finds the epoch that replaced its own.
 """
 
 import contextlib
@@ -17,7 +15,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -27,7 +25,6 @@ from typing import TypedDict
 from raysp import bounds
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.sink import layout
-from raysp.sink.shares import ALL, Share
 from raysp.storage.store import Store
 
 
@@ -102,14 +99,12 @@ class Holder:
     """Start by the holder's wall clock; shown to users, never compared."""
     beat: int = 0
     released: bool = False
-    share: Share = ALL
-    """Share of the sink's shards that it works on."""
 
     @classmethod
-    def now(cls, share: Share = ALL) -> "Holder":
+    def now(cls) -> "Holder":
         """Return this process as a new holder."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        return cls(f"{_user()}-{uuid.uuid4().hex[:8]}", Process.here(), since, share=share)
+        return cls(f"{_user()}-{uuid.uuid4().hex[:8]}", Process.here(), since)
 
     @property
     def is_over(self) -> bool:
@@ -119,8 +114,7 @@ class Holder:
     @property
     def words(self) -> str:
         """Description of the holder for messages."""
-        shards = "" if self.share.is_whole else f", shards {self.share}"
-        return f"{self.owner} on host {self.process.host!r} (pid {self.process.pid}, since {self.since}{shards})"
+        return f"{self.owner} on host {self.process.host!r} (pid {self.process.pid}, since {self.since})"
 
 
 class Lease:
@@ -144,27 +138,16 @@ class Lease:
         self._clock = clock
         self._looked = clock()
         self._lost = ""
-        self._beside: set[int] = set()
-        """Higher epochs of runs over other shards."""
 
     @property
     def owner(self) -> str:
         """Unique name of the holder."""
         return self._holder.owner
 
-    def is_next_after(self, epoch: int) -> bool:
-        """Return whether no other run over some of the same shards has held the lease since an epoch."""
-        between = [_read(self._store, one) for one in range(epoch + 1, self.epoch)]
-        return all(one is not None and not one.share.overlaps(self._holder.share) for one in between)
-
     def is_latest(self) -> bool:
-        """Return whether no other run over some of the same shards holds a higher epoch; the store is always read."""
+        """Return whether no other run holds a higher epoch; the store is always read."""
         self._look()
         return not self._lost
-
-    def others(self) -> list[Holder]:
-        """Return the active holders of other shares."""
-        return [one for one in holders(self._store) if one.owner != self.owner and not one.is_over]
 
     def beat(self) -> None:
         """Write the next beat, unless a higher epoch shows that another holder took over."""
@@ -194,33 +177,26 @@ class Lease:
             self._store.replace(layout.lease_path(self.epoch), _encode(self._holder))
 
     def _look(self) -> None:
-        epochs = _epochs(self._store)
+        highest = highest_epoch(self._store)
         self._looked = self._clock()
-        # The highest first, so that the message names the run that holds the lease at this time.
-        for epoch in reversed([one for one in epochs if one > self.epoch and one not in self._beside]):
-            other = _read(self._store, epoch)
-            if other is None and self._store.stat(layout.lease_path(epoch)) is None:
-                continue  # a higher one covers it
-            if other is not None and not other.share.overlaps(self._holder.share):
-                self._beside.add(epoch)
-                continue
+        if highest > self.epoch:
+            other = _read(self._store, highest)
             self._lost = (
                 f"{self._store.url}: {other.words if other else 'another run'} took over the lease (epoch "
-                f"{epoch}, this run holds {self.epoch}), because this run's heartbeat had stopped; this run ends. "
+                f"{highest}, this run holds {self.epoch}), because this run's heartbeat had stopped; this run ends. "
                 "Committed and staged work is kept, and the other run continues from them"
             )
-            return
 
 
 @contextlib.contextmanager
-def held(store: Store, share: Share = ALL) -> Iterator[Lease]:
-    """Hold the lease of a share of a sink, with a thread that writes its beats, and release it at the end.
+def held(store: Store) -> Iterator[Lease]:
+    """Hold the lease of a sink, with a thread that writes its beats, and release it at the end.
 
     Raises:
-        PlanError: an active run holds the lease of this share, or of one that overlaps it.
+        PlanError: an active run holds the lease.
         RunError: the store refused a request while the lease was held.
     """
-    beat_seconds, holder = seconds_between_beats(), Holder.now(share)
+    beat_seconds, holder = seconds_between_beats(), Holder.now()
     try:
         lease = acquire(store, beat_seconds=beat_seconds, holder=holder)
         done = threading.Event()
@@ -251,14 +227,14 @@ def acquire(
     sleep: Callable[[float], None] = time.sleep,
     holder: Holder | None = None,
 ) -> Lease:
-    """Acquire the lease of the holder's share, from a dead holder if necessary; wait until that is known to be dead.
+    """Acquire the lease, from a dead holder if necessary; wait until that is known to be dead.
 
     Raises:
-        PlanError: an active run holds the lease of this share, or of one that overlaps it.
+        PlanError: an active run holds the lease.
     """
     holder = holder or Holder.now()
     while True:
-        top = _wait_until_free(store, beat_seconds, clock, sleep, holder.share)
+        top = _wait_until_free(store, beat_seconds, clock, sleep)
         # Of several processes that find the lease free, one creates the next epoch.
         if store.create(layout.lease_path(top + 1), _encode(holder)):
             lease = Lease(store, top + 1, holder, beat_seconds, clock)
@@ -270,7 +246,7 @@ def acquire(
 
 
 def check_epoch(store: Store, epoch: int) -> None:
-    """Raise if another run over all shards has taken over since an epoch; the store is always read.
+    """Raise if another run has taken over since an epoch; the store is always read.
 
     Any process of the holder may call it, since it needs the number of the epoch alone.
 
@@ -292,10 +268,10 @@ def highest_epoch(store: Store) -> int:
     return (_epochs(store) or [0])[-1]
 
 
-def holders(store: Store) -> list[Holder]:
-    """Return the current or last holder of each share; those that cannot be read are left out."""
-    found = _all(store)
-    return [holder for holder in _latest(found).values() if holder is not None]
+def holder(store: Store) -> Holder | None:
+    """Return the current or last holder of the lease; None without one, or if it cannot be read."""
+    epoch = highest_epoch(store)
+    return _read(store, epoch) if epoch else None
 
 
 def refuse_if_held(store: Store) -> None:
@@ -313,8 +289,8 @@ def seconds_between_beats() -> float:
 
 
 def old_epochs(store: Store) -> list[str]:
-    """Return the files of epochs that are no longer read: all but the last two and the last of each share."""
-    return [layout.lease_path(epoch) for epoch in _covered(store, _epochs(store)[:-2])]
+    """Return the files of epochs that are no longer read: all but the last two."""
+    return [layout.lease_path(epoch) for epoch in _epochs(store)[:-2]]
 
 
 def _wait_until_free(
@@ -322,60 +298,29 @@ def _wait_until_free(
     beat_seconds: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-    share: Share = ALL,
 ) -> int:
-    """Return the highest epoch, or 0 without an epoch, once it is known that no active run holds some of a share."""
+    """Return the highest epoch, or 0 without an epoch, once it is known that no active run holds it."""
     watched: dict[int, tuple[Holder | None, float]] = {}
     while True:
-        found = _all(store)
-        blocking = {
-            epoch: holder
-            for epoch, holder in _latest(found).items()
-            if not (holder and holder.is_over) and _share(holder).overlaps(share)
-        }
-        for epoch, holder in blocking.items():
-            if not watched and holder:
-                log.warning(
-                    "%s: %s holds the lease; checking for up to %g s whether it is alive",
-                    store.url, holder.words, STALE_BEATS * beat_seconds,
-                )  # fmt: skip
-            # Beats are compared for change only, and timed by this process: clocks of machines differ.
-            before, since = watched.setdefault(epoch, (holder, clock()))
-            if holder != before and holder is not None:
-                raise PlanError(
-                    f"{store.url}: {holder.words} is running on this sink (its heartbeat was seen "
-                    f"{clock() - since:.1f} s after this run began to check); wait until it has finished or stop it, "
-                    "and run again"
-                )
-        if all(clock() - watched[epoch][1] >= STALE_BEATS * beat_seconds for epoch in blocking):
-            return max(found, default=0)
+        epoch = highest_epoch(store)
+        found = _read(store, epoch) if epoch else None
+        if not epoch or (found and found.is_over):
+            return epoch
+        if not watched and found:
+            log.warning(
+                "%s: %s holds the lease; checking for up to %g s whether it is alive",
+                store.url, found.words, STALE_BEATS * beat_seconds,
+            )  # fmt: skip
+        # Beats are compared for change only, and timed by this process: clocks of machines differ.
+        before, since = watched.setdefault(epoch, (found, clock()))
+        if found != before and found is not None:
+            raise PlanError(
+                f"{store.url}: {found.words} is running on this sink (its heartbeat was seen {clock() - since:.1f} s "
+                "after this run began to check); wait until it has finished or stop it, and run again"
+            )
+        if clock() - since >= STALE_BEATS * beat_seconds:
+            return epoch
         sleep(beat_seconds / POLLS_A_BEAT)
-
-
-def _latest(found: Mapping[int, Holder | None]) -> dict[int, Holder | None]:
-    """Return the epochs that no higher epoch has replaced: no higher one has a share that overlaps theirs."""
-    return {
-        epoch: holder
-        for epoch, holder in sorted(found.items())
-        if not any(other > epoch and _share(found[other]).overlaps(_share(holder)) for other in found)
-    }
-
-
-def _covered(store: Store, epochs: list[int]) -> list[int]:
-    """Return the epochs of shares that a higher epoch covers: whoever held them finds that one."""
-    if not epochs:
-        return []
-    found = _all(store)
-    return [
-        epoch
-        for epoch in epochs
-        if any(other > epoch and _share(holder).covers(_share(found.get(epoch))) for other, holder in found.items())
-    ]
-
-
-def _share(holder: Holder | None) -> Share:
-    """Return the share of a holder; that of an unreadable one may be all shards."""
-    return holder.share if holder else ALL
 
 
 def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> None:
@@ -391,16 +336,6 @@ def _epochs(store: Store) -> list[int]:
     return sorted(epoch for epoch in found if epoch is not None)
 
 
-def _all(store: Store) -> dict[int, Holder | None]:
-    """Return the holder of every epoch that exists; None if it cannot be read."""
-    found = {epoch: _read(store, epoch) for epoch in _epochs(store)}
-    return {
-        epoch: holder
-        for epoch, holder in found.items()
-        if holder is not None or store.stat(layout.lease_path(epoch)) is not None
-    }
-
-
 def _read(store: Store, epoch: int) -> Holder | None:
     """Return the holder of an epoch; None if the file is missing or malformed, which an active holder never leaves."""
     path = layout.lease_path(epoch)
@@ -408,30 +343,26 @@ def _read(store: Store, epoch: int) -> Holder | None:
         if store.stat(path) is None:
             return None
         fields = bounds.parse_record(store.read(path))
-        share = Share.read(tuple(fields.pop("shards", (1, 1))))
-        return Holder(**{**fields, "process": Process(**fields["process"]), "share": share})
+        return Holder(**{**fields, "process": Process(**fields["process"])})
     except StoreError:
         if store.stat(path) is not None:
             raise
-        return None  # removed meanwhile, because a higher epoch covers it
+        return None  # removed meanwhile, since there is a higher one
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s/%s: this epoch of the lease cannot be read (%s)", store.url, path, bounds.plain(error))
         return None
 
 
 def _forget(store: Store, top: int) -> None:
-    """Remove covered epochs below `top`, the previous one, which is kept for processes that are reading it."""
+    """Remove epochs below `top`, the previous one, which is kept for processes that are reading it."""
     with contextlib.suppress(StoreError):
-        for epoch in _covered(store, [one for one in _epochs(store) if one < top]):
-            store.delete(layout.lease_path(epoch))
+        for epoch in _epochs(store):
+            if epoch < top:
+                store.delete(layout.lease_path(epoch))
 
 
 def _encode(holder: Holder) -> bytes:
-    fields = {**vars(holder), "process": vars(holder.process)}
-    share = fields.pop("share")
-    if not share.is_whole:  # so the file of a run over all shards is as in older versions
-        fields["shards"] = [share.number, share.of]
-    return json.dumps(fields).encode()
+    return json.dumps({**vars(holder), "process": vars(holder.process)}).encode()
 
 
 def _user() -> str:
@@ -453,18 +384,19 @@ class Running(StrEnum):
 
 
 class Activity(TypedDict):
-    """Whether runs are active, and the current or last holders of the lease."""
+    """Whether a run is active, and the current or last holder of the lease."""
 
     running: Running
     holder: str
 
 
-def activity(holders: Sequence[Holder]) -> Activity:
-    """Return whether runs are active, from the current or last holder of each share."""
-    active = [holder for holder in holders if not holder.is_over]
-    killed = [holder for holder in holders if not holder.released and holder.process.is_known_dead()]
-    if active:
-        running = Running.YES if any(one.process.is_known_alive() for one in active) else Running.ELSEWHERE
+def activity(holder: Holder | None) -> Activity:
+    """Return whether a run is active, from the current or last holder of the lease."""
+    if holder is None:
+        return {"running": Running.NO, "holder": ""}
+    if not holder.is_over:
+        running = Running.YES if holder.process.is_known_alive() else Running.ELSEWHERE
     else:
-        running = Running.KILLED if killed else Running.NO
-    return {"running": running, "holder": "; ".join(one.words for one in active or killed or holders[-1:])}
+        is_killed = not holder.released and holder.process.is_known_dead()
+        running = Running.KILLED if is_killed else Running.NO
+    return {"running": running, "holder": holder.words}

@@ -62,15 +62,6 @@ def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) ->
         number += 1
 
 
-def names(store: Store) -> list[str]:
-    """Return the names of all recorded shards in the order of `load`. The place of a name never changes."""
-    found: dict[str, None] = {}
-    for number in sorted(_parts(store)):
-        _, table = _read(store, layout.plan_path(number))
-        found.update((str(name), None) for name in table.column("name").to_pylist())
-    return list(found)
-
-
 def load(store: Store) -> list[Shard]:
     """Return all recorded shards in the order of recording; empty if nothing was recorded."""
     shards: dict[str, Shard] = {}

@@ -1,8 +1,4 @@
-"""`.raysp/run.json`: the pipeline of a sink, and every run over it.
-
-Runs over shares of the shards begin side by side, and a store has no way to append to a file. So each of them has a
-file of its own, `.raysp/runs/<run id>.json`.
-"""
+"""`.raysp/run.json`: the pipeline of a sink, and every run over it. Trainings have a file for each run instead."""
 
 import functools
 import json
@@ -139,7 +135,6 @@ def begin(
     root: str | None = None,
     resolved: Resolved | None = None,
     replaces_record: bool = False,
-    is_alone: bool = True,
     columns: str = "",
 ) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
@@ -149,9 +144,7 @@ def begin(
     With `relabel` the sink belongs to this pipeline from now on. Otherwise the pipeline must produce the same labels,
     and its places, options and pool replace the recorded ones (see `_latest`). `root` is that of the listing, checked
     by the plan; None if nothing was listed. `columns` are the types of carried-over columns; empty if they are unknown.
-    `resolved` is kept from the first plan, or from the first plan that
-    relabels with another pipeline. A run that is not `is_alone` has a file of its own unless it creates the record, so
-    that it never overwrites the entry of a run that begins at the same time.
+    `resolved` is kept from the first plan, or from the first plan that relabels with another pipeline.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
@@ -166,9 +159,7 @@ def begin(
         raise StoreError(
             f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run again"
         )
-    if not is_alone:
-        store.create(layout.run_path(run.run_id), json.dumps(vars(run)).encode())
-    known_runs = (*recorded.runs, run) if is_alone else recorded.runs
+    known_runs = (*recorded.runs, run)
     if replaces_record:
         begun = replace(made, runs=known_runs)
         store.replace(layout.RUN, _encode(begun))
@@ -189,17 +180,8 @@ def begin(
     return extended
 
 
-def every_run(store: Store, record: RunRecord) -> list[RunEntry]:
-    """Return the runs of a record and those with files of their own, in the order of their start.
-
-    Raises:
-        PlanError: an entry cannot be read.
-    """
-    return sorted([*record.runs, *runs_with_files(store)], key=lambda run: run.run_id)
-
-
 def runs_with_files(store: Store) -> list[RunEntry]:
-    """Return the runs with files of their own, in the order of their start.
+    """Return the runs of a training, each of which has a file, in the order of their start.
 
     Raises:
         PlanError: an entry cannot be read.

@@ -239,7 +239,7 @@ class Pipeline:
 
     NOUN: ClassVar = "pipeline"
     VERB: ClassVar = "run"
-    HAS_SHARES: ClassVar = True
+    LABELS_SHARDS: ClassVar = True
 
     source: Shards
     _: KW_ONLY
@@ -429,8 +429,8 @@ class Work(ReadsCorpus, Protocol):
     """Word for it in messages, which is also its usual name in a file."""
     VERB: ClassVar[str]
     """Verb of the command line that runs it."""
-    HAS_SHARES: ClassVar[bool]
-    """Whether it labels shards, so that `--shards`, `--relabel` and `--sample` apply."""
+    LABELS_SHARDS: ClassVar[bool]
+    """Whether it labels shards, so that `--relabel` and `--sample` apply."""
 
     @property
     def name(self) -> str | None:

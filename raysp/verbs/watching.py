@@ -62,6 +62,7 @@ class Watch:
             if (now := self._beats()) != beats:
                 beats, since = now, self.clock()
 
-    def _beats(self) -> list[tuple[str, int]]:
-        """Return the heartbeats of the active runs."""
-        return [(one.owner, one.beat) for one in lease.holders(self.store) if not one.is_over]
+    def _beats(self) -> tuple[str, int] | None:
+        """Return the owner and the heartbeat of the active run; None without one."""
+        holder = lease.holder(self.store)
+        return None if holder is None or holder.is_over else (holder.owner, holder.beat)

@@ -62,13 +62,6 @@ class TestSubmit:
         assert (told["status"], told["exit_code"], told["sink"]) == ("succeeded", 0, "s3://bucket/labels")
         assert "labels  s3://bucket/labels: 1 of 1" in ran.err
 
-    def test_a_share_of_the_shards_is_labelled_by_the_run(self, raysp_command, file, head):
-        ran = raysp_command("submit", file, "--shards", "2/4", "--address", head.url, "--detach")
-        [job] = head.jobs.values()
-        assert (ran.code, job["entrypoint"]) == (0, f"python -m raysp run {file.name} --shards 2/4")
-        ran = raysp_command("submit", file, "--shards", "5/4", "--address", head.url)
-        assert (ran.code, ran.err) == (2, "raysp: --shards '5/4': expected I/N with 1 <= I <= N, such as 1/4\n")
-
     def test_detached_it_says_how_to_follow_and_to_stop(self, raysp_command, file, head):
         ran = raysp_command("submit", file, "--address", head.url, "--detach")
         [job_id] = head.jobs
@@ -164,7 +157,7 @@ class TestJobs:
         head.add(
             "raysp-b",
             start_time=2000,
-            metadata={"raysp_version": "0.1.0", "raysp_sink": "s3://b/l", "raysp_shards": "2/4"},
+            metadata={"raysp_version": "0.1.0", "raysp_sink": "s3://b/l"},
         )
         ran = raysp_command("jobs", "--address", head.url)
         first, second = ran.out.splitlines()
@@ -172,7 +165,7 @@ class TestJobs:
             "raysp-a  stopped, exit code 143, began 1970-01-01 00:00:01 UTC, 1:01, sink s3://bucket/labels"
         )
         assert second.startswith("raysp-b  running, began 1970-01-01 00:00:02 UTC, ")
-        assert second.endswith("sink s3://b/l, shards 2/4")
+        assert second.endswith("sink s3://b/l")
 
     def test_json_lists_all_fields(self, raysp_command, head):
         head.add("raysp-a", "FAILED", driver_exit_code=3)

@@ -158,10 +158,6 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             Helped("if it has any"),
         ],
     },
-    "--shards": {
-        "run": [Refused("run {file} --rows 2 --shards 1/2", "--shards 1/2: a try-out of --rows")],
-        "submit": [Refused("submit {recipe} --shards 1/2 --address http://h:1", "a recipe, which labels no shards")],
-    },
     "--fail-above": {
         "diff": [
             Refused(f"{DIFF} --fail-above wer=0 --fail-above wer=1", "--fail-above: found wer twice"),

@@ -130,14 +130,6 @@ class TestRowsWithoutLabels:
         assert raysp_command("run", recipe, "--set", "steps.1.exact=false").code == 0
 
     @pytest.mark.slow
-    def test_a_run_over_a_share_of_the_shards_names_it(self, raysp_command, recipe, tmp_path):
-        for name in ("a", "b", "c"):
-            write_shard(tmp_path / "in" / f"{name}.parquet", 1)
-        ran = raysp_command("run", recipe, "--shards", "1/2")
-        assert (ran.code, ", share 1/2: 2 of 2 shards committed" in ran.out) == (0, True)
-        assert ": 3 of 3 shards committed, 2 of them before this run" in raysp_command("run", recipe).out
-
-    @pytest.mark.slow
     def test_a_shard_without_rows_is_committed(self, raysp_command, recipe, tmp_path):
         write_shard(tmp_path / "in" / "a.parquet", table=rows_table(1).slice(1))
         write_shard(tmp_path / "in" / "b.parquet", table=pa.table({"id": pa.nulls(0), "audio": pa.nulls(0)}))

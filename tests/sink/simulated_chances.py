@@ -34,8 +34,6 @@ class Theme:
     steps: int = 60
     """Most of them that a run is ahead of one that overlaps it."""
     lease: float = 0.5
-    shares: float = 0.0
-    """Chance that a run is two drivers side by side, each over a share of the shards."""
 
     def draw(self, random: Random) -> Chances:
         return Chances(*(random.choice(getattr(self, name)) for name in ("crash", "failure", "sleep", "error_row")))
@@ -62,11 +60,4 @@ LATE = Theme(
 """Commits that are held up between the rows that they leave out and their label shard, while `gc` is at work."""
 
 
-SHARES = Theme(
-    crash=(0, 0.01), failure=(0, 0.01), sleep=(0.02, 0.1), runs=(1, 3), changes=0.1, retry=0.1, gc=0.3, overlap=0.5,
-    lease=1.0, shares=0.8,
-)  # fmt: skip
-"""Drivers over shares of the shards, side by side and one after the other, and runs over all shards among them."""
-
-
-THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE, SHARES)
+THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE)

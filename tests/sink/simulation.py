@@ -28,7 +28,6 @@ from raysp.sink.commit import commit, committed
 from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit
 from raysp.sink.run_record import RunEntry
-from raysp.sink.shares import ALL, Share
 from raysp.sink.todo import Retry, Todo
 from tests.sink.simulated_chances import THEMES, Chances
 from tests.sink.simulated_store import (
@@ -283,11 +282,9 @@ class World:
 
     # -- drivers ----------------------------------------------------------------------------------------------------
 
-    def drive(
-        self, name: str, fingerprint: str, *, kind: str = "plain", holds_lease: bool = True, share: Share = ALL
-    ) -> Actor:
+    def drive(self, name: str, fingerprint: str, *, kind: str = "plain", holds_lease: bool = True) -> Actor:
         """Start a driver: what `raysp run`, `retry` or `gc` does with a sink, by the same functions."""
-        driver = Driver(self, name, fingerprint, kind, holds_lease, share)
+        driver = Driver(self, name, fingerprint, kind, holds_lease)
         return self.spawn(name, kind, driver.work)
 
     def change_input(self, name: str) -> None:
@@ -306,15 +303,12 @@ class World:
 class Driver:
     """A run, step by step as the engine does it; its tasks are actors of their own and may outlive it."""
 
-    def __init__(
-        self, world: World, name: str, fingerprint: str, kind: str, holds_lease: bool, share: Share = ALL
-    ) -> None:
+    def __init__(self, world: World, name: str, fingerprint: str, kind: str, holds_lease: bool) -> None:
         self.world = world
         self.name = name
         self.fingerprint = fingerprint
         self.kind = kind
         self.holds_lease = holds_lease
-        self.share = share
         self.tasks: dict[Actor, tuple[Todo, Piece | None, int]] = {}
         self.failed: list[str] = []
 
@@ -336,12 +330,8 @@ class Driver:
                 parts=parts,
                 file_parts={},
                 relabel=relabel,
-                is_alone=self.share.is_whole,
             )
             plan_record.record(store, fresh, supersede=relabel)
-            if not self.share.is_whole:
-                mine = self.share.names(plan_record.names(store))
-                todo = [one for one in todo if one.shard.name in mine]
             self._execute(actor, own, todo)
             if own:
                 own.release()
@@ -384,7 +374,7 @@ class Driver:
             beat_seconds=BEAT_SECONDS,
             clock=lambda: self.world.now,
             sleep=lambda seconds: self.world.sleep(actor, seconds),
-            holder=lease.Holder(self.name, Process("elsewhere", "", 1, ""), "then", share=self.share),
+            holder=lease.Holder(self.name, Process("elsewhere", "", 1, ""), "then"),
         )
 
     def _execute(self, actor: Actor, own: lease.Lease | None, todo: list[Todo]) -> None:
@@ -505,11 +495,7 @@ def _happen(world: World, draw: Random) -> None:
             world.vanished = {draw.choice(SHARD_NAMES)}
             world.story.append(f"{world.now:.1f} somebody takes away the input of {world.vanished}")
         holds_lease = draw.random() < theme.lease
-        if kind == "plain" and world.happens(theme.shares):
-            for place in (1, 2):
-                world.drive(f"run{number}-{place}", fingerprint, holds_lease=holds_lease, share=Share(place, 2))
-        else:
-            world.drive(f"run{number}", fingerprint, kind=kind, holds_lease=holds_lease)
+        world.drive(f"run{number}", fingerprint, kind=kind, holds_lease=holds_lease)
         if draw.random() < theme.gc:
             world.drive(f"gc{number}", fingerprint, kind="gc")
         if draw.random() < theme.overlap:  # the next one comes while this one is at work

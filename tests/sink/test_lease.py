@@ -13,7 +13,6 @@ import pytest
 from raysp import PlanError, RunError, StoreError
 from raysp.sink import layout, lease
 from raysp.sink.lease import Holder, Lease, Process
-from raysp.sink.shares import ALL, Share
 from raysp.storage.store import LocalStore
 from tests.sink import sinks
 
@@ -42,8 +41,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def acquire(store, clock, name="me", process=ELSEWHERE, share=ALL) -> Lease:
-    holder = Holder(name, process, "2026-01-01T00:00:00+00:00", share=share)
+def acquire(store, clock, name="me", process=ELSEWHERE) -> Lease:
+    holder = Holder(name, process, "2026-01-01T00:00:00+00:00")
     return lease.acquire(store, clock=clock, sleep=clock.sleep, holder=holder)
 
 
@@ -224,91 +223,6 @@ def test_old_epochs_are_removed_except_the_last(store, clock):
     assert lease.old_epochs(store) == []
     store.create(layout.lease_path(1), b"{}")
     assert lease.old_epochs(store) == [layout.lease_path(1)]
-
-
-class TestShares:
-    """Runs over shares of the shards."""
-
-    def test_runs_over_other_shards_hold_theirs_at_the_same_time(self, store, clock):
-        shares = [Share(1, 2), Share(2, 4), Share(4, 4)]
-        leases = [acquire(store, clock, f"run{place}", share=share) for place, share in enumerate(shares)]
-        assert [one.epoch for one in leases] == [1, 2, 3]
-        clock.now += 100
-        for one in leases:
-            one.beat()
-            one.check()
-        assert {holder.owner: str(holder.share) for holder in lease.holders(store)} == {
-            "run0": "1/2",
-            "run1": "2/4",
-            "run2": "4/4",
-        }
-        assert clock.now == 1100.0  # nobody was watched
-
-    @pytest.mark.parametrize("share", [ALL, Share(1, 2), Share(3, 4), Share(1, 3)])
-    def test_a_run_over_some_of_the_same_shards_is_refused(self, store, clock, share):
-        first = acquire(store, clock, "alice", share=Share(1, 2))
-        acquire(store, clock, "bob", share=Share(2, 2)).release()
-        clock.at = [(clock.now + 7, first.beat)]
-        with pytest.raises(PlanError, match=r"alice on host .*, shards 1/2\) is running on this sink"):
-            acquire(store, clock, "carol", share=share)
-
-    def test_a_run_over_all_shards_is_held_by_its_own_file_as_before(self, store, clock):
-        acquire(store, clock)
-        assert "shards" not in json.loads(store.read(layout.lease_path(1)))
-
-    def test_a_dead_run_over_all_shards_is_taken_over_share_by_share(self, store, clock):
-        whole = acquire(store, clock, "dead")
-        first = acquire(store, clock, "one", share=Share(1, 2))
-        waited = clock.now
-        assert waited >= 1060
-        second = acquire(store, clock, "two", share=Share(2, 2))
-        assert clock.now == waited  # the first has replaced it
-        whole.beat()
-        with pytest.raises(RunError, match=r"two on host .* took over the lease \(epoch 3, this run holds 1\)"):
-            whole.check()
-        for one in (first, second):
-            clock.now += 100
-            one.check()
-
-    def test_a_paused_run_finds_out_who_replaced_it_whatever_others_did_since(self, store, clock):
-        paused = acquire(store, clock, "paused", share=Share(1, 4))
-        clock.now += 100
-        acquire(store, clock, "two", share=Share(1, 4)).release()
-        for number in (2, 3, 4, 2, 3, 4):
-            acquire(store, clock, "others", share=Share(number, 4)).release()
-        with pytest.raises(RunError, match=r"two on host .* took over the lease \(epoch 2,"):
-            paused.check()
-
-    def test_files_of_shares_stay_until_a_later_run_covers_them(self, store, clock):
-        for number in (1, 2, 3, 1, 2, 3):
-            acquire(store, clock, share=Share(number, 3)).release()
-        assert epochs(store) == [layout.lease_path(epoch) for epoch in (4, 5, 6)]
-        for _ in range(2):
-            acquire(store, clock).release()
-        assert epochs(store) == [layout.lease_path(epoch) for epoch in (7, 8)]
-
-    def test_a_plan_stays_valid_while_only_runs_over_other_shards_begin(self, store, clock):
-        before = lease.highest_epoch(store)
-        first = acquire(store, clock, "one", share=Share(1, 2))
-        second = acquire(store, clock, "two", share=Share(2, 2))
-        assert (first.is_next_after(before), second.is_next_after(before)) == (True, True)
-        second.release()
-        assert not acquire(store, clock, "two", share=Share(2, 4)).is_next_after(before)
-
-    def test_of_runs_that_begin_at_the_same_moment_overlapping_ones_are_refused(self, store, clock, monkeypatch):
-        """Another run takes its lease between the look of this one and its own."""
-        create, meanwhile = type(store).create, [Share(1, 2), Share(2, 2)]
-
-        def create_later(self, path, data):
-            if meanwhile and path.startswith(layout.LEASE):
-                share = meanwhile.pop(0)
-                own = acquire(store, clock, "early", share=share)
-                clock.at.append((clock.now + 3, own.beat))
-            return create(self, path, data)
-
-        monkeypatch.setattr(type(store), "create", create_later)
-        with pytest.raises(PlanError, match="early on host"):
-            acquire(store, clock, "late", share=Share(1, 2))
 
 
 HOLD = """

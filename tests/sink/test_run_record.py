@@ -30,37 +30,6 @@ def test_a_sink_records_its_pipeline_and_every_run(store):
     assert entry.resolved == {"steps.1.batch_seconds": 240}
 
 
-def test_runs_that_begin_side_by_side_overwrite_no_entry(store, monkeypatch):
-    first = begin(store, is_alone=False)
-    load, others = run_record.load, []
-
-    def load_and_wait(given):
-        """Load the record while another run begins."""
-        found = load(given)
-        if len(others) < 3:
-            others.append(1)
-            begin(store, is_alone=False)
-        return found
-
-    monkeypatch.setattr(run_record, "load", load_and_wait)
-    begin(store, is_alone=False)
-    monkeypatch.undo()
-    record = run_record.load(store)
-    runs = run_record.every_run(store, record)
-    assert (len(record.runs), len(runs)) == (1, 5)
-    assert runs[0] == first.runs[0]
-    assert [one.run_id for one in runs] == sorted(one.run_id for one in runs)
-    last = begin(store).runs[-1]
-    assert run_record.every_run(store, run_record.load(store))[-1] == last
-
-
-def test_a_damaged_entry_of_a_run_is_named(store):
-    begin(store)
-    store.create(layout.run_path("20260101"), b"{")
-    with pytest.raises(PlanError, match=r"runs/20260101.json: not the record of a run .*; restore or remove it"):
-        run_record.every_run(store, run_record.load(store))
-
-
 def test_the_record_is_plain_json_with_its_schema_version_first(store):
     begin(store)
     found = json.loads(store.read(layout.RUN))

@@ -29,7 +29,6 @@ WORTH = (
     "relabelled",
     "create .raysp/stage",
     "create .raysp/lease",
-    "create .raysp/runs/",
     "somebody removes",
     "replace a.parquet",
 )

@@ -22,7 +22,7 @@ class Counting:
 
     NOUN: ClassVar = "counting"
     VERB: ClassVar = "count"
-    HAS_SHARES: ClassVar = False
+    LABELS_SHARDS: ClassVar = False
 
     source: Shards
     sink: Parquet

@@ -4,12 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from raysp.sink.shares import ALL
-
 Status = Literal["pending", "running", "succeeded", "failed", "stopped"]
-VERSION, SINK, FILE, SHARDS = "raysp_version", "raysp_sink", "raysp_file", "raysp_shards"
-"""Keys of a job's metadata: the version of raysp that submitted it, the url of the sink, the pipeline file, the share
-of the shards as "I/N"."""
+VERSION, SINK, FILE = "raysp_version", "raysp_sink", "raysp_file"
+"""Keys of a job's metadata: the version of raysp that submitted it, the url of the sink, the pipeline file."""
 STOPPED_CODE, NOT_FOUND_CODE, FAILED_CODE, REFUSED_CODE = 143, 127, 1, 2
 
 
@@ -30,13 +27,6 @@ class Job:
     """Exit code of the run as Ray reports it; None: still running, stopped, or killed with its machine."""
     message: str = ""
     """Ray's sentence on the status."""
-    shards: str = str(ALL)
-    """Share of the shards that the job labels, as "I/N"."""
-
-    @property
-    def has_share(self) -> bool:
-        """Whether the job labels a share of the shards, not all."""
-        return self.shards != str(ALL)
 
     @property
     def is_over(self) -> bool:
@@ -78,7 +68,6 @@ def job_of(details: Mapping[str, object]) -> Job | None:
         ended=_seconds(details.get("end_time")),
         driver_exit_code=None if (code := details.get("driver_exit_code")) is None else int(str(code)),
         message=str(details.get("message") or ""),
-        shards=str(metadata.get(SHARDS, ALL)),
     )
 
 

@@ -18,7 +18,6 @@ from raysp.cluster.submitting.package import Package, collect
 from raysp.cluster.submitting.sealing import SEALED, SETUP_HOOK, seal
 from raysp.cluster.work_places import REMEDY, data_places
 from raysp.errors import PlanError, SpecError
-from raysp.sink.shares import ALL, Share
 from raysp.specs.pipeline import Work, read_code
 from raysp.specs.work_files import with_overrides
 from raysp.storage.store import normalise, scheme_of
@@ -48,7 +47,6 @@ class Request:
         relabel: whether the run replaces labels that differ.
         secrets: names of environment variables whose values are sent sealed.
         requirement: requirement of pip that installs raysp, or the path of a wheel; None: the cluster has raysp.
-        share: the share of the shards that the run labels.
     """
 
     target: str
@@ -58,17 +56,15 @@ class Request:
     relabel: bool = False
     secrets: tuple[str, ...] = ()
     requirement: str | None = None
-    share: Share = ALL
 
     @property
     def command(self) -> str:
         """Command of the job, relative to the package."""
         path, separator, name = self.target.partition(":")
         changes = [word for setting in self.settings for word in ("--set", setting)]
-        share = [] if self.share.is_whole else ["--shards", str(self.share)]
         relabel = ["--relabel"] if self.relabel else []
         return shlex.join(
-            ["python", "-m", "raysp", self.work.VERB, f"{Path(path).name}{separator}{name}", *changes, *share, *relabel]
+            ["python", "-m", "raysp", self.work.VERB, f"{Path(path).name}{separator}{name}", *changes, *relabel]
         )
 
     @property
@@ -81,7 +77,6 @@ class Request:
             job_entries.VERSION: __version__,
             job_entries.SINK: normalise(sink),
             job_entries.FILE: Path(self.target).name,
-            job_entries.SHARDS: str(self.share),
         }
 
     def new_id(self) -> str:
@@ -95,7 +90,6 @@ def prepare(
     target: str,
     settings: Sequence[str] = (),
     *,
-    share: Share = ALL,
     relabel: bool = False,
     secrets: Sequence[str] = (),
     with_raysp: str | None = None,
@@ -109,8 +103,8 @@ def prepare(
         PlanError: a place is local to this machine.
     """
     work = with_overrides(load_work(target), settings)
-    if not work.HAS_SHARES and (relabel or not share.is_whole):
-        raise SpecError(f"{'--relabel' if relabel else '--shards'}: {target} is a {work.NOUN}, which labels no shards")
+    if not work.LABELS_SHARDS and relabel:
+        raise SpecError(f"--relabel: {target} is a {work.NOUN}, which labels no shards")
     file = Path(target.partition(":")[0]).absolute()
     wheel, extras = _wheel(with_raysp)
     package = collect(file.parent.resolve(), max_bytes, [wheel] if wheel else [])
@@ -122,14 +116,14 @@ def prepare(
     _refuse_local_places(work, package)
     requirement = f"{_FOLDER_OF_PACKAGE}/{wheel.name}{extras}" if wheel else with_raysp
     names = tuple(dict.fromkeys(secrets))
-    return Request(target, work, package, tuple(settings), relabel, names, requirement, share)
+    return Request(target, work, package, tuple(settings), relabel, names, requirement)
 
 
 def submit(head: Head, request: Request) -> str:
     """Start a job, and return its id.
 
     Raises:
-        PlanError: a job with the same sink and some of the same shards is active, or the head refuses the job.
+        PlanError: a job with the same sink is active, or the head refuses the job.
         SpecError: a secret is not set here, or the cluster has no token to seal it with.
     """
     from raysp import __version__
@@ -179,16 +173,14 @@ def _withdraw_second(head: Head, request: Request, job_id: str) -> None:
 
 
 def _rivals(head: Head, request: Request) -> list[Job]:
-    """Return the active jobs that write to the sink of a request and share shards with it, with that of the request."""
+    """Return the active jobs that write to the sink of a request, with that of the request."""
     sink = request.metadata[job_entries.SINK]
-    found = (job for job in head.jobs() if job.sink == sink and not job.is_over)
-    return [job for job in found if Share.parse(job.shards).overlaps(request.share)]
+    return [job for job in head.jobs() if job.sink == sink and not job.is_over]
 
 
 def _taken(job: Job) -> PlanError:
-    share = f" (--shards {job.shards})" if job.has_share else ""
     return PlanError(
-        f"sink.url: the job {job.id} writes to {job.sink}{share} already ({job.status}); follow it with "
+        f"sink.url: the job {job.id} writes to {job.sink} already ({job.status}); follow it with "
         f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
     )
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes, resolve_engine
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
-from raysp.errors import PlanError, RunError, SpecError, refuse_unused
+from raysp.errors import RunError, SpecError, refuse_unused
 from raysp.evaluation.normalising import Normalisation
 from raysp.labelling.engine import begins
 from raysp.labelling.engine.display import OnProgress, shown
@@ -29,7 +29,7 @@ from raysp.labelling.engine.workers.job import Job, load_functions, sleep_while_
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import kept_rows
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by, refuse_without_texts
-from raysp.labelling.planning.opening import begin_share, is_outdated, make_plan
+from raysp.labelling.planning.opening import begin, make_plan
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
 from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.labelling.planning.trust import open_recorded
@@ -39,7 +39,6 @@ from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
-from raysp.sink.shares import ALL, Share
 from raysp.sink.tally import rules_of_steps
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
@@ -64,7 +63,6 @@ def run(
     pipeline: Pipeline,
     *,
     rows: None = None,
-    shards: tuple[int, int] | None = None,
     relabel: bool = False,
     normalise: str | Text | None = None,
     engine: str = "auto",
@@ -93,7 +91,6 @@ def run(
     pipeline: Pipeline,
     *,
     rows: int | None = None,
-    shards: tuple[int, int] | None = None,
     relabel: bool = False,
     normalise: str | Text | None = None,
     engine: str = "auto",
@@ -108,8 +105,6 @@ def run(
         pipeline: the pipeline to run.
         rows: label only the first rows of the corpus, into a temporary sink: nothing is kept, and the result has them
             as a table (`raysp.TryOut`).
-        shards: (i, n): label only the i-th of n equal shares of the shards, beside other runs that label the other
-            shares, also on other clusters; None: all shards. Any other n, or None, continues.
         relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
             to continue.
         normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
@@ -131,7 +126,7 @@ def run(
     if rows is not None:
         if rows < 1:
             raise SpecError(f"rows: found {rows!r}, expected a number of rows above 0")
-        refuse_unused({"shards": shards, "relabel": relabel}, "rows= labels the first rows, of which nothing is kept")
+        refuse_unused({"relabel": relabel}, "rows= labels the first rows, of which nothing is kept")
         result, table = try_out(
             pipeline,
             rows,
@@ -143,7 +138,7 @@ def run(
             progress=progress,
         )
         return TryOut.of(result, table)
-    share, rules = Share.read(shards), _rules(pipeline, normalise)
+    rules = _rules(pipeline, normalise)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
@@ -155,7 +150,6 @@ def run(
             engine,
             plan_shown,
             progress_shown,
-            share=share,
         )
         refuse_no_commit(result)
         if rules is None:
@@ -309,7 +303,6 @@ def _begin(
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
     *,
-    share: Share = ALL,
     is_own: bool = True,
     is_trial: bool = False,
     is_few: bool = False,
@@ -332,7 +325,7 @@ def _begin(
             threading.Thread(target=_import_models).start()
 
     store = opened.sink.store
-    # Read before the plan, which is made again if another run over the same shards has held the lease since.
+    # Read before the plan, which is made again if another run has held the lease since.
     epoch = lease.highest_epoch(store)
     plan = make(on_surveyed)
     store.probe()
@@ -343,24 +336,18 @@ def _begin(
         engine = "here" if is_little and not own_ray.has_begun else "ray"
     plan = replace(plan, engine=engine)
     if on_plan:
-        on_plan(plan.of(share))
+        on_plan(plan)
     faults = fault_injection.arm()
     if plan.todo and plan.resources.can_grow:
         from raysp.labelling.engine.run_places import check_places
 
         check_places(plan)
-    own = stack.enter_context(lease.held(store, share))
+    own = stack.enter_context(lease.held(store))
     stack.callback(own_ray.end)  # before the lease is released
-    # Runs over the same shards may have written since, and one beside this one may have recorded other settings.
-    if not own.is_next_after(epoch) or (not share.is_whole and is_outdated(plan)):
+    if own.epoch > epoch + 1:  # other runs may have written since
         plan = replace(make(on_surveyed), engine=engine)
-    if plan.replaces_record and (others := own.others()):
-        raise PlanError(
-            f"{store.url}: {others[0].words} is running on this sink with another pipeline; wait until it has finished "
-            "or stop it, and run again, or use another sink"
-        )
     entry = RunEntry.now(resolved=_resolved(plan))
-    plan = begin_share(plan, share, entry, is_own=is_own)
+    begin(plan, entry, is_own=is_own)
     if plan.engine == "here":
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))
@@ -388,7 +375,7 @@ def _begin(
     if plan.engine == "here" and not failed:
         begins.forget(store)
     events.finished(progress, failed)
-    if plan.stops and not failed and share.is_whole:  # other shares may hold rows to redo
+    if plan.stops and not failed:
         stopped_runs.settle(store, plan.stops)
     with fault_injection.passing("run_finished"):
         own.release()

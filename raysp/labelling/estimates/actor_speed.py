@@ -9,7 +9,7 @@ from raysp.labelling.planning.run_plan import Plan
 from raysp.labelling.planning.trust import open_recorded
 from raysp.labelling.reports.throughput import Work
 from raysp.sink import receipts
-from raysp.sink.run_record import RunEntry, RunRecord, every_run
+from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.steps import EACH
 from raysp.storage.options import GivenOptions
@@ -60,7 +60,7 @@ def of_receipts(
         factor = channels_per_second if labels_each_channel(record) else 1.0
         return Speed(factor * work.audio_seconds / total, origin)
     if like is not None:
-        found = "; ".join(dict.fromkeys(_machine(run.resolved) for run in every_run(sink.store, record)))
+        found = "; ".join(dict.fromkeys(_machine(run.resolved) for run in record.runs))
         raise PlanError(
             f"--like {like}: no run with receipts has {_machine(_resolved(plan))} as this plan; found "
             f"{found or 'none'}. Name another sink, or state the speed with --rtfx"
@@ -87,7 +87,7 @@ def labels_each_channel(record: RunRecord) -> bool:
 def _work(plan: Plan, sink: Sink, record: RunRecord) -> tuple[Work, int]:
     """Return the work of the last runs on the same kind of device, and their number."""
     work, runs = Work(), 0
-    alike = [run for run in every_run(sink.store, record) if _is_alike(run, plan)]
+    alike = [run for run in record.runs if _is_alike(run, plan)]
     for run in reversed(alike):
         blocks = receipts.recent_blocks(sink.store, run.run_id, MOST_BATCHES)
         for block in blocks:

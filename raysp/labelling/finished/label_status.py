@@ -18,7 +18,7 @@ from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rul
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import WITHDRAWN
-from raysp.sink import footer, lease, receipts, run_record, stopped_runs
+from raysp.sink import footer, lease, receipts, stopped_runs
 from raysp.sink.absent import Gone, load_gone
 from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import committed, for_each
@@ -237,9 +237,8 @@ def label_status(
     found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
     blocks = staged(store, shards, stopped_runs.load(store).stage_id(record.fingerprint))
     begun = blocks.keys() - found.done
-    runs, holders = run_record.every_run(store, record), lease.holders(store)
-    num_active = sum(not holder.is_over for holder in holders)
-    recent = [recent_blocks(store, run.run_id) for run in runs[-max(1, num_active) :]]
+    runs = record.runs
+    recent = recent_blocks(store, runs[-1].run_id) if runs else []
     written, failed = _last_receipts(store)
     counted = _count(opened, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
     by_type: Counter[str] = Counter()
@@ -270,10 +269,10 @@ def label_status(
         unreadable=absent,
         foreign=found.foreign,
         last_run=runs[-1] if runs else None,
-        **activity(holders),
+        **activity(lease.holder(store)),
         rows_staged=sum(piece.num_rows for name in begun for piece, done in blocks[name].items() if is_complete(done)),
-        rows_per_second=sum(speed for blocks in recent if (speed := _speed(blocks))) or None,
-        last_receipt=max((receipt.finished for blocks in recent for receipt in blocks), default=None),
+        rows_per_second=_speed(recent),
+        last_receipt=max((receipt.finished for receipt in recent), default=None),
         checkpoint_digest=next(
             (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
         ),

@@ -1,6 +1,6 @@
 """Plan of a run that continues from the records of its sink, and the start of the run."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from raysp.cluster.resources import local_resources
@@ -22,7 +22,6 @@ from raysp.labelling.planning.trying import try_late_filters
 from raysp.sink import absent, fault_injection, plan_record, run_record, stage, stopped_runs
 from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
-from raysp.sink.shares import Share
 from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, Shards, file_parts, read_code
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -137,8 +136,7 @@ def _make_plan(
     if record is not None and not relabel:
         check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
-    corpus = replace(corpus, recorded=tuple(recorded), is_numbered=is_numbered)
-    corpus = replace(corpus, unread=listed.unread, faults=listed.faults, gone=listed.gone)
+    corpus = replace(corpus, is_numbered=is_numbered, unread=listed.unread, faults=listed.faults, gone=listed.gone)
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
         corpus = replace(corpus, shards=shards, fresh=(), vanished=(), gone=(), supersedes=False, root=None)
@@ -191,14 +189,11 @@ def _carried(
     return CarriedTypes(opened.pipeline, types, opened.sink.url, binding=binding)
 
 
-def begin_share(plan: Plan, share: Share, run: RunEntry, *, is_own: bool = True) -> Plan:
-    """Record a run over a share of the shards, beside runs over other shares, and return its plan.
-
-    All shards are recorded before the share is cut, so that every run cuts it from the same plan.
+def begin(plan: Plan, run: RunEntry, *, is_own: bool = True) -> None:
+    """Record a run and its shards, and remove the staged results that it makes again.
 
     Args:
-        plan: the plan over all shards, whose sink was probed.
-        share: share that the run labels.
+        plan: the plan, whose sink was probed.
         run: entry of this run.
         is_own: whether the user passed the pipeline, so that its record may be used from now on.
 
@@ -206,19 +201,11 @@ def begin_share(plan: Plan, share: Share, run: RunEntry, *, is_own: bool = True)
         StoreError: the sink cannot be written.
         ChangedError: another pipeline was recorded first.
     """
-    _record(plan, run, is_own=is_own, is_alone=share.is_whole)
-    plan = plan.of(share, None if share.is_whole else plan_record.names(plan.sink.store))
+    _record(plan, run, is_own=is_own)
     _discard_unused(plan)
-    return plan
 
 
-def is_outdated(plan: Plan) -> bool:
-    """Return whether another run has recorded another pipeline, or other resolved settings, since a plan was made."""
-    record = None if plan.relabel else plan.sink.record()
-    return record is not None and (plan.replaces_record or record.fingerprint != plan.fingerprint)
-
-
-def _record(plan: Plan, run: RunEntry, *, is_own: bool, is_alone: bool) -> None:
+def _record(plan: Plan, run: RunEntry, *, is_own: bool) -> None:
     store = plan.sink.store
     if plan.replaces_record:
         plan.sink.forget_plan()
@@ -233,7 +220,6 @@ def _record(plan: Plan, run: RunEntry, *, is_own: bool, is_alone: bool) -> None:
         root=plan.corpus.root,
         resolved=plan.resolved,
         replaces_record=plan.replaces_record,
-        is_alone=is_alone,
         columns=encode(plan.corpus.carried),
     )
     if is_own:
@@ -244,12 +230,8 @@ def _record(plan: Plan, run: RunEntry, *, is_own: bool, is_alone: bool) -> None:
             known.remember(plan.corpus.root)
     supersede = plan.relabel or plan.corpus.supersedes
     with fault_injection.passing("plan_written"):
-        fresh: Iterable[Shard] = plan.corpus.fresh
-        if not is_alone and fresh and not supersede:  # another run may have recorded them meanwhile
-            known_names = frozenset(plan_record.names(store))
-            fresh = [shard for shard in fresh if shard.name not in known_names]
         absent.record(store, plan.corpus.absent, Gone.of(plan.corpus.vanished, plan.corpus.gone))
-        plan_record.record(store, fresh, supersede=supersede)
+        plan_record.record(store, plan.corpus.fresh, supersede=supersede)
 
 
 def _discard_unused(plan: Plan) -> None:

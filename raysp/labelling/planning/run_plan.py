@@ -1,7 +1,7 @@
 """Plan of a run: the opened pipeline, and the work to do with resolved settings and resources."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Self
 
 import pyarrow as pa
@@ -18,7 +18,6 @@ from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import Resolved
-from raysp.sink.shares import ALL, Share
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo
 from raysp.sink.word_errors import TextColumns
@@ -102,8 +101,6 @@ class Corpus(Brief):
     """Whether rows have their places as ids because the source has no column of ids."""
     without_bytes: frozenset[str] = frozenset()
     """Names of shards of `fresh` whose rows hold no recording and may not be read by path."""
-    recorded: tuple[str, ...] = ()
-    """Names of the recorded shards, in the order of recording."""
     absent: tuple[AbsentShard, ...] = ()
     """Shards of `unreadable` as the sink records them."""
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
@@ -197,8 +194,6 @@ class Plan(Brief):
     """Number of the last stopped run with work left to redo; 0: no such run."""
     replaces_record: bool = False
     """Whether the sink holds no result, and its record of another pipeline is replaced."""
-    share: Share = ALL
-    """Share of the shards that the run labels."""
     engine: str = "auto"
     """Who runs the pieces: "here" or "ray"; "auto" before a run has decided."""
     why_not_own: str = ""
@@ -242,9 +237,7 @@ class Plan(Brief):
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         audio = f", {duration(seconds)} of audio" if (seconds := self.corpus.seconds) else ""
         checkpoint = settings.checkpoint
-        share = {} if self.share.is_whole else {"share": f"{self.share} of the shards of this sink"}
         return {
-            **share,
             "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}"
             + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
@@ -344,28 +337,6 @@ class Plan(Brief):
     def __post_init__(self) -> None:
         """Set `stage_id` to the fingerprint by default."""
         object.__setattr__(self, "stage_id", self.stage_id or self.fingerprint)
-
-    def of(self, share: Share, names: Sequence[str] | None = None) -> "Plan":
-        """Return the plan of a run over a share of the shards.
-
-        Args:
-            share: the share.
-            names: names of the recorded shards in the order of recording, at least those of this plan; None: as they
-                will be if no other run adds shards before this one records its own.
-        """
-        if share.is_whole:
-            return self
-        corpus = self.corpus
-        own = share.names(
-            dict.fromkeys((*corpus.recorded, *(one.name for one in corpus.fresh))) if names is None else names
-        )
-        return replace(
-            self,
-            corpus=replace(corpus, shards=tuple(one for one in corpus.shards if one.name in own)),
-            done=self.done & own,
-            todo=tuple(todo for todo in self.todo if todo.shard.name in own),
-            share=share,
-        )
 
     @property
     def resolved(self) -> Resolved:

@@ -22,7 +22,7 @@ from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, Share, histogram, shares
 from raysp.pages.page_tables import MOST_GROUPS, Table, Verdict, left_out, short
-from raysp.sink import receipts, run_record
+from raysp.sink import receipts
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import Pipeline
@@ -61,7 +61,7 @@ def render(
     if rules is not None:
         has_transcript = rows.columns.hypothesis is not None or not labelling.done
         refuse_without_texts(labelling.url, labelling.reference, has_transcript=has_transcript)
-    entries = run_record.every_run(opened.store, record)
+    entries = record.runs
     runs = work_of_runs(receipts.blocks_by_run(opened.store))
     last = next((runs[one.run_id] for one in reversed(entries) if one.run_id in runs), None)
     values: dict[str, object] = {

@@ -195,7 +195,7 @@ def training_status(store: Store) -> TrainingStatus:
     last = step_metrics.load_last(store, LAST_STEPS, until=position.done)
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
-    found, runs = activity(lease.holders(store)), run_record.runs_with_files(store)
+    found, runs = activity(lease.holder(store)), run_record.runs_with_files(store)
     is_active = found["running"] in (Running.YES, Running.ELSEWHERE)
     return TrainingStatus(
         sink=store.url,

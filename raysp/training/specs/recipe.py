@@ -256,7 +256,7 @@ class Finetune:
 
     NOUN: ClassVar = "recipe"
     VERB: ClassVar = "finetune"
-    HAS_SHARES: ClassVar = False
+    LABELS_SHARDS: ClassVar = False
 
     source: Shards
     _: KW_ONLY

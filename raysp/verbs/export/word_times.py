@@ -51,22 +51,10 @@ def _listed(value: JsonValue, name: str) -> list[JsonValue]:
 
 
 def _command(record: RunRecord) -> list[str]:
-    """Return the last `raysp run` of this user, without shares; a command of another user is not repeated."""
+    """Return the last `raysp run` of this user; a command of another user is not repeated."""
     if known.is_known(record.pipeline):
         for run in reversed(record.runs):
             program, *words = shlex.split(printable(run.command)) or [""]
             if PurePath(program).name == "raysp" and words[:1] == ["run"]:
-                return ["raysp", *_without_shares(words)]
+                return ["raysp", *(word for word in words if word not in ("--relabel", "--json"))]
     return ["raysp", "run", FILE]
-
-
-def _without_shares(words: list[str]) -> list[str]:
-    kept: list[str] = []
-    for before, word in zip(["", *words], words, strict=False):
-        if (
-            word not in ("--relabel", "--json", "--shards")
-            and before != "--shards"
-            and not word.startswith("--shards=")
-        ):
-            kept.append(word)
-    return kept

@@ -172,7 +172,7 @@ def verify(
     made_on: tuple[str, ...] = ()
     if chosen:
         alone = Recomputing(recorded.trusted_pipeline(), record)
-        cards = cards_of(run_record.every_run(store, record))
+        cards = cards_of(record.runs)
         is_same_card = alone.card is not None and cards == {alone.card}
         as_dtype = "float32" if is_same_card else alone.dtype  # packs have equal bits there
         for _, shard, row, label in chosen:

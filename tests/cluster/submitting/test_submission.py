@@ -209,7 +209,6 @@ class TestARecipe:
     def test_options_of_runs_are_refused(self, recipe, refusal):
         found = refusal(recipe, options=["--relabel"])
         assert re.search(r"^--relabel: .*train_speech\.py is a recipe, which labels no shards", found)
-        assert re.search(r"^--shards: .* is a recipe", refusal(recipe, options=["--shards", "1/2"]))
 
     def test_places_of_this_machine_alone_are_refused(self, project, refusal):
         found = refusal(self.write(project, evaluated="dev"))
@@ -249,7 +248,6 @@ class TestSubmitting:
             "raysp_version": raysp.__version__,
             "raysp_sink": "s3://bucket/labels",
             "raysp_file": "label_speech.py",
-            "raysp_shards": "1/1",
         }
         assert job["runtime_env"]["env_vars"] == {
             "RAYSP_SUBMITTED_BY": raysp.__version__,
@@ -284,17 +282,6 @@ class TestSubmitting:
         stopped = [name for name, job in head.jobs.items() if job.get("asked_to_stop")]
         assert len(stopped) == is_withdrawn
         assert "raysp-other" not in stopped
-
-    def test_jobs_over_other_shares_of_the_shards_run_beside_each_other(
-        self, project, head: FakeHead, submitted, refusal
-    ):
-        first = submitted(project, options=["--shards", "1/2"])
-        assert first["entrypoint"] == "python -m raysp run label_speech.py --shards 1/2"
-        message = f"the job {first['submission_id']} writes to s3://bucket/labels (--shards 1/2) already (running)"
-        for overlapping in ("1/2", "3/4", "1/3", "1/1"):
-            assert message in refusal(project, options=["--shards", overlapping])
-        assert message in refusal(project)
-        assert submit(head, project, options=["--shards", "2/2"]).code == 0
 
     @pytest.mark.slow
     def test_secrets_travel_sealed_and_in_nothing_that_is_sent(self, project, head: FakeHead, submitted):

@@ -8,13 +8,12 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources, local_resources
-from raysp.labelling.planning.opening import begin_share, make_plan
+from raysp.labelling.planning.opening import begin, make_plan
 from raysp.labelling.planning.retrying import plan_retry
 from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.sink import stage
 from raysp.sink.run_record import Resolved, RunEntry
-from raysp.sink.shares import ALL
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, write_shard
 from tests.sink.sinks import results
@@ -40,7 +39,7 @@ def begun(corpus: Path, resources: Resources, *, relabel: bool = False, **label:
     """Record a run on resources that the machine of the tests lacks, so that no run can record them."""
     plan = a_plan(corpus, resources, relabel=relabel, **label)
     plan.sink.store.probe()
-    begin_share(plan, ALL, RunEntry.now())
+    begin(plan, RunEntry.now())
     return plan
 
 

@@ -71,10 +71,8 @@ class TestCommand:
 
         return label
 
-    def test_the_command_of_the_last_run_is_repeated_without_its_share(self, advice):
-        words = command_in(
-            advice("/usr/bin/raysp run 'my labels.py' --set sink.url=out --shards 1/2 --json --shards=2/2 --relabel")
-        )
+    def test_the_command_of_the_last_run_is_repeated(self, advice):
+        words = command_in(advice("/usr/bin/raysp run 'my labels.py' --set sink.url=out --json --relabel"))
         assert words[:5] == ["raysp", "run", "my labels.py", "--set", "sink.url=out"]
         assert words[5:] == ["--set", "steps.1.outputs.0.words=true", "--relabel"]
 
