@@ -150,7 +150,6 @@ def test_rows_labels_the_first_rows_and_keeps_nothing(corpus):
         ({"engine": "there"}, "engine: found 'there', expected 'auto', 'here' or 'ray'"),
         ({"engine": "here", "address": "10.0.0.7:6379"}, "engine: found 'here' with the address '10.0.0.7:6379'"),
         ({"rows": 0}, "rows: found 0, expected a number of rows above 0"),
-        ({"rows": 2, "relabel": True}, "relabel"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(corpus, options, complaint):
@@ -172,7 +171,7 @@ def test_the_environment_names_the_engine_where_the_caller_does_not(corpus, monk
     assert (said.code, "found 'here' with the address 'auto'" in said.err) == (2, True), said.err
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_little_audio_starts_no_ray_and_its_progress_does_not_speak_of_it(corpus):
     code = (
         f"import sys, raysp\n"
@@ -216,7 +215,7 @@ def run_in_a_process(corpus: Path, name: str, function: str, stdin: str = "") ->
     return subprocess.run(command, input=stdin, cwd=corpus, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_rows_that_crash_the_process_are_named_and_refused_after_three_crashes(corpus, mapping):
     for number in range(3):
         killed = run_in_a_process(corpus, mapping.__name__, "deadly")
@@ -243,7 +242,7 @@ def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
     assert raysp.run(pipeline(corpus, "out", step), engine="here", progress=False).exit_code == 0
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_a_debugger_stops_in_a_function_under_the_command_line(corpus, mapping):
     stopped = run_in_a_process(corpus, mapping.__name__, "stops", "p level\nc\np level * 100\nc\n")
     assert stopped.returncode == 0, stopped.stderr
@@ -260,7 +259,7 @@ def test_a_debugger_in_a_worker_of_ray_names_the_engine_that_has_one(corpus, loc
         raysp.run(pipeline(corpus, "out", step), engine="ray", progress=False)
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_a_debugger_that_is_left_stops_the_run(corpus, mapping):
     left = run_in_a_process(corpus, mapping.__name__, "stops", "q\n")
     assert left.returncode == 130, left.stderr
@@ -268,7 +267,7 @@ def test_a_debugger_that_is_left_stops_the_run(corpus, mapping):
     assert kit.rows(corpus / "out") == []
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_a_debugger_stops_in_a_function_in_a_notebook(corpus, mapping):
     manager = pytest.importorskip("jupyter_client", reason="needs pip install ipykernel").KernelManager()
     manager.start_kernel(
@@ -301,7 +300,7 @@ def test_a_debugger_stops_in_a_function_in_a_notebook(corpus, mapping):
         manager.shutdown_kernel(now=True)
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_the_session_of_the_guide_is_what_a_debugger_shows(tmp_path):
     page = (kit.CHECKOUT / "docs" / "extend.md").read_text()
     for name in ("levels.py", "label_level.py"):

@@ -9,7 +9,7 @@ import pytest
 from tests import kit
 from tests.corpora import CHECKPOINT, digits_table
 
-pytestmark = pytest.mark.slow  # two processes train, and are killed
+pytestmark = pytest.mark.drivers  # two processes train, and are killed
 
 PUBLISHED = ("README.md", "config.json", "metrics.json", "model.safetensors", "vocab.json")
 RECIPE = """

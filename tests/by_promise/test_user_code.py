@@ -369,7 +369,7 @@ def test_false_of_any_library_leaves_a_row_out(command):
     assert [row["status"] for row in json.loads(ran.out)["table"]] == ["skipped"] * 3
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize(("function", "said"), [("calling", "of a child"), ("pooling", "")])
 def test_processes_that_a_function_starts_change_no_output_and_end_no_run(folder, function, said):
     steps = f"{INTEGER.format(function, 'int64')}, raysp.Decode(), label"

@@ -98,7 +98,7 @@ def test(monkeypatch, patched, mocker):
     assert sizes.patches(text) == (5, 4)
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_the_command_prints_every_table():
     ran = subprocess.run([sys.executable, "-m", "tests.house"], cwd=sizes.CHECKOUT, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -108,7 +108,7 @@ def test_the_command_prints_every_table():
         assert f"\n{line}" in ran.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 @pytest.mark.parametrize("name", house.TRACES)
 def test_a_trace_counts_functions_of_raysp(name):
     figures = house.traced(name)

@@ -43,7 +43,7 @@ print(json.dumps(codes))
 """Runs of the command line one after the other, each in a process of its own that needs no time for imports."""
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_a_run_is_killed_at_a_count_of_all_processes_and_never_where_it_is_not_reached(tmp_path, line):
     cases = [
         ("after_shard_committed:1", "b", (-signal.SIGKILL, 1)),
