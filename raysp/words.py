@@ -4,6 +4,7 @@ import dataclasses
 import html
 import re
 import reprlib
+import shlex
 import signal
 import textwrap
 import time
@@ -17,12 +18,22 @@ LINE_CHARACTERS = 118
 """Maximum characters of a field in a short representation."""
 RUN_AGAIN = "Run again: committed labels are kept"
 """Advice after a run that stopped."""
-OR_RELABEL = "use another sink, or replace the labels that differ with --relabel"
-"""Advice where a sink holds labels of other input or of another pipeline."""
-RESTORE = f"Restore the original file, {OR_RELABEL}"
-"""Advice where input changed after it was planned."""
+
 URL_PASSWORD = re.compile(r"(//[^/@:]*):(?!\d*/)[^@\s]*@")
 """Name and password in a url, up to its host. The first group ends before the password."""
+
+
+def label_again(sink: str, shard: str) -> str:
+    """Return the command that labels a whole shard again."""
+    return shlex.join(["raysp", "retry", sink, "--shard", shard])
+
+
+def restore(shard: str = "NAME") -> str:
+    """Return the advice where input changed after it was planned."""
+    return f"Restore the original file, or label the shard again with `{label_again('OUT', shard)}`"
+
+
+RESTORE = restore()
 
 
 def count(number: float, noun: str) -> str:

@@ -59,9 +59,6 @@ CheckpointOptions = Annotated[
         help="Storage option of the checkpoint; a secret as KEY=env:NAME. Repeatable.",
     ),
 ]
-Relabel = Annotated[
-    bool, typer.Option("--relabel", help="Replace labels of another pipeline or of changed input, if there are any.")
-]
 Limits = list[str] | None
 _CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 """Values of storage options that are not text. Numbers stay texts: account keys may be all digits."""

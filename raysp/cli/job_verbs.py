@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.arguments import INTERRUPTED, AsJson, Debug, PlannedFile, Relabel, Settings
+from raysp.cli.arguments import INTERRUPTED, AsJson, Debug, PlannedFile, Settings
 from raysp.cli.console import (
     err,
     escape,
@@ -52,7 +52,6 @@ def submit(
         str | None,
         typer.Option(metavar="WHEEL", help="Install this wheel or requirement; else the cluster's raysp."),
     ] = None,
-    relabel: Relabel = False,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
     max_package_mb: Annotated[int, typer.Option(min=1, metavar="N", help="Limit of the files beside FILE.")] = 100,
@@ -73,7 +72,6 @@ def submit(
     request = submission.prepare(
         file,
         settings or (),
-        relabel=relabel,
         secrets=env or (),
         with_raysp=with_raysp,
         max_bytes=max_package_mb * 1_000_000,

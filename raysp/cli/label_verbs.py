@@ -14,7 +14,6 @@ from raysp.cli.arguments import (
     Normalise,
     PipelineFile,
     PlannedFile,
-    Relabel,
     Settings,
     Sink,
     StorageOptions,
@@ -122,7 +121,6 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
-    relabel: Relabel = False,
     normalise: Normalise = None,
     engine: Engine = "auto",
     address: Address = None,
@@ -140,8 +138,6 @@ def run(
         from raysp.cluster.submitting.arrival import check_arrival
 
         check_arrival()
-    if rows is not None:
-        refuse_unused({"--relabel": relabel}, "a try-out of --rows replaces no labels; leave out one of them")
     loaded = load(pipeline, settings)
     if uses_cluster(engine, address):  # a relative path would not say of which machine
         from raysp.cluster.work_places import with_absolute_paths
@@ -157,7 +153,6 @@ def run(
 
         result = run_pipeline(
             loaded,
-            relabel=relabel,
             normalise=normalise,
             engine=engine,
             address=address,
@@ -204,6 +199,10 @@ def _try_out(
 
 def retry(
     sink: Sink,
+    shards: Annotated[
+        list[str] | None,
+        typer.Option("--shard", metavar="NAME", help="Label this shard again whole, as it is now. Repeatable."),
+    ] = None,
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
@@ -212,13 +211,14 @@ def retry(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Label the error rows of a sink again. The other rows stay as they are.
+    """Label the error rows of a sink again, or whole shards. The other rows stay as they are.
 
     With a folder, --set can change source.audio_root, storage options, the pool and
-    max_error_rate.
+    max_error_rate. NAME may be a pattern such as '2026/*.parquet'.
 
     Examples:
       raysp retry out
+      raysp retry out --shard digits-1.parquet
       raysp retry out --set source.audio_root=/data/clips
       raysp retry pipelines/label_digits.py --set sink.url=out
     """
@@ -232,6 +232,7 @@ def retry(
         result = retry_rows(
             url,
             options,
+            shards=shards or (),
             pipeline=pipeline,
             trust=trust,
             settings=() if of_file else settings or (),
@@ -246,11 +247,11 @@ def retry(
             print_json(dataclasses.asdict(result))
         else:
             print_failures(result.shards_failed)
-            errors = sum(result.errors.values())
+            errors, failed = sum(result.errors.values()), "failed" if shards else "failed again"
             replaced, unchanged = result.shards_committed - result.shards_unchanged, result.shards_unchanged
             print_fact(
-                "error rows",
-                f"{result.rows:,} labelled again, {errors:,} failed again; "
+                "rows" if shards else "error rows",
+                f"{result.rows:,} labelled again, {errors:,} {failed}; "
                 f"{replaced:,} of {count(result.shards, 'label shard')} replaced"
                 + (f", {unchanged:,} left as before: no row changed" if unchanged else ""),
             )

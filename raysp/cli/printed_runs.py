@@ -79,7 +79,8 @@ class Shown(Display):
     def retry(self, found: "Plan") -> None:
         """Print the number of rows that are labelled again."""
         shards = count(len(found.todo), "label shard")
-        self.say(f"{count(found.rows_todo, 'error row')} to label again in {shards}")
+        noun = "error row" if all(todo.keeps_rows for todo in found.todo) else "row"
+        self.say(f"{count(found.rows_todo, noun)} to label again in {shards}")
         self._begin(found)
 
     def _begin(self, found: "Plan") -> None:

@@ -148,7 +148,7 @@ def forget(
 ) -> None:
     """Remove the labels of withdrawn recordings. Their rows stay: skipped, withdrawn.
 
-    No later run, retry or relabelling of the sink labels them.
+    No later run or retry of the sink labels them.
 
     Example:
       raysp forget out speaker7_0012 speaker7_0013

@@ -139,7 +139,7 @@ class FolderKind(SourceKind):
         """Return the kind as it reads files beside recordings whose links may lead into a folder."""
         return FolderKind(audio_root)
 
-    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
+    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, recut: bool) -> list[Cut]:
         """Cut the listing of a folder into parts; see `cut`. Texts that were not recorded are read."""
         before = [_unpack(shard.part) for shard in recorded]
         parts = [(part, Faults()) for part in _cut(origin.entries, before, origin.metadata)]

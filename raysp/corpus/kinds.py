@@ -152,14 +152,14 @@ class SourceKind(ABC):
         """
         return None, ()
 
-    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
+    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, recut: bool) -> list[Cut]:
         """Cut an origin into shards: first the recorded ones, then new ones.
 
         Args:
             origin: the file or folder.
             recorded: its recorded shards, in order; given to sliced kinds only.
             storage_options: options of its storage.
-            relabel: whether recorded shards whose content changed may be cut again.
+            recut: whether recorded shards whose content changed may be cut again.
 
         Raises:
             ShardError, StoreError: the origin cannot be cut.

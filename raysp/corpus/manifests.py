@@ -2,7 +2,7 @@
 
 Rows have `audio` (a path), `offset` and `duration` in seconds, `id` (from the manifest, else the path), and a column
 for every other key. A shard is a byte range of the manifest, so that lines can be appended. Existing ranges change only
-on relabelling.
+when one of them is labelled again.
 """
 
 import codecs
@@ -174,11 +174,11 @@ class ManifestKind(SourceKind):
     as_texts = JSON_TEXTS
     has_faults = True
 
-    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
+    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, recut: bool) -> list[Cut]:
         """Cut a manifest into slices of lines; see `cut`."""
         if origin.url.endswith(self.named_suffixes):
             check_lines(origin.url, storage_options)
-        digests = [shard.version for shard in recorded] if relabel else None
+        digests = [shard.version for shard in recorded] if recut else None
         slices = cut(origin.url, [shard.part for shard in recorded], storage_options, digests)
         return [Cut(one.end - one.first, one.digest, one.part) for one in slices]
 

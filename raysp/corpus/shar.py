@@ -117,7 +117,7 @@ class SharKind(SourceKind):
             or not ((found := FIELD.fullmatch(one.path)) and _shard_of(one.path, found) in shards)
         ]
 
-    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, relabel: bool) -> list[Cut]:
+    def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, recut: bool) -> list[Cut]:
         """Return one shard, with the size and the version of both files."""
         [entry] = origin.entries
         store, path = place_of(_tar_beside(origin.url), storage_options)

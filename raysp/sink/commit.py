@@ -2,8 +2,8 @@
 
 The label shard itself is the commit. The marker and the removal of the stage that follow only save work, so a process
 may be killed between any two steps, and two processes may commit the same shard concurrently. An existing label shard
-stays unchanged, unless a relabelling or a retry replaces it, also whole and in one step. A commit removes only staged
-blocks of its shard. Files that another label shard may need are removed by `raysp gc` alone.
+stays unchanged, unless a retry replaces it, also whole and in one step. A commit removes only staged blocks of its
+shard. Files that another label shard may need are removed by `raysp gc` alone.
 """
 
 import uuid
@@ -22,13 +22,12 @@ import pyarrow.parquet as pq
 from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.sink import fault_injection, footer, layout, recording_versions, run_record, stage
+from raysp.sink import fault_injection, footer, layout, recording_versions, stage
 from raysp.sink.label_rows import is_named, load_forgotten, without_labels
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError, Hashes
 from raysp.sink.tally import FilteredRows, Rules, Tally
 from raysp.sink.word_errors import TextColumns
-from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store, explain
 from raysp.words import count
 
@@ -59,8 +58,6 @@ class Committed:
     done: frozenset[str]
     foreign: Mapping[str, str]
     """Shards with a file in their place that this pipeline did not make from this input, with the reason."""
-    outdated: frozenset[str] = frozenset()
-    """Shards of `foreign` whose file raysp made, so that a relabelling may replace it."""
 
 
 def commit(
@@ -75,9 +72,7 @@ def commit(
     metadata: Mapping[str, str] | None = None,
     join: stage.Join | None = None,
     file_id: str = "",
-    replace: bool = False,
     versions: recording_versions.Versions | None = None,
-    is_replaced: Callable[[], bool] | None = None,
     stage_id: str = "",
     texts: TextColumns | None = None,
     rules: Rules | None = None,
@@ -98,9 +93,7 @@ def commit(
         metadata: entries added to the file's metadata.
         join: joins the windows of longer rows.
         file_id: hash of settings that change the file but no label.
-        replace: for a relabelling: replace a label shard of other input, of another pipeline or with other columns.
         versions: returns the versions of files that rows name; None: no rows are read by path.
-        is_replaced: returns whether such files were replaced after the label shard was made. Used with `replace` only.
         stage_id: id that replaces the fingerprint in the names of staged results; empty: the fingerprint is used.
         texts: columns whose word errors are counted; None: no comparison.
         rules: conditions whose filtered rows are counted.
@@ -110,8 +103,6 @@ def commit(
         ChangedRecordingsError: Files were replaced after they were labelled; the pieces named are no longer staged.
         RunError: Staged blocks are missing, or do not match the shard's rows and were removed.
     """
-    # Read first: if another run replaces the label shard from here on, `publish` finds another version and stops.
-    expected = _version(store, shard.name) if replace else None
     blocks = stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
     label_shard = LabelShard(
         shard,
@@ -123,17 +114,15 @@ def commit(
         metadata or {},
         join,
         file_id,
-        replace,
         versions,
-        is_replaced,
         stage_id or fingerprint,
         blocks,
         texts,
         rules or {},
     )
-    # Without `replace`, a label shard exists only if commits race. `publish` detects that.
-    receipt = _find(store, label_shard) if replace or not blocks else None
-    receipt = receipt or _make(store, label_shard, expected)
+    # With blocks, a label shard exists only if commits race. `publish` detects that.
+    receipt = _find(store, label_shard) if not blocks else None
+    receipt = receipt or _make(store, label_shard)
     # After the label shard: a marker before it would make an older label shard count as this one.
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
     with fault_injection.passing("stage_removed"):
@@ -158,8 +147,8 @@ def committed(
 ) -> Committed:
     """Return the committed shards, from one listing and the footers of label shards without a marker.
 
-    In a sink that was ever relabelled, only footers are used: a late process may leave a marker for a label shard that
-    has since been replaced.
+    In a sink of which a shard was ever labelled again, only footers are used: a late process may leave a marker for a
+    label shard that has since been replaced.
 
     Args:
         store: the sink.
@@ -169,15 +158,14 @@ def committed(
         file_id: hash of settings that change the file but no label; empty: not compared.
         trust: accept markers; False: read every footer.
     """
-    files, markers, relabelled = _list(store)
+    files, markers, has_replaced = _list(store)
     done: set[str] = set()
     unsure: list[Shard] = []
     for shard in shards:
         if shard.name in files:
-            sure = trust and not relabelled and layout.done_path(shard.name, shard.input_id, fingerprint) in markers
+            sure = trust and not has_replaced and layout.done_path(shard.name, shard.input_id, fingerprint) in markers
             done.add(shard.name) if sure else unsure.append(shard)
     foreign: dict[str, str] = {}
-    outdated: set[str] = set()
     for shard, found in zip(unsure, _read_footers(store, unsure, fingerprint, file_id), strict=True):
         if isinstance(found, ShardReceipt):
             done.add(shard.name)
@@ -186,9 +174,7 @@ def committed(
                 store.create(marker, b"")
             continue
         foreign[shard.name] = str(found)
-        if isinstance(found, footer.OutdatedError):
-            outdated.add(shard.name)
-    return Committed(frozenset(done), foreign, frozenset(outdated))
+    return Committed(frozenset(done), foreign)
 
 
 def _read_footers(
@@ -226,9 +212,7 @@ class LabelShard:
     metadata: Mapping[str, str]
     join: stage.Join | None = None
     file_id: str = ""
-    replace: bool = False
     versions: recording_versions.Versions | None = None
-    is_replaced: Callable[[], bool] | None = None
     stage_id: str = ""
     blocks: Mapping[Piece, Sequence[stage.BlockName]] | None = None
     """Staged blocks as listed; None: the blocks of each piece are listed when it is read."""
@@ -237,41 +221,34 @@ class LabelShard:
 
 
 def _list(store: Store) -> tuple[set[str], set[str], bool]:
-    """Return the files that readers see, the markers, and whether the sink was ever relabelled."""
+    """Return the files that readers see, the markers, and whether a shard was ever labelled again."""
     files: set[str] = set()
     markers: set[str] = set()
-    relabelled = False
+    has_replaced = False
     for entry in store.list():
         if entry.path.startswith(layout.DONE):
             markers.add(entry.path)
         elif not entry.path.startswith(layout.HOME):
             files.add(entry.path)
-        relabelled = relabelled or entry.path == layout.RELABELLED
-    return files, markers, relabelled
+        has_replaced = has_replaced or entry.path == layout.REPLACED
+    return files, markers, has_replaced
 
 
 def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
-    """Return the receipt of an existing label shard; None if it does not exist or is to be replaced."""
+    """Return the receipt of an existing label shard; None if it does not exist."""
     shard = label_shard.shard
     if store.stat(shard.name) is None:
         return None
-    try:
-        receipt = footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
-    except footer.OutdatedError:
-        if label_shard.replace:
-            return None
-        raise
-    is_old = label_shard.replace and label_shard.is_replaced is not None and label_shard.is_replaced()
-    return None if is_old else receipt
+    return footer.read_expected(store, shard, label_shard.fingerprint, label_shard.file_id)
 
 
-def _make(store: Store, label_shard: LabelShard, expected: str | None) -> ShardReceipt:
+def _make(store: Store, label_shard: LabelShard) -> ShardReceipt:
     """Write and publish a label shard; return the receipt of another process if that published first."""
     shard = label_shard.shard
     hashes = Hashes.zeros(shard.num_rows)
     try:
-        with closing(_tables(store, label_shard, hashes)) as tables:
-            receipt = write(store, label_shard, tables, hashes, expected=expected)
+        with closing(tables_of(store, label_shard, hashes)) as tables:
+            receipt = write(store, label_shard, tables, hashes, expected=None)
     except (RunError, StoreError):  # for example, the other process has removed the stage
         if (receipt := _find(store, label_shard)) is None:
             raise
@@ -317,14 +294,10 @@ def write(
             raise explain(error, "write", f"{store.url}/{name}") from error
         if not is_needed():
             return None
-        # As late as possible; `expected` covers what happens between this check and the replacement.
-        if label_shard.replace:
-            _check_wanted(store, label_shard)
         if rest_id:  # before the label shard, which never names a file that is not there
             path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)
             store.publish(rest_scratch, path)
         with fault_injection.passing("shard_committed"):
-            # Without an earlier version it is created, so that of two relabellings only one publishes.
             published = store.publish(scratch, name, replace=expected is not None, expected=expected)
     return receipt if published else None
 
@@ -335,29 +308,6 @@ def _withdrawn(tables: Iterator[pa.Table], hashes: Hashes, ids: frozenset[str]) 
         is_withdrawn = is_named(table, ids)
         hashes.by_row[table.column("row").to_numpy()[is_withdrawn]] = 0
         yield without_labels(table, is_withdrawn) if is_withdrawn.any() else table
-
-
-def _version(store: Store, name: str) -> str | None:
-    entry = store.stat(name)
-    return entry.version if entry else None
-
-
-def _check_wanted(store: Store, label_shard: LabelShard) -> None:
-    """Raise if another run has begun to relabel the sink with another pipeline.
-
-    Raises:
-        RunError: Another run has; the results of this process are obsolete.
-    """
-    shard, fingerprint = label_shard.shard, label_shard.fingerprint
-    record = run_record.load(store)
-    if record is not None and (record.fingerprint, hash_parts(record.file_parts)) != (
-        fingerprint,
-        label_shard.file_id or hash_parts(record.file_parts),
-    ):
-        raise RunError(
-            f"{store.url}/{shard.name}: not replaced: another run is relabelling this sink with another "
-            f"pipeline (fingerprint {record.fingerprint!r}, this run has {fingerprint!r})"
-        )
 
 
 def _fill(
@@ -427,7 +377,7 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _tables(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
+def tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
     """Yield the label shard's rows in order, at most a row group at a time; one empty table if it has no rows.
 
     Raises:

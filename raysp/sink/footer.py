@@ -13,7 +13,7 @@ from raysp.errors import ChangedError, StoreError
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_record import SCHEMA_VERSION, raysp_version
 from raysp.storage.store import Store
-from raysp.words import OR_RELABEL
+from raysp.words import label_again
 
 PREFIX = "raysp."
 _PREFIX = PREFIX.encode()
@@ -35,10 +35,6 @@ class LabelFooter:
     recordings: str
     """Encoded `recordings.Hashes` of the files that rows were made from; empty if no row was read by path."""
     receipt: ShardReceipt
-
-
-class OutdatedError(ChangedError):
-    """A label shard of raysp with other input, another pipeline or other columns: it may be replaced."""
 
 
 def encode(
@@ -141,8 +137,8 @@ def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "
         file_id: hash of its columns and rows; empty: not compared.
 
     Raises:
-        OutdatedError: It was made from other input or by another pipeline, or has other columns.
-        ChangedError: It is not a label shard of raysp.
+        ChangedError: It was made from other input or by another pipeline, has other columns, or is not a label shard of
+            raysp.
     """
     return expect(store, read(store, shard.name), shard, fingerprint, file_id)
 
@@ -159,9 +155,10 @@ def expect(store: Store, found: LabelFooter, shard: Shard, fingerprint: str, fil
         if old != new
     )
     if differing:
-        raise OutdatedError(
+        raise ChangedError(
             f"{store.url}/{shard.name}: this label shard was made from other input or by another "
-            f"pipeline ({'; '.join(differing)}); move it, {OR_RELABEL}",
+            f"pipeline ({'; '.join(differing)}); move it, use another sink, or label the shard again with "
+            f"`{label_again(store.url, shard.name)}`",
             differing,
         )
     return found.receipt

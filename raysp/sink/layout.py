@@ -32,7 +32,7 @@ TRIAL = f"{HOME}trial/"
 ABSENT = f"{HOME}absent.json"
 FORGOTTEN = f"{HOME}forgotten.json"
 """Ids of withdrawn recordings, whose rows never have a label in this sink."""
-RELABELLED = f"{HOME}relabelled"
+REPLACED = f"{HOME}replaced"
 """File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
 
 MAX_COMPONENT_BYTES = 200

@@ -1,4 +1,4 @@
-"""Retries of error rows of committed shards: finding the rows, and putting their new results in place.
+"""Retries of shards, or of their error rows: finding the rows, and putting their new results in place.
 
 Each attempt stages its results under its own id. So it uses neither leftovers of the first labelling nor results that
 an interrupted or abandoned attempt has staged. An attempt replaces only the label shard that it was planned for. A late
@@ -7,6 +7,7 @@ attempt finds another label shard and changes nothing.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from itertools import chain
 
@@ -18,7 +19,7 @@ from raysp import bounds
 from raysp.columns import ERROR
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.widening import cast_column
-from raysp.errors import ChangedError
+from raysp.errors import ChangedError, RunError, StoreError
 from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard
 from raysp.sink.label_rows import Cursor, in_order, read_labels, read_rest, stretches
@@ -68,15 +69,15 @@ def recommit(
     texts: TextColumns | None = None,
     rules: Rules | None = None,
 ) -> ShardReceipt:
-    """Replace retried rows of a label shard by their staged results; all other rows keep their values.
+    """Replace a label shard, or its retried rows, by their staged results; all other rows keep their values.
 
-    A label shard whose rows all stay the same is not replaced.
+    A label shard whose rows all stay the same is not replaced, unless the whole shard is retried.
 
     Arguments are those of `commit.commit`, and `retry` with the rows.
 
     Raises:
         ChangedError: the label shard is now of other input or another pipeline.
-        RunError: results are missing, or another run has begun to relabel the sink.
+        RunError: results are missing.
     """
     label_shard = LabelShard(
         shard,
@@ -88,7 +89,6 @@ def recommit(
         metadata or {},
         join,
         file_id,
-        replace=True,
         versions=versions,
         stage_id=retry.stage_id,
         texts=texts,
@@ -96,27 +96,67 @@ def recommit(
     )
     # In this order: if the label shard is replaced between the two calls, the footer has another write id. Read the
     # other way round, the version of a newer label shard would be replaced.
-    expected, before = store.stat(shard.name), footer.read(store, shard.name)
-    if expected is None or before.write_id != retry.write_id:
-        # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
-        receipt = footer.read_expected(store, shard, fingerprint)
-    else:
-        runs = _with_runs(label_shard.metadata, footer.entries(store, shard.name), retry.rows)
-        label_shard = replace(label_shard, metadata=runs)
-        hashes, changed = Hashes.decode(before.recordings, shard.num_rows), list[Piece]()
-        merged = _merged(store, label_shard, retry, hashes, changed)
-        written = commit.write(
-            store,
-            label_shard,
-            merged,
-            hashes,
-            expected=expected.version,
-            is_needed=lambda: bool(changed) or hashes.encode() != before.recordings,
+    expected = store.stat(shard.name)
+    written = None
+    if _write_id(store, shard.name) == retry.write_id:
+        version = expected.version if expected else None
+        written = (
+            _replaced(store, label_shard, retry, version)
+            if retry.rows is None or version is None
+            else _merged(store, label_shard, retry, retry.rows, version)
         )
-        receipt = written or footer.read_expected(store, shard, fingerprint)
+    # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
+    receipt = written or footer.read_expected(store, shard, fingerprint)
     with fault_injection.passing("stage_removed"):
         stage.remove_listed(store, stage.listed(store, shard.name, shard.input_id, retry.stage_id))
     return receipt
+
+
+def retry_whole(store: Store, shard: Shard) -> Todo:
+    """Return a new attempt to label a shard again, in place of the label shard that is there, if any.
+
+    Raises:
+        ChangedError: the file in its place is not a label shard of raysp.
+    """
+    return Todo(shard, shard.pieces, Retry(commit.new_id(), None, _write_id(store, shard.name)))
+
+
+def _write_id(store: Store, name: str) -> str:
+    """Return the write id of a label shard; empty if there is none."""
+    return "" if store.stat(name) is None else footer.read(store, name).write_id
+
+
+def _replaced(store: Store, label_shard: LabelShard, retry: Retry, expected: str | None) -> ShardReceipt | None:
+    """Write a label shard from its staged results; return None if another process replaced it."""
+    hashes = Hashes.zeros(label_shard.shard.num_rows)
+    try:
+        with closing(commit.tables_of(store, label_shard, hashes)) as tables:
+            return commit.write(store, label_shard, tables, hashes, expected=expected)
+    except (RunError, StoreError):  # for example, the other process has removed the stage
+        if _write_id(store, label_shard.shard.name) == retry.write_id:
+            raise
+        return None
+
+
+def _merged(
+    store: Store, label_shard: LabelShard, retry: Retry, rows: Sequence[int], expected: str
+) -> ShardReceipt | None:
+    """Write a label shard from its rows and those of a retry.
+
+    Returns None if no row changed, or if another process replaced it.
+    """
+    shard, before = label_shard.shard, footer.read(store, label_shard.shard.name)
+    runs = _with_runs(label_shard.metadata, footer.entries(store, shard.name), rows)
+    label_shard = replace(label_shard, metadata=runs)
+    hashes, changed = Hashes.decode(before.recordings, shard.num_rows), list[Piece]()
+    return commit.write(
+        store,
+        label_shard,
+        _rows(store, label_shard, retry, hashes, changed),
+        hashes,
+        expected=expected,
+        is_needed=lambda: bool(changed) or hashes.encode() != before.recordings,
+    )
 
 
 def _with_runs(metadata: Mapping[str, str], before: Mapping[str, str], rows: Sequence[int]) -> dict[str, str]:
@@ -148,7 +188,7 @@ def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
     return Retry(commit.new_id(), rows, write_id) if rows else None
 
 
-def _merged(
+def _rows(
     store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes, changed: list[Piece]
 ) -> Iterator[pa.Table]:
     """Yield the label shard's rows in order, with the new results of retried rows; pieces that changed are added."""

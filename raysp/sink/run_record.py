@@ -18,7 +18,6 @@ from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.sink import layout
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
-from raysp.words import OR_RELABEL
 
 SCHEMA_VERSION = 1
 """Version of everything under `.raysp/` and of the metadata in label shards."""
@@ -131,7 +130,6 @@ def begin(
     fingerprint: str,
     parts: Mapping[str, JsonValue],
     file_parts: Mapping[str, JsonValue],
-    relabel: bool = False,
     root: str | None = None,
     resolved: Resolved | None = None,
     replaces_record: bool = False,
@@ -141,10 +139,9 @@ def begin(
 
     With `replaces_record` the sink holds no result, so the recorded pipeline is replaced without a check.
 
-    With `relabel` the sink belongs to this pipeline from now on. Otherwise the pipeline must produce the same labels,
-    and its places, options and pool replace the recorded ones (see `_latest`). `root` is that of the listing, checked
-    by the plan; None if nothing was listed. `columns` are the types of carried-over columns; empty if they are unknown.
-    `resolved` is kept from the first plan, or from the first plan that relabels with another pipeline.
+    Otherwise the pipeline must produce the same labels, and its places, options and pool replace the recorded ones (see
+    `_latest`). `root` is that of the listing, checked by the plan; None if nothing was listed. `columns` are the types
+    of carried-over columns; empty if they are unknown. `resolved` is kept from the first plan.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
@@ -165,11 +162,8 @@ def begin(
         store.replace(layout.RUN, _encode(begun))
         return begun
     before = recorded
-    if not recorded.settings or (relabel and recorded.fingerprint != fingerprint):
+    if not recorded.settings:
         recorded = replace(recorded, settings=settings)
-    if relabel:
-        store.create(layout.RELABELLED, b"")  # before the first replacement: from then on no marker is trusted
-        recorded = replace(recorded, pipeline=pipeline, fingerprint=fingerprint, parts=parts, file_parts=file_parts)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
     pipeline = _latest(recorded.pipeline, pipeline)
     extended = replace(
@@ -232,13 +226,14 @@ def check_same(
         ours = {"fingerprint": recorded.fingerprint}, {"fingerprint": fingerprint}
         changed = differences(recorded.parts, parts) or differences(*ours)
         raise ChangedError(
-            f"{url}: its labels were made by another pipeline: {'; '.join(changed)}; undo the change, {OR_RELABEL}",
+            f"{url}: its labels were made by another pipeline: {'; '.join(changed)}; undo the change, or use another "
+            "sink",
             changed,
         )
     if changed := file_differences(recorded, file_parts, pipeline):
         raise ChangedError(
             f"{url}: its label shards hold the same labels in other columns or rows: {'; '.join(changed)}; "
-            f"undo the change, {OR_RELABEL}",
+            f"undo the change, or use another sink",
             changed,
         )
 

@@ -137,13 +137,13 @@ class Sink:
                 return True
         return any(self.label_shards())
 
-    def is_relabelled(self) -> bool:
-        """Return whether a label shard may ever have been replaced: receipts and markers then prove nothing."""
-        return self.store.stat(layout.RELABELLED) is not None
+    def has_replaced(self) -> bool:
+        """Return whether a label shard may ever have been replaced whole: receipts and markers then prove nothing."""
+        return self.store.stat(layout.REPLACED) is not None
 
     def begin_replacing(self) -> None:
         """Record that label shards are replaced: receipts and markers prove nothing. An old report is removed."""
-        self.store.create(layout.RELABELLED, b"")
+        self.store.create(layout.REPLACED, b"")
         if self.store.stat(layout.REPORT) is not None:
             self.store.delete(layout.REPORT)
 

@@ -1,7 +1,7 @@
 """Work left on a sink: pieces of shards that are not staged, and rows of label shards to label once more."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from raysp.corpus.shards import Piece, Shard
@@ -12,17 +12,19 @@ from raysp.storage.store import Store
 
 @dataclass(frozen=True)
 class Retry:
-    """Selected rows of a committed shard to redo."""
+    """A label shard to make again, or some of its rows."""
 
     stage_id: str
     """Id of this attempt, which replaces the fingerprint in the names of its staged results."""
-    rows: tuple[int, ...]
-    """Row numbers, sorted."""
+    rows: tuple[int, ...] | None
+    """Row numbers, sorted; None: the whole shard."""
     write_id: str = ""
-    """Write id of the label shard to retry."""
+    """Write id of the label shard to replace; empty: there is none."""
 
-    def of(self, piece: Piece) -> tuple[int, ...]:
+    def of(self, piece: Piece) -> Sequence[int]:
         """Return the rows of a piece."""
+        if self.rows is None:
+            return range(piece.first, piece.end)
         return self.rows[bisect_left(self.rows, piece.first) : bisect_left(self.rows, piece.end)]
 
 
@@ -41,6 +43,11 @@ class Todo:
         """Number of rows to label."""
         return sum(len(self.retry.of(piece)) if self.retry else piece.num_rows for piece in self.pieces)
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether the other rows of the label shard stay as they are."""
+        return self.retry is not None and self.retry.rows is not None
+
 
 def compare(
     store: Store,
@@ -48,27 +55,18 @@ def compare(
     fingerprint: str,
     *,
     file_id: str = "",
-    relabel: bool = False,
-    is_replaced: Callable[[Shard], bool] = lambda shard: False,
     stage_id: str = "",
 ) -> tuple[frozenset[str], tuple[Todo, ...]]:
     """Return the names of committed shards, and the work left on the others.
 
-    With `relabel`, a shard is also redone if `is_replaced` reports that files named by its rows were replaced.
-
     Raises:
-        ChangedError: a file that is not to be replaced is in the place of a label shard.
+        ChangedError: another file is in the place of a label shard.
     """
-    committed = commit.committed(store, shards, fingerprint, repair=False, file_id=file_id, trust=not relabel)
-    kept = committed.outdated if relabel else frozenset[str]()
-    if reasons := [reason for name, reason in committed.foreign.items() if name not in kept]:
+    committed = commit.committed(store, shards, fingerprint, repair=False, file_id=file_id)
+    if reasons := [*committed.foreign.values()]:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         raise ChangedError(reasons[0] + more, tuple(reasons))
     done = committed.done
-    if relabel:
-        looked_at = [shard for shard in shards if shard.name in done]
-        replaced = zip(looked_at, commit.for_each(is_replaced, looked_at), strict=True)
-        done -= {shard.name for shard, is_other in replaced if is_other}
     open_shards = [shard for shard in shards if shard.name not in done]
     blocks = stage.staged(store, open_shards, stage_id or fingerprint)
     return done, tuple(_todo(shard, blocks.get(shard.name, {})) for shard in open_shards)

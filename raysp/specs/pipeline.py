@@ -430,7 +430,7 @@ class Work(ReadsCorpus, Protocol):
     VERB: ClassVar[str]
     """Verb of the command line that runs it."""
     LABELS_SHARDS: ClassVar[bool]
-    """Whether it labels shards, so that `--relabel` and `--sample` apply."""
+    """Whether it labels shards, so that `--sample` applies."""
 
     @property
     def name(self) -> str | None:

@@ -183,7 +183,7 @@ def test_a_retry_continues_if_its_shards_are_mostly_labelled_although_most_retri
     assert statuses(by_path(corpus))[name(MANIFESTS - 1)] == ["ok"] * ROWS
 
 
-def test_shards_that_were_replaced_need_no_relabelling_while_they_are_not_committed(tmp_path):
+def test_shards_that_were_replaced_are_labelled_by_the_next_run_while_they_are_not_committed(tmp_path):
     pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
     for number in range(8):
         write_shard(tmp_path / "in" / f"{number}.parquet", table=rows_table(ROWS, audio=BAD))

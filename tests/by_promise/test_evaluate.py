@@ -56,11 +56,8 @@ def test_another_evaluation_goes_on_and_names_columns_that_are_not_kept(evaluate
     before = (tmp_path / "kept" / "a.parquet").read_bytes()
     ran = evaluate("--text", "text", "--by", "sampling_rate")
     assert (ran.code, (tmp_path / "kept" / "a.parquet").read_bytes()) == (0, before)
-    assert "without sampling_rate (an earlier evaluation made them; --relabel adds columns)" in ran.out
+    assert "without sampling_rate (an earlier evaluation made the labels)" in ran.out
     assert "--by" not in ran.out.splitlines()[-1]
-    ran = evaluate("--text", "text", "--by", "sampling_rate", "--relabel")
-    assert (ran.code, "without sampling_rate" in ran.out) == (0, False)
-    assert "sampling_rate" in pq.read_schema(tmp_path / "kept" / "a.parquet").names
 
 
 def test_a_column_named_as_one_of_labels_is_compared_and_not_kept(evaluate, corpus, tmp_path):

@@ -54,7 +54,6 @@ DIFF, MERGE, EXPORT = "diff {a} {b}", "merge {a} {b} --by pred_score --to {tmp}/
 EVALUATE = f"evaluate {CHECKPOINT} {{folder}}/in"
 SUBMIT = "submit {remote} --address http://head:8265"
 HERE = "cli/test_options.py::"
-IF_ANY = Helped("if there are any")
 FAILED_LIMIT = Acts("cli/test_diff.py::test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence")
 NOTHING_LEFT = "without effect: no row is left to label, so there is nothing to estimate"
 NO_ESTIMATE = "without effect: --sample 0 makes no estimate"
@@ -145,19 +144,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
         ]
         for command in (SUBMIT, "jobs --address head:8265", "stop ID --address http://head:8265")
     },
-    "--relabel": {
-        "run": [Refused("run {file} --rows 2 --relabel", "--relabel: without effect: a try-out of --rows"), IF_ANY],
-        "submit": [
-            Refused("submit {recipe} --relabel --address http://h:1", "a recipe, which labels no shards"),
-            IF_ANY,
-        ],
-        "evaluate": [
-            Refused(
-                f"{EVALUATE} --text text --relabel", "relabel: without effect: it replaces labels in a sink, and none"
-            ),
-            Helped("if it has any"),
-        ],
-    },
+    "--shard": {"retry": [Refused("retry {a} --shard nowhere.parquet", "no shard is named 'nowhere.parquet'")]},
     "--fail-above": {
         "diff": [
             Refused(f"{DIFF} --fail-above wer=0 --fail-above wer=1", "--fail-above: found wer twice"),
@@ -249,7 +236,7 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "submit --detach": [Acts("cli/test_jobs.py::TestSubmit::test_detached_it_says_how_to_follow_and_to_stop")],
     "submit --max-package-mb": [Acts("cli/test_jobs.py::TestSubmit::test_the_limit_of_the_package_can_be_set")],
     "jobs --follow": [Refused("jobs --follow", "--follow: follows one job; give its id")],
-    "gc --dry-run": [Acts("labelling/engine/test_protocol.py::test_relabel_retry_verify_and_gc_from_the_command_line")],
+    "gc --dry-run": [Acts("labelling/engine/test_protocol.py::test_retry_verify_and_gc_from_the_command_line")],
     "run --normalise": [Acts("by_promise/test_normalise.py::test_a_run_and_its_status_count_by_it_and_name_it")],
     "status --normalise": [Acts("by_promise/test_normalise.py::test_a_run_and_its_status_count_by_it_and_name_it")],
     "report --normalise": [Acts("by_promise/test_normalise.py::test_a_report_compares_by_it_and_names_it")],
@@ -414,7 +401,6 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
             "storage_options: .* the folder of audio_root=, and there is none",
         ),
         (lambda file, recipe: raysp.verify("out", seed=3), "seed: .* sample=, and there is none"),
-        (lambda file, recipe: raysp.evaluate("m", "in", text="text", relabel=True), "relabel: .* leave it out"),
         (lambda file, recipe: raysp.evaluate("m", "in", text="text", rows=2, sink="x"), "sink: .*rows=2.* not kept"),
         (lambda file, recipe: raysp.evaluate("m", "in", speaker="who", worst=0), "worst: without effect"),
     ],

@@ -113,14 +113,15 @@ def test_those_of_subfolders_name_files_there_and_types_fit_all_of_them(corpus):
 
 
 @pytest.mark.slow
-def test_another_file_between_a_kill_and_the_next_run_is_refused_and_relabelled_on_request(corpus):
+def test_another_file_between_a_kill_and_the_next_run_is_refused_and_its_shard_labelled_again_on_request(corpus):
     write(corpus, ROWS)
     (corpus / "c.wav").write_bytes(b"no audio at all")  # so that the shard is staged and not committed
     kit.interrupted(pipeline_of(corpus))
     write(corpus, [ROWS[0], {**ROWS[1], "text": "other"}])
-    with pytest.raises(PlanError, match=r"its content changed since it was planned.*--relabel"):
+    with pytest.raises(PlanError, match=r"its content changed since it was planned.*--shard in-00000.parquet"):
         raysp.plan(pipeline_of(corpus))
-    raysp.run(pipeline_of(corpus), relabel=True, engine="here", progress=False)
+    pipeline = pipeline_of(corpus)
+    raysp.retry(pipeline.sink.url, shards=["*.parquet"], pipeline=pipeline, engine="here", progress=False)
     assert [row["text"] for row in labels_of(corpus)] == ["other", "two", None]
     (corpus / "metadata.csv").unlink()
     with pytest.raises(PlanError, match="its content changed"):

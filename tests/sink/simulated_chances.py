@@ -12,6 +12,8 @@ class Chances:
     failure: float = 0.0
     sleep: float = 0.0
     error_row: float = 0.0
+    one_shard: float = 0.0
+    """Chance that a retry of whole shards names one of two."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Theme:
     error_row: tuple[float, ...] = (0, 0, 0.2)
     runs: tuple[int, int] = (1, 4)
     changes: float = 0.5
-    relabel: float = 0.6
+    again: float = 0.6
     retry: float = 0.2
     gc: float = 0.2
     cleanings: int = 1
@@ -36,14 +38,15 @@ class Theme:
     lease: float = 0.5
 
     def draw(self, random: Random) -> Chances:
-        return Chances(*(random.choice(getattr(self, name)) for name in ("crash", "failure", "sleep", "error_row")))
+        chances = (random.choice(getattr(self, name)) for name in ("crash", "failure", "sleep", "error_row"))
+        return Chances(*chances, one_shard=0.3)
 
 
 LEFT_OUT = Theme(
     rows=("ok",), crash=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4),
-    changes=1.0, relabel=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
+    changes=1.0, again=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
 )  # fmt: skip
-"""Relabellings that overlap, with rows that are left out of label shards, and `gc`."""
+"""Retries of whole shards that overlap, with rows that are left out of label shards, and `gc`."""
 
 
 RETRIES = Theme(
@@ -54,7 +57,7 @@ RETRIES = Theme(
 
 
 LATE = Theme(
-    rows=("ok",), crash=(0,), failure=(0,), sleep=(0.2,), error_row=(0.5,), runs=(1, 2), changes=0.5, relabel=0.8,
+    rows=("ok",), crash=(0,), failure=(0,), sleep=(0.2,), error_row=(0.5,), runs=(2, 2), changes=0.8, again=0.8,
     retry=0.1, gc=1.0, cleanings=5, overlap=0.9, steps=60, lease=0.1,
 )  # fmt: skip
 """Commits that are held up between the rows that they leave out and their label shard, while `gc` is at work."""

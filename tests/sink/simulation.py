@@ -7,9 +7,8 @@ memory and is honest: what one call wrote, the next one reads.
 """
 
 import itertools
-import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,15 +18,16 @@ from random import Random
 
 import pyarrow as pa
 
-from raysp import PlanError, RayspError, StoreError
+from raysp import ChangedError, PlanError, RayspError, StoreError
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
 from raysp.sink import todo as work_left
 from raysp.sink.commit import commit, committed
 from raysp.sink.lease import Process
-from raysp.sink.recommitting import find_error_rows, recommit
+from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry, Todo
 from tests.sink.simulated_chances import THEMES, Chances
 from tests.sink.simulated_store import (
@@ -44,6 +44,7 @@ from tests.sink.simulated_store import (
 
 SHARD_NAMES = ("a.parquet", "b.parquet")
 CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
+FINGERPRINT = "a"
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
 STEP_SECONDS = 0.1
 SLEEP_SECONDS = 60.0
@@ -86,6 +87,10 @@ class SimulatedCrash(BaseException):
     """Kill of an actor: nothing may catch it."""
 
 
+class RefusedError(RayspError):
+    """Refusal of a plan whose shards changed."""
+
+
 class ViolationError(AssertionError):
     """Something happened that must never happen."""
 
@@ -96,7 +101,7 @@ class Actor:
 
     name: str
     kind: str
-    """"plain", "relabel" or "retry", which says what its label shards may replace; or "gc"."""
+    """"plain", "again" (shards, whole) or "retry" (rows), which says what its label shards may replace; or "gc"."""
     turn: threading.Lock = field(default_factory=threading.Lock)
     wakes: float = 0.0
     waits_for: Callable[[], bool] | None = None
@@ -104,6 +109,8 @@ class Actor:
     ended: bool = False
     outcome: object = None
     """None: it succeeded."""
+    planned: int = 0
+    """Number of changes of the world when its driver had made its plan."""
 
 
 class World:
@@ -267,7 +274,8 @@ class World:
         every_row = self.with_rest(path, rows, metadata)
         if wrong := wrong_rows(path, every_row, *made_of):
             self.violations.append(f"{actor.name} showed {path} with {wrong}")
-        if path in self.files and self.made_of.get(path) == made_of:
+        is_asked = actor.kind == "again" and path in self.files and self.files[path][1] <= actor.planned
+        if path in self.files and self.made_of.get(path) == made_of and not is_asked:
             before = self.with_rest(path, *read_parquet(self.files[path][0]))
             if lost := {row["row"] for row in before if row["status"] == "ok"} - {
                 row["row"] for row in every_row if row["status"] == "ok"
@@ -282,13 +290,14 @@ class World:
 
     # -- drivers ----------------------------------------------------------------------------------------------------
 
-    def drive(self, name: str, fingerprint: str, *, kind: str = "plain", holds_lease: bool = True) -> Actor:
+    def drive(self, name: str, kind: str = "plain", *, holds_lease: bool = True, names: Sequence[str] = ()) -> Actor:
         """Start a driver: what `raysp run`, `retry` or `gc` does with a sink, by the same functions."""
-        driver = Driver(self, name, fingerprint, kind, holds_lease)
+        driver = Driver(self, name, kind, holds_lease, names)
         return self.spawn(name, kind, driver.work)
 
     def change_input(self, name: str) -> None:
-        self.versions[name] += 1
+        """Give a shard other content, or what it held before."""
+        self.versions[name] = self.random.choice([one for one in (1, 1, 2, 2, 3) if one != self.versions[name]])
 
     def source(self) -> list[Shard]:
         return [self.shard(name) for name in SHARD_NAMES if name not in self.vanished]
@@ -303,14 +312,16 @@ class World:
 class Driver:
     """A run, step by step as the engine does it; its tasks are actors of their own and may outlive it."""
 
-    def __init__(self, world: World, name: str, fingerprint: str, kind: str, holds_lease: bool) -> None:
+    def __init__(self, world: World, name: str, kind: str, holds_lease: bool, names: Sequence[str] = ()) -> None:
         self.world = world
         self.name = name
-        self.fingerprint = fingerprint
         self.kind = kind
         self.holds_lease = holds_lease
+        self.names = names
+        """Shards to label again; none: by chance."""
         self.tasks: dict[Actor, tuple[Todo, Piece | None, int]] = {}
         self.failed: list[str] = []
+        self.planned = 0
 
     def work(self, actor: Actor) -> None:
         store = Store(self.world, actor)
@@ -319,19 +330,14 @@ class Driver:
             return
         try:
             fresh, todo = self._plan(store)
+            self.planned = self.world.changes
             own = self._take_lease(actor, store)
-            relabel = self.kind == "relabel"
-            parts = {"fingerprint": self.fingerprint}
             run_record.begin(
-                store,
-                ENTRY,
-                pipeline={},
-                fingerprint=self.fingerprint,
-                parts=parts,
-                file_parts={},
-                relabel=relabel,
+                store, ENTRY, pipeline={}, fingerprint=FINGERPRINT, parts={"fingerprint": FINGERPRINT}, file_parts={}
             )
-            plan_record.record(store, fresh, supersede=relabel)
+            if self.kind == "again":
+                Sink(store).begin_replacing()
+            plan_record.record(store, fresh, supersede=self.kind == "again")
             self._execute(actor, own, todo)
             if own:
                 own.release()
@@ -350,20 +356,26 @@ class Driver:
     def _plan(self, store: Store) -> tuple[list[Shard], list[Todo]]:
         record = run_record.load(store)
         recorded = {shard.name: shard for shard in plan_record.load(store)} if record else {}
-        if record and self.kind != "relabel":
-            parts = {"fingerprint": self.fingerprint}
-            run_record.check_same("memory", record, fingerprint=self.fingerprint, parts=parts, file_parts={})
+        if record:
+            parts = {"fingerprint": FINGERPRINT}
+            run_record.check_same("memory", record, fingerprint=FINGERPRINT, parts=parts, file_parts={})
         if self.kind == "retry":
-            return [], list(find_error_rows(store, list(recorded.values()), self.fingerprint))
-        found = self.world.source()
+            return [], list(find_error_rows(store, list(recorded.values()), FINGERPRINT))
+        found = [one for one in self.world.source() if self.kind != "again" or one.name in recorded]
+        if self.names:
+            found = [one for one in found if one.name in self.names]
+        elif self.kind == "again" and len(found) > 1 and self.world.happens(self.world.chances.one_shard):
+            found = [self.world.random.choice(found)]
         shards = [
             recorded[one.name] if one.name in recorded and recorded[one.name].version == one.version else one
             for one in found
         ]
         fresh = [one for one in shards if recorded.get(one.name) != one]
-        if self.kind != "relabel" and any(one.name in recorded for one in fresh):
-            raise StoreError("its content changed since it was planned")
-        _, todo = work_left.compare(store, shards, self.fingerprint, relabel=self.kind == "relabel")
+        if self.kind == "again":
+            return fresh, [retry_whole(store, one) for one in shards]
+        if changed := [one.name for one in fresh if one.name in recorded]:
+            raise RefusedError(f"{changed}: the content changed since it was planned")
+        _, todo = work_left.compare(store, shards, FINGERPRINT)
         return fresh, list(todo)
 
     def _take_lease(self, actor: Actor, store: Store) -> lease.Lease | None:
@@ -425,17 +437,17 @@ class Driver:
             if piece is None
             else (lambda actor: self._label(actor, todo.shard, piece, todo.retry, of))
         )
-        self.tasks[self.world.spawn(name, self.kind, work)] = (todo, piece, attempt)
+        task = self.world.spawn(name, self.kind, work)
+        task.planned = self.planned
+        self.tasks[task] = (todo, piece, attempt)
 
     def _label(self, actor: Actor, shard: Shard, piece: Piece, retry: Retry | None, of: int) -> None:
         store = Store(self.world, actor)
         rows = list(retry.of(piece)) if retry else list(range(piece.first, piece.end))
         for k in range(of):
             failed = tuple(row for row in rows[k::of] if self.world.happens(self.world.chances.error_row))
-            name = stage.BlockName(
-                shard.name, piece, shard.input_id, retry.stage_id if retry else self.fingerprint, k, of
-            )
-            stage.stage(store, name, labelled(shard.name, shard.input_id, self.fingerprint, tuple(rows[k::of]), failed))
+            name = stage.BlockName(shard.name, piece, shard.input_id, retry.stage_id if retry else FINGERPRINT, k, of)
+            stage.stage(store, name, labelled(shard.name, shard.input_id, FINGERPRINT, tuple(rows[k::of]), failed))
 
     def _commit(self, actor: Actor, todo: Todo) -> None:
         def ids(piece: Piece) -> pa.Table:
@@ -443,7 +455,7 @@ class Driver:
 
         store = Store(self.world, actor)
         asked = {
-            "fingerprint": self.fingerprint,
+            "fingerprint": FINGERPRINT,
             "source_columns": ids,
             "output_schema": OUTPUTS,
             "rows": self.world.rows,
@@ -452,7 +464,7 @@ class Driver:
         if todo.retry:
             recommit(store, todo.shard, todo.retry, **asked)
         else:
-            commit(store, todo.shard, replace=self.kind == "relabel", **asked)
+            commit(store, todo.shard, **asked)
 
 
 def simulate(seed: int, folder: Path) -> World:
@@ -481,13 +493,12 @@ def _happen(world: World, draw: Random) -> None:
     theme = world.theme
     world.chances = theme.draw(draw)
     changes = draw.random() < theme.changes
-    fingerprint, relabelled = "a", False
+    has_again = False
     for number in range(draw.randint(*theme.runs)):
         kind = "plain"
-        if number and changes and draw.random() < theme.relabel:
-            kind, relabelled = "relabel", True
-            fingerprint = draw.choice("abc")
-            if draw.random() < 0.5:
+        if number and changes and draw.random() < theme.again:
+            kind, has_again = "again", True
+            if draw.random() < 0.7:
                 world.change_input(draw.choice(SHARD_NAMES))
         elif number and draw.random() < theme.retry:
             kind = "retry"
@@ -495,16 +506,16 @@ def _happen(world: World, draw: Random) -> None:
             world.vanished = {draw.choice(SHARD_NAMES)}
             world.story.append(f"{world.now:.1f} somebody takes away the input of {world.vanished}")
         holds_lease = draw.random() < theme.lease
-        world.drive(f"run{number}", fingerprint, kind=kind, holds_lease=holds_lease)
+        world.drive(f"run{number}", kind, holds_lease=holds_lease)
         if draw.random() < theme.gc:
-            world.drive(f"gc{number}", fingerprint, kind="gc")
+            world.drive(f"gc{number}", "gc")
         if draw.random() < theme.overlap:  # the next one comes while this one is at work
             goal = world.steps + draw.randint(1, theme.steps)
             world.run(until=lambda goal=goal: world.steps >= goal)
         else:
             world.run(until=lambda: not any(one.name.startswith("run") and " " not in one.name for one in world.actors))
         for again in range(theme.cleanings if draw.random() < theme.gc else 0):
-            world.drive(f"gc{number} later{again}", fingerprint, kind="gc")
+            world.drive(f"gc{number} later{again}", "gc")
             if theme.cleanings > 1:
                 goal = world.steps + draw.randint(1, 40)
                 world.run(until=lambda goal=goal: world.steps >= goal)
@@ -516,32 +527,40 @@ def _happen(world: World, draw: Random) -> None:
                 world.story.append(f"{world.now:.1f} somebody removes {name}")
         if not world.actors and draw.random() < 0.5:
             world.now += 2 * REST_SECONDS
-    only_plain = not relabelled and all(actor.kind == "plain" for actor in world.actors)
+    only_plain = not has_again and all(actor.kind == "plain" for actor in world.actors)
     if not only_plain:  # what replaces may come late and do harm, which the next run mends: it has to be there by then
         world.run()
     world.chances = Chances()
-    for attempt in range(4):
-        last = world.drive(f"last{attempt}", fingerprint, kind="relabel" if relabelled else "plain")
-        world.run(until=lambda last=last: last.ended)
-        if last.outcome is None:
-            break
-        if isinstance(last.outcome, PlanError):  # another one is still at work: its end is waited for
-            world.run()
-    if last.outcome is not None:
-        raise ViolationError(f"the last run does not end: {last.outcome}")
+    _finish(world)
     world.run()  # those who come late
-    _check(world, fingerprint, errors=True)
+    _check(world, errors=True)
     for _ in range(2):  # the first one may go on with what an interrupted one staged: errors again
-        last = world.drive("retry", fingerprint, kind="retry")
+        last = world.drive("retry", "retry")
         world.run()
         if last.outcome is not None:
             raise ViolationError(f"the retry does not end: {last.outcome}")
-    _check(world, fingerprint, errors=False)
+    _check(world, errors=False)
     world.now += 2 * REST_SECONDS
-    world.drive("gc", fingerprint, kind="gc")
+    world.drive("gc", "gc")
     world.run()
-    _check(world, fingerprint, errors=False)
+    _check(world, errors=False)
     _check_left_out(world)
+
+
+def _finish(world: World) -> None:
+    """Run until a run ends well, and label shards again that it refuses by name; nothing fails any more."""
+    refused: list[str] = []
+    for attempt in range(8):
+        last = world.drive(f"last{attempt}", "again" if refused else "plain", names=refused)
+        world.run(until=lambda last=last: last.ended)
+        end, was_again = last.outcome, bool(refused)
+        if end is None and not was_again:
+            return
+        is_refusal = isinstance(end, (ChangedError, RefusedError)) and not was_again
+        refused = [name for name in SHARD_NAMES if name in str(end)] if is_refusal else []
+        if isinstance(end, PlanError) and not isinstance(end, ChangedError):
+            world.run()  # another one is still at work
+    raise ViolationError(f"the last run does not end: {end}")
 
 
 def _check_left_out(world: World) -> None:
@@ -556,7 +575,7 @@ def _check_left_out(world: World) -> None:
         raise ViolationError(f"gc leaves {sorted(found - named)}")
 
 
-def _check(world: World, fingerprint: str, *, errors: bool) -> None:
+def _check(world: World, *, errors: bool) -> None:
     """Every shard is committed once with the right rows, and the protocol itself knows it."""
     visible = {path for path in world.files if not path.startswith(layout.HOME)}
     present = set(SHARD_NAMES) - world.vanished
@@ -564,7 +583,7 @@ def _check(world: World, fingerprint: str, *, errors: bool) -> None:
         raise ViolationError(f"readers see {sorted(visible)}")
     for name in visible:
         is_present = name in present
-        made_of = (f"{world.versions[name]:x}", fingerprint) if is_present else world.made_of[name]
+        made_of = (f"{world.versions[name]:x}", FINGERPRINT) if is_present else world.made_of[name]
         if world.made_of[name] != made_of:
             raise ViolationError(f"{name} is of {world.made_of[name]}, not of {made_of}")
         rows = world.with_rest(name, *read_parquet(world.files[name][0]))
@@ -574,12 +593,7 @@ def _check(world: World, fingerprint: str, *, errors: bool) -> None:
     asker.turn.acquire()
     world.actors.append(asker)
     world._until = None
-    found = committed(Store(world, asker), world.source(), fingerprint, repair=False)
+    found = committed(Store(world, asker), world.source(), FINGERPRINT, repair=False)
     world.actors.remove(asker)
     if found.done != present:
         raise ViolationError(f"the next run holds {sorted(found.foreign.values())} against it")
-
-
-def told(world: World) -> str:
-    """Write a history down."""
-    return json.dumps(world.story, indent=1)

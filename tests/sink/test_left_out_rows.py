@@ -1,5 +1,6 @@
 """Rows that `rows="ok"` leaves out of a label shard stay while a footer names them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,13 +10,17 @@ from raysp import gc
 from raysp.corpus.shards import Shard
 from raysp.sink import footer, layout, orphans, plan_record, run_record
 from raysp.sink.label_rows import read_labels, read_rest
+from raysp.sink.recommitting import recommit, retry_whole
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import Sink
+from raysp.sink.todo import Todo
 from raysp.storage.store import Store
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, make_shard
 
 SHARD = make_shard()
-OTHER, THIRD = "beef", "c0c0"
+OTHER, THIRD = (replace(SHARD, input_id=input_id) for input_id in ("beef", "c0c0"))
+"""The shard with other content."""
 
 
 @pytest.fixture(autouse=True)
@@ -23,22 +28,42 @@ def _old_at_once(monkeypatch):
     monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
 
 
-def begin(store, fingerprint=FINGERPRINT, *, shards=(SHARD,)) -> None:
-    relabel = fingerprint != FINGERPRINT
-    parts = {"f": fingerprint}
+def begin(store, *shards) -> None:
     entry = RunEntry.now(command=["raysp"])
-    run_record.begin(store, entry, pipeline={}, fingerprint=fingerprint, parts=parts, file_parts={}, relabel=relabel)
-    plan_record.record(store, shards, supersede=relabel)
+    parts = {"f": FINGERPRINT}
+    run_record.begin(store, entry, pipeline={}, fingerprint=FINGERPRINT, parts=parts, file_parts={})
+    plan_record.record(store, shards or [SHARD], supersede=True)
 
 
-def label(store, shard=SHARD, fingerprint=FINGERPRINT) -> None:
+def label(store, shard=SHARD) -> None:
     """Stage and commit a shard, with its error and skipped rows left out."""
-    sinks.run(store, shard, rows="ok", fingerprint=fingerprint, replace=fingerprint != FINGERPRINT)
+    sinks.run(store, shard, rows="ok")
 
 
-def relabel(store, fingerprint) -> None:
-    begin(store, fingerprint)
-    label(store, fingerprint=fingerprint)
+def attempt(store, shard) -> Todo:
+    """Begin to label a shard again, and stage its results."""
+    Sink(store).begin_replacing()
+    begin(store, shard)
+    todo = retry_whole(store, shard)
+    for piece in shard.pieces:
+        sinks.stage_piece(store, shard, piece, fingerprint=todo.retry.stage_id)
+    return todo
+
+
+def finish(store, todo: Todo) -> None:
+    recommit(
+        store,
+        todo.shard,
+        todo.retry,
+        fingerprint=FINGERPRINT,
+        source_columns=sinks.source_columns,
+        output_schema=sinks.OUTPUTS,
+        rows="ok",
+    )
+
+
+def again(store, shard) -> None:
+    finish(store, attempt(store, shard))
 
 
 def rows_of(store, shard=SHARD) -> list[int]:
@@ -78,15 +103,14 @@ class LateStore:
 def test_a_late_worker_that_has_replaced_a_label_shard_leaves_those_of_a_later_one(store):
     begin(store)
     label(store)
-    begin(store, OTHER)
-    late = LateStore(store, lambda: relabel(store, THIRD))
-    label(late, fingerprint=OTHER)
+    late = LateStore(store, lambda: again(store, THIRD))
+    finish(late, attempt(store, OTHER))
     assert late.was_late
-    assert footer.read(store, SHARD.name).fingerprint == THIRD
+    assert footer.read(store, SHARD.name).input_id == THIRD.input_id
     assert rows_of(store) == all_rows()
 
 
-def test_gc_leaves_those_of_a_shard_that_is_not_relabelled_yet(store):
+def test_gc_leaves_those_of_a_shard_that_is_to_be_labelled_again(store):
     begin(store)
     label(store)
     begin(store, OTHER)
@@ -94,13 +118,12 @@ def test_gc_leaves_those_of_a_shard_that_is_not_relabelled_yet(store):
     assert rows_of(store) == all_rows()
 
 
-def test_gc_leaves_those_of_a_shard_that_vanished_while_others_were_relabelled(store):
+def test_gc_leaves_those_of_a_shard_that_vanished_while_others_were_labelled_again(store):
     second = make_shard("b.parquet")
-    begin(store, shards=[SHARD, second])
+    begin(store, SHARD, second)
     label(store)
     label(store, second)
-    begin(store, OTHER, shards=[second])
-    label(store, second, OTHER)
+    again(store, replace(second, input_id="beef"))
     gc(store)
     assert rows_of(store) == all_rows()
     assert rows_of(store, second) == all_rows(second)

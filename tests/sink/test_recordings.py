@@ -52,6 +52,10 @@ def labels_of(pipeline) -> dict[str, float]:
     return {row["id"]: row["seconds"] for row in kit.rows(pipeline.sink.url, "id", "seconds")}
 
 
+def again(pipeline: raysp.Pipeline, *shards: str) -> None:
+    raysp.retry(pipeline.sink.url, shards=shards, pipeline=pipeline, engine="here", progress=False)
+
+
 def stage(pipeline: raysp.Pipeline, audio) -> None:
     """Stage all rows of which the last one is an error, so that the shard is not committed."""
     (audio / NAMES[5]).write_bytes(b"no audio at all")
@@ -110,16 +114,16 @@ class TestCommit:
 class TestFinished:
     @pytest.mark.slow
     @of_every_kind
-    def test_verify_names_rows_and_relabel_redoes_them(self, pipeline, audio):
+    def test_verify_names_rows_and_a_retry_of_the_shard_redoes_them(self, pipeline, audio):
         raysp.run(pipeline, engine="here", progress=False)
         assert verify(pipeline.sink.url).differences == ()
         replace_recording(audio, 2)
         os.utime(audio / NAMES[3], ns=(5, 5))
         raysp.run(pipeline, engine="here", progress=False)  # the shard itself is as it was: nothing is to do
         (difference,) = verify(pipeline.sink.url).differences
-        for part in ("row 2 ('2.wav'), row 3 ('3.wav')", "raysp run --relabel"):
+        for part in ("row 2 ('2.wav'), row 3 ('3.wav')", f"raysp retry {pipeline.sink.url} --shard m"):
             assert part in difference
-        raysp.run(pipeline, relabel=True, engine="here", progress=False)
+        again(pipeline, "*")
         assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5}
         assert verify(pipeline.sink.url).differences == ()
 
@@ -143,13 +147,13 @@ class TestFinished:
 
 
 @pytest.mark.slow
-def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
+def test_a_folder_is_refused_and_labelled_again_like_any_shard(audio, tmp_path):
     pipeline = a_pipeline(raysp.Shards(str(audio)), tmp_path / "out")
     stage(pipeline, audio)
     replace_recording(audio, 2)
     with pytest.raises(PlanError, match="content changed"):
         raysp.run(pipeline, engine="here", progress=False)
-    raysp.run(pipeline, relabel=True, engine="here", progress=False)
+    again(pipeline, "*")
     assert labels_of(pipeline) == {**EXPECTED, "2.wav": 0.5, "5.wav": None}
     replace_recording(audio, 3)
     (difference,) = verify(pipeline.sink.url).differences
@@ -157,7 +161,7 @@ def test_a_folder_is_refused_and_relabelled_like_any_shard(audio, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_manifest_whose_lines_changed_is_cut_again_by_a_relabelling_alone(audio, tmp_path, monkeypatch):
+def test_a_manifest_whose_lines_changed_is_cut_again_when_they_are_labelled_again(audio, tmp_path, monkeypatch):
     monkeypatch.setattr("raysp.corpus.manifests.LINES_A_SHARD", 2)
     lines = [{"audio_filepath": name, "id": name, "text": ""} for name in NAMES]
     write = (audio / "m.jsonl").write_text
@@ -168,19 +172,21 @@ def test_a_manifest_whose_lines_changed_is_cut_again_by_a_relabelling_alone(audi
     times = [file.stat().st_mtime_ns for file in files]
     lines[2]["text"] = "a longer line"  # so that what is recorded of the second and the third slice ends amid lines
     write("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(PlanError, match=r"content changed.*replace the labels that differ with --relabel"):
+    with pytest.raises(PlanError, match=r"content changed.*`raysp retry OUT --shard m-00001\.parquet`"):
         raysp.run(pipeline, engine="here", progress=False)
-    raysp.run(pipeline, relabel=True, engine="here", progress=False)
+    again(pipeline, "m-00001.parquet")
     assert [row["text"] for row in pq.read_table(tmp_path / "out").to_pylist()] == ["", "", "a longer line", "", "", ""]
     assert [file.stat().st_mtime_ns == time for file, time in zip(files, times, strict=True)] == [True, False, True]
     assert verify(pipeline.sink.url).differences == ()
     raysp.run(pipeline, engine="here", progress=False)  # what was cut anew is recorded
     write("".join(json.dumps(line) + "\n" for line in [lines[0], lines[4], lines[5], lines[3]]))
-    raysp.run(pipeline, relabel=True, engine="here", progress=False)
+    with pytest.raises(PlanError, match=r"content changed.*--shard m-0000[012]\.parquet`"):
+        again(pipeline, "m-00001.parquet")
+    again(pipeline, "m-*")
     assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[number] for number in (0, 4, 5, 3)]
     assert verify(pipeline.sink.url).differences == ()
     write(json.dumps(lines[1]) + "\n")
-    raysp.run(pipeline, relabel=True, engine="here", progress=False)
+    again(pipeline, "m-*")
     assert pq.read_table(tmp_path / "out").column("id").to_pylist() == [NAMES[1]]
     assert verify(pipeline.sink.url).differences == ()
     write("".join(json.dumps(line) + "\n" for line in lines[1:4]))

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import PlanError, SpecError, work
+from raysp import PlanError, work
 from raysp.cluster.submitting.package import Package
-from raysp.cluster.submitting.submission import Request, prepare
+from raysp.cluster.submitting.submission import Request
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.sink import sinks
 from tests.work.counting import COUNT, Counting
@@ -48,8 +48,6 @@ def test_its_plan_and_estimate_are_shown(raysp_command, tmp_path):
 def test_options_that_do_not_apply_are_refused_by_its_noun(raysp_command, tmp_path):
     ran = raysp_command("plan", file(tmp_path), "--sample", 3)
     assert (ran.code, "the counting" in ran.err) == (2, True)
-    with pytest.raises(SpecError, match="is a counting, which labels no shards"):
-        prepare(str(file(tmp_path)), relabel=True)
 
 
 def test_its_sinks_are_found_by_their_record(raysp_command, sink, tmp_path):

@@ -44,7 +44,6 @@ class Request:
         work: the pipeline or recipe with its settings.
         package: the files that travel.
         settings: changes, as `PATH=VALUE`.
-        relabel: whether the run replaces labels that differ.
         secrets: names of environment variables whose values are sent sealed.
         requirement: requirement of pip that installs raysp, or the path of a wheel; None: the cluster has raysp.
     """
@@ -53,7 +52,6 @@ class Request:
     work: Work
     package: Package
     settings: tuple[str, ...] = ()
-    relabel: bool = False
     secrets: tuple[str, ...] = ()
     requirement: str | None = None
 
@@ -62,10 +60,7 @@ class Request:
         """Command of the job, relative to the package."""
         path, separator, name = self.target.partition(":")
         changes = [word for setting in self.settings for word in ("--set", setting)]
-        relabel = ["--relabel"] if self.relabel else []
-        return shlex.join(
-            ["python", "-m", "raysp", self.work.VERB, f"{Path(path).name}{separator}{name}", *changes, *relabel]
-        )
+        return shlex.join(["python", "-m", "raysp", self.work.VERB, f"{Path(path).name}{separator}{name}", *changes])
 
     @property
     def metadata(self) -> dict[str, str]:
@@ -90,7 +85,6 @@ def prepare(
     target: str,
     settings: Sequence[str] = (),
     *,
-    relabel: bool = False,
     secrets: Sequence[str] = (),
     with_raysp: str | None = None,
     max_bytes: int = MAX_BYTES,
@@ -98,13 +92,10 @@ def prepare(
     """Check a pipeline or recipe on this machine, without object storage and without the cluster.
 
     Raises:
-        SpecError: it is invalid, its code is not in the folder of its file, the package is too large, or an option does
-            not apply to recipes.
+        SpecError: it is invalid, its code is not in the folder of its file, or the package is too large.
         PlanError: a place is local to this machine.
     """
     work = with_overrides(load_work(target), settings)
-    if not work.LABELS_SHARDS and relabel:
-        raise SpecError(f"--relabel: {target} is a {work.NOUN}, which labels no shards")
     file = Path(target.partition(":")[0]).absolute()
     wheel, extras = _wheel(with_raysp)
     package = collect(file.parent.resolve(), max_bytes, [wheel] if wheel else [])
@@ -116,7 +107,7 @@ def prepare(
     _refuse_local_places(work, package)
     requirement = f"{_FOLDER_OF_PACKAGE}/{wheel.name}{extras}" if wheel else with_raysp
     names = tuple(dict.fromkeys(secrets))
-    return Request(target, work, package, tuple(settings), relabel, names, requirement)
+    return Request(target, work, package, tuple(settings), names, requirement)
 
 
 def submit(head: Head, request: Request) -> str:

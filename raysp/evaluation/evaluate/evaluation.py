@@ -68,7 +68,6 @@ def evaluate(
     worst: int | None = None,
     steps: Sequence[Step] | None = None,
     sink: str | Parquet | None = None,
-    relabel: bool = False,
     settings: Sequence[str] = (),
     engine: str = "auto",
     address: str | None = None,
@@ -102,7 +101,6 @@ def evaluate(
         sink: place for the labels, with the columns that are compared, from which a repeated evaluation continues, also
             one with other columns; None: they are not kept. Labels of the first `rows` never are: then a sink is
             refused, but on a cluster, where it is the place of a temporary one.
-        relabel: replace labels in the sink of another checkpoint or of changed input instead of raising ChangedError.
         settings: changes, as `PATH=VALUE`, to the pipeline of source, steps and sink.
         engine: "here", "ray" or "auto", as for `raysp.run`.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
@@ -135,9 +133,7 @@ def evaluate(
     has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
     is_kept = has_sink and rows is None
     if is_kept:
-        pipeline = with_compared(pipeline, question.wanted, relabel=relabel)
-    else:
-        refuse_unused({"relabel": relabel}, "it replaces labels in a sink, and none are kept; leave it out")
+        pipeline = with_compared(pipeline, question.wanted)
     if uses_cluster(engine, address):
         pipeline = _on_cluster(pipeline, has_sink=has_sink)
     elif rows is not None:
@@ -147,7 +143,6 @@ def evaluate(
     if is_kept:
         result = run(
             pipeline,
-            relabel=relabel,
             engine=engine,
             address=address,
             on_plan=reading,

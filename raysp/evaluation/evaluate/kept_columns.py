@@ -11,7 +11,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
 
 
-def with_compared(pipeline: Pipeline, wanted: Wanted, *, relabel: bool) -> Pipeline:
+def with_compared(pipeline: Pipeline, wanted: Wanted) -> Pipeline:
     """Return a pipeline whose label shards have the columns that are compared, unless labels have such a name.
 
     Where an earlier evaluation labelled into the sink, its columns stay, so that nothing is labelled again.
@@ -19,14 +19,13 @@ def with_compared(pipeline: Pipeline, wanted: Wanted, *, relabel: bool) -> Pipel
     Args:
         pipeline: the pipeline.
         wanted: columns that are compared.
-        relabel: replace what the sink holds.
     """
     taken = {*ROW_COLUMNS, *pipeline.columns, pipeline.source.id}
     is_text = wanted.task == "recognition"
     text = pipeline.source.text or (wanted.reference if is_text and wanted.reference not in taken else None)
     others = (*wanted.others, *(() if is_text else (wanted.reference,)))
     keep = [*pipeline.sink.keep, *(name for name in others if name not in {*taken, text})]
-    record = None if relabel else Sink.open(pipeline.sink.url, pipeline.sink.storage_options).record()
+    record = Sink.open(pipeline.sink.url, pipeline.sink.storage_options).record()
     if record is not None:
         text, keep = pipeline.source.text or _recorded_text(record), _recorded_keep(record, pipeline.sink.keep, keep)
     source, sink = replace(pipeline.source, text=text), replace(pipeline.sink, keep=[*dict.fromkeys(keep)])

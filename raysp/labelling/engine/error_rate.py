@@ -60,7 +60,7 @@ class ErrorRate:
         """Accept a completely staged shard, and return it if it may be committed at once."""
         failed = self.errors.pop(todo.shard.name, 0)
         is_clean = not failed and todo.pieces == todo.shard.pieces
-        if todo.retry is not None or is_clean:
+        if todo.keeps_rows or is_clean:
             return [todo.shard]
         if failed > self.most * todo.num_rows:
             self._held.append(todo.shard)

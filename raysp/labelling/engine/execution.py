@@ -231,7 +231,7 @@ class Execution:
         if todo is not None:
             if todo.retry is not None and shard not in self.retried:
                 self.retried.add(shard)
-                self.rate.add(shard, todo.shard.num_rows - len(todo.retry.rows), 0)
+                self.rate.add(shard, todo.shard.num_rows - todo.num_rows, 0)
             self.rate.add(shard, self.progress.rows - rows, self.progress.num_errors - errors)
         return found
 
@@ -259,7 +259,7 @@ class Execution:
             else:
                 self.log.add(outcome)
                 self.events.shard_committed(outcome)
-                if self.open_shards.todo[outcome.shard].retry is None:
+                if not self.open_shards.todo[outcome.shard].keeps_rows:
                     self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
                 self.open_shards.committed(outcome)
                 if outcome.error:

@@ -155,7 +155,7 @@ class OpenShards:
             progress.first_shards = sorted([*progress.first_shards, shard])[:FIRST_SHARDS]
         del self.pending[shard], self.staged_bytes[shard]
         todo, counted = self.todo[shard], self._counted.pop(shard, Counter())
-        if not receipt.existing and todo.retry is None and todo.num_rows == todo.shard.num_rows:
+        if not receipt.existing and not todo.keeps_rows and todo.num_rows == todo.shard.num_rows:
             for error_type, number in (Counter(receipt.errors_by_type) - counted).items():
                 (progress.skipped if error_type == FILTERED else progress.errors)[error_type] += number
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes, resolve_engine
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
-from raysp.errors import RunError, SpecError, refuse_unused
+from raysp.errors import RunError, SpecError
 from raysp.evaluation.normalising import Normalisation
 from raysp.labelling.engine import begins
 from raysp.labelling.engine.display import OnProgress, shown
@@ -63,7 +63,6 @@ def run(
     pipeline: Pipeline,
     *,
     rows: None = None,
-    relabel: bool = False,
     normalise: str | Text | None = None,
     engine: str = "auto",
     address: str | None = None,
@@ -91,7 +90,6 @@ def run(
     pipeline: Pipeline,
     *,
     rows: int | None = None,
-    relabel: bool = False,
     normalise: str | Text | None = None,
     engine: str = "auto",
     address: str | None = None,
@@ -105,8 +103,6 @@ def run(
         pipeline: the pipeline to run.
         rows: label only the first rows of the corpus, into a temporary sink: nothing is kept, and the result has them
             as a table (`raysp.TryOut`).
-        relabel: replace labels of another pipeline or of changed input instead of raising ChangedError; pass it again
-            to continue.
         normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
             then read after the run. None: case and punctuation are ignored, counted when each shard is committed.
         engine: "here": label in the calling process, without Ray; "ray": on Ray; "auto": RAYSP_ENGINE, else "here" for
@@ -126,7 +122,6 @@ def run(
     if rows is not None:
         if rows < 1:
             raise SpecError(f"rows: found {rows!r}, expected a number of rows above 0")
-        refuse_unused({"relabel": relabel}, "rows= labels the first rows, of which nothing is kept")
         result, table = try_out(
             pipeline,
             rows,
@@ -144,7 +139,7 @@ def run(
         engine = resolve_engine(engine, address)
         opened = _opened(pipeline, engine, address, stack)
         result = _begin(
-            lambda on_surveyed: make_plan(opened, relabel=relabel, on_surveyed=on_surveyed),
+            lambda on_surveyed: make_plan(opened, on_surveyed=on_surveyed),
             opened,
             stack,
             engine,
@@ -162,6 +157,7 @@ def retry(
     url: str,
     storage_options: GivenOptions | None = None,
     *,
+    shards: Sequence[str] = (),
     pipeline: Pipeline | None = None,
     trust: bool = False,
     settings: Sequence[str] = (),
@@ -171,13 +167,15 @@ def retry(
     on_progress: OnProgress | None = None,
     progress: bool = True,
 ) -> RunResult:
-    """Label the error rows of a sink again. The values of all other rows stay the same.
+    """Label the error rows of a sink again, or some of its shards. The values of all other rows stay the same.
 
     Relative paths in records from before paths were recorded absolute are relative to the working directory.
 
     Args:
         url: the sink.
         storage_options: options of the sink; None: those of `pipeline`, else as recorded.
+        shards: names of shards to label again whole, with the content that they have now, or patterns such as
+            "2026/*.parquet"; none: the error rows of all shards.
         pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine.
         trust: use the recorded pipeline, regardless of who recorded it.
         settings: changes, as `PATH=VALUE`, to the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
@@ -195,12 +193,21 @@ def retry(
     from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 
     refuse_without_processes("labelling")
+    names = (shards,) if isinstance(shards, str) else shards
     made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
         opened = _opened(made, engine, address, stack)
-        return _begin(lambda _: plan_retry(opened), opened, stack, engine, plan_shown, progress_shown, is_own=not trust)
+        return _begin(
+            lambda _: plan_retry(opened, names),
+            opened,
+            stack,
+            engine,
+            plan_shown,
+            progress_shown,
+            is_own=not trust,
+        )
 
 
 def try_out(
@@ -476,7 +483,6 @@ def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
         output_schema=plan.output_schema,
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
         file_id=plan.file_id,
-        relabel=plan.relabel,
         fault_injection=faults,
         code=plan.code,
         functions=load_functions(plan.pipeline),

@@ -77,7 +77,7 @@ def forget(
 
     Their rows stay, in place, with `id` and kept columns: `skipped`, `withdrawn`, every label null. All rows with an id
     lose their labels, in label shards, among left-out rows and among staged results. The ids are recorded with the
-    sink: no later run, retry or relabelling gives these rows a label. The same call continues an interrupted one.
+    sink: no later run or retry gives these rows a label. The same call continues an interrupted one.
 
     Args:
         sink: url of the sink.
@@ -202,7 +202,6 @@ class _Forgetting:
             compression=cast("commit.Compression", _of_sink(record.pipeline, "compression") or "zstd"),
             metadata=entries,
             file_id=before.file_id,
-            replace=True,
             texts=self.labelling.texts,
             rules=recorded_rules(record.pipeline),
         )

@@ -320,12 +320,10 @@ def _count(
 ) -> list[ShardReceipt]:
     """Return the counts of committed shards, from receipts that must still be valid and otherwise from footers.
 
-    A killed retry or relabelling may have replaced a label shard without writing a receipt. A retry replaces only label
-    shards with error rows.
+    A killed retry may have replaced a label shard without writing a receipt. A retry of rows replaces only label shards
+    with error rows.
     """
-    is_relabelled = sink.is_relabelled()
-
-    valid = {} if is_relabelled else {name: receipt for name, receipt in written.items() if not receipt.error}
+    valid = {} if sink.has_replaced() else {name: receipt for name, receipt in written.items() if not receipt.error}
     rest = [shard for shard in shards if shard.name not in valid]
     counted = [receipt for shard in shards if (receipt := valid.get(shard.name))]
     return [*counted, *for_each(lambda shard: _footer(sink.store, shard, fingerprint), rest)]

@@ -25,7 +25,7 @@ class Chosen(NamedTuple):
     """Reason why the models of raysp do not run the checkpoint; empty if they do."""
 
 
-def with_backend(pipeline: Pipeline, record: RunRecord | None = None, *, relabel: bool = False) -> tuple[Pipeline, str]:
+def with_backend(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[Pipeline, str]:
     """Return the pipeline with the backend of its `Label` step, and why the models of raysp do not run it.
 
     A backend that the step names is kept. Otherwise the recorded one is used where it reads the checkpoint, so that a
@@ -39,10 +39,10 @@ def with_backend(pipeline: Pipeline, record: RunRecord | None = None, *, relabel
     if label.backend is not None:
         return pipeline, ""
     recorded = _recorded(record)
-    if recorded == HUGGING_FACE and not hf_installed.version() and not relabel:
+    if recorded == HUGGING_FACE and not hf_installed.version():
         raise PlanError(
             f"{pipeline.sink.url}: its labels were made with backend='transformers', and transformers is not installed "
-            f"here; {hf_installed.COMMAND}, or relabel (--relabel) with what is installed"
+            f"here; {hf_installed.COMMAND}, or use another sink with what is installed"
         )
     folder_for = partial(folder_of, label.checkpoint, pipeline.source, language=label.language)
     chosen = choose_backend(folder_for, first=recorded or OWN)

@@ -67,13 +67,13 @@ class _Sorted:
     """Metadata of the recordings."""
 
 
-def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, relabel: bool = False) -> Listed:
+def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, recut: bool = False) -> Listed:
     """Return a corpus's shards with the names of their label shards relative to its root.
 
     Args:
         source: the corpus.
         recorded: shards of earlier plans by name. Their slices of manifests and folders never change.
-        relabel: slice a manifest again if it changed so that its recorded slices no longer end with a line.
+        recut: slice a manifest again if it changed so that its recorded slices no longer end with a line.
 
     A manifest that is damaged, such as a truncated `.gz`, is one unreadable shard, unless there is no other file or
     slices of it are recorded.
@@ -93,7 +93,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     unread, faults = 0, list[str]()
     for kind, origin in [*_folders(listings), *_files(listings)]:
         reading = kind.within(source.audio_root)
-        for one, cut in _cut(reading, origin, root, recorded or {}, source.storage_options, relabel=relabel):
+        for one, cut in _cut(reading, origin, root, recorded or {}, source.storage_options, recut=recut):
             found.append(one)
             unnamed, missing = unnamed + cut.unnamed, missing + cut.missing
             stem = one.name.removesuffix(".parquet")
@@ -241,13 +241,13 @@ def _cut(
     recorded: Mapping[str, Shard],
     storage_options: Mapping[str, object],
     *,
-    relabel: bool,
+    recut: bool,
 ) -> Iterator[tuple[Found, Cut]]:
     """Cut a file or folder into shards, and name their label shards."""
     stem = _folder_stem(origin.url, root) if kind.is_folder else _stem(kind, origin.url, root)
     known = _recorded_slices(stem, kind, recorded) if kind.is_sliced else []
     try:
-        cuts = kind.cut(origin, known, storage_options, relabel=relabel)
+        cuts = kind.cut(origin, known, storage_options, recut=recut)
     except (ShardError, StoreError, OSError, EOFError) as error:
         if known or kind.is_folder or not isinstance(error, ShardError):
             raise PlanError(f"source: {origin.url}: {error}") from error

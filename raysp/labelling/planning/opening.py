@@ -1,20 +1,18 @@
 """Plan of a run that continues from the records of its sink, and the start of the run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from raysp.cluster.resources import local_resources
-from raysp.corpus.shards import Shard, only_first_rows
+from raysp.corpus.shards import only_first_rows
 from raysp.corpus.sources import FOLDER
 from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
 from raysp.labelling.planning.first_recordings import refuse_archived, refuse_tarred
-from raysp.labelling.planning.label_shards import Found
 from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
-from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
@@ -44,7 +42,6 @@ def make_plan(
     opened: Opened,
     *,
     limit_rows: int | None = None,
-    relabel: bool = False,
     on_surveyed: Callable[[Corpus], None] | None = None,
 ) -> Plan:
     """Return the plan from corpus, pipeline and sink; nothing is written.
@@ -52,7 +49,6 @@ def make_plan(
     Args:
         opened: the pipeline, its sink, and the resources that the run may use.
         limit_rows: plan only the first rows of the corpus.
-        relabel: redo label shards that differ, instead of raising.
         on_surveyed: called with the corpus if the sink has no record, once corpus and checkpoint are found and before
             the checkpoint is read. There is work then, unless the rest of the plan fails.
 
@@ -68,7 +64,7 @@ def make_plan(
         opened.sink.refuse_other_kind()
 
     def make(record: RunRecord | None) -> Plan:
-        return _make_plan(opened, record, limit_rows=limit_rows, relabel=relabel, on_surveyed=on_surveyed)
+        return _make_plan(opened, record, limit_rows=limit_rows, on_surveyed=on_surveyed)
 
     try:
         return make(record)
@@ -88,14 +84,13 @@ def _make_plan(
     record: RunRecord | None,
     *,
     limit_rows: int | None,
-    relabel: bool,
     on_surveyed: Callable[[Corpus], None] | None,
 ) -> Plan:
     pipeline, sink, resources = of_commit(opened.pipeline, record), opened.sink, opened.resources
     recorded = {shard.name: shard for shard in sink.shards()} if record is not None else {}
     absent_before = {one.name: one.shard for one in sink.absent()} if record is not None else {}
     source = _with_text_beside(pipeline.source, opened.text_beside)
-    listed = list_corpus(source, {**absent_before, **recorded}, relabel=relabel)
+    listed = list_corpus(source, {**absent_before, **recorded})
     root, found = listed.root, listed.found
     if source != pipeline.source and any(one.kind == FOLDER for one in found):
         pipeline = replace(pipeline, source=source)
@@ -108,32 +103,28 @@ def _make_plan(
     pipeline = pinned(pipeline)
     code = read_code(pipeline)
     stops = stopped_runs.load(sink.store)
-    replaceable = frozenset(recorded).difference(sink.label_shards()) if stops.is_open else frozenset[str]()
+    may_change = frozenset(recorded).difference(sink.label_shards()) if stops.is_open else frozenset[str]()
     corpus = survey(
         found,
         recorded,
         pipeline,
         limit_rows=limit_rows,
-        relabel=relabel,
-        replaceable=replaceable,
-        carried=_carried(replace(opened, pipeline=pipeline), record, found, recorded, relabel=relabel),
+        may_change=may_change,
+        carried=carried_types(replace(opened, pipeline=pipeline), record if recorded else None),
     )
     if record is None and on_surveyed:
         checkpoint_folder(pipeline)  # raises if there is none
         on_surveyed(corpus)
-    pipeline, why_not_own = with_backend(pipeline, record, relabel=relabel)
+    pipeline, why_not_own = with_backend(pipeline, record)
     settings = settle(pipeline, resources, record.resolved if record else None)
     for schema, url in corpus.schemas.items():
         try_late_filters(url, schema, pipeline, output_schema(pipeline, settings.checkpoint))
     parts, fingerprint = hash_pipeline(pipeline, settings, code)
-    if record is not None and relabel and fingerprint != record.fingerprint:  # other labels: "auto" is resolved again
-        settings = settle(pipeline, resources)
-        parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if settings.measured is not None:
         from raysp.labelling.planning.measured_passes import with_measured
 
         settings = with_measured(settings, sink.store, parts)
-    if record is not None and not relabel:
+    if record is not None:
         check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
     corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
     corpus = replace(corpus, is_numbered=is_numbered, unread=listed.unread, faults=listed.faults, gone=listed.gone)
@@ -146,8 +137,6 @@ def _make_plan(
         corpus.shards,
         fingerprint,
         file_id=hash_parts(file_parts(pipeline)),
-        relabel=relabel,
-        is_replaced=lambda shard: bool(find_replaced(sink.store, pipeline, shard).rows),
         stage_id=stage_id,
     )
     refuse_without_recordings(corpus, todo, pipeline)
@@ -162,7 +151,6 @@ def _make_plan(
         corpus,
         done.difference(one.shard.name for one in redo),
         (*todo, *redo),
-        relabel,
         code,
         stage_id,
         stops.number if stops.is_open else 0,
@@ -170,22 +158,9 @@ def _make_plan(
     )
 
 
-def _carried(
-    opened: Opened,
-    record: RunRecord | None,
-    found: Sequence[Found],
-    recorded: Mapping[str, Shard],
-    *,
-    relabel: bool,
-) -> CarriedTypes:
-    """Return the types of carried-over columns, with those of label shards that stay."""
-    listed = {one.name: (one.num_bytes, one.version) for one in found}
-    stay = [
-        one
-        for one in recorded.values()
-        if not relabel or listed.get(one.name, ()) in ((), (one.num_bytes, one.version))
-    ]
-    types, binding = recorded_types(opened.sink, record if stay else None)
+def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:
+    """Return the types of carried-over columns, with those of label shards that stay: of none without a record."""
+    types, binding = recorded_types(opened.sink, record)
     return CarriedTypes(opened.pipeline, types, opened.sink.url, binding=binding)
 
 
@@ -216,7 +191,6 @@ def _record(plan: Plan, run: RunEntry, *, is_own: bool) -> None:
         fingerprint=plan.fingerprint,
         parts=plan.parts,
         file_parts=file_parts(plan.pipeline),
-        relabel=plan.relabel,
         root=plan.corpus.root,
         resolved=plan.resolved,
         replaces_record=plan.replaces_record,
@@ -228,10 +202,13 @@ def _record(plan: Plan, run: RunEntry, *, is_own: bool) -> None:
         known.remember(to_json(plan.pipeline))
         if plan.corpus.root is not None:
             known.remember(plan.corpus.root)
-    supersede = plan.relabel or plan.corpus.supersedes
+    if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
+        plan.sink.begin_replacing()
     with fault_injection.passing("plan_written"):
-        absent.record(store, plan.corpus.absent, Gone.of(plan.corpus.vanished, plan.corpus.gone))
-        plan_record.record(store, plan.corpus.fresh, supersede=supersede)
+        is_listed = plan.corpus.root is not None
+        gone = Gone.of(plan.corpus.vanished, plan.corpus.gone) if is_listed else absent.load_gone(store)
+        absent.record(store, plan.corpus.absent, gone)
+        plan_record.record(store, plan.corpus.fresh, supersede=plan.corpus.supersedes)
 
 
 def _discard_unused(plan: Plan) -> None:

@@ -1,23 +1,30 @@
-"""Plan of a retry: error rows of committed label shards, to be labelled by the sink's recorded pipeline."""
+"""Plan of a retry: error rows of committed label shards, or whole shards, by the sink's recorded pipeline."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import cast
 
-from raysp.errors import SpecError
+from raysp.corpus import sources
+from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.carried import decode
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
+from raysp.labelling.planning.listing import check_root, list_corpus
 from raysp.labelling.planning.measured_passes import with_measured
+from raysp.labelling.planning.opening import carried_types
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.surveying import refuse_without_recordings, survey
 from raysp.labelling.planning.trust import read_recorded, refusal
-from raysp.sink.recommitting import find_error_rows
+from raysp.sink.recommitting import find_error_rows, retry_whole
+from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet, Pipeline, read_code
 from raysp.specs.values import override
 from raysp.specs.work_files import with_overrides
 from raysp.storage.options import GivenOptions, options_of
+from raysp.words import listed
 
 SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")
 """Settings that a retry may change: existing labels do not depend on them."""
@@ -64,7 +71,7 @@ def _with_sink_options(
         if field is None or path[field.end() :][:1] not in ("", "."):
             raise SpecError(
                 f"--set {path}: a retry accepts only {', '.join(SETTINGS)}, since existing labels do not change; "
-                "to change labels use `raysp run PIPELINE --set ... --relabel`"
+                "to change labels use another sink: `raysp run PIPELINE --set ... --set sink.url=OTHER`"
             )
         if path.startswith("sink."):
             sink = override(
@@ -74,12 +81,16 @@ def _with_sink_options(
     return options
 
 
-def plan_retry(opened: Opened) -> Plan:
-    """Return the plan that redoes the error rows of all committed shards; the source is not listed.
+def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
+    """Return the plan that redoes the error rows of all committed shards, without a listing; or some shards, whole.
+
+    Args:
+        opened: the recorded pipeline, its sink, and the resources that the run may use.
+        shards: names of shards to label again, also with other content than was planned, or patterns of such names.
 
     Raises:
-        PlanError, ChangedError: there is no sink, or the pipeline does not fit the resources, or did not
-            make the labels.
+        PlanError, ChangedError: there is no sink, or no such shard in it or in the source, or the pipeline does not fit
+            the resources, or did not make the labels.
         CheckpointError: the checkpoint cannot be run.
     """
     pipeline, sink = pinned(opened.pipeline), opened.sink
@@ -90,9 +101,52 @@ def plan_retry(opened: Opened) -> Plan:
     if settings.measured is not None:
         settings = with_measured(settings, sink.store, parts)
     check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
-    todo = tuple(find_error_rows(sink.store, sink.shards(), fingerprint))
-    absent = sink.absent()
-    unreadable = {one.name: one.reason for one in absent}
-    corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=decode(record.columns))
     opened = replace(opened, pipeline=pipeline)
+    if shards:
+        corpus = _chosen(opened, record, shards)
+        todo = tuple(retry_whole(sink.store, shard) for shard in corpus.shards)
+        refuse_without_recordings(corpus, todo, pipeline)
+    else:
+        todo = tuple(find_error_rows(sink.store, sink.shards(), fingerprint))
+        absent = sink.absent()
+        unreadable = {one.name: one.reason for one in absent}
+        corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=decode(record.columns))
     return Plan(opened, settings, parts, fingerprint, corpus, frozenset(), todo, code=code)
+
+
+def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpus:
+    """Return the shards of some names, with their current content."""
+    pipeline, sink = opened.pipeline, opened.sink
+    recorded = {shard.name: shard for shard in sink.shards()}
+    before = {one.name: one for one in sink.absent()}
+    planned = {**{name: one.shard for name, one in before.items()}, **recorded}
+    corpus_now = list_corpus(pipeline.source, planned, recut=True)
+    check_root(sink.url, record.root, corpus_now.root, corpus_now.found, recorded)
+    present = {one.name: one for one in corpus_now.found}
+    names = _matching(patterns, sorted(planned), sink.url)
+    for name in names:
+        if name not in present:
+            raise PlanError(f"{sink.url}: {name} is no longer in the source; its labels are kept as they are")
+    # The other slices of a manifest may begin elsewhere now.
+    sliced = {present[name].url for name in names if sources.kind_named(present[name].kind).is_sliced}
+    found = [one for one in corpus_now.found if one.name in names or (one.name in recorded and one.url in sliced)]
+    types = carried_types(opened, record if recorded.keys() - names else None)
+    corpus = survey(found, recorded, pipeline, may_change=names, carried=types)
+    others = tuple(one for one in before.values() if one.name not in names)
+    shards = tuple(one for one in corpus.shards if one.name in names)
+    return replace(corpus, shards=shards, absent=(*others, *corpus.absent), vanished=())
+
+
+def _matching(patterns: Sequence[str], names: Sequence[str], url: str) -> frozenset[str]:
+    """Return the names that match patterns.
+
+    Raises:
+        PlanError: a pattern matches none.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+        if not matching:
+            raise PlanError(f"{url}: no shard is named {pattern!r}; expected names such as {listed(names, 3)}")
+        found.update(matching)
+    return frozenset(found)

@@ -184,8 +184,6 @@ class Plan(Brief):
     done: frozenset[str]
     """Names of the label shards that are committed."""
     todo: tuple[Todo, ...]
-    relabel: bool = False
-    """Whether committed label shards that differ are redone and replaced."""
     code: UserCode = field(default_factory=UserCode)
     """Code from outside raysp that was hashed, and that workers receive."""
     stage_id: str = ""

@@ -20,7 +20,7 @@ from raysp.machine import num_cpus
 from raysp.sink.absent import AbsentShard
 from raysp.sink.todo import Todo
 from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards
-from raysp.words import RESTORE, count
+from raysp.words import count, restore
 
 CheckSchema = Callable[[str, pa.Schema], None]
 """A check of the columns of a shard; its arguments are the url and the schema."""
@@ -63,8 +63,7 @@ def survey(
     work: ReadsCorpus,
     *,
     limit_rows: int | None = None,
-    relabel: bool = False,
-    replaceable: Collection[str] = (),
+    may_change: Collection[str] = (),
     check: CheckSchema | None = None,
     carried: CarriedTypes | None = None,
 ) -> Corpus:
@@ -75,8 +74,7 @@ def survey(
         recorded: shards recorded by earlier plans of the same sink, by name.
         work: determines the required columns.
         limit_rows: stop once this many rows are found.
-        relabel: treat recorded shards with changed content as new, instead of raising.
-        replaceable: names of recorded shards that are treated so even without `relabel`.
+        may_change: names of recorded shards that are new if their content changed, instead of raising.
         check: further check of the columns of shards with rows, which raises PlanError.
         carried: receives the types of the columns that label shards carry over.
 
@@ -88,7 +86,6 @@ def survey(
     fresh: list[Shard] = []
     absent: list[AbsentShard] = []
     num_rows = 0
-    may_change = recorded.keys() if relabel else replaceable
     processes = num_cpus() if limit_rows is None else 1
     with closing(_surveyed(found, recorded, may_change, new_shards, processes)) as surveyed:
         for one, shard in surveyed:
@@ -301,11 +298,11 @@ def _changed(one: Found, known: Shard) -> PlanError:
     if (known.num_bytes, known.version) == (one.num_bytes, one.version):
         return PlanError(
             f"{one.url}: its label shard {one.labels or known.labels} changed since it was planned, or source.labels "
-            f"did. {RESTORE}"
+            f"did. {restore(one.name)}"
         )
     return PlanError(
         f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now {one.num_bytes:,}; "
-        f"version {known.version}, now {one.version}). {RESTORE}"
+        f"version {known.version}, now {one.version}). {restore(one.name)}"
     )
 
 

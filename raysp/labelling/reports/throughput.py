@@ -1,7 +1,7 @@
 """Speed of the runs over a sink, from the receipts of their blocks; memory does not grow with the blocks."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -196,7 +196,7 @@ def _over_time(title: str, note: str, figure: str, across: str, ends: Floats, va
     return Chart(title, note, figure, x, y, line=page_charts.line(places, heights), band=band, across=across)
 
 
-def runs_table(runs: Mapping[str, RunWork], entries: list[RunEntry]) -> Table:
+def runs_table(runs: Mapping[str, RunWork], entries: Sequence[RunEntry]) -> Table:
     """Return a table of the last runs with their labelled rows."""
     packages = [name for name in ("raysp", "torch", "ray") if any(name in one.versions for one in entries)]
     rows = []

@@ -23,7 +23,7 @@ from raysp.text.targets import Targets
 from raysp.training.sink.index_record import TRAINED, ShardIndex
 from raysp.training.sink.indexed_contents import table_of_contents, with_paths
 from raysp.training.specs.recipe import Evaluation, Finetune
-from raysp.words import RESTORE, count
+from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder, Decoding
@@ -122,7 +122,7 @@ def _content_of_file(url: str, storage_options: Options) -> bytes:
     store, name = place_of(url, storage_options)
     opened = store.open_version(name, END_BYTES)
     if opened is None:
-        raise ShardError(f"{url}: this file of a shard is missing. {RESTORE}")
+        raise ShardError(f"{url}: this file of a shard is missing; restore it")
     parts = sampled(opened.file) if isinstance(store, LocalStore) else [content_of(opened.entry).encode()]
     return digest_of(*parts)
 

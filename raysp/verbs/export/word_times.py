@@ -21,11 +21,12 @@ def how_to_ask(record: RunRecord, prefix: str) -> str:
         prefix: prefix of the columns, the name of a transcript.
     """
     setting = next((f"steps.{step}.outputs.{output}.words=true" for step, output in _transcripts(record, prefix)), "")
-    command = shlex.join([*_command(record), *(["--set", setting] if setting else []), "--relabel"])
+    command = shlex.join([*_command(record), *(["--set", setting] if setting else []), "--set", "sink.url=OTHER"])
     with_change = "" if setting else " after that change"
     return (
-        f"run `{command}`{with_change}, which labels again; of a model without times of words (an encoder-decoder) add "
-        f"Align(of={prefix!r}, checkpoint=CTC) to the outputs instead, and export with --column aligned"
+        f"run `{command}`{with_change}, which labels into another sink; of a model without times of words (an "
+        f"encoder-decoder) add Align(of={prefix!r}, checkpoint=CTC) to the outputs instead, and export with "
+        "--column aligned"
     )
 
 
@@ -56,5 +57,5 @@ def _command(record: RunRecord) -> list[str]:
         for run in reversed(record.runs):
             program, *words = shlex.split(printable(run.command)) or [""]
             if PurePath(program).name == "raysp" and words[:1] == ["run"]:
-                return ["raysp", *(word for word in words if word not in ("--relabel", "--json"))]
+                return ["raysp", *(word for word in words if word != "--json")]
     return ["raysp", "run", FILE]

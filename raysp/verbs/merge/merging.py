@@ -230,7 +230,6 @@ class _Merging:
             compression="zstd",
             metadata={MERGED: made_from, "merge": json.dumps(self._parts)},
             file_id=hash_parts(self._file_parts),
-            replace=found is not None,
             texts=self._texts(),
         )
         tables = chooser.tables([one.shards[name] for one in self._labellings])

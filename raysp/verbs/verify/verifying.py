@@ -38,7 +38,7 @@ from raysp.storage.options import GivenOptions
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
 from raysp.verbs.verify.recomputing import Recomputing, cards_of, differing
-from raysp.words import Brief, count
+from raysp.words import Brief, count, label_again
 
 SHARDS_AT_ONCE = 4
 
@@ -357,7 +357,7 @@ class _Check:
         if found.rows:
             checked.differences.append(
                 f"recordings were replaced after they were labelled: {shown(found.rows)}; restore the original "
-                "files, or replace the labels that differ with raysp run --relabel"
+                f"files, or label the shard again with `{label_again(self.store.url, shard.name)}`"
             )
 
     def _ids(self, shard: Shard) -> Iterator[pa.Table]:

@@ -168,9 +168,9 @@ class TestChecks:
 
 
 def test_the_command_runs_the_file_in_the_package_with_its_settings(project, submitted):
-    job = submitted(project, "steps.2.pool.actors=[1, 4]", "sink.url=s3://b/o", options=["--relabel"])
+    job = submitted(project, "steps.2.pool.actors=[1, 4]", "sink.url=s3://b/o")
     assert job["entrypoint"] == (
-        "python -m raysp run label_speech.py --set 'steps.2.pool.actors=[1, 4]' --set sink.url=s3://b/o --relabel"
+        "python -m raysp run label_speech.py --set 'steps.2.pool.actors=[1, 4]' --set sink.url=s3://b/o"
     )
     named = submitted(Path(f"{project}/label_speech.py:pipeline"))
     assert named["entrypoint"] == "python -m raysp run label_speech.py:pipeline"
@@ -205,10 +205,6 @@ class TestARecipe:
         assert job["entrypoint"] == "python -m raysp finetune train_speech.py --set seed=3"
         found = job["metadata"]
         assert (found["raysp_sink"], found["raysp_file"]) == ("s3://bucket/model", recipe.name)
-
-    def test_options_of_runs_are_refused(self, recipe, refusal):
-        found = refusal(recipe, options=["--relabel"])
-        assert re.search(r"^--relabel: .*train_speech\.py is a recipe, which labels no shards", found)
 
     def test_places_of_this_machine_alone_are_refused(self, project, refusal):
         found = refusal(self.write(project, evaluated="dev"))

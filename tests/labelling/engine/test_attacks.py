@@ -136,9 +136,9 @@ class Attacked:
         assert before == (row_hash(self.sink) if any(self.sink.glob("*.parquet")) else None)
         self.done["code edited"] += 1
 
-    def start(self, address: str, *options: str) -> "Driver":
+    def start(self, address: str, verb: str = "run", *options: str) -> "Driver":
         where = () if address == "auto" else ("--address", address)
-        return Driver(self.file, *where, *options)
+        return Driver(verb, self.file, *where, *options)
 
     def differences(self) -> Counter[str]:
         """Count rows that differ from those that the same parts give here, undisturbed."""
@@ -168,8 +168,8 @@ def _rows(folder: Path) -> list[tuple[tuple[str, int], dict[str, object]]]:
 class Driver:
     """A command that labels."""
 
-    def __init__(self, file: Path, *options: str) -> None:
-        command = [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", *options]
+    def __init__(self, verb: str, file: Path, *options: str) -> None:
+        command = [sys.executable, "-m", "raysp.cli", verb, str(file), "--json", *options]
         self.said = file.with_suffix(".said").open("w+")
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=self.said, text=True
@@ -286,9 +286,9 @@ def test_an_attacked_run_has_the_rows_of_an_undisturbed_one(tmp_path, monkeypatc
 
 def _label_under_attack(attacked: Attacked, cluster: SmallCluster, wanted: int) -> int:
     """Run until the sink is whole and says so of itself; returns the number of runs."""
-    options: tuple[str, ...] = ()
+    command: tuple[str, ...] = ("run",)
     for run in range(1, RUNS_A_SINK):
-        driver = attacked.start(cluster.address, *options)
+        driver = attacked.start(cluster.address, *command)
         while attacked.done.total() < wanted and driver.is_working(attacked.dice.uniform(2, 15)):
             attacked.dice.choice(ATTACKS)(attacked, driver, cluster)
         code, said = driver.wait()
@@ -298,7 +298,7 @@ def _label_under_attack(attacked: Attacked, cluster: SmallCluster, wanted: int) 
             if not changed:
                 return run
             assert attacked.done["recording replaced"], changed
-            options = ("--relabel",)
+            command = ("retry", "--shard", "*.parquet")
         elif attacked.done.total() < wanted:
             for _ in range(attacked.dice.randint(0, 3)):
                 attacked.replace_a_recording()

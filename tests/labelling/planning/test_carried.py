@@ -176,11 +176,12 @@ class TestLaterShards:
         with pytest.raises(PlanError, match=r"b\.parquet: column 'id' is int64; the label shards of .*out hold int32"):
             raysp.plan(pipeline_of(tmp_path))
 
-    def test_all_shards_written_again_with_another_type_can_be_relabelled(self, tmp_path):
+    def test_all_shards_written_again_with_another_type_can_be_labelled_again(self, tmp_path):
         shard(tmp_path, "a", pa.array([1, 2]))
         raysp.run(pipeline_of(tmp_path), engine="here", progress=False)
         shard(tmp_path, "a", pa.array(["x", "y"]))
-        raysp.run(pipeline_of(tmp_path), relabel=True, engine="here", progress=False)
+        pipeline = pipeline_of(tmp_path)
+        raysp.retry(pipeline.sink.url, shards=["*"], pipeline=pipeline, engine="here", progress=False)
         assert read_all(tmp_path).column("id").to_pylist() == ["x", "y"]
         shard(tmp_path, "b", pa.array(["z"]))
         raysp.run(pipeline_of(tmp_path), engine="here", progress=False)

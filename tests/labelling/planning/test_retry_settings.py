@@ -132,8 +132,7 @@ class TestOtherSettings:
             2,
             f"raysp: --set {path}: a retry accepts only source.audio_root, source.storage_options, "
             "sink.storage_options, steps.N.pool, max_error_rate, since existing labels do not change; to change "
-            "labels use `raysp "
-            "run PIPELINE --set ... --relabel`\n",
+            "labels use another sink: `raysp run PIPELINE --set ... --set sink.url=OTHER`\n",
         )
         assert recorded(labelled) == before
 

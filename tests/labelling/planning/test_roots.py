@@ -50,10 +50,9 @@ def sources_of_both(data: Path) -> list[raysp.Shards]:
     ]
 
 
-@pytest.mark.parametrize("relabel", [False, True])
 @pytest.mark.parametrize("is_old", [False, True])
 @pytest.mark.parametrize("number", range(4))
-def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number, is_old, relabel):
+def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number, is_old):
     if is_old:
         forget_root(sink)
     before = {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()}
@@ -64,7 +63,7 @@ def test_another_root_is_refused_with_both_and_the_remedy(data, sink, number, is
         rf"Set source.root='{data}/a', undo the change of source.url, or use another sink"
     )
     with pytest.raises(ChangedError, match=message) as error:
-        raysp.run(pipeline, relabel=relabel, engine="here", progress=False)
+        raysp.run(pipeline, engine="here", progress=False)
     assert error.value.differences == (f"source.root: '{data}/a' -> '{other}'",)
     assert {file: file.read_bytes() for file in sink.rglob("*") if file.is_file()} == before
 

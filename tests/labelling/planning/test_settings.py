@@ -31,13 +31,13 @@ def corpus(tmp_path) -> Path:
     return tmp_path
 
 
-def a_plan(corpus: Path, resources: Resources, *, relabel: bool = False, **label: object) -> Plan:
-    return make_plan(Opened.of(a_pipeline(f"{corpus}/in", corpus / "out", label=label), resources), relabel=relabel)
+def a_plan(corpus: Path, resources: Resources, **label: object) -> Plan:
+    return make_plan(Opened.of(a_pipeline(f"{corpus}/in", corpus / "out", label=label), resources))
 
 
-def begun(corpus: Path, resources: Resources, *, relabel: bool = False, **label: object) -> Plan:
+def begun(corpus: Path, resources: Resources, **label: object) -> Plan:
     """Record a run on resources that the machine of the tests lacks, so that no run can record them."""
-    plan = a_plan(corpus, resources, relabel=relabel, **label)
+    plan = a_plan(corpus, resources, **label)
     plan.sink.store.probe()
     begin(plan, RunEntry.now())
     return plan
@@ -87,8 +87,6 @@ def test_a_device_of_the_pipeline_gives_one_fingerprint_whatever_is_up(corpus, l
 def test_a_recorded_sink_is_continued_whatever_is_up(corpus):
     first = begun(corpus, WITH_GPUS)
     assert where(a_plan(corpus, GPUS_MAY_COME)) == where(first)
-    with pytest.raises(PlanError, match="found 'auto', and no GPU"):  # "auto" is resolved again
-        a_plan(corpus, GPUS_MAY_COME, relabel=True, window_seconds=20)
 
 
 def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpus):
@@ -143,15 +141,6 @@ def test_an_explicit_precision_that_differs_is_another_pipeline(corpus):
     staged(corpus, WITH_GPUS)
     with pytest.raises(ChangedError, match=r"`steps\.1\.dtype` was 'bfloat16', now 'float32'"):
         a_plan(corpus, WITH_GPUS, dtype="float32")
-
-
-def test_a_relabelling_with_another_pipeline_resolves_again_and_once(corpus):
-    begun(corpus, SCALED_TO_ZERO)
-    assert where(a_plan(corpus, WITH_GPUS, relabel=True)) == ("cpu", "float32", 0)  # nothing differs
-    other = begun(corpus, WITH_GPUS, relabel=True, window_seconds=20)
-    assert where(other) == ("cuda", "bfloat16", 1)
-    again = a_plan(corpus, SCALED_TO_ZERO, relabel=True, window_seconds=20)
-    assert (where(again), again.fingerprint) == (where(other), other.fingerprint)
 
 
 def test_a_share_of_a_gpu_without_one_is_refused(corpus):

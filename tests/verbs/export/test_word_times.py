@@ -34,24 +34,22 @@ def test_the_advice_of_each_format_makes_the_export_work(pipeline, tmp_path, to)
         raysp.export(f"{tmp_path}/out", to=to, dest=f"{tmp_path}/dest", **options, **short)
     words = command_in(str(refused.value))
     assert words[:2] == ["raysp", "run"]
-    assert words[3:] == ["--set", "steps.1.outputs.1.words=true", "--relabel"]
+    assert words[3:] == ["--set", "steps.1.outputs.1.words=true", "--set", "sink.url=OTHER"]
     outputs = [pipeline.label.outputs[0], raysp.Transcript(words=True)]
     label = replace(pipeline.label, outputs=outputs)
-    raysp.run(replace(pipeline, steps=[raysp.Decode(), label]), relabel=True, engine="here", progress=False)
-    assert raysp.export(f"{tmp_path}/out", to=to, dest=f"{tmp_path}/dest", **options).rows == 1
+    other = replace(pipeline, steps=[raysp.Decode(), label], sink=raysp.Parquet(f"{tmp_path}/other"))
+    raysp.run(other, engine="here", progress=False)
+    assert raysp.export(f"{tmp_path}/other", to=to, dest=f"{tmp_path}/dest", **options).rows == 1
 
 
 def test_an_encoder_decoder_is_aligned_by_a_second_checkpoint(pipeline, tmp_path):
     with pytest.raises(PlanError, match=r"add Align\(of='pred', checkpoint=CTC\) .*--column aligned"):
         raysp.export(f"{tmp_path}/out", to="srt", dest=f"{tmp_path}/dest", max_seconds=0.2, min_seconds=0.1)
     outputs = [*pipeline.label.outputs, raysp.Align(of="pred", checkpoint=str(CHECKPOINT))]
-    raysp.run(
-        replace(pipeline, steps=[raysp.Decode(), replace(pipeline.label, outputs=outputs)]),
-        relabel=True,
-        engine="here",
-        progress=False,
-    )
-    raysp.export(f"{tmp_path}/out", to="srt", dest=f"{tmp_path}/dest", column="aligned")
+    steps = [raysp.Decode(), replace(pipeline.label, outputs=outputs)]
+    other = replace(pipeline, steps=steps, sink=raysp.Parquet(f"{tmp_path}/other"))
+    raysp.run(other, engine="here", progress=False)
+    raysp.export(f"{tmp_path}/other", to="srt", dest=f"{tmp_path}/dest", column="aligned")
     [cue] = pysubs2.load(f"{tmp_path}/dest/a/b.srt")
     assert cue.plaintext.isalpha()
 
@@ -72,9 +70,9 @@ class TestCommand:
         return label
 
     def test_the_command_of_the_last_run_is_repeated(self, advice):
-        words = command_in(advice("/usr/bin/raysp run 'my labels.py' --set sink.url=out --json --relabel"))
+        words = command_in(advice("/usr/bin/raysp run 'my labels.py' --set sink.url=out --json"))
         assert words[:5] == ["raysp", "run", "my labels.py", "--set", "sink.url=out"]
-        assert words[5:] == ["--set", "steps.1.outputs.0.words=true", "--relabel"]
+        assert words[5:] == ["--set", "steps.1.outputs.0.words=true", "--set", "sink.url=OTHER"]
 
     @pytest.mark.parametrize("command", ["raysp retry out", "python label.py", "pytest", ""])
     def test_another_program_is_not_repeated(self, advice, command):
@@ -89,4 +87,4 @@ class TestCommand:
         assert command_in(str(refused.value))[:3] == ["raysp", "run", "PIPELINE"]
 
     def test_without_a_transcript_of_the_name_there_is_no_setting(self, advice):
-        assert "--set" not in advice("x", column="other")
+        assert command_in(advice("x", column="other"))[3:] == ["--set", "sink.url=OTHER"]

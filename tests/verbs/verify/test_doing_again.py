@@ -1,4 +1,4 @@
-"""Relabelling and retrying whole sinks, by the parts of a run and without Ray; `verify` is the judge."""
+"""Labelling shards and rows of finished sinks again; `verify` is the judge."""
 
 import json
 from pathlib import Path
@@ -32,37 +32,20 @@ def rows(folder: Path) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_another_pipeline_is_refused_with_a_remedy_and_relabels_on_request(corpus):
+def test_another_pipeline_is_refused_with_a_remedy(corpus):
     raysp.run(pipeline(corpus), engine="here", progress=False)
-    with pytest.raises(ChangedError, match=r"steps\.1.*or replace the labels that differ with --relabel"):
+    with pytest.raises(ChangedError, match=r"steps\.1.*; undo the change, or use another sink$"):
         raysp.run(pipeline(corpus, without="jackson"), engine="here", progress=False)
-    raysp.run(pipeline(corpus, without="jackson"), relabel=True, engine="here", progress=False)
-    raysp.run(pipeline(corpus, "fresh", without="jackson"), engine="here", progress=False)
-    assert rows(corpus / "out") == rows(corpus / "fresh")
     assert raysp.verify(str(corpus / "out"), sample=5).differences == ()
     assert raysp.status(str(corpus / "out")).is_complete
 
 
 @pytest.mark.slow
-def test_relabelled_and_back_again_equals_the_original(corpus):
-    raysp.run(pipeline(corpus), engine="here", progress=False)
-    first = rows(corpus / "out")
-    raysp.run(pipeline(corpus, without="jackson"), relabel=True, engine="here", progress=False)
-    assert rows(corpus / "out") != first
-    raysp.run(pipeline(corpus), relabel=True, engine="here", progress=False)
-    assert rows(corpus / "out") == first
-    assert raysp.verify(str(corpus / "out")).differences == ()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"keep": ["speaker_id"]}, {"rows": "ok"}])
-def test_other_columns_or_rows_are_put_in_place_on_request(corpus, change):
+def test_other_columns_or_rows_are_refused(corpus, change):
     raysp.run(pipeline(corpus, without="jackson"), engine="here", progress=False)
-    with pytest.raises(ChangedError, match=r"sink\..*--relabel"):
+    with pytest.raises(ChangedError, match=r"sink\..*; undo the change, or use another sink$"):
         raysp.run(pipeline(corpus, without="jackson", **change), engine="here", progress=False)
-    raysp.run(pipeline(corpus, without="jackson", **change), relabel=True, engine="here", progress=False)
-    raysp.run(pipeline(corpus, "fresh", without="jackson", **change), engine="here", progress=False)
-    assert rows(corpus / "out") == rows(corpus / "fresh")
     assert raysp.verify(str(corpus / "out")).differences == ()
 
 
@@ -71,9 +54,10 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
     raysp.run(pipeline(corpus), engine="here", progress=False)
     before = {file.name: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
     write_shard(corpus / "in" / "1.parquet", table=DIGITS.slice(20, 7))
-    with pytest.raises(PlanError, match=r"1\.parquet: its content changed since it was planned.*--relabel"):
+    with pytest.raises(PlanError, match=r"1\.parquet: its content changed since it was planned.*--shard 1\.parquet`"):
         raysp.run(pipeline(corpus), engine="here", progress=False)
-    raysp.run(pipeline(corpus), relabel=True, engine="here", progress=False)
+    ran = kit.run(["retry", corpus / "out", "--shard", "1.parquet", "--engine", "here"])
+    assert (ran.code, "7 labelled again, 0 failed; 1 of 1 label shard replaced" in ran.out) == (0, True), ran.err
     after = {file.name: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
     assert {name for name in before if before[name] != after[name]} == {"1.parquet"}
     assert pq.read_table(corpus / "out" / "1.parquet").column("id") == DIGITS.slice(20, 7).column("id")
@@ -82,12 +66,17 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
 
 
 @pytest.mark.slow
-def test_a_relabelling_that_differs_in_nothing_does_nothing(corpus):
+def test_shards_are_named_by_patterns_and_those_that_are_not_there_are_refused(corpus):
     raysp.run(pipeline(corpus), engine="here", progress=False)
-    before = {file: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
-    found = raysp.run(pipeline(corpus), relabel=True, engine="here", progress=False)
-    assert (found.rows, found.shards_before) == (0, 3)
-    assert {file: file.stat().st_mtime_ns for file in before} == before
+    first = rows(corpus / "out")
+    found = raysp.retry(f"{corpus}/out", shards="[01].parquet", engine="here", progress=False)
+    assert (found.rows, found.shards_committed, rows(corpus / "out")) == (10, 2, first)
+    with pytest.raises(PlanError, match=r"no shard is named '9\.parquet'; expected names such as 0\.parquet, "):
+        raysp.retry(f"{corpus}/out", shards=["9.parquet"], engine="here", progress=False)
+    (corpus / "in" / "1.parquet").unlink()
+    with pytest.raises(PlanError, match=r"1\.parquet is no longer in the source; its labels are kept"):
+        raysp.retry(f"{corpus}/out", shards=["1.parquet"], engine="here", progress=False)
+    assert raysp.status(f"{corpus}/out").ok == 15
 
 
 class TestRetry:

@@ -137,7 +137,7 @@ class _Label(Protocol):
 
 def _bisect_piece(todo: PieceTodo, label: _Label, attempts: Attempts, room: _Room) -> Iterator[Message]:
     """Find the rows of one piece at fault, stage them last as a separate block, and yield messages."""
-    search = _Search([todo.rows])
+    search = _Search([tuple(todo.rows)])
     try:
         while (search.pending or not search.is_done) and not search.is_given_up:
             is_last = not search.pending

@@ -9,7 +9,6 @@ from raysp.labelling import assembly
 from raysp.labelling.engine.workers.job import Job
 from raysp.labelling.engine.workers.messages import shard_failure
 from raysp.labelling.planning.carried import read_source_columns
-from raysp.labelling.planning.replaced import find_replaced
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recording_versions import ChangedRecordingsError
@@ -32,7 +31,7 @@ def commit_shard(
     source = job.pipeline.source
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
     try:
-        return _commit(job, shard, retry)(
+        return _commit(job, retry)(
             store,
             shard,
             fingerprint=job.fingerprint,
@@ -55,15 +54,10 @@ def commit_shard(
         return shard_failure(shard.name, error)
 
 
-def _commit(job: Job, shard: Shard, retry: Retry | None) -> Callable[..., ShardReceipt]:
-    """Return the function that commits a whole shard, or that replaces the rows of a retry."""
+def _commit(job: Job, retry: Retry | None) -> Callable[..., ShardReceipt]:
+    """Return the function that commits a shard, or that replaces a label shard or some of its rows."""
     if retry:
         from raysp.sink.recommitting import recommit
 
         return functools.partial(recommit, retry=retry)
-    return functools.partial(
-        commit.commit,
-        replace=job.relabel,
-        stage_id=job.stage_id,
-        is_replaced=lambda: bool(find_replaced(Sink.of(job.pipeline.sink).store, job.pipeline, shard).rows),
-    )
+    return functools.partial(commit.commit, stage_id=job.stage_id)

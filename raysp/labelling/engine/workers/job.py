@@ -3,7 +3,7 @@
 import json
 import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Self
 
@@ -35,7 +35,6 @@ class Job:
     output_schema: pa.Schema
     metadata: Mapping[str, str]
     file_id: str
-    relabel: bool
     fault_injection: Mapping[str, str]
     """Settings of `sink.fault_injection`, for tests."""
     code: UserCode
@@ -92,9 +91,14 @@ class PieceTodo:
     retry: Retry | None = None
 
     @property
-    def rows(self) -> tuple[int, ...]:
+    def is_whole(self) -> bool:
+        """Whether all rows of the piece are to be labelled."""
+        return self.retry is None or self.retry.rows is None
+
+    @property
+    def rows(self) -> Sequence[int]:
         """Numbers of the rows to label, in the shard."""
-        return self.retry.of(self.piece) if self.retry else tuple(range(self.piece.first, self.piece.end))
+        return self.retry.of(self.piece) if self.retry else range(self.piece.first, self.piece.end)
 
     @property
     def stage_id(self) -> str | None:
@@ -111,7 +115,10 @@ class PieceTodo:
         Raises:
             ShardError: the shard has no such part.
         """
-        part = {"retry": {"stage_id": self.retry.stage_id, "rows": self.retry.of(self.piece)}} if self.retry else {}
+        part: dict[str, object] = {}
+        if self.retry:
+            rows = None if self.is_whole else [*self.rows]
+            part = {"retry": {"stage_id": self.retry.stage_id, "rows": rows}}
         pieces = [[self.piece.first, self.piece.end]]
         return json.dumps({**asdict(sources.narrow(self.shard, self.piece)), "pieces": pieces, **part})
 
@@ -120,7 +127,7 @@ class PieceTodo:
         """Parse the JSON of `to_json`."""
         fields = json.loads(text)
         piece, part = Piece(*fields.pop("pieces")[0]), fields.pop("retry", None)
-        retry = Retry(part["stage_id"], tuple(part["rows"])) if part else None
+        retry = Retry(part["stage_id"], part["rows"] and tuple(part["rows"])) if part else None
         return cls(Shard(**fields, pieces=(piece,)), piece, retry)
 
 

@@ -66,7 +66,7 @@ class Reader:
 
     def _packed(self, task: str, todo: PieceTodo) -> Iterator[pa.Table]:
         shard, piece, stage_id = todo.shard, todo.piece, todo.stage_id or self.job.stage_id
-        blocks = self.blocks(shard, piece, todo.rows if todo.retry else None)
+        blocks = self.blocks(shard, piece, None if todo.is_whole else todo.rows)
         for k in itertools.count():
             with watched(self.job.hang_seconds):
                 block, is_last = next(blocks, (None, True))

@@ -1,4 +1,4 @@
-"""Label shards that are replaced whole by a relabelling or row by row by a retry, and leftovers of other runs."""
+"""Label shards that are replaced by retries, whole or row by row, and leftovers of other runs."""
 
 from dataclasses import replace
 
@@ -8,68 +8,90 @@ import pytest
 from raysp import ChangedError, PlanError, RunError, gc
 from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record, stage
 from raysp.sink.commit import committed
-from raysp.sink.recommitting import find_error_rows, recommit
+from raysp.sink.receipts import ShardReceipt
+from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_record import RunEntry
-from raysp.sink.todo import compare
+from raysp.sink.sinks import Sink
+from raysp.sink.todo import Todo, compare
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, INPUT_ID, OUTPUTS, make_shard
 
 SHARD = make_shard()
+CHANGED = replace(make_shard(cuts=(0, 5)), input_id="0f", version="2")
+"""The shard with other content."""
 OTHER = "beef"
 
 
-def begin(store, fingerprint=FINGERPRINT, *, relabel=False, shards=(SHARD,)) -> None:
+def begin(store, *shards) -> None:
     entry = RunEntry.now(command=["raysp"])
-    run_record.begin(
-        store, entry, pipeline={}, fingerprint=fingerprint, parts={"f": fingerprint}, file_parts={}, relabel=relabel
-    )
-    plan_record.record(store, shards, supersede=relabel)
+    parts = {"f": FINGERPRINT}
+    run_record.begin(store, entry, pipeline={}, fingerprint=FINGERPRINT, parts=parts, file_parts={})
+    plan_record.record(store, shards or [SHARD])
 
 
-def relabel(store, shard=SHARD, fingerprint=OTHER, rows="all"):
+def attempt(store, shard=SHARD) -> Todo:
+    """Begin to label a shard again, and stage its results."""
+    Sink(store).begin_replacing()
+    plan_record.record(store, [shard], supersede=True)
+    todo = retry_whole(store, shard)
     for piece in shard.pieces:
-        sinks.stage_piece(store, shard, piece, fingerprint=fingerprint)
-    return sinks.commit_sample(store, shard, rows=rows, fingerprint=fingerprint, replace=True)
+        sinks.stage_piece(store, shard, piece, fingerprint=todo.retry.stage_id)
+    return todo
+
+
+def again(store, shard=SHARD, **fields) -> ShardReceipt:
+    """Label a shard again."""
+    return recommit_sample(store, attempt(store, shard), **fields)
 
 
 def paths(store, prefix) -> list[str]:
     return [entry.path for entry in store.list(prefix)]
 
 
-class TestRelabelling:
-    def test_a_label_shard_of_another_pipeline_is_replaced_whole_and_its_marker_is_for_gc(self, store):
+class TestWholeShards:
+    def test_a_shard_whose_content_changed_is_planned_and_labelled_again(self, store):
         begin(store)
         sinks.run(store, SHARD)
-        begin(store, OTHER, relabel=True)
-        relabel(store)
-        assert footer.read(store, SHARD.name).fingerprint == OTHER
-        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
-        assert len(paths(store, layout.DONE)) == 2
+        with pytest.raises(ChangedError, match=r"part 1\.parquet: .*; move it, .* --shard 'a/part 1\.parquet'`"):
+            compare(store, [CHANGED], FINGERPRINT)
+        again(store, CHANGED)
+        assert plan_record.load(store) == [CHANGED]
+        assert sinks.labels(store, CHANGED) == sinks.expected(CHANGED)
+        assert compare(store, [CHANGED], FINGERPRINT) == ({SHARD.name}, ())
         gc(store)
-        assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, INPUT_ID, OTHER)]
+        assert paths(store, layout.DONE) == paths(store, layout.STAGE) == []
 
-    def test_back_and_forth_no_old_marker_is_trusted(self, store):
+    def test_one_that_did_not_change_is_replaced_too(self, store):
         begin(store)
         sinks.run(store, SHARD)
-        begin(store, OTHER, relabel=True)
-        relabel(store)
+        before = footer.read(store, SHARD.name).write_id
+        again(store)
+        assert footer.read(store, SHARD.name).write_id != before
+        assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
+
+    def test_one_without_a_label_shard_gets_one(self, store):
+        begin(store)
+        again(store, CHANGED)
+        assert sinks.labels(store, CHANGED) == sinks.expected(CHANGED)
+
+    def test_there_and_back_no_old_marker_is_trusted(self, store):
+        begin(store)
+        sinks.run(store, SHARD)
+        again(store, CHANGED)
         store.create(layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT), b"")  # one of the first run came late
-        begin(store, FINGERPRINT, relabel=True)
+        attempt(store)
         assert committed(store, [SHARD], FINGERPRINT).done == set()
-        _, [todo] = compare(store, [SHARD], FINGERPRINT, relabel=True)
-        assert todo.pieces == SHARD.pieces
-        relabel(store, fingerprint=FINGERPRINT)
-        assert footer.read(store, SHARD.name).fingerprint == FINGERPRINT
+        again(store)
+        assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
 
     def test_staged_results_of_other_runs_are_left_to_gc(self, store):
         begin(store)
         sinks.stage_piece(store, SHARD, SHARD.pieces[0])
         sinks.stage_piece(store, replace(SHARD, input_id="00"), SHARD.pieces[0])
         staged = paths(store, layout.STAGE)
-        begin(store, OTHER, relabel=True)
-        relabel(store)
+        again(store)
         assert paths(store, layout.STAGE) == staged
         gc(store)
         assert paths(store, layout.STAGE) == []
@@ -79,111 +101,91 @@ class TestRelabelling:
         sinks.run(store, SHARD)
         assert stage.staged(store, [SHARD], OTHER)[SHARD.name].keys() == {SHARD.pieces[0]}
 
-    def test_an_interrupted_relabelling_continues(self, store):
-        second = make_shard("b.parquet")
-        begin(store, shards=[SHARD, second])
-        sinks.run(store, SHARD, second)
-        begin(store, OTHER, relabel=True)
-        relabel(store)
-        sinks.stage_piece(store, second, second.pieces[0], fingerprint=OTHER)
-        done, [todo] = compare(store, [SHARD, second], OTHER, relabel=True)
-        assert done == {SHARD.name}
-        assert (todo.shard, todo.pieces) == (second, second.pieces[1:])
-        with pytest.raises(ChangedError, match=r"b\.parquet.*--relabel"):
-            compare(store, [SHARD, second], OTHER)
-
-    def test_a_shard_whose_content_changed_is_planned_and_labelled_again(self, store):
+    def test_staged_results_of_an_interrupted_attempt_are_not_used(self, store):
         begin(store)
         sinks.run(store, SHARD)
-        changed = replace(make_shard(cuts=(0, 5)), input_id="0f", version="2")
-        begin(store, relabel=True, shards=[changed])
-        assert plan_record.load(store) == [changed]
-        relabel(store, changed, FINGERPRINT)
-        assert sinks.labels(store, changed) == sinks.expected(changed)
-        gc(store)
-        assert paths(store, layout.DONE) == [layout.done_path(SHARD.name, "0f", FINGERPRINT)]
+        interrupted = attempt(store, CHANGED)
+        todo = retry_whole(store, CHANGED)
+        assert todo.pieces == CHANGED.pieces
+        with pytest.raises(RunError, match="blocks are missing"):
+            recommit_sample(store, todo)
+        recommit_sample(store, interrupted)
 
     def test_files_not_made_by_raysp_are_never_replaced(self, store):
         store.create(SHARD.name, b"a user's own file")
         with pytest.raises(ChangedError, match="not a label shard of raysp"):
-            compare(store, [SHARD], FINGERPRINT, relabel=True)
+            compare(store, [SHARD], FINGERPRINT)
         with pytest.raises(ChangedError, match="not a label shard of raysp"):
-            relabel(store)
+            again(store)
         assert store.read(SHARD.name) == b"a user's own file"
 
-    def test_a_label_shard_with_other_columns_is_replaced(self, store):
+    def test_other_columns_are_another_label_shard(self, store):
         begin(store)
         sinks.run(store, SHARD, file_id="11")
         assert committed(store, [SHARD], FINGERPRINT, file_id="22").done == {SHARD.name}  # a marker, and trusted
-        begin(store, relabel=True)
-        assert committed(store, [SHARD], FINGERPRINT, file_id="22").outdated == {SHARD.name}
-        assert committed(store, [SHARD], FINGERPRINT, file_id="11").done == {SHARD.name}
-
-    def test_who_comes_late_after_another_relabelling_began_replaces_nothing(self, store):
-        begin(store)
-        sinks.run(store, SHARD)
-        before = store.read(SHARD.name)
-        begin(store, "c0c0", relabel=True)
-        with pytest.raises(RunError, match=r"another run is relabelling this sink.*'c0c0', this run has 'beef'"):
-            relabel(store)
-        assert store.read(SHARD.name) == before
+        found = committed(store, [SHARD], FINGERPRINT, file_id="22", trust=False)
+        assert (found.done, [*found.foreign]) == (set(), [SHARD.name])
+        assert committed(store, [SHARD], FINGERPRINT, file_id="11", trust=False).done == {SHARD.name}
 
     def test_the_rows_beside_the_replaced_label_shard_are_for_gc(self, store, monkeypatch):
         begin(store)
         sinks.run(store, SHARD, rows="ok")
         assert len(paths(store, layout.ERRORS)) == 1
-        begin(store, OTHER, relabel=True)
-        relabel(store)
+        again(store)
         gc(store)
         assert len(paths(store, layout.ERRORS)) == 1  # a late commit could be about to name it
         monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
         gc(store)
         assert paths(store, layout.ERRORS) == []
 
-    def test_left_out_rows_are_kept_during_any_relabelling(self, store, monkeypatch):
-        """Also those of a label shard that is not relabelled yet, and of one whose shard vanished."""
+    def test_left_out_rows_are_kept_while_another_shard_is_labelled_again(self, store, monkeypatch):
         monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
         second = make_shard("b.parquet")
-        begin(store, shards=[SHARD, second])
+        begin(store, SHARD, second)
         sinks.run(store, SHARD, second, rows="ok")
         kept = paths(store, layout.ERRORS)
-        begin(store, OTHER, relabel=True)
-        relabel(store, rows="ok")
+        again(store, CHANGED, rows="ok")
         gc(store)
         left = paths(store, layout.ERRORS)
         assert [path for path in kept if "b.parquet" in path] == [path for path in left if "b.parquet" in path]
         assert len(left) == len(kept) == 2
 
-    def test_a_late_relabelling_removes_nothing_of_a_later_one(self, store):
+    def test_a_late_attempt_removes_nothing_of_a_later_one(self, store):
         begin(store)
         sinks.run(store, SHARD, rows="ok")
-        begin(store, OTHER, relabel=True)
-        relabel(store, rows="ok")
+        again(store, CHANGED, rows="ok")
         before = paths(store, layout.ERRORS)
-        begin(store, "c0c0", relabel=True)
-        relabel(store, fingerprint="c0c0", rows="ok")
+        again(store, replace(CHANGED, input_id="c0c0"), rows="ok")
         assert set(before) < set(paths(store, layout.ERRORS))
 
     @pytest.mark.parametrize("held_up_at", ["write", "publish"])
     def test_one_that_comes_late_takes_no_label_of_a_retry_away(self, store, monkeypatch, held_up_at):
         """While it writes its label shard, or is about to publish it, another one finishes and a retry as well."""
-        begin(store, OTHER)
-        sinks.run(store, SHARD, fingerprint=OTHER)
-        begin(store, relabel=True)
+        begin(store)
+        sinks.run(store, CHANGED)
+        late = attempt(store)
         where, what = (commit, "write") if held_up_at == "write" else (type(store), "publish")
         do = getattr(where, what)
 
-        def late(*arguments, **options):
+        def held_up(*arguments, **options):
             monkeypatch.undo()
-            relabel(store, fingerprint=FINGERPRINT)
+            again(store)
             assert retry(store).error == 0
-            for piece in SHARD.pieces:
-                sinks.stage_piece(store, SHARD, piece)
             return do(*arguments, **options)
 
-        monkeypatch.setattr(where, what, late)
-        assert relabel(store, fingerprint=FINGERPRINT).error == 0
+        monkeypatch.setattr(where, what, held_up)
+        assert recommit_sample(store, late).error == 0
         assert sinks.labels(store, SHARD) == after_retry()
+
+    def test_one_that_comes_late_replaces_no_label_shard_of_newer_content(self, store):
+        begin(store)
+        sinks.run(store, SHARD)
+        late = attempt(store)
+        again(store, CHANGED)
+        before = store.read(SHARD.name)
+        with pytest.raises(ChangedError, match="made from other input or by another pipeline"):
+            recommit_sample(store, late)
+        assert store.read(SHARD.name) == before
 
 
 ERRORS = [row for row in range(SHARD.num_rows) if sinks.status_of(row) == "error"]
@@ -202,10 +204,10 @@ def stage_retried(store, todo, again=()):
         stage.stage(store, name, corrected(todo.retry.of(piece), again))
 
 
-def recommit_sample(store, todo, **fields):
+def recommit_sample(store, todo, **fields) -> ShardReceipt:
     return recommit(
         store,
-        SHARD,
+        todo.shard,
         todo.retry,
         fingerprint=FINGERPRINT,
         source_columns=sinks.source_columns,
@@ -266,15 +268,14 @@ class TestRetry:
         gc(store)
         assert paths(store, layout.STAGE) == []
 
-    def test_one_that_is_planned_while_a_relabelling_replaces_the_label_shard_changes_nothing(self, store, monkeypatch):
+    def test_one_that_is_planned_while_the_shard_is_labelled_again_changes_nothing(self, store, monkeypatch):
         begin(store)
         sinks.run(store, SHARD)
         read = recommitting.read_labels
 
         def read_late(*arguments):
             monkeypatch.undo()
-            begin(store, OTHER, relabel=True)
-            relabel(store)
+            again(store, CHANGED)
             return read(*arguments)
 
         monkeypatch.setattr(recommitting, "read_labels", read_late)
@@ -332,7 +333,7 @@ class TestGc:
         """Add everything that killed and late processes leave to a sink; return what is no longer used."""
         monkeypatch.setattr(orphans, "REST_SECONDS", AT_ONCE)
         open_shard = make_shard("open.parquet")
-        begin(store, shards=[SHARD, open_shard])
+        begin(store, SHARD, open_shard)
         sinks.run(store, SHARD, rows="ok")
         useful = {entry.path for entry in store.list()}
         sinks.stage_piece(store, open_shard, open_shard.pieces[0])
