@@ -60,7 +60,6 @@ NAMES = [
     "TryOut",
     "Turns",
     "apply",
-    "datasource",
     "diff",
     "estimate",
     "evaluate",
