@@ -51,7 +51,7 @@ def test_no_bias_by_distance_of_a_published_model_is_in_memory():
     assert costs.launches < 1_000
 
 
-@pytest.mark.slow
+@pytest.mark.drivers
 def test_a_pack_of_a_published_model_takes_about_the_launches_of_a_batch():
     of_pack, rows = pack_costs("fastconformer 110M", 10.0)
     of_batch = batch_costs("fastconformer 110M", Batch(60, 10.0))

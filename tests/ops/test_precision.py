@@ -125,7 +125,7 @@ class TestOnACpu:
     @pytest.mark.parametrize(
         ("instructions", "name", "dtype"),
         [
-            pytest.param("AVX512_CORE", "ParakeetForTDT", "bfloat16", marks=pytest.mark.slow),
+            pytest.param("AVX512_CORE", "ParakeetForTDT", "bfloat16", marks=pytest.mark.drivers),
             *(
                 pytest.param(*case, marks=pytest.mark.soak)
                 for case in itertools.product(LIMITS, OF_EACH_KIND, ["bfloat16", "float16"])

@@ -55,12 +55,15 @@ IN_SHORT_ON_S3 = ("test_commit", "test_lease")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to the long runs what other tests show of an object store; those of several processes show it on S3."""
+    """Leave to the long runs what other tests show of an object store; those of several processes show it on S3.
+
+    On the emulated clouds they run with the drivers, since they take long there.
+    """
     for item in items:
         if item.path.parent == Path(__file__).parent:
             is_on = {one for one in ("s3-", *CLOUDS) if f"[{one}" in item.name}
-            is_shown = item.path.stem in IN_SHORT_ON_S3 and not (
-                item.get_closest_marker("drivers") and is_on & {*CLOUDS}
-            )
-            if is_on and not is_shown:
+            is_long = bool(is_on & {*CLOUDS})
+            if is_on and (item.path.stem not in IN_SHORT_ON_S3 or (is_long and item.get_closest_marker("drivers"))):
                 item.add_marker(pytest.mark.soak)
+            elif is_long:
+                item.add_marker(pytest.mark.drivers)

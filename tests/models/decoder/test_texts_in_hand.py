@@ -21,6 +21,8 @@ from raysp.models import (
 )
 from tests.soaked import some
 
+pytestmark = pytest.mark.drivers  # every decoder with every option takes long
+
 PADDING = 0
 """Token of a place without a text."""
 ENDS = [2, *range(20, 60)]

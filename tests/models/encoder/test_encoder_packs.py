@@ -29,6 +29,8 @@ from raysp.models.kernels.pack_sizes import PRODUCT_ROWS
 from raysp.models.labelled_passes import ModelPass
 from tests.device.class_cases import CASES, SMALL, WAVES, make_checkpoint
 
+pytestmark = pytest.mark.drivers  # every encoder in packs takes long
+
 SECONDS = (1.0, 2.2, 1.5, 3.1, 0.91, 1.0)
 ADAPTER = {"add_adapter": True, "output_hidden_size": 24}
 OTHERS = {
