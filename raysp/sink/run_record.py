@@ -233,7 +233,7 @@ def check_same(
     if changed := file_differences(recorded, file_parts, pipeline):
         raise ChangedError(
             f"{url}: its label shards hold the same labels in other columns or rows: {'; '.join(changed)}; "
-            f"undo the change, or use another sink",
+            "undo the change, or use another sink",
             changed,
         )
 

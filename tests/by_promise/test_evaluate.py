@@ -56,7 +56,7 @@ def test_another_evaluation_goes_on_and_names_columns_that_are_not_kept(evaluate
     before = (tmp_path / "kept" / "a.parquet").read_bytes()
     ran = evaluate("--text", "text", "--by", "sampling_rate")
     assert (ran.code, (tmp_path / "kept" / "a.parquet").read_bytes()) == (0, before)
-    assert "without sampling_rate (an earlier evaluation made the labels)" in ran.out
+    assert "without sampling_rate (an earlier evaluation made them; another sink keeps all)" in ran.out
     assert "--by" not in ran.out.splitlines()[-1]
 
 

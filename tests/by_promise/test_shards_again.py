@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import raysp
@@ -56,7 +57,7 @@ def test_a_kill_at_any_phase_costs_no_row(pipeline, tmp_path, phase, when):
 def test_error_rows_of_the_new_content_are_error_rows_and_a_later_retry_finds_them(pipeline, tmp_path):
     rows = CHANGED.to_pylist()
     rows[1]["audio"]["bytes"] = b"no audio"
-    write_shard(tmp_path / "in" / "b.parquet", table=type(CHANGED).from_pylist(rows, CHANGED.schema))
+    write_shard(tmp_path / "in" / "b.parquet", table=pa.Table.from_pylist(rows, CHANGED.schema))
     found = raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False)
     assert (found.rows, found.errors) == (6, {"unsupported_format": 1})
     assert raysp.status(f"{tmp_path}/out").errors_by_type == {"unsupported_format": 1}
@@ -78,7 +79,7 @@ def test_a_shard_that_cannot_be_read_keeps_its_labels(pipeline, tmp_path):
 def test_too_many_errors_stop_it_and_the_labels_stay(pipeline, tmp_path):
     before = (tmp_path / "out" / "b.parquet").read_bytes()
     rows = [{**row, "audio": {"bytes": b"no audio", "path": None}} for row in DIGITS.slice(0, 30).to_pylist()]
-    write_shard(tmp_path / "in" / "b.parquet", table=type(CHANGED).from_pylist(rows, CHANGED.schema))
+    write_shard(tmp_path / "in" / "b.parquet", table=pa.Table.from_pylist(rows, CHANGED.schema))
     with pytest.raises(raysp.RunError, match="30 of 30 rows failed"):
         raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False)
     assert (tmp_path / "out" / "b.parquet").read_bytes() == before

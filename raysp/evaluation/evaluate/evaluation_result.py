@@ -105,7 +105,7 @@ class EvaluationResult(Brief):
 
     @property
     def _labels(self) -> str:
-        lacking = f", without {', '.join(self.not_kept)} (an earlier evaluation made the labels)"
+        lacking = f", without {', '.join(self.not_kept)} (an earlier evaluation made them; another sink keeps all)"
         return f"{self.labels or ''}{lacking if self.not_kept else ''}"
 
     @property

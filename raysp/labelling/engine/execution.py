@@ -184,8 +184,8 @@ class Execution:
         """End the run so that none of its error rows remain.
 
         The stop is recorded first. From then on, even after a crash, staged results are not reused, and the next run
-        labels the error rows committed so far again. A retry needs no record: it commits no new error rows, and its
-        staged results are never reused.
+        labels the error rows committed so far again. A retry needs no record: its staged results are never reused, and
+        error rows that it committed are for the next retry.
         """
         # Commits that have begun may still succeed, so their shards count as committed with error rows.
         begun = [*self.flawed, *self.commits.begun()]

@@ -120,10 +120,10 @@ def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpu
     recorded = {shard.name: shard for shard in sink.shards()}
     before = {one.name: one for one in sink.absent()}
     planned = {**{name: one.shard for name, one in before.items()}, **recorded}
+    names = _matching(patterns, sorted(planned), sink.url)
     corpus_now = list_corpus(pipeline.source, planned, recut=True)
     check_root(sink.url, record.root, corpus_now.root, corpus_now.found, recorded)
     present = {one.name: one for one in corpus_now.found}
-    names = _matching(patterns, sorted(planned), sink.url)
     for name in names:
         if name not in present:
             raise PlanError(f"{sink.url}: {name} is no longer in the source; its labels are kept as they are")
