@@ -16,7 +16,7 @@ import raysp
 
 @cache
 def classifier():  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """Return the model, which each actor loads once; another one is another fingerprint."""
+    """Return the model, which each process loads once; another one is another fingerprint."""
     from transformers import pipeline
 
     return pipeline("token-classification", "oliverguhr/fullstop-punctuation-multilang-large")
@@ -35,6 +35,6 @@ def _written(text: str) -> str:
     return re.sub(r"(^|[.?!] )(.)", lambda start: start[0].upper(), " ".join(marked))
 
 
-columns = raysp.Map(restored, reads=["pred_text"], adds={"restored_text": "string"}, pool=raysp.Pool(1))
+columns = raysp.Map(restored, reads=["pred_text"], adds={"restored_text": "string"})
 steps = [columns, raysp.Decode(), raysp.Label("speakers", outputs=[raysp.Turns()])]
 pipeline = raysp.Pipeline(raysp.Shards("corpus", labels="labels"), steps=steps, sink=raysp.Parquet("restored"))

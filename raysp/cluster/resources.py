@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from raysp.cluster.pools import actor_cpus, most_actors
 from raysp.devices import is_accelerator, is_available
@@ -43,24 +43,12 @@ def local_resources(pipeline: Pipeline) -> Resources:
     each = actor_cpus(label.pool, machine_cpus=machine_cpus, on_gpu=on_gpu).number
     actors = max(1, min(label.pool.low, machine_cpus // each))
     return Resources(
-        cpus=max(machine_cpus, actors * each + 1) + held_by_steps(pipeline)[0],
+        cpus=max(machine_cpus, actors * each + 1),
         gpus=gpus,
         machine_cpus=machine_cpus,
         memory=memory_bytes(),
         gpu_memory=gpu_memory() if gpus else None,
     )
-
-
-def held_by_steps(pipeline: Pipeline) -> tuple[float, float]:
-    """Return the CPUs and GPUs that the actors of steps with pools of their own hold from the start."""
-    pools = pipeline.own_pools
-    return sum(one.low * (one.cpus or 1) for one in pools), sum(one.low * (one.gpus or 0) for one in pools)
-
-
-def for_model(resources: Resources, pipeline: Pipeline) -> Resources:
-    """Return the resources that are left for decoding and the model beside other steps; at least 0."""
-    cpus, gpus = held_by_steps(pipeline)
-    return replace(resources, cpus=max(0.0, resources.cpus - cpus), gpus=max(0.0, resources.gpus - gpus))
 
 
 def gpu_memory() -> float | None:
@@ -104,9 +92,7 @@ def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:
     return most_actors(cpus=resources.cpus, cpus_per_actor=cpus, gpus=resources.gpus, gpus_per_actor=gpus)
 
 
-def shortage_of(
-    actors: int, resources: Resources, cpus: int, gpus: float, *, others: tuple[float, float] = (0, 0)
-) -> str:
+def shortage_of(actors: int, resources: Resources, cpus: int, gpus: float) -> str:
     """Return a text on the resources missing for `actors` actors; empty if all are up.
 
     Args:
@@ -114,12 +100,8 @@ def shortage_of(
         resources: resources that are up.
         cpus: CPUs of each actor.
         gpus: GPUs of each actor.
-        others: CPUs and GPUs of the actors of other steps.
     """
-    wanted = {
-        "GPU": (actors * gpus + others[1], resources.gpus),
-        "CPU": (actors * cpus + 1 + others[0], resources.cpus),
-    }
+    wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * cpus + 1, resources.cpus)}
     short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
     if resources.node_cpus is not None and cpus > resources.node_cpus and len(short) == 0:
         short.append(f"{count(cpus, 'CPU')} on one node, {resources.node_cpus:g} on the largest found")

@@ -13,8 +13,6 @@ logger = logging.getLogger(__name__)
 
 Amounts = Mapping[str, float]
 
-_NO_ACTORS: Mapping[str, Amounts] = {}
-
 LOOK_SECONDS = 10.0
 FIRST_WARNING_SECONDS = 60.0
 """Time before the first warning; the time before each further warning doubles."""
@@ -60,7 +58,6 @@ class Waiting:
         nodes: returns the resources of the cluster.
         actor: request of a model actor.
         reader: request of a reader.
-        step_actors: requests of the actors of each step with a pool of its own, by their names in messages.
         on_warning: also called with each warning.
         clock: returns seconds since any origin.
     """
@@ -72,7 +69,6 @@ class Waiting:
         *,
         actor: Amounts,
         reader: Amounts,
-        step_actors: Mapping[str, Amounts] = _NO_ACTORS,
         on_warning: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -80,7 +76,6 @@ class Waiting:
         self.nodes = nodes
         self.actor = actor
         self.reader = reader
-        self.step_actors = step_actors
         self.on_warning = on_warning
         self.clock = clock
         self.limit = wait_seconds()
@@ -89,12 +84,11 @@ class Waiting:
         self._quiet = 0.0
         self._warned_at = 0.0
 
-    def look(self, num_actors: int, num_step_actors: Sequence[int] = ()) -> None:
+    def look(self, num_actors: int) -> None:
         """Warn about missing resources. Called often; checks every ten seconds.
 
         Args:
             num_actors: number of actors that have loaded their model.
-            num_step_actors: number of running actors of each of `step_actors`, in order.
 
         Raises:
             RunError: resources were missing for too long.
@@ -110,9 +104,7 @@ class Waiting:
         self._quiet += min(elapsed, 2 * LOOK_SECONDS)  # for the rest, this process was paused
         waited = self._quiet - (AT_WORK_SECONDS if num_open else 0.0)
         if waited >= min(self.limit, max(FIRST_WARNING_SECONDS, 2 * self._warned_at)):
-            steps = zip(self.step_actors.items(), num_step_actors, strict=True)
-            missing = {name: request for (name, request), number in steps if not number}
-            missing |= {} if num_actors else {MODEL_ACTOR: self.actor}
+            missing = {} if num_actors else {MODEL_ACTOR: self.actor}
             self._judge(waited, {"a reader": self.reader} | missing)
 
     def _judge(self, waited: float, requests: Mapping[str, Amounts]) -> None:

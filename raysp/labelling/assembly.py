@@ -54,7 +54,6 @@ def decoding(
     *,
     decoder: Decoder | None = None,
     functions: Functions = _NO_FUNCTIONS,
-    by_stage: bool = False,
 ) -> Decoding:
     """Return the op that decodes rows of a shard, filters them, and adds columns.
 
@@ -64,18 +63,23 @@ def decoding(
         shard: the shard whose rows are decoded; None: rows of a table, of no shard.
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
-        by_stage: whether to leave the steps of later stages to `late_steps`.
     """
     return _decoding(
         pipeline.source,
         pipeline.before_label,
-        [step for stage in pipeline.stages for step in stage.steps],
+        pipeline.late_steps,
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
         keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
         packs=pack_limits(settings, pipeline.label),
-        apply_late=late_steps(pipeline, settings, 0 if by_stage else None, functions),
+        apply_late=LateSteps(
+            [late_op(step, functions) for step in pipeline.late_steps],
+            audio=pipeline.source.audio,
+            sample_rate=settings.checkpoint.sample_rate,
+            outputs=pipeline.label.reads,
+            behind=any(step.reads_all for step in pipeline.filters),
+        ),
         decoder=decoder,
         functions=functions,
         outputs=pipeline.label.reads,
@@ -143,7 +147,7 @@ def _decoding(
     language: str | None = None,
     cut_at_pauses: CutAtPauses | None = None,
 ) -> Decoding:
-    """Return the op of the steps before `Label`, of which `apply_late` applies those of `late`, or some of them.
+    """Return the op of the steps before `Label`, of which `apply_late` applies those of `late`.
 
     `outputs` are the source columns that outputs read, `behind` the steps behind the model, `language` the column with
     the languages of rows, and `cut_at_pauses` cuts recordings at pauses.
@@ -186,7 +190,7 @@ def header_reading(pipeline: Pipeline, settings: Settings, shard: Shard, *, deco
     return _decoding(
         pipeline.source,
         pipeline.before_label,
-        [step for stage in pipeline.stages for step in stage.steps],
+        pipeline.late_steps,
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
         block_seconds=settings.block_seconds,
@@ -262,22 +266,6 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
         raise PlanError(
             f"found max_seconds={longest:g}: rows of that length are too short for the model; raise max_seconds"
         ) from None
-
-
-def late_steps(
-    pipeline: Pipeline, settings: Settings, stage: int | None, functions: Functions = _NO_FUNCTIONS
-) -> LateSteps:
-    """Return the op of one of the pipeline's stages, or of all (None)."""
-    stages = pipeline.stages
-    chosen = stages if stage is None else stages[stage : stage + 1]
-    return LateSteps(
-        [late_op(step, functions) for one in chosen for step in one.steps],
-        audio=pipeline.source.audio,
-        sample_rate=settings.checkpoint.sample_rate,
-        passes=stage is not None and stage + 1 < len(stages),
-        outputs=pipeline.label.reads,
-        behind=any(step.reads_all for step in pipeline.filters),
-    )
 
 
 def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:

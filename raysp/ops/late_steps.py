@@ -94,8 +94,7 @@ class LateSteps:
         ops: ops that add columns, and filters by added ones, in order.
         audio: column of the recordings, for ops that read samples.
         sample_rate: sample rate of the decoded recordings.
-        passes: whether all that the block carries stays in it, for steps after these and before the model.
-        outputs: source columns that stay in it in any case, for outputs.
+        outputs: source columns that stay in the block, for outputs.
         behind: whether all source columns stay in it, for steps behind the model.
     """
 
@@ -105,14 +104,12 @@ class LateSteps:
         *,
         audio: str,
         sample_rate: int,
-        passes: bool = False,
         outputs: Sequence[str] = (),
         behind: bool = False,
     ) -> None:
         self.ops = ops
         self.audio = audio
         self.sample_rate = sample_rate
-        self.passes = passes
         self.outputs = [f"{CARRIED}{name}" for name in outputs]
         self.behind = behind
 
@@ -134,7 +131,7 @@ class LateSteps:
 
     def _stays(self, name: str) -> bool:
         """Return whether a carried column stays in the block."""
-        return self.passes or name in self.outputs or (self.behind and name.startswith(CARRIED))
+        return name in self.outputs or (self.behind and name.startswith(CARRIED))
 
 
 class RowSteps:

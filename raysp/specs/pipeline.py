@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -27,7 +27,7 @@ from raysp.specs.order import (
     late_steps,
 )
 from raysp.specs.outputs.output import Output
-from raysp.specs.steps import Decode, Label, Map, Pool, Step, refuse_clash
+from raysp.specs.steps import Decode, Label, Step, refuse_clash
 from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
 
 if TYPE_CHECKING:
@@ -214,14 +214,6 @@ class Parquet:
             raise ValueError("url is empty; give the folder that receives the label shards")
 
 
-class Stage(NamedTuple):
-    """Steps between decoding and the model that the same workers apply."""
-
-    pool: Pool | None
-    """Actors; None: the tasks that decode."""
-    steps: tuple[Step, ...]
-
-
 @spec
 class Pipeline:
     """A pipeline from audio shards to label shards.
@@ -291,23 +283,9 @@ class Pipeline:
         return self.steps[label_of(self.steps)[0] + 1 :]
 
     @property
-    def stages(self) -> "tuple[Stage, ...]":
-        """Steps that add columns, or filter rows by added ones, by the workers that apply them to decoded rows.
-
-        The tasks that decode apply those of the first stage, which may be empty.
-        """
-        stages = [Stage(None, ())]
-        for step in late_steps(self.before_label):
-            if step.columns and step.own_pool is not None:
-                stages.append(Stage(step.own_pool, (step,)))
-            else:
-                stages[-1] = Stage(stages[-1].pool, (*stages[-1].steps, step))
-        return tuple(stages)
-
-    @property
-    def own_pools(self) -> tuple[Pool, ...]:
-        """Pools of the steps before `Label`."""
-        return tuple(stage.pool for stage in self.stages if stage.pool is not None)
+    def late_steps(self) -> tuple[Step, ...]:
+        """Steps before the model that add columns, or filter rows by added ones."""
+        return late_steps(self.before_label)
 
     @property
     def decode(self) -> Decode:
@@ -534,8 +512,6 @@ def label_parts(
                 fields["batch_seconds"] = batch_seconds
             if packed_on is not None:
                 fields["packed_on"] = packed_on
-        if isinstance(step, Map):
-            del fields["pool"]
         parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
     return {**parts, **code.parts()}
 

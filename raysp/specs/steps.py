@@ -58,11 +58,6 @@ class Step:
         """Functions that the step calls, as "module:function"."""
         return ()
 
-    @property
-    def own_pool(self) -> "Pool | None":
-        """Actors that call the op of a step that adds columns; None: the tasks that decode call it."""
-        return None
-
     def schema(self) -> "pa.Schema":
         """Return the columns of `columns` with their types."""
         import pyarrow as pa
@@ -91,13 +86,13 @@ class Step:
 
 @spec
 class Pool:
-    """The actors of one step.
+    """The actors of a model.
 
     Attributes:
         actors: number of actors, or (low, high).
-        gpus: GPUs per actor; None: for a model one if the cluster has GPUs, else 0.
-        cpus: CPUs and torch threads per actor; None: for a model on the CPUs of a single machine, these divided among
-            the actors; else 1.
+        gpus: GPUs per actor; None: one if the cluster has GPUs, else 0.
+        cpus: CPUs and torch threads per actor; None: on the CPUs of a single machine, these divided among the actors;
+            else 1.
         memory: bytes that Ray reserves for each actor; None: no reservation.
     """
 
@@ -302,11 +297,11 @@ def _types(given: Mapping[str, object]) -> Mapping[str, str]:
 class Map(Step):
     """Step that adds columns to the label rows, computed by a function of your own.
 
-    The function is called by the tasks that decode, or by actors of its own (`pool`), for rows that the steps before it
-    let pass, and all steps that filter by columns of the source: with a `pyarrow.Table` of the columns in `reads`, and
-    any number of rows. It returns a table or a dict of the columns in `adds`, one value per row in order. The value of
-    a row must not depend on the other rows of a call. If the function raises an error, it is called again with fewer
-    rows; a row for which it fails alone becomes `error: step_failed`.
+    The function is called in the processes that decode, on CPUs, for rows that the steps before it let pass, and all
+    steps that filter by columns of the source: with a `pyarrow.Table` of the columns in `reads`, and any number of
+    rows. What it caches stays in the process. It returns a table or a dict of the columns in `adds`, one value per row
+    in order. The value of a row must not depend on the other rows of a call. If the function raises an error, it is
+    called again with fewer rows; a row for which it fails alone becomes `error: step_failed`.
     The added columns are null in rows that are skipped or fail.
 
     After `Decode` it may read the audio column: a struct of `samples` (a list of float32 between -1 and 1, one channel)
@@ -316,17 +311,12 @@ class Map(Step):
         function: a function at the top level of a module, or its name, "module:function".
         adds: the added columns with their types: names, such as "float32" or "list<string>", or pyarrow types.
         reads: columns that the function is called with: of the source, or added by steps before it.
-        pool: actors that call the function, and those of later steps without a pool, for functions that need a GPU or
-            keep a large model in memory; None: the tasks that decode call it, on CPUs. An actor is one process, so what
-            the function caches stays. `raysp.Labeller`, `raysp verify` and tables of several hours of audio a row call
-            it in the process of the model.
     """
 
     function: Annotated[str | Callable[..., object], BeforeValidator(_importable)]
     _: KW_ONLY
     adds: Annotated[Mapping[str, object], AfterValidator(_types)]
     reads: Listed[str] = ()
-    pool: Pool | None = None
 
     def __post_init__(self) -> None:
         """Check that the function reads a column."""
@@ -337,11 +327,6 @@ class Map(Step):
     def columns(self) -> tuple[str, ...]:
         """Columns that the function returns."""
         return tuple(self.adds)
-
-    @property
-    def own_pool(self) -> Pool | None:
-        """Actors that call the function; None: the tasks that decode call it."""
-        return self.pool
 
     @property
     def functions(self) -> tuple[str, ...]:

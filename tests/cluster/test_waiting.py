@@ -3,7 +3,6 @@
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
 
 import pytest
 import ray
@@ -19,7 +18,7 @@ ACTOR, READER = {"CPU": 2.0, "GPU": 1.0}, {"CPU": 0.99}
 class Cluster:
     """Nodes whose resources a test sets, and a clock that it moves on."""
 
-    def __init__(self, **requests) -> None:
+    def __init__(self) -> None:
         self.now = 0.0
         self.activity = (0, 0)
         self.free = [{"CPU": 0.0, "GPU": 0.0}]
@@ -29,13 +28,12 @@ class Cluster:
             actor=ACTOR,
             reader=READER,
             clock=lambda: self.now,
-            **requests,
         )
 
-    def pass_by(self, seconds: float, num_actors: int = 0, steps: Sequence[int] = ()) -> None:
+    def pass_by(self, seconds: float, num_actors: int = 0) -> None:
         for _ in range(int(seconds)):
             self.now += 1
-            self.waiting.look(num_actors, steps)
+            self.waiting.look(num_actors)
 
 
 @pytest.fixture
@@ -120,20 +118,6 @@ def test_once_a_model_is_loaded_its_own_share_is_not_missing(cluster, caplog):
     cluster.free = [{"CPU": 1.0}]
     cluster.pass_by(500, num_actors=1)
     assert caplog.messages == []
-
-
-def test_actors_of_steps_are_missing_until_one_of_each_pool_runs(caplog):
-    caplog.set_level(logging.WARNING)
-    requests = {"an actor of step 1": {"CPU": 1.0}, "an actor of step 2": {"CPU": 1.0, "GPU": 0.5}}
-    cluster = Cluster(step_actors=requests)
-    cluster.free = [{"CPU": 1.0}]
-    cluster.pass_by(80, 1, [0, 1])
-    cluster.pass_by(80, 1, [1, 1])
-    assert caplog.messages == []
-    cluster.pass_by(80, 1, [1, 0])
-    assert [message.partition(";")[0] for message in caplog.messages] == [
-        "waiting for the cluster for 1 min: an actor of step 2 requests 1 CPU, 0.5 GPUs"
-    ]
 
 
 def test_a_pause_of_the_machine_is_not_waiting(cluster):

@@ -236,20 +236,6 @@ def test_rows_recomputed_alone_have_the_same_values_of_chained_steps(chained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pooled", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
-def test_steps_with_pools_of_their_own_give_the_same_rows(chained, tmp_path, pooled):
-    maps = [place for place, step in enumerate(chained.steps) if isinstance(step, raysp.Map)]
-    places = {maps[number] for number in pooled}
-    steps = [replace(step, pool=raysp.Pool(2)) if place in places else step for place, step in enumerate(chained.steps)]
-    assert len(replace(chained, steps=steps).stages) == 1 + len(pooled)
-    pipeline = replace(chained, steps=steps, sink=raysp.Parquet(str(tmp_path / "out")))
-    raysp.run(pipeline, engine="here", progress=False)
-    assert read(pipeline) == read(chained)
-    schemas = [pq.read_schema(f"{one.sink.url}/a.parquet") for one in (pipeline, chained)]
-    assert schemas[0].names == schemas[1].names
-
-
-@pytest.mark.slow
 def test_a_filter_of_long_rows_by_an_added_column(rows, tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=rows[:2])
     decode, label = the_steps()[2], the_steps()[-1]

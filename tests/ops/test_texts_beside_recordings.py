@@ -110,11 +110,10 @@ def whole_rows(table: pa.Table) -> list[bool]:
     return [True] * table.num_rows
 
 
-@pytest.mark.parametrize("pool", [None, raysp.Pool()], ids=["with decoding", "in a pool"])
 @pytest.mark.parametrize("reads_all", [False, True])
-def test_steps_that_read_the_same_column_leave_it_to_outputs(labels, rows, tmp_path, pool, reads_all):
+def test_steps_that_read_the_same_column_leave_it_to_outputs(labels, rows, tmp_path, reads_all):
     write_shard(tmp_path / "in" / "a.parquet", table=rows)
-    adds = raysp.Map(counted, adds={"characters": "int64"}, reads=["text"], pool=pool)
+    adds = raysp.Map(counted, adds={"characters": "int64"}, reads=["text"])
     keep = [raysp.Keep(where="tests.ops.test_texts_beside_recordings:whole_rows")] if reads_all else []
     steps = [raysp.Decode(), adds, *keep, raysp.Label(str(CHECKPOINT), **LABEL)]
     raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=steps), engine="here", progress=False)

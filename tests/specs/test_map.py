@@ -126,7 +126,7 @@ def test_without_columns_there_is_nothing_to_map():
         a_map(adds={})
     with pytest.raises(SpecError, match="reads is empty; give the columns"):
         a_map(reads=[])
-    with pytest.raises(SpecError, match="Map has no field 'gpus'; its fields are function, adds, reads, pool"):
+    with pytest.raises(SpecError, match=r"Map has no field 'gpus'; its fields are function, adds, reads$"):
         a_map(gpus=1)
 
 
@@ -178,23 +178,6 @@ def test_function_columns_types_and_file_are_part_of_the_fingerprint(tmp_path, m
     assert len({*found}) == 2 * len(given)
     same = [hashed(a_pipeline(keep=[a_map(adds={"added": kind})])) for kind in ("float32", "float", pa.float32())]
     assert len({*same}) == 1
-
-
-def test_a_pool_changes_no_fingerprint():
-    step = a_map(pool=raysp.Pool((1, 4), gpus=0.5))
-    assert eval(repr(step), vars(raysp)) == step
-    assert hashed(a_pipeline(keep=[step])) == hashed(a_pipeline(keep=[a_map()]))
-
-
-def test_stages_begin_at_steps_with_pools_of_their_own():
-    pool = raysp.Pool(2)
-    first, second = a_map(adds={"a": "int8"}), a_map(adds={"b": "int8"}, pool=pool)
-    third, last = a_map(adds={"c": "int8"}, reads=["b"]), a_map(adds={"d": "int8"}, pool=pool)
-    early, late = raysp.Keep(where=[("text", "!=", "")]), raysp.Keep(where=[("a", ">", 0)])
-    pipeline = a_pipeline(keep=[early, first, second, late, third, last])
-    assert pipeline.stages == ((None, (first,)), (pool, (second, late, third)), (pool, (last,)))
-    assert pipeline.own_pools == (pool, pool)
-    assert a_pipeline(keep=[early]).stages == ((None, ()),)
 
 
 def test_names_that_blocks_use_between_steps_are_refused():

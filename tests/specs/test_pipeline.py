@@ -187,7 +187,7 @@ class TestFingerprint:
             raysp.Pipeline: {"source", "steps", "sink", "name", "max_error_rate"},
             raysp.Decode: {"max_seconds", "channel", "keep_prefix"},
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
-            raysp.Map: {"function", "adds", "reads", "pool"},
+            raysp.Map: {"function", "adds", "reads"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"backend", "device", "exact", "graphs", "pool", "windows"},
             raysp.Transcript: {"name", "words", "chars", "generate", "language", "task"}

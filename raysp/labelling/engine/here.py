@@ -9,7 +9,7 @@ import contextlib
 import os
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import pyarrow as pa
@@ -94,7 +94,7 @@ class Here:
 
     def _items(self, plan: Plan, job: Job, decoder: Decoder) -> "Generator[PieceTodo | ShardFailure | pa.Table]":
         """Yield each piece, then its packed blocks; or the failure of its shard."""
-        reader, apply_steps = Reader(job, decoder), _steps(job)
+        reader = Reader(job, decoder)
         for piece in serialised(plan.todo):
             if isinstance(piece, ShardFailure):
                 yield piece
@@ -103,7 +103,7 @@ class Here:
             # Written before any work on the piece, since a crash leaves no time for it.
             self._begins.begin(todo.shard.name, todo.piece)
             yield todo
-            yield from map(apply_steps, reader(pa.table({"piece": [item]})))
+            yield from reader(pa.table({"piece": [item]}))
 
     def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
         """Return an empty iterator: `label` never yields `PoisonedPiece`."""
@@ -163,15 +163,6 @@ def _own_debugger() -> Iterator[None]:
         yield
     finally:
         os.environ["PYTHONBREAKPOINT"] = debugger
-
-
-def _steps(job: Job) -> Callable[[pa.Table], pa.Table]:
-    """Return a function that applies the steps with pools of their own to a block; most pipelines have none."""
-    if len(job.pipeline.stages) < 2:
-        return lambda packed: packed
-    from raysp.labelling.engine.workers.step_actor import in_turn
-
-    return in_turn(job)
 
 
 def _ahead(items: Iterable[Item]) -> Generator[Item]:

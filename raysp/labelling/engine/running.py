@@ -339,7 +339,9 @@ def _begin(
     if own_ray.has_begun:
         own_ray.wait()  # before any output: Ray's start redirects stderr
     if engine == "auto":
-        is_little = _fits_one_process(plan) if is_few else is_small((todo.shard for todo in plan.todo), opened)
+        is_little = (
+            plan.settings.gpus_per_actor <= 1 if is_few else is_small((todo.shard for todo in plan.todo), opened)
+        )
         engine = "here" if is_little and not own_ray.has_begun else "ray"
     plan = replace(plan, engine=engine)
     if on_plan:
@@ -451,11 +453,6 @@ def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: 
 
     workers = OnRay(events)
     return workers, _job(plan, faults, workers.attempts)
-
-
-def _fits_one_process(plan: Plan) -> bool:
-    """Return whether `Label` needs at most one GPU, and no other step needs any."""
-    return plan.settings.gpus_per_actor <= 1 and not any(pool.gpus for pool in plan.pipeline.own_pools)
 
 
 def _resolved(plan: Plan) -> dict[str, JsonValue]:

@@ -170,7 +170,7 @@ def _cost(plan: Plan, audio: Amount, speed: Speed, price: float | None) -> Cost:
 def _notes(plan: Plan, sample: Sample) -> list[str]:
     """Return sentences on behaviour of the run that a user may not expect."""
     notes = []
-    late = [type(step).__name__ for stage in plan.pipeline.stages for step in stage.steps]
+    late = [type(step).__name__ for step in plan.pipeline.late_steps]
     if late:
         notes.append(f"the steps {', '.join(late)} read decoded rows and were not applied to the sample")
     most = plan.pipeline.max_error_rate

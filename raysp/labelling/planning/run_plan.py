@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import pyarrow as pa
 
 from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
-from raysp.cluster.resources import Resources, actors_that_fit, for_model, held_by_steps, local_resources, shortage_of
+from raysp.cluster.resources import Resources, actors_that_fit, local_resources, shortage_of
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
@@ -246,7 +246,6 @@ class Plan(Brief):
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, {self._passes}",
             **{"card" if i == 1 else f"card {i}": words for i, words in enumerate(self._cards, 1)},
-            **self._own_pool_facts,
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
             f"of {count(len(self.todo), 'shard')}",
@@ -348,7 +347,7 @@ class Plan(Brief):
     def pool_size(self) -> PoolSize:
         """Number of actors of the run: as the pool requests, limited by the machine and by the work."""
         pool, gpus = self.pipeline.label.pool, self.settings.gpus_per_actor
-        resources = for_model(self.resources, self.pipeline)
+        resources = self.resources
         cpus = self.settings.cpus_per_actor.number
         if not (pieces := self.pieces_todo):
             return PoolSize(pool.low, pool.high)
@@ -362,14 +361,6 @@ class Plan(Brief):
             machine=(actors_that_fit(resources, cpus, gpus), f"this machine has {' and '.join(machine)}"),
             work=(blocks, f"{rows} make at most {count(blocks, 'block')}"),
         )
-
-    @property
-    def own_pool_sizes(self) -> tuple[PoolSize, ...]:
-        """Number of actors of each step with a pool of its own: as requested, limited by the work."""
-        most = max((pool.high for pool in self.pipeline.own_pools), default=0)
-        blocks = most_blocks(self._pieces(), self.settings.block_seconds, most) if most else 0
-        reason = f"{count(self.pieces_todo, 'piece')} make at most {count(blocks, 'block')}"
-        return tuple(pool_size(pool, machine=(None, ""), work=(blocks, reason)) for pool in self.pipeline.own_pools)
 
     @property
     def _passes(self) -> str:
@@ -391,17 +382,6 @@ class Plan(Brief):
         if not found:
             return ", to be measured" if self.settings.batching is Batching.FREE else ""
         return f" (measured as fastest: {'; '.join(f'{card} {one.words}' for card, one in found.items())})"
-
-    @property
-    def _own_pool_facts(self) -> Mapping[str, str]:
-        pools = [stage for stage in self.pipeline.stages if stage.pool is not None]
-        return {
-            f"step {self.pipeline.steps.index(stage.steps[0])}": f"{type(stage.steps[0]).__name__} "
-            f"{', '.join(stage.steps[0].functions)}: {size}, {count(stage.pool.cpus or 1, 'CPU')} and "
-            f"{count(stage.pool.gpus or 0, 'GPU')} each"
-            for stage, size in zip(pools, self.own_pool_sizes, strict=True)
-            if stage.pool is not None
-        }
 
     @property
     def _files(self) -> str:
@@ -426,9 +406,8 @@ class Plan(Brief):
     def shortage(self) -> str:
         """Resources that the pool requests and that are not up; empty if all are."""
         settings = self.settings
-        cpus, gpus = held_by_steps(self.pipeline)
         each = settings.cpus_per_actor.number, settings.gpus_per_actor
-        return shortage_of(self.pool_size.low, self.resources, *each, others=(cpus, gpus))
+        return shortage_of(self.pool_size.low, self.resources, *each)
 
     @property
     def notes(self) -> tuple[str, ...]:

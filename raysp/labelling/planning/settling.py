@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import CTRANSLATE2, choice_of
 from raysp.cluster.pools import actor_cpus
-from raysp.cluster.resources import Resources, actors_that_fit, check_device, for_model, held_by_steps, shortage_of
+from raysp.cluster.resources import Resources, actors_that_fit, check_device, shortage_of
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
@@ -81,15 +81,13 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     _refuse_tf32(label, dtype, device)
     _refuse_eight_bits(label, dtype)
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
-    _check_own_pools(pipeline, resources)
     if gpus:
         from raysp.cluster.cards import with_gpu_memory
 
         resources = with_gpu_memory(resources)
-    left = for_model(resources, pipeline)
-    _check_pool(label, left, cpus.number, gpus, before, others=resources.gpus - left.gpus)
-    memory = _memory_of_actor(label, left, cpus.number, gpus) if gpus or not on_gpu else None
-    _refuse_too_large(label, summary, dtype, left.gpu_memory if gpus else label.pool.memory)
+    _check_pool(label, resources, cpus.number, gpus, before)
+    memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
+    _refuse_too_large(label, summary, dtype, resources.gpu_memory if gpus else label.pool.memory)
     found = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
     in_packs = found is Batching.PACKED
     at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
@@ -332,33 +330,8 @@ def _device(label: Label, gpus: float, before: Resolved | None) -> str:
     return "cuda" if gpus else "cpu"
 
 
-def _check_own_pools(pipeline: Pipeline, resources: Resources) -> None:
-    """Raise if the pools of steps before the model need more GPUs than a machine has."""
-    _, gpus = held_by_steps(pipeline)
-    if gpus > resources.gpus and not resources.can_grow:
-        places = (
-            f"steps.{i}.pool" for i, step in enumerate(pipeline.before_label) if step.own_pool and step.own_pool.gpus
-        )
-        raise PlanError(
-            f"{', '.join(places)}: {count(gpus, 'GPU')} for the actors of these steps; found "
-            f"{count(resources.gpus, 'GPU')}, and this machine has no more. Use the --address of a cluster with GPUs, "
-            "or lower the number"
-        )
-
-
-def _check_pool(
-    label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None, *, others: float
-) -> None:
-    """Raise if the pool cannot run; on a cluster only if it contradicts itself, because more nodes may come up.
-
-    Args:
-        label: the step.
-        resources: resources that other steps leave.
-        cpus: CPUs of each actor.
-        gpus: GPUs of each actor.
-        before: values resolved by the sink's first plan.
-        others: GPUs that the actors of other steps hold.
-    """
+def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None) -> None:
+    """Raise if the pool cannot run; on a cluster only if it contradicts itself, because more nodes may come up."""
     pool = label.pool
     asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
     if label.device == "cuda" and gpus == 0:
@@ -368,9 +341,8 @@ def _check_pool(
     if gpus > resources.gpus:
         recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
         why = ", as the labels of this sink were made on GPUs" if recorded else ""
-        beside = f" beside {count(others, 'GPU')} of the pools of other steps" if others else ""
         raise PlanError(
-            f"{asked}{why}; found {count(resources.gpus, 'GPU')}{beside}, and this machine has no more. Use the "
+            f"{asked}{why}; found {count(resources.gpus, 'GPU')}, and this machine has no more. Use the "
             "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
         )
     raise PlanError(

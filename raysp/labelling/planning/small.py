@@ -18,8 +18,7 @@ FEW_ROWS = 20
 def is_small(shards: Iterable[Shard], opened: Opened) -> bool:
     """Return whether one process on this machine labels the shards as fast as Ray's actors would.
 
-    This holds for little audio, one actor with at most one GPU, and no step with a pool of its own. Starting Ray
-    takes longer than it saves then.
+    This holds for little audio, and one actor with at most one GPU. Starting Ray takes longer than it saves then.
     """
     pipeline, resources = opened.pipeline, opened.resources
     if resources.machine_cpus is None or not _needs_one_process(pipeline, resources.gpus):
@@ -37,8 +36,8 @@ def is_small(shards: Iterable[Shard], opened: Opened) -> bool:
 
 
 def _needs_one_process(pipeline: Pipeline, gpus: float) -> bool:
-    """Return whether the pools of a pipeline ask for no more than one process with at most one GPU."""
+    """Return whether the pool of a pipeline asks for no more than one process with at most one GPU."""
     label = pipeline.label
-    if label.pool.high > 1 or label.pool.memory is not None or pipeline.own_pools:
+    if label.pool.high > 1 or label.pool.memory is not None:
         return False
     return (label.pool.gpus or 0) <= 1 and (label.device != "cuda" or gpus > 0)

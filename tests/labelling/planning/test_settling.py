@@ -8,7 +8,6 @@ import pytest
 import raysp
 from raysp import CheckpointError, PlanError
 from tests.corpora import a_pipeline, write_shard
-from tests.user_specs import odd_rows
 
 
 @pytest.fixture(scope="module")
@@ -127,19 +126,6 @@ class TestSettle:
     )
     def test_a_pool_that_does_not_fit_is_refused_with_the_resources(self, gpus, label, message):
         self.refused(message, self.pipeline(label=label), gpus=gpus)
-
-    def test_the_pools_of_other_steps_take_their_share_of_a_machine(self):
-        def with_step(pool: raysp.Pool) -> raysp.Pipeline:
-            step = raysp.Map(odd_rows, adds={"odd": "bool"}, reads=["text"], pool=pool)
-            return self.pipeline(keep=[step])
-
-        assert raysp.plan(with_step(raysp.Pool(2))).settings.device == "cpu"
-        message = "found 0 GPUs beside 1 GPU of the pools of other steps, and this machine has no more"
-        self.refused(message, with_step(raysp.Pool(gpus=1)), gpus=1)
-        assert raysp.plan(with_step(raysp.Pool(gpus=1))).settings.gpus_per_actor == 1
-        message = r"steps\.1\.pool: 0.5 GPUs for the actors of these steps; found 0 GPUs, and this machine has no more"
-        self.refused(message, with_step(raysp.Pool(gpus=0.5)))
-        assert raysp.plan(with_step(raysp.Pool(gpus=0.5))).settings.device == "cpu"
 
     def test_a_checkpoint_that_is_not_there_is_refused(self):
         pipeline = self.pipeline(steps=[raysp.Decode(), raysp.Label("nowhere", outputs=[raysp.Transcript()])])

@@ -134,12 +134,12 @@ def test_filters_and_limits_are_of_whole_rows(tmp_path, calls):
 
 
 @pytest.mark.slow
-def test_a_labeller_of_tables_and_steps_with_a_pool_of_their_own_give_the_same_rows(tmp_path, calls):
+def test_a_labeller_of_tables_and_a_run_with_an_added_column_give_the_same_rows(tmp_path, calls):
     rows = [encoded(calls[0]), encoded(calls[1])]
     expected = labelled(tmp_path / "run", rows)
     table = pq.read_table(tmp_path / "run" / "in" / "a.parquet")
-    count = raysp.Map(f"{__name__}:lengths", adds={"length": "int32"}, reads=["id"], pool=raysp.Pool(1))
-    with_count = labelled(tmp_path / "pool", rows, before=[count])
+    count = raysp.Map(f"{__name__}:lengths", adds={"length": "int32"}, reads=["id"])
+    with_count = labelled(tmp_path / "count", rows, before=[count])
     assert [{key: value for key, value in row.items() if key != "length"} for row in with_count] == expected
     assert [row["length"] for row in with_count] == [2, 2]
     steps = [raysp.Decode(channel="each"), raysp.Label(str(CHECKPOINT), outputs=[TIMED], batch_seconds=ALONE)]

@@ -10,12 +10,12 @@ from ray.data import ActorPoolStrategy
 
 from raysp.cluster.addresses import refuse_without_processes
 from raysp.cluster.connection import cluster_resources
-from raysp.cluster.resources import held_by_steps, shortage_of
+from raysp.cluster.resources import shortage_of
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
-from raysp.labelling.engine.datasets.slices import SliceLabeller, SliceSteps, decode
+from raysp.labelling.engine.datasets.slices import SliceLabeller, decode
 from raysp.labelling.engine.datasets.table_job import Columns, table_job
-from raysp.labelling.engine.on_ray.stream import READER_CPUS, through_pool
+from raysp.labelling.engine.on_ray.stream import READER_CPUS
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
@@ -42,9 +42,9 @@ def apply(
     Rows are those of label shards: the columns `id`, `keep`, `row`, `seconds`, `status`, `error_type` and
     `error_message`, and those of the outputs. A row's label depends neither on the blocks of the dataset nor on the
     batches of the model, and rows keep their order if the context of the dataset preserves the order of blocks.
-    Recordings are decoded by tasks of one CPU. The pool of the `Label` step holds the model, the pools of `Map` steps
-    call their functions. Nothing of the calling process is changed. The result has its columns without rows too; those
-    of `id` and `keep` are of type null there if the types of the dataset are not known without reading it.
+    Recordings are decoded by tasks of one CPU, which also call the functions of steps before `Label`. The pool of
+    `Label` holds the model. Nothing of the calling process is changed. The result has its columns without rows too;
+    those of `id` and `keep` are of type null there if the types of the dataset are not known without reading it.
 
     Args:
         steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
@@ -77,16 +77,13 @@ def apply(
         job.check(rows.schema)
         job.try_filters(rows.schema)
     pool, settings = job.pipeline.label.pool, job.settings
-    each, others = (settings.cpus_per_actor.number, settings.gpus_per_actor), held_by_steps(job.pipeline)
-    if short := shortage_of(pool.low, resources, *each, others=others):
-        logger.warning("%s; the dataset waits until the cluster has them, or lower the pools of the steps", short)
+    if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
+        logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)
 
     def decode_rows(rows: pa.Table) -> Iterator[pa.Table]:
         yield from decode(job, rows)
 
     slices = dataset.map_batches(cast("Any", decode_rows), batch_format="pyarrow", num_cpus=READER_CPUS)
-    for stage, own in enumerate(job.pipeline.own_pools, 1):
-        slices = through_pool(slices, SliceSteps, [job, stage], own, (own.low, own.high))
     labelled = slices.map_batches(
         SliceLabeller,
         fn_constructor_args=[

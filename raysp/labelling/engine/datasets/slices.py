@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from raysp.labelling import assembly
 from raysp.labelling.engine.datasets.table_job import TableJob
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling, decoding
 from raysp.labelling.engine.workers.job import sleep_while_waiting
@@ -58,7 +57,7 @@ def decode(job: TableJob, rows: pa.Table) -> Iterator[pa.Table]:
     read = rows.select(job.decoded_columns(rows.schema))
     rate = job.settings.checkpoint.sample_rate
     longest = SLICE_BYTES / SAMPLE_BYTES / rate
-    op = decoding(job, process_decoder(), by_stage=True)
+    op = decoding(job, process_decoder())
     for one in op.slices(
         read, most_seconds=min(longest, BLOCKS_A_SLICE * job.settings.block_seconds), most_rows=SLICE_ROWS
     ):
@@ -77,25 +76,6 @@ def _decoded(one: Slice) -> list[pa.Table] | None:
         if num_bytes > MOST_BYTES:
             return None
     return blocks
-
-
-class SliceSteps:
-    """Actor that applies the steps of one stage to decoded slices; slices that are not decoded pass unchanged.
-
-    Args:
-        job: steps and columns.
-        stage: number of the stage in the pipeline's `stages`.
-    """
-
-    def __init__(self, job: TableJob, stage: int) -> None:
-        self.op = assembly.late_steps(job.pipeline, job.settings, stage, job.functions)
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Return a packed slice with the columns that the steps add."""
-        packed = Packed.from_table(table)
-        if packed.blocks is None:
-            return table
-        return Packed(packed.rows, [self.op(block) for block in packed.blocks]).to_table()
 
 
 class SliceLabeller:

@@ -18,7 +18,7 @@ from raysp.labelling.planning.surveying import check_types, source_columns
 from raysp.labelling.planning.trying import try_filters, try_late_filters
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
-from raysp.specs.steps import Label, Map, Pool, Step
+from raysp.specs.steps import Label, Pool, Step
 from raysp.storage.options import GivenOptions, options_of
 
 PLACE = "dataset"
@@ -171,16 +171,9 @@ def table_job(steps: Sequence[Step], columns: Columns, resources: Callable[[Pipe
 def local_job(steps: Sequence[Step], columns: Columns) -> TableJob:
     """Return a job for a model in this process; errors are those of `table_job`.
 
-    Pools are those of other processes, so the default one of the `Label` step takes its place, and `Map` steps have
-    none.
+    The pool of the `Label` step is that of other processes, so the default one takes its place.
     """
     given: object = steps
     if isinstance(given, Iterable):  # others are refused by the pipeline
-        steps = [_without_pool(step) for step in steps]
+        steps = [replace(step, pool=Pool()) if isinstance(step, Label) else step for step in steps]
     return table_job(steps, columns, local_resources)
-
-
-def _without_pool(step: Step) -> Step:
-    if isinstance(step, Label):
-        return replace(step, pool=Pool())
-    return replace(step, pool=None) if isinstance(step, Map) else step

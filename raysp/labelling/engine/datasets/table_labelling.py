@@ -91,10 +91,9 @@ class TableLabelling:
         return self.op.table(given) if table is None else table
 
 
-def decoding(job: TableJob, decoder: "Decoder | None", *, by_stage: bool = False) -> "Decoding":
-    """Return the op that decodes and filters rows; `by_stage` leaves steps with pools of their own to these."""
-    functions = job.functions
-    return assembly.decoding(job.pipeline, job.settings, None, decoder=decoder, functions=functions, by_stage=by_stage)
+def decoding(job: TableJob, decoder: "Decoder | None") -> "Decoding":
+    """Return the op that decodes and filters rows, and adds columns to them."""
+    return assembly.decoding(job.pipeline, job.settings, None, decoder=decoder, functions=job.functions)
 
 
 def _ahead(items: Iterator[T]) -> Iterator[T]:

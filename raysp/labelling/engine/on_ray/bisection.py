@@ -19,7 +19,6 @@ import ray
 
 from raysp.corpus import sources
 from raysp.errors import RayspError
-from raysp.labelling import assembly
 from raysp.labelling.engine.on_ray.counted_attempts import SETTLE_SECONDS
 from raysp.labelling.engine.workers.attempts import Attempts
 from raysp.labelling.engine.workers.job import Job, PieceTodo
@@ -99,10 +98,10 @@ class _Room:
 
 def bisect_pieces(plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
     """Label the rows of poisoned pieces that crash no worker. Yields messages about blocks or a shard's failure."""
-    pool, settings, others = plan.pipeline.label.pool, plan.settings, plan.pipeline.own_pools
+    pool, settings = plan.pipeline.label.pool, plan.settings
     options: dict[str, Any] = {
-        "num_cpus": max(settings.cpus_per_actor.number, *(one.cpus or 1 for one in others), 1),
-        "num_gpus": max(settings.gpus_per_actor, *(one.gpus or 0 for one in others), 0),
+        "num_cpus": settings.cpus_per_actor.number,
+        "num_gpus": settings.gpus_per_actor,
         # A retry by Ray would crash another worker uncounted.
         "max_retries": 0,
     }
@@ -269,12 +268,7 @@ def _label_blocks(
 
 def _blocks(job: Job, todo: PieceTodo, rows: Sequence[int], crashed: Sequence[int]) -> Iterator[pa.Table]:
     if rows:
-        stages = range(1, len(job.pipeline.stages))
-        later = [assembly.late_steps(job.pipeline, job.settings, stage, job.functions) for stage in stages]
-        for block, _ in Reader(job).blocks(todo.shard, todo.piece, rows):
-            for op in later:
-                block = op(block)
-            yield block
+        yield from (block for block, _ in Reader(job).blocks(todo.shard, todo.piece, rows))
     if crashed or not rows:
         yield _failed(job, todo, crashed)
 

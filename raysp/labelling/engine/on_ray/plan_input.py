@@ -105,8 +105,7 @@ class Feeding(ExecutionCallback):
         self.waiting = self.feed.waiting if self.feed else None
         events = self.feed.events if self.feed else None
         self.actors = ActorWatch(events) if events else None
-        # The last pool holds the model; those before it belong to steps.
-        *self.step_pools, self.model_pool = [one for one in self.maps if isinstance(one, ActorPoolMapOperator)]
+        self.model_pool = next(one for one in self.maps if isinstance(one, ActorPoolMapOperator))
         watch_loads(self.model_pool, self.feed.nodes if self.feed else None, events.actor_failed if events else None)
         if self.feed:
             self.input._is_execution_marked_finished = self.input._inputs_complete = False
@@ -119,7 +118,7 @@ class Feeding(ExecutionCallback):
         if self.actors:
             self.actors.look(_actors(self.model_pool))
         if self.waiting:
-            self.waiting.look(_num_actors(self.model_pool), [_num_actors(one) for one in self.step_pools])
+            self.waiting.look(self.model_pool._actor_pool.num_running_actors())
         if self.feed is None:
             return
         self._drop_submitted()
@@ -137,11 +136,6 @@ class Feeding(ExecutionCallback):
     def _drop_submitted(self) -> None:
         del self.input._input_data[: self.input._input_data_index]
         self.input._input_data_index = 0
-
-
-def _num_actors(pool: ActorPoolMapOperator) -> int:
-    """Return the number of running actors."""
-    return pool._actor_pool.num_running_actors()
 
 
 def _actors(pool: ActorPoolMapOperator) -> dict[str, Actor]:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,10 +20,8 @@ from raysp.labelling.engine.workers.job import Job, serialised
 from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
 from raysp.labelling.engine.workers.messages import Message, read_messages
 from raysp.labelling.engine.workers.reader import Reader
-from raysp.labelling.engine.workers.step_actor import StepActor
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
-from raysp.specs.steps import Pool
 from raysp.words import RUN_AGAIN
 
 if TYPE_CHECKING:
@@ -91,7 +89,6 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]], events: RunEvents)
         partial(cluster_nodes, nodes.avoided),
         actor=actor,
         reader={"CPU": READER_CPUS},
-        step_actors=_step_requests(plan),
         on_warning=events.waiting,
     )
     feed = Feed(tasks, ahead, waiting, nodes, events)
@@ -107,24 +104,8 @@ def _stream(plan: Plan, job: Job, tasks: Iterator[list[str]], events: RunEvents)
 
 def _actor_request(plan: Plan) -> dict[str, float]:
     """Return the resources that a model actor requests."""
-    settings = plan.settings
-    return _pool_request(plan.pipeline.label.pool, settings.cpus_per_actor.number, settings.gpus_per_actor)
-
-
-def _step_requests(plan: Plan) -> dict[str, dict[str, float]]:
-    """Return the resources that actors of steps request, by their names in messages, as in the facts of the plan."""
-    return {
-        f"an actor of step {plan.pipeline.steps.index(stage.steps[0])}": _pool_request(
-            stage.pool, stage.pool.cpus or 1, stage.pool.gpus or 0
-        )
-        for stage in plan.pipeline.stages
-        if stage.pool is not None
-    }
-
-
-def _pool_request(pool: Pool, cpus: int, gpus: float) -> dict[str, float]:
-    """Return the resources that an actor of a pool requests."""
-    requests = {"CPU": cpus, "GPU": gpus, "memory": pool.memory or 0}
+    settings, memory = plan.settings, plan.pipeline.label.pool.memory
+    requests = {"CPU": settings.cpus_per_actor.number, "GPU": settings.gpus_per_actor, "memory": memory or 0}
     return {name: float(amount) for name, amount in requests.items() if amount}
 
 
@@ -166,8 +147,6 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
     allow_failures(pieces.context, size.low)
     feed.attach(pieces.context)
     blocks = pieces.map_batches(cast("Any", read), batch_size=1, batch_format="pyarrow", num_cpus=READER_CPUS)
-    for stage, (own, actors) in enumerate(zip(plan.pipeline.own_pools, plan.own_pool_sizes, strict=True), 1):
-        blocks = through_pool(blocks, StepActor, [job, stage], own, (actors.low, actors.high))
     return blocks.map_batches(
         LabelActor,
         fn_constructor_args=[job],
@@ -183,32 +162,6 @@ def _dataset(plan: Plan, job: Job, first: list[list[str]], feed: Feed) -> "ray.d
             max_concurrent_calls_per_actor=calls_at_once(plan.settings.device, searches=searches),
             enable_true_multi_threading=True,
         ),
-    )
-
-
-def through_pool(
-    blocks: "ray.data.Dataset", actor: type, arguments: Sequence[object], pool: Pool, bounds: tuple[int, int]
-) -> "ray.data.Dataset":
-    """Return a dataset whose rows go through the actors of a step, one at a time.
-
-    Args:
-        blocks: a packed block, or slice, per row.
-        actor: class of the actors.
-        arguments: arguments of its constructor.
-        pool: pool of the step.
-        bounds: least and largest number of actors.
-    """
-    from ray.data import ActorPoolStrategy
-
-    return blocks.map_batches(
-        cast("Any", actor),
-        fn_constructor_args=[*arguments],
-        batch_size=1,
-        batch_format="pyarrow",
-        num_cpus=pool.cpus or 1,
-        num_gpus=pool.gpus or None,
-        memory=pool.memory,
-        compute=ActorPoolStrategy(min_size=bounds[0], max_size=bounds[1]),
     )
 
 

@@ -78,15 +78,10 @@ class Reader:
             yield packed.pop()
 
     def blocks(self, shard: Shard, piece: Piece, rows: Sequence[int] | None) -> Iterator[tuple[pa.Table, bool]]:
-        """Yield decoded blocks of a piece, or of some of its rows, each with whether it is the last.
-
-        Steps with a pool of their own were not applied to them.
-        """
+        """Yield decoded blocks of a piece, or of some of its rows, each with whether it is the last."""
         job = self.job
         decoder = self._decoder or process_decoder()
-        op = assembly.decoding(
-            job.pipeline, job.settings, shard, decoder=decoder, functions=job.functions, by_stage=True
-        )
+        op = assembly.decoding(job.pipeline, job.settings, shard, decoder=decoder, functions=job.functions)
         columns = assembly.decoded_columns(job.pipeline, shard)
         source = job.pipeline.source
         table = sources.read_table(

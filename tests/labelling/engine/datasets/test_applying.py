@@ -44,13 +44,6 @@ def test_label_rows_are_those_of_a_run_whatever_the_blocks(steps, dataset, rows,
     assert stored_schema(found) == pq.read_schema(labelled_sink / "a.parquet").remove_metadata()
 
 
-def test_a_step_with_a_pool_of_its_own_gives_the_same_rows(steps, dataset, label_rows):
-    pooled = [replace(one, pool=raysp.Pool()) if isinstance(one, raysp.Map) else one for one in steps]
-    labelled = raysp.apply(pooled, dataset(), **COLUMNS).materialize()
-    assert_same_rows(by_id(table_of(labelled)), label_rows)
-    assert "SliceSteps" in labelled.stats()
-
-
 def test_own_functions_run_before_and_after_and_rows_keep_their_order(steps, dataset, rows, label_rows):
     from ray.data.expressions import col
 

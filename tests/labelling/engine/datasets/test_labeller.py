@@ -18,7 +18,7 @@ from raysp import PlanError, SpecError
 from raysp.audio import isolation
 from raysp.cluster.pools import ActorCpus
 from raysp.labelling.engine.datasets.applying import SLICES, _actors
-from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, SliceSteps, decode
+from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, decode
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling
 from raysp.labelling.engine.workers.reader import process_decoder
@@ -249,22 +249,6 @@ def test_slices_of_a_batch_give_the_same_label_rows_wherever_they_are_decoded(jo
     assert len(sizes["short"]) > 3
     assert not any(is_streamed for _, is_streamed in sizes["short"])
     assert (1, True) in sizes["streamed"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("longest", [None, 16_000 * 4 * 5])
-def test_a_step_with_a_pool_is_applied_to_slices_by_its_actors_or_else_by_the_model_s(
-    job, rows, label_rows, monkeypatch, longest
-):
-    pooled = [replace(one, pool=raysp.Pool()) if isinstance(one, raysp.Map) else one for one in job.pipeline.steps]
-    job = replace(job, pipeline=replace(job.pipeline, steps=pooled))
-    if longest is not None:
-        monkeypatch.setattr("raysp.labelling.engine.datasets.slices.SLICE_BYTES", longest)
-    labeller = SliceLabeller(job, digest_of(job.settings.checkpoint.path))
-    actor = SliceSteps(job, 1)
-    applied = [actor(packed) for packed in decode(job, rows)]
-    assert any(Packed.from_table(one).blocks is None for one in applied) == (longest is not None)
-    assert_same_rows(by_id(pa.concat_tables(map(labeller, applied))), label_rows)
 
 
 def test_a_slice_that_is_longer_than_its_headers_claim_is_left_to_the_actor(job, rows, monkeypatch):
