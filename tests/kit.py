@@ -398,14 +398,15 @@ def _arguments(line: str | Sequence[object]) -> list[str]:
 # Runs that end early -------------------------------------------------------------------------------------------------
 
 
-def interrupted(pipeline: raysp.Pipeline) -> None:
-    """Run a pipeline in this process, with Ctrl-C after its first block.
+def interrupted(pipeline: raysp.Pipeline, num_blocks: int = 1) -> None:
+    """Run a pipeline in this process, with Ctrl-C after its first blocks.
 
-    A shard that this block completes is committed, unless it has error rows.
+    A shard that these blocks complete is committed, unless it has error rows.
     """
 
-    def stop(_: object) -> None:
-        raise KeyboardInterrupt
+    def stop(progress: Any) -> None:
+        if progress.blocks >= num_blocks:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         raysp.run(pipeline, engine="here", progress=False, on_progress=stop)

@@ -11,7 +11,7 @@ from raysp.columns import INNER_PREFIX, STATUS
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps, source_columns
 from raysp.ops.places import on_grid
-from raysp.ops.rows import CHANGED, ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
+from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
 from raysp.text.time_bounds import timed_columns, within_recordings
 
 RESULT = f"{INNER_PREFIX}result:"
@@ -105,8 +105,6 @@ def row_outcome(windows: Sequence[RowStatus], sample_rate: int) -> RowStatus:
     # Rounded, so that the sum equals the duration of a single window to the last bit.
     row_status.seconds = on_grid(sum(given), sample_rate) if len(given) == len(windows) else None
     row_status.window, row_status.windows = 0, 1
-    if len({one.version for one in windows}) > 1:
-        row_status.version = CHANGED
     return row_status
 
 

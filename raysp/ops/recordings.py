@@ -19,10 +19,10 @@ from raysp.audio import AudioHeader, Excerpt, Recording, SupportsRead
 from raysp.corpus.recording_columns import bytes_of, path_of, paths_of
 from raysp.errors import AudioError, StoreError
 from raysp.ops.places import MOST_CHANNELS
-from raysp.ops.rows import CHANGED, OK, RowStatus
+from raysp.ops.rows import OK, RowStatus
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
 from raysp.storage.opened import digest_of, sampled
-from raysp.storage.store import ArchivedError, RefusedError
+from raysp.storage.store import ArchivedError, RefusedError, join_url
 
 MOST_TRIED = 64
 """Largest number of other recordings tried before access to the whole folder counts as denied."""
@@ -238,9 +238,9 @@ class Recordings:
             found = self.root.open(path, head_bytes)
         except RefusedError as error:
             raise self._refusals.judge(path, error) from None
-        _, before = self._read.get(index, (path, found.version))
         # A row may be opened twice, for its length and for its samples, which must be of one version.
-        self._read[index] = (found.path, found.version if before == found.version else CHANGED)
+        if self._read.setdefault(index, (found.path, found.version)) != (found.path, found.version):
+            raise StoreError(f"{join_url(self.root.url, found.path)}: it was replaced while it was read; run again")
         if found.is_whole:
             self._refusals.has_read = True
             return memoryview(found.head)

@@ -26,8 +26,6 @@ from raysp.ops.places import OF_SAMPLES, ChannelWindow, Place
 
 _COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}
 ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
-CHANGED = "changed while it was read"
-"""Version of a recording that changed while it was read: the label may match none of its versions."""
 
 MAX_MESSAGE = 500
 NO_SPEECH = "no_speech"

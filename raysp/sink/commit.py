@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.sink import fault_injection, footer, layout, recording_versions, stage
+from raysp.sink import fault_injection, footer, layout, stage
 from raysp.sink.label_rows import is_named, load_forgotten, without_labels
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recording_versions import ChangedRecordingsError, Hashes
+from raysp.sink.recording_versions import Hashes
 from raysp.sink.tally import FilteredRows, Rules, Tally
 from raysp.sink.word_errors import TextColumns
 from raysp.storage.store import Store, explain
@@ -72,7 +72,6 @@ def commit(
     metadata: Mapping[str, str] | None = None,
     join: stage.Join | None = None,
     file_id: str = "",
-    versions: recording_versions.Versions | None = None,
     stage_id: str = "",
     texts: TextColumns | None = None,
     rules: Rules | None = None,
@@ -93,14 +92,12 @@ def commit(
         metadata: entries added to the file's metadata.
         join: joins the windows of longer rows.
         file_id: hash of settings that change the file but no label.
-        versions: returns the versions of files that rows name; None: no rows are read by path.
         stage_id: id that replaces the fingerprint in the names of staged results; empty: the fingerprint is used.
         texts: columns whose word errors are counted; None: no comparison.
         rules: conditions whose filtered rows are counted.
 
     Raises:
         ChangedError: Another file is in the label shard's place.
-        ChangedRecordingsError: Files were replaced after they were labelled; the pieces named are no longer staged.
         RunError: Staged blocks are missing, or do not match the shard's rows and were removed.
     """
     blocks = stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
@@ -114,7 +111,6 @@ def commit(
         metadata or {},
         join,
         file_id,
-        versions,
         stage_id or fingerprint,
         blocks,
         texts,
@@ -212,7 +208,6 @@ class LabelShard:
     metadata: Mapping[str, str]
     join: stage.Join | None = None
     file_id: str = ""
-    versions: recording_versions.Versions | None = None
     stage_id: str = ""
     blocks: Mapping[Piece, Sequence[stage.BlockName]] | None = None
     """Staged blocks as listed; None: the blocks of each piece are listed when it is read."""
@@ -378,28 +373,15 @@ def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def tables_of(store: Store, label_shard: LabelShard, hashes: Hashes) -> Generator[pa.Table]:
-    """Yield the label shard's rows in order, at most a row group at a time; one empty table if it has no rows.
-
-    Raises:
-        ChangedRecordingsError: files were replaced; raised after all pieces were read.
-    """
+    """Yield the label shard's rows in order, at most a row group at a time; one empty table if it has no rows."""
     shard, schema = label_shard.shard, None
-    changed: list[ChangedRecordingsError] = []
     for piece in shard.pieces or (Piece(0, 0),):
         source = read_source(label_shard, piece)
         schema = schema or _schema(source, label_shard)
         if not piece.num_rows:
             yield schema.empty_table()
             continue
-        try:
-            yield from _in_order(store, label_shard, piece, source, schema, hashes)
-        except ChangedRecordingsError as error:
-            # Go on to the other pieces, so that one further attempt finds all that were replaced.
-            changed.append(error)
-    if changed:
-        raise ChangedRecordingsError(
-            str(changed[0]), shard.name, tuple(piece for one in changed for piece in one.pieces)
-        )
+        yield from _in_order(store, label_shard, piece, source, schema, hashes)
 
 
 def read_source(label_shard: LabelShard, piece: Piece) -> pa.Table:
@@ -468,13 +450,8 @@ def read_staged(
         piece: the piece to read.
         hashes: filled with the versions.
         rows: rows of the piece that are staged; None: all.
-
-    Raises:
-        ChangedRecordingsError: a file was replaced after it was labelled; the piece is no longer staged.
-        StoreError: the versions cannot be read.
     """
-    shard, changed = label_shard.shard, list[tuple[int, str]]()
-    versions = label_shard.versions and recording_versions.cached(label_shard.versions)
+    shard = label_shard.shard
     names = None if label_shard.blocks is None else label_shard.blocks.get(piece, ())
     for table in stage.read_rows(
         store,
@@ -487,20 +464,8 @@ def read_staged(
         names=names,
         num_bytes=ROW_GROUP_BYTES,
     ):
-        if versions is not None and recording_versions.VERSION in table.column_names:
-            changed += recording_versions.changed_rows(table, versions)
-            hashes.add(table)
-        # No row of a piece that is labelled again is written, but the rest of its files are still compared.
-        if not changed:
-            yield table
-    if changed:
-        stage.discard(store, shard.name, piece)
-        raise ChangedRecordingsError(
-            f"{store.url}/{shard.name}: recordings were replaced after they were labelled: "
-            f"{recording_versions.shown(changed)}; rows {piece.first} to {piece.end} are labelled again",
-            shard.name,
-            (piece,),
-        )
+        hashes.add(table)
+        yield table
 
 
 def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:

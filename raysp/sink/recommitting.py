@@ -24,7 +24,7 @@ from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard
 from raysp.sink.label_rows import Cursor, in_order, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recording_versions import Hashes, Versions
+from raysp.sink.recording_versions import Hashes
 from raysp.sink.tally import Rules
 from raysp.sink.todo import Retry, Todo
 from raysp.sink.word_errors import TextColumns
@@ -65,7 +65,6 @@ def recommit(
     metadata: Mapping[str, str] | None = None,
     join: stage.Join | None = None,
     file_id: str = "",
-    versions: Versions | None = None,
     texts: TextColumns | None = None,
     rules: Rules | None = None,
 ) -> ShardReceipt:
@@ -89,7 +88,6 @@ def recommit(
         metadata or {},
         join,
         file_id,
-        versions=versions,
         stage_id=retry.stage_id,
         texts=texts,
         rules=rules or {},

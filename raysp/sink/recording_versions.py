@@ -1,17 +1,17 @@
 """Versions of the files that rows of a label shard were made from, for rows read by path.
 
 A shard's own identity does not cover the files that its rows name. So the version of each file (size, and etag or
-modification time) is staged with its row, compared when the label shard is made, and kept in the label shard as a short
-hash per row. The hashes are in the Parquet metadata: readers of labels do not see them, and no second file has to stay
-consistent with the label shard.
+modification time) is staged with its row, and the label shard keeps a short hash of it per row, for `raysp verify`. The
+hashes are in the Parquet metadata: readers of labels do not see them, and no second file has to stay consistent with
+the label shard.
 """
 
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,58 +19,11 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.columns import RECORDING_COLUMNS
-from raysp.corpus.shards import Piece
-from raysp.errors import RunError
-from raysp.ops.rows import CHANGED
 
 RECORDING, VERSION = RECORDING_COLUMNS
 """Columns of staged results: path below the root, and version of the file that was read; null if no file was read."""
-HASH_BYTES = 3  # `verify` misses one change in 16 million; the commit compares versions, not hashes
+HASH_BYTES = 3  # `verify` misses one change in 16 million
 SHOWN_ROWS = 3
-
-Versions = Callable[[Collection[str]], Mapping[str, str]]
-"""Callable that returns the current versions of files by path; missing or refused files are absent."""
-
-
-class ChangedRecordingsError(RunError):
-    """Files were replaced after rows were labelled from them; their pieces are no longer staged."""
-
-    def __init__(self, message: str, shard: str, pieces: tuple[Piece, ...]) -> None:
-        super().__init__(message)
-        self.shard = shard
-        self.pieces = pieces
-
-    def __reduce__(self) -> tuple[type["ChangedRecordingsError"], tuple[str, str, tuple[Piece, ...]]]:
-        """Return the error with all its arguments, for pickling between processes."""
-        return type(self), (str(self), self.shard, self.pieces)
-
-
-def changed_rows(staged: pa.Table, versions: Versions) -> list[tuple[int, str]]:
-    """Return the rows whose file was replaced, each with its path; a missing file does not count as replaced.
-
-    Raises:
-        StoreError: the versions cannot be read.
-    """
-    read = staged.select(["row", RECORDING, VERSION]).filter(staged.column(RECORDING).is_valid())
-    if read.num_rows == 0:
-        return []
-    rows, paths, read_versions = (cast("list[Any]", read.column(name).to_pylist()) for name in read.column_names)
-    current = versions(set(paths))
-    triples = zip(rows, paths, read_versions, strict=True)
-    return sorted((row, path) for row, path, was in triples if was == CHANGED or current.get(path, was) != was)
-
-
-def cached(versions: Versions) -> Versions:
-    """Return `versions` with a cache, so that the version of each file is read once."""
-    known: dict[str, str | None] = {}
-
-    def ask(paths: Collection[str]) -> Mapping[str, str]:
-        if new := {path for path in paths if path not in known}:
-            # Missing files are stored too, as None, so that they are not asked for again.
-            known.update({**dict.fromkeys(new), **versions(new)})
-        return {path: version for path in paths if (version := known[path]) is not None}
-
-    return ask
 
 
 def shown(changed: Sequence[tuple[int, str]]) -> str:

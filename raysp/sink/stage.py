@@ -7,6 +7,7 @@ the number of windows of the row, which is set only on its last window (1 for a 
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.sink import fault_injection, layout
 from raysp.sink.layout import BlockName as BlockName
+from raysp.sink.recording_versions import RECORDING, VERSION
 from raysp.sink.sorting import Sorter, in_order
 from raysp.storage.store import Store
 
@@ -88,7 +90,9 @@ def read_rows(
     names: Sequence[BlockName] | None = None,
     num_bytes: int = 64 * 1024 * 1024,
 ) -> Iterator[pa.Table]:
-    """Yield a piece's staged results in order, one row for each of its rows, in batches. All checks come first.
+    """Yield a piece's staged results in order, one row for each of its rows, in batches.
+
+    Rows and windows are checked first, and the recordings of windows when they are joined.
 
     Tables in which a longer row was joined lack the columns that only windows have.
 
@@ -105,7 +109,8 @@ def read_rows(
 
     Raises:
         RunError: Blocks are missing, or there are windows without a `join`.
-        BrokenStageError: A block cannot be read, or rows or windows are missing or duplicate.
+        BrokenStageError: A block cannot be read, rows or windows are missing or duplicate, or a recording was
+            replaced between two windows.
     """
     where = f"{store.url}: staged rows {piece.first} to {piece.end} of {shard!r}"
     names = _names(store, shard, piece, input_id, fingerprint) if names is None else names
@@ -207,11 +212,12 @@ def join_windows(where: str, table: pa.Table, join: Join | None) -> pa.Table:
     Rows that are in order stay in order.
 
     Raises:
-        BrokenStageError: windows of a row are missing or duplicate.
+        BrokenStageError: windows of a row are missing or duplicate, or of two versions of its recording.
     """
     windows = _windows_of(where, table, join)
     if windows is None or join is None:
         return table
+    _check_recordings(where, windows)
     rows = join(windows)
     whole = table.filter(_is_whole(table)).select(rows.column_names)
     return in_order([whole, rows]) if whole.num_rows else rows
@@ -259,6 +265,19 @@ def _check_windows(where: str, windows: pa.Table) -> None:
             f"window {expected[first]}{' to be the last' if ends[first] else ''}; run again: these rows are "
             "labelled again"
         )
+
+
+def _check_recordings(where: str, windows: pa.Table) -> None:
+    """Raise if the windows of a row were read from several versions of its recording; `windows` must be sorted."""
+    if VERSION not in windows.column_names:
+        return
+    rows, paths, versions = (windows.column(name).to_pylist() for name in ("row", RECORDING, VERSION))
+    for (row, path, version), (next_row, _, next_version) in pairwise(zip(rows, paths, versions, strict=True)):
+        if row == next_row and version != next_version:
+            raise BrokenStageError(
+                f"{where}: row {row}: its recording {path!r:.80} was replaced between its windows; run again: these "
+                "rows are labelled again"
+            )
 
 
 def _check_rows(where: str, wanted: Collection[int], rows: list[int | None]) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Protocol
 
+from raysp.errors import StoreError
+
 DIGEST_BYTES = 16
 END_BYTES = 64 * 1024
 STRIDE_BYTES = 128 * 1024
@@ -58,24 +60,38 @@ class Opened:
 
 
 class LocalFile:
-    """A file over an open descriptor, which is closed with the object."""
+    """A file over an open descriptor, which is closed with the object.
 
-    __slots__ = ("_descriptor", "_num_bytes", "_position")
+    Args:
+        descriptor: the descriptor.
+        status: its status when it was opened.
+        place: path of the file, for messages.
+    """
 
-    def __init__(self, descriptor: int, num_bytes: int) -> None:
+    __slots__ = ("_descriptor", "_place", "_position", "_status")
+
+    def __init__(self, descriptor: int, status: os.stat_result, place: str) -> None:
         self._descriptor = descriptor
-        self._num_bytes = num_bytes
+        self._status = status
+        self._place = place
         self._position = 0
 
     def read(self, num_bytes: int, /) -> bytes:
-        """Read at most `num_bytes`. Fewer are returned only at the end."""
+        """Read at most `num_bytes`. Fewer are returned only at the end.
+
+        Raises:
+            StoreError: the file was written after it was opened.
+        """
         data = _pread(self._descriptor, num_bytes, self._position)
+        now, then = os.fstat(self._descriptor), self._status
+        if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
+            raise StoreError(f"{self._place}: it was replaced while it was read; run again")
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int, /) -> int:
         """Move the position and return it."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._num_bytes}[whence]
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._status.st_size}[whence]
         self._position = max(0, start + offset)
         return self._position
 

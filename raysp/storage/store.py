@@ -177,7 +177,7 @@ class LocalStore:
                 return None
             # Of the open file: the path may name another one by now.
             found = os.fstat(descriptor)
-            file = LocalFile(descriptor, found.st_size)
+            file = LocalFile(descriptor, found, str(place))
             return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), file.read(num_bytes), file)
 
     def create(self, path: str, data: bytes) -> bool:

@@ -38,6 +38,15 @@ class TestLocalStore:
         store.delete("a/b")
         assert not Path(store.url).exists()
 
+    def test_a_file_that_is_written_while_it_is_read_is_refused(self, store):
+        store.create("a", b"one two")
+        opened = store.open_version("a", 3)
+        assert (opened.head, opened.file.read(3)) == (b"one", b" tw")
+        Path(store.url, "a").write_bytes(b"another")
+        os.utime(Path(store.url, "a"), ns=(5, 5))
+        with pytest.raises(StoreError, match="/a: it was replaced while it was read; run again"):
+            opened.file.read(3)
+
     def test_stat_and_list_agree_and_the_version_changes_with_the_content(self, store):
         store.create("a", b"one")
         [before] = store.list()

@@ -3,9 +3,7 @@
 import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from raysp import tracebacks
@@ -22,8 +20,7 @@ from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.remedies import remedy
 from raysp.sink import lease, stopped_runs
 from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
-from raysp.sink.recording_versions import ChangedRecordingsError
-from raysp.sink.todo import Retry, Todo
+from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
 
 if TYPE_CHECKING:
@@ -37,15 +34,13 @@ OnPiece = Callable[[PieceTodo], None]
 RECEIPTS_A_BATCH = 500
 RECEIPTS_SECONDS = 30.0
 """Time after which a partial batch of receipts is written, so that `raysp status` shows them."""
-MOST_TIMES_REPLACED = 2
-"""Times that a run labels pieces of a shard again because their recordings were replaced."""
 LAST_COMMITS_SECONDS = 60
 """Time that a stopping run waits for commits in flight."""
 
 T = TypeVar("T")
 
 
-Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
+Outcome = ShardReceipt | ShardFailure
 
 
 class Committing(Protocol):
@@ -105,9 +100,6 @@ class Execution:
         self.open_shards = OpenShards(plan.todo, progress)
         self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.poisoned: dict[tuple[str, Piece], PieceTodo] = {}
-        self.replaced: list[Todo] = []
-        """Pieces to label again, because their recordings were replaced during the run."""
-        self.times_replaced: Counter[str] = Counter()
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.retried: set[str] = set()
         """Shards whose rows outside the retry are counted."""
@@ -127,27 +119,23 @@ class Execution:
             for todo in self.plan.todo:
                 if not todo.pieces:
                     self._commit(self.rate.release(todo))
-            self._label(self.plan)
-            while self.replaced:
-                plan = replace(self.plan, todo=tuple(self.replaced))
-                self.replaced = []
-                self._label(plan)
+            self._label()
             self.on_progress(self.progress)
         finally:
             with contextlib.suppress(RayspError):
                 self.log.flush()
         return self.open_shards.unfinished()
 
-    def _label(self, plan: Plan) -> None:
-        """Label the pieces of a plan, those that crash workers last, and commit complete shards."""
-        with contextlib.closing(self.workers.label(plan, self.job, self._submit)) as messages:
+    def _label(self) -> None:
+        """Label the pieces of the plan, those that crash workers last, and commit complete shards."""
+        with contextlib.closing(self.workers.label(self.plan, self.job, self._submit)) as messages:
             for message in messages:
                 self._handle(message)
         pieces = [one for one in self.poisoned.values() if one.shard.name not in self.open_shards.failed]
         self.poisoned = {}
         for one in pieces:  # a reader that Ray restarted may have reported their blocks again
             self._forget(one.shard.name, one.piece)
-        for message in self.workers.bisect(plan, self.job, pieces):
+        for message in self.workers.bisect(self.plan, self.job, pieces):
             self._handle(message)
         self._commit(self.rate.released(at_end=True))
         for outcomes in self.commits.rest():
@@ -249,13 +237,11 @@ class Execution:
         self.poisoned[todo.shard.name, piece] = PieceTodo(todo.shard, piece, todo.retry)
         self._forget(todo.shard.name, piece)
 
-    def _settle(self, outcomes: Sequence[ShardReceipt | ShardFailure | ChangedRecordingsError]) -> None:
+    def _settle(self, outcomes: Sequence[Outcome]) -> None:
         tracebacks.report(self.reported)
         for outcome in outcomes:
             if isinstance(outcome, ShardFailure):
                 self._fail(outcome)
-            elif isinstance(outcome, ChangedRecordingsError):
-                self._label_again(outcome)
             else:
                 self.log.add(outcome)
                 self.events.shard_committed(outcome)
@@ -264,19 +250,6 @@ class Execution:
                 self.open_shards.committed(outcome)
                 if outcome.error:
                     self.flawed.append(outcome.shard)
-
-    def _label_again(self, changed: ChangedRecordingsError) -> None:
-        """Queue again the pieces whose recordings were replaced; a shard whose recordings keep changing fails."""
-        self.times_replaced[changed.shard] += 1
-        if self.times_replaced[changed.shard] > MOST_TIMES_REPLACED:
-            reason = f"{changed}. Labelled {MOST_TIMES_REPLACED + 1} times; run again when they no longer change"
-            self._fail(ShardFailure(changed.shard, reason))
-            return
-        logger.warning("%s", changed)
-        self.events.pieces_retried(changed)
-        todo = replace(self.open_shards.todo[changed.shard], pieces=changed.pieces)
-        self.open_shards.reopen(todo)
-        self.replaced.append(todo)
 
 
 def _too_many_errors(plan: Plan, progress: Progress, rate: ErrorRate) -> str:

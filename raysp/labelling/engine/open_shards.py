@@ -128,13 +128,6 @@ class OpenShards:
             self.progress.skipped -= Counter(block.skipped)
             self._counted[shard] -= Counter(block.errors) + Counter(block.skipped)
 
-    def reopen(self, todo: Todo) -> None:
-        """Mark pieces of a shard as still to do; their staged results no longer count."""
-        self.todo[todo.shard.name] = todo
-        self.pending[todo.shard.name] = set(todo.pieces)
-        self.staged_bytes[todo.shard.name] = todo.staged_bytes
-        self.progress.rows_total += todo.num_rows
-
     def fail(self, shard: str, reason: str) -> None:
         """Record that a shard is not committed."""
         self.failed[shard] = reason

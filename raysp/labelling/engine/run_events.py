@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from raysp.labelling.planning.run_plan import Plan
     from raysp.ops.passes.measured_budget import MeasuredBudget
     from raysp.sink.receipts import ShardFailure, ShardReceipt
-    from raysp.sink.recording_versions import ChangedRecordingsError
 
 ROWS_A_TYPE = 100
 """Error rows of each type in the log; the label shards have all of them."""
@@ -87,11 +86,6 @@ class RunEvents:
         rows = {"first": poisoned.piece.first, "end": poisoned.piece.end}
         self._log.add("piece_failed", shard=poisoned.shard, **rows, crashes=poisoned.crashes)
         self._log.write_soon()
-
-    def pieces_retried(self, changed: "ChangedRecordingsError") -> None:
-        """Add pieces that are labelled again, because their recordings were replaced."""
-        for piece in changed.pieces:
-            self._log.add("piece_retried", shard=changed.shard, first=piece.first, end=piece.end, reason=str(changed))
 
     def rows_blamed(self, block: "LabelledBlock") -> None:
         """Add the error rows that a block reports, up to `ROWS_A_TYPE` of each type."""

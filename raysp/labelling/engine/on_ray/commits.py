@@ -20,14 +20,13 @@ from raysp.labelling.engine.workers.committer import commit_shard
 from raysp.labelling.engine.workers.job import Job
 from raysp.sink import commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt
-from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN
 
 logger = logging.getLogger(__name__)
 
-Outcome = ShardReceipt | ShardFailure | ChangedRecordingsError
+Outcome = ShardReceipt | ShardFailure
 Made = tuple[list[Outcome | UnusableError], dict[str, str]]
 """Outcomes of a task, and tracebacks of errors."""
 

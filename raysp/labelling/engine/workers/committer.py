@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable
 
-from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling import assembly
 from raysp.labelling.engine.workers.job import Job
@@ -11,25 +10,20 @@ from raysp.labelling.engine.workers.messages import shard_failure
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
-from raysp.sink.recording_versions import ChangedRecordingsError
 from raysp.sink.sinks import Sink
 from raysp.sink.tally import rules_of_steps
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 
 
-def commit_shard(
-    job: Job, shard: Shard, retry: Retry | None
-) -> ShardReceipt | ShardFailure | ChangedRecordingsError | UnusableError:
+def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure | UnusableError:
     """Write the label shard of a completely staged shard, or replace retried rows of an existing one.
 
-    Returns the error if pieces must be labelled again, or if no shard can be committed.
+    Returns the error if no shard can be committed.
     """
     fault_injection.adopt(job.fault_injection)
     store = Sink.of(job.pipeline.sink).store
     sink = job.pipeline.sink
-    source = job.pipeline.source
-    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
     try:
         return _commit(job, retry)(
             store,
@@ -42,13 +36,10 @@ def commit_shard(
             metadata=job.metadata,
             join=lambda windows: assembly.joining(job.pipeline, job.settings, job.functions)(windows),
             file_id=job.file_id,
-            versions=root.versions if root else None,
             texts=job.texts,
             rules=rules_of_steps(job.pipeline.steps),
         )
     except UnusableError as error:
-        return error
-    except ChangedRecordingsError as error:
         return error
     except (Exception, SystemExit) as error:  # steps behind the model are code of the user
         return shard_failure(shard.name, error)
