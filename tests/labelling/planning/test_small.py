@@ -10,7 +10,6 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.planning.run_plan import Opened
 from raysp.labelling.planning.small import SMALL_BYTES, SMALL_ROWS, is_small
 from tests.corpora import a_pipeline
-from tests.user_specs import odd_rows
 
 MACHINE = Resources(cpus=2, machine_cpus=2)
 SHARD = Shard("a.parquet", "in/a.parquet", SMALL_BYTES // 2, "1", 10, "0", (Piece(0, 10),))
@@ -46,12 +45,6 @@ def test_recordings_that_are_read_by_path_count_as_rows(kind):
 )
 def test_a_pool_or_device_that_one_process_does_not_give_needs_ray(label):
     assert not is_small([SHARD], Opened.of(a_pipeline(label=label), MACHINE))
-
-
-def test_a_step_with_a_pool_of_its_own_needs_ray():
-    step = raysp.Map(odd_rows, adds={"odd": "bool"}, reads=["text"])
-    assert is_small([SHARD], Opened.of(a_pipeline(keep=[step]), MACHINE))
-    assert not is_small([SHARD], Opened.of(a_pipeline(keep=[replace(step, pool=raysp.Pool())]), MACHINE))
 
 
 def test_a_cluster_is_used():
