@@ -456,7 +456,7 @@ def planned_shards(sink: Path) -> list[dict[str, Any]]:
     """Return the shards that runs have recorded in a sink on disk, with their pieces, in the order of recording."""
     found: list[dict[str, Any]] = []
     for file in sorted(sink.glob(".raysp/plan/*.arrow"), key=lambda file: int(file.stem)):
-        with pa.ipc.open_file(file) as part:
+        with file.open("rb") as opened, pa.ipc.open_stream(opened) as part:
             found += part.read_all().to_pylist()
     return found
 

@@ -261,7 +261,7 @@ def _explained(url: str) -> Iterator[None]:
         raise ShardError(message if message.startswith(url) else f"{url}: {message}. Write the shard again") from None
     except bounds.TooLargeError as error:
         raise ShardError(f"{url}: {error}. Write the shard again, with fewer rows a record batch") from None
-    except (pa.ArrowException, OSError, ValueError, struct.error, IndexError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError, struct.error, IndexError) as error:
         raise ShardError(f"{url}: {one_line(error)}. Copy the shard again") from error
 
 
@@ -318,20 +318,27 @@ def check_buffers(file: pa.NativeFile) -> None:
         layout = _read_layout("its messages", file)
         for one in (*layout.dictionaries, *layout.bodies):
             one.check(file)
-    except (ShardError, bounds.TooLargeError, struct.error, IndexError) as error:
+    except (ShardError, ValueError, OverflowError, struct.error, IndexError) as error:
         raise pa.ArrowInvalid(str(error)) from None
     file.seek(0)
 
 
-def read_all(data: bytes) -> pa.Table:
-    """Read all rows of an Arrow file.
+def read_stream(data: bytes) -> pa.Table:
+    """Read all rows of an Arrow stream, and validate them.
+
+    Text is not checked to be UTF-8.
 
     Raises:
         ArrowInvalid: it decodes to too many bytes, or is damaged.
     """
     file = pa.BufferReader(data)
     check_buffers(file)
-    return pa.ipc.open_file(file).read_all()
+    with pa.ipc.open_stream(file) as reader:
+        table = reader.read_all()
+    for column in table.columns:
+        for chunk in column.chunks:
+            _validate(chunk)
+    return table
 
 
 def _compressed_buffers(kind: int, raw: bytes) -> bytes:

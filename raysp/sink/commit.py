@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.sink import fault_injection, footer, layout, stage
+from raysp.sink import fault_injection, footer, layout, stage, table_files
 from raysp.sink.label_rows import is_named, load_forgotten, without_labels
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import Hashes
@@ -311,8 +311,7 @@ def _fill(
     """Write the label shard to one scratch file, and the rows that it leaves out, if any, to the other.
 
     Returns the receipt and the id of the other file, empty without such rows. Every write has a new id. So a file that
-    no footer names now is never named later, except by the write that made it. The left-out rows are an Arrow stream,
-    because Arrow's file format does not support dictionaries that change between batches.
+    no footer names now is never named later, except by the write that made it.
     """
     tally = Tally(texts=label_shard.texts, filtered=FilteredRows(label_shard.rules))
     first = next(tables)
@@ -321,7 +320,7 @@ def _fill(
             # `read_labels` checks the checksums, so a damaged page is an error and never a label.
             pq.ParquetWriter(str(scratch), first.schema, compression=label_shard.compression, write_page_checksum=True)
         )
-        rest_writer: pa.RecordBatchStreamWriter | None = None
+        rest_writer: table_files.Writer | None = None
         for table in _grouped(chain([first], tables)):
             tally.add(table)
             is_ok = pc.equal(table.column("status"), pa.scalar(OK))
@@ -329,9 +328,9 @@ def _fill(
             # written.
             if label_shard.rows == "ok" and not pc.all(is_ok, min_count=0).as_py():
                 rest_writer = rest_writer or rest_files.enter_context(
-                    pa.ipc.new_stream(str(rest_scratch), first.schema)
+                    table_files.Writer(rest_files.enter_context(rest_scratch.open("wb")))
                 )
-                rest_writer.write_table(table.filter(pc.invert(is_ok)))
+                rest_writer.write(table.filter(pc.invert(is_ok)))
                 table = table.filter(is_ok)
             if table.num_rows:
                 writer.write_table(table)

@@ -14,15 +14,15 @@ import pyarrow.parquet as pq
 
 from raysp import bounds
 from raysp.columns import RESULT_COLUMNS, SKIPPED
-from raysp.corpus.arrow import check_buffers
 from raysp.corpus.pages import PagedFile
 from raysp.corpus.shards import Shard
 from raysp.corpus.views import table_without_views
 from raysp.errors import StoreError
 from raysp.ops.remedies import WITHDRAWN
-from raysp.sink import footer, layout
+from raysp.sink import footer, layout, table_files
 from raysp.sink.word_errors import texts_of
 from raysp.storage.store import Store
+from raysp.words import label_again
 
 ROWS_A_BATCH = 10_000
 BYTES_A_BATCH = 16 * 1024 * 1024
@@ -68,11 +68,9 @@ def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
     path = layout.errors_path(shard.name, found.input_id, found.fingerprint, found.rest_id)
     if not found.rest_id or store.stat(path) is None:
         return
-    with store.open(path) as file:
-        check_buffers(file)
-        reader = pa.ipc.open_stream(file)
-        for batch in reader:
-            yield table_without_views(pa.Table.from_batches([batch]))
+    remedy = f"label its shard again with `{label_again(store.url, shard.name)}`"
+    for table in table_files.read(store, path, remedy):
+        yield table_without_views(table)
 
 
 def remove_rest(store: Store, shard: Shard, before: footer.LabelFooter) -> None:

@@ -5,17 +5,19 @@ a later one supersedes it: shards whose content changed and that are labelled ag
 """
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
-from typing import Any, Literal, cast
+from itertools import accumulate, islice, starmap
+from math import inf
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.corpus.arrow import read_all
+from raysp import bounds
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import StoreError
-from raysp.sink import layout
+from raysp.errors import PlanError, StoreError
+from raysp.sink import layout, table_files
 from raysp.storage.store import Store
 
 _COLUMNS: Mapping[str, pa.DataType] = {
@@ -37,6 +39,7 @@ WORTH_COMPRESSING = 100  # shards; with fewer, the frames around every buffer ta
 BATCH_SHARDS = 10_000
 """Shards that are written and read at a time."""
 _SUPERSEDES = {b"raysp.supersedes": b"true"}
+_INPUT_ID = re.compile(r"[0-9a-f]+")
 
 
 def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) -> None:
@@ -63,11 +66,14 @@ def record(store: Store, shards: Iterable[Shard], *, supersede: bool = False) ->
 
 
 def load(store: Store) -> list[Shard]:
-    """Return all recorded shards in the order of recording; empty if nothing was recorded."""
+    """Return all recorded shards in the order of recording; empty if nothing was recorded.
+
+    Raises:
+        StoreError: a part is damaged, or holds other values than `record` writes.
+    """
     shards: dict[str, Shard] = {}
     for number in sorted(_parts(store)):
-        supersedes, part = _decode(store, layout.plan_path(number))
-        for shard in part:
+        for supersedes, shard in _read(store, layout.plan_path(number)):
             if supersedes or shard.name not in shards:
                 shards[shard.name] = shard
     return list(shards.values())
@@ -79,13 +85,12 @@ def _parts(store: Store) -> list[int]:
 
 
 def _encode(shards: Sequence[Shard], *, supersede: bool) -> bytes:
-    sink = io.BytesIO()
+    file = io.BytesIO()
     schema = SCHEMA.with_metadata(_SUPERSEDES) if supersede else SCHEMA
-    compression: Literal["zstd"] | None = "zstd" if len(shards) >= WORTH_COMPRESSING else None
-    with pa.ipc.new_file(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as writer:
-        for start in range(0, len(shards), BATCH_SHARDS) or (0,):
-            writer.write_batch(_batch(shards[start : start + BATCH_SHARDS], schema))
-    return sink.getvalue()
+    with table_files.Writer(file, "zstd" if len(shards) >= WORTH_COMPRESSING else None) as writer:
+        for start in range(0, len(shards), BATCH_SHARDS):
+            writer.write(pa.Table.from_batches([_batch(shards[start : start + BATCH_SHARDS], schema)]))
+    return file.getvalue()
 
 
 def _batch(shards: Sequence[Shard], schema: pa.Schema) -> pa.RecordBatch:
@@ -102,33 +107,50 @@ def _batch(shards: Sequence[Shard], schema: pa.Schema) -> pa.RecordBatch:
     )
 
 
-def _decode(store: Store, path: str) -> tuple[bool, Iterator[Shard]]:
-    """Return whether a part supersedes earlier ones, and its shards."""
-    supersedes, table = _read(store, path)
-    return supersedes, _shards(table)
+def _read(store: Store, path: str) -> Iterator[tuple[bool, Shard]]:
+    """Yield the shards of a part, each with whether the part supersedes earlier ones."""
+    remedy = "restore this part of the recorded plan from a copy, or use another sink"
+    for table in table_files.read(store, path, remedy, SCHEMA):
+        supersedes = (table.schema.metadata or {}).items() >= _SUPERSEDES.items()
+        for batch in table.to_batches():
+            try:
+                yield from ((supersedes, shard) for shard in _shards(batch))
+            except (ValueError, PlanError) as error:
+                raise StoreError(f"{store.url}/{path}: {bounds.plain(error)}; {remedy}") from error
 
 
-def _read(store: Store, path: str) -> tuple[bool, pa.Table]:
-    """Return whether a part supersedes earlier ones, and its rows."""
-    try:
-        whole = read_all(store.read(path))
-        supersedes = (whole.schema.metadata or {}).items() >= _SUPERSEDES.items()
-        table = whole.select(SCHEMA.names)
-    except (pa.ArrowInvalid, KeyError) as error:
-        raise StoreError(
-            f"{store.url}/{path}: this part of the recorded plan cannot be read ({error}); restore it from a copy, "
-            "or use another sink"
-        ) from error
-    return supersedes, table
+def _shards(batch: pa.RecordBatch) -> Iterator[Shard]:
+    """Yield the shards of a batch.
+
+    Raises:
+        ValueError: a value is not one that `record` writes.
+        PlanError: a name is not one of a label shard.
+    """
+    columns = {name: batch.column(name) for name in _COLUMNS}
+    cut = cast("pa.ListArray[Any]", columns.pop("pieces"))
+    _check_present([cut, cut.flatten(), *(column for name, column in columns.items() if name != "seconds")])
+    edges = [pc.struct_field(cut.flatten(), edge) for edge in ("first", "end")]
+    _check_present(edges)
+    pieces = starmap(Piece, zip(*(edge.to_pylist() for edge in edges), strict=True))
+    numbers = pc.list_value_length(cut).to_pylist()
+    for number, *values in zip(numbers, *(column.to_pylist() for column in columns.values()), strict=True):
+        shard = Shard(pieces=tuple(islice(pieces, number)), **dict(zip(columns, values, strict=True)))
+        _check(shard)
+        yield shard
 
 
-def _shards(table: pa.Table) -> Iterator[Shard]:
-    """Yield the shards of a table, a batch at a time."""
-    for batch in table.to_batches(BATCH_SHARDS):
-        columns = {name: batch.column(name) for name in _COLUMNS}
-        cut = cast("pa.ListArray[Any]", columns.pop("pieces"))
-        first, end = (pc.struct_field(cut.flatten(), edge).to_pylist() for edge in ("first", "end"))
-        pieces = iter(map(Piece, first, end))
-        numbers = pc.list_value_length(cut).to_pylist()  # None if null: `fill_null` would import pandas
-        for number, *values in zip(numbers, *(column.to_pylist() for column in columns.values()), strict=True):
-            yield Shard(pieces=tuple(islice(pieces, number or 0)), **dict(zip(columns, values, strict=True)))
+def _check_present(columns: "Iterable[pa.Array[Any]]") -> None:
+    if any(column.null_count for column in columns):
+        raise ValueError("a value is missing")
+
+
+def _check(shard: Shard) -> None:
+    layout.check_shard_name(shard.name)
+    edges = [0, *(piece.end for piece in shard.pieces)]
+    firsts = [piece.first for piece in shard.pieces]
+    if firsts != edges[:-1] or edges != sorted({*edges}) or edges[-1] != shard.num_rows:
+        raise ValueError(f"the pieces of {shard.name!r} do not cover its {shard.num_rows} rows in order")
+    if shard.num_bytes < 0 or shard.num_rows > bounds.MOST_SHARD_ROWS or not 0 <= (shard.seconds or 0) < inf:
+        raise ValueError(f"{shard.name!r} has {shard.num_bytes} bytes, {shard.num_rows} rows, {shard.seconds} seconds")
+    if not _INPUT_ID.fullmatch(shard.input_id):
+        raise ValueError(f"{shard.name!r} has the input id {bounds.shortened(shard.input_id)}, expected a hash")

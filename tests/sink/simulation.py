@@ -41,6 +41,7 @@ from tests.sink.simulated_store import (
     source_ids,
     wrong_rows,
 )
+from tests.sink.sinks import rows_of_streams
 
 SHARD_NAMES = ("a.parquet", "b.parquet")
 CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
@@ -286,7 +287,7 @@ class World:
     def with_rest(self, name: str, labels: list[dict], metadata: dict[bytes, bytes]) -> list[dict]:
         """Put to a label shard's rows those beside it."""
         rest = self.files.get(rest_path(name, metadata))
-        return labels + (pa.ipc.open_stream(rest[0]).read_all().to_pylist() if rest else [])
+        return labels + (rows_of_streams(rest[0]) if rest else [])
 
     # -- drivers ----------------------------------------------------------------------------------------------------
 

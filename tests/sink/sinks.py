@@ -120,6 +120,14 @@ def labels(store: Store, shard: Shard) -> list[dict]:
     return parquet(store, shard.name).read().to_pylist()
 
 
+def rows_of_streams(data: bytes) -> list[dict]:
+    """Return the rows of the Arrow streams at the beginning of a file."""
+    file, rows = pa.BufferReader(data), []
+    while data.startswith(b"\xff\xff\xff\xff", file.tell()):
+        rows += pa.ipc.open_stream(file).read_all().to_pylist()
+    return rows
+
+
 def parquet(store: Store, name: str) -> pq.ParquetFile:
     return pq.ParquetFile(store.open(name))
 

@@ -1,10 +1,13 @@
+import io
+import re
 from dataclasses import replace
 
+import pyarrow as pa
 import pytest
 
 from raysp import PlanError, StoreError
 from raysp.corpus.shards import Shard
-from raysp.sink import layout, plan_record
+from raysp.sink import layout, plan_record, table_files
 from tests.sink.sinks import make_shard
 
 
@@ -42,8 +45,51 @@ def test_kinds_parts_and_seconds_are_kept(store):
 
 def test_a_part_that_cannot_be_read_is_named(store):
     store.create(layout.plan_path(0), b"no arrow")
-    with pytest.raises(StoreError, match=r"00000\.arrow: this part of the recorded plan cannot be read"):
+    with pytest.raises(StoreError, match=r"00000\.arrow: damaged \(.*\); restore this part of the recorded plan"):
         plan_record.load(store)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"name": "../a.parquet"}, "'..' cannot be part of a path"),
+        ({"name": "a.txt"}, "ends in .parquet"),
+        ({"url": None}, "a value is missing"),
+        ({"pieces": None}, "a value is missing"),
+        ({"pieces": [None]}, "a value is missing"),
+        ({"pieces": [{"first": 0, "end": None}]}, "a value is missing"),
+        ({"pieces": []}, "do not cover its 9 rows"),
+        ({"pieces": [{"first": 4, "end": 9}, {"first": 0, "end": 4}]}, "do not cover its 9 rows"),
+        ({"pieces": [{"first": 0, "end": 12}, {"first": 12, "end": 9}]}, "do not cover its 9 rows"),
+        ({"pieces": [{"first": 0, "end": 9}, {"first": 9, "end": 9}]}, "do not cover its 9 rows"),
+        ({"num_rows": -1, "pieces": []}, "do not cover its -1 rows"),
+        ({"num_rows": 2**60, "pieces": [{"first": 0, "end": 2**60}]}, "has 1234 bytes, 1152921504606846976 rows"),
+        ({"num_bytes": -1}, "has -1 bytes"),
+        ({"seconds": float("nan")}, "nan seconds"),
+        ({"input_id": "../../x"}, "has the input id '../../x', expected a hash"),
+    ],
+)
+def test_values_that_no_run_records_are_named(store, values, message):
+    plan_record.record(store, [make_shard("a.parquet", (0, 4, 9))])
+    [table] = table_files.read(store, layout.plan_path(0), "")
+    write_part(store, pa.Table.from_pylist([{**table.to_pylist()[0], **values}], plan_record.SCHEMA))
+    with pytest.raises(StoreError, match=rf"00000\.arrow: .*{re.escape(message)}.*; restore this part"):
+        plan_record.load(store)
+
+
+def test_text_that_is_not_utf8_is_named(store):
+    plan_record.record(store, [make_shard("a.parquet", (0, 9))])
+    [table] = table_files.read(store, layout.plan_path(0), "")
+    write_part(store, table.set_column(1, "url", pa.array([b"\xff"]).view(pa.string())))
+    with pytest.raises(StoreError, match=r"00000\.arrow: .*utf-8.*; restore this part"):
+        plan_record.load(store)
+
+
+def write_part(store, table: pa.Table) -> None:
+    file = io.BytesIO()
+    with table_files.Writer(file) as writer:
+        writer.write(table)
+    store.replace(layout.plan_path(0), file.getvalue())
 
 
 @pytest.mark.slow

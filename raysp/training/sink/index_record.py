@@ -19,9 +19,9 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.corpus import sources
-from raysp.corpus.arrow import read_all
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
+from raysp.sink import table_files
 from raysp.storage.store import Store
 from raysp.training.sink.indexed_contents import CONTENTS, table_of_contents
 from raysp.training.sink.training_record import INDEX
@@ -117,8 +117,8 @@ def save(store: Store, shard: Shard, key: str, index: ShardIndex, *, replaces: b
     }
     schema = _SCHEMA.with_metadata(metadata)
     file = io.BytesIO()
-    with pa.ipc.new_file(file, schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_table(pa.table(arrays, schema=schema))
+    with table_files.Writer(file, "zstd") as writer:
+        writer.write(pa.table(arrays, schema=schema))
     if replaces:
         store.replace(path_of(shard, key), file.getvalue())
     else:
@@ -131,22 +131,30 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     Raises:
         StoreError: there is none, or it is not that of the shard.
     """
-    path = path_of(shard, key)
-    data = store.read(path)
+    path, remedy = path_of(shard, key), "remove this index, and run again"
+    table = pa.concat_tables(table_files.read(store, path, remedy, _SCHEMA))
     try:
-        table = read_all(data).select(_SCHEMA.names)
-        metadata = table.schema.metadata or {}
-        reasons, counts = bounds.parse_record(metadata[_REASONS]), bounds.parse_record(metadata[_CHARACTERS])
-        digests = metadata[_TARGETS].decode(), metadata[_RECORDINGS].decode()
-        seconds, num_labels, reason = (table.column(name).to_numpy() for name in _TYPES)
-    except (pa.ArrowInvalid, KeyError, ValueError) as error:
+        return _index_of(table, shard.num_rows)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{store.url}/{path}: this index cannot be read ({bounds.plain(error)}); remove it, and run again"
+            f"{store.url}/{path}: not the index of {shard.name} ({bounds.plain(error)}); {remedy}"
         ) from error
-    if table.num_rows != shard.num_rows:
-        found = f"{table.num_rows} rows, expected {shard.num_rows}"
-        raise StoreError(f"{store.url}/{path}: this index has {found}; remove it, and run again")
-    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts, *digests, table.select(CONTENTS.names))
+
+
+def _index_of(table: pa.Table, num_rows: int) -> ShardIndex:
+    metadata = table.schema.metadata or {}
+    reasons, counts = (bounds.parse_record(metadata[name]) for name in (_REASONS, _CHARACTERS))
+    seconds, num_labels, reason = (table.column(name).to_numpy() for name in _TYPES)
+    if table.num_rows != num_rows:
+        raise ValueError(f"found {table.num_rows} rows, expected {num_rows}")
+    if any(table.column(name).null_count for name in _TYPES) or not np.isfinite(seconds).all() or (seconds < 0).any():
+        raise ValueError("a duration or a number of labels is not one")
+    if reason.max(initial=0) >= len(reasons):
+        raise ValueError("a reason is not among those listed")
+    digests = metadata[_TARGETS].decode(), metadata[_RECORDINGS].decode()
+    counted = {str(name): int(number) for name, number in counts.items()}
+    contents = table.select(CONTENTS.names)
+    return ShardIndex(seconds, num_labels, reason, tuple(map(str, reasons)), counted, *digests, contents)
 
 
 def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:

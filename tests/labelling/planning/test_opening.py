@@ -12,6 +12,7 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError
+from raysp.sink import plan_record, table_files
 from tests import kit
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, write_shard
 from tests.trainings import Sink
@@ -25,13 +26,11 @@ def files_below(folder: Path) -> dict[str, tuple[int, int]]:
 def cut(sink: Path, *edges: int) -> list[tuple[int, int]]:
     """Record other pieces of the first shard of a sink, and return them."""
     [file] = sink.glob(".raysp/plan/*.arrow")
-    with pa.ipc.open_file(file) as part:
-        table = part.read_all()
+    rows = kit.planned_shards(sink)
     pieces = [{"first": first, "end": end} for first, end in pairwise(edges)]
-    rows = table.to_pylist()
     rows[0]["pieces"] = pieces
-    with pa.ipc.new_file(str(file), table.schema) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, table.schema))
+    with file.open("wb") as opened, table_files.Writer(opened) as writer:
+        writer.write(pa.Table.from_pylist(rows, plan_record.SCHEMA))
     return [*pairwise(edges)]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 import raysp
 from raysp import ChangedError
+from raysp.sink import plan_record, table_files
 from tests import kit
 from tests.corpora import a_pipeline, rows_table, wav, write_shard
 
@@ -161,12 +162,9 @@ def test_a_root_is_inferred_only_where_name_and_url_agree(data, sink, name, url,
 
 
 def record_shards(file: Path, *shards: dict[str, object]) -> None:
-    """Write a part of the recorded plan in the form of the first one."""
-    first = min(file.parent.glob("*.arrow"))
-    with pa.ipc.open_file(first) as part:
-        schema = part.schema
-    with pa.ipc.new_file(str(file), schema) as writer:
-        writer.write_table(pa.Table.from_pylist(list(shards), schema))
+    """Write a part of the recorded plan with these shards."""
+    with file.open("wb") as opened, table_files.Writer(opened) as writer:
+        writer.write(pa.Table.from_pylist(list(shards), plan_record.SCHEMA))
 
 
 @pytest.mark.lengthy

@@ -1,0 +1,114 @@
+"""Files of tables: every part comes back, and no damage passes for one."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from raysp import StoreError, bounds
+from raysp.sink import table_files
+from raysp.storage.store import LocalStore
+
+REMEDY = "restore it"
+TABLE = pa.table({"row": [0, 1, 2], "text": ["a", None, "ü"], "list": [[1.5], [], [2.0, 3.0]]})
+
+
+def written(*parts: pa.Table, compression: str | None = None) -> bytes:
+    file = io.BytesIO()
+    with table_files.Writer(file, compression) as writer:
+        for part in parts:
+            writer.write(part)
+    return file.getvalue()
+
+
+def of_bytes(*parts: bytes) -> bytes:
+    """Return a file with right digests of any bytes as its parts."""
+    index = b"".join(len(part).to_bytes(8, "little") + table_files.digest_of(part) for part in parts)
+    end = len(parts).to_bytes(8, "little") + table_files.digest_of(index) + b"raysp.1\n"
+    return b"".join(parts) + index + end
+
+
+def read(folder: Path, data: bytes, schema: pa.Schema | None = None) -> list[pa.Table]:
+    (folder / "x.arrow").write_bytes(data)
+    return list(table_files.read(LocalStore(folder), "x.arrow", REMEDY, schema))
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_parts_come_back_in_order(tmp_path, compression):
+    parts = [TABLE, TABLE.slice(2), TABLE.slice(0, 0)]
+    assert read(tmp_path, written(*parts, compression=compression)) == parts
+
+
+def test_dictionaries_may_differ_between_parts_and_within_one(tmp_path):
+    parts = [pa.table({"a": pa.array(list(values)).dictionary_encode()}) for values in ("ab", "ccd")]
+    both = pa.concat_tables(parts)
+    assert [one.to_pylist() for one in read(tmp_path, written(*parts, both))] == [
+        one.to_pylist() for one in (*parts, both)
+    ]
+
+
+def test_text_of_the_source_need_not_be_utf8(tmp_path):
+    text = pa.array([b"\xff"]).view(pa.string())
+    [found] = read(tmp_path, written(pa.table({"id": text})))
+    assert found.column("id").cast(pa.binary()).to_pylist() == [b"\xff"]
+
+
+def test_the_first_part_is_an_arrow_stream_for_other_readers():
+    assert pa.ipc.open_stream(written(TABLE)).read_all() == TABLE
+
+
+def test_every_flipped_byte_and_every_truncation_is_named(tmp_path):
+    data = written(TABLE, TABLE.slice(1))
+    for place in range(len(data)):
+        with pytest.raises(table_files.DamagedTableError, match=r"x\.arrow: damaged \(.*\); restore it"):
+            read(tmp_path, data[:place] + bytes([data[place] ^ 0x40]) + data[place + 1 :])
+        with pytest.raises(table_files.DamagedTableError, match=r"x\.arrow: damaged"):
+            read(tmp_path, data[:place])
+    with pytest.raises(table_files.DamagedTableError):
+        read(tmp_path, data + b"\0")
+    assert isinstance(table_files.DamagedTableError("x"), StoreError)
+
+
+def test_a_write_that_fails_leaves_no_whole_file(tmp_path):
+    file = io.BytesIO()
+    with contextlib.suppress(ZeroDivisionError), table_files.Writer(file) as writer:
+        writer.write(TABLE)
+        raise ZeroDivisionError
+    with pytest.raises(table_files.DamagedTableError):
+        read(tmp_path, file.getvalue())
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 8, b"no arrow" * 100, b"\xff" * 1000])
+def test_other_content_is_refused_though_its_digest_is_right(tmp_path, data):
+    with pytest.raises(table_files.DamagedTableError, match="damaged"):
+        read(tmp_path, of_bytes(data))
+
+
+def test_offsets_outside_of_a_buffer_are_refused_though_the_digest_is_right(tmp_path):
+    stream = io.BytesIO()
+    with pa.ipc.new_stream(stream, (table := pa.table({"a": ["x" * 0x1234]})).schema) as writer:
+        writer.write_table(table)
+    before, end, after = stream.getvalue().rpartition((0x1234).to_bytes(4, "little"))
+    with pytest.raises(table_files.DamagedTableError, match="offsets"):
+        read(tmp_path, of_bytes(before + (2**30).to_bytes(len(end), "little") + after))
+
+
+def test_buffers_that_announce_gigabytes_are_refused_though_the_digest_is_right(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_DECODED_BYTES", 1000)
+    with pytest.raises(table_files.DamagedTableError, match="expected at most 1,"):
+        read(tmp_path, written(pa.table({"a": [b"\0" * 100_000]}), compression="zstd"))
+
+
+def test_other_columns_than_expected_are_refused(tmp_path):
+    with pytest.raises(table_files.DamagedTableError, match="found 'row: string', expected 'row: int64'"):
+        read(tmp_path, written(pa.table({"row": ["a"]})), pa.schema([("row", pa.int64())]))
+    with pytest.raises(table_files.DamagedTableError, match="found 'b: int64', expected 'a: int64'"):
+        read(tmp_path, written(pa.table({"a": [1]}), pa.table({"b": [1]})))
+
+
+def test_extension_types_of_ray_are_refused(tmp_path):
+    field = pa.field("a", pa.binary(), metadata={"ARROW:extension:name": "ray.data.arrow_pickled_object"})
+    with pytest.raises(table_files.DamagedTableError, match="extension type of Ray"):
+        read(tmp_path, written(pa.table({"a": [b"x"]}, schema=pa.schema([field]))))
