@@ -110,8 +110,8 @@ class SyntheticBucket:
         facts = {"ContentLength": len(part), "Body": io.BytesIO(part), "ETag": self._facts(Key)["ETag"]}
         return {**facts, "ContentRange": f"bytes */{len(data)}"} if Range else facts
 
-    def put_object(self, Bucket: str, Key: str, Body: Any, IfNoneMatch: str = "", **_: object) -> None:
-        """Write an object, unless it exists and that was excluded."""
+    def put_object(self, Bucket: str, Key: str, Body: Any, IfNoneMatch: str = "", **_: object) -> dict[str, str]:
+        """Write an object, unless it exists and that was excluded, and return its version."""
         self._count("PUT")
         data = Body if isinstance(Body, bytes) else Body.read()
         with self._lock:
@@ -124,6 +124,7 @@ class SyntheticBucket:
             number = self._written
             (self._folder / str(number)).write_bytes(data)
             self._objects[Key] = number, len(data)
+        return {"ETag": self._facts(Key)["ETag"]}
 
     def delete_object(self, Bucket: str, Key: str) -> None:
         """Remove an object."""

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -118,33 +119,33 @@ class AzureClient:
 
         return self._call(work)
 
-    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> bool:
+    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
         """Write a file in one step, under the condition that it is new or that `over` is its version."""
         from azure.core.exceptions import ResourceExistsError, ResourceModifiedError
 
         mark = uuid.uuid4().hex
         try:
-            self._send(place, body, {"metadata": {MARK: mark}, **_condition(new, over), **LIMITS})
+            sent = self._send(place, body, {"metadata": {MARK: mark}, **_condition(new, over), **LIMITS})
         except (ResourceExistsError, ResourceModifiedError):
             # A request whose response was lost is repeated, and then meets its own file.
             found = self._properties(place)
-            return found is not None and bool(found.metadata.get(MARK) == mark)
-        return True
+            return _facts(found) if found is not None and found.metadata.get(MARK) == mark else None
+        return _facts_of(size_of(body), sent["etag"], sent["last_modified"])
 
-    def _send(self, place: str, body: bytes | Path, more: Mapping[str, Any]) -> None:
+    def _send(self, place: str, body: bytes | Path, more: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Upload a file, and return the headers of the response."""
         blob, num_bytes = self._blob(place), size_of(body)
         if num_bytes <= ONE_REQUEST_BYTES:
             data = part_of(body, 0, num_bytes)
             # overwrite=True: the client adds no condition of its own to the one in `more`.
-            self._call(lambda: blob.upload_blob(data, overwrite=True, **more))
-            return
+            return self._call(lambda: blob.upload_blob(data, overwrite=True, **more))
         from azure.storage.blob import BlobBlock
 
         # Uploads of one name share their blocks until one is committed, so ids are of this upload alone.
         send = partial(self._stage, blob, body, uuid.uuid4().hex)
         with ThreadPoolExecutor(BLOCKS_AT_ONCE) as pool:  # blocks that are not committed are removed after a week
             ids = list(pool.map(send, range(0, num_bytes, BLOCK_BYTES)))
-        self._call(lambda: blob.commit_block_list([BlobBlock(one) for one in ids], **more))
+        return self._call(lambda: blob.commit_block_list([BlobBlock(one) for one in ids], **more))
 
     def _stage(self, blob: Any, body: bytes | Path, upload: str, first: int) -> str:  # noqa: ANN401 - no types
         """Send one block, which is not visible before all are committed, and return its id."""
@@ -209,8 +210,12 @@ def _if_unchanged(of: Facts) -> dict[str, object]:
 
 
 def _facts(blob: Any) -> Facts:  # noqa: ANN401 - adlfs has no types
+    return _facts_of(blob.size, blob.etag, blob.last_modified)
+
+
+def _facts_of(size: int, etag: str, last_modified: datetime) -> Facts:
     # Listings return etags without the quotes that conditions need.
-    return {"size": blob.size, "etag": f'"{blob.etag.strip(chr(34))}"', "last_modified": blob.last_modified}
+    return {"size": size, "etag": f'"{etag.strip(chr(34))}"', "last_modified": last_modified}
 
 
 def _is_file(blob: Any) -> bool:  # noqa: ANN401 - adlfs has no types

@@ -53,11 +53,10 @@ class Client(Protocol):
         """Return a whole file. Raises `bounds.TooLargeError` above `bounds.MOST_TABLE_BYTES`."""
         ...
 
-    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> bool:
-        """Write a file in one step.
+    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
+        """Write a file in one step, and return the facts of what was written.
 
-        Returns False without a change if `new` is set and it exists, or if it is not the version with the facts
-        `over`.
+        Returns None without a change if `new` is set and it exists, or if it is not the version with the facts `over`.
         """
         ...
 
@@ -127,14 +126,14 @@ class PlainClient:
         with self._files.open(place, "rb") as file:
             return bounds.read(file, bounds.MOST_TABLE_BYTES)
 
-    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> bool:
+    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
         """Write a file after a look at the existing one, which no other thread of this process can change between."""
         with _writing:
             found = self.facts(place) if new or over else None
             if found is not None if new else found != over:
-                return False
+                return None
             self._files.pipe_file(place, body if isinstance(body, bytes) else body.read_bytes())
-        return True
+            return self.facts(place)
 
     def delete(self, place: str) -> None:
         """Remove a file."""

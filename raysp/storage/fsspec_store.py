@@ -135,7 +135,7 @@ class FsspecStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file. Returns False if it exists."""
-        return self._write(path, data, new=True)
+        return self._write(path, data, new=True) is not None
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file, replacing an existing one."""
@@ -151,7 +151,7 @@ class FsspecStore:
         """Yield a path in this machine's temporary folder (TMPDIR)."""
         return local_scratch()
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Upload a written scratch file atomically."""
         if expected is None:
             published = self._write(path, scratch, new=not replace)
@@ -159,10 +159,11 @@ class FsspecStore:
             facts = self._facts(path)
             is_there = facts is not None and _entry(path, facts).version == expected
             # The write has the condition too, since the file may be replaced after this look.
-            published = is_there and self._write(path, scratch, over=facts)
-        if published:
-            scratch.unlink(missing_ok=True)
-        return published
+            published = self._write(path, scratch, over=facts) if is_there else None
+        if published is None:
+            return None
+        scratch.unlink(missing_ok=True)
+        return _entry(path, published)
 
     def probe(self) -> None:
         """Write and remove one small file."""
@@ -170,7 +171,7 @@ class FsspecStore:
         self.create(path, b"raysp asks whether it may write here\n")
         self.delete(path)
 
-    def _write(self, path: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> bool:
+    def _write(self, path: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
         place = self._writable(path)
         with self._explained("write", path):
             return self._client.write(place, body, new=new, over=over)

@@ -98,23 +98,23 @@ class GcsClient:
         part = {"Range": f"bytes={first}-{last - 1}"}
         return bytes(self._files.call("GET", "b/{}/o/{}", bucket, key, alt="media", headers=part, **more)[1])
 
-    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> bool:
+    def write(self, place: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
         """Write a file in one step, under the condition that it is new or that `over` is its generation."""
         condition = {"ifGenerationMatch": "0"} if new else {"ifGenerationMatch": over["generation"]} if over else {}
         mark = uuid.uuid4().hex
         try:
-            self._send(place, body, {MARK: mark}, condition)
+            return _facts(self._send(place, body, {MARK: mark}, condition))
         except (FileExistsError, _LostError) as error:
             # A request whose response was lost is repeated, and then meets its own file.
             found = self.facts(place)
             if found is not None and found.get("metadata", {}).get(MARK) == mark:
-                return True
+                return found
             if isinstance(error, _LostError):
                 raise
-            return False
-        return True
+            return None
 
-    def _send(self, place: str, body: bytes | Path, metadata: Facts, condition: Mapping[str, str]) -> None:
+    def _send(self, place: str, body: bytes | Path, metadata: Facts, condition: Mapping[str, str]) -> Any:  # noqa: ANN401
+        """Upload a file, and return its resource."""
         bucket, _, key = _parts(place)
         num_bytes = size_of(body)
         about: dict[str, object] = {"name": key, "metadata": metadata}
@@ -122,26 +122,26 @@ class GcsClient:
         with _container(bucket):
             if num_bytes <= ONE_REQUEST_BYTES:
                 data = _related(about, part_of(body, 0, num_bytes))
-                self._files.call("POST", url, bucket, uploadType="multipart", **data, **condition)
-                return
+                return self._files.call("POST", url, bucket, uploadType="multipart", json_out=True, **data, **condition)
             begin = {"json": about, "headers": {"X-Upload-Content-Type": _BINARY}}
             session, _ = self._files.call("POST", url, bucket, uploadType="resumable", **begin, **condition)
-        self._send_chunks(session["Location"], body, num_bytes)
+        return self._send_chunks(session["Location"], body, num_bytes)
 
-    def _send_chunks(self, location: str, body: bytes | Path, num_bytes: int) -> None:
+    def _send_chunks(self, location: str, body: bytes | Path, num_bytes: int) -> Any:  # noqa: ANN401
         from fsspec.asyn import sync
         from gcsfs.core import upload_chunk
 
         try:
             for first in range(0, num_bytes, CHUNK_BYTES):
                 chunk = part_of(body, first, CHUNK_BYTES)
-                sync(self._files.loop, upload_chunk, self._files, location, chunk, first, num_bytes, _BINARY)
+                sent = sync(self._files.loop, upload_chunk, self._files, location, chunk, first, num_bytes, _BINARY)
         except FileNotFoundError as error:
             raise _LostError(f"the upload is no longer known: {error}") from None
         except BaseException:
             with suppress(Exception):  # an upload that is left ends by itself after a week
                 self._files.call("DELETE", location)
             raise
+        return sent
 
     def delete(self, place: str) -> None:
         """Remove a file. Raises FileNotFoundError."""

@@ -158,10 +158,11 @@ class S3Store:
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file by one conditional PUT. Returns False if it exists."""
         if self._honours(_PUT):
-            return self._put(path, lambda: data, _md5(data), condition=_NEW)
+            return self._put(path, lambda: data, _md5(data), condition=_NEW) is not None
         if self.stat(path) is not None:
             return False
-        return self._put(path, lambda: data, _md5(data), condition={})
+        self.replace(path, data)
+        return True
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file by one PUT, replacing an existing one."""
@@ -177,41 +178,45 @@ class S3Store:
         """Yield a path in this machine's temporary folder (TMPDIR)."""
         return local_scratch()
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Upload a written scratch file atomically."""
         try:
+            num_bytes = scratch.stat().st_size
             if expected is None:
-                published = self._publish(scratch, path, replace)
+                etag = self._publish(scratch, path, replace)
             else:
-                published = self._exchange(scratch, path, expected)
+                etag = self._exchange(scratch, path, expected)
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
             raise explain(error, "read", scratch) from error
-        if published:
-            scratch.unlink(missing_ok=True)
-        return published
+        if etag is None:
+            return None
+        scratch.unlink(missing_ok=True)
+        return Entry(path, num_bytes, etag.strip('"'))
 
-    def _publish(self, scratch: Path, path: str, replace: bool) -> bool:
+    def _publish(self, scratch: Path, path: str, replace: bool) -> str | None:
+        """Upload a file, unless it exists and may not be replaced, and return its etag."""
         num_bytes = scratch.stat().st_size
         if num_bytes > MULTIPART_BYTES and (replace or self._honours(_COMPLETION)):
             return self._upload(scratch, path, only_new=not replace)
         only_new = not replace and self._honours(_PUT) and num_bytes <= MAX_PUT_BYTES
         # Not atomic, but the best there is: the store ignores the condition, or the file is too large for a PUT.
         if not replace and not only_new and self.stat(path) is not None:
-            return False
+            return None
         if num_bytes > MAX_PUT_BYTES:
             return self._upload(scratch, path, only_new=False)
         return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), condition=_NEW if only_new else {})
 
-    def _exchange(self, scratch: Path, path: str, expected: str) -> bool:
+    def _exchange(self, scratch: Path, path: str, expected: str) -> str | None:
         """Replace a file of the expected version, by one conditional PUT where the store honours if-match."""
         if scratch.stat().st_size <= MAX_PUT_BYTES and self._honours(_MATCH):
             body, md5 = (lambda: scratch.open("rb")), _md5_of(scratch)
             return self._put(path, body, md5, condition={"IfMatch": f'"{expected}"'})
         # Not atomic, but the best there is: the store ignores if-match, or the file is too large for a PUT.
         found = self.stat(path)
-        return found is not None and found.version == expected and self._publish(scratch, path, replace=True)
+        is_expected = found is not None and found.version == expected
+        return self._publish(scratch, path, replace=True) if is_expected else None
 
     def incomplete_uploads(self, older_than_seconds: float = 0) -> Iterator[str]:
         """Yield the names of multipart uploads into this folder that are neither completed nor aborted.
@@ -247,42 +252,46 @@ class S3Store:
         self.delete(path)
         self._honours(_PUT)
 
-    def _put(self, path: str, body: Callable[[], bytes | IO[bytes]], md5: str, *, condition: Mapping[str, str]) -> bool:
+    def _put(
+        self, path: str, body: Callable[[], bytes | IO[bytes]], md5: str, *, condition: Mapping[str, str]
+    ) -> str | None:
+        """Write a file by one PUT, and return its etag; None if the condition does not hold."""
         key, mark, tries = self._key(path), uuid.uuid4().hex, 0
 
-        def work(s3: Any) -> bool:  # noqa: ANN401 - boto3 has no types
+        def work(s3: Any) -> str | None:  # noqa: ANN401 - boto3 has no types
             nonlocal tries
             tries += 1
             # Opened for each attempt, since a failed one has read a part of it.
             data = body()
             try:
-                s3.put_object(
+                answer = s3.put_object(
                     Bucket=self._bucket, Key=key, Body=data, ContentMD5=md5, Metadata={_MARK: mark}, **condition
                 )
             except Exception as error:
                 if condition and code_of(error) in (*_EXISTS, *_MISSING):
                     # A PUT whose response was lost is retried, and then finds its own file.
-                    return tries > 1 and self._is_marked(s3, path, mark)
+                    return self._etag_if_marked(s3, path, mark) if tries > 1 else None
                 raise
             finally:
                 if not isinstance(data, bytes):
                     data.close()
-            return True
+            return _etag(answer)
 
         return self._call(work, "write", path)
 
-    def _is_marked(self, s3: Any, path: str, mark: str) -> bool:  # noqa: ANN401 - boto3 has no types
-        found = s3.head_object(Bucket=self._bucket, Key=self._key(path))["Metadata"].get(_MARK)
-        return bool(found == mark)
+    def _etag_if_marked(self, s3: Any, path: str, mark: str) -> str | None:  # noqa: ANN401 - boto3 has no types
+        """Return the etag of a file that a certain write made; None if another one did."""
+        found = s3.head_object(Bucket=self._bucket, Key=self._key(path))
+        return _etag(found) if found["Metadata"].get(_MARK) == mark else None
 
-    def _upload(self, scratch: Path, path: str, *, only_new: bool) -> bool:
+    def _upload(self, scratch: Path, path: str, *, only_new: bool) -> str | None:
         for _ in range(UPLOADS):
             try:
                 return _Upload(self, path, only_new).run(scratch)
             except _ConflictError as error:
                 refused = error
                 if self.stat(path) is not None:
-                    return False
+                    return None
         raise refused
 
     def _honours(self, what: str) -> bool:
@@ -307,8 +316,8 @@ class S3Store:
             if what == _MATCH:
                 return self._honours_versions(path)
             if what == _PUT:
-                return not self._put(path, lambda: b"it can\n", _md5(b"it can\n"), condition=_NEW)
-            return not _Upload(self, path, True).run_with([b"it can\n"])
+                return self._put(path, lambda: b"it can\n", _md5(b"it can\n"), condition=_NEW) is None
+            return _Upload(self, path, True).run_with([b"it can\n"]) is None
         except S3Error as error:
             if error.code in _CONDITION_UNKNOWN:
                 return False
@@ -322,8 +331,10 @@ class S3Store:
         data, right = b"it can\n", found.version if found else ""
         # In the form of an etag: a store could refuse a malformed one without comparing it.
         wrong = f"{int(right[0] == '0')}{right[1:]}" if right else "0"
-        refused = not self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{wrong}"'})
-        return refused and self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{right}"'})
+        refused, written = (
+            self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{etag}"'}) for etag in (wrong, right)
+        )
+        return refused is None and written is not None
 
     def _call(self, work: Callable[[Any], T], doing: str, path: str) -> T:
         return self._client.call(work, doing, self._place(path))
@@ -344,8 +355,8 @@ class _Upload:
         self._mark = uuid.uuid4().hex
         self._id = ""
 
-    def run(self, scratch: Path) -> bool:
-        """Upload a file. Returns False if `only_new` is set and the file exists on completion."""
+    def run(self, scratch: Path) -> str | None:
+        """Upload a file, and return its etag; None if `only_new` is set and the file exists on completion."""
         num_bytes = scratch.stat().st_size
         part_bytes = max(PART_BYTES, -(-num_bytes // MAX_PARTS))
 
@@ -356,55 +367,52 @@ class _Upload:
 
         return self._run([partial(part, first) for first in range(0, num_bytes, part_bytes)])
 
-    def run_with(self, parts: list[bytes]) -> bool:
+    def run_with(self, parts: list[bytes]) -> str | None:
         """Upload parts held in memory. Returns as `run`."""
         return self._run([partial(bytes, data) for data in parts])
 
-    def _run(self, parts: list[Callable[[], bytes]]) -> bool:
+    def _run(self, parts: list[Callable[[], bytes]]) -> str | None:
         made = self._call(lambda s3: s3.create_multipart_upload(**self._where, Metadata={_MARK: self._mark}))
         upload = {**self._where, "UploadId": made["UploadId"]}
-        done = False
+        etag = None
         try:
             with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
                 numbers = range(1, len(parts) + 1)
                 sent = list(pool.map(lambda number, part: self._send(upload, number, part()), numbers, parts))
-            done = self._complete(upload, sent)
+            etag = self._complete(upload, sent)
         finally:
-            if not done:
+            if etag is None:
                 with suppress(StoreError):
                     self._call(lambda s3: s3.abort_multipart_upload(**upload))
-        return done
+        return etag
 
     def _send(self, upload: Mapping[str, str], number: int, data: bytes) -> dict[str, object]:
         md5 = _md5(data)
         answer = self._call(lambda s3: s3.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5))
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
-    def _complete(self, upload: Mapping[str, str], parts: list[dict[str, object]]) -> bool:
+    def _complete(self, upload: Mapping[str, str], parts: list[dict[str, object]]) -> str | None:
         condition = {"IfNoneMatch": "*"} if self._only_new else {}
+        own_etag = partial(self._store._etag_if_marked, path=self._path, mark=self._mark)
         tries = 0
 
-        def work(s3: Any) -> bool:  # noqa: ANN401 - boto3 has no types
+        def work(s3: Any) -> str | None:  # noqa: ANN401 - boto3 has no types
             nonlocal tries
             tries += 1
             try:
-                s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
+                answer = s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
             except Exception as error:
                 code = code_of(error)
-                if (
-                    tries > 1
-                    and code in (*_EXISTS, "NoSuchUpload")
-                    and self._store._is_marked(s3, self._path, self._mark)
-                ):
-                    return True  # completed, but the response was lost
+                if tries > 1 and code in (*_EXISTS, "NoSuchUpload") and (etag := own_etag(s3)) is not None:
+                    return etag  # completed, but the response was lost
                 if self._only_new and code in _EXISTS:
-                    return False
+                    return None
                 if code == "ConditionalRequestConflict":
                     raise _ConflictError(
                         f"{self._store._place(self._path)}: another upload of it is being completed"
                     ) from None
                 raise
-            return True
+            return _etag(answer) or own_etag(s3) or ""  # Ceph's answer has an empty one
 
         return self._call(work)
 
@@ -430,6 +438,12 @@ def _clock(answer: Mapping[str, Any]) -> datetime:
     """Return the time of a response by the store's clock, rounded up to the end of its second."""
     said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
     return (parsedate_to_datetime(said) if said else datetime.now(UTC)) + timedelta(seconds=1)
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    """Return the etag of a response; empty if it has none."""
+    etag: str = answer.get("ETag", "")
+    return etag
 
 
 def _entry(path: str, num_bytes: int, facts: Mapping[str, Any]) -> Entry:

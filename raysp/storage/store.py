@@ -105,11 +105,12 @@ class Store(Protocol):
         """Yield a local path for writing a large file. A file left there is removed on exit."""
         ...
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
-        """Make a written scratch file visible in one atomic step.
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
+        """Make a written scratch file visible in one atomic step, and return its entry.
 
-        Returns False without a change if `path` exists and `replace` is not set, or if `expected` is given and the
-        existing file has another version. A store without conditional writes checks before it writes.
+        The entry is that of the file that was written, also if another process has replaced it since. Returns None
+        without a change if `path` exists and `replace` is not set, or if `expected` is given and the existing file has
+        another version. A store without conditional writes checks before it writes.
         """
         ...
 
@@ -184,7 +185,7 @@ class LocalStore:
         """Write a new file in one atomic step. Returns False if it exists."""
         with self.scratch() as scratch:
             self._fill(scratch, data, path)
-            return self.publish(scratch, path)
+            return self.publish(scratch, path) is not None
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file in one atomic step, replacing an existing one."""
@@ -217,11 +218,12 @@ class LocalStore:
             with suppress(OSError):
                 place.unlink(missing_ok=True)
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Link a written scratch file to `path`, or rename it to replace a file, after its bytes are synced to disk."""
         place = self._locate(path)
         with _explained("write", place):
             _sync(scratch)
+            entry = _entry(scratch.stat(), path)  # links and renames keep the modification time
             try:
                 if expected is None:
                     _bring(scratch, place, replace=replace)
@@ -230,16 +232,16 @@ class LocalStore:
                     with locked(self._locate(REPLACING)):
                         found = self.stat(path)
                         if found is None or found.version != expected:
-                            return False
+                            return None
                         _bring(scratch, place, replace=True)
             except FileExistsError:
                 if place.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)) from None
-                return False
+                return None
             scratch.unlink(missing_ok=True)
             # The name is durable once its folder is synced, and the content was synced before it.
             _sync_folder(place.parent)
-        return True
+        return entry
 
     def probe(self) -> None:
         """Write, publish and remove one small file."""

@@ -13,7 +13,7 @@ from raysp.storage import azure_client, gcs_client
 from raysp.storage.audio_root import WORTH_LISTING, versions
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.options import resolve
-from raysp.storage.store import RefusedError, Store, UnusableError
+from raysp.storage.store import Entry, RefusedError, Store, UnusableError
 from raysp.storage.stores import expand, open_store
 from tests.clouds.cloud import CLOUDS, Cloud
 from tests.faulty_proxy import FaultyProxy
@@ -78,7 +78,7 @@ def faulty(opened, proxy) -> FsspecStore:
     return opened(proxy.options)
 
 
-def publish(store: Store, data: bytes, **how: object) -> bool:
+def publish(store: Store, data: bytes, **how: object) -> Entry | None:
     with store.scratch() as scratch:
         scratch.write_bytes(data)
         return store.publish(scratch, "a", **how)
@@ -139,9 +139,10 @@ class TestConditions:
         for data in (DATA, DATA[1:]):
             numbers = iter(range(1, 100))
             proxy.judge = lambda method, path, numbers=numbers: fault if next(numbers) == nth else None
-            assert publish(faulty, data, expected=version or None)
+            published = publish(faulty, data, expected=version or None)
             assert store.read("a") == data
-            version = store.stat("a").version
+            assert published == store.stat("a")
+            version = published.version
 
     def test_an_upload_that_the_store_forgets_after_its_end_knows_its_own_file(
         self, cloud, in_parts, faulty, store, proxy

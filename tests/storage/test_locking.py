@@ -63,7 +63,7 @@ def test_a_file_system_without_locks_replaces_what_it_looked_at(tmp_path, monkey
     for data, expected, is_published in ((b"two", version, True), (b"late", version, False)):
         with store.scratch() as scratch:
             scratch.write_bytes(data)
-            assert store.publish(scratch, "a", replace=True, expected=expected) is is_published
+            assert bool(store.publish(scratch, "a", replace=True, expected=expected)) is is_published
     assert store.read("a") == b"two"
 
 

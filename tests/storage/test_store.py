@@ -110,7 +110,7 @@ class TestLocalStore:
             with store.scratch() as scratch:
                 scratch.write_bytes(b"whole")
                 assert not expected or paths(store) == [f".raysp/tmp/{scratch.name}"]
-                assert store.publish(scratch, "x/label.parquet") is expected
+                assert bool(store.publish(scratch, "x/label.parquet")) is expected
         assert paths(store) == ["x/label.parquet"]
         with store.scratch() as scratch:
             scratch.write_bytes(b"new")

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raysp import StoreError
+from raysp.storage.opened import content_of
 from raysp.storage.store import TMP, join_url
 from raysp.storage.stores import expand, open_store
 from tests import s3_servers
@@ -125,7 +126,7 @@ def test_publish_makes_a_scratch_file_visible_once(store):
         with store.scratch() as scratch:
             scratch.write_bytes(b"whole")
             assert [path for path in paths(store) if not path.startswith(TMP)] == ([] if expected else ["x/l.parquet"])
-            assert store.publish(scratch, "x/l.parquet") is expected
+            assert bool(store.publish(scratch, "x/l.parquet")) is expected
         assert not scratch.exists()
     with store.scratch() as scratch:
         scratch.write_bytes(b"new")
@@ -134,11 +135,26 @@ def test_publish_makes_a_scratch_file_visible_once(store):
     assert paths(store) == ["x/l.parquet"]
 
 
+def test_publish_returns_the_entry_that_stat_and_list_show(store):
+    versions = set()
+    for how in ({}, {"replace": True}, {"replace": True, "expected": "the last"}):
+        if "expected" in how:
+            how["expected"] = store.stat("x/l.parquet").version
+        with store.scratch() as scratch:
+            scratch.write_bytes(f"written with {how}".encode())
+            published = store.publish(scratch, "x/l.parquet", **how)
+        shown = [published, store.stat("x/l.parquet"), *store.list("x/")]
+        assert shown == [published] * 3
+        assert published.version
+        versions.add(*{content_of(entry) for entry in shown})
+    assert len(versions) == 3
+
+
 def test_publish_replaces_only_the_expected_version(store):
     def exchange(data: bytes, expected: str) -> bool:
         with store.scratch() as scratch:
             scratch.write_bytes(data)
-            return store.publish(scratch, "x/l.parquet", replace=True, expected=expected)
+            return bool(store.publish(scratch, "x/l.parquet", replace=True, expected=expected))
 
     assert not exchange(b"nothing is there", "0")
     store.create("x/l.parquet", b"first")

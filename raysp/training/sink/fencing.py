@@ -89,7 +89,7 @@ class FencedStore:
         """Yield a local path for writing a large file."""
         return self._store.scratch()
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Make a written scratch file visible, as `Store.publish` does, unless another run took over."""
         if not replace:
             self.check()
@@ -98,8 +98,8 @@ class FencedStore:
             # In this order: a run that takes over before the check changes the epoch, later the version.
             found = self.stat(path)
             self.check()
-            if self._store.publish(scratch, path, expected=found.version if found else None):
-                return True
+            if entry := self._store.publish(scratch, path, expected=found.version if found else None):
+                return entry
         raise StoreError(f"{self.url}/{path}: it changed {ATTEMPTS} times while it was replaced; run again to go on")
 
     def probe(self) -> None:
