@@ -14,7 +14,7 @@ import argparse
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import raysp
     from raysp.corpus.shards import Shard
     from raysp.labelling.engine.execution import OnPiece, Outcome
-    from raysp.labelling.engine.workers.job import Job, PieceTodo
-    from raysp.labelling.engine.workers.messages import Message
+    from raysp.labelling.engine.job import Job
+    from raysp.labelling.engine.messages import Message
     from raysp.labelling.planning.run_plan import Plan
     from raysp.sink.todo import Retry
 
@@ -162,7 +162,6 @@ def _drive(plan: "Plan") -> None:
     from raysp.labelling.engine.run_events import RunEvents
     from raysp.labelling.engine.run_progress import Progress
     from raysp.labelling.engine.running import _job
-    from raysp.labelling.engine.workers.attempts import Attempts
     from raysp.sink import lease
     from raysp.sink.event_log import EventLog
     from raysp.sink.receipts import ReceiptLog
@@ -170,7 +169,7 @@ def _drive(plan: "Plan") -> None:
 
     store = Sink.of(plan.pipeline.sink).store
     progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=0)
-    job = replace(_job(plan, {}, Attempts()), hang_seconds=0.0)
+    job = replace(_job(plan, {}), hang_seconds=0.0)
     run_id = "20260101T000000Z-scale"
     with lease.held(store) as own, EventLog(store, run_id) as events:
         workers: Any = AnsweringWorkers()
@@ -183,7 +182,7 @@ def _drive(plan: "Plan") -> None:
 
 
 class AnsweringWorkers:
-    """Workers that answer at once: each piece is one block, and each commit succeeds."""
+    """Workers that answer at once: each piece has one block, and each commit succeeds."""
 
     def __init__(self) -> None:
         self.memory: list[float] = []
@@ -191,37 +190,21 @@ class AnsweringWorkers:
 
     def label(self, plan: "Plan", job: "Job", on_piece: "OnPiece") -> "Generator[Message]":
         """Yield a message for each piece."""
-        from raysp.labelling.engine.workers.job import PieceTodo
-        from raysp.labelling.engine.workers.messages import LabelledBlock
-        from raysp.sink.receipts import BlockReceipt
+        from raysp.labelling.engine.job import PieceTodo
+        from raysp.labelling.engine.messages import LabelledPiece
+        from raysp.sink.receipts import Counts, PieceReceipt
 
         every = max(1, plan.pieces_todo // 10)
-        pieces = (PieceTodo(todo.shard, piece, todo.retry) for todo in plan.todo for piece in todo.pieces)
+        pieces = (PieceTodo(todo.shard, piece, piece, todo.retry) for todo in plan.todo for piece in todo.pieces)
         for number, one in enumerate(pieces):
             on_piece(one)
-            name, piece = one.shard.name, one.piece
             if number % every == 0:
                 self.memory.append(_memory("VmRSS"))
-            times = {"load_seconds": 0.0, "forward_seconds": 0.1, "finished": float(number)}
             amounts = {"windows": ROWS, "audio_seconds": 40.0, "real_samples": 640_000, "padded_samples": 650_000}
-            receipt = BlockReceipt(
-                name,
-                piece.first,
-                piece.end,
-                0,
-                1,
-                piece.num_rows,
-                actor="host:1",
-                staged_bytes=1000,
-                **times,
-                **amounts,
-            )
-            yield LabelledBlock(receipt, 40.0, {}, {}, {}, ())
+            counts = Counts(one.part.num_rows, 1, busy_seconds=0.1, staged_bytes=1000, **amounts)
+            receipt = PieceReceipt(one.name, one.part.first, one.part.end, counts, "host:1", float(number))
+            yield LabelledPiece(receipt, is_staged=True, claimed_seconds=40.0)
         self.memory.append(_memory("VmRSS"))
-
-    def bisect(self, plan: "Plan", job: "Job", pieces: "Sequence[PieceTodo]") -> "Iterator[Message]":
-        """Return nothing: no piece crashes."""
-        return iter(())
 
     def commits(self, job: "Job", retries: "Mapping[str, Retry]") -> "AnsweringCommits":
         """Return commits that succeed."""
@@ -240,16 +223,14 @@ class AnsweringCommits:
 
         self._outcomes.append(ShardReceipt(shard.name, shard.num_rows, shard.num_rows, 0, 0, seconds=40.0))
 
-    def begun(self) -> list[str]:
-        """Return nothing."""
-        return []
-
     def finished(self) -> "list[Outcome]":
         """Return the outcomes since the last call."""
         found, self._outcomes = self._outcomes, []
         return found
 
-    rest = finished
+    def rest(self) -> "Iterator[list[Outcome]]":
+        """Yield the outcomes since the last call."""
+        yield self.finished()
 
     def stop(self, seconds: float) -> "list[Outcome]":
         """Return the outcomes since the last call."""

@@ -83,7 +83,6 @@ ON_RAY = (
     "labelling/engine/test_try_out.py",
     "specs/code/test_travelling.py::test_workers",
     "training/runs/test_several_workers.py",
-    "labelling/engine/workers/test_loading.py",
     "labelling/planning/test_machine.py",
 )
 """Folders, files and tests that use the shared Ray, whose start takes seconds of both cores."""

@@ -47,7 +47,7 @@ CHECKPOINT = DEMO / "unispeech-digits-ctc"
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 MAX_SECONDS = 5.0
 """Limit of `Corpus.pipeline`; a digit takes less than a second."""
-PHASES = ("plan_written", "block_staged", "shard_committed", "stage_removed", "run_finished")
+PHASES = ("plan_written", "piece_staged", "shard_committed", "stage_removed", "run_finished")
 """Phases at which `killed_at` ends a run, each with `before_` or `after_`."""
 DEAD = 137
 """Code of the SystemExit that stands for the death of a process."""
@@ -398,14 +398,14 @@ def _arguments(line: str | Sequence[object]) -> list[str]:
 # Runs that end early -------------------------------------------------------------------------------------------------
 
 
-def interrupted(pipeline: raysp.Pipeline, num_blocks: int = 1) -> None:
-    """Run a pipeline in this process, with Ctrl-C after its first blocks.
+def interrupted(pipeline: raysp.Pipeline) -> None:
+    """Run a pipeline in this process, with Ctrl-C once its first piece is staged.
 
-    A shard that these blocks complete is committed, unless it has error rows.
+    A shard that is complete then is committed, unless it has error rows.
     """
 
     def stop(progress: Any) -> None:
-        if progress.blocks >= num_blocks:
+        if progress.staged.blocks:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

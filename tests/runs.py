@@ -161,7 +161,7 @@ def end_processes_without_work(children: Collection[psutil.Process]) -> None:
 
 
 def processes(title: str, of: int | None = None) -> list[psutil.Process]:
-    """Return the processes that a process, or this one, has started, by a part of their title, such as `LabelActor`."""
+    """Return the processes that a process, or this one, has started, by a part of their title, such as `ModelActor`."""
     found = []
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(of).children(recursive=True):

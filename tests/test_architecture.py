@@ -30,7 +30,7 @@ SHARED = (
     {"pages", "work"},
 )
 # Rooms of features, by the longest name that a module begins with: besides what is shared, each may use those named.
-LABELLING = {"cluster", "labelling.planning", "labelling.assembly", "labelling.finished"}
+LABELLING = {"cluster", "labelling.planning", "labelling.assembly", "labelling.joined_rows", "labelling.finished"}
 ENGINE = "labelling.engine"
 """It imports Ray, so only what runs reaches it."""
 # The rooms of training from the lowest up; each may use those before it, and `training`, its verbs, all of them.
@@ -44,6 +44,7 @@ FEATURES: dict[str, set[str]] = {
     "cluster": set(),
     "labelling.planning": {"cluster"},
     "labelling.assembly": {"labelling.planning"},
+    "labelling.joined_rows": set(),
     "labelling.finished": {"labelling.planning"},
     ENGINE: LABELLING,
     "labelling.reports": LABELLING,
@@ -100,10 +101,6 @@ UNBOUNDED = {
 READ_OWN_DATA = {
     *("corpus/surveys.py", "corpus/survey_process.py", "checkpoints/fetching.py", "text/beams/arpa.py"),
     *("audio/isolation.py", "cluster/submitting/head.py", "cluster/submitting/sealing.py", "specs/values.py"),
-    *(
-        "labelling/engine/workers/messages.py",
-        "labelling/engine/workers/job.py",
-    ),
     *("training/sink/step_metrics.py", "training/tasks/frame_task.py"),
 }
 # Archives are opened over `bounds.HeaderReader` or after a look at their members, or written.
@@ -294,6 +291,18 @@ def test_every_import_follows_the_arrows():
 
 def test_only_the_engine_imports_ray():
     assert foreign_imports(PACKAGE, "ray", {ENGINE, "training.on_ray", "cluster", "cluster.submitting"}) == []
+    engine = PACKAGE / "labelling" / "engine"
+    found = {
+        path.relative_to(engine).parts[0]
+        for path in sources(engine)
+        if any(one.module.partition(".")[0] == "ray" for one in imports_of(path))
+    }
+    assert found == {"ray_actor.py", "ray_commits.py", "ray_metrics.py", "ray_pool.py", "datasets"}
+
+
+def test_only_datasets_use_ray_data():
+    found = {path for path in sources(PACKAGE) for one in imports_of(path) if one.module.startswith("ray.data")}
+    assert {path.parent for path in found} == {PACKAGE / "labelling" / "engine" / "datasets"}
 
 
 @pytest.mark.parametrize("name", ["torchaudio", "librosa"])

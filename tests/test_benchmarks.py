@@ -198,8 +198,8 @@ def test_other_programs_give_the_texts_of_the_bare_model_where_they_pad_nothing(
 @pytest.mark.slow
 def test_a_stand_in_device_labels_every_block_with_any_number_of_batches_in_hand() -> None:
     speech = actor.speech_of(30)
-    packed = actor.blocks_of(speech, 1.5)
-    one, two = (actor.measure(packed, speech, 1e6, in_hand) for in_hand in (0, 2))
+    blocks = actor.blocks_of(speech, 1.5)
+    one, two = (actor.measure(blocks, speech, 1e6, in_hand) for in_hand in (0, 2))
     assert one["audio_hours"] == two["audio_hours"] > 0.3
 
 

@@ -1,14 +1,13 @@
 """S4 without Ray: the code of a model's actor, fed with encoded recordings from memory, against the bare model in turn.
 
 Recordings of an hour are decoded again and again by readers with a decoding process each, until the hours are over:
-what a run does, but for storage, Ray and commits. As many calls are in hand as Ray makes: threads of the model run
-blocks while columns are made of the one before and staged, which here means: written to memory as Arrow.
+what a run does, but for storage, Ray and commits. As many blocks are in hand as in a run: threads of the model run
+blocks while columns are made of the one before. Results are staged, which here means: written to memory as Arrow.
 """
 
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -18,8 +17,7 @@ from benchmarks.gpu import bare, encoded, models, speech
 from benchmarks.gpu.devices import seconds_of
 from benchmarks.gpu.part import Case, Figures, Setting
 from benchmarks.inputs import bare_batches
-from raysp.labelling.engine.workers.label_actor import calls_at_once
-from raysp.labelling.engine.workers.messages import unpack
+from raysp.labelling.engine.calls_in_order import in_order
 from raysp.ops.labelling import Labelling
 from raysp.specs.outputs.transcript import Transcript
 
@@ -89,12 +87,11 @@ def measure(name: str, kind: str, setting: Setting) -> Figures:
 
 
 class Actor:
-    """The steps of `LabelActor` for a block: unpack, prepare, run on a thread of the model, table, stage."""
+    """The steps of `Model` for a block: prepare, run on a thread of the model, table; and its staging."""
 
     def __init__(self, op: Labelling) -> None:
         self.op = op
         self.model = ThreadPoolExecutor(op.blocks_in_hand)
-        self.calls = calls_at_once(op.device)
         self.num_rows = 0
 
     def label(self, blocks: Iterable[pa.Table]) -> None:
@@ -103,31 +100,18 @@ class Actor:
         Raises:
             RuntimeError: a row has no label.
         """
-        with ThreadPoolExecutor(self.calls) as calls:
-            in_hand: deque[Future[pa.Table]] = deque()
-            for block in blocks:
-                in_hand.append(calls.submit(self._block, block))
-                if len(in_hand) == self.calls:
-                    self._take(in_hand.popleft().result())
-            while in_hand:
-                self._take(in_hand.popleft().result())
-
-    def _take(self, table: pa.Table) -> None:
-        failed = [error for error in table.column("error_message").to_pylist() if error is not None]
-        if failed:
-            raise RuntimeError(f"{len(failed)} of {len(table)} rows failed: {failed[0]}")
-        self.num_rows += len(table)
+        for table in in_order(self._block, blocks, 1 + self.op.blocks_in_hand):
+            failed = [error for error in table.column("error_message").to_pylist() if error is not None]
+            if failed:
+                raise RuntimeError(f"{len(failed)} of {len(table)} rows failed: {failed[0]}")
+            with pa.BufferOutputStream() as staged, pa.ipc.new_stream(staged, table.schema) as writer:
+                writer.write_table(table)
+            self.num_rows += len(table)
 
     def _block(self, block: pa.Table) -> pa.Table:
-        unpacked = unpack(block)
-        assert isinstance(unpacked, tuple), unpacked
-        name, rows = unpacked
-        given = self.op.prepare(rows, name.shard)
+        given = self.op.prepare(block, "memory")
         self.model.submit(self.op.run, given).result()
-        table = self.op.table(given)
-        with pa.BufferOutputStream() as staged, pa.ipc.new_stream(staged, table.schema) as writer:
-            writer.write_table(table)
-        return table
+        return self.op.table(given)
 
     def close(self) -> None:
         """End the threads of the model."""

@@ -1,4 +1,4 @@
-"""Encoded recordings in memory, read again and again: decoded as a run does it, into the packed blocks of an actor.
+"""Encoded recordings in memory, read again and again: decoded as a run does it, into the blocks of a model.
 
 Each reader is a thread with a decoding process of its own, as the readers of a run have one. Without soundfile and soxr
 readers take WAV alone, by the standard library.
@@ -21,9 +21,6 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.gpu import packages, speech
-from raysp.corpus.shards import Piece
-from raysp.labelling.engine.workers.messages import pack
-from raysp.sink.layout import BlockName
 
 BY_RAYSP = ("soundfile", "soxr", "psutil")
 """Packages without which recordings are decoded by the standard library."""
@@ -95,7 +92,7 @@ class Readers:
         """Seconds for which whoever takes blocks had none."""
 
     def blocks(self, times: int) -> Iterator[pa.Table]:
-        """Yield the packed blocks of so many readings of the piece; raise what a reader raised."""
+        """Yield the blocks of so many readings of the piece; raise what a reader raised."""
         ready: queue.Queue[pa.Table | BaseException | None] = queue.Queue(AHEAD * self.number)
         left = itertools.count()
         ends = threading.Event()
@@ -147,9 +144,9 @@ class _ByRaysp:
         self.op = Decoding(audio="audio", windowing=windowing, block_seconds=block_seconds, decoder=self.decoder)
 
     def read(self, recordings: pa.Table) -> Iterator[pa.Table]:
-        """Yield packed blocks."""
-        for number, (block, _) in enumerate(self.op(recordings, 0)):
-            yield packed(block, number, len(recordings))
+        """Yield blocks."""
+        for block, _ in self.op(recordings, 0):
+            yield block
 
     def close(self) -> None:
         """End the decoding process."""
@@ -163,10 +160,10 @@ class _ByTheStandardLibrary:
         self.block_seconds = block_seconds
 
     def read(self, recordings: pa.Table) -> Iterator[pa.Table]:
-        """Yield packed blocks of rows of like length."""
+        """Yield blocks of rows of like length."""
         waves = [speech.read_wav(one["bytes"].as_buffer().to_pybytes()) for one in recordings.column("audio")]
-        for number, block in enumerate(of_like_length(waves, self.block_seconds)):
-            yield packed(speech.block_of(block), number, len(recordings))
+        for block in of_like_length(waves, self.block_seconds):
+            yield speech.block_of(block)
 
     def close(self) -> None:
         """Do nothing."""
@@ -181,8 +178,3 @@ def of_like_length(waves: speech.Waves, block_seconds: float) -> Iterator[Sequen
             held = []
         held.append(one)
     yield held
-
-
-def packed(block: pa.Table, number: int, num_rows: int) -> pa.Table:
-    """Return a block as readers send it."""
-    return pack(BlockName("memory", Piece(0, num_rows), "0", "0", number, 0), block)

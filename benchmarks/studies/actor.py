@@ -4,7 +4,7 @@
     python -m benchmarks actor --hours 20 --speed 5000,20000 --in-hand 0,2
 
 The stand-in takes 1/SPEED of the padded audio's duration for features, encoder and head, without the host's cores, and
-gives the logits of real speech. Padding, texts, columns, messages and staging are those of a run.
+gives the logits of real speech. Padding, texts, columns, counts and staging are those of a run.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.tables import show, write_json
 from raysp.models.base.outputs import Wav2Vec2BaseModelOutput
 
 if TYPE_CHECKING:
-    from raysp.labelling.engine.workers.label_actor import LabelActor
+    from raysp.labelling.engine.model import Model
 
 SAMPLE_RATE = 16_000
 BATCH_SECONDS, BLOCK_SECONDS = 600.0, 4_000.0
@@ -62,11 +62,8 @@ def speech_of(seconds: int) -> np.ndarray:
 
 
 def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
-    """Return packed blocks of rows of 1 to 30 s, 12 s on average."""
-    from raysp.corpus.shards import Piece
-    from raysp.labelling.engine.workers.messages import pack
+    """Return blocks of rows of 1 to 30 s, 12 s on average."""
     from raysp.ops.rows import RowStatus, statuses_table, with_waves
-    from raysp.sink.layout import BlockName
 
     random = np.random.default_rng(0)
     found, left, first = [], hours * 3600, 0
@@ -78,62 +75,67 @@ def blocks_of(speech: np.ndarray, hours: float) -> list[pa.Table]:
         statuses = [RowStatus(row) for row in range(first, end)]
         for status, wave in zip(statuses, waves, strict=True):
             status.seconds = len(wave) / SAMPLE_RATE
-        rows = with_waves(statuses_table(statuses), waves)
-        found.append(pack(BlockName("stand-in.parquet", Piece(first, end), "stand-in", "stand-in", 0, 1), rows))
+        found.append(with_waves(statuses_table(statuses), waves))
         first = end
     return found
 
 
-def measure(packed: list[pa.Table], speech: np.ndarray, speed: float, in_hand: int) -> dict[str, float]:
-    """Label blocks with as many calls to an actor at a time as Ray makes.
+def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: int) -> dict[str, float]:
+    """Label and stage blocks as an actor does.
 
     `in_hand`: batches between launch and labels; 0: one after another in one thread, as on a CPU.
     """
     import raysp
     from raysp.cluster.resources import Resources
+    from raysp.corpus.shards import Piece, Shard
     from raysp.labelling.engine import running
-    from raysp.labelling.engine.workers.attempts import Attempts
-    from raysp.labelling.engine.workers.label_actor import LabelActor, calls_at_once
-    from raysp.labelling.engine.workers.messages import read_messages
+    from raysp.labelling.engine.job import PieceTodo
+    from raysp.labelling.engine.messages import LabelledPiece
+    from raysp.labelling.engine.model import Model
+    from raysp.labelling.engine.piece import label_piece
     from raysp.labelling.planning.opening import make_plan
     from raysp.labelling.planning.run_plan import Opened
 
+    warm_up, *rest = blocks
+    piece = Piece(len(warm_up), sum(map(len, blocks)))
+    shard = Shard("stand-in.parquet", "stand-in", 0, "", piece.end, "0" * 16, (piece,))
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         label = raysp.Label(
             str(BUNDLED), outputs=[raysp.Transcript()], batch_seconds=BATCH_SECONDS, pool=raysp.Pool(cpus=1)
         )
         pipeline = raysp.Pipeline(raysp.Shards(DEMO_DIGITS), steps=[raysp.Decode(), label], sink=raysp.Parquet(folder))
         plan = make_plan(Opened.of(pipeline, Resources(cpus=2)))
-        actor = LabelActor(running._job(plan, {}, Attempts()))
-        model = actor.op.loaded.model
-        stand_in = StandIn(model, speech, speed)
+        model = Model(running._job(plan, {}))
+        loaded = model.op.loaded.model
+        stand_in = StandIn(loaded, speech, speed)
         if in_hand:
-            _use_as_device(actor, in_hand)
-        features = actor.op.loaded.feature_extractor
+            _use_as_device(model, in_hand)
+        features = model.op.loaded.feature_extractor
         with (
-            patch.object(type(model.base_model), "encode", lambda *args, **kwargs: stand_in.encode(*args, **kwargs)),
-            patch.object(model.lm_head, "forward", stand_in.head),
+            patch.object(type(loaded.base_model), "encode", lambda *args, **kwargs: stand_in.encode(*args, **kwargs)),
+            patch.object(loaded.lm_head, "forward", stand_in.head),
             patch.object(features, "extract", lambda waves, _: {"input_values": waves}, create=True),
             patch("raysp.ops.labelling.as_float", lambda waves: waves),
-            ThreadPoolExecutor(calls_at_once("cuda" if in_hand else "cpu")) as calls,
         ):
-            calls.submit(actor, packed[0]).result()
+            model(shard.name, warm_up)
             started, cpu = time.perf_counter(), time.process_time()
-            labelled = [one for rows in calls.map(actor, packed[1:]) for one in read_messages(rows)]
+            labelled = label_piece(model, PieceTodo(shard, piece, piece), rest, plan.sink.store, "stand-in")
             seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-        actor.close()
-    audio = sum(one.receipt.audio_seconds for one in labelled)
+        model.close()
+    if not isinstance(labelled, LabelledPiece):
+        raise SystemExit(f"nothing is staged: {labelled}")
+    audio = labelled.receipt.counts.audio_seconds
     return {"rtfx": audio / seconds, "cpu_seconds_per_audio_hour": cpu / audio * 3600, "audio_hours": audio / 3600}
 
 
-def _use_as_device(actor: "LabelActor", launched: int) -> None:
-    """Let batches of an actor on a CPU go through it as through a device."""
-    from raysp.labelling.engine.workers.label_actor import InHand
+def _use_as_device(model: "Model", launched: int) -> None:
+    """Let batches of a model on a CPU go through it as through a device."""
+    from raysp.labelling.engine.model import InHand
     from raysp.ops.passes.device_passes import DevicePasses
 
-    actor.close()
-    actor.op.passes = DevicePasses(torch.device("cpu"), launched=launched)
-    actor.thread, actor.in_hand = ThreadPoolExecutor(actor.op.blocks_in_hand), InHand(actor.op.blocks_in_hand)
+    model.close()
+    model.op.passes = DevicePasses(torch.device("cpu"), launched=launched)
+    model.thread, model.in_hand = ThreadPoolExecutor(model.op.blocks_in_hand), InHand(model.op.blocks_in_hand)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -149,12 +151,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     speech = speech_of(30)
-    packed = blocks_of(speech, args.hours)
+    blocks = blocks_of(speech, args.hours)
     cases = [(float(speed), int(number)) for speed in args.speed.split(",") for number in args.in_hand.split(",")]
     found: dict[tuple[float, int], list[dict[str, float]]] = {case: [] for case in cases}
     for _ in range(args.repeats):
         for case in cases:
-            found[case].append(measure(packed, speech, *case))
+            found[case].append(measure(blocks, speech, *case))
     rows = [row(*case, ones) for case, ones in found.items()]
     show(f"One actor on {os.cpu_count()} cores, {args.hours:g} h of audio, median (min-max) of {args.repeats}", rows)
     if args.json:

@@ -4,22 +4,23 @@
     python -m benchmarks commits --latency 0.05 --shards 2000 --in-flight 8x1,8x16,4x32
     python -m benchmarks commits --memory --rows 300 --seconds 30
 
-Shards, staged blocks and label shards are in a temporary folder. Each request to the store, and each that reads a shard
-(one to open it, one for its ids), waits first. Tasks, processes and the protocol are those of a run.
+Shards, staged results and label shards are in a temporary folder. Each request to the store, and each that reads a
+shard (one to open it, one for its ids), waits first. Tasks, processes and the protocol are those of a run.
 With --memory one process commits a shard of one piece of frame embeddings, and its peak is measured.
 """
 
 import argparse
-import functools
 import multiprocessing
 import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from benchmarks.tables import show, write_json
 
 if TYPE_CHECKING:
     from raysp.corpus.shards import Shard
-    from raysp.labelling.engine.workers.job import Job
+    from raysp.labelling.engine.job import Job
     from raysp.storage.store import Store
 
 ROWS = 20
@@ -62,19 +63,20 @@ class SlowStore:
         return request
 
 
-def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> list[Any]:
+def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> Any:
     """Run `commit_shards` on a worker, with a `SlowStore`."""
-    from raysp.labelling.engine.on_ray import commits
-    from raysp.labelling.engine.workers import committer
+    from raysp.labelling.engine import committing
+    from raysp.labelling.engine import ray_commits as commits
     from raysp.labelling.planning.carried import read_source_columns
-    from raysp.storage.stores import open_store
+    from raysp.sink.sinks import Sink
 
     def read_slowly(*arguments: Any) -> pa.Table:
         time.sleep(SOURCE_REQUESTS * latency)
         return read_source_columns(*arguments)
 
-    committer.open_store = lambda *arguments: SlowStore(open_store(*arguments), latency)  # type: ignore[assignment,misc]
-    committer.read_source_columns = read_slowly  # type: ignore[assignment]
+    store = SlowStore(Sink.of(job.pipeline.sink).store, latency)
+    committing.Sink = SimpleNamespace(of=lambda _: SimpleNamespace(store=store))  # type: ignore[assignment,misc]
+    committing.read_source_columns = read_slowly  # type: ignore[assignment]
     return commits.commit_shards(job, batch)
 
 
@@ -102,14 +104,14 @@ def measure(num_shards: int, latency: float, in_flight: Sequence[tuple[int, int]
 def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int) -> float:
     import ray
 
-    from raysp.labelling.engine.on_ray import commits
+    from raysp.labelling.engine import ray_commits as commits
 
     commits.TASKS_IN_FLIGHT, commits.SHARDS_A_TASK = tasks, shards_a_task
     commits.SHARDS_IN_FLIGHT, commits.ROWS_A_TASK = tasks * shards_a_task, shards_a_task * ROWS
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         job, shards = _staged(Path(folder), num_shards)
         found = commits.Commits(job, {})
-        slow: Any = functools.partial(commit_slowly, latency)
+        slow: Any = partial(commit_slowly, latency)
         found.task = ray.remote(_named(slow))
         _warm_up(found, tasks)
         started = time.perf_counter()
@@ -117,7 +119,8 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
         for shard in shards:
             found.start(shard, 0)
             outcomes += found.finished()
-        outcomes += found.rest()
+        for rest in found.rest():
+            outcomes += rest
         seconds = time.perf_counter() - started
         failed = [one for one in outcomes if not hasattr(one, "ok")]
         if failed or len(outcomes) != num_shards:
@@ -126,9 +129,8 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
 
 
 def _named(work: Any) -> Any:
-    def commit_shards(job: "Job", batch: Sequence[Any]) -> list[Any]:
-        found: list[Any] = work(job, batch)
-        return found
+    def commit_shards(job: "Job", batch: Sequence[Any]) -> Any:
+        return work(job, batch)
 
     return commit_shards
 
@@ -149,11 +151,10 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     """Write small shards, plan them and stage artificial labels for all rows."""
     import raysp
     from raysp.labelling.engine import running
-    from raysp.labelling.engine.on_ray.counted_attempts import CountedAttempts
     from raysp.labelling.planning.opening import make_plan
     from raysp.labelling.planning.run_plan import Opened
     from raysp.sink import stage
-    from raysp.storage.stores import open_store
+    from raysp.sink.layout import StagedName
 
     demo = Path(__file__).parents[2] / "pipelines" / "demo"
     first = pq.read_table(min((demo / "audio").glob("*.parquet"))).slice(0, ROWS)
@@ -165,25 +166,25 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
         sink=raysp.Parquet(f"{folder}/labels"),
     )
     plan = make_plan(Opened.of(pipeline))
-    job = running._job(plan, {}, CountedAttempts())
+    job = running._job(plan, {})
     (todo,) = plan.todo
     table = _labels(job.output_schema)
-    store = open_store(pipeline.sink.url)
     shards = [replace(todo.shard, name=f"{number // 1000}/{number}.parquet") for number in range(num_shards)]
     for shard in shards:
         (piece,) = shard.pieces
-        stage.stage(store, stage.BlockName(shard.name, piece, shard.input_id, job.fingerprint, 0, 1), table)
+        stage.write(
+            plan.sink.store, [table], partial(StagedName, shard.name, piece, shard.input_id, job.fingerprint, 0)
+        )
     return job, shards
 
 
 def _labels(outputs: pa.Schema) -> pa.Table:
-    """Return labels as a run stages them, one window per row."""
+    """Return labels as a run stages them."""
     from raysp.sink.commit import RESULT_SCHEMA
 
     fixed = {"row": list(range(ROWS)), "seconds": [1.0] * ROWS, "status": ["ok"] * ROWS}
     columns = {field.name: pa.array(fixed.get(field.name, [None] * ROWS), field.type) for field in RESULT_SCHEMA}
-    columns |= {field.name: pa.nulls(ROWS, field.type) for field in outputs}
-    return pa.table({**columns, "window": [0] * ROWS, "windows": [1] * ROWS})
+    return pa.table({**columns, **{field.name: pa.nulls(ROWS, field.type) for field in outputs}})
 
 
 def measure_memory(num_rows: int, seconds: float) -> dict[str, object]:
@@ -213,28 +214,32 @@ def _frames_shard(num_rows: int) -> tuple[pa.Schema, "Shard"]:
 
 
 def _stage_frames(folder: str, num_rows: int, seconds: float) -> int:
-    """Stage blocks as actors do: each has rows from the whole piece."""
+    """Stage a piece as actors do, a part of its rows at a time."""
     from raysp.sink import stage
     from raysp.sink.commit import RESULT_SCHEMA
+    from raysp.sink.layout import StagedName
     from raysp.storage.store import LocalStore
 
     outputs, shard = _frames_shard(num_rows)
     random = np.random.default_rng(0)
     frames = int(seconds * FRAMES_A_SECOND)
-    of = max(1, round(num_rows * seconds / BLOCK_SECONDS))
     num_bytes = 0
-    for k, rows in enumerate(np.array_split(random.permutation(num_rows), of)):
-        values = random.standard_normal(len(rows) * frames * FRAME_WIDTH, np.float32)
-        vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), FRAME_WIDTH)
-        offsets = pa.array(np.arange(len(rows) + 1) * frames, pa.int32())
-        fixed = {"row": rows, "seconds": [seconds] * len(rows), "status": ["ok"] * len(rows)}
-        columns = [pa.array(fixed.get(field.name, [None] * len(rows)), field.type) for field in RESULT_SCHEMA]
-        columns.append(pa.ListArray.from_arrays(offsets, vectors))
-        table = pa.Table.from_arrays(columns, schema=pa.schema([*RESULT_SCHEMA, *outputs]))
-        num_bytes += table.nbytes
-        stage.stage(
-            LocalStore(folder), stage.BlockName(shard.name, shard.pieces[0], shard.input_id, "f0", k, of), table
-        )
+
+    def tables() -> Iterator[pa.Table]:
+        nonlocal num_bytes
+        for rows in np.array_split(np.arange(num_rows), max(1, round(num_rows * seconds / BLOCK_SECONDS))):
+            values = random.standard_normal(len(rows) * frames * FRAME_WIDTH, np.float32)
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(values), FRAME_WIDTH)
+            offsets = pa.array(np.arange(len(rows) + 1) * frames, pa.int32())
+            fixed = {"row": rows, "seconds": [seconds] * len(rows), "status": ["ok"] * len(rows)}
+            columns = [pa.array(fixed.get(field.name, [None] * len(rows)), field.type) for field in RESULT_SCHEMA]
+            columns.append(pa.ListArray.from_arrays(offsets, vectors))
+            table = pa.Table.from_arrays(columns, schema=pa.schema([*RESULT_SCHEMA, *outputs]))
+            num_bytes += table.nbytes
+            yield table
+
+    name = StagedName(shard.name, shard.pieces[0], shard.input_id, "f0", 0)
+    stage.write(LocalStore(folder), tables(), lambda: name)
     return num_bytes
 
 

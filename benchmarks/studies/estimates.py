@@ -53,7 +53,7 @@ def make_corpus(folder: Path, num_rows: int) -> None:
 def measure(num_rows: int, layers: int) -> dict[str, object]:
     """Estimate and run, and return both."""
     import raysp
-    from raysp.sink.receipts import blocks_by_run
+    from raysp.sink.receipts import Counts, pieces_by_run
     from raysp.sink.sinks import Sink
 
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as name:
@@ -73,10 +73,7 @@ def measure(num_rows: int, layers: int) -> dict[str, object]:
         said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
         rtfx, peak, predicted = map(float, said)
         ran = raysp.run(pipeline, progress=False)
-        blocks = [block for _, block in blocks_by_run(Sink.of(pipeline.sink).store)]
-    audio = sum(block.audio_seconds for block in blocks)
-    busy = sum(block.forward_seconds for block in blocks)
-    padded, real = sum(block.padded_samples for block in blocks), sum(block.real_samples for block in blocks)
+        counts = sum((piece.counts for _, piece in pieces_by_run(Sink.of(pipeline.sink).store)), Counts())
     assert found.audio_seconds is not None
     assert found.simulation is not None
     return {
@@ -85,11 +82,11 @@ def measure(num_rows: int, layers: int) -> dict[str, object]:
         "estimate, s": round(took, 2),
         "audio, s: estimated": round(found.audio_seconds.value),
         "+-": round(found.audio_seconds.margin),
-        "run": round(audio),
+        "run": round(counts.audio_seconds),
         "padding: simulated": round(found.simulation.padding_efficiency or 0, 3),
-        "run ": round(real / padded, 3),
+        "run ": round(counts.padding_efficiency or 0, 3),
         "RTFx: calibrated": round(rtfx, 2),
-        "run  ": round(audio / busy, 2),
+        "run  ": round(counts.audio_seconds / counts.busy_seconds, 2),
         "memory of an actor, GB: predicted": round(predicted / 1e9, 2),
         "calibrated": round(peak / 1e9, 2),
     }

@@ -86,12 +86,12 @@ class Labeller:
 
     def __call__(self, recordings: Iterable[Spoken]) -> list[dict[str, object]]:
         """Return the label rows of recordings, in order."""
-        from raysp.sink.stage import join_windows
+        from raysp.labelling.joined_rows import join_windows
 
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         audio = pa.array([{"bytes": one.encoded, "path": None} for one in recordings], kind)
         blocks = [self.op(block)[0] for block, _ in self.decoding(pa.table({"audio": audio}), 0)]
-        labels = join_windows("benchmark", pa.concat_tables(blocks), self.joining)
+        labels = join_windows(pa.concat_tables(blocks), self.joining)
         return labels.sort_by("row").to_pylist()
 
 

@@ -5,7 +5,6 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 
@@ -42,7 +41,7 @@ class Environment:
 @contextlib.contextmanager
 def loggers_kept() -> Iterator[None]:
     """Restore level, handlers, filters and propagation of Ray's loggers on exit."""
-    names = {"ray", "ray.data", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))}
+    names = {"ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))}
     loggers = [logging.getLogger(name) for name in names]
     kept = [(one, one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers]
     try:
@@ -52,29 +51,6 @@ def loggers_kept() -> Iterator[None]:
             logger.setLevel(level)
             logger.handlers[:], logger.filters[:] = handlers, filters
             logger.propagate, logger.disabled = propagate, disabled
-
-
-@contextlib.contextmanager
-def quiet_datasets() -> Iterator[None]:
-    """Keep Ray Data's log off the terminal; its errors are also raised."""
-    import ray.data  # sets up its loggers
-
-    with loggers_kept():
-        logging.getLogger(ray.data.__name__).setLevel(logging.CRITICAL)
-        yield
-
-
-@contextlib.contextmanager
-def pickling_kept() -> Iterator[None]:
-    """Unregister on exit the modules that were registered within the block to be pickled by value."""
-    from ray import cloudpickle
-
-    before = set(cloudpickle.list_registry_pickle_by_value())  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        for name in set(cloudpickle.list_registry_pickle_by_value()) - before:  # type: ignore[no-untyped-call]
-            cloudpickle.unregister_pickle_by_value(sys.modules[name])  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager

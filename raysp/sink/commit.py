@@ -32,7 +32,7 @@ from raysp.storage.store import Store, explain
 from raysp.words import count
 
 RESULT_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in RESULT_COLUMNS.items()])
-"""First columns of every staged block; the outputs follow."""
+"""First columns of all staged results; the outputs follow."""
 
 # Arrow memory that a commit holds at a time, besides the source columns of a piece
 ROW_GROUP_BYTES = 64 * 1024 * 1024
@@ -70,9 +70,7 @@ def commit(
     rows: Rows = "all",
     compression: Compression = "zstd",
     metadata: Mapping[str, str] | None = None,
-    join: stage.Join | None = None,
     file_id: str = "",
-    stage_id: str = "",
     texts: TextColumns | None = None,
     rules: Rules | None = None,
 ) -> ShardReceipt:
@@ -90,17 +88,15 @@ def commit(
         rows: "ok" leaves out all other rows and stores them in `.raysp/errors/`.
         compression: compression of the Parquet file.
         metadata: entries added to the file's metadata.
-        join: joins the windows of longer rows.
         file_id: hash of settings that change the file but no label.
-        stage_id: id that replaces the fingerprint in the names of staged results; empty: the fingerprint is used.
         texts: columns whose word errors are counted; None: no comparison.
         rules: conditions whose filtered rows are counted.
 
     Raises:
         ChangedError: Another file is in the label shard's place.
-        RunError: Staged blocks are missing, or do not match the shard's rows and were removed.
+        RunError: Staged results are missing, or do not match the shard's rows and were removed.
     """
-    blocks = stage.listed(store, shard.name, shard.input_id, stage_id or fingerprint)
+    staged = stage.listed(store, [shard], fingerprint).get(shard.name, {})
     label_shard = LabelShard(
         shard,
         fingerprint,
@@ -109,21 +105,19 @@ def commit(
         rows,
         compression,
         metadata or {},
-        join,
+        staged,
         file_id,
-        stage_id or fingerprint,
-        blocks,
         texts,
         rules or {},
     )
-    # With blocks, a label shard exists only if commits race. `publish` detects that.
-    receipt = _find(store, label_shard) if not blocks else None
+    # With staged results, a label shard exists only if commits race. `publish` detects that.
+    receipt = _find(store, label_shard) if not staged else None
     receipt = receipt or _make(store, label_shard)
     # After the label shard: a marker before it would make an older label shard count as this one.
     store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
     with fault_injection.passing("stage_removed"):
-        # Only the blocks listed at the beginning: another run may have staged later ones.
-        stage.remove_listed(store, blocks)
+        # Only those listed at the beginning: another run may have staged later ones.
+        stage.remove(store, staged.values())
     return receipt
 
 
@@ -206,11 +200,9 @@ class LabelShard:
     rows: Rows
     compression: Compression
     metadata: Mapping[str, str]
-    join: stage.Join | None = None
+    staged: Mapping[Piece, stage.Staged] = field(default_factory=dict)
+    """Staged results as listed; none if the rows come from label shards."""
     file_id: str = ""
-    stage_id: str = ""
-    blocks: Mapping[Piece, Sequence[stage.BlockName]] | None = None
-    """Staged blocks as listed; None: the blocks of each piece are listed when it is read."""
     texts: TextColumns | None = None
     rules: Rules = field(default_factory=dict)
 
@@ -421,25 +413,21 @@ def _in_order(
         raise ShardError(f"{label_shard.shard.url}: {differing} as in its first rows; write the shard again")
     columns = schema.names[source.num_columns :]
     first = 0
-    try:
-        for staged in read_staged(store, label_shard, piece, hashes):
-            if differing := _differing_types(staged, schema, source.num_columns):
-                raise RunError(
-                    f"{store.url}: staged results of {label_shard.shard.name!r}: {differing}; "
-                    "this is a bug in raysp: report it"
-                )
-            beside = source.slice(first, staged.num_rows)
-            first += staged.num_rows
-            table = pa.Table.from_arrays([*beside.columns, *staged.select(columns).columns], schema=schema)
-            num_rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes))
-            yield from (table.slice(begin, num_rows) for begin in range(0, table.num_rows, num_rows))
-    except stage.BrokenStageError:
-        stage.discard(store, label_shard.shard.name, piece)
-        raise
+    for staged in read_staged(store, label_shard, piece, hashes, lambda rows: range(rows.first, rows.end)):
+        if differing := _differing_types(staged, schema, source.num_columns):
+            raise RunError(
+                f"{store.url}: staged results of {label_shard.shard.name!r}: {differing}; "
+                "this is a bug in raysp: report it"
+            )
+        beside = source.slice(first, staged.num_rows)
+        first += staged.num_rows
+        table = pa.Table.from_arrays([*beside.columns, *staged.select(columns).columns], schema=schema)
+        num_rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes))
+        yield from (table.slice(begin, num_rows) for begin in range(0, table.num_rows, num_rows))
 
 
 def read_staged(
-    store: Store, label_shard: LabelShard, piece: Piece, hashes: Hashes, *, rows: Sequence[int] | None = None
+    store: Store, label_shard: LabelShard, piece: Piece, hashes: Hashes, rows_of: Callable[[Piece], Sequence[int]]
 ) -> Iterator[pa.Table]:
     """Yield a piece's staged results in order, and collect the versions of the files they were made from.
 
@@ -448,23 +436,21 @@ def read_staged(
         label_shard: the label shard to make.
         piece: the piece to read.
         hashes: filled with the versions.
-        rows: rows of the piece that are staged; None: all.
+        rows_of: returns the numbers of the staged rows among some rows.
+
+    Raises:
+        RunError: results are missing, or cannot be read.
     """
-    shard = label_shard.shard
-    names = None if label_shard.blocks is None else label_shard.blocks.get(piece, ())
-    for table in stage.read_rows(
-        store,
-        shard.name,
-        piece,
-        shard.input_id,
-        label_shard.stage_id,
-        label_shard.join,
-        rows=rows,
-        names=names,
-        num_bytes=ROW_GROUP_BYTES,
-    ):
-        hashes.add(table)
-        yield table
+    tiles = stage.tiles(piece, label_shard.staged)
+    if missing := stage.unstaged([piece], label_shard.staged):
+        raise RunError(
+            f"{store.url}/{label_shard.shard.name}: results of rows {missing[0].first} to {missing[0].end} are "
+            "missing; run again"
+        )
+    for tile in tiles:
+        for table in stage.read(store, tile, rows_of(tile.rows)):
+            hashes.add(table)
+            yield table
 
 
 def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:

@@ -18,7 +18,7 @@ FAIL_AT = "RAYSP_FAIL_AT"
 DRIVER = "RAYSP_DRIVER_PID"
 FOLDER = "RAYSP_FAIL_FOLDER"
 """Variable for the folder in which passings are counted; by default a new temporary folder."""
-PHASES = ("plan_written", "block_staged", "shard_committed", "stage_removed", "run_finished")
+PHASES = ("plan_written", "piece_staged", "shard_committed", "stage_removed", "run_finished")
 """Phases of a run."""
 TRAINING_PHASES = ("step_written", "step_committed", "step_removed", "exported")
 """Phases of a training."""

@@ -27,7 +27,6 @@ BEGUN = f"{HOME}begun/"
 BUDGETS = f"{HOME}budgets/"
 LEASE = f"{HOME}lease/"
 TMP = f"{HOME}tmp/"
-STOPPED = f"{HOME}stopped/"
 TRIAL = f"{HOME}trial/"
 ABSENT = f"{HOME}absent.json"
 FORGOTTEN = f"{HOME}forgotten.json"
@@ -39,7 +38,7 @@ MAX_COMPONENT_BYTES = 200
 """Limit for a shard's name: the 255 of file systems, less a marker's `.<input id>.<fingerprint>` and some reserve."""
 
 _HASH = r"[0-9a-f]+"
-_BLOCK = re.compile(rf"(\d+)-(\d+)\.({_HASH})\.({_HASH})\.(\d+)of(\d+)")
+_STAGED = re.compile(rf"(\d+)-(\d+)\.({_HASH})\.({_HASH})\.(\d+)")
 _MARKER = re.compile(rf"(.+)\.({_HASH})\.({_HASH})", re.DOTALL)
 _REST = re.compile(rf"(.+)\.({_HASH})\.({_HASH})\.({_HASH})\.arrow", re.DOTALL)
 _PLAN_PART = re.compile(rf"{re.escape(PLAN)}(\d+)\.arrow")
@@ -47,17 +46,16 @@ _EPOCH = re.compile(rf"{re.escape(LEASE)}(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
-class BlockName:
-    """Identity of a staged block: its shard, piece, input and pipeline, and its place in the piece."""
+class StagedName:
+    """Identity of the staged results of some rows: their shard, input and pipeline, and how many of them failed."""
 
     shard: str
-    piece: Piece
+    rows: Piece
+    """A piece of the shard, or a part of one whose workers crashed."""
     input_id: str
     fingerprint: str
-    k: int
-    """Place among the blocks of its piece, from 0."""
-    of: int
-    """Number of blocks of the piece, on the last of them; 0 on the others, because it is not known earlier."""
+    errors: int
+    """Number of error rows, so that a listing shows which results a run with too many of them must not use."""
 
 
 def check_shard_name(name: str) -> None:
@@ -82,28 +80,24 @@ def check_shard_name(name: str) -> None:
 
 
 def stage_folder(shard: str) -> str:
-    """Return the folder of a shard's staged blocks, with `/` at its end."""
+    """Return the folder of a shard's staged results, with `/` at its end."""
     return f"{STAGE}{_folder(shard)}/"
 
 
-def stage_path(block: BlockName) -> str:
-    """Return the path of a staged block."""
-    return f"{stage_piece_prefix(block.shard, block.piece)}{block.input_id}.{block.fingerprint}.{block.k}of{block.of}"
+def stage_path(name: StagedName) -> str:
+    """Return the path of staged results."""
+    rows = f"{name.rows.first}-{name.rows.end}"
+    return f"{stage_folder(name.shard)}{rows}.{name.input_id}.{name.fingerprint}.{name.errors}"
 
 
-def stage_piece_prefix(shard: str, piece: Piece) -> str:
-    """Return the common prefix of the paths of a piece's staged blocks."""
-    return f"{stage_folder(shard)}{piece.first}-{piece.end}."
-
-
-def parse_stage_path(path: str) -> BlockName | None:
-    """Return a staged block's name from its path; None for other paths."""
+def parse_stage_path(path: str) -> StagedName | None:
+    """Return the name of staged results from their path; None for other paths."""
     folder, _, name = path.removeprefix(STAGE).rpartition("/")
-    match = _BLOCK.fullmatch(name)
+    match = _STAGED.fullmatch(name)
     if match is None or not path.startswith(STAGE) or not folder.endswith("~"):
         return None
-    first, end, input_id, fingerprint, k, of = match.groups()
-    return BlockName(_shard_of_folder(folder), Piece(int(first), int(end)), input_id, fingerprint, int(k), int(of))
+    first, end, input_id, fingerprint, errors = match.groups()
+    return StagedName(_shard_of_folder(folder), Piece(int(first), int(end)), input_id, fingerprint, int(errors))
 
 
 def done_path(shard: str, input_id: str, fingerprint: str) -> str:
@@ -187,11 +181,6 @@ def events_prefix(run_id: str) -> str:
 def events_path(run_id: str, number: int) -> str:
     """Return the path of a file of a run's event log."""
     return f"{events_prefix(run_id)}{number:06d}.jsonl"
-
-
-def stopped_path(number: int, *, is_done: bool = False) -> str:
-    """Return the path of the record of a stopped run, or of the record that all stops up to it are done."""
-    return f"{STOPPED}{number:05d}.{'done' if is_done else 'json'}"
 
 
 def _folder(shard: str) -> str:

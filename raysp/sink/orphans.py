@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from raysp.errors import ChangedError
-from raysp.sink import footer, layout, lease, plan_record, run_record, stopped_runs, trial
+from raysp.sink import footer, layout, lease, plan_record, run_record, trial
 from raysp.sink.commit import committed
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store
@@ -46,7 +46,6 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     file_id = hash_parts(record.file_parts)
     found = committed(store, shards.values(), record.fingerprint, repair=False, file_id=file_id)
     wanted = {shard.name: (shard.input_id, record.fingerprint) for shard in shards.values()}
-    stage_id = stopped_runs.load(store).stage_id(record.fingerprint)
     old_epochs = set(lease.old_epochs(store))
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
@@ -56,7 +55,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
             is_old = entry.modified is not None and entry.modified <= latest
             reason = REST if is_old and entry.path not in named.get(rest[0], (entry.path,)) else ""
         else:
-            reason = _reason(entry.path, wanted, stage_id, found.done, found.foreign.keys(), old_epochs)
+            reason = _reason(entry.path, wanted, found.done, found.foreign.keys(), old_epochs)
         if reason:
             yield Orphan(entry.path, entry.num_bytes, reason)
     yield from abandoned_uploads(store)
@@ -105,7 +104,6 @@ UPLOAD_SECONDS = 3600.0
 def _reason(
     path: str,
     wanted: Mapping[str, tuple[str, str]],
-    stage_id: str,
     done: Iterable[str],
     foreign: Iterable[str],
     old_epochs: Iterable[str],
@@ -115,10 +113,10 @@ def _reason(
         return reason
     if trial.is_left(path):
         return "of a try-out that was killed"
-    if block := layout.parse_stage_path(path):
-        if block.fingerprint != stage_id or wanted.get(block.shard, ("",))[0] != block.input_id:
-            return "staged for another pipeline, other input, or a run that stopped or retried"
-        return "staged for a shard that is committed" if block.shard in done else ""
+    if name := layout.parse_stage_path(path):
+        if wanted.get(name.shard) != (name.input_id, name.fingerprint):
+            return "staged for another pipeline, other input, or a retry"
+        return "staged for a shard that is committed" if name.shard in done else ""
     if marker := layout.parse_done_path(path):
         return _of_another(marker, wanted) or ("a marker without its label shard" if marker[0] in foreign else "")
     return ""

@@ -1,4 +1,4 @@
-"""Receipts: small records of the outcome of blocks and shards, appended in batches that are never rewritten.
+"""Receipts: small records of the outcome of pieces and shards, appended in batches that are never rewritten.
 
 They feed progress, `status` and reports. Correctness never depends on them: if a batch is lost, the footers of label
 shards are read instead.
@@ -9,8 +9,10 @@ import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from raysp import bounds
+from raysp.columns import ERROR, OK, SKIPPED
 from raysp.sink import layout
 from raysp.storage.store import Store
 
@@ -21,31 +23,80 @@ READ_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
-class BlockReceipt:
-    """Counts and times of one block that went through a model."""
+class Counts:
+    """Counts and times of labelled rows."""
+
+    rows: int = 0
+    blocks: int = 0
+    windows: int = 0
+    """Windows that went through the model."""
+    audio_seconds: float = 0.0
+    real_samples: int = 0
+    """Samples that went through the model, without padding."""
+    padded_samples: int = 0
+    """Samples that went through the model, with padding."""
+    busy_seconds: float = 0.0
+    """Time that models spent labelling."""
+    wait_seconds: float = 0.0
+    """Time that models were idle between blocks."""
+    staged_bytes: int = 0
+    """Arrow memory of the results, which the commit reads."""
+    errors: Mapping[str, int] = field(default_factory=dict)
+    """Error rows by type."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Skipped rows by reason."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return self._combined(other, 1)
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return self._combined(other, -1)
+
+    def _combined(self, other: "Counts", sign: int) -> "Counts":
+        values: dict[str, Any] = {}
+        for name, mine in vars(self).items():
+            theirs = getattr(other, name)
+            if isinstance(mine, Mapping):
+                names = {*mine, *theirs}
+                sums = {one: mine.get(one, 0) + sign * theirs.get(one, 0) for one in sorted(names)}
+                values[name] = {one: number for one, number in sums.items() if number}
+            else:
+                values[name] = mine + sign * theirs
+        return Counts(**values)
+
+    @property
+    def padding_efficiency(self) -> float | None:
+        """Share of the computed samples that are not padding; None before the first block."""
+        return self.real_samples / self.padded_samples if self.padded_samples else None
+
+    @property
+    def wait_share(self) -> float | None:
+        """Share of time that models waited for input; None before the first block."""
+        total = self.busy_seconds + self.wait_seconds
+        return self.wait_seconds / total if total > 0 else None
+
+    @property
+    def by_status(self) -> dict[str, int]:
+        """Rows by status."""
+        errors, skipped = sum(self.errors.values()), sum(self.skipped.values())
+        return {OK: self.rows - errors - skipped, SKIPPED: skipped, ERROR: errors}
+
+
+@dataclass(frozen=True)
+class PieceReceipt:
+    """Counts of a piece, or of a part of one, that went through a model."""
 
     shard: str
     first: int
     end: int
-    k: int
-    of: int
-    """Number of blocks of the piece, on its last block; 0 on the others."""
-    rows: int
-    """Rows that end in this block: a row of several windows counts in the block of its last one."""
-    windows: int
-    """Windows that went through the model."""
-    audio_seconds: float
-    real_samples: int
-    padded_samples: int
-    """Samples that went through the model, padding included."""
-    load_seconds: float
-    """Time spent waiting for the input and unpacking it."""
-    forward_seconds: float
-    actor: str
+    counts: Counts
+    actor: str = ""
     finished: float = 0.0
     """Seconds since the epoch, by the actor's clock."""
-    staged_bytes: int = 0
-    """Arrow memory of the result, which the commit reads."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.counts, dict):  # of JSON
+            object.__setattr__(self, "counts", Counts(**self.counts))
 
 
 @dataclass(frozen=True)
@@ -78,9 +129,9 @@ class ShardFailure:
     reason: str
 
 
-Receipt = BlockReceipt | ShardReceipt | ShardFailure
+Receipt = PieceReceipt | ShardReceipt | ShardFailure
 
-KINDS: Mapping[str, type[Receipt]] = {"block": BlockReceipt, "shard": ShardReceipt, "failure": ShardFailure}
+KINDS: Mapping[str, type[Receipt]] = {"piece": PieceReceipt, "shard": ShardReceipt, "failure": ShardFailure}
 _KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 
 
@@ -113,18 +164,18 @@ class ReceiptLog:
         self._lines.clear()
 
 
-def recent_blocks(store: Store, run_id: str, batches: int = 3) -> list[BlockReceipt]:
-    """Return the block receipts of a run's last batches."""
+def recent_pieces(store: Store, run_id: str, batches: int = 3) -> list[PieceReceipt]:
+    """Return the piece receipts of a run's last batches."""
     prefix = layout.receipts_prefix(run_id)
     paths = sorted(entry.path for entry in store.list(layout.RECEIPTS) if entry.path.startswith(prefix))
-    found = (receipt for path in paths[-batches:] for receipt in _read(store, path, ("block",)))
-    return [receipt for receipt in found if isinstance(receipt, BlockReceipt)]
+    found = (receipt for path in paths[-batches:] for receipt in _read(store, path, ("piece",)))
+    return [receipt for receipt in found if isinstance(receipt, PieceReceipt)]
 
 
-def blocks_by_run(store: Store) -> Iterator[tuple[str, BlockReceipt]]:
-    """Yield the block receipts of all runs with the id of their run, in the order of `load`."""
-    for path, receipt in _with_paths(store, ("block",)):
-        if isinstance(receipt, BlockReceipt):
+def pieces_by_run(store: Store) -> Iterator[tuple[str, PieceReceipt]]:
+    """Yield the piece receipts of all runs with the id of their run, in the order of `load`."""
+    for path, receipt in _with_paths(store, ("piece",)):
+        if isinstance(receipt, PieceReceipt):
             yield layout.run_of_receipts(path), receipt
 
 

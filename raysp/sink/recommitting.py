@@ -63,7 +63,6 @@ def recommit(
     rows: commit.Rows = "all",
     compression: commit.Compression = "zstd",
     metadata: Mapping[str, str] | None = None,
-    join: stage.Join | None = None,
     file_id: str = "",
     texts: TextColumns | None = None,
     rules: Rules | None = None,
@@ -78,6 +77,7 @@ def recommit(
         ChangedError: the label shard is now of other input or another pipeline.
         RunError: results are missing.
     """
+    staged = stage.listed(store, [shard], retry.stage_id).get(shard.name, {})
     label_shard = LabelShard(
         shard,
         fingerprint,
@@ -86,9 +86,8 @@ def recommit(
         rows,
         compression,
         metadata or {},
-        join,
+        staged,
         file_id,
-        stage_id=retry.stage_id,
         texts=texts,
         rules=rules or {},
     )
@@ -106,7 +105,7 @@ def recommit(
     # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
     receipt = written or footer.read_expected(store, shard, fingerprint)
     with fault_injection.passing("stage_removed"):
-        stage.remove_listed(store, stage.listed(store, shard.name, shard.input_id, retry.stage_id))
+        stage.remove(store, staged.values())
     return receipt
 
 
@@ -194,8 +193,8 @@ def _rows(
     labels = Cursor(read_labels(store, shard))
     rest = Cursor(read_rest(store, shard))
     for piece in shard.pieces:
-        rows, first = retry.of(piece), piece.first
-        fresh = Cursor(_fresh(store, label_shard, piece, rows, hashes))
+        first = piece.first
+        fresh = Cursor(_fresh(store, label_shard, piece, retry, hashes))
         for old, end in stretches(labels, rest, first, piece.end):
             if (new := fresh.until(end)) is not None and new.num_rows:
                 is_retried = pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks())
@@ -216,16 +215,14 @@ def _differ(before: pa.Table, after: pa.Table, label_shard: LabelShard) -> bool:
     return any(before.select(names).to_pylist() != after.select(names).to_pylist() for names in (outcomes, outputs))
 
 
-def _fresh(
-    store: Store, label_shard: LabelShard, piece: Piece, rows: Sequence[int], hashes: Hashes
-) -> Iterator[pa.Table]:
+def _fresh(store: Store, label_shard: LabelShard, piece: Piece, retry: Retry, hashes: Hashes) -> Iterator[pa.Table]:
     """Yield the retried rows of a piece with their new labels, in batches."""
-    if not rows:
+    if not (rows := retry.of(piece)):
         return
     source = commit.read_source(label_shard, piece).take([row - piece.first for row in rows])
     names = [*RESULT_SCHEMA.names, *label_shard.output_schema.names]
     first = 0
-    for table in commit.read_staged(store, label_shard, piece, hashes, rows=rows):
+    for table in commit.read_staged(store, label_shard, piece, hashes, retry.of):
         results = table.select(names)
         columns = [*source.slice(first, len(table)).columns, *results.columns]
         first += len(table)

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.sink import absent, layout, plan_record, run_record, stopped_runs
+from raysp.sink import absent, layout, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet
@@ -130,10 +130,9 @@ class Sink:
 
     def holds_results(self, fingerprint: str) -> bool:
         """Return whether there are label shards, or staged results that a run with this fingerprint would use."""
-        stage_id = stopped_runs.load(self.store).stage_id(fingerprint)
         for entry in self.store.list(layout.STAGE):
-            block = layout.parse_stage_path(entry.path)
-            if block and block.fingerprint == stage_id:
+            name = layout.parse_stage_path(entry.path)
+            if name and name.fingerprint == fingerprint:
                 return True
         return any(self.label_shards())
 

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError
@@ -30,13 +30,14 @@ class Retry:
 
 @dataclass(frozen=True)
 class Todo:
-    """Pieces of one shard that are not staged yet; if empty, the shard only waits to be committed."""
+    """Rows of one shard that are not staged yet; without any, the shard only waits to be committed."""
 
     shard: Shard
     pieces: tuple[Piece, ...]
+    """Pieces of the shard that are not staged, and parts of pieces of which other parts are."""
     retry: Retry | None = None
-    staged_bytes: int = field(default=0, compare=False)
-    """Bytes of the other pieces, which are staged."""
+    staged: tuple[stage.Staged, ...] = field(default=(), compare=False)
+    """Results of all other rows."""
 
     @property
     def num_rows(self) -> int:
@@ -48,14 +49,15 @@ class Todo:
         """Whether the other rows of the label shard stay as they are."""
         return self.retry is not None and self.retry.rows is not None
 
+    def without_failed(self, most: float) -> "Todo":
+        """Return the work with the rows of staged results of which more than a share of `most` failed."""
+        failed = {one for one in self.staged if one.name.errors > most * one.rows.num_rows}
+        kept = tuple(one for one in self.staged if one not in failed)
+        return replace(self, pieces=tuple(sorted((*self.pieces, *(one.rows for one in failed)))), staged=kept)
+
 
 def compare(
-    store: Store,
-    shards: Sequence[Shard],
-    fingerprint: str,
-    *,
-    file_id: str = "",
-    stage_id: str = "",
+    store: Store, shards: Sequence[Shard], fingerprint: str, *, file_id: str = ""
 ) -> tuple[frozenset[str], tuple[Todo, ...]]:
     """Return the names of committed shards, and the work left on the others.
 
@@ -68,12 +70,10 @@ def compare(
         raise ChangedError(reasons[0] + more, tuple(reasons))
     done = committed.done
     open_shards = [shard for shard in shards if shard.name not in done]
-    blocks = stage.staged(store, open_shards, stage_id or fingerprint)
-    return done, tuple(_todo(shard, blocks.get(shard.name, {})) for shard in open_shards)
+    staged = stage.listed(store, open_shards, fingerprint)
+    return done, tuple(_todo(shard, staged.get(shard.name, {})) for shard in open_shards)
 
 
-def _todo(shard: Shard, blocks: Mapping[Piece, stage.Blocks]) -> Todo:
-    """Return the work left on a shard, from its staged blocks."""
-    pieces = stage.unstaged(shard, blocks)
-    staged_bytes = sum(sum(found.values()) for piece, found in blocks.items() if piece not in pieces)
-    return Todo(shard, pieces, staged_bytes=staged_bytes)
+def _todo(shard: Shard, staged: Mapping[Piece, stage.Staged]) -> Todo:
+    tiles = [tile for piece in shard.pieces for tile in stage.tiles(piece, staged)]
+    return Todo(shard, tuple(stage.unstaged(shard.pieces, staged)), staged=tuple(tiles))

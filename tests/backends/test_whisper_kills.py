@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.drivers, pytest.mark.slow]
 OPTIONS = 'backend="ctranslate2", dtype="int8", outputs=[raysp.Transcript(words=True)]'
 
 
-@pytest.mark.parametrize("moment", ["before_block_staged:2", *soaked(["after_shard_committed:1"])])
+@pytest.mark.parametrize("moment", ["before_piece_staged:2", *soaked(["after_shard_committed:1"])])
 def test_a_killed_run_continues_to_the_labels_of_an_undisturbed_one(tmp_path, moment):
     checkpoint = tiny_whisper(tmp_path / "whisper", multilingual=False)  # converted by the first run
     check_killed(tmp_path, checkpoint, OPTIONS, moment)

@@ -10,7 +10,6 @@ import torch
 
 from benchmarks.gpu import command, encoded, kernels, models, process, speech
 from benchmarks.gpu.part import Case, Setting, line
-from raysp.labelling.engine.workers.messages import unpack
 from raysp.ops.blocks import windowing_of
 from raysp.ops.rows import waves_of
 
@@ -89,7 +88,7 @@ def test_readers_decode_a_piece_again_and_again_into_the_rows_that_were_encoded(
         models.make("wav2vec2-base 94M", "cpu", "float32").summary, window_seconds=30, overlap_seconds=5
     )
     readers = encoded.Readers(encoded.encode(waves, kind), 2, windowing, 3.0)
-    blocks = [unpack(one)[1] for one in readers.blocks(3)]
+    blocks = [*readers.blocks(3)]
     found = sorted((len(wave) for block in blocks for wave in waves_of(block)), reverse=True)
     assert found == sorted([len(one) for one in waves] * 3, reverse=True)
     assert all(one.column("error_type").null_count == len(one) for one in blocks)
@@ -114,5 +113,5 @@ def test_without_the_packages_of_raysp_wav_is_read_by_the_standard_library(monke
     monkeypatch.setattr(encoded, "BY_RAYSP", ("no_such_package",))
     assert encoded.usual_kind() == "wav"
     waves = speech.rows([1.0, 2.0])
-    blocks = [unpack(one)[1] for one in encoded.Readers(encoded.encode(waves, "wav"), 1, None, 1.5).blocks(2)]
+    blocks = [*encoded.Readers(encoded.encode(waves, "wav"), 1, None, 1.5).blocks(2)]
     assert [len(wave) for block in blocks for wave in waves_of(block)] == [32_000, 16_000] * 2

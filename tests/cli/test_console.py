@@ -13,6 +13,7 @@ from raysp.cli.printed_runs import print_rows
 from raysp.labelling.engine.display import Display
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult
+from raysp.sink.receipts import Counts
 from raysp.sink.word_errors import WordErrors
 from raysp.words import folded
 from tests.corpora import a_pipeline
@@ -122,10 +123,9 @@ def test_word_errors_are_shown_by_kind_and_without_a_rate_if_there_are_no_words(
     ],
 )
 def test_the_live_line_never_wraps(width, parts):
-    progress = Progress(rows_total=120_000, shards_total=400, rows=70_000, begun_rows=80_000, begun_seconds=9e5)
-    progress.done_seconds, progress.audio_seconds = 8e5, 8e5
-    progress.real_samples, progress.padded_samples, progress.busy_seconds = 9, 10, 1.0
-    progress.errors["no_audio"] = 1200
+    progress = Progress(rows_total=120_000, shards_total=400, begun_rows=80_000, begun_seconds=9e5, done_seconds=8e5)
+    samples = {"real_samples": 9, "padded_samples": 10, "busy_seconds": 1.0}
+    progress.counts = Counts(rows=70_000, audio_seconds=8e5, errors={"no_audio": 1200}, **samples)
     progress._first = (progress.started - 100, 0, 0.0)
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=True, width=width)

@@ -18,7 +18,7 @@ from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
 from raysp.sink import lease
 from raysp.sink.lease import Process, Running
-from raysp.sink.receipts import BlockReceipt, ReceiptLog
+from raysp.sink.receipts import Counts, PieceReceipt, ReceiptLog
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
@@ -213,11 +213,8 @@ def test_the_time_left_comes_from_receipts(pipeline, tmp_path):
     store = Sink.of(pipeline.sink).store
     log = ReceiptLog(store, status(pipeline.sink.url).last_run.run_id)
     now = time.time()
-    values = {"windows": 1, "audio_seconds": 1.0, "real_samples": 1, "padded_samples": 1, "load_seconds": 0.0}
-    for k in range(2):
-        log.add(
-            BlockReceipt("a.parquet", 0, 4, k, 0, 1, **values, forward_seconds=1.0, actor="x", finished=now + 2 * k)
-        )
+    for row in range(2):
+        log.add(PieceReceipt("a.parquet", row, row + 1, Counts(rows=1), "x", finished=now + 2 * row))
     log.flush()
     found = status(pipeline.sink.url)
     assert found.rows_per_second == pytest.approx(0.5)

@@ -8,9 +8,9 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.ray_metrics import METRICS, TRY_OUT, Exporter, Kind, exported
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.engine.workers.messages import LabelledBlock
-from raysp.sink.receipts import BlockReceipt, ShardReceipt
+from raysp.sink.receipts import ShardReceipt
 from raysp.sink.todo import Todo
+from tests.labelling.engine.pieces import labelled
 
 PIECES = (Piece(0, 4), Piece(4, 6))
 SHARD = Shard("a.parquet", "in/a.parquet", 100, "v", 6, "0" * 16, PIECES)
@@ -52,50 +52,36 @@ def shards() -> OpenShards:
     return shards
 
 
-def add(shards, piece, k, of, rows, errors=None, long_errors=None, skipped=None, memory_bytes=0) -> None:
-    receipt = BlockReceipt(
-        SHARD.name,
-        piece.first,
-        piece.end,
-        k,
-        of,
-        rows,
-        rows,
-        2.0 * rows,
-        9,
-        12,
-        load_seconds=1,
-        forward_seconds=3,
-        actor="x",
-    )
-    message = LabelledBlock(receipt, 0.0, errors or {}, long_errors or {}, skipped or {}, (), memory_bytes)
-    shards.add(message)
+def add(shards, piece: Piece, rows: int, **more: object) -> None:
+    shards.add(labelled(SHARD.name, piece, rows, **more))
 
 
-def test_rows_count_once_when_their_piece_is_completely_staged(shards, exporter, written):
-    add(shards, PIECES[0], 0, 0, 3, {"corrupt_audio": 1}, {3: "model_output"})
+def test_rows_count_once_when_their_piece_is_staged(shards, exporter, written):
+    add(shards, PIECES[0], 3, is_staged=False, errors={"corrupt_audio": 1})
     exporter.write(shards.progress)
     assert written.of("raysp_rows_total", status="ok") is None
-    assert written.of("raysp_blocks_staged_total") == 1
+    assert written.of("raysp_blocks_labelled_total") == 1
     assert written.of("raysp_pieces_in_flight") == 2
-    for _ in range(2):  # Ray may report a block twice
-        add(shards, PIECES[0], 1, 2, 1, {}, {3: "model_output"}, {"filtered": 1})
-        exporter.write(shards.progress)
+    errors, skipped = {"corrupt_audio": 1, "model_output": 1}, {"filtered": 1}
+    add(shards, PIECES[0], 4, blocks=2, errors=errors, skipped=skipped)
+    exporter.write(shards.progress)
+    exporter.write(shards.progress)
     assert [written.of("raysp_rows_total", status=one) for one in ("ok", "skipped", "error")] == [1, 1, 2]
     assert written.of("raysp_errors_total", error_type="corrupt_audio") == 1
     assert written.of("raysp_errors_total", error_type="model_output") == 1
     assert written.of("raysp_audio_seconds_total") == 8.0
-    assert written.of("raysp_blocks_staged_total") == 2
+    assert written.of("raysp_blocks_labelled_total") == 2
     assert written.of("raysp_pieces_in_flight") == 1
 
 
 def test_results_that_are_discarded_never_count(shards, exporter, written):
-    add(shards, PIECES[0], 0, 0, 3, {"corrupt_audio": 3})
+    add(shards, PIECES[0], 3, is_staged=False, errors={"corrupt_audio": 3})
     exporter.write(shards.progress)
     shards.forget(SHARD.name, PIECES[0])  # workers crashed on this piece, whose rows are labelled again
     exporter.write(shards.progress)
     assert written.of("raysp_pieces_in_flight") == 1
-    add(shards, PIECES[0], 0, 1, 4, {"worker_crashed": 1})
+    assert written.of("raysp_blocks_labelled_total") == 1
+    add(shards, PIECES[0], 4, errors={"worker_crashed": 1})
     exporter.write(shards.progress)
     assert written.of("raysp_errors_total", error_type="corrupt_audio") is None
     assert written.of("raysp_errors_total", error_type="worker_crashed") == 1
@@ -115,8 +101,8 @@ def test_shares_are_written_once_they_are_known(shards, exporter, written):
     exporter.write(shards.progress)
     unknown = ("raysp_padding_efficiency", "raysp_wait_share", "raysp_batch_memory_bytes")
     assert [written.of(name) for name in unknown] == [None, None, None]
-    add(shards, PIECES[0], 0, 1, 4, memory_bytes=5000)
-    add(shards, PIECES[1], 0, 1, 2, memory_bytes=3000)
+    add(shards, PIECES[0], 4, memory_bytes=5000)
+    add(shards, PIECES[1], 2, memory_bytes=3000)
     exporter.write(shards.progress)
     assert [written.of(name) for name in unknown] == [0.75, 0.25, 5000]
     assert written.of("raysp_rtfx") > 0
@@ -126,18 +112,18 @@ def test_states_are_written_at_most_every_two_seconds(shards, written):
     now = 100.0
     exporter = Exporter("s3://b/labels", written, clock=lambda: now)
     exporter(shards.progress)
-    add(shards, PIECES[0], 0, 1, 4)
+    add(shards, PIECES[0], 4)
     now += 1.9
     exporter(shards.progress)
-    assert written.of("raysp_blocks_staged_total") is None
+    assert written.of("raysp_blocks_labelled_total") is None
     now += 0.2
     exporter(shards.progress)
-    assert written.of("raysp_blocks_staged_total") == 1
+    assert written.of("raysp_blocks_labelled_total") == 1
 
 
 def test_a_failure_to_write_is_logged_once_and_ends_no_run(shards, caplog):
     exporter = Exporter("out", None)
-    add(shards, PIECES[0], 0, 1, 4)
+    add(shards, PIECES[0], 4)
     with caplog.at_level(logging.WARNING):
         exporter.write(shards.progress)
         exporter.write(shards.progress)

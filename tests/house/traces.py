@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 CHECKOUT = Path(__file__).parents[2]
-FIRST_PIECE = ("raysp/audio/decoding", "raysp/audio/isolation", "raysp/labelling/engine/workers/reader.py")
+FIRST_PIECE = ("raysp/audio/decoding", "raysp/audio/isolation", "raysp/labelling/engine/piece_reading.py")
 """Files, by the beginnings of their paths, whose first call ends the trace of a start: recordings are read there."""
 
 

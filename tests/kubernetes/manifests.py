@@ -37,7 +37,7 @@ METRICS = {
     "raysp_rows_total": ("counter", "status"),
     "raysp_audio_seconds_total": ("counter", ""),
     "raysp_errors_total": ("counter", "error_type"),
-    "raysp_blocks_staged_total": ("counter", ""),
+    "raysp_blocks_labelled_total": ("counter", ""),
     "raysp_shards_committed_total": ("counter", ""),
     "raysp_pieces_in_flight": ("gauge", ""),
     "raysp_rtfx": ("gauge", ""),

@@ -12,6 +12,8 @@ class Chances:
     failure: float = 0.0
     sleep: float = 0.0
     error_row: float = 0.0
+    halved: float = 0.0
+    """How often halves of a piece are labelled and staged apart, as after crashes."""
     one_shard: float = 0.0
     """Chance that a retry of whole shards names one of two."""
 
@@ -25,6 +27,9 @@ class Theme:
     failure: tuple[float, ...] = (0, 0.01, 0.03)
     sleep: tuple[float, ...] = (0, 0.02, 0.1)
     error_row: tuple[float, ...] = (0, 0, 0.2)
+    halved: tuple[float, ...] = (0, 0.2, 0.5)
+    most: tuple[float, ...] = (1.0, 1.0, 0.3)
+    """Largest share of rows that may fail."""
     runs: tuple[int, int] = (1, 4)
     changes: float = 0.5
     again: float = 0.6
@@ -38,13 +43,13 @@ class Theme:
     lease: float = 0.5
 
     def draw(self, random: Random) -> Chances:
-        chances = (random.choice(getattr(self, name)) for name in ("crash", "failure", "sleep", "error_row"))
+        chances = (random.choice(getattr(self, name)) for name in ("crash", "failure", "sleep", "error_row", "halved"))
         return Chances(*chances, one_shard=0.3)
 
 
 LEFT_OUT = Theme(
-    rows=("ok",), crash=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4),
-    changes=1.0, again=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
+    rows=("ok",), crash=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), halved=(0,),
+    runs=(3, 4), changes=1.0, again=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
 )  # fmt: skip
 """Retries of whole shards that overlap, with rows that are left out of label shards, and `gc`."""
 
@@ -63,4 +68,11 @@ LATE = Theme(
 """Commits that are held up between the rows that they leave out and their label shard, while `gc` is at work."""
 
 
-THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE)
+STOPS = Theme(
+    crash=(0.01, 0.04), failure=(0, 0.01), sleep=(0.05, 0.2), error_row=(0, 0.2, 0.5), halved=(0.3, 0.6),
+    most=(0.2, 0.4), runs=(3, 5), changes=0.2, again=0.3, retry=0.1, gc=0.1, overlap=0.7, steps=40, lease=0.3,
+)  # fmt: skip
+"""Runs that stop because too many rows fail, are killed while they do, and come late with halves of pieces."""
+
+
+THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE, STOPS)

@@ -1,7 +1,7 @@
 """The store of a simulated world, and the labels in it."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp import StoreError
+from raysp.corpus.shards import Piece, Shard
 from raysp.sink import layout
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.storage.store import Entry
 
 if TYPE_CHECKING:
-    from tests.sink.simulation import Actor, World
+    from tests.sink.simulated_actors import Actor
+    from tests.sink.simulation import World
 
+SHARD_NAMES = ("a.parquet", "b.parquet")
 ROWS = 4
+FINGERPRINT = "a"
 OUTPUTS = pa.schema([("text", pa.string())])
 STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])
 
@@ -59,6 +63,21 @@ def labelled(name: str, input_id: str, fingerprint: str, rows: tuple[int, ...], 
     return pa.Table.from_pylist(records, schema=STAGED)
 
 
+def has_every_row(paths: Iterable[str], shard: Shard, pieces: Iterable[Piece], attempt: str) -> bool:
+    """Return whether files of an attempt can be laid side by side so that they hold all rows of some pieces."""
+    names = [name for path in paths if (name := layout.parse_stage_path(path))]
+    of_shard = (shard.name, shard.input_id, attempt)
+    parts = sorted(name.rows for name in names if (name.shard, name.input_id, name.fingerprint) == of_shard)
+    for piece in pieces:
+        ends = {piece.first}
+        for rows in parts:
+            if rows.first in ends:
+                ends.add(rows.end)
+        if piece.end not in ends:
+            return False
+    return True
+
+
 @functools.lru_cache(1000)
 def source_ids(input_id: str, first: int, end: int) -> pa.Table:
     """Make the columns that a label shard copies."""
@@ -96,7 +115,10 @@ class Store:
             paths = sorted([path for path in files if path.startswith(prefix)])
             return [_entry(path, files[path]) for path in paths]
 
-        return iter(self._call(f"list {prefix}", entries))
+        found = self._call(f"list {prefix}", entries)
+        if prefix.startswith(layout.STAGE):
+            self.actor.listed = frozenset(entry.path for entry in found)
+        return iter(found)
 
     def stat(self, path: str) -> Entry | None:
         def entry() -> Entry | None:

@@ -8,9 +8,10 @@ memory and is honest: what one call wrote, the next one reads.
 
 import itertools
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,22 +19,31 @@ from random import Random
 
 import pyarrow as pa
 
-from raysp import ChangedError, PlanError, RayspError, StoreError
+from raysp import ChangedError, PlanError, RayspError, RunError, StoreError
 from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine import error_rate
+from raysp.labelling.engine.error_rate import ErrorRate
+from raysp.labelling.engine.job import PieceTodo
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
 from raysp.sink import todo as work_left
-from raysp.sink.commit import commit, committed
+from raysp.sink.commit import commit
+from raysp.sink.layout import StagedName
 from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
-from raysp.sink.todo import Retry, Todo
+from raysp.sink.todo import Todo
+from tests.sink.simulated_actors import Actor, RefusedError, SimulatedCrash, StoppedError, Thread, ViolationError
 from tests.sink.simulated_chances import THEMES, Chances
+from tests.sink.simulated_checks import check, check_left_out
 from tests.sink.simulated_store import (
+    FINGERPRINT,
     OUTPUTS,
     ROWS,
+    SHARD_NAMES,
     Store,
+    has_every_row,
     key_values,
     labelled,
     read_parquet,
@@ -43,9 +53,7 @@ from tests.sink.simulated_store import (
 )
 from tests.sink.sinks import rows_of_streams
 
-SHARD_NAMES = ("a.parquet", "b.parquet")
 CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
-FINGERPRINT = "a"
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
 STEP_SECONDS = 0.1
 SLEEP_SECONDS = 60.0
@@ -56,69 +64,16 @@ BEAT_SECONDS = 5.0
 MOST_STEPS = 20_000
 ATTEMPTS = 3
 
-_IDLE: list["_Thread"] = []
-"""Threads are kept from one history to the next."""
-
-
-class _Thread:
-    """Lives one actor after the other."""
-
-    def __init__(self) -> None:
-        self.given: tuple[Callable[..., None], tuple[object, ...]] | None = None
-        self.wake = threading.Lock()
-        self.wake.acquire()
-        threading.Thread(target=self._go, name="actor", daemon=True).start()
-
-    @staticmethod
-    def do(work: Callable[..., None], *arguments: object) -> None:
-        thread = _IDLE.pop() if _IDLE else _Thread()
-        thread.given = (work, arguments)
-        thread.wake.release()
-
-    def _go(self) -> None:
-        while True:
-            self.wake.acquire()
-            work, arguments = self.given
-            work(*arguments)
-            self.given = work = arguments = None
-            _IDLE.append(self)
-
-
-class SimulatedCrash(BaseException):
-    """Kill of an actor: nothing may catch it."""
-
-
-class RefusedError(RayspError):
-    """Refusal of a plan whose shards changed."""
-
-
-class ViolationError(AssertionError):
-    """Something happened that must never happen."""
-
-
-@dataclass(eq=False)
-class Actor:
-    """A driver, or a task of one."""
-
-    name: str
-    kind: str
-    """"plain", "again" (shards, whole) or "retry" (rows), which says what its label shards may replace; or "gc"."""
-    turn: threading.Lock = field(default_factory=threading.Lock)
-    wakes: float = 0.0
-    waits_for: Callable[[], bool] | None = None
-    doomed: bool = False
-    ended: bool = False
-    outcome: object = None
-    """None: it succeeded."""
-    planned: int = 0
-    """Number of changes of the world when its driver had made its plan."""
-
 
 class World:
     """Files, actors, and who goes on."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self.random = Random(seed)
+        self.most = 1.0
+        """Largest share of rows that may fail."""
+        self.removed = -1
+        """Number of changes when a run that stops, or `gc`, last removed staged results."""
         self.seed = seed
         self.folder = folder
         self.files: dict[str, tuple[bytes, int, float]] = {}
@@ -146,7 +101,7 @@ class World:
         actor = Actor(name, kind)
         actor.turn.acquire()
         self.actors.append(actor)
-        _Thread.do(self._live, actor, work)
+        Thread.do(self._live, actor, work)
         return actor
 
     def _live(self, actor: Actor, work: Callable[[Actor], None]) -> None:
@@ -256,8 +211,11 @@ class World:
         rest = layout.parse_errors_path(path)
         if rest and rest[0] in self.files and path == rest_path(rest[0], read_parquet(self.files[rest[0]][0])[1]):
             self.violations.append(f"{actor.name} removed {path}, the left-out rows of a label shard")
-        block = layout.parse_stage_path(path)
-        if block and actor.kind == "plain" and path in self.files and self.made_of.get(block.shard) is None:
+        staged = layout.parse_stage_path(path)
+        if staged and (actor.is_stopping or actor.kind == "gc"):
+            self.removed = self.changes
+        is_needed = staged and not (actor.is_stopping and staged.errors)
+        if is_needed and actor.kind == "plain" and path in self.files and self.made_of.get(staged.shard) is None:
             self.violations.append(f"{actor.name} removed {path} before its shard was committed")
         self.files.pop(path, None)
         self.made_of.pop(path, None)
@@ -275,6 +233,10 @@ class World:
         every_row = self.with_rest(path, rows, metadata)
         if wrong := wrong_rows(path, every_row, *made_of):
             self.violations.append(f"{actor.name} showed {path} with {wrong}")
+        failed = sum(row["status"] == "error" for row in every_row)
+        # A run that stops, or `gc` beside a run without the lease, may remove what the driver has counted.
+        if actor.errors is not None and failed > actor.errors and self.removed < actor.began:
+            self.violations.append(f"{actor.name} showed {path} with {failed} error rows, {actor.errors} were counted")
         is_asked = actor.kind == "again" and path in self.files and self.files[path][1] <= actor.planned
         if path in self.files and self.made_of.get(path) == made_of and not is_asked:
             before = self.with_rest(path, *read_parquet(self.files[path][0]))
@@ -320,9 +282,14 @@ class Driver:
         self.holds_lease = holds_lease
         self.names = names
         """Shards to label again; none: by chance."""
-        self.tasks: dict[Actor, tuple[Todo, Piece | None, int]] = {}
+        self.tasks: dict[Actor, tuple[Todo, PieceTodo | None, int]] = {}
+        self.waiting: dict[str, set[Piece]] = {}
+        """Rows of each shard that are not staged."""
+        self.rate = ErrorRate(world.most)
+        self.errors: Counter[str] = Counter()
+        """Error rows of each shard, as counted."""
         self.failed: list[str] = []
-        self.planned = 0
+        self.began = self.planned = 0
 
     def work(self, actor: Actor) -> None:
         store = Store(self.world, actor)
@@ -330,6 +297,7 @@ class Driver:
             self._clean(actor, store)
             return
         try:
+            self.began = self.world.changes
             fresh, todo = self._plan(store)
             self.planned = self.world.changes
             own = self._take_lease(actor, store)
@@ -339,7 +307,9 @@ class Driver:
             if self.kind == "again":
                 Sink(store).begin_replacing()
             plan_record.record(store, fresh, supersede=self.kind == "again")
-            self._execute(actor, own, todo)
+            self._execute(actor, own, {one.shard.name: one for one in todo})
+            if self.rate.is_exceeded:
+                self._stop(actor, store)
             if own:
                 own.release()
         except BaseException:
@@ -377,7 +347,11 @@ class Driver:
         if changed := [one.name for one in fresh if one.name in recorded]:
             raise RefusedError(f"{changed}: the content changed since it was planned")
         _, todo = work_left.compare(store, shards, FINGERPRINT)
-        return fresh, list(todo)
+        for one in todo:
+            begun = [piece for piece in one.shard.pieces if any(piece.first <= p.first < piece.end for p in one.pieces)]
+            if any(has_every_row(store.actor.listed, one.shard, [piece], FINGERPRINT) for piece in begun):
+                self.world.violations.append(f"{self.name} labels again what is staged of {one.shard.name}")
+        return fresh, [one.without_failed(self.world.most) for one in todo]
 
     def _take_lease(self, actor: Actor, store: Store) -> lease.Lease | None:
         if not self.holds_lease:
@@ -390,36 +364,74 @@ class Driver:
             holder=lease.Holder(self.name, Process("elsewhere", "", 1, ""), "then"),
         )
 
-    def _execute(self, actor: Actor, own: lease.Lease | None, todo: list[Todo]) -> None:
-        waiting = {one.shard.name: set(one.pieces) for one in todo}
-        for one in todo:
-            for piece in one.pieces:
-                self._start(one, piece)
+    def _execute(self, actor: Actor, own: lease.Lease | None, todo: dict[str, Todo]) -> None:
+        self.waiting = {name: set(one.pieces) for name, one in todo.items()}
+        for one in todo.values():
+            self.rate.add(one.shard.name, one.shard.num_rows - one.num_rows if one.keeps_rows else 0, 0)
+            for staged in one.staged:
+                self._count(one, staged.rows.num_rows, staged.name.errors)
+            for part in one.pieces:
+                piece = next(piece for piece in one.shard.pieces if piece.first <= part.first and part.end <= piece.end)
+                self._label(one, PieceTodo(one.shard, piece, part, one.retry))
+        for one in todo.values():
             if not one.pieces:
-                self._start(one, None)
-        while self.tasks:
+                self._release(todo, self.rate.release(one))
+        self._watch(actor, own, todo)
+        if not self.rate.is_exceeded:
+            self._release(todo, self.rate.released(at_end=True))
+            self._watch(actor, own, todo)
+
+    def _watch(self, actor: Actor, own: lease.Lease | None, todo: dict[str, Todo]) -> None:
+        """Wait for the tasks, and start those that follow from their ends."""
+        while self.tasks and not self.rate.is_exceeded:
             self.world.wait(actor, self._has_news)
             if own:
                 with suppress(StoreError):
                     own.beat()
                 own.check()
-            for task, (one, piece, attempt) in list(self.tasks.items()):
+            for task, (one, part, attempt) in list(self.tasks.items()):
                 if task.ended and task.outcome is None:
                     del self.tasks[task]
-                    if piece is not None:
-                        waiting[one.shard.name].discard(piece)
-                        if not waiting[one.shard.name]:
-                            self._start(one, None)
+                    if part is not None:
+                        self._count(one, len(part.rows), task.errors)
+                        self.waiting[one.shard.name].discard(part.part)
+                        if not self.waiting[one.shard.name]:
+                            self._release(todo, self.rate.release(one))
                 elif task.ended or self.world.random.random() < 0.3:  # dead, or only held to be
                     if task.wakes <= self.world.now and not task.ended:
                         continue
                     del self.tasks[task]
                     if attempt < ATTEMPTS and not isinstance(task.outcome, RayspError):
-                        self._start(one, piece, attempt + 1)
+                        self._start(one, part, attempt + 1)
                     else:
                         self.failed.append(f"{one.shard.name}: {task.outcome}")
                 else:
                     self.world.pause(actor)
+            if not self.rate.is_exceeded:
+                self._release(todo, self.rate.released())
+
+    def _count(self, todo: Todo, rows: int, errors: int) -> None:
+        self.rate.add(todo.shard.name, rows, errors)
+        self.errors[todo.shard.name] += errors
+
+    def _release(self, todo: dict[str, Todo], shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            self._start(todo[shard.name], None)
+
+    def _stop(self, actor: Actor, store: Store) -> None:
+        """End because too many rows failed, and remove the results of those rows."""
+        for task in self.tasks:
+            task.doomed = self.world.random.random() < 0.8
+        self.world.story.append(f"{self.world.now:.1f} {self.name} stops")
+        staged = {path: layout.parse_stage_path(path) for path in self.world.files}
+        failed = {path for path, one in staged.items() if one and one.errors and one.shard in self.waiting}
+        before = {path: self.world.files[path] for path in failed}
+        actor.is_stopping = True
+        for name in self.waiting:
+            stage.discard(store, name, only_errors=True)
+        if left := [path for path in failed if self.world.files.get(path) is before[path]]:
+            self.world.violations.append(f"{self.name} stopped and left {left}")
+        raise StoppedError("too many rows failed")
 
     def _has_news(self) -> bool:
         """Return whether a task ended or is held up."""
@@ -429,26 +441,38 @@ class Driver:
                 return True
         return False
 
-    def _start(self, todo: Todo, piece: Piece | None, attempt: int = 1) -> None:
-        what = "commit" if piece is None else f"label {piece.first}-{piece.end}"
-        name = f"{self.name} {what} {todo.shard.name}"
-        of = self.world.random.choice([1, 1, 2, 3])
-        work = (
-            (lambda actor: self._commit(actor, todo))
-            if piece is None
-            else (lambda actor: self._label(actor, todo.shard, piece, todo.retry, of))
-        )
-        task = self.world.spawn(name, self.kind, work)
-        task.planned = self.planned
-        self.tasks[task] = (todo, piece, attempt)
+    def _label(self, todo: Todo, part: PieceTodo, attempt: int = 1) -> None:
+        """Start to label a part of a piece, or its halves; a task with all of it may be at work beside those."""
+        if len(part.rows) > 1 and self.world.happens(self.world.chances.halved):
+            if self.world.happens(0.5):
+                self._start(todo, part, attempt)
+                self.tasks.popitem()  # held to be dead
+            self.waiting[todo.shard.name].discard(part.part)
+            for half in part.halves():
+                self.waiting[todo.shard.name].add(half.part)
+                self._label(todo, half, attempt)
+        else:
+            self._start(todo, part, attempt)
 
-    def _label(self, actor: Actor, shard: Shard, piece: Piece, retry: Retry | None, of: int) -> None:
-        store = Store(self.world, actor)
-        rows = list(retry.of(piece)) if retry else list(range(piece.first, piece.end))
-        for k in range(of):
-            failed = tuple(row for row in rows[k::of] if self.world.happens(self.world.chances.error_row))
-            name = stage.BlockName(shard.name, piece, shard.input_id, retry.stage_id if retry else FINGERPRINT, k, of)
-            stage.stage(store, name, labelled(shard.name, shard.input_id, FINGERPRINT, tuple(rows[k::of]), failed))
+    def _start(self, todo: Todo, part: PieceTodo | None, attempt: int = 1) -> None:
+        what = "commit" if part is None else f"label {part.part.first}-{part.part.end}"
+        work = (lambda actor: self._commit(actor, todo)) if part is None else (lambda actor: self._stage(actor, part))
+        task = self.world.spawn(f"{self.name} {what} {todo.shard.name}", self.kind, work)
+        task.began, task.planned = self.began, self.planned
+        if part is None and not todo.keeps_rows:
+            task.errors = self.errors[todo.shard.name]
+        self.tasks[task] = (todo, part, attempt)
+
+    def _stage(self, actor: Actor, part: PieceTodo) -> None:
+        failed = tuple(row for row in part.rows if self.world.happens(self.world.chances.error_row))
+        table = labelled(part.name, part.shard.input_id, FINGERPRINT, tuple(part.rows), failed)
+        attempt = part.retry.stage_id if part.retry else FINGERPRINT
+        stage.write(
+            Store(self.world, actor),
+            [table],
+            lambda: StagedName(part.name, part.part, part.shard.input_id, attempt, len(failed)),
+        )
+        actor.errors = len(failed)
 
     def _commit(self, actor: Actor, todo: Todo) -> None:
         def ids(piece: Piece) -> pa.Table:
@@ -462,10 +486,17 @@ class Driver:
             "rows": self.world.rows,
             "compression": "none",
         }
-        if todo.retry:
-            recommit(store, todo.shard, todo.retry, **asked)
-        else:
-            commit(store, todo.shard, **asked)
+        try:
+            if todo.retry:
+                recommit(store, todo.shard, todo.retry, **asked)
+            else:
+                commit(store, todo.shard, **asked)
+        except RunError as error:
+            attempt = todo.retry.stage_id if todo.retry else FINGERPRINT
+            pieces = [piece for piece in todo.shard.pieces if not todo.keeps_rows or todo.retry.of(piece)]
+            if "are missing" in str(error) and has_every_row(actor.listed, todo.shard, pieces, attempt):
+                self.world.violations.append(f"{actor.name} misses what is there: {error}")
+            raise
 
 
 def simulate(seed: int, folder: Path) -> World:
@@ -477,12 +508,15 @@ def simulate(seed: int, folder: Path) -> World:
     world = World(seed, folder)
     draw = world.random
     read_footer, footer._key_values = footer._key_values, lambda file: key_values(file.read())
+    least = error_rate.MIN_ROWS, error_rate.FIRST_ROWS
+    error_rate.MIN_ROWS = error_rate.FIRST_ROWS = ROWS - 1
     ids = itertools.count(1)
     new_id, commit_module.new_id = commit_module.new_id, lambda: f"{next(ids):016x}"
     try:
         _happen(world, draw)
     finally:
         footer._key_values, commit_module.new_id = read_footer, new_id
+        error_rate.MIN_ROWS, error_rate.FIRST_ROWS = least
         for actor in list(world.actors):
             actor.doomed = True
         world.violations.clear()
@@ -492,7 +526,7 @@ def simulate(seed: int, folder: Path) -> World:
 
 def _happen(world: World, draw: Random) -> None:
     theme = world.theme
-    world.chances = theme.draw(draw)
+    world.chances, world.most = theme.draw(draw), draw.choice(theme.most)
     changes = draw.random() < theme.changes
     has_again = False
     for number in range(draw.randint(*theme.runs)):
@@ -534,18 +568,18 @@ def _happen(world: World, draw: Random) -> None:
     world.chances = Chances()
     _finish(world)
     world.run()  # those who come late
-    _check(world, errors=True)
+    check(world, errors=True)
     for _ in range(2):  # the first one may go on with what an interrupted one staged: errors again
         last = world.drive("retry", "retry")
         world.run()
         if last.outcome is not None:
             raise ViolationError(f"the retry does not end: {last.outcome}")
-    _check(world, errors=False)
+    check(world, errors=False)
     world.now += 2 * REST_SECONDS
     world.drive("gc", "gc")
     world.run()
-    _check(world, errors=False)
-    _check_left_out(world)
+    check(world, errors=False)
+    check_left_out(world)
 
 
 def _finish(world: World) -> None:
@@ -562,39 +596,3 @@ def _finish(world: World) -> None:
         if isinstance(end, PlanError) and not isinstance(end, ChangedError):
             world.run()  # another one is still at work
     raise ViolationError(f"the last run does not end: {end}")
-
-
-def _check_left_out(world: World) -> None:
-    """Of the rows that are left out nothing is there but what label shards name."""
-    found = {path for path in world.files if path.startswith(layout.ERRORS)}
-    named = {
-        rest_path(path, read_parquet(data)[1])
-        for path, (data, *_) in world.files.items()
-        if not path.startswith(layout.HOME)
-    }
-    if found - named:
-        raise ViolationError(f"gc leaves {sorted(found - named)}")
-
-
-def _check(world: World, *, errors: bool) -> None:
-    """Every shard is committed once with the right rows, and the protocol itself knows it."""
-    visible = {path for path in world.files if not path.startswith(layout.HOME)}
-    present = set(SHARD_NAMES) - world.vanished
-    if not present <= visible <= set(SHARD_NAMES):
-        raise ViolationError(f"readers see {sorted(visible)}")
-    for name in visible:
-        is_present = name in present
-        made_of = (f"{world.versions[name]:x}", FINGERPRINT) if is_present else world.made_of[name]
-        if world.made_of[name] != made_of:
-            raise ViolationError(f"{name} is of {world.made_of[name]}, not of {made_of}")
-        rows = world.with_rest(name, *read_parquet(world.files[name][0]))
-        if wrong := wrong_rows(name, rows, *made_of, errors=errors or not is_present):
-            raise ViolationError(f"{name} has {wrong}")
-    asker = Actor("check", "plain")
-    asker.turn.acquire()
-    world.actors.append(asker)
-    world._until = None
-    found = committed(Store(world, asker), world.source(), FINGERPRINT, repair=False)
-    world.actors.remove(asker)
-    if found.done != present:
-        raise ViolationError(f"the next run holds {sorted(found.foreign.values())} against it")

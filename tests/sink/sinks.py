@@ -14,6 +14,7 @@ import pytest
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
+from raysp.sink.layout import StagedName
 from raysp.sink.receipts import ShardReceipt
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.store import Entry, LocalStore, Store
@@ -73,30 +74,33 @@ def source_columns(piece: Piece) -> pa.Table:
     ).replace_schema_metadata({"huggingface": "{}"})
 
 
-def stage_piece(store, shard: Shard, piece: Piece, of: int = 2, fingerprint: str = FINGERPRINT) -> None:
-    """Stage a piece in blocks that do not follow the order of its rows."""
-    rows = list(range(piece.first, piece.end))
-    for k in range(of):
-        block = stage.BlockName(shard.name, piece, shard.input_id, fingerprint, k, of)
-        stage.stage(store, block, results(rows[k::of][::-1], shard.name))
+def staged_name(shard: Shard, rows: Piece, fingerprint: str = FINGERPRINT, errors: int = 0) -> StagedName:
+    return StagedName(shard.name, rows, shard.input_id, fingerprint, errors)
 
 
-def read_piece(store: Store, shard: str, piece: Piece, *names, **options) -> pa.Table:
-    """Read the staged results of a small piece at once."""
-    [table] = stage.read_rows(store, shard, piece, *names, **options)
-    return table
+def stage_piece(
+    store, shard: Shard, rows: Piece, fingerprint: str = FINGERPRINT, table: pa.Table | None = None
+) -> StagedName:
+    """Stage the results of a piece or of a part of one, or a table in their place."""
+    table = results(list(range(rows.first, rows.end)), shard.name) if table is None else table
+    name = staged_name(shard, rows, fingerprint, table.column("status").to_pylist().count("error"))
+    stage.write(store, [table], lambda: name)
+    return name
+
+
+def staged(store: Store, shard: Shard, fingerprint: str = FINGERPRINT) -> dict[Piece, stage.Staged]:
+    """Return the staged results of a shard by their rows."""
+    return stage.listed(store, [shard], fingerprint).get(shard.name, {})
 
 
 def run(
     store, *shards: Shard, rows: str = "all", fingerprint: str = FINGERPRINT, **fields: object
 ) -> list[ShardReceipt]:
-    """Stage missing blocks and commit, as an engine does."""
+    """Stage missing rows and commit, as an engine does."""
     receipts = []
     for shard in shards:
-        staged = stage.staged(store, [shard], fingerprint).get(shard.name, {})
-        for piece in shard.pieces:
-            if not stage.is_complete(staged.get(piece, ())):
-                stage_piece(store, shard, piece, fingerprint=fingerprint)
+        for part in stage.unstaged(shard.pieces, staged(store, shard, fingerprint)):
+            stage_piece(store, shard, part, fingerprint)
         receipts.append(commit_sample(store, shard, rows=rows, fingerprint=fingerprint, **fields))
     return receipts
 

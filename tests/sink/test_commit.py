@@ -19,6 +19,7 @@ from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
 from raysp.sink.commit import commit, committed
 from raysp.sink.receipts import ShardReceipt
+from raysp.sink.todo import compare
 from raysp.storage.store import LocalStore
 from tests.sink import sinks
 from tests.sink.sinks import FINGERPRINT, INPUT_ID, OUTPUTS, CrashingStore, Killed, make_shard, visible
@@ -132,11 +133,10 @@ def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkey
         offsets = pa.array(np.arange(len(rows) + 1) * frames, pa.int32())
         return pa.ListArray.from_arrays(offsets, vectors).cast(outputs.field(0).type)
 
-    for k in range(8):
-        rows = list(range(num_rows))[k::8]
-        table = sinks.results(rows, shard.name).select(commit_module.RESULT_SCHEMA.names)
-        name = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, FINGERPRINT, k, 8)
-        stage.stage(store, name, table.append_column(outputs.field(0), frame_embeddings(rows)))
+    rows = list(range(num_rows))
+    table = sinks.results(rows, shard.name).select(commit_module.RESULT_SCHEMA.names)
+    table = table.append_column(outputs.field(0), frame_embeddings(rows))
+    sinks.stage_piece(store, shard, shard.pieces[0], table=table)
     staged_bytes = sum(entry.num_bytes for entry in store.list(layout.STAGE))
     assert staged_bytes > 25 * bound
     before = pa.default_memory_pool()
@@ -189,35 +189,30 @@ class TestRefusals:
         with pytest.raises(ChangedError, match="it has no raysp metadata"):
             sinks.run(store, SHARD)
 
-    def test_missing_blocks_are_named(self, store):
-        for piece in SHARD.pieces[:-1]:
-            sinks.stage_piece(store, SHARD, piece)
-        with pytest.raises(
-            RunError, match=r"staged rows 9 to 23 of 'a/part 1.parquet': blocks are missing \(found none\)"
-        ):
+    def test_missing_results_are_named(self, store):
+        first, second, _ = SHARD.pieces
+        for rows in (first, Piece(second.first, second.end - 2)):
+            sinks.stage_piece(store, SHARD, rows)
+        with pytest.raises(RunError, match=r"/a/part 1.parquet: results of rows 7 to 9 are missing; run again"):
             sinks.commit_sample(store, SHARD)
         assert visible(store) == set()
 
-    def test_rows_that_do_not_match_the_piece_are_removed_so_that_the_next_run_makes_them_again(self, store):
+    @pytest.mark.parametrize("rows", [[0, 1, 1, 9], [0, 1, 3, 2], [0, 1, 2], [0, 1, 2, 3, 4]])
+    def test_other_rows_than_those_of_the_piece_are_removed_so_that_the_next_run_makes_them_again(self, store, rows):
         piece = SHARD.pieces[0]
-        block = stage.BlockName(SHARD.name, piece, INPUT_ID, FINGERPRINT, 0, 1)
-        stage.stage(store, block, sinks.results([0, 1, 1, 9]))
+        sinks.stage_piece(store, SHARD, piece, table=sinks.results(rows))
         for other in SHARD.pieces[1:]:
             sinks.stage_piece(store, SHARD, other)
-        with pytest.raises(
-            RunError, match=r"expected each of 4 once; missing \[2, 3\], not of this piece \[9\], duplicates 1"
-        ):
+        with pytest.raises(RunError, match=r"~/0-4\..* holds other rows; run again: its rows are labelled again"):
             sinks.commit_sample(store, SHARD)
-        assert piece not in stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name]
+        assert sinks.staged(store, SHARD).keys() == {*SHARD.pieces[1:]}
         sinks.run(store, SHARD)
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
     def test_a_staged_file_that_is_cut_short_is_made_again(self, store):
-        piece = SHARD.pieces[0]
-        sinks.stage_piece(store, SHARD, piece, of=1)
-        path = layout.stage_path(stage.BlockName(SHARD.name, piece, INPUT_ID, FINGERPRINT, 0, 1))
+        path = layout.stage_path(sinks.stage_piece(store, SHARD, SHARD.pieces[0]))
         store.replace(path, store.read(path)[:-100])
-        with pytest.raises(RunError, match="a block cannot be read"):
+        with pytest.raises(RunError, match=r"damaged .*; run again: its rows are labelled again"):
             sinks.run(store, SHARD)
         sinks.run(store, SHARD)
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
@@ -263,7 +258,7 @@ class TestInterruption:
     @pytest.mark.slow
     @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(
-        crashes=st.lists(st.tuples(st.integers(1, 30), st.sampled_from(["before", "after"])), max_size=6),
+        crashes=st.lists(st.tuples(st.integers(1, 16), st.sampled_from(["before", "after"])), max_size=6),
         rows=st.sampled_from(["all", "ok"]),
     )
     def test_runs_that_crash_anywhere_lose_and_double_nothing(self, tmp_path_factory, crashes, rows):
@@ -296,15 +291,17 @@ class TestInterruption:
                 [receipt] = sinks.run(store, SHARD)
                 assert receipt.rows == 23
                 assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
-                assert stage.staged(store, [SHARD], FINGERPRINT) == {}
+                assert sinks.staged(store, SHARD) == {}
             else:
                 break
-        assert n > 12  # six blocks, the label shard, its marker, six removals
+        assert n > 8  # three pieces, the label shard, its marker, three removals
 
-    def test_a_piece_that_is_staged_is_not_computed_again(self, store):
-        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
-        staged = stage.staged(store, [SHARD], FINGERPRINT)
-        assert {piece for piece, blocks in staged[SHARD.name].items() if stage.is_complete(blocks)} == {SHARD.pieces[0]}
+    def test_rows_that_are_staged_are_not_computed_again(self, store):
+        for rows in (SHARD.pieces[0], Piece(9, 16)):
+            sinks.stage_piece(store, SHARD, rows)
+        _, [todo] = compare(store, [SHARD], FINGERPRINT)
+        assert todo.pieces == (SHARD.pieces[1], Piece(16, 23))
+        assert [staged.rows for staged in todo.staged] == [SHARD.pieces[0], Piece(9, 16)]
 
 
 class TestRaces:
@@ -345,7 +342,7 @@ class TestRaces:
         assert sorted(said) == ["False", "True"]
         assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
 
-    def test_a_late_block_after_the_commit_changes_nothing(self, store):
+    def test_late_results_after_the_commit_changes_nothing(self, store):
         sinks.run(store, SHARD)
         before = store.read(SHARD.name)
         sinks.stage_piece(store, SHARD, SHARD.pieces[0])

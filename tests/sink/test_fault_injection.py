@@ -11,7 +11,7 @@ import pytest
 from tests.corpora import a_pipeline, write_shard
 from tests.kit import label_shards, pipeline_file, run
 
-PHASES = "plan_written, block_staged, shard_committed, stage_removed, run_finished"
+PHASES = "plan_written, piece_staged, shard_committed, stage_removed, run_finished"
 
 
 @pytest.fixture

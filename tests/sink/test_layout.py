@@ -9,31 +9,27 @@ from raysp.corpus.shards import Piece
 from raysp.sink import layout
 
 COMPONENTS = st.one_of(
-    st.sampled_from(
-        ["a", "a~", "~", "x.parquet", "x.parquet~", "0-10.ab.cd.0of1", "ä b", "🎧", "a.b.c", "%41", "a\nb"]
-    ),
+    st.sampled_from(["a", "a~", "~", "x.parquet", "x.parquet~", "0-10.ab.cd.0", "ä b", "🎧", "a.b.c", "%41", "a\nb"]),
     st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=8),
 ).filter(lambda part: part not in (".", ".."))
 NAMES = st.lists(COMPONENTS, min_size=1, max_size=4).map(lambda parts: "/".join(parts) + ".parquet")
 HASHES = st.text("0123456789abcdef", min_size=1, max_size=16)
-BLOCKS = st.builds(
-    layout.BlockName,
+STAGED = st.builds(
+    layout.StagedName,
     shard=NAMES,
-    piece=st.builds(Piece, st.integers(0, 10**9), st.integers(0, 10**9)),
+    rows=st.builds(Piece, st.integers(0, 10**9), st.integers(0, 10**9)),
     input_id=HASHES,
     fingerprint=HASHES,
-    k=st.integers(0, 999),
-    of=st.integers(0, 999),
+    errors=st.integers(0, 10**9),
 )
 
 
 @pytest.mark.slow
-@given(BLOCKS)
-def test_a_block_is_found_again_in_its_path(block):
-    path = layout.stage_path(block)
-    assert layout.parse_stage_path(path) == block
-    assert path.startswith(layout.stage_piece_prefix(block.shard, block.piece))
-    assert path.startswith(layout.stage_folder(block.shard))
+@given(STAGED)
+def test_staged_results_are_found_again_in_their_path(name):
+    path = layout.stage_path(name)
+    assert layout.parse_stage_path(path) == name
+    assert path.startswith(layout.stage_folder(name.shard))
 
 
 @given(NAMES, HASHES, HASHES)
@@ -52,10 +48,10 @@ def test_an_epoch_is_found_again_in_its_path(epoch):
     assert layout.parse_lease_path(layout.lease_path(epoch)) == epoch
 
 
-@given(NAMES, BLOCKS)
-def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name, block):
+@given(NAMES, STAGED)
+def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name, staged):
     for path in (
-        layout.stage_path(block),
+        layout.stage_path(staged),
         layout.done_path(name, "ab", "cd"),
         layout.errors_path(name, "ab", "cd", "ef"),
     ):
@@ -64,22 +60,22 @@ def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name
 
 
 @pytest.mark.slow
-@given(st.lists(BLOCKS, min_size=2, max_size=2, unique=True), st.sampled_from(["stage", "done", "errors"]))
-def test_no_file_stands_where_another_shard_needs_a_folder(blocks, kind):
+@given(st.lists(STAGED, min_size=2, max_size=2, unique=True), st.sampled_from(["stage", "done", "errors"]))
+def test_no_file_stands_where_another_shard_needs_a_folder(names, kind):
     first, second = (
         {
-            "stage": layout.stage_path(block),
-            "done": layout.done_path(block.shard, block.input_id, block.fingerprint),
-            "errors": layout.errors_path(block.shard, block.input_id, block.fingerprint, "ef"),
+            "stage": layout.stage_path(name),
+            "done": layout.done_path(name.shard, name.input_id, name.fingerprint),
+            "errors": layout.errors_path(name.shard, name.input_id, name.fingerprint, "ef"),
         }[kind]
-        for block in blocks
+        for name in names
     )
     assert not second.startswith(f"{first}/")
     assert not first.startswith(f"{second}/")
 
 
 @given(st.text(max_size=30))
-def test_any_other_path_is_neither_a_block_nor_a_marker(text):
+def test_any_other_path_is_neither_staged_nor_a_marker(text):
     assert layout.parse_stage_path(text) is None
     assert layout.parse_done_path(text) is None
     assert layout.parse_plan_path(text) is None
@@ -88,8 +84,8 @@ def test_any_other_path_is_neither_a_block_nor_a_marker(text):
 
 
 def test_paths_read_as_the_design_says():
-    block = layout.BlockName("a/b.parquet", Piece(0, 10), "1d", "f1", 2, 3)
-    assert layout.stage_path(block) == ".raysp/stage/a~/b.parquet~/0-10.1d.f1.2of3"
+    name = layout.StagedName("a/b.parquet", Piece(0, 10), "1d", "f1", 2)
+    assert layout.stage_path(name) == ".raysp/stage/a~/b.parquet~/0-10.1d.f1.2"
     assert layout.done_path("a/b.parquet", "1d", "f1") == ".raysp/done/a~/b.parquet.1d.f1"
     assert layout.errors_path("a/b.parquet", "1d", "f1", "9") == ".raysp/errors/a~/b.parquet.1d.f1.9.arrow"
     assert layout.lease_path(7) == ".raysp/lease/00000007"

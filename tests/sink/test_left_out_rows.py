@@ -46,7 +46,7 @@ def attempt(store, shard) -> Todo:
     begin(store, shard)
     todo = retry_whole(store, shard)
     for piece in shard.pieces:
-        sinks.stage_piece(store, shard, piece, fingerprint=todo.retry.stage_id)
+        sinks.stage_piece(store, shard, piece, todo.retry.stage_id)
     return todo
 
 

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pytest
 
 from raysp import ChangedError, PlanError, RunError, gc
-from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record, stage
+from raysp.corpus.shards import Piece
+from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record
 from raysp.sink.commit import committed
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
@@ -37,7 +38,7 @@ def attempt(store, shard=SHARD) -> Todo:
     plan_record.record(store, [shard], supersede=True)
     todo = retry_whole(store, shard)
     for piece in shard.pieces:
-        sinks.stage_piece(store, shard, piece, fingerprint=todo.retry.stage_id)
+        sinks.stage_piece(store, shard, piece, todo.retry.stage_id)
     return todo
 
 
@@ -99,7 +100,7 @@ class TestWholeShards:
     def test_a_run_that_replaces_nothing_leaves_staged_results_of_others(self, store):
         sinks.stage_piece(store, SHARD, SHARD.pieces[0], fingerprint=OTHER)
         sinks.run(store, SHARD)
-        assert stage.staged(store, [SHARD], OTHER)[SHARD.name].keys() == {SHARD.pieces[0]}
+        assert sinks.staged(store, SHARD, OTHER).keys() == {SHARD.pieces[0]}
 
     def test_staged_results_of_an_interrupted_attempt_are_not_used(self, store):
         begin(store)
@@ -107,7 +108,7 @@ class TestWholeShards:
         interrupted = attempt(store, CHANGED)
         todo = retry_whole(store, CHANGED)
         assert todo.pieces == CHANGED.pieces
-        with pytest.raises(RunError, match="blocks are missing"):
+        with pytest.raises(RunError, match=r"results of rows 0 to 5 are missing; run again"):
             recommit_sample(store, todo)
         recommit_sample(store, interrupted)
 
@@ -200,8 +201,7 @@ def retry(store, rows="all", *, again=()):
 
 def stage_retried(store, todo, again=()):
     for piece in todo.pieces:
-        name = stage.BlockName(SHARD.name, piece, INPUT_ID, todo.retry.stage_id, 0, 1)
-        stage.stage(store, name, corrected(todo.retry.of(piece), again))
+        sinks.stage_piece(store, SHARD, piece, todo.retry.stage_id, corrected(todo.retry.of(piece), again))
 
 
 def recommit_sample(store, todo, **fields) -> ShardReceipt:
@@ -255,6 +255,16 @@ class TestRetry:
         [todo] = find_error_rows(store, [shard], FINGERPRINT)
         assert todo.pieces == (shard.pieces[1], shard.pieces[3])
         assert todo.num_rows == 3
+
+    def test_retried_rows_may_be_staged_in_parts(self, store):
+        """Halves of a piece hold the same number of its retried rows, so they need not be halves of its rows."""
+        begin(store)
+        sinks.run(store, SHARD)
+        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        stage_retried(store, replace(todo, pieces=(SHARD.pieces[0], Piece(9, 17), Piece(17, 23))))
+        assert recommit_sample(store, todo).error == 0
+        assert sinks.labels(store, SHARD) == after_retry()
+        assert paths(store, layout.STAGE) == []
 
     def test_staged_results_of_an_interrupted_attempt_are_not_used(self, store):
         """It may hold the errors that were corrected in the meantime."""

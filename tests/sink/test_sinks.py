@@ -3,7 +3,7 @@
 import pytest
 
 from raysp import Parquet, PlanError
-from raysp.sink import layout, plan_record, run_record, stage
+from raysp.sink import layout, plan_record, run_record
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.storage.store import LocalStore
@@ -70,12 +70,3 @@ def test_a_forgotten_plan_leaves_the_record_of_the_runs(sink):
     sink.forget_plan()
     assert sink.shards() == []
     assert sink.record() is not None
-
-
-def test_blocks_of_another_pipeline_are_discarded_and_others_stay(sink):
-    first, second, _ = SHARD.pieces
-    stage_piece(sink.store, SHARD, first, fingerprint="0" * 16)
-    stage_piece(sink.store, SHARD, second)
-    stage.discard_other(sink.store, [SHARD], FINGERPRINT)
-    assert set(stage.staged(sink.store, [SHARD], FINGERPRINT)[SHARD.name]) == {second}
-    assert stage.staged(sink.store, [SHARD], "0" * 16) == {}

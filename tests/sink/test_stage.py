@@ -1,15 +1,16 @@
-import re
+"""Staged results: which files of a piece and of its parts make it up, and what is removed of them."""
+
 from dataclasses import replace
+from itertools import combinations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp import RunError
 from raysp.corpus.shards import Piece
-from raysp.sink import layout, sorting, stage
-from raysp.storage.store import LocalStore
+from raysp.sink import layout, stage
+from raysp.sink.todo import Todo
 from tests.sink import sinks
 from tests.sink.sinks import FINGERPRINT, INPUT_ID, make_shard
 
@@ -17,182 +18,225 @@ SHARD = make_shard()
 PIECE = SHARD.pieces[1]
 
 
-@settings(deadline=None)
-@given(st.sets(st.tuples(st.integers(0, 4), st.integers(0, 4))))
-def test_a_piece_is_complete_when_a_last_block_and_all_before_it_are_there(blocks):
-    assert stage.is_complete(blocks) == any(
-        (of - 1, of) in blocks and all((k, of) in blocks or (k, 0) in blocks for k in range(of - 1))
-        for of in range(1, 5)
-    )
+def halves(piece: Piece) -> list[Piece]:
+    """Return a piece, its halves, and theirs, as runs stage them whose workers crash."""
+    if piece.num_rows == 1:
+        return [piece]
+    middle = (piece.first + piece.end) // 2
+    return [piece, *halves(Piece(piece.first, middle)), *halves(Piece(middle, piece.end))]
 
 
-def windows_of(*lengths, first=4):
-    """Make the staged windows of rows of so many windows each."""
-    places = [
-        (row, window, count if window == count - 1 else None)
-        for row, count in enumerate(lengths, first)
-        for window in range(count)
-    ]
-    table = sinks.results([row for row, _, _ in places], SHARD.name)
-    numbers = [pa.array([place[k] for place in places], pa.int32()) for k in (1, 2)]
-    frames = pa.array([None if count == 1 else f"{row}.{w}" for row, w, count in places], pa.string())
-    columns = zip(("window", "windows", "frames"), (*numbers, frames), strict=True)
-    for name, column in columns:
-        table = table.append_column(name, column)
-    return table
+def files(*pieces: Piece, errors: int = 0) -> dict[Piece, stage.Staged]:
+    return {one: stage.Staged(sinks.staged_name(SHARD, one, errors=errors), 1) for one in pieces}
 
 
-def joining(windows):
-    """Join windows to rows whose values show what was joined."""
-    rows = windows.group_by("row", use_threads=False).aggregate([("frames", "list")])
-    table = sinks.results(rows["row"].to_pylist(), SHARD.name)
-    place = table.column_names.index("pred_text")
-    return table.set_column(place, "pred_text", pa.array(["+".join(f) for f in rows["frames_list"].to_pylist()]))
+@st.composite
+def files_of_a_piece(draw) -> tuple[Piece, dict[Piece, stage.Staged]]:
+    """Draw a piece, and any of the files that runs may leave of it and of its neighbours."""
+    first = draw(st.integers(0, 9))
+    piece = Piece(first, first + draw(st.integers(1, 12)))
+    there = draw(st.sets(st.sampled_from(halves(piece))))
+    beside = draw(st.sets(st.sampled_from([Piece(piece.end, piece.end + 2), Piece(max(0, first - 2), first)])))
+    return piece, files(*there, *beside)
 
 
-@pytest.mark.slow
-@settings(deadline=None)
-@given(
-    st.lists(st.integers(1, 4), min_size=5, max_size=5),
-    st.lists(st.integers(0, 3), min_size=20, max_size=20),
-    st.sampled_from([1, 1000, 10**6]),
-    st.data(),
-)
-def test_windows_of_several_blocks_are_joined_in_order_in_bounded_memory(
-    tmp_path_factory, lengths, block_of, num_bytes, data
-):
-    store = LocalStore(tmp_path_factory.mktemp("sink"))
-    table = windows_of(*lengths)
-    order = data.draw(st.permutations(range(table.num_rows)))
-    of = max(block_of[: table.num_rows]) + 1
-    for k in range(of):
-        rows = [i for i in order if block_of[i] == k]
-        name = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, of if k == of - 1 else 0)
-        stage.stage(store, name, table.take(pa.array(rows, pa.int64())))
-    tables = list(stage.read_rows(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining, num_bytes=num_bytes))
-    assert len(tables) == (5 if num_bytes == 1 else 1 if num_bytes == 10**6 else len(tables))
-    found = pa.concat_tables([one.select(["row", "pred_text"]) for one in tables])
-    assert found.column("row").to_pylist() == [4, 5, 6, 7, 8]
-    for row, count, text in zip(range(4, 9), lengths, found.column("pred_text").to_pylist(), strict=True):
-        whole = sinks.results([row], SHARD.name)["pred_text"][0].as_py()
-        assert text == ("+".join(f"{row}.{w}" for w in range(count)) if count > 1 else whole)
+def is_covered(piece: Piece, staged) -> bool:
+    """Return whether files of a piece, or of halves of halves of it, hold all of its rows."""
+    if piece in staged or piece.num_rows == 1:
+        return piece in staged
+    middle = (piece.first + piece.end) // 2
+    return is_covered(Piece(piece.first, middle), staged) and is_covered(Piece(middle, piece.end), staged)
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([0, 2], "row 4: found window 2 of 3, expected window 1 to be the last"),
-        ([0, 1], "row 4: found window 1 of more, expected window 1 to be the last"),
-        ([1, 2], "row 4: found window 1 of more, expected window 0;"),
-        ([0, 1, 1, 2], "row 4: found window 1 of more, expected window 2;"),
-        ([0, 1, 2, 2], "row 4: found window 2 of 3, expected window 2;"),
-    ],
-)
-def test_missing_and_duplicate_windows_are_named(store, rows, message):
-    table = windows_of(3, 1, 1, 1, 1)
-    chosen = table.take([*rows, 3, 4, 5, 6])
-    stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), chosen)
-    with pytest.raises(stage.BrokenStageError, match=re.escape(message)):
-        sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, joining)
+def numbers(pieces) -> list[int]:
+    return [row for piece in pieces for row in range(piece.first, piece.end)]
 
 
-def test_windows_that_nothing_joins_are_refused(store):
-    stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 1), windows_of(2, 1, 1, 1, 1))
-    with pytest.raises(RunError, match="found windows of longer rows, but no way to join them"):
-        sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
+def numbers_of(staged) -> list[int]:
+    return numbers(one.rows for one in staged)
 
 
-def test_blocks_of_a_piece_that_is_not_whole_go_and_those_of_whole_ones_stay(store):
-    sinks.stage_piece(store, SHARD, SHARD.pieces[0], of=2)
-    for k in range(3):
-        block = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, 0)
-        stage.stage(store, block, sinks.results([4 + k], SHARD.name))
-    stage.discard_unfinished(store, [SHARD], FINGERPRINT)
-    assert set(stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name]) == {SHARD.pieces[0]}
+def cost(staged) -> tuple[int, int, int]:
+    """Return what is better of two choices if it is less."""
+    return -len(numbers_of(staged)), sum(one.name.errors for one in staged), len(staged)
 
 
-@pytest.mark.parametrize("of", [1, 2, 5])
-def test_rows_are_read_in_order_for_any_blocks(store, of):
-    sinks.stage_piece(store, SHARD, PIECE, of=of)
-    found = sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
-    assert found.to_pylist() == sinks.results([4, 5, 6, 7, 8], SHARD.name).to_pylist()
+class TestTiles:
+    @given(files_of_a_piece())
+    def test_they_and_what_is_left_hold_every_row_once(self, drawn):
+        piece, staged = drawn
+        tiles = [tile.rows for tile in stage.tiles(piece, staged)]
+        left = stage.unstaged([piece], staged)
+        assert tiles == sorted(tiles)
+        assert {*tiles} <= staged.keys()
+        assert sorted(numbers([*tiles, *left])) == numbers([piece])
+
+    @given(files_of_a_piece())
+    def test_a_piece_is_complete_exactly_if_files_of_it_hold_all_rows(self, drawn):
+        piece, staged = drawn
+        assert (stage.unstaged([piece], staged) == []) == is_covered(piece, staged)
+
+    @given(files_of_a_piece(), st.data())
+    def test_runs_that_stage_some_of_what_is_left_end(self, drawn, data):
+        piece, staged = drawn
+        rounds = 0
+        while left := stage.unstaged([piece], staged):
+            staged |= files(data.draw(st.sampled_from([part for one in left for part in halves(one)])))
+            rounds += 1
+            assert rounds <= piece.num_rows
+
+    @given(st.dictionaries(st.tuples(st.integers(0, 6), st.integers(1, 5)), st.integers(0, 2), max_size=6))
+    def test_of_any_files_those_are_used_that_hold_most_rows_and_then_fewest_errors(self, drawn):
+        """Rows that are left need not be halves of the piece, so files of several runs may overlap in any way."""
+        staged = {}
+        for (first, num_rows), errors in drawn.items():
+            staged |= files(Piece(first, first + num_rows), errors=errors)
+        tiles = stage.tiles(Piece(1, 8), staged)
+        inside = [one for one in staged.values() if one.rows.first >= 1 and one.rows.end <= 8]
+        choices = [chosen for number in range(len(inside) + 1) for chosen in combinations(inside, number)]
+        apart = [chosen for chosen in choices if len({*numbers_of(chosen)}) == len(numbers_of(chosen))]
+        assert tiles == sorted(tiles, key=lambda tile: tile.rows)
+        assert len({*numbers_of(tiles)}) == len(numbers_of(tiles))
+        assert cost(tiles) == min(cost(chosen) for chosen in apart)
+
+    @pytest.mark.parametrize("rows", [(4, 4), (9, 4), (0, 30), (0, 5), (8, 10)])
+    def test_files_of_no_rows_or_of_rows_of_other_pieces_are_not_used(self, rows):
+        assert stage.unstaged([PIECE], files(Piece(*rows))) == [PIECE]
+
+    def test_pieces_are_told_apart(self):
+        staged = files(Piece(0, 4), Piece(6, 9))
+        assert stage.unstaged(SHARD.pieces, staged) == [Piece(4, 6), SHARD.pieces[2]]
+        assert stage.tiles(SHARD.pieces[2], staged) == []
 
 
-@pytest.mark.parametrize("num_bytes", [1, 500, 10**6])
-def test_slices_are_the_same_rows_however_few_bytes_may_be_held(store, num_bytes, monkeypatch):
-    monkeypatch.setattr(sorting, "PART_BYTES", 300)  # several rows
-    piece = Piece(0, 60)
-    sinks.stage_piece(store, SHARD, piece, of=7)
-    tables = list(stage.read_rows(store, SHARD.name, piece, INPUT_ID, FINGERPRINT, num_bytes=num_bytes))
-    assert pa.concat_tables(tables).to_pylist() == sinks.results(list(range(60)), SHARD.name).to_pylist()
-    assert len(tables) == {1: 60, 500: len(tables), 10**6: 1}[num_bytes]
-    assert not [entry.path for entry in store.list(layout.TMP)]
+class TestListed:
+    def test_only_this_input_and_this_pipeline_count(self, store):
+        other = replace(SHARD, input_id="00")
+        for shard, fingerprint in ((SHARD, FINGERPRINT), (other, FINGERPRINT), (SHARD, "beef")):
+            name = sinks.stage_piece(store, shard, PIECE, fingerprint)
+        [(piece, staged)] = stage.listed(store, [SHARD], FINGERPRINT)[SHARD.name].items()
+        assert (piece, staged.name) == (PIECE, replace(name, fingerprint=FINGERPRINT))
+        assert staged.num_bytes == store.stat(layout.stage_path(staged.name)).num_bytes
+        assert stage.listed(store, [SHARD], "f00d") == {}
+        assert stage.listed(store, [], FINGERPRINT) == {}
+
+    def test_other_files_in_its_place_are_ignored(self, store):
+        folder = layout.stage_folder(SHARD.name)
+        for name in ("4-9.ab", f"4-9.{INPUT_ID}.{FINGERPRINT}.x", "notes.txt"):
+            store.create(f"{folder}{name}", b"?")
+        assert sinks.staged(store, SHARD) == {}
+
+    @pytest.mark.parametrize("order", [(0, 2, 1), (2, 1, 0), (1, 0, 2)])
+    def test_of_results_of_the_same_rows_those_with_the_fewest_errors_are_used_and_all_removed(self, store, order):
+        shard = make_shard(cuts=(0, 3))
+        for errors in order:
+            table = sinks.results([0, 1, 2], f"{errors} errors").to_pylist()
+            failed = [{**row, "status": "error", "pred_text": None} if row["row"] < errors else row for row in table]
+            table = pa.Table.from_pylist(failed, schema=sinks.results([0]).schema)
+            sinks.stage_piece(store, shard, shard.pieces[0], table=table)
+        assert sinks.commit_sample(store, shard).ok == 3
+        assert {row["pred_text"] for row in sinks.labels(store, shard)} == {f"0 errors text {row}" for row in range(3)}
+        assert list(store.list(layout.STAGE)) == []
 
 
-@pytest.mark.parametrize("num_bytes", [1, 10**6])
-@pytest.mark.parametrize(("rows", "message"), [([4, 5, 6, 8], "missing [7]"), ([4, 5, 6, 7, 7, 8], "duplicates 1")])
-def test_rows_that_are_missing_or_there_twice_are_named(store, num_bytes, rows, message):
-    for k in range(2):
-        name = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, 2)
-        stage.stage(store, name, sinks.results(rows[k::2], SHARD.name))
-    with pytest.raises(stage.BrokenStageError, match=re.escape(message)):
-        next(stage.read_rows(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT, num_bytes=num_bytes))
+class TestRead:
+    @pytest.mark.parametrize("num_bytes", [1, 500, 10**6])
+    def test_rows_come_in_order_in_batches_of_few_bytes(self, store, num_bytes, monkeypatch):
+        monkeypatch.setattr(stage, "BATCH_BYTES", num_bytes)
+        piece = Piece(0, 60)
+        rows = list(range(60))
+        name = sinks.staged_name(SHARD, piece)
+        tables = [sinks.results(rows[:7], SHARD.name), sinks.results(rows[7:], SHARD.name)]
+        stage.write(store, iter(tables), lambda: name)
+        batches = list(stage.read(store, sinks.staged(store, SHARD)[piece], rows))
+        assert pa.concat_tables(batches).to_pylist() == sinks.results(rows, SHARD.name).to_pylist()
+        assert len(batches) == {1: 60, 500: len(batches), 10**6: 2}[num_bytes]
+        assert list(store.list(layout.TMP)) == []
+
+    def test_the_name_is_asked_for_when_all_rows_are_written(self, store):
+        seen = []
+
+        def tables():
+            for row in PIECE.first, PIECE.first + 1:
+                yield sinks.results([row])
+                seen.append(row)
+
+        stage.write(store, tables(), lambda: sinks.staged_name(SHARD, Piece(4, 6), errors=len(seen)))
+        assert [staged.name.errors for staged in sinks.staged(store, SHARD).values()] == [2]
+
+    def test_staging_twice_keeps_the_first(self, store):
+        for text in ("first", "second"):
+            sinks.stage_piece(store, SHARD, Piece(0, 1), table=sinks.results([0], text))
+        [table] = stage.read(store, sinks.staged(store, SHARD)[Piece(0, 1)], [0])
+        assert table.column("pred_text").to_pylist() == ["first text 0"]
+
+    @pytest.mark.parametrize("rows", [[4, 5, 6, 8], [4, 5, 6, 7, 7, 8], [4, 5, 6, 7], [4, 5, 6, 7, 8, 9]])
+    def test_other_rows_are_refused_and_their_file_removed(self, store, rows):
+        sinks.stage_piece(store, SHARD, PIECE, table=sinks.results(rows))
+        sinks.stage_piece(store, SHARD, SHARD.pieces[0])
+        staged = sinks.staged(store, SHARD)
+        with pytest.raises(stage.BrokenStageError, match=r"~/4-9\..*holds other rows; run again"):
+            list(stage.read(store, staged[PIECE], range(4, 9)))
+        assert sinks.staged(store, SHARD).keys() == {SHARD.pieces[0]}
+
+    @pytest.mark.parametrize("damage", ["cut short", "a bit", "another table", "nothing"])
+    def test_damaged_files_are_refused_and_removed(self, store, damage):
+        path = layout.stage_path(sinks.stage_piece(store, SHARD, PIECE))
+        [staged] = sinks.staged(store, SHARD).values()
+        data = store.read(path)
+        if damage == "another table":
+            store.delete(path)
+            stage.write(store, [pa.table({"number": [1]})], lambda: staged.name)
+        else:
+            middle = len(data) // 2
+            flipped = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+            store.replace(path, {"cut short": data[:-100], "a bit": flipped, "nothing": b""}[damage])
+        with pytest.raises(stage.BrokenStageError, match="run again: its rows are labelled again"):
+            list(stage.read(store, staged, range(4, 9)))
+        assert sinks.staged(store, SHARD) == {}
+
+    def test_dictionaries_that_differ_between_chunks_can_be_staged(self, store):
+        chunks = [pa.array([text]).dictionary_encode() for text in "ab"]
+        table = pa.table({"row": [0, 1], "word": pa.chunked_array(chunks)})
+        name = sinks.staged_name(SHARD, Piece(0, 2))
+        stage.write(store, [table, table.set_column(0, "row", [[2, 3]])], lambda: name)
+        tables = list(stage.read(store, sinks.staged(store, SHARD)[Piece(0, 2)], range(4)))
+        assert pa.concat_tables(tables).column("word").to_pylist() == ["a", "b"] * 2
 
 
-def test_blocks_of_different_columns_are_not_a_piece(store):
-    for k, table in enumerate(
-        [sinks.results([4, 5], SHARD.name), sinks.results([6, 7, 8], SHARD.name).drop("seconds")]
-    ):
-        stage.stage(store, stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, k, 2), table)
-    with pytest.raises(stage.BrokenStageError, match="a block cannot be read"):
-        next(stage.read_rows(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT))
+class TestRemoval:
+    def test_removing_a_shard_leaves_others_with_the_same_prefix(self, store):
+        others = SHARD, make_shard("a/part 1.parquet/deeper.parquet")
+        removed = make_shard("a/part 1.parquet2.parquet")
+        for shard in (*others, removed):
+            sinks.stage_piece(store, shard, PIECE)
+        stage.remove(store, sinks.staged(store, removed).values())
+        names = {shard.name for shard in others}
+        assert set(stage.listed(store, [*others, removed], FINGERPRINT)) == names
+        assert stage.discard(store, SHARD.name) == 1
+        assert set(stage.listed(store, [*others, removed], FINGERPRINT)) == names - {SHARD.name}
+
+    def test_results_with_errors_of_any_pipeline_are_discarded_and_others_stay(self, store):
+        for fingerprint in (FINGERPRINT, "beef"):
+            for rows in (Piece(0, 3), Piece(3, 4), Piece(4, 9), Piece(9, 12)):  # 3 and 10 are error rows
+                sinks.stage_piece(store, SHARD, rows, fingerprint)
+        assert stage.discard(store, SHARD.name, only_errors=True) == 4
+        assert sinks.staged(store, SHARD).keys() == {Piece(0, 3), Piece(4, 9)}
+        assert sinks.staged(store, SHARD, "beef").keys() == {Piece(0, 3), Piece(4, 9)}
+
+    def test_results_of_a_piece_and_of_its_parts_are_discarded_and_others_stay(self, store):
+        for rows in (SHARD.pieces[0], PIECE, Piece(4, 6), Piece(6, 9), Piece(9, 16)):
+            sinks.stage_piece(store, SHARD, rows)
+        assert stage.discard(store, SHARD.name, rows=PIECE) == 3
+        assert sinks.staged(store, SHARD).keys() == {SHARD.pieces[0], Piece(9, 16)}
 
 
-def test_a_cut_that_was_left_unfinished_does_not_disturb_another(store):
-    block = stage.BlockName(SHARD.name, PIECE, INPUT_ID, FINGERPRINT, 0, 3)
-    stage.stage(store, block, sinks.results([4, 8]))
-    sinks.stage_piece(store, SHARD, PIECE, of=4)
-    found = sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
-    assert found.column("row").to_pylist() == [4, 5, 6, 7, 8]
-
-
-def test_staging_twice_keeps_the_first(store):
-    block = stage.BlockName(SHARD.name, Piece(0, 1), INPUT_ID, FINGERPRINT, 0, 1)
-    stage.stage(store, block, sinks.results([0], "first"))
-    stage.stage(store, block, sinks.results([0], "second"))
-    found = sinks.read_piece(store, SHARD.name, Piece(0, 1), INPUT_ID, FINGERPRINT)
-    assert found.column("pred_text").to_pylist() == ["first text 0"]
-
-
-def test_only_this_input_and_this_pipeline_count(store):
-    for shard, fingerprint in ((SHARD, FINGERPRINT), (replace(SHARD, input_id="00"), FINGERPRINT), (SHARD, "beef")):
-        sinks.stage_piece(store, shard, PIECE, of=1, fingerprint=fingerprint)
-    [[piece, blocks]] = stage.staged(store, [SHARD], FINGERPRINT)[SHARD.name].items()
-    assert (piece, list(blocks)) == (PIECE, [(0, 1)])
-    assert blocks[0, 1] == sum(entry.num_bytes for entry in store.list() if f".{FINGERPRINT}." in entry.path) / 2
-    assert stage.staged(store, [SHARD], "f00d") == {}
-    assert stage.staged(store, [], FINGERPRINT) == {}
-
-
-def test_missing_blocks_are_determined_from_those_found(store):
-    sinks.stage_piece(store, SHARD, PIECE, of=2)
-    store.delete(f".raysp/stage/a~/part 1.parquet~/4-9.{INPUT_ID}.{FINGERPRINT}.0of2")
-    with pytest.raises(RunError, match=r"rows 4 to 9 of 'a/part 1.parquet': blocks are missing \(found 1 of 2\)"):
-        sinks.read_piece(store, SHARD.name, PIECE, INPUT_ID, FINGERPRINT)
-
-
-def test_removing_a_shard_leaves_others_with_the_same_prefix(store):
-    other = make_shard("a/part 1.parquet/deeper.parquet")
-    for shard in (SHARD, other, make_shard("a/part 1.parquet2.parquet")):
-        sinks.stage_piece(store, shard, PIECE)
-    third = make_shard("a/part 1.parquet2.parquet")
-    stage.remove_listed(store, stage.listed(store, third.name, third.input_id, FINGERPRINT))
-    assert set(stage.staged(store, [SHARD, other], FINGERPRINT)) == {SHARD.name, other.name}
-
-
-def test_dictionaries_that_differ_between_chunks_can_be_staged(store):
-    chunks = [pa.array([text]).dictionary_encode() for text in "ab"]
-    table = pa.table({"row": [0, 1], "word": pa.chunked_array(chunks)})
-    stage.stage(store, stage.BlockName("d.parquet", Piece(0, 2), "1d", "f1", 0, 1), table)
-    found = sinks.read_piece(store, "d.parquet", Piece(0, 2), "1d", "f1")
-    assert found.column("word").to_pylist() == ["a", "b"]
+class TestWithoutFailed:
+    def test_rows_of_files_with_too_many_errors_are_left_to_label_with_those_that_are_not_staged(self):
+        kept = files(Piece(0, 4)) | files(Piece(4, 6), errors=1)
+        bad = files(Piece(6, 7), errors=1) | files(Piece(9, 16), errors=4)
+        todo = Todo(SHARD, (Piece(7, 9), Piece(16, 23)), staged=(*bad.values(), *kept.values()))
+        again = todo.without_failed(0.5)
+        assert again.pieces == (Piece(6, 7), Piece(7, 9), Piece(9, 16), Piece(16, 23))
+        assert again.staged == tuple(kept.values())
+        assert todo.without_failed(1.0) == todo

@@ -9,7 +9,7 @@ import pytest
 from raysp import CheckpointError, RayspError, SpecError, StoreError, bounds
 from raysp.checkpoints.model_cards import licence_of
 from raysp.models.tokenizers import sentencepiece, text
-from raysp.sink import absent, run_record, stopped_runs
+from raysp.sink import absent, run_record
 from raysp.sink.layout import ABSENT, RUN
 from raysp.sink.recording_versions import Hashes
 from raysp.storage.store import LocalStore
@@ -147,10 +147,3 @@ def test_a_list_of_what_a_job_leaves_has_a_bound(tmp_path):
         file.truncate(20 * 1024**3)
     with pytest.raises(SpecError, match="has 21,474,836,480 bytes; expected at most 1,048,576 in a list of patterns"):
         _lines(tmp_path / ".raysignore")
-
-
-def test_a_record_of_a_stopped_run_is_bounded(tmp_path):
-    store = LocalStore(tmp_path)
-    store.create("stopped.json", DEEP)
-    with pytest.raises(StoreError, match="nested too deeply"):
-        stopped_runs._shards(store, "stopped.json")

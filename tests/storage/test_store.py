@@ -262,7 +262,8 @@ class TestWhatTheSystemRefuses:
             import pyarrow as pa
             from raysp.corpus.shards import Piece, Shard
             from raysp.sink.commit import commit, RESULT_SCHEMA
-            from raysp.sink.stage import BlockName, stage
+            from raysp.sink import stage
+            from raysp.sink.layout import StagedName
             store = LocalStore({str(tmp_path / "out")!r})
             shard = Shard("a.parquet", "/in/a.parquet", 1, "1", 2000, "ab", (Piece(0, 1000), Piece(1000, 2000)))
             for piece in shard.pieces:
@@ -270,7 +271,7 @@ class TestWhatTheSystemRefuses:
                 records = [{{"row": r, "status": "ok", "text": random.randbytes(40).hex()}} for r in rows]
                 schema = pa.schema([*RESULT_SCHEMA, ("text", pa.string())])
                 table = pa.Table.from_pylist(records, schema=schema)
-                stage(store, BlockName("a.parquet", piece, "ab", "cd", 0, 1), table)
+                stage.write(store, [table], lambda: StagedName("a.parquet", piece, "ab", "cd", 0))
             def go():
                 ids = lambda piece: pa.table({{"id": list(range(piece.first, piece.end))}})
                 outputs = pa.schema([("text", pa.string())])

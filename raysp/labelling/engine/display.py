@@ -183,6 +183,6 @@ def shown(
                 on_progress(state)
 
         yield planned, went_on
-    if last and last[0].blocks:
+    if last and last[0].counts.blocks:
         with display.drawing():
             display.say(progress_line(last[0]))

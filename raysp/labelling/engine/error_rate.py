@@ -59,10 +59,9 @@ class ErrorRate:
     def release(self, todo: Todo) -> list[Shard]:
         """Accept a completely staged shard, and return it if it may be committed at once."""
         failed = self.errors.pop(todo.shard.name, 0)
-        is_clean = not failed and todo.pieces == todo.shard.pieces
-        if todo.keeps_rows or is_clean:
+        if todo.keeps_rows or not failed:
             return [todo.shard]
-        if failed > self.most * todo.num_rows:
+        if failed > self.most * todo.shard.num_rows:
             self._held.append(todo.shard)
         else:
             self._waiting.append(todo.shard)

@@ -8,26 +8,30 @@ record of begun pieces (`begins.py`) and warns. The engine `ray` isolates such r
 import contextlib
 import os
 import queue
+import socket
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 
+from raysp import tracebacks
 from raysp.audio.isolation import Decoder
-from raysp.corpus.shards import Piece, Shard
-from raysp.devices import release_memory
-from raysp.errors import RunError
+from raysp.corpus.shards import Shard
+from raysp.devices import DeviceLostError, release_memory
+from raysp.errors import ProgramError, RunError
 from raysp.labelling.engine.begins import Begins
+from raysp.labelling.engine.calls_in_order import in_order
+from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.execution import OnPiece, Outcome
-from raysp.labelling.engine.workers.calls_in_order import in_order
-from raysp.labelling.engine.workers.committer import commit_shard
-from raysp.labelling.engine.workers.job import Job, PieceTodo, serialised, sleep_while_waiting
-from raysp.labelling.engine.workers.label_actor import LabelActor
-from raysp.labelling.engine.workers.messages import LabelledBlock, Message, read_messages
-from raysp.labelling.engine.workers.reader import Reader
+from raysp.labelling.engine.job import Job, PieceTodo, pieces_of, sleep_while_waiting
+from raysp.labelling.engine.messages import FatalFailure, Message, shard_failure
+from raysp.labelling.engine.model import LabelledBlock, Model
+from raysp.labelling.engine.piece import PieceLabels
+from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
+from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN
@@ -35,7 +39,15 @@ from raysp.words import RUN_AGAIN
 BLOCKS_AHEAD = 2
 """Blocks decoded while one is labelled."""
 
-Item = TypeVar("Item")
+T = TypeVar("T")
+
+
+class Item(NamedTuple):
+    """A block of a piece, the end of the piece (None), or its failure."""
+
+    todo: PieceTodo | None
+    """None: the failure is of a shard of which no piece was read."""
+    content: pa.Table | ShardFailure | FatalFailure | None
 
 
 class Here:
@@ -49,69 +61,97 @@ class Here:
         self._begins = begins
 
     def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
-        """Label the pieces of a plan, and yield a message per block; `on_piece` is called with each piece taken."""
+        """Label the pieces of a plan, and yield the counts of each after every block and when it is staged."""
         sleep_while_waiting()  # before torch is imported
         import torch
 
         threads = torch.get_num_threads()
-        actor = None
+        model = None
         with contextlib.ExitStack() as stack:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
             stack.callback(torch.set_num_threads, threads)
             decoder = stack.enter_context(Decoder())  # runs in other threads have their own
-            items = stack.enter_context(contextlib.closing(self._items(plan, job, decoder)))
+            items = stack.enter_context(contextlib.closing(self._items(plan, job, decoder, on_piece)))
             if not job.code:
                 items = stack.enter_context(contextlib.closing(_ahead(items)))
             try:
-                actor = LabelActor(job, ends_process=False, in_this_thread=bool(job.code))
-                yield from self._messages(actor, items, on_piece, job)
+                model = _load(job)
+                yield from self._messages(model, items, job)
             finally:
-                if actor is not None:
-                    actor.close()
+                if model is not None:
+                    model.close()
                 # Before memory is released, since what the model refers to is kept.
-                del actor
+                del model
                 release_memory(job.settings.device)
 
-    def _messages(
-        self, actor: LabelActor, items: "Iterator[PieceTodo | ShardFailure | pa.Table]", on_piece: OnPiece, job: Job
-    ) -> Iterator[Message]:
-        def labelled(item: PieceTodo | ShardFailure | pa.Table) -> PieceTodo | ShardFailure | list[Message]:
-            return [*read_messages(actor(item))] if isinstance(item, pa.Table) else item
-
-        # One block is staged while the device has the others, so that it never waits for the next one.
-        calls = 1 if actor.op.blocks_in_hand == 1 else 1 + actor.op.blocks_in_hand
-        for item in map(labelled, items) if job.code else in_order(labelled, items, calls):
-            if isinstance(item, PieceTodo):
-                on_piece(item)
-            elif isinstance(item, ShardFailure):
-                yield item
-            else:
-                for message in item:
-                    if isinstance(message, LabelledBlock) and message.receipt.of:
-                        self._begins.end(message.receipt.shard, Piece(message.receipt.first, message.receipt.end))
-                    yield message
-
-    def _items(self, plan: Plan, job: Job, decoder: Decoder) -> "Generator[PieceTodo | ShardFailure | pa.Table]":
-        """Yield each piece, then its packed blocks; or the failure of its shard."""
-        reader = Reader(job, decoder)
-        for piece in serialised(plan.todo):
-            if isinstance(piece, ShardFailure):
-                yield piece
+    def _items(self, plan: Plan, job: Job, decoder: Decoder, on_piece: OnPiece) -> Generator[Item]:
+        """Yield the blocks of each piece, then its end, or its failure."""
+        for todo in pieces_of(plan.todo):
+            if isinstance(todo, ShardFailure):
+                yield Item(None, todo)
                 continue
-            todo, item = piece
             # Written before any work on the piece, since a crash leaves no time for it.
-            self._begins.begin(todo.shard.name, todo.piece)
-            yield todo
-            yield from reader(pa.table({"piece": [item]}))
+            self._begins.begin(todo.name, todo.part)
+            on_piece(todo)
+            try:
+                for block in read_blocks(job, todo, decoder):
+                    yield Item(todo, block)
+                yield Item(todo, None)
+            except ProgramError as error:
+                yield Item(todo, FatalFailure(str(error)))
+            except Exception as error:
+                yield Item(todo, shard_failure(todo.name, error))
 
-    def bisect(self, plan: Plan, job: Job, pieces: Sequence[PieceTodo]) -> Iterator[Message]:
-        """Return an empty iterator: `label` never yields `PoisonedPiece`."""
-        return iter(())
+    def _messages(self, model: Model, items: Iterable[Item], job: Job) -> Generator[Message]:
+        store = Sink.of(job.pipeline.sink).store
+        actor = f"{socket.gethostname()}:{os.getpid()}"
+
+        def labelled(item: Item) -> tuple[Item, LabelledBlock | ShardFailure | None]:
+            if item.todo is None or not isinstance(item.content, pa.Table):
+                return item, None
+            try:
+                return item, model(item.todo.name, item.content)
+            except DeviceLostError:
+                raise
+            except Exception as error:
+                return item, shard_failure(item.todo.name, error)
+
+        labels: PieceLabels | None = None
+        failed: PieceTodo | None = None
+        """Piece of which a block failed."""
+        with contextlib.ExitStack() as stack:
+            for item, block in map(labelled, items) if job.code else in_order(labelled, items, model.at_once):
+                todo, content = item
+                if todo is failed and todo is not None:
+                    continue
+                if labels is None and todo is not None:
+                    labels = stack.enter_context(PieceLabels(job, todo, store, actor))
+                failure = block if isinstance(block, ShardFailure) else content
+                if isinstance(failure, ShardFailure | FatalFailure):
+                    yield failure
+                    failed = todo
+                elif isinstance(block, LabelledBlock) and labels is not None:
+                    labels.add(block)
+                    yield labels.so_far()
+                    continue
+                elif todo is not None and labels is not None:
+                    yield labels.stage()
+                if todo is not None:
+                    self._begins.end(todo.name, todo.part)
+                stack.close()
+                labels = None
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> "CommitsHere":
         """Return an empty set of commits."""
         return CommitsHere(job, retries)
+
+
+def _load(job: Job) -> Model:
+    try:
+        return Model(job, in_this_thread=bool(job.code))
+    except Exception as error:
+        raise RunError(f"node {socket.gethostname()}: {tracebacks.described(error)}") from error
 
 
 class CommitsHere:
@@ -132,10 +172,6 @@ class CommitsHere:
         if isinstance(outcome, UnusableError):
             raise RunError(f"{outcome}. {RUN_AGAIN}")
         self._outcomes[shard.name] = outcome
-
-    def begun(self) -> list[str]:
-        """Return the names of shards whose outcomes were not returned yet."""
-        return list(self._outcomes)
 
     def finished(self) -> list[Outcome]:
         """Return the outcomes since the last call."""
@@ -165,16 +201,16 @@ def _own_debugger() -> Iterator[None]:
         os.environ["PYTHONBREAKPOINT"] = debugger
 
 
-def _ahead(items: Iterable[Item]) -> Generator[Item]:
+def _ahead(items: Iterable[T]) -> Generator[T]:
     """Yield items that another thread produces, at most `BLOCKS_AHEAD` of them in advance.
 
     Raises:
         BaseException: the error that ended the other thread.
     """
-    taken = queue.Queue[tuple[Item | None, BaseException | None]](BLOCKS_AHEAD)
+    taken = queue.Queue[tuple[T | None, BaseException | None]](BLOCKS_AHEAD)
     is_closed = threading.Event()
 
-    def put(item: Item | None, error: BaseException | None) -> None:
+    def put(item: T | None, error: BaseException | None) -> None:
         while not is_closed.is_set():
             with contextlib.suppress(queue.Full):
                 taken.put((item, error), timeout=0.1)

@@ -12,8 +12,9 @@ from raysp.sink.run_record import RunEntry
 from raysp.specs.values import JsonValue
 
 if TYPE_CHECKING:
+    from raysp.labelling.engine.job import PieceTodo
+    from raysp.labelling.engine.messages import LabelledPiece
     from raysp.labelling.engine.run_progress import Progress
-    from raysp.labelling.engine.workers.messages import LabelledBlock, PoisonedPiece
     from raysp.labelling.planning.run_plan import Plan
     from raysp.ops.passes.measured_budget import MeasuredBudget
     from raysp.sink.receipts import ShardFailure, ShardReceipt
@@ -81,18 +82,17 @@ class RunEvents:
         self._log.add("waiting", message=message)
         self._log.write_soon()
 
-    def piece_failed(self, poisoned: "PoisonedPiece") -> None:
+    def piece_failed(self, todo: "PieceTodo") -> None:
         """Add a piece that crashed workers, whose rows are now searched for the ones at fault."""
-        rows = {"first": poisoned.piece.first, "end": poisoned.piece.end}
-        self._log.add("piece_failed", shard=poisoned.shard, **rows, crashes=poisoned.crashes)
+        self._log.add("piece_failed", shard=todo.name, first=todo.part.first, end=todo.part.end)
         self._log.write_soon()
 
-    def rows_blamed(self, block: "LabelledBlock") -> None:
-        """Add the error rows that a block reports, up to `ROWS_A_TYPE` of each type."""
-        for row, kind, message in block.examples:
+    def rows_blamed(self, piece: "LabelledPiece") -> None:
+        """Add error rows of a piece, up to `ROWS_A_TYPE` of each type."""
+        for row, kind, message in piece.examples:
             self._rows[kind] += 1
             if self._rows[kind] <= ROWS_A_TYPE:
-                self._log.add("row_blamed", shard=block.receipt.shard, row=row, error_type=kind, message=message)
+                self._log.add("row_blamed", shard=piece.receipt.shard, row=row, error_type=kind, message=message)
 
     def passes_measured(self, measured: "MeasuredBudget", *, is_recorded: bool) -> None:
         """Add the size of passes that an actor chose on its device, with its measurements."""

@@ -2,15 +2,15 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from raysp.ops.remedies import FILTERED
+from raysp.sink.receipts import Counts
 
 if TYPE_CHECKING:
     from raysp.corpus.shards import Piece
-    from raysp.labelling.engine.workers.messages import LabelledBlock
+    from raysp.labelling.engine.messages import LabelledPiece
 
 
 FIRST_SHARDS = 5
@@ -28,29 +28,6 @@ class Example:
 
 
 @dataclass
-class Staged:
-    """Counts of completely staged pieces. They never decrease: a later run does not label these rows again."""
-
-    rows: Counter[str] = field(default_factory=Counter)
-    """Rows by status."""
-    errors: Counter[str] = field(default_factory=Counter)
-    """Error rows by type."""
-    audio_seconds: float = 0.0
-
-    def add(self, blocks: "Collection[LabelledBlock]") -> None:
-        """Count a piece by all of its blocks."""
-        errors = Counter({row: kind for block in blocks for row, kind in block.long_errors.items()}.values())
-        skipped = 0
-        for block in blocks:
-            errors.update(block.errors)
-            skipped += sum(block.skipped.values())
-            self.audio_seconds += block.receipt.audio_seconds
-        num_rows = sum(block.receipt.rows for block in blocks)
-        self.errors += errors
-        self.rows += Counter(ok=num_rows - errors.total() - skipped, skipped=skipped, error=errors.total())
-
-
-@dataclass
 class Progress:
     """Counts since the start of the run; seconds are wall-clock time unless described as audio."""
 
@@ -59,28 +36,16 @@ class Progress:
     shards_total: int
     shards_committed: int = 0
     """Shards committed by this run or before."""
-    rows: int = 0
-    audio_seconds: float = 0.0
-    real_samples: int = 0
-    """Samples processed by the model, without padding."""
-    padded_samples: int = 0
-    """Samples processed by the model, with padding."""
-    busy_seconds: float = 0.0
-    """Time that actors spent labelling, summed over actors."""
-    wait_seconds: float = 0.0
-    """Time that actors were idle since their first block, summed over actors."""
-    blocks: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    """Error rows by type."""
-    skipped: Counter[str] = field(default_factory=Counter)
-    """Rows skipped on purpose, by reason."""
+    counts: Counts = field(default_factory=Counts)
+    """Of all labelled rows."""
+    staged: Counts = field(default_factory=Counts)
+    """Of staged rows. They never decrease: a later run does not label these rows again."""
     committed: Counter[str] = field(default_factory=Counter)
     """Rows of the shards committed by this run, by "ok" or `error_type`, without retried shards."""
     examples: list[Example] = field(default_factory=list)
     """A few error rows."""
-    staged: Staged = field(default_factory=Staged)
     in_flight: "set[tuple[str, Piece]]" = field(default_factory=set)
-    """Pieces that workers were given and that are not completely staged, by the names of their shards."""
+    """Pieces that workers were given and that are not staged, by the names of their shards."""
     memory_bytes: int = 0
     """Highest memory of a model's process (`ops.labelling.Figures`)."""
     new_commits: int = 0
@@ -99,6 +64,31 @@ class Progress:
     _first: tuple[float, int, float] | None = None
 
     @property
+    def rows(self) -> int:
+        """Number of labelled rows."""
+        return self.counts.rows
+
+    @property
+    def blocks(self) -> int:
+        """Number of labelled blocks."""
+        return self.counts.blocks
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of labelled audio."""
+        return self.counts.audio_seconds
+
+    @property
+    def errors(self) -> Counter[str]:
+        """Error rows by type."""
+        return Counter(self.counts.errors)
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """Rows skipped on purpose, by reason."""
+        return Counter(self.counts.skipped)
+
+    @property
     def wall_seconds(self) -> float:
         """Wall-clock seconds since the run began."""
         return time.monotonic() - self.started
@@ -111,18 +101,17 @@ class Progress:
     @property
     def padding_efficiency(self) -> float | None:
         """Share of the computed samples that are not padding; None before the first block."""
-        return self.real_samples / self.padded_samples if self.padded_samples else None
+        return self.counts.padding_efficiency
 
     @property
     def wait_share(self) -> float | None:
         """Share of time that models waited for input; None before the first block."""
-        total = self.busy_seconds + self.wait_seconds
-        return self.wait_seconds / total if total else None
+        return self.counts.wait_share
 
     @property
     def num_errors(self) -> int:
         """Number of error rows."""
-        return sum(self.errors.values())
+        return sum(self.counts.errors.values())
 
     @property
     def unlabelled(self) -> Counter[str]:
@@ -159,10 +148,30 @@ class Progress:
         )
         return max(left, 0) * (time.monotonic() - since) / done if done > 0 else None
 
-    def add_block(self, rows: int, audio_seconds: float) -> None:
-        """Count a finished block."""
-        self.rows += rows
-        self.blocks += 1
-        self.audio_seconds += audio_seconds
+    def add(self, labelled: "LabelledPiece", before: "LabelledPiece | None", num_rows: int) -> None:
+        """Count a piece of `num_rows` rows in place of its earlier counts."""
+        if before is not None:
+            self.subtract(before, num_rows)
+        counts, claimed = labelled.receipt.counts, labelled.claimed_seconds
+        self.counts += counts
+        self.begun_rows += num_rows
+        self.begun_seconds += claimed or (counts.audio_seconds if labelled.is_staged else 0.0)
+        self.done_seconds += _done(labelled)
+        if labelled.is_staged:
+            self.staged += counts
+        self.memory_bytes = max(self.memory_bytes, labelled.memory_bytes)
         # The estimate starts here: the time to start Ray and load the model is not a measure of the speed.
         self._first = self._first or (time.monotonic(), self.rows, self.done_seconds)
+
+    def subtract(self, before: "LabelledPiece", num_rows: int) -> None:
+        """Subtract the counts of a piece of `num_rows` rows that is not staged."""
+        self.counts -= before.receipt.counts
+        self.begun_rows -= num_rows
+        self.begun_seconds -= before.claimed_seconds
+        self.done_seconds -= _done(before)
+
+
+def _done(labelled: "LabelledPiece") -> float:
+    """Return the seconds of audio that count as done: all of a staged piece, by its headers."""
+    seconds, claimed = labelled.receipt.counts.audio_seconds, labelled.claimed_seconds
+    return (claimed or seconds) if labelled.is_staged else min(seconds, claimed)

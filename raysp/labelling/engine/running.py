@@ -21,11 +21,10 @@ from raysp.labelling.engine import begins
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
+from raysp.labelling.engine.job import Job, hang_seconds, load_functions, sleep_while_waiting
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, TryOut, describe, refuse_no_commit
-from raysp.labelling.engine.workers.attempts import Attempts, hang_seconds
-from raysp.labelling.engine.workers.job import Job, load_functions, sleep_while_waiting
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import kept_rows
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by, refuse_without_texts
@@ -34,7 +33,7 @@ from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
 from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
-from raysp.sink import fault_injection, footer, lease, stopped_runs
+from raysp.sink import fault_injection, footer, lease
 from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
@@ -372,20 +371,17 @@ def _begin(
         with events.ending(progress):
             if plan.engine == "here":
                 workers: Workers = Here(begins.Begins(store, entry.run_id, plan.fingerprint))
-                job = replace(_job(plan, faults, Attempts()), hang_seconds=0.0)
+                job = replace(_job(plan, faults), hang_seconds=0.0)
             else:
                 from raysp.labelling.engine.ray_metrics import exported
 
                 workers, job = _on_ray(plan, faults, own_ray, events)
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
-            stack.callback(job.attempts.close)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers, events)()
     if plan.engine == "here" and not failed:
         begins.forget(store)
     events.finished(progress, failed)
-    if plan.stops and not failed:
-        stopped_runs.settle(store, plan.stops)
     with fault_injection.passing("run_finished"):
         own.release()
     # The sink of a try-out has no recorded plan, which the status is computed from.
@@ -426,12 +422,11 @@ def _check_begun(plan: Plan) -> None:
 
 @contextlib.contextmanager
 def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
-    """Start a local Ray unless one is connected, and import `on_ray` and Ray Data, which takes half a second."""
+    """Start a local Ray unless one is connected, and import what runs on it."""
     from raysp.cluster.connection import local_ray
-    from raysp.cluster.process_state import pickling_kept, quiet_datasets
 
-    with local_ray(resources), pickling_kept(), quiet_datasets():
-        import_module("raysp.labelling.engine.on_ray.ray_workers")
+    with local_ray(resources):
+        import_module("raysp.labelling.engine.ray_pool")
         yield
 
 
@@ -449,10 +444,9 @@ def _in_turn(first: OnProgress, second: OnProgress | None) -> OnProgress:
 def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: RunEvents) -> tuple[Workers, Job]:
     """Wait for Ray, and return the workers on it and their job."""
     own_ray.wait()
-    from raysp.labelling.engine.on_ray.ray_workers import OnRay
+    from raysp.labelling.engine.ray_pool import OnRay
 
-    workers = OnRay(events)
-    return workers, _job(plan, faults, workers.attempts)
+    return OnRay(events), _job(plan, faults)
 
 
 def _resolved(plan: Plan) -> dict[str, JsonValue]:
@@ -470,20 +464,18 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
     }
 
 
-def _job(plan: Plan, faults: Mapping[str, str], attempts: Attempts) -> Job:
+def _job(plan: Plan, faults: Mapping[str, str]) -> Job:
     settings = plan.settings
     return Job(
         pipeline=plan.pipeline,
         settings=settings,
         fingerprint=plan.fingerprint,
-        stage_id=plan.stage_id,
         output_schema=plan.output_schema,
         metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
         file_id=plan.file_id,
         fault_injection=faults,
         code=plan.code,
         functions=load_functions(plan.pipeline),
-        attempts=attempts,
         hang_seconds=hang_seconds(),
         carried=plan.corpus.carried,
         texts=plan.texts,

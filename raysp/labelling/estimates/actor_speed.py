@@ -7,8 +7,8 @@ from raysp.labelling.estimates.simulation import Simulation
 from raysp.labelling.planning.costs import Speed
 from raysp.labelling.planning.run_plan import Plan
 from raysp.labelling.planning.trust import open_recorded
-from raysp.labelling.reports.throughput import Work
 from raysp.sink import receipts
+from raysp.sink.receipts import Counts
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.steps import EACH
@@ -53,9 +53,9 @@ def of_receipts(
             "name a sink of the same checkpoint, or state the speed with --rtfx"
         )
     work, runs = _work(plan, sink, record)
-    total = work.busy_seconds + work.waited_seconds
+    total = work.busy_seconds + work.wait_seconds
     if work.audio_seconds and total > 0:
-        waited = f", waiting for input {work.waited_seconds / total:.0%} of the time"
+        waited = f", waiting for input {work.wait_seconds / total:.0%} of the time"
         origin = f"receipts of {count(runs, 'run')} over {sink.url}: {duration(work.audio_seconds)} of audio{waited}"
         factor = channels_per_second if labels_each_channel(record) else 1.0
         return Speed(factor * work.audio_seconds / total, origin)
@@ -84,15 +84,14 @@ def labels_each_channel(record: RunRecord) -> bool:
     return EACH in (value for key, value in record.parts.items() if key.endswith(".channel"))
 
 
-def _work(plan: Plan, sink: Sink, record: RunRecord) -> tuple[Work, int]:
+def _work(plan: Plan, sink: Sink, record: RunRecord) -> tuple[Counts, int]:
     """Return the work of the last runs on the same kind of device, and their number."""
-    work, runs = Work(), 0
+    work, runs = Counts(), 0
     alike = [run for run in record.runs if _is_alike(run, plan)]
     for run in reversed(alike):
-        blocks = receipts.recent_blocks(sink.store, run.run_id, MOST_BATCHES)
-        for block in blocks:
-            work.add(block)
-        runs += bool(blocks)
+        pieces = receipts.recent_pieces(sink.store, run.run_id, MOST_BATCHES)
+        work = sum((piece.counts for piece in pieces), work)
+        runs += bool(pieces)
         if runs == MOST_RUNS:
             break
     return work, runs

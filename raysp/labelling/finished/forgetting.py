@@ -123,7 +123,7 @@ class _Forgetting:
         removed = 0
         for shard, piece in pieces:
             own.check()
-            removed += stage.discard(self.store, shard.name, piece) > 0
+            removed += stage.discard(self.store, shard.name, rows=piece) > 0
         if to_replace:
             self.recorded.sink.begin_replacing()
         for shard in to_replace:

@@ -18,17 +18,16 @@ from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rul
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import WITHDRAWN
-from raysp.sink import footer, lease, receipts, stopped_runs
+from raysp.sink import footer, lease, receipts, stage
 from raysp.sink.absent import Gone, load_gone
 from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import committed, for_each
 from raysp.sink.event_log import event_files
 from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
-from raysp.sink.receipts import BlockReceipt, ShardFailure, ShardReceipt, recent_blocks
+from raysp.sink.receipts import PieceReceipt, ShardFailure, ShardReceipt, recent_pieces
 from raysp.sink.run_record import Resolved, RunEntry
 from raysp.sink.sinks import Sink
-from raysp.sink.stage import is_complete, staged
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -235,10 +234,10 @@ def label_status(
     store, shards = opened.store, opened.shards()
     absent = {one.name: one.reason for one in opened.absent()}
     found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
-    blocks = staged(store, shards, stopped_runs.load(store).stage_id(record.fingerprint))
-    begun = blocks.keys() - found.done
+    staged = stage.listed(store, shards, record.fingerprint)
+    begun = staged.keys() - found.done
     runs = record.runs
-    recent = recent_blocks(store, runs[-1].run_id) if runs else []
+    recent = recent_pieces(store, runs[-1].run_id) if runs else []
     written, failed = _last_receipts(store)
     counted = _count(opened, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
     by_type: Counter[str] = Counter()
@@ -270,7 +269,13 @@ def label_status(
         foreign=found.foreign,
         last_run=runs[-1] if runs else None,
         **activity(lease.holder(store)),
-        rows_staged=sum(piece.num_rows for name in begun for piece, done in blocks[name].items() if is_complete(done)),
+        rows_staged=sum(
+            tile.rows.num_rows
+            for shard in shards
+            if shard.name in begun
+            for piece in shard.pieces
+            for tile in stage.tiles(piece, staged[shard.name])
+        ),
         rows_per_second=_speed(recent),
         last_receipt=max((receipt.finished for receipt in recent), default=None),
         checkpoint_digest=next(
@@ -286,9 +291,9 @@ def _withdrawn(store: Store, counted: Sequence[ShardReceipt]) -> Withdrawn:
     return Withdrawn.of(load_gone(store), load_forgotten(store), rest)
 
 
-def _speed(blocks: Sequence[BlockReceipt]) -> float | None:
+def _speed(blocks: Sequence[PieceReceipt]) -> float | None:
     """Return rows per second between the first and the last block; None if they do not determine a speed."""
-    times = sorted((block.finished, block.rows) for block in blocks if block.finished)
+    times = sorted((block.finished, block.counts.rows) for block in blocks if block.finished)
     if len(times) < 2 or times[-1][0] <= times[0][0]:
         return None
     # Rows of the first block were labelled before the first of these times.

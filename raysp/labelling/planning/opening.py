@@ -17,7 +17,7 @@ from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schem
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
 from raysp.labelling.planning.trying import try_late_filters
-from raysp.sink import absent, fault_injection, plan_record, run_record, stage, stopped_runs
+from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.todo import compare
@@ -102,14 +102,11 @@ def _make_plan(
     pipeline = replace(pipeline, source=source)
     pipeline = pinned(pipeline)
     code = read_code(pipeline)
-    stops = stopped_runs.load(sink.store)
-    may_change = frozenset(recorded).difference(sink.label_shards()) if stops.is_open else frozenset[str]()
     corpus = survey(
         found,
         recorded,
         pipeline,
         limit_rows=limit_rows,
-        may_change=may_change,
         carried=carried_types(replace(opened, pipeline=pipeline), record if recorded else None),
     )
     if record is None and on_surveyed:
@@ -131,29 +128,21 @@ def _make_plan(
     if limit_rows is not None:
         shards = only_first_rows(corpus.shards, limit_rows)
         corpus = replace(corpus, shards=shards, fresh=(), vanished=(), gone=(), supersedes=False, root=None)
-    stage_id = stops.stage_id(fingerprint)
-    done, todo = compare(
-        sink.store,
-        corpus.shards,
-        fingerprint,
-        file_id=hash_parts(file_parts(pipeline)),
-        stage_id=stage_id,
-    )
+    done, todo = compare(sink.store, corpus.shards, fingerprint, file_id=hash_parts(file_parts(pipeline)))
+    # A run that stops for them removes them, unless its process is killed.
+    todo = tuple(one.without_failed(pipeline.max_error_rate) for one in todo)
     refuse_without_recordings(corpus, todo, pipeline)
     refuse_archived(todo, pipeline)
     refuse_tarred(todo, pipeline)
-    redo = stopped_runs.redo(sink.store, stops, (shard for shard in corpus.shards if shard.name in done), fingerprint)
     return Plan(
         replace(opened, pipeline=pipeline),
         settings,
         parts,
         fingerprint,
         corpus,
-        done.difference(one.shard.name for one in redo),
-        (*todo, *redo),
+        done,
+        todo,
         code,
-        stage_id,
-        stops.number if stops.is_open else 0,
         why_not_own=why_not_own,
     )
 
@@ -177,7 +166,6 @@ def begin(plan: Plan, run: RunEntry, *, is_own: bool = True) -> None:
         ChangedError: another pipeline was recorded first.
     """
     _record(plan, run, is_own=is_own)
-    _discard_unused(plan)
 
 
 def _record(plan: Plan, run: RunEntry, *, is_own: bool) -> None:
@@ -209,11 +197,3 @@ def _record(plan: Plan, run: RunEntry, *, is_own: bool) -> None:
         gone = Gone.of(plan.corpus.vanished, plan.corpus.gone) if is_listed else absent.load_gone(store)
         absent.record(store, plan.corpus.absent, gone)
         plan_record.record(store, plan.corpus.fresh, supersede=plan.corpus.supersedes)
-
-
-def _discard_unused(plan: Plan) -> None:
-    """Remove staged results that the run makes again; those of shards outside the plan may be in use."""
-    shards = [todo.shard for todo in plan.todo]
-    stage.discard_unfinished(plan.sink.store, shards, plan.stage_id)
-    if plan.stops:  # blocks that stopped runs staged are never used
-        stage.discard_other(plan.sink.store, shards, plan.stage_id)

@@ -186,10 +186,6 @@ class Plan(Brief):
     todo: tuple[Todo, ...]
     code: UserCode = field(default_factory=UserCode)
     """Code from outside raysp that was hashed, and that workers receive."""
-    stage_id: str = ""
-    """Id in the names of staged results: the fingerprint itself, until a run stops."""
-    stops: int = 0
-    """Number of the last stopped run with work left to redo; 0: no such run."""
     replaces_record: bool = False
     """Whether the sink holds no result, and its record of another pipeline is replaced."""
     engine: str = "auto"
@@ -330,10 +326,6 @@ class Plan(Brief):
             f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
             f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and {advice}"
         )
-
-    def __post_init__(self) -> None:
-        """Set `stage_id` to the fingerprint by default."""
-        object.__setattr__(self, "stage_id", self.stage_id or self.fingerprint)
 
     @property
     def resolved(self) -> Resolved:

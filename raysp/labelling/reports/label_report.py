@@ -62,7 +62,7 @@ def render(
         has_transcript = rows.columns.hypothesis is not None or not labelling.done
         refuse_without_texts(labelling.url, labelling.reference, has_transcript=has_transcript)
     entries = record.runs
-    runs = work_of_runs(receipts.blocks_by_run(opened.store))
+    runs = work_of_runs(receipts.pieces_by_run(opened.store))
     last = next((runs[one.run_id] for one in reversed(entries) if one.run_id in runs), None)
     values: dict[str, object] = {
         "title": _title(labelling),
@@ -180,14 +180,14 @@ def _error_rates(rows: Rows) -> dict[str, str]:
 
 
 def _last_run(last: RunWork) -> str:
-    found = f"{count(last.rows, 'row')}, {duration(last.audio_seconds)} of audio"
+    found = f"{count(last.counts.rows, 'row')}, {duration(last.counts.audio_seconds)} of audio"
     if last.wall_seconds is None or last.rtfx is None:
         return found
     return f"{found} in {duration(last.wall_seconds)}: RTFx {last.rtfx:,.1f}, start included"
 
 
 def _models(last: RunWork) -> str:
-    padding, waited = last.padding_efficiency, last.wait_share
+    padding, waited = last.counts.padding_efficiency, last.counts.wait_share
     parts = [f"padding efficiency {padding:.1%}"] if padding is not None else []
     parts += [f"waited for input {waited:.1%} of their time"] if waited is not None else []
     return ", ".join([*parts, count(len(last.actors), "actor")])

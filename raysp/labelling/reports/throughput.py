@@ -1,4 +1,4 @@
-"""Speed of the runs over a sink, from the receipts of their blocks; memory does not grow with the blocks."""
+"""Speed of the runs over a sink, from the receipts of their pieces; memory does not grow with the pieces."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from raysp.pages import page_charts
 from raysp.pages.axes import Floats, value_axis
 from raysp.pages.page_charts import Chart
 from raysp.pages.page_tables import MOST_RUNS, Table, earlier, short, when
-from raysp.sink.receipts import BlockReceipt
+from raysp.sink.receipts import Counts, PieceReceipt
 from raysp.sink.run_record import RunEntry
 from raysp.words import duration
 
@@ -44,10 +44,10 @@ class Timeline:
         self.amounts: Floats = np.zeros((MOST_INTERVALS, 3))
         """Seconds of labelled audio, seconds of labelling, and seconds of waiting for input."""
 
-    def add(self, block: BlockReceipt) -> None:
-        """Spread a block over the time in which it was awaited and labelled."""
-        end = block.finished - self._start
-        times = (end, block.forward_seconds, block.load_seconds, block.audio_seconds)
+    def add(self, piece: PieceReceipt) -> None:
+        """Spread a piece over the time in which it was awaited and labelled."""
+        end = piece.finished - self._start
+        times = (end, piece.counts.busy_seconds, piece.counts.wait_seconds, piece.counts.audio_seconds)
         if not all(math.isfinite(one) and abs(one) <= LONGEST for one in times):
             return
         end = max(0.0, end)
@@ -55,10 +55,10 @@ class Timeline:
             halves = self.amounts.reshape(-1, 2, 3).sum(1)
             self.amounts = np.concatenate([halves, np.zeros_like(halves)])
             self.seconds *= 2
-        begun = end - block.forward_seconds
-        self._spread(begun, end, _AUDIO, block.audio_seconds)
-        self._spread(begun, end, _BUSY, block.forward_seconds)
-        self._spread(begun - block.load_seconds, begun, _WAITED, block.load_seconds)
+        begun = end - piece.counts.busy_seconds
+        self._spread(begun, end, _AUDIO, piece.counts.audio_seconds)
+        self._spread(begun, end, _BUSY, piece.counts.busy_seconds)
+        self._spread(begun - piece.counts.wait_seconds, begun, _WAITED, piece.counts.wait_seconds)
 
     def _spread(self, begin: float, end: float, kind: int, amount: float) -> None:
         begin, end = max(0.0, begin), max(0.0, end)
@@ -69,93 +69,61 @@ class Timeline:
         else:
             self.amounts[min(int(end // self.seconds), MOST_INTERVALS - 1), kind] += amount
 
-    def shown(self, blocks: int) -> tuple[Floats, Floats]:
-        """Return the ends of intervals in seconds, and the amounts in them, up to the last block.
+    def shown(self, pieces: int) -> tuple[Floats, Floats]:
+        """Return the ends of intervals in seconds, and the amounts in them, up to the last piece.
 
         Args:
-            blocks: number of blocks, on average at least two an interval.
+            pieces: number of pieces, on average at least two an interval.
         """
         used = np.flatnonzero(self.amounts.any(axis=1))
         number = int(used[-1]) + 1 if used.size else 1
-        step = max(1, math.ceil(number / max(1, min(MOST_SHOWN, blocks // 2))))
+        step = max(1, math.ceil(number / max(1, min(MOST_SHOWN, pieces // 2))))
         first = np.arange(0, number, step)
         amounts: Floats = np.add.reduceat(self.amounts[:number], first, axis=0)
         return self.seconds * np.minimum(first + step, number), amounts
 
 
 @dataclass
-class Work:
-    """Blocks of an actor or a run."""
+class RunWork:
+    """Pieces of a run."""
 
-    rows: int = 0
-    audio_seconds: float = 0.0
-    busy_seconds: float = 0.0
-    waited_seconds: float = 0.0
-
-    def add(self, block: BlockReceipt) -> None:
-        """Count a block."""
-        self.rows += block.rows
-        self.audio_seconds += block.audio_seconds
-        self.busy_seconds += block.forward_seconds
-        self.waited_seconds += block.load_seconds
-
-    @property
-    def wait_share(self) -> float | None:
-        """Share of time that models waited for input; None without any."""
-        total = self.busy_seconds + self.waited_seconds
-        return self.waited_seconds / total if total > 0 else None
-
-
-@dataclass
-class RunWork(Work):
-    """Blocks of a run."""
-
+    counts: Counts = field(default_factory=Counts)
     start: float = 0.0
     """Begin of the run, in seconds since the epoch."""
     end: float = 0.0
-    blocks: int = 0
-    real_samples: int = 0
-    padded_samples: int = 0
-    actors: dict[str, Work] = field(default_factory=dict)
+    actors: dict[str, Counts] = field(default_factory=dict)
     timeline: Timeline = field(default_factory=lambda: Timeline(0.0))
 
-    def add(self, block: BlockReceipt) -> None:
-        """Count a block."""
-        super().add(block)
-        self.end = max(self.end, block.finished)
-        self.blocks += 1
-        self.real_samples += block.real_samples
-        self.padded_samples += block.padded_samples
-        is_known = block.actor in self.actors or len(self.actors) < MOST_KNOWN
-        self.actors.setdefault(block.actor if is_known else OTHERS, Work()).add(block)
-        self.timeline.add(block)
+    def add(self, piece: PieceReceipt) -> None:
+        """Count a piece."""
+        self.counts += piece.counts
+        self.end = max(self.end, piece.finished)
+        is_known = piece.actor in self.actors or len(self.actors) < MOST_KNOWN
+        name = piece.actor if is_known else OTHERS
+        self.actors[name] = self.actors.get(name, Counts()) + piece.counts
+        self.timeline.add(piece)
 
     @property
     def wall_seconds(self) -> float | None:
-        """Seconds from the start of the run to its last block, start-up included; None if clocks disagree."""
+        """Seconds from the start of the run to its last piece, start-up included; None if clocks disagree."""
         return self.end - self.start if self.end > self.start else None
 
     @property
     def rtfx(self) -> float | None:
         """Seconds of audio labelled per wall-clock second."""
-        return self.audio_seconds / self.wall_seconds if self.wall_seconds else None
-
-    @property
-    def padding_efficiency(self) -> float | None:
-        """Share of the computed samples that are not padding."""
-        return self.real_samples / self.padded_samples if self.padded_samples else None
+        return self.counts.audio_seconds / self.wall_seconds if self.wall_seconds else None
 
 
-def work_of_runs(blocks: Iterable[tuple[str, BlockReceipt]]) -> dict[str, RunWork]:
+def work_of_runs(pieces: Iterable[tuple[str, PieceReceipt]]) -> dict[str, RunWork]:
     """Return the work of the last runs by their ids, from receipts in the order of runs."""
     found: dict[str, RunWork] = {}
-    for run_id, block in blocks:
+    for run_id, piece in pieces:
         if run_id not in found:
             start = started(run_id)
             found[run_id] = RunWork(start=start, timeline=Timeline(start))
             if len(found) > MOST_RUNS:
                 del found[next(iter(found))]
-        found[run_id].add(block)
+        found[run_id].add(piece)
     return found
 
 
@@ -169,7 +137,7 @@ def started(run_id: str) -> float:
 
 def charts_of(work: RunWork) -> list[Chart]:
     """Return the charts of a run over time: its speed, and the share of time that models waited."""
-    ends, amounts = work.timeline.shown(work.blocks)
+    ends, amounts = work.timeline.shown(work.counts.blocks)
     if len(ends) < 2:
         return []
     unit, name = next((unit, name) for least, unit, name in _UNITS if ends[-1] >= least)
@@ -180,7 +148,7 @@ def charts_of(work: RunWork) -> list[Chart]:
     across = f"{name} since the run began"
     note = f"means of {duration(seconds[0])}" if seconds[0] >= 60 else f"means of {seconds[0]:g} s"
     mean = f"mean {work.rtfx:,.1f}" if work.rtfx else ""
-    share = f"{work.wait_share:.1%} of the time" if work.wait_share is not None else ""
+    share = f"{work.counts.wait_share:.1%} of the time" if work.counts.wait_share is not None else ""
     return [
         _over_time("Throughput", f"seconds of audio a second, {note}", mean, across, ends / unit, speed),
         _over_time("Waiting for input", f"share of the time of the models, {note}", share, across, ends / unit, waited),
@@ -206,7 +174,7 @@ def runs_table(runs: Mapping[str, RunWork], entries: Sequence[RunEntry]) -> Tabl
         speed = f"{work.rtfx:,.1f}" if work.rtfx else UNDEFINED
         versions = (short(entry.versions.get(name), 30) for name in packages)
         place = (when(entry.started), short(entry.host, 40))
-        rows.append((*place, f"{work.rows:,}", duration(work.audio_seconds), took, speed, *versions))
+        rows.append((*place, f"{work.counts.rows:,}", duration(work.counts.audio_seconds), took, speed, *versions))
     return Table("Runs", ("began", "host", "rows", "audio", "took", "RTFx", *packages), rows, earlier(entries))
 
 

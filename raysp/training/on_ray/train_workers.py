@@ -28,7 +28,7 @@ from raysp.cluster.ray_start import replaced
 from raysp.cluster.resources import Resources
 from raysp.cluster.shared_places import Seen, check_shared, place_of_checkpoint, places_of_source
 from raysp.errors import PlanError, RayspError, RunError
-from raysp.labelling.engine.workers.reader import process_decoder
+from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.labelling.planning.planned_checkpoint import folder_of
 from raysp.machine import num_cpus
 from raysp.sink import fault_injection

@@ -13,12 +13,12 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.labelling import assembly
+from raysp.labelling.joined_rows import join_windows
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import Resolved, RunEntry, RunRecord
-from raysp.sink.stage import join_windows
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Pool
 from raysp.specs.values import JsonValue
@@ -73,7 +73,7 @@ class Recomputing:
         source, piece = self.pipeline.source, Piece(row, row + 1)
         table = sources.read_table(shard, piece, columns, source.storage_options, audio_root=source.audio_root)
         windows = pa.concat_tables([self.op(block, shard.name)[0] for block, _ in decoding(table, row)])
-        rows = join_windows(f"{shard.url} row {row}", windows, self.join).to_pylist()
+        rows = join_windows(windows, self.join).to_pylist()
         if len(rows) != 1:
             raise RunError(
                 f"{shard.url} row {row}: recomputed alone it became {count(len(rows), 'row')}; this is a bug in raysp: "

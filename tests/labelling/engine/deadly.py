@@ -67,6 +67,7 @@ class UnloadableTranscript(Transcript):
 
     folder: str = ""
     failures: int = 1
+    crashes: bool = False
 
     def op(self, loaded):
         for number in range(self.failures):
@@ -74,6 +75,8 @@ class UnloadableTranscript(Transcript):
                 (Path(self.folder) / f"load-{number}").touch(exist_ok=False)
             except FileExistsError:
                 continue
+            if self.crashes:
+                os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(28, "No space left on device")
         return super().op(loaded)
 

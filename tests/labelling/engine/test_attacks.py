@@ -91,7 +91,8 @@ class Attacked:
     @property
     def has_results(self) -> bool:
         """Whether something is staged or committed; until then a sink accepts any pipeline."""
-        return any(self.sink.glob("*.parquet")) or any((self.sink / ".raysp" / "stage").rglob("*of*"))
+        staged = (self.sink / ".raysp" / "stage").rglob("*")
+        return any(self.sink.glob("*.parquet")) or any(path.is_file() for path in staged)
 
     @property
     def file(self) -> Path:
@@ -189,6 +190,15 @@ class Driver:
             return code, self.said.read()[-3000:]
 
 
+TITLES = {
+    "actor": "ray::ModelActor",
+    "reader": "ray::read_piece",
+    "commit": "ray::commit_shards",
+    "decoder": "raysp.audio.child",
+}
+"""Parts of the commands of processes that work, by what they do."""
+
+
 def victims(cluster: SmallCluster, kind: str) -> list[psutil.Process]:
     """Find the processes of a kind among those of a cluster: those that label, read, commit or decode."""
     found = []
@@ -196,20 +206,12 @@ def victims(cluster: SmallCluster, kind: str) -> list[psutil.Process]:
         for child in psutil.Process(cluster.host.pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 words = " ".join(child.cmdline())
-                is_actor = "LabelActor" in words
-                kinds = {
-                    "actor": is_actor,
-                    "reader": "ray::MapBatches" in words and not is_actor,
-                    "commit": "commit_shards" in words,
-                    "decoder": "raysp.audio.child" in words,
-                    "ledger": "Ledger" in words,
-                }
-                if kinds[kind]:
+                if TITLES[kind] in words:
                     found.append(child)
     return found
 
 
-KINDS = ("actor", "reader", "commit", "decoder")
+KINDS = (*TITLES,)
 
 
 def kill(attacked: Attacked, driver: Driver, cluster: SmallCluster) -> None:
@@ -232,7 +234,7 @@ def pause(attacked: Attacked, driver: Driver, cluster: SmallCluster) -> None:
     if kind == "driver":
         found = [psutil.Process(driver.process.pid)]
     elif kind == "machine":
-        found = [one for each in (*KINDS, "ledger") for one in victims(cluster, each)]
+        found = [one for each in KINDS for one in victims(cluster, each)]
     else:
         found = victims(cluster, kind)[:1]
     if not found:

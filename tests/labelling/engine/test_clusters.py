@@ -157,10 +157,8 @@ def _disturb(driver: subprocess.Popen, cluster, dice: random.Random, kills: dict
         elif victim == "node":
             cluster.kill_a_node()
         else:
-            name = "LabelActor" if victim == "actor" else "ray::MapBatches"
-            labelling = processes("Label", cluster.host.pid)
-            found = [one for one in processes(name, cluster.host.pid) if victim == "actor" or one not in labelling]
-            if not found:
+            name = "ray::ModelActor" if victim == "actor" else "ray::read_piece"
+            if not (found := processes(name, cluster.host.pid)):
                 continue
             with contextlib.suppress(psutil.Error):
                 dice.choice(found).kill()

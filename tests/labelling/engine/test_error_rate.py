@@ -28,13 +28,13 @@ def pipeline(folder: Path, most: float) -> raysp.Pipeline:
 
 
 def label(folder: Path, most: float) -> dict[int, str]:
-    """Run, and return the label shards that were there once so many rows were counted; 0 stands for the end."""
+    """Run, and return the label shards that were there once so many rows were staged; 0 stands for the end."""
     seen: dict[int, str] = {}
 
     def look(number: int) -> None:
         seen.setdefault(number, "".join(sorted(path.stem[0] for path in (folder / "out").glob("*.parquet"))))
 
-    counted = {"on_progress": lambda progress: look(progress.rows)}
+    counted = {"on_progress": lambda progress: look(progress.staged.rows) if progress.staged.rows else None}
     raysp.run(pipeline(folder, most), engine="here", progress=False, **counted)
     look(0)
     return seen
@@ -54,7 +54,7 @@ def stops(folder: Path, most: float, *shards: tuple[int, int]) -> bool:
 
 def test_clean_shards_wait_for_nothing_and_flawed_ones_for_enough_rows(tmp_path):
     write(tmp_path, (100, 0), (99, 1), (1, 0), (1, 0))
-    assert label(tmp_path, 0.5) == {100: "a", 199: "a", 200: "ac", 201: "abcd", 0: "abcd"}
+    assert label(tmp_path, 0.5) == {100: "a", 199: "a", 200: "abc", 201: "abcd", 0: "abcd"}
 
 
 def test_a_shard_that_fails_by_itself_waits_for_the_end(tmp_path):

@@ -94,7 +94,7 @@ def _reached(sink: Path, moment: str | int) -> bool:
     if isinstance(moment, int):
         return len(list(sink.glob("*.parquet"))) >= moment
     if moment == "stage":
-        return any((sink / ".raysp" / "stage").rglob("*of*"))
+        return any(path.is_file() for path in (sink / ".raysp" / "stage").rglob("*"))
     return (sink / ".raysp" / moment).exists()
 
 

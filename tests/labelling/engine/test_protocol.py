@@ -39,7 +39,7 @@ ONCE = ("plan_written", "run_finished")  # phases that a run passes once
 WORKERS = {"ray": "local", "one process": ""}
 """Values of RAY_ADDRESS."""
 IN_SHORT = {
-    ("disk", "ray", "after_block_staged:2"),
+    ("disk", "ray", "after_piece_staged:2"),
     ("disk", "one process", "before_stage_removed:1"),
     ("s3", "ray", "after_shard_committed:1"),
     ("gs", "one process", "before_shard_committed:1"),

@@ -120,7 +120,7 @@ def test_a_model_that_cannot_be_loaded_ends_it(digits):
 def test_rows_are_labelled_by_ray_at_the_local_address(digits):
     actors = []
     pipeline = a_pipeline(f"{digits}/in", digits / "out")
-    raysp.run(pipeline, rows=3, address="local", on_progress=lambda _: actors.extend(processes("LabelActor")))
+    raysp.run(pipeline, rows=3, address="local", on_progress=lambda _: actors.extend(processes("ModelActor")))
     assert actors
 
 

@@ -48,11 +48,11 @@ def amount(found) -> tuple[float, float]:
     return found.audio_seconds.value, found.audio_seconds.margin
 
 
-def blocks_of(pipeline: raysp.Pipeline) -> list[SimpleNamespace]:
-    """Return the receipts of blocks in a sink."""
+def pieces_of(pipeline: raysp.Pipeline) -> list[SimpleNamespace]:
+    """Return the counts of the pieces in a sink."""
     files = sorted(Path(pipeline.sink.url, ".raysp", "receipts").iterdir())
     found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
-    return [SimpleNamespace(**one) for one in found if one["kind"] == "block"]
+    return [SimpleNamespace(**one["counts"]) for one in found if one["kind"] == "piece"]
 
 
 def label_rows(pipeline: raysp.Pipeline) -> pa.Table:
@@ -90,15 +90,15 @@ class TestAgainstTheRun:
         pipeline = again(labelled, tmp_path)
         simulated = raysp.estimate(pipeline).simulation
         ran = raysp.run(pipeline, progress=False)
-        blocks = blocks_of(pipeline)
+        pieces = pieces_of(pipeline)
         assert ran.exit_code == 0
-        assert simulated.windows == sum(block.windows for block in blocks)
-        assert simulated.padded_seconds * RATE == pytest.approx(sum(block.padded_samples for block in blocks))
-        assert simulated.real_seconds * RATE == pytest.approx(sum(block.real_samples for block in blocks))
+        assert simulated.windows == sum(piece.windows for piece in pieces)
+        assert simulated.padded_seconds * RATE == pytest.approx(sum(piece.padded_samples for piece in pieces))
+        assert simulated.real_seconds * RATE == pytest.approx(sum(piece.real_samples for piece in pieces))
         sink = str(tmp_path / "new")
         found = raysp.estimate(a_pipeline(labelled.source, tmp_path / "other"), like=sink, price=2)
-        total = sum(block.audio_seconds for block in blocks)
-        assert found.speed.rtfx == pytest.approx(total / sum(one.forward_seconds + one.load_seconds for one in blocks))
+        total = sum(piece.audio_seconds for piece in pieces)
+        assert found.speed.rtfx == pytest.approx(total / sum(one.busy_seconds + one.wait_seconds for one in pieces))
         assert found.speed.origin.startswith(f"receipts of 1 run over {sink}: ")
         assert found.cost.device_hours.value * 2 == found.cost.money.value
         again_with_other_cpus = a_pipeline(labelled.source, tmp_path / "other", label={"dtype": "bfloat16"})
@@ -118,10 +118,10 @@ class TestAgainstTheRun:
             pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / f"out-{budget}", label=label)
             simulated = raysp.estimate(pipeline).simulation
             assert raysp.run(pipeline, progress=False).exit_code == 0
-            blocks = blocks_of(pipeline)
-            padded = sum(block.padded_samples for block in blocks)
+            pieces = pieces_of(pipeline)
+            padded = sum(piece.padded_samples for piece in pieces)
             assert simulated.padded_seconds * RATE == pytest.approx(padded)
-            assert sum(block.real_samples for block in blocks) >= 0.95 * padded  # most last frames are in part a row's
+            assert sum(piece.real_samples for piece in pieces) >= 0.95 * padded  # most last frames are in part a row's
             tables.append(label_rows(pipeline))
         assert tables[0].equals(tables[1])
 
@@ -197,10 +197,10 @@ def test_passes_are_simulated_by_the_languages_of_rows(tmp_path, monkeypatch):
     pipeline = a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=[raysp.Decode(), label])
     found = raysp.estimate(pipeline).simulation
     assert raysp.run(pipeline, progress=False).exit_code == 0
-    blocks = blocks_of(pipeline)
-    assert found.windows == sum(block.windows for block in blocks)
-    assert found.padded_seconds * RATE == pytest.approx(sum(block.padded_samples for block in blocks))
-    assert found.real_seconds * RATE == pytest.approx(sum(block.real_samples for block in blocks))
+    pieces = pieces_of(pipeline)
+    assert found.windows == sum(piece.windows for piece in pieces)
+    assert found.padded_seconds * RATE == pytest.approx(sum(piece.padded_samples for piece in pieces))
+    assert found.real_seconds * RATE == pytest.approx(sum(piece.real_samples for piece in pieces))
 
 
 class TestSpeed:

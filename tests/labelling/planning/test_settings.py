@@ -13,6 +13,7 @@ from raysp.labelling.planning.retrying import plan_retry
 from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.sink import stage
+from raysp.sink.layout import StagedName
 from raysp.sink.run_record import Resolved, RunEntry
 from raysp.sink.sinks import Sink
 from tests.corpora import a_pipeline, write_shard
@@ -46,8 +47,8 @@ def staged(corpus: Path, resources: Resources, **label: object) -> Plan:
     """Record a run as `begun` does, with a staged result: from then on the record binds other pipelines."""
     plan = begun(corpus, resources, **label)
     [shard] = plan.corpus.shards
-    block = stage.BlockName(shard.name, shard.pieces[0], shard.input_id, plan.stage_id, 0, 1)
-    stage.stage(plan.sink.store, block, results([*range(shard.num_rows)]))
+    name = StagedName(shard.name, shard.pieces[0], shard.input_id, plan.fingerprint, errors=0)
+    stage.write(plan.sink.store, [results([*range(shard.num_rows)])], lambda: name)
     return plan
 
 

@@ -14,6 +14,7 @@ from raysp.labelling.reports.label_figures import FEW_VALUES, MOST_TYPES, Chosen
 from raysp.labelling.reports.reservoirs import Sample, Values
 from raysp.labelling.reports.row_error_rates import Errors, Groups, Measured
 from raysp.labelling.reports.throughput import RunWork
+from raysp.sink.receipts import Counts
 
 
 def many_errors(number: int) -> np.ndarray:
@@ -157,6 +158,9 @@ def test_texts_of_a_book_are_not_compared(monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "figure"), [(2.0, "200 x"), (800.0, "0.5 x")])
 def test_a_page_leads_with_the_speed_of_the_last_run(seconds, figure):
-    status, last = SimpleNamespace(rows_committed=5, ok=3), RunWork(audio_seconds=400.0, start=1.0, end=1.0 + seconds)
+    status, last = (
+        SimpleNamespace(rows_committed=5, ok=3),
+        RunWork(Counts(audio_seconds=400.0), start=1.0, end=1.0 + seconds),
+    )
     verdict = label_report._verdict(status, Rows(CHOSEN), last)
     assert [(one.figure, one.name) for one in verdict] == [("2", "rows without a label"), (figure, "real time")]

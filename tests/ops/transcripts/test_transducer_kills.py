@@ -11,7 +11,7 @@ from tests.soaked import some
 pytestmark = [pytest.mark.drivers, pytest.mark.slow]
 
 
-CASES = itertools.product(("TDT", "RNNT"), ("before_block_staged:2", "after_shard_committed:1"))
+CASES = itertools.product(("TDT", "RNNT"), ("before_piece_staged:2", "after_shard_committed:1"))
 
 
 @pytest.mark.parametrize(("kind", "moment"), some(CASES, ("RNNT", "after_shard_committed:1")))

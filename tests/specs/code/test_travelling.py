@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.labelling.engine.workers.job import sleep_while_waiting
+from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.specs.code import CodeFile, UserCode, user_code
 from raysp.specs.pipeline import label_parts, load_function, read_code
 from tests.corpora import CHECKPOINT, write_shard

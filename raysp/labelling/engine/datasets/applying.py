@@ -15,7 +15,7 @@ from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.engine.datasets.slices import SliceLabeller, decode
 from raysp.labelling.engine.datasets.table_job import Columns, table_job
-from raysp.labelling.engine.on_ray.stream import READER_CPUS
+from raysp.labelling.engine.ray_actor import READER_CPUS
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions

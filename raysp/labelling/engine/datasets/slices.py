@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from raysp.labelling.engine.datasets.table_job import TableJob
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling, decoding
-from raysp.labelling.engine.workers.job import sleep_while_waiting
-from raysp.labelling.engine.workers.reader import process_decoder
+from raysp.labelling.engine.job import sleep_while_waiting
+from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.ops.blocks import BLOCK_BYTES
 from raysp.ops.decoding import SAMPLE_BYTES, Slice
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 from raysp.columns import RESULT_COLUMNS
 from raysp.errors import RunError
 from raysp.labelling import assembly
+from raysp.labelling.engine.calls_in_order import in_order as calls_in_order
 from raysp.labelling.engine.datasets.table_job import PLACE, TableJob
-from raysp.labelling.engine.workers.calls_in_order import in_order as calls_in_order
+from raysp.labelling.joined_rows import join_windows
 from raysp.sink.sorting import in_order
-from raysp.sink.stage import join_windows
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class TableLabelling:
         windows = pa.concat_tables(self._labelled(blocks, names))
         columns = [*RESULT_COLUMNS, *self.job.pipeline.columns]
         with self._joining:
-            labelled = in_order([join_windows(PLACE, windows, self.join)]).select(columns)
+            labelled = in_order([join_windows(windows, self.join)]).select(columns)
         if labelled.num_rows != rows.num_rows:
             raise RunError(
                 f"{PLACE}: {count(rows.num_rows, 'row')} became {count(labelled.num_rows, 'row')}; this is a bug in "

@@ -21,7 +21,7 @@ from raysp.labelling.engine.datasets.applying import SLICES, _actors
 from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, decode
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
 from raysp.labelling.engine.datasets.table_labelling import TableLabelling
-from raysp.labelling.engine.workers.reader import process_decoder
+from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from tests import decoders
 from tests.corpora import AUDIO, CHECKPOINT, wav

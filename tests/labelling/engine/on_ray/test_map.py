@@ -84,16 +84,23 @@ def test_a_lost_process_is_replaced(local_ray, make_pipeline, small_shards, step
 
 
 @pytest.mark.drivers
-def test_a_row_that_ends_every_process_becomes_an_error_row(
+def test_a_row_that_ends_every_process_becomes_an_error_row_until_it_is_retried(
     local_ray, make_pipeline, small_shards, steps, expected, tmp_path
 ):
     names = [row["id"] for row in expected]
     (tmp_path / "deadly").write_text(names[3])
-    run(make_pipeline(small_shards, steps=steps))
+    pipeline = make_pipeline(small_shards, steps=steps)
+    run(pipeline)
     found = [without_processes(row) for row in rows_of(tmp_path / "labels")]
     assert found[3]["error_type"] == "worker_crashed"
     assert found[3]["twice"] is None
     assert [*found[:3], *found[4:]] == [*expected[:3], *expected[4:]]
+    raysp.retry(pipeline.sink.url, pipeline=pipeline, progress=False)
+    found = [without_processes(row) for row in rows_of(tmp_path / "labels")]
+    assert found[3]["error_type"] == "worker_crashed"
+    (tmp_path / "deadly").unlink()
+    raysp.retry(pipeline.sink.url, pipeline=pipeline, progress=False)
+    assert [without_processes(row) for row in rows_of(tmp_path / "labels")] == expected
 
 
 def test_a_result_of_another_shape_fails_the_shards(local_ray, make_pipeline, small_shards, steps, tmp_path):

@@ -1,0 +1,143 @@
+"""The job of a run: the values that every worker receives, and the pieces that the driver sends to readers."""
+
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Self
+
+import pyarrow as pa
+
+from raysp import tracebacks
+from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
+from raysp.errors import ShardError
+from raysp.labelling.planning.run_plan import Settings
+from raysp.sink.receipts import ShardFailure
+from raysp.sink.todo import Retry, Todo
+from raysp.sink.word_errors import TextColumns
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import Pipeline, load_function
+
+
+@dataclass(frozen=True)
+class Job:
+    """Data that workers need, the same for every task of a run."""
+
+    pipeline: Pipeline
+    settings: Settings
+    """Resolved settings of the plan; the path of the checkpoint is that of the driver."""
+    fingerprint: str
+    output_schema: pa.Schema
+    metadata: Mapping[str, str]
+    file_id: str
+    fault_injection: Mapping[str, str]
+    """Settings of `sink.fault_injection`, for tests."""
+    code: UserCode
+    """Code from outside raysp that workers import."""
+    functions: Mapping[str, Callable[..., object]]
+    """Functions of the main program, by their names in the pipeline; pickled by value."""
+    hang_seconds: float
+    """Time after which a single operation of a worker counts as hung; 0: no limit."""
+    carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Types of the columns that label shards carry over."""
+    texts: TextColumns | None = None
+    """Columns whose word errors are counted; None: there are none."""
+
+    def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
+        """Pickle so that a worker installs the user's code before it unpickles values that use it."""
+        import cloudpickle
+
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        made_of_code = {name: values.pop(name) for name in ("pipeline", "functions")}
+        return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)
+
+
+def sleep_while_waiting() -> None:
+    """Make waiting threads of models sleep; called before torch is imported.
+
+    Spinning takes the core that decoding and the driver need, and doubles the CPU time of two threads if other programs
+    run (docs/evidence/performance.md).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> Job:
+    """Restore the job on a worker, before torch is imported there."""
+    sleep_while_waiting()
+    tracebacks.refuse_debuggers()
+    code.install()
+    return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
+
+
+def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
+    """Return the functions of a pipeline that the main program defines, which workers cannot import."""
+    mine = [name for step in pipeline.steps for name in step.functions if name.startswith("__main__:")]
+    return {name: load_function(name) for name in mine}
+
+
+HANG_SECONDS = 900.0
+"""Time after which a block counts as hung; a block is sized for some ten seconds."""
+HANG_VARIABLE = "RAYSP_HANG_SECONDS"
+"""Overrides `HANG_SECONDS`, for models that need longer for a block, and for tests."""
+
+
+def hang_seconds() -> float:
+    """Return the seconds after which a worker's operation counts as hung."""
+    return float(os.environ.get(HANG_VARIABLE) or HANG_SECONDS)
+
+
+@dataclass(frozen=True)
+class PieceTodo:
+    """A piece to label, a part of it, or its retried rows."""
+
+    shard: Shard
+    piece: Piece
+    """The piece as recorded, which is read as a whole."""
+    part: Piece
+    """The rows of the piece to label and stage."""
+    retry: Retry | None = None
+    has_crashed: bool = False
+    """Whether this is one row that crashes its workers, and only becomes an error row."""
+
+    @property
+    def rows(self) -> Sequence[int]:
+        """Numbers of the rows to label, in the shard."""
+        return self.retry.of(self.part) if self.retry else range(self.part.first, self.part.end)
+
+    @property
+    def name(self) -> str:
+        """Name of the shard."""
+        return self.shard.name
+
+    def __str__(self) -> str:
+        """Return the name of the shard, and the rows."""
+        return f"{self.name}: rows {self.part.first} to {self.part.end}"
+
+    def halves(self) -> tuple[Self, Self]:
+        """Return two parts with half of the rows each; there must be several."""
+        middle = self.rows[len(self.rows) // 2]
+        first, end = self.part.first, self.part.end
+        return replace(self, part=Piece(first, middle)), replace(self, part=Piece(middle, end))
+
+    def narrowed(self) -> Self:
+        """Return the piece with what it needs of its shard and retry alone.
+
+        Raises:
+            ShardError: the shard has no such part.
+        """
+        retry = self.retry
+        if retry is not None and retry.rows is not None:
+            retry = replace(retry, rows=tuple(self.rows))
+        return replace(self, shard=replace(sources.narrow(self.shard, self.piece), pieces=(self.piece,)), retry=retry)
+
+
+def pieces_of(todos: Iterable[Todo]) -> Iterator[PieceTodo | ShardFailure]:
+    """Yield the pieces to label, or the failure of a shard that has no such part."""
+    for todo in todos:
+        for part in todo.pieces:
+            piece = next(one for one in todo.shard.pieces if one.first <= part.first and part.end <= one.end)
+            try:
+                yield PieceTodo(todo.shard, piece, part, todo.retry).narrowed()
+            except ShardError as error:
+                yield ShardFailure(todo.shard.name, str(error))

@@ -1,0 +1,70 @@
+"""What workers tell the driver of a run."""
+
+from bdb import BdbQuit
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from raysp import tracebacks
+from raysp.corpus.shards import Piece
+from raysp.errors import RayspError
+from raysp.sink.receipts import PieceReceipt, ShardFailure
+
+if TYPE_CHECKING:
+    from raysp.ops.passes.measured_budget import MeasuredBudget
+
+
+class RowError(NamedTuple):
+    """An error row."""
+
+    row: int
+    error_type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class LabelledPiece:
+    """A piece, or a part of one: staged, or labelled so far."""
+
+    receipt: PieceReceipt
+    is_staged: bool
+    claimed_seconds: float = 0.0
+    """Seconds of audio in the piece, as far as they were known before decoding."""
+    examples: Sequence[RowError] = ()
+    """A few error rows."""
+    memory_bytes: int = 0
+    """Highest memory of the model's process so far (`ops.labelling.Figures`)."""
+    measured: "MeasuredBudget | None" = None
+    """Size of passes that the actor chose during this piece."""
+
+
+@dataclass(frozen=True)
+class RetriedPiece:
+    """A piece that is labelled again, because the process that had it in hand was lost."""
+
+    shard: str
+    part: Piece
+
+
+@dataclass(frozen=True)
+class FatalFailure:
+    """A failure that no other shard would escape, which ends the run."""
+
+    reason: str
+
+
+Message = LabelledPiece | RetriedPiece | ShardFailure | FatalFailure
+
+
+def shard_failure(shard: str, error: BaseException) -> ShardFailure:
+    """Return the failure of a shard, and note the traceback of its cause, if it has one besides its message."""
+    if isinstance(error, BdbQuit):  # of workers alone: elsewhere it has become a KeyboardInterrupt
+        where = tracebacks.place(error) or "a function"
+        return ShardFailure(shard, f"{where}: workers of Ray have no terminal for a debugger; run with --engine here")
+    tracebacks.raise_if_stopped(error)
+    if isinstance(error, RayspError):
+        if error.__cause__ is not None:
+            tracebacks.note(error.__cause__)
+        return ShardFailure(shard, str(error))
+    tracebacks.note(error)
+    return ShardFailure(shard, tracebacks.described(error))

@@ -1,0 +1,138 @@
+"""The model of a `Label` step in a process that labels blocks with it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+
+import pyarrow as pa
+
+from raysp.labelling import assembly
+from raysp.labelling.engine.job import Job
+from raysp.labelling.engine.watchdog import watched
+from raysp.ops.decoding import claimed_seconds
+
+if TYPE_CHECKING:
+    from raysp.ops.labelling import BlockInHand, Figures, LabellingOp
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class LabelledBlock(NamedTuple):
+    """Windows of a block with their labels."""
+
+    labels: pa.Table
+    figures: "Figures"
+    waited: float
+    """Seconds that the model was idle before the block."""
+    claimed: float
+    """Seconds of audio in its piece, as far as they were known before decoding."""
+
+
+class Model:
+    """The model of a `Label` step.
+
+    Calls may overlap. The model runs in threads of its own, one for each block that it has in hand (`blocks_in_hand` of
+    its op), so that it runs over the next block while columns are made of a result, and while it is staged.
+
+    Args:
+        job: the job.
+        in_this_thread: run the model in the calling thread.
+    """
+
+    def __init__(self, job: Job, *, in_this_thread: bool = False) -> None:
+        self.job = job
+        self.thread: Executor = CallingThread() if in_this_thread else ThreadPoolExecutor(1)
+        # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
+        self.op = self.thread.submit(self._load).result()
+        self.in_hand = InHand(self.op.blocks_in_hand)
+        if self.op.blocks_in_hand > 1 and not in_this_thread:
+            self.close()
+            self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
+
+    @property
+    def at_once(self) -> int:
+        """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
+        return 1 if self.op.blocks_in_hand == 1 else 1 + self.op.blocks_in_hand
+
+    def _load(self) -> "LabellingOp":
+        """Load the model, on a card that the plan relies on."""
+        assembly.refuse_other_card(self.job.settings)
+        import torch
+
+        threads = self.job.settings.cpus_per_actor.number
+        torch.set_num_threads(threads)
+        return assembly.labelling(
+            self.job.pipeline,
+            self.job.settings,
+            digest=self.job.metadata["checkpoint_digest"],
+            threads=threads,
+            functions=self.job.functions,
+        )
+
+    def close(self) -> None:
+        """End the model's threads."""
+        self.thread.shutdown()
+
+    def __call__(self, shard: str, block: pa.Table) -> LabelledBlock:
+        """Label a decoded block of a shard.
+
+        Raises:
+            DeviceLostError: the device of the model failed.
+        """
+        given = self.op.prepare(block, shard)
+        table, figures, waited = self.thread.submit(self._run, given).result()
+        labels = self.op.table(given) if table is None else table
+        return LabelledBlock(labels, figures, waited, claimed_seconds(block))
+
+    def _run(self, given: "BlockInHand") -> "tuple[pa.Table | None, Figures, float]":
+        """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
+        with self.in_hand.taken() as waited, watched(self.job.hang_seconds * self.op.blocks_in_hand):
+            figures = self.op.run(given)
+            table = self.op.table(given) if self.op.has_users_code else None
+        return table, figures, waited
+
+
+class CallingThread(Executor):
+    """An executor that runs each call at once, in the thread of the caller."""
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Return the future of a call that has ended; an exception is raised here."""
+        future = Future[T]()
+        future.set_result(call(*args, **kwargs))
+        return future
+
+
+class InHand:
+    """Blocks that the model has in hand, and the time that it had none.
+
+    Args:
+        most: blocks that it has in hand at once.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._changed = threading.Condition()
+        self._in_hand = 0
+        self._idle_since: float | None = None
+
+    @contextmanager
+    def taken(self) -> Iterator[float]:
+        """Take a block in hand within the `with` block, once there is room.
+
+        Yields the seconds that the model was idle before this block.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._in_hand < self.most)
+            waited = time.monotonic() - self._idle_since if self._in_hand == 0 and self._idle_since else 0.0
+            self._in_hand += 1
+        try:
+            yield waited
+        finally:
+            with self._changed:
+                self._in_hand -= 1
+                self._idle_since = time.monotonic()
+                self._changed.notify_all()

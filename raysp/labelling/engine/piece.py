@@ -1,0 +1,174 @@
+"""A piece in, one ordered staged file and one receipt out."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import pyarrow as pa
+
+from raysp.columns import ERROR, OK, RECORDING_COLUMNS, SKIPPED
+from raysp.errors import RunError, StoreError
+from raysp.labelling import assembly
+from raysp.labelling.engine.calls_in_order import in_order
+from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RowError, shard_failure
+from raysp.labelling.engine.model import LabelledBlock, Model
+from raysp.labelling.joined_rows import join_windows
+from raysp.sink import stage
+from raysp.sink.commit import RESULT_SCHEMA
+from raysp.sink.layout import StagedName
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure
+from raysp.sink.sorting import Sorter
+from raysp.storage.store import Store, UnusableError
+
+if TYPE_CHECKING:
+    from raysp.ops.passes.measured_budget import MeasuredBudget
+
+MAX_EXAMPLES = 3
+MEMORY_BYTES = 64 * 1024 * 1024
+"""Bytes of label rows held in memory; the other ones of a piece are in a scratch file."""
+
+
+def label_piece(
+    model: Model,
+    todo: PieceTodo,
+    blocks: Iterable[pa.Table],
+    store: Store,
+    actor: str,
+    on_block: Callable[[LabelledPiece], None] = lambda _: None,
+) -> Message:
+    """Label the blocks of a piece and stage its rows.
+
+    Args:
+        model: the model.
+        todo: the piece.
+        blocks: its decoded blocks.
+        store: the sink.
+        actor: name of the process.
+        on_block: called after every block with the counts so far.
+
+    Raises:
+        DeviceLostError: the device of the model failed.
+    """
+    with PieceLabels(model.job, todo, store, actor) as labels:
+        for labelled in in_order(lambda block: model(todo.name, block), blocks, model.at_once):
+            labels.add(labelled)
+            on_block(labels.so_far())
+        return labels.stage()
+
+
+class PieceLabels:
+    """Labels of a piece, from its blocks to its staged file.
+
+    Args:
+        job: job of the run.
+        todo: the piece.
+        store: the sink.
+        actor: name of the process.
+    """
+
+    def __init__(self, job: Job, todo: PieceTodo, store: Store, actor: str) -> None:
+        self.job = job
+        self.todo = todo
+        self.store = store
+        self.actor = actor
+        self._files = ExitStack()
+        self._sorter = Sorter(lambda: self._files.enter_context(store.scratch()), MEMORY_BYTES)
+        self._outcomes: dict[int, tuple[str, str]] = {}
+        """Status and type of the rows that are not ok; of a row of several windows, of the first that is not."""
+        self._examples: list[RowError] = []
+        self._counts = Counts()
+        self._claimed, self._memory = 0.0, 0
+        self._measured: MeasuredBudget | None = None
+
+    def __enter__(self) -> Self:
+        """Return the labels; at the end of the block their scratch file is removed."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._files.close()
+
+    def add(self, labelled: LabelledBlock) -> None:
+        """Add the windows of a block."""
+        labels, figures = labelled.labels, labelled.figures
+        self._sorter.add(labels)
+        rate = self.job.settings.checkpoint.sample_rate
+        self._counts += Counts(
+            rows=len(labels) - labels.column("windows").null_count,
+            blocks=1,
+            windows=figures.windows,
+            audio_seconds=float(np.nansum(labels.column("seconds").to_numpy())),
+            real_samples=round(figures.audio_seconds * rate),
+            padded_samples=round(figures.padded_seconds * rate),
+            busy_seconds=figures.busy_seconds,
+            wait_seconds=labelled.waited,
+            staged_bytes=labels.nbytes,
+        )
+        self._claimed = max(self._claimed, labelled.claimed)
+        self._memory = max(self._memory, figures.memory_bytes)
+        self._measured = figures.measured or self._measured
+        self._judge(labels)
+
+    def so_far(self, *, is_staged: bool = False) -> LabelledPiece:
+        """Return the counts of the blocks that were added."""
+        kinds: dict[str, Counter[str]] = {ERROR: Counter(), SKIPPED: Counter()}
+        for status, error_type in self._outcomes.values():
+            kinds[status][error_type] += 1
+        counts = replace(self._counts, errors=dict(kinds[ERROR]), skipped=dict(kinds[SKIPPED]))
+        part = self.todo.part
+        receipt = PieceReceipt(self.todo.name, part.first, part.end, counts, self.actor, time.time())
+        return LabelledPiece(receipt, is_staged, self._claimed, tuple(self._examples), self._memory, self._measured)
+
+    def stage(self) -> Message:
+        """Join windows, stage the rows in order, and return their receipt, or why it cannot be done."""
+        try:
+            stage.write(self.store, self._in_order(), self._name)
+        except UnusableError as error:  # no space or no permission: no other shard could be written
+            return FatalFailure(str(error))
+        except StoreError as error:
+            return ShardFailure(self.todo.name, str(error))
+        except Exception as error:  # steps behind the model are code of the user
+            return shard_failure(self.todo.name, error)
+        return self.so_far(is_staged=True)
+
+    def _name(self) -> StagedName:
+        todo = self.todo
+        attempt = todo.retry.stage_id if todo.retry else self.job.fingerprint
+        errors = sum(status == ERROR for status, _ in self._outcomes.values())
+        return StagedName(todo.name, todo.part, todo.shard.input_id, attempt, errors)
+
+    def _in_order(self) -> Iterator[pa.Table]:
+        """Yield the rows in order, with the columns of a label shard behind those of the source."""
+        job, wanted = self.job, self.todo.rows
+        names = [*RESULT_SCHEMA.names, *job.output_schema.names]
+        self._outcomes.clear()
+        self._examples.clear()
+        place = 0
+        for windows in self._sorter.slices():
+            rows = join_windows(windows, self._join)
+            found = rows.column("row").to_numpy()
+            if not np.array_equal(found, wanted[place : place + len(found)]):
+                raise RunError(f"{self.todo}: its blocks hold other rows; this is a bug in raysp: report it")
+            place += len(found)
+            self._judge(rows)
+            yield rows.select([*names, *(name for name in RECORDING_COLUMNS if name in rows.column_names)])
+        if place != len(wanted):
+            raise RunError(f"{self.todo}: its blocks hold {place} rows; this is a bug in raysp: report it")
+
+    def _join(self, windows: pa.Table) -> pa.Table:
+        """Join the windows of longer rows; most pieces have none."""
+        return assembly.joining(self.job.pipeline, self.job.settings, self.job.functions)(windows)
+
+    def _judge(self, table: pa.Table) -> None:
+        """Add the outcomes of rows or windows that are not ok."""
+        columns = (table.column(name).to_pylist() for name in ("row", "status", "error_type", "error_message"))
+        for row, status, error_type, message in zip(*columns, strict=True):
+            if status == OK or row in self._outcomes:
+                continue
+            self._outcomes[row] = status, error_type
+            if status == ERROR and len(self._examples) < MAX_EXAMPLES:
+                self._examples.append(RowError(row, error_type, message))

@@ -1,0 +1,92 @@
+"""Reading and decoding of pieces; no torch is loaded."""
+
+import atexit
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from raysp.audio.isolation import Decoder
+from raysp.corpus import sources
+from raysp.errors import ShardError
+from raysp.labelling import assembly
+from raysp.labelling.engine import watchdog
+from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.engine.watchdog import watched
+from raysp.ops.late_steps import CARRIED
+from raysp.ops.places import with_places
+from raysp.ops.rows import RowStatus, statuses_table, with_waves
+from raysp.words import count
+
+
+def read_blocks(job: Job, todo: PieceTodo, decoder: Decoder | None = None) -> Iterator[pa.Table]:
+    """Yield the decoded blocks of a piece; the process ends if one takes longer than `job.hang_seconds`.
+
+    Args:
+        job: job of the run.
+        todo: the piece.
+        decoder: None: that of this process.
+    """
+    blocks = iter([crashed_block(job, todo)]) if todo.has_crashed else _decoded(job, todo, decoder)
+    while True:
+        with watched(job.hang_seconds):
+            block = next(blocks, None)
+        if block is None:
+            return
+        yield block
+
+
+def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.Table]:
+    shard, piece, source = todo.shard, todo.piece, job.pipeline.source
+    op = assembly.decoding(
+        job.pipeline, job.settings, shard, decoder=decoder or process_decoder(), functions=job.functions
+    )
+    columns = assembly.decoded_columns(job.pipeline, shard)
+    table = sources.read_table(
+        shard, piece, columns, source.storage_options, (source.audio,), audio_root=source.audio_root
+    )
+    if table.num_rows != piece.num_rows:
+        found = count(table.num_rows, "row")
+        raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
+    pa.default_memory_pool().release_unused()  # reading one large row temporarily takes three times its bytes
+    rows = todo.rows
+    is_whole = len(rows) == piece.num_rows
+    if not is_whole:
+        table = table.take([row - piece.first for row in rows])
+    for block, _ in op(table, piece.first):
+        yield block if is_whole else _renumbered(block, rows, piece.first)
+
+
+@functools.cache
+def process_decoder() -> Decoder:
+    """Return the decoding process of this worker process, shared by all its tasks."""
+    decoder = Decoder(on_wait=watchdog.touch)  # its own limits are shorter
+    atexit.register(decoder.close)
+    return decoder
+
+
+def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
+    """Return a block whose row numbers, positions in `rows` plus `first`, are replaced by numbers in the shard."""
+    numbers = np.asarray(rows, np.int64)[block.column("row").to_numpy() - first]
+    place = block.schema.get_field_index("row")
+    return block.set_column(place, block.schema.field(place), pa.array(numbers, pa.int64()))
+
+
+def crashed_block(job: Job, todo: PieceTodo) -> pa.Table:
+    """Return a block of the rows of a piece as error rows, with the columns that other blocks carry, without values."""
+    statuses = [RowStatus(row) for row in todo.rows]
+    for status in statuses:
+        status.fail("worker_crashed", "several workers that labelled this row alone crashed")
+    nulls = [None] * len(statuses)
+    block = with_waves(statuses_table(statuses), nulls)
+    label, source = job.pipeline.label, job.pipeline.source
+    if label.windows == "speech":
+        block = with_places(block, nulls)
+    if label.reads:
+        read = sources.read_table(
+            todo.shard, todo.piece, [*label.reads], source.storage_options, audio_root=source.audio_root
+        )
+        for name in label.reads:
+            block = block.append_column(f"{CARRIED}{name}", read.column(name).take(pa.nulls(len(nulls), pa.int64())))
+    return block

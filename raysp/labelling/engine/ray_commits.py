@@ -1,0 +1,201 @@
+"""Commit tasks, which write a label shard once all pieces of its shard are staged.
+
+A commit mostly waits for the store. If many are due, one task makes several concurrently, in threads. If few are due,
+or if they need much memory, each has its own task. Tasks request the memory that they need from Ray.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import ray
+
+from raysp import tracebacks
+from raysp.corpus.shards import Shard
+from raysp.errors import RunError
+from raysp.labelling.engine.committing import commit_shard
+from raysp.labelling.engine.job import Job
+from raysp.sink import commit
+from raysp.sink.receipts import ShardFailure, ShardReceipt
+from raysp.sink.todo import Retry
+from raysp.storage.store import UnusableError
+from raysp.words import RUN_AGAIN
+
+logger = logging.getLogger(__name__)
+
+Outcome = ShardReceipt | ShardFailure
+Made = tuple[list[Outcome | UnusableError], dict[str, str]]
+"""Outcomes of a task, and tracebacks of errors."""
+
+SHARDS_IN_FLIGHT = 128
+"""With requests of 50 ms, 175 commits per second on two cores, which are then busy (docs/evidence/performance.md)."""
+TASKS_IN_FLIGHT = 8
+SHARDS_A_TASK = 32
+ROWS_A_TASK = 10_000
+"""Rows of the shards that one task commits concurrently."""
+BYTES_A_TASK = 512 * 1024 * 1024
+"""Memory of concurrent commits in one task; a commit that needs more has its own task."""
+MEMORY_STEP = 64 * 1024 * 1024
+"""Requests for memory are powers of two of this, since Ray schedules each amount separately; less is not requested."""
+PATIENCE_SECONDS = 120
+"""Time after which commits that wait only for memory are resubmitted without a request for it."""
+MAX_RETRIES = 3
+STOP_SECONDS = 0.5
+"""Time within which a request to stop ends the wait for commits: no signal handler runs while Ray waits."""
+
+
+class Due(NamedTuple):
+    """A shard to commit."""
+
+    shard: Shard
+    retry: Retry | None
+    memory: int = 0
+    """Approximate bytes of memory that its commit needs."""
+
+
+class Commits:
+    """Commit tasks in flight; they use no CPU slot, so that decoding never delays them.
+
+    Args:
+        job: the job of the run.
+        retries: retries by the names of shards whose error rows are labelled again.
+        actor_memory: bytes of memory that each actor of the pool requests.
+    """
+
+    def __init__(self, job: Job, retries: Mapping[str, Retry], *, actor_memory: int = 0) -> None:
+        self.retries = retries
+        self.actor_memory = actor_memory
+        self.job = ray.put(job)
+        self.task = ray.remote(commit_shards)
+        self.in_flight: dict[ray.ObjectRef[Made], list[Due]] = {}
+        self.waiting: deque[Due] = deque()
+        self.alone: deque[Due] = deque()
+        """Shards of tasks whose workers kept crashing: each gets its own task, so that only the faulty one fails."""
+        self.stopped = False
+        self.requests_memory = True
+        self.largest_request = 0
+        """Largest amount of memory that a task requested."""
+        self.last_ended = time.monotonic()
+
+    def start(self, shard: Shard, staged_bytes: int) -> None:
+        """Queue the commit of a shard with this number of staged bytes."""
+        memory = commit.memory(shard.num_rows, staged_bytes)
+        self.waiting.append(Due(shard, self.retries.get(shard.name), memory))
+        self._fill()
+
+    def _fill(self) -> None:
+        while (self.waiting or self.alone) and not self.stopped and self._has_room():
+            # Time without a commit in flight is not a wait for memory.
+            if not self.in_flight:
+                self.last_ended = time.monotonic()
+            self._submit([self.alone.popleft()] if self.alone else next_batch(self.waiting))
+
+    def _submit(self, batch: list[Due]) -> None:
+        memory = requested_memory(batch, self.actor_memory) if self.requests_memory else None
+        self.largest_request = max(self.largest_request, memory or 0)
+        # No CPUs: a commit mostly waits for the store, and must not wait for readers.
+        task = self.task.options(num_cpus=0, memory=memory, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
+        self.in_flight[task.remote(self.job, [(due.shard, due.retry) for due in batch])] = batch
+
+    def _has_room(self) -> bool:
+        return (
+            len(self.in_flight) < TASKS_IN_FLIGHT
+            and sum(map(len, self.in_flight.values())) <= SHARDS_IN_FLIGHT - SHARDS_A_TASK
+        )
+
+    def finished(self) -> list[Outcome]:
+        """Return the outcomes of commits that have ended, without waiting."""
+        return self._collect(len(self.in_flight), timeout=0) if self.in_flight else []
+
+    def rest(self) -> Iterator[list[Outcome]]:
+        """Wait for all commits, and yield new outcomes, possibly none, every `STOP_SECONDS`."""
+        while self.in_flight:
+            yield self._collect(1, timeout=STOP_SECONDS)
+
+    def stop(self, seconds: float) -> list[Outcome]:
+        """Start no more commits, wait at most `seconds` for those in flight, and return their outcomes."""
+        self.stopped = True
+        return self._collect(len(self.in_flight), timeout=seconds) if self.in_flight else []
+
+    def _collect(self, num_returns: int, timeout: float | None) -> list[Outcome]:
+        ready, _ = ray.wait(list(self.in_flight), num_returns=num_returns, timeout=timeout)
+        outcomes = [outcome for one in ready for outcome in self._outcomes(one, self.in_flight.pop(one))]
+        if ready:
+            self.last_ended = time.monotonic()
+        elif self._waits_for_memory():
+            self._go_on_without_memory()
+        self._fill()
+        return outcomes
+
+    def _waits_for_memory(self) -> bool:
+        """Return whether no task has ended for long, and possibly no node has the requested memory free."""
+        if not self.largest_request or time.monotonic() - self.last_ended < PATIENCE_SECONDS:
+            return False
+        free = ray.available_resources().get("memory", 0.0)  # type: ignore[no-untyped-call]
+        return bool(free / max(1, len(node_memories())) < self.largest_request)
+
+    def _go_on_without_memory(self) -> None:
+        """Resubmit tasks in flight without a request for memory: other jobs may hold it as long as they run.
+
+        A commit that was only slow is then made twice, which the protocol allows.
+        """
+        logger.warning("the memory requested for commits is not free; committing without reserving it")
+        self.requests_memory, self.largest_request = False, 0
+        batches, self.in_flight = list(self.in_flight.values()), {}
+        for batch in batches:
+            self._submit(batch)
+
+    def _outcomes(self, one: "ray.ObjectRef[Made]", batch: list[Due]) -> list[Outcome]:
+        try:
+            found, noted = ray.get(one)
+        except ray.exceptions.RayError as error:
+            if len(batch) > 1:
+                self.alone += batch
+                return []
+            reason = f"its commit failed {1 + MAX_RETRIES} times ({type(error).__name__}); run again"
+            return [ShardFailure(batch[0].shard.name, reason)]
+        tracebacks.keep(noted)
+        outcomes: list[Outcome] = []
+        for outcome in found:
+            if isinstance(outcome, UnusableError):
+                raise RunError(f"{outcome}. {RUN_AGAIN}")
+            outcomes.append(outcome)
+        return outcomes
+
+
+def next_batch(waiting: deque[Due]) -> list[Due]:
+    """Remove and return the shards that the next task commits concurrently, at least one."""
+    batch: list[Due] = []
+    rows = memory = 0
+    while waiting and len(batch) < SHARDS_A_TASK:
+        rows += waiting[0].shard.num_rows
+        memory += waiting[0].memory
+        if batch and (rows > ROWS_A_TASK or memory > BYTES_A_TASK):
+            break
+        batch.append(waiting.popleft())
+    return batch
+
+
+def requested_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
+    """Return the bytes that a task requests of Ray, at most the memory left on a node that is full of actors."""
+    held = sum(due.memory for due in batch)
+    if held < MEMORY_STEP:
+        return None
+    left = max((total % actor_memory if actor_memory else total for total in node_memories()), default=0)
+    return int(min(MEMORY_STEP << (-(-held // MEMORY_STEP) - 1).bit_length(), left)) or None
+
+
+def node_memories() -> list[float]:
+    """Return the total bytes of memory that Ray schedules on each node, in use or not."""
+    return [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> Made:
+    """Commit shards concurrently, on a worker, and return an outcome per shard, in order, and tracebacks of errors."""
+    if len(batch) == 1:
+        return [commit_shard(job, *batch[0])], tracebacks.taken()
+    with ThreadPoolExecutor(len(batch)) as threads:
+        return list(threads.map(lambda due: commit_shard(job, *due), batch)), tracebacks.taken()

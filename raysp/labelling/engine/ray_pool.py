@@ -1,0 +1,440 @@
+"""Labelling on Ray: the driver's loop over the actors that hold the model.
+
+The driver knows which actor on which node has which piece, so it knows who is to blame. Of a process that dies with
+several pieces in hand, each is tried alone, after all others. A piece whose process dies alone, on a node that lives,
+is halved; a row that does so `ALONE` times becomes an error row. The loss of a node is never the fault of a row.
+"""
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, cast
+
+import ray
+
+from raysp import tracebacks
+from raysp.cluster import nodes
+from raysp.cluster.waiting import Waiting, cluster_nodes, fits, node_totals
+from raysp.corpus.shards import Piece
+from raysp.errors import RunError
+from raysp.labelling.engine.execution import OnPiece
+from raysp.labelling.engine.job import Job, PieceTodo, pieces_of
+from raysp.labelling.engine.messages import Message, RetriedPiece
+from raysp.labelling.engine.ray_actor import IN_HAND, READER_CPUS, LostReader, ModelActor
+from raysp.labelling.engine.ray_commits import Commits
+from raysp.labelling.engine.run_events import RunEvents
+from raysp.labelling.planning.run_plan import Plan
+from raysp.sink.receipts import ShardFailure
+from raysp.sink.todo import Retry
+from raysp.words import RUN_AGAIN, count
+
+logger = logging.getLogger(__name__)
+
+ALONE = 2
+"""Crashes of a row alone before it becomes an error row: one of them may be the fault of the machine."""
+MOST_CRASHES = 200
+"""Crashes of workers on one piece after which its shard fails."""
+MOST_LOSSES = 100
+"""Losses of nodes, or of readers that had not begun, after which the shard of a piece fails."""
+MOST_LOADS = 3
+"""Consecutive processes that may crash while they load the model."""
+MORE_LOADS = 1
+"""Consecutive failed loads beyond one per actor of the pool that end a run in which no actor has loaded its model."""
+PAUSE_SECONDS = 30.0
+"""Time before an actor is started again whose load failed while others work: it may get the same GPU."""
+SETTLE_SECONDS = 5.0
+"""Time before a crash is judged: a node being removed may answer slightly longer than its workers."""
+LOOK_SECONDS = 1.0
+"""Time between two looks at the cluster, and between two questions to actors for the counts of their pieces."""
+WAIT_SECONDS = 0.2
+"""Longest wait for Ray: no signal handler runs meanwhile."""
+NODE_LABEL = "ray.io/node-id"
+"""Label that Ray gives to every node."""
+DIED = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+"""Errors of calls to an actor whose process ended."""
+
+
+class OnRay:
+    """Workers on Ray: actors label, tasks read and commit.
+
+    Args:
+        events: event log of the run.
+    """
+
+    def __init__(self, events: RunEvents) -> None:
+        self.events = events
+
+    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
+        """Label the pieces of a plan, and yield counts and failures; `on_piece` is called with each piece taken."""
+        return RayPool(plan, job, self.events).label(on_piece)
+
+    def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:
+        """Return an empty set of commit tasks."""
+        return Commits(job, retries, actor_memory=job.pipeline.label.pool.memory or 0)
+
+
+@dataclass(eq=False)
+class _Work:
+    """A piece, and what is known of processes that had it in hand."""
+
+    todo: PieceTodo
+    is_suspect: bool = False
+    """Whether a process died that had it in hand, so that it is given to an actor alone."""
+    is_quiet: bool = False
+    """Whether a process ran out of memory over it alone, so that nothing else runs beside it."""
+    crashes: int = 0
+    """Crashes over it alone."""
+    losses: int = 0
+
+
+@dataclass(eq=False)
+class _Actor:
+    handle: Any
+    node: str = ""
+    name: str = ""
+    is_loaded: bool = False
+    is_dead: bool = False
+    is_asked: bool = False
+    """Whether it has not answered a question for its counts."""
+    reading: int = 0
+    died_with: int = 0
+    """Number of pieces that it had in hand when it died."""
+    works: list[_Work] = field(default_factory=list)
+    """Pieces in hand."""
+
+
+@dataclass(frozen=True)
+class _Crash:
+    """The death of a process that had a piece in hand, until it is known whether its node lives."""
+
+    work: _Work
+    node: str
+    was_alone: bool
+    is_memory: bool
+    due: float
+
+
+class RayPool:
+    """Pool of model actors of one run.
+
+    Args:
+        plan: the plan.
+        job: job of the run.
+        events: event log of the run.
+    """
+
+    def __init__(self, plan: Plan, job: Job, events: RunEvents) -> None:
+        settings, pool = plan.settings, plan.pipeline.label.pool
+        self._plan = plan
+        self._events = events
+        self._size = plan.pool_size
+        self._job = ray.put(job)
+        requests = {"CPU": settings.cpus_per_actor.number, "GPU": settings.gpus_per_actor, "memory": pool.memory or 0}
+        self._request = {name: float(amount) for name, amount in requests.items() if amount}
+        self._actors: list[_Actor] = []
+        self._left = plan.pieces_todo
+        """Pieces, and parts of pieces, that are not done."""
+        self._queue: deque[_Work] = deque()
+        self._suspects: deque[_Work] = deque()
+        self._crashes: list[_Crash] = []
+        self._crashes_of: Counter[tuple[str, Piece]] = Counter()
+        """Crashes by recorded piece."""
+        self._flying: dict[ray.ObjectRef[Any], tuple[_Actor, _Work]] = {}
+        self._starting: dict[ray.ObjectRef[Any], _Actor] = {}
+        self._asked: dict[ray.ObjectRef[Any], _Actor] = {}
+        self._failed_nodes: set[str] = set()
+        self._failed_loads = self._crashed_loads = 0
+        self._may_start = 0.0
+        self._looked = float("-inf")
+        self._capacity = 0
+        self._reports = 0
+        self._waiting = Waiting(
+            lambda: (self._reports, sum(actor.reading for actor in self._actors)),
+            partial(cluster_nodes, self._avoided),
+            actor=self._request,
+            reader={"CPU": READER_CPUS},
+            on_warning=events.waiting,
+        )
+
+    def label(self, on_piece: OnPiece) -> Generator[Message]:
+        """Label the pieces of the plan, and yield counts and failures.
+
+        Raises:
+            RunError: no actor can load the model, resources are missing for too long, or Ray failed.
+        """
+        pieces = pieces_of(self._plan.todo)
+        try:
+            while True:
+                yield from self._take(pieces)
+                self._look()
+                self._grow()
+                self._hand_out(on_piece)
+                if not (self._queue or self._suspects or self._crashes or self._flying):
+                    return
+                yield from self._collect()
+                yield from self._judge()
+                self._waiting.look(sum(actor.is_loaded for actor in self._actors))
+        except ray.exceptions.RayError as error:
+            raise RunError(f"{tracebacks.described(error)}. {RUN_AGAIN}") from error
+        finally:
+            for actor in self._actors:
+                ray.kill(actor.handle)
+
+    def _take(self, pieces: Iterator[PieceTodo | ShardFailure]) -> Iterator[ShardFailure]:
+        """Queue pieces that actors can take now."""
+        while len(self._queue) < IN_HAND * max(1, len(self._actors)):
+            piece = next(pieces, None)
+            if piece is None:
+                return
+            if isinstance(piece, ShardFailure):
+                self._left -= 1
+                yield piece
+            else:
+                self._queue.append(_Work(piece))
+
+    # -- actors -------------------------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        """Look at the cluster, and ask actors for the counts of their pieces, every `LOOK_SECONDS`."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        self._capacity = self._room()
+        for actor in self._actors:
+            if actor.works and not actor.is_asked:
+                actor.is_asked = True
+                self._asked[actor.handle.so_far.remote()] = actor
+
+    def _grow(self) -> None:
+        """Start actors while pieces wait for some, and end those for which there is no piece."""
+        wanted = min(self._size.high, self._left, max(self._size.low, self._capacity))
+        while len(self._actors) < wanted and time.monotonic() >= self._may_start:
+            self._start()
+        waiting = self._queue or self._suspects or self._crashes
+        if not waiting and len(self._actors) > wanted:
+            idle = [actor for actor in self._actors if actor.is_loaded and not actor.works]
+            for actor in idle[: len(self._actors) - wanted]:
+                self._events.actor_released(actor.name, actor.node)
+                self._end(actor)
+
+    def _room(self) -> int:
+        """Return how many actors may start: on CPUs only as many as leave one to readers, on GPUs any number."""
+        if "GPU" in self._request:
+            return self._size.high
+        cpus = sum(total.get("CPU", 0.0) for total in node_totals().values())
+        return int((cpus - READER_CPUS) // self._request["CPU"])
+
+    def _start(self) -> None:
+        avoided = self._avoided()
+        selector = {"label_selector": {NODE_LABEL: f"!in({','.join(sorted(avoided))})"}} if avoided else {}
+        options: dict[str, Any] = {
+            "num_cpus": self._request["CPU"],
+            "num_gpus": self._request.get("GPU"),
+            "memory": self._request.get("memory"),
+            "max_restarts": 0,
+            "max_concurrency": IN_HAND + 1,
+            **selector,
+        }
+        actor = _Actor(ray.remote(cast("Any", ModelActor)).options(**options).remote([self._job]))
+        self._actors.append(actor)
+        self._starting[actor.handle.place.remote()] = actor
+        self._starting[actor.handle.load.remote()] = actor
+
+    def _avoided(self) -> frozenset[str]:
+        """Return the nodes on which no actor starts since loads failed there; none if no other node can take one."""
+        others = (total for node, total in node_totals().items() if node not in self._failed_nodes)
+        takes = bool(self._failed_nodes) and any(fits(self._request, total) for total in others)
+        return frozenset(self._failed_nodes) if takes else frozenset()
+
+    def _end(self, actor: _Actor) -> None:
+        actor.is_dead = True
+        if actor in self._actors:
+            self._actors.remove(actor)
+        ray.kill(actor.handle)
+
+    def _started(self, actor: _Actor, ref: "ray.ObjectRef[Any]") -> None:
+        """Record that an actor has a place, or has loaded its model."""
+        if actor.is_dead:
+            return
+        try:
+            found = ray.get(ref)
+        except DIED as error:
+            self._end(actor)
+            self._died_loading(actor, error)
+            return
+        if found is None:
+            actor.is_loaded = True
+            self._failed_loads = self._crashed_loads = 0
+            self._events.actor_started(actor.name, actor.node)
+        elif isinstance(found, str):
+            self._end(actor)
+            self._load_failed(found, actor)
+        else:
+            actor.node, actor.name = found
+
+    def _died_loading(self, actor: _Actor, error: Exception) -> None:
+        """Judge the death of a starting actor: the loss of its node is not the fault of the model."""
+        if getattr(error, "preempted", False) or (actor.node and not nodes.alive([actor.node])):
+            self._events.actor_lost(actor.name, actor.node)
+            return
+        self._crashed_loads += bool(actor.node)
+        reason = (
+            f"{self._plan.pipeline.label.checkpoint}: {self._crashed_loads} consecutive processes crashed while "
+            "loading this model, most likely out of memory: lower pool.actors, or raise pool.memory"
+        )
+        self._load_failed(reason if self._crashed_loads >= MOST_LOADS else _line(error), actor)
+
+    def _load_failed(self, reason: str, actor: _Actor) -> None:
+        """Start the next actor elsewhere, or later.
+
+        Raises:
+            RunError: no actor can load the model.
+        """
+        logger.warning("a model actor failed to start; starting another one: %s", reason)
+        self._events.actor_failed(reason)
+        is_new = bool(actor.node) and actor.node not in self._failed_nodes
+        self._failed_nodes |= {actor.node} - {""}
+        if any(one.is_loaded for one in self._actors):
+            self._failed_loads, self._may_start = 0, time.monotonic() + PAUSE_SECONDS
+            return
+        self._failed_loads = 0 if is_new and self._avoided() else self._failed_loads + 1
+        if self._failed_loads > self._size.low + MORE_LOADS or self._crashed_loads >= MOST_LOADS:
+            raise RunError(f"{reason}. {RUN_AGAIN}")
+
+    # -- pieces -------------------------------------------------------------------------------------------------------
+
+    def _hand_out(self, on_piece: OnPiece) -> None:
+        """Assign pieces to actors, one to each before any gets a second one; suspects when no other piece is left."""
+        for most in range(1, IN_HAND + 1):
+            for actor in self._actors:
+                if actor.is_loaded and len(actor.works) < most and (work := self._next_for(actor)):
+                    actor.works.append(work)
+                    self._flying[actor.handle.label.remote(work.todo)] = actor, work
+                    on_piece(work.todo)
+
+    def _next_for(self, actor: _Actor) -> _Work | None:
+        if self._queue:
+            return self._queue.popleft()
+        works = [work for _, work in self._flying.values()]
+        if not self._suspects or actor.works or not all(work.is_suspect for work in works):
+            return None
+        if any(work.is_quiet for work in works) or (self._suspects[0].is_quiet and works):
+            return None
+        return self._suspects.popleft()
+
+    def _collect(self) -> Iterator[Message]:
+        """Wait shortly, and yield what has come."""
+        refs = [*self._flying, *self._starting, *self._asked]
+        if not refs:
+            time.sleep(WAIT_SECONDS)
+            return
+        ready, _ = ray.wait(refs, num_returns=1, timeout=WAIT_SECONDS)
+        if ready and len(refs) > 1:
+            ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        for ref in ready:
+            if ref in self._starting:
+                self._reports += 1
+                self._started(self._starting.pop(ref), ref)
+            elif ref in self._asked:
+                yield from self._so_far(self._asked.pop(ref), ref)
+            else:
+                yield from self._ended(*self._flying.pop(ref), ref)
+
+    def _so_far(self, actor: _Actor, ref: "ray.ObjectRef[Any]") -> Iterator[Message]:
+        actor.is_asked = False
+        try:
+            found = ray.get(ref)
+        except DIED:
+            return  # the pieces tell
+        in_hand = {(work.todo.name, work.todo.part) for work in actor.works}
+        self._reports += len(found.pieces)
+        actor.reading = found.reading
+        for piece in found.pieces:
+            if (piece.receipt.shard, Piece(piece.receipt.first, piece.receipt.end)) in in_hand:
+                yield piece
+
+    def _ended(self, actor: _Actor, work: _Work, ref: "ray.ObjectRef[Any]") -> Iterator[Message]:
+        self._reports += 1
+        try:
+            message, noted = ray.get(ref)
+        except DIED as error:
+            yield from self._died(actor, work, error)
+            return
+        actor.works.remove(work)
+        tracebacks.keep(noted)
+        if isinstance(message, LostReader):
+            yield from self._crashed(work, message.node, was_alone=True, is_memory=message.is_memory)
+            return
+        self._left -= 1
+        yield message
+
+    def _died(self, actor: _Actor, work: _Work, error: Exception) -> Iterator[Message]:
+        """Note the death of an actor over one of its pieces."""
+        if not actor.is_dead:
+            actor.died_with = len(actor.works)
+            self._events.actor_lost(actor.name, actor.node)
+            self._end(actor)
+        actor.works.remove(work)
+        is_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
+        node = "" if getattr(error, "preempted", False) else actor.node
+        yield from self._crashed(work, node, was_alone=actor.died_with == 1, is_memory=is_memory)
+
+    def _crashed(self, work: _Work, node: str, *, was_alone: bool, is_memory: bool) -> Iterator[Message]:
+        self._crashes.append(_Crash(work, node, was_alone, is_memory, time.monotonic() + SETTLE_SECONDS))
+        yield RetriedPiece(work.todo.name, work.todo.part)
+
+    # -- blame --------------------------------------------------------------------------------------------------------
+
+    def _judge(self) -> Iterator[Message]:
+        """Queue the pieces of processes that died, as far as it is known whether their nodes live."""
+        now = time.monotonic()
+        due = [crash for crash in self._crashes if crash.due <= now]
+        if not due:
+            return
+        self._crashes = [crash for crash in self._crashes if crash.due > now]
+        alive = nodes.alive({crash.node for crash in due if crash.node})
+        for crash in due:
+            work = crash.work
+            if crash.node not in alive:
+                work.losses += 1
+                self._queue.append(work)
+                if work.losses >= MOST_LOSSES:
+                    self._queue.pop()
+                    yield self._given_up(work, f"{count(work.losses, 'worker')} were lost")
+                continue
+            place = work.todo.name, work.todo.piece
+            self._crashes_of[place] += 1
+            if self._crashes_of[place] == 1:
+                logger.warning("%s: a worker crashed", work.todo)
+                self._events.piece_failed(work.todo)
+            if self._crashes_of[place] >= MOST_CRASHES:
+                yield self._given_up(work, f"{count(MOST_CRASHES, 'worker')} crashed")
+            else:
+                self._suspects.extend(self._narrowed(work, crash))
+
+    def _narrowed(self, work: _Work, crash: _Crash) -> Iterable[_Work]:
+        """Return what to try next of a piece that is to blame, as far as it is known."""
+        if not crash.was_alone:
+            return [replace(work, is_suspect=True)]
+        if crash.is_memory and not work.is_quiet:
+            return [replace(work, is_suspect=True, is_quiet=True)]
+        if len(work.todo.rows) > 1:
+            self._left += 1
+            return [_Work(half, is_suspect=True, is_quiet=work.is_quiet) for half in work.todo.halves()]
+        if work.crashes + 1 < ALONE:
+            return [replace(work, is_suspect=True, crashes=work.crashes + 1)]
+        logger.warning("%s: row %d crashed the workers that labelled it", work.todo.name, work.todo.rows[0])
+        return [_Work(replace(work.todo, has_crashed=True), is_suspect=True)]
+
+    def _given_up(self, work: _Work, why: str) -> ShardFailure:
+        self._left -= 1
+        rows = f"rows {work.todo.part.first} to {work.todo.part.end}"
+        return ShardFailure(work.todo.name, f"{rows}: {why}. See the logs of the workers for the cause, and run again")
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

@@ -1,0 +1,192 @@
+"""The driver's judgement of dead processes: which rows are to blame, which loads end a run."""
+
+import math
+import socket
+
+import pytest
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+
+from raysp import RunError
+from raysp.cluster import nodes
+from raysp.labelling.engine import ray_pool
+from raysp.labelling.engine.messages import LabelledPiece, RetriedPiece
+from raysp.labelling.engine.ray_actor import LostReader
+from raysp.sink.receipts import ShardFailure
+from tests.labelling.engine.on_ray.stand_in import PIECES, Cluster, LostError
+
+ROWS = set(range(100))
+WHOLE = {tuple(range(piece.first, piece.end)) for piece in PIECES}
+
+
+def kills(deadly: set[int], error: object = None):
+    """Return a function that kills the actor of a piece with such rows."""
+    return lambda rows, tried: (error or ActorDiedError()) if deadly & set(rows) else None
+
+
+def check(cluster: Cluster, deadly: set[int]) -> None:
+    assert sorted(cluster.crashed) == sorted(deadly)
+    assert sorted(cluster.labelled) == sorted(ROWS - deadly)
+
+
+class TestBlame:
+    @pytest.mark.parametrize("deadly", [set(), {0}, {99}, {3, 4}, {0, 50, 99}, set(range(10))])
+    @pytest.mark.parametrize("reads", [False, True], ids=["actor", "reader"])
+    def test_exactly_the_rows_that_kill_processes_are_blamed(self, monkeypatch, deadly, reads):
+        cluster = Cluster(kills(deadly, LostReader("a", is_memory=False) if reads else None))
+        messages = cluster.run(monkeypatch)
+        check(cluster, deadly)
+        staged = [one for one in messages if isinstance(one, LabelledPiece)]
+        assert sum(one.receipt.end - one.receipt.first for one in staged) == 100
+        assert sum(isinstance(one, RetriedPiece) for one in messages) >= sum(cluster.tried.values()) - len(staged)
+
+    def test_a_row_is_found_after_a_crash_per_halving_and_the_other_piece_is_not_tried_again(self, monkeypatch):
+        cluster = Cluster(kills({30}))
+        cluster.run(monkeypatch)
+        assert 1 <= len(cluster.beside) <= 1 + math.ceil(math.log2(50)) + ray_pool.ALONE
+        assert cluster.tried[30,] == ray_pool.ALONE + 1  # the last time, it becomes an error row
+        assert cluster.tried[tuple(range(50, 100))] == 1
+
+    def test_a_row_whose_process_is_killed_once_is_labelled(self, monkeypatch):
+        cluster = Cluster(lambda rows, tried: ActorDiedError() if 7 in rows and tried == 1 else None)
+        cluster.run(monkeypatch)
+        check(cluster, set())
+
+    def test_pieces_that_died_together_are_tried_alone_and_after_all_others(self, monkeypatch):
+        cluster = Cluster(kills({30}), high=1)
+        cluster.run(monkeypatch)
+        assert [in_hand for _, in_hand in cluster.beside] == [2] + [1] * (len(cluster.beside) - 1)
+        check(cluster, {30})
+        assert cluster.tried[tuple(range(50, 100))] == 2
+
+    @pytest.mark.parametrize(
+        "error", [LostError(), LostReader("gone", is_memory=False), LostReader("", is_memory=True)]
+    )
+    def test_the_loss_of_a_node_is_not_the_fault_of_a_row(self, monkeypatch, error):
+        cluster = Cluster(lambda rows, tried: error if 5 in rows and tried <= 20 else None)
+        cluster.run(monkeypatch)
+        check(cluster, set())
+        assert set(cluster.tried) == WHOLE  # nothing was halved
+
+    def test_endless_losses_of_nodes_leave_the_shard_to_a_later_run(self, monkeypatch):
+        messages = Cluster(kills({5}, LostReader("gone", is_memory=False))).run(monkeypatch)
+        (failure,) = (one for one in messages if isinstance(one, ShardFailure))
+        assert failure.reason.startswith("rows 0 to 50: 100 workers were lost. See the logs")
+
+    def test_a_piece_over_which_very_many_workers_crash_fails_its_shard(self, monkeypatch):
+        monkeypatch.setattr(ray_pool, "MOST_CRASHES", 20)
+        messages = Cluster(kills(set(range(50)))).run(monkeypatch)
+        (failure, *_) = (one for one in messages if isinstance(one, ShardFailure))
+        assert "20 workers crashed" in failure.reason
+
+    @pytest.mark.parametrize("error", [OutOfMemoryError("killed"), LostReader("a", is_memory=True)])
+    def test_a_lack_of_memory_is_the_fault_of_a_row_only_if_nothing_runs_beside_it(self, monkeypatch, error):
+        cluster = Cluster(kills({5}, error))
+        cluster.run(monkeypatch)
+        check(cluster, {5})
+        if isinstance(error, OutOfMemoryError):
+            assert {in_hand for rows, in_hand in cluster.beside if rows == (5,)} == {1}
+
+    def test_a_row_that_ran_out_of_memory_only_beside_others_is_labelled(self, monkeypatch):
+        def ends(rows, tried):
+            in_hand = sum(len(one.pieces) for one in cluster.handles)
+            return OutOfMemoryError("killed") if 5 in rows and in_hand > 1 else None
+
+        cluster = Cluster(ends)
+        cluster.run(monkeypatch)
+        check(cluster, set())
+        assert set(cluster.tried) == WHOLE
+
+
+class TestActors:
+    def test_an_actor_that_dies_is_replaced_once(self, monkeypatch):
+        cluster = Cluster(lambda rows, tried: LostError() if 5 in rows and tried == 1 else None, high=1)
+        cluster.run(monkeypatch)
+        assert cluster.events == ["actor_started", "actor_lost", "actor_started", "actor_released"]
+        assert all(handle.is_dead for handle in cluster.handles)
+
+    def test_a_death_that_a_question_for_counts_meets_ends_nothing(self, monkeypatch):
+        cluster = Cluster(kills({5}, OutOfMemoryError("killed")))
+        cluster.so_far = OutOfMemoryError("killed")
+        cluster.run(monkeypatch)
+        assert cluster.questions
+        check(cluster, {5})
+
+    def test_actors_without_work_are_released(self, monkeypatch):
+        cluster = Cluster()
+        cluster.run(monkeypatch)
+        assert cluster.events == ["actor_started"] * 2 + ["actor_released"] * 2
+
+    def test_no_more_actors_start_than_leave_a_cpu_to_readers(self, monkeypatch):
+        cluster = Cluster()
+        cluster.nodes = ["a"]
+        monkeypatch.setattr(ray_pool, "READER_CPUS", 3.0)
+        cluster.run(monkeypatch)
+        assert len(cluster.handles) == 1
+
+
+class TestLoads:
+    def test_the_next_actor_starts_on_a_node_on_which_no_load_has_failed(self, monkeypatch):
+        cluster = Cluster(loads=lambda node: "a bad GPU" if node == "a" else None, high=1)
+        cluster.run(monkeypatch)
+        check(cluster, set())
+        assert [one.options.get("label_selector") for one in cluster.handles] == [None, {"ray.io/node-id": "!in(a)"}]
+        assert cluster.events == ["actor_failed", "actor_started", "actor_released"]
+
+    @pytest.mark.parametrize("low", [1, 3])
+    def test_a_run_of_which_no_actor_loads_ends_with_the_reason(self, monkeypatch, low):
+        cluster = Cluster(loads=lambda node: f"node {node}: a bad GPU", low=low, high=low)
+        cluster.nodes = ["a"]
+        with pytest.raises(RunError, match=r"node a: a bad GPU\. Run again"):
+            cluster.run(monkeypatch)
+        assert cluster.events.count("actor_failed") == low + 2
+
+    def test_a_load_that_fails_while_other_actors_start_ends_nothing(self, monkeypatch):
+        failures = iter(["a bad GPU"])
+        cluster = Cluster(loads=lambda node: next(failures, None), low=2, high=2)
+        cluster.nodes = ["a"]
+        cluster.run(monkeypatch)
+        check(cluster, set())
+
+    def test_failures_end_nothing_while_an_actor_works_and_the_next_one_waits(self, monkeypatch):
+        loads = iter([None])
+        cluster = Cluster(loads=lambda node: next(loads, "a bad GPU"))
+        cluster.run(monkeypatch)
+        check(cluster, set())
+        assert cluster.events.count("actor_failed") == 1
+
+    def test_three_crashes_during_a_load_end_the_run_with_advice(self, monkeypatch):
+        cluster = Cluster(loads=lambda node: ActorDiedError(), high=1)
+        with pytest.raises(RunError, match=r"a checkpoint: 3 consecutive processes crashed .* lower pool"):
+            cluster.run(monkeypatch)
+        assert len(cluster.handles) == 3
+
+    def test_a_lack_of_memory_during_a_load_is_a_crash(self, monkeypatch):
+        cluster = Cluster(loads=lambda node: OutOfMemoryError("killed"), high=1)
+        with pytest.raises(RunError, match="most likely out of memory"):
+            cluster.run(monkeypatch)
+
+    def test_the_loss_of_a_node_during_a_load_is_not_the_fault_of_the_model(self, monkeypatch):
+        deaths = iter([LostError()] * 10)
+        cluster = Cluster(loads=lambda node: next(deaths, None), high=1)
+        cluster.alive = set()
+        cluster.run(monkeypatch)
+        check(cluster, set())
+        assert cluster.events == ["actor_lost"] * 10 + ["actor_started", "actor_released"]
+
+
+class TestNodes:
+    def test_a_node_is_alive_if_ray_lists_it_and_it_accepts_connections(self, monkeypatch):
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as closed:
+            closed.bind(("127.0.0.1", 0))  # a port at which nobody listens
+            known = {"lives": server, "gone": closed, "dead": server}
+            table = [
+                {"NodeID": name, "Alive": name != "dead", "NodeManagerAddress": "127.0.0.1"}
+                | {"NodeManagerPort": one.getsockname()[1]}
+                for name, one in known.items()
+            ]
+            monkeypatch.setattr("ray.nodes", lambda: table)
+            assert nodes.alive([*known, "unknown"]) == {"lives"}
+
+    def test_all_nodes_count_as_alive_while_ray_does_not_answer(self, monkeypatch):
+        monkeypatch.setattr("ray.nodes", lambda: 1 / 0)
+        assert nodes.alive(["a", "b"]) == {"a", "b"}

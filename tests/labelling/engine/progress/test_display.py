@@ -1,0 +1,146 @@
+"""Progress and results of a run in programs and notebooks."""
+
+import io
+import re
+import shutil
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+import raysp
+from raysp.labelling.engine.display import Display, progress_line, shown
+from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.run_result import RunResult
+from raysp.sink.receipts import Counts
+from tests.corpora import a_pipeline, write_shard
+
+STATE = Progress(rows_total=4, shards_total=1, counts=Counts(rows=2, audio_seconds=3.0, blocks=1))
+
+
+@pytest.fixture
+def pipeline(tmp_path) -> raysp.Pipeline:
+    for number in range(60):
+        write_shard(tmp_path / "in" / f"{number}.parquet", 1)
+    return a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out")
+
+
+def test_a_program_sees_the_work_to_do_and_the_result(capsys, pipeline):
+    plan, seen = raysp.plan(pipeline), []
+    with shown(seen.append, seen.append, progress=True) as (planned, went_on):
+        planned(plan)
+        went_on(STATE)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[0] == "raysp: 60 rows to do; 0 of 60 shards committed already"
+    assert said.err.splitlines()[1].startswith("raysp: 50% · 2/4 rows · 0:03 of audio")
+    assert seen == [plan, STATE]
+    with shown(None, None, progress=False) as (planned, went_on):
+        planned(plan)
+        went_on(STATE)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", ["terminal", "notebook"])
+def test_a_terminal_has_one_live_line(kind, monkeypatch):
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=kind == "terminal", force_jupyter=False, width=200)
+    if kind == "notebook":
+        console.is_jupyter = True
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "ipywidgets")
+    display = Display(console)
+    assert display._live is not None
+    if kind == "terminal":
+        with display:
+            display.start()
+            display.progress(STATE)
+        assert progress_line(STATE)[:20] in stream.getvalue()
+
+
+def test_what_stays_in_a_notebook_is_not_cut_at_its_edge_and_a_run_that_is_done_has_no_time_left():
+    console = Console(file=io.StringIO(), force_jupyter=False, width=60)
+    console.is_jupyter = True
+    assert Display(console)._width == 60
+    assert Display(Console(file=io.StringIO(), width=60))._width is None
+    done = replace(STATE, counts=replace(STATE.counts, rows=4), _first=(STATE.started, 0, 0.0))
+    assert progress_line(done).startswith("100% · 4/4 rows")
+
+
+def test_a_notebook_without_widgets_has_plain_lines(monkeypatch):
+    console = Console(file=io.StringIO(), force_jupyter=False)
+    console.is_jupyter = True
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    assert Display(console)._live is None
+
+
+def read_table(text: str) -> tuple[str, dict[str, str]]:
+    """Parse a table with a title and two columns, which must be well-formed."""
+    caption, body = ElementTree.fromstring(text)
+    return caption.text, {row[0].text: row[1].text for row in body}
+
+
+def test_a_result_is_a_table_in_a_notebook_in_which_nothing_is_markup():
+    values = ("out/<b>&\x1b[1m", "0" * 16, 1, 0, 0, {"a": "<script>"}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    (table,) = ElementTree.fromstring(RunResult(*values)._repr_html_())
+    title, facts = read_table(ElementTree.tostring(table, encoding="unicode"))
+    assert title == "RunResult"
+    assert facts["labels"] == "out/<b>&\ufffd[1m: 0 of 1 shard committed"
+    assert facts["failed"] == "a: <script>"
+
+
+@pytest.mark.slow
+def test_a_run_shows_its_first_labels_in_a_notebook(make_pipeline, small_shards, tmp_path):
+    pipeline = make_pipeline(small_shards)
+    raysp.run(pipeline, engine="here", progress=False)
+    result = RunResult(pipeline.sink.url, "0" * 16, 6, 6, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    result = replace(result, first_shards=("part-0.parquet",))
+    _, labels = ElementTree.fromstring(result._repr_html_())
+    head, body = labels
+    names = [cell.text for cell in head[0]]
+    assert result.head(2).num_rows == 2
+    assert len(body) == 5
+    assert "error_type" not in names
+    assert [row[names.index("id")].text for row in body] == result.head()["id"].to_pylist()
+    shutil.rmtree(result.sink)
+    (_,) = ElementTree.fromstring(result._repr_html_())
+
+
+@pytest.mark.slow
+def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
+    raysp.run(pipeline, engine="here", progress=False)
+    failed = {f"{number}.parquet": "x" * 500 for number in range(1000)}
+    values = (pipeline.sink.url, "0" * 16, 1, 0, 0, failed, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    results = [
+        raysp.plan(pipeline),
+        RunResult(*values),
+        raysp.status(pipeline.sink.url),
+        raysp.verify(pipeline.sink.url, pipeline=pipeline),
+        raysp.gc(pipeline.sink.url, dry_run=True),
+    ]
+    for result in results:
+        lines = repr(result).splitlines()
+        name = type(result).__name__
+        assert lines[0].rstrip("(") == name
+        assert len(lines) <= 30
+        assert max(map(len, lines)) <= 140, max(lines, key=len)
+        title, facts = read_table(re.search("<table>.*?</table>", result._repr_html_())[0])
+        assert title == name
+        for fact in facts:
+            assert [line for line in lines if re.match(rf"  +{fact}( |=)", line)]
+
+
+def test_a_plan_is_shown_by_its_facts_and_a_pipeline_by_the_call_that_makes_it(pipeline):
+    title, *lines = repr(raysp.plan(pipeline)).splitlines()
+    assert title == "Plan"
+    names = [line[:14].strip() for line in lines if line[2] != " "]
+    assert names == ["source", "checkpoint", "model", "sink", "to do", "fingerprint"]
+    assert "60 shards, 60 rows" in " ".join(" ".join(lines).split())
+    title, facts = read_table(raysp.plan(pipeline)._repr_html_())
+    assert (title, [*facts][:3]) == ("Plan", ["source", "checkpoint", "model"])
+    shown = repr(replace(pipeline, source=raysp.Shards("in", text="text", storage_options={"key": raysp.Env("KEY")})))
+    assert shown.startswith(
+        "Pipeline(Shards('in', text='text', storage_options={'key': Env('KEY')}), steps=(Decode(), "
+    )
+    assert "max_seconds" not in shown
+    assert repr(eval(shown, {name: getattr(raysp, name) for name in raysp.__all__})) == shown

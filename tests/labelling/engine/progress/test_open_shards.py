@@ -1,0 +1,82 @@
+"""The driver counts every piece once, also while it is labelled, and when it is labelled again."""
+
+import pytest
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine.error_rate import ErrorRate
+from raysp.labelling.engine.messages import RowError
+from raysp.labelling.engine.open_shards import OpenShards
+from raysp.labelling.engine.run_progress import Progress
+from raysp.sink.receipts import ShardReceipt
+from raysp.sink.todo import Retry, Todo
+from tests.labelling.engine.pieces import labelled
+
+PIECES = (Piece(0, 4), Piece(4, 6))
+SHARD = Shard("a.parquet", "in/a.parquet", 100, "v", 6, "0" * 16, PIECES)
+EXAMPLES = (RowError(0, "corrupt_audio", "cut short"),)
+
+
+@pytest.fixture
+def shards() -> OpenShards:
+    return OpenShards([Todo(SHARD, PIECES)], Progress(rows_total=6, shards_total=1))
+
+
+def add(shards: OpenShards, piece: Piece, rows: int, **more: object) -> Shard | None:
+    return shards.add(labelled(SHARD.name, piece, rows, **more))
+
+
+def test_a_shard_is_complete_once_all_its_pieces_and_parts_of_pieces_are_staged(shards):
+    assert add(shards, Piece(2, 4), 2) is None
+    assert add(shards, PIECES[1], 2) is None
+    assert add(shards, Piece(0, 2), 1, is_staged=False) is None
+    assert add(shards, Piece(0, 2), 2) == SHARD
+    assert (shards.progress.rows, shards.progress.audio_seconds) == (6, 12.0)
+    shards.committed(ShardReceipt(SHARD.name, 6, 6, 0, 0))
+    assert shards.unfinished() == {}
+    assert (shards.progress.errors, shards.progress.skipped) == ({}, {})
+
+
+def test_a_retried_shard_is_complete_once_its_retried_rows_are_staged():
+    todo = Todo(SHARD, PIECES, Retry("again", (1, 3, 5)))
+    shards = OpenShards([todo], Progress(rows_total=3, shards_total=1))
+    assert add(shards, PIECES[0], 2) is None
+    assert add(shards, PIECES[1], 1) == SHARD
+
+
+def test_counts_of_a_piece_replace_its_earlier_counts(shards):
+    for rows in (1, 2, 2):
+        add(shards, PIECES[0], rows, is_staged=False, blocks=rows, errors={"corrupt_audio": 1})
+    assert (shards.progress.rows, shards.progress.num_errors, shards.progress.blocks) == (2, 1, 2)
+    assert shards.progress.staged.rows == 0
+    add(shards, PIECES[0], 4, blocks=3, errors={"corrupt_audio": 1, "model_output": 1}, examples=EXAMPLES)
+    assert shards.progress.rows == shards.progress.staged.rows == 4
+    assert shards.progress.errors == {"corrupt_audio": 1, "model_output": 1}
+    assert [(one.shard, one.row) for one in shards.progress.examples] == [("a.parquet", 0)]
+
+
+def test_results_that_are_made_again_are_subtracted(shards):
+    add(shards, PIECES[0], 3, is_staged=False, claimed=9.0, errors={"corrupt_audio": 2}, skipped={"filtered": 1})
+    assert shards.progress.skipped == {"filtered": 1}
+    shards.forget(SHARD.name, PIECES[0])
+    assert (shards.progress.rows, shards.progress.num_errors, shards.progress.audio_seconds) == (0, 0, 0.0)
+    assert (shards.progress.begun_rows, shards.progress.begun_seconds, shards.progress.done_seconds) == (0, 0, 0)
+    assert shards.progress.skipped == {}
+    add(shards, PIECES[0], 4, errors={"corrupt_audio": 1})
+    assert (shards.progress.rows, shards.progress.num_errors) == (4, 1)
+
+
+def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_complete(shards):
+    add(shards, PIECES[0], 4)
+    assert shards.unfinished() == {"a.parquet": "no result for 2 rows; run again"}
+    shards.fail("a.parquet", "no such file")
+    assert add(shards, PIECES[1], 2) is None
+    assert shards.unfinished() == {"a.parquet": "no such file"}
+
+
+def test_rows_that_are_taken_back_do_not_count_for_the_error_rate():
+    rate = ErrorRate(0.1)
+    rate.add("a", 200, 30)
+    assert rate.is_exceeded
+    rate.add("a", -50, -30)
+    rate.add("a", 50, 0)
+    assert (rate.is_known, rate.is_exceeded) == (True, False)

@@ -1,0 +1,78 @@
+"""A piece in, an ordered staged file and a receipt out."""
+
+import contextlib
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+import raysp
+from raysp.cluster.resources import Resources
+from raysp.corpus.shards import Piece
+from raysp.labelling.engine import piece_reading, running
+from raysp.labelling.engine.committing import commit_shard
+from raysp.labelling.engine.job import PieceTodo
+from raysp.labelling.engine.messages import LabelledPiece
+from raysp.labelling.engine.model import Model
+from raysp.labelling.engine.piece import label_piece
+from raysp.labelling.engine.piece_reading import read_blocks
+from raysp.labelling.planning.opening import make_plan
+from raysp.labelling.planning.run_plan import Opened
+from raysp.sink.sinks import Sink
+from tests.runs import read_labels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fields", "outputs"),
+    [({}, [raysp.Transcript(), raysp.Align("text")]), ({"windows": "speech"}, [raysp.Transcript()])],
+    ids=["even windows", "windows at pauses"],
+)
+def test_a_row_that_crashes_processes_has_the_columns_of_the_others(
+    make_pipeline, small_shards, tmp_path, fields, outputs
+):
+    if fields:
+        pytest.importorskip("silero_vad", reason='needs pip install "raysp[speech]"')
+    pipeline = make_pipeline(small_shards, outputs=outputs)
+    label = replace(pipeline.label, **fields)
+    plan = make_plan(Opened.of(replace(pipeline, steps=[pipeline.decode, label]), Resources(cpus=2)))
+    job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
+    shard = plan.todo[0].shard
+    (piece,) = shard.pieces
+    model = Model(job)
+    for part in (Piece(1, piece.end), Piece(0, 1)):
+        todo = PieceTodo(shard, piece, part, has_crashed=part.first == 0)
+        message = label_piece(model, todo, read_blocks(job, todo), store, "an actor")
+        assert isinstance(message, LabelledPiece)
+        assert message.is_staged
+        counts = message.receipt.counts
+        assert (counts.rows, counts.errors) == (part.num_rows, {"worker_crashed": 1} if part.first == 0 else {})
+    model.close()
+    commit_shard(job, shard, None)
+    labels = read_labels(tmp_path / "labels").to_pylist()
+    assert [row["row"] for row in labels] == list(range(shard.num_rows))
+    assert [row["row"] for row in labels if row["error_type"] == "worker_crashed"] == [0]
+    assert all(row["pred_text"] is not None for row in labels if row["status"] == "ok")
+
+
+def test_the_hang_timeout_applies_to_each_block_that_is_read(monkeypatch):
+    inside: list[str] = []
+    watches: list[list[str]] = []
+
+    @contextlib.contextmanager
+    def watched(seconds):
+        assert seconds == 7
+        inside.clear()
+        yield
+        watches.append([*inside])
+
+    def blocks(*_):
+        for number in range(4):
+            inside.append(f"read {number}")
+            yield number
+
+    monkeypatch.setattr(piece_reading, "watched", watched)
+    monkeypatch.setattr(piece_reading, "_decoded", blocks)
+    todo, job = SimpleNamespace(has_crashed=False), SimpleNamespace(hang_seconds=7)
+    assert [*read_blocks(job, todo)] == [0, 1, 2, 3]
+    assert watches == [["read 0"], ["read 1"], ["read 2"], ["read 3"], []]

@@ -1,0 +1,124 @@
+"""Work that hangs ends its process; a pause does not."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from raysp.audio.process_clock import read_times
+from raysp.labelling.engine import watchdog
+from tests.soaked import some
+
+START = "import ctypes, time\nfrom raysp.labelling.engine.watchdog import touch, watched\nprint(flush=True)\n"
+
+
+@pytest.fixture
+def started():
+    """Start `python -c` with some code, and end it with the test."""
+    running: list[subprocess.Popen] = []
+
+    def start(code: str) -> subprocess.Popen:
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen([sys.executable, "-c", START + code], **streams, text=True)
+        running.append(process)
+        os.read(process.stdout.fileno(), 1)  # no more: what a buffer holds would be lost to communicate()
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+HANGS = ["time.sleep(1000)", "ctypes.PyDLL(None).sleep(1000)", "exec('while True: pass')"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", some(HANGS, HANGS[1]))
+def test_work_that_hangs_ends_its_process_with_a_traceback(started, work):
+    process = started(f"with watched(1):\n    {work}")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
+    assert "most recent call first" in said
+
+
+def test_work_that_ends_in_time_lives_on(started):
+    process = started("for _ in range(3):\n    with watched(30):\n        pass\nprint('done')")
+    assert process.communicate(timeout=120)[0] == "done\n"
+    assert process.returncode == 0
+
+
+def test_the_watching_process_ends_with_its_thread():
+    processes = []
+
+    def work():
+        with watchdog.watched(1000):
+            processes.append(watchdog._of_thread.watchdog._process)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert processes[0].wait(timeout=120) == 0
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_a_pause_for_longer_than_the_time_out_ends_nothing(started):
+    process = started("with watched(1):\n    print('in', flush=True)\n    input()\nprint('done')")
+    assert process.stdout.readline() == "in\n"
+    os.kill(process.pid, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.kill(process.pid, signal.SIGCONT)
+    assert process.communicate("go on\n", timeout=120)[0] == "done\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_waits_with_their_own_limit_do_not_count(started):
+    process = started(
+        "with watched(1):\n    for _ in range(8):\n        time.sleep(0.25)\n        touch()\nprint('done')"
+    )
+    assert process.communicate(timeout=120)[0] == "done\n"
+
+
+@pytest.mark.slow
+def test_one_that_was_killed_is_replaced(started):
+    process = started(
+        "from raysp.labelling.engine import watchdog\nwith watched(1000):\n    pass\n"
+        "process = watchdog._of_thread.watchdog._process\nprocess.kill()\nprocess.wait()\n"
+        "with watched(1):\n    time.sleep(1000)"
+    )
+    process.communicate(timeout=120)
+    assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_work_of_one_thread_is_watched_while_that_of_another_ends(started):
+    process = started(
+        "import threading\n"
+        "def hang():\n    with watched(1):\n        time.sleep(1000)\n"
+        "threading.Thread(target=hang).start()\n"
+        "while True:\n    with watched(1000):\n        time.sleep(0.01)"
+    )
+    process.communicate(timeout=120)
+    assert process.returncode in (-signal.SIGABRT, -signal.SIGKILL)
+
+
+def test_it_ends_with_the_process_that_it_watches(started):
+    process = started(
+        "from raysp.labelling.engine import watchdog\nwith watched(1000):\n    pass\n"
+        "print(watchdog._of_thread.watchdog._process.pid, flush=True)\ninput()"
+    )
+    watching = int(process.stdout.readline())
+    assert read_times(watching) is not None
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 60
+    while (found := read_times(watching)) is not None and found.states[0] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

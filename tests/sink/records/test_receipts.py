@@ -1,0 +1,86 @@
+import logging
+from dataclasses import replace
+
+import pytest
+
+from raysp.sink import layout, receipts
+from raysp.sink.receipts import Counts, PieceReceipt, ReceiptLog, ShardFailure, ShardReceipt
+
+PIECE = PieceReceipt(
+    shard="a.parquet",
+    first=0,
+    end=10,
+    counts=Counts(
+        rows=10,
+        blocks=2,
+        windows=12,
+        audio_seconds=31.5,
+        real_samples=504000,
+        padded_samples=600000,
+        busy_seconds=1.5,
+        wait_seconds=0.25,
+        staged_bytes=4000,
+        errors={"no_audio": 1},
+        skipped={"too_short": 2},
+    ),
+    actor="ab",
+    finished=12.5,
+)
+SHARD = ShardReceipt("a.parquet", rows=10, ok=9, skipped=0, error=1, errors_by_type={"no_audio": 1}, seconds=31.5)
+FAILURE = ShardFailure("\u202eb\n.parquet", "cut short")
+
+
+def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
+    for run in ("20260101", "20260102"):
+        log = ReceiptLog(store, run)
+        for batch in ([PIECE, SHARD], [FAILURE]):
+            for receipt in batch:
+                log.add(receipt)
+            assert len(log) == len(batch)
+            log.flush()
+            assert len(log) == 0
+        log.flush()
+    assert list(receipts.load(store)) == [PIECE, SHARD, FAILURE] * 2
+    assert list(receipts.load(store, kinds=("shard",))) == [SHARD] * 2
+    assert len(list(store.list(layout.RECEIPTS))) == 4
+
+
+def test_a_batch_is_never_rewritten(store):
+    ReceiptLog(store, "run").flush()
+    for receipt in (PIECE, SHARD):
+        log = ReceiptLog(store, "run")
+        log.add(receipt)
+        log.flush()
+    assert list(receipts.load(store)) == [PIECE, SHARD]
+
+
+def test_the_pieces_of_a_run_are_found_again_among_those_of_all_runs(store):
+    for run, shard in (("20260101", "a.parquet"), ("20260102", "b.parquet")):
+        log = ReceiptLog(store, run)
+        for number in range(5):
+            log.add(replace(PIECE, shard=shard, first=number))
+            log.add(SHARD)
+            log.flush()
+    assert [piece.first for piece in receipts.recent_pieces(store, "20260102", batches=2)] == [3, 4]
+    assert [(run, piece.shard) for run, piece in receipts.pieces_by_run(store)] == [
+        *[("20260101", "a.parquet")] * 5,
+        *[("20260102", "b.parquet")] * 5,
+    ]
+
+
+def test_counts_add_up_and_are_taken_off_again():
+    counts = PIECE.counts
+    more = replace(counts, rows=3, errors={"no_audio": 1, "step_failed": 1}, skipped={})
+    both = counts + more
+    assert (both.rows, both.errors, both.skipped) == (13, {"no_audio": 2, "step_failed": 1}, {"too_short": 2})
+    assert both.by_status == {"ok": 8, "skipped": 2, "error": 3}
+    assert (both - more, counts - counts) == (counts, Counts())
+    assert (counts.padding_efficiency, counts.wait_share) == (0.84, pytest.approx(1 / 7))
+    assert (Counts().padding_efficiency, Counts().wait_share) == (None, None)
+
+
+def test_unreadable_receipts_are_skipped_and_logged(store, caplog):
+    store.create(layout.receipts_path("run", 0), b'{"kind": "shard", "future": 1}\n{"kind": "shard"\n\xff\n')
+    with caplog.at_level(logging.WARNING):
+        assert list(receipts.load(store)) == []
+    assert caplog.text.count("skipped a receipt that cannot be read") == 2
