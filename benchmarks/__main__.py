@@ -44,6 +44,7 @@ STUDIES = {
     "planning": "studies.planning",
     "quality": "studies.quality",
     "recognisers": "studies.recognisers",
+    "slices": "studies.slices",
     "speakers": "studies.speakers",
     "transducers": "studies.transducers",
     "words": "studies.words",

@@ -16,7 +16,8 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import BATCH_BYTES, WALKED_BYTES
-from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
+from raysp.corpus.recording_names import estimated_seconds
+from raysp.corpus.shards import Group, Piece, Shard, Survey, check_same, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
 from raysp.first_bytes import HEAD_BYTES, complaint
 from raysp.storage.store import Entry, LocalStore, Store
@@ -121,8 +122,8 @@ class ArrowKind(SourceKind):
                 schema = _storage_schema(reader.schema)
                 is_mapped = isinstance(file, pa.MemoryMappedFile)
                 nulls = _null_columns(file, reader, layout, columns or ()) if is_mapped else frozenset[str]()
-        groups = [(num_bytes, num_rows) for _, num_bytes, num_rows in layout.batches]
-        return Survey(schema, sum(rows for _, rows in groups), cut_groups(groups), layout.digest, nulls)
+        groups = [Group(num_rows, num_bytes, estimated_seconds(num_bytes)) for _, num_bytes, num_rows in layout.batches]
+        return Survey(schema, sum(group.num_rows for group in groups), groups, layout.digest, nulls)
 
     def read_rows(
         self,

@@ -22,15 +22,13 @@ from raysp import bounds
 from raysp.corpus import metadata, sidecars
 from raysp.corpus.kinds import FAULT, Beside, Cut, Metadata, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
-from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, refuse_ray_types
+from raysp.corpus.recording_names import estimated_seconds
+from raysp.corpus.shards import Group, Piece, Shard, Survey, refuse_ray_types
 from raysp.errors import ShardError
 from raysp.storage.audio_root import AudioRoot, recordings_of
 from raysp.storage.store import Entry, join_url
 
 FILES_A_SHARD = 10_000
-FILES_A_PIECE = 400
-"""Files per piece. Keeps the part of the listing that is sent with a piece below 20 KB: about 33 bytes per file with an
-incompressible name."""
 SCHEMA = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE)])
 
 _FROM = "@"  # follows the first row of a narrowed listing; not in the base64 alphabet
@@ -131,6 +129,9 @@ class FolderKind(SourceKind):
         "are texts in the column of source.text"
     )
     has_faults = True
+    piece_rows = 400
+    """Keeps the part of the listing that is sent with a piece below 20 KB: about 33 bytes per file with an
+    incompressible name."""
 
     def __init__(self, links_into: str | None = None) -> None:
         self._links_into = links_into
@@ -167,13 +168,8 @@ class FolderKind(SourceKind):
     ) -> Survey:
         """Survey a part of a folder by its recorded listing."""
         found = _unpack(part)
-        listing = found.files
-        pieces = [
-            Piece(first + piece.first, first + piece.end)
-            for first in range(0, len(listing), FILES_A_PIECE)
-            for piece in cut_groups([(num_bytes, 1) for _, num_bytes, _ in listing[first : first + FILES_A_PIECE]])
-        ]
-        return Survey(_schema(found), len(listing), tuple(pieces), version(part))
+        groups = [Group(1, 0, estimated_seconds(num_bytes, path)) for path, num_bytes, _ in found.files]
+        return Survey(_schema(found), len(groups), groups, version(part))
 
     def read_rows(
         self,

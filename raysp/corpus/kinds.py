@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from raysp.corpus.shards import Piece, Shard, Survey
+from raysp.corpus.shards import PIECE_ROWS, Piece, Shard, Survey
 from raysp.storage.forms import matched
 from raysp.storage.store import Entry
 
@@ -115,6 +115,8 @@ class SourceKind(ABC):
     """Whether the url of a shard is a folder, not a file."""
     as_texts: ClassVar[str] = "write the column as strings (pandas: .astype('string'))"
     """How a user writes a column of numbers as texts, for messages."""
+    piece_rows: ClassVar[int] = PIECE_ROWS
+    """Most rows of a piece."""
     reads_columns_alone: ClassVar[bool] = True
     """Whether one column can be read without reading the recordings."""
     has_faults: ClassVar[bool] = False
@@ -177,7 +179,7 @@ class SourceKind(ABC):
             url: url of the file or folder.
             part: part of the url's content.
             storage_options: options of its storage.
-            columns: columns that will be read, None for all. Pieces may be cut by their size.
+            columns: columns that will be read, that of the recordings first; None for all.
 
         Raises:
             ShardError: the shard cannot be read, or would run foreign code.

@@ -19,15 +19,12 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.corpus.content import HiddenError, opened_text
 from raysp.corpus.kinds import FAULT, JSON_TEXTS, Cut, Options, Origin, SourceKind
-from raysp.corpus.shards import Piece, Shard, Survey, cut_groups, one_line, place_of
+from raysp.corpus.shards import SECONDS_BY_PATH, Group, Piece, Shard, Survey, one_line, place_of
 from raysp.errors import ShardError
 from raysp.text.unicode_texts import fault_of, is_unicode, json_text, storable
 from raysp.words import RESTORE, count
 
 LINES_A_SHARD = 10_000
-BYTES_A_SECOND = 32_000
-"""Assumed bytes per second of audio, for cutting pieces. Audio files are not read."""
-UNKNOWN_SECONDS = 10.0
 MOST_SLICE_BYTES = 64 * 1024 * 1024
 """Bytes from which a slice ends before `LINES_A_SHARD`."""
 MOST_READ_BYTES = 1024 * 1024 * 1024
@@ -197,10 +194,9 @@ class ManifestKind(SourceKind):
         table = _table(rows)
         claimed = table.column(_DURATION).to_pylist()
         known = [s for s in claimed if s is not None and 0 < s < 1e6]
-        estimated = [s if s is not None and 0 < s < 1e6 else UNKNOWN_SECONDS for s in claimed]
-        pieces = cut_groups([(int(s * BYTES_A_SECOND), 1) for s in estimated])
+        groups = [Group(1, 0, s if s is not None and 0 < s < 1e6 else SECONDS_BY_PATH) for s in claimed]
         seconds = math.fsum(known) if len(known) == len(claimed) else None
-        return Survey(table.schema, table.num_rows, pieces, _digest(raw), seconds=seconds)
+        return Survey(table.schema, table.num_rows, groups, _digest(raw), seconds=seconds)
 
     def read_rows(
         self,

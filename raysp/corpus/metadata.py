@@ -323,7 +323,8 @@ def _texts(rows: Sequence[Mapping[str, object]]) -> pa.Table:
 def _read_parquet(url: str, data: bytes) -> pa.Table:
     metadata = footer_of(url, pa.BufferReader(data)).metadata  # refuses schemas that would run code
     bounds.check_table(metadata.num_rows, metadata.num_columns)
-    decoded = sum(decoded_bytes(pa.BufferReader(data), metadata, None))
+    groups = decoded_bytes(pa.BufferReader(data), metadata, None)
+    decoded = sum(num_bytes for group in groups for _, num_bytes in group)
     bounds.check(decoded, bounds.MOST_TABLE_BYTES, "bytes decoded")
     return read_whole(pa.BufferReader(data), bounds.MOST_TABLE_BYTES)
 

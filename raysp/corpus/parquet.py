@@ -21,17 +21,8 @@ from raysp import bounds
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import PagedFile, first_page, leaves, page_header
 from raysp.corpus.recording_columns import has_paths
-from raysp.corpus.shards import (
-    PIECE_BYTES,
-    Piece,
-    Shard,
-    Survey,
-    check_same,
-    cut_groups,
-    one_line,
-    place_of,
-    refuse_ray_types,
-)
+from raysp.corpus.recording_names import estimated_seconds
+from raysp.corpus.shards import Group, Piece, Shard, Survey, check_same, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
 from raysp.first_bytes import HEAD_BYTES, complaint
 from raysp.words import count
@@ -45,8 +36,12 @@ REPEATED = 2
 """Minimum ratio of decoded to stored bytes of a column with repeats. Other columns count their stored bytes."""
 
 
-def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Collection[str] | None) -> list[int]:
-    """Estimate the decoded bytes of some columns (None: all) in each row group.
+Leaf = tuple[str, int]
+"""Path and decoded bytes of a leaf of a column in a row group."""
+
+
+def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Collection[str] | None) -> list[list[Leaf]]:
+    """Estimate the decoded bytes of the leaves of some columns (None: all) in each row group.
 
     The estimate uses the footer, and for a column that may hold repeated values the header of its dictionary. Writers
     start every column with a dictionary, so a dictionary alone does not show that values repeat.
@@ -54,8 +49,11 @@ def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Colle
     groups = [list(leaves(metadata.row_group(index), columns)) for index in range(metadata.num_row_groups)]
     repeated = _repeated(file, [chunk for group in groups for chunk in group])
     return [
-        sum(_bytes(file, chunk) if chunk.path_in_schema in repeated else chunk.total_uncompressed_size for chunk in one)
-        for one in groups
+        [
+            (path, _bytes(file, chunk) if path in repeated else chunk.total_uncompressed_size)
+            for chunk, path in ((chunk, chunk.path_in_schema) for chunk in group)
+        ]
+        for group in groups
     ]
 
 
@@ -317,14 +315,33 @@ def _thrift_string(raw: bytes, place: int) -> bytes:
     raise ValueError("expected the length of a string")
 
 
-def cut_pieces(
-    metadata: pq.FileMetaData, max_bytes: int = PIECE_BYTES, decoded: Sequence[int] | None = None
-) -> tuple[Piece, ...]:
-    """Cut a Parquet shard into pieces by its row groups. `decoded` holds the decoded bytes of each group."""
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    decoded = [0] * len(groups) if decoded is None else decoded
-    sizes = [(group.total_byte_size, group.num_rows, more) for group, more in zip(groups, decoded, strict=True)]
-    return cut_groups(sizes, max_bytes)
+def _groups(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[Group]:
+    """Return the row groups of a shard; the first of `columns` holds the recordings, or names their files."""
+    of_audio = columns[:1] if columns else None
+    recordings = {chunk.path_in_schema for chunk in _chunks(metadata, of_audio)}
+    name = _first_path(metadata, columns[0]) if columns else ""
+    return [
+        Group(
+            metadata.row_group(index).num_rows,
+            sum(num_bytes for _, num_bytes in decoded),
+            estimated_seconds(sum(num_bytes for path, num_bytes in decoded if path in recordings), name),
+        )
+        for index, decoded in enumerate(decoded_bytes(file, metadata, columns))
+    ]
+
+
+def _chunks(metadata: pq.FileMetaData, columns: Collection[str] | None) -> Iterator[pq.ColumnChunkMetaData]:
+    """Yield the leaves of some columns (None: all) in the first row group."""
+    return leaves(metadata.row_group(0), columns) if metadata.num_row_groups else iter(())
+
+
+def _first_path(metadata: pq.FileMetaData, audio: str) -> str:
+    """Return the least name of a recording in the first row group by the footer; empty if it has none."""
+    for chunk in _chunks(metadata, [f"{audio}.path"]):
+        known = chunk.statistics
+        if known is not None and known.has_min_max and isinstance(known.min_raw, bytes):
+            return known.min_raw.decode(errors="replace")
+    return ""
 
 
 def _batches(
@@ -375,9 +392,9 @@ class ParquetKind(SourceKind):
         """
         with _open(url, storage_options) as file:
             footer = footer_of(url, file)
-            decoded = decoded_bytes(file, footer.metadata, columns)
-        pieces, nulls = cut_pieces(footer.metadata, decoded=decoded), null_columns(footer.metadata, columns)
-        return Survey(footer.schema, footer.metadata.num_rows, pieces, footer.digest, nulls)
+            groups = _groups(file, footer.metadata, columns)
+        nulls = null_columns(footer.metadata, columns)
+        return Survey(footer.schema, footer.metadata.num_rows, groups, footer.digest, nulls)
 
     def read_rows(
         self,

@@ -53,6 +53,11 @@ def is_without_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_null(_child(kind, _BYTES) if pa.types.is_struct(kind) else kind)
 
 
+def names_files(kind: pa.DataType) -> bool:
+    """Return whether a type holds paths or nulls, and no bytes of recordings."""
+    return is_without_bytes(kind) or _is_text(kind)
+
+
 def _holds_recordings(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind):
         return pa.types.is_null(kind) or _is_bytes(kind)

@@ -1,4 +1,4 @@
-"""Names of recordings: the suffixes of formats, and other suffixes that are not rows."""
+"""Names of recordings: the suffixes of formats with their bytes per second, and other suffixes that are not rows."""
 
 # Files are chosen by name, since folders hold other files too. Their format is detected by content.
 _READ = frozenset(
@@ -25,6 +25,15 @@ OTHER_SUFFIXES = frozenset(
     | {".db", ".lock", ".md5", ".sha256", ".sqlite", ".zip"}
 )
 """Suffixes of files that hold neither rows nor a recording."""
+_PCM = frozenset(
+    {".aif", ".aifc", ".aiff", ".au", ".caf", ".dff", ".dsf", ".nist", ".pcm", ".raw", ".rf64", ".snd", ".sph"}
+    | {".voc", ".w64", ".wav", ".wave"}
+)
+_LOSSLESS = frozenset({".alac", ".ape", ".flac", ".shn", ".tta", ".wv"})
+PCM_BYTES_A_SECOND = 32_000
+"""Bytes per second of 16-bit PCM at 16 kHz, the rate of most models."""
+_LOSSLESS_SHARE, _LOSSY_SHARE = 0.5, 0.1
+"""Bytes of other formats over those of PCM."""
 
 
 def is_audio(path: str) -> bool:
@@ -36,6 +45,15 @@ def suffix_of(path: str) -> str:
     """Return the suffix of a file's name in lower case, with its dot; empty if there is none."""
     _, dot, suffix = path.rpartition("/")[2].rpartition(".")
     return f".{suffix.lower()}" if dot else ""
+
+
+def estimated_seconds(num_bytes: int, path: str = "") -> float:
+    """Estimate the seconds of recordings by their bytes and the suffix of a name; by default as if lossless."""
+    suffix = suffix_of(path)
+    if suffix in _PCM:
+        return num_bytes / PCM_BYTES_A_SECOND
+    is_lossy = suffix in SUFFIXES - _LOSSLESS
+    return num_bytes / (PCM_BYTES_A_SECOND * (_LOSSY_SHARE if is_lossy else _LOSSLESS_SHARE))
 
 
 def without_suffix(path: str) -> str:

@@ -142,7 +142,8 @@ class SharKind(SourceKind):
                 layout = read_layout(file, _checked(samples_of(file), cuts, url), cuts.of)
         nulls = frozenset[str]() if layout.has_audio else frozenset({"audio", "audio.bytes"})
         digest = _Found.of(cuts, layout.digest).digest
-        return Survey(layout.schema, layout.num_rows, layout.pieces, digest, nulls, cuts.seconds, part=pack(layout))
+        groups = layout.groups(layout.seconds if cuts.seconds is None else cuts.seconds)
+        return Survey(layout.schema, layout.num_rows, groups, digest, nulls, cuts.seconds, part=pack(layout))
 
     def read_rows(
         self,

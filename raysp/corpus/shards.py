@@ -1,11 +1,12 @@
 """Shards and pieces, the units of a corpus."""
 
 import hashlib
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Protocol
+from itertools import accumulate, pairwise
+from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -17,10 +18,16 @@ from raysp.words import RESTORE
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """Type of a column of recordings in the Hugging Face audio layout."""
 PIECE_BYTES = 256 * 1024 * 1024
-"""Maximum encoded bytes of a piece, unless one row is larger."""
-PIECE_ROWS = 10_000
-PIECE_DECODED_BYTES = 1024 * 1024 * 1024
 """Maximum decoded bytes of a piece in the columns that a pipeline reads, unless one row is larger."""
+PIECE_ROWS = 10_000
+PIECE_SECONDS = 2 * 60 * 60.0
+LEAST_SECONDS = 60.0
+"""Estimated seconds from which a piece may end, unless its shard does."""
+READ_AGAIN_BYTES = 180_000
+"""Bytes that slices of a group may read again for each second of its audio: reading them from object storage takes a
+tenth of the work of a small model on CPUs. A slice is read from the beginning of its group."""
+SECONDS_BY_PATH = 10.0
+"""Assumed seconds of a row that is read by path and declares no duration."""
 
 
 @dataclass(frozen=True, order=True)
@@ -50,7 +57,7 @@ class Shard:
     input_id: str
     """Hash of size, version and footer: 16 hexadecimal digits."""
     pieces: tuple[Piece, ...]
-    """Pieces in row order, covering every row once. Cut by the footer alone, and only once."""
+    """Pieces in row order, covering every row once. Cut from the survey alone, and only once."""
     kind: str = "parquet"
     """Name of its kind of source (`SourceKind.name`)."""
     part: str = ""
@@ -63,13 +70,42 @@ class Shard:
     """Version of that label shard by its store, part of the input id."""
 
 
+class Group(NamedTuple):
+    """Neighbouring rows of a shard that are stored together, such as a row group."""
+
+    num_rows: int
+    num_bytes: int
+    """Decoded bytes of the columns that are read, as far as known."""
+    seconds: float
+    """Estimated seconds of audio."""
+
+
+@dataclass(frozen=True)
+class PieceSize:
+    """Size of the pieces that a plan cuts new shards into."""
+
+    most_seconds: float = PIECE_SECONDS
+    num_pieces: int = 1
+    """Number of pieces to cut all shards into, as far as their audio suffices."""
+
+    @property
+    def enough_seconds(self) -> float:
+        """Seconds of audio from which more audio does not change the size."""
+        return self.most_seconds * self.num_pieces
+
+    def seconds(self, corpus_seconds: float) -> float:
+        """Return the estimated seconds of a piece of a corpus."""
+        return max(LEAST_SECONDS, min(self.most_seconds, corpus_seconds / self.num_pieces))
+
+
 @dataclass(frozen=True)
 class Survey:
     """Facts about a shard that are known before any row is read."""
 
     schema: pa.Schema
     num_rows: int
-    pieces: tuple[Piece, ...]
+    groups: Sequence[Group]
+    """Groups in row order, covering every row once."""
     digest: str
     nulls: frozenset[str] = frozenset()
     """Columns (such as "audio.bytes") whose values are all null, as far as known without reading them."""
@@ -121,25 +157,50 @@ def check_same(shard: Shard, num_bytes: int, found: Digested) -> None:
 
 
 def cut_groups(
-    groups: Sequence[tuple[int, int] | tuple[int, int, int]], max_bytes: int = PIECE_BYTES
+    groups: Iterable[Group], seconds: float = PIECE_SECONDS, most_rows: int = PIECE_ROWS
 ) -> tuple[Piece, ...]:
-    """Cut groups of (bytes, rows, decoded bytes) into pieces: whole groups while they fit, even slices of larger ones.
+    """Cut groups into pieces: whole groups while they fit, even slices of larger ones.
 
-    A piece holds at most `max_bytes`, `PIECE_ROWS` rows and `PIECE_DECODED_BYTES`.
+    A piece holds at most `most_rows` and `PIECE_BYTES`, and about `seconds` of audio. Within these limits, a piece of
+    less than `LEAST_SECONDS` is joined with its neighbour.
     """
-    limits = (max_bytes, PIECE_ROWS, PIECE_DECODED_BYTES)
-    edges, row, held = [0], 0, [0, 0, 0]
-    for group in groups:
-        num_rows, sizes = group[1], (*group, 0)[:3]
-        if any(one + more > most for one, more, most in zip(held, sizes, limits, strict=True)):
-            slices = min(num_rows, max(-(-more // most) for more, most in zip(sizes, limits, strict=True)))
-            edges += [row + num_rows * k // slices for k in range(slices)]
-            held = list(sizes if slices == 1 else limits)  # slices take no further groups
+    most = Group(most_rows, PIECE_BYTES, seconds)
+    pieces: list[Group] = []
+    for part in (part for group in groups for part in _slices(group, most)):
+        if pieces and _is_open(pieces[-1], part, most) and _can_be_joined(pieces[-1], part, most):
+            pieces[-1] = _joined(pieces[-1], part)
         else:
-            held = [one + more for one, more in zip(held, sizes, strict=True)]
-        row += num_rows
-    edges.append(row)
-    return tuple(Piece(a, b) for a, b in pairwise(edges) if b > a)
+            pieces.append(part)
+    match pieces:
+        case [*_, before, last] if last.seconds < LEAST_SECONDS and _can_be_joined(before, last, most):
+            pieces[-2:] = [_joined(before, last)]
+    edges = accumulate((piece.num_rows for piece in pieces), initial=0)
+    return tuple(Piece(first, end) for first, end in pairwise(edges))
+
+
+def _slices(group: Group, most: Group) -> Iterator[Group]:
+    """Yield even slices of a group that is too large for a piece, else the group; nothing if it has no rows."""
+    num_rows, num_bytes, seconds = group
+    needed = max(math.ceil(num_rows / most.num_rows), math.ceil(num_bytes / most.num_bytes))
+    worth_reading = 1 + 2 * READ_AGAIN_BYTES * seconds / max(1, num_bytes)  # half of the group again for each but one
+    wanted = min(math.ceil(seconds / most.seconds), int(seconds // LEAST_SECONDS), int(worth_reading))
+    number = min(num_rows, max(1, needed, wanted))
+    for k in range(number):
+        rows = num_rows * (k + 1) // number - num_rows * k // number
+        yield Group(rows, num_bytes * rows // num_rows, seconds * rows / num_rows)
+
+
+def _is_open(piece: Group, part: Group, most: Group) -> bool:
+    """Return whether the audio of a piece lets it go on with the next part."""
+    return piece.seconds < LEAST_SECONDS or piece.seconds + part.seconds <= most.seconds
+
+
+def _can_be_joined(piece: Group, part: Group, most: Group) -> bool:
+    return piece.num_rows + part.num_rows <= most.num_rows and piece.num_bytes + part.num_bytes <= most.num_bytes
+
+
+def _joined(piece: Group, part: Group) -> Group:
+    return Group(piece.num_rows + part.num_rows, piece.num_bytes + part.num_bytes, piece.seconds + part.seconds)
 
 
 def only_first_rows(shards: Sequence[Shard], num_rows: int) -> tuple[Shard, ...]:

@@ -10,9 +10,9 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.corpus import beside
 from raysp.corpus.kinds import Options, SourceKind
-from raysp.corpus.recording_columns import paths_of
+from raysp.corpus.recording_columns import names_files, paths_of
 from raysp.corpus.recording_names import OTHER_SUFFIXES, is_audio, suffix_of
-from raysp.corpus.shards import Piece, Shard, Survey, one_line
+from raysp.corpus.shards import SECONDS_BY_PATH, Piece, Shard, Survey, one_line
 from raysp.corpus.views import VIEW_BYTES, is_view, parts_of, schema_without_views, table_without_views
 from raysp.errors import ShardError
 from raysp.public_names import resolved
@@ -163,9 +163,21 @@ def survey(
 
     See `SourceKind.survey`.
     """
-    found = kind_named(kind).survey(url, part, storage_options, columns)
+    source_kind = kind_named(kind)
+    found = source_kind.survey(url, part, storage_options, columns)
     schema = schema_without_views(found.schema)
-    return found if schema is found.schema else replace(found, schema=schema)
+    found = found if schema is found.schema else replace(found, schema=schema)
+    if columns and source_kind.holds_audio and _names_files(found, columns[0]):
+        groups = [group._replace(seconds=group.num_rows * SECONDS_BY_PATH) for group in found.groups]
+        return replace(found, groups=groups)
+    return found
+
+
+def _names_files(surveyed: Survey, audio: str) -> bool:
+    """Return whether no row holds a recording, as far as known."""
+    index = surveyed.schema.get_field_index(audio)
+    is_null = bool(surveyed.nulls & {audio, f"{audio}.bytes"})
+    return index >= 0 and (is_null or names_files(surveyed.schema.field(index).type))
 
 
 def read_batches(

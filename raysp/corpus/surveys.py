@@ -21,7 +21,7 @@ import pyarrow as pa
 from raysp.corpus import sources
 from raysp.corpus.kinds import Options
 from raysp.corpus.line_process import LineProcess
-from raysp.corpus.shards import Piece, Survey
+from raysp.corpus.shards import Group, Survey
 from raysp.errors import ShardError, StoreError
 
 AT_ONCE = 32
@@ -198,20 +198,20 @@ def encode(surveys: Sequence[Surveyed]) -> bytes:
             continue
         if not schemas or not one.schema.equals(schemas[-1], check_metadata=True):
             schemas.append(one.schema)
-        edges = [edge for piece in one.pieces for edge in (piece.first, piece.end)]
-        encoded.append((len(schemas) - 1, one.num_rows, edges, one.digest, sorted(one.nulls), one.seconds, one.part))
+        fields = (one.num_rows, one.groups, one.digest, sorted(one.nulls), one.seconds, one.part)
+        encoded.append((len(schemas) - 1, *fields))
     raw = [base64.b64encode(schema.serialize().to_pybytes()).decode() for schema in schemas]
     return f"{json.dumps({'schemas': raw, 'surveys': encoded})}\n".encode()
 
 
-Fields = tuple[int, int, list[int], str, list[str], float | None, str]
-"""Survey in JSON: number of the schema, rows, first and end of each piece, digest, nulls, seconds, part."""
+Fields = tuple[int, int, Sequence[tuple[int, int, float]], str, list[str], float | None, str]
+"""Survey in JSON: number of the schema, rows, groups, digest, nulls, seconds, part."""
 
 
 def _decoded(fields: Fields, schemas: Sequence[pa.Schema]) -> Survey:
-    schema, num_rows, edges, digest, nulls, seconds, part = fields
-    pieces = tuple(map(Piece, edges[::2], edges[1::2]))
-    return Survey(schemas[schema], num_rows, pieces, digest, frozenset(nulls), seconds, part)
+    schema, num_rows, groups, digest, nulls, seconds, part = fields
+    named = [Group(*group) for group in groups]
+    return Survey(schemas[schema], num_rows, named, digest, frozenset(nulls), seconds, part)
 
 
 def _schema(raw: str) -> pa.Schema:

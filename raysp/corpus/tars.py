@@ -22,8 +22,9 @@ from raysp.bounds import MOST_COLUMNS, shortened
 from raysp.corpus.archive import ArchiveFile
 from raysp.corpus.kinds import FAULT, JSON_TEXTS, Options, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
+from raysp.corpus.recording_names import estimated_seconds
 from raysp.corpus.samples import Sample, Values, batches_of, check_of, rows_of, samples_of, values_of
-from raysp.corpus.shards import Piece, Shard, Survey, check_same, cut_groups, one_line, place_of, refuse_ray_types
+from raysp.corpus.shards import Group, Piece, Shard, Survey, check_same, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import LocalStore
 from raysp.words import RESTORE, count
@@ -60,18 +61,19 @@ class Layout:
     schema: pa.Schema
     digest: str
     has_audio: bool = True
+    seconds: float = 0.0
+    """Estimated seconds of the recordings of the archive; 0 if it is recorded, and so cut."""
 
     @property
     def ends(self) -> list[tuple[int, int]]:
         """Row and offset of the end of each span."""
         return [*((one.row, one.place) for one in self.spans[1:]), (self.num_rows, self.end)]
 
-    @property
-    def pieces(self) -> tuple[Piece, ...]:
-        """Pieces of whole spans where they fit."""
-        return cut_groups(
-            [(end - one.place, row - one.row) for one, (row, end) in zip(self.spans, self.ends, strict=True)]
-        )
+    def groups(self, seconds: float) -> list[Group]:
+        """Return the spans as groups with their shares of the seconds of the archive."""
+        sizes = [(row - one.row, end - one.place) for one, (row, end) in zip(self.spans, self.ends, strict=True)]
+        in_all = max(1, sum(num_bytes for _, num_bytes in sizes))
+        return [Group(num_rows, num_bytes, seconds * num_bytes / in_all) for num_rows, num_bytes in sizes]
 
     def overlapping(self, piece: Piece) -> "Layout":
         """Return the spans that hold rows of a piece."""
@@ -117,7 +119,8 @@ class TarKind(SourceKind):
             with open_archive(url, storage_options) as file:
                 layout = read_layout(file, samples_of(file), values_of)
         nulls = frozenset[str]() if layout.has_audio else frozenset({"audio", "audio.bytes"})
-        return Survey(layout.schema, layout.num_rows, layout.pieces, layout.digest, nulls, part=pack(layout))
+        groups = layout.groups(layout.seconds)
+        return Survey(layout.schema, layout.num_rows, groups, layout.digest, nulls, part=pack(layout))
 
     def read_rows(
         self,
@@ -189,6 +192,7 @@ class _Surveying:
     end: int = 0
     types: dict[str, set[type]] = field(default_factory=dict)
     has_audio: bool = False
+    seconds: float = 0.0
     _held: list[Sample] = field(default_factory=list)
 
     def add(self, file: ArchiveFile, sample: Sample) -> None:
@@ -200,6 +204,7 @@ class _Surveying:
         # Contents are padded to blocks of 512 bytes, behind which the next header begins.
         self.end = max(-(-(one.first + one.num_bytes) // 512) * 512 for one in sample.files.values())
         self.has_audio |= bool(sample.recordings)
+        self.seconds += sum(estimated_seconds(one.num_bytes, one.name) for one in sample.recordings)
         for name, value in self.values_of(file, sample).items():
             if name == FAULT:
                 continue
@@ -221,7 +226,7 @@ class _Surveying:
         others = [pa.field(name, _type_of(found)) for name, found in self.types.items() if name not in _OWN]
         schema = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE), *others])
         digest = hashlib.sha256(repr((self.spans, self.end, str(schema))).encode()).hexdigest()[:16]
-        return Layout(tuple(self.spans), self.num_rows, self.end, schema, digest, self.has_audio)
+        return Layout(tuple(self.spans), self.num_rows, self.end, schema, digest, self.has_audio, self.seconds)
 
 
 def _type_of(found: set[type]) -> pa.DataType:

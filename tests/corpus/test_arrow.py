@@ -65,11 +65,10 @@ def pieces_of(path) -> list[tuple[int, int]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
-def test_pieces_are_cut_by_the_bytes_of_record_batches(tmp_path, stream):
-    path = write(tmp_path / "x.arrow", rows_table(25, audio=bytes(11_000_000)), stream=stream)
-    pieces = pieces_of(path)
-    path.unlink()
-    assert pieces == [(0, 20), (20, 25)]  # of 220 and 55 MB
+def test_pieces_are_cut_by_the_audio_of_record_batches(tmp_path, stream):
+    """Four for each actor, by estimated seconds: two seconds a row, ten a batch."""
+    path = write(tmp_path / "x.arrow", rows_table(400, audio=bytes(32_000)), stream=stream, rows=5)
+    assert pieces_of(path) == [(0, 95), (95, 190), (190, 285), (285, 400)]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.corpus import parquet, sources
-from raysp.corpus.shards import PIECE_DECODED_BYTES, PIECE_ROWS, Piece, Shard, input_id
+from raysp.corpus.shards import PIECE_BYTES, PIECE_ROWS, Piece, Shard, cut_groups, input_id
 from raysp.ops.recordings import Recordings
 from tests.corpora import AUDIO, rows_table, wav
 
@@ -34,7 +34,7 @@ def shard_of(path) -> Shard:
     found = sources.survey("parquet", str(path), "", None, ("audio", "id"))
     size = path.stat().st_size
     key = input_id(size, "1", found)
-    return Shard("x.parquet", str(path), size, "1", found.num_rows, key, found.pieces)
+    return Shard("x.parquet", str(path), size, "1", found.num_rows, key, cut_groups(found.groups))
 
 
 def covers(pieces, num_rows: int) -> bool:
@@ -47,7 +47,7 @@ def test_a_piece_holds_a_bounded_number_of_decoded_bytes(tmp_path, in_struct):
     assert path.stat().st_size < 1_000_000
     pieces = shard_of(path).pieces
     assert covers(pieces, ROWS)
-    assert max(piece.num_rows for piece in pieces) * 280_044 <= 1.01 * PIECE_DECODED_BYTES
+    assert max(piece.num_rows for piece in pieces) * 280_044 <= 1.01 * PIECE_BYTES
 
 
 def test_a_piece_of_rows_that_are_read_by_path_holds_a_bounded_number_of_them(tmp_path):
@@ -55,12 +55,13 @@ def test_a_piece_of_rows_that_are_read_by_path_holds_a_bounded_number_of_them(tm
     pq.write_table(pa.table({"id": [str(row) for row in range(25_000)], "audio": audio}), tmp_path / "x.parquet")
     pieces = shard_of(tmp_path / "x.parquet").pieces
     assert covers(pieces, 25_000)
-    assert [piece.num_rows <= PIECE_ROWS for piece in pieces] == [True] * 3
+    assert max(piece.num_rows for piece in pieces) <= PIECE_ROWS
 
 
 def test_columns_that_a_pipeline_does_not_read_do_not_count(tmp_path):
     path = write_repeats(tmp_path / "x.parquet", in_struct=False)
-    assert sources.survey("parquet", str(path), "", None, ("id",)).pieces == (Piece(0, ROWS),)
+    [group] = sources.survey("parquet", str(path), "", None, ("id",)).groups
+    assert group.num_bytes < 1_000_000
 
 
 def test_an_ordinary_shard_is_read_as_it_is_stored(tmp_path):
@@ -73,7 +74,7 @@ def test_an_ordinary_shard_is_read_as_it_is_stored(tmp_path):
     with pa.OSFile(str(tmp_path / "x.parquet")) as file:
         looking = type("Looking", (), {"seek": lambda _, place: places.append(place) or file.seek(place)})()
         looking.read = file.read
-        found = parquet.decoded_bytes(looking, metadata, None)
+        found = [sum(leaf for _, leaf in group) for group in parquet.decoded_bytes(looking, metadata, None)]
         repeats = parquet.Repeats(file, metadata, [0, 1], ("audio",))
     assert found == [metadata.row_group(group).total_byte_size for group in range(2)]
     assert places == [metadata.row_group(0).column(0).dictionary_page_offset]
@@ -86,9 +87,10 @@ from pathlib import Path
 from tests.corpus.test_decoded import shard_of
 from raysp.machine import highest_resident_bytes
 from raysp.corpus import sources
+from raysp.corpus.shards import Piece
 shard = shard_of(Path(sys.argv[1]))
 before = highest_resident_bytes()
-table = sources.read_table(shard, shard.pieces[0], ["audio"], as_dictionaries=("audio",))
+table = sources.read_table(shard, Piece(0, 3500), ["audio"], as_dictionaries=("audio",))
 print(table.num_rows, (highest_resident_bytes() - before) // 2**20)
 """
 
@@ -100,7 +102,7 @@ def test_reading_takes_the_memory_of_each_recording_once(tmp_path, in_struct):
     done = subprocess.run([sys.executable, "-c", CHILD, str(path)], capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr
     rows, megabytes = map(int, done.stdout.split())
-    assert rows > 3000
+    assert rows == 3500
     assert megabytes < 200
 
 
@@ -144,7 +146,7 @@ def test_a_dictionary_of_an_arrow_shard_stays_one(tmp_path):
     found = sources.survey("arrow", str(tmp_path / "x.arrow"), "")
     size = (tmp_path / "x.arrow").stat().st_size
     url = str(tmp_path / "x.arrow")
-    shard = Shard("x.parquet", url, size, "1", 20, input_id(size, "1", found), found.pieces, kind="arrow")
-    read = sources.read_table(shard, found.pieces[0], ["audio"], as_dictionaries=("audio",))
+    shard = Shard("x.parquet", url, size, "1", 20, input_id(size, "1", found), cut_groups(found.groups), kind="arrow")
+    read = sources.read_table(shard, cut_groups(found.groups)[0], ["audio"], as_dictionaries=("audio",))
     assert pa.types.is_dictionary(read.schema.field("audio").type)
     assert bytes(Recordings(read, "audio").get(19)) == wav(800, seed=1)

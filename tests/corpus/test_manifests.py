@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raysp import ShardError
 from raysp.corpus import manifests, sources
-from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.shards import Piece, Shard, cut_groups
 
 
 def write(path, rows):
@@ -77,7 +77,9 @@ def shards_of_slices(path, slices) -> list[Shard]:
     made = []
     for one in slices:
         found = sources.survey("manifest", str(path), one.part)
-        made.append(Shard("x", str(path), 1, one.digest, found.num_rows, "i", found.pieces, "manifest", one.part))
+        made.append(
+            Shard("x", str(path), 1, one.digest, found.num_rows, "i", cut_groups(found.groups), "manifest", one.part)
+        )
     return made
 
 

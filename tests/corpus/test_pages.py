@@ -14,7 +14,7 @@ import raysp
 from raysp import ShardError, bounds
 from raysp.corpus import arrow, pages, sources, views
 from raysp.corpus.pages import PagedFile, read_whole
-from raysp.corpus.shards import Shard, input_id
+from raysp.corpus.shards import Shard, cut_groups, input_id
 from raysp.labelling.engine import running
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.here import run_without_ray
@@ -44,7 +44,9 @@ print(rows, (highest_resident_bytes() - before) // 2**20)
 def shard_of(path, kind="parquet"):
     num_bytes = Path(path).stat().st_size
     found = sources.survey(kind, str(path), "")
-    return Shard("x", str(path), num_bytes, "1", found.num_rows, input_id(num_bytes, "1", found), found.pieces, kind)
+    return Shard(
+        "x", str(path), num_bytes, "1", found.num_rows, input_id(num_bytes, "1", found), cut_groups(found.groups), kind
+    )
 
 
 def read_in_a_process(path, columns, kind="parquet"):

@@ -12,7 +12,8 @@ import raysp
 from raysp import ShardError
 from raysp.corpus import sources
 from raysp.corpus.kinds import SourceKind
-from raysp.corpus.shards import Shard, Survey, check_same, cut_groups, place_of
+from raysp.corpus.recording_names import estimated_seconds
+from raysp.corpus.shards import Group, Shard, Survey, check_same, place_of
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 
 
@@ -28,8 +29,8 @@ class ZipKind(SourceKind):
         with self._open(url, storage_options) as archive:
             members = archive.infolist()
         digest = hashlib.sha256(repr([(one.filename, one.CRC) for one in members]).encode()).hexdigest()
-        pieces = cut_groups([(one.file_size, 1) for one in members])
-        return Survey(pa.schema({"id": pa.string(), "audio": AUDIO}), len(members), pieces, digest)
+        groups = [Group(1, one.file_size, estimated_seconds(one.file_size, one.filename)) for one in members]
+        return Survey(pa.schema({"id": pa.string(), "audio": AUDIO}), len(members), groups, digest)
 
     def read_rows(self, shard, piece, columns, storage_options=None, as_dictionaries=()):
         check_same(shard, shard.num_bytes, self.survey(shard.url, shard.part, storage_options))

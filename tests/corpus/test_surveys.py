@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from raysp.corpus import line_process, survey_process, surveys
-from raysp.corpus.shards import Survey
+from raysp.corpus.shards import Group, Survey
 from raysp.corpus.surveys import Reading, survey_all
 from tests.corpora import rows_table, write_shard
 
@@ -150,7 +150,7 @@ def test_an_unexpected_error_of_a_process_is_raised_here(monkeypatch):
 def test_surveys_in_json_are_the_same(targets):
     found = by_threads(targets)
     assert len(surveys.encode(found)) < 60_000  # schemas are written once for neighbours that agree
-    one = Survey(pa.schema([("a", pa.int64())]), 0, (), "d", frozenset({"x"}), 1.5)
+    one = Survey(pa.schema([("a", pa.int64())]), 0, [Group(3, 2, 0.1)], "d", frozenset({"x"}), 1.5)
     raw = json.loads(surveys.encode([one, "why not", one]))
     schemas = [surveys._schema(text) for text in raw["schemas"]]
     assert len(schemas) == 1

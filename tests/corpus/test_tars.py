@@ -15,7 +15,7 @@ import pytest
 import raysp
 from raysp import PlanError, ShardError
 from raysp.corpus import archive, samples, sources, tars
-from raysp.corpus.shards import Piece, Shard, input_id
+from raysp.corpus.shards import Piece, Shard, cut_groups, input_id
 from raysp.storage.ranged import open_ranged
 from tests.corpora import DEMO, a_pipeline, wav, write_shard
 
@@ -50,7 +50,7 @@ def shard_of(path: Path) -> Shard:
     found = sources.survey("tar", str(path), "")
     size = path.stat().st_size
     place = input_id(size, "1", found)
-    return Shard("x.parquet", str(path), size, "1", found.num_rows, place, found.pieces, "tar", found.part)
+    return Shard("x.parquet", str(path), size, "1", found.num_rows, place, cut_groups(found.groups), "tar", found.part)
 
 
 def read(shard: Shard, piece: Piece, columns: "list[str]") -> pa.Table:

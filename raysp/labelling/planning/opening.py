@@ -14,7 +14,7 @@ from raysp.labelling.planning.first_recordings import refuse_archived, refuse_ta
 from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
-from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.settling import piece_size, settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
 from raysp.labelling.planning.trying import try_late_filters
 from raysp.sink import absent, fault_injection, plan_record, run_record
@@ -106,6 +106,7 @@ def _make_plan(
         found,
         recorded,
         pipeline,
+        size=piece_size(pipeline, resources, record.resolved if record else None),
         limit_rows=limit_rows,
         carried=carried_types(replace(opened, pipeline=pipeline), record if recorded else None),
     )

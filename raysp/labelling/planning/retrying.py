@@ -15,7 +15,7 @@ from raysp.labelling.planning.measured_passes import with_measured
 from raysp.labelling.planning.opening import carried_types
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
-from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.settling import piece_size, settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey
 from raysp.labelling.planning.trust import read_recorded, refusal
 from raysp.sink.recommitting import find_error_rows, retry_whole
@@ -131,7 +131,8 @@ def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpu
     sliced = {present[name].url for name in names if sources.kind_named(present[name].kind).is_sliced}
     found = [one for one in corpus_now.found if one.name in names or (one.name in recorded and one.url in sliced)]
     types = carried_types(opened, record if recorded.keys() - names else None)
-    corpus = survey(found, recorded, pipeline, may_change=names, carried=types)
+    size = piece_size(pipeline, opened.resources, record.resolved)
+    corpus = survey(found, recorded, pipeline, size=size, may_change=names, carried=types)
     others = tuple(one for one in before.values() if one.name not in names)
     shards = tuple(one for one in corpus.shards if one.name in names)
     return replace(corpus, shards=shards, absent=(*others, *corpus.absent), vanished=())

@@ -9,6 +9,7 @@ from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import CTRANSLATE2, choice_of
 from raysp.cluster.pools import actor_cpus
 from raysp.cluster.resources import Resources, actors_that_fit, check_device, shortage_of
+from raysp.corpus.shards import PIECE_SECONDS, PieceSize
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
@@ -25,6 +26,10 @@ from raysp.words import count, megabytes
 if TYPE_CHECKING:
     from raysp.labelling.planning.certified import Certified, GraphUse
     from raysp.labelling.planning.pack_use import PackUse
+
+
+CPU_PIECE_SECONDS = 5 * 60.0
+PIECES_AN_ACTOR = 4
 
 
 def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
@@ -132,6 +137,13 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
         packs=on_card.packs,
         packed_on=kind_of(device) if is_certified else None,
     )
+
+
+def piece_size(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> PieceSize:
+    """Return the size of the pieces of new shards; arguments are those of `settle`."""
+    label = pipeline.label
+    is_on_gpu = is_accelerator(_device(label, _gpus_per_actor(label, resources, before), before))
+    return PieceSize(PIECE_SECONDS if is_on_gpu else CPU_PIECE_SECONDS, PIECES_AN_ACTOR * label.pool.high)
 
 
 class _OnCard(NamedTuple):

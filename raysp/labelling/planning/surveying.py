@@ -1,16 +1,17 @@
 """Survey of a corpus: reads the footers of new shards, checks columns and recordings, cuts shards into pieces."""
 
 import os
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 
 import pyarrow as pa
 
 from raysp.corpus import sources
 from raysp.corpus.recording_columns import check_columns, is_without_bytes
-from raysp.corpus.shards import Piece, Shard, Survey, input_id
-from raysp.corpus.surveys import Reading, survey_all
+from raysp.corpus.shards import Piece, PieceSize, Shard, Survey, cut_groups, input_id
+from raysp.corpus.surveys import Reading, Surveyed, survey_all
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.label_shards import Found, label_schema, with_columns
@@ -24,6 +25,7 @@ from raysp.words import count, restore
 
 CheckSchema = Callable[[str, pa.Schema], None]
 """A check of the columns of a shard; its arguments are the url and the schema."""
+LARGE_PIECES = PieceSize()
 
 
 def with_ids(source: Shards, found: Sequence[Found], recorded: Collection[str] = ()) -> Shards:
@@ -62,6 +64,7 @@ def survey(
     recorded: Mapping[str, Shard],
     work: ReadsCorpus,
     *,
+    size: PieceSize = LARGE_PIECES,
     limit_rows: int | None = None,
     may_change: Collection[str] = (),
     check: CheckSchema | None = None,
@@ -73,6 +76,7 @@ def survey(
         found: the listing.
         recorded: shards recorded by earlier plans of the same sink, by name.
         work: determines the required columns.
+        size: size of the pieces of new shards.
         limit_rows: stop once this many rows are found.
         may_change: names of recorded shards that are new if their content changed, instead of raising.
         check: further check of the columns of shards with rows, which raises PlanError.
@@ -81,7 +85,7 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    new_shards = _NewShards(work, label_schema(found, work.source), check, carried)
+    new_shards = _NewShards(work, label_schema(found, work.source), size, limit_rows, check, carried)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     absent: list[AbsentShard] = []
@@ -131,7 +135,8 @@ def _surveyed(
     """
     unchanged = [_unchanged(one, recorded.get(one.name)) for one in found]
     new = [one for one, shard in zip(found, unchanged, strict=True) if shard is None and not one.unreadable]
-    with closing(survey_all(new, new_shards.reading, processes)) as surveys:
+    with closing(survey_all(new, new_shards.reading, processes)) as all_surveys:
+        surveys = new_shards.sized(all_surveys)
         for one, shard in zip(found, unchanged, strict=True):
             if shard is not None:
                 yield one, shard
@@ -142,10 +147,10 @@ def _surveyed(
             known = None if one.name in may_change else recorded.get(one.name)
             if known is not None and sources.kind_named(one.kind).is_sliced:
                 raise _changed(one, known)  # a slice may no longer end with a line
-            surveyed = next(surveys)
+            surveyed, seconds = next(surveys)
             if known is not None and not isinstance(surveyed, str):
                 raise _changed(one, known)
-            yield one, surveyed if isinstance(surveyed, str) else new_shards(one, surveyed)
+            yield one, surveyed if isinstance(surveyed, str) else new_shards(one, surveyed, seconds)
 
 
 def _unchanged(one: Found, known: Shard | None) -> Shard | None:
@@ -166,6 +171,8 @@ class _NewShards:
     Args:
         work: determines the required columns.
         labels: columns of the label shards beside them.
+        size: size of their pieces.
+        limit_rows: number of rows from which shards are not needed; None: all are.
         check: further check of the columns of shards with rows.
         carried: receives the types of the columns that label shards carry over.
     """
@@ -174,11 +181,15 @@ class _NewShards:
         self,
         work: ReadsCorpus,
         labels: pa.Schema,
+        size: PieceSize,
+        limit_rows: int | None = None,
         check: "CheckSchema | None" = None,
         carried: CarriedTypes | None = None,
     ) -> None:
         self._work = work
         self._labels = labels
+        self._size = size
+        self._limit_rows = limit_rows
         self._further_check = check
         self._carried = carried
         self._columns = source_columns(work)
@@ -192,8 +203,22 @@ class _NewShards:
         self.without_bytes: set[str] = set()
         """Names of shards whose rows hold no recording and may not be read by path."""
 
-    def __call__(self, one: Found, surveyed: Survey) -> Shard:
-        """Return a shard.
+    def sized(self, surveys: Iterator[Surveyed]) -> Iterator[tuple[Surveyed, float]]:
+        """Yield surveys with the seconds of their pieces, the first ones once their audio determines the seconds."""
+        ahead: list[Surveyed] = []
+        num_rows, seconds = 0, 0.0
+        for surveyed in surveys:
+            ahead.append(surveyed)
+            if isinstance(surveyed, Survey):
+                num_rows += surveyed.num_rows
+                seconds += sum(group.seconds for group in surveyed.groups)
+            if seconds >= self._size.enough_seconds or (self._limit_rows is not None and num_rows >= self._limit_rows):
+                break
+        piece_seconds = self._size.seconds(seconds)
+        return ((surveyed, piece_seconds) for surveyed in chain(ahead, surveys))
+
+    def __call__(self, one: Found, surveyed: Survey, seconds: float) -> Shard:
+        """Return a shard with pieces of some seconds.
 
         Raises:
             PlanError: a column is missing or of the wrong type.
@@ -213,7 +238,7 @@ class _NewShards:
             version=one.version,
             num_rows=surveyed.num_rows,
             input_id=input_id(one.num_bytes, one.version, surveyed, one.labels_version),
-            pieces=surveyed.pieces,
+            pieces=cut_groups(surveyed.groups, seconds, sources.kind_named(one.kind).piece_rows),
             kind=one.kind,
             part=one.part or surveyed.part,
             seconds=surveyed.seconds,

@@ -112,7 +112,7 @@ def test_estimates_read_a_bounded_number_of_places_and_write_nothing(bucket, tmp
 def test_a_further_piece_of_a_shard(bucket):
     """Of six recordings, as one piece and as three: claimed hours fill a piece."""
     found = []
-    for name, claims in (("one", [0.5] * 6), ("six", [8000.0, 0.5] * 3)):
+    for name, claims in (("one", [0.5] * 6), ("six", [0.5, 8000.0] * 3)):
         lines = []
         for place, (row, seconds) in enumerate(zip(digits(0, 6).to_pylist(), claims, strict=True)):
             bucket.put_object("bucket", f"{name}/{place}.flac", row["audio"]["bytes"])
