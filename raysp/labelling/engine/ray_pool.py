@@ -212,7 +212,8 @@ class RayPool:
     def _grow(self) -> None:
         """Start actors while pieces wait for some, and end those for which there is no piece."""
         wanted = min(self._size.high, self._left, max(self._size.low, self._capacity))
-        while len(self._actors) < wanted and time.monotonic() >= self._may_start:
+        may_start = time.monotonic() >= self._may_start or not any(actor.is_loaded for actor in self._actors)
+        while len(self._actors) < wanted and may_start:
             self._start()
         waiting = self._queue or self._suspects or self._crashes
         if not waiting and len(self._actors) > wanted:

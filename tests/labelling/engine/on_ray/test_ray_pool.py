@@ -154,6 +154,15 @@ class TestLoads:
         check(cluster, set())
         assert cluster.events.count("actor_failed") == 1
 
+    def test_the_next_actor_does_not_wait_once_no_actor_works_any_more(self, monkeypatch):
+        loads = iter([None, "a bad GPU"])
+        cluster = Cluster(
+            lambda rows, tried: LostError() if 5 in rows and tried == 1 else None, loads=lambda node: next(loads, None)
+        )
+        cluster.run(monkeypatch)
+        check(cluster, set())
+        assert cluster.now < ray_pool.PAUSE_SECONDS
+
     def test_three_crashes_during_a_load_end_the_run_with_advice(self, monkeypatch):
         cluster = Cluster(loads=lambda node: ActorDiedError(), high=1)
         with pytest.raises(RunError, match=r"a checkpoint: 3 consecutive processes crashed .* lower pool"):
