@@ -1,0 +1,103 @@
+"""Pieces: as much audio as the hardware and the pool ask for, whatever holds the recordings."""
+
+import io
+import json
+import tarfile
+from itertools import accumulate, pairwise
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests import kit
+from tests.corpora import AUDIO, a_pipeline
+
+NUM_ROWS, ROW_SECONDS = 120, 20
+RATES = {".flac": 16_000, ".wav": 32_000, ".mp3": 3_200}
+"""Bytes per second by which audio is estimated."""
+
+
+def write_rows(folder, kind: str, suffix: str = ".flac", num_rows: int = NUM_ROWS, rows_a_group: int | None = None):
+    """Write rows as large as recordings of a little less than `ROW_SECONDS`, and return the url of the source."""
+    recording = bytes(RATES[suffix] * ROW_SECONDS - 400)
+    names = [f"{row:04}{suffix}" for row in range(num_rows)]
+    folder.mkdir()
+    audio = pa.array([{"bytes": recording, "path": name} for name in names], AUDIO)
+    table = pa.table({"id": names, "audio": audio})
+    if kind == "parquet":
+        rows = rows_a_group or num_rows
+        pq.write_table(table, folder / "a.parquet", row_group_size=rows, use_dictionary=["id"], compression="zstd")
+    elif kind == "arrow":
+        with pa.ipc.new_file(str(folder / "a.arrow"), table.schema) as writer:
+            writer.write_table(table, max_chunksize=5)
+    elif kind == "tar":
+        with tarfile.open(folder / "a.tar", "w") as archive:
+            for name in names:
+                member = tarfile.TarInfo(name)
+                member.size = len(recording)
+                archive.addfile(member, io.BytesIO(recording))
+    elif kind == "manifest":
+        lines = (json.dumps({"audio_filepath": name, "duration": ROW_SECONDS}) for name in names)
+        (folder / "a.jsonl").write_text("\n".join(lines))
+        return str(folder / "a.jsonl")
+    else:
+        for name in names:
+            with (folder / name).open("wb") as file:
+                file.truncate(len(recording))
+    return str(folder)
+
+
+def pieces_of(source: object, sink, **label) -> list[int]:
+    """Plan, check that the pieces hold every row once, and return their numbers of rows."""
+    [shard] = raysp.plan(a_pipeline(source, sink, label=label)).corpus.shards
+    sizes = [piece.num_rows for piece in shard.pieces]
+    assert [(piece.first, piece.end) for piece in shard.pieces] == [*pairwise(accumulate(sizes, initial=0))]
+    assert sum(sizes) == shard.num_rows
+    return sizes
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow", "tar", "manifest", "folder"])
+def test_without_gpus_a_piece_has_five_minutes(tmp_path, kind):
+    found = pieces_of(write_rows(tmp_path / "in", kind), tmp_path / "out")
+    assert 8 <= len(found) <= 10
+    assert max(found) * ROW_SECONDS <= 300
+
+
+@pytest.mark.parametrize("suffix", RATES)
+def test_seconds_are_estimated_by_the_container(tmp_path, suffix):
+    found = pieces_of(write_rows(tmp_path / "in", "parquet", suffix, rows_a_group=5), tmp_path / "out")
+    assert found == [15] * 8
+
+
+@pytest.mark.parametrize(("actors", "num_pieces"), [(1, 4), (3, 12), ((1, 8), 40), (64, 40)])
+def test_with_gpus_each_actor_has_four_pieces_of_at_least_a_minute(tmp_path, actors, num_pieces):
+    source = write_rows(tmp_path / "in", "manifest")
+    pool = raysp.Pool(actors=actors, gpus=1)
+    found = pieces_of(source, tmp_path / "out", device="cuda", pool=pool)
+    assert len(found) == num_pieces
+    assert min(found) * ROW_SECONDS >= 60
+
+
+def test_with_gpus_a_piece_has_two_hours_of_a_large_corpus(tmp_path):
+    source = write_rows(tmp_path / "in", "manifest", num_rows=9000)  # 50 hours
+    found = pieces_of(source, tmp_path / "out", device="cuda", pool=raysp.Pool(gpus=1))
+    assert found == [360] * 25
+
+
+def test_all_shards_count_for_the_size_of_a_piece(tmp_path):
+    """Ten shards of two minutes are a piece each: they make enough for four actors."""
+    for number in range(10):
+        write_rows(tmp_path / str(number), "parquet", num_rows=6)
+        (tmp_path / str(number) / "a.parquet").rename(tmp_path / f"{number}.parquet")
+    plan = raysp.plan(a_pipeline(f"{tmp_path}/*.parquet", tmp_path / "out", label={"pool": raysp.Pool(actors=(1, 2))}))
+    assert plan.json["pieces_todo"] == 10
+
+
+def test_recorded_pieces_stay_whatever_later_runs_have(tmp_path):
+    kit.corpus(tmp_path / "in")
+    pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
+    kit.interrupted(pipeline)
+    before = [shard.pieces for shard in raysp.plan(pipeline).corpus.shards]
+    larger = a_pipeline(f"{tmp_path}/in", tmp_path / "out", label={"pool": raysp.Pool(actors=(1, 100))})
+    assert [shard.pieces for shard in raysp.plan(larger).corpus.shards] == before
