@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import pyarrow as pa
 
@@ -166,7 +166,8 @@ class LocalStore:
         place = self._locate(path)
         with _explained("read", place):
             _refuse_special(place)
-            return pa.OSFile(str(place), "rb")
+            # As bytes: Arrow encodes texts as UTF-8, which a name of another encoding cannot be.
+            return pa.OSFile(cast("str", os.fsencode(place)), "rb")
 
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
         """Open a file and read its first bytes. Returns None if it does not exist."""

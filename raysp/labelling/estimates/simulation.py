@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
         return None
     generator = np.random.default_rng(seed)
     pieces = [(todo.shard, piece) for todo in plan.todo for piece in todo.pieces if piece.num_rows]
+    starts = [0, *accumulate(piece.num_rows for _, piece in pieces)]
     chosen = np.unique(np.linspace(0, len(pieces) - 1, min(MOST_PIECES, len(pieces))).round().astype(int))
     settings, checkpoint = plan.settings, plan.settings.checkpoint
     rate, is_exact = checkpoint.sample_rate, plan.pipeline.label.exact
@@ -64,7 +66,7 @@ def simulate(plan: Plan, sample: Sample, *, seed: int = 0) -> Simulation | None:
     row_seconds = 0.0
     for index in chosen.tolist():
         shard, piece = pieces[index]
-        rows = _drawn(sample, piece.num_rows, MOST_SECONDS / len(chosen), generator)
+        rows = _drawn(sample, starts[index], piece.num_rows, MOST_SECONDS / len(chosen), generator)
         row_seconds += float(sample.seconds[rows].sum())
         op = assembly.header_reading(plan.pipeline, settings, shard)
         languages = [spoken[row] for row in rows.tolist()] if spoken else None
@@ -105,11 +107,14 @@ def _by_language(windows: Sequence[tuple[int, int]], languages: Sequence[str] | 
     return [*groups.values()]
 
 
-def _drawn(sample: Sample, num_rows: int, most_seconds: float, generator: np.random.Generator) -> Rows:
-    """Return sampled rows of a piece that would be labelled, of at most `most_seconds`, but at least one row."""
-    # All rows of the only piece are in the sample: the result is that of the run, not of draws.
-    if sample.num_rows == sample.rows_todo == num_rows:
-        drawn = np.flatnonzero(sample.is_ok)
+def _drawn(sample: Sample, start: int, num_rows: int, most_seconds: float, generator: np.random.Generator) -> Rows:
+    """Return sampled rows of a piece that would be labelled, of at most `most_seconds`, but at least one row.
+
+    `start` is the number of the plan's rows before the piece.
+    """
+    # If all rows of the plan are in the sample, in order, the result is that of the run, not of draws.
+    if sample.num_rows == sample.rows_todo:
+        drawn = start + np.flatnonzero(sample.is_ok[start : start + num_rows])
     else:
         rows = generator.choice(sample.num_rows, num_rows, p=sample.weights)
         drawn = rows[sample.is_ok[rows]]

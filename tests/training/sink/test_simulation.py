@@ -231,7 +231,7 @@ BUGS = {
     keeping_metrics_of_the_same_run_and_step: 5,
     replacing_a_checkpoint_file_by_file: 200000,
     leaving_files_of_the_checkpoint_before: 65,
-    recording_a_checkpoint_before_its_notes: 208771,
+    recording_a_checkpoint_before_its_notes: 1793,
     beginning_among_what_a_killed_restart_left: 352,
     exporting_again_what_is_exported: 200000,
 }
