@@ -57,8 +57,8 @@ def of_frames(folder: Path, wave: np.ndarray) -> tuple[str, float]:
     ("model", "at"),
     [
         (of_vectors, "before_shard_committed:1"),
-        (of_frames, "after_piece_staged:2"),
-        *soaked((of_vectors, f"after_{moment}") for moment in ("piece_staged:2", "shard_committed:1")),
+        (of_frames, "after_piece_staged:1"),
+        *soaked((of_vectors, f"after_{moment}") for moment in ("piece_staged:1", "shard_committed:1")),
         *soaked([(of_frames, at) for at in ("before_shard_committed:1", "after_shard_committed:1")]),
     ],
 )
