@@ -145,8 +145,7 @@ class _ByRaysp:
 
     def read(self, recordings: pa.Table) -> Iterator[pa.Table]:
         """Yield blocks."""
-        for block, _ in self.op(recordings, 0):
-            yield block
+        yield from self.op(recordings, 0)
 
     def close(self) -> None:
         """End the decoding process."""

@@ -88,7 +88,7 @@ class Job:
             raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=raysp.Parquet(f"{rows.parent}/out"))
         )
         decoding = assembly.decoding(plan.pipeline, plan.settings, plan.corpus.shards[0])
-        self.blocks = [block for block, _ in decoding(pq.read_table(rows), 0)]
+        self.blocks = list(decoding(pq.read_table(rows), 0))
         self.op: LabellingOp = assembly.labelling(plan.pipeline, plan.settings, threads=threads)
 
     def run(self) -> float:

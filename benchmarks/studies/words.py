@@ -90,7 +90,7 @@ class Labeller:
 
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         audio = pa.array([{"bytes": one.encoded, "path": None} for one in recordings], kind)
-        blocks = [self.op(block)[0] for block, _ in self.decoding(pa.table({"audio": audio}), 0)]
+        blocks = [self.op(block)[0] for block in self.decoding(pa.table({"audio": audio}), 0)]
         labels = join_windows(pa.concat_tables(blocks), self.joining)
         return labels.sort_by("row").to_pylist()
 

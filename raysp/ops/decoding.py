@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples,
 from raysp.audio.waveforms import choose_dtype
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks, cut_in_order
+from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks
 from raysp.ops.filtering import RowOp, apply, by_seconds, fail_unreadable, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
 from raysp.ops.places import OF_SAMPLES, Place, seconds_of_row, with_channels, with_places
@@ -69,17 +69,6 @@ class PlacedWave(Protocol):
 
 CutAtPauses = Callable[[Iterator[Samples]], Iterator[PlacedWave]]
 """Function that cuts a recording at pauses while it is decoded; it yields nothing without speech."""
-
-
-class Slice(NamedTuple):
-    """Neighbouring rows of a table, `first <= row < end`, and their decoding."""
-
-    first: int
-    end: int
-    seconds: float
-    """Seconds of labelled channels according to headers; 0 for rows whose length is unknown."""
-    blocks: Iterator[pa.Table]
-    """Blocks of the slice, decoded when they are consumed; rows are numbered from its first one."""
 
 
 class Decoding:
@@ -141,7 +130,7 @@ class Decoding:
         self.root = root
         self.excerpt_columns, self.texts = excerpt_columns, texts
 
-    def __call__(self, rows: pa.Table, first: int) -> Iterator[tuple[pa.Table, bool]]:
+    def __call__(self, rows: pa.Table, first: int) -> Iterator[pa.Table]:
         """Decode a piece: first rows of several windows, as a stream, then the others as `cut_blocks` does.
 
         A row that is longer than its header claims fills additional blocks. The boundaries of windows and blocks depend
@@ -152,9 +141,9 @@ class Decoding:
             first: number of its first row in the shard.
 
         Yields:
-            Blocks, at least one, with columns `ROW_SCHEMA` and `wave` and the added ones, each with whether it is the
-            last. Every row of the piece has one or more consecutive windows in them. If a row fails after some of its
-            windows were yielded, its last window has the error.
+            Blocks, at least one, with columns `ROW_SCHEMA` and `wave` and the added ones. Every row of the piece has
+            one or more consecutive windows in them. If a row fails after some of its windows were yielded, its last
+            window has the error.
         """
         yield from self._blocks(_Piece.of(self, rows, first))
 
@@ -169,7 +158,7 @@ class Decoding:
         """
         if self.late is not None:
             found: dict[int, RowStatus] = {}
-            for block, _ in self(rows, first):
+            for block in self(rows, first):
                 for row_status in row_statuses(block):
                     before = found.get(row_status.row)
                     if before is not None and before.seconds is not None:
@@ -228,24 +217,9 @@ class Decoding:
             row_status.seconds = claimed
         self._judge(piece, index, row_status)
 
-    def slices(self, rows: pa.Table, *, most_seconds: float, most_rows: int) -> Iterator[Slice]:
-        """Yield neighbouring rows, each slice with its blocks.
-
-        Args:
-            rows: as in `__call__`.
-            most_seconds: claimed seconds of labelled channels of a slice, unless a single row is longer.
-            most_rows: rows of a slice.
-        """
-        whole = _Piece.of(self, rows, 0)
-        lengths = zip(whole.claimed, whole.channels, strict=True)
-        seconds = [min(one, self.max_seconds) * channels for one, channels in lengths]
-        for first, end in cut_in_order(seconds, most_seconds=most_seconds, most_rows=most_rows):
-            blocks = (block for block, _ in self._blocks(whole.part(first, end)))
-            yield Slice(first, end, sum(seconds[first:end]), blocks)
-
-    def _blocks(self, piece: "_Piece") -> Iterator[tuple[pa.Table, bool]]:
+    def _blocks(self, piece: "_Piece") -> Iterator[pa.Table]:
         claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
-        for windows, is_last in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
+        for windows in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             statuses, chunks = [one.row_status for one in windows], [one.chunks for one in windows]
             places, channels = [one.place for one in windows], [one.channel for one in windows]
             block = _table(windows)
@@ -253,7 +227,7 @@ class Decoding:
             block = with_channels(block, channels) if self.each_channel else block
             block = self.carrying(block, statuses, piece.columns, piece.first, chunks)
             del chunks
-            yield (self.late(block) if self.late else block).replace_schema_metadata(claimed), is_last
+            yield (self.late(block) if self.late else block).replace_schema_metadata(claimed)
 
     def _most_samples(self) -> tuple[int, int]:
         """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""
@@ -303,7 +277,7 @@ class Decoding:
                     wave = np.broadcast_to(samples[:1], round(seconds[index] * self.sample_rate))  # takes no memory
                     yield number, Window(RowStatus(index), wave)
 
-        for windows, _ in _fill(numbered(), self._most_samples()):
+        for windows in _fill(numbered(), self._most_samples()):
             yield [(one.row_status.row, len(one.wave)) for one in windows if one.wave is not None]
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
@@ -513,22 +487,6 @@ class _Piece:
         claimed, channels = read_claims(recordings, statuses, read, op.each_channel, are_counted=are_counted)
         return cls(statuses, recordings, after, claimed, channels, others, first)
 
-    def part(self, first: int, end: int) -> Self:
-        """Return some neighbouring rows as a piece of their own, numbered from 0."""
-        statuses = self.statuses[first:end]
-        for number, row_status in enumerate(statuses):
-            row_status.row = number
-        return replace(
-            self,
-            statuses=statuses,
-            recordings=self.recordings.part(first, end),
-            reasons=[found[first:end] for found in self.reasons],
-            claimed=self.claimed[first:end],
-            channels=self.channels[first:end],
-            columns=self.columns.slice(first, end - first),
-            first=0,
-        )
-
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
         """Record on a window the file that it was read from."""
         row_status = numbered[1].row_status
@@ -554,18 +512,18 @@ def _has_samples(row_status: RowStatus) -> bool:
     return row_status.status == OK or (row_status.status == ERROR and row_status.seconds is not None)
 
 
-def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[tuple[list[Window], bool]]:
-    """Yield blocks of windows, each with whether it is the last; at least one, which may be empty."""
+def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[list[Window]]:
+    """Yield blocks of windows; at least one, which may be empty."""
     held: list[Window] = []
     number = num_samples = 0
     for meant_for, window in windows:
         more = 0 if window.wave is None else len(window.wave)
         if held and (meant_for != number or num_samples + more > most_samples[min(number, 1)]):
-            yield held, False
+            yield held
             held, num_samples = [], 0
         held.append(window)
         number, num_samples = meant_for, num_samples + more
-    yield held, True
+    yield held
 
 
 def _for_each_channel(indexes: Sequence[int], channels: Sequence[int]) -> Iterator[int]:

@@ -8,7 +8,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
 from functools import cached_property, partial
 from itertools import islice
 from typing import NamedTuple, Protocol
@@ -150,14 +149,6 @@ class Recordings:
         self.durations: list[float | None]
         self.offsets, self.durations = offsets_and_durations
         self._read: dict[int, tuple[str, str]] = {}
-
-    def part(self, first: int, end: int) -> "Recordings":
-        """Return the recordings of some neighbouring rows, by the indexes within them."""
-        part = copy(self)
-        part.column = self.column.slice(first, end - first)
-        part.offsets, part.durations = self.offsets[first:end], self.durations[first:end]
-        part._read = {index - first: found for index, found in self._read.items() if first <= index < end}
-        return part
 
     def ahead(self, indexes: Iterable[int], head_bytes: int = HEAD_BYTES) -> Iterator[tuple[int, Found]]:
         """Yield indexes with their recordings or errors, in the order of `indexes`.

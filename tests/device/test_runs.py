@@ -19,7 +19,7 @@ from benchmarks.gpu.independence import write_certificate
 from benchmarks.gpu.part import Setting
 from raysp import Labeller, PlanError, RunError
 from raysp.cluster.resources import local_resources
-from raysp.labelling.engine.datasets.slices import SliceLabeller, decode
+from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import Columns, table_job
 from raysp.labelling.engine.running import try_out
 from raysp.labelling.planning.planned_checkpoint import digest_of
@@ -261,8 +261,8 @@ def test_actors_of_apply(corpus):
 
     def label(device: str) -> list[dict[str, object]]:
         job = table_job(steps(device), Columns(None, "audio", ["text"], None, None, None), local_resources)
-        actor = SliceLabeller(job, digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None))
-        return pa.concat_tables(actor(one) for one in decode(job, rows)).to_pylist()
+        actor = TableActor(job, digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None))
+        return actor(rows).to_pylist()
 
     assert_same(label(NAME), label("cpu"))
 

@@ -39,10 +39,7 @@ def decoding(**changes: object) -> Decoding:
 
 
 def blocks_of(op: Decoding, rows: pa.Table, first: int = 0) -> list[pa.Table]:
-    """Return all blocks; only the last one is marked as last."""
-    tables, last = zip(*op(rows, first), strict=True)
-    assert list(last) == [False] * (len(last) - 1) + [True]
-    return list(tables)
+    return list(op(rows, first))
 
 
 def piece(recordings: list[object], **columns: list[object]) -> pa.Table:
@@ -225,24 +222,11 @@ class TestDecoding:
         assert [block.num_rows for block in blocks_of(decoding(), piece([]))] == [0]
 
 
-class TestSlices:
-    def test_a_slice_has_the_windows_that_its_rows_have_alone_numbered_from_its_start(self):
-        op = decoding(after=[Keeping(where=None, max_seconds=1.5)])
-        rows = piece([wav(8000, seed=1), None, wav(32_000, seed=2), wav(16_000, seed=3), wav(8000, seed=4)])
-        slices = [
-            (one.first, one.end, one.seconds, [*one.blocks]) for one in op.slices(rows, most_seconds=2, most_rows=3)
-        ]
-        assert [(first, end, seconds) for first, end, seconds, _ in slices] == [(0, 2, 0.5), (2, 3, 2.0), (3, 5, 1.5)]
-        for first, end, _, blocks in slices:
-            alone = blocks_of(op, rows.slice(first, end - first))
-            assert [table.to_pydict() for table in blocks] == [table.to_pydict() for table in alone]
-
-    def test_a_row_that_is_skipped_by_its_columns_is_not_read(self, monkeypatch):
-        op = decoding(before=[Keeping(where=[("id", "!=", 0)])])
-        monkeypatch.setattr("raysp.audio.source.read_header", None)
-        [one] = op.slices(piece([b"not read"]), most_seconds=1, most_rows=9)
-        [block] = one.blocks
-        assert (one.seconds, block.column("error_type").to_pylist()) == (0, ["filtered"])
+def test_a_row_that_is_skipped_by_its_columns_is_not_read(monkeypatch):
+    op = decoding(before=[Keeping(where=[("id", "!=", 0)])])
+    monkeypatch.setattr("raysp.audio.source.read_header", None)
+    [block] = op(piece([b"not read"]), 0)
+    assert block.column("error_type").to_pylist() == ["filtered"]
 
 
 def test_measured_durations_are_those_of_all_joined_streams():

@@ -7,11 +7,9 @@ record of begun pieces (`begins.py`) and warns. The engine `ray` isolates such r
 
 import contextlib
 import os
-import queue
 import socket
-import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -21,7 +19,7 @@ from raysp.corpus.shards import Shard
 from raysp.devices import DeviceLostError, release_memory
 from raysp.errors import ProgramError, RunError
 from raysp.labelling.engine.begins import Begins
-from raysp.labelling.engine.calls_in_order import in_order
+from raysp.labelling.engine.calls_in_order import ahead, in_order
 from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.execution import OnPiece, Outcome
 from raysp.labelling.engine.job import Job, PieceTodo, pieces_of, sleep_while_waiting
@@ -38,8 +36,6 @@ from raysp.words import RUN_AGAIN
 
 BLOCKS_AHEAD = 2
 """Blocks decoded while one is labelled."""
-
-T = TypeVar("T")
 
 
 class Item(NamedTuple):
@@ -74,7 +70,7 @@ class Here:
             decoder = stack.enter_context(Decoder())  # runs in other threads have their own
             items = stack.enter_context(contextlib.closing(self._items(plan, job, decoder, on_piece)))
             if not job.code:
-                items = stack.enter_context(contextlib.closing(_ahead(items)))
+                items = stack.enter_context(contextlib.closing(ahead(items, BLOCKS_AHEAD)))
             try:
                 model = _load(job)
                 yield from self._messages(model, items, job)
@@ -111,7 +107,7 @@ class Here:
             if item.todo is None or not isinstance(item.content, pa.Table):
                 return item, None
             try:
-                return item, model(item.todo.name, item.content)
+                return item, model(item.content, item.todo.name)
             except DeviceLostError:
                 raise
             except Exception as error:
@@ -149,7 +145,7 @@ class Here:
 
 def _load(job: Job) -> Model:
     try:
-        return Model(job, in_this_thread=bool(job.code))
+        return Model.of(job, in_this_thread=bool(job.code))
     except Exception as error:
         raise RunError(f"node {socket.gethostname()}: {tracebacks.described(error)}") from error
 
@@ -199,43 +195,3 @@ def _own_debugger() -> Iterator[None]:
         yield
     finally:
         os.environ["PYTHONBREAKPOINT"] = debugger
-
-
-def _ahead(items: Iterable[T]) -> Generator[T]:
-    """Yield items that another thread produces, at most `BLOCKS_AHEAD` of them in advance.
-
-    Raises:
-        BaseException: the error that ended the other thread.
-    """
-    taken = queue.Queue[tuple[T | None, BaseException | None]](BLOCKS_AHEAD)
-    is_closed = threading.Event()
-
-    def put(item: T | None, error: BaseException | None) -> None:
-        while not is_closed.is_set():
-            with contextlib.suppress(queue.Full):
-                taken.put((item, error), timeout=0.1)
-                return
-
-    def take() -> None:
-        try:
-            for item in items:
-                put(item, None)
-                if is_closed.is_set():
-                    return
-            put(None, None)
-        except BaseException as error:
-            put(None, error)
-
-    thread = threading.Thread(target=take, name="raysp-reader", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = taken.get()
-            if error is not None:
-                raise error
-            if item is None:
-                return
-            yield item
-    finally:
-        is_closed.set()
-        thread.join()

@@ -2,19 +2,20 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Self, TypeVar
 
 import pyarrow as pa
 
 from raysp.labelling import assembly
-from raysp.labelling.engine.job import Job
 from raysp.labelling.engine.watchdog import watched
 from raysp.ops.decoding import claimed_seconds
 
 if TYPE_CHECKING:
+    from raysp.labelling.engine.datasets.table_job import TableJob
+    from raysp.labelling.engine.job import Job
     from raysp.ops.labelling import BlockInHand, Figures, LabellingOp
 
 P = ParamSpec("P")
@@ -39,61 +40,82 @@ class Model:
     its op), so that it runs over the next block while columns are made of a result, and while it is staged.
 
     Args:
-        job: the job.
+        job: the pipeline, its settings and its functions.
+        digest: digest of the planned checkpoint; None: not compared.
+        threads: torch threads on CPUs.
+        hang_seconds: time after which a block counts as hung, which ends the process; 0: no limit.
         in_this_thread: run the model in the calling thread.
     """
 
-    def __init__(self, job: Job, *, in_this_thread: bool = False) -> None:
-        self.job = job
+    def __init__(
+        self,
+        job: "Job | TableJob",
+        *,
+        digest: str | None,
+        threads: int,
+        hang_seconds: float = 0.0,
+        in_this_thread: bool = False,
+    ) -> None:
+        self._hang_seconds = hang_seconds
         self.thread: Executor = CallingThread() if in_this_thread else ThreadPoolExecutor(1)
         # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
-        self.op = self.thread.submit(self._load).result()
+        self.op = self.thread.submit(_load, job, digest, threads).result()
         self.in_hand = InHand(self.op.blocks_in_hand)
         if self.op.blocks_in_hand > 1 and not in_this_thread:
             self.close()
             self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
+
+    @classmethod
+    def of(cls, job: "Job", *, in_this_thread: bool = False) -> Self:
+        """Return the model of a run."""
+        return cls(
+            job,
+            digest=job.metadata["checkpoint_digest"],
+            threads=job.settings.cpus_per_actor.number,
+            hang_seconds=job.hang_seconds,
+            in_this_thread=in_this_thread,
+        )
 
     @property
     def at_once(self) -> int:
         """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
         return 1 if self.op.blocks_in_hand == 1 else 1 + self.op.blocks_in_hand
 
-    def _load(self) -> "LabellingOp":
-        """Load the model, on a card that the plan relies on."""
-        assembly.refuse_other_card(self.job.settings)
-        import torch
-
-        threads = self.job.settings.cpus_per_actor.number
-        torch.set_num_threads(threads)
-        return assembly.labelling(
-            self.job.pipeline,
-            self.job.settings,
-            digest=self.job.metadata["checkpoint_digest"],
-            threads=threads,
-            functions=self.job.functions,
-        )
-
     def close(self) -> None:
         """End the model's threads."""
         self.thread.shutdown()
 
-    def __call__(self, shard: str, block: pa.Table) -> LabelledBlock:
-        """Label a decoded block of a shard.
+    def __call__(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> LabelledBlock:
+        """Label a decoded block.
+
+        Args:
+            block: the block.
+            shard: name of its shard, which with the number of a row seeds random sampling.
+            names: names of rows by their numbers, which seed random sampling in their place.
 
         Raises:
             DeviceLostError: the device of the model failed.
         """
-        given = self.op.prepare(block, shard)
+        given = self.op.prepare(block, shard, names=names)
         table, figures, waited = self.thread.submit(self._run, given).result()
         labels = self.op.table(given) if table is None else table
         return LabelledBlock(labels, figures, waited, claimed_seconds(block))
 
     def _run(self, given: "BlockInHand") -> "tuple[pa.Table | None, Figures, float]":
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
-        with self.in_hand.taken() as waited, watched(self.job.hang_seconds * self.op.blocks_in_hand):
+        with self.in_hand.taken() as waited, watched(self._hang_seconds * self.op.blocks_in_hand):
             figures = self.op.run(given)
             table = self.op.table(given) if self.op.has_users_code else None
         return table, figures, waited
+
+
+def _load(job: "Job | TableJob", digest: str | None, threads: int) -> "LabellingOp":
+    """Load the model, on a card that the plan relies on."""
+    assembly.refuse_other_card(job.settings)
+    import torch
+
+    torch.set_num_threads(threads)
+    return assembly.labelling(job.pipeline, job.settings, digest=digest, threads=threads, functions=job.functions)
 
 
 class CallingThread(Executor):

@@ -34,6 +34,7 @@ MEMORY_BYTES = 64 * 1024 * 1024
 
 
 def label_piece(
+    job: Job,
     model: Model,
     todo: PieceTodo,
     blocks: Iterable[pa.Table],
@@ -44,6 +45,7 @@ def label_piece(
     """Label the blocks of a piece and stage its rows.
 
     Args:
+        job: job of the run.
         model: the model.
         todo: the piece.
         blocks: its decoded blocks.
@@ -54,8 +56,8 @@ def label_piece(
     Raises:
         DeviceLostError: the device of the model failed.
     """
-    with PieceLabels(model.job, todo, store, actor) as labels:
-        for labelled in in_order(lambda block: model(todo.name, block), blocks, model.at_once):
+    with PieceLabels(job, todo, store, actor) as labels:
+        for labelled in in_order(lambda block: model(block, todo.name), blocks, model.at_once):
             labels.add(labelled)
             on_block(labels.so_far())
         return labels.stage()

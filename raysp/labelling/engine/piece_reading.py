@@ -54,7 +54,7 @@ def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.
     is_whole = len(rows) == piece.num_rows
     if not is_whole:
         table = table.take([row - piece.first for row in rows])
-    for block, _ in op(table, piece.first):
+    for block in op(table, piece.first):
         yield block if is_whole else _renumbered(block, rows, piece.first)
 
 

@@ -93,10 +93,10 @@ class ModelActor:
     def load(self) -> str | None:
         """Load the model; return the reason if that fails."""
         try:
-            job = ray.get(self._given)
+            self._job = job = ray.get(self._given)
             fault_injection.adopt(job.fault_injection)
             self._store = Sink.of(job.pipeline.sink).store
-            self._model = Model(job)
+            self._model = Model.of(job)
         except Exception as error:
             return f"node {socket.gethostname()}: {tracebacks.described(error)}"
         return None
@@ -110,7 +110,13 @@ class ModelActor:
         try:
             blocks = self._blocks(todo)
             message: Message | LostReader = label_piece(
-                self._model, todo, blocks, self._store, self._name, lambda found: self._so_far.update({todo: found})
+                self._job,
+                self._model,
+                todo,
+                blocks,
+                self._store,
+                self._name,
+                lambda found: self._so_far.update({todo: found}),
             )
         except _ReaderLostError as error:
             message = error.lost

@@ -79,7 +79,7 @@ def _blocks(plan: Plan, sample: Sample, most_seconds: float) -> Iterator[tuple[s
                 left -= one.seconds
         op = assembly.decoding(plan.pipeline, plan.settings, part.place.shard)
         if chosen:
-            yield from ((part.place.shard.name, block) for block, _ in op(part.table.take(chosen), part.place.first))
+            yield from ((part.place.shard.name, block) for block in op(part.table.take(chosen), part.place.first))
 
 
 def _seconds(block: pa.Table) -> float:

@@ -123,7 +123,7 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
             op = assembly.training_decoding(work, plan.checkpoint, shard, decoder=decoder)
             decoded = {
                 row_status.row: wave
-                for block, _ in op(table, 0)
+                for block in op(table, 0)
                 for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True)
                 if row_status.status == OK and wave is not None and len(wave)
             }

@@ -123,7 +123,7 @@ class PieceReader:
             here = rows[bisect_left(rows, first) : bisect_left(rows, end)]
             table = table.take(np.asarray(here, np.int64) - first) if len(here) < table.num_rows else table
             values = [*values_of(self.recipe, table)]
-            for block, _ in op(table, 0) if here else ():
+            for block in op(table, 0) if here else ():
                 self._add(block, here, values, buffer, found, failed)
             first = end
         return PieceRows(found, failed)

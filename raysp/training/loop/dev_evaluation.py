@@ -195,7 +195,7 @@ class Evaluator:
         table = read.table.take(kept)
         is_local = op.root is None or bool(op.root.real)
         found = contents(table, self.evaluation.source.audio, op.root if is_local else None)
-        for block, _ in op(table, 0):
+        for block in op(table, 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
                     self.failed += 1

@@ -72,7 +72,7 @@ class Recomputing:
         columns = assembly.decoded_columns(self.pipeline, shard)
         source, piece = self.pipeline.source, Piece(row, row + 1)
         table = sources.read_table(shard, piece, columns, source.storage_options, audio_root=source.audio_root)
-        windows = pa.concat_tables([self.op(block, shard.name)[0] for block, _ in decoding(table, row)])
+        windows = pa.concat_tables([self.op(block, shard.name)[0] for block in decoding(table, row)])
         rows = join_windows(windows, self.join).to_pylist()
         if len(rows) != 1:
             raise RunError(

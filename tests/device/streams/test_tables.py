@@ -66,22 +66,14 @@ def test_the_next_block_of_a_table_is_in_hand_before_one_ends(rows, running):
 
 def test_the_first_block_of_the_next_table_is_in_hand_before_the_last_one_of_a_table_ends(rows, running):
     labelling = TableLabelling(job_of(NAME, 1000.0), threads=1)
-    decoded = [rows.slice(0, ROWS // 2), rows.slice(ROWS // 2)]
-    blocks = [[*_blocks(one)] for one in decoded]
+    tables = [rows.slice(0, ROWS // 2), rows.slice(ROWS // 2)]
     with ThreadPoolExecutor(2) as calls:
-        found = [*calls.map(labelling.label, decoded, blocks)]
+        found = [*calls.map(labelling, tables)]
     assert (running.most, running.blocks) == (2, 2)
     running.together = 0
     expected = TableLabelling(job_of("cpu"), threads=1)
-    for one, table in zip(found, decoded, strict=True):
+    for one, table in zip(found, tables, strict=True):
         assert_same(one.to_pylist(), expected(table).to_pylist())
-
-
-def _blocks(rows: pa.Table) -> Iterator[pa.Table]:
-    from raysp.labelling.engine.datasets.table_labelling import decoding
-
-    job = job_of(NAME, 1000.0)
-    yield from (block for block, _ in decoding(job, None)(rows.select(job.decoded_columns(rows.schema)), 0))
 
 
 def test_blocks_of_a_table_on_cpus_are_labelled_one_after_another(rows, running):

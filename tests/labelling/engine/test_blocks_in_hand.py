@@ -101,7 +101,7 @@ class Op:
         self.in_hand: set[str] = set()
         self.most = 0
 
-    def prepare(self, block: pa.Table, shard: str) -> str:
+    def prepare(self, block: pa.Table, shard: str, *, names: object) -> str:
         return shard
 
     def run(self, given: str) -> Figures:
@@ -119,12 +119,12 @@ class Op:
 @pytest.mark.parametrize("blocks_in_hand", [1, 2])
 def test_a_model_runs_blocks_beside_each_other_and_prepares_one_on_a_device(monkeypatch, blocks_in_hand):
     op = Op(blocks_in_hand)
-    monkeypatch.setattr(Model, "_load", lambda model: op)
-    model = Model(SimpleNamespace(hang_seconds=0.0))
+    monkeypatch.setattr("raysp.labelling.engine.model._load", lambda *job: op)
+    model = Model(SimpleNamespace(), digest=None, threads=1)
     assert model.at_once == {1: 1, 2: 3}[blocks_in_hand]
     names = [f"{number}.parquet" for number in range(4)]
     with ThreadPoolExecutor(3) as calls:
-        labelled = [*calls.map(lambda name: model(name, pa.table({"row": [0]})), names)]
+        labelled = [*calls.map(lambda name: model(pa.table({"row": [0]}), name), names)]
     model.close()
     assert [one.labels.column("row").to_pylist() for one in labelled] == [[name] for name in names]
     assert op.most == blocks_in_hand

@@ -39,10 +39,10 @@ def test_a_row_that_crashes_processes_has_the_columns_of_the_others(
     job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
     shard = plan.todo[0].shard
     (piece,) = shard.pieces
-    model = Model(job)
+    model = Model.of(job)
     for part in (Piece(1, piece.end), Piece(0, 1)):
         todo = PieceTodo(shard, piece, part, has_crashed=part.first == 0)
-        message = label_piece(model, todo, read_blocks(job, todo), store, "an actor")
+        message = label_piece(job, model, todo, read_blocks(job, todo), store, "an actor")
         assert isinstance(message, LabelledPiece)
         assert message.is_staged
         counts = message.receipt.counts

@@ -1,8 +1,7 @@
 """Steps applied to a dataset of Ray Data, within a program of a user."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
 
 import pyarrow as pa
 import ray.data
@@ -13,17 +12,33 @@ from raysp.cluster.connection import cluster_resources
 from raysp.cluster.resources import shortage_of
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
-from raysp.labelling.engine.datasets.slices import SliceLabeller, decode
-from raysp.labelling.engine.datasets.table_job import Columns, table_job
-from raysp.labelling.engine.ray_actor import READER_CPUS
+from raysp.labelling.engine.datasets.table_job import Columns, TableJob, table_job
+from raysp.labelling.engine.datasets.table_labelling import TableLabelling
+from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
 
 logger = logging.getLogger(__name__)
 
-SLICES = 2
-"""Slices that an actor with an accelerator is given at once."""
+BLOCKS_AT_ONCE = 2
+"""Blocks of the dataset that an actor with an accelerator labels at once."""
+
+
+class TableActor(TableLabelling):
+    """Actor that holds the model.
+
+    Args:
+        job: steps and columns.
+        digest: digest of the planned checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, or not the planned one.
+    """
+
+    def __init__(self, job: TableJob, digest: str) -> None:
+        sleep_while_waiting()  # before torch is imported
+        super().__init__(job, digest=digest, threads=job.settings.cpus_per_actor.number)
 
 
 def apply(
@@ -42,8 +57,8 @@ def apply(
     Rows are those of label shards: the columns `id`, `keep`, `row`, `seconds`, `status`, `error_type` and
     `error_message`, and those of the outputs. A row's label depends neither on the blocks of the dataset nor on the
     batches of the model, and rows keep their order if the context of the dataset preserves the order of blocks.
-    Recordings are decoded by tasks of one CPU, which also call the functions of steps before `Label`. The pool of
-    `Label` holds the model. Nothing of the calling process is changed. The result has its columns without rows too;
+    The pool of `Label` decodes and labels, a block of the dataset at a time; each actor has a decoding process beside
+    its model. Nothing of the calling process is changed. The result has its columns without rows too;
     those of `id` and `keep` are of type null there if the types of the dataset are not known without reading it.
 
     Args:
@@ -80,17 +95,13 @@ def apply(
     if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
         logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)
 
-    def decode_rows(rows: pa.Table) -> Iterator[pa.Table]:
-        yield from decode(job, rows)
-
-    slices = dataset.map_batches(cast("Any", decode_rows), batch_format="pyarrow", num_cpus=READER_CPUS)
-    labelled = slices.map_batches(
-        SliceLabeller,
+    labelled = dataset.map_batches(
+        TableActor,
         fn_constructor_args=[
             job,
             digest_of(settings.checkpoint.path, settings.checkpoint.backend, job.pipeline.label.language),
         ],
-        batch_size=1,
+        batch_size=None,
         batch_format="pyarrow",
         num_cpus=settings.cpus_per_actor.number,
         num_gpus=settings.gpus_per_actor or None,
@@ -105,9 +116,9 @@ def apply(
 
 
 def _actors(low: int, high: int, device: str) -> ActorPoolStrategy:
-    """Return the actors of the model, which are given the next slice while they label one on an accelerator."""
+    """Return the actors of the model, which are given the next block while they label one on an accelerator."""
     if not is_accelerator(device):
         return ActorPoolStrategy(min_size=low, max_size=high)
     return ActorPoolStrategy(
-        min_size=low, max_size=high, max_concurrent_calls_per_actor=SLICES, enable_true_multi_threading=True
+        min_size=low, max_size=high, max_concurrent_calls_per_actor=BLOCKS_AT_ONCE, enable_true_multi_threading=True
     )

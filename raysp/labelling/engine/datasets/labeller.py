@@ -1,7 +1,6 @@
 """The callable that labels tables: an actor class for `map_batches` of Ray Data, or an object in any Python program."""
 
 import contextlib
-import weakref
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from types import TracebackType
 from typing import Any, Self, cast
@@ -11,7 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.audio.encoding import wav_of
-from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
@@ -35,10 +33,10 @@ class Labeller:
             num_gpus=1,
         )
 
-    It decodes in its own process, so each actor takes up to one CPU beyond those of the model. `raysp.apply` decodes in
-    separate tasks instead. The pool of the `Label` step has no effect: on CPUs the model has the torch threads of the
-    calling thread (`torch.get_num_threads()`), and labels several batches at once, each on its share of them. A context
-    manager, which ends the decoding process; so does the end of the program.
+    It decodes in a process of its own, which takes up to one CPU beyond those of the model. The pool of the `Label`
+    step has no effect: on CPUs the model has the torch threads of the calling thread (`torch.get_num_threads()`), and
+    labels several batches at once, each on its share of them. Calls may overlap; each has a decoding process. A context
+    manager, which ends these processes; so does the end of the program.
 
     Args:
         steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
@@ -65,10 +63,8 @@ class Labeller:
         storage_options: GivenOptions | None = None,
     ) -> None:
         self._job = local_job(steps, Columns(id, audio, keep, row, audio_root, storage_options))
-        self._decoder = Decoder()
         with _threads_kept() as threads:
-            self._labelling = TableLabelling(self._job, self._decoder, threads=threads)
-        weakref.finalize(self, self._decoder.close)
+            self._labelling = TableLabelling(self._job, threads=threads)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the label rows of some rows, in the same order, with the columns of a label shard.
@@ -84,8 +80,6 @@ class Labeller:
                 f"Labeller: found rows as a {type(rows).__name__}, expected a pyarrow.Table; call "
                 'map_batches(raysp.Labeller, ..., batch_format="pyarrow")'
             )
-        rows = self._job.with_audio(rows)
-        self._job.check(rows.schema)
         with _threads_kept():
             return self._labelling(rows)
 
@@ -134,8 +128,8 @@ class Labeller:
         )
 
     def close(self) -> None:
-        """End the decoding process. A later call starts a new one."""
-        self._decoder.close()
+        """End the decoding processes. A later call starts a new one."""
+        self._labelling.close()
 
     def __enter__(self) -> Self:
         return self

@@ -17,11 +17,8 @@ import raysp
 from raysp import PlanError, SpecError
 from raysp.audio import isolation
 from raysp.cluster.pools import ActorCpus
-from raysp.labelling.engine.datasets.applying import SLICES, _actors
-from raysp.labelling.engine.datasets.slices import Packed, SliceLabeller, decode
+from raysp.labelling.engine.datasets.applying import BLOCKS_AT_ONCE, TableActor, _actors
 from raysp.labelling.engine.datasets.table_job import Columns, local_job
-from raysp.labelling.engine.datasets.table_labelling import TableLabelling
-from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from tests import decoders
 from tests.corpora import AUDIO, CHECKPOINT, wav
@@ -80,8 +77,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def job(steps):
-    yield local_job(steps, Columns("id", "audio", COLUMNS["keep"], COLUMNS["row"], None, None))
-    process_decoder().close()
+    return local_job(steps, Columns("id", "audio", COLUMNS["keep"], COLUMNS["row"], None, None))
 
 
 @pytest.fixture
@@ -194,7 +190,7 @@ def test_samples_of_a_text_decoder_need_ids_to_draw_by():
 
 
 def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, monkeypatch):
-    op, seen = plain._labelling.op, []
+    op, seen = plain._labelling.model.op, []
 
     def forward(*given):
         found = original(*given)
@@ -212,7 +208,7 @@ def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, mo
 @pytest.mark.usefixtures("two_threads")
 def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_threads(steps, rows, label_rows):
     with raysp.Labeller(steps, **COLUMNS) as labeller:
-        assert labeller._labelling.op.at_once == 2
+        assert labeller._labelling.model.op.at_once == 2
         assert_same_rows(by_id(labeller(rows)), label_rows)
     assert torch.get_num_threads() == 2
     with ThreadPoolExecutor(1) as thread:
@@ -221,41 +217,21 @@ def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_th
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
-def test_an_actor_of_several_cpus_labels_several_batches_of_a_slice_at_once(job, rows, label_rows):
+def test_an_actor_of_several_cpus_labels_several_batches_of_a_table_at_once(job, rows, label_rows):
     job = replace(job, settings=replace(job.settings, cpus_per_actor=ActorCpus(2)))
-    actor = SliceLabeller(job, digest_of(job.settings.checkpoint.path))
-    assert actor.labelling.op.at_once == 2
-    assert_same_rows(by_id(pa.concat_tables([actor(packed) for packed in decode(job, rows)])), label_rows)
+    actor = TableActor(job, digest_of(job.settings.checkpoint.path))
+    assert actor.model.op.at_once == 2
+    assert_same_rows(by_id(actor(rows)), label_rows)
+    actor.close()
 
 
 @pytest.mark.slow
-def test_slices_of_a_batch_give_the_same_label_rows_wherever_they_are_decoded(job, rows, label_rows, monkeypatch):
-    labelling = TableLabelling(job, process_decoder(), threads=1)
-    short = replace(job, settings=replace(job.settings, block_seconds=1.0))
-    sizes = {}
-    for name, one, longest in (("whole", job, None), ("short", short, None), ("streamed", short, 16_000 * 4 * 5)):
-        if longest is not None:
-            monkeypatch.setattr("raysp.labelling.engine.datasets.slices.SLICE_BYTES", longest)
-        packed = [Packed.from_table(table) for table in decode(one, rows)]
-        sizes[name] = [(found.rows.num_rows, found.blocks is None) for found in packed]
-        labelled = [
-            labelling(found.rows) if found.blocks is None else labelling.label(found.rows, found.blocks)
-            for found in packed
-        ]
-        found = pa.concat_tables(labelled)
-        assert found.column("id").to_pylist() == rows.column("id").to_pylist()
-        assert_same_rows(by_id(found), label_rows)
-    assert sizes["whole"] == [(rows.num_rows, False)]
-    assert len(sizes["short"]) > 3
-    assert not any(is_streamed for _, is_streamed in sizes["short"])
-    assert (1, True) in sizes["streamed"]
-
-
-def test_a_slice_that_is_longer_than_its_headers_claim_is_left_to_the_actor(job, rows, monkeypatch):
-    monkeypatch.setattr("raysp.labelling.engine.datasets.slices.MOST_BYTES", 1000)
-    [packed] = [Packed.from_table(table) for table in decode(job, rows)]
-    assert packed.blocks is None
-    assert packed.rows.select(["id", "audio"]) == rows.select(["id", "audio"])
+def test_calls_of_several_threads_give_the_same_rows(labeller, rows, label_rows):
+    parts = [rows.slice(first, 6) for first in range(0, rows.num_rows, 6)]
+    with ThreadPoolExecutor(3) as calls:
+        found = pa.concat_tables(calls.map(labeller, parts))
+    assert found.column("id").to_pylist() == rows.column("id").to_pylist()
+    assert_same_rows(by_id(found), label_rows)
 
 
 @pytest.mark.slow
@@ -263,16 +239,12 @@ def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
     (tmp_path / "program.py").write_text(MAIN_PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
     job = pickle.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    rows = pa.table({"id": ["a", "b", "c"], "audio": [b""] * 3, "text": ["", "x", "x"]})
-    [packed] = [Packed.from_table(table) for table in decode(job, rows)]
-    found = {row["row"]: (row["error_type"], row["error_message"]) for row in packed.blocks[0].drop("wave").to_pylist()}
-    assert found[0] == ("filtered", "no text")
-    assert found[1] == ("filtered", "does not meet where=__main__:wanted")
+    actor = TableActor(job, digest_of(job.settings.checkpoint.path))
+    labelled = actor(pa.table({"id": ["a", "b", "c"], "audio": [b""] * 3, "text": ["", "x", "x"]}))
+    actor.close()
+    found = [(row["error_type"], row["error_message"]) for row in labelled.to_pylist()]
+    assert found[:2] == [("filtered", "no text"), ("filtered", "does not meet where=__main__:wanted")]
     assert found[2][0] == "no_audio"
-
-
-def test_a_batch_without_rows_gives_no_slice(job):
-    assert list(decode(job, pa.table({}))) == []
 
 
 def test_the_decoding_process_ends_with_the_labeller(plain, rows, monkeypatch):
@@ -305,8 +277,8 @@ def test_a_labeller_imports_no_ray():
 
 def test_actors_with_a_device_are_given_the_next_slice_while_they_label_one():
     on_device, on_cpus = _actors(1, 4, "cuda"), _actors(1, 4, "cpu")
-    assert (on_device.max_concurrent_calls_per_actor, on_device.min_size, on_device.max_size) == (SLICES, 1, 4)
-    assert on_cpus.max_concurrent_calls_per_actor != SLICES
+    assert (on_device.max_concurrent_calls_per_actor, on_device.min_size, on_device.max_size) == (BLOCKS_AT_ONCE, 1, 4)
+    assert on_cpus.max_concurrent_calls_per_actor != BLOCKS_AT_ONCE
 
 
 def test_numbers_are_compared_to_three_digits():
