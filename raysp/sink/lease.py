@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TypedDict
 
@@ -176,6 +177,15 @@ class Lease:
             self._holder = replace(self._holder, released=True)
             self._store.replace(layout.lease_path(self.epoch), _encode(self._holder))
 
+    def close(self) -> None:
+        """Release the lease, unless that is done. The first epoch of a sink that holds nothing else is removed."""
+        path = layout.lease_path(self.epoch)
+        may_be_alone = self.epoch == 1 and not self._holder.released
+        if may_be_alone and [entry.path for entry in islice(self._store.list(layout.HOME), 2)] == [path]:
+            self._store.delete(path)
+        else:
+            self.release()
+
     def _look(self) -> None:
         highest = highest_epoch(self._store)
         self._looked = self._clock()
@@ -190,11 +200,10 @@ class Lease:
 
 @contextlib.contextmanager
 def held(store: Store) -> Iterator[Lease]:
-    """Hold the lease of a sink, with a thread that writes its beats, and release it at the end.
+    """Hold the lease of a sink, with a thread that writes its beats, and close it at the end.
 
     Raises:
         PlanError: an active run holds the lease.
-        RunError: the store refused a request while the lease was held.
     """
     beat_seconds, holder = seconds_between_beats(), Holder.now()
     try:
@@ -206,17 +215,28 @@ def held(store: Store) -> Iterator[Lease]:
         beating.start()
         try:
             yield lease
-        except StoreError as error:
-            raise RunError(str(error)) from error
         finally:
             done.set()
             # Bounded: a beat may hang in a request to the store.
             beating.join(beat_seconds)
             with contextlib.suppress(StoreError):
-                lease.release()
+                lease.close()
     finally:
         # Also if the answer of the store was lost: the next run of this process does not wait for this one.
         _ended.add(holder.owner)
+
+
+@contextlib.contextmanager
+def work_begun() -> Iterator[None]:
+    """Raise failures of the store as RunError: the sink may have changed already.
+
+    Raises:
+        RunError: the store refused a request.
+    """
+    try:
+        yield
+    except StoreError as error:
+        raise RunError(str(error)) from error
 
 
 def acquire(

@@ -4,8 +4,8 @@ Other packages open a sink only by `Sink`, and leave the paths in it (`layout`) 
 itself (`commit`, `stage`, `lease`, `receipts`) works on any `Store`.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 from raysp.corpus.shards import Shard
@@ -150,3 +150,30 @@ class Sink:
         """Remove the recorded plan and the receipts. Only valid while no result depends on them."""
         for entry in [*self.store.list(layout.PLAN), *self.store.list(layout.RECEIPTS)]:
             self.store.delete(entry.path)
+
+
+@dataclass(frozen=True)
+class SinkState:
+    """Records that bind a plan. A sink without staged or committed results binds no plan to its records."""
+
+    record: RunRecord | None = None
+    shards: Mapping[str, Shard] = field(default_factory=dict)
+    """Planned shards by name."""
+    absent: tuple[AbsentShard, ...] = ()
+    """Shards that the last plan could not read."""
+    replaces_record: bool = False
+    """Whether there is a record that does not bind, which the next run replaces."""
+
+    @classmethod
+    def of(cls, sink: Sink) -> Self:
+        """Read the state of a sink that need not exist.
+
+        Raises:
+            PlanError, StoreError: a record cannot be read.
+        """
+        record = sink.record()
+        if record is None:
+            return cls()
+        if not sink.holds_results(record.fingerprint):
+            return cls(replaces_record=True)
+        return cls(record, {shard.name: shard for shard in sink.shards()}, sink.absent())

@@ -124,6 +124,8 @@ class LocalStore:
 
     def __init__(self, root: str | Path) -> None:
         self._root = _absolute(root)
+        self._made: set[Path] = set()
+        """Folders that this store created for scratch files."""
 
     @property
     def url(self) -> str:
@@ -195,7 +197,10 @@ class LocalStore:
             self.publish(scratch, path, replace=True)
 
     def delete(self, path: str) -> None:
-        """Remove a file, and parent folders that become empty. A missing file is not an error."""
+        """Remove a file, and parent folders that become empty. A missing file is not an error.
+
+        The root stays, unless the file was the last one under `.raysp` and this store created the root.
+        """
         place = self._locate(path)
         with _explained("remove", place), suppress(FileNotFoundError, NotADirectoryError):
             place.unlink()
@@ -204,7 +209,17 @@ class LocalStore:
                 # `.raysp/tmp` stays for the scratch files of other processes.
                 if folder in (self._root, self._locate(TMP)):
                     break
+                if folder == self._locate(HOME):
+                    self._remove_home()
+                    break
                 # Fails, and ends the loop, for a folder that another process is filling.
+                folder.rmdir()
+
+    def _remove_home(self) -> None:
+        """Remove `.raysp` if it holds no file, and the folders above it that this store created."""
+        home, scratches = self._locate(HOME), self._locate(TMP)
+        if [*home.iterdir()] == [scratches]:
+            for folder in (scratches, home, *(one for one in home.parents if one in self._made)):
                 folder.rmdir()
 
     @contextmanager
@@ -212,7 +227,7 @@ class LocalStore:
         """Yield a path under `.raysp/tmp/`, on the same file system."""
         place = self._locate(TMP) / uuid.uuid4().hex
         with _explained("write to", self._root):
-            _make_folder(place.parent)
+            self._made.update(_make_folder(place.parent))
         try:
             yield place
         finally:
@@ -252,7 +267,11 @@ class LocalStore:
 
     def _fill(self, scratch: Path, data: bytes, path: str) -> None:
         with _explained("write", self._locate(path)):
-            scratch.write_bytes(data)
+            try:
+                scratch.write_bytes(data)
+            except FileNotFoundError:  # another process removed the last file under `.raysp`
+                _make_folder(scratch.parent)
+                scratch.write_bytes(data)
 
     def _locate(self, path: str) -> Path:
         return self._root / inside(path, self._root)
@@ -449,17 +468,19 @@ def _bring(scratch: Path, place: Path, *, replace: bool) -> None:
                 raise
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path) -> list[Path]:
+    """Create a folder with its parents, and return those that did not exist."""
     if folder.is_dir():
-        return
-    _make_folder(folder.parent)
+        return []
+    made = _make_folder(folder.parent)
     try:
         folder.mkdir()
     except FileExistsError:
         if folder.is_file():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-    else:
-        _sync_folder(folder.parent)
+        return made
+    _sync_folder(folder.parent)
+    return [*made, folder]
 
 
 def _sync(place: Path) -> None:

@@ -190,6 +190,7 @@ def finetune(
         decoder = stack.enter_context(Decoder())
         prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
         committed = steps.latest(store, checks=by_ray)
+        stack.enter_context(lease.work_begun())
         entry, record = _begin(prepared, store, committed)
         if record.fingerprint != prepared.fingerprint:
             prepared = replace(prepared, fingerprint=record.fingerprint)

@@ -51,5 +51,5 @@ def gc(
     if dry_run:
         lease.refuse_if_held(store)
         return Cleaning(store.url, False, tuple(kind.leftovers(store)))
-    with lease.held(store) as own:
+    with lease.held(store) as own, lease.work_begun():
         return Cleaning(store.url, True, remove_orphans(store, own, kind.leftovers))

@@ -49,4 +49,4 @@ def test_a_store_that_is_full_in_the_middle_fails_the_run_and_refuses_one_that_h
 def test_a_web_server_is_no_place_for_labels(tmp_path):
     file = kit.corpus(tmp_path / "in", rows=1).file(tmp_path / "label.py", "http://127.0.0.1:9/labels")
     ran = kit.run(["run", file])
-    assert (ran.code, "Labels need a folder of a disk or of object storage" in ran.err) == (2, True), ran.err
+    assert (ran.code, "http:// can only be read; write to s3://" in ran.err) == (2, True), ran.err

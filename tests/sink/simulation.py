@@ -296,11 +296,13 @@ class Driver:
         if self.kind == "gc":
             self._clean(actor, store)
             return
+        own = self._take_lease(actor, store) if self.holds_lease else None
         try:
             self.began = self.world.changes
             fresh, todo = self._plan(store)
             self.planned = self.world.changes
-            own = self._take_lease(actor, store)
+            if own:
+                own.check()
             run_record.begin(
                 store, ENTRY, pipeline={}, fingerprint=FINGERPRINT, parts={"fingerprint": FINGERPRINT}, file_parts={}
             )
@@ -312,9 +314,12 @@ class Driver:
                 self._stop(actor, store)
             if own:
                 own.release()
-        except BaseException:
+        except BaseException as error:
             for task in self.tasks:  # Ray ends them, sooner or later
                 task.doomed = self.world.random.random() < 0.5
+            if own and isinstance(error, RayspError):
+                with suppress(StoreError):
+                    own.close()
             raise
         if self.failed:
             raise StoreError(f"not committed: {'; '.join(self.failed)}")
@@ -353,9 +358,7 @@ class Driver:
                 self.world.violations.append(f"{self.name} labels again what is staged of {one.shard.name}")
         return fresh, [one.without_failed(self.world.most) for one in todo]
 
-    def _take_lease(self, actor: Actor, store: Store) -> lease.Lease | None:
-        if not self.holds_lease:
-            return None
+    def _take_lease(self, actor: Actor, store: Store) -> lease.Lease:
         return lease.acquire(
             store,
             beat_seconds=BEAT_SECONDS,
@@ -467,11 +470,8 @@ class Driver:
         failed = tuple(row for row in part.rows if self.world.happens(self.world.chances.error_row))
         table = labelled(part.name, part.shard.input_id, FINGERPRINT, tuple(part.rows), failed)
         attempt = part.retry.stage_id if part.retry else FINGERPRINT
-        stage.write(
-            Store(self.world, actor),
-            [table],
-            lambda: StagedName(part.name, part.part, part.shard.input_id, attempt, len(failed)),
-        )
+        name = StagedName(part.name, part.part, part.shard.input_id, attempt, len(failed))
+        stage.write(Store(self.world, actor), [table], lambda: name)
         actor.errors = len(failed)
 
     def _commit(self, actor: Actor, todo: Todo) -> None:

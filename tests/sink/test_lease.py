@@ -66,6 +66,25 @@ def test_given_back_it_is_taken_at_once_in_the_next_epoch(store, clock):
     assert clock.now == 1000.0
 
 
+def test_held_over_nothing_it_leaves_nothing(store):
+    with pytest.raises(PlanError), lease.held(store):
+        raise PlanError("refused")
+    assert [*store.list()] == []
+    if isinstance(store, LocalStore):
+        assert not os.path.exists(store.url)
+
+
+@sinks.S3_IN_SOAK
+def test_held_over_a_record_it_is_given_back(store, clock):
+    with suppress(PlanError), lease.held(store):
+        store.create(layout.RUN, b"")
+        raise PlanError("refused")
+    assert json.loads(store.read(layout.lease_path(1)))["released"]
+    with lease.held(store):
+        store.delete(layout.RUN)
+    assert epochs(store) == [layout.lease_path(1), layout.lease_path(2)]  # a suspended holder finds a higher one
+
+
 def test_a_living_owner_is_named_with_host_pid_and_the_age_of_its_beat(store, clock):
     first = acquire(store, clock, "alice")
     clock.at = [(1007, first.beat)]
@@ -204,6 +223,7 @@ def test_an_unreadable_lease_has_no_active_owner(store, clock):
 
 
 def test_one_that_could_not_be_given_back_keeps_its_own_process_from_nothing(store, clock, monkeypatch):
+    store.create(layout.RUN, b"")
     with monkeypatch.context() as full, lease.held(store) as first:
         full.setattr(type(store), "replace", lambda *_: (_ for _ in ()).throw(StoreError("no space left on device")))
     assert not json.loads(store.read(layout.lease_path(1)))["released"]

@@ -1,4 +1,4 @@
-"""Runs, retries and try-outs of a pipeline: the plan, the lease, the choice of the engine, and the result."""
+"""Runs, retries and try-outs of a pipeline: the lease, the plan, the choice of the engine, and the result."""
 
 import contextlib
 import logging
@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, overload
 
@@ -28,7 +29,8 @@ from raysp.labelling.engine.run_result import RunResult, TryOut, describe, refus
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import kept_rows
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by, refuse_without_texts
-from raysp.labelling.planning.opening import begin, make_plan
+from raysp.labelling.planning.opening import begin, plan_run, read_source
+from raysp.labelling.planning.planned_checkpoint import checkpoint_folder
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
 from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.labelling.planning.trust import open_recorded
@@ -38,6 +40,7 @@ from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
 from raysp.sink.receipts import ReceiptLog
 from raysp.sink.run_record import RunEntry
+from raysp.sink.sinks import SinkState
 from raysp.sink.tally import rules_of_steps
 from raysp.sink.trial import trial_sink
 from raysp.sink.word_errors import WordErrors
@@ -137,14 +140,7 @@ def run(
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
         opened = _opened(pipeline, engine, address, stack)
-        result = _begin(
-            lambda on_surveyed: make_plan(opened, on_surveyed=on_surveyed),
-            opened,
-            stack,
-            engine,
-            plan_shown,
-            progress_shown,
-        )
+        result, _ = _run(opened, engine, plan_shown, progress_shown)
         refuse_no_commit(result)
         if rules is None:
             return result
@@ -189,7 +185,7 @@ def retry(
         PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
         RunError: Ray failed; committed shards remain.
     """
-    from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
+    from raysp.labelling.planning.retrying import recorded_pipeline
 
     refuse_without_processes("labelling")
     names = (shards,) if isinstance(shards, str) else shards
@@ -198,15 +194,7 @@ def retry(
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
         opened = _opened(made, engine, address, stack)
-        return _begin(
-            lambda _: plan_retry(opened, names),
-            opened,
-            stack,
-            engine,
-            plan_shown,
-            progress_shown,
-            is_own=not trust,
-        )
+        return _run(opened, engine, plan_shown, progress_shown, again=names, is_own=not trust)[0]
 
 
 def try_out(
@@ -241,28 +229,14 @@ def try_out(
         most_errors = pipeline.max_error_rate if num_rows is None else 1.0
         opened = Opened.of(replace(pipeline, sink=sink, max_error_rate=most_errors), resources)
         opened = replace(opened, text_beside=text_beside)
-        plans: list[Plan] = []
-
-        def planned(plan: Plan) -> None:
-            plans.append(plan)
-            plan_shown(plan)
-
-        result = _begin(
-            lambda on_surveyed: make_plan(opened, limit_rows=num_rows, on_surveyed=None if is_few else on_surveyed),
-            opened,
-            stack,
-            engine,
-            planned,
-            progress_shown,
-            is_own=False,
-            is_trial=True,
-            is_few=is_few,
+        result, plan = _run(
+            opened, engine, plan_shown, progress_shown, limit_rows=num_rows, is_own=False, is_trial=True, is_few=is_few
         )
-        names = [shard.name for shard in plans[0].corpus.shards if shard.name not in result.shards_failed]
+        names = [shard.name for shard in plan.corpus.shards if shard.name not in result.shards_failed]
         tables = [pq.read_table(opened.sink.store.open(name)) for name in names]
         receipts = [footer.read(opened.sink.store, name).receipt for name in names]
         result = result.with_kept(kept_rows(rules_of_steps(pipeline.steps), receipts))
-        if (columns := plans[0].texts) is not None:
+        if (columns := plan.texts) is not None:
             errors = WordErrors.by(rules)
             for table in tables:
                 errors.count(table, columns, rules)
@@ -301,59 +275,79 @@ def _resources(engine: Engine, address: str | None, stack: contextlib.ExitStack)
     return stack.enter_context(connected(address))
 
 
-def _begin(
-    make: Callable[[Callable[[Corpus], None]], Plan],
+def _run(
     opened: Opened,
-    stack: contextlib.ExitStack,
     engine: Engine,
-    on_plan: Callable[[Plan], None] | None = None,
-    on_progress: OnProgress | None = None,
+    on_plan: Callable[[Plan], None],
+    on_progress: OnProgress,
     *,
+    limit_rows: int | None = None,
+    again: Sequence[str] | None = None,
     is_own: bool = True,
     is_trial: bool = False,
     is_few: bool = False,
-) -> RunResult:
-    """Make the plan, take the lease, run, and return the result. Invalid input is rejected before anything is written.
+) -> tuple[RunResult, Plan]:
+    """Take the lease, plan, label, and return the result. Invalid input is rejected before anything is written.
 
-    `make` returns the plan. Its argument is a function to call with the corpus once it is certain that there is work:
-    a local Ray then starts, or torch is imported, while the rest is planned. `is_few`: the engine "auto" is "here" for
-    so few rows.
+    Args:
+        opened: the pipeline, its sink, and the resources that the run may use.
+        engine: the engine; "auto" is decided by the plan.
+        on_plan: called with the plan before any work.
+        on_progress: called with each state of the progress.
+        limit_rows: label only the first rows of the corpus.
+        again: retry shards with these names, or all error rows if it is empty; None: a run.
+        is_own: whether the user passed the pipeline.
+        is_trial: whether the sink is a temporary one.
+        is_few: whether so few rows are labelled that the engine "auto" is "here" if the model fits one process.
     """
-    stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
-    own_ray = Background(lambda: _ray_and_its_workers(opened.resources))
-    stack.callback(own_ray.end)
-
-    def on_surveyed(corpus: Corpus) -> None:
-        if engine == "ray" or (engine == "auto" and not is_small(corpus.shards, opened)):
-            own_ray.begin()
-        else:
-            sleep_while_waiting()
-            threading.Thread(target=_import_models).start()
-
     store = opened.sink.store
-    # Read before the plan, which is made again if another run has held the lease since.
-    epoch = lease.highest_epoch(store)
-    plan = make(on_surveyed)
-    store.probe()
-    if own_ray.has_begun:
-        own_ray.wait()  # before any output: Ray's start redirects stderr
-    if engine == "auto":
-        is_little = (
-            plan.settings.gpus_per_actor <= 1 if is_few else is_small((todo.shard for todo in plan.todo), opened)
-        )
-        engine = "here" if is_little and not own_ray.has_begun else "ray"
-    plan = replace(plan, engine=engine)
-    if on_plan:
-        on_plan(plan)
-    faults = fault_injection.arm()
-    if plan.todo and plan.resources.can_grow:
-        from raysp.labelling.engine.run_places import check_places
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
+        opened.sink.refuse_other_kind()
+        store.probe()
+        own = stack.enter_context(lease.held(store))
+        own_ray = Background(partial(_ray_and_its_workers, opened.resources))
+        stack.callback(own_ray.end)
+        if again is not None:
+            from raysp.labelling.planning.retrying import plan_retry
 
-        check_places(plan)
-    own = stack.enter_context(lease.held(store))
-    stack.callback(own_ray.end)  # before the lease is released
-    if own.epoch > epoch + 1:  # other runs may have written since
-        plan = replace(make(on_surveyed), engine=engine)
+            plan = plan_retry(opened, again)
+        else:
+            state = SinkState.of(opened.sink)
+            opened, corpus = read_source(opened, state, limit_rows)
+            if state.record is None and not is_few:
+                _start_early(opened, corpus, engine, own_ray)
+            plan = plan_run(opened, state, corpus)
+        if own_ray.has_begun:
+            own_ray.wait()  # before any output: Ray's start redirects stderr
+        if engine == "auto":
+            is_little = (
+                plan.settings.gpus_per_actor <= 1 if is_few else is_small((todo.shard for todo in plan.todo), opened)
+            )
+            engine = "here" if is_little and not own_ray.has_begun else "ray"
+        plan = replace(plan, engine=engine)
+        on_plan(plan)
+        if plan.todo and plan.resources.can_grow:
+            from raysp.labelling.engine.run_places import check_places
+
+            check_places(plan)
+        own.check()  # other runs may have written since, if this one was suspended
+        stack.enter_context(lease.work_begun())
+        return _label(plan, stack, own, own_ray, on_progress, is_own=is_own, is_trial=is_trial), plan
+
+
+def _label(
+    plan: Plan,
+    stack: contextlib.ExitStack,
+    own: lease.Lease,
+    own_ray: Background,
+    on_progress: OnProgress,
+    *,
+    is_own: bool,
+    is_trial: bool,
+) -> RunResult:
+    """Record the run, label, and return the result. The stack closes what is opened for the run."""
+    store, faults = plan.sink.store, fault_injection.arm()
     entry = RunEntry.now(resolved=_resolved(plan))
     begin(plan, entry, is_own=is_own)
     if plan.engine == "here":
@@ -378,7 +372,7 @@ def _begin(
                 workers, job = _on_ray(plan, faults, own_ray, events)
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
-            failed = Execution(plan, job, own, log, progress, on_progress or (lambda _: None), workers, events)()
+            failed = Execution(plan, job, own, log, progress, on_progress, workers, events)()
     if plan.engine == "here" and not failed:
         begins.forget(store)
     events.finished(progress, failed)
@@ -387,6 +381,16 @@ def _begin(
     # The sink of a try-out has no recorded plan, which the status is computed from.
     status = None if is_trial else _status(plan, progress)
     return _result(plan, progress, {**plan.corpus.unreadable, **failed}, status)
+
+
+def _start_early(opened: Opened, corpus: Corpus, engine: Engine, own_ray: Background) -> None:
+    """Start a local Ray or the import of torch, which go on while the rest is planned: there is work to do."""
+    checkpoint_folder(opened.pipeline)  # raises if there is none
+    if engine == "ray" or (engine == "auto" and not is_small(corpus.shards, opened)):
+        own_ray.begin()
+    else:
+        sleep_while_waiting()
+        threading.Thread(target=_import_models).start()
 
 
 def _import_models() -> None:
@@ -430,13 +434,12 @@ def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
         yield
 
 
-def _in_turn(first: OnProgress, second: OnProgress | None) -> OnProgress:
+def _in_turn(first: OnProgress, second: OnProgress) -> OnProgress:
     """Return a callback that calls both."""
 
     def both(progress: Progress) -> None:
         first(progress)
-        if second:
-            second(progress)
+        second(progress)
 
     return both
 

@@ -95,7 +95,7 @@ def forget(
     if not wanted:
         raise PlanError(f"{sink}: found no id to forget; name the ids of the recordings")
     recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
-    with lease.held(recorded.sink.store) as own:
+    with lease.held(recorded.sink.store) as own, lease.work_begun():
         return _Forgetting(recorded, wanted)(own)
 
 

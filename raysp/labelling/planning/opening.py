@@ -1,28 +1,26 @@
 """Plan of a run that continues from the records of its sink, and the start of the run."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from raysp.cluster.resources import local_resources
 from raysp.corpus.shards import only_first_rows
 from raysp.corpus.sources import FOLDER
-from raysp.errors import PlanError
 from raysp.labelling.planning.backend_choice import with_backend
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
 from raysp.labelling.planning.first_recordings import refuse_archived, refuse_tarred
 from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
-from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, pinned
-from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
+from raysp.labelling.planning.planned_checkpoint import pinned
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size, settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
 from raysp.labelling.planning.trying import try_late_filters
 from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
+from raysp.sink.sinks import SinkState
 from raysp.sink.todo import compare
 from raysp.specs.pipeline import Pipeline, Shards, file_parts, read_code
-from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import check_class, to_json
 
 
@@ -38,114 +36,120 @@ def plan(pipeline: Pipeline) -> Plan:
     return make_plan(Opened.of(pipeline, replace(local_resources(pipeline), can_grow=True)))
 
 
-def make_plan(
-    opened: Opened,
-    *,
-    limit_rows: int | None = None,
-    on_surveyed: Callable[[Corpus], None] | None = None,
-) -> Plan:
+def make_plan(opened: Opened) -> Plan:
     """Return the plan from corpus, pipeline and sink; nothing is written.
-
-    Args:
-        opened: the pipeline, its sink, and the resources that the run may use.
-        limit_rows: plan only the first rows of the corpus.
-        on_surveyed: called with the corpus if the sink has no record, once corpus and checkpoint are found and before
-            the checkpoint is read. There is work then, unless the rest of the plan fails.
-
-    A sink without staged or committed results is not bound to its recorded pipeline: instead of raising, the plan
-    replaces the record.
 
     Raises:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    record = opened.sink.record()
-    if record is None:
-        opened.sink.refuse_other_kind()
+    opened.sink.refuse_other_kind()
+    state = SinkState.of(opened.sink)
+    opened, corpus = read_source(opened, state)
+    return plan_run(opened, state, corpus)
 
-    def make(record: RunRecord | None) -> Plan:
-        return _make_plan(opened, record, limit_rows=limit_rows, on_surveyed=on_surveyed)
 
-    try:
-        return make(record)
-    except PlanError:
-        if record is None or opened.sink.holds_results(record.fingerprint):
-            raise
-    return replace(make(None), replaces_record=True)
+def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None) -> tuple[Opened, Corpus]:
+    """List and survey the source of a run.
+
+    Args:
+        opened: the pipeline, its sink, and the resources that the run may use.
+        state: state of the sink.
+        limit_rows: read only the first rows of the corpus.
+
+    Returns:
+        `opened` with the ids of the source and the commits of models on the hub, and the corpus.
+
+    Raises:
+        PlanError, ChangedError: the source cannot be listed, or does not fit the pipeline or the sink.
+        CheckpointError: the hub does not know a model, or cannot be reached.
+    """
+    record, recorded, sink = state.record, state.shards, opened.sink
+    pipeline = of_commit(opened.pipeline, record)
+    source = _with_text_beside(pipeline.source, opened.text_beside)
+    listed = list_corpus(source, {**{one.name: one.shard for one in state.absent}, **recorded})
+    if not any(one.kind == FOLDER for one in listed.found):
+        source = pipeline.source
+    if record is not None:
+        check_root(sink.url, record.root, listed.root, listed.found, recorded)
+    refuse_listed_sink(source, listed.found, pipeline.sink.url)
+    source = with_ids(source, listed.found, recorded)
+    is_numbered = source.id != pipeline.source.id
+    if source != pipeline.source:
+        pipeline = replace(pipeline, source=source)
+    opened = replace(opened, pipeline=pinned(pipeline))
+    corpus = survey(
+        listed.found,
+        recorded,
+        opened.pipeline,
+        size=piece_size(opened.pipeline, opened.resources, record.resolved if record else None),
+        limit_rows=limit_rows,
+        carried=carried_types(opened, record if recorded else None),
+    )
+    corpus = replace(
+        corpus,
+        root=listed.root,
+        passed_over=listed.passed_over,
+        unnamed=listed.unnamed,
+        missing=listed.missing,
+        unread=listed.unread,
+        faults=listed.faults,
+        gone=listed.gone,
+        is_numbered=is_numbered,
+    )
+    if limit_rows is not None:
+        shards = only_first_rows(corpus.shards, limit_rows)
+        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), gone=(), supersedes=False, root=None)
+    return opened, corpus
+
+
+def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
+    """Return the plan of a run over a corpus that `read_source` returned; nothing is written.
+
+    Raises:
+        PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
+        CheckpointError: the checkpoint cannot be run.
+    """
+    plan = without_work(opened, state.record)
+    for schema, url in corpus.schemas.items():
+        try_late_filters(url, schema, plan.pipeline, plan.output_schema)
+    done, todo = compare(opened.sink.store, corpus.shards, plan.fingerprint, file_id=plan.file_id)
+    # A run that stops for error rows removes them, unless its process is killed.
+    todo = tuple(shard.without_failed(plan.pipeline.max_error_rate) for shard in todo)
+    refuse_without_recordings(corpus, todo, plan.pipeline)
+    refuse_archived(todo, plan.pipeline)
+    refuse_tarred(todo, plan.pipeline)
+    return replace(plan, corpus=corpus, done=done, todo=todo, replaces_record=state.replaces_record)
+
+
+def without_work(opened: Opened, record: RunRecord | None) -> Plan:
+    """Return the plan with resolved settings and fingerprint, and without corpus and work.
+
+    Args:
+        opened: the pipeline with commits of the hub, its sink, and the resources that the run may use.
+        record: record of the sink that the pipeline must agree with; None: there is none.
+
+    Raises:
+        PlanError, ChangedError: the pipeline does not fit the resources, or did not make the labels of the sink.
+        CheckpointError: the checkpoint cannot be run.
+    """
+    code = read_code(opened.pipeline)
+    pipeline, why_not_own = with_backend(opened.pipeline, record)
+    settings = settle(pipeline, opened.resources, record.resolved if record else None)
+    parts, fingerprint = hash_pipeline(pipeline, settings, code)
+    if settings.measured is not None:
+        from raysp.labelling.planning.measured_passes import with_measured
+
+        settings = with_measured(settings, opened.sink.store, parts)
+    if record is not None:
+        check_recorded(opened.sink.url, record, pipeline, settings, parts, fingerprint)
+    opened = replace(opened, pipeline=pipeline)
+    return Plan(opened, settings, parts, fingerprint, Corpus(()), frozenset(), (), code, why_not_own=why_not_own)
 
 
 def _with_text_beside(source: Shards, column: str | None) -> Shards:
     """Return a source that is listed with the texts beside its recordings, unless it names a column of texts itself."""
     return replace(source, text=column) if column and source.text is None and source.split is None else source
-
-
-def _make_plan(
-    opened: Opened,
-    record: RunRecord | None,
-    *,
-    limit_rows: int | None,
-    on_surveyed: Callable[[Corpus], None] | None,
-) -> Plan:
-    pipeline, sink, resources = of_commit(opened.pipeline, record), opened.sink, opened.resources
-    recorded = {shard.name: shard for shard in sink.shards()} if record is not None else {}
-    absent_before = {one.name: one.shard for one in sink.absent()} if record is not None else {}
-    source = _with_text_beside(pipeline.source, opened.text_beside)
-    listed = list_corpus(source, {**absent_before, **recorded})
-    root, found = listed.root, listed.found
-    if source != pipeline.source and any(one.kind == FOLDER for one in found):
-        pipeline = replace(pipeline, source=source)
-    if record is not None:
-        check_root(sink.url, record.root, root, found, recorded)
-    refuse_listed_sink(pipeline.source, found, pipeline.sink.url)
-    source = with_ids(pipeline.source, found, recorded)
-    is_numbered = source.id != pipeline.source.id
-    pipeline = replace(pipeline, source=source)
-    pipeline = pinned(pipeline)
-    code = read_code(pipeline)
-    corpus = survey(
-        found,
-        recorded,
-        pipeline,
-        size=piece_size(pipeline, resources, record.resolved if record else None),
-        limit_rows=limit_rows,
-        carried=carried_types(replace(opened, pipeline=pipeline), record if recorded else None),
-    )
-    if record is None and on_surveyed:
-        checkpoint_folder(pipeline)  # raises if there is none
-        on_surveyed(corpus)
-    pipeline, why_not_own = with_backend(pipeline, record)
-    settings = settle(pipeline, resources, record.resolved if record else None)
-    for schema, url in corpus.schemas.items():
-        try_late_filters(url, schema, pipeline, output_schema(pipeline, settings.checkpoint))
-    parts, fingerprint = hash_pipeline(pipeline, settings, code)
-    if settings.measured is not None:
-        from raysp.labelling.planning.measured_passes import with_measured
-
-        settings = with_measured(settings, sink.store, parts)
-    if record is not None:
-        check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
-    corpus = replace(corpus, root=root, passed_over=listed.passed_over, unnamed=listed.unnamed, missing=listed.missing)
-    corpus = replace(corpus, is_numbered=is_numbered, unread=listed.unread, faults=listed.faults, gone=listed.gone)
-    if limit_rows is not None:
-        shards = only_first_rows(corpus.shards, limit_rows)
-        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), gone=(), supersedes=False, root=None)
-    done, todo = compare(sink.store, corpus.shards, fingerprint, file_id=hash_parts(file_parts(pipeline)))
-    # A run that stops for them removes them, unless its process is killed.
-    todo = tuple(one.without_failed(pipeline.max_error_rate) for one in todo)
-    refuse_without_recordings(corpus, todo, pipeline)
-    refuse_archived(todo, pipeline)
-    refuse_tarred(todo, pipeline)
-    return Plan(
-        replace(opened, pipeline=pipeline),
-        settings,
-        parts,
-        fingerprint,
-        corpus,
-        done,
-        todo,
-        code,
-        why_not_own=why_not_own,
-    )
 
 
 def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:

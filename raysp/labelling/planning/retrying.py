@@ -9,18 +9,16 @@ from typing import cast
 from raysp.corpus import sources
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.carried import decode
-from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
 from raysp.labelling.planning.listing import check_root, list_corpus
-from raysp.labelling.planning.measured_passes import with_measured
-from raysp.labelling.planning.opening import carried_types
+from raysp.labelling.planning.opening import carried_types, without_work
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
-from raysp.labelling.planning.settling import piece_size, settle
+from raysp.labelling.planning.settling import piece_size
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey
 from raysp.labelling.planning.trust import read_recorded, refusal
 from raysp.sink.recommitting import find_error_rows, retry_whole
 from raysp.sink.run_record import RunRecord
-from raysp.specs.pipeline import Parquet, Pipeline, read_code
+from raysp.specs.pipeline import Parquet, Pipeline
 from raysp.specs.values import override
 from raysp.specs.work_files import with_overrides
 from raysp.storage.options import GivenOptions, options_of
@@ -93,25 +91,19 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
             the resources, or did not make the labels.
         CheckpointError: the checkpoint cannot be run.
     """
-    pipeline, sink = pinned(opened.pipeline), opened.sink
+    sink = opened.sink
     record = sink.existing_record()
-    settings = settle(pipeline, opened.resources, record.resolved)
-    code = read_code(pipeline)
-    parts, fingerprint = hash_pipeline(pipeline, settings, code)
-    if settings.measured is not None:
-        settings = with_measured(settings, sink.store, parts)
-    check_recorded(sink.url, record, pipeline, settings, parts, fingerprint)
-    opened = replace(opened, pipeline=pipeline)
+    plan = without_work(replace(opened, pipeline=pinned(opened.pipeline)), record)
     if shards:
-        corpus = _chosen(opened, record, shards)
+        corpus = _chosen(plan.opened, record, shards)
         todo = tuple(retry_whole(sink.store, shard) for shard in corpus.shards)
-        refuse_without_recordings(corpus, todo, pipeline)
+        refuse_without_recordings(corpus, todo, plan.pipeline)
     else:
-        todo = tuple(find_error_rows(sink.store, sink.shards(), fingerprint))
+        todo = tuple(find_error_rows(sink.store, sink.shards(), plan.fingerprint))
         absent = sink.absent()
         unreadable = {one.name: one.reason for one in absent}
         corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=decode(record.columns))
-    return Plan(opened, settings, parts, fingerprint, corpus, frozenset(), todo, code=code)
+    return replace(plan, corpus=corpus, todo=todo)
 
 
 def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpus:

@@ -160,10 +160,28 @@ def test_pool_and_batch_may_change_between_runs(without_ray, make_pipeline, smal
     assert result.shards_before == 2
 
 
-def test_a_run_plans_again_if_another_run_committed_after_its_plan(without_ray, make_pipeline, small_shards):
-    pipeline = make_pipeline(small_shards / FEW)
-    result = run(pipeline, on_plan=lambda _: run(pipeline))
-    assert (result.rows, result.shards_before, result.shards_committed) == (0, 2, 2)
+def test_a_run_is_refused_before_it_plans_while_another_one_plans(
+    without_ray, make_pipeline, small_shards, monkeypatch
+):
+    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "0.1")
+    planned = []
+
+    def meanwhile(_: pa.Schema) -> None:
+        with pytest.raises(raysp.PlanError, match="is running on this sink"):  # so the first one's heart beats
+            run(make_pipeline(small_shards / FEW), on_plan=planned.append)
+
+    monkeypatch.setattr(raysp.Decode, "check", lambda _, schema: meanwhile(schema), raising=False)
+    assert run(make_pipeline(small_shards / FEW)).shards_committed == 2
+    assert planned == []
+
+
+@pytest.mark.parametrize("made", [(), ("new",), ("new", "labels")])
+def test_a_run_that_is_refused_leaves_no_folder_that_it_made(without_ray, make_pipeline, tmp_path, made):
+    tmp_path.joinpath(*made).mkdir(parents=True, exist_ok=True)
+    before = [*tmp_path.rglob("*")]
+    with pytest.raises(raysp.PlanError, match="no such file or folder"):
+        run(make_pipeline(tmp_path / "missing", sink=str(tmp_path / "new" / "labels")))
+    assert [*tmp_path.rglob("*")] == before
 
 
 def test_rows_ok_stores_error_rows_in_a_separate_file(without_ray, make_pipeline, tmp_path):

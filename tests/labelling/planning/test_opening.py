@@ -23,12 +23,12 @@ def files_below(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(p): (p.stat().st_size, p.stat().st_mtime_ns) for p in folder.rglob("*")}
 
 
-def cut(sink: Path, *edges: int) -> list[tuple[int, int]]:
-    """Record other pieces of the first shard of a sink, and return them."""
+def cut(sink: Path, name: str, *edges: int) -> list[tuple[int, int]]:
+    """Record other pieces of a shard of a sink, and return them."""
     [file] = sink.glob(".raysp/plan/*.arrow")
     rows = kit.planned_shards(sink)
     pieces = [{"first": first, "end": end} for first, end in pairwise(edges)]
-    rows[0]["pieces"] = pieces
+    next(row for row in rows if row["name"] == name)["pieces"] = pieces
     with file.open("wb") as opened, table_files.Writer(opened) as writer:
         writer.write(pa.Table.from_pylist(rows, plan_record.SCHEMA))
     return [*pairwise(edges)]
@@ -169,8 +169,9 @@ class TestPlan:
     def test_the_sink_of_a_training_is_refused_and_stays_as_it_is(self, tmp_path, pipeline):
         Sink(tmp_path / "out").train(range(1, 3))
         before = files_below(tmp_path / "out")
-        with pytest.raises(PlanError, match="out: the sink of a training; choose another folder for the labels"):
-            raysp.plan(pipeline)
+        for start in (raysp.plan, raysp.run):
+            with pytest.raises(PlanError, match="out: the sink of a training; choose another folder for the labels"):
+                start(pipeline)
         assert files_below(tmp_path / "out") == before
 
     def test_a_shard_without_rows_is_planned_without_pieces(self, tmp_path):
@@ -185,23 +186,35 @@ class TestPlan:
             raysp.plan(pipeline)
 
     def test_a_shard_that_vanished_is_reported_and_a_new_one_is_added(self, tmp_path, pipeline):
-        kit.begun(pipeline, tmp_path / "in")
-        (tmp_path / "in" / "a.parquet").unlink()
+        kit.interrupted(pipeline)  # a.parquet is committed
+        (tmp_path / "in" / "b.parquet").unlink()
         write_shard(tmp_path / "in" / "c.parquet", 7)
         plan = raysp.plan(pipeline)
-        assert plan.corpus.vanished == ("a.parquet",)
+        assert plan.corpus.vanished == ("b.parquet",)
         assert [shard.name for shard in plan.corpus.fresh] == ["c.parquet"]
-        assert [todo.shard.name for todo in plan.todo] == ["b.parquet", "c.parquet"]
+        assert [todo.shard.name for todo in plan.todo] == ["c.parquet"]
+
+    def test_a_sink_without_results_is_planned_anew(self, tmp_path, pipeline):
+        kit.begun(pipeline, tmp_path / "in")
+        write_shard(tmp_path / "in" / "b.parquet", 6)
+        plan = raysp.plan(pipeline)
+        assert plan.replaces_record
+        assert [shard.name for shard in plan.corpus.fresh] == ["a.parquet", "b.parquet"]
+        raysp.run(pipeline, engine="here", progress=False)
+        assert [shard["num_rows"] for shard in kit.planned_shards(tmp_path / "out")] == [30, 6]
 
     def test_pieces_are_never_cut_again(self, tmp_path, pipeline):
+        write_shard(tmp_path / "in" / "0.parquet", 1)
+        assert pieces_todo(raysp.plan(pipeline)) == [(0, 1)]
+        kit.interrupted(pipeline)  # 0.parquet is committed
         assert pieces_todo(raysp.plan(pipeline)) == [(0, 30)]
-        kit.begun(pipeline, tmp_path / "in")
-        pieces = cut(tmp_path / "out", 0, 10, 11, 30)
+        pieces = cut(tmp_path / "out", "a.parquet", 0, 10, 11, 30)
         assert pieces_todo(raysp.plan(pipeline)) == pieces
 
     def test_rows_that_are_staged_are_not_to_do(self, tmp_path, pipeline):
-        kit.begun(pipeline, tmp_path / "in")
-        cut(tmp_path / "out", 0, 10, 20, 30)
+        write_shard(tmp_path / "in" / "0.parquet", 1)
+        kit.interrupted(pipeline)
+        cut(tmp_path / "out", "a.parquet", 0, 10, 20, 30)
         kit.interrupted(pipeline)
         [whole] = (tmp_path / "out" / ".raysp" / "stage").rglob("0-10.*")
         shutil.copy(whole, whole.with_name(whole.name.replace("0-10", "14-20")))  # a half of a piece, as after a crash

@@ -36,16 +36,10 @@ def a_plan(corpus: Path, resources: Resources, **label: object) -> Plan:
 
 
 def begun(corpus: Path, resources: Resources, **label: object) -> Plan:
-    """Record a run on resources that the machine of the tests lacks, so that no run can record them."""
+    """Record a run with a staged result on resources that the machine of the tests lacks, so that no run can."""
     plan = a_plan(corpus, resources, **label)
     plan.sink.store.probe()
     begin(plan, RunEntry.now())
-    return plan
-
-
-def staged(corpus: Path, resources: Resources, **label: object) -> Plan:
-    """Record a run as `begun` does, with a staged result: from then on the record binds other pipelines."""
-    plan = begun(corpus, resources, **label)
     [shard] = plan.corpus.shards
     name = StagedName(shard.name, shard.pieces[0], shard.input_id, plan.fingerprint, errors=0)
     stage.write(plan.sink.store, [results([*range(shard.num_rows)])], lambda: name)
@@ -112,7 +106,7 @@ def test_plan_and_retry_work_where_there_is_no_gpu(corpus, monkeypatch):
 
 
 def test_a_machine_without_a_gpu_is_refused_with_the_remedy(corpus):
-    staged(corpus, WITH_GPUS)
+    begun(corpus, WITH_GPUS)
     message = (
         r"pool: 1 actor of 1 GPU, device='auto', as the labels of this sink were made on GPUs; found 0 GPUs"
         r", and this machine has no more. Use the --address of a cluster with GPUs.*device='cpu'"
@@ -132,13 +126,13 @@ def test_the_remedy_of_the_message_keeps_the_precision_of_the_labels(corpus):
 
 
 def test_a_gpu_does_not_continue_with_half_precision_of_a_cpu(corpus):
-    staged(corpus, SCALED_TO_ZERO, dtype="bfloat16")  # each window alone
+    begun(corpus, SCALED_TO_ZERO, dtype="bfloat16")  # each window alone
     with pytest.raises(ChangedError, match=r"`steps\.1\.batch_seconds` was unset, now 600"):
         a_plan(corpus, WITH_GPUS, dtype="bfloat16", device="cuda", pool=raysp.Pool(gpus=1))
 
 
 def test_an_explicit_precision_that_differs_is_another_pipeline(corpus):
-    staged(corpus, WITH_GPUS)
+    begun(corpus, WITH_GPUS)
     with pytest.raises(ChangedError, match=r"`steps\.1\.dtype` was 'bfloat16', now 'float32'"):
         a_plan(corpus, WITH_GPUS, dtype="float32")
 
