@@ -469,12 +469,13 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
 
 def _job(plan: Plan, faults: Mapping[str, str]) -> Job:
     settings = plan.settings
+    digest = next(str(value) for key, value in plan.parts.items() if key.endswith("checkpoint_digest"))
     return Job(
         pipeline=plan.pipeline,
         settings=settings,
         fingerprint=plan.fingerprint,
         output_schema=plan.output_schema,
-        metadata={"checkpoint_digest": str(plan.parts[_digest_key(plan)]), "dtype": settings.dtype},
+        metadata={"checkpoint_digest": digest, "dtype": settings.dtype},
         file_id=plan.file_id,
         fault_injection=faults,
         code=plan.code,
@@ -483,10 +484,6 @@ def _job(plan: Plan, faults: Mapping[str, str]) -> Job:
         carried=plan.corpus.carried,
         texts=plan.texts,
     )
-
-
-def _digest_key(plan: Plan) -> str:
-    return next(key for key in plan.parts if key.endswith("checkpoint_digest"))
 
 
 def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:

@@ -25,11 +25,11 @@ class Chosen(NamedTuple):
     """Reason why the models of raysp do not run the checkpoint; empty if they do."""
 
 
-def with_backend(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[Pipeline, str]:
-    """Return the pipeline with the backend of its `Label` step, and why the models of raysp do not run it.
+def with_backend(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[Pipeline, Chosen | None]:
+    """Return the pipeline with the backend of its `Label` step, and the choice of it.
 
-    A backend that the step names is kept. Otherwise the recorded one is used where it reads the checkpoint, so that a
-    sink has labels of one backend, whatever is installed; without a record it is chosen.
+    A backend that the step names is kept, and the choice is None. Otherwise the recorded one is used where it reads the
+    checkpoint, so that a sink has labels of one backend, whatever is installed; without a record it is chosen.
 
     Raises:
         CheckpointError: no backend reads the checkpoint; with the reasons.
@@ -37,7 +37,7 @@ def with_backend(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[P
     """
     label = pipeline.label
     if label.backend is not None:
-        return pipeline, ""
+        return pipeline, None
     recorded = _recorded(record)
     if recorded == HUGGING_FACE and not hf_installed.version():
         raise PlanError(
@@ -46,7 +46,7 @@ def with_backend(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[P
         )
     folder_for = partial(folder_of, label.checkpoint, pipeline.source, language=label.language)
     chosen = choose_backend(folder_for, first=recorded or OWN)
-    return _with(pipeline, chosen.name), chosen.why
+    return _with(pipeline, chosen.name), chosen
 
 
 def as_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:

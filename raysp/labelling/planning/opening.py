@@ -20,7 +20,7 @@ from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import SinkState
 from raysp.sink.todo import compare
-from raysp.specs.pipeline import Pipeline, Shards, file_parts, read_code
+from raysp.specs.pipeline import Pipeline, file_parts, read_code
 from raysp.specs.values import check_class, to_json
 
 
@@ -66,7 +66,9 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     """
     record, recorded, sink = state.record, state.shards, opened.sink
     pipeline = of_commit(opened.pipeline, record)
-    source = _with_text_beside(pipeline.source, opened.text_beside)
+    source = pipeline.source
+    if opened.text_beside and source.text is None and source.split is None:
+        source = replace(source, text=opened.text_beside)
     listed = list_corpus(source, {**{one.name: one.shard for one in state.absent}, **recorded})
     if not any(one.kind == FOLDER for one in listed.found):
         source = pipeline.source
@@ -134,8 +136,9 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         CheckpointError: the checkpoint cannot be run.
     """
     code = read_code(opened.pipeline)
-    pipeline, why_not_own = with_backend(opened.pipeline, record)
-    settings = settle(pipeline, opened.resources, record.resolved if record else None)
+    pipeline, chosen = with_backend(opened.pipeline, record)
+    before, summary = record.resolved if record else None, chosen.summary if chosen else None
+    settings = settle(pipeline, opened.resources, before, summary)
     parts, fingerprint = hash_pipeline(pipeline, settings, code)
     if settings.measured is not None:
         from raysp.labelling.planning.measured_passes import with_measured
@@ -144,12 +147,8 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     if record is not None:
         check_recorded(opened.sink.url, record, pipeline, settings, parts, fingerprint)
     opened = replace(opened, pipeline=pipeline)
-    return Plan(opened, settings, parts, fingerprint, Corpus(()), frozenset(), (), code, why_not_own=why_not_own)
-
-
-def _with_text_beside(source: Shards, column: str | None) -> Shards:
-    """Return a source that is listed with the texts beside its recordings, unless it names a column of texts itself."""
-    return replace(source, text=column) if column and source.text is None and source.split is None else source
+    why = chosen.why if chosen else ""
+    return Plan(opened, settings, parts, fingerprint, Corpus(()), frozenset(), (), code, why_not_own=why)
 
 
 def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:
@@ -159,7 +158,7 @@ def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:
 
 
 def begin(plan: Plan, run: RunEntry, *, is_own: bool = True) -> None:
-    """Record a run and its shards, and remove the staged results that it makes again.
+    """Record a run and its shards.
 
     Args:
         plan: the plan, whose sink was probed.
@@ -170,10 +169,6 @@ def begin(plan: Plan, run: RunEntry, *, is_own: bool = True) -> None:
         StoreError: the sink cannot be written.
         ChangedError: another pipeline was recorded first.
     """
-    _record(plan, run, is_own=is_own)
-
-
-def _record(plan: Plan, run: RunEntry, *, is_own: bool) -> None:
     store = plan.sink.store
     if plan.replaces_record:
         plan.sink.forget_plan()

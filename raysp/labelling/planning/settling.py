@@ -32,13 +32,19 @@ CPU_PIECE_SECONDS = 5 * 60.0
 PIECES_AN_ACTOR = 4
 
 
-def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> Settings:
+def settle(
+    pipeline: Pipeline,
+    resources: Resources,
+    before: Resolved | None = None,
+    summary: CheckpointSummary | None = None,
+) -> Settings:
     """Check the checkpoint against the pipeline and the pool against the cluster, and resolve "auto" settings.
 
     Args:
         pipeline: the pipeline, with the backend that was chosen; its explicit settings are used.
         resources: resources that are up now.
         before: values resolved by the sink's first plan, used on any resources; None at the first plan.
+        summary: description of the checkpoint; None: it is read.
 
     Raises:
         CheckpointError: the folder does not exist, or its checkpoint cannot be run.
@@ -52,11 +58,10 @@ def settle(pipeline: Pipeline, resources: Resources, before: Resolved | None = N
     label = pipeline.label
     if resources.machine_cpus is not None:
         check_device(label.device, f"steps.{pipeline.steps.index(label)}.device")
-    folder = checkpoint_folder(pipeline)
-    summary = summary_of(folder, label.backend or OWN)
+    summary = summary or summary_of(checkpoint_folder(pipeline), label.backend or OWN)
     summary.require_language(label.language)
     _refuse_two_languages(label, summary)
-    outputs = located_outputs(pipeline, folder)
+    outputs = located_outputs(pipeline, summary.path)
     for output in outputs:
         output.check(summary)
         if output.needs and not {*output.needs} & {*summary.gives}:
