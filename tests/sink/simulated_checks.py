@@ -4,11 +4,20 @@ from typing import TYPE_CHECKING
 
 from raysp.sink import layout
 from raysp.sink.commit import committed
+from raysp.sink.lease import Lease
 from tests.sink.simulated_actors import Actor, ViolationError
 from tests.sink.simulated_store import FINGERPRINT, SHARD_NAMES, Store, read_parquet, rest_path, wrong_rows
 
 if TYPE_CHECKING:
-    from tests.sink.simulation import World
+    from tests.sink.simulation import Driver, World
+
+
+def check_planned_under(world: "World", driver: "Driver", own: Lease) -> None:
+    """Check that no run that held the lease before has recorded anything since a driver began its plan."""
+    own.check()
+    changes, epoch = world.recorded
+    if driver.began < changes and epoch < own.epoch:
+        world.violations.append(f"{driver.name} planned before it held the lease: epoch {epoch} recorded a run since")
 
 
 def check_left_out(world: "World") -> None:

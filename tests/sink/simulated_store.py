@@ -1,6 +1,7 @@
 """The store of a simulated world, and the labels in it."""
 
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,13 +143,22 @@ class Store:
         def put() -> bool:
             if path in self.world.files:
                 return False
-            self.world.put(self.actor, path, data)
+            self._put(path, data)
             return True
 
         return self._call(f"create {path}", put, True)
 
     def replace(self, path: str, data: bytes) -> None:
-        self._call(f"replace {path}", lambda: self.world.put(self.actor, path, data), True)
+        self._call(f"replace {path}", lambda: self._put(path, data), True)
+
+    def _put(self, path: str, data: bytes) -> None:
+        self.world.put(self.actor, path, data)
+        if not path.startswith((layout.RUN, layout.PLAN)):
+            return
+        if epochs := [epoch for one in self.world.files if (epoch := layout.parse_lease_path(one))]:
+            holder = json.loads(self._data(layout.lease_path(max(epochs))))
+            if holder["owner"] == self.actor.name:
+                self.world.recorded = (self.world.changes, max(epochs))
 
     def delete(self, path: str) -> None:
         self._call(f"delete {path}", lambda: self.world.remove(self.actor, path), True)
@@ -174,7 +184,7 @@ class Store:
         def put() -> bool:
             if path not in self.world.files or _entry(path, self.world.files[path]).version != expected:
                 return False
-            self.world.put(self.actor, path, data)
+            self._put(path, data)
             return True
 
         return self._call(f"replace {path}", put, True)

@@ -36,7 +36,7 @@ from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo
 from tests.sink.simulated_actors import Actor, RefusedError, SimulatedCrash, StoppedError, Thread, ViolationError
 from tests.sink.simulated_chances import THEMES, Chances
-from tests.sink.simulated_checks import check, check_left_out
+from tests.sink.simulated_checks import check, check_left_out, check_planned_under
 from tests.sink.simulated_store import (
     FINGERPRINT,
     OUTPUTS,
@@ -74,6 +74,8 @@ class World:
         """Largest share of rows that may fail."""
         self.removed = -1
         """Number of changes when a run that stops, or `gc`, last removed staged results."""
+        self.recorded = (0, 0)
+        """Number of changes when a holder of the lease last wrote a record, and its epoch."""
         self.seed = seed
         self.folder = folder
         self.files: dict[str, tuple[bytes, int, float]] = {}
@@ -302,7 +304,7 @@ class Driver:
             fresh, todo = self._plan(store)
             self.planned = self.world.changes
             if own:
-                own.check()
+                check_planned_under(self.world, self, own)
             run_record.begin(
                 store, ENTRY, pipeline={}, fingerprint=FINGERPRINT, parts={"fingerprint": FINGERPRINT}, file_parts={}
             )
