@@ -30,7 +30,7 @@ from raysp.ops.blocks import PackLimits, pack_size, windowing_of
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
 from raysp.ops.filtering import Labelled, RowOp
 from raysp.ops.joining import Joining
-from raysp.ops.late_steps import Carrying, LateFilter, LateSteps, RowSteps
+from raysp.ops.late_steps import Carrying, LateFilter, LateSteps, RowFilters, RowSteps
 from raysp.ops.precision import Batching
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, added_schema, load_function
 from raysp.specs.steps import EACH, Decode, Functions, Label, Step
@@ -78,12 +78,10 @@ def decoding(
             audio=pipeline.source.audio,
             sample_rate=settings.checkpoint.sample_rate,
             outputs=pipeline.label.reads,
-            behind=any(step.reads_all for step in pipeline.filters),
         ),
         decoder=decoder,
         functions=functions,
         outputs=pipeline.label.reads,
-        behind=pipeline.filters,
         language=pipeline.label.language_column,
         cut_at_pauses=speech_windows(pipeline, settings),
     )
@@ -143,18 +141,17 @@ def _decoding(
     decoder: Decoder | None,
     functions: Functions,
     outputs: Sequence[str] = (),
-    behind: Sequence[Step] = (),
     language: str | None = None,
     cut_at_pauses: CutAtPauses | None = None,
 ) -> Decoding:
     """Return the op of the steps before `Label`, of which `apply_late` applies those of `late`.
 
-    `outputs` are the source columns that outputs read, `behind` the steps behind the model, `language` the column with
-    the languages of rows, and `cut_at_pauses` cuts recordings at pauses.
+    `outputs` are the source columns that outputs read, `language` the column with the languages of rows, and
+    `cut_at_pauses` cuts recordings at pauses.
     """
     decode = next(step for step in steps if isinstance(step, Decode))
     place = steps.index(decode)
-    reads_all = any(step.reads_all for step in (*late, *behind))
+    reads_all = any(step.reads_all for step in late)
     columns = None if reads_all else tuple(dict.fromkeys(name for step in late for name in step.reads))
     reads_samples = any(source.audio in step.reads for step in late)
 
@@ -284,7 +281,7 @@ def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
         columns.add(source.text)
     if sources.kind_of(shard).has_faults and (values := {*work.kept, *work.reads} - {source.audio}):
         columns |= {FAULT, *values}
-    if any(step.reads_all for step in work.steps):
+    if any(step.reads_all for step in work.source_steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
 
@@ -311,7 +308,6 @@ def labelling(
     *,
     digest: str | None = None,
     threads: int | None = None,
-    functions: Functions = _NO_FUNCTIONS,
 ) -> "LabellingOp":
     """Load the model of the `Label` step, and return the op that labels blocks with it.
 
@@ -320,7 +316,6 @@ def labelling(
         settings: resolved settings of the pipeline.
         digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
-        functions: functions of steps that cannot be imported.
 
     Raises:
         CheckpointError: the checkpoint or a file of an output is missing, or not the planned one.
@@ -332,7 +327,6 @@ def labelling(
         check_digest(label.checkpoint, folder, digest, settings.checkpoint.backend, label.language)
     outputs = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
-    each_channel = pipeline.decode.channel == EACH
     op = Labelling(
         str(folder),
         lambda loaded: [output.op(loaded) for output in outputs],
@@ -345,17 +339,17 @@ def labelling(
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
         reads=label.reads,
-        after=completing_steps(pipeline) if each_channel else row_steps(pipeline, functions),
+        after=completing_steps(pipeline),
         threads=threads,
         measured=None if settings.measured is None else {card: one.seconds for card, one in settings.measured.items()},
         graphs=settings.graphs is not None and settings.graphs.is_on,
         certified=settings.packs is not None and settings.packs.is_on,
     )
-    if not each_channel:
+    if pipeline.decode.channel != EACH:
         return op
     from raysp.ops.channels.channel_labelling import LabellingChannels
 
-    return LabellingChannels(op, filter_steps(pipeline, functions))
+    return LabellingChannels(op)
 
 
 def refuse_other_card(settings: Settings) -> None:
@@ -366,34 +360,26 @@ def refuse_other_card(settings: Settings) -> None:
         certified.refuse_other_card(settings.device, settings.relied_on)
 
 
-def joining(
-    pipeline: Pipeline, settings: Settings, functions: Functions = _NO_FUNCTIONS
-) -> "Joining | JoiningChannels":
+def joining(pipeline: Pipeline, settings: Settings) -> "Joining | JoiningChannels":
     """Return the op that joins the windows of longer rows, and their channels; it loads no weights."""
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
     located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.join_op(checkpoint) for output in located]
-    each_channel = pipeline.decode.channel == EACH
-    after = completing_steps(pipeline) if each_channel else row_steps(pipeline, functions)
-    op = Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), after)
-    if not each_channel:
+    op = Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), completing_steps(pipeline))
+    if pipeline.decode.channel != EACH:
         return op
     from raysp.ops.channels.channel_joining import JoiningChannels
 
-    return JoiningChannels(op, filter_steps(pipeline, functions))
-
-
-def row_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> RowSteps:
-    """Return the op for labelled rows: it completes outputs, then filters rows by them."""
-    return RowSteps([*completing_steps(pipeline).ops, *filter_steps(pipeline, functions).ops], pipeline.columns)
+    return JoiningChannels(op)
 
 
 def completing_steps(pipeline: Pipeline) -> RowSteps:
     """Return the op that completes outputs of labelled rows."""
     outputs = pipeline.label.outputs
-    return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None], pipeline.columns)
+    return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None])
 
 
-def filter_steps(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> RowSteps:
-    """Return the op that filters labelled rows by outputs."""
-    return RowSteps([late_op(step, functions) for step in pipeline.filters], pipeline.columns)
+def row_filters(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> RowFilters:
+    """Return the op that filters labelled rows by the steps behind the model."""
+    ops = (late_op(step, functions) for step in pipeline.filters)
+    return RowFilters([op for op in ops if isinstance(op, LateFilter)], pipeline.columns)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raysp.columns import INNER_PREFIX, STATUS
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps, source_columns
+from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps
 from raysp.ops.places import on_grid
 from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
 from raysp.text.time_bounds import timed_columns, within_recordings
@@ -72,9 +72,7 @@ class Joining:
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
-        source = source_columns(windows)
-        labelled = within_recordings(with_labels(table, columns, labels), self.timed)
-        return self.after(labelled, chosen(source, source.schema, ends))
+        return self.after(within_recordings(with_labels(table, columns, labels), self.timed))
 
     def _is_labelled(self, windows: pa.Table) -> bool:
         *before, last = windows.column(STATUS).to_pylist()

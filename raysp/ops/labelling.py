@@ -293,8 +293,7 @@ class Labelling:
         statuses, labels = given.statuses, given.labels
         kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
         table = beside(statuses_table(statuses), chosen(given.block, self.added, kept))
-        source = source_columns(given.block)
-        table = beside(table, for_joining(source, statuses))
+        table = beside(table, for_joining(source_columns(given.block), statuses))
         if PLACE in given.block.column_names:
             table = beside(table, staged_places(given.windows_at))
             labels = [
@@ -304,7 +303,7 @@ class Labelling:
                 for index, label in enumerate(labels)
             ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return self.after(within_recordings(with_labels(table, columns, labels), self.timed), source)
+        return self.after(within_recordings(with_labels(table, columns, labels), self.timed))
 
     def label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""

@@ -1,6 +1,6 @@
-"""Steps on decoded or labelled rows: they add columns to rows, or filter rows by columns that were added."""
+"""Steps on decoded rows, which add columns or filter rows by added ones, and steps on labelled rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from raysp.ops.filtering import RowOp, judge, reasons
 from raysp.ops.places import CHANNEL, PLACE
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
 
+_OUTCOME = ("status", "error_type", "error_message")
 CARRIED = f"{INNER_PREFIX}source:"
 """Prefix of carried source columns, whose own names other columns of a block may have."""
 CARRIED_SAMPLES = f"{INNER_PREFIX}samples"
@@ -24,7 +25,7 @@ class Carrying:
     """Columns carried by blocks: for steps in the last window of each ok row, for outputs in every window."""
 
     columns: Sequence[str] | None = ()
-    """Source columns of steps on decoded or labelled rows; None: all without the audio."""
+    """Source columns of steps on decoded rows; None: all without the audio."""
     samples: bool = False
     """Whether steps read samples."""
     sample_rate: int = 0
@@ -95,7 +96,6 @@ class LateSteps:
         audio: column of the recordings, for ops that read samples.
         sample_rate: sample rate of the decoded recordings.
         outputs: source columns that stay in the block, for outputs.
-        behind: whether all source columns stay in it, for steps behind the model.
     """
 
     def __init__(
@@ -105,13 +105,11 @@ class LateSteps:
         audio: str,
         sample_rate: int,
         outputs: Sequence[str] = (),
-        behind: bool = False,
     ) -> None:
         self.ops = ops
         self.audio = audio
         self.sample_rate = sample_rate
         self.outputs = [f"{CARRIED}{name}" for name in outputs]
-        self.behind = behind
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return a block with the added columns, null unless the row ends with the window and is ok.
@@ -127,58 +125,97 @@ class LateSteps:
                 rows.filter(op)
             else:
                 rows.add(op)
-        return rows.table(self._stays)
-
-    def _stays(self, name: str) -> bool:
-        """Return whether a carried column stays in the block."""
-        return name in self.outputs or (self.behind and name.startswith(CARRIED))
+        return rows.table(self.outputs)
 
 
 class RowSteps:
-    """Op that applies steps to labelled rows: those that complete outputs, and filters by outputs.
-
-    Filters see rows that are ok; one that a filter does not let pass loses its labels.
+    """Op that replaces columns of outputs in labelled rows, such as words by words with speakers.
 
     Args:
-        ops: ops that replace columns of outputs, and filters, in order.
-        columns: columns of outputs and added ones, which functions of filters get beside those of the source.
+        ops: ops that replace columns, in order.
     """
 
-    def __init__(self, ops: Sequence[ColumnOp | LateFilter], columns: Sequence[str]) -> None:
+    def __init__(self, ops: Sequence[ColumnOp]) -> None:
         self.ops = ops
-        self.columns = columns
-        self.reads_source = any(isinstance(op, LateFilter) and op.reads is None for op in ops)
-        """Whether a filter may read any column of the source."""
 
-    def __call__(self, table: pa.Table, source: pa.Table) -> pa.Table:
+    def __call__(self, table: pa.Table) -> pa.Table:
         """Return windows or rows, of which whole rows are changed.
 
         Args:
             table: `ROW_SCHEMA`, the added columns and those of outputs.
-            source: the carried columns of these rows, under their names in blocks.
         """
         for op in self.ops:
-            table = self._filtered(op, table, source) if isinstance(op, LateFilter) else _completed(op, table)
+            table = _completed(op, table)
         return table
 
-    def _filtered(self, late: LateFilter, table: pa.Table, source: pa.Table) -> pa.Table:
-        statuses = row_statuses(table)
-        places = [place for place, one in enumerate(statuses) if one.status == OK and not one.is_part]
-        numbers = pa.array(places, pa.int64())
-        rows = table.take(numbers)
-        found = reasons(late.op, self._all(rows, source, numbers) if late.reads is None else rows)
-        for place, reason in zip(places, found, strict=True):
-            judge(late.op, statuses[place], reason)
-        return _without_labels(table, statuses, {place for place in places if statuses[place].status != OK})
 
-    def _all(self, rows: pa.Table, source: pa.Table, numbers: "pa.Array[Any]") -> pa.Table:
-        """Return the columns of the source and of steps; that of a step takes the place of one of the same name."""
-        carried = zip(source.column_names, source.columns, strict=True)
-        of_source = {name.removeprefix(CARRIED): column.take(numbers) for name, column in carried}
+class RowFilters:
+    """Op that applies the steps behind the model to labelled rows.
+
+    A filter sees the rows that are ok. A row that it does not let pass becomes `skipped: filtered`, without labels.
+
+    Args:
+        filters: the filters, in order.
+        columns: columns that steps add, which rows that are left out lose. Functions get them beside those of the
+            source.
+    """
+
+    def __init__(self, filters: Sequence[LateFilter], columns: Sequence[str]) -> None:
+        self.filters = filters
+        self.columns = columns
+        self.reads_source = any(one.reads is None for one in filters)
+        """Whether a filter may read any column of the source."""
+        self.num_filtered = 0
+        """Rows that were left out."""
+
+    def __call__(self, rows: pa.Table, source: pa.Table | None = None) -> pa.Table:
+        """Return rows with the outcomes of the filters.
+
+        Args:
+            rows: rows of label shards.
+            source: columns of the source of these rows, without the audio; None: no filter reads them.
+
+        Raises:
+            RunError: a filter raises an error; the message has its line.
+        """
+        for one in self.filters:
+            rows = self._filtered(one, rows, source)
+        return rows
+
+    def _filtered(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
+        outcomes = {name: rows.column(name).to_pylist() for name in _OUTCOME}
+        places = [place for place, status in enumerate(outcomes["status"]) if status == OK]
+        seconds = rows.column("seconds").to_pylist()
+        found = reasons(late.op, self._read(late, rows, source).take(pa.array(places, pa.int64())))
+        left_out = np.zeros(len(rows), bool)
+        for place, reason in zip(places, found, strict=True):
+            outcome = RowStatus(place)
+            outcome.seconds = seconds[place]
+            judge(late.op, outcome, reason)
+            left_out[place] = outcome.status != OK
+            for name in _OUTCOME:
+                outcomes[name][place] = getattr(outcome, name)
+        self.num_filtered += int(left_out.sum())
+        return self._without_labels(rows, outcomes, left_out) if left_out.any() else rows
+
+    def _read(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
+        """Return the columns that a filter gets; that of a step takes the place of one of the source of its name."""
+        if late.reads is not None or source is None:
+            return rows
+        of_source = dict(zip(source.column_names, source.columns, strict=True))
         return pa.table({**of_source, **{name: rows.column(name) for name in self.columns}})
 
+    def _without_labels(self, rows: pa.Table, outcomes: dict[str, list[object]], left_out: np.ndarray) -> pa.Table:
+        kept = pa.array(np.arange(len(rows)), pa.int64(), mask=left_out)
+        for place, field in enumerate(rows.schema):
+            if field.name in outcomes:
+                rows = rows.set_column(place, field, pa.array(outcomes[field.name], field.type))
+            elif field.name in self.columns:
+                rows = rows.set_column(place, field, rows.column(place).take(kept))
+        return rows
 
-NO_ROW_STEPS = RowSteps((), ())
+
+NO_ROW_STEPS = RowSteps(())
 
 
 def source_columns(block: pa.Table) -> pa.Table:
@@ -255,8 +292,8 @@ class _Rows:
             if self.statuses[place].status != OK:
                 self._drop(place)
 
-    def table(self, stays: Callable[[str], bool]) -> pa.Table:
-        """Return the block with the results, and the carried columns that stay."""
+    def table(self, carried: Sequence[str]) -> pa.Table:
+        """Return the block with the results, and these carried columns."""
         metadata = self.block.schema.metadata
         if self.has_changed:
             block = with_waves(statuses_table(self.statuses), self.waves)
@@ -265,7 +302,7 @@ class _Rows:
         for name, column in self.added.items():
             block = block.append_column(name, column)
         for name in self.carried:
-            if stays(name) or name in (PLACE, CHANNEL):
+            if name in carried or name in (PLACE, CHANNEL):
                 block = block.append_column(name, self.block.column(name))
         return block.replace_schema_metadata(metadata)
 

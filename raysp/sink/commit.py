@@ -49,6 +49,7 @@ Rows = Literal["all", "ok"]
 S = TypeVar("S")
 T = TypeVar("T")
 SourceColumns = Callable[[Piece], pa.Table]
+Finish = Callable[[pa.Table, Piece], pa.Table]
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def commit(
     file_id: str = "",
     texts: TextColumns | None = None,
     rules: Rules | None = None,
+    stage_id: str = "",
+    finish: Finish | None = None,
 ) -> ShardReceipt:
     """Commit a shard whose pieces are all staged. An existing label shard counts as success.
 
@@ -91,12 +94,14 @@ def commit(
         file_id: hash of settings that change the file but no label.
         texts: columns whose word errors are counted; None: no comparison.
         rules: conditions whose filtered rows are counted.
+        stage_id: id in the names of its staged results; empty: the fingerprint.
+        finish: applies the steps behind the model to staged rows; None: there are none.
 
     Raises:
         ChangedError: Another file is in the label shard's place.
         RunError: Staged results are missing, or do not match the shard's rows and were removed.
     """
-    staged = stage.listed(store, [shard], fingerprint).get(shard.name, {})
+    staged = stage.listed(store, [shard], stage_id or fingerprint).get(shard.name, {})
     label_shard = LabelShard(
         shard,
         fingerprint,
@@ -109,6 +114,7 @@ def commit(
         file_id,
         texts,
         rules or {},
+        finish,
     )
     # With staged results, a label shard exists only if commits race. `publish` detects that.
     receipt = _find(store, label_shard) if not staged else None
@@ -205,6 +211,7 @@ class LabelShard:
     file_id: str = ""
     texts: TextColumns | None = None
     rules: Rules = field(default_factory=dict)
+    finish: Finish | None = None
 
 
 def _list(store: Store) -> tuple[set[str], set[str], bool]:
@@ -450,7 +457,7 @@ def read_staged(
     for tile in tiles:
         for table in stage.read(store, tile, rows_of(tile.rows)):
             hashes.add(table)
-            yield table
+            yield label_shard.finish(table, piece) if label_shard.finish else table
 
 
 def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:

@@ -46,6 +46,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     file_id = hash_parts(record.file_parts)
     found = committed(store, shards.values(), record.fingerprint, repair=False, file_id=file_id)
     wanted = {shard.name: (shard.input_id, record.fingerprint) for shard in shards.values()}
+    staged = {shard.name: (shard.input_id, record.staged_as) for shard in shards.values()}
     old_epochs = set(lease.old_epochs(store))
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
@@ -55,7 +56,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
             is_old = entry.modified is not None and entry.modified <= latest
             reason = REST if is_old and entry.path not in named.get(rest[0], (entry.path,)) else ""
         else:
-            reason = _reason(entry.path, wanted, found.done, found.foreign.keys(), old_epochs)
+            reason = _reason(entry.path, wanted, staged, found.done, found.foreign.keys(), old_epochs)
         if reason:
             yield Orphan(entry.path, entry.num_bytes, reason)
     yield from abandoned_uploads(store)
@@ -104,6 +105,7 @@ UPLOAD_SECONDS = 3600.0
 def _reason(
     path: str,
     wanted: Mapping[str, tuple[str, str]],
+    staged: Mapping[str, tuple[str, str]],
     done: Iterable[str],
     foreign: Iterable[str],
     old_epochs: Iterable[str],
@@ -114,7 +116,7 @@ def _reason(
     if trial.is_left(path):
         return "of a try-out that was killed"
     if name := layout.parse_stage_path(path):
-        if wanted.get(name.shard) != (name.input_id, name.fingerprint):
+        if staged.get(name.shard) != (name.input_id, name.fingerprint):
             return "staged for another pipeline, other input, or a retry"
         return "staged for a shard that is committed" if name.shard in done else ""
     if marker := layout.parse_done_path(path):

@@ -117,6 +117,8 @@ class ShardReceipt:
     """Counts of `WordErrors`; empty without reference texts or without a comparison."""
     filtered: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Counts of `FilteredRows`."""
+    filtered_behind: int = 0
+    """Rows that steps behind the model left out in this commit; the receipts of their pieces count them as ok."""
     existing: bool = False
     """Whether the shard was committed before, by another run or a concurrent task."""
 

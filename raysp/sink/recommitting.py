@@ -66,12 +66,14 @@ def recommit(
     file_id: str = "",
     texts: TextColumns | None = None,
     rules: Rules | None = None,
+    stage_id: str = "",
+    finish: commit.Finish | None = None,
 ) -> ShardReceipt:
     """Replace a label shard, or its retried rows, by their staged results; all other rows keep their values.
 
     A label shard whose rows all stay the same is not replaced, unless the whole shard is retried.
 
-    Arguments are those of `commit.commit`, and `retry` with the rows.
+    Arguments are those of `commit.commit`, and `retry` with the rows, whose staged results have its own id.
 
     Raises:
         ChangedError: the label shard is now of other input or another pipeline.
@@ -90,6 +92,7 @@ def recommit(
         file_id,
         texts=texts,
         rules=rules or {},
+        finish=finish,
     )
     # In this order: if the label shard is replaced between the two calls, the footer has another write id. Read the
     # other way round, the version of a newer label shard would be replaced.

@@ -87,7 +87,14 @@ class RunRecord:
     """Values of "auto" settings, resolved by the first plan; empty in merged sinks."""
     columns: str = ""
     """Types of the columns that label shards carry over, as `planning.carried` encodes them; empty in merged sinks."""
+    stage_id: str = ""
+    """Hash of everything up to the last `Label`; empty: no step is behind it."""
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def staged_as(self) -> str:
+        """Id in the names of staged results."""
+        return self.stage_id or self.fingerprint
 
     @property
     def resolved(self) -> Resolved:
@@ -134,6 +141,7 @@ def begin(
     resolved: Resolved | None = None,
     replaces_record: bool = False,
     columns: str = "",
+    stage_id: str = "",
 ) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
 
@@ -141,13 +149,15 @@ def begin(
 
     Otherwise the pipeline must produce the same labels, and its places, options and pool replace the recorded ones (see
     `_latest`). `root` is that of the listing, checked by the plan; None if nothing was listed. `columns` are the types
-    of carried-over columns; empty if they are unknown. `resolved` is kept from the first plan.
+    of carried-over columns; empty if they are unknown. `resolved` is kept from the first plan. `stage_id` is the hash
+    of everything up to the last `Label`: if it is the recorded one, the steps behind it may change until a shard is
+    committed.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
     """
     settings = asdict(resolved) if resolved else {}
-    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings, columns)
+    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings, columns, stage_id)
     # Of two first runs one creates the record, and the other one is checked against it.
     if store.create(layout.RUN, _encode(made)):
         return made
@@ -164,6 +174,8 @@ def begin(
     before = recorded
     if not recorded.settings:
         recorded = replace(recorded, settings=settings)
+    if recorded.fingerprint != fingerprint and is_open(store, recorded, made.staged_as):
+        recorded = replace(recorded, fingerprint=fingerprint, parts=parts, stage_id=stage_id)
     check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
     pipeline = _latest(recorded.pipeline, pipeline)
     extended = replace(
@@ -172,6 +184,13 @@ def begin(
     if extended != before:
         store.replace(layout.RUN, _encode(extended))
     return extended
+
+
+def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:
+    """Return whether the steps behind the last `Label` may change: no shard is committed, and those up to it stay."""
+    if recorded.staged_as != staged_as:
+        return False
+    return not any(one.path.endswith(".parquet") and not one.path.startswith(layout.HOME) for one in store.list())
 
 
 def runs_with_files(store: Store) -> list[RunEntry]:
@@ -323,6 +342,7 @@ def _encode(record: RunRecord) -> bytes:
         "root": json.dumps(record.root),
         "settings": json.dumps(record.settings),
         "columns": json.dumps(record.columns),
+        "stage_id": json.dumps(record.stage_id),
         "runs": f"[\n  {runs}\n ]",
     }
     lines = (f' "{name}": {value}' for name, value in values.items())

@@ -128,11 +128,11 @@ class Sink:
             if entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME):
                 yield entry.path
 
-    def holds_results(self, fingerprint: str) -> bool:
-        """Return whether there are label shards, or staged results that a run with this fingerprint would use."""
+    def holds_results(self, staged_as: str) -> bool:
+        """Return whether there are label shards, or staged results with this id, which a run would use."""
         for entry in self.store.list(layout.STAGE):
             name = layout.parse_stage_path(entry.path)
-            if name and name.fingerprint == fingerprint:
+            if name and name.fingerprint == staged_as:
                 return True
         return any(self.label_shards())
 
@@ -174,6 +174,6 @@ class SinkState:
         record = sink.record()
         if record is None:
             return cls()
-        if not sink.holds_results(record.fingerprint):
+        if not sink.holds_results(record.staged_as):
             return cls(replaces_record=True)
         return cls(record, {shard.name: shard for shard in sink.shards()}, sink.absent())

@@ -57,9 +57,9 @@ class Todo:
 
 
 def compare(
-    store: Store, shards: Sequence[Shard], fingerprint: str, *, file_id: str = ""
+    store: Store, shards: Sequence[Shard], fingerprint: str, *, file_id: str = "", stage_id: str = ""
 ) -> tuple[frozenset[str], tuple[Todo, ...]]:
-    """Return the names of committed shards, and the work left on the others.
+    """Return the names of committed shards, and the work left on the others; arguments as of `commit.commit`.
 
     Raises:
         ChangedError: another file is in the place of a label shard.
@@ -70,7 +70,7 @@ def compare(
         raise ChangedError(reasons[0] + more, tuple(reasons))
     done = committed.done
     open_shards = [shard for shard in shards if shard.name not in done]
-    staged = stage.listed(store, open_shards, fingerprint)
+    staged = stage.listed(store, open_shards, stage_id or fingerprint)
     return done, tuple(_todo(shard, staged.get(shard.name, {})) for shard in open_shards)
 
 

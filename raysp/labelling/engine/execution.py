@@ -17,9 +17,9 @@ from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
-from raysp.ops.remedies import remedy
+from raysp.ops.remedies import FILTERED, remedy
 from raysp.sink import lease, stage
-from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.receipts import Counts, ReceiptLog, ShardFailure, ShardReceipt
 from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
 
@@ -224,6 +224,8 @@ class Execution:
                 self._fail(outcome)
             else:
                 self.log.add(outcome)
+                if not outcome.existing:
+                    self.progress.counts += Counts(skipped={FILTERED: outcome.filtered_behind})
                 self.events.shard_committed(outcome)
                 if not self.open_shards.todo[outcome.shard].keeps_rows:
                     self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})

@@ -28,6 +28,8 @@ class Job:
     settings: Settings
     """Resolved settings of the plan; the path of the checkpoint is that of the driver."""
     fingerprint: str
+    stage_id: str
+    """Hash of everything up to the last `Label`, in the names of staged results."""
     output_schema: pa.Schema
     metadata: Mapping[str, str]
     file_id: str

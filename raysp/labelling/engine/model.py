@@ -40,7 +40,7 @@ class Model:
     its op), so that it runs over the next block while columns are made of a result, and while it is staged.
 
     Args:
-        job: the pipeline, its settings and its functions.
+        job: the pipeline and its settings.
         digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads on CPUs.
         hang_seconds: time after which a block counts as hung, which ends the process; 0: no limit.
@@ -115,7 +115,7 @@ def _load(job: "Job | TableJob", digest: str | None, threads: int) -> "Labelling
     import torch
 
     torch.set_num_threads(threads)
-    return assembly.labelling(job.pipeline, job.settings, digest=digest, threads=threads, functions=job.functions)
+    return assembly.labelling(job.pipeline, job.settings, digest=digest, threads=threads)
 
 
 class CallingThread(Executor):

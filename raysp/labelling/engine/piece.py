@@ -139,7 +139,7 @@ class PieceLabels:
 
     def _name(self) -> StagedName:
         todo = self.todo
-        attempt = todo.retry.stage_id if todo.retry else self.job.fingerprint
+        attempt = todo.retry.stage_id if todo.retry else self.job.stage_id
         errors = sum(status == ERROR for status, _ in self._outcomes.values())
         return StagedName(todo.name, todo.part, todo.shard.input_id, attempt, errors)
 
@@ -163,7 +163,7 @@ class PieceLabels:
 
     def _join(self, windows: pa.Table) -> pa.Table:
         """Join the windows of longer rows; most pieces have none."""
-        return assembly.joining(self.job.pipeline, self.job.settings, self.job.functions)(windows)
+        return assembly.joining(self.job.pipeline, self.job.settings)(windows)
 
     def _judge(self, table: pa.Table) -> None:
         """Add the outcomes of rows or windows that are not ok."""

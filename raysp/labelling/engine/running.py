@@ -364,7 +364,7 @@ def _label(
         log = ReceiptLog(store, entry.run_id)
         with events.ending(progress):
             if plan.engine == "here":
-                workers: Workers = Here(begins.Begins(store, entry.run_id, plan.fingerprint))
+                workers: Workers = Here(begins.Begins(store, entry.run_id, plan.stage_id))
                 job = replace(_job(plan, faults), hang_seconds=0.0)
             else:
                 from raysp.labelling.engine.ray_metrics import exported
@@ -407,7 +407,7 @@ def _check_begun(plan: Plan) -> None:
     """
     if not plan.todo:
         return
-    times = begins.unfinished(plan.sink.store, plan.fingerprint)
+    times = begins.unfinished(plan.sink.store, plan.stage_id)
     for todo in plan.todo:
         for piece in todo.pieces:
             if not (number := times.get((todo.shard.name, piece.first, piece.end))):
@@ -474,6 +474,7 @@ def _job(plan: Plan, faults: Mapping[str, str]) -> Job:
         pipeline=plan.pipeline,
         settings=settings,
         fingerprint=plan.fingerprint,
+        stage_id=plan.stage_id,
         output_schema=plan.output_schema,
         metadata={"checkpoint_digest": digest, "dtype": settings.dtype},
         file_id=plan.file_id,

@@ -234,7 +234,7 @@ def label_status(
     store, shards = opened.store, opened.shards()
     absent = {one.name: one.reason for one in opened.absent()}
     found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
-    staged = stage.listed(store, shards, record.fingerprint)
+    staged = stage.listed(store, shards, record.staged_as)
     begun = staged.keys() - found.done
     runs = record.runs
     recent = recent_pieces(store, runs[-1].run_id) if runs else []

@@ -1,23 +1,26 @@
 """Fingerprint of a pipeline with resolved settings."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from raysp.backends.finding import NAMED
 from raysp.errors import ChangedError
 from raysp.labelling.planning.planned_checkpoint import digest_of
-from raysp.labelling.planning.run_plan import Settings
+from raysp.labelling.planning.run_plan import Hashed, Settings
 from raysp.sink import run_record
+from raysp.sink.run_record import CODE
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, label_parts
+from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, label_parts, read_code
 from raysp.specs.values import JsonValue, to_json
+from raysp.storage.store import Store
 
 
 def hash_pipeline(
     pipeline: Pipeline,
     settings: Settings,
     code: UserCode | None = None,
-) -> tuple[dict[str, JsonValue], str]:
-    """Return everything that can change a label, by dotted name, and its hash.
+) -> Hashed:
+    """Return everything that can change a label, with its hashes.
 
     Args:
         pipeline: the pipeline.
@@ -36,30 +39,49 @@ def hash_pipeline(
         file_digests=settings.file_digests,
         package="" if checkpoint.backend in NAMED else settings.library,
     )
-    return parts, fingerprint(parts)
+    return Hashed(parts, fingerprint(parts), _stage_id(pipeline, parts))
+
+
+def _stage_id(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> str:
+    """Return the hash of the parts without those of steps behind the last `Label`; empty if there are none."""
+    if not pipeline.filters:
+        return ""
+    steps = pipeline.source_steps
+    behind = tuple(f"steps.{place}." for place in range(len(steps), len(pipeline.steps)))
+    code = read_code(replace(pipeline, steps=steps)).parts()
+    return fingerprint(
+        {
+            name: value
+            for name, value in parts.items()
+            if not name.startswith(behind) and (not name.startswith(CODE) or name in code)
+        }
+    )
 
 
 def check_recorded(
-    url: str,
+    store: Store,
     record: run_record.RunRecord,
     pipeline: Pipeline,
     settings: Settings,
-    parts: Mapping[str, JsonValue],
-    fingerprint: str,
+    hashed: Hashed,
 ) -> None:
     """Raise ChangedError if a sink belongs to another pipeline; if only packs are missing, with the reason.
 
     Args:
-        url: url of the sink.
+        store: the sink.
         record: record of the sink.
         pipeline: the pipeline.
         settings: its resolved values.
-        parts: everything that can change a label, as `hash_pipeline` returns it.
-        fingerprint: hash of `parts`.
+        hashed: everything that can change a label.
     """
+    parts, fingerprint, stage_id = hashed
+    if record.fingerprint != fingerprint and run_record.is_open(store, record, stage_id or fingerprint):
+        record = replace(record, fingerprint=fingerprint)
     files, fields = file_parts(pipeline), to_json(pipeline)
     try:
-        run_record.check_same(url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
+        run_record.check_same(
+            store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields
+        )
     except ChangedError as error:
         if not record.resolved.in_packs or settings.packs is None or settings.packs.is_on:
             raise

@@ -115,7 +115,9 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     plan = without_work(opened, state.record)
     for schema, url in corpus.schemas.items():
         try_late_filters(url, schema, plan.pipeline, plan.output_schema)
-    done, todo = compare(opened.sink.store, corpus.shards, plan.fingerprint, file_id=plan.file_id)
+    done, todo = compare(
+        opened.sink.store, corpus.shards, plan.fingerprint, file_id=plan.file_id, stage_id=plan.stage_id
+    )
     # A run that stops for error rows removes them, unless its process is killed.
     todo = tuple(shard.without_failed(plan.pipeline.max_error_rate) for shard in todo)
     refuse_without_recordings(corpus, todo, plan.pipeline)
@@ -139,16 +141,16 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     pipeline, chosen = with_backend(opened.pipeline, record)
     before, summary = record.resolved if record else None, chosen.summary if chosen else None
     settings = settle(pipeline, opened.resources, before, summary)
-    parts, fingerprint = hash_pipeline(pipeline, settings, code)
+    hashed = hash_pipeline(pipeline, settings, code)
     if settings.measured is not None:
         from raysp.labelling.planning.measured_passes import with_measured
 
-        settings = with_measured(settings, opened.sink.store, parts)
+        settings = with_measured(settings, opened.sink.store, hashed.parts)
     if record is not None:
-        check_recorded(opened.sink.url, record, pipeline, settings, parts, fingerprint)
+        check_recorded(opened.sink.store, record, pipeline, settings, hashed)
     opened = replace(opened, pipeline=pipeline)
     why = chosen.why if chosen else ""
-    return Plan(opened, settings, parts, fingerprint, Corpus(()), frozenset(), (), code, why_not_own=why)
+    return Plan(opened, settings, hashed, Corpus(()), frozenset(), (), code, why_not_own=why)
 
 
 def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:
@@ -183,6 +185,7 @@ def begin(plan: Plan, run: RunEntry, *, is_own: bool = True) -> None:
         resolved=plan.resolved,
         replaces_record=plan.replaces_record,
         columns=encode(plan.corpus.carried),
+        stage_id=plan.hashed.stage_id,
     )
     if is_own:
         from raysp.sink import known

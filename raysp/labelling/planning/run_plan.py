@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
 
@@ -169,6 +169,16 @@ class Settings:
         return self.used.seconds if self.used else self.batch_seconds
 
 
+class Hashed(NamedTuple):
+    """Everything that can change a label."""
+
+    parts: dict[str, JsonValue]
+    """By dotted name."""
+    fingerprint: str
+    stage_id: str
+    """Hash of everything up to the last `Label`; empty if no step is behind it."""
+
+
 @dataclass(frozen=True, repr=False)
 class Plan(Brief):
     """Plan of a run."""
@@ -178,8 +188,7 @@ class Plan(Brief):
     opened: Opened
     """The pipeline with resolved settings, its sink, and the resources of the run."""
     settings: Settings
-    parts: Mapping[str, JsonValue]
-    fingerprint: str
+    hashed: Hashed
     corpus: Corpus
     done: frozenset[str]
     """Names of the label shards that are committed."""
@@ -192,6 +201,21 @@ class Plan(Brief):
     """Who runs the pieces: "here" or "ray"; "auto" before a run has decided."""
     why_not_own: str = ""
     """Reason why another library runs the checkpoint; empty: raysp does, or the pipeline or sink names it."""
+
+    @property
+    def parts(self) -> Mapping[str, JsonValue]:
+        """Everything that can change a label, by dotted name."""
+        return self.hashed.parts
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of `parts`."""
+        return self.hashed.fingerprint
+
+    @property
+    def stage_id(self) -> str:
+        """Id in the names of staged results: the hash of everything up to the last `Label`."""
+        return self.hashed.stage_id or self.fingerprint
 
     @property
     def pipeline(self) -> Pipeline:

@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from raysp.ops.adding import beside, chosen
 from raysp.ops.joining import Joining, row_outcome
-from raysp.ops.late_steps import RowSteps, source_columns
 from raysp.ops.places import CHANNEL, ChannelWindow, channels_of, listed
 from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, RowStatus, added_seconds, as_alone, row_statuses, statuses_table
 
@@ -36,12 +35,10 @@ class JoiningChannels:
 
     Args:
         joining: op that joins the windows of a channel as those of a row.
-        after: steps on rows with their labels.
     """
 
-    def __init__(self, joining: Joining, after: RowSteps) -> None:
+    def __init__(self, joining: Joining) -> None:
         self.joining = joining
-        self.after = after
         self.schema = pa.schema([field for output in joining.outputs for field in output.schema])
 
     def __call__(self, windows: pa.Table) -> pa.Table:
@@ -59,8 +56,7 @@ class JoiningChannels:
         table = beside(statuses_table(outcomes), chosen(windows, self.joining.added, ends))
         for field in listed(labels.schema):
             table = table.append_column(field, _lists(labels.column(field.name), rows))
-        source = source_columns(windows)
-        return self.after(table, chosen(source, source.schema, ends))
+        return table
 
     def _channels(self, windows: pa.Table) -> tuple[list[_Channel], pa.Table]:
         """Return the channels of all rows in order, and their labels."""

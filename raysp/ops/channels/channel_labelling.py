@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raysp.ops.adding import beside
 from raysp.ops.labelling import BlockInHand, Figures, Labelling
-from raysp.ops.late_steps import RowSteps, for_joining, source_columns
+from raysp.ops.late_steps import for_joining, source_columns
 from raysp.ops.places import CHANNEL, ChannelWindow, channels_of, listed, with_channels
 from raysp.ops.rows import (
     ERROR,
@@ -41,14 +41,12 @@ class LabellingChannels:
 
     Args:
         labelling: op that labels blocks of one channel a row.
-        after: steps on rows of one window with their labels, which are lists.
     """
 
-    def __init__(self, labelling: Labelling, after: RowSteps) -> None:
+    def __init__(self, labelling: Labelling) -> None:
         self.labelling = labelling
-        self.after = after
-        self.has_users_code = labelling.has_users_code or bool(after.ops)
-        self.blocks_in_hand = labelling.blocks_in_hand if not self.has_users_code else 1
+        self.has_users_code = labelling.has_users_code
+        self.blocks_in_hand = labelling.blocks_in_hand
         self.schema = pa.schema([field for output in labelling.outputs for field in output.schema])
 
     def __call__(
@@ -97,7 +95,7 @@ class LabellingChannels:
         for field in listed(rows.select(self.schema.names).schema):  # steps on rows may have completed them
             place = rows.schema.get_field_index(field.name)
             rows = rows.set_column(place, field, _in_lists(rows.column(field.name), is_listed))
-        return self.after(with_channels(beside(rows, for_joining(source, found)), given.channels), source)
+        return with_channels(beside(rows, for_joining(source, found)), given.channels)
 
 
 def _in_row(one: RowStatus, before: RowStatus, place: ChannelWindow, *, is_silent: bool) -> RowStatus:

@@ -51,7 +51,7 @@ class Recomputing:
             fingerprint_seconds=cast("float | None", _part(record, ".batch_seconds")),
             packed_on=packed_on,
         )
-        parts, fingerprint = hash_pipeline(pipeline, settings)
+        parts, fingerprint, _ = hash_pipeline(pipeline, settings)
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )

@@ -43,6 +43,7 @@ def test_the_record_is_plain_json_with_its_schema_version_first(store):
         "root",
         "settings",
         "columns",
+        "stage_id",
         "runs",
     ]
     assert list(found) == keys

@@ -35,7 +35,8 @@ class TableLabelling:
     def __init__(self, job: TableJob, *, digest: str | None = None, threads: int) -> None:
         self.job = job
         self.model = Model(job, digest=digest, threads=threads, in_this_thread=True)
-        self._join = assembly.joining(job.pipeline, job.settings, job.functions)
+        self._join = assembly.joining(job.pipeline, job.settings)
+        self._filter = assembly.row_filters(job.pipeline, job.functions)
         self._joining = threading.Lock()
         self._decoders = deque[Decoder]()
         weakref.finalize(self, _close, self._decoders)
@@ -61,6 +62,7 @@ class TableLabelling:
         columns = [*RESULT_COLUMNS, *self.job.pipeline.columns]
         with self._joining:
             joined = in_order([join_windows(windows, self._join)]).select(columns)
+            joined = self._filter(joined, rows.drop_columns([source.audio]) if self._filter.reads_source else None)
         if joined.num_rows != rows.num_rows:
             raise RunError(
                 f"{PLACE}: {count(rows.num_rows, 'row')} became {count(joined.num_rows, 'row')}; this is a bug in "
