@@ -5,7 +5,7 @@
 If SUBTITLES is RECORDINGS, they stand beside the recordings. The same in two commands, with the options of each:
 
     raysp run pipelines/subtitles.py --set source.url=RECORDINGS --set sink.url=LABELS
-    raysp export LABELS SUBTITLES --to srt    # beside the recordings: raysp export LABELS --to srt --beside
+    raysp export LABELS SUBTITLES --to srt    # beside the recordings: raysp export LABELS --to srt --beside --trust
 
 CHECKPOINT is a model that gives times of words (CTC or a transducer), here one of English. Cues end after clauses where
 the model writes punctuation, else at pauses.
@@ -28,9 +28,11 @@ def main(recordings: str, subtitles: str, checkpoint: str = label.checkpoint) ->
     """Label a folder into `SUBTITLES-labels`, and export the labels, into the folder itself if both are the same."""
     labels = f"{subtitles.rstrip('/')}-labels"
     steps = [raysp.Decode(), replace(label, checkpoint=checkpoint)]
-    raysp.run(raysp.Pipeline(raysp.Shards(recordings), steps=steps, sink=raysp.Parquet(labels)))
+    labelling = raysp.Pipeline(raysp.Shards(recordings), steps=steps, sink=raysp.Parquet(labels))
+    raysp.run(labelling)
     beside = subtitles.rstrip("/") == recordings.rstrip("/")
-    sys.stdout.write(f"{raysp.export(labels, to='srt', dest=None if beside else subtitles, beside=beside)}\n")
+    dest = None if beside else subtitles
+    sys.stdout.write(f"{raysp.export(labels, to='srt', dest=dest, beside=beside, pipeline=labelling)}\n")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ RayspError
 ├── SpecError          edit the pipeline: a value is invalid for any data
 ├── PlanError          edit the pipeline: it does not fit this corpus, sink or cluster
 │   ├── ChangedError   the sink holds labels of another pipeline or of other input
-│   └── TrustError     the sink's record names resources that are not trusted: give the pipeline
+│   └── TrustError     the sink's record names resources that are not trusted: give the pipeline, or trust it
 ├── CheckpointError    fix the checkpoint
 ├── ShardError         fix the shard
 ├── AudioError         fix the recording: becomes an error row, never stops a run

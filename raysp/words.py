@@ -23,14 +23,15 @@ URL_PASSWORD = re.compile(r"(//[^/@:]*):(?!\d*/)[^@\s]*@")
 """Name and password in a url, up to its host. The first group ends before the password."""
 
 
-def label_again(sink: str, shard: str) -> str:
-    """Return the command that labels a whole shard again."""
-    return shlex.join(["raysp", "retry", sink, "--shard", shard])
+def label_again(shard: str, trusted_sink: str | None = None) -> str:
+    """Return the command that labels a whole shard again, with the pipeline that a trusted sink records, if given."""
+    target = ["PIPELINE"] if trusted_sink is None else [trusted_sink, "--trust"]
+    return shlex.join(["raysp", "retry", *target, "--shard", shard])
 
 
 def restore(shard: str = "NAME") -> str:
     """Return the advice where input changed after it was planned."""
-    return f"Restore the original file, or label the shard again with `{label_again('OUT', shard)}`"
+    return f"Restore the original file, or label the shard again with `{label_again(shard)}`"
 
 
 RESTORE = restore()

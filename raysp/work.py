@@ -64,11 +64,11 @@ class Asked:
 
     place: str | Store
     options: GivenOptions | None = None
-    """Options to reach it; None: those of `pipeline`, or the recorded ones if they may be used."""
+    """Options to reach it; None: those of `pipeline`, or with `trust` the recorded ones."""
     pipeline: Pipeline | None = None
     """Pipeline that made the labels."""
     trust: bool = False
-    """Whether the recorded pipeline is used, regardless of who recorded it."""
+    """Whether everything that the record names is used."""
     normalise: str | Text | None = None
     """Normalisation of the texts whose word errors are shown; None: as they were counted. Of label shards only."""
 

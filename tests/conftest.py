@@ -307,11 +307,10 @@ def _no_credentials_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _state_of_its_own(tmp_path_factory) -> Iterator[None]:
-    """Keep what raysp remembers of pipelines and checkpoints out of the user's home, and tests from what is there."""
+def _cache_of_its_own(tmp_path_factory) -> Iterator[None]:
+    """Keep what raysp stores of checkpoints out of the user's home, and tests from what is there."""
     with pytest.MonkeyPatch.context() as patched:
-        for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
-            patched.setenv(name, str(tmp_path_factory.mktemp("home")))
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 

@@ -131,10 +131,10 @@ for row in pq.read_table("digits").slice(0, 6).to_pylist():
     "The known texts give the word error rate.",
     "$ raysp run label.py",
     "Subtitles stand beside the recordings, under their names, where players look for them.",
-    "$ raysp export labels --to srt --beside",
+    "$ raysp export label.py --to srt --beside",
     "$ ls recordings/*; cat recordings/jackson/*.srt",
     "A file that raysp has not written, or that was corrected by hand, is never replaced.",
-    "$ sed -i s/FIVE/five./ recordings/jackson/*.srt; raysp export labels --to srt --beside --restart",
+    "$ sed -i s/FIVE/five./ recordings/jackson/*.srt; raysp export label.py --to srt --beside --restart",
     "$ cat recordings/jackson/*.srt",
     "Talks are longer than a cue. `pipelines/subtitles.py` does the whole job, here with a model of digits.",
     File(
@@ -384,8 +384,8 @@ SCEPTIC = [
     "$ raysp run label.py; ls",
     "$ raysp run label.py",
     "`verify` reads every label shard and labels a sample of rows again, each alone. It detects changes.",
-    "$ raysp verify labels --sample 10",
-    "$ cp labels/part-0.parquet labels/part-1.parquet; raysp verify labels",
+    "$ raysp verify label.py --sample 10",
+    "$ cp labels/part-0.parquet labels/part-1.parquet; raysp verify label.py",
 ]
 
 RECOGNITION = [
@@ -453,7 +453,7 @@ print(datasets.load_dataset("parquet", data_dir="labels", split="train").num_row
     ),
     "$ python compare.py 2>/dev/null",
     "`diff` compares them row by row, with intervals, and writes a page that plays the rows that differ.",
-    "$ raysp diff labels labels-pruned --worst 5 --html difference.html",
+    "$ raysp diff label.py labels-pruned --worst 5 --html difference.html",
     "Missing recordings become error rows. Once the recordings are there, `retry` labels these rows and no others.",
     File(
         "manifest.py",
@@ -476,7 +476,7 @@ with open("late.jsonl", "w") as lines:
         PIPELINE.format(source='"late.jsonl", text="text"', outputs="raysp.Transcript()").replace('"labels"', '"late"'),
     ),
     "$ python manifest.py; raysp run late.py",
-    "$ mv *.wav recordings; raysp retry late",
+    "$ mv *.wav recordings; raysp retry late.py",
     "$ raysp status late",
 ]
 
@@ -520,7 +520,7 @@ pipeline = raysp.Pipeline(
     "$ raysp run label.py --rows 3",
     "$ raysp run label.py",
     "$ raysp status s3://corpus/labels",
-    "$ raysp verify s3://corpus/labels --sample 3",
+    "$ raysp verify label.py --sample 3",
     "Keys in variables with other names are passed as options: secrets by the name of the variable, never literally.",
     "$ export CORPUS_SECRET=$AWS_SECRET_ACCESS_KEY CORPUS_KEY=$AWS_ACCESS_KEY_ID; "
     "unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY; "
@@ -559,7 +559,7 @@ for number in range(12):
     "$ RAY_AUTH_MODE=token raysp run label.py --address 127.0.0.1:6379",
     "The same command again does nothing. `RAY_ADDRESS` has the same effect as `--address`.",
     "$ RAY_AUTH_MODE=token RAY_ADDRESS=127.0.0.1:6379 raysp run label.py",
-    "$ raysp verify labels --sample 3",
+    "$ raysp verify label.py --sample 3",
     "`ray stop` stops the cluster.",
 ]
 

@@ -40,7 +40,7 @@ Sink = Annotated[
     ),
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", help="Use the urls, options, variables and modules that another user's sink names.")
+    bool, typer.Option("--trust", help="Use the urls, options, variables and modules that the sink names.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 StorageOptions = Annotated[

@@ -138,6 +138,7 @@ def diff(
 
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
     first, second = _sinks([a, b], storage_options)
+    pipeline = named_sink(a, None, None).pipeline if html else None
     if not as_json:
         say(f"reading {a} and {b} ...")
     found = raysp.diff(
@@ -152,7 +153,9 @@ def diff(
         worst=worst,
         trust=trust,
     )
-    place = found.write_html(html, first.storage_options or None, trust=trust) if html else None
+    place = None
+    if html:
+        place = found.write_html(html, first.storage_options or None, pipeline=pipeline, trust=trust)
     with showing(found.exit_code):
         if as_json:
             print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})

@@ -213,14 +213,14 @@ def retry(
 ) -> None:
     """Label the error rows of a sink again, or whole shards. The other rows stay as they are.
 
-    With a folder, --set can change source.audio_root, storage options, the pool and
-    max_error_rate. NAME may be a pattern such as '2026/*.parquet'.
+    Needs the pipeline file, or --trust. --set can also change source.audio_root, storage
+    options, the pool and max_error_rate. NAME may be a pattern such as '2026/*.parquet'.
 
     Examples:
-      raysp retry out
-      raysp retry out --shard digits-1.parquet
-      raysp retry out --set source.audio_root=/data/clips
       raysp retry pipelines/label_digits.py --set sink.url=out
+      raysp retry label.py --shard digits-1.parquet
+      raysp retry label.py --set source.audio_root=/data/clips
+      raysp retry out --trust
     """
     from raysp.labelling.engine.running import retry as retry_rows
     from raysp.specs.work_files import is_pipeline_file

@@ -98,18 +98,30 @@ class Shown(Display):
 
 
 class Commands(NamedTuple):
-    """Commands for the sink of a run, with the pipeline file if the sink has storage options."""
+    """Commands for the sink of a run; those that read more than a sink without storage options have its pipeline file.
+
+    Attributes:
+        status: shows the progress.
+        retry: labels the error rows again.
+        retry_by_path: the same, with recordings that are read by path.
+        report: writes the report.
+    """
 
     status: str
     retry: str
+    retry_by_path: str
     report: str
 
 
 def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None) -> Commands:
     """Return the commands to suggest after a run."""
-    if not pipeline.sink.storage_options:
-        target, settings = pipeline.sink.url, None
-    return Commands(*(command_line(verb, target, settings) for verb in Commands._fields))
+    sink = (target, settings) if pipeline.sink.storage_options else (pipeline.sink.url, None)
+    return Commands(
+        command_line("status", *sink),
+        command_line("retry", target, settings),
+        command_line("retry", target, [*(settings or ()), "source.audio_root=DIR"]),
+        command_line("report", *sink),
+    )
 
 
 def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) -> None:
@@ -128,8 +140,7 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
     print_unlabelled(result)
     if result.errors:
         if "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
-            command = command_line("retry", result.sink, ["source.audio_root=DIR"])
-            print_command("", f"to read them by path: {command}")
+            print_command("", f"to read them by path: {commands.retry_by_path}")
         elif not result.nothing_labelled:
             print_command("once fixed", commands.retry)
     elif result.nothing_labelled and not result.rows:

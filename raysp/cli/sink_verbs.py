@@ -65,11 +65,13 @@ def verify(
 ) -> None:
     """Check every label shard against plan, source and itself.
 
-    Starts no Ray. Exits with 1 if a difference is found.
+    Starts no Ray. Exits with 1 if a difference is found. The source is compared if the
+    pipeline file is given, or --trust.
 
     Examples:
-      raysp verify out --sample 20
+      raysp verify label.py --sample 20
       raysp verify pipelines/label_digits.py --set sink.url=out
+      raysp verify out --trust
     """
     url, pipeline, options = named_sink(sink, settings, storage_options)
     import raysp

@@ -64,7 +64,7 @@ def _nothing_to_do(found: Plan) -> Iterator[tuple[str, str]]:
 
 
 def opened(asked: Asked) -> Store:
-    """Return the store of a sink of label shards, reached by the recorded options where they may be used."""
+    """Return the store of a sink of label shards."""
     return open_recorded(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)[0].store
 
 

@@ -158,7 +158,7 @@ def expect(store: Store, found: LabelFooter, shard: Shard, fingerprint: str, fil
         raise ChangedError(
             f"{store.url}/{shard.name}: this label shard was made from other input or by another "
             f"pipeline ({'; '.join(differing)}); move it, use another sink, or label the shard again with "
-            f"`{label_again(store.url, shard.name)}`",
+            f"`{label_again(shard.name)}`",
             differing,
         )
     return found.receipt

@@ -68,7 +68,7 @@ def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
     path = layout.errors_path(shard.name, found.input_id, found.fingerprint, found.rest_id)
     if not found.rest_id or store.stat(path) is None:
         return
-    remedy = f"label its shard again with `{label_again(store.url, shard.name)}`"
+    remedy = f"label its shard again with `{label_again(shard.name)}`"
     for table in table_files.read(store, path, remedy):
         yield table_without_views(table)
 

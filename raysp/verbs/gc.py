@@ -37,10 +37,10 @@ def gc(
 
     Args:
         sink: url or store of the sink, of label shards or of a training.
-        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
         dry_run: only list the files; nothing is written.
         pipeline: pipeline that made the labels; only its storage options are used.
-        trust: use the recorded storage options, regardless of who recorded them.
+        trust: use the recorded storage options.
 
     Raises:
         PlanError: there is no sink at this url, or a run is active on it.

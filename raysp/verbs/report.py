@@ -29,14 +29,14 @@ def report(
     Args:
         sink: url or store of the sink.
         out: local file; None: `.raysp/report.html` in the sink.
-        storage_options: options to reach the sink; None: those of `pipeline`, or the recorded ones if they may be used;
-            of a training, environment and profile.
+        storage_options: options to reach the sink; None: those of `pipeline`, or with `trust` the recorded ones; of
+            a training, environment and profile.
         by: columns of the label shards; error rates are also computed for the rows of each of their values. None: up to
             three columns of texts with few values, which the sink keeps.
         normalise: normalisation of the texts that are compared, as of `evaluate`; None: "letters".
-        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine. Without
-            either, no recordings are read, and the report has no players.
-        trust: use the recorded pipeline, regardless of who recorded it.
+        pipeline: pipeline that made the labels. Without it and `trust`, no recordings are read, and the report has no
+            players.
+        trust: use the recorded pipeline.
 
     Raises:
         SpecError: `by` or `normalise` for the sink of a training, or no such normalisation.

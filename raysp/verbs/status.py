@@ -19,10 +19,10 @@ def status(
 
     Args:
         sink: url or store of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used; of a
+        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones; of a
             training, environment and profile.
         pipeline: pipeline that made the labels; only its storage options are used. The sink then holds label shards.
-        trust: use the recorded storage options, regardless of who recorded them.
+        trust: use the recorded storage options.
         normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
             then read. None: the errors that were counted when each shard was committed, without case and punctuation.
 

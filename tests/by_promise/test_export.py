@@ -80,7 +80,7 @@ def changed(sink: Path, to: Path, columns: dict[str, object]) -> Path:
 
 
 def export(folder: Path, sink: Path, to: str, **options: object) -> Any:
-    return raysp.export(str(sink), to=to, dest=f"{folder}/{to}", **{**OPTIONS.get(to, {}), **options})
+    return raysp.export(str(sink), to=to, dest=f"{folder}/{to}", trust=True, **{**OPTIONS.get(to, {}), **options})
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -299,7 +299,7 @@ class TestFilesOfEarlierExports:
             soundfile.write(talks / f"{name}.wav", np.zeros(8000), 8000)
         label(str(talks), f"{tmp_path}/out")
         (talks / "a.srt").write_text("by hand")
-        command = ("export", tmp_path / "out", "--to", "srt", "--beside")
+        command = ("export", tmp_path / "out", "--to", "srt", "--beside", "--trust")
         assert "kept         1 file" in raysp_command(*command).out
         (talks / "a.srt").rename(tmp_path / "saved.srt")
         assert "kept" not in raysp_command(*command).out

@@ -26,7 +26,7 @@ def test_files_that_were_edited_or_deleted_are_noticed(s3, labels, tmp_path, to)
     bucket = s3.bucket()
 
     def again():
-        found = raysp.export(labels, to=to, dest=f"s3://{bucket}/x", dest_options=s3.options)
+        found = raysp.export(labels, to=to, dest=f"s3://{bucket}/x", dest_options=s3.options, trust=True)
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
         s3.download(bucket, tmp_path / "copy")
         files = sorted(path for path in (tmp_path / "copy" / "x").rglob("*.*") if path.is_file())

@@ -42,7 +42,7 @@ def check_whole(pipeline: raysp.Pipeline, sink: Path) -> None:
 def test_a_kill_at_any_phase_costs_no_row(pipeline, tmp_path, phase, when):
     sink = tmp_path / "out"
     untouched = (sink / "a.parquet").stat().st_mtime_ns
-    line = ["retry", sink, "--shard", "b.parquet", "--engine", "here"]
+    line = ["retry", sink, "--trust", "--shard", "b.parquet", "--engine", "here"]
     kit.killed_at(f"{when}_{phase}", 1, line)
     labels = ids(sink)
     assert labels[:4] == KEPT.column("id").to_pylist()
@@ -58,7 +58,7 @@ def test_error_rows_of_the_new_content_are_error_rows_and_a_later_retry_finds_th
     rows = CHANGED.to_pylist()
     rows[1]["audio"]["bytes"] = b"no audio"
     write_shard(tmp_path / "in" / "b.parquet", table=pa.Table.from_pylist(rows, CHANGED.schema))
-    found = raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False)
+    found = raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False, trust=True)
     assert (found.rows, found.errors) == (6, {"unsupported_format": 1})
     assert raysp.status(f"{tmp_path}/out").errors_by_type == {"unsupported_format": 1}
     again = raysp.retry(f"{tmp_path}/out", pipeline=pipeline, engine="here", progress=False)
@@ -68,11 +68,11 @@ def test_error_rows_of_the_new_content_are_error_rows_and_a_later_retry_finds_th
 def test_a_shard_that_cannot_be_read_keeps_its_labels(pipeline, tmp_path):
     before = (tmp_path / "out" / "b.parquet").read_bytes()
     (tmp_path / "in" / "b.parquet").write_bytes(b"no Parquet")
-    found = raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False)
+    found = raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False, trust=True)
     assert (found.exit_code, [*found.shards_failed]) == (3, ["b.parquet"])
     assert (tmp_path / "out" / "b.parquet").read_bytes() == before
     write_shard(tmp_path / "in" / "b.parquet", table=CHANGED, row_group_size=2)
-    raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False)
+    raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False, trust=True)
     check_whole(pipeline, tmp_path / "out")
 
 
@@ -81,8 +81,8 @@ def test_too_many_errors_stop_it_and_the_labels_stay(pipeline, tmp_path):
     rows = [{**row, "audio": {"bytes": b"no audio", "path": None}} for row in DIGITS.slice(0, 30).to_pylist()]
     write_shard(tmp_path / "in" / "b.parquet", table=pa.Table.from_pylist(rows, CHANGED.schema))
     with pytest.raises(raysp.RunError, match="30 of 30 rows failed"):
-        raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False)
+        raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False, trust=True)
     assert (tmp_path / "out" / "b.parquet").read_bytes() == before
     write_shard(tmp_path / "in" / "b.parquet", table=CHANGED, row_group_size=2)
-    raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False)
+    raysp.retry(f"{tmp_path}/out", shards=["b.parquet"], engine="here", progress=False, trust=True)
     check_whole(pipeline, tmp_path / "out")

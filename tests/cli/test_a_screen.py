@@ -64,7 +64,7 @@ def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, 
     assert "to read them by path: raysp retry" in shown(3, "run", recipe, "--set", "max_error_rate=1")
     assert "all shards that can be read are committed" in shown(0, "plan", recipe)
     shown(0, "status", out)
-    shown(3, "retry", out, "--set", "max_error_rate=1")
+    shown(3, "retry", recipe, "--set", "max_error_rate=1")
     for shard in itertools.chain(corpus.glob("mixed-*"), corpus.glob("empty-*")):
         shard.rename(corpus / f"broken-{shard.name}.gone")
     write_shard(corpus / "new.parquet", 1)
@@ -73,10 +73,10 @@ def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, 
     for number in range(MANY):
         (out / f"foreign-{number}.parquet").write_bytes(b"PAR1")
         (out / ".raysp" / "tmp" / f"{number}").write_bytes(b"x")
-    shown(1, "verify", out)
+    shown(1, "verify", recipe)
     shown(0, "gc", out, "--dry-run")
     shown(0, "gc", out)
-    differences = json.loads(raysp_command("verify", out, "--json").out)["differences"]
+    differences = json.loads(raysp_command("verify", recipe, "--json").out)["differences"]
     for prefix in ("foreign-", "broken-"):
         assert len({one.partition(":")[0] for one in differences if one.startswith(prefix)}) == MANY
     assert len(differences) == 2 * MANY

@@ -45,10 +45,10 @@ def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(
     monkeypatch.setattr(printed_runs, "print_rows", lambda *_: None)
     monkeypatch.setattr("raysp.labelling.finished.first_rows.first_rows", lambda *_, **__: None)
     printed_runs.print_result(
-        a_pipeline("in", "out"), RESULT, printed_runs.Commands(COMMAND, "raysp retry out", "raysp report out")
+        a_pipeline("in", "out"), RESULT, printed_runs.Commands(COMMAND, "raysp retry label.py", "", "raysp report out")
     )
     *lines, last = printed(terminal)
-    assert "once fixed   raysp retry out" in lines
+    assert "once fixed   raysp retry label.py" in lines
     assert last == f"next         {COMMAND}"
     assert max(map(cell_len, lines)) <= terminal.width
     assert len(lines) <= 20

@@ -64,7 +64,7 @@ def test_an_unfinished_sink_exports_what_there_is_with_a_warning(raysp_command, 
 def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command, tmp_path, form):
     write_shard(tmp_path / "in" / "a.parquet", table=rows_table(2, audio=b"no audio at all"))
     raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
-    ran = raysp_command("export", tmp_path / "out", tmp_path / "x", "--to", form)
+    ran = raysp_command("export", tmp_path / "out", tmp_path / "x", "--to", form, "--trust")
     assert ran.code == 3
     assert "raysp: no row was exported; all were left out: 2 unsupported_format" in ran.err
 

@@ -84,7 +84,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
         "convert": [Acts("checkpoints/pickles/test_folders.py::test_the_command_prints_one_object")],
     },
     "--trust": {
-        verb: [Helped("that another user's sink names")]
+        verb: [Helped("that the sink names")]
         for verb in ("retry", "verify", "gc", "status", "report", "forget", "diff", "merge", "export")
     },
     "--storage-option": {
@@ -134,7 +134,11 @@ COMMON: dict[str, dict[str, list[Row]]] = {
     "--engine": {
         **{
             verb: [Refused(f"{line} --engine nowhere", "engine: found 'nowhere', expected 'auto', 'here' or 'ray'")]
-            for verb, line in {"run": "run {file}", "retry": "retry {a}", "evaluate": f"{EVALUATE} --text text"}.items()
+            for verb, line in {
+                "run": "run {file}",
+                "retry": "retry {a} --trust",
+                "evaluate": f"{EVALUATE} --text text",
+            }.items()
         },
         "finetune": [Refused("finetune {recipe} --steps 1 --engine ray", "a try-out trains in this process")],
     },
@@ -144,7 +148,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
         ]
         for command in (SUBMIT, "jobs --address head:8265", "stop ID --address http://head:8265")
     },
-    "--shard": {"retry": [Refused("retry {a} --shard nowhere.parquet", "no shard is named 'nowhere.parquet'")]},
+    "--shard": {"retry": [Refused("retry {a} --trust --shard nowhere.parquet", "no shard is named 'nowhere.parquet'")]},
     "--fail-above": {
         "diff": [
             Refused(f"{DIFF} --fail-above wer=0 --fail-above wer=1", "--fail-above: found wer twice"),
@@ -199,7 +203,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             Refused("plan {recipe} --sample 9", "--sample: the rows of a training are indexed, not sampled"),
             Said("plan {done} --sample 9", f"--sample: {NOTHING_LEFT}"),
         ],
-        "verify": [Said("verify {failed} --sample 3", "none labelled again, since no row is ok")],
+        "verify": [Said("verify {failed} --trust --sample 3", "none labelled again, since no row is ok")],
     },
     "--to": {
         "merge": [
@@ -368,7 +372,14 @@ def test_debug_shows_the_traceback_of_an_error(raysp_command, verb):
     assert (plain.code, "Traceback" in plain.err) == (debug.code, "Traceback" not in debug.err) == (2, False)
 
 
-READING = ("status {a}", "verify {a}", "gc {a}", "retry {failed}", "report {a} --out {tmp}/r.html", f"{EXPORT} jsonl")
+READING = (
+    "status {a}",
+    "verify {a}",
+    "gc {a}",
+    "retry {failed} --trust",
+    "report {a} --out {tmp}/r.html",
+    f"{EXPORT} jsonl",
+)
 
 
 @pytest.mark.parametrize("line", [*READING, "plan {file}", DIFF, MERGE, f"inspect {CHECKPOINT}", "models", "doctor"])
@@ -380,7 +391,7 @@ def test_json_is_one_object(command, monkeypatch, line):
 
 
 @pytest.mark.parametrize(
-    "line", ["run {file}", "run {file} --rows 2", "retry {failed}", f"{EVALUATE} --text text --sink {{tmp}}/x"]
+    "line", ["run {file}", "run {file} --rows 2", "retry {failed} --trust", f"{EVALUATE} --text text --sink {{tmp}}/x"]
 )
 def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
     def connected(address):

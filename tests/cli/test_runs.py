@@ -51,7 +51,7 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", recipe)
         assert ran.code == 3
         assert "0 of 2 rows have a label (2 unsupported_format). For unsupported_format: convert" in ran.err
-        assert f"once fixed   raysp retry {tmp_path}/out\n" in ran.out
+        assert f"once fixed   raysp retry {recipe}\n" in ran.out
         write_shard(tmp_path / "in" / "b.parquet", 1)
         assert [raysp_command("run", recipe).code for _ in range(2)] == [0, 0]
 

@@ -5,13 +5,14 @@ import re
 import shlex
 
 import fsspec
+import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 import raysp
 from tests import kit
 from tests.commands import RECIPE, write_recipe
-from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, wav, write_shard
 
 VERBS = ["status", "verify", "gc", "retry", "diff"]
 
@@ -108,8 +109,8 @@ def test_sinks_in_a_bucket_are_reported_exported_and_merged_by_options(raysp_com
     assert [*(tmp_path / "copy/texts").rglob("*.jsonl")]
 
 
-def next_of(out: str) -> list[str]:
-    [line] = re.findall(r"^next +raysp (.*)$", out, re.MULTILINE)
+def next_of(out: str, name: str = "next") -> list[str]:
+    [line] = re.findall(rf"^{name} +raysp (.*)$", out, re.MULTILINE)
     return shlex.split(line)
 
 
@@ -129,6 +130,22 @@ def test_a_next_command_is_quoted_and_works_as_it_is_printed(raysp_command, tmp_
     assert raysp_command(*next_of(ran.out)).code == 0
 
 
+@pytest.mark.parametrize("root", [None, "clips"])
+def test_a_printed_retry_works_as_it_is_printed(raysp_command, tmp_path, monkeypatch, root):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
+    (tmp_path / "clips").mkdir()
+    audio = pa.array([{"bytes": wav(8000), "path": None}, {"bytes": None, "path": "b.wav"}], AUDIO)
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": ["a", "b"], "audio": audio}))
+    settings = ["--set", "sink.url=it's here", *(["--set", f"source.audio_root={root}"] if root else [])]
+    ran = raysp_command("run", write_recipe(tmp_path), *settings)
+    (tmp_path / "clips" / "b.wav").write_bytes(wav(8000))
+    printed = next_of(ran.out, "once fixed" if root else " *to read them by path:")
+    again = raysp_command(*[word.replace("=DIR", "=clips") for word in printed])
+    assert "1 labelled again, 0 failed again" in again.out, again.err
+    assert raysp_command(*next_of(ran.out, "report")).code == 0
+
+
 @pytest.mark.slow
 def test_a_next_command_has_the_options_of_the_sink(raysp_command, tmp_path, s3, monkeypatch):
     monkeypatch.setenv("RAYSP_ENGINE", "here")
@@ -138,7 +155,7 @@ def test_a_next_command_has_the_options_of_the_sink(raysp_command, tmp_path, s3,
     raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", sink), engine="here", progress=False)
     options = [f"key={s3.key}", "secret=env:RAYSP_TEST_SECRET", f"endpoint_url={s3.endpoint}"]
     given = [word for one in options for word in ("--storage-option", one)]
-    ran = raysp_command("retry", url, *given)
+    ran = raysp_command("retry", url, *given, "--trust")
     assert next_of(ran.out) == ["status", url, *given]
     assert raysp_command(*next_of(ran.out)).code == 0
 

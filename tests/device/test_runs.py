@@ -169,7 +169,7 @@ def test_packs_on_the_same_card_are_verified_row_by_row_and_by_rate_on_another(c
     run_without_ray(monkeypatch)
     monkeypatch.setenv("RAYSP_CERTIFICATES", str(packs))
     raysp.run(in_packs(corpus, tmp_path / "out", 8), progress=False)
-    verified = raysp.verify(str(tmp_path / "out"), sample=ROWS)
+    verified = raysp.verify(str(tmp_path / "out"), sample=ROWS, trust=True)
     assert (verified.differences, verified.sampled, verified.sampled_equal) == ((), ROWS - 1, ROWS - 1)
     first_of_each = iter([True])
 
@@ -177,7 +177,7 @@ def test_packs_on_the_same_card_are_verified_row_by_row_and_by_rate_on_another(c
         return "another text" if next(first_of_each, False) else differing(*given, **options)
 
     monkeypatch.setattr(verifying, "differing", one_differs)
-    [difference] = raysp.verify(str(tmp_path / "out"), sample=ROWS).differences
+    [difference] = raysp.verify(str(tmp_path / "out"), sample=ROWS, trust=True).differences
     assert re.search(r": row \d: another text$", difference)
     first_of_each = iter([True])
     record = tmp_path / "out" / ".raysp" / "run.json"
@@ -185,12 +185,12 @@ def test_packs_on_the_same_card_are_verified_row_by_row_and_by_rate_on_another(c
     [entry] = json.loads(record.read_text())["runs"]
     assert entry["resolved"]["pack_frames"] == 512
     assert entry["resolved"]["packs"].startswith("the certificate of ")
-    elsewhere = raysp.verify(str(tmp_path / "out"), sample=ROWS)
+    elsewhere = raysp.verify(str(tmp_path / "out"), sample=ROWS, trust=True)
     assert (elsewhere.differences, elsewhere.made_on) == ((), ())
     first_of_each = iter([True])
     card = json.dumps({"card": NAME, "driver": None, "torch": torch.__version__, "cuda": torch.version.cuda})
     record.write_text(record.read_text().replace('"cards": [', f'"cards": [{card}, '))
-    verified = raysp.verify(str(tmp_path / "out"), sample=ROWS)
+    verified = raysp.verify(str(tmp_path / "out"), sample=ROWS, trust=True)
     assert (verified.differences, [one.partition(",")[0] for one in verified.made_on]) == ((), [NAME, NAME])
 
 

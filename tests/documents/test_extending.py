@@ -181,7 +181,7 @@ def test_the_verb_the_output_and_the_kind_of_source_label_an_archive(run, tmp_pa
     )
     assert "outputs       Transcript, Align, Embedding, Peak" in run("raysp", "inspect", CHECKPOINT)
     run("raysp", "run", "label.py")
-    run("raysp", "verify", "out", "--sample", 3)
+    run("raysp", "verify", "label.py", "--sample", 3)
     rows = json.loads(run("raysp", "head", "out", "--rows", 2, "--json"))["rows"]
     assert [row["id"] for row in rows] == ["0.wav", "1.wav"]
     assert all(max(row["peak"]) > min(row["peak"]) >= 0 for row in rows)

@@ -126,7 +126,7 @@ def test_a_run_counts_them_as_errors_and_verify_and_retry_hold(tmp_path, rows):
         assert expected["pred_text"] is None
         assert len(found[row]["pred_text"].split()) >= row
         assert len(found[row]["embedding"]) == len(usual[0]["embedding"])
-    verified = raysp.verify(str(tmp_path / "kept"), sample=6)
+    verified = raysp.verify(str(tmp_path / "kept"), sample=6, trust=True)
     assert list(verified.differences) == []
     status = raysp.status(str(tmp_path / "kept"))
     assert (status.ok, status.error, status.errors_by_type) == (4, 2, {"corrupt_audio": 2})

@@ -28,6 +28,7 @@ from raysp.pages.page_tables import (
     short,
     shown_row,
 )
+from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.words import Brief, count, duration
 
@@ -168,21 +169,28 @@ class LabelDiff(Brief):
     intervals: Intervals
     limits: tuple[Limit, ...]
 
-    def write_html(self, file: str | Path, storage_options: GivenOptions | None = None, *, trust: bool = False) -> str:
+    def write_html(
+        self,
+        file: str | Path,
+        storage_options: GivenOptions | None = None,
+        *,
+        pipeline: Pipeline | None = None,
+        trust: bool = False,
+    ) -> str:
         """Write the comparison to a local file, as one HTML page, and return its place.
 
-        Rows that differ have players where the recordings of A may be read: if this user made A on this machine, or
-        with `trust`.
+        Rows that differ have players with `pipeline` or `trust`, as far as the page has room.
 
         Args:
             file: the file.
-            storage_options: options to reach A; None: the recorded ones if they may be used.
-            trust: read the recordings, regardless of who recorded where they are.
+            storage_options: options to reach A; None: those of `pipeline`, or with `trust` the recorded ones.
+            pipeline: pipeline that made the labels of A, whose recordings are read.
+            trust: use the recorded pipeline of A.
 
         Raises:
             StoreError: the file cannot be written, or A cannot be read.
         """
-        recorded = read_recorded(self.a.sink, storage_options, trust=trust)
+        recorded = read_recorded(self.a.sink, storage_options, pipeline=pipeline, trust=trust)
         return rendering.save(render(self, recorded), file)
 
     @property

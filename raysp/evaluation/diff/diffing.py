@@ -53,8 +53,8 @@ def diff(
     Args:
         a: url of a sink; or a `Parquet`, for its storage options.
         b: the same for the other sink.
-        storage_options: options to reach the sinks without options of their own; None: the recorded ones of each if
-            they may be used.
+        storage_options: options to reach the sinks without options of their own; None: with `trust` the recorded ones
+            of each.
         column: output column to compare; None: all that both have.
         by: columns of the label shards; the metrics are also computed for the rows of each of their values. "seconds"
             stands for bands of duration, which are always computed.
@@ -64,7 +64,7 @@ def diff(
         fail_above: limits of `wer`, `cer`, `wer_change` and `cer_change`; if one is exceeded, `exit_code` is 1.
         fail_below: limits of `agreement`.
         worst: number of rows to list of those that differ most.
-        trust: use the recorded storage options, regardless of who recorded them.
+        trust: use the recorded storage options.
 
     Raises:
         SpecError: an argument is invalid for any data.

@@ -164,15 +164,13 @@ def retry(
 ) -> RunResult:
     """Label the error rows of a sink again, or some of its shards. The values of all other rows stay the same.
 
-    Relative paths in records from before paths were recorded absolute are relative to the working directory.
-
     Args:
         url: the sink.
-        storage_options: options of the sink; None: those of `pipeline`, else as recorded.
+        storage_options: options of the sink; None: those of `pipeline`, or with `trust` the recorded ones.
         shards: names of shards to label again whole, with the content that they have now, or patterns such as
             "2026/*.parquet"; none: the error rows of all shards.
-        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine.
-        trust: use the recorded pipeline, regardless of who recorded it.
+        pipeline: pipeline that made the labels; without `trust` it is required.
+        trust: use the recorded pipeline, and everything that it names.
         settings: changes, as `PATH=VALUE`, to the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
         engine: "here", "ray" or "auto", as for `run`.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
@@ -194,7 +192,7 @@ def retry(
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
         opened = _opened(made, engine, address, stack)
-        return _run(opened, engine, plan_shown, progress_shown, again=names, is_own=not trust)[0]
+        return _run(opened, engine, plan_shown, progress_shown, again=names)[0]
 
 
 def try_out(
@@ -230,7 +228,7 @@ def try_out(
         opened = Opened.of(replace(pipeline, sink=sink, max_error_rate=most_errors), resources)
         opened = replace(opened, text_beside=text_beside)
         result, plan = _run(
-            opened, engine, plan_shown, progress_shown, limit_rows=num_rows, is_own=False, is_trial=True, is_few=is_few
+            opened, engine, plan_shown, progress_shown, limit_rows=num_rows, is_trial=True, is_few=is_few
         )
         names = [shard.name for shard in plan.corpus.shards if shard.name not in result.shards_failed]
         tables = [pq.read_table(opened.sink.store.open(name)) for name in names]
@@ -283,7 +281,6 @@ def _run(
     *,
     limit_rows: int | None = None,
     again: Sequence[str] | None = None,
-    is_own: bool = True,
     is_trial: bool = False,
     is_few: bool = False,
 ) -> tuple[RunResult, Plan]:
@@ -296,7 +293,6 @@ def _run(
         on_progress: called with each state of the progress.
         limit_rows: label only the first rows of the corpus.
         again: retry shards with these names, or all error rows if it is empty; None: a run.
-        is_own: whether the user passed the pipeline.
         is_trial: whether the sink is a temporary one.
         is_few: whether so few rows are labelled that the engine "auto" is "here" if the model fits one process.
     """
@@ -333,7 +329,7 @@ def _run(
             check_places(plan)
         own.check()  # other runs may have written since, if this one was suspended
         stack.enter_context(lease.work_begun())
-        return _label(plan, stack, own, own_ray, on_progress, is_own=is_own, is_trial=is_trial), plan
+        return _label(plan, stack, own, own_ray, on_progress, is_trial=is_trial), plan
 
 
 def _label(
@@ -343,13 +339,12 @@ def _label(
     own_ray: Background,
     on_progress: OnProgress,
     *,
-    is_own: bool,
     is_trial: bool,
 ) -> RunResult:
     """Record the run, label, and return the result. The stack closes what is opened for the run."""
     store, faults = plan.sink.store, fault_injection.arm()
     entry = RunEntry.now(resolved=_resolved(plan))
-    begin(plan, entry, is_own=is_own)
+    begin(plan, entry)
     if plan.engine == "here":
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))

@@ -33,7 +33,7 @@ def of_receipts(
     Args:
         plan: the plan.
         like: url of the sink; None: that of the plan.
-        storage_options: options to reach it; None: recorded ones if they may be used.
+        storage_options: options to reach it.
         channels_per_second: seconds of labelled channels for each second of audio of that sink, if it has labels of
             each channel.
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import PlanError, RayspError, RunError
+from raysp.errors import PlanError, RayspError, RunError, TrustError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import recorded_rules
 from raysp.labelling.planning.carried import decode, read_source_columns
@@ -82,10 +82,9 @@ def forget(
     Args:
         sink: url of the sink.
         ids: ids of the recordings, compared as texts.
-        storage_options: options of the sink; None: those of `pipeline`, or the recorded ones if they may be used.
-        pipeline: pipeline that made the labels, to read the ids of shards that are not committed; None: the recorded
-            one, if this user ran it on this machine.
-        trust: use the recorded pipeline, regardless of who recorded it.
+        storage_options: options of the sink; None: those of `pipeline`, or with `trust` the recorded ones.
+        pipeline: pipeline that made the labels, to read the ids of shards that are not committed.
+        trust: use the recorded pipeline.
 
     Raises:
         PlanError: there is no sink of label shards at this url, a run is active on it, or no row has one of the ids.
@@ -156,9 +155,10 @@ class _Forgetting:
 
     def _search_source(self, shard: Shard) -> Iterator[Piece]:
         """Count the rows of an uncommitted shard with one of the ids, read from its source, and yield their pieces."""
-        pipeline = self.recorded.pipeline
-        if pipeline is None or self.recorded.outside([shard]):
-            self.not_searched[shard.name] = f"its source was not read: {explain(self.recorded.unused)}"
+        try:
+            pipeline = self.recorded.trusted_pipeline([shard])
+        except TrustError as error:
+            self.not_searched[shard.name] = f"its source was not read: {explain(error.unused)}"
             return
         for piece in shard.pieces:
             try:

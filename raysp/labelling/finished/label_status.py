@@ -218,9 +218,9 @@ def label_status(
 
     Args:
         sink: url or store of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
         pipeline: pipeline that made the labels; only its storage options are used.
-        trust: use the recorded storage options, regardless of who recorded them.
+        trust: use the recorded storage options.
         normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
             then read. None: the errors that were counted when each shard was committed.
 

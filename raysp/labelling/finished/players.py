@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import AudioError, ShardError, StoreError
+from raysp.errors import AudioError, ShardError, StoreError, TrustError
 from raysp.evaluation.scores import WorstRow
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.trust import Recorded
@@ -48,12 +48,9 @@ def played(
             "The recordings are not here: the source of a sink is read only if you give the pipeline file, or --trust."
         )
         return Played(tuple(rows), reason)
-    outside = {*recorded.outside(sink.shards[row.shard] for row in worst)}
     left, missing = num_bytes, 0
     for number, row in enumerate(worst):
-        shard = sink.shards[row.shard]
-        player = None if shard.url in outside else _player(recorded, shard, row.row, left)
-        if player is None:
+        if (player := _player(recorded, sink.shards[row.shard], row.row, left)) is None:
             missing += 1
             continue
         rows[number] = replace(rows[number], player=player)
@@ -66,7 +63,7 @@ def _player(recorded: Recorded, shard: Shard, row: int, num_bytes: int) -> str |
     """Return the recording of a row as a data url of at most `num_bytes`; None if there is none."""
     try:
         data = _recording(recorded, shard, row, most=max(0, (num_bytes - TAG_BYTES) * 3 // 4))
-    except (AudioError, ShardError, StoreError):
+    except (AudioError, ShardError, StoreError, TrustError):
         return None
     kind = _kind(data) if data else None
     return f"data:audio/{kind};base64,{base64.b64encode(data).decode()}" if data and kind else None
@@ -74,7 +71,7 @@ def _player(recorded: Recorded, shard: Shard, row: int, num_bytes: int) -> str |
 
 def _recording(recorded: Recorded, shard: Shard, row: int, most: int) -> bytes | None:
     """Return the bytes of a recording; None if they are more than `most`, or if the row is only a part of them."""
-    source = recorded.trusted_pipeline().source
+    source = recorded.trusted_pipeline([shard]).source
     excerpts = sources.kind_of(shard).excerpt_columns
     table = sources.read_table(shard, Piece(row, row + 1), [source.audio, *excerpts], source.storage_options)
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)

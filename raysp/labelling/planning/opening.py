@@ -159,13 +159,12 @@ def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:
     return CarriedTypes(opened.pipeline, types, opened.sink.url, binding=binding)
 
 
-def begin(plan: Plan, run: RunEntry, *, is_own: bool = True) -> None:
+def begin(plan: Plan, run: RunEntry) -> None:
     """Record a run and its shards.
 
     Args:
         plan: the plan, whose sink was probed.
         run: entry of this run.
-        is_own: whether the user passed the pipeline, so that its record may be used from now on.
 
     Raises:
         StoreError: the sink cannot be written.
@@ -187,12 +186,6 @@ def begin(plan: Plan, run: RunEntry, *, is_own: bool = True) -> None:
         columns=encode(plan.corpus.carried),
         stage_id=plan.hashed.stage_id,
     )
-    if is_own:
-        from raysp.sink import known
-
-        known.remember(to_json(plan.pipeline))
-        if plan.corpus.root is not None:
-            known.remember(plan.corpus.root)
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
         plan.sink.begin_replacing()
     with fault_injection.passing("plan_written"):

@@ -1,4 +1,4 @@
-"""Plan of a retry: error rows of committed label shards, or whole shards, by the sink's recorded pipeline."""
+"""Plan of a retry: error rows of committed label shards, or whole shards, by the pipeline that labelled them."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey
-from raysp.labelling.planning.trust import read_recorded, refusal
+from raysp.labelling.planning.trust import read_recorded
 from raysp.sink.recommitting import find_error_rows, retry_whole
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet, Pipeline
@@ -43,15 +43,12 @@ def recorded_pipeline(
 
     Raises:
         PlanError: there is no sink at this url.
-        TrustError: its record or its plan names untrusted values.
+        TrustError: neither is given, or shards of its plan are outside the pipeline's source.
         SpecError: a step or function of it cannot be imported here, or a setting is not one of `SETTINGS`.
     """
     options = _with_sink_options(settings, storage_options, pipeline)
     recorded = read_recorded(url, options, pipeline=pipeline, trust=trust)
-    made = with_overrides(recorded.trusted_pipeline(), settings)
-    if outside := recorded.outside(recorded.sink.shards()):
-        raise refusal(recorded.sink.url, [f"a shard at {one!r}" for one in outside])
-    return made
+    return with_overrides(recorded.trusted_pipeline(recorded.sink.shards()), settings)
 
 
 def _with_sink_options(

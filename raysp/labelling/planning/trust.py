@@ -1,8 +1,7 @@
 """Trust in a sink's record: a sink is data, and its record may come from another user.
 
 The record names urls, options with environment variables and endpoints, and modules. These are used only if the user
-passes the pipeline, declares the sink trusted, or ran the same pipeline on this machine before. In the last case
-modules are still not imported.
+declares the sink trusted. With the pipeline that made the labels, the values of the pipeline are used instead.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
 from raysp.labelling.planning.backend_choice import as_recorded
 from raysp.labelling.planning.listing import of_commit
-from raysp.sink import known, run_record
+from raysp.sink import run_record
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
@@ -22,44 +21,50 @@ from raysp.storage.globs import has_wildcard, split_glob
 from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, normalise, scheme_of
 
-_PLACES = ("url", "root", "audio_root", "checkpoint", "lm")
-_FUNCTIONS = ("where", "function")
-"""Fields of steps that name a function."""
+_NAMES = frozenset(("url", "root", "audio_root", "checkpoint", "lm", "where", "function"))
+"""Fields whose values are places or functions."""
 SHOWN_CHARACTERS = 200
 SHOWN_PARTS = 20
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A sink, its record, and the parts of the record that may be used."""
+    """A sink, its record, and the pipeline that may be used."""
 
     sink: Sink
     record: RunRecord
     pipeline: Pipeline | None
     """Pipeline that made the labels, with the current place of the sink; None: the recorded one may not be used."""
-    unused: tuple[str, ...] = ()
-    """Values of the record that may not be used, as `source.url='...'`."""
-    roots: tuple[str, ...] | None = None
-    """Files and folders that may hold the plan's shards; None: no restriction."""
+    trust: bool = False
+    """Whether the sink's plan may name shards outside the pipeline's source."""
 
-    def trusted_pipeline(self) -> Pipeline:
-        """Return the pipeline.
+    def trusted_pipeline(self, shards: Iterable[Shard]) -> Pipeline:
+        """Return the pipeline, to read shards of the sink's plan.
 
         Raises:
-            TrustError: only the recorded one is available, and it may not be used.
+            TrustError: only the recorded one is available, or shards are outside its source.
         """
-        if self.pipeline is None:
-            raise refusal(self.sink.url, self.unused)
+        unused = self.unused(shards)
+        if self.pipeline is None or unused:
+            raise TrustError(f"{self.sink.url}: {explain(unused)}", unused)
         return self.pipeline
+
+    def unused(self, shards: Iterable[Shard]) -> tuple[str, ...]:
+        """Return the values of the record that may not be used, as `source.url='...'`, or else the shards outside."""
+        if self.pipeline is None:
+            return _named(self.record)
+        return tuple(f"a shard at {url!r}" for url in self.outside(shards))
 
     def outside(self, shards: Iterable[Shard]) -> tuple[str, ...]:
         """Return the urls of planned shards outside the pipeline's source, which only the sink's plan names."""
-        if self.roots is None:
+        if self.pipeline is None or self.trust:
             return ()
-        files = frozenset(self.roots)
-        folders = tuple(f"{root.rstrip('/')}/" for root in self.roots)
+        source = self.pipeline.source
+        places = [normalise(url) for url in (*source.urls, *([source.root] if source.root else []))]
+        roots = {split_glob(place)[0] if has_wildcard(place) else place for place in places}
+        folders = tuple(f"{root.rstrip('/')}/" for root in roots)
         urls = dict.fromkeys(shard.url for shard in shards)
-        return tuple(url for url in urls if not (url in files or (url.startswith(folders) and _is_plain(url))))
+        return tuple(url for url in urls if not (url in roots or (url.startswith(folders) and _is_plain(url))))
 
 
 def read_recorded(
@@ -73,8 +78,8 @@ def read_recorded(
 
     Args:
         sink: url of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, else the recorded ones if they may be used,
-            else environment and profile.
+        storage_options: options to reach it; None: those of `pipeline`, with `trust` else the recorded ones, else
+            environment and profile.
         pipeline: pipeline that made the labels; the recorded one is then not used.
         trust: use everything that the record names.
 
@@ -82,25 +87,20 @@ def read_recorded(
         PlanError: there is no sink at this url.
     """
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
-    options = storage_options if storage_options is not None else _options(sink, record, pipeline, trust)
-    unused = () if pipeline or trust else untrusted_parts(record)
-    if unused:
-        return Recorded(opened, record, None, unused)
+    if pipeline is None and not trust:
+        return Recorded(opened, record, None)
     made = _with_recorded(pipeline, record) if pipeline else _pipeline(opened, record)
-    made = replace(made, sink=replace(made.sink, url=sink, storage_options=options_of(options or {})))
-    return Recorded(opened, record, made, roots=None if trust else _roots(made, record))
+    options = storage_options if storage_options is not None else made.sink.storage_options
+    made = replace(made, sink=replace(made.sink, url=sink, storage_options=options_of(options)))
+    return Recorded(opened, record, made, trust)
 
 
 def _with_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
     """Return a pipeline with the choices of its sink's first plan for values that it leaves open."""
-    return _with_recorded_ids(as_recorded(of_commit(pipeline, record), record), record)
-
-
-def _with_recorded_ids(pipeline: Pipeline, record: RunRecord) -> Pipeline:
-    """Return a pipeline with an `id` of None if it has the usual value and the sink's labels were made without ids."""
-    source = pipeline.source
-    is_numbered = source.id == USUAL_ID and record.parts.get("source.id", USUAL_ID) is None
-    return replace(pipeline, source=replace(source, id=None)) if is_numbered else pipeline
+    made = as_recorded(of_commit(pipeline, record), record)
+    if made.source.id == USUAL_ID and record.parts.get("source.id", USUAL_ID) is None:  # there was no such column
+        return replace(made, source=replace(made.source, id=None))
+    return made
 
 
 def open_recorded(
@@ -118,8 +118,10 @@ def open_recorded(
     options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
     opened = Sink.open(sink, options)
     record = opened.existing_record()
-    if isinstance(sink, str) and options is None and (recorded := _options(sink, record, pipeline, trust)):
-        opened = Sink.open(sink, recorded)
+    if trust and isinstance(sink, str) and options is None:
+        recorded = record.pipeline.get("sink") if isinstance(record.pipeline, dict) else None
+        named = recorded.get("storage_options") if isinstance(recorded, dict) else None
+        opened = Sink.open(sink, cast("Mapping[str, object] | None", from_json(named)))
     return opened, record
 
 
@@ -139,11 +141,6 @@ def check_same_source(sink: str, record: RunRecord, pipeline: Pipeline) -> None:
         )
 
 
-def refusal(sink: str, unused: Sequence[str]) -> TrustError:
-    """Return the error that lists the unused values."""
-    return TrustError(f"{sink}: {explain(unused)}", tuple(unused))
-
-
 def explain(unused: Sequence[str]) -> str:
     """Return a text on why values of a record are not used, and the remedy."""
     more = f"; and {len(unused) - SHOWN_PARTS} more" if len(unused) > SHOWN_PARTS else ""
@@ -153,61 +150,26 @@ def explain(unused: Sequence[str]) -> str:
     )
 
 
-def untrusted_parts(record: RunRecord) -> tuple[str, ...]:
-    """Return the untrusted values of a recorded pipeline; empty if this user ran it before and it imports no module."""
-    parts = tuple(_foreign(record.pipeline, ""))
-    imports = any(_is_import(part) for part in parts)
-    return () if known.is_known(record.pipeline) and not imports else parts
+def _named(record: RunRecord) -> tuple[str, ...]:
+    """Return the places, options and modules outside the sink that a record names."""
+    parts = [*_parts(record.pipeline, "")] or [("pipeline", repr(record.pipeline))]
+    most = SHOWN_CHARACTERS
+    return tuple(f"{path}={value if len(value) <= most else value[:most] + '...'}" for path, value in parts)
 
 
-def _is_import(part: str) -> bool:
-    key = part.partition("=")[0]
-    return key.rpartition(".")[2] in ("type", *_FUNCTIONS)
-
-
-def _foreign(value: JsonValue, path: str) -> Iterator[str]:
-    """Yield the places, options and modules outside the sink that a recorded value names."""
-    if isinstance(value, dict):
-        kind = value.get("type")
-        if kind == "Env":
-            yield _shown(path, f"Env({value.get('name')!r})")
-            return
-        if isinstance(kind, str) and ":" in kind:
-            yield _shown(f"{path}.type".lstrip("."), repr(kind))
-        for key, item in value.items():
-            yield from _foreign(item, f"{path}.{key}".lstrip(".")) if key != "type" else ()
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _foreign(item, f"{path}.{index}")
-    elif _is_foreign(value, path):
-        yield _shown(path, repr(value))
-
-
-def _is_foreign(value: JsonValue, path: str) -> bool:
-    """Return whether a plain value refers to something outside the sink."""
+def _parts(value: JsonValue, path: str) -> Iterator[tuple[str, str]]:
     *parents, name = [part for part in path.split(".") if not part.isdigit()] or [""]
-    if value is None or (path == "sink.url" and "storage_options" not in parents):
-        return False
-    if "storage_options" in parents or name in _PLACES:
-        return True
-    return isinstance(value, str) and (bool(scheme_of(value)) or (name in _FUNCTIONS and path.endswith(f".{name}")))
-
-
-def _shown(path: str, value: str) -> str:
-    return f"{path}={value if len(value) <= SHOWN_CHARACTERS else value[:SHOWN_CHARACTERS] + '...'}"
-
-
-def _options(sink: str, record: RunRecord, pipeline: Pipeline | None, trust: bool) -> Mapping[str, object] | None:
-    """Return the usable storage options of a sink; those of a known record are valid only at its recorded place."""
-    if pipeline is not None:
-        return pipeline.sink.storage_options
-    recorded = record.pipeline.get("sink") if isinstance(record.pipeline, dict) else None
-    if not isinstance(recorded, dict) or not (trust or not untrusted_parts(record)):
-        return None
-    url = recorded.get("url")
-    if not trust and not (isinstance(url, str) and normalise(url) == normalise(sink)):
-        return None
-    return cast("Mapping[str, object]", from_json(recorded.get("storage_options", {})))
+    if isinstance(value, dict) and value.get("type") == "Env":
+        yield path, f"Env({value.get('name')!r})"
+    elif isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _parts(item, f"{path}.{key}".lstrip("."))
+    elif name == "type":
+        is_module = ":" in str(value)
+        yield from [(path, repr(value))] if is_module else []
+    elif value is not None and path != "sink.url":
+        is_url = isinstance(value, str) and bool(scheme_of(value))
+        yield from [(path, repr(value))] if is_url or name in _NAMES or "storage_options" in parents else []
 
 
 def _pipeline(sink: Sink, record: RunRecord) -> Pipeline:
@@ -217,12 +179,6 @@ def _pipeline(sink: Sink, record: RunRecord) -> Pipeline:
             f"{sink.url}: its record holds a {type(pipeline).__name__}, expected a Pipeline; give the pipeline file"
         )
     return pipeline
-
-
-def _roots(pipeline: Pipeline, record: RunRecord) -> tuple[str, ...]:
-    places = [normalise(url) for url in pipeline.source.urls]
-    roots = [split_glob(place)[0] if has_wildcard(place) else place for place in places]
-    return (*roots, *([record.root] if record.root and known.is_known(record.root) else []))
 
 
 def _is_plain(url: str) -> bool:

@@ -84,7 +84,7 @@ def export(
 
     Args:
         sink: url of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
         to: the format.
         dest: url of a new or empty folder, or of an earlier export.
         beside: for srt and vtt, instead of `dest`: write `talk.srt` beside `talk.mp4` in the folder of recordings that
@@ -111,16 +111,15 @@ def export(
         one_file: for ctm, rttm, jsonl, csv and nemo: one file for all label shards.
         split: for dataset and clips: name of the split, "train".
         licence: for dataset and clips: licence in the card, as the Hugging Face hub names it.
-        pipeline: pipeline that made the labels, from whose source recordings are read; None: the recorded one, if this
-            user ran it on this machine.
-        trust: use the recorded pipeline and storage options, regardless of who recorded them.
+        pipeline: pipeline that made the labels, from whose source recordings are read.
+        trust: use the recorded pipeline and storage options.
         restart: remove another export that `dest` holds.
         on_shard: called after each label shard with the number of those done, and of all.
 
     Raises:
         SpecError: an option is invalid for any data.
         PlanError: there is no sink with finished label shards, it lacks a column, or `dest` holds something else.
-        TrustError: recordings are needed, and the sink names untrusted values.
+        TrustError: recordings are needed, without `pipeline` or `trust`, or shards are outside the pipeline's source.
         ShardError: a shard changed since it was labelled, or cannot be read.
         StoreError: a folder cannot be read or written, before any file is.
         RunError: the same during the export; finished files are kept.

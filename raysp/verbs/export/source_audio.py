@@ -1,4 +1,4 @@
-"""The source of a sink's labels: recordings and paths of rows, read only if the sink's record may be used."""
+"""The source of a sink's labels: recordings and paths of rows."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,7 +13,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.replaced import find_replaced
-from raysp.labelling.planning.trust import check_same_source, read_recorded, refusal
+from raysp.labelling.planning.trust import check_same_source, read_recorded
 from raysp.ops.recordings import Recordings
 from raysp.sink import footer, run_record
 from raysp.sink.label_rows import Cursor
@@ -34,7 +34,7 @@ class Source:
         labelling: the sink.
         storage_options: options to reach it.
         pipeline: pipeline that made the labels; None: the recorded one.
-        trust: use the recorded one, regardless of who recorded it.
+        trust: use the recorded one.
     """
 
     def __init__(
@@ -55,9 +55,7 @@ class Source:
         storage_options, pipeline, trust = self._given
         url, record = self.labelling.url, self.labelling.record
         recorded = read_recorded(url, storage_options, pipeline=pipeline, trust=trust)
-        found = recorded.trusted_pipeline()
-        if outside := recorded.outside(self.labelling.shards.values()):
-            raise refusal(url, [f"a shard at {one!r}" for one in outside])
+        found = recorded.trusted_pipeline(self.labelling.shards.values())
         check_same_source(url, record, found)
         if run_record.names_audio_root(record.pipeline) and found.source.audio_root is None:
             raise PlanError(

@@ -2,15 +2,9 @@
 
 import shlex
 from collections.abc import Iterator
-from pathlib import PurePath
 
-from raysp.sink import known
 from raysp.sink.run_record import RunRecord
 from raysp.specs.values import JsonValue
-from raysp.words import printable
-
-FILE = "PIPELINE"
-"""Stands for the file of the pipeline where the record does not name it, or may not be used."""
 
 
 def how_to_ask(record: RunRecord, prefix: str) -> str:
@@ -21,7 +15,8 @@ def how_to_ask(record: RunRecord, prefix: str) -> str:
         prefix: prefix of the columns, the name of a transcript.
     """
     setting = next((f"steps.{step}.outputs.{output}.words=true" for step, output in _transcripts(record, prefix)), "")
-    command = shlex.join([*_command(record), *(["--set", setting] if setting else []), "--set", "sink.url=OTHER"])
+    settings = [*(["--set", setting] if setting else []), "--set", "sink.url=OTHER"]
+    command = shlex.join(["raysp", "run", "PIPELINE", *settings])
     with_change = "" if setting else " after that change"
     return (
         f"run `{command}`{with_change}, which labels into another sink; of a model without times of words (an "
@@ -49,13 +44,3 @@ def _transcripts(record: RunRecord, prefix: str) -> Iterator[tuple[int, int]]:
 def _listed(value: JsonValue, name: str) -> list[JsonValue]:
     found = value.get(name) if isinstance(value, dict) else None
     return found if isinstance(found, list) else []
-
-
-def _command(record: RunRecord) -> list[str]:
-    """Return the last `raysp run` of this user; a command of another user is not repeated."""
-    if known.is_known(record.pipeline):
-        for run in reversed(record.runs):
-            program, *words = shlex.split(printable(run.command)) or [""]
-            if PurePath(program).name == "raysp" and words[:1] == ["run"]:
-                return ["raysp", *(word for word in words if word != "--json")]
-    return ["raysp", "run", FILE]

@@ -56,8 +56,8 @@ def merge(
         sinks: urls of two or more sinks; or `Parquet`s, for their storage options.
         to: url of the merged sink, outside of the others; or a `Parquet`.
         by: column of numbers, such as "pred_score"; a field of a struct after a dot.
-        storage_options: options to reach all sinks; None: the recorded ones of each if they may be used.
-        trust: use the recorded storage options, regardless of who recorded them.
+        storage_options: options to reach all sinks; None: with `trust` the recorded ones of each.
+        trust: use the recorded storage options.
         on_shard: called after each label shard with the number of those done, and of all.
 
     Raises:

@@ -23,7 +23,7 @@ from raysp.errors import ChangedError, PlanError, ShardError, StoreError, refuse
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.listing import named_twice
 from raysp.labelling.planning.replaced import find_replaced
-from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded, refusal
+from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
 from raysp.sink import footer, run_record
 from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
@@ -107,20 +107,20 @@ def verify(
 
     Args:
         sink: url of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or the recorded ones if they may be used.
+        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
         sample: number of ok rows to label again, each alone and without Ray, and to compare. In float32, texts are
             compared exactly and numbers to three digits, and so in packs by a certificate on the card that made the
             labels; in half precision otherwise, the share of equal rows is checked (`ops.precision`).
         seed: seed for the choice of these rows.
-        pipeline: pipeline that made the labels; None: the recorded one, if this user ran it on this machine. Without
-            either, the source is not compared, and `unused` lists the reasons.
-        trust: use the recorded pipeline, regardless of who recorded it.
+        pipeline: pipeline that made the labels. Without it and `trust`, the source is not compared, and `unused` lists
+            the reasons.
+        trust: use the recorded pipeline.
 
     Raises:
         PlanError: There is no sink at this url. Or `sample` is set, rows were read by path, and the pipeline has no
             `source.audio_root`.
         ChangedError: the pipeline, or for `sample` the checkpoint, is not the recorded one.
-        TrustError: `sample` is set, and the sink names untrusted values.
+        TrustError: `sample` is set without `pipeline` or `trust`, or shards are outside the pipeline's source.
     """
     if not sample:
         refuse_unused({"seed": seed or None}, "it chooses the rows of sample=, and there is none; leave it out")
@@ -128,9 +128,8 @@ def verify(
     record, store = recorded.record, recorded.sink.store
     shards = recorded.sink.shards()
     outside = recorded.outside(shards)
-    unused = (*recorded.unused, *(f"a shard at {url!r}" for url in outside))
-    if sample and unused:
-        raise refusal(store.url, unused)
+    if sample:
+        recorded.trusted_pipeline(shards)
     if recorded.pipeline:
         check_same_source(store.url, record, recorded.pipeline)
         if sample and run_record.names_audio_root(record.pipeline) and recorded.pipeline.source.audio_root is None:
@@ -171,7 +170,7 @@ def verify(
     unequal: list[str] = []
     made_on: tuple[str, ...] = ()
     if chosen:
-        alone = Recomputing(recorded.trusted_pipeline(), record)
+        alone = Recomputing(recorded.trusted_pipeline(shards), record)
         cards = cards_of(record.runs)
         is_same_card = alone.card is not None and cards == {alone.card}
         as_dtype = "float32" if is_same_card else alone.dtype  # packs have equal bits there
@@ -191,7 +190,7 @@ def verify(
         sources_missing=tuple(missing),
         orphans=tuple(orphan.path for orphan in find_orphans(store)),
         differences=tuple(differences),
-        unused=unused,
+        unused=recorded.unused(shards),
         made_on=made_on,
     )
 
@@ -231,6 +230,7 @@ class _Check:
     def __init__(self, recorded: Recorded, outside: frozenset[str], sample: int, seed: int) -> None:
         self.store = recorded.sink.store
         self.pipeline = recorded.pipeline
+        self.trust = recorded.trust
         self.record = recorded.record
         self.outside = outside
         self.file_id = hash_parts(self.record.file_parts)
@@ -355,9 +355,10 @@ class _Check:
             return
         checked.recordings_gone = len(found.gone)
         if found.rows:
+            command = label_again(shard.name, self.store.url if self.trust else None)
             checked.differences.append(
                 f"recordings were replaced after they were labelled: {shown(found.rows)}; restore the original "
-                f"files, or label the shard again with `{label_again(self.store.url, shard.name)}`"
+                f"files, or label the shard again with `{command}`"
             )
 
     def _ids(self, shard: Shard) -> Iterator[pa.Table]:

@@ -91,7 +91,6 @@ class Client:
             "AWS_SECRET_ACCESS_KEY": s3.secret,
             "AWS_ENDPOINT_URL": s3.endpoint,
             "XDG_CACHE_HOME": str(project.parent / "cache"),
-            "XDG_STATE_HOME": str(project.parent / "state"),
         }
 
     def start(self, *arguments: str) -> subprocess.Popen:

@@ -116,7 +116,7 @@ def test_the_paired_comparison_is_drawn(found):
     ]
 
 
-def test_rows_that_differ_are_played_if_their_recordings_may_be_read(found, tmp_path, monkeypatch):
+def test_rows_that_differ_are_played_if_their_recordings_may_be_read(found, tmp_path):
     row = WorstRow("x", "a.parquet", 2, 0.3, "one", "two", 1, None, edits("one", "two"))
     differing = replace(found, columns=(replace(found.columns[0], worst=(row,)),))
     page = Path(differing.write_html(tmp_path / "trusted.html", trust=True)).read_text()
@@ -124,7 +124,6 @@ def test_rows_that_differ_are_played_if_their_recordings_may_be_read(found, tmp_
     source = Path(found.a.sink).parent / "in" / "a.parquet"
     assert base64.b64decode(data) == pq.read_table(source).column("audio")[2].as_py()["bytes"]
     assert kind == "wav"
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # of another user
     without = Page(render(differing, read_recorded(found.a.sink)))
     assert "audio" not in without.tags
     assert without.texts[-1].startswith("The recordings are not here: the source of a sink is read only if")

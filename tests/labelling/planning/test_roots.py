@@ -179,13 +179,13 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
     write_shard(data / "a" / "x.parquet", table=rows_table(2))
     pipeline = a_pipeline(str(data / "a"), tmp_path / "out")
     raysp.run(pipeline, engine="here", progress=False)
-    assert raysp.verify(str(tmp_path / "out")).differences == ()
+    assert raysp.verify(str(tmp_path / "out"), trust=True).differences == ()
     [file] = (tmp_path / "out").glob(".raysp/plan/*.arrow")
     [shard] = kit.planned_shards(tmp_path / "out")
     record_shards(file.with_stem(f"{1:0{len(file.stem)}}"), {**shard, "name": "a/x.parquet"})
     (tmp_path / "out" / "a").mkdir()
     shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "a" / "x.parquet")
-    found = raysp.verify(str(tmp_path / "out"))
+    found = raysp.verify(str(tmp_path / "out"), trust=True)
     assert found.differences == (
         f"a/x.parquet and x.parquet: both hold labels of the shard {data}/a/x.parquet, so readers see its rows twice; "
         "use another sink",
@@ -196,4 +196,8 @@ def test_verify_finds_a_shard_that_was_recorded_under_two_names(data, tmp_path):
 def test_verify_finds_a_label_shard_that_is_not_planned(data, tmp_path):
     raysp.run(a_pipeline(str(data / "a"), tmp_path / "out"), engine="here", progress=False)
     shutil.copy(tmp_path / "out" / "x.parquet", tmp_path / "out" / "z.parquet")
-    assert [one for one in raysp.verify(str(tmp_path / "out")).differences if one.startswith("z.parquet: readers see")]
+    assert [
+        one
+        for one in raysp.verify(str(tmp_path / "out"), trust=True).differences
+        if one.startswith("z.parquet: readers see")
+    ]

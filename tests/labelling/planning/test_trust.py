@@ -14,8 +14,8 @@ from raysp.cli import main
 from raysp.labelling.planning import trust
 from raysp.labelling.planning.retrying import recorded_pipeline
 from raysp.labelling.planning.trust import read_recorded
-from raysp.sink import known, run_record, sinks
-from raysp.storage.store import LocalStore
+from raysp.sink import sinks
+from raysp.specs.work_files import load_pipeline
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at
 
@@ -144,49 +144,36 @@ class TestAForeignSink:
 
 
 class TestTheGuards:
-    """Switched off, each lets its attack through."""
+    """Switched off, they let the attacks through."""
 
     @pytest.mark.slow
-    def test_without_the_look_at_the_record_the_secret_is_sent_and_the_module_imported(
-        self, foreign, server, monkeypatch
-    ):
-        monkeypatch.setattr(trust, "untrusted_parts", lambda record: ())
-        monkeypatch.setattr(trust.Recorded, "outside", lambda self, shards: ())
-        verify(str(foreign))
-        assert {*server.secrets} == {"/a.parquet"}
-        assert (foreign / "imported").exists()
-
-    @pytest.mark.slow
-    def test_without_it_a_retry_imports_the_module(self, foreign, monkeypatch):
-        monkeypatch.setattr(trust, "untrusted_parts", lambda record: ())
-        assert type(recorded_pipeline(str(foreign)).label.outputs[0]).__name__ == "Evil"
+    def test_with_trust_a_retry_imports_the_module(self, foreign):
+        assert type(recorded_pipeline(str(foreign), trust=True).label.outputs[0]).__name__ == "Evil"
         assert (foreign / "imported").exists()
 
     @pytest.mark.slow
     def test_without_the_check_of_the_plan_it_sends_options_of_the_user_elsewhere(self, own, server, monkeypatch):
         with_shards_at(own, server.url)
-        found = verify(str(own))
+        pipeline = load_pipeline(str(own.parent / "recipe_of_a_sink.py"))
+        found = verify(str(own), pipeline=pipeline)
         assert (found.unused, found.differences, server.heard) == ((f"a shard at '{server.url}/a.parquet'",), (), [])
         with pytest.raises(TrustError):
-            verify(str(own), sample=1)
+            verify(str(own), pipeline=pipeline, sample=1)
         monkeypatch.setattr(trust.Recorded, "outside", lambda self, shards: ())
-        verify(str(own))
+        verify(str(own), pipeline=pipeline)
         assert {path for path, _ in server.heard} == {"/a.parquet"}
-
-    @pytest.mark.slow
-    def test_without_the_rule_for_modules_a_known_record_imports_files_of_the_folder(self, foreign, monkeypatch):
-        known.remember(json.loads((foreign / ".raysp" / "run.json").read_text())["pipeline"])
-        assert read_recorded(str(foreign)).pipeline is None
-        assert not (foreign / "imported").exists()
-        monkeypatch.setattr(trust, "_is_import", lambda part: False)
-        assert read_recorded(str(foreign)).pipeline is not None
-        assert (foreign / "imported").exists()
 
 
 class TestASinkOfOnesOwn:
     @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-    def test_every_verb_needs_only_the_sink(self, command, own, verb):
-        code, out, err = command(verb[0], own, *verb[1:])
+    def test_a_verb_that_reads_the_sink_alone_needs_only_the_sink(self, command, own, verb):
+        code, _, err = command(verb[0], own, *verb[1:])
+        needs_source = verb[0] == "retry" or "--sample" in verb
+        assert (code, "or --trust" in err) == (2 if needs_source else 0, verb[0] in ("retry", "verify")), err
+
+    @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+    def test_every_verb_takes_trust(self, command, own, verb):
+        code, out, err = command(verb[0], own, "--trust", *verb[1:])
         assert code == 0, err
         assert "unused" not in out
         assert "only the sink was checked" not in err
@@ -199,18 +186,13 @@ class TestASinkOfOnesOwn:
         assert code == 0, err
         assert str(own) not in out + err
 
-    def test_on_another_machine_the_pipeline_file_or_trust_is_needed(self, command, own, tmp_path, monkeypatch):
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another machine"))
-        assert command("retry", own)[0] == 2
+    def test_trust_is_not_remembered(self, command, own, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
         assert command("retry", own, "--trust")[0] == 0
-        assert command("retry", own)[0] == 2  # trust is not remembered
+        assert command("retry", own)[0] == 2
         assert command("retry", own.parent / "recipe_of_a_sink.py")[0] == 0
-        assert command("verify", own, "--trust", "--sample", "1")[0] == 0
-
-    def test_a_record_that_was_changed_by_one_letter_is_no_longer_known(self, own):
-        assert verify(str(own)).unused == ()
-        edit_record(own, lambda pipeline: pipeline["source"].update(id=None))
-        assert verify(str(own)).unused != ()
+        assert command("retry", own)[0] == 2
+        assert not (tmp_path / "home").exists()
 
     def test_a_pipeline_that_did_not_make_the_labels_is_refused_by_name(self, command, own):
         recipe = own.parent / "recipe_of_a_sink.py"
@@ -239,7 +221,7 @@ class TestASinkOfOnesOwn:
 
 def parts_of(own: Path, change) -> tuple[str, ...]:
     edit_record(own, change)
-    return trust.untrusted_parts(run_record.load(LocalStore(own)))
+    return verify(str(own)).unused
 
 
 @pytest.mark.parametrize(
@@ -267,42 +249,47 @@ def test_a_record_of_any_shape_is_refused_and_never_a_crash(own):
         record = json.loads((own / ".raysp" / "run.json").read_text())
         (own / ".raysp" / "run.json").write_text(json.dumps({**record, "pipeline": pipeline}))
         raysp.status(str(own))
+        assert verify(str(own)).unused
         with pytest.raises((PlanError, SpecError)):
             recorded_pipeline(str(own), trust=True)
 
 
-def test_recorded_options_hold_at_the_recorded_place_alone(own, tmp_path, monkeypatch):
-    """A sink elsewhere that has a copy of one's own record gets none of the options that stand in it."""
-    pipeline = edit_record(own, lambda p: p["sink"].update(url=str(own), storage_options={"auto_mkdir": True}))
-    known.remember(pipeline)
+def test_recorded_options_of_a_sink_are_used_with_trust_alone(own, monkeypatch):
+    edit_record(own, lambda p: p["sink"].update(url=str(own), storage_options={"auto_mkdir": True}))
     opened = []
     open_store = sinks.open_store
 
     def noted(url, options=None):
-        opened.append((url, options))
+        opened.append(options)
         return open_store(url, options)
 
     monkeypatch.setattr(sinks, "open_store", noted)
     raysp.status(str(own))
-    assert opened[:-1] == [(str(own), None)] * 2  # a look for a training, and for the record
-    assert opened[-1] == (str(own), {"auto_mkdir": True})
-    opened.clear()
-    elsewhere = shutil.copytree(own, tmp_path / "elsewhere")
-    raysp.status(str(elsewhere))
-    assert opened == [(str(elsewhere), None)] * 2
-    assert read_recorded(str(elsewhere)).pipeline.sink.storage_options == {}
+    assert set(opened) == {None}
+    raysp.status(str(own), trust=True)
+    assert opened[-1] == {"auto_mkdir": True}
+    assert read_recorded(str(own), trust=True).pipeline.sink.storage_options == {"auto_mkdir": True}
 
 
-def test_a_home_that_cannot_be_written_means_that_nothing_is_known(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    known.remember({"a": 1})
-    assert not known.is_known({"a": 1})
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    known.remember({"a": 1, "b": [2]})
-    assert known.is_known({"b": [2], "a": 1})
-    assert not known.is_known({"b": [2], "a": 2})
-    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "state" / "raysp" / "known").iterdir()} == {0o600}
+@pytest.mark.parametrize("urls", [["a.parquet", "sub/b.parquet"], ["sub", "a.parquet"], ["**/*.parquet"], ["sub/../"]])
+def test_the_urls_of_a_pipeline_hold_the_shards_that_it_planned(tmp_path, monkeypatch, urls):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "sub/b"):
+        write_shard(tmp_path / "in" / f"{name}.parquet", 1)
+    pipeline = a_pipeline(raysp.Shards([f"in/{url}" for url in urls]), tmp_path / "out")
+    raysp.run(pipeline, engine="here", progress=False)
+    verified = verify(str(tmp_path / "out"), pipeline=pipeline, sample=2)
+    assert (verified.sampled_equal, verified.unused) == (2, ())
+
+
+def test_a_root_of_the_pipeline_holds_shards_that_its_urls_left(tmp_path):
+    for day in ("monday", "tuesday"):
+        write_shard(tmp_path / "in" / day / "a.parquet", 1)
+        source = raysp.Shards(f"{tmp_path}/in/{day}", root=f"{tmp_path}/in")
+        pipeline = a_pipeline(source, tmp_path / "out")
+        raysp.run(pipeline, engine="here", progress=False)
+    assert verify(str(tmp_path / "out"), pipeline=pipeline).unused == ()
+    assert raysp.retry(str(tmp_path / "out"), pipeline=pipeline, engine="here", progress=False).rows == 0
 
 
 @pytest.mark.parametrize(

@@ -162,8 +162,7 @@ def test_options_that_contradict_it_are_refused(tmp_path, options, error):
         raysp.export(f"{tmp_path}/out", **{"to": "srt", "beside": True, **options})
 
 
-def test_a_folder_that_a_stranger_names_is_not_written_to(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+def test_without_trust_the_recorded_folder_is_not_written_to(folder):
     before = content(folder / "in")
     with pytest.raises(TrustError):
         beside(folder, trust=False)

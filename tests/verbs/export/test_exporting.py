@@ -63,7 +63,7 @@ class TestGoingOn:
     )
     @pytest.mark.slow
     def test_an_export_with_recordings_that_ends_at_any_change_gives_the_same_files(self, long, to, options):
-        ends_at_any_change(long / "out", to, "death", **options)
+        ends_at_any_change(long / "out", to, "death", trust=True, **options)
 
     @pytest.mark.lengthy
     def test_a_replacement_killed_at_any_change_is_finished_by_the_same_call(self, made, tmp_path):

@@ -17,7 +17,9 @@ def downloaded(s3, bucket: str, folder) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("to", "options"), [("srt", {}), ("ctm", {"one_file": True}), ("clips", SHORT)])
+@pytest.mark.parametrize(
+    ("to", "options"), [("srt", {}), ("ctm", {"one_file": True}), ("clips", {**SHORT, "trust": True})]
+)
 def test_a_bucket_receives_the_files_that_a_folder_does(s3, long, tmp_path, to, options):
     bucket = s3.bucket()
     raysp.export(str(long / "out"), to=to, dest=str(tmp_path / "local"), **options)
@@ -48,7 +50,7 @@ def test_subtitles_stand_beside_recordings_of_a_bucket_and_none_is_replaced(s3, 
     source = raysp.Shards(f"s3://{bucket}/in", storage_options=s3.options)
     raysp.run(a_pipeline(source, f"{tmp_path}/labels", label={"outputs": [WORDS]}), engine="here", progress=False)
     for _ in range(2):
-        found = raysp.export(f"{tmp_path}/labels", to="srt", beside=True)
+        found = raysp.export(f"{tmp_path}/labels", to="srt", beside=True, trust=True)
         assert (found.rows, found.kept, found.first_kept) == (3, 1, "x.srt")
     s3.download(bucket, tmp_path / "copy")
     files = exported(tmp_path / "copy" / "in")

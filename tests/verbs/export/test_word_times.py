@@ -2,7 +2,6 @@
 
 import re
 import shlex
-import sys
 from dataclasses import replace
 
 import pysubs2
@@ -29,7 +28,7 @@ def pipeline(tmp_path):
 @pytest.mark.parametrize("to", ["srt", "vtt", "textgrid", "ctm", "clips"])
 def test_the_advice_of_each_format_makes_the_export_work(pipeline, tmp_path, to):
     short = {"max_seconds": 0.2, "min_seconds": 0.1} if to in ("srt", "vtt") else {}
-    options = {"min_seconds": 0.1} if to == "clips" else {}
+    options = {"min_seconds": 0.1, "trust": True} if to == "clips" else {}
     with pytest.raises(PlanError) as refused:
         raysp.export(f"{tmp_path}/out", to=to, dest=f"{tmp_path}/dest", **options, **short)
     words = command_in(str(refused.value))
@@ -56,35 +55,20 @@ def test_an_encoder_decoder_is_aligned_by_a_second_checkpoint(pipeline, tmp_path
 
 class TestCommand:
     @pytest.fixture
-    def advice(self, tmp_path, monkeypatch):
-        """Label by a command, and return the advice of an export of the labels."""
+    def advice(self, tmp_path):
+        """Return the advice of an export of labels without times."""
 
-        def label(command: str, column: str = "pred") -> str:
-            with monkeypatch.context() as patched:
-                patched.setattr(sys, "argv", shlex.split(command) or [""])
-                corpora.labelled(tmp_path, {"pred_text": ["one"]}, [raysp.Transcript()])
+        def label(column: str = "pred") -> str:
+            corpora.labelled(tmp_path, {"pred_text": ["one"]}, [raysp.Transcript()])
             with pytest.raises(PlanError) as refused:
                 raysp.export(f"{tmp_path}/out", to="ctm", dest=f"{tmp_path}/dest", column=column)
             return str(refused.value)
 
         return label
 
-    def test_the_command_of_the_last_run_is_repeated(self, advice):
-        words = command_in(advice("/usr/bin/raysp run 'my labels.py' --set sink.url=out --json"))
-        assert words[:5] == ["raysp", "run", "my labels.py", "--set", "sink.url=out"]
-        assert words[5:] == ["--set", "steps.1.outputs.0.words=true", "--set", "sink.url=OTHER"]
-
-    @pytest.mark.parametrize("command", ["raysp retry out", "python label.py", "pytest", ""])
-    def test_another_program_is_not_repeated(self, advice, command):
-        assert command_in(advice(command))[:3] == ["raysp", "run", "PIPELINE"]
-
-    def test_the_command_of_another_user_is_not_repeated(self, advice, monkeypatch, tmp_path):
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "mine"))
-        advice("raysp run evil.py; rm -rf x")
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
-        with pytest.raises(PlanError) as refused:
-            raysp.export(f"{tmp_path}/out", to="ctm", dest=f"{tmp_path}/dest")
-        assert command_in(str(refused.value))[:3] == ["raysp", "run", "PIPELINE"]
+    def test_it_labels_into_another_sink(self, advice):
+        words = command_in(advice())
+        assert words == ["raysp", "run", "PIPELINE", "--set", "steps.1.outputs.0.words=true", "--set", "sink.url=OTHER"]
 
     def test_without_a_transcript_of_the_name_there_is_no_setting(self, advice):
-        assert command_in(advice("x", column="other"))[3:] == ["--set", "sink.url=OTHER"]
+        assert command_in(advice("other"))[3:] == ["--set", "sink.url=OTHER"]

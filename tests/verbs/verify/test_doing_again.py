@@ -36,7 +36,7 @@ def test_another_pipeline_is_refused_with_a_remedy(corpus):
     raysp.run(pipeline(corpus), engine="here", progress=False)
     with pytest.raises(ChangedError, match=r"steps\.1.*; undo the change, or use another sink$"):
         raysp.run(pipeline(corpus, without="jackson"), engine="here", progress=False)
-    assert raysp.verify(str(corpus / "out"), sample=5).differences == ()
+    assert raysp.verify(str(corpus / "out"), sample=5, trust=True).differences == ()
     assert raysp.status(str(corpus / "out")).is_complete
 
 
@@ -46,7 +46,7 @@ def test_other_columns_or_rows_are_refused(corpus, change):
     raysp.run(pipeline(corpus, without="jackson"), engine="here", progress=False)
     with pytest.raises(ChangedError, match=r"sink\..*; undo the change, or use another sink$"):
         raysp.run(pipeline(corpus, without="jackson", **change), engine="here", progress=False)
-    assert raysp.verify(str(corpus / "out")).differences == ()
+    assert raysp.verify(str(corpus / "out"), trust=True).differences == ()
 
 
 @pytest.mark.slow
@@ -56,12 +56,12 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
     write_shard(corpus / "in" / "1.parquet", table=DIGITS.slice(20, 7))
     with pytest.raises(PlanError, match=r"1\.parquet: its content changed since it was planned.*--shard 1\.parquet`"):
         raysp.run(pipeline(corpus), engine="here", progress=False)
-    ran = kit.run(["retry", corpus / "out", "--shard", "1.parquet", "--engine", "here"])
+    ran = kit.run(["retry", corpus / "out", "--trust", "--shard", "1.parquet", "--engine", "here"])
     assert (ran.code, "7 labelled again, 0 failed; 1 of 1 label shard replaced" in ran.out) == (0, True), ran.err
     after = {file.name: file.stat().st_mtime_ns for file in (corpus / "out").glob("*.parquet")}
     assert {name for name in before if before[name] != after[name]} == {"1.parquet"}
     assert pq.read_table(corpus / "out" / "1.parquet").column("id") == DIGITS.slice(20, 7).column("id")
-    assert raysp.verify(str(corpus / "out"), sample=3).differences == ()
+    assert raysp.verify(str(corpus / "out"), sample=3, trust=True).differences == ()
     assert raysp.plan(pipeline(corpus)).todo == ()
 
 
@@ -69,13 +69,13 @@ def test_only_the_shard_whose_content_changed_is_labelled_again(corpus):
 def test_shards_are_named_by_patterns_and_those_that_are_not_there_are_refused(corpus):
     raysp.run(pipeline(corpus), engine="here", progress=False)
     first = rows(corpus / "out")
-    found = raysp.retry(f"{corpus}/out", shards="[01].parquet", engine="here", progress=False)
+    found = raysp.retry(f"{corpus}/out", shards="[01].parquet", engine="here", progress=False, trust=True)
     assert (found.rows, found.shards_committed, rows(corpus / "out")) == (10, 2, first)
     with pytest.raises(PlanError, match=r"no shard is named '9\.parquet'; expected names such as 0\.parquet, "):
-        raysp.retry(f"{corpus}/out", shards=["9.parquet"], engine="here", progress=False)
+        raysp.retry(f"{corpus}/out", shards=["9.parquet"], engine="here", progress=False, trust=True)
     (corpus / "in" / "1.parquet").unlink()
     with pytest.raises(PlanError, match=r"1\.parquet is no longer in the source; its labels are kept"):
-        raysp.retry(f"{corpus}/out", shards=["1.parquet"], engine="here", progress=False)
+        raysp.retry(f"{corpus}/out", shards=["1.parquet"], engine="here", progress=False, trust=True)
     assert raysp.status(f"{corpus}/out").ok == 15
 
 
@@ -112,10 +112,10 @@ class TestRetry:
         assert (flawed / "out" / "1.parquet").stat().st_mtime_ns == untouched  # it has no error rows
         raysp.run(pipeline(flawed, "fresh", rows=kept), engine="here", progress=False)
         assert texts(flawed / "out") == texts(flawed / "fresh")
-        verified = raysp.verify(str(flawed / "out"), sample=15)
+        verified = raysp.verify(str(flawed / "out"), sample=15, trust=True)
         assert (verified.differences, verified.sampled) == ((), 15)
         raysp.gc(str(flawed / "out"))
-        assert raysp.verify(str(flawed / "out")).differences == ()
+        assert raysp.verify(str(flawed / "out"), trust=True).differences == ()
 
     @pytest.mark.slow
     def test_the_counts_are_those_of_the_new_rows(self, flawed):
@@ -124,7 +124,7 @@ class TestRetry:
             return [json.loads(one.metadata[b"raysp.counts"])["error"] for one in files]
 
         assert (counts(), raysp.status(f"{flawed}/out").error) == ([2, 0, 1], 3)
-        raysp.retry(f"{flawed}/out", engine="here", progress=False)
+        raysp.retry(f"{flawed}/out", engine="here", progress=False, trust=True)
         assert (counts(), raysp.status(f"{flawed}/out").error) == ([0, 0, 0], 0)
 
 

@@ -40,14 +40,14 @@ def sink(request, finished, tmp_path) -> Path:
 
 
 def found(sink: Path, **options) -> list[str]:
-    verified = raysp.verify(str(sink), **options)
+    verified = raysp.verify(str(sink), trust=True, **options)
     assert verified.exit_code == bool(verified.differences)
     return list(verified.differences)
 
 
 @pytest.mark.slow
 def test_a_sink_as_it_should_be_has_no_difference(sink):
-    verified = raysp.verify(str(sink), sample=5)
+    verified = raysp.verify(str(sink), sample=5, trust=True)
     assert verified.differences == ()
     assert (verified.shards, verified.rows, verified.sampled, verified.duplicate_ids) == (2, 12, 5, 0)
     assert (verified.orphans, verified.sources_missing, verified.exit_code) == ((), (), 0)
@@ -128,7 +128,7 @@ class TestHalfPrecision:
             return table.set_column(table.schema.get_field_index("pred_text"), "pred_text", pa.array(texts))
 
         rewrite(sink / "a.parquet", other)
-        verified = raysp.verify(str(sink), sample=100)
+        verified = raysp.verify(str(sink), sample=100, trust=True)
         assert (verified.sampled, verified.sampled_equal) == (11, equal)
         assert len(verified.differences) == (len(wrong) > 1)
         if verified.differences:
@@ -140,7 +140,7 @@ class TestHalfPrecision:
 
     @pytest.mark.slow
     def test_the_command_prints_the_rate(self, half):
-        ran = kit.run(["verify", half, "--sample", 4])
+        ran = kit.run(["verify", half, "--trust", "--sample", 4])
         assert ran.code == 0
         assert re.search(r"4 rows labelled again, each alone: 4 equal \(100\.0%\)", ran.out)
 
@@ -198,7 +198,7 @@ def test_orphans_are_listed_and_are_not_differences(sink):
     orphan = sink / ".raysp" / "tmp" / "0123"
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_bytes(b"x")
-    verified = raysp.verify(str(sink))
+    verified = raysp.verify(str(sink), trust=True)
     assert (verified.orphans, verified.exit_code) == ((".raysp/tmp/0123",), 0)
 
 
@@ -213,12 +213,12 @@ class TestSources:
         return tmp_path
 
     def test_duplicate_ids_within_and_across_shards_are_counted_and_are_not_differences(self, made):
-        verified = raysp.verify(str(made / "out"))
+        verified = raysp.verify(str(made / "out"), trust=True)
         assert (verified.duplicate_ids, verified.differences) == (3, ())
 
     def test_a_missing_shard_is_reported_and_its_labels_are_checked(self, made):
         (made / "in" / "b.parquet").unlink()
-        verified = raysp.verify(str(made / "out"))
+        verified = raysp.verify(str(made / "out"), trust=True)
         assert (verified.sources_missing, verified.differences, verified.rows) == (("b.parquet",), (), 4)
 
     def test_a_shard_whose_content_changed_is_a_difference(self, made):
@@ -235,12 +235,12 @@ class TestSources:
         (checkpoint / "vocab.json").write_text(json.dumps(vocabulary, indent=9))
         assert found(made / "other") == []
         with pytest.raises(ChangedError, match=r"the files of `steps.1.checkpoint` changed"):
-            raysp.verify(str(made / "other"), sample=1)
+            raysp.verify(str(made / "other"), sample=1, trust=True)
 
 
 def test_a_folder_without_a_sink_is_refused(tmp_path):
     with pytest.raises(PlanError, match="not a sink of raysp"):
-        raysp.verify(str(tmp_path))
+        raysp.verify(str(tmp_path), trust=True)
 
 
 @pytest.fixture(scope="module")
