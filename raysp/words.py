@@ -23,10 +23,9 @@ URL_PASSWORD = re.compile(r"(//[^/@:]*):(?!\d*/)[^@\s]*@")
 """Name and password in a url, up to its host. The first group ends before the password."""
 
 
-def label_again(shard: str, trusted_sink: str | None = None) -> str:
-    """Return the command that labels a whole shard again, with the pipeline that a trusted sink records, if given."""
-    target = ["PIPELINE"] if trusted_sink is None else [trusted_sink, "--trust"]
-    return shlex.join(["raysp", "retry", *target, "--shard", shard])
+def label_again(shard: str) -> str:
+    """Return the command that labels a whole shard again; the command line fills in its pipeline."""
+    return shlex.join(["raysp", "retry", "PIPELINE", "--shard", shard])
 
 
 def restore(shard: str = "NAME") -> str:

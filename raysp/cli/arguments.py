@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from raysp.cli.console import PLACEHOLDERS
 from raysp.errors import SpecError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def load(target: str, settings: list[str] | None) -> "Pipeline":
     """Return the pipeline of a file, with `--set` applied."""
     from raysp.specs.work_files import load_pipeline, with_overrides
 
+    _fill_in(_words(target, settings), "run", "retry")
     return with_overrides(load_pipeline(target), settings or [])
 
 
@@ -101,6 +103,7 @@ def load_any(target: str, settings: list[str] | None) -> "Work":
     from raysp.specs.work_files import with_overrides
     from raysp.work import load_work
 
+    _fill_in(_words(target, settings), "run", "retry")
     return with_overrides(load_work(target), settings or [])
 
 
@@ -112,7 +115,9 @@ class NamedSink(NamedTuple):
     storage_options: Mapping[str, object] | None
 
 
-def named_sink(target: str, settings: list[str] | None, storage_options: list[str] | None) -> NamedSink:
+def named_sink(
+    target: str, settings: list[str] | None, storage_options: list[str] | None, *, trust: bool = False
+) -> NamedSink:
     """Return the sink of a target, with the pipeline that made it if the target is a pipeline file."""
     from raysp.specs.work_files import is_pipeline_file
 
@@ -127,6 +132,8 @@ def named_sink(target: str, settings: list[str] | None, storage_options: list[st
         return NamedSink(found.sink.url, pipeline, None if pipeline else found.sink.storage_options)
     if settings:
         raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
+    if trust:
+        _fill_in(_words(target, None, storage_options, ["--trust"]), "retry")
     return NamedSink(target, None, parse_storage_options(storage_options, [target]))
 
 
@@ -190,10 +197,21 @@ def command_line(
     address: str | None = None,
 ) -> str:
     """Return a command for the shell, with the options that reach a sink and a cluster."""
+    at = [] if address is None else ["--address", address]
+    return f"raysp {verb} {_words(target, settings, storage_options, at)}"
+
+
+def _words(
+    target: str, settings: list[str] | None, storage_options: list[str] | None = None, others: Sequence[str] = ()
+) -> str:
+    """Return a target and its options as words for the shell."""
     more = [word for one in settings or () for word in ("--set", one)]
     more += [word for one in storage_options or () for word in ("--storage-option", one)]
-    more += [] if address is None else ["--address", address]
-    return shlex.join(["raysp", verb, target, *more])
+    return shlex.join([target, *more, *others])
+
+
+def _fill_in(words: str, *verbs: str) -> None:
+    PLACEHOLDERS.set({f"raysp {verb} PIPELINE": f"raysp {verb} {words}" for verb in verbs})
 
 
 def parse_limits(option: str, given: Limits) -> dict[str, float]:

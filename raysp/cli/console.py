@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TextIO
 
 import typer
@@ -31,6 +32,9 @@ NAME_WIDTH = 12
 
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether errors are shown with their tracebacks."""
+
+PLACEHOLDERS: ContextVar[Mapping[str, str]] = ContextVar("placeholders", default=MappingProxyType({}))
+"""Commands in messages such as `raysp retry PIPELINE`, each with the one to print: with the file of this command."""
 
 MAYBE_A_BUG = "possibly a bug in raysp; rerun with --debug"
 IN_YOUR_CODE = "raised by your code; --debug shows the traceback"
@@ -76,7 +80,9 @@ def print_command(name: str, command: str) -> None:
 
 
 def print_folded(console: Console, line: str, indent: int) -> None:
-    """Print a line; on a terminal, lines break between words."""
+    """Print a line, with its `PLACEHOLDERS` filled in; on a terminal, lines break between words."""
+    for words, command in PLACEHOLDERS.get().items():
+        line = line.replace(words, command)
     width = console.width if console.is_terminal else None
     console.print(folded(printable(line), width, indent), markup=False)
 

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from raysp import tracebacks
 from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug, with_seconds
-from raysp.cli.console import DEBUG, IN_YOUR_CODE, MAYBE_A_BUG, Streams, results_alone, say
+from raysp.cli.console import DEBUG, IN_YOUR_CODE, MAYBE_A_BUG, PLACEHOLDERS, Streams, results_alone, say
 from raysp.errors import RayspError, RunError, SpecError
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -133,7 +133,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
-    setting = DEBUG.set(debug)
+    setting, filled_in = DEBUG.set(debug), PLACEHOLDERS.set({})
     is_json = "--json" in given and "--help" not in given
     try:
         _check_working_directory()
@@ -153,6 +153,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         _fail(f"{tracebacks.described(error)} ({advice})", FAILED)
     finally:
         DEBUG.reset(setting)
+        PLACEHOLDERS.reset(filled_in)
     if code == 0 and "--json" in given and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)

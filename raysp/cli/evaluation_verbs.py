@@ -13,6 +13,7 @@ from raysp.cli.arguments import (
     Debug,
     Engine,
     Limits,
+    NamedSink,
     Normalise,
     Over,
     Settings,
@@ -22,7 +23,7 @@ from raysp.cli.arguments import (
     parse_limits,
     parse_storage_options,
 )
-from raysp.cli.console import FEW_LINES, err, print_fact, print_json, print_some, say, showing
+from raysp.cli.console import FEW_LINES, PLACEHOLDERS, err, print_fact, print_json, print_some, say, showing
 from raysp.cli.printed_runs import Shown
 from raysp.cli.printed_scores import print_diff, print_evaluation
 from raysp.cli.stop_signals import resume_hint
@@ -137,13 +138,12 @@ def diff(
     import raysp
 
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
-    first, second = _sinks([a, b], storage_options)
-    pipeline = named_sink(a, None, None).pipeline if html else None
+    first, second = _named([a, b], storage_options)
     if not as_json:
         say(f"reading {a} and {b} ...")
     found = raysp.diff(
-        first,
-        second,
+        _labels(first),
+        _labels(second),
         column=column,
         by=by or (),
         over=over,
@@ -155,7 +155,7 @@ def diff(
     )
     place = None
     if html:
-        place = found.write_html(html, first.storage_options or None, pipeline=pipeline, trust=trust)
+        place = found.write_html(html, first.storage_options, pipeline=first.pipeline, trust=trust)
     with showing(found.exit_code):
         if as_json:
             print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
@@ -165,23 +165,24 @@ def diff(
                 print_fact("page", place)
 
 
-def _sinks(targets: list[str], storage_options: list[str] | None) -> "list[Parquet]":
+def _named(targets: list[str], storage_options: list[str] | None) -> list[NamedSink]:
     """Return the sinks of folders or of pipeline files. The options are those of all that are in object storage."""
+    from raysp.specs.work_files import is_pipeline_file
     from raysp.storage.store import scheme_of
 
     parse_storage_options(storage_options, targets)
-    return [_sink(one, storage_options if scheme_of(one) else None) for one in targets]
+    sinks = [named_sink(one, None, storage_options if scheme_of(one) else None) for one in targets]
+    PLACEHOLDERS.set({})  # a message may be about any of them
+    for target, sink in zip(targets, sinks, strict=True):
+        if sink.pipeline is None and is_pipeline_file(target):
+            raise SpecError(f"{target}: a recipe, whose sink holds no labels; expected a pipeline file or a folder")
+    return sinks
 
 
-def _sink(target: str, storage_options: list[str] | None) -> "Parquet":
-    """Return the sink of a folder or of a pipeline file."""
+def _labels(sink: NamedSink) -> "Parquet":
     from raysp.specs.pipeline import Parquet
-    from raysp.specs.work_files import is_pipeline_file
 
-    url, pipeline, options = named_sink(target, None, storage_options)
-    if pipeline is None and is_pipeline_file(target):
-        raise SpecError(f"{target}: a recipe, whose sink holds no labels; expected a pipeline file or a folder")
-    return pipeline.sink if pipeline else Parquet(url, storage_options=options or {})
+    return sink.pipeline.sink if sink.pipeline else Parquet(sink.url, storage_options=sink.storage_options or {})
 
 
 def merge(
@@ -207,7 +208,7 @@ def merge(
 
     if not as_json:
         say(f"reading {' and '.join(sinks)} ...")
-    *of, merged = _sinks([*sinks, to], storage_options)
+    *of, merged = map(_labels, _named([*sinks, to], storage_options))
     found = raysp.merge(*of, to=merged, by=by, trust=trust)
     with showing(found.exit_code):
         _print_merged(found, as_json)

@@ -226,7 +226,7 @@ def retry(
     from raysp.specs.work_files import is_pipeline_file
 
     of_file = settings if is_pipeline_file(sink) else None
-    url, pipeline, options = named_sink(sink, of_file, storage_options)
+    url, pipeline, options = named_sink(sink, of_file, storage_options, trust=trust)
 
     with resume_hint(as_json) as check, Shown(as_json, check) as shown:
         result = retry_rows(

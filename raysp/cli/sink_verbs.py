@@ -73,7 +73,7 @@ def verify(
       raysp verify pipelines/label_digits.py --set sink.url=out
       raysp verify out --trust
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options)
+    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
     from raysp.labelling.planning.trust import explain
 
@@ -121,7 +121,7 @@ def gc(
     Example:
       raysp gc out --dry-run
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options)
+    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
     found = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
@@ -155,7 +155,7 @@ def forget(
     Example:
       raysp forget out speaker7_0012 speaker7_0013
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options)
+    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
     found = raysp.forget(url, ids, options, pipeline=pipeline, trust=trust)
@@ -193,7 +193,7 @@ def status(
       raysp status pipelines/label_digits.py --set sink.url=out
       raysp status pipelines/finetune_ctc.py
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options)
+    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     if seconds is None:
         import raysp
 
@@ -279,7 +279,7 @@ def report(
       raysp report pipelines/label_digits.py --set sink.url=out
       raysp report pipelines/finetune_ctc.py
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options)
+    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
     if not as_json:
@@ -338,7 +338,7 @@ def export(
       raysp export out --to clips clips --min-score 0.9 --as tar
     """
     reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
-    url, pipeline, options = named_sink(sink, settings, storage_options)
+    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     if not as_json:
         say(f"reading {url} ...")
     import raysp

@@ -357,5 +357,5 @@ def test_a_card_shows_no_path_of_the_machine(made, tmp_path, to):
     export(tmp_path, made / "out", to)
     card = (tmp_path / to / "README.md").read_text()
     assert "`unispeech-digits-ctc`" in card
-    assert f"raysp export out DEST --to {to}" in card
+    assert f"raysp export PIPELINE DEST --to {to}" in card
     assert not {part for part in (str(made), str(DEMO), str(Path.home()), "file://") if part in card}

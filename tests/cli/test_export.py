@@ -1,6 +1,8 @@
 """What `raysp export` prints, and its exit codes."""
 
 import json
+import re
+import shlex
 import shutil
 
 import pytest
@@ -96,7 +98,12 @@ def test_a_folder_that_is_no_sink_is_refused(raysp_command, tmp_path):
     assert (ran.code, "not a sink of raysp" in ran.err) == (2, True)
 
 
-def test_the_sink_may_be_given_by_its_pipeline_file(raysp_command, sink, tmp_path):
+def test_the_sink_may_be_given_by_its_pipeline_file(raysp_command, sink, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
     file = write_recipe(tmp_path, source=str(sink.parent / "in"), sink=str(sink))
     ran = raysp_command("export", file, tmp_path / "x", "--to", "srt")
     assert (ran.code, len(exported(tmp_path / "x"))) == (0, 7)
+    [advice] = re.findall("run `raysp (run .*?)`", raysp_command("export", file, tmp_path / "y", "--to", "ctm").err)
+    assert raysp_command(*shlex.split(advice)).code == 0
+    assert raysp_command("export", tmp_path / "OTHER", tmp_path / "y", "--to", "ctm").code == 0

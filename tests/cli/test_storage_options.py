@@ -146,6 +146,21 @@ def test_a_printed_retry_works_as_it_is_printed(raysp_command, tmp_path, monkeyp
     assert raysp_command(*next_of(ran.out, "report")).code == 0
 
 
+def test_a_retry_that_a_message_names_works_as_it_is_printed(raysp_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAYSP_ENGINE", "here")
+    write_shard(tmp_path / "in" / "a.parquet", 1)
+    run = ["run", write_recipe(tmp_path), "--set", "sink.url=it's here"]
+    assert raysp_command(*run).code == 0
+    write_shard(tmp_path / "in" / "a.parquet", 2)
+    ran = raysp_command(*run)
+    assert (ran.code, "content changed" in ran.err) == (2, True)
+    [printed] = re.findall("`raysp (retry .*)`", ran.err)
+    assert shlex.split(printed) == ["retry", *map(str, run[1:]), "--shard", "a.parquet"]
+    assert "2 labelled again" in raysp_command(*shlex.split(printed)).out
+    assert raysp_command(*run).code == 0
+
+
 @pytest.mark.slow
 def test_a_next_command_has_the_options_of_the_sink(raysp_command, tmp_path, s3, monkeypatch):
     monkeypatch.setenv("RAYSP_ENGINE", "here")

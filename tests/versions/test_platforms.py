@@ -151,7 +151,7 @@ FINETUNE = f"finetune {ROOT}/pipelines/finetune_ctc.py"
 LEFT_OUT_OF_WINDOWS = {
     "run label.py": "labelling",
     "run label.py --rows 2": "labelling",
-    "retry out": "labelling",
+    "retry out --trust": "labelling",
     f"evaluate {CHECKPOINT} in --text text": "labelling",
     f"{FINETUNE} --set sink.url=trained": "training",
 }
@@ -159,11 +159,11 @@ LEFT_OUT_OF_WINDOWS = {
 ON_WINDOWS = (
     "plan label.py",
     "status out",
-    "verify out",
+    "verify out --trust",
     "report out --out report.html",
     "diff out again",
     "export out texts --to jsonl",
-    "export out corpus --to dataset",
+    "export out corpus --to dataset --trust",
     f"inspect {CHECKPOINT}",
 )
 A_CLUSTER = "run label.py --address 127.0.0.1:1"

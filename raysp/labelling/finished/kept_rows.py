@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from raysp.errors import SpecError
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.tally import OTHERS, FilteredRows, Rules, rules_of_steps
 from raysp.specs.steps import Keep
-from raysp.specs.values import JsonValue, from_json
+from raysp.specs.values import JsonValue
 from raysp.words import count, duration
 
 OTHER_STEPS = "other steps"
@@ -93,7 +94,8 @@ def _keep(step: JsonValue) -> object:
     """Return a recorded `Keep` step; None for other steps, and for one of another version of raysp."""
     if not isinstance(step, dict) or step.get("type") != Keep.__name__:
         return None
+    fields = cast("dict[str, Any]", {name: value for name, value in step.items() if name != "type"})
     try:
-        return from_json(step)
+        return Keep(**fields)  # it has plain values alone, so that no class is looked up by its recorded name
     except SpecError:
         return None

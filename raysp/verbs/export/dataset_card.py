@@ -96,7 +96,8 @@ def _code(value: object) -> str:
 
 def _command(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> str:
     """Return the command that makes the export."""
-    words = ["raysp", "export", place_name(labelling.url), "DEST", "--to", to]
+    target = place_name(labelling.url) if options.get("audio") is False else "PIPELINE"
+    words = ["raysp", "export", target, "DEST", "--to", to]
     for name, value in options.items():
         if value != OPTIONS[to][name]:
             option = {"layout": "as"}.get(name, name).replace("_", "-")

@@ -230,7 +230,6 @@ class _Check:
     def __init__(self, recorded: Recorded, outside: frozenset[str], sample: int, seed: int) -> None:
         self.store = recorded.sink.store
         self.pipeline = recorded.pipeline
-        self.trust = recorded.trust
         self.record = recorded.record
         self.outside = outside
         self.file_id = hash_parts(self.record.file_parts)
@@ -355,10 +354,9 @@ class _Check:
             return
         checked.recordings_gone = len(found.gone)
         if found.rows:
-            command = label_again(shard.name, self.store.url if self.trust else None)
             checked.differences.append(
                 f"recordings were replaced after they were labelled: {shown(found.rows)}; restore the original "
-                f"files, or label the shard again with `{command}`"
+                f"files, or label the shard again with `{label_again(shard.name)}`"
             )
 
     def _ids(self, shard: Shard) -> Iterator[pa.Table]:

@@ -91,7 +91,7 @@ def test_a_split_is_labelled_and_verified_from_the_hub_and_stays_at_its_commit(h
     plan = raysp.plan(pipeline)
     assert (plan.todo, plan.num_rows) == ((), 3)
     assert plan.pipeline.source.url == (f"hf://datasets/{NAME}@{COMMIT}/en/test-*.parquet",)
-    for how in ({}, {"pipeline": pipeline}):
+    for how in ({"trust": True}, {"pipeline": pipeline}):
         verified = raysp.verify(str(sink), **how)
         assert (verified.rows, verified.differences, verified.unused) == (3, (), ())
     with pytest.raises((PlanError, ChangedError)):

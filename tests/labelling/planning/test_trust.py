@@ -28,6 +28,23 @@ pipeline = raysp.Pipeline(
 )
 """
 VERBS = [["status"], ["gc", "--dry-run"], ["gc"], ["verify"], ["verify", "--sample", "1"], ["retry"]]
+OF_SINKS = [
+    "status {sink} --watch 0.1",
+    "report {sink} --out {folder}/page.html",
+    "forget {sink} a0",
+    "export {sink} {folder}/lines --to jsonl",
+    "diff {sink} {other} --html {folder}/page.html",
+    "diff {other} {sink} --json",
+    "merge {sink} {other} --by pred_score --to {folder}/merged",
+]
+"""Commands that read sinks alone."""
+OF_SOURCES = [
+    "retry {sink} --shard a.parquet",
+    "retry {sink} --set source.audio_root={folder}",
+    "export {sink} {folder}/rows --to dataset",
+    "export {sink} --to srt --beside",
+]
+"""Commands that need the source of a sink."""
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +107,15 @@ class TestAForeignSink:
         assert SECRET not in out + err
 
     @pytest.mark.slow
+    @pytest.mark.parametrize("line", [*OF_SINKS, *OF_SOURCES])
+    def test_no_other_verb_does_so(self, command, foreign, server, labelled, tmp_path, line):
+        edit_record(foreign, lambda p: p["steps"].insert(1, {"type": "Keep", "where": {"type": f"{MODULE}:Evil"}}))
+        code, out, err = command(*line.format(sink=foreign, other=labelled / "out", folder=tmp_path).split())
+        assert nothing_happened(foreign, server), (server.heard, out, err)
+        assert (code, "or --trust" in err) == ((2, True) if line in OF_SOURCES else (0, False)), err
+        assert SECRET not in out + err
+
+    @pytest.mark.slow
     def test_values_that_would_have_been_used_are_listed(self, command, foreign, server):
         code, _, err = command("retry", foreign)
         names = [
@@ -134,6 +160,9 @@ class TestAForeignSink:
         assert (code, nothing_happened(own, server)) == (2, True)
         assert f"names a shard at '{server.url}/a.parquet'" in err
         assert command("status", recipe)[0] == command("gc", recipe)[0] == command("plan", recipe)[0] == 0
+        assert command("report", recipe)[0] == command("forget", recipe, "a0")[0] == command("run", recipe)[0] == 0
+        assert command("export", recipe, own.parent / "rows", "--to", "dataset")[0] == 2
+        assert command("plan", recipe, "--set", f"sink.url={own.parent}/new", "--like", own)[0] == 0
         assert nothing_happened(own, server)
 
     @pytest.mark.slow

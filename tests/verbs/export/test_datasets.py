@@ -79,7 +79,7 @@ class TestWithAudio:
             fingerprint,
         ):
             assert part in text
-        assert "raysp export out DEST --to dataset --licence cc-by-4.0" in text
+        assert "raysp export PIPELINE DEST --to dataset --licence cc-by-4.0" in text
 
 
 def test_without_audio_the_source_is_not_read(made, tmp_path):
@@ -88,6 +88,7 @@ def test_without_audio_the_source_is_not_read(made, tmp_path):
     found = load(tmp_path / "dest", tmp_path / "cache")
     assert "audio" not in found.column_names
     assert (len(found), head_of(tmp_path / "dest")["license"]) == (7, "unknown")
+    assert "`raysp export out DEST --to dataset --no-audio`" in (tmp_path / "dest" / "README.md").read_text()
 
 
 @pytest.mark.slow
