@@ -71,6 +71,7 @@ ON_OBJECT_STORAGE = (
 """Files with tests that use the object store without a parameter that names it; checked when tests are collected."""
 
 ON_RAY = (
+    "by_promise/test_several_labels.py",
     "by_promise/test_engine.py",
     "cli/test_refusals.py",
     "cluster/test_",

@@ -379,7 +379,9 @@ def completing_steps(pipeline: Pipeline) -> RowSteps:
     return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None])
 
 
-def row_filters(pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS) -> RowFilters:
-    """Return the op that filters labelled rows by the steps behind the model."""
-    ops = (late_op(step, functions) for step in pipeline.filters)
+def row_filters(
+    pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS, steps: Sequence[Step] | None = None
+) -> RowFilters:
+    """Return the op that filters labelled rows by steps behind a model; None: those behind the last one."""
+    ops = (late_op(step, functions) for step in (pipeline.filters if steps is None else steps))
     return RowFilters([op for op in ops if isinstance(op, LateFilter)], pipeline.columns)

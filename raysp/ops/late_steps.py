@@ -203,7 +203,9 @@ class RowFilters:
         if late.reads is not None or source is None:
             return rows
         of_source = dict(zip(source.column_names, source.columns, strict=True))
-        return pa.table({**of_source, **{name: rows.column(name) for name in self.columns}})
+        return pa.table(
+            {**of_source, **{name: rows.column(name) for name in self.columns if name in rows.column_names}}
+        )
 
     def _without_labels(self, rows: pa.Table, outcomes: dict[str, list[object]], left_out: np.ndarray) -> pa.Table:
         kept = pa.array(np.arange(len(rows)), pa.int64(), mask=left_out)

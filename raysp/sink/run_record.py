@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import cast
+from typing import Any, cast
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError
@@ -67,6 +67,13 @@ class Resolved:
     """Padded seconds of a pass; None: set by the pipeline, or unknown."""
     in_packs: bool = False
     """Whether windows go in packs on an accelerator, because a certificate of its card shows equal bits."""
+    later: tuple["Resolved", ...] = ()
+    """Those of the `Label` steps behind the first."""
+
+    @property
+    def passes(self) -> tuple["Resolved", ...]:
+        """Those of each `Label` step."""
+        return (self, *self.later)
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,11 @@ class RunRecord:
     def resolved(self) -> Resolved:
         """Values of "auto" settings for this sink; in merged sinks the data type of `parts`."""
         if self.settings:
-            return Resolved(**self.settings)  # type: ignore[arg-type]
-        dtype = next((str(value) for key, value in self.parts.items() if key.endswith(".dtype")), "float32")
-        return Resolved(dtype)
+            later = cast("Sequence[dict[str, Any]]", self.settings.get("later", ()))
+            first = cast("dict[str, Any]", {**self.settings, "later": tuple(Resolved(**one) for one in later)})
+            return Resolved(**first)
+        dtype, *others = [str(value) for key, value in self.parts.items() if key.endswith(".dtype")] or ["float32"]
+        return Resolved(dtype, later=tuple(map(Resolved, others)))
 
 
 def load(store: Store) -> RunRecord | None:

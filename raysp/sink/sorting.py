@@ -58,6 +58,11 @@ class Sorter:
         if self._held_bytes > self._num_bytes // 2:
             self._write_run()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no table was added."""
+        return self._schema is None
+
     def numbers(self) -> pa.Table:
         """Return the columns `NUMBERS` of all rows."""
         return pa.concat_tables([*self._numbers, *map(_numbers, self._held)])

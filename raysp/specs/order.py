@@ -3,46 +3,54 @@
 from collections.abc import Sequence
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX
-from raysp.specs.steps import EACH, Decode, Keep, Label, Step
+from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step
 
 
 def check_order(steps: Sequence[Step]) -> None:
-    """Raise unless there are one `Decode` and, behind it, one `Label` that only filters follow.
+    """Raise unless there are one `Decode` and, behind it, `Label` steps with only filters between and behind them.
 
     Raises:
         ValueError: the steps are in another order; the message has them.
     """
     names = [type(step).__name__ for step in steps]
     found = f"found steps [{', '.join(names)}]"
-    if names.count("Decode") != 1 or names.count("Label") != 1:
-        hint = ": label with a second pipeline, whose source names the sink of this one by labels="
-        raise ValueError(f"{found}; expected one Decode and one Label{hint if names.count('Label') > 1 else ''}")
+    if names.count("Decode") != 1 or "Label" not in names:
+        raise ValueError(f"{found}; expected one Decode and at least one Label")
     place = names.index("Label")
     if names.index("Decode") > place:
         raise ValueError(f"{found}; expected Decode before Label")
-    for name, step in zip(names[place + 1 :], steps[place + 1 :], strict=True):
-        if step.columns:
-            raise ValueError(f"{found}; expected only steps that filter rows behind Label: move {name} before it")
+    for index, step in enumerate(steps[place + 1 :], place + 1):
+        if isinstance(step, Label):
+            if step.pool != Pool():
+                raise ValueError(
+                    f"steps[{index}] Label: found pool={step.pool}; all models of a run are in the same actors, those "
+                    "of the pool of the first Label: set it there"
+                )
+        elif step.columns:
+            raise ValueError(
+                f"{found}; expected only steps that filter rows behind Label: move {names[index]} before it"
+            )
 
 
 def check_outputs(steps: Sequence[Step], audio: str) -> None:
-    """Raise if an output reads a column that is not one of the source, or the audio column.
+    """Raise if an output reads a column that is neither one of the source nor of an earlier `Label`, or the audio.
 
     Raises:
         ValueError: an output does; the message names the output and the column.
     """
-    place, label = label_of(steps)
-    for index, output in enumerate(label.outputs):
-        for column in output.reads:
-            where = f"steps[{place}] Label: outputs[{index}] {type(output).__name__} reads the column"
-            if column == audio:
-                raise ValueError(f"{where} {column!r}, the recordings; give another column of the source")
-            for number, step in enumerate(steps):
-                if column in step.columns:
-                    raise ValueError(
-                        f"{where} {column!r}, which steps[{number}] {type(step).__name__} adds; outputs read columns "
-                        "of the source: rename the added one, or give a column of the source"
-                    )
+    for place, label in labels_of(steps):
+        for index, output in enumerate(label.outputs):
+            for column in output.reads:
+                where = f"steps[{place}] Label: outputs[{index}] {type(output).__name__} reads the column"
+                if column == audio:
+                    raise ValueError(f"{where} {column!r}, the recordings; give another column of the source")
+                for number, step in enumerate(steps):
+                    if column in step.columns and not (isinstance(step, Label) and number < place):
+                        raise ValueError(
+                            f"{where} {column!r}, which steps[{number}] {type(step).__name__} adds; outputs read "
+                            "columns of the source and of earlier Label steps: rename the added one, or give such a "
+                            "column"
+                        )
 
 
 def check_filters(steps: Sequence[Step]) -> None:
@@ -51,15 +59,17 @@ def check_filters(steps: Sequence[Step]) -> None:
     Raises:
         ValueError: with the step, the column and those that there are.
     """
-    place, _ = label_of(steps)
-    added = [column for step in steps for column in step.columns]
+    place, _ = labels_of(steps)[0]
     for index, step in enumerate(steps[place + 1 :], place + 1):
+        if isinstance(step, Label):
+            continue
+        added = [column for before in steps[:index] for column in before.columns]
         for column in step.reads:
             if column not in added and column.partition(".")[0] not in added:
                 raise ValueError(
-                    f"steps[{index}] {type(step).__name__} behind Label reads {column!r}, a column that no step adds; "
-                    f"expected one of {', '.join(added)}, or a field of one. Move the step before Label to filter by "
-                    "columns of the source"
+                    f"steps[{index}] {type(step).__name__} behind Label reads {column!r}, a column that no step before "
+                    f"it adds; expected one of {', '.join(added)}, or a field of one. Move the step before Label to "
+                    "filter by columns of the source"
                 )
 
 
@@ -76,27 +86,32 @@ def check_channels(steps: Sequence[Step], audio: str, text: str | None) -> None:
     """
     if not any(isinstance(step, Decode) and step.channel == EACH for step in steps):
         return
-    place, label = label_of(steps)
+    labels = labels_of(steps)
+    place, _ = labels[0]
+    outputs = [output for _, label in labels for output in label.outputs]
     for index, step in enumerate(steps[:place]):
         if audio in step.reads:
             raise ValueError(
                 f"steps[{index}] {type(step).__name__} reads decoded samples ({audio!r}), which are of one channel; "
                 "with Decode(channel='each') leave it out, or read samples in a second pipeline with Decode(channel=0)"
             )
-    for output in label.outputs:
+    for output in outputs:
         if output.reads:
             raise ValueError(
                 f"{type(output).__name__}(name={getattr(output, 'name', '')!r}) reads the column {output.reads[0]!r}, "
                 "one value a row, and with Decode(channel='each') every channel has outputs of its own; label the "
                 "channel that the column is of by Decode(channel=0)"
             )
-    if text is not None and any(output.text_column for output in label.outputs):
+    if text is not None and any(output.text_column for output in outputs):
         raise ValueError(
             f"Shards(text={text!r}) is one text a row, and with Decode(channel='each') every channel has a text of its "
             f"own; leave text out, and copy the column by Parquet(keep=[{text!r}])"
         )
     for index, step in enumerate(steps[place + 1 :], place + 1):
-        lists = [name for name in step.reads if name.partition(".")[0] in label.columns]
+        if isinstance(step, Label):
+            continue
+        of_outputs = {column for output in outputs for column in output.columns}
+        lists = [name for name in step.reads if name.partition(".")[0] in of_outputs]
         if lists:
             raise ValueError(
                 f"steps[{index}] {type(step).__name__} reads {lists[0]!r} as one value a row, and with "
@@ -116,9 +131,15 @@ def late_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
     return tuple(found)
 
 
-def label_of(steps: Sequence[Step]) -> tuple[int, Label]:
-    """Return the step that runs the model, with its place."""
-    return next((place, step) for place, step in enumerate(steps) if isinstance(step, Label))
+def labels_of(steps: Sequence[Step]) -> list[tuple[int, Label]]:
+    """Return the steps that run models, each with its place."""
+    return [(place, step) for place, step in enumerate(steps) if isinstance(step, Label)]
+
+
+def up_to_label(steps: Sequence[Step]) -> int:
+    """Return the number of steps before the first `Label`, that one included; all if there is none."""
+    labels = labels_of(steps)
+    return labels[0][0] + 1 if labels else len(steps)
 
 
 def check_reads(steps: Sequence[Step], audio: str) -> None:

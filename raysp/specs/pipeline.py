@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
-from types import MappingProxyType
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -23,7 +23,7 @@ from raysp.specs.order import (
     check_order,
     check_outputs,
     check_reads,
-    label_of,
+    labels_of,
     late_steps,
 )
 from raysp.specs.outputs.output import Output
@@ -40,10 +40,6 @@ SHARD_PLACES = ("root", "audio_root", "labels")
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 USUAL_ID = "id"
 """Column of row ids of a source that names none."""
-LABEL_VERSION = 7
-"""Version of labels, increased with every change of raysp that changes a label."""
-HALF_LABEL_VERSION = 10
-"""Version of labels in half precision, increased with each change of these."""
 
 
 def _named_options(given: object) -> object:
@@ -220,8 +216,9 @@ class Pipeline:
 
     Attributes:
         source: the corpus.
-        steps: steps in order: one `Decode`, then one `Label`; before `Label` any number of `Keep` and `Map` steps or of
-            your own, behind it `Keep` steps, or your own that filter rows.
+        steps: steps in order: one `Decode`, then `Label` steps, which run one after the other; before the first `Label`
+            any number of `Keep` and `Map` steps or of your own, between and behind them `Keep` steps, or your own that
+            filter rows.
         sink: destination of the label shards.
         name: name shown during a run.
         max_error_rate: largest share of rows that may fail before a run stops (exit code 1). From 200 rows, the share
@@ -274,13 +271,13 @@ class Pipeline:
 
     @property
     def before_label(self) -> Sequence[Step]:
-        """Steps before the model."""
-        return self.steps[: label_of(self.steps)[0]]
+        """Steps before the first model."""
+        return self.steps[: labels_of(self.steps)[0][0]]
 
     @property
     def filters(self) -> Sequence[Step]:
-        """Steps behind the model, which filter rows by its outputs."""
-        return self.steps[label_of(self.steps)[0] + 1 :]
+        """Steps behind the last model, which filter rows by outputs."""
+        return self.steps[labels_of(self.steps)[-1][0] + 1 :]
 
     @property
     def late_steps(self) -> tuple[Step, ...]:
@@ -299,8 +296,8 @@ class Pipeline:
 
     @property
     def source_steps(self) -> Sequence[Step]:
-        """Steps that read columns of the source, or of steps before them: all but filters by outputs."""
-        return [*self.before_label, self.label]
+        """Steps that read columns of the source, or of steps before them: all up to the last `Label`."""
+        return self.steps[: labels_of(self.steps)[-1][0] + 1]
 
     def text_use(self, column: str) -> tuple[str, str]:
         """Return the use of the column of texts, and another remedy if it holds no texts."""
@@ -308,8 +305,39 @@ class Pipeline:
 
     @property
     def label(self) -> Label:
-        """The step that runs the model."""
-        return label_of(self.steps)[1]
+        """The first step that runs a model: the only one of a pass."""
+        return labels_of(self.steps)[0][1]
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The steps that run models."""
+        return tuple(label for _, label in labels_of(self.steps))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The outputs of all models."""
+        return tuple(output for label in self.labels for output in label.outputs)
+
+    @property
+    def passes(self) -> tuple["Pipeline", ...]:
+        """A pipeline of one `Label` for each; outputs of earlier ones are columns of the source for a later one.
+
+        The first has the steps before it. A later one labels the rows that are ok then, and has `Decode` alone.
+        """
+        first, *later = self.labels
+        if not later:
+            return (self,)
+        steps = [
+            [*self.before_label, first],
+            *([self.decode, dataclasses.replace(one, pool=first.pool)] for one in later),
+        ]
+        return tuple(dataclasses.replace(self, steps=one) for one in steps)
+
+    @property
+    def filters_between(self) -> tuple[Sequence[Step], ...]:
+        """The filters behind each `Label` but the last, before the next one."""
+        places = [place for place, _ in labels_of(self.steps)]
+        return tuple(self.steps[place + 1 : end] for place, end in pairwise(places))
 
     @property
     def labelled_by(self) -> "Pipeline":
@@ -324,8 +352,9 @@ class Pipeline:
     @property
     def read_places(self) -> Iterator[tuple[str, str]]:
         """Field names and values of the checkpoints and files that are read and never written."""
-        yield "checkpoint", self.label.checkpoint
-        for output in self.label.outputs:
+        for label in self.labels:
+            yield "checkpoint", label.checkpoint
+        for output in self.outputs:
             yield from {**output.checkpoints, **output.files}.items()
 
     def with_places(self, place: Change, checkpoint: Change) -> "Pipeline":
@@ -339,13 +368,14 @@ class Pipeline:
 
     def with_model_places(self, place: Change, checkpoint: Change) -> "Pipeline":
         """Return the pipeline with its checkpoints and the files that outputs read changed; itself if none is."""
-        label = self.label
-        outputs = [_with_places(one, one.files, place) for one in label.outputs]
-        outputs = [_with_places(one, one.checkpoints, checkpoint) for one in outputs]
-        changed = dataclasses.replace(label, checkpoint=checkpoint(label.checkpoint), outputs=outputs)
-        if changed == label:
-            return self
-        return dataclasses.replace(self, steps=[changed if step is label else step for step in self.steps])
+        steps = [_moved(step, place, checkpoint) if isinstance(step, Label) else step for step in self.steps]
+        return self if steps == [*self.steps] else dataclasses.replace(self, steps=steps)
+
+
+def _moved(label: Label, place: Change, checkpoint: Change) -> Label:
+    outputs = [_with_places(one, one.files, place) for one in label.outputs]
+    outputs = [_with_places(one, one.checkpoints, checkpoint) for one in outputs]
+    return dataclasses.replace(label, checkpoint=checkpoint(label.checkpoint), outputs=outputs)
 
 
 def _with_places(output: Output, places: Mapping[str, str], change: Change) -> Output:
@@ -436,8 +466,14 @@ class Work(ReadsCorpus, Protocol):
 
 def columns_read(steps: Sequence[Step]) -> tuple[str, ...]:
     """Return the source columns that steps read; the audio column only if a step besides `Decode` reads samples."""
-    added = {column for step in steps if not isinstance(step, Label) for column in step.columns}
-    return tuple(dict.fromkeys(column for step in steps for column in step.reads if column not in added))
+    added: set[str] = set()
+    found: dict[str, None] = {}
+    for step in steps:
+        found |= dict.fromkeys(
+            column for column in step.reads if column not in added and column.partition(".")[0] not in added
+        )
+        added |= {*step.columns}
+    return tuple(found)
 
 
 def read_code(work: ReadsCorpus) -> UserCode:
@@ -462,58 +498,6 @@ def _classes(value: object) -> Iterator[type]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _classes(item)
-
-
-def label_parts(
-    pipeline: Pipeline,
-    *,
-    checkpoint_digest: str,
-    dtype: str,
-    batch_seconds: float | None = None,
-    packed_on: str | None = None,
-    code: UserCode | None = None,
-    file_digests: Mapping[str, str] = MappingProxyType({}),
-    package: str = "",
-) -> dict[str, JsonValue]:
-    """Return everything that can change a label, by the dotted names used in reports of differences.
-
-    Args:
-        pipeline: the pipeline.
-        checkpoint_digest: hash of the checkpoint's weights, config and tokenizer.
-        dtype: resolved dtype, never "auto".
-        batch_seconds: resolved budget if labels may depend on it, else None.
-        packed_on: kind of accelerator on which a certificate puts windows in packs; None: no certificate does.
-        code: code of functions and specs from outside raysp; None: the current code.
-        file_digests: digests of further files that outputs read, by url.
-        package: distribution whose model runs the checkpoint, with version and hash of its code; empty: none.
-    """
-    code = read_code(pipeline) if code is None else code
-    parts: dict[str, JsonValue] = {
-        "label_version": HALF_LABEL_VERSION if dtype in ("bfloat16", "float16") else LABEL_VERSION,
-        "source.id": pipeline.source.id,
-        "source.audio": pipeline.source.audio,
-    }
-    for index, step in enumerate(pipeline.steps):
-        fields = step.label_fields()
-        if isinstance(step, Label):
-            for unimportant in ("checkpoint", "pool", "batch_seconds", "device", "graphs"):
-                del fields[unimportant]
-            fields["outputs"] = [output.label_fields(file_digests) for output in step.outputs]
-            fields |= {"checkpoint_digest": checkpoint_digest, "dtype": dtype}
-            if step.backend in (None, "torch"):
-                del fields["backend"]  # as in sinks made before there was a choice
-            if package:
-                fields["package"] = package
-            if step.windows == "even":
-                del fields["windows"]  # as in sinks made before there was a choice
-            else:
-                fields["windows_by"] = step.speech.label_fields(file_digests)
-            if batch_seconds is not None:
-                fields["batch_seconds"] = batch_seconds
-            if packed_on is not None:
-                fields["packed_on"] = packed_on
-        parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
-    return {**parts, **code.parts()}
 
 
 def added_schema(pipeline: Pipeline) -> "pa.Schema":
@@ -560,7 +544,6 @@ __all__ = [
     "file_parts",
     "fingerprint",
     "from_json",
-    "label_parts",
     "load_function",
     "read_code",
     "to_json",

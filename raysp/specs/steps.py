@@ -479,7 +479,8 @@ class Label(Step):
             ValueError: a column does not fit.
         """
         for output in self.outputs:
-            output.check_reads(schema)
+            if {*output.reads} <= {*schema.names}:
+                output.check_reads(schema)
 
 
 def refuse_clash(added: list[tuple[str, tuple[str, ...]]]) -> None:

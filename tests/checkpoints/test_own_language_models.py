@@ -156,7 +156,7 @@ def test_the_fingerprint_covers_the_model_its_words_and_its_weights(tmp_path, ch
 
 def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(checkpoint):
     pipeline = pipeline_of(checkpoint, lm="own")
-    settings = settle(pipeline, Resources(4, 0))
+    settings = settle(pipeline, Resources(4, 0))[0].settings
     (checkpoint / FOLDER / "attrs.json").write_text(json.dumps({**ATTRS, "alpha": 0.6}))
     with pytest.raises(CheckpointError, match=r"the digest of this language model was .* when the run was planned"):
         located(pipeline, settings.file_digests)
@@ -164,10 +164,10 @@ def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(checkpoint):
 
 def test_the_files_may_be_compressed_or_binary(checkpoint, kenlm_package):  # noqa: F811
     own = checkpoint / FOLDER
-    expected = settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0)).file_digests
+    expected = settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0))[0].settings.file_digests
     (own / "5gram.arpa.gz").write_bytes(gzip.compress((own / "5gram.arpa").read_bytes()))
     (own / "5gram.arpa").unlink()
-    assert settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0)).file_digests != expected
+    assert settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0))[0].settings.file_digests != expected
     (own / "5gram.arpa.gz").unlink()
     shutil.copy(BINARIES / "quantised.binary", own / "lm.binary")
     loaded = load_checkpoint(checkpoint)
@@ -241,4 +241,4 @@ def test_the_model_of_a_hub_id_is_read_only_where_it_is_asked_for(checkpoint, tm
     assert locate_own("owner/name") is None
     shutil.copytree(checkpoint / FOLDER, snapshot / FOLDER)
     assert locate_own("owner/name") == snapshot / FOLDER
-    assert settle(pipeline_of("owner/name", lm="own"), Resources(4, 0)).file_digests["own"]
+    assert settle(pipeline_of("owner/name", lm="own"), Resources(4, 0))[0].settings.file_digests["own"]

@@ -261,7 +261,7 @@ def test_actors_of_apply(corpus):
 
     def label(device: str) -> list[dict[str, object]]:
         job = table_job(steps(device), Columns(None, "audio", ["text"], None, None, None), local_resources)
-        actor = TableActor(job, digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None))
+        actor = TableActor(job, [digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None)])
         return actor(rows).to_pylist()
 
     assert_same(label(NAME), label("cpu"))

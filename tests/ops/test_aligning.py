@@ -15,7 +15,7 @@ from raysp.labelling import assembly
 from raysp.labelling.planning.settling import settle
 from raysp.models import load_checkpoint
 from raysp.ops.late_steps import CARRIED
-from raysp.specs.pipeline import label_parts
+from raysp.specs.label_parts import Resolution, label_parts
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, write_shard
 from tests.device.class_cases import make_checkpoint
 from tests.ops.test_pauses import spoken
@@ -282,13 +282,13 @@ class TestOfWhatTheStepWrites:
         shutil.copytree(CHECKPOINT, tmp_path / "other")
         align = raysp.Align(of="pred", checkpoint=str(tmp_path / "other"))
         made = a_pipeline(str(tmp_path), label={"outputs": [raysp.Transcript(), align]})
-        settings = settle(made, Resources(cpus=2))
+        settings = settle(made, Resources(cpus=2))[0].settings
         digest = settings.file_digests[str(tmp_path / "other")]
-        [_, fields] = label_parts(made, checkpoint_digest="d", dtype="float32", file_digests=settings.file_digests)[
+        [_, fields] = label_parts(made, Resolution("d", "float32", file_digests=settings.file_digests))[
             "steps.1.outputs"
         ]
         assert (fields["checkpoint"], fields["of"]) == (digest, "pred")
-        alone = settle(a_pipeline(str(tmp_path)), Resources(cpus=2))
+        alone = settle(a_pipeline(str(tmp_path)), Resources(cpus=2))[0].settings
         assert settings.block_seconds < alone.block_seconds
         config = tmp_path / "other" / "vocab.json"
         config.write_text(config.read_text() + "\n")

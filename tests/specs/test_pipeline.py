@@ -8,7 +8,8 @@ import pytest
 
 import raysp
 from raysp import SpecError
-from raysp.specs.pipeline import file_parts, fingerprint, label_parts, load_function
+from raysp.specs.label_parts import Resolution, label_parts
+from raysp.specs.pipeline import file_parts, fingerprint, load_function
 from raysp.specs.work_files import load_pipeline, with_overrides
 from tests.corpora import a_pipeline
 
@@ -17,7 +18,7 @@ BY_SECONDS, BY_COLUMN = raysp.Keep(1), raysp.Keep(where=[("language", "==", "en"
 
 
 def hashed(pipeline: raysp.Pipeline, checkpoint_digest: str = "d", dtype: str = "float32") -> str:
-    return fingerprint(label_parts(pipeline, checkpoint_digest=checkpoint_digest, dtype=dtype))
+    return fingerprint(label_parts(pipeline, Resolution(checkpoint_digest, dtype)))
 
 
 class TestOrder:
@@ -38,11 +39,11 @@ class TestOrder:
     @pytest.mark.parametrize(
         ("steps", "message"),
         [
-            ([], r"found steps \[\]; expected one Decode and one Label"),
+            ([], r"found steps \[\]; expected one Decode and at least one Label"),
             ([LABEL], r"found steps \[Label\]; expected one Decode"),
-            ([DECODE], "expected one Decode and one Label"),
+            ([DECODE], "expected one Decode and at least one Label"),
             ([DECODE, DECODE, LABEL], "expected one Decode"),
-            ([DECODE, LABEL, LABEL], r"expected one Decode and one Label: label with a second pipeline, .* by labels="),
+            ([DECODE, LABEL, LABEL], r"two columns would be named 'pred_text'"),
             ([LABEL, DECODE], r"found steps \[Label, Decode\]; expected Decode before Label"),
             ([DECODE, LABEL, raysp.Map("m:f", adds={"a": "bool"}, reads=["id"])], "behind Label: move Map before it"),
             (
@@ -156,12 +157,12 @@ class TestFingerprint:
             hashed(a_pipeline(), checkpoint_digest="other"),
             hashed(a_pipeline(), dtype="bfloat16"),
         }
-        monkeypatch.setattr("raysp.specs.pipeline.LABEL_VERSION", 1_000)
+        monkeypatch.setattr("raysp.specs.label_parts.LABEL_VERSION", 1_000)
         assert len({*found, hashed(a_pipeline())}) == 4
 
     def test_half_precision_has_a_label_version_of_its_own(self, monkeypatch):
         before = {dtype: hashed(a_pipeline(), dtype=dtype) for dtype in ("float32", "tf32", "bfloat16", "float16")}
-        monkeypatch.setattr("raysp.specs.pipeline.HALF_LABEL_VERSION", 1_000)
+        monkeypatch.setattr("raysp.specs.label_parts.HALF_LABEL_VERSION", 1_000)
         changed = {dtype for dtype, found in before.items() if hashed(a_pipeline(), dtype=dtype) != found}
         assert changed == {"bfloat16", "float16"}
 
@@ -202,7 +203,7 @@ class TestFingerprint:
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged
 
     def test_it_is_sixteen_hexadecimal_digits_and_ignores_the_order_of_parts(self):
-        parts = label_parts(a_pipeline(), checkpoint_digest="d", dtype="float32")
+        parts = label_parts(a_pipeline(), Resolution("d", "float32"))
         assert fingerprint(parts) == fingerprint(dict(reversed(parts.items())))
         assert len(fingerprint(parts)) == 16
         assert int(fingerprint(parts), 16) > 0
@@ -210,7 +211,7 @@ class TestFingerprint:
     def test_fields_that_came_later_count_only_if_they_are_set(self):
         def outputs(**fields):
             made = a_pipeline(label={"outputs": [raysp.Segments(**fields)]})
-            [found] = label_parts(made, checkpoint_digest="d", dtype="float32")["steps.1.outputs"]
+            [found] = label_parts(made, Resolution("d", "float32"))["steps.1.outputs"]
             return found
 
         assert outputs() == {"type": "Segments", "name": "pred_segments", "threshold": 0.5, "min_seconds": 0.0}
@@ -224,9 +225,9 @@ class TestFingerprint:
 
     def test_other_weights_of_the_model_of_speech_are_another_part(self, monkeypatch):
         made = a_pipeline(label={"outputs": [raysp.Transcript(), raysp.Speech()]})
-        parts = label_parts(made, checkpoint_digest="d", dtype="float32")
+        parts = label_parts(made, Resolution("d", "float32"))
         monkeypatch.setattr("raysp.checkpoints.packaged.speech_digest", lambda: "other")
-        other = label_parts(made, checkpoint_digest="d", dtype="float32")
+        other = label_parts(made, Resolution("d", "float32"))
         assert {key for key in parts if parts[key] != other[key]} == {"steps.1.outputs"}
 
     def test_kept_columns_and_left_out_rows_are_parts_of_the_file(self):

@@ -4,19 +4,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from raysp.corpus import sources
-from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.shards import Shard
 from raysp.labelling import assembly
 from raysp.labelling.engine.job import Job
 from raysp.labelling.engine.messages import shard_failure
-from raysp.labelling.engine.watchdog import watched
+from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.carried import read_source_columns
-from raysp.ops.filtering import fail_unreadable
-from raysp.ops.late_steps import RowFilters
-from raysp.ops.rows import RowStatus
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.sinks import Sink
@@ -48,36 +41,13 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             texts=job.texts,
             rules=rules_of_steps(job.pipeline.steps),
             stage_id=job.stage_id,
-            finish=_finish(job, shard, filters) if filters.filters else None,
+            finish=filtering(job, shard, filters) if filters.filters else None,
         )
         return replace(receipt, filtered_behind=filters.num_filtered)
     except UnusableError as error:
         return error
     except (Exception, SystemExit) as error:  # steps behind the model are code of the user
         return shard_failure(shard.name, error)
-
-
-def _finish(job: Job, shard: Shard, filters: RowFilters) -> commit.Finish:
-    """Return the steps behind the model, which read the source of a piece once if they need it."""
-    source_of = functools.lru_cache(1)(functools.partial(_source, job, shard))
-
-    def finish(rows: pa.Table, piece: Piece) -> pa.Table:
-        source = None
-        if filters.reads_source:
-            source = source_of(piece).take(pc.subtract(rows.column("row"), pa.scalar(piece.first)))
-        with watched(job.hang_seconds):
-            return filters(rows, source)
-
-    return finish
-
-
-def _source(job: Job, shard: Shard, piece: Piece) -> pa.Table:
-    """Read all columns of a piece but the audio, with null in place of values that cannot be read."""
-    source = job.pipeline.source
-    names = sorted({*sources.column_names(shard, source.storage_options)} - {source.audio})
-    table = sources.read_table(shard, piece, names, source.storage_options, audio_root=source.audio_root)
-    texts = () if source.text is None else (source.text,)
-    return fail_unreadable(table, [RowStatus(row) for row in range(piece.first, piece.end)], texts)
 
 
 def _commit(retry: Retry | None) -> Callable[..., ShardReceipt]:

@@ -8,7 +8,7 @@ record of begun pieces (`begins.py`) and warns. The engine `ray` isolates such r
 import contextlib
 import os
 import socket
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from raysp.labelling.engine.calls_in_order import ahead, in_order
 from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.execution import OnPiece, Outcome
 from raysp.labelling.engine.job import Job, PieceTodo, pieces_of, sleep_while_waiting
+from raysp.labelling.engine.later_passes import PassTodo
 from raysp.labelling.engine.messages import FatalFailure, Message, shard_failure
 from raysp.labelling.engine.model import LabelledBlock, Model
 from raysp.labelling.engine.piece import PieceLabels
@@ -62,7 +63,7 @@ class Here:
         import torch
 
         threads = torch.get_num_threads()
-        model = None
+        models: list[Model] = []
         with contextlib.ExitStack() as stack:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
@@ -72,13 +73,14 @@ class Here:
             if not job.code:
                 items = stack.enter_context(contextlib.closing(ahead(items, BLOCKS_AHEAD)))
             try:
-                model = _load(job)
-                yield from self._messages(model, items, job)
+                models = _load(job)
+                later = stack.enter_context(Decoder())  # while the other one reads the next piece
+                yield from self._messages(models, items, job, later)
             finally:
-                if model is not None:
+                for model in models:
                     model.close()
-                # Before memory is released, since what the model refers to is kept.
-                del model
+                # Before memory is released, since what a model refers to is kept.
+                models = []
                 release_memory(job.settings.device)
 
     def _items(self, plan: Plan, job: Job, decoder: Decoder, on_piece: OnPiece) -> Generator[Item]:
@@ -99,7 +101,9 @@ class Here:
             except Exception as error:
                 yield Item(todo, shard_failure(todo.name, error))
 
-    def _messages(self, model: Model, items: Iterable[Item], job: Job) -> Generator[Message]:
+    def _messages(
+        self, models: Sequence[Model], items: Iterable[Item], job: Job, decoder: Decoder
+    ) -> Generator[Message]:
         store = Sink.of(job.pipeline.sink).store
         actor = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -107,17 +111,20 @@ class Here:
             if item.todo is None or not isinstance(item.content, pa.Table):
                 return item, None
             try:
-                return item, model(item.content, item.todo.name)
+                return item, models[0](item.content, item.todo.name)
             except DeviceLostError:
                 raise
             except Exception as error:
                 return item, shard_failure(item.todo.name, error)
 
+        def read(one: PassTodo) -> Iterator[pa.Table]:
+            return read_blocks(job.of_pass(one.number), one.todo, decoder, one.columns)
+
         labels: PieceLabels | None = None
         failed: PieceTodo | None = None
         """Piece of which a block failed."""
         with contextlib.ExitStack() as stack:
-            for item, block in map(labelled, items) if job.code else in_order(labelled, items, model.at_once):
+            for item, block in map(labelled, items) if job.code else in_order(labelled, items, models[0].at_once):
                 todo, content = item
                 if todo is failed and todo is not None:
                     continue
@@ -127,12 +134,13 @@ class Here:
                 if isinstance(failure, ShardFailure | FatalFailure):
                     yield failure
                     failed = todo
-                elif isinstance(block, LabelledBlock) and labels is not None:
+                elif isinstance(block, LabelledBlock) and labels is not None and isinstance(content, pa.Table):
+                    labels.kept(content)
                     labels.add(block)
                     yield labels.so_far()
                     continue
                 elif todo is not None and labels is not None:
-                    yield labels.stage()
+                    yield labels.stage(models, read)
                 if todo is not None:
                     self._begins.end(todo.name, todo.part)
                 stack.close()
@@ -143,7 +151,7 @@ class Here:
         return CommitsHere(job, retries)
 
 
-def _load(job: Job) -> Model:
+def _load(job: Job) -> list[Model]:
     try:
         return Model.of(job, in_this_thread=bool(job.code))
     except Exception as error:

@@ -12,7 +12,7 @@ from raysp import tracebacks
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
-from raysp.labelling.planning.run_plan import Settings
+from raysp.labelling.planning.run_plan import Pass, Settings
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry, Todo
 from raysp.sink.word_errors import TextColumns
@@ -45,13 +45,23 @@ class Job:
     """Types of the columns that label shards carry over."""
     texts: TextColumns | None = None
     """Columns whose word errors are counted; None: there are none."""
+    later: tuple[tuple[Pass, str], ...] = ()
+    """Passes of the `Label` steps behind the first, each with the digest of its checkpoint."""
+
+    def of_pass(self, number: int) -> Self:
+        """Return the job of one `Label` step, as if it were the only one; that of the first is the job itself."""
+        if not number:
+            return self
+        (pipeline, settings), digest = self.later[number - 1]
+        metadata = {**self.metadata, "checkpoint_digest": digest}
+        return replace(self, pipeline=pipeline, settings=settings, metadata=metadata, later=())
 
     def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
         """Pickle so that a worker installs the user's code before it unpickles values that use it."""
         import cloudpickle
 
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        made_of_code = {name: values.pop(name) for name in ("pipeline", "functions")}
+        made_of_code = {name: values.pop(name) for name in ("pipeline", "functions", "later")}
         return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)
 
 
@@ -101,10 +111,14 @@ class PieceTodo:
     retry: Retry | None = None
     has_crashed: bool = False
     """Whether this is one row that crashes its workers, and only becomes an error row."""
+    only: tuple[int, ...] | None = None
+    """Numbers of the rows of `part` to label; None: all."""
 
     @property
     def rows(self) -> Sequence[int]:
         """Numbers of the rows to label, in the shard."""
+        if self.only is not None:
+            return self.only
         return self.retry.of(self.part) if self.retry else range(self.part.first, self.part.end)
 
     @property

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from raysp.labelling import assembly
 from raysp.labelling.engine.watchdog import watched
+from raysp.labelling.planning.run_plan import Pass
 from raysp.ops.decoding import claimed_seconds
 
 if TYPE_CHECKING:
-    from raysp.labelling.engine.datasets.table_job import TableJob
     from raysp.labelling.engine.job import Job
     from raysp.ops.labelling import BlockInHand, Figures, LabellingOp
 
@@ -40,7 +40,7 @@ class Model:
     its op), so that it runs over the next block while columns are made of a result, and while it is staged.
 
     Args:
-        job: the pipeline and its settings.
+        one: the `Label` step with its settings.
         digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads on CPUs.
         hang_seconds: time after which a block counts as hung, which ends the process; 0: no limit.
@@ -49,7 +49,7 @@ class Model:
 
     def __init__(
         self,
-        job: "Job | TableJob",
+        one: Pass,
         *,
         digest: str | None,
         threads: int,
@@ -59,22 +59,25 @@ class Model:
         self._hang_seconds = hang_seconds
         self.thread: Executor = CallingThread() if in_this_thread else ThreadPoolExecutor(1)
         # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
-        self.op = self.thread.submit(_load, job, digest, threads).result()
+        self.op = self.thread.submit(_load, one, digest, threads).result()
         self.in_hand = InHand(self.op.blocks_in_hand)
         if self.op.blocks_in_hand > 1 and not in_this_thread:
             self.close()
             self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
 
     @classmethod
-    def of(cls, job: "Job", *, in_this_thread: bool = False) -> Self:
-        """Return the model of a run."""
-        return cls(
-            job,
-            digest=job.metadata["checkpoint_digest"],
-            threads=job.settings.cpus_per_actor.number,
-            hang_seconds=job.hang_seconds,
-            in_this_thread=in_this_thread,
-        )
+    def of(cls, job: "Job", *, in_this_thread: bool = False) -> list[Self]:
+        """Return the models of a run, one for each `Label` step."""
+        return [
+            cls(
+                Pass(one.pipeline, one.settings),
+                digest=one.metadata["checkpoint_digest"],
+                threads=one.settings.cpus_per_actor.number,
+                hang_seconds=one.hang_seconds,
+                in_this_thread=in_this_thread,
+            )
+            for one in map(job.of_pass, range(1 + len(job.later)))
+        ]
 
     @property
     def at_once(self) -> int:
@@ -109,13 +112,13 @@ class Model:
         return table, figures, waited
 
 
-def _load(job: "Job | TableJob", digest: str | None, threads: int) -> "LabellingOp":
+def _load(one: Pass, digest: str | None, threads: int) -> "LabellingOp":
     """Load the model, on a card that the plan relies on."""
-    assembly.refuse_other_card(job.settings)
+    assembly.refuse_other_card(one.settings)
     import torch
 
     torch.set_num_threads(threads)
-    return assembly.labelling(job.pipeline, job.settings, digest=digest, threads=threads)
+    return assembly.labelling(one.pipeline, one.settings, digest=digest, threads=threads)
 
 
 class CallingThread(Executor):

@@ -2,22 +2,27 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import pyarrow as pa
 
 from raysp.columns import ERROR, OK, RECORDING_COLUMNS, SKIPPED
+from raysp.devices import DeviceLostError
 from raysp.errors import RunError, StoreError
 from raysp.labelling import assembly
 from raysp.labelling.engine.calls_in_order import in_order
 from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.engine.later_passes import KeptBlocks, PassTodo, Read, Rows, merged, rows_of_pass
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RowError, shard_failure
 from raysp.labelling.engine.model import LabelledBlock, Model
+from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.joined_rows import join_windows
+from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.layout import StagedName
@@ -35,9 +40,10 @@ MEMORY_BYTES = 64 * 1024 * 1024
 
 def label_piece(
     job: Job,
-    model: Model,
+    models: Sequence[Model],
     todo: PieceTodo,
     blocks: Iterable[pa.Table],
+    read: Read,
     store: Store,
     actor: str,
     on_block: Callable[[LabelledPiece], None] = lambda _: None,
@@ -46,9 +52,10 @@ def label_piece(
 
     Args:
         job: job of the run.
-        model: the model.
+        models: the models of its passes.
         todo: the piece.
         blocks: its decoded blocks.
+        read: decodes rows for a later pass.
         store: the sink.
         actor: name of the process.
         on_block: called after every block with the counts so far.
@@ -57,10 +64,11 @@ def label_piece(
         DeviceLostError: the device of the model failed.
     """
     with PieceLabels(job, todo, store, actor) as labels:
-        for labelled in in_order(lambda block: model(block, todo.name), blocks, model.at_once):
+        blocks = map(labels.kept, blocks)
+        for labelled in in_order(lambda block: models[0](block, todo.name), blocks, models[0].at_once):
             labels.add(labelled)
             on_block(labels.so_far())
-        return labels.stage()
+        return labels.stage(models, read)
 
 
 class PieceLabels:
@@ -79,7 +87,8 @@ class PieceLabels:
         self.store = store
         self.actor = actor
         self._files = ExitStack()
-        self._sorter = Sorter(lambda: self._files.enter_context(store.scratch()), MEMORY_BYTES)
+        self._sorter = self._new_sorter()
+        self._kept = KeptBlocks(job, self._scratch)
         self._outcomes: dict[int, tuple[str, str]] = {}
         """Status and type of the rows that are not ok; of a row of several windows, of the first that is not."""
         self._examples: list[RowError] = []
@@ -94,16 +103,30 @@ class PieceLabels:
     def __exit__(self, *error: object) -> None:
         self._files.close()
 
-    def add(self, labelled: LabelledBlock) -> None:
-        """Add the windows of a block."""
+    def _scratch(self) -> Path:
+        return self._files.enter_context(self.store.scratch())
+
+    def _new_sorter(self) -> Sorter:
+        return Sorter(self._scratch, MEMORY_BYTES)
+
+    def kept(self, block: pa.Table) -> pa.Table:
+        """Return a decoded block, of which recordings are kept for later passes."""
+        if self.job.later:
+            self._kept.add(block)
+        return block
+
+    def add(self, labelled: LabelledBlock, number: int = 0) -> None:
+        """Add the windows of a block; rows and their audio count in the first pass."""
         labels, figures = labelled.labels, labelled.figures
         self._sorter.add(labels)
-        rate = self.job.settings.checkpoint.sample_rate
-        self._counts += Counts(
+        rate = self.job.of_pass(number).settings.checkpoint.sample_rate
+        first = Counts(
             rows=len(labels) - labels.column("windows").null_count,
+            audio_seconds=float(np.nansum(labels.column("seconds").to_numpy())),
+        )
+        self._counts += (first if number == 0 else Counts()) + Counts(
             blocks=1,
             windows=figures.windows,
-            audio_seconds=float(np.nansum(labels.column("seconds").to_numpy())),
             real_samples=round(figures.audio_seconds * rate),
             padded_samples=round(figures.padded_seconds * rate),
             busy_seconds=figures.busy_seconds,
@@ -112,7 +135,7 @@ class PieceLabels:
         )
         self._claimed = max(self._claimed, labelled.claimed)
         self._memory = max(self._memory, figures.memory_bytes)
-        self._measured = figures.measured or self._measured
+        self._measured = (figures.measured if number == 0 else None) or self._measured
         self._judge(labels)
 
     def so_far(self, *, is_staged: bool = False) -> LabelledPiece:
@@ -125,10 +148,23 @@ class PieceLabels:
         receipt = PieceReceipt(self.todo.name, part.first, part.end, counts, self.actor, time.time())
         return LabelledPiece(receipt, is_staged, self._claimed, tuple(self._examples), self._memory, self._measured)
 
-    def stage(self) -> Message:
-        """Join windows, stage the rows in order, and return their receipt, or why it cannot be done."""
+    def stage(self, models: Sequence[Model], read: Read) -> Message:
+        """Run later passes, stage the rows in order, and return their receipt, or why it cannot be done.
+
+        Args:
+            models: the models of all passes.
+            read: decodes rows for a later pass.
+
+        Raises:
+            DeviceLostError: the device of a model failed.
+        """
         try:
-            stage.write(self.store, self._in_order(), self._name)
+            rows = self._in_order()
+            for number, model in enumerate(models[1:], 1):
+                rows = self._through(number, model, read, rows)
+            stage.write(self.store, self._judged(rows), self._name)
+        except DeviceLostError:
+            raise
         except UnusableError as error:  # no space or no permission: no other shard could be written
             return FatalFailure(str(error))
         except StoreError as error:
@@ -144,26 +180,61 @@ class PieceLabels:
         return StagedName(todo.name, todo.part, todo.shard.input_id, attempt, errors)
 
     def _in_order(self) -> Iterator[pa.Table]:
-        """Yield the rows in order, with the columns of a label shard behind those of the source."""
+        """Yield the rows of the first pass in order, with the columns of a label shard behind those of the source."""
         job, wanted = self.job, self.todo.rows
         names = [*RESULT_SCHEMA.names, *job.output_schema.names]
-        self._outcomes.clear()
-        self._examples.clear()
         place = 0
         for windows in self._sorter.slices():
-            rows = join_windows(windows, self._join)
+            rows = join_windows(windows, assembly.joining(job.pipeline, job.settings))
             found = rows.column("row").to_numpy()
             if not np.array_equal(found, wanted[place : place + len(found)]):
                 raise RunError(f"{self.todo}: its blocks hold other rows; this is a bug in raysp: report it")
             place += len(found)
-            self._judge(rows)
-            yield rows.select([*names, *(name for name in RECORDING_COLUMNS if name in rows.column_names)])
+            yield rows.select([name for name in (*names, *RECORDING_COLUMNS) if name in rows.column_names])
         if place != len(wanted):
             raise RunError(f"{self.todo}: its blocks hold {place} rows; this is a bug in raysp: report it")
 
-    def _join(self, windows: pa.Table) -> pa.Table:
-        """Join the windows of longer rows; most pieces have none."""
-        return assembly.joining(self.job.pipeline, self.job.settings)(windows)
+    def _through(self, number: int, model: Model, read: Read, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Run a later pass over the rows that are ok and not filtered, and return the rows with its columns."""
+        between = self.job.pipeline.filters_between[number - 1]
+        filters = assembly.row_filters(self.job.pipeline, self.job.functions, between)
+        filtered = filtering(self.job, self.todo.shard, filters)
+        before = self._new_sorter()
+        for table in rows:
+            before.add(filtered(table, self.todo.piece))
+        of_pass = self.job.of_pass(number)
+        wanted, columns = rows_of_pass(self.job, number, self.todo, before.slices())
+        self._sorter = self._new_sorter()
+        blocks = self._blocks_of(number, wanted, columns, read)
+        for labelled in in_order(lambda block: model(block, self.todo.name), blocks, model.at_once):
+            self.add(labelled, number)
+        return merged(before.slices(), self._joined(of_pass), output_schema(self.job.later[number - 1][0]))
+
+    def _blocks_of(self, number: int, wanted: Rows, columns: pa.Table, read: Read) -> Iterator[pa.Table]:
+        """Yield the decoded blocks of rows for a later pass: those kept from the first one, then others."""
+        kept, blocks = self._kept.of(self.job.of_pass(number), wanted, columns)
+        yield from blocks
+        is_other = ~np.isin(wanted, kept)
+        if is_other.any():
+            others = replace(self.todo, only=tuple(wanted[is_other].tolist()))
+            yield from read(
+                PassTodo(number, others, columns.filter(pa.array(is_other)) if columns.num_columns else columns)
+            )
+
+    def _joined(self, job: Job) -> Iterator[pa.Table]:
+        """Yield the rows of a later pass in order."""
+        if not self._sorter.is_empty:
+            for windows in self._sorter.slices():
+                yield join_windows(windows, assembly.joining(job.pipeline, job.settings))
+
+    def _judged(self, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the rows to stage, and count their outcomes."""
+        self._outcomes.clear()
+        self._examples.clear()
+        names = [*RESULT_SCHEMA.names, *self.job.output_schema.names]
+        for table in rows:
+            self._judge(table)
+            yield table.select([*names, *(name for name in RECORDING_COLUMNS if name in table.column_names)])
 
     def _judge(self, table: pa.Table) -> None:
         """Add the outcomes of rows or windows that are not ok."""

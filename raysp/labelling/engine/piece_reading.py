@@ -2,33 +2,39 @@
 
 import atexit
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp.audio.isolation import Decoder
 from raysp.corpus import sources
+from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
 from raysp.labelling import assembly
 from raysp.labelling.engine import watchdog
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.watchdog import watched
-from raysp.ops.late_steps import CARRIED
+from raysp.ops.filtering import fail_unreadable
+from raysp.ops.late_steps import CARRIED, RowFilters
 from raysp.ops.places import with_places
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.words import count
 
 
-def read_blocks(job: Job, todo: PieceTodo, decoder: Decoder | None = None) -> Iterator[pa.Table]:
+def read_blocks(
+    job: Job, todo: PieceTodo, decoder: Decoder | None = None, columns: pa.Table | None = None
+) -> Iterator[pa.Table]:
     """Yield the decoded blocks of a piece; the process ends if one takes longer than `job.hang_seconds`.
 
     Args:
-        job: job of the run.
+        job: job of the run, or of a pass.
         todo: the piece.
         decoder: None: that of this process.
+        columns: columns of its rows that outputs of the pass read; None: the source has them.
     """
-    blocks = iter([crashed_block(job, todo)]) if todo.has_crashed else _decoded(job, todo, decoder)
+    blocks = iter([crashed_block(job, todo)]) if todo.has_crashed else _decoded(job, todo, decoder, columns)
     while True:
         with watched(job.hang_seconds):
             block = next(blocks, None)
@@ -37,12 +43,14 @@ def read_blocks(job: Job, todo: PieceTodo, decoder: Decoder | None = None) -> It
         yield block
 
 
-def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.Table]:
+def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None, given: pa.Table | None) -> Iterator[pa.Table]:
     shard, piece, source = todo.shard, todo.piece, job.pipeline.source
     op = assembly.decoding(
         job.pipeline, job.settings, shard, decoder=decoder or process_decoder(), functions=job.functions
     )
     columns = assembly.decoded_columns(job.pipeline, shard)
+    if given is not None:
+        columns = [name for name in columns if name not in given.column_names]
     table = sources.read_table(
         shard, piece, columns, source.storage_options, (source.audio,), audio_root=source.audio_root
     )
@@ -54,6 +62,8 @@ def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.
     is_whole = len(rows) == piece.num_rows
     if not is_whole:
         table = table.take([row - piece.first for row in rows])
+    for name in given.column_names if given is not None else ():
+        table = table.append_column(name, given.column(name))  # type: ignore[union-attr]
     for block in op(table, piece.first):
         yield block if is_whole else _renumbered(block, rows, piece.first)
 
@@ -71,6 +81,29 @@ def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
     numbers = np.asarray(rows, np.int64)[block.column("row").to_numpy() - first]
     place = block.schema.get_field_index("row")
     return block.set_column(place, block.schema.field(place), pa.array(numbers, pa.int64()))
+
+
+def read_source(job: Job, shard: Shard, piece: Piece) -> pa.Table:
+    """Read all columns of a piece but the audio, with null in place of values that cannot be read."""
+    source = job.pipeline.source
+    names = sorted({*sources.column_names(shard, source.storage_options)} - {source.audio})
+    table = sources.read_table(shard, piece, names, source.storage_options, audio_root=source.audio_root)
+    texts = () if source.text is None else (source.text,)
+    return fail_unreadable(table, [RowStatus(row) for row in range(piece.first, piece.end)], texts)
+
+
+def filtering(job: Job, shard: Shard, filters: RowFilters) -> Callable[[pa.Table, Piece], pa.Table]:
+    """Return a function that filters label rows of a piece, whose source it reads once if a filter needs it."""
+    source_of = functools.lru_cache(1)(functools.partial(read_source, job, shard))
+
+    def filtered(rows: pa.Table, piece: Piece) -> pa.Table:
+        source = None
+        if filters.reads_source:
+            source = source_of(piece).take(pc.subtract(rows.column("row"), pa.scalar(piece.first)))
+        with watched(job.hang_seconds):
+            return filters(rows, source)
+
+    return filtered
 
 
 def crashed_block(job: Job, todo: PieceTodo) -> pa.Table:

@@ -13,6 +13,7 @@ from raysp import tracebacks
 from raysp.devices import DeviceLostError
 from raysp.errors import ProgramError
 from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.engine.later_passes import PassTodo
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, shard_failure
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import label_piece
@@ -96,7 +97,7 @@ class ModelActor:
             self._job = job = ray.get(self._given)
             fault_injection.adopt(job.fault_injection)
             self._store = Sink.of(job.pipeline.sink).store
-            self._model = Model.of(job)
+            self._models = Model.of(job)
         except Exception as error:
             return f"node {socket.gethostname()}: {tracebacks.described(error)}"
         return None
@@ -111,9 +112,10 @@ class ModelActor:
             blocks = self._blocks(todo)
             message: Message | LostReader = label_piece(
                 self._job,
-                self._model,
+                self._models,
                 todo,
                 blocks,
+                lambda one: self._blocks(one.todo, one),
                 self._store,
                 self._name,
                 lambda found: self._so_far.update({todo: found}),
@@ -132,15 +134,15 @@ class ModelActor:
             self._reading.discard(todo)
         return message, tracebacks.taken()
 
-    def _blocks(self, todo: PieceTodo) -> Iterator[pa.Table]:
-        """Yield the blocks that a task on any node decodes."""
+    def _blocks(self, todo: PieceTodo, later: PassTodo | None = None) -> Iterator[pa.Table]:
+        """Yield the blocks that a task on any node decodes, of a piece or for a later pass."""
         read = ray.remote(cast("Any", read_piece)).options(
             num_cpus=READER_CPUS,
             max_retries=0,  # the driver judges crashes
             num_returns="streaming",
             _generator_backpressure_num_objects=BLOCKS_AHEAD,
         )
-        stream = read.remote(self._given, todo)
+        stream = read.remote(self._given, todo, later)
         node, is_read = "", False
         try:
             for ref in stream:
@@ -164,11 +166,20 @@ class ModelActor:
                 ray.cancel(stream, force=True)
 
 
-def read_piece(job: Job, todo: PieceTodo) -> Iterator[tuple[str | pa.Table | ShardFailure | FatalFailure, Tracebacks]]:
-    """Yield the node on which this runs, then the decoded blocks of a piece, or why it cannot be read."""
+def read_piece(
+    job: Job, todo: PieceTodo, later: PassTodo | None
+) -> Iterator[tuple[str | pa.Table | ShardFailure | FatalFailure, Tracebacks]]:
+    """Yield the node on which this runs, then the decoded blocks of a piece, or why it cannot be read.
+
+    Args:
+        job: job of the run.
+        todo: the piece.
+        later: its rows for a later pass; None: all for the first.
+    """
     yield str(ray.get_runtime_context().get_node_id()), {}
     try:
-        for block in read_blocks(job, todo):
+        job = job.of_pass(later.number) if later else job
+        for block in read_blocks(job, todo, columns=later.columns if later else None):
             yield block, {}
     except ProgramError as error:
         yield FatalFailure(str(error)), tracebacks.taken()

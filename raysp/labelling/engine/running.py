@@ -464,7 +464,7 @@ def _resolved(plan: Plan) -> dict[str, JsonValue]:
 
 def _job(plan: Plan, faults: Mapping[str, str]) -> Job:
     settings = plan.settings
-    digest = next(str(value) for key, value in plan.parts.items() if key.endswith("checkpoint_digest"))
+    digest, *later = (str(value) for key, value in plan.parts.items() if key.endswith("checkpoint_digest"))
     return Job(
         pipeline=plan.pipeline,
         settings=settings,
@@ -479,6 +479,7 @@ def _job(plan: Plan, faults: Mapping[str, str]) -> Job:
         hang_seconds=hang_seconds(),
         carried=plan.corpus.carried,
         texts=plan.texts,
+        later=tuple(zip(plan.later, later, strict=True)),
     )
 
 

@@ -173,6 +173,10 @@ def _notes(plan: Plan, sample: Sample) -> list[str]:
     late = [type(step).__name__ for step in plan.pipeline.late_steps]
     if late:
         notes.append(f"the steps {', '.join(late)} read decoded rows and were not applied to the sample")
+    if plan.later:
+        notes.append(
+            "batches, memory and --calibrate are those of the first Label step; earlier runs have the whole speed"
+        )
     most = plan.pipeline.max_error_rate
     kind = next((one for one in sample.outcomes if one != FILTERED), None)
     if kind is not None and not sample.is_ok.any():

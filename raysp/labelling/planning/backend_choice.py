@@ -14,6 +14,7 @@ from raysp.labelling.planning.planned_checkpoint import folder_of, summary_of
 from raysp.models.summary import OWN, CheckpointSummary
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Pipeline
+from raysp.specs.steps import Label
 
 
 class Chosen(NamedTuple):
@@ -25,34 +26,45 @@ class Chosen(NamedTuple):
     """Reason why the models of raysp do not run the checkpoint; empty if they do."""
 
 
-def with_backend(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[Pipeline, Chosen | None]:
-    """Return the pipeline with the backend of its `Label` step, and the choice of it.
+def with_backends(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[Pipeline, tuple[Chosen | None, ...]]:
+    """Return the pipeline with the backends of its `Label` steps, and the choice of each.
 
-    A backend that the step names is kept, and the choice is None. Otherwise the recorded one is used where it reads the
+    A backend that a step names is kept, and the choice is None. Otherwise the recorded one is used where it reads the
     checkpoint, so that a sink has labels of one backend, whatever is installed; without a record it is chosen.
 
     Raises:
-        CheckpointError: no backend reads the checkpoint; with the reasons.
+        CheckpointError: no backend reads a checkpoint; with the reasons.
         PlanError: the labels of the sink were made by transformers, which is not installed here.
     """
-    label = pipeline.label
-    if label.backend is not None:
-        return pipeline, None
-    recorded = _recorded(record)
+    steps, found = [*pipeline.steps], []
+    for place, step in enumerate(steps):
+        if isinstance(step, Label):
+            chosen = None if step.backend else _chosen(pipeline, step, _recorded(record, place))
+            steps[place] = _with(step, chosen.name) if chosen else step
+            found.append(chosen)
+    return (replace(pipeline, steps=steps) if any(found) else pipeline), tuple(found)
+
+
+def _chosen(pipeline: Pipeline, label: Label, recorded: str | None) -> Chosen:
+    """Return the backend of a step that names none; `recorded` is that of its sink."""
     if recorded == HUGGING_FACE and not hf_installed.version():
         raise PlanError(
             f"{pipeline.sink.url}: its labels were made with backend='transformers', and transformers is not installed "
             f"here; {hf_installed.COMMAND}, or use another sink with what is installed"
         )
     folder_for = partial(folder_of, label.checkpoint, pipeline.source, language=label.language)
-    chosen = choose_backend(folder_for, first=recorded or OWN)
-    return _with(pipeline, chosen.name), chosen
+    return choose_backend(folder_for, first=recorded or OWN)
 
 
 def as_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
-    """Return the pipeline with the recorded backend if its `Label` step names none."""
-    recorded = _recorded(record)
-    return pipeline if pipeline.label.backend is not None or recorded is None else _with(pipeline, recorded)
+    """Return the pipeline with the recorded backends of `Label` steps that name none."""
+    steps = [
+        _with(step, recorded)
+        if isinstance(step, Label) and step.backend is None and (recorded := _recorded(record, place))
+        else step
+        for place, step in enumerate(pipeline.steps)
+    ]
+    return pipeline if steps == [*pipeline.steps] else replace(pipeline, steps=steps)
 
 
 def choose_backend(folder_for: Callable[..., Path], *, first: str = OWN) -> Chosen:
@@ -115,16 +127,12 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
     return Chosen(HUGGING_FACE, summary, f"raysp has no model of type {other!r}" if other else why)
 
 
-def _recorded(record: RunRecord | None) -> str | None:
-    """Return the backend of a recorded pipeline."""
+def _recorded(record: RunRecord | None, place: int) -> str | None:
+    """Return the backend of a step of a recorded pipeline."""
     steps = record.pipeline.get("steps") if record and isinstance(record.pipeline, dict) else None
-    for step in steps if isinstance(steps, list) else ():
-        if isinstance(step, dict) and step.get("backend") in NAMED:
-            return str(step["backend"])
-    return None
+    step = steps[place] if isinstance(steps, list) and place < len(steps) else None
+    return str(step["backend"]) if isinstance(step, dict) and step.get("backend") in NAMED else None
 
 
-def _with(pipeline: Pipeline, backend: str) -> Pipeline:
-    label = pipeline.label
-    changed = replace(label, backend=backend)  # type: ignore[arg-type] # one of `NAMED`
-    return replace(pipeline, steps=[changed if step is label else step for step in pipeline.steps])
+def _with(label: Label, backend: str) -> Label:
+    return replace(label, backend=backend)  # type: ignore[arg-type] # one of `NAMED`

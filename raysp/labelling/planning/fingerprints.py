@@ -1,45 +1,47 @@
 """Fingerprint of a pipeline with resolved settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from raysp.backends.finding import NAMED
 from raysp.errors import ChangedError
 from raysp.labelling.planning.planned_checkpoint import digest_of
-from raysp.labelling.planning.run_plan import Hashed, Settings
+from raysp.labelling.planning.run_plan import Hashed, Pass, Settings
 from raysp.sink import run_record
 from raysp.sink.run_record import CODE
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, label_parts, read_code
+from raysp.specs.label_parts import Resolution, label_parts
+from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, read_code
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
 
 
 def hash_pipeline(
     pipeline: Pipeline,
-    settings: Settings,
+    passes: Sequence[Pass],
     code: UserCode | None = None,
 ) -> Hashed:
     """Return everything that can change a label, with its hashes.
 
     Args:
         pipeline: the pipeline.
-        settings: its resolved values.
+        passes: its passes.
         code: its code from outside raysp; None: read now.
     """
-    checkpoint = settings.checkpoint
-    digest = digest_of(checkpoint.path, checkpoint.backend, pipeline.label.language)
-    parts = label_parts(
-        pipeline,
-        checkpoint_digest=digest,
-        dtype=settings.dtype,
-        batch_seconds=settings.fingerprint_seconds,
-        packed_on=settings.packed_on,
-        code=code,
-        file_digests=settings.file_digests,
-        package="" if checkpoint.backend in NAMED else settings.library,
-    )
+    parts = label_parts(pipeline, *map(_resolution, passes), code=code)
     return Hashed(parts, fingerprint(parts), _stage_id(pipeline, parts))
+
+
+def _resolution(one: Pass) -> Resolution:
+    settings, checkpoint = one.settings, one.settings.checkpoint
+    return Resolution(
+        digest_of(checkpoint.path, checkpoint.backend, one.pipeline.label.language),
+        settings.dtype,
+        settings.fingerprint_seconds,
+        settings.packed_on,
+        settings.file_digests,
+        "" if checkpoint.backend in NAMED else settings.library,
+    )
 
 
 def _stage_id(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from raysp.cluster.resources import local_resources
 from raysp.corpus.shards import only_first_rows
 from raysp.corpus.sources import FOLDER
-from raysp.labelling.planning.backend_choice import with_backend
+from raysp.labelling.planning.backend_choice import with_backends
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
 from raysp.labelling.planning.first_recordings import refuse_archived, refuse_tarred
@@ -138,10 +138,10 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         CheckpointError: the checkpoint cannot be run.
     """
     code = read_code(opened.pipeline)
-    pipeline, chosen = with_backend(opened.pipeline, record)
-    before, summary = record.resolved if record else None, chosen.summary if chosen else None
-    settings = settle(pipeline, opened.resources, before, summary)
-    hashed = hash_pipeline(pipeline, settings, code)
+    pipeline, chosen = with_backends(opened.pipeline, record)
+    before, summaries = record.resolved if record else None, [one and one.summary for one in chosen]
+    (_, settings), *later = passes = settle(pipeline, opened.resources, before, summaries)
+    hashed = hash_pipeline(pipeline, passes, code)
     if settings.measured is not None:
         from raysp.labelling.planning.measured_passes import with_measured
 
@@ -149,8 +149,8 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     if record is not None:
         check_recorded(opened.sink.store, record, pipeline, settings, hashed)
     opened = replace(opened, pipeline=pipeline)
-    why = chosen.why if chosen else ""
-    return Plan(opened, settings, hashed, Corpus(()), frozenset(), (), code, why_not_own=why)
+    why = "; ".join(one.why for one in chosen if one and one.why)
+    return Plan(opened, settings, hashed, Corpus(()), frozenset(), (), code, why_not_own=why, later=tuple(later))
 
 
 def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:

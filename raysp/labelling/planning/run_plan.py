@@ -1,7 +1,7 @@
 """Plan of a run: the opened pipeline, and the work to do with resolved settings and resources."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
@@ -169,6 +169,14 @@ class Settings:
         return self.used.seconds if self.used else self.batch_seconds
 
 
+class Pass(NamedTuple):
+    """One `Label` step of a pipeline, with its settings."""
+
+    pipeline: Pipeline
+    """The pipeline of this step alone (`Pipeline.passes`)."""
+    settings: Settings
+
+
 class Hashed(NamedTuple):
     """Everything that can change a label."""
 
@@ -201,6 +209,8 @@ class Plan(Brief):
     """Who runs the pieces: "here" or "ray"; "auto" before a run has decided."""
     why_not_own: str = ""
     """Reason why another library runs the checkpoint; empty: raysp does, or the pipeline or sink names it."""
+    later: tuple[Pass, ...] = ()
+    """Passes of the `Label` steps behind the first."""
 
     @property
     def parts(self) -> Mapping[str, JsonValue]:
@@ -223,6 +233,11 @@ class Plan(Brief):
         return self.opened.pipeline
 
     @property
+    def passes(self) -> tuple[Pass, ...]:
+        """The `Label` steps with their settings."""
+        return (Pass(self.pipeline.passes[0], self.settings), *self.later)
+
+    @property
     def sink(self) -> Sink:
         """The sink of the labels."""
         return self.opened.sink
@@ -240,7 +255,7 @@ class Plan(Brief):
     @property
     def output_schema(self) -> pa.Schema:
         """Columns that the steps add to a label shard."""
-        return output_schema(self.pipeline, self.settings.checkpoint)
+        return output_schema(*self.passes)
 
     @property
     def texts(self) -> TextColumns | None:
@@ -258,18 +273,25 @@ class Plan(Brief):
         return {
             "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}"
             + (f", with the labels of {source.labels}" if source.labels else ""),
-            "checkpoint": f"{self.pipeline.label.checkpoint}: {checkpoint.architecture}, "
-            f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz"
-            + (f", by {settings.library}" if settings.library else ""),
+            "checkpoint": _described(self.passes[0]),
             **({"not used": unused} if (unused := checkpoint.unused_words) else {}),
             **({"other files": files} if (files := self._files) else {}),
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, {self._passes}",
+            **self._later_facts,
             **{"card" if i == 1 else f"card {i}": words for i, words in enumerate(self._cards, 1)},
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
             f"of {count(len(self.todo), 'shard')}",
             "fingerprint": self.fingerprint,
+        }
+
+    @property
+    def _later_facts(self) -> dict[str, str]:
+        """Facts of the `Label` steps behind the first, whose models are in the same actors."""
+        return {
+            f"checkpoint {number}": f"{_described(one)}, {one.settings.dtype} on {one.settings.device}"
+            for number, one in enumerate(self.later, 2)
         }
 
     @property
@@ -293,6 +315,7 @@ class Plan(Brief):
             "rows_todo": self.rows_todo,
             "pieces_todo": self.pieces_todo,
             "settings": asdict(self.settings),
+            **({"settings_of_later_labels": [asdict(one.settings) for one in self.later]} if self.later else {}),
             "actors": asdict(self.pool_size),
             "parts": dict(self.parts),
         }
@@ -354,10 +377,8 @@ class Plan(Brief):
     @property
     def resolved(self) -> Resolved:
         """Values of "auto" settings that later plans use."""
-        is_set = self.pipeline.label.batch_seconds is not None
-        settings = self.settings
-        budget = None if is_set else settings.batch_seconds
-        return Resolved(settings.dtype, settings.device, budget, settings.packed_on is not None)
+        first, *later = map(_resolved, self.passes)
+        return replace(first, later=tuple(later))
 
     @property
     def pool_size(self) -> PoolSize:
@@ -401,8 +422,8 @@ class Plan(Brief):
 
     @property
     def _files(self) -> str:
-        digests = self.settings.file_digests
-        outputs = enumerate(self.pipeline.label.outputs)
+        digests = {url: digest for one in self.passes for url, digest in one.settings.file_digests.items()}
+        outputs = enumerate(self.pipeline.outputs)
         return ", ".join(
             f"{field} of outputs.{i} {url} ({digests.get(url)})"
             for i, one in outputs
@@ -429,8 +450,12 @@ class Plan(Brief):
     def notes(self) -> tuple[str, ...]:
         """Sentences on properties of the source that a user may not expect."""
         found = [f"{self.settings.library} runs the checkpoint: {self.why_not_own}"] if self.why_not_own else []
-        label = self.pipeline.label
-        found += [note for one in label.outputs for note in one.notes(self.settings.checkpoint, label.window_seconds)]
+        found += [
+            note
+            for pipeline, settings in self.passes
+            for output in pipeline.label.outputs
+            for note in output.notes(settings.checkpoint, pipeline.label.window_seconds)
+        ]
         found += [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
         found += self.corpus.widened
         found += [f"no column {USUAL_ID!r}: ids are <shard>:<row>"] if self.corpus.is_numbered else []
@@ -482,17 +507,32 @@ def _with_each_remedy_once(messages: Sequence[str]) -> str:
     return "; ".join(_EXPECTED.join(filter(None, ("; ".join(what), expected))) for expected, what in found.items())
 
 
-def output_schema(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> pa.Schema:
+def _described(one: Pass) -> str:
+    settings, checkpoint = one.settings, one.settings.checkpoint
+    by = f", by {settings.library}" if settings.library else ""
+    parameters = count(checkpoint.num_parameters, "parameter")
+    return f"{one.pipeline.label.checkpoint}: {checkpoint.architecture}, {parameters}, {checkpoint.sample_rate} Hz{by}"
+
+
+def _resolved(one: Pass) -> Resolved:
+    settings = one.settings
+    budget = None if one.pipeline.label.batch_seconds is not None else settings.batch_seconds
+    return Resolved(settings.dtype, settings.device, budget, settings.packed_on is not None)
+
+
+def output_schema(*passes: Pass) -> pa.Schema:
     """Return the columns that all steps add; where each channel is labelled, outputs are lists."""
-    outputs = pa.schema([field for output in pipeline.label.outputs for field in output.schema(checkpoint)])
-    for output in pipeline.label.outputs:
-        outputs = output.completed(outputs, pipeline.label.outputs)
-    each_channel = pipeline.decode.channel == EACH
-    return pa.schema([*added_schema(pipeline), *(listed(outputs) if each_channel else outputs)])
+    fields = [*added_schema(passes[0].pipeline)]
+    for pipeline, settings in passes:
+        outputs = pa.schema([field for one in pipeline.label.outputs for field in one.schema(settings.checkpoint)])
+        for output in pipeline.label.outputs:
+            outputs = output.completed(outputs, pipeline.label.outputs)
+        fields += listed(outputs) if pipeline.decode.channel == EACH else outputs
+    return pa.schema(fields)
 
 
 def text_columns(pipeline: Pipeline) -> TextColumns | None:
     """Return the columns of the reference and of the first transcript; None if either is missing."""
     reference = pipeline.source.text
-    transcript = next((output.text_column for output in pipeline.label.outputs if output.text_column), None)
+    transcript = next((output.text_column for output in pipeline.outputs if output.text_column), None)
     return TextColumns(reference, transcript) if reference and transcript else None

@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import pyarrow as pa
+
 from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import CTRANSLATE2, choice_of
 from raysp.cluster.pools import actor_cpus
@@ -13,7 +15,7 @@ from raysp.corpus.shards import PIECE_SECONDS, PieceSize
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
-from raysp.labelling.planning.run_plan import Settings, output_schema
+from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.models.summary import OWN, CheckpointSummary
 from raysp.ops.blocks import windowing_of
 from raysp.ops.budget import batch_seconds, block_seconds, passes_at_once
@@ -36,18 +38,18 @@ def settle(
     pipeline: Pipeline,
     resources: Resources,
     before: Resolved | None = None,
-    summary: CheckpointSummary | None = None,
-) -> Settings:
-    """Check the checkpoint against the pipeline and the pool against the cluster, and resolve "auto" settings.
+    summaries: Sequence[CheckpointSummary | None] = (),
+) -> tuple[Pass, ...]:
+    """Check checkpoints against the pipeline and the pool against the cluster, and resolve "auto" settings.
 
     Args:
-        pipeline: the pipeline, with the backend that was chosen; its explicit settings are used.
+        pipeline: the pipeline, with the backends that were chosen; its explicit settings are used.
         resources: resources that are up now.
         before: values resolved by the sink's first plan, used on any resources; None at the first plan.
-        summary: description of the checkpoint; None: it is read.
+        summaries: descriptions of the checkpoints; None, or none: they are read.
 
     Raises:
-        CheckpointError: the folder does not exist, or its checkpoint cannot be run.
+        CheckpointError: a folder does not exist, or its checkpoint cannot be run.
         PlanError: the pool does not fit, or leaves no CPU for decoding.
     """
     for index, step in enumerate(pipeline.steps):
@@ -55,10 +57,38 @@ def settle(
             raise PlanError(
                 f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
             )
-    label = pipeline.label
     if resources.machine_cpus is not None:
-        check_device(label.device, f"steps.{pipeline.steps.index(label)}.device")
-    summary = summary or summary_of(checkpoint_folder(pipeline), label.backend or OWN)
+        for index, step in enumerate(pipeline.steps):
+            if isinstance(step, Label):
+                check_device(step.device, f"steps.{index}.device")
+    if before is None:
+        _refuse_chance(pipeline, resources)
+    given = summaries or [None] * len(pipeline.labels)
+    described = [
+        (one, summary or summary_of(checkpoint_folder(one), one.label.backend or OWN))
+        for one, summary in zip(pipeline.passes, given, strict=True)
+    ]
+    resolved: list[Resolved | None] = [*(before.passes if before else ())]
+    if len(resolved) != len(described):  # also of another pipeline, which the fingerprint shows
+        resolved = [before] * len(described)
+    passes = []
+    for number, (one, summary) in enumerate(described):
+        others = [other for place, (_, other) in enumerate(described) if place != number]
+        passes.append(Pass(one, _settings(one, resources, resolved[number], summary, others)))
+    _check_filters(pipeline, passes)
+    _check_reads(passes)
+    return tuple(passes)
+
+
+def _settings(
+    pipeline: Pipeline,
+    resources: Resources,
+    before: Resolved | None,
+    summary: CheckpointSummary,
+    others: Sequence[CheckpointSummary],
+) -> Settings:
+    """Return the settings of a pass; `others` are the checkpoints of other passes, which are in the same actor."""
+    label = pipeline.label
     summary.require_language(label.language)
     _refuse_two_languages(label, summary)
     outputs = located_outputs(pipeline, summary.path)
@@ -71,7 +101,6 @@ def settle(
                 f"{label.checkpoint}: {summary.architecture} does not support {type(output).__name__}; it supports "
                 f"{', '.join(outputs_for(summary))}"
             )
-    _check_filters(pipeline, summary)
     if label.windows == "speech":
         label.speech.check(summary)
         for output in outputs:
@@ -81,8 +110,6 @@ def settle(
         windowing(summary, label)
     except ValueError as error:
         raise PlanError(f"{label.checkpoint}: {error}. Raise window_seconds") from None
-    if before is None:
-        _refuse_chance(pipeline, resources)
     gpus = _gpus_per_actor(label, resources, before)
     device = _device(label, gpus, before)
     on_gpu = is_accelerator(device)
@@ -101,7 +128,8 @@ def settle(
     found = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
     in_packs = found is Batching.PACKED
     at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
-    loaded = _together(summary, [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()])
+    of_outputs = [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()]
+    loaded = _together(summary, [*of_outputs, *others])
     fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
     on_card = _on_card(
         label,
@@ -199,20 +227,33 @@ def _refuse_two_languages(label: Label, summary: CheckpointSummary) -> None:
         )
 
 
-def _check_filters(pipeline: Pipeline, summary: CheckpointSummary) -> None:
-    """Raise if a step behind the model cannot filter by the columns of its outputs.
+def _check_filters(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
+    """Raise if a step behind a model cannot filter by the columns of outputs.
 
     Raises:
         PlanError: with the step and the column.
     """
-    if not pipeline.filters:
-        return
-    schema = output_schema(pipeline, summary)
-    for index, step in enumerate(pipeline.filters, len(pipeline.before_label) + 1):
-        try:
-            step.check(schema)
-        except ValueError as error:
-            raise PlanError(f"steps[{index}] {type(step).__name__}: {error}") from None
+    number = 0
+    for index, step in enumerate(pipeline.steps):
+        if isinstance(step, Label):
+            number += 1
+        elif number:
+            try:
+                step.check(output_schema(*passes[:number]))
+            except ValueError as error:
+                raise PlanError(f"steps[{index}] {type(step).__name__}: {error}") from None
+
+
+def _check_reads(passes: Sequence[Pass]) -> None:
+    """Raise PlanError if an output cannot read the columns of an earlier `Label` step."""
+    for number, one in enumerate(passes):
+        schema = output_schema(*passes[:number]) if number else pa.schema([])
+        for output in one.pipeline.label.outputs:
+            if output.reads and {*output.reads} <= {*schema.names}:
+                try:
+                    output.check_reads(schema)
+                except ValueError as error:
+                    raise PlanError(f"{one.pipeline.label.checkpoint}: {error}") from None
 
 
 def _together(summary: CheckpointSummary, others: Sequence[CheckpointSummary]) -> CheckpointSummary:
@@ -329,9 +370,12 @@ def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None)
 
 def _refuse_chance(pipeline: Pipeline, resources: Resources) -> None:
     """Raise PlanError if device and dtype would depend on whether the GPUs of a cluster are up at this moment."""
-    label = pipeline.label
-    if label.device == "auto" and label.pool.gpus is None and resources.gpus_may_come:
-        where = f"steps.{pipeline.steps.index(label)}"
+    for index, label in enumerate(pipeline.steps):
+        if not isinstance(label, Label) or label.device != "auto" or pipeline.label.pool.gpus is not None:
+            continue
+        if not resources.gpus_may_come:
+            continue
+        where = f"steps.{index}"
         raise PlanError(
             f"{where}.device: found 'auto', and no GPU of the cluster is up now, though nodes with GPUs may come up "
             f"later; the first plan of a sink determines device and dtype of all its labels. Set {where}.device='cuda' "

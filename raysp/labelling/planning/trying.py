@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from raysp.errors import PlanError, RunError
 from raysp.ops.filtering import RowOp, reasons
+from raysp.specs.order import up_to_label
 from raysp.specs.pipeline import ReadsCorpus, load_function
 from raysp.specs.steps import Step
 
@@ -27,7 +28,7 @@ def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
         PlanError: a filter raises an error, or returns values for no rows; the message has its line and the columns.
     """
     columns = _of_source(schema, work.source.audio)
-    for index, step in enumerate(work.source_steps):
+    for index, step in enumerate(work.steps[: up_to_label(work.steps)]):
         _try(url, f"steps[{index}]", step, columns)
         columns |= {field.name: field.type for field in step.schema()}
 
@@ -35,13 +36,14 @@ def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
 def try_late_filters(url: str, schema: pa.Schema, work: ReadsCorpus, added: pa.Schema) -> None:
     """Call the filters after the model as `try_filters` does; `added` is the schema of the columns of all steps."""
     columns = {**_of_source(schema, work.source.audio), **{field.name: field.type for field in added}}
-    for index, step in enumerate(work.steps[len(work.source_steps) :], len(work.source_steps)):
+    behind = up_to_label(work.steps)
+    for index, step in enumerate(work.steps[behind:], behind):
         _try(url, f"steps[{index}]", step, columns)
 
 
 def has_late_trials(work: ReadsCorpus) -> bool:
     """Return whether `try_late_filters` calls any filter."""
-    return any(map(_is_tried, work.steps[len(work.source_steps) :]))
+    return any(map(_is_tried, work.steps[up_to_label(work.steps) :]))
 
 
 def _of_source(schema: pa.Schema, audio: str) -> dict[str, pa.DataType]:

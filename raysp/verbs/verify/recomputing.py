@@ -3,18 +3,20 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 
 from raysp.cluster.cards import Card
 from raysp.cluster.resources import Resources, count_gpus
+from raysp.columns import OK
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.labelling.joined_rows import join_windows
 from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
@@ -38,53 +40,82 @@ class Recomputing:
 
     def __init__(self, pipeline: Pipeline, record: RunRecord) -> None:
         steps = [
-            replace(step, pool=Pool(), dtype="auto") if step is pipeline.label else step for step in pipeline.steps
+            replace(step, pool=Pool(), dtype="auto") if isinstance(step, Label) else step for step in pipeline.steps
         ]
         pipeline = replace(pipeline, steps=steps)
-        dtype = str(_part(record, ".dtype") or "float32")
-        packed_on = cast("str | None", _part(record, ".packed_on"))
-        # A device without TF32 labels in float32, to whose labels those of TF32 are compared.
-        before = Resolved("float32" if dtype == "tf32" else dtype, in_packs=packed_on is not None)
-        settings = replace(
-            settle(pipeline, Resources(cpus=2, gpus=count_gpus(), machine_cpus=1), before),
-            dtype=dtype,
-            fingerprint_seconds=cast("float | None", _part(record, ".batch_seconds")),
-            packed_on=packed_on,
-        )
-        parts, fingerprint, _ = hash_pipeline(pipeline, settings)
+        recorded = [_Recorded.of(record, place) for place, step in enumerate(steps) if isinstance(step, Label)]
+        first, *later = (one.resolved for one in recorded)
+        here = Resources(cpus=2, gpus=count_gpus(), machine_cpus=1)
+        passes = [
+            Pass(one.pipeline, replace(one.settings, **by._asdict()))
+            for one, by in zip(settle(pipeline, here, replace(first, later=tuple(later))), recorded, strict=True)
+        ]
+        parts, fingerprint, _ = hash_pipeline(pipeline, passes)
         run_record.check_same(
             pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
         )
-        self.dtype = dtype
+        settings = passes[0].settings
+        self.dtype = settings.dtype
         self.card = settings.cards[0].card if settings.packs and settings.packs.is_on else None
         """Card on which rows are labelled in packs; None: labels of the sink may have other last bits."""
         self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]
-        # Without filters, which choose rows and change no label. A row of any length is one block.
-        unfiltered = [step for step in steps if isinstance(step, Decode | Label) or step.columns]
-        self.pipeline = replace(pipeline, steps=unfiltered)
-        self.settings = replace(settings, block_seconds=pipeline.decode.max_seconds)
-        self.op = assembly.labelling(self.pipeline, self.settings)
-        self.join = assembly.joining(self.pipeline, self.settings)
+        self.passes = [_unfiltered(*one) for one in passes]
+        self.ops = [assembly.labelling(*one) for one in self.passes]
 
     def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
         """Return the label of one row, with the columns of a label shard except those carried over."""
-        decoding = assembly.decoding(self.pipeline, self.settings, shard)
-        columns = assembly.decoded_columns(self.pipeline, shard)
-        source, piece = self.pipeline.source, Piece(row, row + 1)
-        table = sources.read_table(shard, piece, columns, source.storage_options, audio_root=source.audio_root)
-        windows = pa.concat_tables([self.op(block, shard.name)[0] for block in decoding(table, row)])
-        rows = join_windows(windows, self.join).to_pylist()
+        label = self._labelled(0, shard, row, {})
+        for number in range(1, len(self.passes)):
+            of_pass = dict.fromkeys(output_schema(self.passes[number]).names)
+            label |= self._labelled(number, shard, row, label) if label["status"] == OK else of_pass
+        return {name: label[name] for name in self.columns}
+
+    def _labelled(self, number: int, shard: Shard, row: int, before: Mapping[str, object]) -> dict[str, object]:
+        """Return the label that a pass gives to a row; `before` has the columns of earlier ones."""
+        pipeline, _ = one = self.passes[number]
+        source, piece = pipeline.source, Piece(row, row + 1)
+        names = [name for name in assembly.decoded_columns(pipeline, shard) if name not in before]
+        table = sources.read_table(shard, piece, names, source.storage_options, audio_root=source.audio_root)
+        schema = output_schema(*self.passes[:number]) if number else pa.schema([])
+        for name in {*pipeline.label.reads} & {*before}:
+            table = table.append_column(schema.field(name), pa.array([before[name]], schema.field(name).type))
+        decoding = assembly.decoding(*one, shard)
+        windows = pa.concat_tables([self.ops[number](block, shard.name)[0] for block in decoding(table, row)])
+        rows = join_windows(windows, assembly.joining(*one)).to_pylist()
         if len(rows) != 1:
             raise RunError(
                 f"{shard.url} row {row}: recomputed alone it became {count(len(rows), 'row')}; this is a bug in raysp: "
                 "report it"
             )
-        return {name: rows[0][name] for name in self.columns}
+        return rows[0]
 
 
-def _part(record: RunRecord, name: str) -> JsonValue:
-    """Return the part of a fingerprint whose name ends with `name`; None: the fingerprint lacks it."""
-    return next((value for key, value in record.parts.items() if key.endswith(name)), None)
+class _Recorded(NamedTuple):
+    """What the fingerprint of a sink says of a `Label` step."""
+
+    dtype: str
+    fingerprint_seconds: float | None
+    packed_on: str | None
+
+    @classmethod
+    def of(cls, record: RunRecord, place: int) -> "_Recorded":
+        """Return the record of the step at a place."""
+        dtype, seconds, packed_on = (
+            record.parts.get(f"steps.{place}.{name}") for name in ("dtype", "batch_seconds", "packed_on")
+        )
+        return cls(str(dtype or "float32"), cast("float | None", seconds), cast("str | None", packed_on))
+
+    @property
+    def resolved(self) -> Resolved:
+        """What a plan resolves its settings to: a device without TF32 labels in float32, to compare with TF32."""
+        return Resolved("float32" if self.dtype == "tf32" else self.dtype, in_packs=self.packed_on is not None)
+
+
+def _unfiltered(pipeline: Pipeline, settings: Settings) -> Pass:
+    """Return a pass without filters, which choose rows and change no label. A row of any length is one block."""
+    steps = [step for step in pipeline.steps if isinstance(step, Decode | Label) or step.columns]
+    block_seconds = pipeline.decode.max_seconds
+    return Pass(replace(pipeline, steps=steps), replace(settings, block_seconds=block_seconds))
 
 
 def cards_of(runs: Sequence[RunEntry]) -> set[Card | None]:

@@ -30,7 +30,8 @@ def job_of(device: str, block_seconds: float = 3.0) -> TableJob:
     outputs = [raysp.Transcript(words=True), raysp.Embedding()]
     label = raysp.Label(str(CHECKPOINT), outputs=outputs, device=device, dtype="float32", batch_seconds=1.5)
     job = local_job([raysp.Decode(), label], Columns("id", "audio", ["text"], None, None, None))
-    return replace(job, settings=replace(job.settings, block_seconds=block_seconds))
+    [one] = job.passes
+    return replace(job, passes=(one._replace(settings=replace(one.settings, block_seconds=block_seconds)),))
 
 
 @pytest.fixture

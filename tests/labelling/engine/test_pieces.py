@@ -19,6 +19,7 @@ from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from raysp.sink.sinks import Sink
+from tests.corpora import CHECKPOINT, digits_table, wav, with_columns, write_shard
 from tests.runs import read_labels
 
 
@@ -39,15 +40,15 @@ def test_a_row_that_crashes_processes_has_the_columns_of_the_others(
     job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
     shard = plan.todo[0].shard
     (piece,) = shard.pieces
-    model = Model.of(job)
+    models = Model.of(job)
     for part in (Piece(1, piece.end), Piece(0, 1)):
         todo = PieceTodo(shard, piece, part, has_crashed=part.first == 0)
-        message = label_piece(job, model, todo, read_blocks(job, todo), store, "an actor")
+        message = label_piece(job, models, todo, read_blocks(job, todo), iter, store, "an actor")
         assert isinstance(message, LabelledPiece)
         assert message.is_staged
         counts = message.receipt.counts
         assert (counts.rows, counts.errors) == (part.num_rows, {"worker_crashed": 1} if part.first == 0 else {})
-    model.close()
+    models[0].close()
     commit_shard(job, shard, None)
     labels = read_labels(tmp_path / "labels").to_pylist()
     assert [row["row"] for row in labels] == list(range(shard.num_rows))
@@ -76,3 +77,30 @@ def test_the_hang_timeout_applies_to_each_block_that_is_read(monkeypatch):
     todo, job = SimpleNamespace(has_crashed=False), SimpleNamespace(hang_seconds=7)
     assert [*read_blocks(job, todo)] == [0, 1, 2, 3]
     assert watches == [["read 0"], ["read 1"], ["read 2"], ["read 3"], []]
+
+
+def test_recordings_of_one_window_are_decoded_once_for_all_passes(make_pipeline, tmp_path):
+    """Those that are longer than a window of the second pass are decoded again."""
+    table = digits_table(6)
+    audio = table.column("audio").to_pylist()
+    audio[2] = {"bytes": wav(40_000), "path": None}
+    write_shard(tmp_path / "in" / "a.parquet", table=with_columns(table, {"audio": audio}))
+    pipeline = make_pipeline(tmp_path / "in", outputs=[raysp.Transcript()])
+    later = [
+        raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_text")]),
+        raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()], window_seconds=2, overlap_seconds=0.5),
+    ]
+    plan = make_plan(Opened.of(replace(pipeline, steps=[*pipeline.steps, *later]), Resources(cpus=2)))
+    job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
+    shard = plan.todo[0].shard
+    [piece] = shard.pieces
+    todo, models, again = PieceTodo(shard, piece, piece), Model.of(job), []
+
+    def read(one):
+        again.append((one.number, one.todo.only))
+        return read_blocks(job.of_pass(one.number), one.todo, columns=one.columns)
+
+    label_piece(job, models, todo, read_blocks(job, todo), read, store, "an actor")
+    for model in models:
+        model.close()
+    assert again == [(2, (2,))]

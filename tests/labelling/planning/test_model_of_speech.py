@@ -9,8 +9,8 @@ from raysp.cluster.resources import Resources
 from raysp.errors import CheckpointError, SpecError
 from raysp.labelling import assembly
 from raysp.labelling.planning.settling import settle
+from raysp.specs.label_parts import Resolution, label_parts
 from raysp.specs.outputs.output import SPEECH_MODEL
-from raysp.specs.pipeline import label_parts
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 
 CUT = {"windows": "speech"}
@@ -19,7 +19,7 @@ FOUND = {"outputs": [raysp.Transcript(), raysp.Speech()]}
 
 def parts(**label: object) -> dict[str, object]:
     made = a_pipeline(label=label)
-    return label_parts(made, checkpoint_digest="d", dtype="float32", file_digests={SPEECH_MODEL: "ab"})
+    return label_parts(made, Resolution("d", "float32", file_digests={SPEECH_MODEL: "ab"}))
 
 
 def test_only_windows_that_are_cut_at_pauses_are_in_the_fingerprint():
@@ -45,7 +45,7 @@ def test_windows_are_cut_by_the_settings_of_the_first_speech_output():
 def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):
     write_shard(tmp_path / "in" / "a.parquet")
     made = a_pipeline(str(tmp_path / "in"), label=label)
-    settings = settle(made, Resources(cpus=2))
+    settings = settle(made, Resources(cpus=2))[0].settings
     arguments = (None,) if build is assembly.decoding else ()
     build(made, settings, *arguments)
     other = replace(settings, file_digests={SPEECH_MODEL: "0123456789abcdef"})

@@ -144,7 +144,7 @@ def test_a_share_of_a_gpu_without_one_is_refused(corpus):
 
 class TestBudget:
     def budget(self, before: Resolved | None, resources: Resources, **label: object) -> float:
-        return settle(a_pipeline(label=label), resources, before).batch_seconds
+        return settle(a_pipeline(label=label), resources, before)[0].settings.batch_seconds
 
     def test_it_is_recorded_and_taken(self, corpus):
         first = begun(corpus, Resources(4, memory=100e6))

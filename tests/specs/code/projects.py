@@ -6,7 +6,8 @@ from pathlib import Path
 
 import raysp
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import fingerprint, label_parts, read_code
+from raysp.specs.label_parts import Resolution, label_parts
+from raysp.specs.pipeline import fingerprint, read_code
 from tests.corpora import a_pipeline
 
 
@@ -45,4 +46,4 @@ def names_of(where: str) -> list[str]:
 
 
 def hashed(pipeline: raysp.Pipeline) -> str:
-    return fingerprint(label_parts(pipeline, checkpoint_digest="d", dtype="float32"))
+    return fingerprint(label_parts(pipeline, Resolution("d", "float32")))

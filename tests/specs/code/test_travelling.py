@@ -13,7 +13,8 @@ import pytest
 import raysp
 from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.specs.code import CodeFile, UserCode, user_code
-from raysp.specs.pipeline import label_parts, load_function, read_code
+from raysp.specs.label_parts import Resolution, label_parts
+from raysp.specs.pipeline import load_function, read_code
 from tests.corpora import CHECKPOINT, write_shard
 from tests.specs.code.projects import code_of, keeping
 
@@ -172,6 +173,6 @@ def test_a_plan_reads_each_file_once(project, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", counted)
     pipeline = keeping("my_rules:numbers")
     code = read_code(pipeline)
-    label_parts(pipeline, checkpoint_digest="d", dtype="float32", code=code)
+    label_parts(pipeline, Resolution("d", "float32"), code=code)
     assert sorted(read) == ["__init__.py", "at_top.py", "deep.py", "late.py", "my_rules.py"]
     assert all(isinstance(file, CodeFile) for file in code.files)

@@ -30,15 +30,15 @@ class TableActor(TableLabelling):
 
     Args:
         job: steps and columns.
-        digest: digest of the planned checkpoint.
+        digests: digests of the planned checkpoints.
 
     Raises:
         CheckpointError: the checkpoint is missing, or not the planned one.
     """
 
-    def __init__(self, job: TableJob, digest: str) -> None:
+    def __init__(self, job: TableJob, digests: Sequence[str]) -> None:
         sleep_while_waiting()  # before torch is imported
-        super().__init__(job, digest=digest, threads=job.settings.cpus_per_actor.number)
+        super().__init__(job, digests=digests, threads=job.settings.cpus_per_actor.number)
 
 
 def apply(
@@ -62,7 +62,7 @@ def apply(
     those of `id` and `keep` are of type null there if the types of the dataset are not known without reading it.
 
     Args:
-        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
+        steps: as of a pipeline: one `Decode`, then `Label` steps.
         dataset: rows with a recording each.
         id: column of row ids; None: ids are null.
         audio: column of the recordings: a struct with `bytes` and `path`, or bytes.
@@ -99,7 +99,7 @@ def apply(
         TableActor,
         fn_constructor_args=[
             job,
-            digest_of(settings.checkpoint.path, settings.checkpoint.backend, job.pipeline.label.language),
+            [digest_of(s.checkpoint.path, s.checkpoint.backend, one.label.language) for one, s in job.passes],
         ],
         batch_size=None,
         batch_format="pyarrow",

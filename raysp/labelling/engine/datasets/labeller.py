@@ -39,7 +39,7 @@ class Labeller:
     manager, which ends these processes; so does the end of the program.
 
     Args:
-        steps: one `Decode`, then one `Label`; before `Label` any number of steps that filter rows or add columns.
+        steps: as of a pipeline: one `Decode`, then `Label` steps.
         id: column of row ids; None: ids are null.
         audio: column of the recordings: a struct with `bytes` and `path`, or bytes.
         keep: columns to copy to the result.

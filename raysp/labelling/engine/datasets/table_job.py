@@ -10,9 +10,9 @@ from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
-from raysp.labelling.planning.backend_choice import with_backend
+from raysp.labelling.planning.backend_choice import with_backends
 from raysp.labelling.planning.planned_checkpoint import pinned
-from raysp.labelling.planning.run_plan import Settings, output_schema
+from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import check_types, source_columns
 from raysp.labelling.planning.trying import try_filters, try_late_filters
@@ -47,11 +47,17 @@ class TableJob:
 
     pipeline: Pipeline
     """Steps and columns. The urls of its source and its sink name no place."""
-    settings: Settings
+    passes: tuple[Pass, ...]
+    """Its `Label` steps with their settings."""
     row: str | None
     """Column with the numbers of the rows; None: there is none."""
     functions: Mapping[str, Callable[..., object]]
     """Functions that steps name, pickled as Ray pickles any function."""
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the first `Label` step."""
+        return self.passes[0].settings
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -99,7 +105,7 @@ class TableJob:
             PlanError: a filter raises an error.
         """
         try_filters(PLACE, schema, self.pipeline)
-        try_late_filters(PLACE, schema, self.pipeline, output_schema(self.pipeline, self.settings.checkpoint))
+        try_late_filters(PLACE, schema, self.pipeline, output_schema(*self.passes))
 
     def label_schema(self, types: Mapping[str, pa.DataType]) -> pa.Schema:
         """Return the columns of label rows.
@@ -107,7 +113,7 @@ class TableJob:
         Args:
             types: types of the columns of the rows; the columns that it lacks are of type null.
         """
-        source, outputs = self.pipeline.source, output_schema(self.pipeline, self.settings.checkpoint)
+        source, outputs = self.pipeline.source, output_schema(*self.passes)
         id_type = pa.string() if source.id is None else types.get(source.id, pa.null())
         kept = [(name, types.get(name, pa.null())) for name in self.pipeline.kept]
         own = [outputs.field(name) for name in self.pipeline.columns]
@@ -140,7 +146,7 @@ def table_job(steps: Sequence[Step], columns: Columns, resources: Callable[[Pipe
     """Check steps and the names of columns, and resolve "auto" settings.
 
     Args:
-        steps: one `Decode`, then one `Label`; others as in a pipeline.
+        steps: one `Decode`, then `Label` steps; others as in a pipeline.
         columns: columns of the rows, and the place of recordings given by path.
         resources: returns the resources that the model may use.
 
@@ -159,11 +165,11 @@ def table_job(steps: Sequence[Step], columns: Columns, resources: Callable[[Pipe
         storage_options=options_of(columns.storage_options or {}),
     )
     pipeline = Pipeline(source, steps=steps, sink=Parquet(NO_URL, keep=columns.keep))
-    if columns.id is None and any(getattr(one, "generate", {}).get("do_sample") for one in pipeline.label.outputs):
+    if columns.id is None and any(getattr(one, "generate", {}).get("do_sample") for one in pipeline.outputs):
         raise SpecError(
             "id=None: generate={'do_sample': True} draws by the id of a row; name the column of the ids by id="
         )
-    pipeline, _ = with_backend(pinned(with_absolute_paths(pipeline)))
+    pipeline, _ = with_backends(pinned(with_absolute_paths(pipeline)))
     functions = {name: load_function(name) for step in pipeline.steps for name in step.functions}
     return TableJob(pipeline, settle(pipeline, resources(pipeline)), columns.row, functions)
 

@@ -3,19 +3,23 @@
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import zip_longest
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp.audio.isolation import Decoder
-from raysp.columns import RESULT_COLUMNS
+from raysp.columns import OK, RESULT_COLUMNS
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.labelling.engine import calls_in_order
 from raysp.labelling.engine.datasets.table_job import PLACE, TableJob
+from raysp.labelling.engine.later_passes import merged
 from raysp.labelling.engine.model import Model
 from raysp.labelling.joined_rows import join_windows
+from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink.sorting import in_order
 from raysp.words import count
 
@@ -28,57 +32,73 @@ class TableLabelling:
 
     Args:
         job: steps and columns.
-        digest: digest of the planned checkpoint; None: not compared.
-        threads: torch threads of the model on CPUs, shared by batches that are labelled at once.
+        digests: digests of the planned checkpoints; none: not compared.
+        threads: torch threads of the models on CPUs, shared by batches that are labelled at once.
     """
 
-    def __init__(self, job: TableJob, *, digest: str | None = None, threads: int) -> None:
+    def __init__(self, job: TableJob, *, digests: Sequence[str] = (), threads: int) -> None:
         self.job = job
-        self.model = Model(job, digest=digest, threads=threads, in_this_thread=True)
-        self._join = assembly.joining(job.pipeline, job.settings)
-        self._filter = assembly.row_filters(job.pipeline, job.functions)
+        self.models = [
+            Model(one, digest=digest, threads=threads, in_this_thread=True)
+            for one, digest in zip_longest(job.passes, digests)
+        ]
+        self._joins = [assembly.joining(*one) for one in job.passes]
+        steps = (*job.pipeline.filters_between, job.pipeline.filters)
+        self._filters = [assembly.row_filters(job.pipeline, job.functions, one) for one in steps]
         self._joining = threading.Lock()
         self._decoders = deque[Decoder]()
         weakref.finalize(self, _close, self._decoders)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """Return the label rows of rows, in order. The next block is decoded while the model labels one.
+        """Return the label rows of rows, in order. The next block is decoded while a model labels one.
 
         Raises:
             PlanError: a column is missing, or has another type than expected.
         """
         rows = self.job.with_audio(rows)
         self.job.check(rows.schema)
-        source = self.job.pipeline.source
-        names = None if source.id is None else rows.column(source.id).to_pylist()
-        with (
-            self._decoder() as decoder,
-            closing(calls_in_order.ahead(self._decoded(rows, decoder), 1)) as blocks,
-        ):
-            labelled = calls_in_order.in_order(
-                lambda block: self.model(block, names=names).labels, blocks, self.model.at_once
-            )
-            windows = pa.concat_tables(labelled)
-        columns = [*RESULT_COLUMNS, *self.job.pipeline.columns]
-        with self._joining:
-            joined = in_order([join_windows(windows, self._join)]).select(columns)
-            joined = self._filter(joined, rows.drop_columns([source.audio]) if self._filter.reads_source else None)
-        if joined.num_rows != rows.num_rows:
+        audio = self.job.pipeline.source.audio
+        source = rows.drop_columns([audio]) if any(one.reads_source for one in self._filters) else None
+        with self._decoder() as decoder:
+            labels = self._filters[0](self._passed(0, rows, decoder), source)
+            for number, one in enumerate(self.job.passes[1:], 1):
+                is_ok = pc.equal(labels.column("status"), pa.scalar(OK))
+                wanted = rows.filter(is_ok)
+                for name in one.pipeline.label.reads:
+                    if name in labels.column_names:
+                        wanted = wanted.append_column(name, labels.filter(is_ok).column(name))
+                found = [self._passed(number, wanted, decoder)] if wanted.num_rows else []
+                places = labels.filter(is_ok).column("row")
+                found = [one.set_column(0, "row", places) for one in found]
+                [labels] = merged(iter([labels]), iter(found), output_schema(one))
+                labels = self._filters[number](labels, source)
+        labels = labels.select([*RESULT_COLUMNS, *self.job.pipeline.columns])
+        if labels.num_rows != rows.num_rows:
             raise RunError(
-                f"{PLACE}: {count(rows.num_rows, 'row')} became {count(joined.num_rows, 'row')}; this is a bug in "
+                f"{PLACE}: {count(rows.num_rows, 'row')} became {count(labels.num_rows, 'row')}; this is a bug in "
                 "raysp: report it"
             )
-        return self.job.label_rows(rows, joined)
+        return self.job.label_rows(rows, labels)
+
+    def _passed(self, number: int, rows: pa.Table, decoder: Decoder) -> pa.Table:
+        """Return the label rows of one pass, numbered from 0."""
+        one, model, source = self.job.passes[number], self.models[number], self.job.pipeline.source
+        names = None if source.id is None else rows.column(source.id).to_pylist()
+        decode = assembly.decoding(*one, None, decoder=decoder, functions=self.job.functions)
+        with closing(calls_in_order.ahead(decode(rows.select(self._read(number, rows)), 0), 1)) as blocks:
+            labelled = calls_in_order.in_order(lambda block: model(block, names=names).labels, blocks, model.at_once)
+            windows = pa.concat_tables(labelled)
+        with self._joining:
+            return in_order([join_windows(windows, self._joins[number])])
+
+    def _read(self, number: int, rows: pa.Table) -> list[str]:
+        """Return the columns that decoding reads for a pass."""
+        pipeline = self.job.passes[number].pipeline
+        return sorted({pipeline.source.audio, *pipeline.reads}) if number else self.job.decoded_columns(rows.schema)
 
     def close(self) -> None:
         """End the decoding processes. A later call starts a new one."""
         _close(self._decoders)
-
-    def _decoded(self, rows: pa.Table, decoder: Decoder) -> Iterator[pa.Table]:
-        """Return an iterator over the decoded blocks of rows, which are numbered from 0."""
-        job = self.job
-        decode = assembly.decoding(job.pipeline, job.settings, None, decoder=decoder, functions=job.functions)
-        return decode(rows.select(job.decoded_columns(rows.schema)), 0)
 
     @contextmanager
     def _decoder(self) -> Iterator[Decoder]:

@@ -177,7 +177,7 @@ def test_batches_of_another_format_are_refused_with_the_format_to_ask_for(plain)
 
 def test_steps_of_no_pipeline_and_columns_that_clash_are_refused_when_it_is_made():
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
-    with pytest.raises(SpecError, match="expected one Decode and one Label"):
+    with pytest.raises(SpecError, match="expected one Decode and at least one Label"):
         raysp.Labeller([label])
     with pytest.raises(SpecError, match="two columns would be named 'pred_text'"):
         raysp.Labeller([raysp.Decode(), label], keep=["pred_text"])
@@ -190,7 +190,7 @@ def test_samples_of_a_text_decoder_need_ids_to_draw_by():
 
 
 def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, monkeypatch):
-    op, seen = plain._labelling.model.op, []
+    op, seen = plain._labelling.models[0].op, []
 
     def forward(*given):
         found = original(*given)
@@ -208,7 +208,7 @@ def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, mo
 @pytest.mark.usefixtures("two_threads")
 def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_threads(steps, rows, label_rows):
     with raysp.Labeller(steps, **COLUMNS) as labeller:
-        assert labeller._labelling.model.op.at_once == 2
+        assert labeller._labelling.models[0].op.at_once == 2
         assert_same_rows(by_id(labeller(rows)), label_rows)
     assert torch.get_num_threads() == 2
     with ThreadPoolExecutor(1) as thread:
@@ -218,9 +218,10 @@ def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_th
 @pytest.mark.slow
 @pytest.mark.usefixtures("two_threads")
 def test_an_actor_of_several_cpus_labels_several_batches_of_a_table_at_once(job, rows, label_rows):
-    job = replace(job, settings=replace(job.settings, cpus_per_actor=ActorCpus(2)))
-    actor = TableActor(job, digest_of(job.settings.checkpoint.path))
-    assert actor.model.op.at_once == 2
+    [one] = job.passes
+    job = replace(job, passes=(one._replace(settings=replace(one.settings, cpus_per_actor=ActorCpus(2))),))
+    actor = TableActor(job, [digest_of(job.settings.checkpoint.path)])
+    assert actor.models[0].op.at_once == 2
     assert_same_rows(by_id(actor(rows)), label_rows)
     actor.close()
 
@@ -239,7 +240,7 @@ def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
     (tmp_path / "program.py").write_text(MAIN_PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
     job = pickle.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    actor = TableActor(job, digest_of(job.settings.checkpoint.path))
+    actor = TableActor(job, [digest_of(job.settings.checkpoint.path)])
     labelled = actor(pa.table({"id": ["a", "b", "c"], "audio": [b""] * 3, "text": ["", "x", "x"]}))
     actor.close()
     found = [(row["error_type"], row["error_message"]) for row in labelled.to_pylist()]

@@ -135,7 +135,7 @@ def test_nodes_are_asked_only_where_a_certificate_could_change_something(folder,
 
 
 def settled_before(before: Resolved) -> Settings:
-    return settle(a_pipeline(), CLUSTER, before)
+    return settle(a_pipeline(), CLUSTER, before)[0].settings
 
 
 def test_an_actor_with_another_card_refuses_to_load(folder, monkeypatch):

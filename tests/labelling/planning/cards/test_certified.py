@@ -9,6 +9,7 @@ from raysp.cluster.cards import card_of
 from raysp.cluster.resources import Resources
 from raysp.labelling.planning import certified
 from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.run_plan import Pass
 from raysp.labelling.planning.settling import settle
 from tests.corpora import a_pipeline
 
@@ -111,31 +112,31 @@ def test_by_default_they_are_in_the_users_cache(card, tmp_path, monkeypatch):
 def test_a_plan_says_what_it_shows_and_labels_depend_on_the_budget_as_before(card):
     pipeline = a_pipeline(label={"batch_seconds": 8})
     resources = Resources(4, 1, machine_cpus=4)
-    without = settle(pipeline, resources)
+    without = settle(pipeline, resources)[0].settings
     write(card)
-    found = settle(pipeline, resources)
+    found = settle(pipeline, resources)[0].settings
     assert without.cards[0].certificate is None
     assert found.cards[0].certificate is not None
     assert found.fingerprint_seconds == 8
-    assert hash_pipeline(pipeline, found) == hash_pipeline(pipeline, without)
-    assert settle(pipeline, Resources(4, 1)).cards == ()  # a cluster, of which no node is up
-    assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).cards == ()
+    assert hash_pipeline(pipeline, [Pass(pipeline, found)]) == hash_pipeline(pipeline, [Pass(pipeline, without)])
+    assert settle(pipeline, Resources(4, 1))[0].settings.cards == ()  # a cluster, of which no node is up
+    assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4))[0].settings.cards == ()
 
 
 def test_a_plan_runs_passes_as_graphs_where_a_certificate_shows_their_bits(card):
     pipeline, resources = a_pipeline(label={"batch_seconds": 8}), Resources(4, 1, machine_cpus=4)
     write(card)
-    assert "does not show for UniSpeechForCTC in bfloat16" in str(settle(pipeline, resources).graphs)
+    assert "does not show for UniSpeechForCTC in bfloat16" in str(settle(pipeline, resources)[0].settings.graphs)
     runs = {"dtype": "bfloat16", "rows": 20, "frames": 1499, "passes": 3, "unequal": 0}
     of_a = {**runs, "architecture": "A"}
     write(
         card,
         graphs=[{**runs, "architecture": "UniSpeechForCTC"}, {**of_a, "unequal": 1}, {**of_a, "in_packs": True}],
     )
-    assert settle(pipeline, resources).graphs.is_on
-    assert not settle(a_pipeline(label={"dtype": "float16"}), resources).graphs.is_on
-    assert not settle(pipeline, Resources(4, 1)).graphs.is_on  # a cluster, of which no node is up
-    assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4)).graphs is None
+    assert settle(pipeline, resources)[0].settings.graphs.is_on
+    assert not settle(a_pipeline(label={"dtype": "float16"}), resources)[0].settings.graphs.is_on
+    assert not settle(pipeline, Resources(4, 1))[0].settings.graphs.is_on  # a cluster, of which no node is up
+    assert settle(a_pipeline(label={"device": "cpu"}), Resources(5, machine_cpus=4))[0].settings.graphs is None
     kept = certified.cards_here("cuda").found[0].record()["certificate"]["keeps_graphs"]
     assert kept == {"A bfloat16": False, "A bfloat16 in packs": True, "UniSpeechForCTC bfloat16": True}
 

@@ -48,7 +48,7 @@ def write(folder: Path, *packs: PackRuns, name: str = "a.json", **changed: objec
 
 
 def settled(resources: Resources = HERE, **label: object) -> Settings:
-    return settle(a_pipeline(label=label), resources)
+    return settle(a_pipeline(label=label), resources)[0].settings
 
 
 def words(resources: Resources = HERE, **label: object) -> str:
@@ -77,7 +77,9 @@ def test_blocks_are_cut_for_packs_of_that_size(folder):
     write(folder, RUNS)
     assert assembly.size_of_packs(settled(), label) == 30_208
     assert assembly.pack_limits(settled(), label) == PackLimits(16_000, 320, 30_208 * 320)
-    on_cpu = settle(a_pipeline(label={"dtype": "bfloat16", "batch_seconds": 50}), Resources(5, 0, machine_cpus=4))
+    on_cpu = settle(a_pipeline(label={"dtype": "bfloat16", "batch_seconds": 50}), Resources(5, 0, machine_cpus=4))[
+        0
+    ].settings
     assert assembly.size_of_packs(on_cpu, label) is None
     assert assembly.pack_limits(on_cpu, label) == PackLimits(16_000, 320, 50 * 16_000)
 
@@ -132,7 +134,7 @@ def decoder(tmp_path_factory) -> CheckpointSummary:
 
 def of_texts(decoder: CheckpointSummary, **generate: object) -> Settings:
     outputs = [raysp.Transcript(generate=generate), raysp.Embedding()]
-    return settle(a_pipeline(steps=[raysp.Decode(), raysp.Label(str(decoder.path), outputs=outputs)]), HERE)
+    return settle(a_pipeline(steps=[raysp.Decode(), raysp.Label(str(decoder.path), outputs=outputs)]), HERE)[0].settings
 
 
 def runs_of(decoder: CheckpointSummary, **changed: object) -> PackRuns:

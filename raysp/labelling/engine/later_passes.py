@@ -1,0 +1,182 @@
+"""Passes of the `Label` steps behind the first, over the rows that are ok, with outputs of earlier ones.
+
+Recordings of one window are kept from the first pass in a scratch file, so that they are decoded once. Others are
+decoded again, in the windows of the next model.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import OK, WAVE
+from raysp.corpus import sources
+from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.planning.settling import windowing
+from raysp.ops.late_steps import CARRIED
+from raysp.ops.rows import ROW_SCHEMA, waves_of
+from raysp.sink.label_rows import Cursor
+from raysp.specs.steps import EACH
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class PassTodo:
+    """Rows of a piece that go through a later model."""
+
+    number: int
+    """Number of the pass, from 1."""
+    todo: PieceTodo
+    """The rows of the piece to read."""
+    columns: pa.Table
+    """For each of these rows the columns that the outputs of the pass read, under their names."""
+
+
+Read = Callable[[PassTodo], Iterator[pa.Table]]
+"""Yields the decoded blocks of rows."""
+
+
+class KeptBlocks:
+    """Recordings of one window each, as the first pass decoded them.
+
+    Args:
+        job: job of the run.
+        lend: returns the path of a scratch file.
+    """
+
+    def __init__(self, job: Job, lend: Callable[[], Path]) -> None:
+        self._job = job
+        self._path = functools.cache(lend)
+        self._offsets: list[int] = []
+        self._rows: list[Rows] = []
+        self._lengths: list[Rows] = []
+
+    def add(self, block: pa.Table) -> None:
+        """Keep the rows of a decoded block that are one window, if a later pass takes them."""
+        if self._most_samples == 0:
+            return
+        kept = block.select([*ROW_SCHEMA.names, WAVE]).filter((pc.field("status") == OK) & (pc.field("windows") == 1))
+        lengths = np.array([0 if wave is None else len(wave) for wave in waves_of(kept)], np.int64)
+        kept = kept.filter(pa.array(lengths <= self._most_samples)).combine_chunks()
+        if not kept.num_rows:
+            return
+        with pa.OSFile(str(self._path()), "ab") as file:
+            self._offsets.append(file.tell())
+            with pa.ipc.new_stream(file, kept.schema) as writer:
+                writer.write_table(kept)
+        self._rows.append(kept.column("row").to_numpy())
+        self._lengths.append(lengths[lengths <= self._most_samples])
+
+    def of(self, job: Job, rows: Rows, columns: pa.Table) -> tuple[Rows, Iterator[pa.Table]]:
+        """Return which of some rows are kept, and their blocks for a later pass.
+
+        Args:
+            job: job of the pass.
+            rows: rows that are wanted, in order.
+            columns: the columns that the outputs of the pass read, for each of these rows.
+        """
+        if not self._rows:
+            return np.empty(0, np.int64), iter(())
+        fits = np.concatenate(self._lengths) <= _window_samples(self._job, job)
+        kept = np.intersect1d(rows, np.concatenate(self._rows)[fits])
+        return kept, self._blocks(kept, rows, columns)
+
+    def _blocks(self, kept: Rows, rows: Rows, columns: pa.Table) -> Iterator[pa.Table]:
+        with pa.OSFile(str(self._path()), "rb") as file:
+            for offset, found in zip(self._offsets, self._rows, strict=True):
+                is_kept = np.isin(found, kept)
+                if not is_kept.any():
+                    continue
+                file.seek(offset)
+                with pa.ipc.open_stream(file) as reader:
+                    block = reader.read_all().filter(pa.array(is_kept)).combine_chunks()
+                places = pa.array(np.searchsorted(rows, block.column("row").to_numpy()), pa.int64())
+                for name in columns.column_names:
+                    block = block.append_column(f"{CARRIED}{name}", columns.column(name).take(places))
+                yield block
+
+    @functools.cached_property
+    def _most_samples(self) -> int:
+        """Longest recording that a later pass takes as one window; 0: none takes any."""
+        later = (self._job.of_pass(number) for number in range(1, 1 + len(self._job.later)))
+        return max((_window_samples(self._job, one) for one in later), default=0)
+
+
+def _window_samples(first: Job, later: Job) -> int:
+    """Return the samples of the longest recording that is one window of both passes; 0: they decode otherwise."""
+    jobs = first, later
+    if len({job.settings.checkpoint.sample_rate for job in jobs}) > 1 or first.pipeline.decode.channel == EACH:
+        return 0
+    if any(job.pipeline.label.windows != "even" for job in jobs):
+        return 0
+    return min(windowing(job.settings.checkpoint, job.pipeline.label).window_samples for job in jobs)
+
+
+def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Table]) -> tuple[Rows, pa.Table]:
+    """Return the rows that go through a later model, and the columns that its outputs read.
+
+    Args:
+        job: job of the run.
+        number: number of the pass, from 1.
+        todo: the piece.
+        before: its label rows so far, in order.
+    """
+    label, source = job.of_pass(number).pipeline.label, job.pipeline.source
+    numbers, tables = list[Rows](), list[pa.Table]()
+    for table in before:
+        ok = table.filter(pc.equal(table.column("status"), pa.scalar(OK)))
+        numbers.append(ok.column("row").to_numpy())
+        tables.append(ok.select([name for name in label.reads if name in ok.column_names]))
+    rows, of_labels = np.concatenate(numbers), pa.concat_tables(tables)
+    columns = {name: of_labels.column(name) for name in of_labels.column_names}
+    if others := [name for name in label.reads if name not in columns]:
+        read = sources.read_table(
+            todo.shard, todo.piece, others, source.storage_options, audio_root=source.audio_root
+        ).take(pa.array(rows - todo.piece.first, pa.int64()))
+        columns |= {name: read.column(name) for name in others}
+    return rows, pa.table(columns)
+
+
+def merged(before: Iterator[pa.Table], after: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield label rows with the columns of a later pass, null in rows that did not go through it.
+
+    Args:
+        before: label rows so far, in order.
+        after: label rows of the pass, in order.
+        schema: columns of the outputs of the pass.
+    """
+    cursor = Cursor(after)
+    for rows in before:
+        if not rows.num_rows:
+            continue
+        found = cursor.until(rows.column("row")[-1].as_py() + 1)
+        numbers = rows.column("row").to_numpy()
+        of_pass = found.column("row").to_numpy() if found is not None else np.empty(0, np.int64)
+        places = np.searchsorted(of_pass, numbers)
+        has_one = np.isin(numbers, of_pass)
+        chosen = pa.array(np.where(has_one, places, 0), pa.int64(), mask=~has_one)
+        yield _merged(rows, found, chosen, has_one, schema)
+
+
+def _merged(
+    rows: pa.Table,
+    found: pa.Table | None,
+    chosen: "pa.Array[pa.Int64Scalar]",
+    has_one: npt.NDArray[np.bool_],
+    schema: pa.Schema,
+) -> pa.Table:
+    for name in ("status", "error_type", "error_message"):
+        if found is not None:
+            place = rows.schema.get_field_index(name)
+            values = pc.if_else(pa.array(has_one), found.column(name).take(chosen), rows.column(name))
+            rows = rows.set_column(place, rows.schema.field(place), values)
+    for field in schema:
+        values = pa.nulls(len(rows), field.type) if found is None else found.column(field.name).take(chosen)
+        rows = rows.append_column(field, values)
+    return rows

@@ -1,0 +1,161 @@
+"""Several `Label` steps: the labels of each are those of a run of its own, with outputs of earlier ones to read."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+
+import raysp
+from raysp import ChangedError, PlanError, SpecError
+from tests import kit
+from tests.corpora import CHECKPOINT, digits_table, samples_of, with_columns, write_shard
+from tests.golden.checkpoints import encoder_decoder, of_encoder
+from tests.kit import killed_at, pipeline_file, rows, run
+
+TEXTS = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(words=True)], window_seconds=2, overlap_seconds=0.5)
+TIMES = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_text")], window_seconds=2, overlap_seconds=0.5)
+NOT_FOUR = raysp.Keep(where=[("pred_text", "!=", "FOUR")])
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory) -> list[raysp.Label]:
+    """Models of random weights: with other windows than those of the first, and with a text decoder."""
+    folder = tmp_path_factory.mktemp("models")
+    of_encoder("SEWDForCTC")(folder / "sew-d")
+    encoder_decoder("gpt2")(folder / "decoder")
+    vectors = raysp.Label(
+        str(folder / "sew-d"), outputs=[raysp.Embedding(name="voice")], window_seconds=3, overlap_seconds=1
+    )
+    texts = raysp.Label(
+        str(folder / "decoder"), outputs=[raysp.Transcript(name="again", generate={"max_new_tokens": 5})]
+    )
+    return [vectors, texts]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> str:
+    """Two shards of digits, one row of several windows each, and rows that are damaged or too short."""
+    folder = tmp_path_factory.mktemp("corpus")
+    for name, first in (("a", 0), ("b", 12)):
+        table = digits_table(12, first)
+        audio = table.column("audio").to_pylist()
+        long = folder / "long.wav"
+        soundfile.write(long, np.concatenate([samples_of(one["bytes"]) for one in 2 * audio[:10]]), 16_000)
+        audio[3] = {"bytes": long.read_bytes(), "path": None}
+        audio[5] = {"bytes": b"no audio", "path": None}
+        audio[7] = {"bytes": kit.sound(np.zeros(100, np.float32)), "path": None}
+        write_shard(folder / f"{name}.parquet", table=with_columns(table, {"audio": audio}), row_group_size=4)
+    return f"{folder}/*.parquet"
+
+
+def made(source: object, sink: Path, *steps: object, **fields: object) -> raysp.Pipeline:
+    source = source if isinstance(source, raysp.Shards) else raysp.Shards(source)
+    return raysp.Pipeline(source, steps=[raysp.Decode(), *steps], sink=raysp.Parquet(str(sink)), **fields)
+
+
+def labelled(pipeline: raysp.Pipeline, **options: object) -> list[dict[str, object]]:
+    raysp.run(pipeline, **{"engine": "here", "progress": False, **options})
+    return rows(pipeline.sink.url)
+
+
+def alike(one: object, other: object) -> bool:
+    """Return whether values are equal, numbers to 1e-5."""
+    if isinstance(one, float):
+        return one == pytest.approx(other, abs=1e-5, rel=1e-5)
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(alike(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return isinstance(other, list) and len(one) == len(other) and all(map(alike, one, other))
+    return one == other
+
+
+@pytest.fixture(scope="module")
+def together(source, others, tmp_path_factory) -> list[dict[str, object]]:
+    """The rows of a run of four models with a filter between them and one behind."""
+    return labelled(all_of(source, others, tmp_path_factory.mktemp("together")))
+
+
+def all_of(source: str, others: list[raysp.Label], sink: Path) -> raysp.Pipeline:
+    behind = raysp.Keep(where=[("pred_text", "!=", "SIX")])
+    return made(source, sink, TEXTS, NOT_FOUR, *others, TIMES, behind)
+
+
+def test_each_model_gives_the_labels_of_a_run_of_its_own(source, others, together, tmp_path):
+    texts = labelled(made(source, tmp_path / "texts", TEXTS))
+    after = raysp.Shards(source, labels=str(tmp_path / "texts"))
+    times = labelled(made(after, tmp_path / "times", TIMES))
+    of_others = [labelled(made(source, tmp_path / str(number), one)) for number, one in enumerate(others)]
+    statuses = {row["status"] for row in together}
+    assert statuses == {"ok", "skipped", "error"}
+    assert {"FOUR", "SIX"} <= {row["pred_text"] for row in texts}
+    for number, row in enumerate(together):
+        alone = texts[number]
+        assert (row["shard"] if "shard" in row else row["id"]) == alone["id"]
+        if alone["pred_text"] in ("FOUR", "SIX"):
+            assert (row["status"], row["error_type"]) == ("skipped", "filtered")
+            assert all(row[name] is None for name in ("pred_text", "voice", "again_text", "aligned_words"))
+            continue
+        assert row["status"] == alone["status"]
+        expected = {**alone, **times[number], **{k: v for one in of_others for k, v in one[number].items()}}
+        if row["status"] == "ok":
+            wrong = [name for name in row if not alike(row[name], expected[name])]
+            assert not wrong, (number, wrong)
+    long = [row for row in together if row["seconds"] and row["seconds"] > 3]
+    assert len(long) == 2
+    assert all(row["voice"] and row["aligned_words"] for row in long)
+
+
+def test_the_same_rows_come_from_workers_of_ray_and_from_a_labeller(source, others, together, local_ray, tmp_path):
+    pipeline = all_of(source, others, tmp_path / "out")
+    assert all(map(alike, together, labelled(pipeline, engine="ray")))
+    files = sorted(Path(source).parent.glob("*.parquet"))
+    with raysp.Labeller(pipeline.steps) as labeller:
+        found = [row for file in files for row in labeller(pq.read_table(file)).to_pylist()]
+    names = [name for name in together[0] if name != "row"]
+    assert len(found) == len(together)
+    assert all(alike(row[name], other[name]) for row, other in zip(found, together, strict=True) for name in names)
+
+
+def test_killed_and_run_again_retried_and_verified(source, others, together, tmp_path):
+    file = pipeline_file(tmp_path / "label.py", all_of(source, others, tmp_path / "out"))
+    killed_at("after_piece_staged", 1, ["run", file])
+    again = run(["run", file, "--json"])
+    assert again.code == 0, again.err
+    assert 0 < json.loads(again.out)["rows"] < len(together)
+    assert all(map(alike, together, rows(tmp_path / "out")))
+    retried = run(["retry", file, "--json"])
+    assert json.loads(retried.out)["rows"] == sum(row["status"] == "error" for row in together)
+    assert all(map(alike, together, rows(tmp_path / "out")))
+    verified = run(["verify", file, "--sample", "12"])
+    assert verified.code == 0, verified.err + verified.out
+
+
+def test_the_plan_names_every_checkpoint_and_a_changed_later_step_is_refused(source, others, tmp_path):
+    pipeline = made(source, tmp_path / "out", TEXTS, others[0])
+    file = pipeline_file(tmp_path / "label.py", pipeline)
+    planned = run(["plan", file])
+    assert planned.code == 0, planned.err
+    [line] = [line for line in planned.out.splitlines() if line.startswith("checkpoint 2")]
+    assert f" {others[0].checkpoint}: SEWDForCTC, " in line
+    labelled(pipeline)
+    other = replace(others[0], window_seconds=4)
+    with pytest.raises(ChangedError, match=r"`steps.2.window_seconds` was 3"):
+        labelled(made(source, tmp_path / "out", TEXTS, other))
+
+
+def test_what_cannot_be_is_refused_with_the_step(source, others, tmp_path):
+    with pytest.raises(SpecError, match=r"two columns would be named 'pred_text'"):
+        made(source, tmp_path, TEXTS, TEXTS)
+    with pytest.raises(SpecError, match=r"steps\[2\] Label: found pool=.*set it there"):
+        made(source, tmp_path, TEXTS, replace(others[0], pool=raysp.Pool(actors=2)))
+    with pytest.raises(SpecError, match=r"steps\[1\] Label: outputs\[0\] Align reads the column 'pred_text', which"):
+        made(source, tmp_path, TIMES, TEXTS)
+    with pytest.raises(SpecError, match=r"steps\[1\] Keep behind Label|'pred_text', a column that no step before it"):
+        made(source, tmp_path, others[0], NOT_FOUR, TEXTS)
+    numbers = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_score")])
+    with pytest.raises(PlanError, match="column 'pred_score' holds float, expected strings"):
+        labelled(made(source, tmp_path / "out", TEXTS, numbers))
