@@ -1,9 +1,9 @@
 """Forced alignment: the times of the words of a given text, and how well it fits its recording."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.columns import SECONDS
 from raysp.crossing import Array, fetch, send
-from raysp.models.loading import LoadedCheckpoint
 from raysp.models.tokenizers.written import CTCTokenizer
 from raysp.ops.joining import RESULT
 from raysp.ops.labelling import Forward
@@ -53,8 +51,6 @@ class CTCFrames:
     num_frames: Sequence[int]
     parts: Sequence[tuple[int, int] | None]
     """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
-    starts: Sequence[float | None]
-    """Seconds from the start of the recording to that of each window, if known."""
     begins: Sequence[int] | None = None
     """First frame of each window, if frames (1, N, V) are end to end; None: they are padded to one length."""
 
@@ -66,7 +62,6 @@ class CTCFrames:
             torch.cat([one.log_probs_BTV for one in each], 1),
             [count for one in each for count in one.num_frames],
             [part for one in each for part in one.parts],
-            [start for one in each for start in one.starts],
             [*itertools.accumulate(widths, initial=0)][:-1],
         )
 
@@ -78,45 +73,13 @@ class CTCFrames:
         return begin + np.arange(first, min(end, most))
 
 
-def own_frames(forward: Forward) -> CTCFrames:
-    """Return the frames of the step's checkpoint."""
+def _frames(forward: Forward) -> CTCFrames:
     [log_probs_BTV] = forward.made(Capability.CTC, "logits", _log_probs)
-    return CTCFrames(log_probs_BTV, forward.lengths.frames, forward.parts, [None] * len(forward.parts))
+    return CTCFrames(log_probs_BTV, forward.lengths.frames, forward.parts)
 
 
 def _log_probs(logits: Tensor) -> list[Tensor]:
     return [logits.float().log_softmax(-1)]
-
-
-@dataclass(frozen=True)
-class FramesOf:
-    """Callable that returns the frames of another checkpoint, for the same windows."""
-
-    loaded: LoadedCheckpoint
-    frame_samples: int
-    """Samples from one frame of the step's checkpoint to the next; both have the same sample rate."""
-
-    def __call__(self, forward: Forward) -> CTCFrames:
-        """Run the other checkpoint's model."""
-        missing = self.loaded.summary.min_samples - forward.waves_BS.shape[1]
-        waves_BS = torch.nn.functional.pad(forward.waves_BS, (0, max(0, missing)))
-        features = self.loaded.feature_extractor.extract(waves_BS, forward.num_samples_B)
-        log_probs_BTV = self.loaded.model(**features)["logits"].float().log_softmax(-1)
-        num_frames = [max(0, frames) for frames in self.loaded.num_frames(forward.lengths.samples)[0]]
-        owners = zip(forward.parts, forward.lengths.frames, num_frames, strict=True)
-        seconds = self.frame_samples / self.loaded.sample_rate
-        places = forward.speech or [None] * len(forward.parts)
-        return CTCFrames(
-            log_probs_BTV,
-            num_frames,
-            [None if part is None else self._owned(part, *counts) for part, *counts in owners],
-            [None if place is None else place.frame * seconds for place in places],
-        )
-
-    def _owned(self, part: tuple[int, int], of_step: int, num_frames: int) -> tuple[int, int]:
-        """Return the frames that begin where those begin that a window owns."""
-        first, end = (-(-frame * self.frame_samples // self.loaded.summary.frame_stride) for frame in part)
-        return min(first, num_frames), num_frames if part[1] >= of_step else min(end, num_frames)
 
 
 class Aligning:
@@ -127,8 +90,7 @@ class Aligning:
 
     Args:
         schema: columns of score and number of characters left out, then optionally of words and characters.
-        staged: staged columns of a window of a longer row: log-probabilities, and the first frame that it owns and its
-            start in seconds if the frames are those of another checkpoint than the step's.
+        staged: staged column of a window of a longer row, the log-probabilities.
         tokenizer: tokenizer with the vocabulary; its padding token is the blank.
         column: column with the texts.
         is_result: whether it is one of an earlier output, not of the source. Then the text of a longer row is not known
@@ -137,7 +99,6 @@ class Aligning:
         frame_seconds: time between frames.
         wildcard: whether other speech may be before, between and behind the words.
         case_rules: language whose case rules hold; None: those that most languages share.
-        frames: returns the frames of a batch.
     """
 
     layers: tuple[int, ...] = ()
@@ -154,11 +115,9 @@ class Aligning:
         wildcard: bool = False,
         case_rules: Language | None = None,
         is_result: bool = False,
-        frames: Callable[[Forward], CTCFrames] = own_frames,
     ) -> None:
         self.is_result = is_result
         self.vocab_size = vocab_size
-        self.frames = frames
         self.schema = schema
         self.staged = staged
         self.column = column
@@ -173,7 +132,7 @@ class Aligning:
 
     def _columns(self, forwards: Sequence[Forward]) -> list[list[Sequence[object]]]:
         """Return the columns of each result, of those of a pack on a device together."""
-        frames = [self.frames(one) for one in forwards]
+        frames = [_frames(one) for one in forwards]
         spelt = [[self._spelt(text) for text in self._texts(one)] for one in forwards]
         if not forwards[0].packed_on_device:
             return [self._of_windows(*one) for one in zip(frames, spelt, strict=True)]
@@ -194,20 +153,18 @@ class Aligning:
             self._row(one, alignment) if one is not None and whole else self.empty()
             for one, whole, alignment in zip(spelt, is_whole, found, strict=True)
         ]
-        return [*zip(*values, strict=True), *self._staged(frames, spelt)]
+        return [*zip(*values, strict=True), self._staged(frames, spelt)]
 
-    def _staged(self, frames: CTCFrames, spelt: Sequence[Spelt | None]) -> list[list[object]]:
-        is_staged = [
-            part is not None and (self.is_result or one is not None)
-            for part, one in zip(frames.parts, spelt, strict=True)
+    def _staged(self, frames: CTCFrames, spelt: Sequence[Spelt | None]) -> list[object]:
+        rows = [
+            row
+            for row, (part, one) in enumerate(zip(frames.parts, spelt, strict=True))
+            if part is not None and (self.is_result or one is not None)
         ]
-        firsts = [part[0] if asked and part else None for part, asked in zip(frames.parts, is_staged, strict=True)]
-        rows = [row for row, asked in enumerate(is_staged) if asked]
         values: list[object] = [None] * len(spelt)
         for row, found in zip(rows, _staged(frames, rows, [self._kept(spelt[row]) for row in rows]), strict=True):
             values[row] = found
-        staged: list[list[object]] = [values, [*firsts], [*frames.starts]]
-        return staged[: len(self.staged)]
+        return values
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame, or without a text: nulls."""
@@ -221,7 +178,7 @@ class Aligning:
             return self.empty()
         kept = self._kept(spelt)
         pauses = [place for place, index in enumerate(kept) if index in (self.blank, spelt.delimiter)]
-        values, frames, starts = self._joined(windows, len(kept) + 1, pauses)
+        values, frames = self._joined(windows, len(kept) + 1, pauses)
         places = {index: place for place, index in enumerate(kept)}
         target = spelt.target(wildcard=self.wildcard)
         separator = None if target.separator is None else places[target.separator]
@@ -230,11 +187,10 @@ class Aligning:
         if found is not None:
             firsts, lasts = found.first_frames, found.last_frames
             found = replace(found, first_frames=frames[firsts], last_frames=frames[lasts])
-            return self._row(spelt, found, (starts[firsts], starts[lasts]))
         return self._row(spelt, found)
 
-    def _joined(self, windows: pa.Table, num_values: int, pauses: Sequence[int]) -> tuple[Tensor, Ints, Floats]:
-        """Return the frames of a row: their values, numbers, and from where in the recording these count, in seconds.
+    def _joined(self, windows: pa.Table, num_values: int, pauses: Sequence[int]) -> tuple[Tensor, Ints]:
+        """Return the frames of a row: their values, and their numbers in the recording.
 
         Where a part of the recording is left out, one frame stands for it, which is certainly a pause. The frames
         beside it in which the best token is a pause may be any: blank, or the separator of words.
@@ -248,35 +204,18 @@ class Aligning:
         gap[0, [*pauses, -1]] = 0.0
         values: list[npt.NDArray[np.float32]] = []
         frames: list[Ints] = []
-        starts: list[Floats] = []
-        until = 0.0
-        for part, first, start in self._parts(windows, num_values):
-            if values and first * self.frame_seconds + start > until + 1.5 * self.frame_seconds:
+        until = 0
+        for stretch in stretches(windows, [one // num_values for one in list_lengths(windows, self.staged.names[0])]):
+            first, part = stretch.frame, flat(stretch.windows.column(self.staged.names[0])).reshape(-1, num_values)
+            if values and first > until + 1:
                 values[-1] = _with_any_pause(values[-1][::-1], pauses)[::-1]
                 part = _with_any_pause(part, pauses)
                 values.append(gap)
                 frames.append(np.array([first - 1]))
-                starts.append(np.array([start]))
             values.append(part)
             frames.append(first + np.arange(len(part)))
-            starts.append(np.full(len(part), start))
-            until = (first + len(part)) * self.frame_seconds + start
-        return torch.from_numpy(np.concatenate(values)[None]), np.concatenate(frames), np.concatenate(starts)
-
-    def _parts(self, windows: pa.Table, num_values: int) -> Iterator[tuple[npt.NDArray[np.float32], int, float]]:
-        """Yield the values of neighbouring frames (T, V), the number of the first one, and where numbers count from."""
-        name, *others = self.staged.names
-        if not others:
-            for stretch in stretches(windows, [count // num_values for count in list_lengths(windows, name)]):
-                yield flat(stretch.windows.column(name)).reshape(-1, num_values), stretch.frame, 0.0
-            return
-        firsts, starts = (cast("list[Any]", windows.column(one).to_pylist()) for one in others)
-        passed = 0.0
-        for place, (first, start) in enumerate(zip(firsts, starts, strict=True)):
-            window = windows.slice(place, 1)
-            yield flat(window.column(name)).reshape(-1, num_values), first, passed if start is None else start
-            if start is None:
-                passed += cast("float", window.column(SECONDS)[0].as_py())
+            until = first + len(part)
+        return torch.from_numpy(np.concatenate(values)[None]), np.concatenate(frames)
 
     def _spelt(self, text: object) -> Spelt | None:
         return None if text is None else self.spelling(str(text))
@@ -289,26 +228,22 @@ class Aligning:
             ids = {*spelt.target().ids} | {spelt.delimiter} - {None}
         return [self.blank, *sorted(ids - {self.blank})]
 
-    def _row(
-        self, spelt: Spelt, alignment: Alignment | None, since: tuple[Floats, Floats] | None = None
-    ) -> tuple[object, ...]:
+    def _row(self, spelt: Spelt, alignment: Alignment | None) -> tuple[object, ...]:
         """Return the columns of a row; without a path null, but for the number of characters that were left out."""
         if alignment is None and any(word.ids for word in spelt.words):
             return (None, spelt.num_skipped, *(None for _ in self.schema.names[2:]))
         spans: dict[str, Spans] = {"words": [], "chars": []}
-        for word, letters in self._timed(spelt, alignment, since):
+        for word, letters in self._timed(spelt, alignment):
             spans["words"].append(word.as_struct("word"))
             spans["chars"] += [letter.as_struct("char") for letter in letters]
         score = None if alignment is None else alignment.score
         return (score, spelt.num_skipped, *(spans[name.rpartition("_")[2]] for name in self.schema.names[2:]))
 
-    def _timed(
-        self, spelt: Spelt, alignment: Alignment | None, since: tuple[Floats, Floats] | None
-    ) -> Iterator[tuple[_Timed, list[_Timed]]]:
+    def _timed(self, spelt: Spelt, alignment: Alignment | None) -> Iterator[tuple[_Timed, list[_Timed]]]:
         """Yield each word with its characters."""
         for word, places in zip(spelt.words, spelt.places(), strict=True):
             letters = [
-                self._letter(one.text, place, alignment, since) if alignment and one.ids else _Timed(one.text)
+                self._letter(one.text, place, alignment) if alignment and one.ids else _Timed(one.text)
                 for one, place in zip(word.letters, places, strict=True)
             ]
             letters = letters if isinstance(self.spelling, PhonemeSpelling) else _with_silent_marks(letters)
@@ -319,12 +254,9 @@ class Aligning:
             else:
                 yield _Timed(word.text), letters
 
-    def _letter(self, text: str, place: slice, alignment: Alignment, since: tuple[Floats, Floats] | None) -> _Timed:
+    def _letter(self, text: str, place: slice, alignment: Alignment) -> _Timed:
         start = int(alignment.first_frames[place.start]) * self.frame_seconds
         end = (int(alignment.last_frames[place.stop - 1]) + 1) * self.frame_seconds
-        if since is not None:
-            start += float(since[0][place.start])
-            end += float(since[1][place.stop - 1])
         return _Timed(text, start, end, float(np.exp(alignment.token_scores[place], dtype=np.float64).mean()))
 
 

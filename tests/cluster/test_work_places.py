@@ -19,9 +19,9 @@ def relative(folder: Path, monkeypatch, **source: object) -> raysp.Pipeline:
     (folder / "model").symlink_to(CHECKPOINT)
     monkeypatch.chdir(folder)
     write_arpa(folder / "words.arpa", [["ONE"]], 1)
-    outputs = [raysp.Transcript(beams=2, lm="words.arpa"), raysp.Align(of="pred", checkpoint="model")]
-    label = raysp.Label("model", outputs=outputs)
-    return a_pipeline(raysp.Shards("in/*.parquet", **source), steps=[raysp.Decode(), label], sink="out")
+    label = raysp.Label("model", outputs=[raysp.Transcript(beams=2, lm="words.arpa")])
+    times = raysp.Label("model", outputs=[raysp.Align("pred_text")])
+    return a_pipeline(raysp.Shards("in/*.parquet", **source), steps=[raysp.Decode(), label, times], sink="out")
 
 
 def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeypatch):
@@ -30,9 +30,8 @@ def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeyp
     source = plan.pipeline.source
     assert (source.url, source.root, source.audio_root) == (f"{tmp_path}/in/*.parquet", f"{tmp_path}/in", str(tmp_path))
     assert plan.pipeline.sink.url == str(tmp_path / "out")
-    transcript, aligned = plan.pipeline.label.outputs
-    assert plan.pipeline.label.checkpoint == aligned.checkpoint == str(tmp_path / "model")
-    assert transcript.lm == str(tmp_path / "words.arpa")
+    assert [label.checkpoint for label in plan.pipeline.labels] == [str(tmp_path / "model")] * 2
+    assert plan.pipeline.outputs[0].lm == str(tmp_path / "words.arpa")
     raysp.run(pipeline, engine="here", progress=False)
     monkeypatch.chdir("/")
     recorded = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())["pipeline"]
@@ -41,8 +40,8 @@ def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeyp
         "root": f"{tmp_path}/in",
         "audio_root": str(tmp_path),
     }
-    (label,) = [step for step in recorded["steps"] if step["type"] == "Label"]
-    assert [label["checkpoint"], label["outputs"][1]["checkpoint"]] == [str(tmp_path / "model")] * 2
+    label, times = [step for step in recorded["steps"] if step["type"] == "Label"]
+    assert [label["checkpoint"], times["checkpoint"]] == [str(tmp_path / "model")] * 2
     assert (label["outputs"][0]["lm"], recorded["sink"]["url"]) == (f"{tmp_path}/words.arpa", f"{tmp_path}/out")
 
 

@@ -55,7 +55,6 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     "alignment of texts": ("demo", [raysp.Align("text", words=True, chars=True)]),
     "alignment of labels": ("demo", [raysp.Transcript(), raysp.Align(of="pred")]),
     "alignment with wildcards": ("demo", [raysp.Align("text", wildcard=True)]),
-    "alignment by another model": ("ParakeetForCTC", [raysp.Transcript(), raysp.Align("text", checkpoint="demo")]),
     "signals": ("demo", [raysp.Signals(), raysp.Transcript()]),
     "speech": ("demo", [raysp.Speech(), raysp.Transcript()]),
     "turns by vectors": ("Wav2Vec2ForXVector", [raysp.Turns(threshold=0.02, least_seconds=0.5)]),
@@ -78,10 +77,6 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     ),
     "sampling": ("SpeechEncoderDecoderModel", [generating(do_sample=True, top_k=5, top_p=0.9)]),
     "sampling by beams": ("SpeechEncoderDecoderModel", [generating(do_sample=True, num_beams=2)]),
-    "alignment of generated texts": (
-        "SpeechEncoderDecoderModel",
-        [generating(), raysp.Align(of="pred", checkpoint="demo")],
-    ),
 }
 
 

@@ -1,7 +1,5 @@
 """Times of given texts: columns of rows, and of longer rows from their windows."""
 
-import shutil
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,13 +7,9 @@ import pytest
 import torch
 
 import raysp
-from raysp import CheckpointError, SpecError
-from raysp.cluster.resources import Resources
-from raysp.labelling import assembly
-from raysp.labelling.planning.settling import settle
+from raysp import SpecError
 from raysp.models import load_checkpoint
 from raysp.ops.late_steps import CARRIED
-from raysp.specs.label_parts import Resolution, label_parts
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, write_shard
 from tests.device.class_cases import make_checkpoint
 from tests.ops.test_pauses import spoken
@@ -204,7 +198,7 @@ def test_a_checkpoint_whose_vocabulary_has_a_token_beyond_its_head_never_aligns_
 
 
 class TestOfWhatTheStepWrites:
-    """`of=`: the text of a Transcript of the step, with the frames of its own or another checkpoint."""
+    """Texts of a Transcript, of the same step or of an earlier one."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("windows", ["even", "speech"])
@@ -212,41 +206,40 @@ class TestOfWhatTheStepWrites:
         outputs = [
             raysp.Transcript(words=True),
             raysp.Align(of="pred"),
-            raysp.Align(of="pred", name="other", checkpoint=str(CHECKPOINT)),
-            raysp.Align("text", name="given", checkpoint=str(CHECKPOINT)),
+            raysp.Align("text", name="given"),
         ]
         for row, places in self.labelled(tmp_path, CHECKPOINT, outputs, windows):
-            for name in ("aligned", "other"):
-                assert [one["word"] for one in row[f"{name}_words"]] == row["pred_text"].split()
-                assert -0.2 < row[f"{name}_score"] <= 0
-                for edge in ("start", "end"):
-                    found, expected = ([one[edge] for one in row[f"{of}_words"]] for of in (name, "pred"))
-                    assert found == pytest.approx(expected, abs=0.05), name
+            assert [one["word"] for one in row["aligned_words"]] == row["pred_text"].split()
+            assert -0.2 < row["aligned_score"] <= 0
+            for edge in ("start", "end"):
+                found, expected = ([one[edge] for one in row[f"{of}_words"]] for of in ("aligned", "pred"))
+                assert found == pytest.approx(expected, abs=0.05)
             assert [one["start"] for one in row["given_words"]] == pytest.approx(places, abs=0.3)
 
     @pytest.mark.slow
     def test_texts_of_a_decoder_get_the_times_of_a_ctc_checkpoint(self, tmp_path):
         make_checkpoint("SpeechEncoderDecoderModel", tmp_path / "writes")
-        outputs = [
-            raysp.Transcript(generate={"max_new_tokens": 8}),
-            raysp.Align("text", checkpoint=str(CHECKPOINT)),
-            raysp.Align(of="pred", name="written", checkpoint=str(CHECKPOINT)),
-        ]
-        for row, places in self.labelled(tmp_path, tmp_path / "writes", outputs, "even"):
+        outputs = [raysp.Transcript(generate={"max_new_tokens": 8})]
+        times = [raysp.Align("text"), raysp.Align("pred_text", name="written")]
+        for row, places in self.labelled(tmp_path, tmp_path / "writes", outputs, "even", times):
             assert [one["start"] for one in row["aligned_words"]] == pytest.approx(places, abs=0.3)
             assert [one["word"] for one in row["written_words"] or []] in ([], row["pred_text"].split())
             assert row["written_skipped"] is not None
 
     @staticmethod
-    def labelled(folder, checkpoint, outputs, windows) -> list[tuple[dict, list[float]]]:
+    def labelled(folder, checkpoint, outputs, windows, times=()) -> list[tuple[dict, list[float]]]:
         """Label a recording of one window and one of several; return the rows with the starts of their words."""
         made = [spoken([0.5, 0.3, 0.2]), spoken([0.2, 0.3, 2, 0.2, 3, 0.3, 0.2, 2])]
         audio = pa.array([{"bytes": one, "path": None} for one, _ in made], AUDIO)
         texts = [" ".join(word for word, _ in words) for _, words in made]
         write_shard(folder / "in" / "a.parquet", table=pa.table({"id": ["a", "b"], "audio": audio, "text": texts}))
-        step = raysp.Label(str(checkpoint), outputs=outputs, window_seconds=6, overlap_seconds=1, windows=windows)
+        cut = {"window_seconds": 6, "overlap_seconds": 1, "windows": windows}
+        steps = [raysp.Label(str(checkpoint), outputs=outputs, **cut)]
+        steps += [raysp.Label(str(CHECKPOINT), outputs=times, **cut)] if times else []
         source = raysp.Shards(str(folder / "in"), text="text")
-        raysp.run(a_pipeline(source, str(folder / "out"), steps=[raysp.Decode(), step]), engine="here", progress=False)
+        raysp.run(
+            a_pipeline(source, str(folder / "out"), steps=[raysp.Decode(), *steps]), engine="here", progress=False
+        )
         rows = pq.read_table(folder / "out" / "a.parquet").to_pylist()
         return [(row, [start for _, start in words]) for row, (_, words) in zip(rows, made, strict=True)]
 
@@ -262,36 +255,3 @@ class TestOfWhatTheStepWrites:
     def test_a_text_that_is_not_there_is_refused(self, outputs, message):
         with pytest.raises(SpecError, match=message):
             raysp.Label("model", outputs=outputs())
-
-    def test_a_checkpoint_that_does_not_fit_is_refused(self, tmp_path):
-        make_checkpoint("SpeechEncoderDecoderModel", tmp_path / "writes")
-        outputs = [raysp.Transcript(), raysp.Align(of="pred", checkpoint=str(tmp_path / "writes"))]
-        made = a_pipeline(str(tmp_path), label={"outputs": outputs})
-        with pytest.raises(CheckpointError, match=r"writes: Align needs the frames of a CTC checkpoint, and .* has no"):
-            settle(made, Resources(cpus=2))
-        shutil.copytree(CHECKPOINT, tmp_path / "telephone")
-        file = tmp_path / "telephone" / "preprocessor_config.json"
-        name = file if file.exists() else tmp_path / "telephone" / "processor_config.json"
-        name.write_text(name.read_text().replace("16000", "8000"))
-        align = raysp.Align(of="pred", checkpoint=str(tmp_path / "telephone"))
-        made = a_pipeline(str(tmp_path), label={"outputs": [raysp.Transcript(), align]})
-        with pytest.raises(CheckpointError, match=r"takes 8000 Hz, and that of the step 16000"):
-            settle(made, Resources(cpus=2))
-
-    def test_the_plan_counts_the_checkpoint_and_workers_compare_it(self, tmp_path):
-        shutil.copytree(CHECKPOINT, tmp_path / "other")
-        align = raysp.Align(of="pred", checkpoint=str(tmp_path / "other"))
-        made = a_pipeline(str(tmp_path), label={"outputs": [raysp.Transcript(), align]})
-        settings = settle(made, Resources(cpus=2))[0].settings
-        digest = settings.file_digests[str(tmp_path / "other")]
-        [_, fields] = label_parts(made, Resolution("d", "float32", file_digests=settings.file_digests))[
-            "steps.1.outputs"
-        ]
-        assert (fields["checkpoint"], fields["of"]) == (digest, "pred")
-        alone = settle(a_pipeline(str(tmp_path)), Resources(cpus=2))[0].settings
-        assert settings.block_seconds < alone.block_seconds
-        config = tmp_path / "other" / "vocab.json"
-        config.write_text(config.read_text() + "\n")
-        for build in (assembly.labelling, assembly.joining):
-            with pytest.raises(CheckpointError, match=rf"other': its digest was {digest} when the run was planned"):
-                build(made, settings)

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field
@@ -20,7 +18,7 @@ from raysp.specs.outputs.output import (
     spoken,
     spoken_op,
 )
-from raysp.specs.values import Column, JsonValue, Url, spec
+from raysp.specs.values import Column, JsonValue, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
-    from raysp.ops.aligning import Aligning, FramesOf
+    from raysp.ops.aligning import Aligning
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.languages.by_row import ByLanguage
@@ -40,7 +38,7 @@ Named = Annotated[str, Field(min_length=1)]
 class Align(Output):
     """Times of the words of a text, by forced alignment with the frames of a CTC checkpoint.
 
-    The text is one of the source (`text`), or what the step itself writes (`of`).
+    The text is one of the source or of an earlier `Label` step (`text`), or what the step itself writes (`of`).
 
     Columns `<name>_score`, `<name>_skipped`, `<name>_words` and `<name>_chars`; null where the text is null.
     `<name>_score` is the log-probability of the text on its best path, less that of the best path of any text, by
@@ -49,7 +47,7 @@ class Align(Output):
     that the vocabulary lacks in any form.
 
     Attributes:
-        text: column of the source with the texts.
+        text: column of the source, or of an earlier `Label` step, with the texts.
         of: name of a `Transcript` before this output in the step, whose text is aligned in place of one of the source.
         name: prefix of the columns' names.
         words: add `<name>_words`: each word as the text has it, with its start and end in seconds and its probability;
@@ -58,10 +56,8 @@ class Align(Output):
         wildcard: allow other speech before, between and behind the words, for texts that are a part of what is said.
         case_rules: "tr" or "az": İ and i, I and ı are pairs where the text has another case than the vocabulary. None:
             the case rules that most languages share, by which I and i are one.
-        checkpoint: a CTC checkpoint whose frames are used, where the step's has no CTC head or another one is better:
-            named as that of the step, of the same sample rate, and held by the same actors.
         language: language of a CTC checkpoint with adapters, or the column of the source with that of each row; see
-            `Transcript`. None: that of the step's other outputs, or of the other checkpoint's tokenizer.
+            `Transcript`. None: that of the step's other outputs.
     """
 
     text: Annotated[str, Field(min_length=1)] | None = None
@@ -72,7 +68,6 @@ class Align(Output):
     chars: bool = False
     wildcard: bool = False
     case_rules: Literal["tr", "az"] | None = None
-    checkpoint: Url | None = None
     language: Named | Column | None = None
 
     @classmethod
@@ -84,28 +79,21 @@ class Align(Output):
         """Check that there is one text.
 
         Raises:
-            ValueError: neither or both of `text` and `of` are given, or the checkpoint is empty.
+            ValueError: neither or both of `text` and `of` are given.
         """
         if (self.text is None) == (self.of is None):
             found = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
             raise ValueError(f"Align needs a column of the source, Align('text'), or of='pred'; found {found}")
-        if self.checkpoint == "":
-            raise ValueError("checkpoint is empty; give a CTC checkpoint, or leave it out")
-
-    @property
-    def checkpoints(self) -> Mapping[str, str]:
-        """`checkpoint` by the name of its field; empty if it is not set."""
-        return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
     @property
     def own_language(self) -> str | Column | None:
-        """Language of the text, unless another checkpoint has the frames."""
-        return self.language if self.checkpoint is None else None
+        """Language of the text."""
+        return self.language
 
     @property
     def follows_language(self) -> bool:
-        """Whether the output is in the language of the step's others: with the frames of the step's checkpoint."""
-        return self.checkpoint is None
+        """Whether the output is in the language of the step's others."""
+        return True
 
     def check_order(self, before: Sequence[Output]) -> None:
         """Check that the transcript that `of` names comes before this output.
@@ -123,7 +111,7 @@ class Align(Output):
     def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
         """Return the fields that can change a label, of optional ones only those that are set."""
         fields = super().label_fields(digests)
-        unset = {name for name in ("of", "case_rules", "checkpoint", "language") if getattr(self, name) is None}
+        unset = {name for name in ("of", "case_rules", "language") if getattr(self, name) is None}
         return {key: value for key, value in fields.items() if key not in unset} if isinstance(fields, dict) else fields
 
     @property
@@ -150,31 +138,10 @@ class Align(Output):
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """The capability of CTC, or none if the frames are those of `checkpoint`."""
-        return () if self.checkpoint else (Capability.CTC,)
+        """The capability of CTC."""
+        return (Capability.CTC,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that the checkpoint writes letters, and that another one has a CTC head and the step's sample rate.
-
-        Raises:
-            CheckpointError: one of the two checkpoints does not fit.
-        """
-        if (other := self._other()) is None:
-            self._check_letters(checkpoint)
-            return
-        if Capability.CTC not in other.gives:
-            raise CheckpointError(
-                f"{other.path}: Align needs the frames of a CTC checkpoint, and {other.architecture} has no CTC "
-                "head; set checkpoint=... to one that has it"
-            )
-        if other.sample_rate != checkpoint.sample_rate:
-            raise CheckpointError(
-                f"{other.path}: the checkpoint of Align takes {other.sample_rate} Hz, and that of the step "
-                f"{checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
-            )
-        self._check_letters(other)
-
-    def _check_letters(self, checkpoint: "CheckpointSummary") -> None:
         """Check the language, and that the CTC head is not one over pieces of words.
 
         Raises:
@@ -185,19 +152,9 @@ class Align(Output):
         _, tokenizer = spoken(checkpoint, self.language)
         if tokenizer is not None and tokenizer.begins_words:
             raise CheckpointError(
-                f"{checkpoint.path}: Align spells texts by letters, and this vocabulary has pieces of words: set "
-                "checkpoint=... to a CTC checkpoint of letters"
+                f"{checkpoint.path}: Align spells texts by letters, and this vocabulary has pieces of words: "
+                "align in a second Label step with a CTC checkpoint of letters"
             )
-
-    def _other(self) -> "CheckpointSummary | None":
-        """Return the description of the other checkpoint, a local folder by now; None: the step's is used."""
-        from raysp.models.checking import check_checkpoint
-
-        return (
-            None
-            if self.checkpoint is None
-            else check_checkpoint(Path(self.checkpoint), is_announced=self.language is None)
-        )
 
     def check_reads(self, schema: "pa.Schema") -> None:
         """Check that the column holds strings.
@@ -226,53 +183,31 @@ class Align(Output):
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
     def op(self, loaded: "LabellingModel") -> "OutputOp":
-        """Return the op that computes the columns; it loads the other checkpoint, if there is one."""
-        if self.checkpoint is None and self.language is None:
+        """Return the op that computes the columns."""
+        if self.language is None:
             return self._aligning(loaded.summary, ctc_tokenizer(loaded))
-        if self.checkpoint is None:
-            speak(loaded, self.language)
-            return self._spoken_op(loaded.summary, loaded=loaded)
-        from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-        from raysp.ops.aligning import FramesOf
-
-        padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
-        other = load_checkpoint(
-            Path(self.checkpoint),
-            dtype=loaded.dtype,
-            device=loaded.device,
-            padding=padding,
-            is_announced=self.language is None,
-        )
-        speak(other, self.language)
-        return self._spoken_op(other.summary, FramesOf(other, loaded.summary.frame_stride), other)
+        speak(loaded, self.language)
+        return self._spoken_op(loaded.summary, loaded)
 
     def _spoken_op(
-        self,
-        checkpoint: "CheckpointSummary",
-        frames: "FramesOf | None" = None,
-        loaded: "LabellingModel | None" = None,
+        self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
     ) -> "Aligning | ByLanguage":
         """Return the op of the language, or of the language of each row, which a loaded model switches between."""
-        make, schema = partial(self._aligning, frames=frames), self.schema(checkpoint)
+        schema = self.schema(checkpoint)
         empty = tuple(None for _ in schema)
-        return spoken_op(self.language, self.name, (schema, self._staged()), checkpoint, make, empty, loaded)
+        return spoken_op(self.language, self.name, (schema, self._staged()), checkpoint, self._aligning, empty, loaded)
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the windows of a longer row."""
-        return self._spoken_op(self._other() or checkpoint)
+        return self._spoken_op(checkpoint)
 
     def _staged(self) -> "pa.Schema":
         import pyarrow as pa
 
-        staged: dict[str, pa.DataType] = {"frames": pa.list_(pa.float32())}
-        if self.checkpoint is not None:
-            staged |= {"first": pa.int64(), "start": pa.float64()}
-        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()])
+        return pa.schema([(f"{self.name}_frames", pa.list_(pa.float32()))])
 
-    def _aligning(
-        self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer", frames: "FramesOf | None" = None
-    ) -> "Aligning":
-        from raysp.ops.aligning import Aligning, own_frames
+    def _aligning(self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer") -> "Aligning":
+        from raysp.ops.aligning import Aligning
 
         return Aligning(
             self.schema(checkpoint),
@@ -284,5 +219,4 @@ class Align(Output):
             frame_seconds=checkpoint.frame_seconds,
             wildcard=self.wildcard,
             case_rules=self.case_rules,
-            frames=frames or own_frames,
         )

@@ -20,7 +20,7 @@ def how_to_ask(record: RunRecord, prefix: str) -> str:
     with_change = "" if setting else " after that change"
     return (
         f"run `{command}`{with_change}, which labels into another sink; of a model without times of words (an "
-        f"encoder-decoder) add Align(of={prefix!r}, checkpoint=CTC) to the outputs instead, and export with "
+        f"encoder-decoder) add a second step Label(CTC, outputs=[Align('{prefix}_text')]) instead, and export with "
         "--column aligned"
     )
 

@@ -117,7 +117,7 @@ class TestChecks:
 
     @pytest.mark.parametrize("field", ["lm", "checkpoint"])
     def test_what_outputs_read_travels_or_is_refused(self, project, monkeypatch, field, submitted, refusal):
-        given = "Transcript(beams=2, lm='beside')" if field == "lm" else "Align(of='pred', checkpoint='beside')"
+        given = "Transcript(beams=2, lm='beside')" if field == "lm" else "Turns(checkpoint='beside')"
         file = project / "label_speech.py"
         file.write_text(file.read_text().replace("[raysp.Transcript()]", f"[raysp.Transcript('pred'), raysp.{given}]"))
         file.write_text(file.read_text().replace("Transcript(beams", "Transcript('other', beams"))

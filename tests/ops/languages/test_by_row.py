@@ -162,17 +162,6 @@ def test_outputs_of_one_pass_have_one_language(checkpoint):
         raysp.Label("x", outputs=[raysp.Transcript(language=LANG), raysp.Align("t", language=raysp.Column("other"))])
 
 
-@pytest.mark.slow
-def test_an_alignment_by_another_checkpoint_has_a_language_of_its_own(checkpoint, tmp_path):
-    rows = rows_of(["aom", "ton", "aom"], text=["a", "t", "a"])
-    of_other = raysp.Align("text", checkpoint=str(checkpoint), language=LANG)
-    mixed = labelled(checkpoint, rows, raysp.Transcript(language="eun"), of_other)
-    for place, language in enumerate(["aom", "ton", "aom"]):
-        one = raysp.Align("text", checkpoint=str(checkpoint), language=language)
-        [alone] = labelled(checkpoint, rows.slice(place, 1), raysp.Transcript(language="eun"), one)
-        assert agree(without_place(alone), without_place(mixed[place]))
-
-
 def test_a_language_by_row_takes_no_words_of_one_language(checkpoint):
     with pytest.raises(CheckpointError, match=r"lm and hot_words are of one language, and Column\('lang'\) is that of"):
         labelled(checkpoint, rows_of(["aom"]), raysp.Transcript(language=LANG, beams=4, hot_words={"a": 1.0}))
@@ -302,15 +291,6 @@ def test_a_checkpoint_whose_tokenizer_announces_no_language_is_used_in_one_that_
     assert labelled(folder, rows, raysp.Transcript(language=language)) == expected
     with pytest.raises(CheckpointError, match=r"has no target_lang.*or name a language in the outputs"):
         labelled(folder, rows, raysp.Transcript())
-
-
-def test_the_checkpoint_of_an_alignment_is_used_in_the_language_of_its_output(contradicted, checkpoint):
-    rows = rows_of(["aom"] * 2, text=["a"] * 2)
-    outputs = (raysp.Align("text", checkpoint=str(contradicted), language="aom"),)
-    found = labelled(checkpoint, rows, *outputs)
-    announce(contradicted, "aom")
-    assert found == labelled(checkpoint, rows, *outputs)
-    assert [row["status"] for row in found] == ["ok", "ok"]
 
 
 def test_inspect_names_what_the_tokenizer_announces_and_the_weights_are_not(contradicted, raysp_command):

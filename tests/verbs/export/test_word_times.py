@@ -42,10 +42,11 @@ def test_the_advice_of_each_format_makes_the_export_work(pipeline, tmp_path, to)
 
 
 def test_an_encoder_decoder_is_aligned_by_a_second_checkpoint(pipeline, tmp_path):
-    with pytest.raises(PlanError, match=r"add Align\(of='pred', checkpoint=CTC\) .*--column aligned"):
+    with pytest.raises(
+        PlanError, match=r"add a second step Label\(CTC, outputs=\[Align\('pred_text'\)\]\) .*--column aligned"
+    ):
         raysp.export(f"{tmp_path}/out", to="srt", dest=f"{tmp_path}/dest", max_seconds=0.2, min_seconds=0.1)
-    outputs = [*pipeline.label.outputs, raysp.Align(of="pred", checkpoint=str(CHECKPOINT))]
-    steps = [raysp.Decode(), replace(pipeline.label, outputs=outputs)]
+    steps = [raysp.Decode(), pipeline.label, raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_text")])]
     other = replace(pipeline, steps=steps, sink=raysp.Parquet(f"{tmp_path}/other"))
     raysp.run(other, engine="here", progress=False)
     raysp.export(f"{tmp_path}/other", to="srt", dest=f"{tmp_path}/dest", column="aligned")
