@@ -46,7 +46,8 @@ def physical_bytes() -> int:
 
 def memory_bytes(root: Path = ROOT) -> int:
     """Return the bytes of main memory that this process may use; `root` is that of `num_cpus`."""
-    limits = (_number(folder / name) for folder, name in _files(root, "memory", "memory.max", "memory.limit_in_bytes"))
+    files = _files(root, "memory", "memory.max", "memory.limit_in_bytes")
+    limits = (_parsed(_read(folder / name)) for folder, name in files)
     return min([physical_bytes(), *(int(limit) for limit in limits if limit)])
 
 
@@ -55,7 +56,7 @@ def highest_resident_bytes(root: Path = ROOT) -> int:
 
     `root` is that of `num_cpus`.
     """
-    _, named, rest = (_read(root / "proc/self/status") or "").partition("VmHWM:")
+    _, named, rest = _read(root / "proc/self/status").partition("VmHWM:")
     if named:
         return int(rest.split()[0]) * 1024
     try:
@@ -70,17 +71,17 @@ def _quotas(root: Path) -> Iterator[float]:
     """Yield the CPU limit of each control group around this process that has one."""
     for folder, name in _files(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):
         if name == "cpu.max":  # "400000 100000": microseconds of each period, or "max 100000"
-            words = (_read(folder / name) or "").split()
+            words = _read(folder / name).split()
             quota, period = (_parsed(word) for word in (*words, "", "")[:2])
         else:
-            quota, period = _number(folder / name), _number(folder / "cpu.cfs_period_us")
+            quota, period = _parsed(_read(folder / name)), _parsed(_read(folder / "cpu.cfs_period_us"))
         if quota and period:
             yield quota / period
 
 
 def _files(root: Path, controller: str, name: str, name_v1: str) -> Iterator[tuple[Path, str]]:
     """Yield the folders of this process's control group and of its parents, each with the name of its limit file."""
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
+    for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, place = rest.partition(":")
         if number == "0" and not controllers:
@@ -94,15 +95,12 @@ def _files(root: Path, controller: str, name: str, name_v1: str) -> Iterator[tup
         yield from ((mount / folder, found) for folder in (inside, *inside.parents) if ".." not in folder.parts)
 
 
-def _read(file: Path) -> str | None:
+def _read(file: Path) -> str:
+    """Return the text of a file without blanks around it; empty if it cannot be read."""
     try:
-        return file.read_text()
+        return file.read_text().strip()
     except OSError:
-        return None
-
-
-def _number(file: Path) -> float | None:
-    return _parsed((_read(file) or "").strip())
+        return ""
 
 
 def _parsed(word: str) -> float | None:

@@ -81,13 +81,6 @@ def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCp
     return ActorCpus(number, f"of this machine's {machine_cpus}")
 
 
-def most_actors(*, cpus: float, cpus_per_actor: int, gpus: float, gpus_per_actor: float) -> int:
-    """Return the number of actors that fit on a machine besides one CPU that decodes; may be 0."""
-    by_cpus = int((cpus - 1) // cpus_per_actor)
-    # 0.3 / 0.1 is a little less than 3 in floating point.
-    return min(by_cpus, int(gpus / gpus_per_actor + 1e-6)) if gpus_per_actor else by_cpus
-
-
 def most_blocks(pieces: Iterable[tuple[int, float | None]], block_seconds: float, enough: int) -> int:
     """Return an upper bound of the blocks of all pieces, at least one each; counting stops at `enough`.
 

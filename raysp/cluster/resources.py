@@ -4,7 +4,7 @@ import os
 import subprocess
 from dataclasses import dataclass
 
-from raysp.cluster.pools import actor_cpus, most_actors
+from raysp.cluster.pools import actor_cpus
 from raysp.devices import is_accelerator, is_available
 from raysp.errors import PlanError
 from raysp.machine import memory_bytes, num_cpus
@@ -86,10 +86,12 @@ def check_device(device: str, field: str) -> None:
 
 
 def actors_that_fit(resources: Resources, cpus: int, gpus: float) -> int | None:
-    """Return the number of actors that fit on the machine; None: more machines may come up."""
+    """Return the number of actors that fit besides one CPU that decodes; may be 0. None: more machines may come up."""
     if resources.can_grow:
         return None
-    return most_actors(cpus=resources.cpus, cpus_per_actor=cpus, gpus=resources.gpus, gpus_per_actor=gpus)
+    by_cpus = int((resources.cpus - 1) // cpus)
+    # 0.3 / 0.1 is a little less than 3 in floating point.
+    return min(by_cpus, int(resources.gpus / gpus + 1e-6)) if gpus else by_cpus
 
 
 def shortage_of(actors: int, resources: Resources, cpus: int, gpus: float) -> str:

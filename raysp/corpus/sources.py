@@ -1,9 +1,9 @@
 """The kinds of sources, and functions that take a shard of any of them."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
-from functools import cache
-from typing import Any, NamedTuple, cast
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -23,7 +23,8 @@ FOLDER = "folder"
 """Name of the kind of a folder without files that hold rows."""
 
 
-class Registered(NamedTuple):
+@dataclass(frozen=True)
+class Registered:
     """A kind of source, imported when a file may be of it."""
 
     name: str
@@ -32,10 +33,10 @@ class Registered(NamedTuple):
     endings: tuple[str, ...] = ()
     """Ends of the names of all files that the kind claims or describes."""
 
-    @property
+    @cached_property
     def kind(self) -> SourceKind:
         """The kind of source, whose module is imported on first use."""
-        return _kind_at(self.place)
+        return cast("type[SourceKind]", resolved(self.place))()
 
 
 KINDS = (
@@ -47,11 +48,6 @@ KINDS = (
     Registered(FOLDER, "raysp.corpus.folders:FolderKind"),
 )
 """All kinds. The first one also opens files that no kind claims, and reports their format as unknown."""
-
-
-@cache
-def _kind_at(place: str) -> SourceKind:
-    return cast("type[SourceKind]", resolved(place))()
 
 
 def read_as() -> str:

@@ -82,13 +82,13 @@ class Reading:
 
     def survey(self, targets: Sequence[Target]) -> list[Surveyed]:
         """Survey shards one after the other."""
-        return [self._survey(target) for target in targets]
-
-    def _survey(self, target: Target) -> Surveyed:
-        try:
-            return sources.survey(target.kind, target.url, target.part, self.storage_options, self.columns)
-        except (ShardError, StoreError) as error:
-            return str(error)
+        found: list[Surveyed] = []
+        for one in targets:
+            try:
+                found.append(sources.survey(one.kind, one.url, one.part, self.storage_options, self.columns))
+            except (ShardError, StoreError) as error:
+                found.append(str(error))
+        return found
 
     def begin(self, pool: ThreadPoolExecutor, targets: Sequence[Target]) -> "list[Future[list[Surveyed]]]":
         """Begin to survey shards by the threads of a pool; the results of the calls are in order."""

@@ -8,7 +8,7 @@ file cannot be written, the events are kept for the next one, up to `MOST_EVENTS
 import json
 import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Self
 from urllib.parse import quote
@@ -64,7 +64,8 @@ class EventLog:
     def add(self, event: str, **fields: JsonValue) -> None:
         """Add an event with the current time. It is written within `WRITE_SECONDS`, or soon after `write_soon`."""
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": time, "event": event, "run": self._run_id, **self._shown(fields)})
+        shown = {name: self._shown(value) for name, value in fields.items()}
+        line = json.dumps({"time": time, "event": event, "run": self._run_id, **shown})
         with self._changed:
             if self._ended:
                 return
@@ -90,15 +91,12 @@ class EventLog:
         if self._thread is not None:
             self._thread.join(seconds)
 
-    def _shown(self, fields: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-        """Return fields without secrets, and with long texts cut."""
-        return {name: self._shown_value(value) for name, value in fields.items()}
-
-    def _shown_value(self, value: JsonValue) -> JsonValue:
+    def _shown(self, value: JsonValue) -> JsonValue:
+        """Return a value without secrets, and with long texts cut."""
         if isinstance(value, dict):
-            return self._shown(value)
+            return {name: self._shown(item) for name, item in value.items()}
         if isinstance(value, list):
-            return [self._shown_value(item) for item in value]
+            return [self._shown(item) for item in value]
         if not isinstance(value, str):
             return value
         for secret in self._secrets:

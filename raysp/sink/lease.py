@@ -145,11 +145,6 @@ class Lease:
         """Unique name of the holder."""
         return self._holder.owner
 
-    def is_latest(self) -> bool:
-        """Return whether no other run holds a higher epoch; the store is always read."""
-        self._look()
-        return not self._lost
-
     def beat(self) -> None:
         """Write the next beat, unless a higher epoch shows that another holder took over."""
         self._look()
@@ -258,8 +253,12 @@ def acquire(
         # Of several processes that find the lease free, one creates the next epoch.
         if store.create(layout.lease_path(top + 1), _encode(holder)):
             lease = Lease(store, top + 1, holder, beat_seconds, clock)
-            if lease.is_latest():
-                _forget(store, top)
+            epochs = _epochs(store)
+            if not any(epoch > lease.epoch for epoch in epochs):
+                # The previous one is kept for processes that are reading it.
+                with contextlib.suppress(StoreError):
+                    for epoch in (one for one in epochs if one < top):
+                        store.delete(layout.lease_path(epoch))
                 return lease
             # Others held this epoch and later ones since the look, and forgot this one: it is theirs.
             store.delete(layout.lease_path(top + 1))
@@ -371,14 +370,6 @@ def _read(store: Store, epoch: int) -> Holder | None:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         log.warning("%s/%s: this epoch of the lease cannot be read (%s)", store.url, path, bounds.plain(error))
         return None
-
-
-def _forget(store: Store, top: int) -> None:
-    """Remove epochs below `top`, the previous one, which is kept for processes that are reading it."""
-    with contextlib.suppress(StoreError):
-        for epoch in _epochs(store):
-            if epoch < top:
-                store.delete(layout.lease_path(epoch))
 
 
 def _encode(holder: Holder) -> bytes:

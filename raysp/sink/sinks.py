@@ -69,7 +69,7 @@ class Sink:
         Raises:
             StoreError: as `open_store`.
         """
-        return cls.open(parquet.url, parquet.storage_options)
+        return cls(open_store(parquet.url, parquet.storage_options))
 
     @property
     def url(self) -> str:

@@ -40,18 +40,9 @@ class Display:
     def __init__(self, console: Console | None = None, *, is_quiet: bool = False) -> None:
         self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
         self.is_quiet = is_quiet
-        self._live = self.console.status("") if self._may_redraw and not is_quiet else None
+        is_notebook = self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets"))  # rich redraws by it
+        self._live = self.console.status("") if (self.console.is_terminal or is_notebook) and not is_quiet else None
         self._last_line = time.monotonic()
-
-    @property
-    def _may_redraw(self) -> bool:
-        """Whether a line can be redrawn; in a notebook rich needs ipywidgets for that."""
-        return self.console.is_terminal or (self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets")))
-
-    @property
-    def _width(self) -> int | None:
-        """Cells per line of a terminal or notebook; None: lines are not folded."""
-        return self.console.width if self.console.is_terminal or self.console.is_jupyter else None
 
     def __enter__(self) -> Self:
         """Return the display; nothing is shown before `start`."""
@@ -67,7 +58,8 @@ class Display:
         """Print a permanent line."""
         if not self.is_quiet:
             with self.drawing():
-                self.console.print(folded(f"raysp: {printable(message)}", self._width), markup=False)
+                width = self.console.width if self.console.is_terminal or self.console.is_jupyter else None
+                self.console.print(folded(f"raysp: {printable(message)}", width), markup=False)
 
     def start(self) -> None:
         """Show the live line from now on."""
@@ -155,6 +147,10 @@ def _audio(progress: Progress) -> str:
     return f"{duration(progress.done_seconds)} of {about}{duration(total)} of audio"
 
 
+def _ignore(_: object) -> None:
+    """Do nothing with a plan or a state."""
+
+
 @contextmanager
 def shown(
     on_plan: OnPlan | None, on_progress: OnProgress | None, *, progress: bool
@@ -166,8 +162,11 @@ def shown(
         on_progress: also called with each state.
         progress: False shows nothing.
     """
+    if not progress:
+        yield on_plan or _ignore, on_progress or _ignore
+        return
     last: list[Progress] = []
-    with Display(is_quiet=not progress) as display:
+    with Display() as display:
 
         def planned(plan: "Plan") -> None:
             shards = count(len(plan.corpus.shards), "shard")

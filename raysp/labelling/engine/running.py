@@ -121,6 +121,7 @@ def run(
             shards remain. With the engine "here" also if three consecutive processes crashed over the same rows.
     """
     refuse_without_processes("labelling")
+    check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
     if rows is not None:
         if rows < 1:
             raise SpecError(f"rows: found {rows!r}, expected a number of rows above 0")
@@ -139,7 +140,7 @@ def run(
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
-        opened = _opened(pipeline, engine, address, stack)
+        opened = Opened.of(pipeline, _resources(engine, address, stack))
         result, _ = _run(opened, engine, plan_shown, progress_shown)
         refuse_no_commit(result)
         if rules is None:
@@ -191,7 +192,7 @@ def retry(
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         engine = resolve_engine(engine, address)
-        opened = _opened(made, engine, address, stack)
+        opened = Opened.of(made, _resources(engine, address, stack))
         return _run(opened, engine, plan_shown, progress_shown, again=names)[0]
 
 
@@ -253,15 +254,9 @@ def _rules(pipeline: Pipeline, normalise: str | Text | None) -> Normalisation | 
     """
     rules = asked_rules(normalise)
     if rules is not None:
-        check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
         has_transcript = pipeline.source.text is None or text_columns(pipeline) is not None
         refuse_without_texts(pipeline.sink.url, pipeline.source.text, has_transcript=has_transcript)
     return rules
-
-
-def _opened(pipeline: Pipeline, engine: Engine, address: str | None, stack: contextlib.ExitStack) -> Opened:
-    check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
-    return Opened.of(pipeline, _resources(engine, address, stack))
 
 
 def _resources(engine: Engine, address: str | None, stack: contextlib.ExitStack) -> Resources | None:

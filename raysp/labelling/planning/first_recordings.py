@@ -17,34 +17,25 @@ SAMPLED = 4
 """Recordings of the first shard that are tried; the first one that is not archived ends the check."""
 
 
-def refuse_archived(todo: Sequence[Todo], pipeline: Pipeline) -> None:
-    """Raise if some recordings of the first shard are read by path from object storage and are all archived.
+def try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
+    """Open some recordings of the first shard with rows, if they are read by path and may be archived or in tar files.
 
     Raises:
-        PlanError: with one of the recordings, and the remedy.
+        PlanError: all are archived, or none is a file; with one of the recordings, and the remedy.
     """
     source = pipeline.source
-    for shard in (one.shard for one in todo if one.shard.num_rows):
-        root = sources.audio_root(shard, source.audio_root)
-        if root is not None and scheme_of(root):
-            _refuse_archived(shard, source)
+    shard = next((one.shard for one in todo if one.shard.num_rows), None)
+    if shard is None:
         return
-
-
-def refuse_tarred(todo: Sequence[Todo], pipeline: Pipeline) -> None:
-    """Raise if a manifest names members of tar files, as those of NeMo do: `shard_id` has the number of the file.
-
-    Raises:
-        PlanError: with one of the recordings, and the remedy.
-    """
-    source = pipeline.source
-    for shard in (one.shard for one in todo if one.shard.num_rows):
-        if shard.kind == MANIFEST and TAR_NUMBER in sources.column_names(shard, source.storage_options):
-            _refuse_tarred(shard, source)
-        return
+    root = sources.audio_root(shard, source.audio_root)
+    if root is not None and scheme_of(root):
+        _refuse_archived(shard, source)
+    if shard.kind == MANIFEST and TAR_NUMBER in sources.column_names(shard, source.storage_options):
+        _refuse_tarred(shard, source)
 
 
 def _refuse_tarred(shard: Shard, source: Shards) -> None:
+    """Raise if a manifest names members of tar files, as those of NeMo do: `shard_id` has the number of the file."""
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
     assert root is not None
     missing = ""
@@ -68,6 +59,7 @@ def _refuse_tarred(shard: Shard, source: Shards) -> None:
 
 
 def _refuse_archived(shard: Shard, source: Shards) -> None:
+    """Raise if recordings on object storage are archived."""
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
     assert root is not None
     archived: ArchivedError | None = None

@@ -244,7 +244,7 @@ def _cut(
     recut: bool,
 ) -> Iterator[tuple[Found, Cut]]:
     """Cut a file or folder into shards, and name their label shards."""
-    stem = _folder_stem(origin.url, root) if kind.is_folder else _stem(kind, origin.url, root)
+    stem = _folder_stem(origin.url, root) if kind.is_folder else kind.stem(_relative(origin.url, root))
     known = _recorded_slices(stem, kind, recorded) if kind.is_sliced else []
     try:
         cuts = kind.cut(origin, known, storage_options, recut=recut)
@@ -277,11 +277,6 @@ def _folder_stem(url: str, root: str) -> str:
     """Return the beginning of the names of a folder's label shards: in the folder's place, and named after it."""
     name = PurePosixPath(url).name or "audio"
     return name if url == root else f"{_relative(url, root)}/{name}"
-
-
-def _stem(kind: SourceKind, url: str, root: str) -> str:
-    """Return the path of a file relative to the root, without its suffix."""
-    return kind.stem(_relative(url, root))
 
 
 def _relative(url: str, root: str) -> str:
@@ -342,12 +337,9 @@ def _patterns(url: str, files: Collection[str]) -> list[tuple[str, str]]:
     place = _normal(url)
     if place in files:
         return []
-    root, pattern = (place, "**/*.parquet") if _is_folder(place) else split_glob(place)
+    is_folder = not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
+    root, pattern = (place, "**/*.parquet") if is_folder else split_glob(place)
     return [(root or "/", pattern), (_real(root or "/"), pattern)]
-
-
-def _is_folder(place: str) -> bool:
-    return not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
 
 
 def _lists(root: str, pattern: str, url: str) -> bool:
@@ -433,9 +425,10 @@ def of_commit(pipeline: Pipeline, record: RunRecord | None) -> Pipeline:
     Raises:
         PlanError: as `source_of_commit`.
     """
+    if pipeline.source.split is None:
+        return pipeline
     recorded = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
-    source = source_of_commit(pipeline.source, recorded)
-    return pipeline if source == pipeline.source else replace(pipeline, source=source)
+    return replace(pipeline, source=source_of_commit(pipeline.source, recorded))
 
 
 def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:

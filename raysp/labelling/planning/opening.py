@@ -8,7 +8,7 @@ from raysp.corpus.sources import FOLDER
 from raysp.labelling.planning.backend_choice import with_backends
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
-from raysp.labelling.planning.first_recordings import refuse_archived, refuse_tarred
+from raysp.labelling.planning.first_recordings import try_first_recordings
 from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
@@ -121,8 +121,7 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     # A run that stops for error rows removes them, unless its process is killed.
     todo = tuple(shard.without_failed(plan.pipeline.max_error_rate) for shard in todo)
     refuse_without_recordings(corpus, todo, plan.pipeline)
-    refuse_archived(todo, plan.pipeline)
-    refuse_tarred(todo, plan.pipeline)
+    try_first_recordings(todo, plan.pipeline)
     return replace(plan, corpus=corpus, done=done, todo=todo, replaces_record=state.replaces_record)
 
 
@@ -148,9 +147,19 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         settings = with_measured(settings, opened.sink.store, hashed.parts)
     if record is not None:
         check_recorded(opened.sink.store, record, pipeline, settings, hashed)
-    opened = replace(opened, pipeline=pipeline)
-    why = "; ".join(one.why for one in chosen if one and one.why)
-    return Plan(opened, settings, hashed, Corpus(()), frozenset(), (), code, why_not_own=why, later=tuple(later))
+    return Plan(
+        pipeline,
+        opened.sink,
+        opened.resources,
+        settings,
+        hashed,
+        corpus=Corpus(()),
+        done=frozenset(),
+        todo=(),
+        code=code,
+        why_not_own="; ".join(one.why for one in chosen if one and one.why),
+        later=tuple(later),
+    )
 
 
 def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:

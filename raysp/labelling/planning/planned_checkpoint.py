@@ -133,7 +133,8 @@ def located_outputs(pipeline: Pipeline, folder: Path, planned: Mapping[str, str]
         CheckpointError: a file does not exist, or is not the planned one, or the model of speech is not.
         StoreError: it cannot be read.
     """
-    check_speech(planned or {})
+    if planned:
+        check_speech(planned)
     language, located = pipeline.label.language, []
     if language is not None and not languages_of(folder):
         language = None  # that of a text decoder

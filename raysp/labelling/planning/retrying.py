@@ -92,7 +92,7 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
     record = sink.existing_record()
     plan = without_work(replace(opened, pipeline=pinned(opened.pipeline)), record)
     if shards:
-        corpus = _chosen(plan.opened, record, shards)
+        corpus = _chosen(replace(opened, pipeline=plan.pipeline), record, shards)
         todo = tuple(retry_whole(sink.store, shard) for shard in corpus.shards)
         refuse_without_recordings(corpus, todo, plan.pipeline)
     else:

@@ -43,13 +43,10 @@ _EXPECTED = "; expected "
 
 @dataclass(frozen=True)
 class Opened:
-    """A pipeline, its sink and the resources of a run: planning takes it, and the plan holds it for the run.
-
-    The plan adds what is found by reading: the description of the checkpoint, the schemas, and the work to do.
-    """
+    """A pipeline, its sink and the resources of a run, which planning takes."""
 
     pipeline: Pipeline
-    """Pipeline with absolute paths; in a plan also with commits of the hub and the chosen backend."""
+    """Pipeline with absolute paths."""
     sink: Sink
     resources: Resources
     """Resources that the run may use."""
@@ -193,8 +190,11 @@ class Plan(Brief):
 
     NOUN: ClassVar[str] = Pipeline.NOUN
 
-    opened: Opened
-    """The pipeline with resolved settings, its sink, and the resources of the run."""
+    pipeline: Pipeline
+    """The pipeline, with absolute paths, commits of the hub and the chosen backend."""
+    sink: Sink
+    resources: Resources
+    """Resources that the run may use."""
     settings: Settings
     hashed: Hashed
     corpus: Corpus
@@ -228,24 +228,9 @@ class Plan(Brief):
         return self.hashed.stage_id or self.fingerprint
 
     @property
-    def pipeline(self) -> Pipeline:
-        """The pipeline, with absolute paths, commits of the hub and the chosen backend."""
-        return self.opened.pipeline
-
-    @property
     def passes(self) -> tuple[Pass, ...]:
         """The `Label` steps with their settings."""
         return (Pass(self.pipeline.passes[0], self.settings), *self.later)
-
-    @property
-    def sink(self) -> Sink:
-        """The sink of the labels."""
-        return self.opened.sink
-
-    @property
-    def resources(self) -> Resources:
-        """Resources that the run may use."""
-        return self.opened.resources
 
     @property
     def file_id(self) -> str:

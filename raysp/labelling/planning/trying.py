@@ -27,6 +27,8 @@ def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
     Raises:
         PlanError: a filter raises an error, or returns values for no rows; the message has its line and the columns.
     """
+    if not any(map(_is_tried, work.source_steps)):
+        return
     columns = _of_source(schema, work.source.audio)
     for index, step in enumerate(work.steps[: up_to_label(work.steps)]):
         _try(url, f"steps[{index}]", step, columns)
