@@ -71,7 +71,7 @@ def _holds_recordings(kind: pa.DataType) -> bool:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     kind = plain_type(kind)
-    if _is_list(kind):
+    if is_list(kind):
         return cast("pa.ListType[Any]", kind).value_type in (pa.uint8(), pa.int8())
     of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
     return any(fits(kind) for fits in of_bytes)
@@ -82,7 +82,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(fits(plain_type(kind)) for fits in of_text)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a type holds lists, of any size and layout."""
     of_lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     of_views = (pa.types.is_list_view, pa.types.is_large_list_view)
     return any(fits(kind) for fits in (*of_lists, *of_views))
@@ -101,9 +102,9 @@ def _remedy(kind: pa.DataType) -> str:
             "base64.b64decode(text). If another column has the recordings, "
             "set source.audio"
         )
-    if _is_list(kind) and _holds_recordings(cast("pa.ListType[Any]", kind).value_type):
+    if is_list(kind) and _holds_recordings(cast("pa.ListType[Any]", kind).value_type):
         return "Of several recordings in a row, write a row each"
-    if _is_list(kind) or (pa.types.is_struct(kind) and _is_list(_child(kind, "array"))):
+    if is_list(kind) or (pa.types.is_struct(kind) and is_list(_child(kind, "array"))):
         return (
             "Of samples, write the bytes of WAV or FLAC files, such as those of soundfile.write(io.BytesIO(), samples, "
             "rate, format='WAV'); datasets writes files with cast_column('audio', Audio()). Of several recordings in a "

@@ -3,7 +3,7 @@
 In pyarrow 26 no view type can be taken from by row numbers, compared with a list, or sorted, and Parquet has no runs.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.corpus.pages import BATCH_BYTES
+from raysp.corpus.recording_columns import is_list
 
 
 def without_views(kind: pa.DataType) -> pa.DataType:
@@ -28,13 +29,13 @@ def without_views(kind: pa.DataType) -> pa.DataType:
         return pa.binary()
     if pa.types.is_struct(kind):
         fields = [_field(one) for one in kind]
-        return kind if _is_equal(fields, [*kind]) else pa.struct(fields)
+        return kind if fields == [*kind] else pa.struct(fields)
     if not pa.types.is_struct(kind) and _holds_runs(kind):
         return kind
     if isinstance(kind, pa.MapType):
         key, item = without_views(kind.key_type), without_views(kind.item_type)
         return kind if (key, item) == (kind.key_type, kind.item_type) else pa.map_(key, item)
-    if not _is_list(kind):
+    if not is_list(kind):
         return kind
     nested = cast("pa.ListType[Any]", kind)
     value = _field(nested.value_field)
@@ -56,15 +57,6 @@ def _holds_runs(kind: pa.DataType) -> bool:
     return isinstance(kind, pa.RunEndEncodedType) or any(_holds_runs(one) for one in children)
 
 
-def _is_list(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(fits(kind) for fits in (*tests, pa.types.is_list_view, pa.types.is_large_list_view))
-
-
-def _is_equal(a: "Sequence[pa.Field[Any]]", b: "Sequence[pa.Field[Any]]") -> bool:
-    return all(one.type == other.type for one, other in zip(a, b, strict=True))
-
-
 def _field(field: "pa.Field[Any]") -> "pa.Field[Any]":
     return field.with_type(without_views(field.type))
 
@@ -72,7 +64,7 @@ def _field(field: "pa.Field[Any]") -> "pa.Field[Any]":
 def schema_without_views(schema: pa.Schema) -> pa.Schema:
     """Return a schema whose columns have no views; the same one if there are none."""
     fields = [_field(one) for one in schema]
-    return schema if _is_equal(fields, [*schema]) else pa.schema(fields)
+    return schema if fields == [*schema] else pa.schema(fields)
 
 
 VIEW_BYTES = 16
@@ -133,7 +125,7 @@ def _converted(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an a
             array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size), kind.value_type
         )
         return _made(pa.FixedSizeListArray, held, type=kind, mask=array.is_null())
-    if not _is_list(kind):
+    if not is_list(kind):
         return cast("pa.Array[Any]", array.cast(kind))
     return _converted_lists(array, kind)
 
