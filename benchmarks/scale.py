@@ -2,7 +2,7 @@
 
     python -m benchmarks scale --shards 1000000
 
-Shards, label shards and markers are in a synthetic bucket: every request is counted and answered from memory, so the
+Shards, label shards and receipts are in a synthetic bucket: every request is counted and answered from memory, so the
 seconds are those of raysp without its S3 client. `--latency` adds the time of a request. The last part is the driver's
 loop over as many pieces, with workers that answer at once; receipts and the lease are real.
 
@@ -26,6 +26,7 @@ from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.inputs.synthetic_bucket import SyntheticBucket, numbered
 from benchmarks.tables import show, write_json
 from raysp.corpus.shards import AUDIO
+from raysp.storage.opened import content_of
 
 if TYPE_CHECKING:
     import raysp
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.job import Job
     from raysp.labelling.engine.messages import Message
     from raysp.labelling.planning.run_plan import Plan
+    from raysp.sink.receipts import ShardReceipt
     from raysp.sink.todo import Retry
 
 T = TypeVar("T")
@@ -106,7 +108,6 @@ def measure(num_shards: int, latency: float = 0.0) -> list[dict[str, object]]:
 def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]]:
     import raysp
     from raysp.labelling.planning.opening import begin
-    from raysp.sink import layout
     from raysp.sink.run_record import RunEntry
 
     data = the_shard()
@@ -122,13 +123,11 @@ def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]
         del plan
         plan = measuring("plan again", raysp.plan, pipeline)
         _check(plan, num_shards, num_shards)
-        measuring("driver's loop", _drive, plan)
+        receipt, done = _receipt(shard, fingerprint), int(num_shards * COMMITTED)
+        bucket.series.append(numbered("out/{}/", ".parquet", done, _label_shard(data, receipt)))
+        [entry] = plan.sink.store.list(shard.name)
+        measuring("driver's loop", _drive, plan, replace(receipt, version=content_of(entry)))
         del plan
-        done, label_shard = int(num_shards * COMMITTED), _label_shard(data, shard, fingerprint)
-        bucket.series.append(numbered("out/{}/", ".parquet", done, label_shard))
-        marker = layout.done_path("{}/x.parquet", shard.input_id, fingerprint)
-        before, after = marker.partition("x.parquet")[0], marker.partition("/x")[2]
-        bucket.series.append(numbered(f"out/{before}", after, done, b""))
         plan = measuring("resuming", raysp.plan, pipeline)
         _check(plan, num_shards, num_shards - done)
         del plan
@@ -143,21 +142,27 @@ def _check(plan: "Plan", num_shards: int, num_todo: int) -> None:
         raise SystemExit(f"the plan has {len(plan.todo)} of {len(plan.corpus.shards)} shards to do")
 
 
-def _label_shard(data: bytes, shard: "Shard", fingerprint: str) -> bytes:
-    """Return a label shard with the metadata that raysp reads back."""
-    from raysp.sink import footer
+def _receipt(shard: "Shard", fingerprint: str) -> "ShardReceipt":
+    """Return the receipt of a label shard."""
     from raysp.sink.receipts import ShardReceipt
 
-    receipt = ShardReceipt(shard.name, rows=ROWS, ok=ROWS, skipped=0, error=0)
+    counts = {"rows": ROWS, "ok": ROWS, "skipped": 0, "error": 0}
+    return ShardReceipt(shard.name, **counts, seconds=40.0, fingerprint=fingerprint, input_id=shard.input_id)
+
+
+def _label_shard(data: bytes, receipt: "ShardReceipt") -> bytes:
+    """Return a label shard with the metadata that raysp reads back."""
+    from raysp.sink import footer
+
     table = pq.read_table(pa.BufferReader(data)).select(["id"])
-    metadata = footer.encode(receipt, fingerprint=fingerprint, input_id=shard.input_id, metadata={})
+    metadata = footer.encode(receipt, metadata={})
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(metadata), sink)
     return bytes(sink.getvalue())
 
 
-def _drive(plan: "Plan") -> None:
-    """Run the driver's loop with workers that answer at once, and drop what a run writes beside its receipts."""
+def _drive(plan: "Plan", receipt: "ShardReceipt") -> None:
+    """Run the driver's loop with workers that answer at once; each commit has a receipt with these counts."""
     from raysp.labelling.engine.execution import Execution
     from raysp.labelling.engine.run_events import RunEvents
     from raysp.labelling.engine.run_progress import Progress
@@ -172,7 +177,7 @@ def _drive(plan: "Plan") -> None:
     job = replace(_job(plan, {}), hang_seconds=0.0)
     run_id = "20260101T000000Z-scale"
     with lease.held(store) as own, EventLog(store, run_id) as events:
-        workers: Any = AnsweringWorkers()
+        workers: Any = AnsweringWorkers(receipt)
         log = ReceiptLog(store, run_id)
         failed = Execution(plan, job, own, log, progress, lambda _: None, workers, RunEvents(events))()
     if failed or progress.rows != plan.rows_todo:
@@ -184,7 +189,8 @@ def _drive(plan: "Plan") -> None:
 class AnsweringWorkers:
     """Workers that answer at once: each piece has one block, and each commit succeeds."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipt: "ShardReceipt") -> None:
+        self.receipt = receipt
         self.memory: list[float] = []
         """Memory of the process after each tenth of the pieces, from the first one on."""
 
@@ -208,20 +214,19 @@ class AnsweringWorkers:
 
     def commits(self, job: "Job", retries: "Mapping[str, Retry]") -> "AnsweringCommits":
         """Return commits that succeed."""
-        return AnsweringCommits()
+        return AnsweringCommits(self.receipt)
 
 
 class AnsweringCommits:
     """Commits that succeed at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipt: "ShardReceipt") -> None:
+        self._receipt = receipt
         self._outcomes: list[Outcome] = []
 
     def start(self, shard: "Shard", staged_bytes: int) -> None:
         """Count a shard as committed."""
-        from raysp.sink.receipts import ShardReceipt
-
-        self._outcomes.append(ShardReceipt(shard.name, shard.num_rows, shard.num_rows, 0, 0, seconds=40.0))
+        self._outcomes.append(replace(self._receipt, shard=shard.name))
 
     def finished(self) -> "list[Outcome]":
         """Return the outcomes since the last call."""

@@ -1,6 +1,6 @@
 """Commit: staged results become a label shard in one atomic step.
 
-The label shard itself is the commit. The marker and the removal of the stage that follow only save work, so a process
+The label shard itself is the commit. The removal of the stage and the receipt that follow only save work, so a process
 may be killed between any two steps, and two processes may commit the same shard concurrently. An existing label shard
 stays unchanged, unless a retry replaces it, also whole and in one step. A commit removes only staged blocks of its
 shard. Files that another label shard may need are removed by `raysp gc` alone.
@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -22,12 +22,13 @@ import pyarrow.parquet as pq
 from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
-from raysp.sink import fault_injection, footer, layout, stage, table_files
+from raysp.sink import fault_injection, footer, layout, receipts, stage, table_files
 from raysp.sink.label_rows import is_named, load_forgotten, without_labels
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recording_versions import Hashes
 from raysp.sink.tally import FilteredRows, Rules, Tally
 from raysp.sink.word_errors import TextColumns
+from raysp.storage.opened import Entry, content_of
 from raysp.storage.store import Store, explain
 from raysp.words import count
 
@@ -119,8 +120,6 @@ def commit(
     # With staged results, a label shard exists only if commits race. `publish` detects that.
     receipt = _find(store, label_shard) if not staged else None
     receipt = receipt or _make(store, label_shard)
-    # After the label shard: a marker before it would make an older label shard count as this one.
-    store.create(layout.done_path(shard.name, shard.input_id, fingerprint), b"")
     with fault_injection.passing("stage_removed"):
         # Only those listed at the beginning: another run may have staged later ones.
         stage.remove(store, staged.values())
@@ -132,45 +131,46 @@ def memory(num_rows: int, staged_bytes: int) -> int:
     return PEAK * min(staged_bytes, max(ROW_GROUP_BYTES, staged_bytes // max(1, num_rows)))
 
 
-def committed(
-    store: Store,
-    shards: Iterable[Shard],
-    fingerprint: str,
-    *,
-    repair: bool = True,
-    file_id: str = "",
-    trust: bool = True,
-) -> Committed:
-    """Return the committed shards, from one listing and the footers of label shards without a marker.
+def committed(store: Store, shards: Iterable[Shard], fingerprint: str, *, file_id: str = "") -> Committed:
+    """Return the committed shards; arguments as of `outcomes`."""
+    done: set[str] = set()
+    foreign: dict[str, str] = {}
+    for name, outcome in outcomes(store, shards, fingerprint, file_id=file_id):
+        if isinstance(outcome, ShardReceipt):
+            done.add(name)
+        elif isinstance(outcome, ChangedError):
+            foreign[name] = str(outcome)
+    return Committed(frozenset(done), foreign)
 
-    In a sink of which a shard was ever labelled again, only footers are used: a late process may leave a marker for a
-    label shard that has since been replaced.
+
+def outcomes(
+    store: Store, shards: Iterable[Shard], fingerprint: str, *, file_id: str = ""
+) -> Iterator[tuple[str, ShardReceipt | ShardFailure | ChangedError]]:
+    """Yield the names of shards with the receipt of their label shard, or why there is none.
+
+    A listing of the sink has the versions of the label shards. A logged receipt of such a version is yielded as it is.
+    The footer is read of each other label shard: its receipt was lost, or another process wrote it. A file that was not
+    made from this input by this pipeline is a `ChangedError`. Logged failures are yielded too, also of shards that were
+    committed since.
 
     Args:
         store: the sink.
         shards: the recorded shards.
         fingerprint: fingerprint of the pipeline.
-        repair: write missing markers.
         file_id: hash of settings that change the file but no label; empty: not compared.
-        trust: accept markers; False: read every footer.
     """
-    files, markers, has_replaced = _list(store)
-    done: set[str] = set()
-    unsure: list[Shard] = []
-    for shard in shards:
-        if shard.name in files:
-            sure = trust and not has_replaced and layout.done_path(shard.name, shard.input_id, fingerprint) in markers
-            done.add(shard.name) if sure else unsure.append(shard)
-    foreign: dict[str, str] = {}
-    for shard, found in zip(unsure, _read_footers(store, unsure, fingerprint, file_id), strict=True):
-        if isinstance(found, ShardReceipt):
-            done.add(shard.name)
-            marker = layout.done_path(shard.name, shard.input_id, fingerprint)
-            if repair and marker not in markers:
-                store.create(marker, b"")
-            continue
-        foreign[shard.name] = str(found)
-    return Committed(frozenset(done), foreign)
+    versions, batches = _list(store)
+    rest = {shard.name: shard for shard in shards if shard.name in versions}
+    for receipt in receipts.load(store, ("shard", "failure"), batches):
+        if isinstance(receipt, ShardFailure):
+            yield receipt.shard, receipt
+        elif isinstance(receipt, ShardReceipt) and (shard := rest.get(receipt.shard)):
+            is_listed = receipt.version == versions[shard.name]
+            if is_listed and not footer.differences(receipt, shard, fingerprint, file_id):
+                del rest[shard.name]
+                yield shard.name, receipt
+    unsure = [*rest.values()]
+    yield from zip(rest, _read_footers(store, unsure, fingerprint, file_id), strict=True)
 
 
 def _read_footers(
@@ -214,18 +214,21 @@ class LabelShard:
     finish: Finish | None = None
 
 
-def _list(store: Store) -> tuple[set[str], set[str], bool]:
-    """Return the files that readers see, the markers, and whether a shard was ever labelled again."""
-    files: set[str] = set()
-    markers: set[str] = set()
-    has_replaced = False
+def _list(store: Store) -> tuple[dict[str, str | None], list[str]]:
+    """Return the versions of the files that readers see, and the paths of the batches of receipts."""
+    versions: dict[str, str | None] = {}
+    batches: list[str] = []
     for entry in store.list():
-        if entry.path.startswith(layout.DONE):
-            markers.add(entry.path)
+        if entry.path.startswith(layout.RECEIPTS):
+            batches.append(entry.path)
         elif not entry.path.startswith(layout.HOME):
-            files.add(entry.path)
-        has_replaced = has_replaced or entry.path == layout.REPLACED
-    return files, markers, has_replaced
+            versions[entry.path] = _version(entry)
+    return versions, batches
+
+
+def _version(entry: Entry) -> str | None:
+    """Return the version of a label shard; None if the store has none."""
+    return content_of(entry) if entry.version else None
 
 
 def _find(store: Store, label_shard: LabelShard) -> ShardReceipt | None:
@@ -292,8 +295,9 @@ def write(
             path = layout.errors_path(name, label_shard.shard.input_id, label_shard.fingerprint, rest_id)
             store.publish(rest_scratch, path)
         with fault_injection.passing("shard_committed"):
-            published = store.publish(scratch, name, replace=expected is not None, expected=expected)
-    return receipt if published else None
+            entry = store.publish(scratch, name, replace=expected is not None, expected=expected)
+    # Of what was published: a look at its place could find a label shard that another process wrote since.
+    return replace(receipt, version=_version(entry) or "") if entry else None
 
 
 def _withdrawn(tables: Iterator[pa.Table], hashes: Hashes, ids: frozenset[str]) -> Iterator[pa.Table]:
@@ -335,14 +339,16 @@ def _fill(
                 writer.write_table(table)
         rest_files.close()
         rest_id = new_id() if rest_writer else ""
-        receipt = tally.receipt(label_shard.shard)
+        receipt = replace(
+            tally.receipt(label_shard.shard),
+            fingerprint=label_shard.fingerprint,
+            input_id=label_shard.shard.input_id,
+            file_id=label_shard.file_id,
+        )
         writer.add_key_value_metadata(
             footer.encode(
                 receipt,
-                fingerprint=label_shard.fingerprint,
-                input_id=label_shard.shard.input_id,
                 metadata=label_shard.metadata,
-                file_id=label_shard.file_id,
                 rest_id=rest_id,
                 write_id=new_id(),
                 recordings=hashes.encode(),

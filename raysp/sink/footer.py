@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, StoreError
+from raysp.sink import layout
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_record import SCHEMA_VERSION, raysp_version
 from raysp.storage.store import Store
@@ -17,6 +19,8 @@ from raysp.words import label_again
 
 PREFIX = "raysp."
 _PREFIX = PREFIX.encode()
+ORIGIN = ("fingerprint", "input_id", "file_id")
+"""Fields of a receipt that are entries of their own."""
 RUN, RETRIED = "run", "retried"
 """Entries of the run that labelled the rows, and of later runs with the rows that each of them labelled again."""
 
@@ -25,9 +29,6 @@ RUN, RETRIED = "run", "retried"
 class LabelFooter:
     """Metadata of a label shard that raysp reads back."""
 
-    fingerprint: str
-    input_id: str
-    file_id: str
     rest_id: str
     """Id of the file with the rows that were left out; empty without such rows."""
     write_id: str
@@ -36,14 +37,18 @@ class LabelFooter:
     """Encoded `recordings.Hashes` of the files that rows were made from; empty if no row was read by path."""
     receipt: ShardReceipt
 
+    @property
+    def rest_path(self) -> str:
+        """Path of the file with the rows that were left out; empty without such rows."""
+        origin = self.receipt
+        path = layout.errors_path(origin.shard, origin.input_id, origin.fingerprint, self.rest_id)
+        return path if self.rest_id else ""
+
 
 def encode(
     receipt: ShardReceipt,
     *,
-    fingerprint: str,
-    input_id: str,
     metadata: Mapping[str, str],
-    file_id: str = "",
     rest_id: str = "",
     write_id: str = "",
     recordings: str = "",
@@ -51,20 +56,16 @@ def encode(
     """Return the key-value metadata of a label shard; `metadata` adds entries under the same prefix.
 
     Args:
-        receipt: counts of the label shard.
-        fingerprint: fingerprint of the pipeline.
-        input_id: input id of the shard.
+        receipt: counts and origin of the label shard.
         metadata: further entries.
-        file_id: hash of settings that change the file but no label: the columns carried over and the rows left out.
         rest_id: id of the file with the rows that were left out, if any.
         write_id: unique to every write of a label shard.
         recordings: hashes of the files that rows were made from, if any were read by path.
     """
-    counts = {name: value for name, value in vars(receipt).items() if name not in ("shard", "existing")}
+    fields = vars(receipt)
+    counts = {name: fields[name] for name in fields if name not in ("shard", "existing", "version", *ORIGIN)}
     own = {
-        "fingerprint": fingerprint,
-        "input_id": input_id,
-        "file_id": file_id,
+        **{name: fields[name] for name in ORIGIN},
         "rest_id": rest_id,
         "write_id": write_id,
         **({"recordings": recordings} if recordings else {}),
@@ -85,9 +86,10 @@ def read(store: Store, name: str) -> LabelFooter:
     try:
         with store.open(name) as file:
             found = _key_values(file)
-        names = ("fingerprint", "input_id", "file_id", "rest_id", "counts")
-        fields = {name: found[f"{PREFIX}{name}".encode()].decode() for name in names}
-        receipt = ShardReceipt(shard=name, existing=True, **bounds.parse_record(fields["counts"]))
+        fields = {key: found[f"{PREFIX}{key}".encode()].decode() for key in (*ORIGIN, "rest_id", "counts")}
+        origin: dict[str, Any] = {key: fields[key] for key in ORIGIN}
+        counts = bounds.parse_record(fields["counts"])
+        receipt = ShardReceipt(shard=name, existing=True, version="", **origin, **counts)
     except StoreError:
         raise
     except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
@@ -97,9 +99,7 @@ def read(store: Store, name: str) -> LabelFooter:
             (f"{name}: not a label shard of raysp",),
         ) from error
     write_id, recordings = (found.get(f"{PREFIX}{key}".encode(), b"").decode() for key in ("write_id", "recordings"))
-    return LabelFooter(
-        fields["fingerprint"], fields["input_id"], fields["file_id"], fields["rest_id"], write_id, recordings, receipt
-    )
+    return LabelFooter(fields["rest_id"], write_id, recordings, receipt)
 
 
 def entries(store: Store, name: str) -> dict[str, str]:
@@ -140,25 +140,29 @@ def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "
         ChangedError: It was made from other input or by another pipeline, has other columns, or is not a label shard of
             raysp.
     """
-    return expect(store, read(store, shard.name), shard, fingerprint, file_id)
+    return expect(store, read(store, shard.name).receipt, shard, fingerprint, file_id)
 
 
-def expect(store: Store, found: LabelFooter, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
+def expect(store: Store, receipt: ShardReceipt, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:
     """Return the receipt of a footer that was read, after the checks of `read_expected`."""
-    differing = tuple(
-        f"{what}: {old!r} -> {new!r}"
-        for what, old, new in (
-            ("fingerprint", found.fingerprint, fingerprint),
-            ("input id", found.input_id, shard.input_id),
-            ("columns and rows", found.file_id, (found.file_id and file_id) or found.file_id),
-        )
-        if old != new
-    )
-    if differing:
+    if differing := differences(receipt, shard, fingerprint, file_id):
         raise ChangedError(
             f"{store.url}/{shard.name}: this label shard was made from other input or by another "
             f"pipeline ({'; '.join(differing)}); move it, use another sink, or label the shard again with "
             f"`{label_again(shard.name)}`",
             differing,
         )
-    return found.receipt
+    return receipt
+
+
+def differences(receipt: ShardReceipt, shard: Shard, fingerprint: str, file_id: str = "") -> tuple[str, ...]:
+    """Return how the origin of a label shard differs from a plan; arguments as of `read_expected`."""
+    return tuple(
+        f"{what}: {old!r} -> {new!r}"
+        for what, old, new in (
+            ("fingerprint", receipt.fingerprint, fingerprint),
+            ("input id", receipt.input_id, shard.input_id),
+            ("columns and rows", receipt.file_id, (receipt.file_id and file_id) or receipt.file_id),
+        )
+        if old != new
+    )

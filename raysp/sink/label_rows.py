@@ -64,19 +64,18 @@ def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -
 
 def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
     """Yield the rows that `rows="ok"` left out of a label shard, if any, in batches."""
-    found = footer.read(store, shard.name)
-    path = layout.errors_path(shard.name, found.input_id, found.fingerprint, found.rest_id)
-    if not found.rest_id or store.stat(path) is None:
+    path = footer.read(store, shard.name).rest_path
+    if not path or store.stat(path) is None:
         return
     remedy = f"label its shard again with `{label_again(shard.name)}`"
     for table in table_files.read(store, path, remedy):
         yield table_without_views(table)
 
 
-def remove_rest(store: Store, shard: Shard, before: footer.LabelFooter) -> None:
+def remove_rest(store: Store, before: footer.LabelFooter) -> None:
     """Remove the rows left out of an earlier label shard, if it names any; no later one names this file."""
-    if before.rest_id:
-        store.delete(layout.errors_path(shard.name, before.input_id, before.fingerprint, before.rest_id))
+    if path := before.rest_path:
+        store.delete(path)
 
 
 def load_forgotten(store: Store) -> frozenset[str]:

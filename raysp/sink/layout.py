@@ -19,7 +19,6 @@ REPORT = f"{HOME}report.html"
 RUNS = f"{HOME}runs/"
 PLAN = f"{HOME}plan/"
 STAGE = f"{HOME}stage/"
-DONE = f"{HOME}done/"
 ERRORS = f"{HOME}errors/"
 RECEIPTS = f"{HOME}receipts/"
 EVENTS = f"{HOME}events/"
@@ -31,15 +30,12 @@ TRIAL = f"{HOME}trial/"
 ABSENT = f"{HOME}absent.json"
 FORGOTTEN = f"{HOME}forgotten.json"
 """Ids of withdrawn recordings, whose rows never have a label in this sink."""
-REPLACED = f"{HOME}replaced"
-"""File created before a label shard is first replaced, and never removed: from then on footers decide, not markers."""
 
 MAX_COMPONENT_BYTES = 200
-"""Limit for a shard's name: the 255 of file systems, less a marker's `.<input id>.<fingerprint>` and some reserve."""
+"""Limit for a shard's name: the 255 of file systems, less what `errors_path` appends and some reserve."""
 
 _HASH = r"[0-9a-f]+"
 _STAGED = re.compile(rf"(\d+)-(\d+)\.({_HASH})\.({_HASH})\.(\d+)")
-_MARKER = re.compile(rf"(.+)\.({_HASH})\.({_HASH})", re.DOTALL)
 _REST = re.compile(rf"(.+)\.({_HASH})\.({_HASH})\.({_HASH})\.arrow", re.DOTALL)
 _PLAN_PART = re.compile(rf"{re.escape(PLAN)}(\d+)\.arrow")
 _EPOCH = re.compile(rf"{re.escape(LEASE)}(\d+)")
@@ -98,19 +94,6 @@ def parse_stage_path(path: str) -> StagedName | None:
         return None
     first, end, input_id, fingerprint, errors = match.groups()
     return StagedName(_shard_of_folder(folder), Piece(int(first), int(end)), input_id, fingerprint, int(errors))
-
-
-def done_path(shard: str, input_id: str, fingerprint: str) -> str:
-    """Return the path of the marker of a committed shard."""
-    return f"{DONE}{_file(shard)}.{input_id}.{fingerprint}"
-
-
-def parse_done_path(path: str) -> tuple[str, str, str] | None:
-    """Return (shard, input id, fingerprint) from a marker's path; None for other paths."""
-    match = _MARKER.fullmatch(path.removeprefix(DONE))
-    if match is None or not path.startswith(DONE):
-        return None
-    return _shard_of_file(match[1]), match[2], match[3]
 
 
 def errors_path(shard: str, input_id: str, fingerprint: str, rest_id: str) -> str:

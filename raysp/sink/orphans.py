@@ -44,8 +44,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
         return
     shards = {shard.name: shard for shard in plan_record.load(store)}
     file_id = hash_parts(record.file_parts)
-    found = committed(store, shards.values(), record.fingerprint, repair=False, file_id=file_id)
-    wanted = {shard.name: (shard.input_id, record.fingerprint) for shard in shards.values()}
+    found = committed(store, shards.values(), record.fingerprint, file_id=file_id)
     staged = {shard.name: (shard.input_id, record.staged_as) for shard in shards.values()}
     old_epochs = set(lease.old_epochs(store))
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
@@ -56,7 +55,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
             is_old = entry.modified is not None and entry.modified <= latest
             reason = REST if is_old and entry.path not in named.get(rest[0], (entry.path,)) else ""
         else:
-            reason = _reason(entry.path, wanted, staged, found.done, found.foreign.keys(), old_epochs)
+            reason = _reason(entry.path, staged, found.done, old_epochs)
         if reason:
             yield Orphan(entry.path, entry.num_bytes, reason)
     yield from abandoned_uploads(store)
@@ -89,8 +88,7 @@ def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
             named[shard] = ()
             continue
         with suppress(ChangedError):  # a damaged label shard may name any of them
-            found = footer.read(store, shard)
-            named[shard] = (layout.errors_path(shard, found.input_id, found.fingerprint, found.rest_id),)
+            named[shard] = (footer.read(store, shard).rest_path,)
     return named
 
 
@@ -103,12 +101,7 @@ UPLOAD_SECONDS = 3600.0
 
 
 def _reason(
-    path: str,
-    wanted: Mapping[str, tuple[str, str]],
-    staged: Mapping[str, tuple[str, str]],
-    done: Iterable[str],
-    foreign: Iterable[str],
-    old_epochs: Iterable[str],
+    path: str, staged: Mapping[str, tuple[str, str]], done: Collection[str], old_epochs: Collection[str]
 ) -> str:
     """Return the reason why no run over label shards will use a file any more; empty if a run may."""
     if reason := reason_alike(path, old_epochs):
@@ -119,20 +112,14 @@ def _reason(
         if staged.get(name.shard) != (name.input_id, name.fingerprint):
             return "staged for another pipeline, other input, or a retry"
         return "staged for a shard that is committed" if name.shard in done else ""
-    if marker := layout.parse_done_path(path):
-        return _of_another(marker, wanted) or ("a marker without its label shard" if marker[0] in foreign else "")
     return ""
 
 
-def reason_alike(path: str, old_epochs: Iterable[str]) -> str:
+def reason_alike(path: str, old_epochs: Collection[str]) -> str:
     """Return the reason for files that runs of every kind leave; empty for others."""
     if path.startswith(layout.TMP):
         return "a temporary file of a process that has ended"
     return "an old epoch of the lease" if path in old_epochs else ""
-
-
-def _of_another(found: tuple[str, str, str], wanted: Mapping[str, tuple[str, str]]) -> str:
-    return "" if wanted.get(found[0]) == found[1:] else "of another pipeline or other input"
 
 
 def abandoned_uploads(store: Store) -> Iterator[Orphan]:

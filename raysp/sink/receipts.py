@@ -1,7 +1,8 @@
 """Receipts: small records of the outcome of pieces and shards, appended in batches that are never rewritten.
 
-They feed progress, `status` and reports. Correctness never depends on them: if a batch is lost, the footers of label
-shards are read instead.
+They feed progress, `status` and reports. The receipt of a shard has the version of its label shard, so that a listing
+of the sink shows which shards are committed. Correctness never depends on receipts: if a batch is lost, the footers of
+label shards are read instead.
 """
 
 import json
@@ -18,6 +19,8 @@ from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+BATCH = 500
+"""Receipts of a batch, at most."""
 READ_AT_ONCE = 16
 """Batches of receipts that are read at once."""
 
@@ -121,6 +124,14 @@ class ShardReceipt:
     """Rows that steps behind the model left out in this commit; the receipts of their pieces count them as ok."""
     existing: bool = False
     """Whether the shard was committed before, by another run or a concurrent task."""
+    version: str = ""
+    """Version of the label shard that this commit published; empty if it published none, or the store has none."""
+    fingerprint: str = ""
+    """Fingerprint of the pipeline."""
+    input_id: str = ""
+    """Input id of the shard."""
+    file_id: str = ""
+    """Hash of settings that change the file but no label: the columns carried over and the rows left out."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +157,11 @@ class ReceiptLog:
         self._number = 0
         self._lines: list[str] = []
 
-    def __len__(self) -> int:
-        """Return the number of receipts that are not written yet."""
-        return len(self._lines)
-
     def add(self, receipt: Receipt) -> None:
-        """Add a receipt; it is lost if the process ends before `flush`."""
+        """Add a receipt, and flush a full batch; others are lost if the process ends before `flush`."""
         self._lines.append(json.dumps({"kind": _KIND_OF[type(receipt)], **asdict(receipt)}))
+        if len(self._lines) >= BATCH:
+            self.flush()
 
     def flush(self) -> None:
         """Write the receipts added since the last flush to a new file; keep them if that fails."""
@@ -181,14 +190,22 @@ def pieces_by_run(store: Store) -> Iterator[tuple[str, PieceReceipt]]:
             yield layout.run_of_receipts(path), receipt
 
 
-def load(store: Store, kinds: Collection[str] = tuple(KINDS)) -> Iterator[Receipt]:
-    """Yield all receipts of these kinds, in the order of runs and writing; log and skip unreadable ones."""
-    return (receipt for _, receipt in _with_paths(store, kinds))
+def load(store: Store, kinds: Collection[str] = tuple(KINDS), paths: Sequence[str] | None = None) -> Iterator[Receipt]:
+    """Yield the receipts of these kinds, in the order of runs and writing; log and skip unreadable ones.
+
+    Args:
+        store: the sink.
+        kinds: keys of `KINDS`.
+        paths: the batches to read; None: all, which are listed.
+    """
+    return (receipt for _, receipt in _with_paths(store, kinds, paths))
 
 
-def _with_paths(store: Store, kinds: Collection[str]) -> Iterator[tuple[str, Receipt]]:
+def _with_paths(
+    store: Store, kinds: Collection[str], paths: Sequence[str] | None = None
+) -> Iterator[tuple[str, Receipt]]:
     """Yield receipts with the paths of their batches."""
-    paths = [entry.path for entry in store.list(layout.RECEIPTS)]
+    paths = [entry.path for entry in store.list(layout.RECEIPTS)] if paths is None else paths
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(paths), READ_AT_ONCE):
             window = paths[start : start + READ_AT_ONCE]
@@ -208,6 +225,9 @@ def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Ite
             continue
         try:
             fields = bounds.parse_record(line)
-            yield KINDS[fields.pop("kind")](**fields)
+            receipt = KINDS[fields.pop("kind")](**fields)
+            if not isinstance(receipt.shard, str):
+                raise TypeError("its shard is not a name")
+            yield receipt
         except (ValueError, TypeError, KeyError) as error:
             log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, path, bounds.plain(error))

@@ -42,7 +42,7 @@ def find_error_rows(store: Store, shards: Sequence[Shard], fingerprint: str) -> 
             return None
         try:
             found = footer.read(store, shard.name)
-            receipt = footer.expect(store, found, shard, fingerprint)
+            receipt = footer.expect(store, found.receipt, shard, fingerprint)
         except ChangedError:
             return None
         return _retry(store, shard, found.write_id) if receipt.error else None

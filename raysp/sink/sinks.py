@@ -136,13 +136,8 @@ class Sink:
                 return True
         return any(self.label_shards())
 
-    def has_replaced(self) -> bool:
-        """Return whether a label shard may ever have been replaced whole: receipts and markers then prove nothing."""
-        return self.store.stat(layout.REPLACED) is not None
-
-    def begin_replacing(self) -> None:
-        """Record that label shards are replaced: receipts and markers prove nothing. An old report is removed."""
-        self.store.create(layout.REPLACED, b"")
+    def remove_report(self) -> None:
+        """Remove the report, if any: it shows label shards that are about to be replaced."""
         if self.store.stat(layout.REPORT) is not None:
             self.store.delete(layout.REPORT)
 

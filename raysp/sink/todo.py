@@ -64,7 +64,7 @@ def compare(
     Raises:
         ChangedError: another file is in the place of a label shard.
     """
-    committed = commit.committed(store, shards, fingerprint, repair=False, file_id=file_id)
+    committed = commit.committed(store, shards, fingerprint, file_id=file_id)
     if reasons := [*committed.foreign.values()]:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         raise ChangedError(reasons[0] + more, tuple(reasons))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from raysp import RayspError
+from raysp.sink.receipts import ShardReceipt
 
 _IDLE: list["Thread"] = []
 """Threads are kept from one history to the next."""
@@ -64,6 +65,8 @@ class Actor:
     ended: bool = False
     outcome: object = None
     """None: it succeeded."""
+    receipt: ShardReceipt | None = None
+    """What its commit returned."""
     planned: int = 0
     """Number of changes of the world when its driver had made its plan."""
     began: int = 0

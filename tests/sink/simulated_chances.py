@@ -41,6 +41,8 @@ class Theme:
     steps: int = 60
     """Most of them that a run is ahead of one that overlaps it."""
     lease: float = 0.5
+    impatience: float = 0.3
+    """Chance, at every look, that a driver gives up a task that is held up."""
 
     def draw(self, random: Random) -> Chances:
         chances = (random.choice(getattr(self, name)) for name in ("crash", "failure", "sleep", "error_row", "halved"))
@@ -48,15 +50,15 @@ class Theme:
 
 
 LEFT_OUT = Theme(
-    rows=("ok",), crash=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), halved=(0,),
-    runs=(3, 4), changes=1.0, again=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.2,
+    rows=("ok",), crash=(0, 0.005), failure=(0, 0.005), sleep=(0.1, 0.2), error_row=(0.5,), halved=(0,),
+    runs=(3, 4), changes=1.0, again=0.8, retry=0.1, gc=0.5, overlap=0.9, steps=150, lease=0.1,
 )  # fmt: skip
 """Retries of whole shards that overlap, with rows that are left out of label shards, and `gc`."""
 
 
 RETRIES = Theme(
-    crash=(0, 0.005), failure=(0, 0.005), sleep=(0.05, 0.1), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
-    gc=0.2, overlap=0.8, steps=150, lease=0.3,
+    crash=(0, 0.005), failure=(0, 0.005), sleep=(0.1, 0.2), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
+    gc=0.2, overlap=0.8, steps=150, lease=0.1, impatience=0.02,
 )  # fmt: skip
 """Retries that overlap, are interrupted and come late."""
 

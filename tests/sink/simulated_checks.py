@@ -1,10 +1,15 @@
-"""What is true at the end of every history."""
+"""What is true at every write of a history, and at its end."""
 
+import json
+from collections import Counter
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from raysp.sink import layout
-from raysp.sink.commit import committed
+from raysp.sink.commit import outcomes
 from raysp.sink.lease import Lease
+from raysp.sink.receipts import ShardReceipt
 from tests.sink.simulated_actors import Actor, ViolationError
 from tests.sink.simulated_store import FINGERPRINT, SHARD_NAMES, Store, read_parquet, rest_path, wrong_rows
 
@@ -18,6 +23,43 @@ def check_planned_under(world: "World", driver: "Driver", own: Lease) -> None:
     changes, epoch = world.recorded
     if driver.began < changes and epoch < own.epoch:
         world.violations.append(f"{driver.name} planned before it held the lease: epoch {epoch} recorded a run since")
+
+
+def check_visible(world: "World", actor: Actor, path: str, data: bytes) -> None:
+    """Visible files are always whole, and a committed file is written again only to replace it."""
+    try:
+        rows, metadata = read_parquet(data)
+    except pa.ArrowException as error:
+        world.violations.append(f"{actor.name} showed a {path} that cannot be read: {error}")
+        return
+    made_of = (metadata[b"raysp.input_id"].decode(), metadata[b"raysp.fingerprint"].decode())
+    if path in world.files and actor.kind == "plain":
+        world.violations.append(f"{actor.name} wrote {path} again, which was committed")
+    every_row = world.with_rest(path, rows, metadata)
+    if wrong := wrong_rows(path, every_row, *made_of):
+        world.violations.append(f"{actor.name} showed {path} with {wrong}")
+    failed = sum(row["status"] == "error" for row in every_row)
+    # A run that stops, or `gc` beside a run without the lease, may remove what the driver has counted.
+    if actor.errors is not None and failed > actor.errors and world.removed < actor.began:
+        world.violations.append(f"{actor.name} showed {path} with {failed} error rows, {actor.errors} were counted")
+    is_asked = actor.kind == "again" and path in world.files and world.files[path][1] <= actor.planned
+    if path in world.files and world.made_of.get(path) == made_of and not is_asked:
+        before = world.with_rest(path, *read_parquet(world.files[path][0]))
+        if lost := {row["row"] for row in before if row["status"] == "ok"} - {
+            row["row"] for row in every_row if row["status"] == "ok"
+        }:
+            world.violations.append(f"{actor.name} took the labels of rows {sorted(lost)} of {path} away")
+    world.made_of[path] = made_of
+    counts = Counter(row["status"] for row in every_row)
+    world.published[path, f"{len(data)}:{world.changes}"] = (*made_of, counts["ok"], counts["error"])
+
+
+def check_receipts(world: "World", actor: Actor, data: bytes) -> None:
+    """What a receipt says of a version of a label shard is true for ever."""
+    for receipt in map(json.loads, data.splitlines()):
+        said = tuple(receipt[name] for name in ("input_id", "fingerprint", "ok", "error"))
+        if receipt["version"] and said != (found := world.published.get((receipt["shard"], receipt["version"]))):
+            world.violations.append(f"{actor.name} wrote the receipt {said} of a {receipt['shard']} that is {found}")
 
 
 def check_left_out(world: "World") -> None:
@@ -50,7 +92,14 @@ def check(world: "World", *, errors: bool) -> None:
     asker.turn.acquire()
     world.actors.append(asker)
     world._until = None
-    found = committed(Store(world, asker), world.source(), FINGERPRINT, repair=False)
+    found = dict(outcomes(Store(world, asker), world.source(), FINGERPRINT))
     world.actors.remove(asker)
-    if found.done != present:
-        raise ViolationError(f"the next run holds {sorted(found.foreign.values())} against it")
+    known = {name: receipt for name, receipt in found.items() if isinstance(receipt, ShardReceipt)}
+    if known.keys() != present:
+        raise ViolationError(f"the next run finds {found}, and not {present}")
+    for name, receipt in known.items():
+        version = f"{len(world.files[name][0])}:{world.files[name][1]}"
+        said = (receipt.input_id, receipt.fingerprint, receipt.ok, receipt.error)
+        if said != world.published[name, version]:
+            raise ViolationError(f"{name} is held to be {said} and is {world.published[name, version]}")
+        world.story.append(f"{world.now:.1f} {name} is known by its {'footer' if receipt.existing else 'receipt'}")

@@ -171,26 +171,36 @@ class Store:
         finally:
             place.unlink(missing_ok=True)
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         data = scratch.read_bytes()
-        if expected is not None:
-            return self._exchange(path, data, expected)
-        if replace:
-            self.replace(path, data)
-            return True
-        return self.create(path, data)
 
-    def _exchange(self, path: str, data: bytes, expected: str) -> bool:
-        def put() -> bool:
-            if path not in self.world.files or _entry(path, self.world.files[path]).version != expected:
-                return False
+        def put() -> Entry | None:
+            found = self.world.files.get(path)
+            version = _entry(path, found).version if found else None
+            if version != expected if expected is not None else found and not replace:
+                return None
             self._put(path, data)
-            return True
+            return _entry(path, self.world.files[path])
 
-        return self._call(f"replace {path}", put, True)
+        return self._call(f"{'create' if expected is None and not replace else 'replace'} {path}", put, True)
 
     def probe(self) -> None:
         """Nothing to ask."""
+
+
+class OneByOne:
+    """Stand-in for a pool of threads: an actor makes its calls one after the other."""
+
+    map = staticmethod(map)
+
+    def __init__(self, _: int) -> None:
+        """Take the number of threads."""
+
+    def __enter__(self) -> "OneByOne":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
 
 
 def _entry(path: str, found: tuple[bytes, int, float]) -> Entry:

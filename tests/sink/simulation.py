@@ -25,23 +25,24 @@ from raysp.labelling.engine import error_rate
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.job import PieceTodo
 from raysp.sink import commit as commit_module
-from raysp.sink import footer, layout, lease, orphans, plan_record, run_record, stage
+from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, run_record, stage
 from raysp.sink import todo as work_left
 from raysp.sink.commit import commit
 from raysp.sink.layout import StagedName
 from raysp.sink.lease import Process
+from raysp.sink.receipts import ReceiptLog
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_record import RunEntry
-from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo
 from tests.sink.simulated_actors import Actor, RefusedError, SimulatedCrash, StoppedError, Thread, ViolationError
 from tests.sink.simulated_chances import THEMES, Chances
-from tests.sink.simulated_checks import check, check_left_out, check_planned_under
+from tests.sink.simulated_checks import check, check_left_out, check_planned_under, check_receipts, check_visible
 from tests.sink.simulated_store import (
     FINGERPRINT,
     OUTPUTS,
     ROWS,
     SHARD_NAMES,
+    OneByOne,
     Store,
     has_every_row,
     key_values,
@@ -49,7 +50,6 @@ from tests.sink.simulated_store import (
     read_parquet,
     rest_path,
     source_ids,
-    wrong_rows,
 )
 from tests.sink.sinks import rows_of_streams
 
@@ -82,6 +82,8 @@ class World:
         """What each holds, a number that every write changes, and when it was written."""
         self.made_of: dict[str, tuple[str, str]] = {}
         """Of each label shard that can be seen, the (input id, fingerprint)."""
+        self.published: dict[tuple[str, str], tuple[object, ...]] = {}
+        """What a true receipt says of each label shard that was ever seen, by its path and version."""
         self.versions = dict.fromkeys(SHARD_NAMES, 1)
         self.vanished: set[str] = set()
         self.chances = Chances()
@@ -206,7 +208,9 @@ class World:
     def put(self, actor: Actor, path: str, data: bytes) -> None:
         self.changes += 1
         if not path.startswith(layout.HOME):
-            self._check_visible(actor, path, data)
+            check_visible(self, actor, path, data)
+        elif path.startswith(layout.RECEIPTS):
+            check_receipts(self, actor, data)
         self.files[path] = (data, self.changes, self.now)
 
     def remove(self, actor: Actor, path: str) -> None:
@@ -221,32 +225,6 @@ class World:
             self.violations.append(f"{actor.name} removed {path} before its shard was committed")
         self.files.pop(path, None)
         self.made_of.pop(path, None)
-
-    def _check_visible(self, actor: Actor, path: str, data: bytes) -> None:
-        """Visible files are always whole, and a committed file is written again only to replace it."""
-        try:
-            rows, metadata = read_parquet(data)
-        except pa.ArrowException as error:
-            self.violations.append(f"{actor.name} showed a {path} that cannot be read: {error}")
-            return
-        made_of = (metadata[b"raysp.input_id"].decode(), metadata[b"raysp.fingerprint"].decode())
-        if path in self.files and actor.kind == "plain":
-            self.violations.append(f"{actor.name} wrote {path} again, which was committed")
-        every_row = self.with_rest(path, rows, metadata)
-        if wrong := wrong_rows(path, every_row, *made_of):
-            self.violations.append(f"{actor.name} showed {path} with {wrong}")
-        failed = sum(row["status"] == "error" for row in every_row)
-        # A run that stops, or `gc` beside a run without the lease, may remove what the driver has counted.
-        if actor.errors is not None and failed > actor.errors and self.removed < actor.began:
-            self.violations.append(f"{actor.name} showed {path} with {failed} error rows, {actor.errors} were counted")
-        is_asked = actor.kind == "again" and path in self.files and self.files[path][1] <= actor.planned
-        if path in self.files and self.made_of.get(path) == made_of and not is_asked:
-            before = self.with_rest(path, *read_parquet(self.files[path][0]))
-            if lost := {row["row"] for row in before if row["status"] == "ok"} - {
-                row["row"] for row in every_row if row["status"] == "ok"
-            }:
-                self.violations.append(f"{actor.name} took the labels of rows {sorted(lost)} of {path} away")
-        self.made_of[path] = made_of
 
     def with_rest(self, name: str, labels: list[dict], metadata: dict[bytes, bytes]) -> list[dict]:
         """Put to a label shard's rows those beside it."""
@@ -292,6 +270,7 @@ class Driver:
         """Error rows of each shard, as counted."""
         self.failed: list[str] = []
         self.began = self.planned = 0
+        self.log: ReceiptLog
 
     def work(self, actor: Actor) -> None:
         store = Store(self.world, actor)
@@ -308,10 +287,14 @@ class Driver:
             run_record.begin(
                 store, ENTRY, pipeline={}, fingerprint=FINGERPRINT, parts={"fingerprint": FINGERPRINT}, file_parts={}
             )
-            if self.kind == "again":
-                Sink(store).begin_replacing()
             plan_record.record(store, fresh, supersede=self.kind == "again")
-            self._execute(actor, own, {one.shard.name: one for one in todo})
+            self.log = ReceiptLog(store, self.name)
+            try:
+                self._execute(actor, own, {one.shard.name: one for one in todo})
+            except RayspError:
+                self._flush()
+                raise
+            self._flush()
             if self.rate.is_exceeded:
                 self._stop(actor, store)
             if own:
@@ -325,6 +308,10 @@ class Driver:
             raise
         if self.failed:
             raise StoreError(f"not committed: {'; '.join(self.failed)}")
+
+    def _flush(self) -> None:
+        with suppress(StoreError):
+            self.log.flush()
 
     def _clean(self, actor: Actor, store: Store) -> None:
         own = self._take_lease(actor, store)
@@ -397,12 +384,16 @@ class Driver:
             for task, (one, part, attempt) in list(self.tasks.items()):
                 if task.ended and task.outcome is None:
                     del self.tasks[task]
+                    if task.receipt is not None:
+                        self.log.add(task.receipt)
+                        if self.world.random.random() < 0.3:
+                            self.log.flush()
                     if part is not None:
                         self._count(one, len(part.rows), task.errors)
                         self.waiting[one.shard.name].discard(part.part)
                         if not self.waiting[one.shard.name]:
                             self._release(todo, self.rate.release(one))
-                elif task.ended or self.world.random.random() < 0.3:  # dead, or only held to be
+                elif task.ended or self.world.random.random() < self.world.theme.impatience:  # dead, or only held to be
                     if task.wakes <= self.world.now and not task.ended:
                         continue
                     del self.tasks[task]
@@ -490,9 +481,9 @@ class Driver:
         }
         try:
             if todo.retry:
-                recommit(store, todo.shard, todo.retry, **asked)
+                actor.receipt = recommit(store, todo.shard, todo.retry, **asked)
             else:
-                commit(store, todo.shard, **asked)
+                actor.receipt = commit(store, todo.shard, **asked)
         except RunError as error:
             attempt = todo.retry.stage_id if todo.retry else FINGERPRINT
             pieces = [piece for piece in todo.shard.pieces if not todo.keeps_rows or todo.retry.of(piece)]
@@ -514,10 +505,11 @@ def simulate(seed: int, folder: Path) -> World:
     error_rate.MIN_ROWS = error_rate.FIRST_ROWS = ROWS - 1
     ids = itertools.count(1)
     new_id, commit_module.new_id = commit_module.new_id, lambda: f"{next(ids):016x}"
+    pool, receipts.ThreadPoolExecutor = receipts.ThreadPoolExecutor, OneByOne
     try:
         _happen(world, draw)
     finally:
-        footer._key_values, commit_module.new_id = read_footer, new_id
+        footer._key_values, commit_module.new_id, receipts.ThreadPoolExecutor = read_footer, new_id, pool
         error_rate.MIN_ROWS, error_rate.FIRST_ROWS = least
         for actor in list(world.actors):
             actor.doomed = True

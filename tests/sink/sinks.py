@@ -15,7 +15,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import ReceiptLog, ShardReceipt
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.store import Entry, LocalStore, Store
 from tests import s3_servers
@@ -103,6 +103,14 @@ def run(
             stage_piece(store, shard, part, fingerprint)
         receipts.append(commit_sample(store, shard, rows=rows, fingerprint=fingerprint, **fields))
     return receipts
+
+
+def log(store: Store, *receipts: ShardReceipt) -> None:
+    """Write receipts, as a driver does."""
+    written = ReceiptLog(store, "run")
+    for receipt in receipts:
+        written.add(receipt)
+    written.flush()
 
 
 def commit_sample(
@@ -203,7 +211,7 @@ class CrashingStore:
     def delete(self, path: str) -> None:
         self._change(self._store.delete, path)
 
-    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> bool:
+    def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         return self._change(self._store.publish, scratch, path, replace=replace, expected=expected)
 
     def probe(self) -> None:

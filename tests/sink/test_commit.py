@@ -17,9 +17,10 @@ from raysp import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
-from raysp.sink.commit import commit, committed
+from raysp.sink.commit import commit, committed, outcomes
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.todo import compare
+from raysp.storage.opened import content_of
 from raysp.storage.store import LocalStore
 from tests.sink import sinks
 from tests.sink.sinks import FINGERPRINT, INPUT_ID, OUTPUTS, CrashingStore, Killed, make_shard, visible
@@ -38,6 +39,9 @@ def test_a_label_shard_answers_its_shard_row_for_row(store):
         error=3,
         errors_by_type={"corrupt_audio": 3, "too_short": 2},
         seconds=sum(0.5 + row for row in range(23) if row % 7 != 3),
+        version=content_of(store.stat(SHARD.name)),
+        fingerprint=FINGERPRINT,
+        input_id=INPUT_ID,
     )
 
 
@@ -64,19 +68,16 @@ def test_metadata_names_the_origin_of_the_file(store):
     assert b'"rows": 23' in metadata[b"raysp.counts"]
 
 
-def test_after_a_commit_only_the_marker_is_left(store):
+def test_after_a_commit_only_the_label_shard_is_left(store):
     sinks.run(store, SHARD)
-    assert [entry.path for entry in store.list()] == [
-        layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT),
-        SHARD.name,
-    ]
+    assert [entry.path for entry in store.list()] == [SHARD.name]
     assert not isinstance(store, LocalStore) or not Path(store.url, ".raysp/stage").exists()
 
 
 def test_a_second_commit_succeeds_and_reports_this(store):
     [first] = sinks.run(store, SHARD)
     before = sinks.last_write(store, SHARD.name)
-    assert sinks.commit_sample(store, SHARD) == replace(first, existing=True)
+    assert sinks.commit_sample(store, SHARD) == replace(first, existing=True, version="")
     assert sinks.last_write(store, SHARD.name) == before
 
 
@@ -294,7 +295,7 @@ class TestInterruption:
                 assert sinks.staged(store, SHARD) == {}
             else:
                 break
-        assert n > 8  # three pieces, the label shard, its marker, three removals
+        assert n > 7  # three pieces, the label shard, three removals
 
     def test_rows_that_are_staged_are_not_computed_again(self, store):
         for rows in (SHARD.pieces[0], Piece(9, 16)):
@@ -352,22 +353,35 @@ class TestRaces:
 
 
 class TestCommitted:
-    def test_a_marker_with_its_label_shard_is_enough(self, store):
-        sinks.run(store, SHARD)
-        store.replace(SHARD.name, b"not looked into")
-        assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
+    def test_a_receipt_of_the_version_that_is_listed_is_enough(self, store, monkeypatch):
+        opened = []
+        open_file = type(store).open
+        monkeypatch.setattr(type(store), "open", lambda self, path: opened.append(path) or open_file(self, path))
+        shards = [SHARD, make_shard("b.parquet")]
+        first, second = sinks.run(store, *shards)
+        sinks.log(store, first)
+        opened.clear()
+        assert dict(outcomes(store, shards, FINGERPRINT)) == {
+            SHARD.name: first,
+            "b.parquet": replace(second, existing=True, version=""),
+        }
+        assert opened == ["b.parquet"]
 
-    def test_a_lost_marker_is_made_again_from_the_footer(self, store):
-        sinks.run(store, SHARD)
-        marker = layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT)
-        store.delete(marker)
-        assert committed(store, [SHARD], FINGERPRINT, repair=False).done == {SHARD.name}
-        assert store.stat(marker) is None
-        assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
-        assert store.stat(marker) is not None
+    @pytest.mark.parametrize("field", ["version", "fingerprint", "input_id", "file_id"])
+    def test_a_receipt_of_another_version_or_origin_is_not_used(self, store, field):
+        [receipt] = sinks.run(store, SHARD, file_id="11")
+        sinks.log(store, replace(receipt, rows=0, **{field: "0"}))
+        [(_, found)] = outcomes(store, [SHARD], FINGERPRINT, file_id="11")
+        assert found.rows == SHARD.num_rows
 
-    def test_a_marker_without_its_label_shard_is_not_a_commit(self, store):
-        sinks.run(store, SHARD)
+    def test_a_file_that_was_put_in_its_place_is_seen(self, store):
+        sinks.log(store, *sinks.run(store, SHARD))
+        store.replace(SHARD.name, b"?")
+        found = committed(store, [SHARD], FINGERPRINT)
+        assert (found.done, [*found.foreign]) == (set(), [SHARD.name])
+
+    def test_a_receipt_without_its_label_shard_is_not_a_commit(self, store):
+        sinks.log(store, *sinks.run(store, SHARD))
         store.delete(SHARD.name)
         assert committed(store, [SHARD], FINGERPRINT).done == set()
         sinks.run(store, SHARD)

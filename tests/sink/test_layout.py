@@ -33,11 +33,6 @@ def test_staged_results_are_found_again_in_their_path(name):
 
 
 @given(NAMES, HASHES, HASHES)
-def test_a_shard_is_found_again_in_its_marker(name, input_id, fingerprint):
-    assert layout.parse_done_path(layout.done_path(name, input_id, fingerprint)) == (name, input_id, fingerprint)
-
-
-@given(NAMES, HASHES, HASHES)
 def test_a_shard_is_found_again_in_the_file_of_its_rest(name, input_id, fingerprint):
     path = layout.errors_path(name, input_id, fingerprint, "0f")
     assert layout.parse_errors_path(path) == (name, input_id, fingerprint, "0f")
@@ -50,22 +45,17 @@ def test_an_epoch_is_found_again_in_its_path(epoch):
 
 @given(NAMES, STAGED)
 def test_nothing_beside_the_label_shards_is_named_parquet_not_even_a_folder(name, staged):
-    for path in (
-        layout.stage_path(staged),
-        layout.done_path(name, "ab", "cd"),
-        layout.errors_path(name, "ab", "cd", "ef"),
-    ):
+    for path in (layout.stage_path(staged), layout.errors_path(name, "ab", "cd", "ef")):
         assert path.startswith(".raysp/")
         assert not any(part.lower().endswith(".parquet") for part in path.split("/"))
 
 
 @pytest.mark.slow
-@given(st.lists(STAGED, min_size=2, max_size=2, unique=True), st.sampled_from(["stage", "done", "errors"]))
+@given(st.lists(STAGED, min_size=2, max_size=2, unique=True), st.sampled_from(["stage", "errors"]))
 def test_no_file_stands_where_another_shard_needs_a_folder(names, kind):
     first, second = (
         {
             "stage": layout.stage_path(name),
-            "done": layout.done_path(name.shard, name.input_id, name.fingerprint),
             "errors": layout.errors_path(name.shard, name.input_id, name.fingerprint, "ef"),
         }[kind]
         for name in names
@@ -75,9 +65,8 @@ def test_no_file_stands_where_another_shard_needs_a_folder(names, kind):
 
 
 @given(st.text(max_size=30))
-def test_any_other_path_is_neither_staged_nor_a_marker(text):
+def test_any_other_path_is_not_one_of_these(text):
     assert layout.parse_stage_path(text) is None
-    assert layout.parse_done_path(text) is None
     assert layout.parse_plan_path(text) is None
     assert layout.parse_errors_path(text) is None
     assert layout.parse_lease_path(text) is None
@@ -86,7 +75,6 @@ def test_any_other_path_is_neither_staged_nor_a_marker(text):
 def test_paths_read_as_the_design_says():
     name = layout.StagedName("a/b.parquet", Piece(0, 10), "1d", "f1", 2)
     assert layout.stage_path(name) == ".raysp/stage/a~/b.parquet~/0-10.1d.f1.2"
-    assert layout.done_path("a/b.parquet", "1d", "f1") == ".raysp/done/a~/b.parquet.1d.f1"
     assert layout.errors_path("a/b.parquet", "1d", "f1", "9") == ".raysp/errors/a~/b.parquet.1d.f1.9.arrow"
     assert layout.lease_path(7) == ".raysp/lease/00000007"
     assert layout.plan_path(7) == ".raysp/plan/00007.arrow"

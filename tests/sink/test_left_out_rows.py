@@ -9,12 +9,13 @@ import pytest
 from raysp import gc
 from raysp.corpus.shards import Shard
 from raysp.sink import footer, layout, orphans, plan_record, run_record
+from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
+from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import recommit, retry_whole
 from raysp.sink.run_record import RunEntry
-from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo
-from raysp.storage.store import Store
+from raysp.storage.store import Entry, Store
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, make_shard
 
@@ -42,7 +43,6 @@ def label(store, shard=SHARD) -> None:
 
 def attempt(store, shard) -> Todo:
     """Begin to label a shard again, and stage its results."""
-    Sink(store).begin_replacing()
     begin(store, shard)
     todo = retry_whole(store, shard)
     for piece in shard.pieces:
@@ -50,8 +50,8 @@ def attempt(store, shard) -> Todo:
     return todo
 
 
-def finish(store, todo: Todo) -> None:
-    recommit(
+def finish(store, todo: Todo) -> ShardReceipt:
+    return recommit(
         store,
         todo.shard,
         todo.retry,
@@ -85,7 +85,7 @@ class LateStore:
     def __getattr__(self, name: str) -> object:
         return getattr(self._store, name)
 
-    def publish(self, scratch: Path, path: str, **fields) -> bool:
+    def publish(self, scratch: Path, path: str, **fields) -> Entry | None:
         if path != SHARD.name or self.was_late:
             return self._store.publish(scratch, path, **fields)
         self.was_late = True
@@ -104,10 +104,13 @@ def test_a_late_worker_that_has_replaced_a_label_shard_leaves_those_of_a_later_o
     begin(store)
     label(store)
     late = LateStore(store, lambda: again(store, THIRD))
-    finish(late, attempt(store, OTHER))
+    receipt = finish(late, attempt(store, OTHER))
     assert late.was_late
-    assert footer.read(store, SHARD.name).input_id == THIRD.input_id
+    assert footer.read(store, SHARD.name).receipt.input_id == THIRD.input_id
     assert rows_of(store) == all_rows()
+    sinks.log(store, receipt)  # it is not of the label shard that is there now
+    assert committed(store, [OTHER], FINGERPRINT).done == set()
+    assert committed(store, [THIRD], FINGERPRINT).done == {SHARD.name}
 
 
 def test_gc_leaves_those_of_a_shard_that_is_to_be_labelled_again(store):

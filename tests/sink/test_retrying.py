@@ -12,7 +12,6 @@ from raysp.sink.commit import committed
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_record import RunEntry
-from raysp.sink.sinks import Sink
 from raysp.sink.todo import Todo, compare
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
@@ -34,7 +33,6 @@ def begin(store, *shards) -> None:
 
 def attempt(store, shard=SHARD) -> Todo:
     """Begin to label a shard again, and stage its results."""
-    Sink(store).begin_replacing()
     plan_record.record(store, [shard], supersede=True)
     todo = retry_whole(store, shard)
     for piece in shard.pieces:
@@ -62,7 +60,7 @@ class TestWholeShards:
         assert sinks.labels(store, CHANGED) == sinks.expected(CHANGED)
         assert compare(store, [CHANGED], FINGERPRINT) == ({SHARD.name}, ())
         gc(store)
-        assert paths(store, layout.DONE) == paths(store, layout.STAGE) == []
+        assert paths(store, layout.STAGE) == []
 
     def test_one_that_did_not_change_is_replaced_too(self, store):
         begin(store)
@@ -77,11 +75,11 @@ class TestWholeShards:
         again(store, CHANGED)
         assert sinks.labels(store, CHANGED) == sinks.expected(CHANGED)
 
-    def test_there_and_back_no_old_marker_is_trusted(self, store):
+    def test_there_and_back_no_old_receipt_is_trusted(self, store):
         begin(store)
-        sinks.run(store, SHARD)
+        [late] = sinks.run(store, SHARD)
         again(store, CHANGED)
-        store.create(layout.done_path(SHARD.name, INPUT_ID, FINGERPRINT), b"")  # one of the first run came late
+        sinks.log(store, late)
         attempt(store)
         assert committed(store, [SHARD], FINGERPRINT).done == set()
         again(store)
@@ -122,11 +120,12 @@ class TestWholeShards:
 
     def test_other_columns_are_another_label_shard(self, store):
         begin(store)
-        sinks.run(store, SHARD, file_id="11")
-        assert committed(store, [SHARD], FINGERPRINT, file_id="22").done == {SHARD.name}  # a marker, and trusted
-        found = committed(store, [SHARD], FINGERPRINT, file_id="22", trust=False)
-        assert (found.done, [*found.foreign]) == (set(), [SHARD.name])
-        assert committed(store, [SHARD], FINGERPRINT, file_id="11", trust=False).done == {SHARD.name}
+        receipts = sinks.run(store, SHARD, file_id="11")
+        for _ in ("footer", "receipt"):
+            found = committed(store, [SHARD], FINGERPRINT, file_id="22")
+            assert (found.done, [*found.foreign]) == (set(), [SHARD.name])
+            assert committed(store, [SHARD], FINGERPRINT, file_id="11").done == {SHARD.name}
+            sinks.log(store, *receipts)
 
     def test_the_rows_beside_the_replaced_label_shard_are_for_gc(self, store, monkeypatch):
         begin(store)
@@ -351,7 +350,6 @@ class TestGc:
         store.create(".raysp/tmp/0123", b"half a shard")
         sinks.stage_piece(store, SHARD, SHARD.pieces[0])
         sinks.stage_piece(store, open_shard, open_shard.pieces[0], fingerprint=OTHER)
-        store.create(layout.done_path(SHARD.name, "00", FINGERPRINT), b"")
         store.create(layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, "77"), b"old")
         return {entry.path for entry in store.list()} - useful
 

@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 OnProgress = Callable[[Progress], None]
 OnPiece = Callable[[PieceTodo], None]
 
-RECEIPTS_A_BATCH = 500
 RECEIPTS_SECONDS = 30.0
 """Time after which a partial batch of receipts is written, so that `raysp status` shows them."""
 LAST_COMMITS_SECONDS = 60
@@ -153,7 +152,7 @@ class Execution:
                     self.open_shards.forget(message.shard, message.part)
         # Without waiting: the next messages are not held up by commits.
         self._settle(self.commits.finished())
-        if len(self.log) >= RECEIPTS_A_BATCH or time.monotonic() - self.flushed > RECEIPTS_SECONDS:
+        if time.monotonic() - self.flushed > RECEIPTS_SECONDS:
             self.log.flush()
             self.flushed = time.monotonic()
         self.on_progress(self.progress)

@@ -38,7 +38,7 @@ class Labelling:
 
     @classmethod
     def open(cls, place: str | Parquet, storage_options: GivenOptions | None, *, trust: bool) -> "Labelling":
-        """Open a sink and read its plan and markers.
+        """Open a sink, and read its plan and which shards are committed.
 
         Raises:
             PlanError: there is no sink of label shards.
@@ -48,9 +48,9 @@ class Labelling:
 
     @classmethod
     def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
-        """Read the plan and the markers of a sink."""
+        """Read the plan of a sink and which shards are committed."""
         shards, absent = sink.shards(), {one.name: one for one in sink.absent()}
-        found = committed(sink.store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
+        found = committed(sink.store, shards, record.fingerprint, file_id=hash_parts(record.file_parts))
         return cls(sink.store, record, {shard.name: shard for shard in shards}, found.done, absent)
 
     @property

@@ -124,7 +124,7 @@ class _Forgetting:
             own.check()
             removed += stage.discard(self.store, shard.name, rows=piece) > 0
         if to_replace:
-            self.recorded.sink.begin_replacing()
+            self.recorded.sink.remove_report()
         for shard in to_replace:
             own.check()
             self._replace(shard)
@@ -195,13 +195,13 @@ class _Forgetting:
         record = self.recorded.record
         label_shard = commit.LabelShard(
             shard,
-            before.fingerprint,
+            before.receipt.fingerprint,
             _no_source,
             pa.schema([]),
             rows=cast("commit.Rows", record.file_parts.get("sink.rows", "all")),
             compression=cast("commit.Compression", _of_sink(record.pipeline, "compression") or "zstd"),
             metadata=entries,
-            file_id=before.file_id,
+            file_id=before.receipt.file_id,
             texts=self.labelling.texts,
             rules=recorded_rules(record.pipeline),
         )
@@ -213,7 +213,7 @@ class _Forgetting:
             is None
         ):
             raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")
-        label_rows.remove_rest(self.store, shard, before)  # its messages may quote labels
+        label_rows.remove_rest(self.store, before)  # its messages may quote labels
 
 
 def _no_source(piece: Piece) -> pa.Table:

@@ -1,6 +1,6 @@
-"""Progress of a sink of label shards, from its plan, markers and receipts.
+"""Progress of a sink of label shards, from its plan, a listing and receipts.
 
-Label shards without a valid receipt are counted by their footers.
+Label shards without a receipt of their version are counted by their footers.
 
 Nothing is written, so it works on sinks of other users and on sinks with an active run.
 """
@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from raysp.corpus.shards import Shard
 from raysp.devices import is_accelerator
 from raysp.errors import ChangedError
 from raysp.labelling.finished.finished_labels import Labelling
@@ -18,16 +17,15 @@ from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rul
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import WITHDRAWN
-from raysp.sink import footer, lease, receipts, stage
+from raysp.sink import lease, stage
 from raysp.sink.absent import Gone, load_gone
 from raysp.sink.choices import measured_budgets
-from raysp.sink.commit import committed, for_each
+from raysp.sink.commit import outcomes
 from raysp.sink.event_log import event_files
 from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
 from raysp.sink.receipts import PieceReceipt, ShardFailure, ShardReceipt, recent_pieces
 from raysp.sink.run_record import Resolved, RunEntry
-from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -233,13 +231,22 @@ def label_status(
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, shards = opened.store, opened.shards()
     absent = {one.name: one.reason for one in opened.absent()}
-    found = committed(store, shards, record.fingerprint, repair=False, file_id=hash_parts(record.file_parts))
+    committed: dict[str, ShardReceipt] = {}
+    failed: dict[str, str] = {}
+    foreign: dict[str, str] = {}
+    for name, outcome in outcomes(store, shards, record.fingerprint, file_id=hash_parts(record.file_parts)):
+        match outcome:
+            case ShardReceipt():
+                committed[name] = outcome
+            case ShardFailure():
+                failed[name] = outcome.reason
+            case ChangedError():
+                foreign[name] = str(outcome)
+    counted = [*committed.values()]
     staged = stage.listed(store, shards, record.staged_as)
-    begun = staged.keys() - found.done
+    begun = staged.keys() - committed
     runs = record.runs
     recent = recent_pieces(store, runs[-1].run_id) if runs else []
-    written, failed = _last_receipts(store)
-    counted = _count(opened, [shard for shard in shards if shard.name in found.done], record.fingerprint, written)
     by_type: Counter[str] = Counter()
     word_errors = WordErrors()
     for receipt in counted:
@@ -253,7 +260,7 @@ def label_status(
         passes=_passes(store, record.resolved, digest),
         fingerprint=record.fingerprint,
         shards=len({*(shard.name for shard in shards), *absent}),
-        shards_committed=len(found.done),
+        shards_committed=len(committed),
         shards_staged=len(begun),
         rows=sum(shard.num_rows for shard in shards),
         rows_committed=sum(receipt.rows for receipt in counted),
@@ -264,9 +271,9 @@ def label_status(
         audio_seconds=sum(receipt.seconds for receipt in counted),
         kept=kept_rows(recorded_rules(record.pipeline), counted),
         word_errors=word_errors if word_errors.to_counts() else None,
-        failed={**{name: reason for name, reason in failed.items() if name not in found.done}, **absent},
+        failed={**{name: reason for name, reason in failed.items() if name not in committed}, **absent},
         unreadable=absent,
-        foreign=found.foreign,
+        foreign=foreign,
         last_run=runs[-1] if runs else None,
         **activity(lease.holder(store)),
         rows_staged=sum(
@@ -306,36 +313,3 @@ def _passes(store: Store, resolved: Resolved, checkpoint_digest: str) -> dict[st
         return {}
     budgets = measured_budgets.load(store, dtype=resolved.dtype, checkpoint_digest=checkpoint_digest)
     return {card: one.words for card, one in budgets.items()}
-
-
-def _last_receipts(store: Store) -> tuple[dict[str, ShardReceipt], dict[str, str]]:
-    """Return the last receipt of each committed shard, and the last reason of each failed shard."""
-    written: dict[str, ShardReceipt] = {}
-    failed: dict[str, str] = {}
-    for receipt in receipts.load(store, kinds=("shard", "failure")):
-        if isinstance(receipt, ShardReceipt):
-            written[receipt.shard] = receipt
-        elif isinstance(receipt, ShardFailure):
-            failed[receipt.shard] = receipt.reason
-    return written, failed
-
-
-def _count(
-    sink: Sink, shards: Sequence[Shard], fingerprint: str, written: Mapping[str, ShardReceipt]
-) -> list[ShardReceipt]:
-    """Return the counts of committed shards, from receipts that must still be valid and otherwise from footers.
-
-    A killed retry may have replaced a label shard without writing a receipt. A retry of rows replaces only label shards
-    with error rows.
-    """
-    valid = {} if sink.has_replaced() else {name: receipt for name, receipt in written.items() if not receipt.error}
-    rest = [shard for shard in shards if shard.name not in valid]
-    counted = [receipt for shard in shards if (receipt := valid.get(shard.name))]
-    return [*counted, *for_each(lambda shard: _footer(sink.store, shard, fingerprint), rest)]
-
-
-def _footer(store: Store, shard: Shard, fingerprint: str) -> ShardReceipt:
-    try:
-        return footer.read_expected(store, shard, fingerprint)
-    except ChangedError:  # despite its marker: the file was replaced by hand
-        return ShardReceipt(shard.name, rows=0, ok=0, skipped=0, error=0)

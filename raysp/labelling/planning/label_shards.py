@@ -46,7 +46,7 @@ def with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, ..
     try:
         record = sink.existing_record()
         labelled = {shard.name: shard for shard in sink.shards()}
-        done = commit.committed(sink.store, [*labelled.values()], record.fingerprint, repair=False).done
+        done = commit.committed(sink.store, [*labelled.values()], record.fingerprint).done
         versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in done}
     except RayspError as error:
         raise PlanError(f"source.labels: {error}") from None

@@ -196,7 +196,7 @@ def begin(plan: Plan, run: RunEntry) -> None:
         stage_id=plan.hashed.stage_id,
     )
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
-        plan.sink.begin_replacing()
+        plan.sink.remove_report()
     with fault_injection.passing("plan_written"):
         is_listed = plan.corpus.root is not None
         gone = Gone.of(plan.corpus.vanished, plan.corpus.gone) if is_listed else absent.load_gone(store)

@@ -170,8 +170,6 @@ class _Merging:
         finally:
             with suppress(StoreError):  # receipts are read for speed only
                 log.flush()
-        shards = [self._labellings[0].shards[name] for name in names]
-        commit.committed(store, shards, self._fingerprint, file_id=hash_parts(self._file_parts))  # writes markers
         chosen = zip((one.url for one in self._labellings), chooser.counts, strict=True)
         return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, dict(chosen), not_merged)
 
@@ -215,7 +213,7 @@ class _Merging:
         made_from = identity_of(*(versions.get(name) for versions in self._versions))
         found = store.stat(name)
         if found is not None:
-            if footer.read(store, name).fingerprint != self._fingerprint:
+            if footer.read(store, name).receipt.fingerprint != self._fingerprint:
                 raise ChangedError(
                     f"{store.url}/{name}: a label shard that this merge did not write; choose another sink", (name,)
                 )

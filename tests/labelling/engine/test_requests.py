@@ -65,9 +65,9 @@ def test_a_shard_of_one_block(bucket, tmp_path):
     for number in (2, 6):
         put_shards(bucket, tmp_path, number)
         found.append(requests(bucket, f"in-{number}", f"out-{number}"))
-    # Footer, shard, and source columns; the staged block. PUT: the begin of the piece, block, label shard, marker.
+    # Footer, shard, and source columns; the staged block. PUT: the begin of the piece, block, label shard.
     # HEAD: whether recordings were withdrawn.
-    assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 1, "PUT": 4, "DELETE": 1}
+    assert each(*found, 4) == {"LIST": 1, "GET": 4, "HEAD": 1, "PUT": 3, "DELETE": 1}
 
 
 def test_a_recording_that_is_read_by_path(bucket):

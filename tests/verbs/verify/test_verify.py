@@ -163,7 +163,7 @@ def test_a_label_shard_of_another_pipeline(sink):
     path = sink / "a.parquet"
     fingerprint = json.loads((sink / ".raysp" / "run.json").read_text())["fingerprint"]
     path.write_bytes(path.read_bytes().replace(fingerprint.encode(), b"0123456789abcdef"))
-    # The marker of the first one is still there: it is not believed.
+    # Its receipt is still there: verify reads every footer.
     assert found(sink) == [f"a.parquet: fingerprint: '0123456789abcdef' -> '{fingerprint}'"]
 
 
