@@ -219,7 +219,7 @@ def _list(store: Store) -> tuple[dict[str, str | None], list[str]]:
     versions: dict[str, str | None] = {}
     batches: list[str] = []
     for entry in store.list():
-        if entry.path.startswith(layout.RECEIPTS):
+        if entry.path.startswith(layout.LOG):
             batches.append(entry.path)
         elif not entry.path.startswith(layout.HOME):
             versions[entry.path] = _version(entry)

@@ -20,8 +20,7 @@ RUNS = f"{HOME}runs/"
 PLAN = f"{HOME}plan/"
 STAGE = f"{HOME}stage/"
 ERRORS = f"{HOME}errors/"
-RECEIPTS = f"{HOME}receipts/"
-EVENTS = f"{HOME}events/"
+LOG = f"{HOME}log/"
 BEGUN = f"{HOME}begun/"
 BUDGETS = f"{HOME}budgets/"
 LEASE = f"{HOME}lease/"
@@ -136,14 +135,14 @@ def parse_lease_path(path: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def receipts_prefix(run_id: str) -> str:
-    """Return the common prefix of the paths of a run's batches of receipts."""
-    return f"{RECEIPTS}{run_id}-"
+def log_prefix(run_id: str) -> str:
+    """Return the common prefix of the paths of a run's log."""
+    return f"{LOG}{run_id}-"
 
 
-def receipts_path(run_id: str, number: int) -> str:
-    """Return the path of a batch of a run's receipts."""
-    return f"{receipts_prefix(run_id)}{number:06d}.jsonl"
+def log_path(run_id: str, number: int) -> str:
+    """Return the path of a file of a run's log."""
+    return f"{log_prefix(run_id)}{number:06d}.jsonl"
 
 
 def begun_path(run_id: str) -> str:
@@ -151,19 +150,9 @@ def begun_path(run_id: str) -> str:
     return f"{BEGUN}{run_id}.json"
 
 
-def run_of_receipts(path: str) -> str:
-    """Return the id of the run that wrote a batch of receipts."""
-    return path.removeprefix(RECEIPTS).rpartition("-")[0]
-
-
-def events_prefix(run_id: str) -> str:
-    """Return the common prefix of the paths of a run's event log."""
-    return f"{EVENTS}{run_id}-"
-
-
-def events_path(run_id: str, number: int) -> str:
-    """Return the path of a file of a run's event log."""
-    return f"{events_prefix(run_id)}{number:06d}.jsonl"
+def run_of_log(path: str) -> str:
+    """Return the id of the run that wrote a file of its log."""
+    return path.removeprefix(LOG).rpartition("-")[0]
 
 
 def _folder(shard: str) -> str:

@@ -1,15 +1,14 @@
-"""Receipts: small records of the outcome of pieces and shards, appended in batches that are never rewritten.
+"""Receipts: small records of the outcome of pieces and shards, in the logs of runs (`run_log`).
 
 They feed progress, `status` and reports. The receipt of a shard has the version of its label shard, so that a listing
 of the sink shows which shards are committed. Correctness never depends on receipts: if a batch is lost, the footers of
 label shards are read instead.
 """
 
-import json
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from raysp import bounds
@@ -19,8 +18,6 @@ from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
 
-BATCH = 500
-"""Receipts of a batch, at most."""
 READ_AT_ONCE = 16
 """Batches of receipts that are read at once."""
 
@@ -145,40 +142,13 @@ class ShardFailure:
 Receipt = PieceReceipt | ShardReceipt | ShardFailure
 
 KINDS: Mapping[str, type[Receipt]] = {"piece": PieceReceipt, "shard": ShardReceipt, "failure": ShardFailure}
-_KIND_OF = {cls: kind for kind, cls in KINDS.items()}
-
-
-class ReceiptLog:
-    """Buffer of a run's receipts, written in numbered batches."""
-
-    def __init__(self, store: Store, run_id: str) -> None:
-        self._store = store
-        self._run_id = run_id
-        self._number = 0
-        self._lines: list[str] = []
-
-    def add(self, receipt: Receipt) -> None:
-        """Add a receipt, and flush a full batch; others are lost if the process ends before `flush`."""
-        self._lines.append(json.dumps({"kind": _KIND_OF[type(receipt)], **asdict(receipt)}))
-        if len(self._lines) >= BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the receipts added since the last flush to a new file; keep them if that fails."""
-        if not self._lines:
-            return
-        data = "".join(f"{line}\n" for line in self._lines).encode()
-        # A write that was reported as failed may have arrived, so its number can be taken.
-        while not self._store.create(layout.receipts_path(self._run_id, self._number), data):
-            self._number += 1
-        self._number += 1
-        self._lines.clear()
+KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 
 
 def recent_pieces(store: Store, run_id: str, batches: int = 3) -> list[PieceReceipt]:
     """Return the piece receipts of a run's last batches."""
-    prefix = layout.receipts_prefix(run_id)
-    paths = sorted(entry.path for entry in store.list(layout.RECEIPTS) if entry.path.startswith(prefix))
+    prefix = layout.log_prefix(run_id)
+    paths = sorted(entry.path for entry in store.list(layout.LOG) if entry.path.startswith(prefix))
     found = (receipt for path in paths[-batches:] for receipt in _read(store, path, ("piece",)))
     return [receipt for receipt in found if isinstance(receipt, PieceReceipt)]
 
@@ -187,7 +157,7 @@ def pieces_by_run(store: Store) -> Iterator[tuple[str, PieceReceipt]]:
     """Yield the piece receipts of all runs with the id of their run, in the order of `load`."""
     for path, receipt in _with_paths(store, ("piece",)):
         if isinstance(receipt, PieceReceipt):
-            yield layout.run_of_receipts(path), receipt
+            yield layout.run_of_log(path), receipt
 
 
 def load(store: Store, kinds: Collection[str] = tuple(KINDS), paths: Sequence[str] | None = None) -> Iterator[Receipt]:
@@ -205,7 +175,7 @@ def _with_paths(
     store: Store, kinds: Collection[str], paths: Sequence[str] | None = None
 ) -> Iterator[tuple[str, Receipt]]:
     """Yield receipts with the paths of their batches."""
-    paths = [entry.path for entry in store.list(layout.RECEIPTS)] if paths is None else paths
+    paths = [entry.path for entry in store.list(layout.LOG)] if paths is None else paths
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(paths), READ_AT_ONCE):
             window = paths[start : start + READ_AT_ONCE]
@@ -218,13 +188,13 @@ def _read(store: Store, path: str, kinds: Collection[str]) -> Iterator[Receipt]:
 
 
 def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Iterator[Receipt]:
-    # `ReceiptLog.add` writes the kind first, so lines of other kinds are skipped without being parsed.
     beginnings = tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
     for line in data.splitlines():
         if not line.startswith(beginnings):
             continue
         try:
             fields = bounds.parse_record(line)
+            fields.pop("time")
             receipt = KINDS[fields.pop("kind")](**fields)
             if not isinstance(receipt.shard, str):
                 raise TypeError("its shard is not a name")

@@ -143,7 +143,7 @@ class Sink:
 
     def forget_plan(self) -> None:
         """Remove the recorded plan and the receipts. Only valid while no result depends on them."""
-        for entry in [*self.store.list(layout.PLAN), *self.store.list(layout.RECEIPTS)]:
+        for entry in [*self.store.list(layout.PLAN), *self.store.list(layout.LOG)]:
             self.store.delete(entry.path)
 
 

@@ -18,7 +18,8 @@ from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
 from raysp.sink import lease
 from raysp.sink.lease import Process, Running
-from raysp.sink.receipts import Counts, PieceReceipt, ReceiptLog
+from raysp.sink.receipts import Counts, PieceReceipt
+from raysp.sink.run_log import RunLog
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import WordErrors
 from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
@@ -211,7 +212,7 @@ def test_active_killed_and_remote_runs_are_distinguished(pipeline, tmp_path):
 def test_the_time_left_comes_from_receipts(pipeline, tmp_path):
     kit.begun(pipeline, tmp_path / "in")
     store = Sink.of(pipeline.sink).store
-    log = ReceiptLog(store, status(pipeline.sink.url).last_run.run_id)
+    log = RunLog(store, status(pipeline.sink.url).last_run.run_id)
     now = time.time()
     for row in range(2):
         log.add(PieceReceipt("a.parquet", row, row + 1, Counts(rows=1), "x", finished=now + 2 * row))

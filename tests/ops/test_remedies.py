@@ -27,9 +27,9 @@ def test_every_reason_that_a_row_may_have_no_label_for_has_a_remedy(tmp_path):
     pipeline = a_pipeline(f"{tmp_path}/in", tmp_path / "out")
     raysp.run(pipeline, engine="here", progress=False)
     # The record of the run has the reasons in turn: of some, such as a crash of a worker, there is no quick recording.
-    [receipts] = (tmp_path / "out" / ".raysp" / "receipts").iterdir()
+    [receipts] = (tmp_path / "out" / ".raysp" / "log").iterdir()
     text = receipts.read_text()
-    assert text.count('"too_short"') == 2  # of the piece, and of the shard
+    assert text.count('"too_short"') == 3  # of the piece, of the shard, and of the end
     found = {}
     for kind in (UNKNOWN, *made):
         receipts.write_text(text.replace('"too_short"', f'"{kind}"'))

@@ -30,8 +30,8 @@ from raysp.sink import todo as work_left
 from raysp.sink.commit import commit
 from raysp.sink.layout import StagedName
 from raysp.sink.lease import Process
-from raysp.sink.receipts import ReceiptLog
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
+from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.todo import Todo
 from tests.sink.simulated_actors import Actor, RefusedError, SimulatedCrash, StoppedError, Thread, ViolationError
@@ -209,7 +209,7 @@ class World:
         self.changes += 1
         if not path.startswith(layout.HOME):
             check_visible(self, actor, path, data)
-        elif path.startswith(layout.RECEIPTS):
+        elif path.startswith(layout.LOG):
             check_receipts(self, actor, data)
         self.files[path] = (data, self.changes, self.now)
 
@@ -270,7 +270,7 @@ class Driver:
         """Error rows of each shard, as counted."""
         self.failed: list[str] = []
         self.began = self.planned = 0
-        self.log: ReceiptLog
+        self.log: RunLog
 
     def work(self, actor: Actor) -> None:
         store = Store(self.world, actor)
@@ -288,7 +288,7 @@ class Driver:
                 store, ENTRY, pipeline={}, fingerprint=FINGERPRINT, parts={"fingerprint": FINGERPRINT}, file_parts={}
             )
             plan_record.record(store, fresh, supersede=self.kind == "again")
-            self.log = ReceiptLog(store, self.name)
+            self.log = RunLog(store, self.name)
             try:
                 self._execute(actor, own, {one.shard.name: one for one in todo})
             except RayspError:

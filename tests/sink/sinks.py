@@ -15,7 +15,8 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import ReceiptLog, ShardReceipt
+from raysp.sink.receipts import ShardReceipt
+from raysp.sink.run_log import RunLog
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.store import Entry, LocalStore, Store
 from tests import s3_servers
@@ -107,7 +108,7 @@ def run(
 
 def log(store: Store, *receipts: ShardReceipt) -> None:
     """Write receipts, as a driver does."""
-    written = ReceiptLog(store, "run")
+    written = RunLog(store, "run")
     for receipt in receipts:
         written.add(receipt)
     written.flush()

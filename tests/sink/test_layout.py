@@ -79,7 +79,7 @@ def test_paths_read_as_the_design_says():
     assert layout.lease_path(7) == ".raysp/lease/00000007"
     assert layout.plan_path(7) == ".raysp/plan/00007.arrow"
     assert layout.parse_plan_path(".raysp/plan/100000.arrow") == 100000
-    assert layout.receipts_path("r", 3) == ".raysp/receipts/r-000003.jsonl"
+    assert layout.log_path("r", 3) == ".raysp/log/r-000003.jsonl"
 
 
 @pytest.mark.parametrize(

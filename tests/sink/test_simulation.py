@@ -31,7 +31,7 @@ WORTH = (
     " crashes ",
     " stops",
     " label 0-2 ",
-    "create .raysp/receipts",
+    "create .raysp/log",
     "is known by its receipt",
     "is known by its footer",
     "create .raysp/stage",

@@ -10,8 +10,9 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.sink import plan_record, run_record, stage
 from raysp.sink.commit import RESULT_SCHEMA, commit
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit
+from raysp.sink.run_log import RunLog
 from raysp.storage.store import LocalStore
 
 FINGERPRINT = "f00d"
@@ -52,7 +53,7 @@ def store(tmp_path: Path) -> LocalStore:
     run = run_record.RunEntry.now(command=["raysp", "run"])
     run_record.begin(store, run, pipeline={}, fingerprint=FINGERPRINT, parts={}, file_parts={})
     plan_record.record(store, SHARDS)
-    log = ReceiptLog(store, run.run_id)
+    log = RunLog(store, run.run_id)
     log.add(ShardFailure("a.parquet", "was locked"))
     log.add(commit_shard(store, SHARDS[0]))
     commit_shard(store, SHARDS[1])

@@ -2,13 +2,12 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from raysp import tracebacks
 from raysp.corpus.shards import Shard
-from raysp.errors import RayspError, RunError, StoreError
+from raysp.errors import RunError, StoreError
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RetriedPiece
@@ -19,7 +18,8 @@ from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.remedies import FILTERED, remedy
 from raysp.sink import lease, stage
-from raysp.sink.receipts import Counts, ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
+from raysp.sink.run_log import RunLog
 from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
 
@@ -31,8 +31,6 @@ logger = logging.getLogger(__name__)
 OnProgress = Callable[[Progress], None]
 OnPiece = Callable[[PieceTodo], None]
 
-RECEIPTS_SECONDS = 30.0
-"""Time after which a partial batch of receipts is written, so that `raysp status` shows them."""
 LAST_COMMITS_SECONDS = 60
 """Time that a stopping run waits for commits in flight."""
 
@@ -76,7 +74,7 @@ class Execution:
         plan: Plan,
         job: Job,
         own: lease.Lease,
-        log: ReceiptLog,
+        log: RunLog,
         progress: Progress,
         on_progress: OnProgress,
         workers: Workers,
@@ -95,7 +93,6 @@ class Execution:
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.retried: set[str] = set()
         """Shards whose rows outside the retry are counted."""
-        self.flushed = time.monotonic()
         self.reported: set[str] = set()
         """Errors whose tracebacks were logged."""
 
@@ -105,26 +102,22 @@ class Execution:
         Raises:
             RunError: too many error rows, the sink cannot be written, another run took over, or Ray failed.
         """
-        try:
-            self._judge_staged()
-            for todo in self.plan.todo:
-                if not todo.pieces:
-                    self._commit(self.rate.release(todo))
-            with contextlib.closing(self.workers.label(self.plan, self.job, self._submit)) as messages:
-                for message in messages:
-                    self._handle(message)
-                    if self.rate.is_exceeded:
-                        break
-            if self.rate.is_exceeded:
-                self._stop()
-            self._commit(self.rate.released(at_end=True))
-            for outcomes in self.commits.rest():
-                self._settle(outcomes)
-                self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
-            self.on_progress(self.progress)
-        finally:
-            with contextlib.suppress(RayspError):
-                self.log.flush()
+        self._judge_staged()
+        for todo in self.plan.todo:
+            if not todo.pieces:
+                self._commit(self.rate.release(todo))
+        with contextlib.closing(self.workers.label(self.plan, self.job, self._submit)) as messages:
+            for message in messages:
+                self._handle(message)
+                if self.rate.is_exceeded:
+                    break
+        if self.rate.is_exceeded:
+            self._stop()
+        self._commit(self.rate.released(at_end=True))
+        for outcomes in self.commits.rest():
+            self._settle(outcomes)
+            self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
+        self.on_progress(self.progress)
         return dict(self.open_shards.unfinished())
 
     def _judge_staged(self) -> None:
@@ -152,9 +145,6 @@ class Execution:
                     self.open_shards.forget(message.shard, message.part)
         # Without waiting: the next messages are not held up by commits.
         self._settle(self.commits.finished())
-        if time.monotonic() - self.flushed > RECEIPTS_SECONDS:
-            self.log.flush()
-            self.flushed = time.monotonic()
         self.on_progress(self.progress)
         if not self.rate.is_exceeded:
             self._commit(self.rate.released())
@@ -213,7 +203,6 @@ class Execution:
 
     def _fail(self, failure: ShardFailure) -> None:
         self.open_shards.fail(failure.shard, failure.reason)
-        self.events.shard_failed(failure)
         self.log.add(failure)
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -225,7 +214,6 @@ class Execution:
                 self.log.add(outcome)
                 if not outcome.existing:
                     self.progress.counts += Counts(skipped={FILTERED: outcome.filtered_behind})
-                self.events.shard_committed(outcome)
                 if not self.open_shards.todo[outcome.shard].keeps_rows:
                     self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
                 self.open_shards.committed(outcome)

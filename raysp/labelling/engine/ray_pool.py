@@ -61,7 +61,7 @@ class OnRay:
     """Workers on Ray: actors label, tasks read and commit.
 
     Args:
-        events: event log of the run.
+        events: events of the run.
     """
 
     def __init__(self, events: RunEvents) -> None:
@@ -123,7 +123,7 @@ class RayPool:
     Args:
         plan: the plan.
         job: job of the run.
-        events: event log of the run.
+        events: events of the run.
     """
 
     def __init__(self, plan: Plan, job: Job, events: RunEvents) -> None:

@@ -1,4 +1,4 @@
-"""Events of a run, in its event log (`sink.event_log`). docs/cluster.md lists them with their fields."""
+"""Events of a run, in its log (`sink.run_log`). docs/cluster.md lists them with their fields."""
 
 import platform
 from collections import Counter
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from raysp.sink.event_log import EventLog
+from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import JsonValue
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.run_progress import Progress
     from raysp.labelling.planning.run_plan import Plan
     from raysp.ops.passes.measured_budget import MeasuredBudget
-    from raysp.sink.receipts import ShardFailure, ShardReceipt
 
 ROWS_A_TYPE = 100
 """Error rows of each type in the log; the label shards have all of them."""
@@ -30,13 +29,13 @@ class RunEvents:
         log: log of the run.
     """
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: RunLog) -> None:
         self._log = log
         self._rows: Counter[str] = Counter()
 
     def planned(self, plan: "Plan") -> None:
         """Add the plan: the amount of work, and what is committed already."""
-        self._log.add(
+        self._log.event(
             "planned",
             sink=plan.pipeline.sink.url,
             fingerprint=plan.fingerprint,
@@ -50,7 +49,7 @@ class RunEvents:
     def started(self, entry: RunEntry, plan: "Plan") -> None:
         """Add the start of the run, with its command, versions, settings and machine."""
         resources = asdict(plan.resources)
-        self._log.add(
+        self._log.event(
             "started",
             command=entry.command,
             host=entry.host,
@@ -62,29 +61,29 @@ class RunEvents:
 
     def actor_started(self, actor: str, node: str) -> None:
         """Add an actor that has loaded its model."""
-        self._log.add("actor_started", actor=actor, node=node)
+        self._log.event("actor_started", actor=actor, node=node)
 
     def actor_lost(self, actor: str, node: str) -> None:
         """Add an actor whose process or node ended while the run needed it."""
-        self._log.add("actor_lost", actor=actor, node=node)
+        self._log.event("actor_lost", actor=actor, node=node)
 
     def actor_released(self, actor: str, node: str) -> None:
         """Add an actor that ended because there was no work for it."""
-        self._log.add("actor_released", actor=actor, node=node)
+        self._log.event("actor_released", actor=actor, node=node)
 
     def actor_failed(self, reason: str) -> None:
         """Add an actor that could not load its model."""
-        self._log.add("actor_failed", reason=reason)
+        self._log.event("actor_failed", reason=reason)
         self._log.write_soon()
 
     def waiting(self, message: str) -> None:
         """Add that no worker can start because the cluster is busy."""
-        self._log.add("waiting", message=message)
+        self._log.event("waiting", message=message)
         self._log.write_soon()
 
     def piece_failed(self, todo: "PieceTodo") -> None:
         """Add a piece that crashed workers, whose rows are now searched for the ones at fault."""
-        self._log.add("piece_failed", shard=todo.name, first=todo.part.first, end=todo.part.end)
+        self._log.event("piece_failed", shard=todo.name, first=todo.part.first, end=todo.part.end)
         self._log.write_soon()
 
     def rows_blamed(self, piece: "LabelledPiece") -> None:
@@ -92,32 +91,15 @@ class RunEvents:
         for row, kind, message in piece.examples:
             self._rows[kind] += 1
             if self._rows[kind] <= ROWS_A_TYPE:
-                self._log.add("row_blamed", shard=piece.receipt.shard, row=row, error_type=kind, message=message)
+                self._log.event("row_blamed", shard=piece.receipt.shard, row=row, error_type=kind, message=message)
 
     def passes_measured(self, measured: "MeasuredBudget", *, is_recorded: bool) -> None:
         """Add the size of passes that an actor chose on its device, with its measurements."""
-        self._log.add("passes_measured", **asdict(measured), is_recorded=is_recorded)
-
-    def shard_committed(self, receipt: "ShardReceipt") -> None:
-        """Add a committed shard with its counts."""
-        self._log.add(
-            "shard_committed",
-            shard=receipt.shard,
-            rows=receipt.rows,
-            ok=receipt.ok,
-            skipped=receipt.skipped,
-            error=receipt.error,
-            seconds=round(receipt.seconds, 3),
-        )
-
-    def shard_failed(self, failure: "ShardFailure") -> None:
-        """Add a shard that is not committed."""
-        self._log.add("shard_failed", shard=failure.shard, reason=failure.reason)
-        self._log.write_soon()
+        self._log.event("passes_measured", **asdict(measured), is_recorded=is_recorded)
 
     def finished(self, progress: "Progress", failed: Mapping[str, str]) -> None:
         """Add the totals of a run that came to its end."""
-        self._log.add("finished", shards_failed=len(failed), **_totals(progress))
+        self._log.event("finished", shards_failed=len(failed), **_totals(progress))
 
     @contextmanager
     def ending(self, progress: "Progress") -> Iterator[None]:
@@ -125,11 +107,11 @@ class RunEvents:
         try:
             yield
         except Exception as error:
-            self._log.add("failed", reason=str(error), error=type(error).__name__, **_totals(progress))
+            self._log.event("failed", reason=str(error), error=type(error).__name__, **_totals(progress))
             self._log.write_soon()
             raise
         except BaseException as stop:  # Ctrl-C or SIGTERM
-            self._log.add("draining", signal=type(stop).__name__.strip("_"), **_totals(progress))
+            self._log.event("draining", signal=type(stop).__name__.strip("_"), **_totals(progress))
             self._log.write_soon()
             raise
 

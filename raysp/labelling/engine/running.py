@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes, resolve_engine
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
-from raysp.errors import RunError, SpecError
+from raysp.errors import RunError, SpecError, StoreError
 from raysp.evaluation.normalising import Normalisation
 from raysp.labelling.engine import begins
 from raysp.labelling.engine.display import OnProgress, shown
@@ -36,9 +36,8 @@ from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, footer, lease
-from raysp.sink.event_log import EventLog
 from raysp.sink.footer import RUN
-from raysp.sink.receipts import ReceiptLog
+from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import SinkState
 from raysp.sink.tally import rules_of_steps
@@ -343,7 +342,8 @@ def _label(
     if plan.engine == "here":
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))
-    events = RunEvents(stack.enter_context(EventLog(store, entry.run_id, secrets=secrets)))
+    log = stack.enter_context(RunLog(store, entry.run_id, secrets=secrets))
+    events = RunEvents(log)
     events.planned(plan)
     events.started(entry, plan)
     progress = Progress(
@@ -351,7 +351,6 @@ def _label(
     )
     failed: dict[str, str] = {}
     if plan.todo:
-        log = ReceiptLog(store, entry.run_id)
         with events.ending(progress):
             if plan.engine == "here":
                 workers: Workers = Here(begins.Begins(store, entry.run_id, plan.stage_id))
@@ -366,6 +365,8 @@ def _label(
     if plan.engine == "here" and not failed:
         begins.forget(store)
     events.finished(progress, failed)
+    with contextlib.suppress(StoreError):  # it is written at the end of the run, which warns
+        log.flush()
     with fault_injection.passing("run_finished"):
         own.release()
     # The sink of a try-out has no recorded plan, which the status is computed from.

@@ -21,10 +21,10 @@ from raysp.sink import lease, stage
 from raysp.sink.absent import Gone, load_gone
 from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import outcomes
-from raysp.sink.event_log import event_files
 from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
 from raysp.sink.receipts import PieceReceipt, ShardFailure, ShardReceipt, recent_pieces
+from raysp.sink.run_log import log_files
 from raysp.sink.run_record import Resolved, RunEntry
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
@@ -288,7 +288,7 @@ def label_status(
         checkpoint_digest=next(
             (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
         ),
-        event_log=event_files(store, runs[-1].run_id) if runs else None,
+        event_log=log_files(store, runs[-1].run_id) if runs else None,
         withdrawn=_withdrawn(store, counted),
     )
 

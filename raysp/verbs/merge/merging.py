@@ -14,8 +14,9 @@ from raysp.labelling.finished.labellings import match, place_of_sink
 from raysp.sink import absent, commit, footer, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard
-from raysp.sink.receipts import ReceiptLog, ShardReceipt
+from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import Hashes
+from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import TextColumns
@@ -154,7 +155,7 @@ class _Merging:
     ) -> Merge:
         """Merge the label shards that the sink lacks."""
         store = self._sink.store
-        log = ReceiptLog(store, self._begin(names, not_merged))
+        log = RunLog(store, self._begin(names, not_merged))
         chooser = Chooser(self._sides, self._by)
         before = rows = 0
         try:

@@ -236,11 +236,11 @@ def test_a_run_records_the_size_and_the_next_one_uses_it(tmp_path, monkeypatch, 
     command("run", "label.py")
     events = [
         json.loads(line)
-        for file in sorted((tmp_path / "out/.raysp/events").glob("*.jsonl"))
+        for file in sorted((tmp_path / "out/.raysp/log").glob("*.jsonl"))
         for line in file.read_text().splitlines()
     ]
-    [measured] = [one for one in events if one["event"] == "passes_measured"]
+    [measured] = [one for one in events if one["kind"] == "passes_measured"]
     assert measured["is_recorded"]
     assert measured["passes"] == recorded["measured"]["passes"]
-    assert len({one["run"] for one in events}) == 2
+    assert len({one["run"] for one in events if "run" in one}) == 2
     assert f"{seconds:g} s, " in command("status", "out", "--verbose")

@@ -189,7 +189,7 @@ def test_a_signal_during_labelling_shuts_the_run_down_cleanly(corpus, recipe, tm
     assert f"To resume: raysp run {recipe} --set" in said
     assert "Traceback" not in said
     assert json.loads(max(sink.glob(".raysp/lease/*")).read_text())["released"]
-    assert list(sink.glob(".raysp/receipts/*"))
+    assert list(sink.glob(".raysp/log/*"))
     assert len(list(sink.glob("*.parquet"))) < 20
     status = raysp.status(str(sink))
     assert status.shards_committed == len(list(sink.glob("*.parquet")))

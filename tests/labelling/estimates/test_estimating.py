@@ -50,7 +50,7 @@ def amount(found) -> tuple[float, float]:
 
 def pieces_of(pipeline: raysp.Pipeline) -> list[SimpleNamespace]:
     """Return the counts of the pieces in a sink."""
-    files = sorted(Path(pipeline.sink.url, ".raysp", "receipts").iterdir())
+    files = sorted(Path(pipeline.sink.url, ".raysp", "log").iterdir())
     found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return [SimpleNamespace(**one["counts"]) for one in found if one["kind"] == "piece"]
 

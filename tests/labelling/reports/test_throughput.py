@@ -15,7 +15,8 @@ from raysp.labelling.reports.throughput import (
     work_of_runs,
 )
 from raysp.pages.page_tables import MOST_RUNS
-from raysp.sink.receipts import Counts, PieceReceipt, ReceiptLog, pieces_by_run
+from raysp.sink.receipts import Counts, PieceReceipt, pieces_by_run
+from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.storage.store import LocalStore
 
@@ -79,7 +80,7 @@ def test_only_the_last_runs_are_kept_and_all_are_counted(tmp_path):
     store = LocalStore(tmp_path)
     entries = [RunEntry.now() for _ in range(MOST_RUNS + 2)]
     for entry in entries:
-        log = ReceiptLog(store, entry.run_id)
+        log = RunLog(store, entry.run_id)
         log.add(a_piece(1.0))
         log.flush()
     work = work_of_runs(pieces_by_run(store))

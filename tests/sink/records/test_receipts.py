@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 
 from raysp.sink import layout, receipts
-from raysp.sink.receipts import Counts, PieceReceipt, ReceiptLog, ShardFailure, ShardReceipt
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt
+from raysp.sink.run_log import RunLog
 
 PIECE = PieceReceipt(
     shard="a.parquet",
@@ -32,7 +33,7 @@ FAILURE = ShardFailure("\u202eb\n.parquet", "cut short")
 
 def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
     for run in ("20260101", "20260102"):
-        log = ReceiptLog(store, run)
+        log = RunLog(store, run)
         for batch in ([PIECE, SHARD], [FAILURE]):
             for receipt in batch:
                 log.add(receipt)
@@ -40,11 +41,11 @@ def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
         log.flush()
     assert list(receipts.load(store)) == [PIECE, SHARD, FAILURE] * 2
     assert list(receipts.load(store, kinds=("shard",))) == [SHARD] * 2
-    assert len(list(store.list(layout.RECEIPTS))) == 4
+    assert len(list(store.list(layout.LOG))) == 4
 
 
 def test_a_full_batch_is_written_at_once(store):
-    log = ReceiptLog(store, "run")
+    log = RunLog(store, "run")
     for _ in range(501):
         log.add(SHARD)
     assert len(list(receipts.load(store))) == 500
@@ -53,9 +54,9 @@ def test_a_full_batch_is_written_at_once(store):
 
 
 def test_a_batch_is_never_rewritten(store):
-    ReceiptLog(store, "run").flush()
+    RunLog(store, "run").flush()
     for receipt in (PIECE, SHARD):
-        log = ReceiptLog(store, "run")
+        log = RunLog(store, "run")
         log.add(receipt)
         log.flush()
     assert list(receipts.load(store)) == [PIECE, SHARD]
@@ -63,7 +64,7 @@ def test_a_batch_is_never_rewritten(store):
 
 def test_the_pieces_of_a_run_are_found_again_among_those_of_all_runs(store):
     for run, shard in (("20260101", "a.parquet"), ("20260102", "b.parquet")):
-        log = ReceiptLog(store, run)
+        log = RunLog(store, run)
         for number in range(5):
             log.add(replace(PIECE, shard=shard, first=number))
             log.add(SHARD)
@@ -88,7 +89,7 @@ def test_counts_add_up_and_are_taken_off_again():
 
 def test_unreadable_receipts_are_skipped_and_logged(store, caplog):
     lines = (b'{"kind": "shard", "future": 1}', b'{"kind": "shard"', b'{"kind": "failure", "shard": [], "reason": ""}')
-    store.create(layout.receipts_path("run", 0), b"\n".join((*lines, b"\xff\n")))
+    store.create(layout.log_path("run", 0), b"\n".join((*lines, b"\xff\n")))
     with caplog.at_level(logging.WARNING):
         assert list(receipts.load(store)) == []
     assert caplog.text.count("skipped a receipt that cannot be read") == 3

@@ -121,7 +121,7 @@ def test_receipts_footers_and_status_have_them_and_no_row_is_read_again(tmp_path
     monkeypatch.setattr(footer, "read_expected", lambda *args: footers.append(args[1]) or read(*args))
     assert raysp.status(str(tmp_path / "out"), pipeline=pipeline).word_errors == expected
     assert footers == []  # the receipts have them
-    shutil.rmtree(tmp_path / "out" / ".raysp" / "receipts")
+    shutil.rmtree(tmp_path / "out" / ".raysp" / "log")
     assert raysp.status(str(tmp_path / "out"), pipeline=pipeline).word_errors == expected
     assert [shard.name for shard in footers] == ["a.parquet", "b.parquet"]
 

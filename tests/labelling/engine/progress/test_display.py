@@ -58,11 +58,15 @@ def test_a_terminal_has_one_live_line(kind, monkeypatch):
         assert progress_line(STATE)[:20] in stream.getvalue()
 
 
-def test_what_stays_in_a_notebook_is_not_cut_at_its_edge_and_a_run_that_is_done_has_no_time_left():
-    console = Console(file=io.StringIO(), force_jupyter=False, width=60)
-    console.is_jupyter = True
-    assert Display(console)._width == 60
-    assert Display(Console(file=io.StringIO(), width=60))._width is None
+def test_what_stays_in_a_notebook_is_not_cut_at_its_edge_and_a_run_that_is_done_has_no_time_left(monkeypatch):
+    for is_jupyter in (True, False):
+        stream = io.StringIO()
+        console = Console(file=stream, force_jupyter=False, width=60, soft_wrap=True)
+        console.is_jupyter = is_jupyter
+        monkeypatch.setattr(console, "_write_buffer", lambda: None)  # a notebook shows what is held
+        Display(console).say("a sentence that is longer than sixty cells and therefore has two lines there")
+        [*text] = (segment.text for segment in console._buffer)
+        assert "".join(text).count("\n") == (2 if is_jupyter else 1)
     done = replace(STATE, counts=replace(STATE.counts, rows=4), _first=(STATE.started, 0, 0.0))
     assert progress_line(done).startswith("100% · 4/4 rows")
 

@@ -1,4 +1,4 @@
-"""The event log of a run, read as a log collector reads it."""
+"""The log of a run, read as a log collector reads it."""
 
 import inspect
 import json
@@ -16,8 +16,9 @@ from raysp.labelling.engine import run_events
 from raysp.labelling.engine.job import PieceTodo
 from raysp.labelling.engine.messages import RowError
 from raysp.labelling.engine.run_events import ROWS_A_TYPE, RunEvents
-from raysp.sink import event_log, layout
-from raysp.sink.event_log import EventLog
+from raysp.sink import layout, run_log
+from raysp.sink.receipts import KINDS
+from raysp.sink.run_log import RunLog
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
@@ -37,12 +38,12 @@ def shards(tmp_path) -> Path:
 
 
 def events(sink: Path) -> list[dict]:
-    files = sorted((sink / ".raysp" / "events").iterdir())
+    files = sorted((sink / ".raysp" / "log").iterdir())
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def names(sink: Path) -> list[str]:
-    return [one["event"] for one in events(sink)]
+    return [one["kind"] for one in events(sink)]
 
 
 @pytest.mark.slow
@@ -50,11 +51,11 @@ def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
     audio_shard(shards / "b.parquet", [("bad", b"no audio at all")])
     sink = tmp_path / "out"
     result = raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
-    found = {one["event"]: one for one in events(sink)}
+    found = {one["kind"]: one for one in events(sink)}
     assert names(sink)[:2] == ["planned", "started"]
-    assert sorted(names(sink)[2:-1]) == ["row_blamed", "shard_committed", "shard_committed"]
+    assert sorted(names(sink)[2:-1]) == ["piece", "piece", "row_blamed", "shard", "shard"]
     assert names(sink)[-1] == "finished"
-    assert len({one["run"] for one in events(sink)}) == 1
+    assert len({one["run"] for one in events(sink) if "run" in one}) == 1
     assert [one["time"] for one in events(sink)] == sorted(one["time"] for one in events(sink))
     assert (found["planned"]["rows"], found["planned"]["pieces"], found["planned"]["shards_committed"]) == (4, 2, 0)
     assert found["started"]["versions"]["raysp"] == raysp.__version__
@@ -68,25 +69,25 @@ def test_a_run_leaves_its_events_where_status_finds_them(shards, tmp_path):
     assert finished["shards_committed"] == 2
 
     place = Path(raysp.status(str(sink)).event_log)
-    assert sorted(place.parent.glob(place.name)) == sorted((sink / ".raysp" / "events").iterdir())
+    assert sorted(place.parent.glob(place.name)) == sorted((sink / ".raysp" / "log").iterdir())
     raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
     assert names(sink)[-3:] == ["planned", "started", "finished"]
     again = Path(raysp.status(str(sink)).event_log)
     assert len(list(again.parent.glob(again.name))) == 1
     assert raysp.gc(str(sink)).orphans == ()
     assert raysp.verify(str(sink), trust=True).differences == ()
-    assert len({one["run"] for one in events(sink)}) == 2
+    assert len({one["run"] for one in events(sink) if "run" in one}) == 2
 
 
 @pytest.mark.lengthy
 def test_labels_are_committed_where_the_log_cannot_be_written(shards, tmp_path, caplog):
     sink = tmp_path / "out"
     (sink / ".raysp").mkdir(parents=True)
-    (sink / ".raysp" / "events").write_text("a file in the place of the folder")
+    (sink / ".raysp" / "log").write_text("a file in the place of the folder")
     with caplog.at_level(logging.WARNING):
         result = raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
     assert (result.shards_committed, result.exit_code) == (1, 0)
-    assert "the event log is not written" in caplog.text
+    assert "the log of the run is not written" in caplog.text
 
 
 @pytest.mark.lengthy
@@ -96,7 +97,7 @@ def test_a_run_that_stops_leaves_the_reason(shards, tmp_path):
     with pytest.raises(RunError):
         raysp.run(a_pipeline(f"{shards}/*.parquet", sink), progress=False)
     last = events(sink)[-1]
-    assert (last["event"], last["error"]) == ("failed", "RunError")
+    assert (last["kind"], last["error"]) == ("failed", "RunError")
     assert "more than max_error_rate=0.5" in last["reason"]
     assert last["errors"] == {"unsupported_format": 30}
 
@@ -108,7 +109,7 @@ def test_a_run_that_is_interrupted_drains(shards, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         raysp.run(a_pipeline(f"{shards}/*.parquet", tmp_path / "out"), on_progress=interrupt, progress=False)
     last = events(tmp_path / "out")[-1]
-    assert (last["event"], last["signal"], last["rows"]) == ("draining", "KeyboardInterrupt", 3)
+    assert (last["kind"], last["signal"], last["rows"]) == ("draining", "KeyboardInterrupt", 3)
 
 
 def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
@@ -125,7 +126,7 @@ def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
     )
 
     def fail(_):
-        raise raysp.RunError(f"denied for {secret!s}, {'another-secret'}, {'y' * event_log.MOST_CHARACTERS}")
+        raise raysp.RunError(f"denied for {secret!s}, {'another-secret'}, {'y' * run_log.MOST_CHARACTERS}")
 
     with pytest.raises(raysp.RunError):
         raysp.run(pipeline, on_progress=fail, progress=False)
@@ -134,7 +135,7 @@ def test_no_secret_is_in_the_log(shards, tmp_path, monkeypatch):
     assert not [one for one in (secret, quoted, "another-secret", "x" * 20) if one in text]
     assert found[1]["command"].count("***") == 1
     assert found[-1]["reason"].startswith("denied for ***, ***, yyy")
-    assert len(found[-1]["reason"]) == event_log.MOST_CHARACTERS
+    assert len(found[-1]["reason"]) == run_log.MOST_CHARACTERS
 
 
 class Refusing(LocalStore):
@@ -149,13 +150,13 @@ class Refusing(LocalStore):
 
 
 def lines(store: LocalStore) -> list[dict]:
-    files = [entry.path for entry in store.list(layout.EVENTS)]
+    files = [entry.path for entry in store.list(layout.LOG)]
     return [json.loads(line) for file in files for line in store.read(file).splitlines()]
 
 
 def test_events_are_kept_until_they_can_be_written_and_those_dropped_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(event_log, "MOST_EVENTS", 10)
-    monkeypatch.setattr(event_log, "LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(run_log, "MOST_LINES", 10)
+    monkeypatch.setattr(run_log, "LEAST_SECONDS", 0.0)
     store = Refusing(tmp_path)
     refused = threading.Event()
     create = store.create
@@ -167,32 +168,32 @@ def test_events_are_kept_until_they_can_be_written_and_those_dropped_are_counted
             refused.set()
 
     store.create = observed
-    log = EventLog(store, "run")
+    log = RunLog(store, "run").__enter__()
     for number in range(4):
-        log.add("x", number=number)
+        log.event("x", number=number)
     log.write_soon()
     assert refused.wait(30)
     for number in range(4, 15):
-        log.add("x", number=number)
+        log.event("x", number=number)
     store.allowed = True
     log.close()
-    log.add("too late")
+    log.event("too late")
     found = lines(store)
-    assert found[0] == {"event": "dropped", "run": "run", "events": 5}
+    assert (found[0]["kind"], found[0]["lines"]) == ("dropped", 5)
     assert [one["number"] for one in found[1:]] == list(range(5, 15))
 
 
 def test_the_log_is_written_in_files_that_are_never_replaced(tmp_path):
     store = LocalStore(tmp_path)
     for number in range(2):
-        with EventLog(store, "run") as log:
-            log.add("x", number=number)
+        with RunLog(store, "run") as log:
+            log.event("x", number=number)
     assert [one["number"] for one in lines(store)] == [0, 1]
-    assert len(list(store.list(layout.EVENTS))) == 2
+    assert len(list(store.list(layout.LOG))) == 2
 
 
 def test_a_log_without_events_writes_nothing(tmp_path):
-    EventLog(LocalStore(tmp_path), "run").close()
+    RunLog(LocalStore(tmp_path), "run").close()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +201,7 @@ def test_a_row_of_a_frequent_error_is_left_out_and_pieces_that_crash_workers_are
     store = LocalStore(tmp_path)
     piece = Piece(0, 9)
     examples = tuple(RowError(row, "corrupt_audio", "cut short") for row in range(3))
-    with EventLog(store, "run") as log:
+    with RunLog(store, "run") as log:
         found = RunEvents(log)
         for _ in range(ROWS_A_TYPE):
             found.rows_blamed(labelled("a.parquet", piece, 9, examples=examples))
@@ -209,13 +210,13 @@ def test_a_row_of_a_frequent_error_is_left_out_and_pieces_that_crash_workers_are
     kinds = [one.get("error_type") for one in lines(store)]
     assert (kinds.count("corrupt_audio"), kinds.count("worker_crashed")) == (ROWS_A_TYPE, 1)
     last = lines(store)[-1]
-    assert (last["event"], last["shard"], last["first"], last["end"]) == ("piece_failed", "a.parquet", 0, 9)
+    assert (last["kind"], last["shard"], last["first"], last["end"]) == ("piece_failed", "a.parquet", 0, 9)
 
 
 def test_the_document_for_operators_has_every_event():
     document = (Path(__file__).parents[4] / "docs/cluster.md").read_text()
-    table = document.split("| event | fields |")[1].split("\n\n")[0]
+    table = document.split("| kind | fields |")[1].split("\n\n")[0]
     listed = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
-    sources = (inspect.getsource(module) for module in (run_events, event_log))
-    written = {name for text in sources for name in re.findall(r"(?:_log\.add\(|\"event\":)\s*\"(\w+)\"", text)}
-    assert listed == written
+    sources = (inspect.getsource(module) for module in (run_events, run_log))
+    written = {name for text in sources for name in re.findall(r"(?:_log\.event|_line)\(\s*\"(\w+)\"", text)}
+    assert listed == written | {*KINDS}
