@@ -58,7 +58,7 @@ LEFT_OUT = Theme(
 
 RETRIES = Theme(
     crash=(0, 0.005), failure=(0, 0.005), sleep=(0.1, 0.2), error_row=(0.5,), runs=(3, 4), changes=0.1, retry=0.9,
-    gc=0.2, overlap=0.8, steps=150, lease=0.1, impatience=0.02,
+    gc=0.2, overlap=0.8, steps=150, lease=0.1, impatience=0.004,
 )  # fmt: skip
 """Retries that overlap, are interrupted and come late."""
 
