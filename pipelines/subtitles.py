@@ -17,11 +17,8 @@ from dataclasses import replace
 import raysp
 
 label = raysp.Label("facebook/wav2vec2-base-960h", outputs=[raysp.Transcript(words=True)])
-pipeline = raysp.Pipeline(
-    raysp.Shards("recordings"),
-    steps=[raysp.Decode(), label],
-    sink=raysp.Parquet("labels"),
-)
+steps = [raysp.Decode(), label]
+pipeline = raysp.Pipeline(raysp.Shards("recordings"), steps=steps, sink=raysp.Parquet("labels"))
 
 
 def main(recordings: str, subtitles: str, checkpoint: str = label.checkpoint) -> None:

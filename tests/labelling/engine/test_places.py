@@ -1,6 +1,7 @@
 """Paths on a Ray whose workers run elsewhere: in another working directory than the driver."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,13 +66,15 @@ def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_ref
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").symlink_to(CHECKPOINT)
     write_arpa(tmp_path / "words", [["ONE"]], 1)
-    pipeline = make_pipeline(small_shards, outputs=[raysp.Transcript(), raysp.Align(of="pred")])
+    pipeline = make_pipeline(small_shards, outputs=[raysp.Transcript()])
+    times = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_text")])
+    pipeline = replace(pipeline, steps=[*pipeline.steps, times])
     places = {
         "source.url": ["source.url=" + ELSEWHERE + "/corpus"],
         "source.audio_root": ["source.audio_root=" + ELSEWHERE + "/corpus"],
         "steps.1.checkpoint": ["steps.1.checkpoint=" + ELSEWHERE + "/model"],
         "steps.1.outputs.0.lm": ["steps.1.outputs.0.beams=2", "steps.1.outputs.0.lm=" + ELSEWHERE + "/words"],
-        "steps.1.outputs.1.checkpoint": ["steps.1.outputs.1.checkpoint=" + ELSEWHERE + "/model"],
+        "steps.2.checkpoint": ["steps.2.checkpoint=" + ELSEWHERE + "/model"],
     }
     for field, changes in places.items():
         for start in (run, lambda changed: try_out(changed, 3)):
