@@ -12,7 +12,7 @@ from typing import Self
 from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.storage.store import Store
 
 MOST_IDS = 10_000
@@ -54,6 +54,12 @@ class Gone:
         return cls(tuple(shards), len(ids), tuple(ids[:MOST_IDS]))
 
 
+@dataclass(frozen=True)
+class _Record:
+    shards: tuple[AbsentShard, ...]
+    gone: Gone = Gone()
+
+
 def load(store: Store) -> tuple[AbsentShard, ...]:
     """Return the recorded shards, sorted by name.
 
@@ -76,16 +82,13 @@ def _load(store: Store) -> tuple[tuple[AbsentShard, ...], Gone]:
     if store.stat(layout.ABSENT) is None:
         return (), Gone()
     try:
-        record = bounds.parse_record(store.read(layout.ABSENT))
-        gone = record.get("gone", {})
-        ids = tuple(str(one) for one in gone.get("ids", ()))
-        shards = tuple(str(one) for one in gone.get("shards", ()))
-        return tuple(AbsentShard(**one) for one in record["shards"]), Gone(shards, int(gone.get("recordings", 0)), ids)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        record = records.parse(store.read(layout.ABSENT), _Record)
+    except ValueError as error:
         raise StoreError(
             f"{store.url}/{layout.ABSENT}: not a record of shards ({bounds.plain(error)}); remove it and run again, "
             "which records the shards that cannot be read"
         ) from error
+    return record.shards, record.gone
 
 
 def record(store: Store, shards: Iterable[AbsentShard], gone: Gone = Gone()) -> None:

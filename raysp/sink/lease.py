@@ -25,7 +25,7 @@ from typing import TypedDict
 
 from raysp import bounds
 from raysp.errors import PlanError, RunError, StoreError
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.storage.store import Store
 
 
@@ -361,13 +361,12 @@ def _read(store: Store, epoch: int) -> Holder | None:
     try:
         if store.stat(path) is None:
             return None
-        fields = bounds.parse_record(store.read(path))
-        return Holder(**{**fields, "process": Process(**fields["process"])})
+        return records.parse(store.read(path), Holder)
     except StoreError:
         if store.stat(path) is not None:
             raise
         return None  # removed meanwhile, since there is a higher one
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         log.warning("%s/%s: this epoch of the lease cannot be read (%s)", store.url, path, bounds.plain(error))
         return None
 

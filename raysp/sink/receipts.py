@@ -13,7 +13,7 @@ from typing import Any
 
 from raysp import bounds
 from raysp.columns import ERROR, OK, SKIPPED
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -93,10 +93,6 @@ class PieceReceipt:
     actor: str = ""
     finished: float = 0.0
     """Seconds since the epoch, by the actor's clock."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.counts, dict):  # of JSON
-            object.__setattr__(self, "counts", Counts(**self.counts))
 
 
 @dataclass(frozen=True)
@@ -193,11 +189,8 @@ def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Ite
         if not line.startswith(beginnings):
             continue
         try:
-            fields = bounds.parse_record(line)
+            fields = records.parse(line, dict[str, object])
             fields.pop("time")
-            receipt = KINDS[fields.pop("kind")](**fields)
-            if not isinstance(receipt.shard, str):
-                raise TypeError("its shard is not a name")
-            yield receipt
-        except (ValueError, TypeError, KeyError) as error:
+            yield records.checked(fields, KINDS[str(fields.pop("kind"))])
+        except (ValueError, KeyError) as error:
             log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, path, bounds.plain(error))

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 
@@ -107,9 +107,7 @@ class RunRecord:
     def resolved(self) -> Resolved:
         """Values of "auto" settings for this sink; in merged sinks the data type of `parts`."""
         if self.settings:
-            later = cast("Sequence[dict[str, Any]]", self.settings.get("later", ()))
-            first = cast("dict[str, Any]", {**self.settings, "later": tuple(Resolved(**one) for one in later)})
-            return Resolved(**first)
+            return records.checked(self.settings, Resolved)
         dtype, *others = [str(value) for key, value in self.parts.items() if key.endswith(".dtype")] or ["float32"]
         return Resolved(dtype, later=tuple(map(Resolved, others)))
 
@@ -125,14 +123,16 @@ def load(store: Store) -> RunRecord | None:
     where = f"{store.url}/{layout.RUN}"
     try:
         found = bounds.parse_record(store.read(layout.RUN))
-        version = found["schema_version"]
+        version = found.get("schema_version") if isinstance(found, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise PlanError(
                 f"{where}: schema version {version}, this version of raysp reads {SCHEMA_VERSION}; upgrade raysp, "
                 "or use another sink"
             )
-        return RunRecord(**{**found, "runs": tuple(RunEntry(**entry) for entry in found["runs"])})
-    except (ValueError, KeyError, TypeError) as error:
+        record = records.checked(found, RunRecord)
+        records.checked(record.settings or {"dtype": ""}, Resolved)
+        return record
+    except ValueError as error:
         raise PlanError(
             f"{where}: not a run record ({bounds.plain(error)}); restore it, or use another sink"
         ) from error
@@ -211,8 +211,8 @@ def runs_with_files(store: Store) -> list[RunEntry]:
     runs = []
     for entry in store.list(layout.RUNS):
         try:
-            runs.append(RunEntry(**bounds.parse_record(store.read(entry.path))))
-        except (ValueError, TypeError) as error:
+            runs.append(records.parse(store.read(entry.path), RunEntry))
+        except ValueError as error:
             raise PlanError(
                 f"{store.url}/{entry.path}: not the record of a run ({bounds.plain(error)}); restore or remove it"
             ) from error

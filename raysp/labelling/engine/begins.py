@@ -8,17 +8,26 @@ import json
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from raysp import bounds
 from raysp.corpus.shards import Piece
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
 Place = tuple[str, int, int]
 """Shard, first row, and end of the rows."""
+
+
+@dataclass(frozen=True)
+class _Record:
+    fingerprint: str
+    open: Sequence[Place]
+    ended: int
+    """Pieces that the process has ended."""
 
 
 class Begins:
@@ -69,17 +78,15 @@ def unfinished(store: Store, fingerprint: str) -> Mapping[Place, int]:
     has_ended = False
     for path in sorted((entry.path for entry in store.list(layout.BEGUN)), reverse=True):
         try:
-            record = bounds.parse_record(store.read(path))
-            places = {(str(shard), int(first), int(end)) for shard, first, end in record["open"]}
-            ended = int(record["ended"])
-            is_of_another = record["fingerprint"] != fingerprint
-        except (ValueError, TypeError, KeyError) as error:
+            record = records.parse(store.read(path), _Record)
+        except ValueError as error:
             logger.warning("%s/%s: ignored a file that cannot be read (%s)", store.url, path, bounds.plain(error))
             continue
-        if is_of_another:
+        if record.fingerprint != fingerprint:
             break
+        places = {*record.open}
         times.update(places - counted)
-        has_ended |= ended > 0
+        has_ended |= record.ended > 0
         counted |= times.keys() - places if not has_ended else times.keys()
     return times
 

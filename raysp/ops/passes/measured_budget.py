@@ -4,9 +4,9 @@ A longer pass has fewer launches for its audio and fuller kernels, and takes mor
 faster: the least of these sizes is chosen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 SHARES = (0.25, 0.5, 1.0, 2.0)
 """Sizes that are measured, as shares of the planned one; the last one where memory and `most_seconds` allow it."""
@@ -51,15 +51,6 @@ class MeasuredBudget:
     is_used: bool
     """Whether batches have this size; else labels may depend on it, and they keep the recorded size."""
     passes: tuple[MeasuredPass, ...]
-
-    @classmethod
-    def parse(cls, fields: Mapping[str, Any]) -> Self:
-        """Return the value of which `dataclasses.asdict` made these fields.
-
-        Raises:
-            TypeError, KeyError: they are of something else.
-        """
-        return cls(**{**fields, "passes": tuple(MeasuredPass(**one) for one in fields["passes"])})
 
     @property
     def words(self) -> str:

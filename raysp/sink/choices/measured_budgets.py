@@ -9,9 +9,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from raysp import bounds
 from raysp.ops.passes.measured_budget import MeasuredBudget
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.storage.store import Store
 
 MOST_SECONDS = 24 * 3600.0
@@ -39,11 +38,11 @@ def load(store: Store, *, dtype: str, checkpoint_digest: str) -> dict[str, Measu
 def _parsed(data: bytes, of: Mapping[str, str]) -> MeasuredBudget | None:
     """Return a choice; None if it is of another checkpoint or dtype, or the data are not a record."""
     try:
-        fields = bounds.parse_record(data)
+        fields = records.parse(data, dict[str, object])
         if any(fields[name] != value for name, value in of.items()):
             return None
-        found = MeasuredBudget.parse(fields["measured"])
+        found = records.checked(fields["measured"], MeasuredBudget)
         is_size = all(0 < one.seconds <= MOST_SECONDS and one.rate > 0 for one in found.passes)
-        return found if is_size and found.chosen and isinstance(found.card, str) else None
-    except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        return found if is_size and found.chosen else None
+    except (ValueError, KeyError, StopIteration):
         return None

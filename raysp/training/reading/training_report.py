@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from raysp import bounds
 from raysp.pages import rendering
 from raysp.pages.axes import Floats
 from raysp.pages.page_charts import Chart
 from raysp.pages.page_tables import ShownRow, Table, classes_table, groups_table, runs_table, shown_row
-from raysp.sink import run_record
+from raysp.sink import records, run_record
 from raysp.sink.lease import Running
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
@@ -108,11 +107,13 @@ def _rows(store: Store) -> str:
     if store.stat(FIGURES) is None:
         return ""
     try:
-        found = bounds.parse_record(store.read(FIGURES))
-        left_out = "".join(f"; {number:,} left out ({reason})" for reason, number in found["left_out"].items())
-        return f"{count(found['rows'], 'row')}, {duration(found['audio_seconds'])} of audio{left_out}"
-    except (ValueError, TypeError, KeyError, AttributeError):
+        found = records.parse(store.read(FIGURES), dict[str, object])
+        reasons = records.checked(found["left_out"], dict[str, int]).items()
+        rows, seconds = records.checked(found["rows"], int), records.checked(found["audio_seconds"], float)
+    except (ValueError, KeyError):
         return ""
+    left_out = "".join(f"; {number:,} left out ({reason})" for reason, number in reasons)
+    return f"{count(rows, 'row')}, {duration(seconds)} of audio{left_out}"
 
 
 def _length(status: TrainingStatus, steps: Sequence[StepMetrics]) -> str:

@@ -5,9 +5,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from raysp import bounds
 from raysp.evaluation.scores import Estimate
-from raysp.sink import lease, run_record
+from raysp.sink import lease, records, run_record
 from raysp.sink.layout import RECIPE
 from raysp.sink.lease import Running, activity
 from raysp.sink.run_record import RunEntry
@@ -263,9 +262,8 @@ def _steps_exported(store: Store) -> int | None:
     if begun.modified and exported.modified and exported.modified < begun.modified:
         return None  # of the training before a restart
     try:
-        found = bounds.parse_record(store.read(FIGURES))
-        return _number(found.get("weights_of_step", found["steps"]))
-    except (ValueError, TypeError, KeyError, AttributeError):
+        return records.checked(records.parse(store.read(FIGURES), dict[str, object])["weights_of_step"], int)
+    except (ValueError, KeyError):
         return None
 
 

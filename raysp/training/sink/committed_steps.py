@@ -23,9 +23,10 @@ from pathlib import Path
 
 from raysp import bounds
 from raysp.errors import RunError, StoreError
-from raysp.sink import fault_injection, layout, lease
+from raysp.sink import fault_injection, layout, lease, records
 from raysp.sink.layout import HOME
 from raysp.sink.orphans import Orphan, abandoned_uploads, reason_alike
+from raysp.sink.records import AnyFloat
 from raysp.storage.store import Store, explain
 from raysp.training.sink import training_record
 
@@ -84,7 +85,7 @@ class CommittedStep:
     index: str
     num_workers: int
     files: Mapping[str, StateFile]
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, AnyFloat] = field(default_factory=dict)
     epoch: int = 0
     measure: str = ""
 
@@ -192,10 +193,8 @@ def load(store: Store, done: int) -> CommittedStep:
     path = _marker(done)
     data = store.read(path)
     try:
-        content = bounds.parse_record(data)
-        position, files = Position(**content.pop("position")), content.pop("files")
-        return CommittedStep(position, files={name: StateFile(**file) for name, file in files.items()}, **content)
-    except (ValueError, TypeError, KeyError) as error:
+        return records.parse(data, CommittedStep)
+    except ValueError as error:
         raise RunError(f"{store.url}: committed step {path} cannot be parsed ({bounds.plain(error)})") from error
 
 

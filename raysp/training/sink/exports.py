@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from raysp import bounds
+from raysp.sink import records
 from raysp.storage.store import Store
 from raysp.training.sink.training_record import EXPORT
 
@@ -50,8 +51,8 @@ class Export:
         if store.stat(EXPORT) is None:
             return None
         try:
-            return cls(**bounds.parse_record(store.read(EXPORT)))
-        except (ValueError, TypeError) as error:
+            return records.parse(store.read(EXPORT), cls)
+        except ValueError as error:
             logger.warning(
                 "%s/%s: not the record of an exported checkpoint (%s)", store.url, EXPORT, bounds.plain(error)
             )

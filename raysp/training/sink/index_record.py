@@ -21,7 +21,7 @@ from raysp import bounds
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
-from raysp.sink import table_files
+from raysp.sink import records, table_files
 from raysp.storage.store import Store
 from raysp.training.sink.indexed_contents import CONTENTS, table_of_contents
 from raysp.training.sink.training_record import INDEX
@@ -135,7 +135,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     table = pa.concat_tables(table_files.read(store, path, remedy, _SCHEMA))
     try:
         return _index_of(table, shard.num_rows)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+    except (KeyError, ValueError) as error:
         raise StoreError(
             f"{store.url}/{path}: not the index of {shard.name} ({bounds.plain(error)}); {remedy}"
         ) from error
@@ -143,7 +143,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
 
 def _index_of(table: pa.Table, num_rows: int) -> ShardIndex:
     metadata = table.schema.metadata or {}
-    reasons, counts = (bounds.parse_record(metadata[name]) for name in (_REASONS, _CHARACTERS))
+    reasons, counts = records.parse(metadata[_REASONS], list[str]), records.parse(metadata[_CHARACTERS], dict[str, int])
     seconds, num_labels, reason = (table.column(name).to_numpy() for name in _TYPES)
     if table.num_rows != num_rows:
         raise ValueError(f"found {table.num_rows} rows, expected {num_rows}")
@@ -152,9 +152,8 @@ def _index_of(table: pa.Table, num_rows: int) -> ShardIndex:
     if reason.max(initial=0) >= len(reasons):
         raise ValueError("a reason is not among those listed")
     digests = metadata[_TARGETS].decode(), metadata[_RECORDINGS].decode()
-    counted = {str(name): int(number) for name, number in counts.items()}
     contents = table.select(CONTENTS.names)
-    return ShardIndex(seconds, num_labels, reason, tuple(map(str, reasons)), counted, *digests, contents)
+    return ShardIndex(seconds, num_labels, reason, tuple(reasons), counts, *digests, contents)
 
 
 def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:

@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, field
 
 from raysp import bounds
 from raysp.errors import StoreError
+from raysp.sink import records
 from raysp.sink.commit import for_each
 from raysp.sink.layout import HOME
+from raysp.sink.records import AnyFloat
 from raysp.storage.store import Store
 from raysp.training.sink import training_record
 
@@ -30,8 +32,8 @@ class StepMetrics:
     epoch: int
     step: int
     """Number of the step in the epoch."""
-    loss: float
-    norm: float
+    loss: AnyFloat
+    norm: AnyFloat
     """Norm of the gradients before clipping."""
     learning_rate: float
     rows: int
@@ -42,7 +44,7 @@ class StepMetrics:
     """Seconds of it spent waiting for rows."""
     share: float
     """Share of the training that was done before the step, from 0 to 1."""
-    terms: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, AnyFloat] = field(default_factory=dict)
     """Terms of the loss without their weights, by name; empty for a loss of one term."""
 
     @property
@@ -151,9 +153,9 @@ def _read(store: Store, path: str) -> dict[int, StepMetrics]:
         StoreError: it cannot be parsed.
     """
     try:
-        fields = [bounds.parse_record(line) for line in store.read(path).decode().splitlines()]
-        return {one["done"]: StepMetrics(**one) for one in fields}
-    except (ValueError, TypeError, KeyError) as error:
+        steps = [records.parse(line, StepMetrics) for line in store.read(path).splitlines()]
+        return {step.done: step for step in steps}
+    except ValueError as error:
         raise StoreError(
             f"{store.url}/{path}: not the metrics of steps ({bounds.plain(error)}); remove this file"
         ) from error

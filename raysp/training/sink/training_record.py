@@ -10,7 +10,7 @@ from typing import Self
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.sink.layout import RECIPE
 from raysp.sink.run_record import RunEntry, differences
 from raysp.specs.values import JsonValue
@@ -71,8 +71,8 @@ class TrainingRecord:
     @classmethod
     def _read(cls, store: Store) -> Self:
         try:
-            return cls(**bounds.parse_record(store.read(RECIPE)))
-        except (ValueError, TypeError) as error:
+            return records.parse(store.read(RECIPE), cls)
+        except ValueError as error:
             raise PlanError(
                 f"{store.url}/{RECIPE}: not the record of a training ({bounds.plain(error)}); restore it"
             ) from error
@@ -209,7 +209,12 @@ def _described_change(store: Store, names: Collection[str], unreadable: Mapping[
     """
     if store.stat(SHARDS) is None:
         return ""
-    begun = dict.fromkeys(map(str, bounds.parse_record(store.read(SHARDS))))
+    try:
+        begun = dict.fromkeys(records.parse(store.read(SHARDS), list[str]))
+    except ValueError as error:
+        raise PlanError(
+            f"{store.url}/{SHARDS}: not a list of shards ({bounds.plain(error)}); restore or remove it"
+        ) from error
     now = {*names}
     missing = [name for name in begun if name not in now]
     new = [name for name in names if name not in begun]

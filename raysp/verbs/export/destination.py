@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError
+from raysp.sink import records
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import HOME, TMP, Store
@@ -233,23 +234,21 @@ class ShardFiles:
         )
 
 
-def read_hashes(records: Store, name: str) -> tuple[Hashes, Hashes]:
+def read_hashes(store: Store, name: str) -> tuple[Hashes, Hashes]:
     """Return the recorded hashes of a label shard's files, and of those whose paths other label shards have by now.
 
     There are none if there is no record, or it is damaged. Paths that an export never writes are left out.
     """
-    if records.stat(name) is None:
+    if store.stat(name) is None:
         return {}, {}
     try:
-        found = bounds.parse_record(records.read(name))
+        found = records.parse(store.read(name), list[tuple[str, tuple[str, ...], int]])
     except ValueError:
         return {}, {}
-    hashes: tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]] = {}, {}
-    for entry in found if isinstance(found, list) else ():
-        match entry:
-            case [str(path), list(contents), 0 | 1 as is_moved] if _may_be_own(path):
-                hashes[is_moved][path] = tuple(map(str, contents))
-    return hashes
+    own, moved = (
+        {path: contents for path, contents, of in found if of == is_moved and _may_be_own(path)} for is_moved in (0, 1)
+    )
+    return own, moved
 
 
 def _may_be_own(path: str) -> bool:
@@ -330,12 +329,12 @@ class Destination:
 
     def _recorded(self) -> Mapping[str, JsonValue]:
         try:
-            found = bounds.parse_record(self.store.read(RECORD))
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise PlanError(f"{self.store.url}/{RECORD}: not the record of an export; choose another destination")
-        return found
+            return records.parse(self.store.read(RECORD), dict[str, JsonValue])
+        except ValueError as error:
+            raise PlanError(
+                f"{self.store.url}/{RECORD}: not the record of an export ({bounds.plain(error)}); choose another "
+                "destination"
+            ) from error
 
     def _remove(self, record: Mapping[str, JsonValue]) -> None:
         """Remove the markers of an export, then its files: a marker never stands without them."""
@@ -375,8 +374,8 @@ class Destination:
         if path not in self._marked:
             return None
         try:
-            found = ShardMark(**bounds.parse_record(self.store.read(path)))
-        except (ValueError, TypeError):
+            found = records.parse(self.store.read(path), ShardMark)
+        except ValueError:
             return None
         return found if found.shard == shard else None
 

@@ -75,7 +75,7 @@ def test_other_kept_columns_have_their_own_message(store):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(b"{", "not a run record"), (b"[]", "not a run record"), (b"{}", "schema_")]
+    ("text", "reason"), [(b"{", "not a run record"), (b"[]", "not a run record"), (b"{}", "lacks created")]
 )
 def test_a_damaged_record_is_named(store, text, reason):
     store.create(layout.RUN, text)

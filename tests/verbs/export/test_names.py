@@ -104,8 +104,8 @@ class TestFolders:
         (tmp_path / "mine.srt").write_text("mine")
         [names] = (tmp_path / "dest" / ".raysp" / "names").iterdir()
         content = hashlib.sha256(b"mine").hexdigest()
-        paths = ["../mine.srt", str(tmp_path / "mine.srt"), ".raysp/export.json.srt", 7]
-        hostile = [*paths, *([path, [content], False] for path in paths)]
+        paths = ["../mine.srt", str(tmp_path / "mine.srt"), ".raysp/export.json.srt"]
+        hostile = [[path, [content], 0] for path in paths]
         names.write_text(json.dumps([*json.loads(names.read_text()), *hostile]))
         with_errors(sink / "in-00000.parquet", rows={1})
         assert "interviews/rec 48.srt" not in files(sink, tmp_path / "dest")

@@ -1,0 +1,128 @@
+"""Damage to any file of a sink: a verb names the file, or its result is that over the whole sink."""
+
+import io
+import json
+import random
+import shutil
+from itertools import cycle, islice
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests import kit
+
+VERBS = {
+    "status": "status OUT --json",
+    "report": "report OUT --out DEST",
+    "verify": "verify OUT --trust",
+    "export": "export OUT DEST --to jsonl",
+    "diff": "diff OUT OTHER",
+    "merge": "merge OUT OTHER --by pred_score --to DEST",
+    "gc": "gc OUT",
+    "run": "run LABEL",
+    "plan": "plan LABEL --sample 0",
+    "retry": "retry OUT --trust",
+    "forget": "forget OUT ID --trust",
+}
+READERS = ("verify", "export", "diff", "merge", "forget")
+"""Verbs that read all rows of label shards."""
+DAMAGES = ("flipped", "cut", "empty", "zeros", "of another file", "nested")
+AT_ONCE = 3
+"""Verbs for each damage to a file below `.raysp`; the next ones for the next damage."""
+
+
+@pytest.fixture(scope="module")
+def sinks(tmp_path_factory) -> Path:
+    """A folder with the sinks `finished` and `stopped` of one pipeline, and an equal one to compare with."""
+    folder = tmp_path_factory.mktemp("sinks")
+    corpus = kit.corpus(folder / "in", rows=5, faults=["not_audio"], shards=2)
+
+    def pipeline(name: str) -> raysp.Pipeline:
+        return corpus.pipeline(raysp.Parquet(f"{folder}/{name}", rows="ok", keep=["speaker_id"]))
+
+    for name in ("other", "out"):
+        raysp.run(pipeline(name), engine="here", progress=False)
+    (folder / "out").rename(folder / "finished")
+    kit.interrupted(pipeline("out"))
+    (folder / "out").rename(folder / "stopped")
+    kit.pipeline_file(folder / "label.py", pipeline("out"))
+    (folder / "id").write_text(str(corpus.expected[0].id))
+    return folder
+
+
+def damaged(data: bytes, how: str, other: bytes, chance: random.Random) -> bytes:
+    place = chance.randrange(max(1, len(data)))
+    changed = {
+        "flipped": data[:place] + bytes(0xFF ^ one for one in data[place : place + 1]) + data[place + 1 :],
+        "cut": data[:place],
+        "empty": b"",
+        "zeros": bytes(len(data)),
+        "of another file": other,
+        "nested": b"[" * 100_000,
+    }
+    return changed[how]
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file())
+
+
+class Over:
+    """A verb over a copy of a sink, of which a file may be another one."""
+
+    def __init__(self, folder: Path, state: str, verb: str, file: str = "", data: bytes = b"") -> None:
+        self.out, self.dest = folder / "out", folder / "dest"
+        for place in (self.out, self.dest):
+            shutil.rmtree(place, ignore_errors=True)
+        self.dest.unlink(missing_ok=True) if self.dest.is_file() else None
+        shutil.copytree(folder / state, self.out)
+        if file:
+            (self.out / file).write_bytes(data)
+        self.before = (file, data)
+        words = {name: f"{folder}/{name.lower()}" for name in ("OUT", "DEST", "OTHER")}
+        words |= {"LABEL": f"{folder}/label.py", "ID": (folder / "id").read_text()}
+        self.ran = kit.run([words.get(word, word) for word in VERBS[verb].split()], RAYSP_BEAT_SECONDS="0.01")
+        self.result = self._result(verb) if self.ran.code in (0, 3) else None
+
+    def _result(self, verb: str) -> object:
+        """Return the result as far as it does not depend on time."""
+        if verb == "status":
+            found = json.loads(self.ran.out)
+            return [found[name] for name in ("rows", "shards", "ok", "error")]
+        if verb == "export":
+            return {one.name: one.read_bytes() for one in self.dest.glob("*.jsonl")}
+        if verb == "merge":
+            return [{**row, "labelling": None} for row in kit.rows(self.dest)]
+        return self.ran.out if verb == "diff" else self.ran.code
+
+    def labels(self) -> dict[str, object]:
+        """Return the rows of the label shards, without the one that was damaged, unless it was written again."""
+        found = {name: data for name, data in kit.label_shards(self.out).items() if (name, data) != self.before}
+        return {name: pq.read_table(io.BytesIO(data)).to_pylist() for name, data in found.items()}
+
+    def names(self, file: str) -> bool:
+        """Return whether the output has the name of a file, lines of a table notwithstanding."""
+        return "".join(file.split()) in "".join((self.ran.out + self.ran.err).split())
+
+
+@pytest.mark.parametrize("state", ["finished", "stopped"])
+def test_a_verb_over_a_damaged_sink_names_the_file_or_has_the_result_of_the_whole_one(sinks, state):
+    whole = {verb: Over(sinks, state, verb) for verb in VERBS}
+    expected = {verb: (one.ran.code, one.result, one.labels()) for verb, one in zip(VERBS, whole.values(), strict=True)}
+    assert {verb: one.ran for verb, one in whole.items() if one.ran.code not in (0, 3)} == {}
+    verbs, other = cycle(VERBS), (sinks / "other" / "part-1.parquet").read_bytes()
+    for file in files(sinks / state):
+        content, chance = (sinks / state / file).read_bytes(), random.Random(file.split(".")[1])
+        for how in DAMAGES:
+            data = damaged(content, how, other, chance)
+            for verb in READERS if file.endswith(".parquet") else islice(verbs, AT_ONCE):
+                one = Over(sinks, state, verb, file, data)
+                about = (state, file, how, verb, one.ran)
+                assert "bug in raysp" not in one.ran.err, about
+                if one.names(file):
+                    continue
+                code, result, labels = expected[verb]
+                assert (one.ran.code, one.result) == (code, result), about
+                assert one.labels().items() <= labels.items(), about
