@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 import raysp
+from raysp.corpus.sealed import seal
 from tests import kit
 from tests.kit import AUDIO, CHECKPOINT, DEMO
 
@@ -81,14 +82,34 @@ def label_twice(folder: Path) -> None:
     raysp.run(skipping, engine="here", progress=False)
 
 
-def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
-    """Write a label shard again with other rows and the same metadata."""
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table] = lambda table: table, **entries: str) -> None:
+    """Write a label shard again with other rows, and other entries of its metadata."""
     file = pq.ParquetFile(path)
     table = change(file.read())
     kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
     with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(kept)
+        writer.add_key_value_metadata({**kept, **{f"raysp.{name}".encode(): one for name, one in entries.items()}})
+    seal(path)
+
+
+def write_label_shard(path: Path, columns: Mapping[str, Any], row_group_size: int | None = None) -> None:
+    """Write a label shard with some columns; the others that every one has are those of rows that are ok."""
+    table = pa.table(dict(columns))
+    rows, nulls = np.arange(table.num_rows), pa.nulls(table.num_rows, pa.string())
+    usual = {
+        "id": pa.array(rows.astype(str), pa.string()),
+        "row": pa.array(rows, pa.int64()),
+        "seconds": pa.array(rows + 0.5, pa.float64()),
+        "status": pa.array(["ok"] * table.num_rows, pa.string()),
+        "error_type": nulls,
+        "error_message": nulls,
+    }
+    for name, column in usual.items():
+        table = table if name in table.column_names else table.append_column(name, column)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, row_group_size=row_group_size, write_page_checksum=True)
+    seal(path)
 
 
 def with_columns(table: pa.Table, columns: Mapping[str, Any]) -> pa.Table:

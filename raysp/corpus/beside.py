@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from raysp import bounds
 from raysp.corpus.kinds import Options
 from raysp.corpus.pages import PagedFile
+from raysp.corpus.sealed import SealedFile
 from raysp.corpus.shards import Piece, Shard, one_line, place_of
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import scheme_of
@@ -34,7 +34,7 @@ def column_names(shard: Shard, storage_options: Options = None) -> list[str]:
         return []
     store, name = place_of(shard.labels, options_beside(shard.labels, shard.url, storage_options))
     with _explained(shard), store.open(name) as file:
-        return without_ids(pq.read_schema(file)).names
+        return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema()).names
 
 
 def without_ids(labels: pa.Schema) -> pa.Schema:
@@ -66,7 +66,7 @@ def read_columns(shard: Shard, piece: Piece, columns: Sequence[str], storage_opt
         if found is None or found.version != shard.labels_version:
             raise ShardError(f"{shard.labels}: this label shard changed since it was planned: run again")
         with store.open(name) as file:
-            table = _read_rows(PagedFile(file), piece, [*dict.fromkeys((*columns, _ROW))])
+            table = _read_rows(SealedFile.of(file).pages(), piece, [*dict.fromkeys((*columns, _ROW))])
     return table.select([*columns]).take(_places(table.column(_ROW).to_numpy(), piece))
 
 

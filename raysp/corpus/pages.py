@@ -9,13 +9,14 @@ Columns of more than `WALKED_BYTES` in object storage are judged by their first 
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp import bounds
+from raysp.storage.opened import digest_of
 
 WALKED_BYTES = 8 * bounds.MIB
 BATCH_BYTES = 256 * bounds.MIB
@@ -53,17 +54,26 @@ class PagedFile:
     Args:
         file: the file.
         metadata: its metadata; None: it is read.
-        checksums: whether checksums of pages are checked.
+        digests: digests of the page headers of each column in each row group, by the offset of its first page; with
+            them, headers and checksums of pages are compared. None: neither is.
     """
 
     def __init__(
-        self, file: pa.NativeFile, metadata: pq.FileMetaData | None = None, *, checksums: bool = False
+        self,
+        file: pa.NativeFile,
+        metadata: pq.FileMetaData | None = None,
+        *,
+        digests: Mapping[int, bytes] | None = None,
     ) -> None:
         # pre_buffer and threads cost memory: 135 MB without, 336 MB with them, measured on half of a 512 MB shard.
         self._reader = pq.ParquetFile(
-            file, metadata=metadata, buffer_size=bounds.MIB, pre_buffer=False, page_checksum_verification=checksums
+            file,
+            metadata=metadata,
+            buffer_size=bounds.MIB,
+            pre_buffer=False,
+            page_checksum_verification=digests is not None,
         )
-        self._file = file
+        self._file, self._digests = file, digests
         self.metadata = self._reader.metadata
         self.schema: pa.Schema = self._reader.schema_arrow
 
@@ -84,7 +94,8 @@ class PagedFile:
     def _row_bytes(self, group: pq.RowGroupMetaData, chunk: pq.ColumnChunkMetaData) -> int:
         """Return the most bytes of a row of a column whose values refer to others; 0 for other columns."""
         try:
-            shared_bytes = _check_pages(self._file, chunk)
+            digest = None if self._digests is None else self._digests[first_page(chunk)]
+            shared_bytes = _check_pages(self._file, chunk, digest)
             if chunk.num_values > group.num_rows:  # lists, all of which may be in one row
                 width = _LEVELS_BYTES + _WIDTHS.get(chunk.physical_type, 0)
                 most = max(bounds.MOST_DECODED_BYTES, bounds.MOST_GROWTH * chunk.total_uncompressed_size)
@@ -122,25 +133,45 @@ def _plain(table: pa.Table) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _check_pages(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
-    """Read the headers of pages, without the pages.
+def digest_of_headers(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> bytes:
+    """Return the digest of the page headers of a column in a row group."""
+    return digest_of(*(raw for _, raw in _headers(file, chunk)))
+
+
+def _headers(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> Iterator[tuple[dict[int, Any], bytes]]:
+    """Yield the headers of the pages of a column in a row group, each parsed and as bytes."""
+    place, values = first_page(chunk), 0
+    end = place + chunk.total_compressed_size
+    while place < end and values < chunk.num_values:
+        header, num_bytes = page_header(file, place, end)
+        file.seek(place)
+        yield header, file.read(num_bytes)
+        if header[_TYPE] in (_DATA, _DATA_V2):
+            values += header[_DETAILS[header[_TYPE]][0]][_NUM_VALUES]
+        # A negative size in a damaged header would lead back without end.
+        place += num_bytes + max(0, header[_STORED_BYTES])
+
+
+def _check_pages(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData, digest: bytes | None = None) -> int:
+    """Read the headers of pages, without the pages, and compare them with their digest, if one is known.
 
     Returns the size of the largest page to whose values others refer, a bound of each of them; 0 if there is none.
 
     Raises:
+        ValueError: the headers differ from their digest.
         TooLargeError: a page announces too many bytes, or the pages more values than the footer.
     """
-    place, shared, values = first_page(chunk), 0, 0
-    end = stop = place + chunk.total_compressed_size
+    shared = values = num_bytes = 0
+    raws, most = list[bytes](), chunk.total_compressed_size
     if isinstance(file, pa.PythonFile):
-        if chunk.total_compressed_size > WALKED_BYTES:
-            stop = place + _PROBED_BYTES
-        else:
-            file.seek(place)
+        if chunk.total_compressed_size <= WALKED_BYTES:
+            file.seek(first_page(chunk))
             file.read(chunk.total_compressed_size)  # one request, whose answer is kept for the pages
-    while place < stop and values < chunk.num_values:
-        header, header_bytes = page_header(file, place, end)
+        elif digest is None:
+            most = _PROBED_BYTES
+    for header, raw in _headers(file, chunk):
         kind, decoded, stored = header[_TYPE], header[_DECODED_BYTES], header[_STORED_BYTES]
+        raws.append(raw)
         bounds.check(decoded, max(bounds.MOST_PAGE_BYTES, bounds.MOST_RATIO * stored), f"bytes in a page of {stored:,}")
         if kind in _DETAILS:
             number, encoding = _DETAILS[kind]
@@ -151,8 +182,11 @@ def _check_pages(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> int:
                 values += details[_NUM_VALUES]
             if kind == _DICTIONARY or details[encoding] == _DELTA_BYTE_ARRAY:
                 shared = max(shared, decoded)
-        # A negative size in a damaged header would lead back without end.
-        place += header_bytes + max(0, stored)
+        num_bytes += len(raw) + max(0, stored)
+        if num_bytes >= most:
+            break
+    if digest is not None and digest_of(*raws) != digest:
+        raise ValueError("the digest of the headers of its pages differs")
     if values > chunk.num_values:
         raise bounds.TooLargeError(f"has {values:,} values in its pages; expected {chunk.num_values:,} by its footer")
     return shared if chunk.physical_type == "BYTE_ARRAY" else 0

@@ -149,7 +149,7 @@ class Repeats:
 
 
 READ_BATCH_BYTES = 16 * 1024 * 1024
-_MAX_FOOTER_BYTES = 512 * 1024 * 1024
+MAX_FOOTER_BYTES = 512 * 1024 * 1024
 _MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 """The magic bytes of a file with an encrypted footer."""
@@ -198,7 +198,7 @@ def footer_of(url: str, file: pa.NativeFile) -> Footer:
     if tail[4:] != _MAGIC:
         file.seek(0)
         raise ShardError(_no_parquet(url, file.read(HEAD_BYTES), tail[4:]))
-    if not 0 < footer_bytes <= min(num_bytes - 12, _MAX_FOOTER_BYTES):
+    if not 0 < footer_bytes <= min(num_bytes - 12, MAX_FOOTER_BYTES):
         raise ShardError(
             f"{url}: its footer length is {footer_bytes:,} bytes in a file of {num_bytes:,}. Copy the shard again"
         )

@@ -1,18 +1,19 @@
 """Parquet metadata of a label shard, and its comparison with a plan."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysp import bounds
+from raysp.corpus.sealed import NotSealedError, SealedFile
 from raysp.corpus.shards import Shard
-from raysp.errors import ChangedError, StoreError
-from raysp.sink import layout
+from raysp.errors import ChangedError
+from raysp.sink import layout, records
 from raysp.sink.receipts import ShardReceipt
+from raysp.sink.recording_versions import Hashes
 from raysp.sink.run_record import SCHEMA_VERSION, raysp_version
 from raysp.storage.store import Store
 from raysp.words import label_again
@@ -36,6 +37,10 @@ class LabelFooter:
     recordings: str
     """Encoded `recordings.Hashes` of the files that rows were made from; empty if no row was read by path."""
     receipt: ShardReceipt
+    retried: Mapping[str, Sequence[int]]
+    """Rows that later runs labelled again, by the id of the run."""
+    entries: Mapping[str, str]
+    """All entries, without their prefix."""
 
     @property
     def rest_path(self) -> str:
@@ -77,54 +82,96 @@ def encode(
     return {f"{PREFIX}{key.removeprefix(PREFIX)}": value for key, value in {**metadata, **own}.items()}
 
 
+@contextmanager
+def opened(store: Store, name: str) -> Iterator[pa.NativeFile]:
+    """Open a label shard.
+
+    Raises:
+        ChangedError: in place of a NotSealedError of the caller.
+        StoreError: it cannot be read.
+    """
+    try:
+        with store.open(name) as file:
+            yield file
+    except NotSealedError as error:
+        raise refusal(store, name, error) from error
+
+
+def refusal(store: Store, name: str, reason: object) -> ChangedError:
+    """Return the error for a file that is damaged, or not a label shard of raysp."""
+    return ChangedError(
+        f"{store.url}/{name}: damaged, or not a label shard of raysp ({bounds.plain(reason)}); move it and run again, "
+        "which labels its shard again, or use another sink",
+        (f"damaged, or not a label shard of raysp ({bounds.plain(reason)})",),
+    )
+
+
 def read(store: Store, name: str) -> LabelFooter:
     """Read a label shard's metadata only.
 
     Raises:
-        ChangedError: The file is not a label shard of raysp.
-    """
-    try:
-        with store.open(name) as file:
-            found = _key_values(file)
-        fields = {key: found[f"{PREFIX}{key}".encode()].decode() for key in (*ORIGIN, "rest_id", "counts")}
-        origin: dict[str, Any] = {key: fields[key] for key in ORIGIN}
-        counts = bounds.parse_record(fields["counts"])
-        receipt = ShardReceipt(shard=name, existing=True, version="", **origin, **counts)
-    except StoreError:
-        raise
-    except (pa.ArrowInvalid, OSError, KeyError, ValueError, TypeError) as error:
-        reason = "it has no raysp metadata" if isinstance(error, KeyError) else str(error)
-        raise ChangedError(
-            f"{store.url}/{name}: not a label shard of raysp ({reason}); move it, or use another sink",
-            (f"{name}: not a label shard of raysp",),
-        ) from error
-    write_id, recordings = (found.get(f"{PREFIX}{key}".encode(), b"").decode() for key in ("write_id", "recordings"))
-    return LabelFooter(fields["rest_id"], write_id, recordings, receipt)
-
-
-def entries(store: Store, name: str) -> dict[str, str]:
-    """Return all entries of a label shard's metadata, without their prefix.
-
-    Raises:
+        ChangedError: The file is damaged, or not a label shard of raysp.
         StoreError: it cannot be read.
     """
-    with store.open(name) as file:
-        found = _key_values(file)
-    return {key.decode().removeprefix(PREFIX): one.decode() for key, one in found.items() if key.startswith(_PREFIX)}
+    with opened(store, name) as file:
+        raw = _key_values(file)
+    try:
+        entries = {
+            key.decode().removeprefix(PREFIX): one.decode() for key, one in raw.items() if key.startswith(_PREFIX)
+        }
+        counts = records.parse(entries["counts"], dict[str, object])
+        origin = {one: entries[one] for one in ORIGIN}
+        receipt = records.checked({**counts, **origin, "shard": name, "existing": True}, ShardReceipt)
+        rest_id = entries["rest_id"]
+        retried = records.parse(entries.get(RETRIED, "{}"), dict[str, list[int]])
+        if not all(row < receipt.rows for rows in retried.values() for row in rows):
+            raise ValueError(f"a row of {RETRIED} is not in the shard")
+    except (KeyError, ValueError) as error:
+        reason = f"its metadata lacks {error}" if isinstance(error, KeyError) else error
+        raise refusal(store, name, reason) from error
+    return LabelFooter(
+        rest_id=rest_id,
+        write_id=entries.get("write_id", ""),
+        recordings=entries.get("recordings", ""),
+        receipt=receipt,
+        retried=retried,
+        entries=entries,
+    )
 
 
-def runs(store: Store, shard: Shard) -> list[str | None]:
-    """Return the id of the run that labelled each row of a label shard; None where it is not recorded."""
-    found = entries(store, shard.name)
-    by_row: list[str | None] = [found.get(RUN)] * shard.num_rows
-    for run, rows in bounds.parse_record(found.get(RETRIED, "{}")).items():
-        for row in rows:
-            by_row[row] = run
-    return by_row
+def input_id(file: SealedFile) -> str:
+    """Return the input id of a label shard; empty if it has none."""
+    return (file.metadata.metadata or {}).get(f"{PREFIX}input_id".encode(), b"").decode(errors="replace")
 
 
 def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:
-    return pq.read_metadata(file).metadata or {}
+    return SealedFile.of(file).metadata.metadata or {}
+
+
+def hashes(store: Store, shard: Shard, found: LabelFooter) -> Hashes:
+    """Return the hashes of the files that the rows of a label shard were made from.
+
+    Raises:
+        ChangedError: they are damaged.
+    """
+    try:
+        return Hashes.decode(found.recordings, shard.num_rows)
+    except ValueError as error:
+        raise refusal(store, shard.name, error) from error
+
+
+def runs(store: Store, shard: Shard) -> list[str | None]:
+    """Return the id of the run that labelled each row of a label shard; None where it is not recorded.
+
+    Raises:
+        ChangedError: as `read`.
+    """
+    found = read(store, shard.name)
+    by_row: list[str | None] = [found.entries.get(RUN)] * max(shard.num_rows, found.receipt.rows)
+    for run, rows in found.retried.items():
+        for row in rows:
+            by_row[row] = run
+    return by_row
 
 
 def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:

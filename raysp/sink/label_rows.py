@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 
 from raysp import bounds
 from raysp.columns import RESULT_COLUMNS, SKIPPED
-from raysp.corpus.pages import PagedFile
+from raysp.corpus.sealed import NotSealedError, SealedFile
 from raysp.corpus.shards import Shard
 from raysp.corpus.views import table_without_views
 from raysp.errors import StoreError
 from raysp.ops.remedies import WITHDRAWN
-from raysp.sink import footer, layout, table_files
+from raysp.sink import footer, layout, records, table_files
 from raysp.sink.word_errors import texts_of
 from raysp.storage.store import Store
 from raysp.words import label_again
@@ -30,23 +30,96 @@ BYTES_A_BATCH = 16 * 1024 * 1024
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
 
 
+class DamagedLabelsError(StoreError):
+    """A label shard whose rows cannot be read as they were written."""
+
+
 def read_labels(store: Store, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """Yield a label shard in batches limited by bytes, an empty table first; page checksums are checked.
+    """Yield a label shard in batches limited by bytes, an empty table first; see `read_file`."""
+    return read_file(store, shard.name, shard.num_rows, columns, input_id=shard.input_id)
+
+
+def read_file(
+    store: Store,
+    name: str,
+    num_rows: int,
+    columns: list[str] | None = None,
+    *,
+    input_id: str | None = None,
+    most_rows: int = ROWS_A_BATCH,
+) -> Iterator[pa.Table]:
+    """Yield a label shard in batches limited by bytes, an empty table first; all that is read is compared with digests.
+
+    Args:
+        store: the sink.
+        name: name of the label shard.
+        num_rows: rows of its shard.
+        columns: columns to read; None: all.
+        input_id: input id of its shard; None: it is not compared.
+        most_rows: rows of a batch at most.
 
     Raises:
-        ArrowInvalid: it is damaged, or its pages decode to too many bytes.
+        DamagedLabelsError: it is damaged, or lacks a column.
+        ChangedError: it is not a label shard of raysp, or its footer is damaged.
+        StoreError: it cannot be read.
     """
-    with store.open(shard.name) as file:
-        reader = PagedFile(file, checksums=True)
+    with footer.opened(store, name) as file:
+        sealed = SealedFile.of(file)
+        reader = sealed.pages()
+        if input_id is not None and footer.input_id(sealed) != input_id:
+            raise NotSealedError("its rows are those of another input")
         empty = table_without_views(reader.schema.remove_metadata().empty_table())
+        if differing := _differing(empty.schema, columns):
+            raise _damaged(store, name, differing)
         yield empty if columns is None else empty.select(columns)
-        for group in range(reader.metadata.num_row_groups):
-            num_rows = rows_a_batch(reader.metadata.row_group(group), columns)
-            try:
-                for batch in reader.batches(group, num_rows, columns):
-                    yield table_without_views(pa.Table.from_batches([batch])).replace_schema_metadata(None)
-            except bounds.TooLargeError as error:
-                raise pa.ArrowInvalid(str(error)) from None
+        last = -1
+        try:
+            for group in range(reader.metadata.num_row_groups):
+                num_rows_a_batch = min(most_rows, rows_a_batch(reader.metadata.row_group(group), columns))
+                for batch in reader.batches(group, num_rows_a_batch, columns):
+                    table = table_without_views(pa.Table.from_batches([batch])).replace_schema_metadata(None)
+                    last = _checked(table, last, num_rows)
+                    yield table
+        except StoreError:
+            raise
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise _damaged(store, name, error) from error
+
+
+def _differing(schema: pa.Schema, columns: list[str] | None) -> str:
+    """Return a text on the first column that is missing or has a wrong type; empty if all are there."""
+    if twice := [name for name in schema.names if schema.names.count(name) > 1]:
+        return f"it has several columns {twice[0]!r}"
+    for name in ("id", *RESULT_COLUMNS) if columns is None else columns:
+        expected = RESULT_COLUMNS.get(name)
+        found = schema.field(name).type if name in schema.names else None
+        if found is None or (expected and found != pa.type_for_alias(expected)):
+            return f"its column {name!r} is {found or 'missing'}"
+    return ""
+
+
+def _checked(table: pa.Table, last: int, num_rows: int) -> int:
+    """Return the number of the last row of a batch, after `last`, the one before it.
+
+    Raises:
+        ArrowInvalid, ValueError: the numbers do not ascend within the rows of the shard, or a text is not UTF-8.
+    """
+    names = {*table.column_names}
+    table.select([name for name in RESULT_COLUMNS if name in names]).validate(full=True)
+    if "row" not in names:
+        return last
+    column = table.column("row")
+    numbers = np.concatenate([[last], column.drop_null().to_numpy(), [num_rows]])
+    if column.null_count or (np.diff(numbers) <= 0).any():
+        raise ValueError(f"its row numbers do not ascend within the {num_rows:,} rows of the shard")
+    return int(numbers[-2])
+
+
+def _damaged(store: Store, name: str, reason: object) -> "DamagedLabelsError":
+    return DamagedLabelsError(
+        f"{store.url}/{name}: this label shard is damaged ({bounds.plain(reason)}); label its shard again with "
+        f"`{label_again(name)}`"
+    )
 
 
 def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -> int:
@@ -62,14 +135,26 @@ def rows_a_batch(group: pq.RowGroupMetaData, columns: list[str] | None = None) -
     return min(max(1, group.num_rows * BYTES_A_BATCH // max(1, num_bytes)), ROWS_A_BATCH)
 
 
-def read_rest(store: Store, shard: Shard) -> Iterator[pa.Table]:
-    """Yield the rows that `rows="ok"` left out of a label shard, if any, in batches."""
+def read_rest(store: Store, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows that `rows="ok"` left out of a label shard, if any, in batches.
+
+    Raises:
+        ChangedError: as `read_labels`.
+        StoreError: the file of these rows is damaged, or cannot be read.
+    """
     path = footer.read(store, shard.name).rest_path
     if not path or store.stat(path) is None:
         return
-    remedy = f"label its shard again with `{label_again(shard.name)}`"
+    remedy, last = f"label its shard again with `{label_again(shard.name)}`", -1
     for table in table_files.read(store, path, remedy):
-        yield table_without_views(table)
+        try:
+            if differing := _differing(table.schema, None) or _differing(table.schema, columns):
+                raise ValueError(differing)
+            last = _checked(table, last, shard.num_rows)
+        except (pa.ArrowException, ValueError) as error:
+            raise StoreError(f"{store.url}/{path}: damaged ({bounds.plain(error)}); {remedy}") from error
+        plain = table_without_views(table)
+        yield plain if columns is None else plain.select(columns)
 
 
 def remove_rest(store: Store, before: footer.LabelFooter) -> None:
@@ -87,8 +172,8 @@ def load_forgotten(store: Store) -> frozenset[str]:
     if store.stat(layout.FORGOTTEN) is None:
         return frozenset()
     try:
-        return frozenset(str(one) for one in bounds.parse_record(store.read(layout.FORGOTTEN))["ids"])
-    except (ValueError, KeyError, TypeError) as error:
+        return frozenset(records.parse(store.read(layout.FORGOTTEN), dict[str, list[str]])["ids"])
+    except (ValueError, KeyError) as error:
         raise StoreError(
             f"{store.url}/{layout.FORGOTTEN}: not a record of withdrawn recordings ({bounds.plain(error)}); "
             "remove it, and forget all withdrawn recordings again"

@@ -15,14 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp import bounds
 from raysp.columns import ERROR
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.widening import cast_column
 from raysp.errors import ChangedError, RunError, StoreError
 from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard
-from raysp.sink.label_rows import Cursor, in_order, read_labels, read_rest, stretches
+from raysp.sink.label_rows import Cursor, DamagedLabelsError, in_order, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import Hashes
 from raysp.sink.tally import Rules
@@ -31,10 +30,18 @@ from raysp.sink.word_errors import TextColumns
 from raysp.storage.store import Store
 
 
-def find_error_rows(store: Store, shards: Sequence[Shard], fingerprint: str) -> Iterator[Todo]:
+def find_error_rows(
+    store: Store, shards: Sequence[Shard], fingerprint: str, damaged: dict[str, str] | None = None
+) -> Iterator[Todo]:
     """Yield the error rows of all label shards of this input and pipeline.
 
     Each call starts a new attempt: results staged by others are not used, because they may hold the same errors.
+
+    Args:
+        store: the sink.
+        shards: the recorded shards.
+        fingerprint: fingerprint of the pipeline.
+        damaged: filled with the files that are no such label shards, or damaged ones, and the reasons.
     """
 
     def find(shard: Shard) -> Retry | None:
@@ -43,9 +50,11 @@ def find_error_rows(store: Store, shards: Sequence[Shard], fingerprint: str) -> 
         try:
             found = footer.read(store, shard.name)
             receipt = footer.expect(store, found.receipt, shard, fingerprint)
-        except ChangedError:
+            return _retry(store, shard, found.write_id) if receipt.error else None
+        except (ChangedError, DamagedLabelsError) as error:
+            if damaged is not None:
+                damaged[shard.name] = str(error)
             return None
-        return _retry(store, shard, found.write_id) if receipt.error else None
 
     retries = {shard: retry for shard, retry in zip(shards, commit.for_each(find, shards), strict=True) if retry}
     for shard, retry in retries.items():
@@ -146,9 +155,9 @@ def _merged(
     Returns None if no row changed, or if another process replaced it.
     """
     shard, before = label_shard.shard, footer.read(store, label_shard.shard.name)
-    runs = _with_runs(label_shard.metadata, footer.entries(store, shard.name), rows)
+    runs = _with_runs(label_shard.metadata, before, rows)
     label_shard = replace(label_shard, metadata=runs)
-    hashes, changed = Hashes.decode(before.recordings, shard.num_rows), list[Piece]()
+    hashes, changed = footer.hashes(store, shard, before), list[Piece]()
     return commit.write(
         store,
         label_shard,
@@ -159,11 +168,11 @@ def _merged(
     )
 
 
-def _with_runs(metadata: Mapping[str, str], before: Mapping[str, str], rows: Sequence[int]) -> dict[str, str]:
+def _with_runs(metadata: Mapping[str, str], before: footer.LabelFooter, rows: Sequence[int]) -> dict[str, str]:
     """Return the entries of a label shard of which a run labels some rows again, with the runs of all its rows."""
     own = {name: value for name, value in metadata.items() if name != footer.RUN}
-    first, now = before.get(footer.RUN), metadata.get(footer.RUN)
-    retried = {run: {*old} - {*rows} for run, old in bounds.parse_record(before.get(footer.RETRIED, "{}")).items()}
+    first, now = before.entries.get(footer.RUN), metadata.get(footer.RUN)
+    retried = {run: {*old} - {*rows} for run, old in before.retried.items()}
     if now is not None:
         retried[now] = {*rows, *retried.get(now, ())}
     listed = {run: sorted(numbers) for run, numbers in retried.items() if numbers}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, cast
+from typing import cast
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError

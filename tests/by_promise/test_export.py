@@ -19,7 +19,7 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
-from tests.corpora import CHECKPOINT, DEMO, digits_table, labelled
+from tests.corpora import CHECKPOINT, DEMO, digits_table, labelled, rewrite, with_columns
 from tests.here import run_without_ray
 
 TEXT = "one two three"
@@ -68,14 +68,7 @@ def changed(sink: Path, to: Path, columns: dict[str, object]) -> Path:
     """Copy a sink with other values of columns in all rows."""
     shutil.copytree(sink, to)
     for path in to.glob("*.parquet"):
-        table, metadata = pq.read_table(path), pq.read_metadata(path).metadata
-        for name, value in columns.items():
-            place = table.schema.get_field_index(name)
-            field = table.schema.field(place)
-            table = table.set_column(place, field, pa.array([value] * table.num_rows, field.type))
-        with pq.ParquetWriter(path, table.schema) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata({key: one for key, one in metadata.items() if key != b"ARROW:schema"})
+        rewrite(path, lambda table: with_columns(table, {name: [one] * len(table) for name, one in columns.items()}))
     return to
 
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raysp.corpus.sealed import seal
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import label_rows
 from raysp.sink.label_rows import Cursor, read_labels, stretches
@@ -21,7 +22,11 @@ def frames(request, tmp_path) -> tuple[LocalStore, Shard]:
     embeddings = pa.FixedSizeListArray.from_arrays(pa.array(drawn), WIDTH)
     offsets = pa.array(np.arange(ROWS + 1, dtype=np.int32) * FRAMES)
     column = pa.ListArray.from_arrays(offsets, embeddings)
-    pq.write_table(pa.table({"row": np.arange(ROWS), "frames": column}), tmp_path / "a.parquet")
+    texts = {name: [text] * ROWS for name, text in (("id", "a"), ("status", "ok"))}
+    nulls = {name: pa.nulls(ROWS, pa.string()) for name in ("error_type", "error_message")}
+    table = pa.table({**texts, "row": np.arange(ROWS), "seconds": np.ones(ROWS), **nulls, "frames": column})
+    pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True)
+    seal(tmp_path / "a.parquet")
     return LocalStore(tmp_path), Shard("a.parquet", "a", 1, "", ROWS, "0" * 16, (Piece(0, ROWS),))
 
 

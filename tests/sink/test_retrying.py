@@ -277,21 +277,25 @@ class TestRetry:
         gc(store)
         assert paths(store, layout.STAGE) == []
 
-    def test_one_that_is_planned_while_the_shard_is_labelled_again_changes_nothing(self, store, monkeypatch):
+    @pytest.mark.parametrize("shard", [SHARD, CHANGED], ids=["same", "changed"])
+    def test_one_that_is_planned_while_the_shard_is_labelled_again_changes_nothing(self, store, monkeypatch, shard):
         begin(store)
         sinks.run(store, SHARD)
         read = recommitting.read_labels
 
         def read_late(*arguments):
             monkeypatch.undo()
-            again(store, CHANGED)
+            again(store, shard)
             return read(*arguments)
 
         monkeypatch.setattr(recommitting, "read_labels", read_late)
-        [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
+        damaged: dict[str, str] = {}
+        todos = list(find_error_rows(store, [SHARD], FINGERPRINT, damaged))
+        assert len(todos) + len(damaged) == 1
+        assert all("its rows are those of another input" in reason for reason in damaged.values())
         before = store.read(SHARD.name)
-        assert todo.retry.write_id != footer.read(store, SHARD.name).write_id
-        with pytest.raises(ChangedError, match="made from other input or by another pipeline"):
+        for todo in todos:
+            assert todo.retry.write_id != footer.read(store, SHARD.name).write_id
             recommit_sample(store, todo)
         assert store.read(SHARD.name) == before
 

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, overload
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes, resolve_engine
 from raysp.cluster.background import Background
@@ -37,6 +36,7 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, footer, lease
 from raysp.sink.footer import RUN
+from raysp.sink.label_rows import read_labels
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import SinkState
@@ -230,9 +230,10 @@ def try_out(
         result, plan = _run(
             opened, engine, plan_shown, progress_shown, limit_rows=num_rows, is_trial=True, is_few=is_few
         )
-        names = [shard.name for shard in plan.corpus.shards if shard.name not in result.shards_failed]
-        tables = [pq.read_table(opened.sink.store.open(name)) for name in names]
-        receipts = [footer.read(opened.sink.store, name).receipt for name in names]
+        store = opened.sink.store
+        shards = [shard for shard in plan.corpus.shards if shard.name not in result.shards_failed]
+        tables = [pa.concat_tables(read_labels(store, shard)).unify_dictionaries() for shard in shards]
+        receipts = [footer.read(store, shard.name).receipt for shard in shards]
         result = result.with_kept(kept_rows(rules_of_steps(pipeline.steps), receipts))
         if (columns := plan.texts) is not None:
             errors = WordErrors.by(rules)

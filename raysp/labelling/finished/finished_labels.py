@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from raysp.columns import ROW_COLUMNS
 from raysp.corpus.shards import Shard
-from raysp.errors import StoreError
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
@@ -117,28 +116,17 @@ class Labelling:
         """Yield the rows of a label shard in batches, an empty table first.
 
         Raises:
-            StoreError: it cannot be read.
+            ChangedError, StoreError: as `read_labels`.
         """
-        return self._checked(shard, read_labels(self.store, shard, columns))
+        return read_labels(self.store, shard, columns)
 
     def left_out(self, shard: Shard, columns: list[str]) -> Iterator[pa.Table]:
         """Yield the rows that `rows="ok"` left out of a label shard, in batches.
 
         Raises:
-            StoreError: they cannot be read.
+            ChangedError, StoreError: as `read_rest`.
         """
-        return self._checked(shard, (table.select(columns) for table in read_rest(self.store, shard)))
-
-    def _checked(self, shard: Shard, tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        try:
-            yield from tables
-        except StoreError:
-            raise
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise StoreError(
-                f"{self.url}/{shard.name}: this label shard cannot be read ({error}); `raysp verify {self.url}` checks "
-                "all of them"
-            ) from error
+        return read_rest(self.store, shard, columns)
 
 
 def _field(value: JsonValue, name: str) -> JsonValue:

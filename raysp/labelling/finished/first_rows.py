@@ -1,14 +1,14 @@
 """First rows of finished label shards."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.columns import OK
-from raysp.corpus.pages import PagedFile
+from raysp import bounds
+from raysp.columns import OK, STATUS
+from raysp.sink.label_rows import read_file
 from raysp.sink.sinks import Sink
 
 ROWS_A_BATCH = 256
@@ -31,7 +31,8 @@ def first_rows(
         names: label shards to read; None: all.
 
     Raises:
-        PlanError: there is no label shard, and no sink.
+        PlanError: there is no label shard, and no sink; or a file in the place of one is damaged.
+        StoreError: a label shard is damaged, or cannot be read.
     """
     sink = Sink.open(url, storage_options)
     tables: list[pa.Table] = []
@@ -39,26 +40,22 @@ def first_rows(
         missing = num_rows - sum(table.num_rows for table in tables)
         if missing <= 0:
             break
-        with sink.store.open(name) as file:
-            reader = PagedFile(file)
-            groups = range(reader.metadata.num_row_groups)
-            batches = chain.from_iterable(reader.batches(group, ROWS_A_BATCH) for group in groups)
-            tables.append(pa.Table.from_batches([*_first(map(_ok, batches), missing)], reader.schema))
+        read = read_file(sink.store, name, bounds.MOST_SHARD_ROWS, most_rows=ROWS_A_BATCH)
+        tables.append(pa.concat_tables(_first(map(_ok, read), missing)).unify_dictionaries())
     if not tables:
         sink.existing_record()
         return pa.table({})
     return readable(pa.concat_tables(tables, promote_options="permissive"))
 
 
-def _ok(batch: pa.RecordBatch) -> pa.RecordBatch:
-    place = batch.schema.get_field_index("status")
-    return batch if place < 0 else batch.filter(pc.equal(batch.column(place), pa.scalar(OK)))
+def _ok(table: pa.Table) -> pa.Table:
+    return table.filter(pc.equal(table.column(STATUS), pa.scalar(OK)))
 
 
-def _first(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[pa.RecordBatch]:
-    for batch in batches:
-        yield batch.slice(0, num_rows)
-        num_rows -= batch.num_rows
+def _first(tables: Iterable[pa.Table], num_rows: int) -> Iterator[pa.Table]:
+    for table in tables:
+        yield table.slice(0, num_rows)
+        num_rows -= table.num_rows
         if num_rows <= 0:
             return
 

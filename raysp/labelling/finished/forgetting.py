@@ -17,7 +17,6 @@ from raysp.labelling.planning.trust import Recorded, explain, read_recorded
 from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import commit, footer, label_rows, lease, stage
 from raysp.sink.label_rows import Cursor, is_named, read_labels, read_rest, stretches
-from raysp.sink.recording_versions import Hashes
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue
@@ -162,7 +161,9 @@ class _Forgetting:
             return
         for piece in shard.pieces:
             try:
-                table = read_source_columns(pipeline, shard, piece, decode(self.recorded.record.columns))
+                table = read_source_columns(
+                    pipeline, shard, piece, decode(self.store.url, self.recorded.record.columns)
+                )
             except (RayspError, OSError) as error:
                 self.not_searched[shard.name] = str(error)
                 return
@@ -191,7 +192,7 @@ class _Forgetting:
             RunError: another process replaced it.
         """
         expected, before = self.store.stat(shard.name), footer.read(self.store, shard.name)
-        entries = {name: one for name, one in footer.entries(self.store, shard.name).items() if name != "recordings"}
+        entries = {name: one for name, one in before.entries.items() if name != "recordings"}
         record = self.recorded.record
         label_shard = commit.LabelShard(
             shard,
@@ -207,7 +208,7 @@ class _Forgetting:
         )
         labels, rest = Cursor(read_labels(self.store, shard)), Cursor(read_rest(self.store, shard))
         tables = (table for table, _ in stretches(labels, rest, 0, shard.num_rows))
-        hashes = Hashes.decode(before.recordings, shard.num_rows)
+        hashes = footer.hashes(self.store, shard, before)
         if (
             commit.write(self.store, label_shard, tables, hashes, expected=expected.version if expected else None)
             is None

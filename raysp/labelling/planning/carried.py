@@ -7,11 +7,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysp import bounds
+from raysp.corpus.sealed import SealedFile
 from raysp.corpus.shards import Piece, Shard, one_line, refuse_ray_types
 from raysp.corpus.sources import read_table
 from raysp.corpus.views import schema_without_views
 from raysp.corpus.widening import WITHOUT_TYPE, cast_column, common_type, common_type_in_json
 from raysp.errors import PlanError, ShardError
+from raysp.sink import footer, layout
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
@@ -145,10 +148,10 @@ def recorded_types(sink: Sink, record: RunRecord | None) -> tuple[pa.Schema, boo
         return pa.schema([]), False
     first = next(sink.label_shards(), None)
     if record.columns or first is None:
-        return decode(record.columns), first is not None
-    with sink.store.open(first) as file:
-        schema = schema_without_views(pq.read_schema(file).remove_metadata())
-    return schema, True
+        return decode(sink.url, record.columns), first is not None
+    with footer.opened(sink.store, first) as file:
+        schema = SealedFile.of(file).metadata.schema.to_arrow_schema()
+    return schema_without_views(schema.remove_metadata()), True
 
 
 def encode(schema: pa.Schema) -> str:
@@ -156,8 +159,8 @@ def encode(schema: pa.Schema) -> str:
     return base64.b64encode(schema.serialize().to_pybytes()).decode() if len(schema) else ""
 
 
-def decode(columns: str) -> pa.Schema:
-    """Return the recorded schema; empty if none is recorded.
+def decode(sink: str, columns: str) -> pa.Schema:
+    """Return the recorded schema of the sink at a url; empty if none is recorded.
 
     Raises:
         PlanError: it cannot be read.
@@ -166,10 +169,13 @@ def decode(columns: str) -> pa.Schema:
         return pa.schema([])
     try:
         raw = base64.b64decode(columns)
-        refuse_ray_types("its recorded columns", raw)
+        refuse_ray_types("they", raw)
         return pa.ipc.read_schema(pa.py_buffer(raw))
-    except (ValueError, OSError, pa.ArrowException) as error:
-        raise PlanError(f"the recorded columns of the sink are damaged ({error}). Use another sink") from None
+    except (ShardError, ValueError, OSError, pa.ArrowException) as error:
+        raise PlanError(
+            f"{sink}/{layout.RUN}: its recorded columns are damaged ({bounds.plain(error)}); restore it, or use "
+            "another sink"
+        ) from None
 
 
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried: pa.Schema | None = None) -> pa.Table:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from raysp.corpus.beside import options_beside, without_ids
-from raysp.corpus.parquet import read_footer
+from raysp.corpus.sealed import SealedFile
+from raysp.corpus.shards import place_of
 from raysp.errors import PlanError, RayspError
-from raysp.sink import commit
+from raysp.sink import commit, footer
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Shards
 from raysp.storage.store import join_url
@@ -77,9 +78,10 @@ def label_schema(found: Sequence[Found], source: Shards) -> pa.Schema:
     """
     if source.labels is None or not found:
         return pa.schema([])
-    options = options_beside(source.labels, source.urls[0], source.storage_options)
+    store, name = place_of(found[0].labels, options_beside(source.labels, source.urls[0], source.storage_options))
     try:
-        return without_ids(read_footer(found[0].labels, options).schema)
+        with footer.opened(store, name) as file:
+            return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema())
     except RayspError as error:
         raise PlanError(f"source.labels: {error}") from None
 

@@ -10,7 +10,6 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.errors import AudioError, ShardError
 from raysp.sink import footer
-from raysp.sink.recording_versions import Hashes
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Store
@@ -38,10 +37,10 @@ def find_replaced(store: Store, pipeline: Pipeline, shard: Shard) -> Replaced:
     """
     source = pipeline.source
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
-    hashes = footer.read(store, shard.name).recordings if root else ""
-    if root is None or not hashes:
+    found = footer.read(store, shard.name) if root else None
+    if root is None or found is None or not found.recordings:
         return Replaced()
-    known = Hashes.decode(hashes, shard.num_rows)
+    known = footer.hashes(store, shard, found)
     paths = dict(_paths(pipeline, shard, root, known.is_read))
     current = root.versions(set(paths.values()))
     there = [(row, path) for row, path in paths.items() if path in current]

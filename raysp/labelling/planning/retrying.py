@@ -96,10 +96,12 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
         todo = tuple(retry_whole(sink.store, shard) for shard in corpus.shards)
         refuse_without_recordings(corpus, todo, plan.pipeline)
     else:
-        todo = tuple(find_error_rows(sink.store, sink.shards(), plan.fingerprint))
+        damaged: dict[str, str] = {}
+        todo = tuple(find_error_rows(sink.store, sink.shards(), plan.fingerprint, damaged))
         absent = sink.absent()
-        unreadable = {one.name: one.reason for one in absent}
-        corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=decode(record.columns))
+        unreadable = {**{one.name: one.reason for one in absent}, **damaged}
+        carried = decode(sink.url, record.columns)
+        corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=carried)
     return replace(plan, corpus=corpus, todo=todo)
 
 

@@ -17,7 +17,7 @@ from raysp.labelling.planning.trust import check_same_source, read_recorded
 from raysp.ops.recordings import Recordings
 from raysp.sink import footer, run_record
 from raysp.sink.label_rows import Cursor
-from raysp.sink.recording_versions import Hashes, shown
+from raysp.sink.recording_versions import shown
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.options import GivenOptions
@@ -81,12 +81,13 @@ class Source:
         Raises:
             ShardError: the shard or a recording changed since it was labelled.
         """
-        if not (encoded := footer.read(self.labelling.store, shard.name).recordings):
+        labels = footer.read(self.labelling.store, shard.name)
+        if not labels.recordings:
             return {}
         self._refuse_replaced(shard)
         source = self.pipeline.source
         root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
-        is_read = Hashes.decode(encoded, shard.num_rows).is_read
+        is_read = footer.hashes(self.labelling.store, shard, labels).is_read
         found: dict[int, tuple[str, float | None]] = {}
         offset_columns = sources.kind_of(shard).excerpt_columns[:1]
         for piece in shard.pieces:

@@ -214,11 +214,12 @@ class _Merging:
         made_from = identity_of(*(versions.get(name) for versions in self._versions))
         found = store.stat(name)
         if found is not None:
-            if footer.read(store, name).receipt.fingerprint != self._fingerprint:
+            before = footer.read(store, name)
+            if before.receipt.fingerprint != self._fingerprint:
                 raise ChangedError(
                     f"{store.url}/{name}: a label shard that this merge did not write; choose another sink", (name,)
                 )
-            if footer.entries(store, name).get(MERGED) == made_from:
+            if before.entries.get(MERGED) == made_from:
                 return None
         label_shard = LabelShard(
             shard,
@@ -234,7 +235,7 @@ class _Merging:
         tables = chooser.tables([one.shards[name] for one in self._labellings])
         hashes = Hashes.zeros(shard.num_rows)
         receipt = commit.write(store, label_shard, tables, hashes, expected=found.version if found else None)
-        if receipt is None and footer.entries(store, name).get(MERGED) != made_from:
+        if receipt is None and footer.read(store, name).entries.get(MERGED) != made_from:
             raise ChangedError(f"{store.url}/{name}: another process wrote other labels; merge again", (name,))
         return receipt
 

@@ -19,14 +19,14 @@ from raysp.columns import ERROR, OK, SKIPPED
 from raysp.corpus.shards import Shard
 from raysp.corpus.sources import kind_of
 from raysp.corpus.widening import cast_column
-from raysp.errors import ChangedError, PlanError, ShardError, StoreError, refuse_unused
+from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.listing import named_twice
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
 from raysp.sink import footer, run_record
-from raysp.sink.label_rows import Cursor, read_labels, read_rest, side_by_side
+from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import shown
@@ -244,32 +244,22 @@ class _Check:
                 checked.differences.append("not committed: there is no label shard; run again")
                 return checked
             receipt = footer.read_expected(self.store, shard, self.record.fingerprint, self.file_id)
-            if self._check_rows(shard, receipt, checked):
-                self._check_source(shard, checked)
-                self._check_recordings(shard, checked)
+            self._check_rows(shard, receipt, checked)
+            self._check_source(shard, checked)
+            self._check_recordings(shard, checked)
         except ChangedError as error:
             checked.differences.append("; ".join(error.differences))
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, StoreError) and not isinstance(error.__cause__, pa.ArrowException):
-                raise
-            checked.differences.append(f"cannot be read: {' '.join(str(error).split())}")
+        except DamagedLabelsError as error:
+            checked.differences.append(f"cannot be read: {error}")
         return checked
 
-    def _check_rows(self, shard: Shard, receipt: ShardReceipt, checked: _Checked) -> bool:
-        """Read all of a label shard; return whether its rows are in order and within the shard."""
+    def _check_rows(self, shard: Shard, receipt: ShardReceipt, checked: _Checked) -> None:
+        """Read all of a label shard."""
         tally, seen = Tally(), np.zeros(shard.num_rows, bool)
         drawn = np.random.default_rng([self.seed, crc32(shard.name.encode())]).random(shard.num_rows)
-        in_order, last = True, -1
         for table in read_labels(self.store, shard):
             checked.types = {one.name: one.type for one in table.schema}
-            rows = _numbers(table)
-            in_order = in_order and bool((np.diff(rows, prepend=last) > 0).all())
-            in_order = in_order and (rows.size == 0 or rows[-1] < shard.num_rows)
-            if not in_order:
-                checked.differences.append(f"from row {last + 1} on, its rows are out of order or not in the shard")
-                return False
-            last = rows[-1] if rows.size else last
-            seen[rows] = True
+            seen[_numbers(table)] = True
             tally.add(table)
             self._check_nulls(table, checked)
             self._choose(shard, table, drawn, checked)
@@ -284,7 +274,6 @@ class _Check:
                 f"missing: {len(lost):,} of {count(shard.num_rows, 'row')}, the first is row {lost[0]}"
             )
         self._check_counts(tally, receipt, checked)
-        return True
 
     def _check_nulls(self, table: pa.Table, checked: _Checked) -> None:
         ok = pc.equal(table.column("status"), pa.scalar(OK))
@@ -328,7 +317,7 @@ class _Check:
             return
         names = ["id", *self.pipeline.kept]
         labels = Cursor(read_labels(self.store, shard, ["row", *names]))
-        rest = Cursor(table.select(["row", *names]) for table in (read_rest(self.store, shard) if self.only_ok else ()))
+        rest = Cursor(read_rest(self.store, shard, ["row", *names]) if self.only_ok else iter(()))
         for piece in shard.pieces:
             found = side_by_side(labels.until(piece.end), rest.until(piece.end))
             try:
@@ -361,7 +350,7 @@ class _Check:
 
     def _ids(self, shard: Shard) -> Iterator[pa.Table]:
         yield from read_labels(self.store, shard, ["id"])
-        yield from (table.select(["id"]) for table in (read_rest(self.store, shard) if self.only_ok else ()))
+        yield from read_rest(self.store, shard, ["id"]) if self.only_ok else ()
 
 
 def _numbers(table: pa.Table) -> Ints:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp import PlanError, SpecError, StoreError
+from raysp import ChangedError, PlanError, SpecError
 from tests import corpora, kit
 from tests.classifiers import make_classifier
 from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rows_table, write_shard
@@ -287,7 +287,7 @@ class TestShards:
     def test_a_label_shard_that_cannot_be_read_is_named(self, copies):
         a, b = copies
         (b / "a.parquet").write_bytes(b"PAR1 and no more")
-        with pytest.raises(StoreError, match=r"a\.parquet: this label shard cannot be read .* `raysp verify "):
+        with pytest.raises(ChangedError, match=r"a\.parquet: damaged, or not a label shard of raysp"):
             raysp.diff(str(a), str(b))
 
     def test_no_row_that_is_ok_in_both_ends_with_exit_code_3(self, made, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from tests.corpora import a_pipeline, rewrite, rows_table, wav, write_shard
 from tests.here import run_without_ray
 
 pytestmark = pytest.mark.lengthy
@@ -193,11 +193,8 @@ class TestLaterShards:
             shard(tmp_path, name, pa.array([1, 2]))
         pipeline = pipeline_of(tmp_path)
         raysp.run(pipeline, engine="here", progress=False)
-        path = tmp_path / "out" / "b.parquet"
-        metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
-        table = table.set_column(0, "id", table.column("id").cast(pa.int32()))
-        own = {key: value for key, value in metadata.items() if not key.startswith(b"ARROW")}
-        pq.write_table(table.replace_schema_metadata(own), path)
+        narrow = pa.int32()
+        rewrite(tmp_path / "out" / "b.parquet", lambda one: one.set_column(0, "id", one.column("id").cast(narrow)))
         found = raysp.verify(str(tmp_path / "out"), pipeline=pipeline).differences
         assert any("b.parquet: column id is int32, in a.parquet it is int64" in one for one in found)
 
@@ -265,10 +262,7 @@ def label_shards_beside(folder: Path, *ids: "pa.Array[Any]") -> raysp.Pipeline:
         shard(folder, name, pa.array([f"{name}{row}" for row in range(len(marks))]))
     raysp.run(a_pipeline(str(folder / "in"), folder / "labels"), engine="here", progress=False)
     for name, marks in zip("ab", ids, strict=True):
-        path = folder / "labels" / f"{name}.parquet"
-        metadata, table = pq.read_metadata(path).metadata, pq.read_table(path)
-        own = {key: value for key, value in metadata.items() if not key.startswith(b"ARROW")}
-        pq.write_table(table.append_column("mark", marks).replace_schema_metadata(own), path)
+        rewrite(folder / "labels" / f"{name}.parquet", lambda table, marks=marks: table.append_column("mark", marks))
     source = raysp.Shards(str(folder / "in"), labels=str(folder / "labels"))
     return a_pipeline(source, raysp.Parquet(str(folder / "out"), keep=["mark"]))
 

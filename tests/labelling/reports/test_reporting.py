@@ -14,7 +14,7 @@ import pytest
 import raysp
 from raysp import PlanError
 from tests import kit
-from tests.corpora import CHECKPOINT, DEMO, a_pipeline, write_shard
+from tests.corpora import CHECKPOINT, DEMO, a_pipeline, rewrite, write_shard
 from tests.pages import HOSTILE, Page
 
 pytestmark = pytest.mark.lengthy
@@ -200,19 +200,16 @@ def relabelled(folder: Path, made: Path, change: dict[str, str]) -> Path:
     """Copy a sink with other texts in all rows of its label shards, and in its record."""
     shutil.copytree(made / "out", folder / "out")
     for path in (folder / "out").glob("*.parquet"):
-        file = pq.ParquetFile(path)
-        table = file.read()
-        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
-        for name, text in change.items():
-            old = table.column(name).to_pylist()
-            new = pa.array(
-                [one if one is None else f"{text} {number % 3}" for number, one in enumerate(old)], pa.string()
-            )
-            table = table.set_column(table.column_names.index(name), name, new)
-        with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as writer:
-            writer.write_table(table)
-            writer.add_key_value_metadata(kept)
+        rewrite(path, lambda table: renamed(table, change))
     return folder / "out"
+
+
+def renamed(table: pa.Table, change: dict[str, str]) -> pa.Table:
+    for name, text in change.items():
+        old = table.column(name).to_pylist()
+        new = pa.array([one if one is None else f"{text} {number % 3}" for number, one in enumerate(old)], pa.string())
+        table = table.set_column(table.column_names.index(name), name, new)
+    return table
 
 
 COLUMNS = ("id", "pred_text", "text", "speaker_id", "error_message")

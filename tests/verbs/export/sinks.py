@@ -13,7 +13,7 @@ import soundfile
 import raysp
 from raysp.audio import decode
 from raysp.specs.outputs.output import Output
-from tests.corpora import DEMO, a_pipeline, rows_table, wav, write_shard
+from tests.corpora import DEMO, a_pipeline, rewrite, rows_table, wav, write_shard
 
 BROKEN = 4
 """A recording that cannot be decoded."""
@@ -45,16 +45,15 @@ def make_sink(folder: Path, *, rows: str = "all", output: Output = WORDS) -> ray
 
 def with_errors(path: Path, rows: set[int]) -> None:
     """Make rows of a label shard error rows, as if their recordings had gone."""
-    file = pq.ParquetFile(path)
-    kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
-    table = file.read()
-    found = table.to_pylist()
-    for row in (row for row in found if row["row"] in rows):
-        row |= {"status": "error", "error_type": "not_found", "error_message": "no such file"}
-        row |= {name: None for name in row if name.startswith("pred_")}
-    with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as new:
-        new.write_table(pa.Table.from_pylist(found, table.schema))
-        new.add_key_value_metadata(kept)
+
+    def failed(table: pa.Table) -> pa.Table:
+        found = table.to_pylist()
+        for row in (row for row in found if row["row"] in rows):
+            row |= {"status": "error", "error_type": "not_found", "error_message": "no such file"}
+            row |= {name: None for name in row if name.startswith("pred_")}
+        return pa.Table.from_pylist(found, table.schema)
+
+    rewrite(path, failed)
 
 
 def make_folder_sink(folder: Path, names: Sequence[str], outputs: Sequence[Output] | None = None) -> raysp.Pipeline:

@@ -13,6 +13,7 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
+from tests.corpora import rewrite
 from tests.verbs.export.sinks import exported, make_sink
 
 TEXTS = {"a/b": "THREE", "a b": "FIVE", "u2": "FOUR", "U2": "SIX", "שלום": "TWO", "nul": "SEVEN", "u7": "FOUR"}
@@ -23,14 +24,7 @@ def with_column(sink, folder, column: str, values: pa.Array):
     """Copy a sink and add a column to its label shards."""
     copied = shutil.copytree(sink, folder)
     for path in copied.rglob("*.parquet"):
-        file = pq.ParquetFile(path)
-        table = file.read()
-        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
-        with pq.ParquetWriter(
-            path, table.schema.append(pa.field(column, values.type)), write_page_checksum=True
-        ) as new:
-            new.write_table(table.append_column(column, values.take(pa.array([0] * table.num_rows))))
-            new.add_key_value_metadata(kept)
+        rewrite(path, lambda table: table.append_column(column, values.take(pa.array([0] * table.num_rows))))
     return copied
 
 
@@ -91,12 +85,7 @@ def test_characters_cut_subtitles_as_words_do(long, tmp_path):
 
     copied = shutil.copytree(long / "out", tmp_path / "out")
     for path in copied.rglob("*.parquet"):
-        file = pq.ParquetFile(path)
-        kept = {key: one for key, one in file.metadata.metadata.items() if key.startswith(b"raysp.")}
-        table = file.read().drop_columns(["pred_words"])
-        with pq.ParquetWriter(path, table.schema, write_page_checksum=True) as new:
-            new.write_table(table)
-            new.add_key_value_metadata(kept)
+        rewrite(path, lambda table: table.drop_columns(["pred_words"]))
     by_chars = cut(copied, "chars")
     assert by_chars == cut(long / "out", "words")
     assert all(data.count(b"-->") > 1 for data in by_chars.values())

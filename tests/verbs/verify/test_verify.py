@@ -34,6 +34,12 @@ def finished(tmp_path_factory) -> dict[str, Path]:
     return {"in": folder / "in", "all": folder / "all", "ok": folder / "ok"}
 
 
+NOT_IN_ORDER = (
+    "a.parquet: cannot be read: {0}/a.parquet: this label shard is damaged (its row numbers do not ascend within the 6 "
+    "rows of the shard); label its shard again with `raysp retry PIPELINE --shard a.parquet`"
+)
+
+
 @pytest.fixture(params=["all", "ok"])
 def sink(request, finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished[request.param], tmp_path / "labels"))
@@ -61,12 +67,12 @@ def test_a_missing_label_shard(sink):
 
 def test_rows_out_of_order(sink):
     rewrite(sink / "a.parquet", lambda table: table.take([0, 2, 1, 3, 4, 5]))
-    assert found(sink) == ["a.parquet: from row 0 on, its rows are out of order or not in the shard"]
+    assert found(sink) == [NOT_IN_ORDER.format(sink)]
 
 
 def test_a_row_that_is_there_twice(sink):
     rewrite(sink / "a.parquet", lambda table: table.take([0, 1, 1, 2, 3, 4, 5]))
-    assert "out of order" in found(sink)[0]
+    assert found(sink) == [NOT_IN_ORDER.format(sink)]
 
 
 def test_a_row_that_is_missing(sink):
@@ -146,8 +152,8 @@ class TestHalfPrecision:
 
 
 def test_counts_that_the_rows_do_not_bear_out(sink):
-    path = sink / "b.parquet"
-    path.write_bytes(path.read_bytes().replace(b'"skipped": 0', b'"skipped": 7'))
+    counts = pq.read_metadata(sink / "b.parquet").metadata[b"raysp.counts"].decode()
+    rewrite(sink / "b.parquet", counts=counts.replace('"skipped": 0', '"skipped": 7'))
     assert found(sink) == ["b.parquet: its metadata says skipped=7, found 0"]
 
 
@@ -160,9 +166,8 @@ def test_a_reason_on_a_row_that_is_ok(sink):
 
 
 def test_a_label_shard_of_another_pipeline(sink):
-    path = sink / "a.parquet"
     fingerprint = json.loads((sink / ".raysp" / "run.json").read_text())["fingerprint"]
-    path.write_bytes(path.read_bytes().replace(fingerprint.encode(), b"0123456789abcdef"))
+    rewrite(sink / "a.parquet", fingerprint="0123456789abcdef")
     # Its receipt is still there: verify reads every footer.
     assert found(sink) == [f"a.parquet: fingerprint: '0123456789abcdef' -> '{fingerprint}'"]
 
@@ -180,7 +185,8 @@ def test_a_bit_that_flipped_in_a_page(sink):
 def test_a_label_shard_cut_short(sink):
     path = sink / "a.parquet"
     path.write_bytes(path.read_bytes()[:-50])
-    assert found(sink) == ["a.parquet: a.parquet: not a label shard of raysp"]
+    reason = "it does not end like a Parquet file"
+    assert found(sink) == [f"a.parquet: damaged, or not a label shard of raysp ({reason})"]
 
 
 def test_a_file_that_readers_would_take_for_labels(sink):
