@@ -21,7 +21,6 @@ import pyarrow.csv as pa_csv
 
 from raysp import bounds
 from raysp.bounds import shortened
-from raysp.corpus.content import HiddenError, text_of
 from raysp.corpus.kinds import Metadata
 from raysp.corpus.manifests import json_column, json_rows
 from raysp.corpus.pages import read_whole
@@ -31,6 +30,7 @@ from raysp.errors import AudioError, ShardError
 from raysp.storage.audio_root import AudioRoot, OpenRecording
 from raysp.storage.forms import canonical
 from raysp.storage.store import join_url
+from raysp.storage.text_content import HiddenError, text_of
 from raysp.text.unicode_texts import fault_of
 from raysp.words import RESTORE
 

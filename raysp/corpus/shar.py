@@ -18,7 +18,6 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.corpus.archive import ArchiveFile, Member, read_members
-from raysp.corpus.content import HiddenError, text_of
 from raysp.corpus.kinds import JSON_TEXTS, Cut, Options, Origin, SourceKind
 from raysp.corpus.samples import Sample, batches_of, plain_values, rows_of
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, one_line, place_of
@@ -26,6 +25,7 @@ from raysp.corpus.tars import open_archive, pack, read_layout, read_samples, unp
 from raysp.errors import ShardError, StoreError
 from raysp.storage.forms import canonical
 from raysp.storage.store import Entry
+from raysp.storage.text_content import HiddenError, text_of
 from raysp.words import count
 
 CUTS = re.compile(r"(?:.*/)?cuts(?:(\.\d{6,})\.jsonl(?:\.gz)?|((?:\.[\w-]+)?)\.jsonl\.gz)")

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 def render(template: str, **values: object) -> str:
-    """Return a page.
+    """Return a page. Lone surrogates, as of paths in another encoding than UTF-8, are replaced.
 
     Args:
         template: name of a template.
         values: its variables.
     """
-    return _environment().get_template(template).render(values)
+    return _environment().get_template(template).render(values).encode(errors="replace").decode()
 
 
 @functools.cache

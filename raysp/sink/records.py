@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from raysp import bounds
 from raysp.specs.values import JsonValue
@@ -52,6 +52,8 @@ def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - a type
     if origin in (Union, types.UnionType):
         is_json = any(get_origin(one) is dict for one in arguments)  # `JsonValue`
         return _as_is if is_json else _either([_reader(one) for one in arguments])
+    if origin is Literal:
+        return _literal(arguments)
     if origin in (dict, Mapping):
         return _mapping(_reader(arguments[1]))
     if origin is tuple and Ellipsis not in arguments:
@@ -115,6 +117,15 @@ def _either(readers: Sequence[_Reader]) -> _Reader:
             except ValueError:
                 continue
         return last(value)
+
+    return read
+
+
+def _literal(values: Sequence[object]) -> _Reader:
+    def read(value: object) -> object:
+        if not any(value == one and type(value) is type(one) for one in values):
+            raise _unexpected(value, f"one of {', '.join(map(repr, values))}")
+        return value
 
     return read
 

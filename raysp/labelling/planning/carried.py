@@ -14,9 +14,9 @@ from raysp.corpus.sources import read_table
 from raysp.corpus.views import schema_without_views
 from raysp.corpus.widening import WITHOUT_TYPE, cast_column, common_type, common_type_in_json
 from raysp.errors import PlanError, ShardError
-from raysp.sink import footer, layout
+from raysp.sink import footer
 from raysp.sink.run_record import RunRecord
-from raysp.sink.sinks import Sink
+from raysp.sink.sinks import KINDS, Sink
 from raysp.specs.pipeline import Pipeline
 from raysp.text.unicode_texts import readable
 
@@ -173,7 +173,7 @@ def decode(sink: str, columns: str) -> pa.Schema:
         return pa.ipc.read_schema(pa.py_buffer(raw))
     except (ShardError, ValueError, OSError, pa.ArrowException) as error:
         raise PlanError(
-            f"{sink}/{layout.RUN}: its recorded columns are damaged ({bounds.plain(error)}); restore it, or use "
+            f"{sink}/{KINDS['pipeline'].record}: its columns are damaged ({bounds.plain(error)}); restore it, or use "
             "another sink"
         ) from None
 

@@ -3,16 +3,14 @@
 A run that goes on from an earlier step may evaluate the same steps again. The later run counts.
 """
 
-import functools
 import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import takewhile
 
-from pydantic import TypeAdapter, ValidationError
-
+from raysp import bounds
 from raysp.errors import StoreError
 from raysp.evaluation.scores import (
     HIGHER_IS_BETTER,
@@ -24,8 +22,10 @@ from raysp.evaluation.scores import (
     Scores,
     WorstRow,
 )
+from raysp.sink import records
 from raysp.sink.commit import for_each
 from raysp.sink.layout import HOME
+from raysp.sink.records import AnyFloat
 from raysp.storage.store import Store
 from raysp.training.sink import training_record
 
@@ -47,7 +47,7 @@ class StepEvaluation:
     worst: tuple[WorstRow, ...] = ()
     classes: tuple[ClassScores, ...] = ()
     """Scores of each class, the worst first; empty for texts."""
-    loss: float | None = None
+    loss: AnyFloat | None = None
     """Mean loss of the evaluated rows."""
     normalisation: str | None = None
     """Name of the normalisation of both texts."""
@@ -138,17 +138,10 @@ def text(metric: str, estimate: Estimate) -> str:
     return f"{estimate.percentage}{interval}"
 
 
-@functools.cache
-def _adapter() -> TypeAdapter[StepEvaluation]:
-    return TypeAdapter(StepEvaluation)
-
-
 def _read(store: Store, path: str) -> StepEvaluation:
     try:
-        return _adapter().validate_json(store.read(path))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise StoreError(
-            f"{store.url}/{path}: not an evaluation ({where + ': ' if where else ''}{first['msg']}); remove this file"
-        ) from error
+        values = records.parse(store.read(path), dict[str, object])
+        known = {one.name for one in fields(StepEvaluation)}  # later versions of raysp may add some
+        return records.checked({name: value for name, value in values.items() if name in known}, StepEvaluation)
+    except ValueError as error:
+        raise StoreError(f"{store.url}/{path}: not an evaluation ({bounds.plain(error)}); remove this file") from error

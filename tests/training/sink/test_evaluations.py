@@ -87,7 +87,10 @@ def test_metrics_are_shown_by_their_usual_names_and_units(sink):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", r"not an evaluation \(Invalid JSON"), (b"{}", r"not an evaluation \(metric: Field required\)")],
+    [
+        (b"{", r"not an evaluation \(Expecting property name"),
+        (b"{}", r"not an evaluation \(lacks metric, scores, by\)"),
+    ],
 )
 def test_a_damaged_file_is_refused_by_its_name(sink, content, message):
     name = f"000000010.{sink.run['run_id']}.json"
