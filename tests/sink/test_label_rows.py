@@ -25,6 +25,7 @@ def frames(request, tmp_path) -> tuple[LocalStore, Shard]:
     texts = {name: [text] * ROWS for name, text in (("id", "a"), ("status", "ok"))}
     nulls = {name: pa.nulls(ROWS, pa.string()) for name in ("error_type", "error_message")}
     table = pa.table({**texts, "row": np.arange(ROWS), "seconds": np.ones(ROWS), **nulls, "frames": column})
+    table = table.replace_schema_metadata({"raysp.input_id": "0" * 16})
     pq.write_table(table, tmp_path / "a.parquet", write_page_checksum=True)
     seal(tmp_path / "a.parquet")
     return LocalStore(tmp_path), Shard("a.parquet", "a", 1, "", ROWS, "0" * 16, (Piece(0, ROWS),))

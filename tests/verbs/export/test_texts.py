@@ -53,7 +53,7 @@ def test_without_words_a_text_is_shown_for_the_whole_recording(made, tmp_path):
 def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tmp_path, to):
     sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
     message = (
-        r"the row long/0 is 5\.\d s long, longer .* max_seconds=4, and other_text has no times .*Align\(of='other'"
+        r"the row long/0 is 5\.\d s long, longer .* max_seconds=4, and other_text has no times .*Align\('other_text'\)"
     )
     with pytest.raises(PlanError, match=message):
         raysp.export(str(sink), to=to, dest=str(tmp_path / "dest"), column="other", max_seconds=4)
