@@ -132,6 +132,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Ray prints on stdout that workers were lost, which the run reports itself. Ray reads the setting at its import.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
     setting, filled_in = DEBUG.set(debug), PLACEHOLDERS.set({})
     is_json = "--json" in given and "--help" not in given

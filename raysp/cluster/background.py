@@ -1,19 +1,21 @@
-"""A context that a separate thread enters and leaves, so that the caller continues while it is being entered.
+"""A context that a separate thread enters and leaves.
 
-A local Ray starts this way while its run is planned. The thread stays in the context until the end, because the
+Ray is started and ended this way. Exceptions of signal handlers, which run in the main thread, cannot leave it half
+started, and Ray does not replace the handler of SIGTERM. The thread stays in the context until the end, because the
 operating system ends Ray's servers with the thread that started them.
 """
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
 
 
 class Background:
-    """A context held by another thread.
+    """A context held by another thread; the caller may continue while it is being entered.
 
     Args:
         make: returns the context; called in that thread.
@@ -23,6 +25,7 @@ class Background:
         self._make = make
         self._entered = threading.Event()
         self._left = threading.Event()
+        self._ended = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._hold, name="raysp-background")
 
@@ -51,6 +54,7 @@ class Background:
         """Leave the context once it is entered, and wait for that; has no effect if never started."""
         self._left.set()
         if self.has_begun:
+            self._ended.wait()  # a signal that ends `join` makes Python 3.11 take the thread for ended
             self._thread.join()
 
     def _hold(self) -> None:
@@ -65,3 +69,15 @@ class Background:
         finally:
             # Also after an error, which `wait` then raises.
             self._entered.set()
+            self._ended.set()
+
+
+@contextlib.contextmanager
+def in_background(make: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Hold a context in another thread within the `with` block."""
+    background = Background(make)
+    try:
+        background.wait()
+        yield
+    finally:
+        background.end()

@@ -5,22 +5,14 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
+from raysp.cluster import ray_session
 from raysp.cluster.addresses import refuse_on
-from raysp.cluster.process_state import Environment, fault_handler_kept, loggers_kept, sigterm_kept
-from raysp.cluster.ray_start import (
-    START_SECONDS,
-    longer_start,
-    on_loopback,
-    quiet_raylet,
-    quiet_start,
-    reread_settings,
-    servers_of_a_run,
-    session_folder,
-    session_token,
-    signals_held,
-)
+from raysp.cluster.background import in_background
+from raysp.cluster.process_state import process_kept, sigterm_kept
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
@@ -31,26 +23,29 @@ OBJECT_STORE_BYTES = 4_000_000_000
 OOM_RETRIES = 3
 CONNECT_SECONDS = 10
 """Timeout of a connection to the host of an address."""
+START_SECONDS = 180
+"""Timeout of the start of each part of a local Ray, where Ray has a setting for it."""
 STARTS = 2
-"""Attempts to start a local Ray."""
+"""Attempts to start a local Ray: after one that was too slow, its files are in the disk cache."""
+LOOPBACK = "127.0.0.1"
+GROUP_LABEL = "ray.io/node-group"
+"""Label of a node that an autoscaler may have started: its group."""
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AUTH_MODE": "token",
     # By default Ray indefinitely retries a task whose worker was killed for memory.
     "RAY_task_oom_retries": str(OOM_RETRIES),
     # Ray starts workers at niceness 15, at which other programs starve them: they get the command's priority.
     "RAY_worker_niceness": "0",
-    # Despite its name, this setting keeps every server of a local Ray on 127.0.0.1.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_enable_metrics_collection": "0",
     # By default Ray's parts have 5 to 30 seconds to start.
     "RAY_gcs_server_port_wait_time_s": str(START_SECONDS),
     "RAY_gcs_rpc_server_connect_timeout_s": str(START_SECONDS),
     "RAY_raylet_start_wait_time_s": str(START_SECONDS),
+    "RAY_agent_register_timeout_ms": str(1000 * START_SECONDS),
 }
+"""Settings of a local Ray. It turns on token authentication by itself, and then reads its settings again."""
 
 
 @contextlib.contextmanager
@@ -60,23 +55,22 @@ def connected(address: str | None) -> Iterator[Resources]:
     Raises:
         PlanError: nothing answers at the address, or another version of raysp is installed there.
     """
-    with signals_held():
-        import ray
-
-    if ray.is_initialized():
+    if _is_connected():
         yield cluster_resources()
         return
-    address = address or os.environ["RAY_ADDRESS"]
-    named = f"a cluster ({without_password(address)})"
-    refuse_on(["macOS", "Windows"], f"{named} is used from Linux alone; raysp submit sends the work there")
-    with contextlib.ExitStack() as stack:
-        # Otherwise Ray writes advice on its actors between the lines of a run.
-        quiet = {"RAY_BACKEND_LOG_LEVEL": os.environ.get("RAY_BACKEND_LOG_LEVEL", "fatal")}
-        changes = _restored_on_exit(stack, quiet)
-        _check_reachable(address)
-        stack.callback(ray.shutdown)
+    named = address or os.environ["RAY_ADDRESS"]
+    cluster = f"a cluster ({without_password(named)})"
+    refuse_on(["macOS", "Windows"], f"{cluster} is used from Linux alone; raysp submit sends the work there")
+    with in_background(lambda: _connection(named)):
+        yield cluster_resources()
+
+
+@contextlib.contextmanager
+def _connection(address: str) -> Iterator[None]:
+    _check_reachable(address)
+    with process_kept({}) as environment, _imported() as ray:
         try:
-            with signals_held(), quiet_start():
+            with sigterm_kept():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except Exception as error:
             raise PlanError(
@@ -84,14 +78,14 @@ def connected(address: str | None) -> Iterator[Resources]:
                 "the address is its head's. A cluster with token authentication also needs RAY_AUTH_MODE=token and "
                 "~/.ray/auth_token on this machine"
             ) from error
-        changes.record()
+        environment.record()
         _check_same_version(address)
-        yield cluster_resources()
+        yield
 
 
 @contextlib.contextmanager
 def local_ray(resources: Resources, *, advice: str = ". Try `raysp doctor`") -> Iterator[None]:
-    """Start a local Ray and stop it at the end; does nothing if one is connected.
+    """Start a local Ray in another thread, and stop it at the end; does nothing if one is connected.
 
     Args:
         resources: CPUs that it has.
@@ -100,66 +94,87 @@ def local_ray(resources: Resources, *, advice: str = ". Try `raysp doctor`") -> 
     Raises:
         RunError: it does not start.
     """
-    with signals_held():
-        import ray
+    with in_background(lambda: started_ray(resources, advice)):
+        yield
 
-    if ray.is_initialized():
+
+@contextlib.contextmanager
+def started_ray(resources: Resources, advice: str = ". Try `raysp doctor`") -> Iterator[None]:
+    """Start a local Ray in this thread, as `local_ray`."""
+    if _is_connected():
         yield
         return
-    with contextlib.ExitStack() as stack:
-        changes = _restored_on_exit(stack, _SETTINGS)
-        options = stack.enter_context(session_folder())
-        stack.enter_context(session_token())
-        stack.enter_context(on_loopback())
-        # Before the start, since one that fails half-way leaves servers behind.
-        stack.callback(ray.shutdown)
-        stack.enter_context(longer_start())
+    with (
+        process_kept({**_SETTINGS, **ray_session.token_setting()}) as environment,
+        ray_session.session_folder() as options,
+        _imported() as ray,
+    ):
         try:
-            _start(resources, options)
+            _start(ray, int(resources.cpus), options)
         except Exception as error:
             raise RunError(f"the local Ray did not start: {error}{advice}") from error
-        # Ray sets variables of its own while it starts, which are undone too.
-        changes.record()
+        environment.record()  # with the variables that Ray has set
         yield
 
 
-def _start(resources: Resources, options: Mapping[str, str]) -> None:
-    """Start a local Ray, retrying once: after a start that was too slow, its files are in the disk cache."""
+@contextlib.contextmanager
+def _imported() -> Iterator[Any]:
+    """Import Ray, which reads settings then, and shut it down at the end: a failed start leaves servers behind."""
     import ray
 
-    for attempt in range(1, STARTS + 1):
-        try:
-            with signals_held(), quiet_start(), servers_of_a_run() if attempt == 1 else contextlib.nullcontext():
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _is_connected() -> bool:
+    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
+
+
+def _start(ray: Any, cpus: int, options: Mapping[str, str]) -> None:  # noqa: ANN401 - the module
+    """Start a local Ray on loopback, without an API server.
+
+    Ray has no setting to leave it out, whose start takes seconds, but does without it if its port is taken.
+    """
+    with socket.create_server((LOOPBACK, 0)) as taken, _on_loopback(), sigterm_kept():
+        for attempt in range(1, STARTS + 1):
+            try:
                 ray.init(
                     address="local",
-                    num_cpus=int(resources.cpus),
+                    num_cpus=cpus,
                     include_dashboard=False,
+                    dashboard_port=taken.getsockname()[1],
                     log_to_driver=False,
-                    logging_level=logging.ERROR,
+                    logging_level=logging.CRITICAL,  # it reports the port as an error
                     object_store_memory=_object_store_bytes(),
                     namespace="raysp",
-                    **options,  # type: ignore[arg-type]
+                    **options,
                 )
-        except Exception as error:
-            if attempt == STARTS:
-                raise
-            logger.warning("the local Ray did not start (%s); trying once more", error)
-            ray.shutdown()
-        else:
-            return
+            except Exception as error:
+                if attempt == STARTS:
+                    raise
+                logger.warning("the local Ray did not start (%s); trying once more", error)
+                ray.shutdown()
+            else:
+                return
 
 
-def _restored_on_exit(stack: contextlib.ExitStack, settings: Mapping[str, str]) -> Environment:
-    """Set environment variables, and register on the stack the undoing of Ray's changes to this process."""
-    stack.enter_context(loggers_kept())
-    stack.enter_context(fault_handler_kept())
-    stack.enter_context(sigterm_kept())
-    stack.callback(reread_settings)
-    changes = Environment(settings)
-    stack.callback(changes.restore)
-    reread_settings()
-    stack.enter_context(quiet_raylet())
-    return changes
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Make Ray take the loopback address for that of this machine, and so keep its servers there.
+
+    It replaces `ray.init(_node_ip_address="127.0.0.1")` by the outward address, and reads its only setting at its
+    import, which may have been much earlier.
+    """
+    import ray.util
+
+    own = ray.util.get_node_ip_address
+    ray.util.get_node_ip_address = lambda *_: LOOPBACK
+    try:
+        yield
+    finally:
+        ray.util.get_node_ip_address = own
 
 
 def _object_store_bytes() -> int:
@@ -171,33 +186,26 @@ def _object_store_bytes() -> int:
 
 
 def cluster_resources() -> Resources:
-    """Return the resources of the cluster, as Ray reports them."""
+    """Return the resources of the cluster, as Ray reports them.
+
+    Nodes with GPUs may come up if none has one, except on one machine. Ray has no public function that tells which
+    groups an autoscaler may start, but labels the nodes of these groups.
+    """
     import ray
 
+    nodes = [node for node in cast("Any", ray).nodes() if node["Alive"]]
+    cpus = [node["Resources"].get("CPU", 0) for node in nodes]
+    is_one_machine = len(nodes) == 1 and cpus[0] > 0 and not nodes[0]["Labels"].get(GROUP_LABEL)
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = total.get("GPU", 0)
-    nodes = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    is_one_machine = len(nodes) == 1 and nodes[0] > 0
     return Resources(
         cpus=total.get("CPU", 0),
         gpus=gpus,
-        node_cpus=max(nodes, default=None),
+        node_cpus=max(cpus, default=None),
         memory=total.get("memory"),
         can_grow=True,
-        gpus_may_come=not gpus and _may_start("GPU", unknown=not is_one_machine),
+        gpus_may_come=not gpus and not is_one_machine,
     )
-
-
-def _may_start(resource: str, *, unknown: bool) -> bool:
-    """Return whether the autoscaler may start nodes with a resource; `unknown` if it has not reported its groups."""
-    from ray._private import state
-
-    try:
-        most = state.state.get_max_resources_from_cluster_config()
-    except Exception as error:  # not a public function of Ray
-        logger.info("Ray did not return the configuration of its autoscaler: %s", error)
-        most = None
-    return unknown if most is None else most.get(resource, 0) > 0
 
 
 def _check_reachable(address: str) -> None:

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from raysp.checkpoints.user_cache import cache_folder
 from raysp.cluster.connection import local_ray
-from raysp.cluster.ray_start import default_folder
+from raysp.cluster.ray_session import default_folder
 from raysp.cluster.resources import Resources, count_gpus
 from raysp.errors import RayspError
 from raysp.machine import memory_bytes, num_cpus, physical_bytes

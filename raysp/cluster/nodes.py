@@ -3,7 +3,7 @@
 import logging
 import socket
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 logger = logging.getLogger(__name__)
@@ -14,6 +14,8 @@ TASK_SECONDS = 60.0
 
 Node: TypeAlias = dict[str, Any]
 """A node as Ray lists it."""
+Amounts: TypeAlias = Mapping[str, float]
+"""Amounts of resources by their names."""
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
@@ -29,6 +31,13 @@ def alive(node_ids: Iterable[str]) -> set[str]:
         logger.warning("Ray did not list the nodes of the cluster: %s", error)
         return set(node_ids)
     return {one for one in node_ids if one in known and _answers(known[one])}
+
+
+def totals() -> dict[str, Amounts]:
+    """Return the resources of the nodes that are alive, in use or not, by the node's id."""
+    import ray
+
+    return {node["NodeID"]: node["Resources"] for node in cast("Any", ray).nodes() if node["Alive"]}
 
 
 def own_id() -> str:

@@ -1,12 +1,15 @@
 """State of the calling process that a run changes; each change is undone at the end of the run, also after an error."""
 
 import contextlib
+import ctypes
 import faulthandler
 import logging
 import os
 import signal
-import threading
 from collections.abc import Iterator, Mapping
+
+SIGACTION_BYTES = 1024
+"""At least the size of `struct sigaction`."""
 
 
 class Environment:
@@ -39,6 +42,24 @@ class Environment:
 
 
 @contextlib.contextmanager
+def process_kept(settings: Mapping[str, str]) -> Iterator[Environment]:
+    """Set environment variables, and undo on exit what Ray changes in this process: variables, loggers, fault handler.
+
+    Args:
+        settings: as of `Environment`, which is yielded.
+    """
+    environment = Environment(settings)
+    had_fault_handler = faulthandler.is_enabled()
+    try:
+        with loggers_kept():
+            yield environment
+    finally:
+        environment.restore()
+        if not had_fault_handler:
+            faulthandler.disable()
+
+
+@contextlib.contextmanager
 def loggers_kept() -> Iterator[None]:
     """Restore level, handlers, filters and propagation of Ray's loggers on exit."""
     names = {"ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))}
@@ -55,22 +76,13 @@ def loggers_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Restore the handler of SIGTERM on exit if Ray has replaced it."""
-    kept = signal.getsignal(signal.SIGTERM)
+    """Restore what the system calls on SIGTERM, for which Ray's library prints a stack trace before Python's handler.
+
+    Only the main thread can do so by `signal`.
+    """
+    library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+    library.sigaction(signal.SIGTERM, None, kept)
     try:
         yield
     finally:
-        is_rays = getattr(signal.getsignal(signal.SIGTERM), "__module__", "").startswith("ray.")
-        if is_rays and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, kept)
-
-
-@contextlib.contextmanager
-def fault_handler_kept() -> Iterator[None]:
-    """Disable the fault handler on exit, which Ray enables, unless it was enabled before."""
-    was_enabled = faulthandler.is_enabled()
-    try:
-        yield
-    finally:
-        if not was_enabled:
-            faulthandler.disable()
+        library.sigaction(signal.SIGTERM, kept, None)

@@ -56,39 +56,27 @@ def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
     if not nodes:
         _refuse_unchecked(work)
         return
-    places = list(places)
-    if work.sink.shared:
-        _check(work, nodes, places, "")
+    sink, places = work.sink, list(places)
+    if sink.shared and not places:
         return
-    path = f"{layout.TMP}{time.time_ns():x}-seen"
-    store.create(path, b"raysp asks whether its workers see what its driver writes\n")
+    path = "" if sink.shared else f"{layout.TMP}{time.time_ns():x}-seen"
+    if path:
+        store.create(path, b"raysp asks whether its workers see what its driver writes\n")
     try:
-        _check(work, nodes, places, path)
+        answers = ask(nodes, _look, sink.url, dict(sink.storage_options), path, places)
     finally:
-        store.delete(path)
-
-
-def _check(work: Work, nodes: list[Node], places: list[Seen], written: str) -> None:
-    """Raise PlanError for the first field whose files some nodes do not see."""
-    if not places and not written:
-        return
-    sink = work.sink
-    answers = ask(nodes, _look, sink.url, dict(sink.storage_options), written, places)
-    found = [(node["NodeManagerAddress"], answer or {}) for node, answer in zip(nodes, answers, strict=True)]
-    for field, what in _described(work, places).items():
-        if blind := [(node, reasons[field]) for node, reasons in found if field in reasons]:
-            node, reason = blind[0]
-            shared = "" if scheme_of(sink.url) and field == "sink.url" else _declared(field)
+        if path:
+            store.delete(path)
+    for field, place in {"sink.url": sink.url, **{one.field: one.place for one in places}}.items():
+        reasons = [
+            (node, answer[field]) for node, answer in zip(nodes, answers, strict=True) if answer and field in answer
+        ]
+        if reasons:
+            node, reason = reasons[0]
             raise PlanError(
-                f"{field}: {len(blind)} of {count(len(nodes), 'node')} of the cluster cannot see {what}; on {node}: "
-                f"{reason}. {REMEDY}{shared}"
+                f"{field}: {len(reasons)} of {count(len(nodes), 'node')} of the cluster cannot see the files of this "
+                f"process in {place!r}; on {node['NodeManagerAddress']}: {reason}. {REMEDY}{_declared(field, place)}"
             )
-
-
-def _described(work: Work, places: Iterable[Seen]) -> dict[str, str]:
-    """Return a description of the files of each field."""
-    files = {one.field: f"the files that this process sees in {one.place!r}" for one in places}
-    return {"sink.url": f"the files that this process writes to {work.sink.url!r}", **files}
 
 
 def places_of_source(field: str, source: Shards, shards: Iterable[Shard]) -> Iterator[Seen]:
@@ -118,24 +106,20 @@ def seen(field: str, place: str, path: Path) -> Seen:
 def _refuse_unchecked(work: Work) -> None:
     """Raise for a local place that no node can check and that is not declared as shared."""
     source, sink = work.source, work.sink
-    local = [url for url in source.urls if source.split is None and not scheme_of(url)]
-    if local and not source.shared:
-        raise PlanError(_unchecked("source.url", local[0]))
-    if not scheme_of(sink.url) and not sink.shared:
-        raise PlanError(_unchecked("sink.url", sink.url))
+    urls = [] if source.shared or source.split is not None else source.urls
+    places = [("source.url", url) for url in urls] + ([] if sink.shared else [("sink.url", sink.url)])
+    for field, place in places:
+        if not scheme_of(place):
+            raise PlanError(
+                f"{field}: found {place!r}, a path of this machine, and no node of the cluster is up to check that it "
+                f"sees the same files. {REMEDY}{_declared(field, place)}"
+            )
 
 
-def _unchecked(field: str, place: str) -> str:
-    return (
-        f"{field}: found {place!r}, a path of this machine, and no node of the cluster is up to check that it sees the "
-        f"same files. {REMEDY}{_declared(field)}"
-    )
-
-
-def _declared(field: str) -> str:
-    """Return the declaration of a shared place; empty for a checkpoint, which is always checked."""
+def _declared(field: str, place: str) -> str:
+    """Return the declaration of a shared place; empty for a checkpoint, which is always checked, and on a store."""
     part = field.rpartition(".")[0]
-    is_declared = part == "sink" or part.rpartition(".")[2] == "source"
+    is_declared = not scheme_of(place) and part.rpartition(".")[2] in ("sink", "source")
     return f" (then {part}.shared=true declares it, and it is not checked)" if is_declared else ""
 
 

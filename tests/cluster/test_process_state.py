@@ -45,9 +45,8 @@ class Interrupted(BaseException):
 
 def snapshot() -> dict[str, object]:
     """Copy the visible state of a process, including Ray's settings."""
+    import ray.util
     from ray import cloudpickle
-    from ray._private import ray_constants, utils, worker
-    from ray._raylet import get_authentication_mode
     from ray.data import DataContext
 
     loggers = [logging.getLogger(name) for name in (None, "raysp", "torch", "pyarrow", "py.warnings", *RAYS_LOGGERS)]
@@ -64,8 +63,7 @@ def snapshot() -> dict[str, object]:
         "pickled by value": set(cloudpickle.list_registry_pickle_by_value()),
         "hooks": (sys.excepthook, threading.excepthook, sys.stdout, sys.stderr, sys.path[:]),
         "fault handler": faulthandler.is_enabled(),
-        "Ray's internals": (worker.print_to_stdstream, utils.set_sigterm_handler, ray_constants.ENABLE_RAY_CLUSTER),
-        "Ray's cached settings": get_authentication_mode(),
+        "address of this machine": ray.util.get_node_ip_address,
     }
 
 

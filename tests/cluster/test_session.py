@@ -2,31 +2,25 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray._raylet import AuthenticationTokenLoader
 
 from tests.cluster.ray_starts import findings
-from tests.runs import shared_ray
 
 
 @pytest.fixture(autouse=True)
-def _without_a_token(monkeypatch) -> Iterator[None]:
-    shared_ray.end()  # it would lose its token
-    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE"):
+def _without_a_token(monkeypatch, tmp_path) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
         monkeypatch.delenv(name, raising=False)
-    loader = AuthenticationTokenLoader.instance()
-    loader.reset_cache()
-    yield
-    loader.reset_cache()
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def started(starts, **variables: str) -> None:
     """Start and stop a local Ray."""
+    before = len(starts.options)
     assert findings(**variables)["local Ray"]["ok"]
-    assert len(starts.options) == 1
+    assert len(starts.options) == before + 1
 
 
 @pytest.mark.parametrize("name", ["TMPDIR", "RAY_TMPDIR"])
@@ -54,12 +48,21 @@ def test_without_any_short_folder_the_variable_to_set_is_named(starts, monkeypat
     assert starts.options == []
 
 
-def test_a_home_that_cannot_be_written_gets_a_token_of_the_run(starts):
+def test_a_home_that_cannot_be_written_gets_a_token_of_the_process(starts):
     started(starts, HOME="/proc")
-    assert len(starts.environments[0]["RAY_AUTH_TOKEN"]) == 64
+    started(starts, HOME="/proc")
+    first, second = (environment["RAY_AUTH_TOKEN"] for environment in starts.environments)
+    assert len(first) == 64
+    assert first == second  # Ray reads it once
     assert "RAY_AUTH_TOKEN" not in os.environ
 
 
 def test_a_home_that_can_be_written_keeps_the_token_of_ray(starts, tmp_path):
     started(starts, HOME=str(tmp_path))
+    assert "RAY_AUTH_TOKEN" not in starts.environments[0]
+
+
+def test_a_token_of_the_user_is_used_where_the_home_cannot_be_written(starts, tmp_path):
+    (tmp_path / "token").write_text("0f" * 32 + "\n")
+    started(starts, HOME="/proc", RAY_AUTH_TOKEN_PATH=str(tmp_path / "token"))
     assert "RAY_AUTH_TOKEN" not in starts.environments[0]

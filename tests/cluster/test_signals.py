@@ -1,18 +1,21 @@
 """Ctrl-C and SIGTERM while Ray starts and while a run goes on."""
 
 import contextlib
+import ctypes
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import typer
-from ray._private import utils
 
 import raysp
 from raysp.cli.arguments import INTERRUPTED, TERMINATED
 from raysp.cli.stop_signals import resume_hint
-from raysp.cluster.ray_start import signals_held
+from raysp.cluster.connection import local_ray
+from raysp.cluster.resources import Resources
 from raysp.labelling.engine.here import CommitsHere
 from tests.corpora import a_pipeline, write_shard
 
@@ -28,37 +31,46 @@ def number(request):
     def stop(number, _frame):
         raise Stopped(number)
 
-    before = signal.signal(request.param, stop)
+    before, threads = signal.signal(request.param, stop), set(threading.enumerate())
     yield request.param
+    for thread in set(threading.enumerate()) - threads:
+        thread.join()  # that in which Ray starts: after a second signal nobody waits for it
     signal.signal(request.param, before)
 
 
-def test_a_signal_waits_until_ray_has_started(number):
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_while_ray_starts_ends_it_once_it_has_started(starts, number, times):
+    """An exception within Ray's start would leave a half of it."""
     reached = []
 
-    def start():
-        with signals_held():
-            signal.raise_signal(number)
-            reached.append("end")
+    def look() -> None:
+        for _ in range(times):
+            signal.pthread_kill(threading.main_thread().ident, number)
+            time.sleep(0.1)
+        reached.append("end")
 
-    with pytest.raises(Stopped):
-        start()
+    starts.look = look
+    with pytest.raises(Stopped), local_ray(Resources(cpus=1)):
+        pytest.fail("it went on")
+    deadline = time.monotonic() + 10
+    while starts.seen != ["started", "ended"]:  # after a second signal it is not waited for
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     assert reached == ["end"]
 
 
-def test_a_second_signal_does_not_wait(number):
-    reached = []
+def test_a_signal_is_not_lost_where_ray_fails_to_start(starts, number):
+    starts.failing = 9
+    starts.look = lambda: signal.pthread_kill(threading.main_thread().ident, number)
+    with pytest.raises(Stopped), local_ray(Resources(cpus=1)):
+        pytest.fail("it went on")
 
-    def start():
-        with signals_held():
-            signal.raise_signal(number)
-            reached.append("between")
-            signal.raise_signal(number)
-            reached.append("end")
 
-    with pytest.raises(Stopped):
-        start()
-    assert reached == ["between"]
+def test_a_handler_of_rays_library_is_undone(starts, number):
+    """It prints a stack trace on SIGTERM."""
+    starts.look = lambda: ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(signal.SIG_IGN))
+    with local_ray(Resources(cpus=1)), pytest.raises(Stopped):
+        signal.raise_signal(number)
 
 
 STOPPED_AMID_THE_IMPORT = """
@@ -82,25 +94,6 @@ with local_ray(None):
 def test_a_signal_amid_the_import_of_ray_leaves_no_half_of_it():
     ran = subprocess.run([sys.executable, "-c", STOPPED_AMID_THE_IMPORT], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (143, "")
-
-
-def test_a_signal_is_not_lost_where_ray_fails_to_start(number):
-    def start():
-        with signals_held():
-            signal.raise_signal(number)
-            raise ValueError("no start")
-
-    with pytest.raises(Stopped):
-        start()
-
-
-def test_a_start_leaves_the_handlers_as_they_were(number):
-    handler = signal.getsignal(number)
-    rays_own = utils.set_sigterm_handler
-    with signals_held():
-        utils.set_sigterm_handler(lambda *_: None)  # as ray.init does
-    assert signal.getsignal(number) is handler
-    assert utils.set_sigterm_handler is rays_own
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, INTERRUPTED), (signal.SIGTERM, TERMINATED)])

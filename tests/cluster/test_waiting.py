@@ -1,129 +1,132 @@
 """A run waits for a busy cluster, reports what is missing, and ends after a limit."""
 
 import logging
-import subprocess
-import sys
 
 import pytest
 import ray
 
 from raysp import RunError, run
 from raysp.cluster import waiting
-from raysp.cluster.waiting import Nodes, Waiting
+from raysp.cluster.waiting import Waiting
+from raysp.labelling.engine import ray_pool
+from raysp.labelling.engine.ray_actor import SoFar
+from tests.labelling.engine.on_ray import stand_in
 from tests.runs import DEMO
 
-ACTOR, READER = {"CPU": 2.0, "GPU": 1.0}, {"CPU": 0.99}
+ACTOR, READER = ("a model actor", {"CPU": 2.0, "GPU": 1.0}), ("a reader", {"CPU": 1.0})
+NOTHING = ("", {"CPU": 1.0})
+TOTAL = {"CPU": 8.0, "GPU": 2.0, "memory": 64e9}
 
 
 class Cluster:
-    """Nodes whose resources a test sets, and a clock that it moves on."""
+    """A cluster whose free resources a test sets, and a clock that it moves on."""
 
     def __init__(self) -> None:
         self.now = 0.0
-        self.activity = (0, 0)
-        self.free = [{"CPU": 0.0, "GPU": 0.0}]
-        self.waiting = Waiting(
-            lambda: self.activity,
-            lambda: Nodes(self.free, [{"CPU": 8.0, "GPU": 2.0, "memory": 64e9}]),
-            actor=ACTOR,
-            reader=READER,
-            clock=lambda: self.now,
-        )
+        self.free: dict[str, float] = {}
+        self.warnings: list[str] = []
+        self.waiting = Waiting(self.warnings.append, clock=lambda: self.now)
 
-    def pass_by(self, seconds: float, num_actors: int = 0) -> None:
+    def pass_by(self, seconds: float, missing: tuple[str, dict[str, float]] = ACTOR) -> None:
         for _ in range(int(seconds)):
             self.now += 1
-            self.waiting.look(num_actors)
+            self.waiting.look(*missing)
 
 
 @pytest.fixture
-def cluster(caplog):
+def cluster(caplog, monkeypatch):
     caplog.set_level(logging.WARNING)
-    return Cluster()
+    made = Cluster()
+    monkeypatch.setattr(ray, "available_resources", lambda: made.free)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: TOTAL)
+    return made
 
 
 def test_missing_resources_are_named_after_a_minute_then_at_growing_intervals(cluster, caplog):
     cluster.pass_by(60)
-    assert caplog.messages == []
-    cluster.pass_by(20)
-    assert caplog.messages == [
-        "waiting for the cluster for 1 min: a reader requests 0.99 CPUs and a model actor requests 2 CPUs, 1 GPU; the "
-        "cluster has 0 of 8 CPUs, 0 of 2 GPUs, 0.0 of 64.0 GB of memory free. Other jobs use the rest, or nodes are "
-        "still starting; the run ends after 120 min"
+    assert cluster.warnings == []
+    cluster.pass_by(1)
+    assert caplog.messages == cluster.warnings
+    assert cluster.warnings == [
+        "waiting for the cluster for 1:00: a model actor requests 2 CPUs, 1 GPU on one node; the cluster has 0 CPUs, "
+        "0 GPUs free of 8 CPUs, 2 GPUs. Other workers use the rest, or nodes are still starting; the run ends after "
+        "2:00:00"
     ]
     cluster.pass_by(1200)
-    assert len(caplog.messages) == 5  # after 1, 2, 4, 8 and 16 minutes
+    assert len(cluster.warnings) == 5  # after 1, 2, 4, 8 and 16 minutes
 
 
-def test_a_run_that_is_alone_blames_no_other_jobs(cluster, caplog):
-    nodes = Nodes([{"CPU": 0.0}], [{"CPU": 2.0}], is_shared=False)
-    cluster.waiting.nodes = lambda: nodes
-    cluster.pass_by(80)
-    [message] = caplog.messages
-    assert "Other jobs" not in message
-    assert message.endswith(
-        "No other job is connected: workers of this program use the rest, or are still starting, or nodes are still "
-        "starting; the run ends after 120 min"
+def test_memory_that_an_actor_requests_is_named(cluster):
+    cluster.free = {"CPU": 0.5}
+    cluster.pass_by(62, ("a model actor", {"CPU": 1.0, "memory": 16e9}))
+    assert (
+        "1 CPU, 16.0 GB of memory on one node; the cluster has 0.5 CPUs, 0.0 GB of memory free of 8 CPUs, 64.0 GB of"
+        in cluster.warnings[0]
     )
 
 
 def test_the_run_ends_after_the_limit_with_the_remedy(cluster, monkeypatch):
     with pytest.raises(
-        RunError, match=r"no worker could start for 120 min: .*0 of 2 GPUs.* Run again when .* pool.gpus"
+        RunError, match=r"no worker could start for 2:00:00: .*0 GPUs free of 8 CPUs, 2 GPUs.* Run again when .* pool"
     ):
         cluster.pass_by(7300)
-    monkeypatch.setenv("RAYSP_WAIT_SECONDS", "300")
-    with pytest.raises(RunError, match=r"no worker could start for 5 min: .* wait longer with RAYSP_WAIT_SECONDS"):
+    monkeypatch.setenv("RAYSP_WAIT_SECONDS", "30")
+    with pytest.raises(RunError, match=r"no worker could start for 0:30: .* wait longer with RAYSP_WAIT_SECONDS"):
         Cluster().pass_by(400)
 
 
-@pytest.mark.parametrize("activity", [(0, 1), (0, 7)])
-def test_active_workers_reset_the_wait(cluster, caplog, activity):
-    cluster.activity = activity
-    cluster.pass_by(1800)
-    assert caplog.messages == []
-    cluster.pass_by(100)  # they died, and there is no room for others
-    assert "waiting for the cluster" in caplog.messages[0]
-
-
-def test_each_report_of_a_worker_restarts_the_count(cluster, caplog):
-    for number in range(1000):
-        cluster.activity = (number, 0)
+def test_a_worker_that_starts_restarts_the_count(cluster):
+    for _ in range(100):
         cluster.pass_by(50)
-    assert caplog.messages == []
-
-
-def test_a_cluster_with_free_resources_is_not_waited_for(cluster, caplog):
-    cluster.free = [{"CPU": 2.0, "GPU": 1.0}]
-    cluster.pass_by(20_000)
-    assert caplog.messages == []
-
-
-def test_free_resources_on_two_nodes_do_not_fit_one_actor(cluster, caplog):
-    cluster.free = [{"CPU": 8.0}, {"CPU": 1.0, "GPU": 1.0}]
-    cluster.pass_by(100)
-    assert "a model actor requests 2 CPUs, 1 GPU;" in caplog.messages[0]
-    assert "a reader" not in caplog.messages[0]
-
-
-def test_a_node_on_which_the_model_does_not_load_has_no_room_for_an_actor(cluster, caplog):
-    nodes = Nodes([{"CPU": 8.0, "GPU": 1.0}, {"CPU": 1.0}], [{"CPU": 8.0, "GPU": 1.0}] * 2, [{"CPU": 1.0}])
-    cluster.waiting.nodes = lambda: nodes
-    cluster.pass_by(100)
-    assert "a model actor requests 2 CPUs, 1 GPU;" in caplog.messages[0]
-    assert "a reader" not in caplog.messages[0]
-
-
-def test_once_a_model_is_loaded_its_own_share_is_not_missing(cluster, caplog):
-    cluster.free = [{"CPU": 1.0}]
-    cluster.pass_by(500, num_actors=1)
-    assert caplog.messages == []
+        cluster.pass_by(1, NOTHING)
+        cluster.pass_by(50, READER)
+    cluster.pass_by(20_000, NOTHING)
+    assert cluster.warnings == []
 
 
 def test_a_pause_of_the_machine_is_not_waiting(cluster):
-    for _ in range(100):
+    cluster.pass_by(1)
+    for _ in range(3):
         cluster.now += 3600
-        cluster.waiting.look(0)
+        cluster.waiting.look(*ACTOR)
+    assert [message[:34] for message in cluster.warnings] == ["waiting for the cluster for 1:00: "]
+
+
+class Looks:
+    """Notes the workers that a pool misses, and ends its run."""
+
+    def __init__(self) -> None:
+        self.missing: list[tuple[str, dict[str, float]]] = []
+
+    def look(self, *missing) -> None:
+        self.missing.append(missing)
+        if len(self.missing) == 10:
+            raise RunError("waited for too long")
+
+
+@pytest.mark.parametrize(
+    ("placed", "loaded", "reading", "missing"),
+    [(False, False, 0, "a model actor"), (True, False, 0, ""), (True, True, 0, "a reader"), (True, True, 1, "")],
+)
+def test_an_actor_is_missing_until_one_has_a_place_and_then_a_reader_until_one_has_begun(
+    monkeypatch, placed, loaded, reading, missing
+):
+    monkeypatch.setattr(stand_in.Cluster, "_end_a_piece", lambda _: None)  # nothing ends
+    for name, is_ready in {"_place": placed, "_load": loaded}.items():
+        answer = getattr(stand_in.Handle, name)
+        monkeypatch.setattr(stand_in.Handle, name, lambda one, answer=answer, ready=is_ready: wait(answer(one), ready))
+    looks = Looks()
+    monkeypatch.setattr(ray_pool, "Waiting", lambda _: looks)
+    cluster = stand_in.Cluster()
+    cluster.so_far = SoFar((), reading)
+    with pytest.raises(RunError, match="waited for too long"):
+        cluster.run(monkeypatch)
+    assert looks.missing[-1] == (missing, {"CPU": 1.0})
+
+
+def wait(ref: stand_in.Ref, is_ready: bool) -> stand_in.Ref:
+    ref.is_ready = is_ready
+    return ref
 
 
 @pytest.mark.drivers
@@ -131,7 +134,6 @@ def test_a_pause_of_the_machine_is_not_waiting(cluster):
 @pytest.mark.slow
 def test_a_run_on_a_busy_ray_reports_this_and_ends(local_ray, make_pipeline, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr(waiting, "LOOK_SECONDS", 0.5)
     monkeypatch.setattr(waiting, "FIRST_WARNING_SECONDS", 1.0)
     monkeypatch.setenv("RAYSP_WAIT_SECONDS", "3")
 
@@ -143,24 +145,8 @@ def test_a_run_on_a_busy_ray_reports_this_and_ends(local_ray, make_pipeline, tmp
     other = ray.remote(Holder).options(num_cpus=cpus).remote()
     try:
         ray.get(other.hold.remote())
-        with pytest.raises(RunError, match=r"no worker could start for .*the cluster has 0 of \d+ CPU"):
+        with pytest.raises(RunError, match=r"no worker could start for .*the cluster has 0 CPUs free of \d+ CPU"):
             run(make_pipeline(DEMO / "audio"))
-        [*_, said] = [said for said in caplog.messages if said.startswith("waiting for the cluster")]
-        assert "No other job is connected" in said
+        assert [said for said in caplog.messages if said.startswith("waiting for the cluster")]
     finally:
         ray.kill(other)
-
-
-@pytest.mark.drivers
-@pytest.mark.cluster
-@pytest.mark.slow
-def test_another_driver_is_another_job_until_it_ends(local_ray):
-    assert not waiting.has_other_jobs()
-    address = ray.get_runtime_context().gcs_address
-    program = f"import ray; ray.init({address!r}, log_to_driver=False); print('connected', flush=True); input()"
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout.readline() == "connected\n"
-        assert waiting.has_other_jobs()
-        other.communicate("\n", timeout=60)
-    assert not waiting.has_other_jobs()

@@ -13,8 +13,8 @@ from packaging.version import InvalidVersion, Version
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
+from raysp.cluster.ray_session import own_token
 from raysp.cluster.submitting.job_entries import Job, job_of
-from raysp.cluster.submitting.sealing import own_token
 from raysp.errors import PlanError
 from raysp.words import without_password
 

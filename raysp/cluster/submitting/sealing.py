@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken
 
+from raysp.cluster.ray_session import own_token
 from raysp.errors import PlanError, SpecError
 
 SEALED = "RAYSP_SEALED"
@@ -78,16 +79,6 @@ def _opened(sealed: str) -> dict[str, str] | None:
         return dict(json.loads(box.decrypt(found["values"].encode())))
     except (InvalidToken, ValueError, KeyError, TypeError):
         return None
-
-
-def own_token() -> str | None:
-    """Return this process's token of Ray: RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."""
-    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
-
-    loader = AuthenticationTokenLoader.instance()
-    if not loader.has_token(ignore_auth_mode=True):
-        return None
-    return str(loader.get_raw_token(ignore_auth_mode=True))
 
 
 def _key(token: str, salt: bytes) -> bytes:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import ray
 
 from raysp import tracebacks
+from raysp.cluster import nodes
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
 from raysp.labelling.engine.committing import commit_shard
@@ -190,7 +191,7 @@ def requested_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
 
 def node_memories() -> list[float]:
     """Return the total bytes of memory that Ray schedules on each node, in use or not."""
-    return [node["Resources"].get("memory", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return [total.get("memory", 0.0) for total in nodes.totals().values()]
 
 
 def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> Made:

@@ -10,14 +10,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, cast
 
 import ray
 
 from raysp import tracebacks
 from raysp.cluster import nodes
-from raysp.cluster.waiting import Waiting, cluster_nodes, fits, node_totals
+from raysp.cluster.waiting import Waiting
 from raysp.corpus.shards import Piece
 from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece
@@ -150,14 +149,7 @@ class RayPool:
         self._may_start = 0.0
         self._looked = float("-inf")
         self._capacity = 0
-        self._reports = 0
-        self._waiting = Waiting(
-            lambda: (self._reports, sum(actor.reading for actor in self._actors)),
-            partial(cluster_nodes, self._avoided),
-            actor=self._request,
-            reader={"CPU": READER_CPUS},
-            on_warning=events.waiting,
-        )
+        self._waiting = Waiting(events.waiting)
 
     def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of the plan, and yield counts and failures.
@@ -176,7 +168,7 @@ class RayPool:
                     return
                 yield from self._collect()
                 yield from self._judge()
-                self._waiting.look(sum(actor.is_loaded for actor in self._actors))
+                self._waiting.look(*self._missing())
         except ray.exceptions.RayError as error:
             raise RunError(f"{tracebacks.described(error)}. {RUN_AGAIN}") from error
         finally:
@@ -194,6 +186,14 @@ class RayPool:
                 yield piece
             else:
                 self._queue.append(_Work(piece))
+
+    def _missing(self) -> tuple[str, Mapping[str, float]]:
+        """Return the worker without which nothing goes on, empty if there is none, and what it requests."""
+        if not any(actor.is_loaded for actor in self._actors):
+            is_missing = not any(actor.node for actor in self._actors)
+            return "a model actor" if is_missing else "", self._request
+        is_missing = bool(self._flying) and not any(actor.reading for actor in self._actors)
+        return "a reader" if is_missing else "", {"CPU": READER_CPUS}
 
     # -- actors -------------------------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class RayPool:
         """Return how many actors may start: on CPUs only as many as leave one to readers, on GPUs any number."""
         if "GPU" in self._request:
             return self._size.high
-        cpus = sum(total.get("CPU", 0.0) for total in node_totals().values())
+        cpus = sum(total.get("CPU", 0.0) for total in nodes.totals().values())
         return int((cpus - READER_CPUS) // self._request["CPU"])
 
     def _start(self) -> None:
@@ -247,8 +247,9 @@ class RayPool:
 
     def _avoided(self) -> frozenset[str]:
         """Return the nodes on which no actor starts since loads failed there; none if no other node can take one."""
-        others = (total for node, total in node_totals().items() if node not in self._failed_nodes)
-        takes = bool(self._failed_nodes) and any(fits(self._request, total) for total in others)
+        others = (total for node, total in nodes.totals().items() if node not in self._failed_nodes)
+        requests = self._request.items()
+        takes = any(all(total.get(name, 0.0) >= amount for name, amount in requests) for total in others)
         return frozenset(self._failed_nodes) if takes else frozenset()
 
     def _end(self, actor: _Actor) -> None:
@@ -338,7 +339,6 @@ class RayPool:
             ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         for ref in ready:
             if ref in self._starting:
-                self._reports += 1
                 self._started(self._starting.pop(ref), ref)
             elif ref in self._asked:
                 yield from self._so_far(self._asked.pop(ref), ref)
@@ -352,14 +352,12 @@ class RayPool:
         except DIED:
             return  # the pieces tell
         in_hand = {(work.todo.name, work.todo.part) for work in actor.works}
-        self._reports += len(found.pieces)
         actor.reading = found.reading
         for piece in found.pieces:
             if (piece.receipt.shard, Piece(piece.receipt.first, piece.receipt.end)) in in_hand:
                 yield piece
 
     def _ended(self, actor: _Actor, work: _Work, ref: "ray.ObjectRef[Any]") -> Iterator[Message]:
-        self._reports += 1
         try:
             message, noted = ray.get(ref)
         except DIED as error:

@@ -419,9 +419,9 @@ def _check_begun(plan: Plan) -> None:
 @contextlib.contextmanager
 def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
     """Start a local Ray unless one is connected, and import what runs on it."""
-    from raysp.cluster.connection import local_ray
+    from raysp.cluster.connection import started_ray
 
-    with local_ray(resources):
+    with started_ray(resources):
         import_module("raysp.labelling.engine.ray_pool")
         yield
 

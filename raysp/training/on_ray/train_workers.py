@@ -23,8 +23,7 @@ from torch import Tensor
 from raysp import tracebacks
 from raysp.cluster.connection import cluster_resources, local_ray
 from raysp.cluster.nodes import on_node, own_id
-from raysp.cluster.process_state import Environment
-from raysp.cluster.ray_start import replaced
+from raysp.cluster.process_state import process_kept
 from raysp.cluster.resources import Resources
 from raysp.cluster.shared_places import Seen, check_shared, place_of_checkpoint, places_of_source
 from raysp.errors import PlanError, RayspError, RunError
@@ -111,7 +110,7 @@ def train(
         1, num_cpus()
     )  # besides the workers, which wait for rows, readers
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_set(_SETTINGS))
+        stack.enter_context(process_kept(_SETTINGS))
         stack.enter_context(local_ray(Resources(cpus=cpus)))
         _refuse_without_readers(plan)
         board, config = stack.enter_context(_board_and_feeder(prepared, run))
@@ -173,16 +172,6 @@ def _refuse_without_readers(plan: TrainingPlan) -> None:
             f"pool: {count(plan.workers.low, 'worker')} of {count(plan.workers.threads, 'CPU')} each, and at least "
             f"{READER_CPUS:g} CPUs for reading; found {found:g} CPUs: lower pool.actors or pool.cpus"
         )
-
-
-@contextlib.contextmanager
-def _set(settings: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables, and restore them."""
-    environment = Environment(settings)
-    try:
-        yield
-    finally:
-        environment.restore()
 
 
 @contextlib.contextmanager
@@ -262,10 +251,15 @@ def _short_end() -> Iterator[None]:
     from ray.train.v2.api import data_parallel_trainer
 
     name = "PlacementGroupCleanerCallback"
-    callback = getattr(data_parallel_trainer, name, None)
-    shortened = callback and functools.partial(callback, get_actor_timeout_s=1, stop_timeout=2.0)
-    with replaced(data_parallel_trainer, name, shortened):
+    own = getattr(data_parallel_trainer, name, None)
+    if own is None:
         yield
+        return
+    setattr(data_parallel_trainer, name, functools.partial(own, get_actor_timeout_s=1, stop_timeout=2.0))
+    try:
+        yield
+    finally:
+        setattr(data_parallel_trainer, name, own)
 
 
 def _work(config: Mapping[str, Any]) -> None:

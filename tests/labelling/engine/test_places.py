@@ -48,14 +48,14 @@ def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, ma
     monkeypatch.chdir(small_shards.parent)
     pipeline = make_pipeline(small_shards, sink=f"{ELSEWHERE}/labels")
     message = (
-        r"sink.url: 1 of 1 node of the cluster cannot see the files that this process writes to "
+        r"sink.url: 1 of 1 node of the cluster cannot see the files of this process in "
         r"'/proc/self/cwd/labels'; on [\d.]+: /proc/self/cwd/labels: no such file. Use a location that all "
         r"machines share: .*s3://.* \(then sink.shared=true declares it, and it is not checked\)"
     )
     with pytest.raises(raysp.PlanError, match=message):
         run(pipeline)
     assert not [path for path in Path("labels").rglob("*") if path.is_file()]
-    with pytest.raises(raysp.PlanError, match=r"cannot see the files that this process writes"):
+    with pytest.raises(raysp.PlanError, match=r"cannot see the files of this process"):
         try_out(pipeline, 3)
 
 
@@ -80,7 +80,7 @@ def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_ref
         for start in (run, lambda changed: try_out(changed, 3)):
             with pytest.raises(
                 raysp.PlanError,
-                match=rf"^{field}: 1 of 1 node of the cluster cannot see the files that this process sees in "
+                match=rf"^{field}: 1 of 1 node of the cluster cannot see the files of this process in "
                 rf"'{ELSEWHERE}/\w+'; on [\d.]+: {ELSEWHERE}/.*: No such file or directory. Use a location .*s3://",
             ):
                 start(with_overrides(pipeline, changes))

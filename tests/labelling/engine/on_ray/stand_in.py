@@ -176,8 +176,9 @@ class Cluster:
         for name, value in {
             "ray": self,
             "time": self.time,
-            "nodes": SimpleNamespace(alive=lambda ids: self.alive & set(ids)),
-            "node_totals": lambda: {node: {"CPU": 4.0} for node in self.nodes},
+            "nodes": SimpleNamespace(
+                alive=lambda ids: self.alive & set(ids), totals=lambda: {node: {"CPU": 4.0} for node in self.nodes}
+            ),
         }.items():
             monkeypatch.setattr(ray_pool, name, value)
         pool = SimpleNamespace(memory=None)
