@@ -23,6 +23,8 @@ MOST_BLANK_LINES = 1_000_000
 """Lines without content on end: a megabyte of gzip holds a thousand times as many."""
 MOST_JSON_BYTES = 16 * MIB
 """Bytes of one JSON value: a configuration, a vocabulary, an object beside a recording."""
+MOST_CHANNELS = 16
+"""Channels of a recording of which each is labelled."""
 MOST_DEPTH = 100
 """Levels of lists and objects in one JSON value. How many the parser takes depends on its version and its caller, and
 code that walks over a value takes fewer."""

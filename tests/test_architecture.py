@@ -30,7 +30,7 @@ SHARED = (
     {"pages", "work"},
 )
 # Rooms of features, by the longest name that a module begins with: besides what is shared, each may use those named.
-LABELLING = {"cluster", "labelling.planning", "labelling.assembly", "labelling.joined_rows", "labelling.finished"}
+LABELLING = {"cluster", "labelling.planning", "labelling.assembly", "labelling.finished"}
 ENGINE = "labelling.engine"
 """It imports Ray, so only what runs reaches it."""
 # The rooms of training from the lowest up; each may use those before it, and `training`, its verbs, all of them.
@@ -43,7 +43,7 @@ RUNS = {ENGINE, "training", *TRAINING}
 FEATURES: dict[str, set[str]] = {
     "cluster": set(),
     "labelling.planning": {"cluster"},
-    "labelling.assembly": {"labelling.planning"},
+    "labelling.assembly": {"labelling.planning", "labelling.joined_rows"},
     "labelling.joined_rows": set(),
     "labelling.finished": {"labelling.planning"},
     ENGINE: LABELLING,

@@ -26,7 +26,7 @@ import raysp
 from benchmarks.tables import show, write_json
 from raysp.labelling import assembly
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
-from raysp.ops.labelling import LabellingOp
+from raysp.ops.labelling import Labelling
 
 RATE = 16_000
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "|")
@@ -89,7 +89,7 @@ class Job:
         )
         decoding = assembly.decoding(plan.pipeline, plan.settings, plan.corpus.shards[0])
         self.blocks = list(decoding(pq.read_table(rows), 0))
-        self.op: LabellingOp = assembly.labelling(plan.pipeline, plan.settings, threads=threads)
+        self.op: Labelling = assembly.labelling(plan.pipeline, plan.settings, threads=threads)
 
     def run(self) -> float:
         """Label all blocks, and return the CPU seconds."""

@@ -4,10 +4,13 @@ Ops take plain arguments and know no pipeline; specs hold no code. Workers of a 
 ops here. What needs torch is imported on use: a worker that decodes does not load it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
+
+import pyarrow as pa
 
 import raysp.audio as in_process
 from raysp.audio.window_cuts import Windowing
@@ -17,6 +20,7 @@ from raysp.corpus import sources
 from raysp.corpus.kinds import FAULT
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
+from raysp.labelling.joined_rows import join_windows
 from raysp.labelling.planning.planned_checkpoint import (
     check_digest,
     check_speech,
@@ -27,6 +31,7 @@ from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
 from raysp.ops.adding import ColumnOp
 from raysp.ops.blocks import PackLimits, pack_size, windowing_of
+from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
 from raysp.ops.filtering import Labelled, RowOp
 from raysp.ops.joining import Joining
@@ -38,8 +43,7 @@ from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
-    from raysp.ops.channels.channel_joining import JoiningChannels
-    from raysp.ops.labelling import LabellingOp
+    from raysp.ops.labelling import Labelling
     from raysp.ops.speech.pauses import SpeechWindows
 
 MEASURED_SECONDS = 60.0
@@ -308,7 +312,7 @@ def labelling(
     *,
     digest: str | None = None,
     threads: int | None = None,
-) -> "LabellingOp":
+) -> "Labelling":
     """Load the model of the `Label` step, and return the op that labels blocks with it.
 
     Args:
@@ -327,7 +331,7 @@ def labelling(
         check_digest(label.checkpoint, folder, digest, settings.checkpoint.backend, label.language)
     outputs = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
-    op = Labelling(
+    return Labelling(
         str(folder),
         lambda loaded: [output.op(loaded) for output in outputs],
         batch_seconds=settings.batch_seconds,
@@ -345,11 +349,6 @@ def labelling(
         graphs=settings.graphs is not None and settings.graphs.is_on,
         certified=settings.packs is not None and settings.packs.is_on,
     )
-    if pipeline.decode.channel != EACH:
-        return op
-    from raysp.ops.channels.channel_labelling import LabellingChannels
-
-    return LabellingChannels(op)
 
 
 def refuse_other_card(settings: Settings) -> None:
@@ -360,17 +359,17 @@ def refuse_other_card(settings: Settings) -> None:
         certified.refuse_other_card(settings.device, settings.relied_on)
 
 
-def joining(pipeline: Pipeline, settings: Settings) -> "Joining | JoiningChannels":
-    """Return the op that joins the windows of longer rows, and their channels; it loads no weights."""
+def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.Table]:
+    """Return the function that makes rows of labelled windows in order; it loads no weights."""
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
     located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.join_op(checkpoint) for output in located]
-    op = Joining(outputs, checkpoint.sample_rate, added_schema(pipeline), completing_steps(pipeline))
+    added = added_schema(pipeline)
+    join = partial(join_windows, join=Joining(outputs, checkpoint.sample_rate, added, completing_steps(pipeline)))
     if pipeline.decode.channel != EACH:
-        return op
-    from raysp.ops.channels.channel_joining import JoiningChannels
-
-    return JoiningChannels(op)
+        return join
+    names = [name for output in outputs for name in output.schema.names]
+    return lambda windows: gather(join(windows), added, names)
 
 
 def completing_steps(pipeline: Pipeline) -> RowSteps:

@@ -2,25 +2,26 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from typing import Literal, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
 
 import raysp.audio as in_process
-from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
+from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, SupportsRead, TooLong
 from raysp.audio.waveforms import choose_dtype
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks
+from raysp.ops.channels import explode, status_of_channel
 from raysp.ops.filtering import RowOp, apply, by_seconds, fail_unreadable, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
-from raysp.ops.places import OF_SAMPLES, Place, seconds_of_row, with_channels, with_places
+from raysp.ops.places import Place, seconds_of_row, with_places
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
-from raysp.ops.rows import ERROR, OK, RowStatus, Window, row_statuses, statuses_table, through_channels, with_waves
+from raysp.ops.rows import ERROR, NO_SPEECH, OK, RowStatus, Window, row_statuses, statuses_table, with_waves
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
@@ -77,8 +78,7 @@ class Decoding:
     Args:
         audio: column of the recordings.
         windowing: division into windows; its sample rate is the model's.
-        channel: "mean", an index, or "each": the windows of a row are those of its channels, one after the other, and
-            blocks have the column of `raysp.ops.places`.
+        channel: "mean", an index, or "each": blocks have a row for each channel (`raysp.ops.channels`).
         max_seconds: longer recordings are skipped.
         keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
         block_seconds: seconds of audio per block.
@@ -145,7 +145,8 @@ class Decoding:
             one or more consecutive windows in them. If a row fails after some of its windows were yielded, its last
             window has the error.
         """
-        yield from self._blocks(_Piece.of(self, rows, first))
+        piece = _Piece.of(self, rows, first)
+        yield from self._blocks(piece.exploded() if self.each_channel else piece)
 
     def measure(self, rows: pa.Table, first: int) -> list[RowStatus]:
         """Return the outcome of each row, with its duration, as far as headers have it; a row may fail when decoded.
@@ -218,14 +219,14 @@ class Decoding:
         self._judge(piece, index, row_status)
 
     def _blocks(self, piece: "_Piece") -> Iterator[pa.Table]:
-        claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in piece.claimed))}
+        of_rows = (seconds for seconds, (_, channel) in zip(piece.claimed, piece.sources, strict=True) if not channel)
+        claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in of_rows))}
         for windows in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             statuses, chunks = [one.row_status for one in windows], [one.chunks for one in windows]
-            places, channels = [one.place for one in windows], [one.channel for one in windows]
+            places = [one.place for one in windows]
             block = _table(windows)
             block = with_places(block, places) if self.cut_at_pauses else block
-            block = with_channels(block, channels) if self.each_channel else block
-            block = self.carrying(block, statuses, piece.columns, piece.first, chunks)
+            block = self.carrying(block, statuses, piece.columns, [piece.indexes[one.row] for one in statuses], chunks)
             del chunks
             yield (self.late(block) if self.late else block).replace_schema_metadata(claimed)
 
@@ -236,19 +237,19 @@ class Decoding:
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
-        long, blocks = self._cut(piece.claimed, piece.channels, self.carrying.languages_of(piece.columns))
+        long, blocks = self._cut(piece.claimed, self.carrying.languages_of(piece.columns))
         for index in long:
             yield from ((0, window) for window in self._row(piece, index))
         for number, block in enumerate(blocks, 1):
             yield from ((number, window) for window in self._rows(piece, block))
 
     def _cut(
-        self, claimed: Sequence[float], channels: Sequence[int], languages: Sequence[str] | None = None
+        self, claimed: Sequence[float], languages: Sequence[str] | None = None
     ) -> tuple[list[int], list[list[int]]]:
-        """Return the rows whose channels have several windows in order, and the blocks of the others."""
+        """Return the rows of several windows in order, and the blocks of the others."""
         is_long = [seconds > self.windowing.window_seconds for seconds in claimed]
         short = [i for i, long in enumerate(is_long) if not long]
-        seconds = [min(claimed[i], self.max_seconds) * channels[i] for i in short]
+        seconds = [min(claimed[i], self.max_seconds) for i in short]
         rate, kinds = SAMPLE_BYTES * self.sample_rate, [languages[i] for i in short] if languages else None
         blocks = cut_blocks(
             seconds, block_seconds=self.block_seconds, bytes_per_second=rate, kinds=kinds, packs=self.packs
@@ -266,16 +267,18 @@ class Decoding:
             channels: number of labelled channels of each row.
             languages: language of each row; None: rows have none of their own.
         """
+        rows = [row for row, _ in explode(channels)]
+        lengths = [round(seconds[row] * self.sample_rate) for row in rows]
 
         def numbered() -> Iterator[tuple[int, Window]]:
-            long, blocks = self._cut(seconds, channels, languages)
-            for index in _for_each_channel(long, channels):
-                chunks = _repeated(samples, round(seconds[index] * self.sample_rate))
-                yield from ((0, Window(RowStatus(index), wave)) for wave, _ in cut_windows(chunks, self.windowing))
+            long, blocks = self._cut([seconds[row] for row in rows], languages and [languages[row] for row in rows])
+            for index in long:
+                cut = cut_windows(_repeated(samples, lengths[index]), self.windowing)
+                yield from ((0, Window(RowStatus(rows[index]), wave)) for wave, _ in cut)
             for number, block in enumerate(blocks, 1):
-                for index in _for_each_channel(block, channels):
-                    wave = np.broadcast_to(samples[:1], round(seconds[index] * self.sample_rate))  # takes no memory
-                    yield number, Window(RowStatus(index), wave)
+                for index in block:
+                    wave = np.broadcast_to(samples[:1], lengths[index])  # takes no memory
+                    yield number, Window(RowStatus(rows[index]), wave)
 
         for windows in _fill(numbered(), self._most_samples()):
             yield [(one.row_status.row, len(one.wave)) for one in windows if one.wave is not None]
@@ -286,54 +289,35 @@ class Decoding:
         yield from (Window(piece.statuses[i], None) for i in indexes if piece.statuses[i].status != OK)
         asked: list[int] = []
         longer: list[int] = []
-        for index, decoded in self._decoded(piece, pending, asked):
+        found = self.decoder.decode_all(
+            piece.excerpts(pending, asked),
+            replace(self.options, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
+        )
+        for number, decoded in enumerate(found):
+            index = asked[number]
             row_status = piece.statuses[index]
-            error = next((one for one in decoded if isinstance(one, AudioError)), None)
-            samples = [one for one in decoded if isinstance(one, np.ndarray)]
-            if error and self.options.keep_prefix and error.error_type in DAMAGE:
+            if isinstance(decoded, AudioError) and self.options.keep_prefix and decoded.error_type in DAMAGE:
                 longer.append(index)  # decoded again up to its damage
-            elif error and self.each_channel and error.error_type in OF_SAMPLES:
-                longer.append(index)  # decoded again, so that its channel is found
-            elif error:
-                row_status.fail(error.error_type, str(error))
+            elif isinstance(decoded, AudioError):
+                row_status.fail(decoded.error_type, str(decoded))
                 yield Window(row_status, None)
-            elif len(samples) < len(decoded) or any(len(one) > self.windowing.window_samples for one in samples):
+            elif isinstance(decoded, TooLong) or len(decoded) > self.windowing.window_samples:
                 longer.append(index)
             else:
-                yield from self._short(piece, index, samples)
+                yield from self._short(piece, index, decoded)
         yield from (Window(piece.statuses[index], None) for index in pending if index not in asked)
         for index in longer:
             yield from self._row(piece, index)
 
-    def _decoded(
-        self, piece: "_Piece", indexes: Sequence[int], asked: list[int]
-    ) -> Iterator[tuple[int, list[Samples | AudioError | TooLong]]]:
-        """Yield rows with the decoded channels or their error, and append an entry for each channel to `asked`."""
-        found = self.decoder.decode_all(
-            piece.excerpts(indexes, asked, each_channel=self.each_channel),
-            replace(self.options, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
-        )
-        held: list[Samples | AudioError | TooLong] = []
-        for number, one in enumerate(found):
-            held.append(one)
-            if len(held) == piece.channels[asked[number]]:
-                yield asked[number], held
-                held = []
-
-    def _short(self, piece: "_Piece", index: int, recording: list[Samples]) -> Iterator[Window]:
+    def _short(self, piece: "_Piece", index: int, samples: Samples) -> Iterator[Window]:
         """Yield the windows of a decoded row."""
-
-        def windows_of(samples: Samples, one: RowStatus) -> Iterator[Window]:
-            one.seconds = seconds_of_row(len(samples), self.sample_rate, piece.claimed[index])
-            self._judge(piece, index, one)
-            if self.cut_at_pauses and one.status == OK:
-                return self._at_pauses(piece, index, iter([samples]), one)
-            return iter([Window(one, samples if one.status == OK else None)])
-
-        if self.each_channel:
-            yield from through_channels(piece.statuses[index], [partial(windows_of, one) for one in recording])
+        row_status = piece.statuses[index]
+        row_status.seconds = seconds_of_row(len(samples), self.sample_rate, piece.claimed[index])
+        self._judge(piece, index, row_status)
+        if self.cut_at_pauses and row_status.status == OK:
+            yield from self._at_pauses(piece, index, iter([samples]), row_status)
         else:
-            yield from windows_of(recording[0], piece.statuses[index])
+            yield Window(row_status, samples if row_status.status == OK else None)
 
     def _row(self, piece: "_Piece", index: int) -> Iterator[Window]:
         """Decode one row as a stream of windows; the last one has the outcome of the row.
@@ -346,24 +330,15 @@ class Decoding:
             self._judge(piece, index, row_status)
         if not _has_samples(row_status):
             yield Window(row_status, None)
-        elif self.each_channel:
-            channels = range(piece.channels[index])
-            yield from through_channels(row_status, [partial(self._stream, piece, index, channel=c) for c in channels])
-        else:
-            yield from self._stream(piece, index, row_status)
-
-    def _stream(
-        self, piece: "_Piece", index: int, row_status: RowStatus, channel: int | None = None
-    ) -> Iterator[Window]:
-        """Decode one row, or one channel of it, as a stream of windows."""
+            return
         if self.cut_at_pauses:
-            yield from self._at_pauses(piece, index, self._chunks(piece, index, row_status, channel), row_status)
+            yield from self._at_pauses(piece, index, self._chunks(piece, index, row_status), row_status)
             return
         number = num_added = 0
         last: Samples = np.empty(0, np.float32)
         chunks: list[Samples] = []
         kept = chunks if self.carrying.samples else None
-        for wave, is_last in self._decode(piece, index, row_status, kept, channel):
+        for wave, is_last in self._decode(piece, index, row_status, kept):
             if is_last:
                 last = wave
                 continue
@@ -397,7 +372,7 @@ class Decoding:
             held = found
         self._judge(piece, index, row_status)
         if held is None and row_status.status == OK:
-            row_status.skip("no_speech", "no speech was found in the recording")
+            row_status.skip(NO_SPEECH, "no speech was found in the recording")
         row_status.window, row_status.windows = number, number + 1
         if number and row_status.seconds is not None:
             row_status.seconds -= told / self.sample_rate
@@ -415,18 +390,13 @@ class Decoding:
         return by_columns or claimed > self.max_seconds or any(by_seconds(op, claimed) is not None for op in self.after)
 
     def _decode(
-        self,
-        piece: "_Piece",
-        index: int,
-        row_status: RowStatus,
-        kept: list[Samples] | None = None,
-        channel: int | None = None,
+        self, piece: "_Piece", index: int, row_status: RowStatus, kept: list[Samples] | None = None
     ) -> Iterator[tuple[Samples, bool]]:
         """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`.
 
         Decoded samples are appended to `kept`. An error row has `seconds` if the samples before its damage are kept.
         """
-        chunks = self._chunks(piece, index, row_status, channel)
+        chunks = self._chunks(piece, index, row_status)
         first = next(chunks, None)  # without which there are no windows
         if first is None:
             return
@@ -436,13 +406,12 @@ class Decoding:
                 return
             yield wave, is_last
 
-    def _chunks(self, piece: "_Piece", index: int, row_status: RowStatus, channel: int | None) -> Iterator[Samples]:
-        """Yield the decoded samples of a row, or of one channel of it, and record its outcome in `row_status`."""
+    def _chunks(self, piece: "_Piece", index: int, row_status: RowStatus) -> Iterator[Samples]:
+        """Yield the decoded samples of a row, and record its outcome in `row_status`."""
         num_samples = 0
         row_status.seconds = None
         try:
-            excerpt = piece.recordings.excerpt(index, channel=channel)
-            for chunk in self.decoder.decode_chunks(excerpt, self.options):
+            for chunk in self.decoder.decode_chunks(piece.excerpt(index), self.options):
                 num_samples += len(chunk)
                 yield chunk
         except AudioError as error:
@@ -472,7 +441,8 @@ class _Piece:
     """Number of channels that are labelled."""
     columns: pa.Table
     """Source columns for ops on decoded rows, without the audio."""
-    first: int
+    sources: Sequence[tuple[int, int | None]]
+    """Index of the recording of each row, and its channel; None: as the options of decoding have it."""
 
     @classmethod
     def of(cls, op: Decoding, rows: pa.Table, first: int, *, are_counted: bool = False) -> Self:
@@ -485,26 +455,53 @@ class _Piece:
         after = [reasons(one, others) for one in op.after]
         read = op.decoder.read_headers
         claimed, channels = read_claims(recordings, statuses, read, op.each_channel, are_counted=are_counted)
-        return cls(statuses, recordings, after, claimed, channels, others, first)
+        sources = [(index, None) for index in range(rows.num_rows)]
+        return cls(statuses, recordings, after, claimed, channels, others, sources)
+
+    def exploded(self) -> Self:
+        """Return the piece with a row for each channel of its rows."""
+        sources = explode(self.channels)
+        rows = [row for row, _ in sources]
+        return replace(
+            self,
+            statuses=[status_of_channel(self.statuses[row], channel) for row, channel in sources],
+            reasons=[[found[row] for row in rows] for found in self.reasons],
+            claimed=[self.claimed[row] for row in rows],
+            columns=self.columns.take(pa.array(rows, pa.int64())),
+            sources=sources,
+        )
+
+    @cached_property
+    def indexes(self) -> Mapping[int, int]:
+        """Indexes of rows by their numbers."""
+        return {row_status.row: index for index, row_status in enumerate(self.statuses)}
 
     def identified(self, numbered: tuple[int, Window]) -> tuple[int, Window]:
         """Record on a window the file that it was read from."""
         row_status = numbered[1].row_status
-        row_status.recording, row_status.version = self.recordings.identity(row_status.row - self.first)
+        source, _ = self.sources[self.indexes[row_status.row]]
+        row_status.recording, row_status.version = self.recordings.identity(source)
         return numbered
 
-    def excerpts(self, indexes: Sequence[int], asked: list[int], *, each_channel: bool) -> Iterator[Excerpt]:
-        """Yield the recordings of rows, or each of their channels, and append the row's index to `asked` for each.
+    def excerpt(self, index: int, found: memoryview | SupportsRead | None = None) -> Excerpt:
+        """Return what is decoded of a recording, `found` or opened; raises the errors of `Recordings.get`."""
+        source, channel = self.sources[index]
+        return self.recordings.excerpt(source, found, channel=channel)
 
-        A missing recording fails its row.
+    def excerpts(self, indexes: Sequence[int], asked: list[int]) -> Iterator[Excerpt]:
+        """Yield what is decoded of the recordings of rows, and append their indexes to `asked`.
+
+        Neighbouring rows of one recording share it. A missing recording fails its rows.
         """
-        for index, found in self.recordings.ahead(indexes, WHOLE_BYTES):
-            if isinstance(found, AudioError):
-                self.statuses[index].fail(found.error_type, str(found))
-                continue
-            for channel in range(self.channels[index]):
+        shared = [[*rows] for _, rows in itertools.groupby(indexes, key=lambda index: self.sources[index][0])]
+        opened = self.recordings.ahead((self.sources[rows[0]][0] for rows in shared), WHOLE_BYTES)
+        for rows, (_, found) in zip(shared, opened, strict=True):
+            for index in rows:
+                if isinstance(found, AudioError):
+                    self.statuses[index].fail(found.error_type, str(found))
+                    continue
                 asked.append(index)
-                yield self.recordings.excerpt(index, found, channel=channel if each_channel else None)
+                yield self.excerpt(index, found)
 
 
 def _has_samples(row_status: RowStatus) -> bool:
@@ -524,11 +521,6 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
         held.append(window)
         number, num_samples = meant_for, num_samples + more
     yield held
-
-
-def _for_each_channel(indexes: Sequence[int], channels: Sequence[int]) -> Iterator[int]:
-    """Yield each index as often as its row has channels."""
-    return (index for index in indexes for _ in range(channels[index]))
 
 
 def _repeated(samples: Samples, num_samples: int) -> Iterator[Samples]:

@@ -279,36 +279,6 @@ class OutputOp(Protocol):
         ...
 
 
-class LabellingOp(Protocol):
-    """Op that labels blocks: `Labelling`, or one that labels each channel with it."""
-
-    has_users_code: bool
-    """Whether code from outside raysp takes part in `table`."""
-
-    @property
-    def blocks_in_hand(self) -> int:
-        """Blocks over which `run` may run at once, from as many threads."""
-        ...
-
-    def __call__(
-        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
-    ) -> tuple[pa.Table, Figures]:
-        """Label the windows of a block, as `Labelling` does."""
-        ...
-
-    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
-        """Read a block, and decide which of its windows go through the model."""
-        ...
-
-    def run(self, given: BlockInHand) -> Figures:
-        """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
-        ...
-
-    def table(self, given: BlockInHand) -> pa.Table:
-        """Return the windows of a block that ran, in the same order."""
-        ...
-
-
 class HostPasses:
     """Runs batches on the CPUs of an actor: one after another with all threads, or several at once that share them.
 

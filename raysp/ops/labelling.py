@@ -33,7 +33,6 @@ from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
 from raysp.ops.forward import HostPasses, PackWindows
-from raysp.ops.forward import LabellingOp as LabellingOp
 from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory

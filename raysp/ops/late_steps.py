@@ -10,7 +10,7 @@ import pyarrow as pa
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS
 from raysp.ops.adding import ColumnOp, added_columns, beside, chosen, samples_column
 from raysp.ops.filtering import RowOp, judge, reasons
-from raysp.ops.places import CHANNEL, PLACE
+from raysp.ops.places import PLACE
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
 
 _OUTCOME = ("status", "error_type", "error_message")
@@ -43,7 +43,7 @@ class Carrying:
         block: pa.Table,
         statuses: Sequence[RowStatus],
         source: pa.Table,
-        first: int,
+        places: Sequence[int],
         chunks: Sequence[Sequence[np.ndarray]],
     ) -> pa.Table:
         """Append the carried columns to a block.
@@ -52,17 +52,16 @@ class Carrying:
             block: a block of windows.
             statuses: their outcomes.
             source: source columns of the rows of the piece.
-            first: number of its first row.
+            places: for each window the index of its row in `source`.
             chunks: for each window that is the last of several all samples of the row; otherwise nothing.
         """
         if self.columns == () and not self.samples and not self.outputs:
             return block
         is_end = _is_end(statuses)
-        of_windows = pa.array([one.row - first if one.status == OK else None for one in statuses], pa.int64())
-        of_all = pa.array([one.row - first for one in statuses], pa.int64())
-        of_ends = pa.array(
-            [one.row - first if end else None for one, end in zip(statuses, is_end, strict=True)], pa.int64()
-        )
+        numbers = np.array(places, np.int64)
+        of_all = pa.array(numbers, pa.int64())
+        of_windows = pa.array(numbers, pa.int64(), mask=np.array([one.status != OK for one in statuses], bool))
+        of_ends = pa.array(numbers, pa.int64(), mask=~np.array(is_end, bool))
         for name, column in zip(source.column_names, source.columns, strict=True):
             if name in self.outputs:
                 block = block.append_column(
@@ -304,7 +303,7 @@ class _Rows:
         for name, column in self.added.items():
             block = block.append_column(name, column)
         for name in self.carried:
-            if name in carried or name in (PLACE, CHANNEL):
+            if name in carried or name == PLACE:
                 block = block.append_column(name, self.block.column(name))
         return block.replace_schema_metadata(metadata)
 

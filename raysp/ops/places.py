@@ -1,12 +1,10 @@
-"""Places of windows where their numbers do not give them: columns of blocks and of staged windows.
+"""Places of windows in their recording where these are cut at pauses: a column of blocks and of staged windows.
 
-Where windows are cut at pauses, a column has their places in the recording. Without it, windows cover a recording
-without gaps. Where each channel is labelled, another one has their places among the windows of their channel: those of
-a row are numbered through all its channels, so that whatever moves, stages and counts windows needs not know of them.
+Without the column windows cover a recording without gaps.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self, cast
 
@@ -14,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raysp.columns import INNER_PREFIX, SECONDS
+from raysp.columns import INNER_PREFIX
 
 LEAST_SHARE = 0.01
 """Share of a sample from which a duration is not in whole samples; sums of windows are exact to a thousandth."""
@@ -23,12 +21,6 @@ WHOLE_SECONDS = 1.0
 model of speech does not find all words that fill a recording: without this, 10 % of 750 spoken digits were lost."""
 PLACE = f"{INNER_PREFIX}place"
 """Column of the places in recordings."""
-CHANNEL = f"{INNER_PREFIX}channel"
-"""Column of the places in channels."""
-MOST_CHANNELS = 16
-"""Largest number of channels of a recording of which each is labelled."""
-OF_SAMPLES = ("invalid_audio",)
-"""Errors of decoding that one channel may have and another one not."""
 
 
 @dataclass(frozen=True)
@@ -109,52 +101,6 @@ def stretches(windows: pa.Table, num_frames: Sequence[int]) -> Iterator[Stretch]
     edges = [0, *(np.flatnonzero(frames[1:] != ends[:-1]) + 1).tolist(), len(frames)]
     for first, end in pairwise(edges):
         yield Stretch(windows.slice(first, end - first), int(frames[first]))
-
-
-@dataclass(frozen=True)
-class ChannelWindow:
-    """Place of a window among those of its channel."""
-
-    channel: int
-    channels: int
-    """Number of channels of the recording."""
-    window: int
-    windows: int | None
-    """Number of windows of the channel, set on its last one."""
-    seconds: float | None
-    """Seconds that the window adds to those of its channel."""
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the window is a whole channel."""
-        return self.windows == 1
-
-    def named(self, message: str) -> str:
-        """Return a message with the channel, if the recording has several."""
-        return f"channel {self.channel} of {self.channels}: {message}" if self.channels > 1 else message
-
-
-_NUMBERS = [(name, pa.int32()) for name in ("channel", "channels", "window", "windows")]
-_CHANNEL_TYPE = pa.struct([*_NUMBERS, ("seconds", pa.float64())])
-
-
-def with_channels(table: pa.Table, windows: Sequence[ChannelWindow | None]) -> pa.Table:
-    """Return a table of windows with the column of channels; None stands for a row of one channel and one window."""
-    seconds = table.column(SECONDS).to_pylist()
-    places = [asdict(one or ChannelWindow(0, 1, 0, 1, added)) for one, added in zip(windows, seconds, strict=True)]
-    return table.append_column(CHANNEL, pa.array(places, _CHANNEL_TYPE))
-
-
-def channels_of(table: pa.Table) -> list[ChannelWindow]:
-    """Return the channels of windows; in tables without the column all rows have one channel and one window."""
-    if CHANNEL not in table.column_names:
-        return [ChannelWindow(0, 1, 0, 1, seconds) for seconds in table.column(SECONDS).to_pylist()]
-    return [ChannelWindow(**value) for value in cast("list[dict[str, Any]]", table.column(CHANNEL).to_pylist())]
-
-
-def listed(schema: pa.Schema) -> pa.Schema:
-    """Return the columns of a row whose channels have these columns each: lists, one entry a channel."""
-    return pa.schema([(field.name, pa.list_(field.type)) for field in schema])
 
 
 def seconds_of_row(num_samples: int, sample_rate: int, claimed: float) -> float:

@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from raysp.audio import AudioHeader, Excerpt, Recording, SupportsRead
+from raysp.bounds import MOST_CHANNELS
 from raysp.corpus.recording_columns import bytes_of, path_of, paths_of
 from raysp.errors import AudioError, StoreError
-from raysp.ops.places import MOST_CHANNELS
 from raysp.ops.rows import OK, RowStatus
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
 from raysp.storage.opened import digest_of, sampled

@@ -6,11 +6,10 @@ since it is not known earlier. `seconds` is the duration that a window adds to t
 duration of the recording. `recording` and `version` identify the file of a row that is read by path. Decoding adds
 `wave`, which the model replaces by the columns of its outputs: samples as bytes, one contiguous buffer per block, with
 their dtype, int16 or float32, in the metadata of the field. Columns that steps add stand in the last window of a row.
-Where each channel is labelled, the windows of a row are numbered through its channels.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -22,7 +21,7 @@ from raysp.columns import OK as OK
 from raysp.columns import RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import SKIPPED as SKIPPED
 from raysp.columns import WAVE as WAVE
-from raysp.ops.places import OF_SAMPLES, ChannelWindow, Place
+from raysp.ops.places import Place
 
 _COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}
 ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
@@ -71,68 +70,6 @@ class Window(NamedTuple):
     """All samples of the row, on its last window, if it has several or is cut at pauses, and a step reads them."""
     place: Place | None = None
     """Place in the recording, if rows are cut at pauses."""
-    channel: ChannelWindow | None = None
-    """Place in its channel, if each channel is labelled."""
-
-
-Cutting = Callable[[RowStatus], Iterator[Window]]
-"""Callable that cuts a channel into windows as if it were a row; the last one has the outcome, which is passed."""
-
-
-def through_channels(row_status: RowStatus, channels: Sequence[Cutting]) -> Iterator[Window]:
-    """Yield the windows of all channels of a row; the last one has the outcome of the row.
-
-    A row ends with the first channel that is not ok. A channel without speech is a window that is ok and has no
-    samples, unless no channel has speech. Durations are those of the first channel.
-    """
-    number, has_speech = 0, False
-    for channel, windows_of in enumerate(channels):
-        for window in windows_of(RowStatus(row_status.row)):
-            one = window.row_status
-            place = ChannelWindow(channel, len(channels), one.window, one.windows, one.seconds)
-            is_silent = one.error_type == NO_SPEECH
-            has_speech = has_speech or one.status == OK
-            is_last = one.windows is not None and channel == len(channels) - 1
-            if is_last or (one.status != OK and not is_silent):
-                is_ok = one.status == OK or (is_silent and has_speech)
-                _end(row_status, one, place, number, is_ok=is_ok)
-                yield window._replace(row_status=row_status, channel=place)
-                return
-            part = RowStatus(row_status.row, number, None)
-            part.seconds = added_seconds(one, channel)
-            yield window._replace(row_status=part, channel=place)
-            number += 1
-
-
-def as_alone(one: RowStatus, place: ChannelWindow, *, row: int | None = None) -> RowStatus:
-    """Return the outcome of a window, numbered within its channel, and as a window of another row if it is given."""
-    alone = RowStatus(one.row if row is None else row, place.window, place.windows)
-    take_outcome(alone, one)
-    alone.seconds = place.seconds
-    return alone
-
-
-def take_outcome(to: RowStatus, one: RowStatus) -> None:
-    """Copy all of an outcome but the row and the number of the window."""
-    for name in RowStatus.__slots__:
-        if name not in ("row", "window", "windows"):
-            setattr(to, name, getattr(one, name))
-
-
-def _end(row_status: RowStatus, one: RowStatus, place: ChannelWindow, number: int, *, is_ok: bool) -> None:
-    """Record the outcome of a row: ok, or that of the last window of a channel."""
-    row_status.window, row_status.windows = number, number + 1
-    row_status.seconds = added_seconds(one, place.channel)
-    if is_ok:
-        return
-    row_status.status, row_status.error_type, row_status.error_message = one.status, one.error_type, one.error_message
-    if one.error_type in OF_SAMPLES:
-        row_status.fail(one.error_type, place.named(one.error_message or ""))
-
-
-def added_seconds(one: RowStatus, channel: int) -> float | None:
-    """Return the seconds that a window adds to its row: those of all channels but the first are counted already."""
-    return one.seconds if channel == 0 or one.seconds is None else 0.0
 
 
 def plain(message: str) -> str:

@@ -30,11 +30,13 @@ class Sorter:
     Args:
         lend: returns the path of a scratch file; called once, and only if the rows do not fit in memory.
         num_bytes: approximate limit of memory, in bytes.
+        numbers_a_row: successive values of the column `row` that are one row, from a multiple of it on.
     """
 
-    def __init__(self, lend: Callable[[], Path], num_bytes: int) -> None:
+    def __init__(self, lend: Callable[[], Path], num_bytes: int, numbers_a_row: int = 1) -> None:
         self._lend = functools.cache(lend)
         self._num_bytes = num_bytes
+        self._numbers_a_row = numbers_a_row
         self._held: list[pa.Table] = []
         self._held_bytes = 0
         self._schema: pa.Schema | None = None
@@ -100,7 +102,7 @@ class Sorter:
         places = np.concatenate([np.arange(count) for count in self._part_rows])
         numbers = self.numbers()
         order = np.asarray(_order(numbers), np.int64)
-        rows = numbers.column("row").to_numpy()[order]
+        rows = numbers.column("row").to_numpy()[order] // self._numbers_a_row
         ends = np.append(np.flatnonzero(rows[1:] != rows[:-1]) + 1, len(rows))
         row_bytes = np.array(self._part_bytes) / np.array(self._part_rows)
         held = np.cumsum(row_bytes[parts[order]])[ends - 1]  # bytes up to the end of each row

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from raysp.bounds import MOST_CHANNELS
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
 from raysp.specs.values import Column, Device, JsonValue, Listed, Url, spec, to_json
@@ -143,6 +144,11 @@ class Decode(Step):
                 "channel='each' and keep_prefix=True: the channels of a damaged recording may end at different places; "
                 "leave keep_prefix out, or choose a channel by its index, or channel='mean'"
             )
+
+    @property
+    def most_channels(self) -> int:
+        """Largest number of channels of a row of which each is labelled as a row; 1: it stays one row."""
+        return MOST_CHANNELS if self.channel == EACH else 1
 
     def label_fields(self) -> dict[str, JsonValue]:
         """Return the fields that can change a label, `keep_prefix` only if it is set."""

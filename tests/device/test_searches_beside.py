@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import raysp
-from raysp.ops import searching
 from raysp.ops.labelling import Labelling
+from raysp.ops.transcripts import searching
 from raysp.ops.transcripts.search_processes import SearchProcesses
 from tests.corpora import CHECKPOINT
 from tests.device.conftest import assert_same

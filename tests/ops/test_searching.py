@@ -180,5 +180,5 @@ def test_a_model_of_characters_is_recognised_by_its_words(loaded, tmp_path):
 def test_the_best_tokens_are_those_of_all_frames_whatever_is_chosen_at_once(everything, monkeypatch):
     op, logits = everything, torch.randn(2, 40, 32, generator=torch.Generator().manual_seed(0))
     whole = op._top_tokens(logits)
-    monkeypatch.setattr("raysp.ops.searching.VALUES_AT_ONCE", 32 * 7)
+    monkeypatch.setattr("raysp.ops.transcripts.searching.VALUES_AT_ONCE", 32 * 7)
     assert all(map(torch.equal, op._top_tokens(logits), whole))

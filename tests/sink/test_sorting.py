@@ -53,6 +53,16 @@ def test_slices_are_the_same_rows_however_few_bytes_may_be_held(tmp_path, num_by
     assert (tmp_path / "runs").exists() == (num_bytes < 10**6)
 
 
+def test_a_row_of_several_numbers_is_not_cut(tmp_path, monkeypatch):
+    monkeypatch.setattr(sorting, "PART_BYTES", 300)
+    sorter = Sorter(lambda: tmp_path / "runs", 1, 4)
+    numbers = [0, 1, 2, 4, 8, 9, 16, 17, 18, 19]
+    for k in range(3):
+        sorter.add(sinks.results(numbers[k::3][::-1]))
+    found = [one.column("row").to_pylist() for one in sorter.slices()]
+    assert found == [[0, 1, 2], [4], [8, 9], [16, 17, 18, 19]]
+
+
 def test_tables_of_other_columns_are_refused(tmp_path):
     sorter = Sorter(lambda: tmp_path / "runs", 10**6)
     sorter.add(sinks.results([4, 5]))

@@ -16,7 +16,7 @@ from raysp.ops.decoding import claimed_seconds
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.job import Job
-    from raysp.ops.labelling import BlockInHand, Figures, LabellingOp
+    from raysp.ops.labelling import BlockInHand, Figures, Labelling
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -112,7 +112,7 @@ class Model:
         return table, figures, waited
 
 
-def _load(one: Pass, digest: str | None, threads: int) -> "LabellingOp":
+def _load(one: Pass, digest: str | None, threads: int) -> "Labelling":
     """Load the model, on a card that the plan relies on."""
     assembly.refuse_other_card(one.settings)
     import torch

@@ -21,7 +21,6 @@ from raysp.labelling.engine.later_passes import KeptBlocks, PassTodo, Read, Rows
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RowError, shard_failure
 from raysp.labelling.engine.model import LabelledBlock, Model
 from raysp.labelling.engine.piece_reading import filtering
-from raysp.labelling.joined_rows import join_windows
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink import stage
 from raysp.sink.commit import RESULT_SCHEMA
@@ -107,7 +106,7 @@ class PieceLabels:
         return self._files.enter_context(self.store.scratch())
 
     def _new_sorter(self) -> Sorter:
-        return Sorter(self._scratch, MEMORY_BYTES)
+        return Sorter(self._scratch, MEMORY_BYTES, self.job.pipeline.decode.most_channels)
 
     def kept(self, block: pa.Table) -> pa.Table:
         """Return a decoded block, of which recordings are kept for later passes."""
@@ -120,9 +119,12 @@ class PieceLabels:
         labels, figures = labelled.labels, labelled.figures
         self._sorter.add(labels)
         rate = self.job.of_pass(number).settings.checkpoint.sample_rate
+        most_channels = self.job.pipeline.decode.most_channels
+        is_first = labels.column("row").to_numpy() % most_channels == 0
+        counted = labels.select(["windows", "seconds"]).filter(pa.array(is_first))
         first = Counts(
-            rows=len(labels) - labels.column("windows").null_count,
-            audio_seconds=float(np.nansum(labels.column("seconds").to_numpy())),
+            rows=len(counted) - counted.column("windows").null_count,
+            audio_seconds=float(np.nansum(counted.column("seconds").to_numpy())),
         )
         self._counts += (first if number == 0 else Counts()) + Counts(
             blocks=1,
@@ -136,7 +138,7 @@ class PieceLabels:
         self._claimed = max(self._claimed, labelled.claimed)
         self._memory = max(self._memory, figures.memory_bytes)
         self._measured = (figures.measured if number == 0 else None) or self._measured
-        self._judge(labels)
+        self._judge(labels, most_channels)
 
     def so_far(self, *, is_staged: bool = False) -> LabelledPiece:
         """Return the counts of the blocks that were added."""
@@ -182,10 +184,11 @@ class PieceLabels:
     def _in_order(self) -> Iterator[pa.Table]:
         """Yield the rows of the first pass in order, with the columns of a label shard behind those of the source."""
         job, wanted = self.job, self.todo.rows
+        join = assembly.joining(job.pipeline, job.settings)
         names = [*RESULT_SCHEMA.names, *job.output_schema.names]
         place = 0
         for windows in self._sorter.slices():
-            rows = join_windows(windows, assembly.joining(job.pipeline, job.settings))
+            rows = join(windows)
             found = rows.column("row").to_numpy()
             if not np.array_equal(found, wanted[place : place + len(found)]):
                 raise RunError(f"{self.todo}: its blocks hold other rows; this is a bug in raysp: report it")
@@ -224,8 +227,7 @@ class PieceLabels:
     def _joined(self, job: Job) -> Iterator[pa.Table]:
         """Yield the rows of a later pass in order."""
         if not self._sorter.is_empty:
-            for windows in self._sorter.slices():
-                yield join_windows(windows, assembly.joining(job.pipeline, job.settings))
+            yield from map(assembly.joining(job.pipeline, job.settings), self._sorter.slices())
 
     def _judged(self, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Yield the rows to stage, and count their outcomes."""
@@ -236,10 +238,11 @@ class PieceLabels:
             self._judge(table)
             yield table.select([*names, *(name for name in RECORDING_COLUMNS if name in table.column_names)])
 
-    def _judge(self, table: pa.Table) -> None:
-        """Add the outcomes of rows or windows that are not ok."""
+    def _judge(self, table: pa.Table, most_channels: int = 1) -> None:
+        """Add the outcomes of rows, or windows of their channels, that are not ok."""
         columns = (table.column(name).to_pylist() for name in ("row", "status", "error_type", "error_message"))
-        for row, status, error_type, message in zip(*columns, strict=True):
+        for number, status, error_type, message in zip(*columns, strict=True):
+            row = number // most_channels
             if status == OK or row in self._outcomes:
                 continue
             self._outcomes[row] = status, error_type

@@ -65,7 +65,7 @@ def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None, given: pa.Table
     for name in given.column_names if given is not None else ():
         table = table.append_column(name, given.column(name))  # type: ignore[union-attr]
     for block in op(table, piece.first):
-        yield block if is_whole else _renumbered(block, rows, piece.first)
+        yield block if is_whole else _renumbered(block, rows, piece.first, job.pipeline.decode.most_channels)
 
 
 @functools.cache
@@ -76,9 +76,10 @@ def process_decoder() -> Decoder:
     return decoder
 
 
-def _renumbered(block: pa.Table, rows: Sequence[int], first: int) -> pa.Table:
+def _renumbered(block: pa.Table, rows: Sequence[int], first: int, most_channels: int) -> pa.Table:
     """Return a block whose row numbers, positions in `rows` plus `first`, are replaced by numbers in the shard."""
-    numbers = np.asarray(rows, np.int64)[block.column("row").to_numpy() - first]
+    places, channels = np.divmod(block.column("row").to_numpy(), most_channels)
+    numbers = np.asarray(rows, np.int64)[places - first] * most_channels + channels
     place = block.schema.get_field_index("row")
     return block.set_column(place, block.schema.field(place), pa.array(numbers, pa.int64()))
 
@@ -108,7 +109,7 @@ def filtering(job: Job, shard: Shard, filters: RowFilters) -> Callable[[pa.Table
 
 def crashed_block(job: Job, todo: PieceTodo) -> pa.Table:
     """Return a block of the rows of a piece as error rows, with the columns that other blocks carry, without values."""
-    statuses = [RowStatus(row) for row in todo.rows]
+    statuses = [RowStatus(row * job.pipeline.decode.most_channels) for row in todo.rows]
     for status in statuses:
         status.fail("worker_crashed", "several workers that labelled this row alone crashed")
     nulls = [None] * len(statuses)

@@ -14,7 +14,6 @@ from raysp.labelling import assembly
 from raysp.labelling.estimates.row_sampling import Sample
 from raysp.labelling.planning.costs import Speed
 from raysp.labelling.planning.run_plan import Plan
-from raysp.ops.places import channels_of
 from raysp.ops.rows import OK, row_statuses
 from raysp.words import count, duration
 
@@ -84,5 +83,4 @@ def _blocks(plan: Plan, sample: Sample, most_seconds: float) -> Iterator[tuple[s
 
 def _seconds(block: pa.Table) -> float:
     """Return the seconds of audio of the labelled channels of a block whose windows are ok."""
-    windows = zip(row_statuses(block), channels_of(block), strict=True)
-    return float(sum(place.seconds or 0.0 for one, place in windows if one.status == OK))
+    return float(sum(one.seconds or 0.0 for one in row_statuses(block) if one.status == OK))

@@ -12,8 +12,8 @@ from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.listing import count_files
+from raysp.ops.channels import listed
 from raysp.ops.filtering import UNREADABLE_TEXT
-from raysp.ops.places import listed
 from raysp.ops.precision import AGREED_RATE, Batching
 from raysp.ops.remedies import remedy
 from raysp.sink.absent import AbsentShard

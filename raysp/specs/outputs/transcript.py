@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.languages.by_row import ByLanguage
-    from raysp.ops.searching import Searching
     from raysp.ops.transcribing import Transcribing
+    from raysp.ops.transcripts.searching import Searching
     from raysp.ops.transcripts.transducer_texts import SearchingModel, Transducing
     from raysp.ops.writing import Prompt, Writing
 
@@ -348,7 +348,7 @@ class Transcript(Output):
                 f"by a decoder: use generate={{'num_beams': {self.beams}}}"
             )
         if Capability.CTC in checkpoint.gives and (self.lm is not None or self.hot_words):
-            from raysp.ops.searching import check_settings
+            from raysp.ops.transcripts.searching import check_settings
 
             checkpoint, tokenizer = spoken(checkpoint, self.language)
             if tokenizer is None:
@@ -485,7 +485,7 @@ class Transcript(Output):
             return Transducing(greedy, self._staged_tokens(), model)
         if self.beams == 1:
             return greedy
-        from raysp.ops.searching import Searching
+        from raysp.ops.transcripts.searching import Searching
 
         return Searching(
             greedy,

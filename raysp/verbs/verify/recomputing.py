@@ -14,13 +14,13 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.labelling import assembly
-from raysp.labelling.joined_rows import join_windows
 from raysp.labelling.planning.fingerprints import hash_pipeline
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import Resolved, RunEntry, RunRecord
+from raysp.sink.sorting import in_order
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Pool
 from raysp.specs.values import JsonValue
@@ -80,8 +80,8 @@ class Recomputing:
         for name in {*pipeline.label.reads} & {*before}:
             table = table.append_column(schema.field(name), pa.array([before[name]], schema.field(name).type))
         decoding = assembly.decoding(*one, shard)
-        windows = pa.concat_tables([self.ops[number](block, shard.name)[0] for block in decoding(table, row)])
-        rows = join_windows(windows, assembly.joining(*one)).to_pylist()
+        windows = in_order([self.ops[number](block, shard.name)[0] for block in decoding(table, row)])
+        rows = assembly.joining(*one)(windows).to_pylist()
         if len(rows) != 1:
             raise RunError(
                 f"{shard.url} row {row}: recomputed alone it became {count(len(rows), 'row')}; this is a bug in raysp: "

@@ -25,34 +25,39 @@ from tests.runs import read_labels
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("fields", "outputs"),
-    [({}, [raysp.Transcript(), raysp.Align("text")]), ({"windows": "speech"}, [raysp.Transcript()])],
-    ids=["even windows", "windows at pauses"],
+    ("fields", "outputs", "channel"),
+    [
+        ({}, [raysp.Transcript(), raysp.Align("text")], "mean"),
+        ({"windows": "speech"}, [raysp.Transcript()], "mean"),
+        ({}, [raysp.Transcript()], "each"),
+    ],
+    ids=["even windows", "windows at pauses", "channels"],
 )
 def test_a_row_that_crashes_processes_has_the_columns_of_the_others(
-    make_pipeline, small_shards, tmp_path, fields, outputs
+    make_pipeline, small_shards, tmp_path, fields, outputs, channel
 ):
     if fields:
         pytest.importorskip("silero_vad", reason='needs pip install "raysp[speech]"')
     pipeline = make_pipeline(small_shards, outputs=outputs)
     label = replace(pipeline.label, **fields)
-    plan = make_plan(Opened.of(replace(pipeline, steps=[pipeline.decode, label]), Resources(cpus=2)))
+    plan = make_plan(Opened.of(replace(pipeline, steps=[raysp.Decode(channel=channel), label]), Resources(cpus=2)))
     job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
     shard = plan.todo[0].shard
     (piece,) = shard.pieces
     models = Model.of(job)
-    for part in (Piece(1, piece.end), Piece(0, 1)):
-        todo = PieceTodo(shard, piece, part, has_crashed=part.first == 0)
+    last = piece.end - 1
+    for part in (Piece(last, piece.end), Piece(0, last)):
+        todo = PieceTodo(shard, piece, part, has_crashed=part.first == last)
         message = label_piece(job, models, todo, read_blocks(job, todo), iter, store, "an actor")
         assert isinstance(message, LabelledPiece)
         assert message.is_staged
         counts = message.receipt.counts
-        assert (counts.rows, counts.errors) == (part.num_rows, {"worker_crashed": 1} if part.first == 0 else {})
+        assert (counts.rows, counts.errors) == (part.num_rows, {"worker_crashed": 1} if part.first == last else {})
     models[0].close()
     commit_shard(job, shard, None)
     labels = read_labels(tmp_path / "labels").to_pylist()
     assert [row["row"] for row in labels] == list(range(shard.num_rows))
-    assert [row["row"] for row in labels if row["error_type"] == "worker_crashed"] == [0]
+    assert [row["row"] for row in labels if row["error_type"] == "worker_crashed"] == [last]
     assert all(row["pred_text"] is not None for row in labels if row["status"] == "ok")
 
 

@@ -18,7 +18,6 @@ from raysp.labelling.engine import calls_in_order
 from raysp.labelling.engine.datasets.table_job import PLACE, TableJob
 from raysp.labelling.engine.later_passes import merged
 from raysp.labelling.engine.model import Model
-from raysp.labelling.joined_rows import join_windows
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink.sorting import in_order
 from raysp.words import count
@@ -83,13 +82,14 @@ class TableLabelling:
     def _passed(self, number: int, rows: pa.Table, decoder: Decoder) -> pa.Table:
         """Return the label rows of one pass, numbered from 0."""
         one, model, source = self.job.passes[number], self.models[number], self.job.pipeline.source
-        names = None if source.id is None else rows.column(source.id).to_pylist()
+        ids = None if source.id is None else rows.column(source.id).to_pylist()
+        names = ids and [name for name in ids for _ in range(one.pipeline.decode.most_channels)]
         decode = assembly.decoding(*one, None, decoder=decoder, functions=self.job.functions)
         with closing(calls_in_order.ahead(decode(rows.select(self._read(number, rows)), 0), 1)) as blocks:
             labelled = calls_in_order.in_order(lambda block: model(block, names=names).labels, blocks, model.at_once)
-            windows = pa.concat_tables(labelled)
+            windows = in_order([*labelled])
         with self._joining:
-            return in_order([join_windows(windows, self._joins[number])])
+            return self._joins[number](windows)
 
     def _read(self, number: int, rows: pa.Table) -> list[str]:
         """Return the columns that decoding reads for a pass."""

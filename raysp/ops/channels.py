@@ -1,0 +1,89 @@
+"""Labelling of each channel: before decoding a row becomes one row for each channel, and behind joining one row again.
+
+In between a row of a channel has the number `row * MOST_CHANNELS + channel`, and is a row like any other.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+
+from raysp.bounds import MOST_CHANNELS
+from raysp.ops.adding import beside, chosen
+from raysp.ops.languages.language_batches import UNKNOWN
+from raysp.ops.rows import NO_SPEECH, OK, RowStatus, plain, row_statuses, statuses_table
+
+OF_MODEL = ("too_short", UNKNOWN, "step_failed", "out_of_memory", "model_output")
+"""Outcomes of labelling; those of decoding come before them."""
+OF_CHANNEL = (*OF_MODEL[1:], "invalid_audio")
+"""Errors whose messages name the channel."""
+
+
+def explode(num_channels: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the index of the row and the channel of each row of a channel, in order."""
+    return [(row, channel) for row, number in enumerate(num_channels) for channel in range(number)]
+
+
+def status_of_channel(row_status: RowStatus, channel: int) -> RowStatus:
+    """Return the outcome of a row as that of one of its channels."""
+    of_channel = copy(row_status)
+    of_channel.row = row_status.row * MOST_CHANNELS + channel
+    return of_channel
+
+
+def listed(schema: pa.Schema) -> pa.Schema:
+    """Return the columns of a row whose channels have these columns each: lists, one entry a channel."""
+    return pa.schema([(field.name, pa.list_(field.type)) for field in schema])
+
+
+def gather(rows: pa.Table, added: pa.Schema, outputs: Sequence[str]) -> pa.Table:
+    """Return one row for all channels of a row.
+
+    A row is ok if all its channels are, but for those without speech, unless that is all of them. Otherwise it has the
+    outcome of decoding of its first channel that failed there, or else of the first that was not labelled. Columns of
+    outputs are lists, or null unless all channels have labels.
+
+    Args:
+        rows: rows of channels in order, all of each row.
+        added: columns that steps add.
+        outputs: columns of outputs.
+    """
+    statuses, labels = row_statuses(rows), rows.select(outputs)
+    owners = rows.column("row").to_numpy() // MOST_CHANNELS
+    edges = [*np.flatnonzero(np.diff(owners, prepend=-1)).tolist(), len(owners)]
+    has_label = np.any([column.is_valid().to_numpy() for column in labels.columns], axis=0)
+    outcomes: list[RowStatus] = []
+    decisive: list[int | None] = []
+    offsets: list[int | None] = []
+    places: list[int] = []
+    for first, end in pairwise(edges):
+        channel, outcome = _outcome(statuses[first:end])
+        is_listed = outcome.status == OK or has_label[first:end].all()
+        outcomes.append(outcome)
+        decisive.append(first + channel if outcome.status == OK else None)
+        # In Arrow a null offset makes a list null.
+        offsets.append(len(places) if is_listed else None)
+        places += range(first, end) if is_listed else ()
+    table = beside(statuses_table(outcomes), chosen(rows, added, decisive))
+    ends = pa.array([*offsets, len(places)], pa.int32())
+    for field, column in zip(listed(labels.schema), labels.columns, strict=True):
+        entries = column.take(pa.array(places, pa.int64())).combine_chunks()
+        table = table.append_column(field, pa.ListArray.from_arrays(ends, entries))
+    return table
+
+
+def _outcome(channels: Sequence[RowStatus]) -> tuple[int, RowStatus]:
+    """Return the channel that decides on the outcome of a row, and this outcome, which names the channel at fault."""
+    is_ok = [one.status == OK for one in channels]
+    failed = [place for place, one in enumerate(channels) if not is_ok[place] and one.error_type != NO_SPEECH]
+    decoding = [place for place in failed if channels[place].error_type not in OF_MODEL]
+    place = (decoding or failed or [is_ok.index(True) if any(is_ok) else 0])[0]
+    outcome = copy(channels[place])
+    outcome.row //= MOST_CHANNELS
+    # A step on decoded rows fails for all channels with one message.
+    is_of_row = outcome.error_type == "step_failed" and len({one.error_message for one in channels}) == 1
+    if len(channels) > 1 and outcome.error_type in OF_CHANNEL and not is_of_row:
+        outcome.error_message = plain(f"channel {place} of {len(channels)}: {outcome.error_message}")
+    return place, outcome

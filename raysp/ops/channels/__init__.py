@@ -1,1 +1,0 @@
-"""Channels of recordings that are labelled each as a recording of its own: their windows, numbers and joining."""
