@@ -68,6 +68,7 @@ def again(store, shard) -> None:
 
 def rows_of(store, shard=SHARD) -> list[int]:
     """List the rows of a label shard and beside it."""
+    shard = replace(shard, input_id=footer.read(store, shard.name).receipt.input_id)
     tables = [*read_labels(store, shard, ["row"]), *(table.select(["row"]) for table in read_rest(store, shard))]
     return sorted(pa.concat_tables(tables).column("row").to_pylist())
 
