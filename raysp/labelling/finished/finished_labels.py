@@ -34,6 +34,8 @@ class Labelling:
     """Names of the finished ones."""
     absent: Mapping[str, AbsentShard] = field(default_factory=dict)
     """Shards of the source that the plan lacks, because they could not be read."""
+    foreign: Mapping[str, str] = field(default_factory=dict)
+    """Recorded shards with a damaged or foreign file in the place of their label shard, with the reason."""
 
     @classmethod
     def open(cls, place: str | Parquet, storage_options: GivenOptions | None, *, trust: bool) -> "Labelling":
@@ -50,7 +52,8 @@ class Labelling:
         """Read the plan of a sink and which shards are committed."""
         shards, absent = sink.shards(), {one.name: one for one in sink.absent()}
         found = committed(sink.store, shards, record.fingerprint, file_id=hash_parts(record.file_parts))
-        return cls(sink.store, record, {shard.name: shard for shard in shards}, found.done, absent)
+        by_name = {shard.name: shard for shard in shards}
+        return cls(sink.store, record, by_name, found.done, absent, found.foreign)
 
     @property
     def url(self) -> str:

@@ -108,7 +108,7 @@ class _Forgetting:
         self.found: Counter[str] = Counter()
         """Rows of each id."""
         self.labels = self.already = 0
-        self.not_searched: dict[str, str] = {}
+        self.not_searched: dict[str, str] = dict(self.labelling.foreign)
 
     def __call__(self, own: lease.Lease) -> Forgotten:
         shards = self.labelling.shards.values()
