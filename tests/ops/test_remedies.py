@@ -9,7 +9,7 @@ from tests.corpora import a_pipeline, rows_table, wav, write_shard
 PACKAGE = Path(raysp.__file__).parent
 MADE = re.compile(
     r'(?:AudioError|DecoderFailure|fail|skip|__init__)\(\s*(?:[\w.\[\]]+,\s*)?"([a-z]+(?:_[a-z]+)+)"'
-    r'|^(?:UNKNOWN|UNREADABLE_TEXT) = "(\w+)"',
+    r'|^(?:UNKNOWN|UNREADABLE_TEXT|NO_SPEECH) = "(\w+)"',
     re.MULTILINE,
 )
 """Reasons in the source: an argument of what makes a row fail, behind the row itself if need be, or a constant."""

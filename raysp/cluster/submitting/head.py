@@ -18,7 +18,7 @@ from raysp.cluster.submitting.job_entries import Job, job_of
 from raysp.errors import PlanError
 from raysp.words import without_password
 
-OLDEST_RAY = "2.59"
+OLDEST_RAY = "2.60"
 """Oldest release of Ray that raysp runs on."""
 TIMEOUT_SECONDS = (10.0, 120.0)
 """Timeouts of a connection and of each part of an answer."""

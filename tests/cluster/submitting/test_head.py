@@ -86,7 +86,7 @@ class TestAddresses:
 
     def test_an_old_ray_is_refused(self, head: FakeHead):
         head.ray_version = "2.9.3"
-        assert "found Ray 2.9.3 there, expected 2.59 or later" in refusal(head.url)
+        assert "found Ray 2.9.3 there, expected 2.60 or later" in refusal(head.url)
 
 
 class TestTokens:

@@ -227,7 +227,7 @@ BUGS = {
     counting_steps_of_the_training_before: 201474,
     removing_the_files_of_a_step_before_its_marker: 24,
     recording_steps_after_their_commit: 200000,
-    showing_metrics_of_any_run: 1161,
+    showing_metrics_of_any_run: 2009,
     keeping_metrics_of_the_same_run_and_step: 5,
     replacing_a_checkpoint_file_by_file: 200000,
     leaving_files_of_the_checkpoint_before: 65,
