@@ -105,7 +105,8 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
         )
         pipeline = raysp.Pipeline(raysp.Shards(DEMO_DIGITS), steps=[raysp.Decode(), label], sink=raysp.Parquet(folder))
         plan = make_plan(Opened.of(pipeline, Resources(cpus=2)))
-        model = Model(running._job(plan, {}))
+        job = running._job(plan, {})
+        [model] = Model.of(job)
         loaded = model.op.loaded.model
         stand_in = StandIn(loaded, speech, speed)
         if in_hand:
@@ -117,9 +118,10 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
             patch.object(features, "extract", lambda waves, _: {"input_values": waves}, create=True),
             patch("raysp.ops.labelling.as_float", lambda waves: waves),
         ):
-            model(shard.name, warm_up)
+            model(warm_up, shard.name)
             started, cpu = time.perf_counter(), time.process_time()
-            labelled = label_piece(model, PieceTodo(shard, piece, piece), rest, plan.sink.store, "stand-in")
+            todo = PieceTodo(shard, piece, piece)
+            labelled = label_piece(job, [model], todo, rest, lambda _: iter(()), plan.sink.store, "stand-in")
             seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         model.close()
     if not isinstance(labelled, LabelledPiece):

@@ -67,7 +67,7 @@ def test_labels_on_object_storage_equal_those_on_disk_and_contain_no_secret(
     # What was recorded names the variable. The bucket's own inputs aside, no byte of it holds what stands in it.
     assert record["pipeline"]["sink"]["storage_options"]["secret"] == {"type": "Env", "name": "RAYSP_TEST_SECRET"}
     written = [data for key, data in stored.items() if key.startswith("labels/")]
-    assert len(written) > 6 + 6
+    assert len(written) >= 6 + 4  # label shards, and at least record, plan, log and lease
     for data in [*written, ran.stdout.encode(), ran.stderr.encode()]:
         assert s3.secret.encode() not in data
 
