@@ -121,7 +121,7 @@ def columns(shards: str, name: str) -> dict[str, str]:
 
 def receipts(sink: Path) -> list[dict[str, float]]:
     """Read a sink's receipts."""
-    files = sorted((sink / ".raysp" / "receipts").glob("*.jsonl"))
+    files = sorted((sink / ".raysp" / "log").glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
