@@ -125,7 +125,8 @@ def figures(result: Mapping[str, float], watched: processes.Watched, sink: Path)
     import raysp
 
     word_errors = raysp.status(str(sink)).word_errors
-    blocks = [one for one in whole.receipts(sink) if one["kind"] == "block"]
+    pieces = [one for one in whole.receipts(sink) if one["kind"] == "piece"]
+    blocks = [{**one, **one["counts"], "forward_seconds": one["counts"]["busy_seconds"]} for one in pieces]
     start, end = steady_window(blocks)
     audio = sum(one["audio_seconds"] for one in blocks)
     committed = max(path.stat().st_mtime for path in sink.glob("**/*.parquet"))
@@ -143,7 +144,7 @@ def figures(result: Mapping[str, float], watched: processes.Watched, sink: Path)
         wait_share=result["wait_share"] or 0.0,
         padding_efficiency=result["padding_efficiency"] or 1.0,
         forward_seconds=sum(one["forward_seconds"] for one in blocks),
-        blocks=len(blocks),
+        blocks=sum(one["blocks"] for one in blocks),
         peak_gigabytes=watched.peak_bytes / 1e9,
         cpu_seconds_per_audio_hour=watched.cpu_seconds(start, end) / steady_audio * 3600,
         actor_cpu_seconds_per_audio_hour=actors / steady_audio * 3600,

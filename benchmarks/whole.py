@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.inputs import checkpoints, corpus
 from benchmarks.programs import processes
@@ -89,7 +90,8 @@ def run(checkpoint: Path, shards: str) -> Whole:
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         watched = _watched(run_command(checkpoint, shards, Path(folder) / "labels"))
         texts = columns(f"{folder}/labels/*.parquet", "pred_text")
-        model = sum(one["forward_seconds"] for one in receipts(Path(folder) / "labels") if one["kind"] == "block")
+        pieces = [one["counts"] for one in receipts(Path(folder) / "labels") if one["kind"] == "piece"]
+        model = sum(one["busy_seconds"] for one in pieces)
     return _whole("S4", watched, model, texts)
 
 
@@ -119,7 +121,7 @@ def columns(shards: str, name: str) -> dict[str, str]:
     return found
 
 
-def receipts(sink: Path) -> list[dict[str, float]]:
+def receipts(sink: Path) -> list[dict[str, Any]]:
     """Read a sink's receipts."""
     files = sorted((sink / ".raysp" / "log").glob("*.jsonl"))
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
