@@ -23,7 +23,7 @@ from raysp.labelling.engine.calls_in_order import ahead, in_order
 from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.execution import OnPiece, Outcome
 from raysp.labelling.engine.job import Job, PieceTodo, pieces_of, sleep_while_waiting
-from raysp.labelling.engine.later_passes import PassTodo
+from raysp.labelling.engine.later_passes import PassTodo, ReadingError
 from raysp.labelling.engine.messages import FatalFailure, Message, shard_failure
 from raysp.labelling.engine.model import LabelledBlock, Model
 from raysp.labelling.engine.piece import PieceLabels
@@ -118,7 +118,10 @@ class Here:
                 return item, shard_failure(item.todo.name, error)
 
         def read(one: PassTodo) -> Iterator[pa.Table]:
-            return read_blocks(job.of_pass(one.number), one.todo, decoder, one.columns)
+            try:
+                yield from read_blocks(job.of_pass(one.number), one.todo, decoder, one.columns)
+            except ProgramError as error:
+                raise ReadingError(str(error)) from error
 
         labels: PieceLabels | None = None
         failed: PieceTodo | None = None
@@ -140,7 +143,11 @@ class Here:
                     yield labels.so_far()
                     continue
                 elif todo is not None and labels is not None:
-                    yield labels.stage(models, read)
+                    try:
+                        message = labels.stage(models, read)
+                    except ReadingError as error:
+                        message = FatalFailure(str(error))
+                    yield message
                 if todo is not None:
                     self._begins.end(todo.name, todo.part)
                 stack.close()

@@ -38,8 +38,12 @@ class PassTodo:
     """For each of these rows the columns that the outputs of the pass read, under their names."""
 
 
+class ReadingError(Exception):
+    """The rows of a later pass are not read, and the engine knows what follows: a reader was lost, or the run ends."""
+
+
 Read = Callable[[PassTodo], Iterator[pa.Table]]
-"""Yields the decoded blocks of rows."""
+"""Yields the decoded blocks of rows; raises ReadingError."""
 
 
 class KeptBlocks:

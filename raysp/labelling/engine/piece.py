@@ -17,7 +17,7 @@ from raysp.errors import RunError, StoreError
 from raysp.labelling import assembly
 from raysp.labelling.engine.calls_in_order import in_order
 from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.later_passes import KeptBlocks, PassTodo, Read, Rows, merged, rows_of_pass
+from raysp.labelling.engine.later_passes import KeptBlocks, PassTodo, Read, ReadingError, Rows, merged, rows_of_pass
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RowError, shard_failure
 from raysp.labelling.engine.model import LabelledBlock, Model
 from raysp.labelling.engine.piece_reading import filtering
@@ -61,6 +61,7 @@ def label_piece(
 
     Raises:
         DeviceLostError: the device of the model failed.
+        ReadingError: as `PieceLabels.stage`.
     """
     with PieceLabels(job, todo, store, actor) as labels:
         blocks = map(labels.kept, blocks)
@@ -159,13 +160,14 @@ class PieceLabels:
 
         Raises:
             DeviceLostError: the device of a model failed.
+            ReadingError: rows of a later pass are not read.
         """
         try:
             rows = self._in_order()
             for number, model in enumerate(models[1:], 1):
                 rows = self._through(number, model, read, rows)
             stage.write(self.store, self._judged(rows), self._name)
-        except DeviceLostError:
+        except (DeviceLostError, ReadingError):
             raise
         except UnusableError as error:  # no space or no permission: no other shard could be written
             return FatalFailure(str(error))

@@ -13,7 +13,7 @@ from raysp import tracebacks
 from raysp.devices import DeviceLostError
 from raysp.errors import ProgramError
 from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.later_passes import PassTodo
+from raysp.labelling.engine.later_passes import PassTodo, ReadingError
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, shard_failure
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import label_piece
@@ -61,13 +61,13 @@ class SoFar(NamedTuple):
     """Number of pieces whose readers have begun."""
 
 
-class _ReaderLostError(Exception):
+class _ReaderLostError(ReadingError):
     def __init__(self, lost: LostReader) -> None:
         super().__init__()
         self.lost = lost
 
 
-class _ReaderFailedError(Exception):
+class _ReaderFailedError(ReadingError):
     def __init__(self, message: Message) -> None:
         super().__init__()
         self.message = message

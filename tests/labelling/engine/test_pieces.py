@@ -9,15 +9,19 @@ import pytest
 import raysp
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece
-from raysp.labelling.engine import piece_reading, running
+from raysp.errors import ProgramError, RunError, ShardError
+from raysp.labelling.engine import here, piece_reading, running
 from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.job import PieceTodo
+from raysp.labelling.engine.later_passes import ReadingError
 from raysp.labelling.engine.messages import LabelledPiece
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
+from raysp.sink import layout
+from raysp.sink.receipts import ShardFailure
 from raysp.sink.sinks import Sink
 from tests.corpora import CHECKPOINT, digits_table, wav, with_columns, write_shard
 from tests.runs import read_labels
@@ -82,6 +86,46 @@ def test_the_hang_timeout_applies_to_each_block_that_is_read(monkeypatch):
     todo, job = SimpleNamespace(has_crashed=False), SimpleNamespace(hang_seconds=7)
     assert [*read_blocks(job, todo)] == [0, 1, 2, 3]
     assert watches == [["read 0"], ["read 1"], ["read 2"], ["read 3"], []]
+
+
+def test_a_reader_that_is_lost_in_a_later_pass_is_no_failure_of_its_shard(make_pipeline, tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", table=digits_table(3))
+    pipeline = make_pipeline(tmp_path / "in", outputs=[raysp.Transcript()])
+    cut = {"window_seconds": 0.1, "overlap_seconds": 0.0}  # so that no recording is kept from the first pass
+    later = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()], **cut)
+    plan = make_plan(Opened.of(replace(pipeline, steps=[*pipeline.steps, later]), Resources(cpus=2)))
+    job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
+    [piece] = plan.todo[0].shard.pieces
+    todo, models = PieceTodo(plan.todo[0].shard, piece, piece), Model.of(job)
+
+    def label(error):
+        def read(_):
+            raise error
+
+        return label_piece(job, models, todo, read_blocks(job, todo), read, store, "an actor")
+
+    with pytest.raises(ReadingError):
+        label(ReadingError())
+    assert label(ShardError("cut short")) == ShardFailure("a.parquet", "cut short")
+    assert not list(store.list(layout.STAGE))
+    for model in models:
+        model.close()
+
+
+def test_without_its_programs_a_later_pass_ends_the_run_of_the_engine_here(make_pipeline, tmp_path, monkeypatch):
+    write_shard(tmp_path / "in" / "a.parquet", table=digits_table(3))
+    pipeline = make_pipeline(tmp_path / "in", outputs=[raysp.Transcript()])
+    later = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()], window_seconds=0.1, overlap_seconds=0.0)
+    pipeline = replace(pipeline, steps=[*pipeline.steps, later])
+
+    def read(job, todo, decoder, columns=None):
+        if columns is not None:
+            raise ProgramError("no decoder starts")
+        yield from read_blocks(job, todo, decoder)
+
+    monkeypatch.setattr(here, "read_blocks", read)
+    with pytest.raises(RunError, match="no decoder starts"):
+        raysp.run(pipeline, engine="here", progress=False)
 
 
 def test_recordings_of_one_window_are_decoded_once_for_all_passes(make_pipeline, tmp_path):
