@@ -74,6 +74,11 @@ def check_shard_name(name: str) -> None:
         raise PlanError(f"shard {name!r}: a label shard's name ends in .parquet")
 
 
+def is_label_shard(path: str) -> bool:
+    """Return whether readers read the file at a path as a label shard."""
+    return path.endswith(".parquet") and not path.startswith(HOME)
+
+
 def stage_folder(shard: str) -> str:
     """Return the folder of a shard's staged results, with `/` at its end."""
     return f"{STAGE}{_folder(shard)}/"

@@ -199,7 +199,7 @@ def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:
     """Return whether the steps behind the last `Label` may change: no shard is committed, and those up to it stay."""
     if recorded.staged_as != staged_as:
         return False
-    return not any(one.path.endswith(".parquet") and not one.path.startswith(layout.HOME) for one in store.list())
+    return not any(layout.is_label_shard(entry.path) for entry in store.list())
 
 
 def runs_with_files(store: Store) -> list[RunEntry]:

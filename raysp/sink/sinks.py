@@ -125,7 +125,7 @@ class Sink:
     def label_shards(self) -> Iterator[str]:
         """Yield the paths of all files that readers read as label shards, sorted."""
         for entry in self.store.list():
-            if entry.path.endswith(".parquet") and not entry.path.startswith(layout.HOME):
+            if layout.is_label_shard(entry.path):
                 yield entry.path
 
     def holds_results(self, staged_as: str) -> bool:

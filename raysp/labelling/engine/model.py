@@ -40,7 +40,7 @@ class Model:
     its op), so that it runs over the next block while columns are made of a result, and while it is staged.
 
     Args:
-        one: the `Label` step with its settings.
+        step: the `Label` step with its settings.
         digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads on CPUs.
         hang_seconds: time after which a block counts as hung, which ends the process; 0: no limit.
@@ -49,7 +49,7 @@ class Model:
 
     def __init__(
         self,
-        one: Pass,
+        step: Pass,
         *,
         digest: str | None,
         threads: int,
@@ -59,7 +59,7 @@ class Model:
         self._hang_seconds = hang_seconds
         self.thread: Executor = CallingThread() if in_this_thread else ThreadPoolExecutor(1)
         # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
-        self.op = self.thread.submit(_load, one, digest, threads).result()
+        self.op = self.thread.submit(_load, step, digest, threads).result()
         self.in_hand = InHand(self.op.blocks_in_hand)
         if self.op.blocks_in_hand > 1 and not in_this_thread:
             self.close()
@@ -112,13 +112,13 @@ class Model:
         return table, figures, waited
 
 
-def _load(one: Pass, digest: str | None, threads: int) -> "Labelling":
+def _load(step: Pass, digest: str | None, threads: int) -> "Labelling":
     """Load the model, on a card that the plan relies on."""
-    assembly.refuse_other_card(one.settings)
+    assembly.refuse_other_card(step.settings)
     import torch
 
     torch.set_num_threads(threads)
-    return assembly.labelling(one.pipeline, one.settings, digest=digest, threads=threads)
+    return assembly.labelling(*step, digest=digest, threads=threads)
 
 
 class CallingThread(Executor):

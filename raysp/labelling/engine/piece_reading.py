@@ -43,16 +43,15 @@ def read_blocks(
         yield block
 
 
-def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None, given: pa.Table | None) -> Iterator[pa.Table]:
+def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None, columns: pa.Table | None) -> Iterator[pa.Table]:
     shard, piece, source = todo.shard, todo.piece, job.pipeline.source
     op = assembly.decoding(
         job.pipeline, job.settings, shard, decoder=decoder or process_decoder(), functions=job.functions
     )
-    columns = assembly.decoded_columns(job.pipeline, shard)
-    if given is not None:
-        columns = [name for name in columns if name not in given.column_names]
+    of_labels = {} if columns is None else dict(zip(columns.column_names, columns.columns, strict=True))
+    names = [name for name in assembly.decoded_columns(job.pipeline, shard) if name not in of_labels]
     table = sources.read_table(
-        shard, piece, columns, source.storage_options, (source.audio,), audio_root=source.audio_root
+        shard, piece, names, source.storage_options, (source.audio,), audio_root=source.audio_root
     )
     if table.num_rows != piece.num_rows:
         found = count(table.num_rows, "row")
@@ -62,8 +61,8 @@ def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None, given: pa.Table
     is_whole = len(rows) == piece.num_rows
     if not is_whole:
         table = table.take([row - piece.first for row in rows])
-    for name in given.column_names if given is not None else ():
-        table = table.append_column(name, given.column(name))  # type: ignore[union-attr]
+    for name, column in of_labels.items():
+        table = table.append_column(name, column)
     for block in op(table, piece.first):
         yield block if is_whole else _renumbered(block, rows, piece.first, job.pipeline.decode.most_channels)
 

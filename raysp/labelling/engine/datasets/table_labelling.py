@@ -62,14 +62,14 @@ class TableLabelling:
             labels = self._filters[0](self._passed(0, rows, decoder), source)
             for number, one in enumerate(self.job.passes[1:], 1):
                 is_ok = pc.equal(labels.column("status"), pa.scalar(OK))
-                wanted = rows.filter(is_ok)
+                wanted, before = rows.filter(is_ok), labels.filter(is_ok)
                 for name in one.pipeline.label.reads:
-                    if name in labels.column_names:
-                        wanted = wanted.append_column(name, labels.filter(is_ok).column(name))
-                found = [self._passed(number, wanted, decoder)] if wanted.num_rows else []
-                places = labels.filter(is_ok).column("row")
-                found = [one.set_column(0, "row", places) for one in found]
-                [labels] = merged(iter([labels]), iter(found), output_schema(one))
+                    if name in before.column_names:
+                        wanted = wanted.append_column(name, before.column(name))
+                of_pass = []
+                if wanted.num_rows:
+                    of_pass.append(self._passed(number, wanted, decoder).set_column(0, "row", before.column("row")))
+                [labels] = merged(iter([labels]), iter(of_pass), output_schema(one))
                 labels = self._filters[number](labels, source)
         labels = labels.select([*RESULT_COLUMNS, *self.job.pipeline.columns])
         if labels.num_rows != rows.num_rows:
