@@ -1,14 +1,9 @@
 """Number of actors of a run: as requested, limited by the machine and by the work."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raysp.specs.steps import Pool
 from raysp.words import count
-
-FEWEST_BYTES_PER_SECOND = 500
-"""Lower bound for encoded audio: Opus at its lowest rate has 750."""
 
 CPUS_A_READER = 10
 """CPUs that run models per CPU that decodes: for each core that runs a model, decoding takes a tenth or less."""
@@ -34,7 +29,7 @@ def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, s
     Args:
         pool: the requested pool.
         machine: number of actors that fit, None if more machines may come up; and the reason to show.
-        work: upper bound of the blocks to do, one at a time per actor; and the reason to show.
+        work: number of pieces to do, each done by one actor; and the reason to show.
     """
     bounds = [(max(1, most), reason) for most, reason in (work, machine) if most is not None]
     bound, reason = min(bounds, key=lambda one: one[0])
@@ -79,23 +74,6 @@ def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCp
     if number == machine_cpus:
         return ActorCpus(number, "all of this machine")
     return ActorCpus(number, f"of this machine's {machine_cpus}")
-
-
-def most_blocks(pieces: Iterable[tuple[int, float | None]], block_seconds: float, enough: int) -> int:
-    """Return an upper bound of the blocks of all pieces, at least one each; counting stops at `enough`.
-
-    Args:
-        pieces: rows and encoded bytes of each. Bytes are None if rows are read by path, which counts a block per row.
-        block_seconds: seconds of audio in a block.
-        enough: number of blocks at which counting stops.
-    """
-    blocks = 0
-    for rows, num_bytes in pieces:
-        seconds = (num_bytes or 0) / FEWEST_BYTES_PER_SECOND
-        blocks += max(1, rows if num_bytes is None else math.ceil(seconds / block_seconds))
-        if blocks >= enough:
-            break
-    return blocks
 
 
 def _range(low: int, high: int) -> str:

@@ -1,6 +1,7 @@
 """Several `Label` steps: the labels of each are those of a run of its own, with outputs of earlier ones to read."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from safetensors.numpy import load_file, save_file
 
 import raysp
 from raysp import ChangedError, PlanError, SpecError
@@ -159,3 +161,37 @@ def test_what_cannot_be_is_refused_with_the_step(source, others, tmp_path):
     numbers = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_score")])
     with pytest.raises(PlanError, match="column 'pred_score' holds float, expected strings"):
         labelled(made(source, tmp_path / "out", TEXTS, numbers))
+
+
+@pytest.mark.parametrize("engine", ["here", "labeller"])
+def test_rows_that_a_later_model_leaves_out_or_fails_on_have_no_outputs(engine, tmp_path):
+    """A model that needs 0.4 s leaves out short rows; one whose weights are not finite fails on the others."""
+    long = tmp_path / "long"
+    of_encoder("UniSpeechForCTC", conv_kernel=(16, 8, 80))(long)
+    broken = Path(shutil.copytree(long, tmp_path / "broken"))
+    tensors = load_file(broken / "model.safetensors")
+    save_file({name: one * np.float32(np.nan) for name, one in tensors.items()}, broken / "model.safetensors")
+    write_shard(tmp_path / "in" / "a.parquet", table=digits_table(12))
+    later = [raysp.Label(str(one), outputs=[raysp.Embedding(name=one.name)]) for one in (long, broken)]
+
+    def label_rows(*steps: raysp.Label) -> list[dict[str, object]]:
+        pipeline = made(str(tmp_path / "in" / "*.parquet"), tmp_path / f"out {len(steps)}", *steps, max_error_rate=1.0)
+        if engine == "here":
+            return labelled(pipeline)
+        with raysp.Labeller(pipeline.steps) as labeller:
+            return list(labeller(digits_table(12)).to_pylist())
+
+    texts, of_both = label_rows(TEXTS), label_rows(TEXTS, *later)
+    of_two = label_rows(TEXTS, later[0])
+    assert all(row["status"] == "ok" and row["pred_text"] and row["pred_words"] for row in texts)
+    assert {row["error_type"] for row in of_two} == {None, "too_short"}
+    assert {row["error_type"] for row in of_both} == {"model_output", "too_short"}
+    for alone, row, last in zip(texts, of_two, of_both, strict=True):
+        if row["status"] == "ok":
+            assert row["long"]
+            assert {name: row[name] for name in alone} == alone
+        else:
+            assert (row["status"], row["seconds"]) == ("skipped", alone["seconds"])
+            assert all(row[name] is None for name in ("pred_text", "pred_score", "pred_words", "long"))
+        assert last["error_type"] == (row["error_type"] or "model_output")
+        assert all(last[name] is None for name in ("pred_text", "pred_score", "pred_words", "long", "broken"))

@@ -6,7 +6,7 @@ import pytest
 
 import raysp
 from raysp.cluster import resources
-from raysp.cluster.pools import FEWEST_BYTES_PER_SECOND, actor_cpus, most_blocks, pool_size
+from raysp.cluster.pools import actor_cpus, pool_size
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine import running
 from raysp.labelling.planning.opening import make_plan
@@ -30,7 +30,7 @@ def a_plan(folder: Path, pool: raysp.Pool, *, rows: int, shards: int, resources:
 def test_three_rows_on_two_cores_start_no_64_models(tmp_path, two_cores):
     plan = a_plan(tmp_path, raysp.Pool(64), rows=3, shards=1)
     assert (plan.pool_size.low, plan.pool_size.high) == (1, 1)
-    assert str(plan.pool_size) == "1 actor (64 requested; 3 rows in 1 piece make at most 1 block)"
+    assert str(plan.pool_size) == "1 actor (64 requested; 3 rows in 1 piece)"
     assert plan.resources.cpus == 3  # of the Ray that is started, not 65
 
 
@@ -85,7 +85,7 @@ def test_a_cluster_that_can_grow_keeps_the_requested_pool_up_to_the_work(tmp_pat
     assert str(a_plan(tmp_path, raysp.Pool((6, 7)), rows=1, shards=9, resources=grows).pool_size) == "6 to 7 actors"
     size = a_plan(tmp_path, raysp.Pool((12, 64)), rows=1, shards=9, resources=grows).pool_size
     assert (size.low, size.high) == (9, 9)
-    assert size.reason == " (12 to 64 requested; 9 rows in 9 pieces make at most 9 blocks)"
+    assert size.reason == " (12 to 64 requested; 9 rows in 9 pieces)"
 
 
 def test_more_cpus_than_any_node_of_a_cluster_has_are_a_shortage(tmp_path):
@@ -104,12 +104,9 @@ def test_gpus_bound_the_pool_of_a_machine(tmp_path):
     assert shared.pool_size.high == 6
 
 
-def test_blocks_are_bounded_by_bytes_or_by_rows_read_by_path():
-    second = FEWEST_BYTES_PER_SECOND
-    assert most_blocks([(3, 1.0)], 60, 64) == 1
-    assert most_blocks([(3, 61.0 * second), (1, 60.0 * second)], 60, 64) == 3
-    assert most_blocks([(3, None)], 60, 64) == 3
-    assert most_blocks(((1, None) for _ in iter(int, 1)), 60, 64) == 64  # it stops at what is enough
+def test_actors_are_bounded_by_pieces_however_much_audio_they_hold(tmp_path):
+    plan = a_plan(tmp_path, raysp.Pool(64), rows=100, shards=2, resources=Resources(100, can_grow=True))
+    assert str(plan.pool_size) == "2 actors (64 requested; 200 rows in 2 pieces)"
 
 
 def test_a_pool_holds_at_least_one():

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.columns import OK, WAVE
+from raysp.columns import OK, RECORDING_COLUMNS, RESULT_COLUMNS, WAVE
 from raysp.corpus import sources
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.planning.settling import windowing
 from raysp.ops.late_steps import CARRIED
 from raysp.ops.rows import ROW_SCHEMA, waves_of
+from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.label_rows import Cursor
 from raysp.specs.steps import EACH
 
@@ -150,6 +151,8 @@ def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Tab
 def merged(before: Iterator[pa.Table], after: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield label rows with the columns of a later pass, null in rows that did not go through it.
 
+    A row that fails in the pass, or that it leaves out, loses the outputs of earlier passes.
+
     Args:
         before: label rows so far, in order.
         after: label rows of the pass, in order.
@@ -159,28 +162,25 @@ def merged(before: Iterator[pa.Table], after: Iterator[pa.Table], schema: pa.Sch
     for rows in before:
         if not rows.num_rows:
             continue
-        found = cursor.until(rows.column("row")[-1].as_py() + 1)
-        numbers = rows.column("row").to_numpy()
-        of_pass = found.column("row").to_numpy() if found is not None else np.empty(0, np.int64)
-        places = np.searchsorted(of_pass, numbers)
-        has_one = np.isin(numbers, of_pass)
-        chosen = pa.array(np.where(has_one, places, 0), pa.int64(), mask=~has_one)
-        yield _merged(rows, found, chosen, has_one, schema)
+        of_pass = cursor.until(rows.column("row")[-1].as_py() + 1)
+        if of_pass is None:
+            of_pass = pa.schema([*RESULT_SCHEMA, *schema]).empty_table()
+        yield _merged(rows, of_pass, schema)
 
 
-def _merged(
-    rows: pa.Table,
-    found: pa.Table | None,
-    chosen: "pa.Array[pa.Int64Scalar]",
-    has_one: npt.NDArray[np.bool_],
-    schema: pa.Schema,
-) -> pa.Table:
-    for name in ("status", "error_type", "error_message"):
-        if found is not None:
-            place = rows.schema.get_field_index(name)
-            values = pc.if_else(pa.array(has_one), found.column(name).take(chosen), rows.column(name))
-            rows = rows.set_column(place, rows.schema.field(place), values)
+def _merged(rows: pa.Table, of_pass: pa.Table, schema: pa.Schema) -> pa.Table:
+    numbers, numbers_of_pass = rows.column("row").to_numpy(), of_pass.column("row").to_numpy()
+    went_through = np.isin(numbers, numbers_of_pass)
+    places = pa.array(np.searchsorted(numbers_of_pass, numbers), pa.int64(), mask=~went_through)
+    found = of_pass.take(places)
+    is_lost = pc.fill_null(pc.not_equal(found.column("status"), pa.scalar(OK)), fill_value=False)
+    for place, field in enumerate(rows.schema):
+        column = rows.column(place)
+        if field.name in ("status", "error_type", "error_message"):
+            column = pc.if_else(pa.array(went_through), found.column(field.name), column)
+        elif field.name not in (*RESULT_COLUMNS, *RECORDING_COLUMNS):
+            column = column.take(pa.array(np.arange(len(rows)), pa.int64(), mask=np.asarray(is_lost)))
+        rows = rows.set_column(place, field, column)
     for field in schema:
-        values = pa.nulls(len(rows), field.type) if found is None else found.column(field.name).take(chosen)
-        rows = rows.append_column(field, values)
+        rows = rows.append_column(field, found.column(field.name))
     return rows

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
 
-from raysp.cluster.pools import ActorCpus, PoolSize, most_blocks, pool_size
+from raysp.cluster.pools import ActorCpus, PoolSize, pool_size
 from raysp.cluster.resources import Resources, actors_that_fit, local_resources, shortage_of
 from raysp.cluster.work_places import with_absolute_paths
-from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.listing import count_files
 from raysp.ops.channels import listed
@@ -373,15 +372,13 @@ class Plan(Brief):
         cpus = self.settings.cpus_per_actor.number
         if not (pieces := self.pieces_todo):
             return PoolSize(pool.low, pool.high)
-        blocks = most_blocks(self._pieces(), self.settings.block_seconds, pool.high)
         machine = [count(resources.machine_cpus or resources.cpus, "CPU")] + (
             [count(resources.gpus, "GPU")] if gpus else []
         )
-        rows = f"{count(self.rows_todo, 'row')} in {count(pieces, 'piece')}"
         return pool_size(
             pool,
             machine=(actors_that_fit(resources, cpus, gpus), f"this machine has {' and '.join(machine)}"),
-            work=(blocks, f"{rows} make at most {count(blocks, 'block')}"),
+            work=(pieces, f"{count(self.rows_todo, 'row')} in {count(pieces, 'piece')}"),
         )
 
     @property
@@ -414,15 +411,6 @@ class Plan(Brief):
             for i, one in outputs
             for field, url in {**one.files, **one.checkpoints, **dict.fromkeys(one.own_files, OWN_MODEL)}.items()
         )
-
-    def _pieces(self) -> Iterator[tuple[int, float | None]]:
-        """Yield rows and encoded bytes of each piece to do; the bytes are None if rows are read by path."""
-        is_by_path = self.pipeline.source.audio_root is not None
-        for todo in self.todo:
-            shard = todo.shard
-            rows_alone = is_by_path or not sources.kind_of(shard).holds_audio
-            for piece in todo.pieces:
-                yield piece.num_rows, None if rows_alone else shard.num_bytes * piece.num_rows / max(1, shard.num_rows)
 
     @property
     def shortage(self) -> str:
