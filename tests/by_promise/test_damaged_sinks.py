@@ -70,19 +70,29 @@ def files(folder: Path) -> list[str]:
     return sorted(str(one.relative_to(folder)) for one in folder.rglob("*") if one.is_file())
 
 
+def fresh(folder: Path, state: str) -> None:
+    """Make the folder `out` a copy of a sink, and remove what verbs have written."""
+    for place in (folder / "out", folder / "dest"):
+        shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(folder / state, folder / "out")
+
+
+def command(folder: Path, verb: str) -> list[object]:
+    """Return the command line of a verb over the folder `out`."""
+    places = {"OUT": folder / "out", "DEST": folder / "dest", "OTHER": folder / "other", "LABEL": folder / "label.py"}
+    words = {**places, "ID": (folder / "id").read_text(), "DEST/report.html": folder / "report.html"}
+    return [words.get(word, word) for word in VERBS[verb].split()]
+
+
 class Over:
     """A verb over a copy of a sink, of which a file may be another one."""
 
     def __init__(self, folder: Path, state: str, verb: str, file: str = "", data: bytes = b"") -> None:
         self.out, self.dest = folder / "out", folder / "dest"
-        for place in (self.out, self.dest):
-            shutil.rmtree(place, ignore_errors=True)
-        shutil.copytree(folder / state, self.out)
+        fresh(folder, state)
         if file:
             (self.out / file).write_bytes(data)
-        places = {"OUT": self.out, "DEST": self.dest, "OTHER": folder / "other", "LABEL": folder / "label.py"}
-        words = {**places, "ID": (folder / "id").read_text(), "DEST/report.html": folder / "report.html"}
-        self.ran = kit.run([words.get(word, word) for word in VERBS[verb].split()], RAYSP_BEAT_SECONDS="0.01")
+        self.ran = kit.run(command(folder, verb), RAYSP_BEAT_SECONDS="0.01")
         self.result = self._result(verb) if self.ran.code in (0, 3) else None
         self.labels = self._labels(file, data)
 
@@ -128,3 +138,16 @@ def test_a_verb_over_a_damaged_sink_names_the_file_or_has_the_result_of_the_whol
                 assert not file.endswith(".parquet"), about
                 assert (one.ran.code, one.result) == (whole[verb].ran.code, whole[verb].result), about
                 assert one.labels.items() <= whole[verb].labels.items(), about
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "gc"])
+@pytest.mark.parametrize("number", [1, 2], ids=["one of them", "all"])
+def test_every_verb_names_a_damaged_label_shard_with_the_reason(sinks, verb, number):
+    fresh(sinks, "finished")
+    for name in ("part-0.parquet", "part-1.parquet")[:number]:
+        path = sinks / "out" / name
+        path.write_bytes(path.read_bytes()[:-1])
+    ran = kit.run(command(sinks, verb), RAYSP_BEAT_SECONDS="0.01")
+    page = sinks / "report.html"
+    text = ran.out + ran.err + (page.read_text() if verb == "report" else "")
+    assert "damaged,ornotalabelshardofraysp(" in "".join(text.split()), (ran.code, ran.out, ran.err)

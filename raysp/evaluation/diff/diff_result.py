@@ -30,7 +30,7 @@ from raysp.pages.page_tables import (
 )
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
-from raysp.words import Brief, count, duration
+from raysp.words import Brief, count, duration, listed
 
 NOT_MET, INCOMPLETE = 1, 3
 SHOWN_NAMES = 3
@@ -210,6 +210,7 @@ class LabelDiff(Brief):
                 for side, names in (("A", shards.unfinished_a), ("B", shards.unfinished_b))
                 if names
             ),
+            "foreign": listed([*shards.foreign_a.values(), *shards.foreign_b.values()], 1) or "",
             "rows": f"{rows.compared:,} of {count(rows.total, 'row')} compared, {duration(self.seconds)} of audio",
             "ok only in A": _by_reason(rows.only_a, "B"),
             "ok only in B": _by_reason(rows.only_b, "A"),

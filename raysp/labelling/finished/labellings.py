@@ -1,7 +1,7 @@
 """The two sinks of a comparison: their finished shards, and which of these have the same input."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from raysp.sink.label_rows import Cursor, side_by_side, stretches
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import scheme_of
-from raysp.words import count
+from raysp.words import count, listed
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class ShardMatch:
     """Shards that were made from different files, or from different versions of a file."""
     unfinished_a: tuple[str, ...]
     unfinished_b: tuple[str, ...]
+    foreign_a: Mapping[str, str]
+    """Those of `unfinished_a` with a damaged or foreign file in the place of their label shard, with the reason."""
+    foreign_b: Mapping[str, str]
 
 
 def open_both(
@@ -60,6 +63,8 @@ def match(a: Labelling, b: Labelling) -> ShardMatch:
         other_input=tuple(other),
         unfinished_a=a.unfinished,
         unfinished_b=b.unfinished,
+        foreign_a=a.foreign,
+        foreign_b=b.foreign,
     )
     if not found.compared:
         raise PlanError(f"{a.url} and {b.url} have no finished shard in common: {_reason(a, b, found)}")
@@ -73,7 +78,10 @@ def _reason(a: Labelling, b: Labelling, found: ShardMatch) -> str:
             f"{count(len(found.other_input), 'shard')} that both name, such as {name}, were made from other input "
             f"({_input(a.shards[name])}; {_input(b.shards[name])}); label the same files with both pipelines"
         )
-    if a.shards.keys() & b.shards.keys():
+    if common := a.shards.keys() & b.shards.keys():
+        foreign = [reason for one in (a, b) for name, reason in one.foreign.items() if name in common]
+        if foreign:
+            return str(listed(foreign, 1))
         return (
             f"{count(len(found.unfinished_a), 'shard')} of the first and {len(found.unfinished_b):,} of the second are "
             "not finished; finish their runs: `raysp run` again continues them"

@@ -13,7 +13,7 @@ from raysp.sink import commit, footer
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Shards
 from raysp.storage.store import join_url
-from raysp.words import count
+from raysp.words import count, listed
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,19 @@ def with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, ..
     try:
         record = sink.existing_record()
         labelled = {shard.name: shard for shard in sink.shards()}
-        done = commit.committed(sink.store, [*labelled.values()], record.fingerprint).done
-        versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in done}
+        committed = commit.committed(sink.store, [*labelled.values()], record.fingerprint)
+        versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in committed.done}
     except RayspError as error:
         raise PlanError(f"source.labels: {error}") from None
-    _refuse_absent([one.name for one in found if one.name not in versions], len(found), sink.url)
+    absent = [one.name for one in found if one.name not in versions]
+    if reasons := [committed.foreign[name] for name in absent if name in committed.foreign]:
+        raise PlanError(f"source.labels: {listed(reasons, 1)}")
+    if absent:
+        raise PlanError(
+            f"source.labels: {sink.url} has no finished label shard for {len(absent):,} of "
+            f"{count(len(found), 'shard')}, such as {absent[0]}: finish its run, and give the source.url and "
+            "source.root that it has"
+        )
     for one in found:
         before = labelled[one.name]
         if (before.num_bytes, before.version) != (one.num_bytes, one.version):
@@ -60,14 +68,6 @@ def with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, ..
                 f"{before.version}; now {one.num_bytes:,}, version {one.version}): label it again"
             )
     return tuple(replace(one, labels=join_url(sink.url, one.name), labels_version=versions[one.name]) for one in found)
-
-
-def _refuse_absent(names: Sequence[str], num_shards: int, url: str) -> None:
-    if names:
-        raise PlanError(
-            f"source.labels: {url} has no finished label shard for {len(names):,} of {count(num_shards, 'shard')}, "
-            f"such as {names[0]}: finish its run, and give the source.url and source.root that it has"
-        )
 
 
 def label_schema(found: Sequence[Found], source: Shards) -> pa.Schema:

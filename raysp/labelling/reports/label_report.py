@@ -149,6 +149,7 @@ def _verdict(status: Status, rows: Rows, last: RunWork | None) -> list[Verdict]:
 
 def _facts(sink: Labelling, status: Status, rows: Rows, last: RunWork | None) -> dict[str, str]:
     shards = f"{status.shards_committed:,} of {count(status.shards, 'shard')}"
+    problems = {**status.failed, **status.foreign}
     facts = {
         "Labels of": str(sink.checkpoint or ""),
         "Corpus": _corpus(sink),
@@ -158,7 +159,7 @@ def _facts(sink: Labelling, status: Status, rows: Rows, last: RunWork | None) ->
         **_error_rates(rows),
         "Last run": _last_run(last) if last else "",
         "Models": _models(last) if last else "",
-        "Failed": "; ".join(f"{name}: {reason}" for name, reason in [*status.failed.items()][:3]),
+        "Failed": "; ".join(f"{name}: {reason}" for name, reason in [*problems.items()][:3]),
         "Labels in": sink.url,
     }
     return {name: short(fact, MOST_FACT) for name, fact in facts.items() if fact}

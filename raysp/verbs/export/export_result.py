@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysp.words import Brief, count, duration, megabytes
+from raysp.words import Brief, count, duration, listed, megabytes
 
 INCOMPLETE = 3
 """Exit code if shards are not finished, or no row is exported."""
@@ -24,6 +24,8 @@ class Export(Brief):
     """Label shards that an earlier export to the same destination had completed."""
     unfinished: tuple[str, ...]
     """Shards of the plan that have no finished label shard."""
+    foreign: Mapping[str, str]
+    """Those of `unfinished` with a damaged or foreign file in the place of their label shard, with the reason."""
     rows: int
     """Rows exported; rows of which only clips are exported count as well."""
     clips: int | None
@@ -58,6 +60,7 @@ class Export(Brief):
         facts = {
             "shards": f"{count(self.shards, 'label shard')} of {self.sink}{before}",
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
+            "foreign": listed([*self.foreign.values()], 1) or "",
             "rows": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
             "left out": self._reasons,
             "no times": f"{count(self.untimed, 'row')}, whose text spans the whole row" if self.untimed else "",

@@ -23,6 +23,7 @@ from raysp.verbs.export.export_formats import refuse_beside, settled
 from raysp.verbs.export.export_result import Export
 from raysp.verbs.export.naming import Named, beside_names, row_names
 from raysp.verbs.export.source_audio import Source
+from raysp.words import listed
 
 WRITER_VERSION = 3
 """Version of the content that formats write; a higher one makes exports of earlier versions other exports."""
@@ -150,7 +151,8 @@ def export(
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     labelling = Labelling.of(opened, record)
     if not labelling.done:
-        raise PlanError(f"{labelling.url}: has no finished label shard; `raysp status` shows its progress")
+        reason = listed([*labelling.foreign.values()], 1) or "`raysp status` shows its progress"
+        raise PlanError(f"{labelling.url}: has no finished label shard; {reason}")
     source = Source(labelling, storage_options, pipeline, trust=trust)
     if to == "nemo" and audio and not source.has_paths():
         why = "it writes paths of recordings, and no row was read by path; leave it out, and audio_filepath is the id"
@@ -309,6 +311,7 @@ def _result(
         shards=len(marks),
         shards_before=before,
         unfinished=labelling.unfinished,
+        foreign=labelling.foreign,
         rows=sum(mark.rows for mark in marks),
         clips=sum(mark.clips for mark in marks) if to == "clips" else None,
         files=sum(mark.num_files for mark in marks) + others,

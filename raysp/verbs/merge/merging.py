@@ -27,7 +27,7 @@ from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.verbs.merge.label_choice import PROVENANCE, Chooser, Side, check_numeric
 from raysp.verbs.merge.merge_result import Merge
-from raysp.words import count
+from raysp.words import count, listed
 
 MERGED = "merged"
 """Entry of the metadata of a merged label shard: a hash of the versions of the label shards that it was made from."""
@@ -97,10 +97,12 @@ def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
         )
         not_merged |= dict.fromkeys(found.unfinished_a, f"not finished in {first.url}")
         not_merged |= dict.fromkeys(found.unfinished_b, f"not finished in {one.url}")
+        not_merged |= {**found.foreign_a, **found.foreign_b}
         not_merged |= dict.fromkeys(found.other_input, f"made from other input in {one.url}")
     names = [name for name in first.shards if name not in not_merged]
     if not names:
-        raise PlanError(f"{first.url}: no shard is finished in all labellings; finish their runs")
+        foreign = listed([reason for one in labellings for reason in one.foreign.values()], 1)
+        raise PlanError(f"{first.url}: no shard is finished in all labellings; {foreign or 'finish their runs'}")
     return names, not_merged
 
 
