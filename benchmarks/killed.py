@@ -125,6 +125,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=20.0, help="minutes of audio")
     parser.add_argument("--shards", type=int, default=8, help="number of shards")
     parser.add_argument("--corpus", default="test-like", help="kind of corpus")
+    parser.add_argument("--row-group-rows", type=int, default=corpus.ROW_GROUP_ROWS, help="recordings of a row group")
+    parser.add_argument("--container", choices=corpus.CONTAINERS, default="flac", help="container of the recordings")
     parser.add_argument("--digits", default=corpus.DEMO_DIGITS, help="glob of the shards of short recordings to join")
     parser.add_argument("--checkpoint", type=Path, default=checkpoints.BUNDLED, help="CTC checkpoint")
     parser.add_argument(
@@ -137,7 +139,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     table = []
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as work:
         corpus.build(
-            Path(work) / "corpus", args.corpus, minutes=args.minutes, seed=0, shards=args.shards, digits=args.digits
+            Path(work) / "corpus",
+            args.corpus,
+            minutes=args.minutes,
+            seed=0,
+            shards=args.shards,
+            digits=args.digits,
+            container=args.container,
+            row_group_rows=args.row_group_rows,
         )
         shards = f"{work}/corpus/*.parquet"
         for system in args.systems.split(","):

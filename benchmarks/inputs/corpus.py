@@ -26,6 +26,8 @@ GAPS = (GAP_SECONDS, GAP_SECONDS)
 GAP_NOISE = 8
 """Peak of the noise in a gap, of 32768: recorded silence is never digital silence."""
 ROW_GROUP_ROWS = 32
+CONTAINERS = {"flac": "PCM_16", "mp3": "MPEG_LAYER_III"}
+"""Containers of the recordings, with their encodings as libsndfile names them."""
 LONG_SHARE = 0.01
 LONG_CORPUS_SECONDS = 3 * 3600
 """Corpora below it get shorter long recordings, so that one of them is not the corpus."""
@@ -149,6 +151,7 @@ def rows(
     seed: int,
     speakers: Mapping[str, list[Utterance]],
     gaps: tuple[float, float] = GAPS,
+    container: str = "flac",
 ) -> Iterator[dict[str, object]]:
     """Yield the rows of a corpus."""
     rng = np.random.default_rng(seed)
@@ -157,10 +160,10 @@ def rows(
         samples, chosen = join(rng, speakers[speaker], wanted, gaps)
         rate = chosen[0].sample_rate
         file = io.BytesIO()
-        soundfile.write(file, samples, rate, format="FLAC", subtype="PCM_16")
+        soundfile.write(file, samples, rate, format=container.upper(), subtype=CONTAINERS[container])
         yield {
             "id": f"{kind}-{index:06d}",
-            "audio": {"bytes": file.getvalue(), "path": f"{kind}-{index:06d}.flac"},
+            "audio": {"bytes": file.getvalue(), "path": f"{kind}-{index:06d}.{container}"},
             "text": " ".join(one.text for one in chosen),
             "speaker_id": speaker,
             "duration": len(samples) / rate,
@@ -178,15 +181,17 @@ def build(
     digits: str = DEMO_DIGITS,
     sample_rate: int | None = None,
     gaps: tuple[float, float] = GAPS,
+    container: str = "flac",
+    row_group_rows: int = ROW_GROUP_ROWS,
 ) -> list[Path]:
     """Write a corpus and return its shards."""
-    found = list(rows(kind, minutes * 60, seed, read_utterances(digits, sample_rate), gaps))
+    found = list(rows(kind, minutes * 60, seed, read_utterances(digits, sample_rate), gaps, container))
     table = pa.Table.from_pylist(found, SCHEMA)
     folder.mkdir(parents=True, exist_ok=True)
     edges = [table.num_rows * k // shards for k in range(shards + 1)]
     names = [folder / f"{kind}-{k:05d}-of-{shards:05d}.parquet" for k in range(shards)]
     for name, first, end in zip(names, edges, edges[1:], strict=False):
-        pq.write_table(table.slice(first, end - first), name, row_group_size=ROW_GROUP_ROWS)
+        pq.write_table(table.slice(first, end - first), name, row_group_size=row_group_rows)
     return names
 
 
