@@ -173,7 +173,7 @@ def _merged(rows: pa.Table, of_pass: pa.Table, schema: pa.Schema) -> pa.Table:
     went_through = np.isin(numbers, numbers_of_pass)
     places = pa.array(np.searchsorted(numbers_of_pass, numbers), pa.int64(), mask=~went_through)
     found = of_pass.take(places)
-    is_lost = pc.fill_null(pc.not_equal(found.column("status"), pa.scalar(OK)), fill_value=False)
+    is_lost = pc.fill_null(pc.not_equal(found.column("status"), pa.scalar(OK)), pa.scalar(False))
     for place, field in enumerate(rows.schema):
         column = rows.column(place)
         if field.name in ("status", "error_type", "error_message"):
