@@ -148,12 +148,6 @@ def is_installed_path(path: Path) -> bool:
     )
 
 
-def is_standard_path(path: Path) -> bool:
-    """Return whether a file belongs to the standard library."""
-    resolved = path.resolve()
-    return not is_installed_path(resolved) and any(str(resolved).startswith(f"{folder}/") for folder in _STANDARD)
-
-
 def _is_of_user(frame: FrameType, owner: str = "") -> bool:
     module = str(frame.f_globals.get("__name__"))
     if module.partition(".")[0] == owner.partition(".")[0] != "raysp":
@@ -173,8 +167,9 @@ def _is_of_raysp(frame: FrameType) -> bool:
 
 @functools.cache
 def _is_users(file_name: str) -> bool:
-    path = Path(file_name)
-    return not (_is_below_raysp(file_name) or is_installed_path(path) or is_standard_path(path))
+    path = Path(file_name).resolve()
+    is_standard = any(str(path).startswith(f"{folder}/") for folder in _STANDARD)
+    return not (_is_below_raysp(file_name) or is_installed_path(path) or is_standard)
 
 
 @functools.cache

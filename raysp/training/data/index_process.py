@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import Shard
-from raysp.specs.code.user_code import UserCode
+from raysp.specs.code import UserCode
 
 
 def main() -> None:

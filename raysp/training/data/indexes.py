@@ -16,7 +16,7 @@ from raysp.corpus.line_process import LineProcess
 from raysp.corpus.shards import Shard
 from raysp.errors import ProgramError, RayspError
 from raysp.models.summary import CheckpointSummary
-from raysp.specs.code.user_code import UserCode
+from raysp.specs.code import UserCode
 from raysp.text.targets import Targets
 from raysp.training.data.indexing import index_shard
 from raysp.training.sink.index_record import ShardIndex

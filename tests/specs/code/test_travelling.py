@@ -12,7 +12,8 @@ import pytest
 
 import raysp
 from raysp.labelling.engine.job import sleep_while_waiting
-from raysp.specs.code import CodeFile, UserCode, user_code
+from raysp.specs import code as user_code
+from raysp.specs.code import CodeFile, UserCode
 from raysp.specs.label_parts import Resolution, label_parts
 from raysp.specs.pipeline import load_function, read_code
 from tests.corpora import CHECKPOINT, write_shard
