@@ -149,15 +149,14 @@ class Sink:
 
 @dataclass(frozen=True)
 class SinkState:
-    """Records that bind a plan. A sink without staged or committed results binds no plan to its records."""
+    """Records of a sink. Without staged or committed results they bind no plan: the next run replaces them."""
 
     record: RunRecord | None = None
     shards: Mapping[str, Shard] = field(default_factory=dict)
     """Planned shards by name."""
     absent: tuple[AbsentShard, ...] = ()
     """Shards that the last plan could not read."""
-    replaces_record: bool = False
-    """Whether there is a record that does not bind, which the next run replaces."""
+    has_results: bool = False
 
     @classmethod
     def of(cls, sink: Sink) -> Self:
@@ -169,6 +168,10 @@ class SinkState:
         record = sink.record()
         if record is None:
             return cls()
-        if not sink.holds_results(record.staged_as):
-            return cls(replaces_record=True)
-        return cls(record, {shard.name: shard for shard in sink.shards()}, sink.absent())
+        shards = {shard.name: shard for shard in sink.shards()}
+        return cls(record, shards, sink.absent(), sink.holds_results(record.staged_as))
+
+    @property
+    def binding_record(self) -> RunRecord | None:
+        """The record that a pipeline must agree with."""
+        return self.record if self.has_results else None

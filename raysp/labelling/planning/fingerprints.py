@@ -12,6 +12,7 @@ from raysp.sink.run_record import CODE
 from raysp.specs.code import UserCode
 from raysp.specs.label_parts import Resolution, label_parts
 from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, read_code
+from raysp.specs.steps import Label
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
 
@@ -58,6 +59,27 @@ def _stage_id(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> str:
             if not name.startswith(behind) and (not name.startswith(CODE) or name in code)
         }
     )
+
+
+def is_surveyed_for(pipeline: Pipeline, record: run_record.RunRecord | None) -> bool:
+    """Return whether shards were recorded for the same source, and for what the steps of a pipeline read of it."""
+    if record is None:
+        return False
+    code = {name: value for name, value in record.parts.items() if name.startswith(CODE)}
+    return _reading(record.pipeline) == _reading(to_json(pipeline)) and code == read_code(pipeline).parts()
+
+
+def _reading(pipeline: JsonValue) -> JsonValue:
+    """Return the fields of a pipeline that determine what it reads of its source; None for another value."""
+    match pipeline:
+        case {"source": source, "steps": [*steps], "sink": {"keep": keep}}:
+            return [source, keep, [_outputs(step) for step in steps]]
+    return None
+
+
+def _outputs(step: JsonValue) -> JsonValue:
+    """Return the outputs of a `Label` step, which alone read columns of the source; another step as it is."""
+    return step["outputs"] if isinstance(step, dict) and step.get("type") == Label.__name__ else step
 
 
 def check_recorded(

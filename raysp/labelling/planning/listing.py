@@ -382,7 +382,7 @@ def check_root(
         ChangedError: the names differ; the message has both roots.
     """
     root_before = recorded_root or root_of(recorded.values())
-    if not recorded or root_before in (None, root) or _is_moved(found, recorded):
+    if not recorded or root_before in (None, root) or are_listed(found, recorded):
         return
     raise ChangedError(
         f"{sink}: its label shards are named relative to {root_before!r}, this source's to {root!r}; shards "
@@ -392,8 +392,8 @@ def check_root(
     )
 
 
-def _is_moved(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
-    """Return whether every recorded shard is listed with its name and content, and never with another name."""
+def are_listed(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
+    """Return whether each recorded shard is listed with its name and content, and never with another name."""
     contents = {one.name: (one.num_bytes, one.version) for one in found}
     names = {(one.url, one.part): one.name for one in found}
     return all(

@@ -5,11 +5,12 @@ from dataclasses import replace
 from raysp.cluster.resources import local_resources
 from raysp.corpus.shards import only_first_rows
 from raysp.corpus.sources import FOLDER
+from raysp.corpus.surveys import Surveyed
 from raysp.labelling.planning.backend_choice import with_backends
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
-from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline
+from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline, is_surveyed_for
 from raysp.labelling.planning.first_recordings import try_first_recordings
-from raysp.labelling.planning.listing import check_root, list_corpus, of_commit, refuse_listed_sink
+from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size, settle
@@ -64,30 +65,41 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         PlanError, ChangedError: the source cannot be listed, or does not fit the pipeline or the sink.
         CheckpointError: the hub does not know a model, or cannot be reached.
     """
-    record, recorded, sink = state.record, state.shards, opened.sink
+    record, sink = state.binding_record, opened.sink
     pipeline = of_commit(opened.pipeline, record)
     source = pipeline.source
     if opened.text_beside and source.text is None and source.split is None:
         source = replace(source, text=opened.text_beside)
-    listed = list_corpus(source, {**{one.name: one.shard for one in state.absent}, **recorded})
+    slices = {**{one.name: one.shard for one in state.absent}, **state.shards} if record else {}
+    listed = list_corpus(source, slices)
     if not any(one.kind == FOLDER for one in listed.found):
         source = pipeline.source
     if record is not None:
-        check_root(sink.url, record.root, listed.root, listed.found, recorded)
+        check_root(sink.url, record.root, listed.root, listed.found, state.shards)
     refuse_listed_sink(source, listed.found, pipeline.sink.url)
-    source = with_ids(source, listed.found, recorded)
-    is_numbered = source.id != pipeline.source.id
     if source != pipeline.source:
         pipeline = replace(pipeline, source=source)
+    is_known = state.has_results or are_listed(listed.found, state.shards)
+    surveyed: dict[str, Surveyed] = {}
+    if state.record is None or not is_known or state.record.parts.get("source.id") != source.id:
+        source, surveyed = with_ids(pipeline, listed.found, state.shards)
+    is_numbered = source != pipeline.source
+    if is_numbered:
+        pipeline = replace(pipeline, source=source)
     opened = replace(opened, pipeline=pinned(pipeline))
+    if not state.has_results and not (is_known and is_surveyed_for(opened.pipeline, state.record)):
+        state = SinkState()
     corpus = survey(
         listed.found,
-        recorded,
+        state.shards,
         opened.pipeline,
         size=piece_size(opened.pipeline, opened.resources, record.resolved if record else None),
         limit_rows=limit_rows,
-        carried=carried_types(opened, record if recorded else None),
+        carried=carried_types(opened, state.record if state.shards else None),
+        surveyed=surveyed,
     )
+    if record is None:
+        corpus = replace(corpus, fresh=corpus.shards, vanished=(), supersedes=False)
     corpus = replace(
         corpus,
         root=listed.root,
@@ -112,7 +124,7 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    plan = without_work(opened, state.record)
+    plan = without_work(opened, state.binding_record)
     for schema, url in corpus.schemas.items():
         try_late_filters(url, schema, plan.pipeline, plan.output_schema)
     done, todo = compare(
@@ -122,7 +134,8 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     todo = tuple(shard.without_failed(plan.pipeline.max_error_rate) for shard in todo)
     refuse_without_recordings(corpus, todo, plan.pipeline)
     try_first_recordings(todo, plan.pipeline)
-    return replace(plan, corpus=corpus, done=done, todo=todo, replaces_record=state.replaces_record)
+    replaces_record = state.record is not None and not state.has_results
+    return replace(plan, corpus=corpus, done=done, todo=todo, replaces_record=replaces_record)
 
 
 def without_work(opened: Opened, record: RunRecord | None) -> Plan:

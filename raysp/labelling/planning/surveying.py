@@ -30,35 +30,40 @@ CheckSchema = Callable[[str, pa.Schema], None]
 LARGE_PIECES = PieceSize()
 
 
-def with_ids(source: Shards, found: Sequence[Found], recorded: Collection[str] = ()) -> Shards:
-    """Return a source whose `id` is None if it has the usual value and there is no such column.
+def with_ids(
+    work: ReadsCorpus, found: Sequence[Found], recorded: Collection[str] = ()
+) -> tuple[Shards, dict[str, Surveyed]]:
+    """Return the source of work, whose `id` is None if it has the usual value and there is no such column.
 
     The first shard that can be read decides, if possible one of an earlier plan of the sink: shards that are added do
     not change the ids of a source.
 
     Args:
-        source: the source.
+        work: the pipeline or recipe.
         found: its shards, as listed.
         recorded: names of shards of earlier plans.
+
+    Returns:
+        The source, and the surveys of the shards that were read for it, by name.
     """
+    source, surveyed = work.source, dict[str, Surveyed]()
     if source.id != USUAL_ID:
-        return source
-    schema = _first_schema(source, sorted(found, key=lambda one: one.name not in recorded))
-    return source if schema is None or USUAL_ID in schema.names else replace(source, id=None)
-
-
-def _first_schema(source: Shards, found: Sequence[Found]) -> pa.Schema | None:
-    """Return the columns of the first shard that can be read; None if rows have ids in any case, or no shard can."""
-    for one in found:
+        return source, surveyed
+    reading = _reading(work)
+    for one in sorted(found, key=lambda one: one.name not in recorded):
         if one.unreadable:
             continue
         if sources.kind_named(one.kind).has_ids:
-            return None
-        try:
-            return sources.survey(one.kind, one.url, one.part, source.storage_options, (USUAL_ID,)).schema
-        except (ShardError, StoreError):
-            continue  # the survey of all shards reports it
-    return None
+            break
+        [first] = reading.survey([one])
+        surveyed[one.name] = first
+        if isinstance(first, Survey):
+            return (source if USUAL_ID in first.schema.names else replace(source, id=None)), surveyed
+    return source, surveyed
+
+
+def _reading(work: ReadsCorpus) -> Reading:
+    return Reading(work.source.storage_options, (work.source.audio, *source_columns(work)))
 
 
 def survey(
@@ -71,6 +76,7 @@ def survey(
     may_change: Collection[str] = (),
     check: CheckSchema | None = None,
     carried: CarriedTypes | None = None,
+    surveyed: Mapping[str, Surveyed] | None = None,
 ) -> Corpus:
     """Read the footers of new shards, check their columns and cut them into pieces.
 
@@ -83,6 +89,7 @@ def survey(
         may_change: names of recorded shards that are new if their content changed, instead of raising.
         check: further check of the columns of shards with rows, which raises PlanError.
         carried: receives the types of the columns that label shards carry over.
+        surveyed: surveys of shards that were read before (`with_ids`), by name.
 
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
@@ -93,8 +100,8 @@ def survey(
     absent: list[AbsentShard] = []
     num_rows = 0
     processes = num_cpus() if limit_rows is None else 1
-    with closing(_surveyed(found, recorded, may_change, new_shards, processes)) as surveyed:
-        for one, shard in surveyed:
+    with closing(_shards(found, recorded, may_change, new_shards, processes, surveyed or {})) as surveyed_shards:
+        for one, shard in surveyed_shards:
             if isinstance(shard, str):
                 absent.append(AbsentShard(one.name, one.url, shard, one.num_bytes, one.version, one.kind, one.part))
                 continue
@@ -123,12 +130,13 @@ def survey(
     )
 
 
-def _surveyed(
+def _shards(
     found: Sequence[Found],
     recorded: Mapping[str, Shard],
     may_change: Collection[str],
     new_shards: "_NewShards",
     processes: int,
+    before: Mapping[str, Surveyed],
 ) -> Generator[tuple[Found, Shard | str]]:
     """Yield the shards in order, or the reason why one cannot be read; those that have not changed are as recorded.
 
@@ -137,8 +145,9 @@ def _surveyed(
     """
     unchanged = [_unchanged(one, recorded.get(one.name)) for one in found]
     new = [one for one, shard in zip(found, unchanged, strict=True) if shard is None and not one.unreadable]
-    with closing(survey_all(new, new_shards.reading, processes)) as all_surveys:
-        surveys = new_shards.sized(all_surveys)
+    unread = [one for one in new if one.name not in before]
+    with closing(survey_all(unread, _reading(new_shards.work), processes)) as rest:
+        surveys = new_shards.sized(before[one.name] if one.name in before else next(rest) for one in new)
         for one, shard in zip(found, unchanged, strict=True):
             if shard is not None:
                 yield one, shard
@@ -188,15 +197,13 @@ class _NewShards:
         check: "CheckSchema | None" = None,
         carried: CarriedTypes | None = None,
     ) -> None:
-        self._work = work
+        self.work = work
         self._labels = labels
         self._size = size
         self._limit_rows = limit_rows
         self._further_check = check
         self._carried = carried
         self._columns = source_columns(work)
-        own = [name for name in self._columns if name not in labels.names]
-        self.reading = Reading(work.source.storage_options, (work.source.audio, *own))
         self._checked: dict[bool, pa.Schema] = {}
         """Last schema that was accepted of shards with rows, and of shards without."""
         self._is_tried_later = has_late_trials(work)
@@ -227,7 +234,7 @@ class _NewShards:
         """
         schema = with_columns(surveyed.schema, self._labels)
         self._check(one, schema, has_rows=surveyed.num_rows > 0)
-        source = self._work.source
+        source = self.work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
         kind = schema.field(source.audio).type if surveyed.num_rows else pa.null()
         is_empty = is_without_bytes(kind) or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
@@ -250,7 +257,7 @@ class _NewShards:
 
     def _remedy(self, one: Found, schema: pa.Schema) -> str:
         """Return advice on the first column that a shard lacks; empty if it has all columns."""
-        source = self._work.source
+        source = self.work.source
         missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), None)
         if missing is None or missing == source.audio:
             return ""
@@ -268,22 +275,22 @@ class _NewShards:
         checked = self._checked.get(has_rows)
         if checked is not None and checked.equals(schema, check_metadata=True):
             return
-        source, url = self._work.source, one.url
+        source, url = self.work.source, one.url
         try:  # a writer cannot infer types without rows
             by_path = source.audio_root is not None
             check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows, by_path=by_path)
         except ShardError as error:
             raise PlanError(f"{error}{self._remedy(one, schema)}") from None
-        if source.text is not None and source.text in self._work.kept and has_rows:
-            _check_text(one, schema, source.text, *self._work.text_use(source.text))
+        if source.text is not None and source.text in self.work.kept and has_rows:
+            _check_text(one, schema, source.text, *self.work.text_use(source.text))
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
         try:
-            check_types(url, schema, self._work)
+            check_types(url, schema, self.work)
         except PlanError as error:
             raise PlanError(f"{error}{_as_strings(one.kind, schema, str(error))}") from None
         if has_rows:
-            try_filters(url, schema, self._work)
+            try_filters(url, schema, self.work)
         if has_rows and self._is_tried_later:
             self.schemas.setdefault(schema.remove_metadata(), url)
         if self._carried is not None and has_rows:

@@ -173,9 +173,11 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     objective = with_checkpoints(recipe.objective, locating.pinned)
     recipe = replace(recipe, objective=objective)
     listed_corpus = list_corpus(recipe.source)
-    recipe = replace(recipe, source=with_ids(recipe.source, listed_corpus.found))
+    source, surveyed = with_ids(recipe, listed_corpus.found)
+    recipe = replace(recipe, source=source)
     code = read_code(recipe)
-    corpus = survey(listed_corpus.found, {}, recipe, check=partial(check_targets, objective, recipe.target))
+    check = partial(check_targets, objective, recipe.target)
+    corpus = survey(listed_corpus.found, {}, recipe, check=check, surveyed=surveyed)
     corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
     _refuse_empty(recipe, corpus)
     folders = _folders(recipe)
@@ -255,7 +257,8 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
     """
     try:
         found = list_corpus(work.source).found
-        corpus = survey(found, {}, replace(work, source=with_ids(work.source, found)), check=check)
+        source, surveyed = with_ids(work, found)
+        corpus = survey(found, {}, replace(work, source=source), check=check, surveyed=surveyed)
     except PlanError as error:
         of_source = str(error).startswith("source")
         raise PlanError(name + str(error).removeprefix("source") if of_source else f"{name}: {error}") from None

@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,13 +19,32 @@ from tests.runs import DEMO
 pytestmark = pytest.mark.slow
 
 
+class Bucket(SyntheticBucket):
+    """A bucket that lists the objects that were read."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.read: list[str] = []
+
+    def get_object(self, Bucket: str, Key: str, Range: str = "") -> dict[str, Any]:  # noqa: N803
+        self.read.append(Key)
+        return super().get_object(Bucket, Key, Range)
+
+    def names(self, prefix: str) -> list[str]:
+        return [entry["Key"] for entry in self.list_objects_v2("bucket", prefix)["Contents"]]
+
+    def of_shards(self) -> Counter[str]:
+        """Return how often each shard of a source was read."""
+        return Counter(name for name in self.read if name.startswith("in-"))
+
+
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """A bucket that counts requests; runs label in this process, so that it sees all of them."""
     run_without_ray(monkeypatch)
     monkeypatch.setenv("RAYSP_BEAT_SECONDS", "3600")  # what depends on time is left out
     (tmp_path / "objects").mkdir()
-    made = SyntheticBucket(tmp_path / "objects")
+    made = Bucket(tmp_path / "objects")
     with made.used():
         put_shards(made, tmp_path, 1)
         requests(made, "in-1", "any")  # a process asks once which conditions a store honours
@@ -34,14 +55,14 @@ def digits(first: int, number: int):
     return pq.read_table(min((DEMO / "audio").glob("*.parquet"))).slice(first, number)
 
 
-def put_shards(bucket: SyntheticBucket, folder: Path, number: int) -> None:
+def put_shards(bucket: Bucket, folder: Path, number: int) -> None:
     """Write shards of two digits each to `in-<number>` of the bucket."""
     for place in range(number):
         file = write_shard(folder / f"{place}.parquet", table=digits(2 * place, 2))
         bucket.put_object("bucket", f"in-{number}/{place}.parquet", file.read_bytes())
 
 
-def requests(bucket: SyntheticBucket, source: str, sink: str) -> Counter[str]:
+def requests(bucket: Bucket, source: str, sink: str) -> Counter[str]:
     """Label a corpus in the bucket, and return the requests."""
     bucket.requests.clear()
     result = raysp.run(a_pipeline(f"s3://bucket/{source}", f"s3://bucket/{sink}"), progress=False)
@@ -49,7 +70,7 @@ def requests(bucket: SyntheticBucket, source: str, sink: str) -> Counter[str]:
     return Counter(bucket.requests)
 
 
-def labels(bucket: SyntheticBucket, name: str) -> list[dict[str, object]]:
+def labels(bucket: Bucket, name: str) -> list[dict[str, object]]:
     """Return the rows of a label shard."""
     data = bucket.get_object("bucket", name)["Body"].read()
     return pq.read_table(pa.BufferReader(data)).to_pylist()
@@ -94,6 +115,59 @@ def test_a_plan_and_the_status_of_a_sink_do_not_ask_for_each_shard_again(bucket,
         assert raysp.status(pipeline.sink.url, pipeline=pipeline).is_complete
         found.append(Counter(bucket.requests))
     assert found[0] == found[1]
+
+
+def begun(bucket: Bucket, number: int) -> raysp.Pipeline:
+    """Return a pipeline that was planned and recorded, and has labelled nothing, since its source was away."""
+    pipeline = a_pipeline(f"s3://bucket/in-{number}", f"s3://bucket/out-{number}")
+    shards = {name: bucket.get_object("bucket", name)["Body"].read() for name in bucket.names(f"in-{number}/")}
+    with pytest.raises(raysp.RunError):
+        raysp.run(pipeline, progress=False, on_plan=lambda _: [bucket.delete_object("bucket", name) for name in shards])
+    for name, data in shards.items():
+        bucket.put_object("bucket", name, data)
+    bucket.read.clear()
+    return pipeline
+
+
+@pytest.mark.parametrize(("columns", "reads"), [(["id", "audio"], 2), (["audio"], 1)])
+def test_a_recorded_survey_is_used_again_though_nothing_is_staged(bucket, tmp_path, columns, reads):
+    """Without a column of ids, one footer shows that there is none."""
+    for place in range(3):
+        file = write_shard(tmp_path / "p.parquet", table=digits(2 * place, 2).select(columns))
+        bucket.put_object("bucket", f"in-3/{place}.parquet", file.read_bytes())
+    pipeline = begun(bucket, 3)
+    plan = raysp.plan(pipeline)
+    assert (plan.rows_todo, len(plan.corpus.fresh)) == (6, 3)
+    footers = Counter() if "id" in columns else Counter({"in-3/0.parquet": 1})
+    assert bucket.of_shards() == footers
+    assert raysp.run(pipeline, progress=False).rows == 6
+    # Each shard is read once to be labelled, and once for its ids when it is committed.
+    each_shard = Counter({f"in-3/{place}.parquet": reads for place in range(3)})
+    assert bucket.of_shards() == each_shard + footers + footers
+
+
+@pytest.mark.parametrize("columns", [["id", "audio"], ["audio"]])
+def test_a_first_plan_reads_each_footer_once(bucket, tmp_path, columns):
+    for place in range(3):
+        file = write_shard(tmp_path / "p.parquet", table=digits(place, 2).select(columns))
+        bucket.put_object("bucket", f"in-3/{place}.parquet", file.read_bytes())
+    bucket.read.clear()
+    raysp.plan(a_pipeline("s3://bucket/in-3", "s3://bucket/out"))
+    assert [*bucket.of_shards().values()] == [1, 1, 1]
+
+
+def test_a_survey_for_other_columns_or_of_changed_shards_is_made_anew(bucket, tmp_path):
+    put_shards(bucket, tmp_path, 3)
+    pipeline = begun(bucket, 3)
+    shorter_windows = replace(pipeline, steps=[pipeline.steps[0], replace(pipeline.label, window_seconds=20)])
+    assert raysp.plan(shorter_windows).replaces_record
+    assert bucket.of_shards() == {}
+    raysp.plan(replace(pipeline, source=replace(pipeline.source, text="text")))
+    assert [*bucket.of_shards().values()] == [1, 1, 1]
+    file = write_shard(tmp_path / "p.parquet", table=digits(9, 3))
+    bucket.put_object("bucket", "in-3/1.parquet", file.read_bytes())
+    assert raysp.plan(pipeline).rows_todo == 7
+    assert [*bucket.of_shards().values()] == [2, 2, 2]
 
 
 def test_estimates_read_a_bounded_number_of_places_and_write_nothing(bucket, tmp_path):
