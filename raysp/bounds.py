@@ -51,8 +51,6 @@ MOST_TOKENIZER_BYTES = 64 * MIB
 most 35 MB."""
 MOST_CARD_BYTES = 4 * MIB
 """Bytes of a model card."""
-MOST_IGNORE_BYTES = MIB
-"""Bytes of a .raysignore or .gitignore file."""
 MOST_TENSORS_BYTES = 64 * MIB
 """Bytes of the header of a safetensors file. The format allows 100 MB; those of real models are below 1 MB."""
 MOST_COLUMNS = 1000

@@ -100,13 +100,13 @@ UNBOUNDED = {
 # What these parse is written by this machine: by a process of raysp, its user, or into the user's cache.
 READ_OWN_DATA = {
     *("corpus/surveys.py", "corpus/survey_process.py", "checkpoints/fetching.py", "text/beams/arpa.py"),
-    *("audio/isolation.py", "cluster/submitting/head.py", "cluster/submitting/sealing.py", "specs/values.py"),
+    *("audio/isolation.py", "cluster/submitting/head.py", "specs/values.py"),
     *("training/sink/step_metrics.py", "training/tasks/frame_task.py"),
 }
 # Archives are opened over `bounds.HeaderReader` or after a look at their members, or written.
 OPEN_ARCHIVES = {
     *("corpus/archive.py", "models/files/nemo_archives.py", "checkpoints/pickles/files.py"),
-    *("cluster/submitting/package.py", "verbs/export/archives.py"),
+    "verbs/export/archives.py",
 }
 
 

@@ -22,15 +22,13 @@ from raysp.cli.console import (
     showing,
 )
 from raysp.errors import SpecError
-from raysp.words import count, duration, megabytes, printable
+from raysp.words import duration, printable
 
 if TYPE_CHECKING:
-    from raysp.cluster.submitting.head import Head
-    from raysp.cluster.submitting.job_entries import Job
-    from raysp.cluster.submitting.package import Package
+    from raysp.cluster.submitting.head import Head, Job
 
-MOST_NAMES = 50
-"""Names of shipped files that are printed."""
+MOST_NAMES = 20
+"""Names of files that are left out, which are printed."""
 
 HeadAddress = Annotated[
     str | None,
@@ -46,15 +44,18 @@ def submit(
     address: HeadAddress = None,
     env: Annotated[
         list[str] | None,
-        typer.Option("--env", metavar="NAME", help="Send the value of this variable, encrypted. Repeatable."),
+        typer.Option(
+            "--env", metavar="NAME", help="Set this variable in the job as it is here; no secrets. Repeatable."
+        ),
     ] = None,
     with_raysp: Annotated[
         str | None,
-        typer.Option(metavar="WHEEL", help="Install this wheel or requirement; else the cluster's raysp."),
+        typer.Option(
+            metavar="WHEEL", help="Install this wheel beside FILE, or this requirement; else the cluster's raysp."
+        ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
-    max_package_mb: Annotated[int, typer.Option(min=1, metavar="N", help="Limit of the files beside FILE.")] = 100,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -63,38 +64,26 @@ def submit(
     Examples:
       raysp submit label.py --address http://head:8265
       raysp submit finetune.py --address http://head:8265
-      raysp submit label.py --env CORPUS_SECRET --detach
+      raysp submit label.py --env OMP_NUM_THREADS --detach
     """
     from raysp.cluster.submitting import submission
     from raysp.cluster.submitting.head import Head, dashboard_address
 
     dashboard_address(address)
-    request = submission.prepare(
-        file,
-        settings or (),
-        secrets=env or (),
-        with_raysp=with_raysp,
-        max_bytes=max_package_mb * 1_000_000,
-    )
+    request = submission.prepare(file, settings or (), variables=env or (), with_raysp=with_raysp)
     head = Head(address, ca)
     job_id = submission.submit(head, request)
     if not as_json:
         with printing():
-            package = request.package
-            size = f"{count(len(package.files), 'file')}, {megabytes(package.num_bytes)}"
-            say(f"submitted to {head.shown} with {size} from {package.folder}: {_names(package)}")
+            left_out = request.package.left_out
+            names = ", ".join(left_out[:MOST_NAMES]) or "nothing"
+            more = f" and {len(left_out) - MOST_NAMES:,} more" if len(left_out) > MOST_NAMES else ""
+            say(f"submitted to {head.shown} with {request.package.folder}; left out: {names}{more}")
     if detach:
         with showing(0):
             _print_detached(head, job_id, ca, as_json)
     else:
         _follow(head, job_id, ca, as_json)
-
-
-def _names(package: "Package") -> str:
-    """Return the names of the first files of a package, and the number of the others."""
-    names = [file.name for file in package.files]
-    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return f"{', '.join(names[:MOST_NAMES])}{more}"
 
 
 def jobs(
@@ -138,12 +127,11 @@ def stop(
       raysp stop raysp-label-20260102-030405-1a2b --address http://head:8265
     """
     from raysp.cluster.submitting.head import Head
-    from raysp.cluster.submitting.job_stop import stop as stop_job
 
     head = Head(address, ca)
     if not as_json:
         say(f"stopping {job_id}: the run ends in order, its labels are kept ...")
-    job = stop_job(head, job_id)
+    job = head.stop(job_id)
     with showing(0):
         if as_json:
             print_json(_fields(job))

@@ -39,7 +39,7 @@ from raysp.cli.printed_runs import (
     urls,
 )
 from raysp.cli.stop_signals import resume_hint
-from raysp.cluster.addresses import is_submitted, uses_cluster
+from raysp.cluster.addresses import check_submitted_version, uses_cluster
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count
@@ -134,10 +134,7 @@ def run(
       raysp run pipelines/label_digits.py --set sink.url=out
       raysp run pipelines/label_digits.py --set sink.url=out --engine here
     """
-    if is_submitted():
-        from raysp.cluster.submitting.arrival import check_arrival
-
-        check_arrival()
+    check_submitted_version()
     loaded = load(pipeline, settings)
     if uses_cluster(engine, address):  # a relative path would not say of which machine
         from raysp.cluster.work_places import with_absolute_paths

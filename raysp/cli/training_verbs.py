@@ -11,8 +11,7 @@ from raysp.cli.arguments import AsJson, Debug, Engine, RecipeFile, Settings, com
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
-from raysp.cluster.addresses import asked_engine, is_cluster, is_submitted
-from raysp.cluster.submitting.arrival import check_arrival
+from raysp.cluster.addresses import asked_engine, check_submitted_version, is_cluster, is_submitted
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 
@@ -55,7 +54,7 @@ def finetune(
     from raysp.training.specs.recipe import load_recipe
     from raysp.training.training_progress import evaluation_line, training_line
 
-    check_arrival()
+    check_submitted_version()
     if steps is not None and address is not None:
         raise SpecError("--steps and --address: a try-out runs on this machine; leave --address out")
     if steps is not None and engine == "ray":

@@ -81,6 +81,21 @@ def is_submitted() -> bool:
     return SUBMITTED_BY in os.environ
 
 
+def check_submitted_version() -> None:
+    """Check that this process, if it belongs to a job, has the raysp that submitted it.
+
+    Raises:
+        PlanError: another version of raysp is installed here.
+    """
+    from raysp import __version__
+
+    if (submitted_by := os.environ.get(SUBMITTED_BY, __version__)) != __version__:
+        raise PlanError(
+            f"submitted by raysp {submitted_by}, the cluster has raysp {__version__}; install the same version here or "
+            f"there, or bring it along: raysp submit --with-raysp raysp=={submitted_by}"
+        )
+
+
 def refuse_on(systems: Collection[str], what: str) -> None:
     """Raise PlanError if this operating system is one of `systems`.
 

@@ -175,6 +175,12 @@ _SECRET = re.compile(
     r"secret|token|passw|passphrase|credential|authorization|account_key|api_key|private_key|customer_?key|sas|connection_string"
 )
 
+
+def is_secret_name(name: str) -> bool:
+    """Return whether an option or environment variable is named like a secret."""
+    return bool(_SECRET.search(name.lower()))
+
+
 _NO_SECRETS = ("", True, False, "anon", "browser", "cache", "cloud", "google_default")
 """Values of options with such names that are none; the words are those of gcsfs for where a token comes from."""
 
@@ -195,7 +201,7 @@ def _refuse_literal(value: object, where: str, key: str) -> None:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _refuse_literal(item, f"{where}[{index}]", key)
-    elif isinstance(value, str | bytes | int | float) and value not in _NO_SECRETS and _SECRET.search(key.lower()):
+    elif isinstance(value, str | bytes | int | float) and value not in _NO_SECRETS and is_secret_name(key):
         raise ValueError(
             f"{where} holds a literal secret; put it into an environment variable and "
             f"write raysp.Env({re.sub(r'[^A-Z0-9]', '_', key.upper())!r})"
@@ -241,7 +247,7 @@ def secret_values(value: JsonValue) -> frozenset[str]:
     Values of all environment variables with names like those of secrets are included.
     """
     named = {os.environ.get(name, "") for name in _env_names(value)}
-    alike = {found for name, found in os.environ.items() if _SECRET.search(name.lower())}
+    alike = {found for name, found in os.environ.items() if is_secret_name(name)}
     return frozenset(named | {found for found in alike if len(found) >= SHORTEST_SECRET}) - {""}
 
 

@@ -238,7 +238,6 @@ OF_ONE_VERB: dict[str, list[Row]] = {
         Refused(f"{SUBMIT} --with-raysp raysp-0-any.whl", "no such file; expected a wheel of raysp")
     ],
     "submit --detach": [Acts("cli/test_jobs.py::TestSubmit::test_detached_it_says_how_to_follow_and_to_stop")],
-    "submit --max-package-mb": [Acts("cli/test_jobs.py::TestSubmit::test_the_limit_of_the_package_can_be_set")],
     "jobs --follow": [Refused("jobs --follow", "--follow: follows one job; give its id")],
     "gc --dry-run": [Acts("labelling/engine/test_protocol.py::test_retry_verify_and_gc_from_the_command_line")],
     "run --normalise": [Acts("by_promise/test_normalise.py::test_a_run_and_its_status_count_by_it_and_name_it")],

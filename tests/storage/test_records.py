@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from raysp import CheckpointError, RayspError, SpecError, StoreError, bounds
+from raysp import CheckpointError, RayspError, StoreError, bounds
 from raysp.checkpoints.model_cards import licence_of
 from raysp.models.tokenizers import sentencepiece, text
 from raysp.sink import absent, run_record
@@ -138,12 +138,3 @@ def test_a_model_card_has_a_bound_and_its_aliases_are_not_written_in_full(tmp_pa
     assert licence_of(tmp_path) is None
     card.write_text("---\nlicense: [mit, apache-2.0]\n---\n")
     assert licence_of(tmp_path) == "['mit', 'apache-2.0']"
-
-
-def test_a_list_of_what_a_job_leaves_has_a_bound(tmp_path):
-    from raysp.cluster.submitting.ignored import _lines
-
-    with (tmp_path / ".raysignore").open("wb") as file:
-        file.truncate(20 * 1024**3)
-    with pytest.raises(SpecError, match="has 21,474,836,480 bytes; expected at most 1,048,576 in a list of patterns"):
-        _lines(tmp_path / ".raysignore")

@@ -7,8 +7,7 @@ import pytest
 
 import raysp
 from raysp import PlanError, work
-from raysp.cluster.submitting.package import Package
-from raysp.cluster.submitting.submission import Request
+from raysp.cluster.submitting.submission import entrypoint
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.sink import sinks
 from tests.work.counting import COUNT, Counting
@@ -76,8 +75,9 @@ def test_gc_asks_it_for_what_is_left_over(sink):
 
 def test_a_job_of_it_runs_its_own_verb(tmp_path):
     target = str(file(tmp_path))
-    request = Request(target, work.load_work(target), Package(tmp_path, ()))
-    assert request.command == "python -m raysp count counted.py"
+    assert (
+        entrypoint(target, work.load_work(target), ["name=a b"]) == "python -m raysp count counted.py --set 'name=a b'"
+    )
 
 
 def test_its_places_are_made_absolute(tmp_path, monkeypatch):

@@ -4,78 +4,109 @@ import contextlib
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import aiohttp
 import requests
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from raysp.cluster.ray_session import own_token
-from raysp.cluster.submitting.job_entries import Job, job_of
-from raysp.errors import PlanError
+from raysp.errors import PlanError, RunError
 from raysp.words import without_password
 
 OLDEST_RAY = "2.60"
 """Oldest release of Ray that raysp runs on."""
 TIMEOUT_SECONDS = (10.0, 120.0)
 """Timeouts of a connection and of each part of an answer."""
+STOP_SECONDS = 120
+"""Time that a job has to end in order after a request to stop; by default Ray kills it after three seconds."""
+SPARE_SECONDS = 30.0
+"""Time that Ray has to report the end of a job that it has killed."""
+POLL_SECONDS = 0.5
 ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-LOST = (aiohttp.ClientError, OSError, RuntimeError, TimeoutError)
-"""Errors of a log connection that ended early."""
+Status = Literal["pending", "running", "succeeded", "failed", "stopped"]
+VERSION, SINK, FILE = "raysp_version", "raysp_sink", "raysp_file"
+"""Keys of a job's metadata: the version of raysp that submitted it, the url of the sink, the pipeline file."""
+STOPPED_CODE, NOT_FOUND_CODE, FAILED_CODE, REFUSED_CODE = 143, 127, 1, 2
+_LOGGERS = {
+    "ray.dashboard.modules.dashboard_sdk": logging.WARNING,
+    "ray.dashboard.modules.job.sdk": logging.WARNING,
+    "ray._private.runtime_env": logging.ERROR,
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job that `raysp submit` started, as Ray reports it."""
+
+    id: str
+    status: Status
+    sink: str
+    file: str
+    version: str
+    """Version of raysp that submitted the job."""
+    started: float | None
+    """Unix time in seconds; None: not started yet."""
+    ended: float | None
+    driver_exit_code: int | None
+    """Exit code of the run as Ray reports it; None: still running, stopped, or killed with its machine."""
+    message: str = ""
+    """Ray's sentence on the status."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the job has ended."""
+        return self.status in ("succeeded", "failed", "stopped")
+
+    @property
+    def lacks_raysp(self) -> bool:
+        """Whether the job failed because the cluster has no raysp, or no Python of that name."""
+        is_missing = any(f"No module named {name}" in self.message for name in ("raysp", "'raysp'", "'raysp."))
+        return self.status == "failed" and (self.driver_exit_code == NOT_FOUND_CODE or is_missing)
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the run: 143 if the job was stopped, 128 + n if signal n killed it; None while it runs."""
+        if not self.is_over:
+            return None
+        if self.status == "stopped":
+            return STOPPED_CODE
+        if self.lacks_raysp:
+            return REFUSED_CODE
+        if self.driver_exit_code is None:
+            return 0 if self.status == "succeeded" else FAILED_CODE
+        return self.driver_exit_code if self.driver_exit_code >= 0 else 128 - self.driver_exit_code
+
+    @classmethod
+    def of(cls, details: Mapping[str, Any]) -> "Job | None":
+        """Return a job from the fields of Ray's `JobDetails`; None if raysp did not submit it."""
+        metadata = details.get("metadata") or {}
+        if VERSION not in metadata:
+            return None
+        started, ended = ((at := details.get(name)) and at / 1000 for name in ("start_time", "end_time"))
+        return cls(
+            id=details["submission_id"],
+            status=details["status"].value.lower(),
+            sink=metadata.get(SINK, ""),
+            file=metadata.get(FILE, ""),
+            version=metadata[VERSION],
+            started=started,
+            ended=ended,
+            driver_exit_code=details.get("driver_exit_code"),
+            message=details.get("message") or "",
+        )
 
 
 class UnreachableError(PlanError):
     """A head that does not answer now."""
 
 
-class _AnswerError(RuntimeError):
-    """An answer of the API that is an error."""
-
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"HTTP {status}: {text.strip()[:500]}")
-        self.status = status
-
-
-class _Client(JobSubmissionClient):
-    """The client of Ray, with timeouts, and with the status of errors; Ray's own waits without limit.
-
-    It sends the given headers only. Ray's client adds the token of this process if a local Ray of it requires one.
-    """
-
-    def __init__(self, address: str, headers: Mapping[str, str], verify: str | bool) -> None:
-        self._given_headers = headers
-        super().__init__(address, headers=dict(headers), verify=verify)
-
-    def _check_connection_and_version(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
-        self._headers = dict(self._given_headers)
-        super()._check_connection_and_version(*args, **options)
-
-    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:  # noqa: ANN401
-        options.setdefault("timeout", TIMEOUT_SECONDS)
-        try:
-            return super()._do_request(method, endpoint, **options)
-        except requests.exceptions.SSLError as error:
-            raise PlanError(
-                f"--address {without_password(self._address)}: TLS failed ({_reason(error)}). For a certificate of a "
-                "private authority give its certificate with --ca FILE"
-            ) from error
-        except (requests.ConnectionError, requests.Timeout) as error:
-            where = without_password(self._address)
-            raise UnreachableError(
-                f"--address {where}: nothing answers there ({_reason(error)}). Is the cluster up, and is this the "
-                "address of its dashboard (http://HEAD:8265)? From outside, forward the port: "
-                "kubectl port-forward service/HEAD 8265"
-            ) from error
-
-    def _raise_error(self, r: requests.Response) -> None:
-        raise _AnswerError(r.status_code, r.text)
-
-
-class Head:
-    """The Jobs API of a cluster.
+class Head(JobSubmissionClient):
+    """The Jobs API of a cluster. Ray's own client waits without limit.
 
     Args:
         address: address of the dashboard, such as http://head:8265; None: RAY_API_SERVER_ADDRESS, else RAY_ADDRESS.
@@ -87,39 +118,56 @@ class Head:
     """
 
     def __init__(self, address: str | None, ca: str | None = None) -> None:
-        self.address = dashboard_address(address)
-        self.shown = without_password(self.address)
-        if ca is not None and not self.address.startswith("https://"):
+        url = dashboard_address(address)
+        self.shown = without_password(url)
+        """The address as it is printed."""
+        if ca is not None and not url.startswith("https://"):
             raise PlanError(
                 f"--ca {ca}: a certificate is for https, and the connection to {self.shown} is not encrypted; give the "
                 "address as https://HOST:PORT, or leave --ca out"
             )
-        """The address as it is printed."""
-        self.token = _token_to_send()
-        """Token that is sent with requests; None: not set here."""
-        for name in ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        with self._explained(), _without(ADDRESS_VARIABLES):
-            self._client = _Client(self.address, headers=_headers(self.token), verify=ca or True)
-        self._refuse_old_ray()
+        for name, level in _LOGGERS.items():
+            logging.getLogger(name).setLevel(level)
+        try:
+            with _without(ADDRESS_VARIABLES):
+                super().__init__(url, headers=_headers(), verify=ca or True)
+        except FileNotFoundError as error:
+            raise PlanError(f"--ca: {error}") from error
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise PlanError(
+                f"--address {self.shown}: the answer is not of a Ray dashboard ({without_password(str(error))}); "
+                "expected its address, such as http://HEAD:8265"
+            ) from error
+        if Version(version := str(self._server_ray_version)) < Version(OLDEST_RAY):
+            raise PlanError(f"--address {self.shown}: found Ray {version} there, expected {OLDEST_RAY} or later")
 
-    def submit(
-        self, job_id: str, entrypoint: str, runtime_env: Mapping[str, object], metadata: Mapping[str, str]
-    ) -> None:
-        """Upload the package of a runtime environment if the cluster does not have it, and start a job.
-
-        Raises:
-            PlanError: the head refuses the job.
-        """
-        with self._explained():
-            self._client.submit_job(
-                submission_id=job_id, entrypoint=entrypoint, runtime_env=dict(runtime_env), metadata=dict(metadata)
-            )
+    def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:  # noqa: ANN401
+        where = f"--address {self.shown}"
+        try:
+            answer = super()._do_request(method, endpoint, timeout=TIMEOUT_SECONDS, **options)
+        except AuthenticationError as error:
+            raise PlanError(f"{where}: {_token_advice(str(error))}") from error
+        except requests.exceptions.SSLError as error:
+            raise PlanError(
+                f"{where}: TLS failed ({_reason(error)}). For a certificate of a private authority give its "
+                "certificate with --ca FILE"
+            ) from error
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise UnreachableError(
+                f"{where}: nothing answers there ({_reason(error)}). Is the cluster up, and is this the address of its "
+                "dashboard (http://HEAD:8265)? From outside, forward the port: "
+                "kubectl port-forward service/HEAD 8265"
+            ) from error
+        except requests.RequestException as error:
+            raise PlanError(f"{where}: {without_password(str(error))}") from error
+        if answer.status_code >= 400 and answer.status_code != requests.codes.not_found:
+            kind = UnreachableError if answer.status_code >= 500 else PlanError
+            raise kind(f"{where}: HTTP {answer.status_code}: {answer.text.strip()[:500]}")
+        return answer
 
     def jobs(self) -> list[Job]:
         """Return the jobs of raysp, oldest first."""
-        with self._explained():
-            found = [job_of(dict(details)) for details in self._client.list_jobs()]
+        found = [Job.of(dict(details)) for details in self.list_jobs()]
         return sorted((job for job in found if job), key=lambda job: job.started or float("inf"))
 
     def job(self, job_id: str) -> Job:
@@ -128,55 +176,31 @@ class Head:
         Raises:
             PlanError: the cluster has no such job.
         """
-        with self._explained():
-            try:
-                found = job_of(dict(self._client.get_job_info(job_id)))
-            except _AnswerError as answer:
-                if answer.status != requests.codes.not_found:
-                    raise
-                found = None
+        try:
+            found = Job.of(dict(self.get_job_info(job_id)))
+        except RuntimeError:  # HTTP 404
+            found = None
         if found is None:
             raise PlanError(f"{self.shown} has no job of raysp named {job_id!r}; `raysp jobs` lists them")
         return found
 
-    def request_stop(self, job_id: str) -> None:
-        """Request that a job stops. It ends in order within the time that its runtime environment sets."""
-        with self._explained():
-            self._client.stop_job(job_id)
-
-    def log(self, job_id: str) -> AsyncIterator[str]:
-        """Return the log of a job from its beginning, in parts, until the job ends.
+    def stop(self, job_id: str) -> Job:
+        """Stop a job, wait until it has ended, and return it; a job that has ended is returned unchanged.
 
         Raises:
-            LOST: from the iterator, if the connection breaks.
+            PlanError: there is no such job of raysp.
+            RunError: it has not ended in time.
         """
-        return self._client.tail_job_logs(job_id)
-
-    def _refuse_old_ray(self) -> None:
-        found = str(self._client._server_ray_version)
-        with contextlib.suppress(InvalidVersion):
-            if Version(found) < Version(OLDEST_RAY):
-                raise PlanError(f"--address {self.shown}: found Ray {found} there, expected {OLDEST_RAY} or later")
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Raise errors of the API as PlanError with the address and a remedy."""
-        try:
-            yield
-        except AuthenticationError as error:
-            raise PlanError(f"--address {self.shown}: {_token_advice(str(error))}") from error
-        except requests.HTTPError as error:
-            raise UnreachableError(f"--address {self.shown}: {without_password(str(error))}") from error
-        except (requests.exceptions.JSONDecodeError, KeyError, json.JSONDecodeError) as error:
-            raise PlanError(
-                f"--address {self.shown}: the answer is not of a Ray dashboard; expected its address, such as "
-                "http://HEAD:8265"
-            ) from error
-        except FileNotFoundError as error:
-            raise PlanError(f"--ca: {error}") from error
-        except (RuntimeError, ValueError) as error:
-            kind = UnreachableError if isinstance(error, _AnswerError) and error.status >= 500 else PlanError
-            raise kind(f"--address {self.shown}: {without_password(str(error))}") from error
+        if not (job := self.job(job_id)).is_over:
+            self.stop_job(job_id)
+        patience = STOP_SECONDS + SPARE_SECONDS
+        deadline = time.monotonic() + patience
+        while not job.is_over:
+            if time.monotonic() > deadline:
+                raise RunError(f"the job {job_id} has not ended within {patience:,.0f} s; `raysp jobs` shows it")
+            time.sleep(POLL_SECONDS)
+            job = self.job(job_id)
+        return job
 
 
 def dashboard_address(address: str | None) -> str:
@@ -198,25 +222,6 @@ def dashboard_address(address: str | None) -> str:
     return given.rstrip("/")
 
 
-def _token_to_send() -> str | None:
-    """Return the token to send: if RAY_AUTH_MODE=token, any that Ray finds; if it is not set, only one that is given.
-
-    A token that a local Ray left in ~/.ray may be of another cluster: it is not sent unasked.
-
-    Raises:
-        PlanError: RAY_AUTH_MODE=token, and there is no token.
-    """
-    mode = os.environ.get("RAY_AUTH_MODE", "").lower()
-    is_given = bool(os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"))
-    if mode != "token" and (mode or not is_given):
-        return None
-    if (token := own_token()) is None:
-        raise PlanError(
-            "RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
-        )
-    return token
-
-
 def _token_advice(error: str) -> str:
     if "Authentication failed" in error:
         return "the head refuses the token; set RAY_AUTH_TOKEN to the cluster's own (`ray get-auth-token` on its head)"
@@ -226,26 +231,32 @@ def _token_advice(error: str) -> str:
     )
 
 
-def _headers(token: str | None) -> dict[str, str]:
-    """Return the headers of RAY_JOB_HEADERS, which `ray job` sends too, for example to a proxy, and the token's."""
+def _headers() -> dict[str, str]:
+    """Return the headers of RAY_JOB_HEADERS, which `ray job` sends too, for example to a proxy, and of the token.
+
+    With RAY_AUTH_MODE=token it is any that Ray finds. Without that variable, only one that the environment gives: the
+    token that a local Ray left in ~/.ray may be of another cluster.
+    """
     try:
         given = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}").items()
     except (ValueError, AttributeError):
         raise PlanError("RAY_JOB_HEADERS: expected a JSON object of names and values") from None
     headers = {str(name): str(value) for name, value in given}
-    if token is None:
+    mode = os.environ.get("RAY_AUTH_MODE", "").lower()
+    is_given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if mode != "token" and (mode or not is_given):
         return headers
+    if (token := own_token()) is None:
+        raise PlanError(
+            "RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
+        )
     is_taken = any(name.lower() == "authorization" for name in headers)
     return {**headers, "X-Ray-Authorization" if is_taken else "Authorization": f"Bearer {token}"}
 
 
 def _reason(error: BaseException) -> str:
     """Return the innermost reason of an error of `requests`, without the objects and addresses before it."""
-    while (inner := getattr(error, "reason", None) or (error.args[0] if error.args else None)) is not None:
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
-    return without_password(str(error).rpartition(": ")[2])
+    return str(error).rpartition(": ")[2].rstrip("')\"")
 
 
 @contextlib.contextmanager

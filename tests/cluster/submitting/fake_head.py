@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import web
 
-LOST, HANGS = object(), object()
-"""In a script of the log: the connection breaks; nothing more comes until the client leaves."""
+LOST = object()
+"""In a script of the log: the connection breaks."""
 
 
 @dataclass
@@ -25,7 +25,7 @@ class FakeHead:
     packages: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     logs: list[list[object]] = field(default_factory=list)
-    """A script for each connection to a log, in order; the last one repeats. A function is called."""
+    """A script for each request for a log, in order; the last one repeats. A function is called."""
     beside: Callable[[], object] = object
     """Called before a job is submitted."""
     stops_after: int = 1
@@ -85,7 +85,7 @@ class FakeHead:
                 web.get("/api/jobs/", self._list),
                 web.get("/api/jobs/{id}", self._job),
                 web.post("/api/jobs/{id}/stop", self._stop),
-                web.get("/api/jobs/{id}/logs/tail", self._log),
+                web.get("/api/jobs/{id}/logs", self._log),
             ]
         )
         return app
@@ -137,26 +137,19 @@ class FakeHead:
         self.jobs[request.match_info["id"]]["asked_to_stop"] = True
         return web.json_response({"stopped": True})
 
-    async def _log(self, request: web.Request) -> web.StreamResponse:
+    async def _log(self, request: web.Request) -> web.Response:
         if request.match_info["id"] not in self.jobs:
             return web.Response(status=404, text="no such job")
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
         script = self.logs.pop(0) if len(self.logs) > 1 else self.logs[0] if self.logs else []
+        log = ""
         for part in script:
             if part is LOST:
                 request.transport.abort()  # type: ignore[union-attr]
-                return socket
-            if part is HANGS:
-                while (await socket.receive()).type not in (WSMsgType.CLOSE, WSMsgType.CLOSED, WSMsgType.ERROR):
-                    pass
-                return socket
-            if callable(part):
+            elif callable(part):
                 part()
             else:
-                await socket.send_str(str(part))
-        await socket.close(code=WSCloseCode.OK)
-        return socket
+                log += str(part)
+        return web.json_response({"logs": log})
 
     def submitted(self) -> dict[str, Any]:
         """The only job, as it was asked for."""

@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +45,18 @@ def clean() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def real_head() -> Iterator[RealHead]:
-    """Start a head on loopback, on ports and in a folder of its own; all its processes end with the block."""
+def real_head(variables: Mapping[str, str]) -> Iterator[RealHead]:
+    """Start a head on loopback, on ports and in a folder of its own; all its processes end with the block.
+
+    Args:
+        variables: environment variables of its node, as a Kubernetes Secret sets them.
+    """
     gcs, dashboard, token = free_port(), free_port(), os.urandom(32).hex()
     # The name is short: Ray listens on sockets of the file system inside it.
     with tempfile.TemporaryDirectory(prefix="raysp-", dir="/tmp", ignore_cleanup_errors=True) as folder:
         environment = {
             **clean(),
+            **variables,
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": token,

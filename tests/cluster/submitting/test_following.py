@@ -5,12 +5,11 @@ from functools import partial
 import pytest
 
 from raysp import PlanError, RunError
-from raysp.cluster.submitting.following import Lines, follow
-from raysp.cluster.submitting.head import Head
-from raysp.cluster.submitting.job_entries import Job
-from tests.cluster.submitting.fake_head import HANGS, LOST, FakeHead
+from raysp.cluster.submitting.following import follow
+from raysp.cluster.submitting.head import Head, Job
+from tests.cluster.submitting.fake_head import LOST, FakeHead
 
-at_once = partial(follow, retry_seconds=(0.01,))
+at_once = partial(follow, pause_seconds=0.01)
 
 
 def followed(head: FakeHead, **options) -> tuple[Job, list[str]]:
@@ -28,31 +27,23 @@ def ends(head: FakeHead, code: int = 0):
     return lambda: head.end("raysp-a", "FAILED" if code else "SUCCEEDED", code)
 
 
-def test_lines_come_whole_whatever_the_parts(running):
-    running.logs = [["one\ntw", "o\n", "\nlast", ends(running, 3)]]
+def test_lines_come_whole_whatever_is_there_at_a_request(running):
+    whole = "one\ntwo\n\nlast"
+    running.logs = [[], ["one\ntw"], ["one\ntwo\n"], [whole, ends(running, 3)], [whole]]
     job, lines = followed(running)
     assert (job.exit_code, lines) == (3, ["one", "two", "", "last"])
 
 
+def test_lines_of_a_repeated_log_are_emitted_once_wherever_a_request_cuts_it(running):
+    log = "first\nsecond\nthird"
+    running.logs = [*([log[:cut]] for cut in range(len(log) + 1)), [log, ends(running)], [log]]
+    assert followed(running)[1] == ["first", "second", "third"]
+
+
 def test_a_lost_connection_repeats_and_loses_no_line(running):
-    running.logs = [
-        ["one\ntw", LOST],
-        [LOST],
-        ["one\n", "two\nthr", LOST],
-        ["one\ntwo\nthree\n", "four\n", ends(running)],
-    ]
+    running.logs = [["one\ntw", LOST], [LOST], ["one\ntwo\nthr"], [LOST], ["one\ntwo\nthree\nfour\n", ends(running)]]
     job, lines = followed(running)
     assert (job.status, lines) == ("succeeded", ["one", "two", "three", "four"])
-
-
-def test_a_connection_that_is_silent_is_made_again(running):
-    running.logs = [["one\n", HANGS], ["one\ntwo\n", ends(running)]]
-    assert followed(running, silence_seconds=0.2)[1] == ["one", "two"]
-
-
-def test_a_log_that_ends_before_the_job_is_followed_on(running):
-    running.logs = [["one\n"], ["one\n"], ["one\ntwo\n", ends(running)]]
-    assert followed(running)[1] == ["one", "two"]
 
 
 def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(running):
@@ -88,18 +79,3 @@ def test_a_head_that_forgot_the_job_is_said_to_have_been_restarted(running):
 def test_a_job_that_never_was_is_refused(head):
     with pytest.raises(PlanError, match="has no job of raysp named 'raysp-a'"):
         followed(head)
-
-
-def test_lines_of_a_repeated_log_are_emitted_once_wherever_its_parts_end():
-    log = "first\nsecond\nthird"
-    for cut in range(len(log) + 1):
-        for size in (1, 4, len(log)):
-            seen: list[str] = []
-            lines = Lines(seen.append)
-            lines.begin()
-            lines.add(log[:cut])
-            lines.begin()
-            for place in range(0, len(log), size):
-                lines.add(log[place : place + size])
-            lines.end()
-            assert seen == ["first", "second", "third"]
