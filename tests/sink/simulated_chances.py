@@ -34,6 +34,8 @@ class Theme:
     changes: float = 0.5
     again: float = 0.6
     retry: float = 0.2
+    behind: float = 0.1
+    """Chance that a run comes with other steps behind the last `Label`."""
     gc: float = 0.2
     cleanings: int = 1
     """Runs of `gc` one after the other while a run is at work."""
@@ -77,4 +79,11 @@ STOPS = Theme(
 """Runs that stop because too many rows fail, are killed while they do, and come late with halves of pieces."""
 
 
-THEMES = (Theme(), Theme(), LEFT_OUT, RETRIES, LATE, STOPS)
+BEHIND = Theme(
+    crash=(0.04, 0.1), failure=(0, 0.01), sleep=(0, 0.05, 0.2), runs=(3, 5), changes=0.1, retry=0.1, behind=0.8,
+    overlap=0.4, steps=80, lease=0.7,
+)  # fmt: skip
+"""Steps behind the last `Label` that change after runs that were killed before or after their first commit."""
+
+
+THEMES = (Theme(), BEHIND, LEFT_OUT, RETRIES, LATE, STOPS)

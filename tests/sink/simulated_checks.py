@@ -11,10 +11,19 @@ from raysp.sink.commit import outcomes
 from raysp.sink.lease import Lease
 from raysp.sink.receipts import ShardReceipt
 from tests.sink.simulated_actors import Actor, ViolationError
-from tests.sink.simulated_store import FINGERPRINT, SHARD_NAMES, Store, read_parquet, rest_path, wrong_rows
+from tests.sink.simulated_store import (
+    SHARD_NAMES,
+    STAGE_ID,
+    Store,
+    read_parquet,
+    recorded_fingerprint,
+    rest_path,
+    wrong_rows,
+)
 
 if TYPE_CHECKING:
-    from tests.sink.simulation import Driver, World
+    from tests.sink.simulated_world import World
+    from tests.sink.simulation import Driver
 
 
 def check_planned_under(world: "World", driver: "Driver", own: Lease) -> None:
@@ -23,6 +32,23 @@ def check_planned_under(world: "World", driver: "Driver", own: Lease) -> None:
     changes, epoch = world.recorded
     if driver.began < changes and epoch < own.epoch:
         world.violations.append(f"{driver.name} planned before it held the lease: epoch {epoch} recorded a run since")
+
+
+def check_record(world: "World", actor: Actor, data: bytes) -> None:
+    """The steps behind the last `Label` change only while no shard is committed."""
+    before, now = world.fingerprint, recorded_fingerprint(data)
+    if before in (None, now):
+        return
+    if shown := [name for name in SHARD_NAMES if name in world.files and world.files[name][1] <= actor.began]:
+        world.violations.append(f"{actor.name} recorded {now} in place of {before}, of which {shown} are")
+    world.replaced = world.changes
+    world.story.append(f"{world.now:.1f} {actor.name} records {now} in place of {before}")
+
+
+def check_refusal(world: "World", actor: Actor) -> None:
+    """A run is refused for its steps behind the last `Label` only if a shard is committed, or was meanwhile."""
+    if world.shown <= actor.began and not any(name in world.files for name in SHARD_NAMES):
+        world.violations.append(f"{actor.name} was refused though no shard is committed")
 
 
 def check_visible(world: "World", actor: Actor, path: str, data: bytes) -> None:
@@ -35,6 +61,8 @@ def check_visible(world: "World", actor: Actor, path: str, data: bytes) -> None:
     made_of = (metadata[b"raysp.input_id"].decode(), metadata[b"raysp.fingerprint"].decode())
     if path in world.files and actor.kind == "plain":
         world.violations.append(f"{actor.name} wrote {path} again, which was committed")
+    if made_of[1] != world.fingerprint and world.replaced <= actor.began:
+        world.violations.append(f"{actor.name} showed a {path} of {made_of[1]}, and {world.fingerprint} is recorded")
     every_row = world.with_rest(path, rows, metadata)
     if wrong := wrong_rows(path, every_row, *made_of):
         world.violations.append(f"{actor.name} showed {path} with {wrong}")
@@ -50,6 +78,7 @@ def check_visible(world: "World", actor: Actor, path: str, data: bytes) -> None:
         }:
             world.violations.append(f"{actor.name} took the labels of rows {sorted(lost)} of {path} away")
     world.made_of[path] = made_of
+    world.shown = world.changes
     counts = Counter(row["status"] for row in every_row)
     world.published[path, f"{len(data)}:{world.changes}"] = (*made_of, counts["ok"], counts["error"])
 
@@ -60,6 +89,23 @@ def check_receipts(world: "World", actor: Actor, data: bytes) -> None:
         said = tuple(receipt[name] for name in ("input_id", "fingerprint", "ok", "error"))
         if receipt["version"] and said != (found := world.published.get((receipt["shard"], receipt["version"]))):
             world.violations.append(f"{actor.name} wrote the receipt {said} of a {receipt['shard']} that is {found}")
+
+
+def check_removed(world: "World", actor: Actor, path: str) -> None:
+    """What a label shard names, and what one will be made of, stays."""
+    rest = layout.parse_errors_path(path)
+    if rest and rest[0] in world.files and path == rest_path(rest[0], read_parquet(world.files[rest[0]][0])[1]):
+        world.violations.append(f"{actor.name} removed {path}, the left-out rows of a label shard")
+    staged = layout.parse_stage_path(path)
+    if staged is None:
+        return
+    if actor.is_stopping or actor.kind == "gc":
+        world.removed = world.changes
+    if path not in world.files or world.made_of.get(staged.shard) or (actor.is_stopping and staged.errors):
+        return
+    is_known = world.files[path][1] <= actor.began and staged.fingerprint == STAGE_ID and not world.has_other_input
+    if actor.kind == "plain" or (actor.kind == "gc" and is_known):
+        world.violations.append(f"{actor.name} removed {path} before its shard was committed")
 
 
 def check_left_out(world: "World") -> None:
@@ -82,7 +128,7 @@ def check(world: "World", *, errors: bool) -> None:
         raise ViolationError(f"readers see {sorted(visible)}")
     for name in visible:
         is_present = name in present
-        made_of = (f"{world.versions[name]:x}", FINGERPRINT) if is_present else world.made_of[name]
+        made_of = (f"{world.versions[name]:x}", world.fingerprint) if is_present else world.made_of[name]
         if world.made_of[name] != made_of:
             raise ViolationError(f"{name} is of {world.made_of[name]}, not of {made_of}")
         rows = world.with_rest(name, *read_parquet(world.files[name][0]))
@@ -92,7 +138,7 @@ def check(world: "World", *, errors: bool) -> None:
     asker.turn.acquire()
     world.actors.append(asker)
     world._until = None
-    found = dict(outcomes(Store(world, asker), world.source(), FINGERPRINT))
+    found = dict(outcomes(Store(world, asker), world.source(), world.fingerprint))
     world.actors.remove(asker)
     known = {name: receipt for name, receipt in found.items() if isinstance(receipt, ShardReceipt)}
     if known.keys() != present:

@@ -18,11 +18,14 @@ from raysp.storage.store import Entry
 
 if TYPE_CHECKING:
     from tests.sink.simulated_actors import Actor
-    from tests.sink.simulation import World
+    from tests.sink.simulated_world import World
 
 SHARD_NAMES = ("a.parquet", "b.parquet")
 ROWS = 4
-FINGERPRINT = "a"
+STAGE_ID = "a"
+"""Hash of everything up to the last `Label`, with which fingerprints begin here."""
+FINGERPRINTS = (STAGE_ID, f"{STAGE_ID}1", f"{STAGE_ID}2")
+"""Without a step behind the last `Label`, and with one that leaves out a row, whose number follows."""
 OUTPUTS = pa.schema([("text", pa.string())])
 STAGED = pa.schema([*RESULT_SCHEMA, *OUTPUTS])
 
@@ -41,8 +44,29 @@ def rest_path(name: str, metadata: dict[bytes, bytes]) -> str:
     )
 
 
-def label(name: str, input_id: str, fingerprint: str, row: int) -> str:
-    return f"{name} {input_id} {fingerprint} {row}"
+def label(name: str, input_id: str, stage_id: str, row: int) -> str:
+    return f"{name} {input_id} {stage_id} {row}"
+
+
+def steps_behind(fingerprint: str) -> Callable[[pa.Table, Piece], pa.Table] | None:
+    """Return what the steps behind the last `Label` do with labelled rows; None if there are none."""
+    if fingerprint == STAGE_ID:
+        return None
+    left_out = int(fingerprint.removeprefix(STAGE_ID))
+
+    def finish(table: pa.Table, _: Piece) -> pa.Table:
+        rows = table.to_pylist()
+        for row in rows:
+            if row["row"] == left_out and row["status"] == "ok":
+                row.update(status="skipped", error_type="filtered", error_message=fingerprint, text=None)
+        return pa.Table.from_pylist(rows, schema=table.schema)
+
+    return finish
+
+
+@functools.lru_cache(1000)
+def recorded_fingerprint(record: bytes) -> str:
+    return json.loads(record)["fingerprint"]
 
 
 @functools.lru_cache(2000)
@@ -52,13 +76,13 @@ def key_values(data: bytes) -> dict[bytes, bytes]:
 
 
 @functools.lru_cache(10_000)
-def labelled(name: str, input_id: str, fingerprint: str, rows: tuple[int, ...], failed: tuple[int, ...]) -> pa.Table:
+def labelled(name: str, input_id: str, rows: tuple[int, ...], failed: tuple[int, ...]) -> pa.Table:
     """Make the staged result of some rows."""
     error = {"status": "error", "error_type": "step_failed", "error_message": "by chance"}
     records = [
         {"row": row, **error}
         if row in failed
-        else {"row": row, "status": "ok", "seconds": 1.0, "text": label(name, input_id, fingerprint, row)}
+        else {"row": row, "status": "ok", "seconds": 1.0, "text": label(name, input_id, STAGE_ID, row)}
         for row in rows
     ]
     return pa.Table.from_pylist(records, schema=STAGED)
@@ -91,10 +115,13 @@ def wrong_rows(name: str, rows: list[dict], input_id: str, fingerprint: str, *, 
     if [row["row"] for row in rows] != list(range(ROWS)):
         return f"rows {[row['row'] for row in rows]}"
     for row in rows:
-        good = label(name, input_id, fingerprint, row["row"])
+        good = label(name, input_id, fingerprint[:1], row["row"])
+        texts = {"skipped": None} if str(row["row"]) == fingerprint[1:] else {"ok": good}
+        if errors:
+            texts["error"] = None
         if row["id"] != f"{input_id}:{row['row']}":
             return f"row {row['row']} of {row['id']!r}"
-        if not (row["text"] == good if row["status"] == "ok" else errors and row["text"] is None):
+        if texts.get(row["status"], good) != row["text"] or row["status"] not in texts:
             return f"row {row['row']}: {row['status']} {row['text']!r}, not {good!r}"
     return ""
 

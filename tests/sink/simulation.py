@@ -7,13 +7,11 @@ memory and is honest: what one call wrote, the next one reads.
 """
 
 import itertools
-import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -34,222 +32,30 @@ from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.todo import Todo
-from tests.sink.simulated_actors import Actor, RefusedError, SimulatedCrash, StoppedError, Thread, ViolationError
-from tests.sink.simulated_chances import THEMES, Chances
-from tests.sink.simulated_checks import check, check_left_out, check_planned_under, check_receipts, check_visible
+from tests.sink.simulated_actors import Actor, RefusedError, StoppedError, ViolationError
+from tests.sink.simulated_chances import Chances
+from tests.sink.simulated_checks import check, check_left_out, check_planned_under, check_refusal
 from tests.sink.simulated_store import (
-    FINGERPRINT,
+    FINGERPRINTS,
     OUTPUTS,
     ROWS,
     SHARD_NAMES,
+    STAGE_ID,
     OneByOne,
     Store,
     has_every_row,
     key_values,
     labelled,
-    read_parquet,
-    rest_path,
     source_ids,
+    steps_behind,
 )
-from tests.sink.sinks import rows_of_streams
+from tests.sink.simulated_world import SLEEP_SECONDS, World
 
-CUTS = ((0, 4), (0, 1, 4), (0, 2, 4))
 ENTRY = replace(RunEntry.now(command=["raysp"]), versions={})
-STEP_SECONDS = 0.1
-SLEEP_SECONDS = 60.0
-"""Longest time that an actor is held up at one call."""
 REST_SECONDS = 2 * SLEEP_SECONDS
 """After so long `gc` takes a file for one that no commit will name: those here are held up at one call in between."""
 BEAT_SECONDS = 5.0
-MOST_STEPS = 20_000
 ATTEMPTS = 3
-
-
-class World:
-    """Files, actors, and who goes on."""
-
-    def __init__(self, seed: int, folder: Path) -> None:
-        self.random = Random(seed)
-        self.most = 1.0
-        """Largest share of rows that may fail."""
-        self.removed = -1
-        """Number of changes when a run that stops, or `gc`, last removed staged results."""
-        self.recorded = (0, 0)
-        """Number of changes when a holder of the lease last wrote a record, and its epoch."""
-        self.seed = seed
-        self.folder = folder
-        self.files: dict[str, tuple[bytes, int, float]] = {}
-        """What each holds, a number that every write changes, and when it was written."""
-        self.made_of: dict[str, tuple[str, str]] = {}
-        """Of each label shard that can be seen, the (input id, fingerprint)."""
-        self.published: dict[tuple[str, str], tuple[object, ...]] = {}
-        """What a true receipt says of each label shard that was ever seen, by its path and version."""
-        self.versions = dict.fromkeys(SHARD_NAMES, 1)
-        self.vanished: set[str] = set()
-        self.chances = Chances()
-        self.theme = self.random.choice(THEMES)
-        self.rows = self.random.choice(self.theme.rows)
-        self.now = 0.0
-        self.steps = 0
-        self.changes = 0
-        self.actors: list[Actor] = []
-        self.story: list[str] = []
-        self.violations: list[str] = []
-        self._idle = threading.Lock()
-        self._idle.acquire()
-
-    # -- actors ---------------------------------------------------------------------------------------------------
-
-    def spawn(self, name: str, kind: str, work: Callable[[Actor], None]) -> Actor:
-        """Make an actor that goes on from now."""
-        actor = Actor(name, kind)
-        actor.turn.acquire()
-        self.actors.append(actor)
-        Thread.do(self._live, actor, work)
-        return actor
-
-    def _live(self, actor: Actor, work: Callable[[Actor], None]) -> None:
-        actor.turn.acquire()
-        try:
-            if actor.doomed:
-                raise SimulatedCrash
-            work(actor)
-        except (RayspError, SimulatedCrash) as end:
-            actor.outcome = end
-        except BaseException as bug:
-            actor.outcome = bug
-            self.violations.append(f"{actor.name}: {type(bug).__name__}: {bug}")
-        actor.ended = True
-        self.actors.remove(actor)
-        self._hand_on()
-
-    def run(self, until: Callable[[], bool] | None = None) -> None:
-        """Let the actors go on until all have ended, or until something is true."""
-        self._until = until
-        if self.actors:
-            self._hand_on()
-            self._idle.acquire()
-        if self.violations:
-            raise ViolationError("; ".join(self.violations))
-
-    def pause(self, actor: Actor) -> None:
-        """Hand on; comes back when it is the actor's turn again."""
-        self.steps += 1
-        self.now += STEP_SECONDS
-        if actor.doomed:
-            raise SimulatedCrash
-        if self.steps > MOST_STEPS:
-            self.violations.append(f"{actor.name} goes on for ever")
-            raise SimulatedCrash
-        chosen = self._choose()
-        if chosen is not actor:
-            self._let(chosen)
-            actor.turn.acquire()
-        if actor.doomed:
-            raise SimulatedCrash
-
-    def sleep(self, actor: Actor, seconds: float) -> None:
-        actor.wakes = self.now + seconds
-        self.pause(actor)
-
-    def wait(self, actor: Actor, until: Callable[[], bool]) -> None:
-        """Come back when it is true, and no sooner."""
-        actor.waits_for = until
-        self.pause(actor)
-        actor.waits_for = None
-
-    def _choose(self) -> Actor | None:
-        if self._until is not None and self._until():
-            return None
-        now = self.now
-        asleep, awake = [], []
-        for one in self.actors:
-            if one.waits_for is None or one.doomed or one.waits_for():
-                (awake if one.wakes <= now else asleep).append(one)
-        if awake:
-            return awake[int(self.random.random() * len(awake))]
-        if not asleep:
-            return None
-        first = min(asleep, key=lambda one: one.wakes)
-        self.now = first.wakes
-        return first
-
-    def _hand_on(self) -> None:
-        self._let(self._choose())
-
-    def _let(self, actor: Actor | None) -> None:
-        (self._idle if actor is None else actor.turn).release()
-
-    # -- what happens at a call -------------------------------------------------------------------------------------
-
-    def happens(self, chance: float) -> bool:
-        return chance > 0 and self.random.random() < chance
-
-    def call(self, actor: Actor, what: str, effect: Callable[[], object], changes: bool) -> object:
-        """Do one call to the store, or not."""
-        chances, random = self.chances, self.random.random
-        if chances.sleep and random() < chances.sleep:
-            actor.wakes = self.now + self.random.uniform(1, SLEEP_SECONDS)
-        self.pause(actor)
-        crashes = chances.crash > 0 and random() < chances.crash
-        fails = chances.failure > 0 and random() < chances.failure
-        before = (crashes or fails) and random() < 0.5
-        if not before:
-            result = effect()
-            if changes:
-                self.story.append(f"{self.now:.1f} {actor.name} {what}")
-        if crashes:
-            self.story.append(f"{self.now:.1f} {actor.name} crashes {'before' if before else 'after'} {what}")
-            raise SimulatedCrash
-        if fails:
-            raise StoreError(f"{what}: 503 SlowDown ({'not done' if before else 'done'})")
-        return result
-
-    def put(self, actor: Actor, path: str, data: bytes) -> None:
-        self.changes += 1
-        if not path.startswith(layout.HOME):
-            check_visible(self, actor, path, data)
-        elif path.startswith(layout.LOG):
-            check_receipts(self, actor, data)
-        self.files[path] = (data, self.changes, self.now)
-
-    def remove(self, actor: Actor, path: str) -> None:
-        rest = layout.parse_errors_path(path)
-        if rest and rest[0] in self.files and path == rest_path(rest[0], read_parquet(self.files[rest[0]][0])[1]):
-            self.violations.append(f"{actor.name} removed {path}, the left-out rows of a label shard")
-        staged = layout.parse_stage_path(path)
-        if staged and (actor.is_stopping or actor.kind == "gc"):
-            self.removed = self.changes
-        is_needed = staged and not (actor.is_stopping and staged.errors)
-        if is_needed and actor.kind == "plain" and path in self.files and self.made_of.get(staged.shard) is None:
-            self.violations.append(f"{actor.name} removed {path} before its shard was committed")
-        self.files.pop(path, None)
-        self.made_of.pop(path, None)
-
-    def with_rest(self, name: str, labels: list[dict], metadata: dict[bytes, bytes]) -> list[dict]:
-        """Put to a label shard's rows those beside it."""
-        rest = self.files.get(rest_path(name, metadata))
-        return labels + (rows_of_streams(rest[0]) if rest else [])
-
-    # -- drivers ----------------------------------------------------------------------------------------------------
-
-    def drive(self, name: str, kind: str = "plain", *, holds_lease: bool = True, names: Sequence[str] = ()) -> Actor:
-        """Start a driver: what `raysp run`, `retry` or `gc` does with a sink, by the same functions."""
-        driver = Driver(self, name, kind, holds_lease, names)
-        return self.spawn(name, kind, driver.work)
-
-    def change_input(self, name: str) -> None:
-        """Give a shard other content, or what it held before."""
-        self.versions[name] = self.random.choice([one for one in (1, 1, 2, 2, 3) if one != self.versions[name]])
-
-    def source(self) -> list[Shard]:
-        return [self.shard(name) for name in SHARD_NAMES if name not in self.vanished]
-
-    def shard(self, name: str) -> Shard:
-        cuts = self.random.choice(CUTS)
-        pieces = tuple(Piece(a, b) for a, b in pairwise(cuts))
-        version = self.versions[name]
-        return Shard(name, f"/in/{name}", 10, str(version), ROWS, f"{version:x}", pieces)
 
 
 class Driver:
@@ -259,6 +65,7 @@ class Driver:
         self.world = world
         self.name = name
         self.kind = kind
+        self.fingerprint = STAGE_ID
         self.holds_lease = holds_lease
         self.names = names
         """Shards to label again; none: by chance."""
@@ -279,14 +86,12 @@ class Driver:
             return
         own = self._take_lease(actor, store) if self.holds_lease else None
         try:
-            self.began = self.world.changes
+            actor.began = self.began = self.world.changes
             fresh, todo = self._plan(store)
             self.planned = self.world.changes
             if own:
                 check_planned_under(self.world, self, own)
-            run_record.begin(
-                store, ENTRY, pipeline={}, fingerprint=FINGERPRINT, parts={"fingerprint": FINGERPRINT}, file_parts={}
-            )
+            self._record(store)
             plan_record.record(store, fresh, supersede=self.kind == "again")
             self.log = RunLog(store, self.name)
             try:
@@ -315,17 +120,24 @@ class Driver:
 
     def _clean(self, actor: Actor, store: Store) -> None:
         own = self._take_lease(actor, store)
+        actor.began = self.world.changes
         orphans.remove_orphans(store, own, partial(orphans.find_orphans, rest_seconds=REST_SECONDS))
         own.release()
 
     def _plan(self, store: Store) -> tuple[list[Shard], list[Todo]]:
         record = run_record.load(store)
         recorded = {shard.name: shard for shard in plan_record.load(store)} if record else {}
-        if record:
-            parts = {"fingerprint": FINGERPRINT}
-            run_record.check_same("memory", record, fingerprint=FINGERPRINT, parts=parts, file_parts={})
+        if record and self.kind == "plain":
+            if record.fingerprint != self.fingerprint and run_record.is_open(store, record, STAGE_ID):
+                record = replace(record, fingerprint=self.fingerprint)
+            with self._refused(store.actor):
+                run_record.check_same(
+                    "memory", record, fingerprint=self.fingerprint, parts={"behind": self.fingerprint}, file_parts={}
+                )
+        elif record:  # retries are of the recorded pipeline
+            self.fingerprint = record.fingerprint
         if self.kind == "retry":
-            return [], list(find_error_rows(store, list(recorded.values()), FINGERPRINT))
+            return [], list(find_error_rows(store, list(recorded.values()), self.fingerprint))
         found = [one for one in self.world.source() if self.kind != "again" or one.name in recorded]
         if self.names:
             found = [one for one in found if one.name in self.names]
@@ -340,12 +152,33 @@ class Driver:
             return fresh, [retry_whole(store, one) for one in shards]
         if changed := [one.name for one in fresh if one.name in recorded]:
             raise RefusedError(f"{changed}: the content changed since it was planned")
-        _, todo = work_left.compare(store, shards, FINGERPRINT)
+        _, todo = work_left.compare(store, shards, self.fingerprint, stage_id=STAGE_ID)
         for one in todo:
             begun = [piece for piece in one.shard.pieces if any(piece.first <= p.first < piece.end for p in one.pieces)]
-            if any(has_every_row(store.actor.listed, one.shard, [piece], FINGERPRINT) for piece in begun):
+            if any(has_every_row(store.actor.listed, one.shard, [piece], STAGE_ID) for piece in begun):
                 self.world.violations.append(f"{self.name} labels again what is staged of {one.shard.name}")
         return fresh, [one.without_failed(self.world.most) for one in todo]
+
+    def _record(self, store: Store) -> None:
+        with self._refused(store.actor):
+            run_record.begin(
+                store,
+                ENTRY,
+                pipeline={},
+                fingerprint=self.fingerprint,
+                parts={"behind": self.fingerprint},
+                file_parts={},
+                stage_id="" if self.fingerprint == STAGE_ID else STAGE_ID,
+            )
+
+    @contextmanager
+    def _refused(self, actor: Actor) -> Iterator[None]:
+        try:
+            yield
+        except ChangedError:
+            check_refusal(self.world, actor)
+            self.world.story.append(f"{self.world.now:.1f} {self.name} is refused with {self.fingerprint}")
+            raise
 
     def _take_lease(self, actor: Actor, store: Store) -> lease.Lease:
         return lease.acquire(
@@ -461,8 +294,8 @@ class Driver:
 
     def _stage(self, actor: Actor, part: PieceTodo) -> None:
         failed = tuple(row for row in part.rows if self.world.happens(self.world.chances.error_row))
-        table = labelled(part.name, part.shard.input_id, FINGERPRINT, tuple(part.rows), failed)
-        attempt = part.retry.stage_id if part.retry else FINGERPRINT
+        table = labelled(part.name, part.shard.input_id, tuple(part.rows), failed)
+        attempt = part.retry.stage_id if part.retry else STAGE_ID
         name = StagedName(part.name, part.part, part.shard.input_id, attempt, len(failed))
         stage.write(Store(self.world, actor), [table], lambda: name)
         actor.errors = len(failed)
@@ -473,7 +306,9 @@ class Driver:
 
         store = Store(self.world, actor)
         asked = {
-            "fingerprint": FINGERPRINT,
+            "fingerprint": self.fingerprint,
+            "stage_id": STAGE_ID,
+            "finish": steps_behind(self.fingerprint),
             "source_columns": ids,
             "output_schema": OUTPUTS,
             "rows": self.world.rows,
@@ -485,11 +320,32 @@ class Driver:
             else:
                 actor.receipt = commit(store, todo.shard, **asked)
         except RunError as error:
-            attempt = todo.retry.stage_id if todo.retry else FINGERPRINT
+            attempt = todo.retry.stage_id if todo.retry else STAGE_ID
             pieces = [piece for piece in todo.shard.pieces if not todo.keeps_rows or todo.retry.of(piece)]
             if "are missing" in str(error) and has_every_row(actor.listed, todo.shard, pieces, attempt):
                 self.world.violations.append(f"{actor.name} misses what is there: {error}")
             raise
+
+
+def drive(
+    world: World,
+    name: str,
+    kind: str = "plain",
+    *,
+    holds_lease: bool = True,
+    names: Sequence[str] = (),
+    behind: float = 0,
+) -> Actor:
+    """Start a driver: what `raysp run`, `retry` or `gc` does with a sink, by the same functions.
+
+    `behind` is the chance that it comes with any steps behind the last `Label`, not those that are recorded.
+    """
+    driver = Driver(world, name, kind, holds_lease, names)
+    if world.fingerprint is None or world.happens(behind):
+        driver.fingerprint = world.random.choice(FINGERPRINTS)
+    else:
+        driver.fingerprint = world.fingerprint
+    return world.spawn(name, kind, driver.work)
 
 
 def simulate(seed: int, folder: Path) -> World:
@@ -499,18 +355,22 @@ def simulate(seed: int, folder: Path) -> World:
         ViolationError: something was wrong at any time.
     """
     world = World(seed, folder)
-    draw = world.random
-    read_footer, footer._key_values = footer._key_values, lambda file: key_values(file.read())
-    least = error_rate.MIN_ROWS, error_rate.FIRST_ROWS
-    error_rate.MIN_ROWS = error_rate.FIRST_ROWS = ROWS - 1
     ids = itertools.count(1)
-    new_id, commit_module.new_id = commit_module.new_id, lambda: f"{next(ids):016x}"
-    pool, receipts.ThreadPoolExecutor = receipts.ThreadPoolExecutor, OneByOne
+    stand_ins = [
+        (footer, "_key_values", lambda file: key_values(file.read())),
+        (error_rate, "MIN_ROWS", ROWS - 1),
+        (error_rate, "FIRST_ROWS", ROWS - 1),
+        (commit_module, "new_id", lambda: f"{next(ids):016x}"),
+        (receipts, "ThreadPoolExecutor", OneByOne),
+    ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in stand_ins]
+    for module, name, stand_in in stand_ins:
+        setattr(module, name, stand_in)
     try:
-        _happen(world, draw)
+        _happen(world, world.random)
     finally:
-        footer._key_values, commit_module.new_id, receipts.ThreadPoolExecutor = read_footer, new_id, pool
-        error_rate.MIN_ROWS, error_rate.FIRST_ROWS = least
+        for module, name, value in before:
+            setattr(module, name, value)
         for actor in list(world.actors):
             actor.doomed = True
         world.violations.clear()
@@ -535,16 +395,16 @@ def _happen(world: World, draw: Random) -> None:
             world.vanished = {draw.choice(SHARD_NAMES)}
             world.story.append(f"{world.now:.1f} somebody takes away the input of {world.vanished}")
         holds_lease = draw.random() < theme.lease
-        world.drive(f"run{number}", kind, holds_lease=holds_lease)
+        drive(world, f"run{number}", kind, holds_lease=holds_lease, behind=theme.behind)
         if draw.random() < theme.gc:
-            world.drive(f"gc{number}", "gc")
+            drive(world, f"gc{number}", "gc")
         if draw.random() < theme.overlap:  # the next one comes while this one is at work
             goal = world.steps + draw.randint(1, theme.steps)
             world.run(until=lambda goal=goal: world.steps >= goal)
         else:
             world.run(until=lambda: not any(one.name.startswith("run") and " " not in one.name for one in world.actors))
         for again in range(theme.cleanings if draw.random() < theme.gc else 0):
-            world.drive(f"gc{number} later{again}", "gc")
+            drive(world, f"gc{number} later{again}", "gc")
             if theme.cleanings > 1:
                 goal = world.steps + draw.randint(1, 40)
                 world.run(until=lambda goal=goal: world.steps >= goal)
@@ -564,13 +424,13 @@ def _happen(world: World, draw: Random) -> None:
     world.run()  # those who come late
     check(world, errors=True)
     for _ in range(2):  # the first one may go on with what an interrupted one staged: errors again
-        last = world.drive("retry", "retry")
+        last = drive(world, "retry", "retry")
         world.run()
         if last.outcome is not None:
             raise ViolationError(f"the retry does not end: {last.outcome}")
     check(world, errors=False)
     world.now += 2 * REST_SECONDS
-    world.drive("gc", "gc")
+    drive(world, "gc", "gc")
     world.run()
     check(world, errors=False)
     check_left_out(world)
@@ -580,7 +440,8 @@ def _finish(world: World) -> None:
     """Run until a run ends well, and label shards again that it refuses by name; nothing fails any more."""
     refused: list[str] = []
     for attempt in range(8):
-        last = world.drive(f"last{attempt}", "again" if refused else "plain", names=refused)
+        behind = 0 if attempt else world.theme.behind
+        last = drive(world, f"last{attempt}", "again" if refused else "plain", names=refused, behind=behind)
         world.run(until=lambda last=last: last.ended)
         end, was_again = last.outcome, bool(refused)
         if end is None and not was_again:

@@ -20,8 +20,10 @@ from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.fencing import FencedStore
 from raysp.training.sink.step_metrics import MetricsLog, StepMetrics
 from tests.sink import simulated_store
+from tests.sink.simulated_actors import Actor, ViolationError
 from tests.sink.simulated_chances import Chances
-from tests.sink.simulation import BEAT_SECONDS, Actor, ViolationError, World
+from tests.sink.simulated_world import World
+from tests.sink.simulation import BEAT_SECONDS
 
 LAST = 5
 """Steps of a training."""

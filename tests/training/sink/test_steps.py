@@ -15,8 +15,9 @@ from raysp.storage.store import LocalStore
 from raysp.training.sink import committed_steps, training_record
 from raysp.training.sink.committed_steps import Position
 from tests.sink import simulated_store
+from tests.sink.simulated_actors import ViolationError
 from tests.sink.simulated_chances import Chances
-from tests.sink.simulation import ViolationError, World
+from tests.sink.simulated_world import World
 
 LAST = 6
 
