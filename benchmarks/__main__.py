@@ -33,7 +33,6 @@ STUDIES = {
     "commits": "studies.commits",
     "conformer": "studies.conformer",
     "costs": "studies.costs",
-    "estimates": "studies.estimates",
     "generation": "studies.generation",
     "graphs": "studies.graphs",
     "joints": "studies.joints",

@@ -48,7 +48,7 @@ FEATURES: dict[str, set[str]] = {
     "labelling.finished": {"labelling.planning"},
     ENGINE: LABELLING,
     "labelling.reports": LABELLING,
-    "labelling.estimates": {*LABELLING, "labelling.reports"},
+    "labelling.estimates": {*LABELLING, ENGINE},
     "labelling": {*LABELLING, "labelling.reports", "labelling.estimates"},
     "cluster.submitting": {"cluster"},
     "verbs": set(),

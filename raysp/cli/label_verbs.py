@@ -77,8 +77,8 @@ def plan(
 
     Exits with 3 if no shard can be read.
 
-    Hours, durations, padding, memory and time of a run are estimated from a sample of rows; balance of workers, size
-    of commits, memory and time of a training from its index.
+    Hours, time and cost of a run are estimated from a sample of rows; balance of workers, size of commits, memory, time
+    and cost of a training from its index.
 
     Examples:
       raysp plan pipelines/label_digits.py --set sink.url=out

@@ -178,14 +178,3 @@ def paths_of(column: "pa.ChunkedArray[Any] | pa.Array[Any]") -> list[str | None]
     if not pa.types.is_struct(column.type):
         return [path_of(value) for value in column]
     return [path or None for path in pc.struct_field(column, _PATH).to_pylist()]
-
-
-def largest_bytes(column: "pa.ChunkedArray[Any]") -> int:
-    """Return the bytes of the largest recording that is held in a column; 0 if it holds paths or nulls alone."""
-    found = 0
-    for value in column:
-        try:
-            found = max(found, len(bytes_of(value) or b""))
-        except AudioError:
-            continue
-    return found

@@ -184,7 +184,7 @@ def _labelled(source: Shards) -> list[RowOp]:
 
 
 def header_reading(pipeline: Pipeline, settings: Settings, shard: Shard, *, decoder: Decoder | None = None) -> Decoding:
-    """Return the decoding op for `measure` and `lengths`, which predict statuses and lengths of rows from headers.
+    """Return the decoding op for `measure_channels`, which predicts statuses and durations of rows from headers.
 
     Steps that read decoded rows are left out. Arguments are those of `decoding`.
     """
@@ -195,7 +195,6 @@ def header_reading(pipeline: Pipeline, settings: Settings, shard: Shard, *, deco
         shard,
         windowing=windowing(settings.checkpoint, pipeline.label),
         block_seconds=settings.block_seconds,
-        packs=pack_limits(settings, pipeline.label),
         apply_late=None,
         decoder=decoder,
         functions=_NO_FUNCTIONS,

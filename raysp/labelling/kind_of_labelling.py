@@ -49,11 +49,7 @@ def plan_parts(work: Pipeline, given: Given, on_indexed: Callable[[int, int], No
             yield PlanPart(messages=[f"{' and '.join(names)}: {why}"])
         return
     estimated = estimate(found, given)
-    yield PlanPart(
-        estimated.facts,
-        estimated.messages,
-        json={"estimate": {**dataclasses.asdict(estimated), **estimated.derived}},
-    )
+    yield PlanPart(estimated.facts, estimated.messages, json={"estimate": dataclasses.asdict(estimated)})
 
 
 def _nothing_to_do(found: Plan) -> Iterator[tuple[str, str]]:

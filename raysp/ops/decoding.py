@@ -237,51 +237,22 @@ class Decoding:
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
-        long, blocks = self._cut(piece.claimed, self.carrying.languages_of(piece.columns))
-        for index in long:
-            yield from ((0, window) for window in self._row(piece, index))
-        for number, block in enumerate(blocks, 1):
-            yield from ((number, window) for window in self._rows(piece, block))
-
-    def _cut(
-        self, claimed: Sequence[float], languages: Sequence[str] | None = None
-    ) -> tuple[list[int], list[list[int]]]:
-        """Return the rows of several windows in order, and the blocks of the others."""
-        is_long = [seconds > self.windowing.window_seconds for seconds in claimed]
-        short = [i for i, long in enumerate(is_long) if not long]
-        seconds = [min(claimed[i], self.max_seconds) for i in short]
-        rate, kinds = SAMPLE_BYTES * self.sample_rate, [languages[i] for i in short] if languages else None
+        languages = self.carrying.languages_of(piece.columns)
+        short = list[int]()
+        for index, seconds in enumerate(piece.claimed):
+            if seconds > self.windowing.window_seconds:
+                yield from ((0, window) for window in self._row(piece, index))
+            else:
+                short.append(index)
         blocks = cut_blocks(
-            seconds, block_seconds=self.block_seconds, bytes_per_second=rate, kinds=kinds, packs=self.packs
+            [min(piece.claimed[index], self.max_seconds) for index in short],
+            block_seconds=self.block_seconds,
+            bytes_per_second=SAMPLE_BYTES * self.sample_rate,
+            kinds=[languages[index] for index in short] if languages else None,
+            packs=self.packs,
         )
-        return [i for i, long in enumerate(is_long) if long], [[short[place] for place in block] for block in blocks]
-
-    def lengths(
-        self, seconds: Sequence[float], samples: Samples, channels: Sequence[int], languages: Sequence[str] | None
-    ) -> Iterator[list[tuple[int, int]]]:
-        """Yield the row and number of samples of the windows of each block that ok rows of known duration make.
-
-        Args:
-            seconds: duration of each row of a piece.
-            samples: samples that stand in for those of all rows, repeated.
-            channels: number of labelled channels of each row.
-            languages: language of each row; None: rows have none of their own.
-        """
-        rows = [row for row, _ in explode(channels)]
-        lengths = [round(seconds[row] * self.sample_rate) for row in rows]
-
-        def numbered() -> Iterator[tuple[int, Window]]:
-            long, blocks = self._cut([seconds[row] for row in rows], languages and [languages[row] for row in rows])
-            for index in long:
-                cut = cut_windows(_repeated(samples, lengths[index]), self.windowing)
-                yield from ((0, Window(RowStatus(rows[index]), wave)) for wave, _ in cut)
-            for number, block in enumerate(blocks, 1):
-                for index in block:
-                    wave = np.broadcast_to(samples[:1], lengths[index])  # takes no memory
-                    yield number, Window(RowStatus(rows[index]), wave)
-
-        for windows in _fill(numbered(), self._most_samples()):
-            yield [(one.row_status.row, len(one.wave)) for one in windows if one.wave is not None]
+        for number, block in enumerate(blocks, 1):
+            yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
         """Decode rows with short claimed lengths in one request, then stream those that are longer or damaged."""
@@ -521,14 +492,6 @@ def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) 
         held.append(window)
         number, num_samples = meant_for, num_samples + more
     yield held
-
-
-def _repeated(samples: Samples, num_samples: int) -> Iterator[Samples]:
-    """Repeat samples in chunks, up to `num_samples`."""
-    whole, rest = divmod(num_samples, len(samples))
-    yield from (samples for _ in range(whole))
-    if rest or not whole:
-        yield samples[:rest]
 
 
 def _table(windows: list[Window]) -> pa.Table:

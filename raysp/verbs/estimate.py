@@ -1,4 +1,4 @@
-"""`raysp.estimate`: resources, time and cost of a run or a training, before it starts."""
+"""`raysp.estimate`: hours, time and cost of a run or a training, before it starts."""
 
 from raysp.errors import refuse_unused
 from raysp.storage.options import GivenOptions

@@ -48,15 +48,13 @@ class TestPlan:
         assert found["audio_seconds"] is None
 
     @pytest.mark.slow
-    def test_estimates_fit_a_screen_and_json_has_the_same_values(self, raysp_command, recipe):
+    def test_estimates_are_printed_and_json_has_the_same_values(self, raysp_command, recipe):
         options = ("--rtfx", "50", "--price", "2")
         ran = raysp_command("plan", recipe, *options)
         lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
         assert lines["sample"].startswith("3 of 3 rows at 1 place, ")
         assert lines["audio"] == "0:00 to label; a row has 0.1 s on average, at most 0.1 s in the sample"
-        assert lines["durations"].split() == ["0", "to", "1", "s", "#" * 40, "100.0%"]
         assert lines["speed"] == "RTFx 50.0 an actor, as stated"
-        assert all(len(line) <= 80 for line in ran.out.splitlines() if line.startswith(("durations", "   ")))
         found = json.loads(raysp_command("plan", recipe, *options, "--json").out)["estimate"]
         assert found["rows_sampled"] == 3
         assert found["audio_seconds"] == {"value": pytest.approx(0.3), "margin": 0.0}

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Self
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from raysp import tracebacks
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
-from raysp.labelling.planning.run_plan import Pass, Settings
+from raysp.labelling.planning.run_plan import Pass, Plan, Settings
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.todo import Retry, Todo
 from raysp.sink.word_errors import TextColumns
@@ -47,6 +48,32 @@ class Job:
     """Columns whose word errors are counted; None: there are none."""
     later: tuple[tuple[Pass, str], ...] = ()
     """Passes of the `Label` steps behind the first, each with the digest of its checkpoint."""
+
+    @classmethod
+    def of(cls, plan: Plan, faults: Mapping[str, str] = MappingProxyType({})) -> Self:
+        """Return the job of a plan.
+
+        Args:
+            plan: the plan.
+            faults: settings of `sink.fault_injection`, for tests.
+        """
+        digest, *later = (str(value) for key, value in plan.parts.items() if key.endswith("checkpoint_digest"))
+        return cls(
+            pipeline=plan.pipeline,
+            settings=plan.settings,
+            fingerprint=plan.fingerprint,
+            stage_id=plan.stage_id,
+            output_schema=plan.output_schema,
+            metadata={"checkpoint_digest": digest, "dtype": plan.settings.dtype},
+            file_id=plan.file_id,
+            fault_injection=faults,
+            code=plan.code,
+            functions=load_functions(plan.pipeline),
+            hang_seconds=hang_seconds(),
+            carried=plan.corpus.carried,
+            texts=plan.texts,
+            later=tuple(zip(plan.later, later, strict=True)),
+        )
 
     def of_pass(self, number: int) -> Self:
         """Return the job of one `Label` step, as if it were the only one; that of the first is the job itself."""

@@ -21,7 +21,7 @@ from raysp.labelling.engine import begins
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
-from raysp.labelling.engine.job import Job, hang_seconds, load_functions, sleep_while_waiting
+from raysp.labelling.engine.job import Job, sleep_while_waiting
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, TryOut, describe, refuse_no_commit
@@ -46,7 +46,7 @@ from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
 from raysp.specs.text_rules import Text
-from raysp.specs.values import JsonValue, check_class, secret_values, to_json
+from raysp.specs.values import check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import count
 
@@ -338,7 +338,7 @@ def _label(
 ) -> RunResult:
     """Record the run, label, and return the result. The stack closes what is opened for the run."""
     store, faults = plan.sink.store, fault_injection.arm()
-    entry = RunEntry.now(resolved=_resolved(plan))
+    entry = RunEntry.now(resolved=plan.run_settings)
     begin(plan, entry)
     if plan.engine == "here":
         _check_begun(plan)
@@ -355,7 +355,7 @@ def _label(
         with events.ending(progress):
             if plan.engine == "here":
                 workers: Workers = Here(begins.Begins(store, entry.run_id, plan.stage_id))
-                job = replace(_job(plan, faults), hang_seconds=0.0)
+                job = replace(Job.of(plan, faults), hang_seconds=0.0)
             else:
                 from raysp.labelling.engine.ray_metrics import exported
 
@@ -441,43 +441,7 @@ def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: 
     own_ray.wait()
     from raysp.labelling.engine.ray_pool import OnRay
 
-    return OnRay(events), _job(plan, faults)
-
-
-def _resolved(plan: Plan) -> dict[str, JsonValue]:
-    settings = plan.settings
-    return {
-        "dtype": settings.dtype,
-        "device": settings.device,
-        "batch_seconds": settings.batch_seconds,
-        "block_seconds": settings.block_seconds,
-        "cpus_per_actor": settings.cpus_per_actor.number,
-        "gpus_per_actor": settings.gpus_per_actor,
-        **({"library": settings.library} if settings.library else {}),
-        **({"cards": [one.record() for one in settings.cards]} if settings.cards else {}),
-        **({"pack_frames": settings.packs.frames, "packs": settings.packs.why} if settings.packs else {}),
-    }
-
-
-def _job(plan: Plan, faults: Mapping[str, str]) -> Job:
-    settings = plan.settings
-    digest, *later = (str(value) for key, value in plan.parts.items() if key.endswith("checkpoint_digest"))
-    return Job(
-        pipeline=plan.pipeline,
-        settings=settings,
-        fingerprint=plan.fingerprint,
-        stage_id=plan.stage_id,
-        output_schema=plan.output_schema,
-        metadata={"checkpoint_digest": digest, "dtype": settings.dtype},
-        file_id=plan.file_id,
-        fault_injection=faults,
-        code=plan.code,
-        functions=load_functions(plan.pipeline),
-        hang_seconds=hang_seconds(),
-        carried=plan.corpus.carried,
-        texts=plan.texts,
-        later=tuple(zip(plan.later, later, strict=True)),
-    )
+    return OnRay(events), Job.of(plan, faults)
 
 
 def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:

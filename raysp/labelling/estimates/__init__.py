@@ -1,1 +1,1 @@
-"""Estimates of a run before it starts: hours, durations, padding, memory, time and money."""
+"""Estimates of a run before it starts: hours of audio, speed, time and money."""

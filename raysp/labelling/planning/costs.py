@@ -41,8 +41,6 @@ class Speed:
     """Seconds of audio per second; where each channel is labelled, those of all channels."""
     origin: str
     """Where the number is from, for messages."""
-    decode_rtfx: float | None = None
-    """Seconds of audio that one process reads and decodes per second; None: not measured."""
     memory_bytes: int | None = None
     """Peak resident set of the measuring process, or peak memory of its GPU; None: not measured."""
 

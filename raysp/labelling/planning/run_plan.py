@@ -365,6 +365,24 @@ class Plan(Brief):
         return replace(first, later=tuple(later))
 
     @property
+    def run_settings(self) -> dict[str, JsonValue]:
+        """Settings that a run records beside its host."""
+        settings = self.settings
+        later = "; ".join(f"{one.settings.dtype} on {one.settings.device}" for one in self.later)
+        return {
+            "dtype": settings.dtype,
+            "device": settings.device,
+            "batch_seconds": settings.batch_seconds,
+            "block_seconds": settings.block_seconds,
+            "cpus_per_actor": settings.cpus_per_actor.number,
+            "gpus_per_actor": settings.gpus_per_actor,
+            **({"later_labels": later} if later else {}),
+            **({"library": settings.library} if settings.library else {}),
+            **({"cards": [one.record() for one in settings.cards]} if settings.cards else {}),
+            **({"pack_frames": settings.packs.frames, "packs": settings.packs.why} if settings.packs else {}),
+        }
+
+    @property
     def pool_size(self) -> PoolSize:
         """Number of actors of the run: as the pool requests, limited by the machine and by the work."""
         pool, gpus = self.pipeline.label.pool, self.settings.gpus_per_actor

@@ -10,9 +10,9 @@ import raysp
 from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece
 from raysp.errors import ProgramError, RunError, ShardError
-from raysp.labelling.engine import here, piece_reading, running
+from raysp.labelling.engine import here, piece_reading
 from raysp.labelling.engine.committing import commit_shard
-from raysp.labelling.engine.job import PieceTodo
+from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.later_passes import ReadingError
 from raysp.labelling.engine.messages import LabelledPiece
 from raysp.labelling.engine.model import Model
@@ -45,7 +45,7 @@ def test_a_row_that_crashes_processes_has_the_columns_of_the_others(
     pipeline = make_pipeline(small_shards, outputs=outputs)
     label = replace(pipeline.label, **fields)
     plan = make_plan(Opened.of(replace(pipeline, steps=[raysp.Decode(channel=channel), label]), Resources(cpus=2)))
-    job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
+    job, store = Job.of(plan), Sink.of(pipeline.sink).store
     shard = plan.todo[0].shard
     (piece,) = shard.pieces
     models = Model.of(job)
@@ -94,7 +94,7 @@ def test_a_reader_that_is_lost_in_a_later_pass_is_no_failure_of_its_shard(make_p
     cut = {"window_seconds": 0.1, "overlap_seconds": 0.0}  # so that no recording is kept from the first pass
     later = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()], **cut)
     plan = make_plan(Opened.of(replace(pipeline, steps=[*pipeline.steps, later]), Resources(cpus=2)))
-    job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
+    job, store = Job.of(plan), Sink.of(pipeline.sink).store
     [piece] = plan.todo[0].shard.pieces
     todo, models = PieceTodo(plan.todo[0].shard, piece, piece), Model.of(job)
 
@@ -140,7 +140,7 @@ def test_recordings_of_one_window_are_decoded_once_for_all_passes(make_pipeline,
         raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()], window_seconds=2, overlap_seconds=0.5),
     ]
     plan = make_plan(Opened.of(replace(pipeline, steps=[*pipeline.steps, *later]), Resources(cpus=2)))
-    job, store = running._job(plan, {}), Sink.of(pipeline.sink).store
+    job, store = Job.of(plan), Sink.of(pipeline.sink).store
     shard = plan.todo[0].shard
     [piece] = shard.pieces
     todo, models, again = PieceTodo(shard, piece, piece), Model.of(job), []

@@ -1,0 +1,237 @@
+"""Estimates of runs from samples of rows, compared with the runs: hours, rows left out, speed and cost."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+import raysp
+from raysp import PlanError, SpecError
+from tests import kit
+from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, wav, write_shard
+from tests.golden.checkpoints import encoder_decoder
+from tests.kit import pipeline_file, rows, run
+from tests.ops.channels.calls import encoded, pipeline, side
+
+RATE = 16_000
+SPEAKING = (0.5, 1.0, 1.5, 2.5, 3.0)
+TEXTS = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
+TIMES = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_text")])
+
+
+def write_rows(path: Path, seconds: Sequence[float], *, row_group_size: int = 1000, broken: Sequence[int] = ()) -> None:
+    """Write rows with these durations; `broken` ones hold no recording."""
+    recordings = [b"x" if row in broken else wav(round(one * RATE), seed=row) for row, one in enumerate(seconds)]
+    audio = [{"bytes": one, "path": None} for one in recordings]
+    table = pa.table({"id": [f"u{row}" for row in range(len(seconds))], "audio": pa.array(audio, AUDIO)})
+    write_shard(path, table=table, row_group_size=row_group_size)
+
+
+def made(source: object, sink: Path, *steps: object) -> raysp.Pipeline:
+    return a_pipeline(source, sink, steps=[raysp.Decode(), raysp.Keep(max_seconds=5), *(steps or (TEXTS,))])
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory) -> raysp.Pipeline:
+    """A labelled corpus of one piece, with a broken row and one that a filter skips."""
+    folder = tmp_path_factory.mktemp("labelled")
+    write_rows(folder / "in" / "a.parquet", [*np.resize(SPEAKING, 40).tolist(), 6.0], broken=[3])
+    found = made(f"{folder}/in/*.parquet", folder / "out")
+    raysp.run(found, engine="here", progress=False)
+    return found
+
+
+def amount(found: Any) -> tuple[float, float]:
+    return found.audio_seconds.value, found.audio_seconds.margin
+
+
+def times(sink: object) -> tuple[float, float]:
+    """Return the seconds of audio of a sink, and those that models took for it, by the log of its run."""
+    files = sorted(Path(str(sink), ".raysp", "log").iterdir())
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    counts = [line["counts"] for line in lines if line["kind"] == "piece"]
+    return (
+        sum(one["audio_seconds"] for one in counts),
+        sum(one["busy_seconds"] + one["wait_seconds"] for one in counts),
+    )
+
+
+def test_a_sample_of_all_rows_gives_the_hours_and_the_outcomes_of_the_run(labelled, tmp_path):
+    found = raysp.estimate(made(labelled.source, tmp_path / "new"))
+    seconds = [row["seconds"] for row in rows(labelled.sink.url) if row["status"] == "ok"]
+    assert amount(found) == (pytest.approx(sum(seconds)), 0)
+    assert found.not_labelled == {"unsupported_format": pytest.approx(1 / 41), "filtered": pytest.approx(1 / 41)}
+    assert found.error_share == pytest.approx(1 / 41)
+    assert (found.mean_seconds, found.longest_seconds) == (pytest.approx(np.mean(seconds)), max(seconds))
+    assert dict(found.facts)["left out"] == "2.4% unsupported_format, 2.4% filtered"
+
+
+def seconds_of_shard(number: int) -> list[float]:
+    seconds = np.random.default_rng(number).choice([0.1, 0.2, 0.3], 40) + 0.1 * (number % 4)
+    return seconds.round(1).tolist()
+
+
+class TestSample:
+    @pytest.fixture(scope="class")
+    def pipeline(self, tmp_path_factory) -> raysp.Pipeline:
+        """Twelve shards of four row groups, with rows of 0.1 to 0.6 seconds; shards have rows of like length."""
+        folder = tmp_path_factory.mktemp("twelve")
+        for shard in range(12):
+            write_rows(folder / "in" / f"{shard:02}.parquet", seconds_of_shard(shard), row_group_size=10)
+        return a_pipeline(f"{folder}/in/*.parquet", folder / "out")
+
+    @pytest.mark.slow
+    def test_the_interval_holds_the_hours_of_all_rows_for_most_seeds(self, pipeline):
+        plan = raysp.plan(pipeline)
+        exact = sum(sum(seconds_of_shard(shard)) for shard in range(12))
+        found = [raysp.estimate(plan, sample=64, seed=seed).audio_seconds for seed in range(20)]
+        assert len({one.value for one in found}) > 10  # sums of 64 durations from a few, so that some are equal
+        assert all(0.02 < one.margin / one.value < 0.25 for one in found)
+        assert sum(abs(one.value - exact) <= one.margin for one in found) >= 16
+
+    @pytest.mark.slow
+    def test_the_same_seed_gives_the_same_sample(self, pipeline):
+        plan = raysp.plan(pipeline)
+        one, other = (raysp.estimate(plan, sample=40, seed=1) for _ in range(2))
+        assert one == other
+        assert one.rows_sampled < 80
+
+    @pytest.mark.slow
+    def test_a_shard_that_changed_is_named_and_the_others_are_sampled(self, pipeline, tmp_path):
+        shutil.copytree(Path(pipeline.sink.url).parent / "in", tmp_path / "in")
+        plan = raysp.plan(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+        (tmp_path / "in" / "03.parquet").write_bytes(b"gone")
+        found = raysp.estimate(plan)
+        assert [one.partition(": ")[0].rpartition("/")[2] for one in found.unread] == ["03.parquet"]
+        assert found.rows_sampled > 100
+
+    @pytest.mark.slow
+    def test_places_and_bytes_are_bounded(self, tmp_path):
+        (tmp_path / "in").mkdir()
+        noise = np.random.default_rng(0).integers(-999, 999, 125_000).astype(np.int16)
+        audio = pa.array([{"bytes": kit.sound(noise + row), "path": None} for row in range(12)], AUDIO)
+        first = write_shard(
+            tmp_path / "in" / "00.parquet", table=pa.table({"id": [str(row) for row in range(12)], "audio": audio})
+        )
+        for shard in range(1, 32):
+            shutil.copy(first, tmp_path / "in" / f"{shard:02}.parquet")
+        found = raysp.estimate(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), sample=32 * 12)
+        assert (found.places, found.rows_sampled) == (32, 32 * 8)
+        assert 60e6 < found.sampled_bytes < 32 * 2 * 1024 * 1024
+
+    def test_durations_of_a_manifest_give_exact_hours_and_missing_files_are_errors(self, tmp_path):
+        lines = [{"audio_filepath": f"{n}.wav", "duration": 1800 + n} for n in range(3)]
+        (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        assert amount(raysp.estimate(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"))) == (5403.0, 0)
+
+
+@pytest.mark.slow
+def test_hours_are_those_of_rows_and_work_is_that_of_all_channels(tmp_path):
+    call = side(0, [0, 0.5])
+    seconds = len(call) / RATE
+    recordings = [encoded([call, call, call]), encoded([call])]
+    each = pipeline(tmp_path, recordings, window_seconds=1, overlap_seconds=0.25)
+    found = raysp.estimate(each, rtfx=2.0)
+    assert amount(found) == (pytest.approx(2 * seconds), 0)
+    assert (found.channel_seconds.value, found.channel_seconds.margin) == (pytest.approx(4 * seconds), 0)
+    assert found.cost.wall_seconds.value == pytest.approx(4 * seconds / 2.0)
+    mono = raysp.estimate(pipeline(tmp_path, recordings, "mean", window_seconds=1, overlap_seconds=0.25), rtfx=2.0)
+    assert mono.channel_seconds == mono.audio_seconds == found.audio_seconds
+    raysp.run(each, engine="here", progress=False)
+    audio, took = times(each.sink.url)
+    speed = raysp.estimate(
+        pipeline(tmp_path / "other", recordings, window_seconds=1, overlap_seconds=0.25), like=each.sink.url
+    ).speed
+    assert (audio, speed.rtfx) == (pytest.approx(2 * seconds), pytest.approx(2 * audio / took))
+
+
+class TestSpeed:
+    def test_without_receipts_and_without_a_statement_nothing_is_invented(self, labelled, tmp_path):
+        found = raysp.estimate(made(labelled.source, tmp_path / "new"))
+        assert (found.speed, found.cost) == (None, None)
+
+    def test_time_hours_and_money_follow_from_a_stated_speed(self, labelled, tmp_path):
+        label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], pool=raysp.Pool(actors=1, cpus=2))
+        found = raysp.estimate(made(labelled.source, tmp_path / "new", label), rtfx=10, price=3.6)
+        assert found.cost.wall_seconds.value == pytest.approx(found.audio_seconds.value / 10)
+        assert found.cost.device_hours.value == pytest.approx(found.cost.wall_seconds.value * 2 / 3600)
+        assert found.cost.money.value == pytest.approx(found.cost.device_hours.value * 3.6)
+        assert (found.cost.device, found.cost.actors) == ("CPU", 1)
+
+    def test_receipts_give_the_speed_of_all_label_steps(self, labelled, tmp_path):
+        two = made(labelled.source, tmp_path / "out", TEXTS, TIMES)
+        raysp.run(two, engine="here", progress=False)
+        audio, took = times(tmp_path / "out")
+        assert audio == times(labelled.sink.url)[0]
+        found = raysp.estimate(made(labelled.source, tmp_path / "new", TEXTS, TIMES), like=str(tmp_path / "out"))
+        assert found.speed.rtfx == pytest.approx(audio / took)
+        assert found.speed.origin.startswith(f"receipts of 1 run over {tmp_path}/out: ")
+        half = raysp.Label(str(CHECKPOINT), outputs=[raysp.Align("pred_text")], dtype="bfloat16")
+        other = made(labelled.source, tmp_path / "new", TEXTS, half)
+        with pytest.raises(
+            PlanError, match=r"no run .* has float32 on cpu, .*, then bfloat16 on cpu as .*, then float32 on cpu\. Name"
+        ):
+            raysp.estimate(other, like=str(tmp_path / "out"))
+
+    def test_runs_of_another_dtype_give_no_speed(self, labelled, tmp_path):
+        half = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()], dtype="bfloat16")
+        with pytest.raises(
+            PlanError, match=r"--like .*: no run with receipts has bfloat16 on cpu.*found float32 on cpu"
+        ):
+            raysp.estimate(made(labelled.source, tmp_path / "new", half), like=labelled.sink.url)
+
+    @pytest.mark.slow
+    def test_calibrating_measures_all_label_steps_and_writes_nothing(self, labelled, tmp_path):
+        one = raysp.estimate(made(labelled.source, tmp_path / "new"), sample=20, calibrate=True)
+        assert one.speed.origin.startswith("measured here on ")
+        assert one.speed.memory_bytes > 1e8
+        encoder_decoder("gpt2")(tmp_path / "decoder")
+        slow = {"max_new_tokens": 60, "min_new_tokens": 60}  # some ten times the work of the first model
+        later = [
+            raysp.Label(str(tmp_path / "decoder"), outputs=[raysp.Transcript(name=name, generate=slow)])
+            for name in ("a", "b", "c")
+        ]
+        steps = TEXTS, raysp.Keep(where=[("pred_text", "!=", "X")]), *later
+        four = raysp.estimate(made(labelled.source, tmp_path / "new", *steps), sample=20, calibrate=True)
+        assert 0 < four.speed.rtfx < 0.7 * one.speed.rtfx
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.slow
+    def test_parts_of_recordings_and_broken_ones_are_calibrated_on(self, tmp_path):
+        (tmp_path / "long.wav").write_bytes(wav(8 * RATE))
+        lines = [{"audio_filepath": "long.wav", "offset": n, "duration": 1.0} for n in range(8)]
+        soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan, np.float32), RATE, subtype="FLOAT")
+        lines.append({"audio_filepath": "nan.wav", "duration": 1.0})
+        (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        found = raysp.estimate(a_pipeline(f"{tmp_path}/m.jsonl", tmp_path / "out"), calibrate=True)
+        assert ": 0:08 of audio in " in found.speed.origin
+
+    def test_rows_that_cannot_be_labelled_are_not_calibrated_on(self, tmp_path):
+        file = pipeline_file(tmp_path / "a.py", kit.corpus(tmp_path / "in", 0, ["nan_samples"]).pipeline("out"))
+        refused = run(["plan", file, "--calibrate"])
+        assert (refused.code, "--calibrate: no sampled row can be labelled; raise --sample" in refused.err) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"sample": 0}, "sample: found 0, expected at least 1 row"),
+            ({"rtfx": 0.0}, "rtfx: found 0, expected a number above 0"),
+            ({"price": -1.0}, "price: found -1, expected a number above 0"),
+            ({"rtfx": 2.0, "calibrate": True}, "found rtfx and calibrate, expected one of them"),
+        ],
+        ids=["sample", "rtfx", "price", "two"],
+    )
+    def test_what_cannot_be_meant_is_refused(self, labelled, options, message):
+        with pytest.raises(SpecError, match=message):
+            raysp.estimate(labelled, **options)
+
+    def test_labels_of_another_checkpoint_give_no_speed(self, labelled, tiny, tmp_path):
+        label = raysp.Label(str(tiny), outputs=[raysp.Embedding()])
+        with pytest.raises(PlanError, match="its labels were made with another checkpoint"):
+            raysp.estimate(made(labelled.source, tmp_path / "new", label), like=labelled.sink.url)
