@@ -23,7 +23,7 @@ QUESTIONS = {
     "models": "models",
     "outputs": "outputs",
     "training": "training",
-    "gpu": "gpu.command",
+    "gpu": "gpu",
 }
 """Modules by name; each answers a question of docs/evidence/performance.md or comparison.md."""
 STUDIES = {
@@ -32,13 +32,10 @@ STUDIES = {
     "carried": "studies.carried",
     "commits": "studies.commits",
     "conformer": "studies.conformer",
-    "costs": "studies.costs",
     "generation": "studies.generation",
-    "graphs": "studies.graphs",
     "joints": "studies.joints",
     "languages": "studies.languages",
     "memory": "studies.memory",
-    "packs": "studies.packs",
     "parts": "studies.parts",
     "planning": "studies.planning",
     "quality": "studies.quality",

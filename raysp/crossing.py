@@ -8,6 +8,7 @@ CPU nothing is copied: arrays and tensors share their memory.
 No other code that labels or trains reads a tensor of a device (`.cpu()`, `.numpy()`, `.tolist()`, `.item()`, `bool()`).
 """
 
+import functools
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.devices import is_accelerator, kept_on_device, kind_of
+from raysp.devices import is_accelerator, kind_of
 
 if TYPE_CHECKING:
     from raysp.device_streams import Event
@@ -198,7 +199,7 @@ def send(device: torch.device, *arrays: Array) -> list[Tensor]:
     return sending.tensors()
 
 
-@kept_on_device(maxsize=256)
+@functools.lru_cache(maxsize=256)
 def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
     """Return integers as int64 on a device, to which they are sent once. The tensor is kept: do not change it."""
     with torch.inference_mode(False):

@@ -2,16 +2,9 @@
 
 Code asks these functions, and never whether a device is "cuda", so that other backends of torch run the same code.
 Names are compared without torch, by which a run is planned without importing it.
-
-A graph of a device reads memory at the addresses of its capture, so its owner holds all tensors from outside. Those
-that functions keep for a while could be made again in between, at other addresses, and are held too (`holding`).
 """
 
-import functools
-import threading
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from raysp import tracebacks
 from raysp.errors import RunError
@@ -21,12 +14,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 Given = ParamSpec("Given")
-Held: TypeAlias = "dict[tuple[Hashable, ...], Any]"
-"""Values by function and arguments."""
 
 OWN_MEMORY = ("cpu", "meta")
 """Kinds of devices whose tensors are in main memory, or nowhere."""
-_of_thread = threading.local()
 
 
 class DeviceLostError(RunError):
@@ -61,30 +51,6 @@ def highest_allocated(device: "str | torch.device") -> int:
     """Return the highest number of bytes that torch allocated on an accelerator; 0 if its backend does not count."""
     count = getattr(module_of(device), "max_memory_allocated", None)
     return int(count(device)) if count else 0
-
-
-def allocated(device: "str | torch.device") -> int:
-    """Return the bytes that torch has allocated on an accelerator now; 0 if its backend does not count."""
-    count = getattr(module_of(device), "memory_allocated", None)
-    return int(count(device)) if count else 0
-
-
-def forget_highest(device: "str | torch.device") -> None:
-    """Reset the peak that `highest_allocated` returns, if the backend counts it."""
-    if reset := getattr(module_of(device), "reset_peak_memory_stats", None):
-        reset(device)
-
-
-def memory_of(device: "str | torch.device") -> int | None:
-    """Return the bytes of memory of an accelerator; None if its backend does not report them."""
-    count = getattr(module_of(device), "mem_get_info", None)
-    return int(count(device)[1]) if count else None
-
-
-def card_name(device: "str | torch.device") -> str:
-    """Return the name of an accelerator, such as that of its card; that of its kind if its backend has none."""
-    name = getattr(module_of(device), "get_device_name", None)
-    return str(name(device)) if name else kind_of(device)
 
 
 def release_memory(device: "str | torch.device") -> None:
@@ -124,39 +90,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     message = tracebacks.message_of(error)
     named = "CPUAllocator" in message or "out of memory" in message
     return named or isinstance(error, MemoryError | torch.OutOfMemoryError)
-
-
-def kept_on_device(maxsize: int) -> Callable[[Callable[Given, Value]], Callable[Given, Value]]:
-    """Keep the values of a function for the last `maxsize` arguments, which are hashable and given by position.
-
-    `cache_clear` forgets them, as for functions of `functools`.
-    """
-
-    def keeping(make: Callable[Given, Value]) -> Callable[Given, Value]:
-        cached = functools.lru_cache(maxsize)(make)
-        kept: Callable[..., Value] = cached
-
-        @functools.wraps(make)
-        def found(*args: Given.args, **kwargs: Given.kwargs) -> Value:
-            held: Held | None = getattr(_of_thread, "held", None)
-            if held is None:
-                return kept(*args, **kwargs)
-            if (make, *args) not in held:
-                held[make, *args] = kept(*args, **kwargs)
-            value: Value = held[make, *args]
-            return value
-
-        found.cache_clear = cached.cache_clear  # type: ignore[attr-defined]
-        return found
-
-    return keeping
-
-
-@contextmanager
-def holding(held: Held) -> Iterator[None]:
-    """Add kept tensors that this thread takes within the block to `held`; take those that `held` has already."""
-    _of_thread.held = held
-    try:
-        yield
-    finally:
-        _of_thread.held = None

@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 SHARED = (
     {"bounds", "capabilities", "columns", "errors", "machine", "public_names", "tracebacks", "words"},
     {"devices", "first_bytes"},
-    {"device_graphs", "device_streams"},
+    {"device_streams"},
     {"crossing"},
     {"audio", "text", "storage"},
     {"corpus", "checkpoints", "evaluation"},
@@ -81,7 +81,6 @@ MODELS_MAY_USE_OF_RAYSP = {
     "bounds",
     "capabilities",
     "crossing",
-    "device_graphs",
     "devices",
     "errors",
     "public_names",
@@ -338,7 +337,6 @@ def test_torch_stays_with_models_ops_and_what_drives_them():
     users = {
         "backends",
         "crossing",
-        "device_graphs",
         "device_streams",
         "devices",
         "models",

@@ -96,8 +96,6 @@ def _facts_of_verification(found: "Verification", sample: int) -> dict[str, obje
     if found.sampled:
         share = f"{found.sampled_equal:,} equal ({found.sampled_equal / found.sampled:.1%})"
         facts["sample"] = f"{count(found.sampled, 'row')} labelled again, each alone: {share}"
-        if found.made_on:
-            facts["made on"] = f"{' and on '.join(found.made_on)}, so that rows are compared by rate"
     elif sample:
         facts["sample"] = "none labelled again, since no row is ok"
     if found.duplicate_ids:

@@ -1,15 +1,19 @@
 """Resources of a run: CPUs, memory and GPUs of this machine or of a cluster."""
 
+import logging
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from raysp.cluster.nodes import ask, with_resource
 from raysp.cluster.pools import actor_cpus
 from raysp.devices import is_accelerator, is_available
 from raysp.errors import PlanError
 from raysp.machine import memory_bytes, num_cpus
 from raysp.specs.pipeline import Pipeline
 from raysp.words import count
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Resources:
     memory: float | None = None
     """Bytes of main memory; None: unknown."""
     gpu_memory: float | None = None
-    """Bytes of one GPU; None: unknown, or not asked for yet (`raysp.cluster.cards.with_gpu_memory`)."""
+    """Bytes of one GPU; None: unknown, or not asked for yet (`with_gpu_memory`)."""
     machine_cpus: int | None = None
     """CPUs of this machine, if the run starts a local Ray on it; None: a cluster."""
     node_cpus: float | None = None
@@ -59,6 +63,20 @@ def gpu_memory() -> float | None:
         return min(float(line) for line in said.split()) * 2**20
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+
+
+def with_gpu_memory(resources: Resources) -> Resources:
+    """Return resources of which the memory of a GPU is known: on a cluster, that of the smallest of all nodes.
+
+    The nodes are asked. It stays None where none reports it.
+    """
+    if resources.machine_cpus is not None or resources.gpu_memory is not None:
+        return resources
+    nodes = with_resource("GPU")
+    found = [memory for memory in ask(nodes, gpu_memory) if memory is not None]
+    if nodes and not found:
+        logger.warning("no node reported the memory of its GPU")
+    return replace(resources, gpu_memory=min(found, default=None))
 
 
 def count_gpus() -> int:

@@ -344,18 +344,7 @@ def labelling(
         reads=label.reads,
         after=completing_steps(pipeline),
         threads=threads,
-        measured=None if settings.measured is None else {card: one.seconds for card, one in settings.measured.items()},
-        graphs=settings.graphs is not None and settings.graphs.is_on,
-        certified=settings.packs is not None and settings.packs.is_on,
     )
-
-
-def refuse_other_card(settings: Settings) -> None:
-    """Raise RunError if the plan relies on certificates of other cards than this node has."""
-    if settings.relied_on:
-        from raysp.labelling.planning import certified
-
-        certified.refuse_other_card(settings.device, settings.relied_on)
 
 
 def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.Table]:

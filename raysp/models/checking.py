@@ -1,8 +1,7 @@
 """Checks and description of a checkpoint folder without reading its weights."""
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from raysp.models.encoder.several_heads import refuse_shared_names
 from raysp.models.features.extracting import read_feature_extractor_config
 from raysp.models.features.processors import FeatureExtractor, Wav2Vec2CTCTokenizer
 from raysp.models.files.comparison import Fit, short
-from raysp.models.files.configuration import Config
 from raysp.models.files.unweighted import built
 from raysp.models.files.weights import TensorHeader, hold_equal, read_headers
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, module_of, read_config
@@ -46,10 +44,6 @@ PROCESSORS = {
 }
 NAMES_SHOWN = 8
 MAX_SAMPLE_RATE = 768_000  # the highest rate of audio formats
-WAY = 6
-"""Number of the way in which a pack is computed: with another one kernels are others, and certificates do not hold."""
-WITHOUT_SHAPE = ("architectures", "dtype", "id2label", "label2id")
-"""Fields of configurations that change no kernel, besides those of training (`mask_`) and ids of tokens."""
 
 
 def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
@@ -131,7 +125,6 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         adapter=None if spoken.adapter is None else spoken.adapter.name,
         contradiction=spoken.contradiction,
         takes_packs=isinstance(model.speech_encoder, EncodesPacks) and all(map(reads_packs, models)),
-        shapes=shape_digest(models),
     )
 
 
@@ -416,36 +409,3 @@ def main_dtype(headers: Mapping[str, TensorHeader]) -> str:
         name = str(header.dtype).removeprefix("torch.")
         sizes[name] = sizes.get(name, 0) + header.num_elements
     return max(sizes, key=lambda name: sizes[name])
-
-
-def shape_digest(models: Sequence[Model]) -> str:
-    """Return a hash of the shapes of weights, of the sizes and switches of configurations, and of `WAY`.
-
-    Over packs of one size models with equal hashes run the same kernels on the same shapes: they differ in values of
-    weights, in probabilities and in names of tokens and classes. A field that may have no effect counts too.
-    """
-    found = [
-        [
-            type(model).__name__,
-            sorted((name, [*value.shape]) for name, value in model.state_dict().items()),
-            [*_settings(model.config)],
-        ]
-        for model in models
-    ]
-    return hashlib.sha256(json.dumps([WAY, found]).encode()).hexdigest()[:32]
-
-
-def _settings(config: Config, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the sizes and switches of a configuration and of those in it, by name; other keys are left out."""
-    for name in sorted(name for name in vars(config) if hasattr(type(config), name)):
-        value = getattr(config, name)
-        if isinstance(value, Config):
-            yield from _settings(value, f"{prefix}{name}.")
-        elif not (name in WITHOUT_SHAPE or name.startswith("mask_") or name.endswith("token_id")) and _is_plain(value):
-            yield f"{prefix}{name}", value
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, int | str)

@@ -66,8 +66,6 @@ class CheckpointSummary:
     """Whether a row of a padded batch has the results that it has alone; otherwise a pass has rows of one length."""
     takes_packs: bool = False
     """Whether a pass may be a pack of rows end to end, in which a row has the bits that it has in any other."""
-    shapes: str = ""
-    """Digest of what decides the shapes of its passes, the key of certificates of packs; empty: not looked up."""
     padded_samples: int = 0
     """Length that the model pads shorter inputs to, and which they cost."""
     language: str | None = None

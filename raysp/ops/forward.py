@@ -24,7 +24,6 @@ from raysp.ops.rows import RowStatus
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Batch
-    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 Made = TypeVar("Made")
 
@@ -215,8 +214,6 @@ class Figures:
     busy_seconds: float = 0.0
     memory_bytes: int = 0
     """Highest memory of this process so far in bytes: allocated by torch on the GPU, or on a CPU the resident set."""
-    measured: "MeasuredBudget | None" = None
-    """Size of passes that was chosen before this block."""
 
 
 def highest_memory(device: str) -> int:

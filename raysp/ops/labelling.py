@@ -3,12 +3,12 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.blocks import Grouping, pack_size, windowing_of
-from raysp.ops.budget import GPU_BATCH_SECONDS, passes_of_actor
+from raysp.ops.budget import passes_of_actor
 from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
@@ -40,16 +40,13 @@ from raysp.ops.joining import JoinOp, is_ours, joined, timed_of
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining, source_columns
 from raysp.ops.places import PLACE, places_of, staged_places
-from raysp.ops.precision import Batching, batching_of
+from raysp.ops.precision import batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.text.time_bounds import within_recordings
 from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Passes
-    from raysp.ops.passes.graphed_passes import GraphedPasses
-    from raysp.ops.passes.measured_budget import MeasuredBudget
-    from raysp.ops.passes.pass_measuring import PassMeasuring
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +74,6 @@ class Labelling:
         after: steps on rows of one window with their labels.
         threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
             threads that the calling thread has.
-        measured: padded seconds of a pass by the name of a device, as earlier runs chose them; on other devices the
-            first large block is preceded by a measurement, which chooses them in place of `batch_seconds` where labels
-            do not depend on the batch. Only for models of raysp, whose end torch can wait for. None: `batch_seconds`
-            stays.
-        graphs: whether passes of recurring shapes run as graphs, where a model and a device can.
-        certified: whether the certificate of the card shows that packs keep bits.
     """
 
     def __init__(
@@ -101,9 +92,6 @@ class Labelling:
         reads: Sequence[str] = (),
         after: RowSteps = NO_ROW_STEPS,
         threads: int | None = None,
-        measured: Mapping[str, float] | None = None,
-        graphs: bool = False,
-        certified: bool = False,
     ) -> None:
         self.added = added
         self.reads = reads
@@ -118,7 +106,7 @@ class Labelling:
             self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device, exact=exact)
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
-        found = batching_of(summary, dtype=dtype, device=device, exact=exact, certified=certified)
+        found = batching_of(summary, dtype=dtype, device=device, exact=exact)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, found, exact=exact, is_own=summary.backend == OWN)
         size = pack_size(found, summary, device=device, batch_seconds=batch_seconds, window_seconds=window_seconds)
@@ -134,47 +122,11 @@ class Labelling:
         _refuse_clash(added, self.outputs)
         self.languages = Languages(self.outputs)
         self.passes = self._passes(threads)
-        self.graphs = self._graphs() if graphs else None
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = summary.sample_rate
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
-        self.measuring, self.one_measures = self._measuring(batch_seconds, measured), threading.Lock()
-
-    def _measuring(self, batch_seconds: float, measured: Mapping[str, float] | None) -> "PassMeasuring | None":
-        """Return the measurement of passes before the first block; None if their size is given."""
-        summary = self.loaded.summary
-        # Code from outside raysp sees each window once; weights exchanged for a language belong to one block.
-        if measured is None or self._takes_one_block or summary.backend != OWN or not is_accelerator(self.device):
-            return None
-        if self.grouping.in_packs:  # of one size, which is part of the certificate's key
-            return None
-        from raysp.ops.passes.pass_measuring import PassMeasuring, PassSizes
-
-        most = max(batch_seconds, GPU_BATCH_SECONDS)
-        sizes = PassSizes(batch_seconds, most, self.sample_rate, summary.frame_stride, self.passes_in_hand)
-        is_used = self.grouping.batching is Batching.FREE
-        found = PassMeasuring(self.loaded.device, sizes, measured, is_used=is_used)
-        if is_used and found.recorded is not None:
-            self._use(found.recorded)
-        return found
-
-    def _use(self, batch_seconds: float) -> None:
-        self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
-
-    def _measured(self, given: BlockInHand) -> "MeasuredBudget | None":
-        """Measure passes with the windows of a block, unless they are measured; return the choice."""
-        if self.measuring is None:
-            return None
-        with self.one_measures, arithmetic(dtype=self.dtype, device=self.device):  # other blocks wait for its end
-            found = self.measuring(
-                self._costs(given.pending, given),
-                lambda places: OneBatch(self, [given.pending[place] for place in places], given),
-            )
-            if found is not None and found.is_used:
-                self._use(found.seconds)
-        return found
 
     def _passes(self, threads: int | None) -> "Passes":
         if not is_accelerator(self.device):
@@ -183,24 +135,12 @@ class Labelling:
         from raysp.ops.passes.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
 
         beside = self._batches_beside()
-        self.passes_in_hand = LAUNCHED + beside
         return DevicePasses(
             self.loaded.device,
-            launched=self.passes_in_hand,
+            launched=LAUNCHED + beside,
             ending=1 + beside,
             blocks_in_hand=1 if self._takes_one_block else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
-
-    def _graphs(self) -> "GraphedPasses[Any] | None":
-        """Return the passes as graphs; None where weights are exchanged, or graphs cannot be recorded."""
-        from raysp.device_graphs import has_graphs
-        from raysp.ops.passes.graphed_passes import graphs_of, graphs_of_packs
-
-        if self.languages.ops or not isinstance(self.loaded, LoadedCheckpoint) or not has_graphs(self.device):
-            return None
-        if self.grouping.in_packs and not self.loaded.summary.writes_text:
-            return graphs_of_packs(self.loaded)
-        return graphs_of(self.loaded)
 
     @property
     def _takes_one_block(self) -> bool:
@@ -251,7 +191,6 @@ class Labelling:
 
     def run(self, given: BlockInHand) -> Figures:
         """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
-        measured = self._measured(given)
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         samples = padded = 0
@@ -264,7 +203,6 @@ class Labelling:
             padded / self.sample_rate,
             self._since_other_blocks(started),
             highest_memory(self.device),
-            measured,
         )
 
     def _since_other_blocks(self, started: float) -> float:
@@ -437,9 +375,7 @@ class Labelling:
         assert isinstance(self.loaded, LoadedCheckpoint)
         waves = [samples_S[at] for at in end_to_end([len(given.waves[i]) for i in chosen], self.grouping.multiple)]
         size, states = self.grouping.frames(self._costs(chosen, given)), self.with_states
-        found = self.loaded.run_pack(
-            waves, num_samples_R, hidden_states=states, size=size, samples_S=samples_S, run=self.graphs
-        )
+        found = self.loaded.run_pack(waves, num_samples_R, hidden_states=states, size=size, samples_S=samples_S)
         rows = zip(found, waves, torch.split(num_samples_R[: len(waves)], 1), chosen, strict=True)
         return [self._forward(one, wave_S[None], count_1, [i], given) for one, wave_S, count_1, i in rows]
 
@@ -534,21 +470,9 @@ class OneBatch:
         """Start the pass, and the copy of its results."""
         if self.op.exceeds_budget(self.chosen, self.given):  # since a batch before it did
             raise MemoryError("the batch exceeds the budget, which lack of memory has reduced")
-        self._start(self.op.graphs or self.run_model)
-
-    def _start(self, run: Callable[..., ModelPass] | None) -> None:
-        assert run is not None
+        assert self.run_model is not None
         assert self.padded is not None
-        self.columns = self.op.columns(self.op.forward(run, self.padded, self.chosen, self.given))
-
-    @torch.inference_mode()
-    def try_out(self) -> None:
-        """Start the pass and its outputs without labels. A text decoder writes its texts, work of the device."""
-        with nullcontext() if self.op.graphs is None else self.op.graphs.off():
-            self._start(self.run_model)
-            if self.op.loaded.summary.writes_text:
-                assert self.columns is not None
-                self.columns.results()
+        self.columns = self.op.columns(self.op.forward(self.run_model, self.padded, self.chosen, self.given))
 
     @torch.inference_mode()
     def finish(self) -> None:
@@ -579,8 +503,6 @@ class OneBatch:
             tracebacks.raise_if_stopped(error)
             refuse_lost(error)
             error.with_traceback(None)  # which holds the tensors of the pass
-            if self.op.graphs is not None and is_out_of_memory(error):
-                self.op.graphs.stop("a pass exceeded the memory of the device")
         self.op.label(self.chosen, self.given)
 
 

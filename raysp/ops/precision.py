@@ -39,8 +39,8 @@ class Batching(StrEnum):
     """One window per pass: half precision on a CPU, for models of other libraries. Labels cannot depend on a batch."""
     PACKED = "in packs"
     """Windows end to end, in passes whose products have one shape: half precision on a CPU, where a pass has one thread
-    and decoders a fixed number of rows a step, and on an accelerator that a certificate shows to keep bits. Labels
-    depend neither on the other windows nor on the number of threads."""
+    and decoders a fixed number of rows a step. Labels depend neither on the other windows nor on the number of
+    threads."""
     RECORDED = "in batches of the recorded budget"
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
@@ -52,13 +52,11 @@ def batching(
     exact: bool,
     takes_padding: bool = True,
     takes_packs: bool = False,
-    certified: bool = False,
 ) -> Batching:
     """Return the batching of windows for a precision, a device and a model.
 
     `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
-    exact pass has otherwise, are not padded. `takes_packs`: whether the model takes packs. `certified`: whether the
-    certificate of the card shows that packs keep bits.
+    exact pass has otherwise, are not padded. `takes_packs`: whether the model takes packs.
     """
     if dtype in EIGHT_BITS and not is_accelerator(device):
         return Batching.FREE if exact else Batching.RECORDED  # its backend decodes each window alone
@@ -67,16 +65,14 @@ def batching(
     if not exact:
         return Batching.RECORDED
     if is_accelerator(device):
-        return Batching.PACKED if takes_packs and certified and dtype in HALF else Batching.RECORDED
+        return Batching.RECORDED
     return Batching.PACKED if takes_packs else Batching.ALONE
 
 
-def batching_of(
-    checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool, certified: bool = False
-) -> Batching:
+def batching_of(checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool) -> Batching:
     """Return the batching of windows for a checkpoint."""
     takes = {"takes_padding": checkpoint.takes_padding, "takes_packs": checkpoint.takes_packs}
-    return batching(dtype=dtype, device=device, exact=exact, certified=certified, **takes)
+    return batching(dtype=dtype, device=device, exact=exact, **takes)
 
 
 def agreed_rate(dtype: str) -> float:

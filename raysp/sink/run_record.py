@@ -65,8 +65,6 @@ class Resolved:
     device: str | None = None
     batch_seconds: float | None = None
     """Padded seconds of a pass; None: set by the pipeline, or unknown."""
-    in_packs: bool = False
-    """Whether windows go in packs on an accelerator, because a certificate of its card shows equal bits."""
     later: tuple["Resolved", ...] = ()
     """Those of the `Label` steps behind the first."""
 
@@ -293,18 +291,7 @@ def _described(key: str, old: str, new: str) -> str:
         return f"the files of `{key.removesuffix('_digest')}` changed (their digest was {before}, now {now})"
     if key == "label_version":
         return f"this version of raysp labels differently (label version was {before}, now {now})"
-    if key.endswith(".packed_on"):
-        return f"{_in_packs(old)}, now {_in_packs(new)}"
     return f"`{key}` was {before}, now {now}"
-
-
-def _in_packs(device: str) -> str:
-    """Return a clause on the card whose certificate puts windows in packs, if any."""
-    return (
-        "no certificate puts windows in packs"
-        if device == UNSET
-        else f"a certificate puts windows in packs on {device}"
-    )
 
 
 def _file_fields(pipeline: JsonValue) -> dict[str, JsonValue]:

@@ -24,8 +24,6 @@ class Resolution(NamedTuple):
     """Never "auto"."""
     batch_seconds: float | None = None
     """Budget if labels may depend on it, else None."""
-    packed_on: str | None = None
-    """Kind of accelerator on which a certificate puts windows in packs; None: no certificate does."""
     file_digests: Mapping[str, str] = MappingProxyType({})
     """Digests of further files that outputs read, by url."""
     package: str = ""
@@ -52,7 +50,7 @@ def label_parts(pipeline: Pipeline, *resolutions: Resolution, code: UserCode | N
         fields = step.label_fields()
         if isinstance(step, Label):
             made = next(of_labels)
-            for unimportant in ("checkpoint", "pool", "batch_seconds", "device", "graphs"):
+            for unimportant in ("checkpoint", "pool", "batch_seconds", "device"):
                 del fields[unimportant]
             fields["outputs"] = [output.label_fields(made.file_digests) for output in step.outputs]
             fields |= {"checkpoint_digest": made.checkpoint_digest, "dtype": made.dtype}
@@ -66,7 +64,5 @@ def label_parts(pipeline: Pipeline, *resolutions: Resolution, code: UserCode | N
                 fields["windows_by"] = step.speech.label_fields(made.file_digests)
             if made.batch_seconds is not None:
                 fields["batch_seconds"] = made.batch_seconds
-            if made.packed_on is not None:
-                fields["packed_on"] = made.packed_on
         parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}
     return {**parts, **code.parts()}

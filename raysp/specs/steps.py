@@ -366,8 +366,7 @@ class Label(Step):
         outputs: outputs to compute; all use the same forward pass of the model.
         batch_seconds: padded seconds of audio per forward pass; None: from memory, resolved once and recorded.
             Changes the speed; in float32 no text and no time, and scores and vectors agree to 1e-5. In half precision
-            no label depends on it on a CPU, and on a GPU whose certificate covers the checkpoint; elsewhere it may, and
-            the budget is part of the fingerprint.
+            no label depends on it on a CPU; on a GPU it may, and the budget is part of the fingerprint.
         window_seconds: longest input of the model; longer rows are cut into windows, each normalised separately.
         overlap_seconds: least overlap of neighbouring windows; each frame is taken from the window in which it is
             farther from an edge.
@@ -382,9 +381,6 @@ class Label(Step):
             "int8_float32" and "int8_float16": products of eight-bit numbers, with backend "ctranslate2" alone.
         device: "auto": a GPU if the actor has one, else the CPU. "cpu", "cuda", or another kind of device of the
             installed torch, such as "xpu".
-        graphs: "auto": on a GPU passes of a model of raysp whose shapes recur, as those over windows of long recordings
-            do, are recorded as CUDA graphs, if the certificate of the card shows that these give the same bits
-            (`python -m benchmarks gpu` measures one). "never": passes run kernel by kernel. It changes no label.
         exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
         backend: backend of the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
             that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
@@ -405,7 +401,6 @@ class Label(Step):
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"
     device: Device = "auto"
-    graphs: Literal["auto", "never"] = "auto"
     exact: bool = True
     backend: Literal["torch", "jax", "transformers", "ctranslate2"] | None = None
     pool: Pool = field(default_factory=Pool)

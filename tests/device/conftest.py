@@ -7,7 +7,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from raysp.models.decoder import cohorts
 from raysp.ops import late_steps
 from tests.corpora import CHECKPOINT
 from tests.device import output_cases, stand_in
@@ -15,16 +14,6 @@ from tests.device.class_cases import make_checkpoint
 from tests.ops.test_labelling import block_of
 
 stand_in.install()
-
-
-def few_places(patched: pytest.MonkeyPatch) -> None:
-    """Take rows of decoders, signals and speech in cohorts of few places: most of the 240 on a card would be empty."""
-    patched.setattr(cohorts, "MOST_ROWS", 16)
-
-
-@pytest.fixture(autouse=True)
-def _few_places(monkeypatch) -> None:
-    few_places(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -14,19 +14,16 @@ import raysp
 from raysp import finetune
 from raysp.models import AutoModelForCTC, SpeechEncoderDecoderModel
 from raysp.ops import late_steps
-from raysp.ops.rows import RowStatus
-from raysp.ops.writing import Writing
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.backends import theirs
 from tests.device.class_cases import CASES as CLASSES
 from tests.device.class_cases import make_checkpoint
 from tests.device.crossing_cases import CASES as CROSSINGS
 from tests.device.crossing_cases import spoken
-from tests.device.output_cases import ARPA, generating, labelling, with_files
+from tests.device.output_cases import ARPA, labelling, with_files
 from tests.device.output_cases import CASES as OUTPUTS
 from tests.device.program_cases import CASES as PROGRAMS
 from tests.device.stand_in import NAME
-from tests.device.streams.test_packs_on_device import windows_of
 from tests.device.test_finetuning import recipe
 from tests.device.test_generation import OPTIONS, written
 from tests.device.test_training import OBJECTIVES, speakers, steps_of, training_of
@@ -39,8 +36,6 @@ THEIRS = {
     "Whisper": (theirs.tiny_whisper, [raysp.Transcript(), raysp.Embedding()]),
     "Speech2Text": (lambda folder: theirs.tiny_writer(folder, "Speech2Text"), [raysp.Transcript()]),
 }
-AT_ONCE = ("signals", "speech", "alignment of labels")
-"""Outputs that are made of all windows of a pack in ways of their own."""
 
 
 def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
@@ -57,10 +52,6 @@ def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
     for name, (checkpoint, outputs) in {**{one: (one, outputs) for one, outputs in CLASSES.items()}, **OUTPUTS}.items():
         given = [with_files(one, place, str(folder / "lm.arpa")) for one in outputs]
         yield name, functools.partial(_label, place(checkpoint), given)
-        if name in CLASSES or name in AT_ONCE:
-            yield f"in packs: {name}", functools.partial(_label, place(checkpoint), given, "bfloat16", certified=True)
-    yield "parts in packs", functools.partial(_parts, place("SEWDForCTC"))
-    yield "prompts in packs", functools.partial(_prompted, place("SpeechEncoderDecoderModel"))
     for name, case in {**CROSSINGS, **PROGRAMS}.items():
         (folder / "cases" / name).mkdir(parents=True)
         yield name, functools.partial(case, folder / "cases" / name, NAME)
@@ -78,26 +69,12 @@ def runs(folder: Path, demo: Path) -> Iterator[tuple[str, Run]]:
         yield name, functools.partial(_theirs, make_theirs(folder / name), outputs)
 
 
-def _label(place: Path, outputs: list[Any], dtype: str = "float32", **options: Any) -> Callable[[], Any]:
+def _label(place: Path, outputs: list[Any]) -> Callable[[], Any]:
     waves, texts = spoken()
-    op = labelling(place, outputs, NAME, dtype, **options)
+    op = labelling(place, outputs, NAME, "float32")
     block = block_of([*waves[:2], np.concatenate(waves[:4])])
     for name in op.reads:
         block = block.append_column(late_steps.CARRIED + name, pa.array([*texts[:2], " ".join(texts[:4])]))
-    return lambda: op(block)[0].to_pylist()
-
-
-def _prompted(place: Path) -> Callable[[], Any]:
-    op = labelling(place, [generating()], NAME, "bfloat16", certified=True)
-    [writing] = op.outputs
-    assert isinstance(writing, Writing)
-    writing.prompt, writing.is_prompted = (3, 4), True
-    return lambda: op(block_of(spoken()[0][:2]))[0].to_pylist()
-
-
-def _parts(place: Path) -> Callable[[], Any]:
-    op = labelling(place, [raysp.Embedding()], NAME, "bfloat16", certified=True)
-    block = windows_of([RowStatus(row, 0, None) for row in range(2)], spoken()[0][:2])
     return lambda: op(block)[0].to_pylist()
 
 

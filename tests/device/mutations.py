@@ -55,11 +55,6 @@ LEFT: dict[tuple[str, str, str], str] = {
     "`_found` yields through it",
     ("ops/speakers/frame_turning.py", "FrameTurning.steps", "read by tolist"): "the same: tensors are those that "
     "`_scores` yields through it",
-    (
-        "models/decoder/graphed_steps.py",
-        "GraphedSteps._recorded",
-        "fetch((_run(graph, batch, memory, tokens_R1) == logits_RV).all())",
-    ): "whether a value of the device is true costs the same",
     ("models/decoder/transducing.py", "_Slots.goes_on", "number((self.at_R < self.ends_R).any())"): "rows have places "
     "on a CPU alone, where a second read costs nothing",
 }

@@ -26,8 +26,8 @@ ngram 2=2
 """
 
 
-def labelling(checkpoint: Path, outputs: Sequence[Any], device: str, dtype: str, **options: Any) -> Labelling:
-    """Return the op that labels rows in batches of several rows and windows; with `certified` in packs."""
+def labelling(checkpoint: Path, outputs: Sequence[Any], device: str, dtype: str) -> Labelling:
+    """Return the op that labels rows in batches of several rows and windows."""
     return Labelling(
         str(checkpoint),
         lambda loaded: [output.op(loaded) for output in outputs],
@@ -37,7 +37,6 @@ def labelling(checkpoint: Path, outputs: Sequence[Any], device: str, dtype: str,
         window_seconds=2.5,
         overlap_seconds=0.5,
         reads=tuple({output.text for output in outputs if getattr(output, "text", None)}),
-        **options,
     )
 
 

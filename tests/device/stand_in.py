@@ -27,7 +27,7 @@ import torch
 from torch.nn.functional import linear
 
 from raysp.models.encoder import fused_attention
-from tests.device.streams import stand_in_graphs, stand_in_streams
+from tests.device.streams import stand_in_streams
 from tests.models.encoder.flexible import flexible, outside_of, with_outside
 
 NAME = "standin"
@@ -190,15 +190,11 @@ class Module:
 
     @staticmethod
     def synchronize(_device: object = None) -> None:
-        stand_in_graphs.refuse_while_capturing()
         _note("waits", "synchronize")
         stand_in_streams.wait()
 
     Stream = stand_in_streams.Stream
     Event = stand_in_streams.Event
-    CUDAGraph = stand_in_graphs.Graph
-    graph = staticmethod(stand_in_graphs.graph)
-    graph_pool_handle = stand_in_graphs.Pool
     stream = staticmethod(stand_in_streams.on)
     current_stream = staticmethod(stand_in_streams.current)
 
@@ -220,8 +216,6 @@ def install() -> None:
     for func in (*past_python, *_factories()):
         aten.impl(func, lambda *args, _func=func, **kwargs: _run(_func, args, kwargs), "PrivateUse1")
     _libraries.extend((every, aten))
-    stand_in_streams.Stream.refused = staticmethod(stand_in_graphs.refuse_while_capturing)
-    stand_in_graphs.Graph.replayed = staticmethod(lambda kernels: _note("launches_at", f"graph of {kernels}"))
     stand_in_streams.Event.waited = staticmethod(lambda: _note("waits", "an event"))
     torch.Generator = Generator  # type: ignore[misc]
     torch.empty = _empty
@@ -250,9 +244,7 @@ def _flexible(
         return flexible(q, k, v, *mods, blocks and (*blocks, block_mask.BLOCK_SIZE[0]), scale)
 
     stand_in_streams.launched()
-    mixed, capture = run(*inner), stand_in_graphs.current()
-    if capture is not None:
-        capture.add(run, inner, {}, mixed)
+    mixed = run(*inner)
     _note("launches_at", "flex_attention")
     _note_bytes([one.inner for one in ours], mixed)
     return OnDevice(mixed)
@@ -277,8 +269,6 @@ _pinned: set[int] = set()
 
 def _empty(*args: Any, pin_memory: bool = False, **kwargs: Any) -> torch.Tensor:
     """Allocate as torch does; memory of the host that is pinned for the device is ordinary memory with a note."""
-    if pin_memory:
-        stand_in_graphs.refuse_while_capturing()
     made = _empty_of_torch(*args, **kwargs)
     if pin_memory:
         place = made.untyped_storage().data_ptr()
@@ -333,13 +323,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     is_for_the_host = options.get("device") is not None and not _is_ours(options["device"])
     if options.get("device") is not None:
         options["device"] = "cpu"
-    capture = stand_in_graphs.current()
-    if capture is not None and op.is_kernel:
-        capture.keep_before(_written(func, given, options))
     result = func(*given, **options)
-    if capture is not None:
-        fixed = {id(x): capture.fixed(x) for x in others}
-        _record(capture, op, func, _with(fixed, given), _with(fixed, options), result)
     for x in ours:
         if x.inner.shape != x.shape:
             raise NotImplementedError(f"the stand-in cannot resize tensors: {op.name} at {_where()}")
@@ -347,28 +331,6 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         _note("launches_at", op.name)
         _note_bytes([x.inner for x in ours], result)
     return result if is_for_the_host else _on_device(result, ours)
-
-
-def _record(capture: Any, op: Operation, func: Any, args: Any, options: dict[str, Any], result: Any) -> None:
-    """Record a kernel, or memory that is allocated, within a capture."""
-    if op.is_kernel:
-        capture.add(func, args, options, result)
-    elif not func.is_view:
-        capture.allocated(result)
-
-
-def _written(func: Any, args: Any, options: dict[str, Any]) -> list[torch.Tensor]:
-    """Return the arguments that an operation writes to."""
-    named = {**options, **{one.name: given for one, given in zip(func._schema.arguments, args, strict=False)}}
-    written = (named.get(one.name) for one in func._schema.arguments if one.is_write)
-    return [one for one in written if isinstance(one, torch.Tensor)]
-
-
-def _with(values: dict[int, torch.Tensor], x: Any) -> Any:
-    """Return an argument with some of its tensors exchanged."""
-    if isinstance(x, dict):
-        return {key: _with(values, one) for key, one in x.items()}
-    return type(x)([_with(values, one) for one in x]) if isinstance(x, list | tuple) else values.get(id(x), x)
 
 
 def _on_cpu(x: Any, ours: list[OnDevice], others: list[torch.Tensor]) -> Any:
@@ -432,7 +394,6 @@ def _refuse_what_a_gpu_refuses(
             f"{NAME}:0 and cpu! ({name}; on the CPU: {shapes}; {_where()})"
         )
     for index in mixed:
-        stand_in_graphs.refuse_while_capturing()
         _note_copy_in(index, non_blocking=False)
     generator = kwargs.get("generator")
     if ours and generator is not None and not Generator.is_of_the_device(generator):
@@ -479,24 +440,16 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
     is_within = isinstance(source, OnDevice) and _is_ours(target)
     is_pinned = not is_within and _is_pinned(destination if isinstance(source, OnDevice) else source)
     is_late = non_blocking and is_pinned
-    capture = stand_in_graphs.current()
     if is_within:
         stand_in_streams.launched()
     else:
-        if not is_late:
-            stand_in_graphs.refuse_while_capturing()
         stand_in_streams.copied(inner.nbytes, is_pinned=is_pinned, is_late=is_late)
     if destination is not None:
         into = destination.inner if isinstance(destination, OnDevice) else destination
-        if capture is not None:
-            capture.keep_before([into])
-            capture.add(torch.ops.aten.copy_.default, (into, inner), {}, into)
         stand_in_streams.copy_late(into, inner) if is_late else into.copy_(inner)
         return destination
     options = {k: v for k, v in kwargs.items() if k != "pin_memory"}
     copied = torch.ops.aten._to_copy.default(inner, **options)
-    if capture is not None:
-        capture.add(torch.ops.aten._to_copy.default, (inner,), options, copied)
     if is_late:
         stand_in_streams.copy_late(copied, inner)
     return _on_device(copied, []) if _is_ours(target) else copied

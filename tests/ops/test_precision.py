@@ -14,7 +14,7 @@ import raysp
 from raysp.audio import decode
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from raysp.ops.labelling import Labelling
-from raysp.ops.precision import AGREED_RATE, HALF, Batching, batching, most_unequal
+from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal
 from tests.device.class_cases import CASES, make_checkpoint
 from tests.models.kernels import label_independence
 from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, count_with, labellings
@@ -207,16 +207,11 @@ class TestBatching:
         assert batching(dtype=dtype, device=device, exact=exact) is expected
 
     def test_models_that_take_packs_go_in_packs(self):
-        for dtype, device, exact, certified in itertools.product(
-            ("float32", "tf32", "bfloat16", "float16"), ("cpu", "cuda"), (True, False), (True, False)
+        for dtype, device, exact in itertools.product(
+            ("float32", "tf32", "bfloat16", "float16"), ("cpu", "cuda"), (True, False)
         ):
-            found = batching(dtype=dtype, device=device, exact=exact, takes_packs=True, certified=certified)
-            on_cpu, on_gpu = device == "cpu" and dtype != "float32", certified and dtype in HALF
-            assert (found is Batching.PACKED) == (exact and (on_cpu or on_gpu))
-
-    def test_other_models_do_not_whatever_a_certificate_says(self):
-        found = batching(dtype="bfloat16", device="cuda", exact=True, takes_packs=False, certified=True)
-        assert found is Batching.RECORDED
+            found = batching(dtype=dtype, device=device, exact=exact, takes_packs=True)
+            assert (found is Batching.PACKED) == (exact and device == "cpu" and dtype != "float32")
 
     @pytest.mark.parametrize(
         ("num_rows", "dtype", "most"),

@@ -88,7 +88,6 @@ class TestFingerprint:
             "steps.1.pool.memory=1000",
             "steps.1.batch_seconds=600",
             "steps.1.device=cuda",
-            "steps.1.graphs=never",
             "steps.1.dtype=float32",  # "auto", resolved to the same
             "steps.1.checkpoint=elsewhere",
             "source.url=elsewhere",
@@ -190,7 +189,7 @@ class TestFingerprint:
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
             raysp.Map: {"function", "adds", "reads"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
-            | {"backend", "device", "exact", "graphs", "pool", "windows"},
+            | {"backend", "device", "exact", "pool", "windows"},
             raysp.Transcript: {"name", "words", "chars", "generate", "language", "task"}
             | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words", "detect"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},

@@ -3,11 +3,11 @@
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import NoReturn, Protocol
 
 from raysp import tracebacks
 from raysp.corpus.shards import Shard
-from raysp.errors import RunError, StoreError
+from raysp.errors import RunError
 from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RetriedPiece
@@ -22,9 +22,6 @@ from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog
 from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
-
-if TYPE_CHECKING:
-    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 logger = logging.getLogger(__name__)
 
@@ -172,8 +169,6 @@ class Execution:
             return
         self.log.add(receipt)
         self.events.rows_blamed(labelled)
-        if labelled.measured is not None:
-            self._record(labelled.measured)
         if shard is not None:
             self._commit(self.rate.release(self.open_shards.todo[shard.name]))
 
@@ -187,19 +182,6 @@ class Execution:
             self.retried.add(shard)
             self.rate.add(shard, todo.shard.num_rows - todo.num_rows, 0)
         self.rate.add(shard, self.progress.rows - rows, self.progress.num_errors - errors)
-
-    def _record(self, measured: "MeasuredBudget") -> None:
-        """Record a measured size of passes for later runs; a store that fails costs them a measurement."""
-        from raysp.sink.choices import measured_budgets
-
-        job = self.job
-        of_model = {"dtype": job.settings.dtype, "checkpoint_digest": job.metadata["checkpoint_digest"]}
-        try:
-            is_first = measured_budgets.record(self.plan.sink.store, measured, **of_model)
-        except StoreError as error:
-            logger.warning("the measured size of passes is not recorded: %s", error)
-            is_first = False
-        self.events.passes_measured(measured, is_recorded=is_first)
 
     def _fail(self, failure: ShardFailure) -> None:
         self.open_shards.fail(failure.shard, failure.reason)

@@ -3,15 +3,12 @@
 from bdb import BdbQuit
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from raysp import tracebacks
 from raysp.corpus.shards import Piece
 from raysp.errors import RayspError
 from raysp.sink.receipts import PieceReceipt, ShardFailure
-
-if TYPE_CHECKING:
-    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 
 class RowError(NamedTuple):
@@ -34,8 +31,6 @@ class LabelledPiece:
     """A few error rows."""
     memory_bytes: int = 0
     """Highest memory of the model's process so far (`ops.labelling.Figures`)."""
-    measured: "MeasuredBudget | None" = None
-    """Size of passes that the actor chose during this piece."""
 
 
 @dataclass(frozen=True)

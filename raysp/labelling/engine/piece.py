@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +28,6 @@ from raysp.sink.layout import StagedName
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure
 from raysp.sink.sorting import Sorter
 from raysp.storage.store import Store, UnusableError
-
-if TYPE_CHECKING:
-    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 MAX_EXAMPLES = 3
 MEMORY_BYTES = 64 * 1024 * 1024
@@ -94,7 +91,6 @@ class PieceLabels:
         self._examples: list[RowError] = []
         self._counts = Counts()
         self._claimed, self._memory = 0.0, 0
-        self._measured: MeasuredBudget | None = None
 
     def __enter__(self) -> Self:
         """Return the labels; at the end of the block their scratch file is removed."""
@@ -138,7 +134,6 @@ class PieceLabels:
         )
         self._claimed = max(self._claimed, labelled.claimed)
         self._memory = max(self._memory, figures.memory_bytes)
-        self._measured = (figures.measured if number == 0 else None) or self._measured
         self._judge(labels, most_channels)
 
     def so_far(self, *, is_staged: bool = False) -> LabelledPiece:
@@ -149,7 +144,7 @@ class PieceLabels:
         counts = replace(self._counts, errors=dict(kinds[ERROR]), skipped=dict(kinds[SKIPPED]))
         part = self.todo.part
         receipt = PieceReceipt(self.todo.name, part.first, part.end, counts, self.actor, time.time())
-        return LabelledPiece(receipt, is_staged, self._claimed, tuple(self._examples), self._memory, self._measured)
+        return LabelledPiece(receipt, is_staged, self._claimed, tuple(self._examples), self._memory)
 
     def stage(self, models: Sequence[Model], read: Read) -> Message:
         """Run later passes, stage the rows in order, and return their receipt, or why it cannot be done.

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.messages import LabelledPiece
     from raysp.labelling.engine.run_progress import Progress
     from raysp.labelling.planning.run_plan import Plan
-    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 ROWS_A_TYPE = 100
 """Error rows of each type in the log; the label shards have all of them."""
@@ -92,10 +91,6 @@ class RunEvents:
             self._rows[kind] += 1
             if self._rows[kind] <= ROWS_A_TYPE:
                 self._log.event("row_blamed", shard=piece.receipt.shard, row=row, error_type=kind, message=message)
-
-    def passes_measured(self, measured: "MeasuredBudget", *, is_recorded: bool) -> None:
-        """Add the size of passes that an actor chose on its device, with its measurements."""
-        self._log.event("passes_measured", **asdict(measured), is_recorded=is_recorded)
 
     def finished(self, progress: "Progress", failed: Mapping[str, str]) -> None:
         """Add the totals of a run that came to its end."""

@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from raysp.devices import is_accelerator
 from raysp.errors import ChangedError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rules
@@ -19,13 +18,12 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import lease, stage
 from raysp.sink.absent import Gone, load_gone
-from raysp.sink.choices import measured_budgets
 from raysp.sink.commit import outcomes
 from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
 from raysp.sink.receipts import PieceReceipt, ShardFailure, ShardReceipt, recent_pieces
 from raysp.sink.run_log import log_files
-from raysp.sink.run_record import Resolved, RunEntry
+from raysp.sink.run_record import RunEntry
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -138,8 +136,6 @@ class Status(Brief):
     """Glob of the files with the events of the last run, as JSON lines; None: no run began."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """Those of `failed` that the last plan could not read, with the reason."""
-    passes: Mapping[str, str] = field(default_factory=dict)
-    """Size of the passes that a run measured as fastest, with their rate, by the name of the device."""
     kept: tuple[KeptRows, ...] = ()
     """Rows of committed shards that come into each step that filters, and leave it; empty without such steps."""
     withdrawn: Withdrawn = Withdrawn()
@@ -254,10 +250,8 @@ def label_status(
         word_errors.add(receipt.word_errors)
     if rules is not None:
         word_errors = count_errors_by(Labelling.of(opened, record), rules)
-    digest = next((str(value) for key, value in record.parts.items() if key.endswith(".checkpoint_digest")), "")
     return Status(
         sink=store.url,
-        passes=_passes(store, record.resolved, digest),
         fingerprint=record.fingerprint,
         shards=len({*(shard.name for shard in shards), *absent}),
         shards_committed=len(committed),
@@ -305,11 +299,3 @@ def _speed(blocks: Sequence[PieceReceipt]) -> float | None:
         return None
     # Rows of the first block were labelled before the first of these times.
     return sum(rows for _, rows in times[1:]) / (times[-1][0] - times[0][0])
-
-
-def _passes(store: Store, resolved: Resolved, checkpoint_digest: str) -> dict[str, str]:
-    """Return the measured sizes of passes as text, by the name of the device; CPUs have none."""
-    if not is_accelerator(resolved.device or "cpu"):
-        return {}
-    budgets = measured_budgets.load(store, dtype=resolved.dtype, checkpoint_digest=checkpoint_digest)
-    return {card: one.words for card, one in budgets.items()}

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from raysp.backends.finding import NAMED
-from raysp.errors import ChangedError
 from raysp.labelling.planning.planned_checkpoint import digest_of
-from raysp.labelling.planning.run_plan import Hashed, Pass, Settings
+from raysp.labelling.planning.run_plan import Hashed, Pass
 from raysp.sink import run_record
 from raysp.sink.run_record import CODE
 from raysp.specs.code import UserCode
@@ -39,7 +38,6 @@ def _resolution(one: Pass) -> Resolution:
         digest_of(checkpoint.path, checkpoint.backend, one.pipeline.label.language),
         settings.dtype,
         settings.fingerprint_seconds,
-        settings.packed_on,
         settings.file_digests,
         "" if checkpoint.backend in NAMED else settings.library,
     )
@@ -86,27 +84,18 @@ def check_recorded(
     store: Store,
     record: run_record.RunRecord,
     pipeline: Pipeline,
-    settings: Settings,
     hashed: Hashed,
 ) -> None:
-    """Raise ChangedError if a sink belongs to another pipeline; if only packs are missing, with the reason.
+    """Raise ChangedError if a sink belongs to another pipeline.
 
     Args:
         store: the sink.
         record: record of the sink.
         pipeline: the pipeline.
-        settings: its resolved values.
         hashed: everything that can change a label.
     """
     parts, fingerprint, stage_id = hashed
     if record.fingerprint != fingerprint and run_record.is_open(store, record, stage_id or fingerprint):
         record = replace(record, fingerprint=fingerprint)
     files, fields = file_parts(pipeline), to_json(pipeline)
-    try:
-        run_record.check_same(
-            store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields
-        )
-    except ChangedError as error:
-        if not record.resolved.in_packs or settings.packs is None or settings.packs.is_on:
-            raise
-        raise ChangedError(f"{error}. Here {settings.packs}", error.differences) from None
+    run_record.check_same(store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)

@@ -154,12 +154,8 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     before, summaries = record.resolved if record else None, [one and one.summary for one in chosen]
     (_, settings), *later = passes = settle(pipeline, opened.resources, before, summaries)
     hashed = hash_pipeline(pipeline, passes, code)
-    if settings.measured is not None:
-        from raysp.labelling.planning.measured_passes import with_measured
-
-        settings = with_measured(settings, opened.sink.store, hashed.parts)
     if record is not None:
-        check_recorded(opened.sink.store, record, pipeline, settings, hashed)
+        check_recorded(opened.sink.store, record, pipeline, hashed)
     return Plan(
         pipeline,
         opened.sink,

@@ -30,11 +30,7 @@ from raysp.words import Brief, count, duration
 from raysp.words import listed as first_of
 
 if TYPE_CHECKING:
-    from raysp.cluster.cards import Card
-    from raysp.labelling.planning.certified import Certified, GraphUse
-    from raysp.labelling.planning.pack_use import PackUse
     from raysp.models.summary import CheckpointSummary
-    from raysp.ops.passes.measured_budget import MeasuredBudget
 
 _EXPECTED = "; expected "
 """Ends what an error message says of one file."""
@@ -135,34 +131,6 @@ class Settings:
     """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
     library: str = ""
     """Library that runs the checkpoint, with its version; empty: raysp."""
-    measured: "Mapping[str, MeasuredBudget] | None" = None
-    """Sizes of passes that earlier runs chose, by the name of the device; on other devices a run measures. None: the
-    pipeline gives the size, or the device is the CPU."""
-    cards: "tuple[Certified, ...]" = ()
-    """Kinds of cards with their certificates, of this machine or of a cluster's nodes, as far as they are known."""
-    graphs: "GraphUse | None" = None
-    """Whether passes of recurring shapes run as graphs; None: the device is the CPU."""
-    packs: "PackUse | None" = None
-    """Whether a certificate puts windows in packs; None: not possible, as on CPUs, in float32, or exact=False."""
-    packed_on: str | None = None
-    """Kind of the accelerator, if the sink's labels are made in packs by a certificate of its card."""
-
-    @property
-    def relied_on(self) -> tuple["Card", ...]:
-        """Cards of a cluster's nodes, by whose certificates windows go in packs, or passes are graphs."""
-        is_used = any(one is not None and one.is_on for one in (self.packs, self.graphs))
-        return tuple(one.card for one in self.cards if one.nodes and is_used)
-
-    @property
-    def used(self) -> "MeasuredBudget | None":
-        """The measured budget that batches have; None: none was measured, or the run measures it."""
-        found = [*(self.measured or {}).values()]
-        return found[0] if len(found) == 1 and found[0].is_used else None
-
-    @property
-    def pass_seconds(self) -> float:
-        """Seconds of a pass, as far as they are known before the run."""
-        return self.used.seconds if self.used else self.batch_seconds
 
 
 class Pass(NamedTuple):
@@ -263,7 +231,6 @@ class Plan(Brief):
             "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, {self._passes}",
             **self._later_facts,
-            **{"card" if i == 1 else f"card {i}": words for i, words in enumerate(self._cards, 1)},
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
             f"of {count(len(self.todo), 'shard')}",
@@ -307,9 +274,7 @@ class Plan(Brief):
     @property
     def messages(self) -> tuple[str, ...]:
         """Sentences that `raysp plan` prints beside the facts."""
-        graphs = (str(self.settings.graphs),) if self.settings.graphs else ()
-        packs = (str(self.settings.packs),) if self.settings.packs else ()
-        return (*self._vanished, *self.notes, *self._shortage, *self._batching, *packs, *graphs)
+        return (*self._vanished, *self.notes, *self._shortage, *self._batching)
 
     @property
     def messages_at_start(self) -> tuple[str, ...]:
@@ -317,14 +282,7 @@ class Plan(Brief):
         cpus = self.settings.cpus_per_actor
         is_told = self.todo and (self.pool_size.reason or cpus.is_capped)
         pool = (f"{self.pool_size}, {cpus} each",) if is_told else ()
-        cards = self._cards if self.todo else ()
-        packs = (str(self.settings.packs),) if self.todo and self.settings.packed_on else ()
-        return (*self._vanished, *self.notes, *pool, *cards, *packs, *self._shortage)
-
-    @property
-    def _cards(self) -> tuple[str, ...]:
-        """Sentences on the known cards and their certificates."""
-        return tuple(one.words(self.settings.dtype) for one in self.settings.cards)
+        return (*self._vanished, *self.notes, *pool, *self._shortage)
 
     @property
     def _vanished(self) -> Iterator[str]:
@@ -378,8 +336,6 @@ class Plan(Brief):
             "gpus_per_actor": settings.gpus_per_actor,
             **({"later_labels": later} if later else {}),
             **({"library": settings.library} if settings.library else {}),
-            **({"cards": [one.record() for one in settings.cards]} if settings.cards else {}),
-            **({"pack_frames": settings.packs.frames, "packs": settings.packs.why} if settings.packs else {}),
         }
 
     @property
@@ -408,17 +364,7 @@ class Plan(Brief):
         if settings.batching is Batching.PACKED:
             return f"{count(settings.batch_seconds, 'second')} end to end a pass"
         of_one_length = self.pipeline.label.exact and not settings.checkpoint.takes_padding
-        size = f"{count(settings.pass_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
-        return size + self._measured
-
-    @property
-    def _measured(self) -> str:
-        """Words on the measurement of passes."""
-        if (found := self.settings.measured) is None:
-            return ""
-        if not found:
-            return ", to be measured" if self.settings.batching is Batching.FREE else ""
-        return f" (measured as fastest: {'; '.join(f'{card} {one.words}' for card, one in found.items())})"
+        return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
 
     @property
     def _files(self) -> str:
@@ -508,7 +454,7 @@ def _described(one: Pass) -> str:
 def _resolved(one: Pass) -> Resolved:
     settings = one.settings
     budget = None if one.pipeline.label.batch_seconds is not None else settings.batch_seconds
-    return Resolved(settings.dtype, settings.device, budget, settings.packed_on is not None)
+    return Resolved(settings.dtype, settings.device, budget)
 
 
 def output_schema(*passes: Pass) -> pa.Schema:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import CTRANSLATE2, choice_of
 from raysp.cluster.pools import actor_cpus
-from raysp.cluster.resources import Resources, actors_that_fit, check_device, shortage_of
+from raysp.cluster.resources import Resources, actors_that_fit, check_device, shortage_of, with_gpu_memory
 from raysp.corpus.shards import PIECE_SECONDS, PieceSize
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
@@ -24,11 +23,6 @@ from raysp.sink.run_record import Resolved
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Step
 from raysp.words import count, megabytes
-
-if TYPE_CHECKING:
-    from raysp.labelling.planning.certified import Certified, GraphUse
-    from raysp.labelling.planning.pack_use import PackUse
-
 
 CPU_PIECE_SECONDS = 5 * 60.0
 PIECES_AN_ACTOR = 4
@@ -119,8 +113,6 @@ def _settings(
     _refuse_eight_bits(label, dtype)
     cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
     if gpus:
-        from raysp.cluster.cards import with_gpu_memory
-
         resources = with_gpu_memory(resources)
     _check_pool(label, resources, cpus.number, gpus, before)
     memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
@@ -131,19 +123,7 @@ def _settings(
     of_outputs = [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()]
     loaded = _together(summary, [*of_outputs, *others])
     fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
-    on_card = _on_card(
-        label,
-        summary,
-        dtype=dtype,
-        device=device,
-        is_here=resources.machine_cpus is not None,
-        seconds=fitting,
-        before=before,
-    )
     budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
-    is_certified = on_card.packs is not None and on_card.packs.is_on
-    if on_card.packs is not None and is_certified:
-        found, in_packs, budget = Batching.PACKED, True, on_card.packs.seconds
     return Settings(
         checkpoint=summary,
         dtype=dtype,
@@ -159,16 +139,9 @@ def _settings(
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
         batching=found,
-        fingerprint_seconds=None
-        if is_certified
-        else _fingerprint_seconds(label, summary, dtype, device, budget, before),
+        fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
-        measured={} if on_gpu and not is_certified and summary.backend == OWN and label.batch_seconds is None else None,
-        cards=on_card.cards,
-        graphs=on_card.graphs,
-        packs=on_card.packs,
-        packed_on=kind_of(device) if is_certified else None,
     )
 
 
@@ -177,44 +150,6 @@ def piece_size(pipeline: Pipeline, resources: Resources, before: Resolved | None
     label = pipeline.label
     is_on_gpu = is_accelerator(_device(label, _gpus_per_actor(label, resources, before), before))
     return PieceSize(PIECE_SECONDS if is_on_gpu else CPU_PIECE_SECONDS, PIECES_AN_ACTOR * label.pool.high)
-
-
-class _OnCard(NamedTuple):
-    """Cards of an accelerator, and what they decide."""
-
-    cards: "tuple[Certified, ...]" = ()
-    packs: "PackUse | None" = None
-    graphs: "GraphUse | None" = None
-
-
-def _on_card(
-    label: Label,
-    summary: CheckpointSummary,
-    *,
-    dtype: str,
-    device: str,
-    is_here: bool,
-    seconds: float,
-    before: Resolved | None,
-) -> _OnCard:
-    """Return the cards of a device, and whether they use packs and graphs; on a CPU nothing is decided.
-
-    `is_here` is False for the cards of a cluster; the other arguments are those of `pack_use`.
-    """
-    if not is_accelerator(device):
-        return _OnCard()
-    from raysp.labelling.planning.certified import cards_here, cards_of_cluster, graph_use
-    from raysp.labelling.planning.pack_use import pack_use, takes_packs
-
-    if is_here:
-        cards = cards_here(device)
-    else:
-        may_pack = takes_packs(label, summary, dtype=dtype, device=device) and (before is None or before.in_packs)
-        cards = cards_of_cluster(device, label=label, summary=summary, dtype=dtype, takes_packs=may_pack)
-    packs = pack_use(label, summary, dtype=dtype, device=device, cards=cards, seconds=seconds, before=before)
-    in_packs = packs is not None and packs.is_on
-    graphs = graph_use(label, summary, dtype=dtype, device=device, cards=cards, in_packs=in_packs)
-    return _OnCard(tuple(replace(one, older=()) for one in cards.found), packs, graphs)
 
 
 def _refuse_two_languages(label: Label, summary: CheckpointSummary) -> None:

@@ -14,7 +14,6 @@ from raysp.crossing import constant, fetch, number
 from raysp.models.decoder.attention import Pass, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation_config import Settings
-from raysp.models.decoder.graphed_steps import GraphedSteps, StepMemory
 from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
 
 
@@ -22,7 +21,6 @@ class TokenDecoder(Protocol):
     """Interface of a text decoder that generation needs."""
 
     positions_follow_mask: ClassVar[bool]
-    graphed_steps: GraphedSteps | None
 
     @property
     def config(self) -> Any:  # noqa: ANN401 (each architecture has its own)
@@ -96,10 +94,6 @@ class Decoding:
         self.mask_RT = None if prompt_mask is None or number(prompt_mask.all()) else prompt_mask.bool()
         self.cache = KeyValueCache(len(decoder.layers), room, texts)
         self.beams = 1
-        self.has_begun = False
-        """Whether a step of one token of each text has run."""
-        self.memory: StepMemory | None = None
-        """Memory of graphs, in which the cache is; None: it has memory of its own."""
 
     def run(self, steps: Steps[Result]) -> Result:
         """Run a search to its end."""
@@ -110,30 +104,16 @@ class Decoding:
         except StopIteration as end:
             result: Result = end.value
             return result
-        finally:
-            self._leave_memory()
 
     def __call__(self, tokens_RL: Tensor) -> Tensor:
         """Feed new tokens; return the float32 logits_RV of the next one."""
         if self.one_by_one:
             *before, tokens_RL = torch.split(tokens_RL, 1, dim=1)
             for tokens_R1 in before:
-                self.feed(tokens_R1)
-        steps = self.decoder.graphed_steps
-        if steps is None or self.mask_RT is not None or not self.cache.num_tokens or tokens_RL.shape[1] > 1:
-            return self.feed(tokens_RL)
-        if not self.has_begun:
-            self.has_begun, self.memory = True, steps.begin(self, tokens_RL)
-        return self.feed(tokens_RL) if self.memory is None else steps.step(self, self.memory, tokens_RL)
+                self._feed(tokens_R1)
+        return self._feed(tokens_RL)
 
-    def _leave_memory(self) -> None:
-        """Go on with memory of its own, or end: another batch may have that of graphs."""
-        if self.memory is not None:
-            self.memory.owner = None
-            self.memory = None
-
-    def feed(self, tokens_RL: Tensor) -> Tensor:
-        """Feed new tokens kernel by kernel; return the float32 logits_RV of the next one."""
+    def _feed(self, tokens_RL: Tensor) -> Tensor:
         past, num_new = self.cache.num_tokens, tokens_RL.shape[1]
         positions: Tensor | None = None
         if self.mask_RT is not None:
@@ -167,7 +147,6 @@ class Decoding:
     def select(self, rows: Tensor) -> None:
         """Keep these texts, in this order; the frames stay."""
         self.cache.select(rows)
-        self._leave_memory()
         if self.mask_RT is not None:
             self.mask_RT = self.mask_RT[rows]
 

@@ -24,7 +24,6 @@ from raysp.models.decoder.attention import Pass, frame_mask, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
-from raysp.models.decoder.graphed_steps import GraphedSteps
 from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCriteria
 from raysp.models.files.comparison import Value
 from raysp.models.files.configuration import Config
@@ -77,8 +76,6 @@ class TextDecoder(GeneratingModel):
     """Whether tokens of a padded prompt are counted without the padding."""
     shifts_labels: ClassVar[bool] = True
     """Whether the logits of a token predict the label of the next one; BART expects shifted labels."""
-    graphed_steps: GraphedSteps | None = None
-    """Steps of generated texts as graphs of a device; None: they run kernel by kernel."""
     caches_with_labels: ClassVar[bool] = True
     """Whether a call with labels can return its cache."""
     config: Any

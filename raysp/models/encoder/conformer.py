@@ -9,13 +9,13 @@ Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a tabl
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.packed_attention import attended, kernel_of_rows
 from raysp.models.encoder.relative_attention import (
@@ -75,7 +75,7 @@ def _table_frames(num_frames: int) -> int:
     return max(256, 1 << (num_frames - 1).bit_length())
 
 
-@kept_on_device(maxsize=8)
+@lru_cache(maxsize=8)
 def _table(make: Callable[..., Tensor], arguments: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return a table on a device, made on the CPU so that its values are the same everywhere."""
     # A table that is kept may serve a backward pass later, which inference tensors cannot.

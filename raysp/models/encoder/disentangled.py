@@ -6,13 +6,12 @@ frames (2Q - 1), N frames of all rows, or rows of a table in the order of readin
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import Lookup
 from raysp.models.encoder.packed_attention import attended
 from raysp.models.encoder.relative_attention import (
@@ -122,7 +121,7 @@ class Distances:
         return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
 
 
-@kept_on_device(maxsize=1024)  # rows of packs read distances by their own length
+@lru_cache(maxsize=1024)  # rows of packs read distances by their own length
 def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.device) -> tuple[int, int, Tensor]:
     """Return the first and the last row of the table among the frames, and row_W from the first on, on a device."""
     # A table that is kept may serve a backward pass later, which inference tensors cannot.

@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysp.devices import kept_on_device
 from raysp.models.encoder.fused_attention import MOST_PRODUCTS, Lookup, fused, kernel_of
 from raysp.models.kernels.dropout import attention_with_dropout, dropped
 
@@ -201,7 +200,7 @@ def numbers(count: int, device: torch.device) -> Tensor:
     return _kept_numbers(max(1024, 1 << (count - 1).bit_length()), device)[:count]
 
 
-@kept_on_device(maxsize=16)
+@lru_cache(maxsize=16)
 def _kept_numbers(count: int, device: torch.device) -> Tensor:
     # A table that is kept may serve a backward pass later, which inference tensors cannot.
     with torch.inference_mode(False):
@@ -214,7 +213,7 @@ def clipped_distances(num_frames: int, left: int, right: int, device: torch.devi
     return by_distance(distance_W.clamp(-left, right) + left)
 
 
-@kept_on_device(maxsize=16)
+@lru_cache(maxsize=16)
 def clipped_columns(left: int, right: int, device: torch.device) -> Tensor:
     """Return columns_W of such a table for the distances `j - i` as far as they differ; farther ones have the last."""
     reach = max(left, right)

@@ -7,12 +7,11 @@ its pre-emphasised mean.
 Legend: B batch, S samples, M log-mel frames, N mel bins, K real and imaginary parts of frequencies.
 """
 
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
 from torch import Tensor
-
-from raysp.devices import kept_on_device
 
 Count = TypeVar("Count", int, Tensor)
 Band = tuple[slice, slice, Tensor]
@@ -148,7 +147,7 @@ def _put_frames(waves_BS: Tensor, frames_MS: Tensor, window_S: Tensor) -> None:
     windowed_BMS.mul_(window_S[1:])
 
 
-@kept_on_device(maxsize=8)
+@lru_cache(maxsize=8)
 def _constants(num_bins: int, sample_rate: int, device: torch.device) -> tuple[Tensor, list[Band]]:
     """Return the window (Kaldi's "povey"), scaled to full scale, and the filters."""
     with torch.inference_mode(False):

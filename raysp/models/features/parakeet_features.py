@@ -9,12 +9,12 @@ Legend: B batch, S samples, M log-mel frames, N mel bins, K frequencies.
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from raysp.devices import kept_on_device
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
@@ -50,7 +50,7 @@ def _linear_mels(hertz: float) -> float:
     return hertz * LINEAR_MELS / LINEAR_HERTZ
 
 
-@kept_on_device(maxsize=8)
+@lru_cache(maxsize=8)
 def _constants(settings: tuple[int, int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the window and the filters."""
     num_bins, transform, window, sample_rate = settings

@@ -88,10 +88,6 @@ class Output:
         """Return sentences on its labels that a user may not expect."""
         return ()
 
-    def beams_of(self, checkpoint: "CheckpointSummary") -> int:
-        """Return the texts of a row that a text decoder searches at once for the output; 1 for others."""
-        return 1
-
     @property
     def finds_speech(self) -> bool:
         """Whether the output needs the model of speech, `raysp[speech]`."""

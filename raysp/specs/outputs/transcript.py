@@ -288,13 +288,6 @@ class Transcript(Output):
             checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given
         ), prompt.num_given
 
-    def beams_of(self, checkpoint: "CheckpointSummary") -> int:
-        """Return the texts of a row that a text decoder searches at once."""
-        from raysp.models.summary import OWN
-
-        is_written = checkpoint.writes_text and checkpoint.backend == OWN
-        return self._settings(checkpoint)[0].num_texts if is_written else 1
-
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on labels that a user may not expect: texts of whole windows would be cut."""
         from raysp.models.summary import OWN

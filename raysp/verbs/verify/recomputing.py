@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import NamedTuple, cast
 
 import pyarrow as pa
 
-from raysp.cluster.cards import Card
 from raysp.cluster.resources import Resources, count_gpus
 from raysp.columns import OK
 from raysp.corpus import sources
@@ -19,11 +18,10 @@ from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
-from raysp.sink.run_record import Resolved, RunEntry, RunRecord
+from raysp.sink.run_record import Resolved, RunRecord
 from raysp.sink.sorting import in_order
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Pool
-from raysp.specs.values import JsonValue
 from raysp.words import count
 
 
@@ -56,8 +54,6 @@ class Recomputing:
         )
         settings = passes[0].settings
         self.dtype = settings.dtype
-        self.card = settings.cards[0].card if settings.packs and settings.packs.is_on else None
-        """Card on which rows are labelled in packs; None: labels of the sink may have other last bits."""
         self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]
         self.passes = [_unfiltered(*one) for one in passes]
         self.ops = [assembly.labelling(*one) for one in self.passes]
@@ -95,20 +91,17 @@ class _Recorded(NamedTuple):
 
     dtype: str
     fingerprint_seconds: float | None
-    packed_on: str | None
 
     @classmethod
     def of(cls, record: RunRecord, place: int) -> "_Recorded":
         """Return the record of the step at a place."""
-        dtype, seconds, packed_on = (
-            record.parts.get(f"steps.{place}.{name}") for name in ("dtype", "batch_seconds", "packed_on")
-        )
-        return cls(str(dtype or "float32"), cast("float | None", seconds), cast("str | None", packed_on))
+        dtype, seconds = (record.parts.get(f"steps.{place}.{name}") for name in ("dtype", "batch_seconds"))
+        return cls(str(dtype or "float32"), cast("float | None", seconds))
 
     @property
     def resolved(self) -> Resolved:
         """What a plan resolves its settings to: a device without TF32 labels in float32, to compare with TF32."""
-        return Resolved("float32" if self.dtype == "tf32" else self.dtype, in_packs=self.packed_on is not None)
+        return Resolved("float32" if self.dtype == "tf32" else self.dtype)
 
 
 def _unfiltered(pipeline: Pipeline, settings: Settings) -> Pass:
@@ -116,19 +109,6 @@ def _unfiltered(pipeline: Pipeline, settings: Settings) -> Pass:
     steps = [step for step in pipeline.steps if isinstance(step, Decode | Label) or step.columns]
     block_seconds = pipeline.decode.max_seconds
     return Pass(replace(pipeline, steps=steps), replace(settings, block_seconds=block_seconds))
-
-
-def cards_of(runs: Sequence[RunEntry]) -> set[Card | None]:
-    """Return the kinds of cards of runs; None is among them if a card of a run is not known."""
-    recorded = (run.resolved.get("cards") or [None] for run in runs)
-    return {_card(one) for found in recorded for one in (found if isinstance(found, list) else [None])}
-
-
-def _card(recorded: JsonValue) -> Card | None:
-    """Return a card as a run recorded it; None: not known."""
-    found = [recorded.get(field.name) for field in fields(Card)] if isinstance(recorded, dict) else []
-    texts = [one for one in found if one is None or isinstance(one, str)]
-    return Card(*texts) if found and len(texts) == len(found) else None  # type: ignore[arg-type]
 
 
 def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:

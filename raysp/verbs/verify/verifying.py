@@ -37,7 +37,7 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
-from raysp.verbs.verify.recomputing import Recomputing, cards_of, differing
+from raysp.verbs.verify.recomputing import Recomputing, differing
 from raysp.words import Brief, count, label_again
 
 SHARDS_AT_ONCE = 4
@@ -69,8 +69,6 @@ class Verification(Brief):
     """Deviations from the expected state, one per line."""
     unused: tuple[str, ...] = ()
     """Untrusted values of the sink, because of which the source was not compared (`raysp.labelling.planning.trust`)."""
-    made_on: tuple[str, ...] = ()
-    """Kinds of cards of the runs, if there are several, so that a share of the sampled rows may differ."""
 
     @property
     def exit_code(self) -> int:
@@ -109,8 +107,8 @@ def verify(
         sink: url of the sink.
         storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
         sample: number of ok rows to label again, each alone and without Ray, and to compare. In float32, texts are
-            compared exactly and numbers to three digits, and so in packs by a certificate on the card that made the
-            labels; in half precision otherwise, the share of equal rows is checked (`ops.precision`).
+            compared exactly and numbers to three digits; in half precision the share of equal rows is checked
+            (`ops.precision`).
         seed: seed for the choice of these rows.
         pipeline: pipeline that made the labels. Without it and `trust`, the source is not compared, and `unused` lists
             the reasons.
@@ -168,18 +166,12 @@ def verify(
         for url, names in named_twice(shards)
     ]
     unequal: list[str] = []
-    made_on: tuple[str, ...] = ()
     if chosen:
         alone = Recomputing(recorded.trusted_pipeline(shards), record)
-        cards = cards_of(record.runs)
-        is_same_card = alone.card is not None and cards == {alone.card}
-        as_dtype = "float32" if is_same_card else alone.dtype  # packs have equal bits there
         for _, shard, row, label in chosen:
-            if difference := differing(label, alone(shard, row), digits=DIGITS[as_dtype]):
+            if difference := differing(label, alone(shard, row), digits=DIGITS[alone.dtype]):
                 unequal.append(f"{shard.name}: row {row}: {difference}")
-        differences += beyond_agreement(unequal, len(chosen), as_dtype)
-        if len(cards) > 1 and agreed_rate(as_dtype) < 1:
-            made_on = tuple(sorted("a card that is not known" if one is None else str(one) for one in cards))
+        differences += beyond_agreement(unequal, len(chosen), alone.dtype)
     return Verification(
         sink=store.url,
         shards=len(names),
@@ -191,7 +183,6 @@ def verify(
         orphans=tuple(orphan.path for orphan in find_orphans(store)),
         differences=tuple(differences),
         unused=recorded.unused(shards),
-        made_on=made_on,
     )
 
 

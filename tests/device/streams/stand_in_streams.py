@@ -24,8 +24,6 @@ costs: Costs | None = None
 class Stream:
     """Work in order: copies that are not made yet, and waits for those of other streams."""
 
-    refused: Callable[[], None] = staticmethod(lambda: None)
-    """Called when a stream waits for another one, or the host for an event; raises within a capture."""
     ends = 0.0
     """Time at which the device has done the work, if it takes time."""
 
@@ -46,7 +44,6 @@ class Stream:
                 self._left.popleft()()
 
     def wait_event(self, event: "Event") -> None:
-        self.refused()
         stream, place = event.stream, event.place
         self.ends = max(self.ends, event.time)
         if stream is not None:
@@ -82,7 +79,6 @@ class Event:
         (current() if stream is None else stream).wait_event(self)
 
     def synchronize(self) -> None:
-        Stream.refused()
         self.waited()
         if costs is not None:
             costs.waited(self.time)
@@ -111,12 +107,12 @@ def on(stream: Stream) -> Iterator[None]:
         _of_thread.stream = before
 
 
-def launched(kernels: int = 1) -> None:
-    """Run kernels by one launch: what is before them in their stream is done."""
+def launched() -> None:
+    """Run a kernel: what is before it in its stream is done."""
     stream = current()
     stream.finish()
     if costs is not None:
-        costs.launched(stream, kernels)
+        costs.launched(stream)
 
 
 def copied(num_bytes: int, *, is_pinned: bool, is_late: bool) -> None:
@@ -130,7 +126,6 @@ def copied(num_bytes: int, *, is_pinned: bool, is_late: bool) -> None:
 
 def wait() -> None:
     """Wait on the host for the stream of the calling thread."""
-    Stream.refused()
     stream = current()
     if costs is not None:
         costs.waited(stream.ends)

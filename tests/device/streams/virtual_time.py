@@ -181,10 +181,10 @@ class Costs:
         self.busy = 0.0
         """Time in which the device ran kernels."""
 
-    def launched(self, stream: Any, kernels: int = 1) -> None:
+    def launched(self, stream: Any) -> None:
         self.clock.work(self.launch)
-        stream.ends = max(stream.ends, self.clock.now) + kernels * self.kernel
-        self.busy += kernels * self.kernel
+        stream.ends = max(stream.ends, self.clock.now) + self.kernel
+        self.busy += self.kernel
 
     def copied(self, stream: Any, num_bytes: int, *, is_pinned: bool) -> None:
         rate = self.PINNED if is_pinned else self.PAGEABLE

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from raysp import machine
+from raysp.cluster import resources
 
 GIGABYTE = 2**30
 
@@ -128,3 +129,11 @@ def test_without_the_files_of_linux_it_is_what_the_system_counts(tmp_path, monke
     monkeypatch.setattr(machine, "system", lambda: name)
     counted = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert machine.highest_resident_bytes(tmp_path) == pytest.approx(counted * unit, rel=0.1)
+
+
+def test_nodes_are_asked_for_the_memory_of_their_gpus_and_the_smallest_counts(monkeypatch):
+    monkeypatch.setattr(resources, "with_resource", lambda name: [name] * 3)
+    monkeypatch.setattr(resources, "ask", lambda nodes, function: [None, 40e9, 80e9])
+    assert resources.with_gpu_memory(resources.Resources(cpus=4, gpus=3)).gpu_memory == 40e9
+    of_machine = resources.Resources(cpus=4, gpus=1, machine_cpus=4)
+    assert resources.with_gpu_memory(of_machine) == of_machine
