@@ -58,9 +58,7 @@ def label_parts(pipeline: Pipeline, *resolutions: Resolution, code: UserCode | N
                 del fields["backend"]  # as in sinks made before there was a choice
             if made.package:
                 fields["package"] = made.package
-            if step.windows == "even":
-                del fields["windows"]  # as in sinks made before there was a choice
-            else:
+            if step.windows == "speech":
                 fields["windows_by"] = step.speech.label_fields(made.file_digests)
             if made.batch_seconds is not None:
                 fields["batch_seconds"] = made.batch_seconds

@@ -4,14 +4,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, field
-from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from raysp.bounds import MOST_CHANNELS
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
-from raysp.specs.values import Column, Device, JsonValue, Listed, Url, spec, to_json
+from raysp.specs.values import Column, Device, JsonValue, Listed, Url, hashed_fields, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +33,9 @@ EACH: Final = "each"
 
 class Step:
     """One declared step: it filters rows or, before `Label`, adds columns; `ops` implements it."""
+
+    NOT_HASHED: ClassVar[Mapping[str, JsonValue]] = {}
+    """Fields that change no label if they have these values, and are left out of the fingerprint then."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,7 +70,7 @@ class Step:
 
     def label_fields(self) -> dict[str, JsonValue]:
         """Return the fields as JSON, without those that change nothing."""
-        return cast("dict[str, JsonValue]", to_json(self))
+        return hashed_fields(self)
 
     def op(self, functions: "Functions") -> "RowOp | ColumnOp":
         """Return the op: a `ColumnOp` if the step adds columns, else a `RowOp` that filters rows.
@@ -132,6 +135,8 @@ class Decode(Step):
             before the damage; `seconds` is their duration. Only for labelling.
     """
 
+    NOT_HASHED: ClassVar = {"keep_prefix": False}
+
     max_seconds: Seconds = 43200
     _: KW_ONLY
     channel: Literal["mean", "each"] | Annotated[int, Field(ge=0)] = "mean"
@@ -149,13 +154,6 @@ class Decode(Step):
     def most_channels(self) -> int:
         """Largest number of channels of a row of which each is labelled as a row; 1: it stays one row."""
         return MOST_CHANNELS if self.channel == EACH else 1
-
-    def label_fields(self) -> dict[str, JsonValue]:
-        """Return the fields that can change a label, `keep_prefix` only if it is set."""
-        fields = super().label_fields()
-        if not self.keep_prefix:
-            del fields["keep_prefix"]
-        return fields
 
 
 @spec
@@ -392,6 +390,8 @@ class Label(Step):
         pool: the actors that hold the model.
     """
 
+    NOT_HASHED: ClassVar = {"windows": "even"}
+
     checkpoint: Url
     _: KW_ONLY
     outputs: Listed[Output]
@@ -443,13 +443,12 @@ class Label(Step):
 
     @property
     def _language_columns(self) -> list[str]:
-        languages = [getattr(one, "language", None) for one in self.outputs]
-        return sorted({one.name for one in languages if isinstance(one, Column)})
+        return sorted({language.name for language in self.languages if isinstance(language, Column)})
 
     @property
     def languages(self) -> tuple[str | Column, ...]:
         """Languages that outputs name for the step's checkpoint, each once."""
-        return tuple(dict.fromkeys(one.own_language for one in self.outputs if one.own_language is not None))
+        return tuple(dict.fromkeys(one.language for one in self.outputs if one.language is not None))
 
     @property
     def speech(self) -> "Speech":

@@ -1,11 +1,11 @@
 """Rules for reference texts, of trainings and evaluations."""
 
 from dataclasses import KW_ONLY
-from typing import Annotated, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from raysp.specs.values import JsonValue, spec, to_json
+from raysp.specs.values import spec
 
 
 @spec
@@ -22,14 +22,9 @@ class Text:
             compare texts by the same rule. None: the case rules that most languages share, by which I and i are one.
     """
 
+    NOT_HASHED: ClassVar = {"language": None}
+
     case: Literal["keep", "lower", "upper"] = "keep"
     _: KW_ONLY
     keep: Annotated[str, Field(min_length=1)] = "all"
     language: Literal["tr", "az"] | None = None
-
-    def fields(self) -> dict[str, JsonValue]:
-        """Return the rules as JSON, with the language only if it is set, so that fingerprints without one stay."""
-        fields = cast("dict[str, JsonValue]", to_json(self))
-        if self.language is None:
-            del fields["language"]
-        return fields

@@ -282,6 +282,13 @@ def to_json(value: object) -> JsonValue:
     return {"type": _type_name(type(value)), **fields}
 
 
+def hashed_fields(value: object) -> dict[str, JsonValue]:
+    """Return the fields of a spec as JSON, without those that have the value in `NOT_HASHED` of its class."""
+    unused = cast("Mapping[str, JsonValue]", getattr(value, "NOT_HASHED", {}))
+    fields = cast("dict[str, JsonValue]", to_json(value))
+    return {name: item for name, item in fields.items() if name not in unused or item != unused[name]}
+
+
 def _type_name(cls: type) -> str:
     return cls.__name__ if cls.__module__.startswith("raysp.") else f"{cls.__module__}:{cls.__qualname__}"
 

@@ -1,8 +1,8 @@
 """Times of given texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -12,13 +12,11 @@ from raysp.specs.outputs.output import (
     Output,
     OutputName,
     check_languages_column,
-    ctc_tokenizer,
     spans_of,
-    speak,
     spoken,
     spoken_op,
 )
-from raysp.specs.values import Column, JsonValue, spec
+from raysp.specs.values import Column, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.aligning import Aligning
-    from raysp.ops.joining import JoinOp
-    from raysp.ops.labelling import OutputOp
     from raysp.ops.languages.by_row import ByLanguage
 
 Named = Annotated[str, Field(min_length=1)]
@@ -60,7 +56,12 @@ class Align(Output):
             `Transcript`. None: that of the step's other outputs.
     """
 
-    text: Annotated[str, Field(min_length=1)] | None = None
+    needs: ClassVar = (Capability.CTC,)
+    allows_gaps: ClassVar = True
+    follows_language: ClassVar = True
+    NOT_HASHED: ClassVar = {"of": None, "case_rules": None, "language": None}
+
+    text: Named | None = None
     _: KW_ONLY
     of: OutputName | None = None
     name: OutputName = "aligned"
@@ -85,16 +86,6 @@ class Align(Output):
             found = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
             raise ValueError(f"Align needs a column of the source, Align('text'), or of='pred'; found {found}")
 
-    @property
-    def own_language(self) -> str | Column | None:
-        """Language of the text."""
-        return self.language
-
-    @property
-    def follows_language(self) -> bool:
-        """Whether the output is in the language of the step's others."""
-        return True
-
     def check_order(self, before: Sequence[Output]) -> None:
         """Check that the transcript that `of` names comes before this output.
 
@@ -107,17 +98,6 @@ class Align(Output):
                 f"outputs.{len(before)} Align(of={self.of!r}) aligns the text of a Transcript before it in outputs; "
                 f"found {', '.join(map(repr, names)) or 'none'} there. Put Transcript({self.of!r}) before it"
             )
-
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return the fields that can change a label, of optional ones only those that are set."""
-        fields = super().label_fields(digests)
-        unset = {name for name in ("of", "case_rules", "language") if getattr(self, name) is None}
-        return {key: value for key, value in fields.items() if key not in unset} if isinstance(fields, dict) else fields
-
-    @property
-    def allows_gaps(self) -> bool:
-        """Whether windows may leave out silence."""
-        return True
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -135,11 +115,6 @@ class Align(Output):
         """The column of the texts, unless the step writes them, and that of the languages of rows."""
         languages = (self.language.name,) if isinstance(self.language, Column) else ()
         return languages if self.text is None else (self.text, *languages)
-
-    @property
-    def needs(self) -> tuple[Capability, ...]:
-        """The capability of CTC."""
-        return (Capability.CTC,)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check the language, and that the CTC head is not one over pieces of words.
@@ -182,24 +157,17 @@ class Align(Output):
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "Aligning | ByLanguage":
         """Return the op that computes the columns."""
-        if self.language is None:
-            return self._aligning(loaded.summary, ctc_tokenizer(loaded))
-        speak(loaded, self.language)
-        return self._spoken_op(loaded.summary, loaded)
+        return self._op(loaded.summary, loaded)
 
-    def _spoken_op(
-        self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
-    ) -> "Aligning | ByLanguage":
-        """Return the op of the language, or of the language of each row, which a loaded model switches between."""
-        schema = self.schema(checkpoint)
-        empty = tuple(None for _ in schema)
-        return spoken_op(self.language, self.name, (schema, self._staged()), checkpoint, self._aligning, empty, loaded)
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+    def join_op(self, checkpoint: "CheckpointSummary") -> "Aligning | ByLanguage":
         """Return the op that computes the columns from the windows of a longer row."""
-        return self._spoken_op(checkpoint)
+        return self._op(checkpoint)
+
+    def _op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Aligning | ByLanguage":
+        schemas = self.schema(checkpoint), self._staged()
+        return spoken_op(self, schemas, checkpoint, self._aligning, (None,) * len(self.columns), loaded)
 
     def _staged(self) -> "pa.Schema":
         import pyarrow as pa

@@ -1,25 +1,21 @@
 """Classes of recordings, and segments of classes."""
 
-from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName, spans_of
-from raysp.specs.values import JsonValue, spec
+from raysp.specs.values import spec
 from raysp.words import count
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.classifying import Classifying, Segmenting
-    from raysp.ops.joining import JoinOp
-    from raysp.ops.labelling import OutputOp
 
 
 @spec
@@ -37,6 +33,10 @@ class Classes(Output):
         threshold: for multi-label checkpoints: classes with a probability above it; None: 0.5.
     """
 
+    needs: ClassVar = (Capability.CLASSES,)
+    allows_gaps: ClassVar = True
+    NOT_HASHED: ClassVar = {"threshold": None}
+
     name: OutputName = "pred_label"
     _: KW_ONLY
     top_k: Annotated[int, Field(ge=1)] | Literal["all"] = 1
@@ -52,27 +52,10 @@ class Classes(Output):
         if self.top_k == "all" and self.threshold is not None:
             raise ValueError(f"found threshold={self.threshold:g} with top_k='all', which returns all classes")
 
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return the fields that can change a label, `threshold` only if it is set."""
-        fields = super().label_fields(digests)
-        if isinstance(fields, dict) and self.threshold is None:
-            del fields["threshold"]
-        return fields
-
-    @property
-    def allows_gaps(self) -> bool:
-        """Whether windows may leave out silence."""
-        return True
-
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
         return (self.name, f"{self.name}_scores")
-
-    @property
-    def needs(self) -> tuple[Capability, ...]:
-        """The capability of classes of recordings."""
-        return (Capability.CLASSES,)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
@@ -108,15 +91,8 @@ class Classes(Output):
                 f"top_k='all'{' or 1' if number == 1 else ''}"
             )
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
-        """Return the op that computes the columns."""
-        return self._classifying(loaded.summary)
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Return the op that computes the columns from the windows of a longer row."""
-        return self._classifying(checkpoint)
-
-    def _classifying(self, checkpoint: "CheckpointSummary") -> "Classifying":
+    def join_op(self, checkpoint: "CheckpointSummary") -> "Classifying":
+        """Return the op that computes the columns, also from the windows of a longer row."""
         import pyarrow as pa
 
         from raysp.ops.classifying import Classifying
@@ -145,6 +121,10 @@ class Segments(Output):
         merge_seconds: segments of a class with a shorter gap between them become one, before short ones are dropped.
     """
 
+    needs: ClassVar = (Capability.FRAME_CLASSES,)
+    allows_gaps: ClassVar = True
+    NOT_HASHED: ClassVar = {"end_threshold": None, "merge_seconds": 0}
+
     name: OutputName = "pred_segments"
     _: KW_ONLY
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -160,44 +140,14 @@ class Segments(Output):
                 "a segment begins"
             )
 
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return the fields that can change a label, `end_threshold` and `merge_seconds` only if they are set."""
-        fields = super().label_fields(digests)
-        unused = {"end_threshold": None, "merge_seconds": 0}
-        if not isinstance(fields, dict):
-            return fields
-        return {key: value for key, value in fields.items() if key not in unused or value != unused[key]}
-
-    @property
-    def allows_gaps(self) -> bool:
-        """Whether windows may leave out silence."""
-        return True
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Column that the output adds."""
-        return (self.name,)
-
-    @property
-    def needs(self) -> tuple[Capability, ...]:
-        """The capability of classes of frames."""
-        return (Capability.FRAME_CLASSES,)
-
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""
         import pyarrow as pa
 
         return pa.schema([(self.name, spans_of("label"))])
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
-        """Return the op that computes the column."""
-        return self._segmenting(loaded.summary)
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Return the op that computes the column from the windows of a longer row."""
-        return self._segmenting(checkpoint)
-
-    def _segmenting(self, checkpoint: "CheckpointSummary") -> "Segmenting":
+    def join_op(self, checkpoint: "CheckpointSummary") -> "Segmenting":
+        """Return the op that computes the column, also from the windows of a longer row."""
         import pyarrow as pa
 
         from raysp.ops.classifying import Segmenting

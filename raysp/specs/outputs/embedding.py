@@ -59,11 +59,6 @@ class Embedding(Output):
         return self.pooling != "none"
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Column that the output adds."""
-        return (self.name,)
-
-    @property
     def is_one_vector(self) -> bool:
         """Whether a recording has one vector, not one for each frame or layer."""
         return self.pooling != "none" and not self._is_several
@@ -118,7 +113,9 @@ class Embedding(Output):
         """Return the numbers of the layers; 0 in place of a sum of all."""
         if self.layer == "all":
             return range(checkpoint.num_hidden_states)
-        return (0,) if self.layer == "mix" else cast("Sequence[int]", _listed(self.layer))
+        if self.layer == "mix":
+            return (0,)
+        return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     def _size(self, checkpoint: "CheckpointSummary") -> int:
         if self.pooling == "xvector":
@@ -173,7 +170,3 @@ class Embedding(Output):
         if self.pooling == "none":
             return pa.schema([(f"{prefix}_frames", pa.list_(vector))])
         return pa.schema([(f"{prefix}_sum", vector), (f"{prefix}_weight", pa.int32())])
-
-
-def _listed(layer: object) -> object:
-    return layer if isinstance(layer, tuple) else (layer,)

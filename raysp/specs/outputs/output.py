@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar, cast
 
 from pydantic import AfterValidator
 
 from raysp.capabilities import Capability
-from raysp.specs.values import Column, JsonValue, Listed, to_json
+from raysp.specs.values import Column, JsonValue, Listed, hashed_fields
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,6 +42,15 @@ OutputName = Annotated[str, AfterValidator(_column_prefix)]
 class Output:
     """An output of the model of a `Label` step. `ops` implements it and is imported on the worker."""
 
+    name: str
+    """Name of the column, or prefix of the names of several."""
+    NOT_HASHED: ClassVar[Mapping[str, JsonValue]] = {}
+    """Fields that change no label if they have these values, and are left out of the fingerprint then."""
+    finds_speech: ClassVar[bool] = False
+    """Whether the output needs the model of speech, `raysp[speech]`."""
+    follows_language: ClassVar[bool] = False
+    """Whether the output is in the language of the step's other outputs where it names none."""
+
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
         """Return outputs that show which checkpoints support the class; usually that with its defaults."""
@@ -68,14 +77,9 @@ class Output:
         return ()
 
     @property
-    def own_language(self) -> str | Column | None:
+    def language(self) -> str | Column | None:
         """Language, or column of languages, that the step's checkpoint is used with for the output; None: as it is."""
         return None
-
-    @property
-    def follows_language(self) -> bool:
-        """Whether the output is in the language of the step's other outputs where it names none."""
-        return False
 
     def check_order(self, before: "Sequence[Output]") -> None:
         """Check the outputs before this one in the step.
@@ -87,11 +91,6 @@ class Output:
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on its labels that a user may not expect."""
         return ()
-
-    @property
-    def finds_speech(self) -> bool:
-        """Whether the output needs the model of speech, `raysp[speech]`."""
-        return False
 
     @property
     def allows_gaps(self) -> bool:
@@ -126,8 +125,8 @@ class Output:
         return schema
 
     def op(self, loaded: "LabellingModel") -> "OutputOp":
-        """Return the op that computes the columns."""
-        raise NotImplementedError
+        """Return the op that computes the columns: that of `join_op`, unless it needs the model itself."""
+        return cast("OutputOp", self.join_op(loaded.summary))
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the staged columns of a longer row; loads no weights."""
@@ -156,13 +155,10 @@ class Output:
         """Fields in place of which the language model that comes with the step's checkpoint is read."""
         return ()
 
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label as JSON, with the digests of `files` and `checkpoints`, by url."""
-        fields = to_json(self)
-        if isinstance(fields, dict):
-            fields |= {field: digests.get(url, url) for field, url in {**self.files, **self.checkpoints}.items()}
-            fields |= {field: digests.get(OWN_MODEL, OWN_MODEL) for field in self.own_files}
-        return fields
+        places = {**self.files, **self.checkpoints, **dict.fromkeys(self.own_files, OWN_MODEL)}
+        return {**hashed_fields(self), **{field: digests.get(url, url) for field, url in places.items()}}
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that the checkpoint supports the output, without its weights.
@@ -174,7 +170,7 @@ class Output:
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
-        raise NotImplementedError
+        return (self.name,)
 
 
 def spans_of(name: str) -> "pa.DataType":
@@ -183,18 +179,6 @@ def spans_of(name: str) -> "pa.DataType":
 
     times = [(part, pa.float64()) for part in ("start", "end")]
     return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))
-
-
-def ctc_tokenizer(loaded: "LabellingModel") -> "CTCTokenizer":
-    """Return the tokenizer of a loaded checkpoint with a CTC head, which is raysp's own with every backend.
-
-    Raises:
-        CheckpointError: the checkpoint has no CTC head, or no tokens.
-    """
-    from raysp.models.loading import LoadedCheckpoint
-    from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
-
-    return loaded.text_tokenizer if isinstance(loaded, LoadedCheckpoint) else read_ctc_tokenizer(loaded.summary.path)
 
 
 def spoken(
@@ -220,27 +204,19 @@ def spoken(
     return check_language(checkpoint, language), language_tokenizer(checkpoint.path, language)
 
 
-def speak(loaded: "LabellingModel", language: str | Column | None) -> None:
-    """Make a model use a language; one by row is chosen with each batch."""
-    if isinstance(language, str):
-        cast("SpeakingModel", loaded).use_language(language)
-
-
 def spoken_op(
-    language: str | Column | None,
-    name: str,
+    output: Output,
     schemas: "tuple[pa.Schema, pa.Schema]",
     checkpoint: "CheckpointSummary",
     make: "Callable[[CheckpointSummary, CTCTokenizer], Op]",
     empty: tuple[object, ...],
     loaded: "LabellingModel | None",
 ) -> "Op | ByLanguage":
-    """Return the op of an output in a language, or of the language of each row, which a loaded model switches between.
+    """Return the op of an output in its language, or in that of each row, which a loaded model switches between.
 
     Args:
-        language: the language, or the column of those of the rows.
-        name: prefix of the columns of the output.
-        schemas: columns of the output, and staged ones.
+        output: the output.
+        schemas: its columns, and staged ones.
         checkpoint: description of the checkpoint.
         make: returns the op of a language, from the description and the tokenizer of `spoken`.
         empty: values of a recording shorter than one frame.
@@ -250,19 +226,28 @@ def spoken_op(
     from raysp.ops.languages.by_row import ByLanguage
 
     def of(one: str | None) -> "Op":
+        if one is None and loaded is not None:
+            from raysp.models.loading import LoadedCheckpoint  # imports torch
+
+            if isinstance(loaded, LoadedCheckpoint):
+                return make(checkpoint, loaded.text_tokenizer)
         summary, tokenizer = spoken(checkpoint, one)
         return make(summary, cast("CTCTokenizer", tokenizer))
 
+    language = output.language
+    switch = None if loaded is None or language is None else cast("SpeakingModel", loaded).use_language
     if not isinstance(language, Column):
+        if switch is not None and language is not None:
+            switch(language)
         return of(language)
     return ByLanguage(
         *schemas,
-        name=name,
+        name=output.name,
         column=language.name,
         languages=languages_of(checkpoint.path),
         make=of,
         empty=empty,
-        switch=None if loaded is None else cast("SpeakingModel", loaded).use_language,
+        switch=switch,
     )
 
 

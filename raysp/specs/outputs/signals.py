@@ -1,13 +1,13 @@
 """Signals of recordings and texts, to filter rows by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import Output, OutputName
 from raysp.specs.outputs.speech import Speech
-from raysp.specs.values import JsonValue, spec
+from raysp.specs.values import spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import HearingModel, LabellingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.ops.adding import ColumnOp
-    from raysp.ops.joining import JoinOp
-    from raysp.ops.labelling import OutputOp
     from raysp.ops.measuring import Measuring
     from raysp.ops.speech.silence import Silence
 
@@ -41,14 +39,11 @@ class Signals(Output):
             by CTranslate2.
     """
 
+    NOT_HASHED: ClassVar = {"no_speech": False}
+
     name: OutputName = "signal"
     _: KW_ONLY
     no_speech: bool = False
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Column that the output adds."""
-        return (self.name,)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""
@@ -59,13 +54,6 @@ class Signals(Output):
 
         more = (NO_SPEECH,) if self.no_speech else ()
         return pa.schema([(self.name, pa.struct([(field, pa.float32()) for field in (*LEVELS, *OF_TEXT, *more)]))])
-
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
-        """Return the fields that can change a label: `no_speech` only if it is set."""
-        fields = super().label_fields(digests)
-        if isinstance(fields, dict) and not self.no_speech:
-            fields = {key: value for key, value in fields.items() if key != "no_speech"}
-        return fields
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that the checkpoint gives the probability of no speech, if it is asked for.
@@ -79,11 +67,11 @@ class Signals(Output):
                 f"by backend={checkpoint.backend!r} gives no such probability: leave it out"
             )
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
+    def op(self, loaded: "LabellingModel") -> "Measuring | Silence":
         """Return the op that computes the levels."""
         return self._op(loaded.summary, cast("HearingModel", loaded))
 
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+    def join_op(self, checkpoint: "CheckpointSummary") -> "Measuring | Silence":
         """Return the op that computes the levels from the windows of a longer row."""
         return self._op(checkpoint)
 
@@ -98,15 +86,10 @@ class Signals(Output):
         )
 
     def _op(self, checkpoint: "CheckpointSummary", loaded: "HearingModel | None" = None) -> "Measuring | Silence":
-        from raysp.ops.speech.silence import Silence
-
-        levels = self._measuring(checkpoint)
-        return Silence(levels, NO_SPEECH, None if loaded is None else loaded.no_speech) if self.no_speech else levels
-
-    def _measuring(self, checkpoint: "CheckpointSummary") -> "Measuring":
         import pyarrow as pa
 
         from raysp.ops.measuring import Measuring
+        from raysp.ops.speech.silence import Silence
 
         staged: dict[str, pa.DataType] = {
             "energies": pa.list_(pa.float32()),
@@ -116,10 +99,11 @@ class Signals(Output):
             "peak": pa.float64(),
             "spectrum": pa.list_(pa.float64()),
         }
-        return Measuring(
+        levels = Measuring(
             self._schema(),
             pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()]),
             sample_rate=checkpoint.sample_rate,
             frame_stride=checkpoint.frame_stride,
             at_quiet_points=checkpoint.writes_text,
         )
+        return Silence(levels, NO_SPEECH, None if loaded is None else loaded.no_speech) if self.no_speech else levels

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -32,34 +32,20 @@ class Speech(Output):
         min_silence_seconds: shorter pauses do not end a region.
     """
 
+    finds_speech: ClassVar = True
+    allows_gaps: ClassVar = True  # its regions are those of the whole recording
+
     name: OutputName = "pred_speech"
     _: KW_ONLY
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     min_speech_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.25
     min_silence_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Column that the output adds."""
-        return (self.name,)
-
-    @property
-    def finds_speech(self) -> bool:
-        """Whether the output needs the model of speech: always True."""
-        return True
-
-    @property
-    def allows_gaps(self) -> bool:
-        """Whether windows may leave out silence: its regions are those of the whole recording."""
-        return True
-
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label, with the hash of the weights of the model of speech."""
         from raysp.checkpoints.packaged import speech_digest
 
-        fields = super().label_fields(digests)
-        weights = digests.get(SPEECH_MODEL) or speech_digest()
-        return {**fields, "weights": weights} if isinstance(fields, dict) else fields
+        return {**super().label_fields(digests), "weights": digests.get(SPEECH_MODEL) or speech_digest()}
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that recordings have the rate of the model of speech, and that its weights are there.

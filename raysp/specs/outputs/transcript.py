@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 
@@ -16,9 +16,7 @@ from raysp.specs.outputs.output import (
     Output,
     OutputName,
     check_languages_column,
-    ctc_tokenizer,
     spans_of,
-    speak,
     spoken,
     spoken_op,
 )
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
 MOST_BEAMS = 1024
 TOKENS_PER_SECOND = 4
 """Tokens of fast speech in a second."""
-LM_WEIGHT, WORD_BONUS = 0.5, 1.0
+_WEIGHTS = {"lm_weight": 0.5, "word_bonus": 1.0}
 """Weights of a language model without weights of its own."""
 Named = Annotated[str, Field(min_length=1)]
 
@@ -81,6 +79,10 @@ class Transcript(Output):
         hot_words: words or phrases, and what is added to the score each time that a text contains them.
     """
 
+    needs: ClassVar = (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
+    allows_gaps: ClassVar = True
+    NOT_HASHED: ClassVar = {"language": None, "task": None, "detect": False}
+
     name: OutputName = "pred"
     _: KW_ONLY
     words: bool = False
@@ -104,8 +106,7 @@ class Transcript(Output):
             raise ValueError(f"detect with language={self.language!r}, which is given: leave out one of them")
         if self.nbest > self.beams:
             raise ValueError(f"nbest={self.nbest} is more than beams={self.beams}; raise beams, or lower nbest")
-        usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}  # recorded by versions in which they were defaults
-        unused = [name for name, value in usual.items() if getattr(self, name) not in (None, value)]
+        unused = [name for name, value in _WEIGHTS.items() if getattr(self, name) not in (None, value)]
         if self.lm is None and unused:
             raise ValueError(f"{' and '.join(unused)} given without lm, the language model; give lm, or set null")
         if self.lm == "":
@@ -139,24 +140,14 @@ class Transcript(Output):
         """The language model, if it is the checkpoint's own."""
         return ("lm",) if self.lm == OWN_MODEL else ()
 
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label: settings of beam search only if there is one."""
         fields = super().label_fields(digests)
-        if isinstance(fields, dict) and self.lm != OWN_MODEL:
-            usual = {"lm_weight": LM_WEIGHT, "word_bonus": WORD_BONUS}
-            fields = {key: usual.get(key) if value is None else value for key, value in fields.items()}
+        if self.lm != OWN_MODEL:
+            fields |= {key: value for key, value in _WEIGHTS.items() if fields[key] is None}
         unused = {"lm", "lm_weight", "word_bonus"} if self.lm is None else set()
-        unused |= {field for field in ("language", "task", "detect") if not getattr(self, field)}
-        if self.beams == 1:
-            unused |= {"beams", "nbest", "hot_words"}
-        return (
-            {key: value for key, value in fields.items() if key not in unused} if isinstance(fields, dict) else fields
-        )
-
-    @property
-    def allows_gaps(self) -> bool:
-        """Whether windows may leave out silence."""
-        return True
+        unused |= {"beams", "nbest", "hot_words"} if self.beams == 1 else set()
+        return {key: value for key, value in fields.items() if key not in unused}
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -184,19 +175,9 @@ class Transcript(Output):
         check_languages_column(self.language, schema)
 
     @property
-    def own_language(self) -> str | Column | None:
-        """Language of the texts."""
-        return self.language
-
-    @property
     def text_column(self) -> str:
         """Column with the transcript."""
         return f"{self.name}_text"
-
-    @property
-    def needs(self) -> tuple[Capability, ...]:
-        """The capabilities of a CTC head, a transducer and a text decoder, each of which suffices."""
-        return (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
@@ -358,21 +339,15 @@ class Transcript(Output):
 
     def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns."""
-        if loaded.summary.writes_text:
-            return self._writing(loaded)
-        if self.language is None:
-            model = cast("SearchingModel", getattr(loaded, "model", None))
-            return self._transcribing(loaded.summary, ctc_tokenizer(loaded), str(loaded.device), model)
-        speak(loaded, self.language)
-        return self._spoken_op(loaded.summary, str(loaded.device), loaded)
+        return self._writing(loaded) if loaded.summary.writes_text else self._spoken_op(loaded.summary, loaded)
 
     def _spoken_op(
-        self, checkpoint: "CheckpointSummary", device: str = "cpu", loaded: "LabellingModel | None" = None
+        self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
     ) -> "Transcribing | Transducing | Searching | ByLanguage":
-        """Return the op of the language, or of the language of each row, which a loaded model switches between."""
-        make, schema = partial(self._transcribing, device=device), self.schema(checkpoint)
+        device, model = ("cpu", None) if loaded is None else (str(loaded.device), getattr(loaded, "model", None))
+        make, schema = partial(self._transcribing, device=device, model=model), self.schema(checkpoint)
         empty: tuple[object, ...] = ("", None, *([] for _ in schema.names[2:]))
-        return spoken_op(self.language, self.name, (schema, self._staged()), checkpoint, make, empty, loaded)
+        return spoken_op(self, (schema, self._staged()), checkpoint, make, empty, loaded)
 
     def _writing(self, loaded: "LabellingModel") -> "Writing | ByLanguage":
         from raysp.models.loading import LoadedCheckpoint
@@ -437,9 +412,7 @@ class Transcript(Output):
 
     def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
         """Return the op that computes the columns from the windows of a longer row."""
-        if checkpoint.writes_text:
-            return self._written(checkpoint, lambda _: None)
-        return self._spoken_op(checkpoint)
+        return self._written(checkpoint, lambda _: None) if checkpoint.writes_text else self._spoken_op(checkpoint)
 
     def _staged(self) -> "pa.Schema":
         import pyarrow as pa
@@ -459,8 +432,8 @@ class Transcript(Output):
         self,
         checkpoint: "CheckpointSummary",
         tokenizer: "CTCTokenizer",
-        device: str = "cpu",
-        model: "SearchingModel | None" = None,
+        device: str,
+        model: "SearchingModel | None",
     ) -> "Transcribing | Transducing | Searching":
         from raysp.ops.transcribing import Transcribing
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -75,6 +75,9 @@ class Turns(Output):
         merge_seconds: turns of a speaker with a shorter pause between them are one.
     """
 
+    finds_speech: ClassVar = True
+    allows_gaps: ClassVar = True
+
     name: OutputName = "pred_turns"
     _: KW_ONLY
     checkpoint: Url | None = None
@@ -102,11 +105,6 @@ class Turns(Output):
             )
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """Column that the output adds."""
-        return (self.name,)
-
-    @property
     def checkpoints(self) -> Mapping[str, str]:
         """`checkpoint` by the name of its field; empty if it is not set."""
         return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
@@ -116,25 +114,17 @@ class Turns(Output):
         """The capabilities of speaker vectors and of classes of frames; none if they are those of `checkpoint`."""
         return () if self.checkpoint else (Capability.XVECTOR, Capability.FRAME_CLASSES)
 
-    @property
-    def finds_speech(self) -> bool:
-        """Whether the output needs the model of speech: always True."""
-        return True
-
-    @property
-    def allows_gaps(self) -> bool:
-        """Whether windows may leave out silence."""
-        return True
-
-    def label_fields(self, digests: Mapping[str, str]) -> JsonValue:
+    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label, with the hash of the weights of the model of speech."""
-        fields, speech = super().label_fields(digests), self._speech.label_fields(digests)
-        if not isinstance(fields, dict):
-            return fields
         threshold = DISTANCE if self.threshold is None else self.threshold
-        # For classes of frames a threshold that is left out is another one, also than this one.
-        given = {"frame_threshold": threshold} if self.threshold == DISTANCE else {}
-        return {**fields, **given, "threshold": threshold, "speech": speech, "change_seconds": CHANGE_SECONDS}
+        return {
+            **super().label_fields(digests),
+            # For classes of frames a threshold that is left out is another one, also than this one.
+            **({"frame_threshold": threshold} if self.threshold == DISTANCE else {}),
+            "threshold": threshold,
+            "speech": self._speech.label_fields(digests),
+            "change_seconds": CHANGE_SECONDS,
+        }
 
     @property
     def _speech(self) -> Speech:

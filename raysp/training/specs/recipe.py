@@ -13,7 +13,7 @@ from raysp.specs.order import check_added, check_reads, late_steps
 from raysp.specs.pipeline import Change, Shards, StorageOptions, columns_read
 from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
-from raysp.specs.values import Device, JsonValue, Listed, Url, spec, to_json
+from raysp.specs.values import Device, JsonValue, Listed, Url, hashed_fields, spec, to_json
 from raysp.specs.work_files import load_value
 from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
@@ -456,7 +456,7 @@ def training_parts(
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
     if "objective.text" in parts:
-        parts["objective.text"] = cast("Text", recipe.objective.text).fields()  # type: ignore[union-attr]
+        parts["objective.text"] = hashed_fields(recipe.objective.text)  # type: ignore[union-attr]
     if (recipe.schedule.optimizer, recipe.schedule.optimizer_options) == (ADAMW, {}):
         del parts["schedule.optimizer"], parts["schedule.optimizer_options"]
     for name in checkpoints_of(recipe.objective):

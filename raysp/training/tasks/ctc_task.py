@@ -13,7 +13,7 @@ from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.tokenizers.pieces import ParakeetTokenizer, merges_of
-from raysp.specs.values import JsonValue
+from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import CharacterTargets
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
@@ -164,7 +164,7 @@ class CTCTask(task_texts.ComparedTexts):
         """Rules for the texts, and the vocabulary if it is given."""
         words = {"counts": "words"} if self.num_pieces else {}
         return {
-            "text": self.spec.text.fields(),
+            "text": hashed_fields(self.spec.text),
             "vocabulary": {**self.known.get_vocab()} if self.known else None,
             **words,
         }

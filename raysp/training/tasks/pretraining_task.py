@@ -22,7 +22,7 @@ from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.kernels.dropout import dropped
 from raysp.models.unispeech import UniSpeechConfig, UniSpeechForPreTraining, UniSpeechPreTrainingLosses
-from raysp.specs.values import JsonValue
+from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text import vocabulary as vocabularies
 from raysp.text.targets import NO_TEXT, CharacterTargets, Target
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
@@ -261,7 +261,7 @@ class PretrainingTask:
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
         """Rules for the texts, and the vocabulary if it is given; rows without a text are kept."""
-        return {"text": self.spec.text.fields(), "vocabulary": self._vocabulary, "without_text": "kept"}
+        return {"text": hashed_fields(self.spec.text), "vocabulary": self._vocabulary, "without_text": "kept"}
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:

@@ -22,7 +22,7 @@ from raysp.models.features.processors import FeatureExtractor
 from raysp.models.files.configuration import Config
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from raysp.models.tokenizers.text import TextTokenizer
-from raysp.specs.values import JsonValue
+from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text.normalisation import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective, seeded
@@ -352,7 +352,12 @@ class Seq2SeqTask(task_texts.ComparedTexts):
     def index_parts(self) -> Mapping[str, JsonValue]:
         """Rules for the texts, tokens, and positions."""
         prompt: list[JsonValue] = [*self.spec.prompt_tokens]
-        return {"text": self.spec.text.fields(), "tokens": self.digest, "prompt": prompt, "most": self.num_positions}
+        return {
+            "text": hashed_fields(self.spec.text),
+            "tokens": self.digest,
+            "prompt": prompt,
+            "most": self.num_positions,
+        }
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:

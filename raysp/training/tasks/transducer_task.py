@@ -14,7 +14,7 @@ from raysp.models.checking import load_feature_extractor
 from raysp.models.decoder.transducer_loss import Moves
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.parakeet_transducers import ParakeetForRNNT
-from raysp.specs.values import JsonValue
+from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text.targets import CharacterTargets
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_of
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
@@ -122,7 +122,7 @@ class TransducerTask(task_texts.ComparedTexts):
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
         """Rules for the texts, and the vocabulary."""
-        return {"text": self.spec.text.fields(), **self.outputs}
+        return {"text": hashed_fields(self.spec.text), **self.outputs}
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:
