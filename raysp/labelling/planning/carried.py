@@ -2,7 +2,6 @@
 
 import base64
 from functools import cache, partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,22 +60,24 @@ class CarriedTypes:
             if (place := schema.get_field_index(column)) < 0:
                 continue
             found = schema.field(place).type
-            if column in self._carried.values() and not _can_be_stored(found):
-                raise PlanError(_unstorable(url, column, found))
+            is_carried = column in self._carried.values()
+            if is_carried and not _can_be_stored(found):
+                raise PlanError(
+                    f"{url}: column {column!r} is {found!s:.200}, which no Parquet file holds; expected another type "
+                    "in label shards. Leave it out of sink.keep and source.id (None: <shard>:<row>), or write the "
+                    "shard again with strings or plain structs"
+                )
             before = self._types.setdefault(column, found)
-            self._first.setdefault(column, url)
-            if before != found:
-                self._widen(column, before, found, url, kind)
-
-    def _widen(self, column: str, before: pa.DataType, found: pa.DataType, url: str, kind: str) -> None:
-        as_text = kind in IN_JSON and column not in self._reads
-        common = common_type_in_json(before, found) if as_text else common_type(before, found)
-        first = self._first[column]
-        is_recorded = self._binding and column in self._carried.values() and not first
-        if common is None or (is_recorded and common != before):
-            raise PlanError(self._refusal(column, before, found, first, url))
-        self._types[column] = common
-        self._widened.setdefault(column, (before, found, url))
+            first = self._first.setdefault(column, url)
+            if before == found:
+                continue
+            is_text = kind in IN_JSON and column not in self._reads
+            common = common_type_in_json(before, found) if is_text else common_type(before, found)
+            is_fixed = self._binding and is_carried and not first
+            if common is None or (is_fixed and common != before):
+                raise PlanError(self._refusal(column, before, found, first, url))
+            self._types[column] = common
+            self._widened.setdefault(column, (before, found, url))
 
     def _refusal(self, column: str, before: pa.DataType, found: pa.DataType, first: str, url: str) -> str:
         if first:
@@ -85,26 +86,27 @@ class CarriedTypes:
                 "since readers read all label shards with one type a column. Write one of the shards again with the "
                 "type of the other, or exclude one from source.url"
             )
-        again = (
-            "" if pa.types.is_null(before) else "Write the shard again with that type, or label it into another sink"
-        )
+        again = "Write the shard again with that type, or label it into another sink"
         return (
             f"{url}: column {column!r} is {found}; the label shards of {self._sink} hold {before}, and readers read "
-            f"all of them with one type a column. {again or 'Label the source into another sink'}"
+            "all of them with one type a column. "
+            f"{'Label the source into another sink' if pa.types.is_null(before) else again}"
         )
 
     @property
     def schema(self) -> pa.Schema:
-        """Types of the columns of label shards; columns that no shard with rows has are missing."""
-        known = {name: self._types[column] for name, column in self._carried.items() if column in self._types}
-        return pa.schema([self._field(name, kind) for name, kind in known.items()])
+        """Types of the columns of label shards; columns that no shard with rows has are missing.
 
-    def _field(self, name: str, kind: pa.DataType) -> "pa.Field[Any]":
-        """Return a column of label shards: strings if no shard has values, unless label shards hold the type null."""
-        holds_nulls = self._binding and name in self._recorded.names and self._recorded.field(name).type == kind
-        if not pa.types.is_null(kind) or holds_nulls:
-            return pa.field(name, kind)
-        return pa.field(name, WITHOUT_TYPE, metadata=WITHOUT_VALUES)
+        A column without values in any shard holds strings, unless label shards hold the type null.
+        """
+        fields = []
+        for name, column in self._carried.items():
+            if (kind := self._types.get(column)) is None:
+                continue
+            holds_nulls = self._binding and name in self._recorded.names and self._recorded.field(name).type == kind
+            is_open = pa.types.is_null(kind) and not holds_nulls
+            fields.append(pa.field(name, WITHOUT_TYPE, metadata=WITHOUT_VALUES) if is_open else pa.field(name, kind))
+        return pa.schema(fields)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -125,14 +127,6 @@ def _can_be_stored(kind: pa.DataType) -> bool:
             return True
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
         return False
-
-
-def _unstorable(url: str, column: str, kind: pa.DataType) -> str:
-    return (
-        f"{url}: column {column!r} is {kind!s:.200}, which no Parquet file holds; expected another type in "
-        "label shards. Leave it out of sink.keep and source.id (None: <shard>:<row>), or write the shard again with "
-        "strings or plain structs"
-    )
 
 
 def recorded_types(sink: Sink, record: RunRecord | None) -> tuple[pa.Schema, bool]:
@@ -207,15 +201,11 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried:
     known = {field.name: field.type for field in carried or ()}
     for name, column in columns_by_name.items():
         kind = known.get(name, WITHOUT_TYPE if pa.types.is_null(column.type) else column.type)
-        columns_by_name[name] = _cast(shard, column, name, kind)
+        try:
+            columns_by_name[name] = cast_column(column, kind)
+        except pa.ArrowException as error:
+            raise ShardError(
+                f"{shard.url}: column {name!r} is {column.type}, and the label shards of the sink hold {kind}: "
+                f"{one_line(error)}. Write the shard again with that type"
+            ) from error
     return pa.table(columns_by_name)
-
-
-def _cast(shard: Shard, column: "pa.ChunkedArray[Any]", name: str, kind: pa.DataType) -> "pa.ChunkedArray[Any]":
-    try:
-        return cast_column(column, kind)
-    except pa.ArrowException as error:
-        raise ShardError(
-            f"{shard.url}: column {name!r} is {column.type}, and the label shards of the sink hold {kind}: "
-            f"{one_line(error)}. Write the shard again with that type"
-        ) from error
