@@ -43,8 +43,7 @@ RUNS = {ENGINE, "training", *TRAINING}
 FEATURES: dict[str, set[str]] = {
     "cluster": set(),
     "labelling.planning": {"cluster"},
-    "labelling.assembly": {"labelling.planning", "labelling.joined_rows"},
-    "labelling.joined_rows": set(),
+    "labelling.assembly": {"labelling.planning"},
     "labelling.finished": {"labelling.planning"},
     ENGINE: LABELLING,
     "labelling.reports": LABELLING,

@@ -86,7 +86,7 @@ class Labeller:
 
     def __call__(self, recordings: Iterable[Spoken]) -> list[dict[str, object]]:
         """Return the label rows of recordings, in order."""
-        from raysp.labelling.joined_rows import join_windows
+        from raysp.labelling.assembly import join_windows
 
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
         audio = pa.array([{"bytes": one.encoded, "path": None} for one in recordings], kind)

@@ -56,7 +56,7 @@ def test_a_text_is_read_from_a_file_of_the_same_name(folder):
     folder("b/c.json", b'{"text": "another"}')
     place = folder("b/notes.txt", b"of no recording")
     plan = raysp.plan(pipeline(place))
-    assert plan.corpus.passed_over == {".json": 1, ".txt": 1}
+    assert plan.corpus.listed.passed_over == {".json": 1, ".txt": 1}
     assert texts(place) == {"a.wav": "ONE  two", "b/c.wav": "größe"}
 
 
@@ -75,7 +75,7 @@ def test_of_two_files_of_a_recording_the_txt_is_read_and_metadata_before_both(fo
 def test_without_a_column_of_texts_nothing_beside_recordings_is_read(folder):
     place = folder("a.txt", LATIN)
     plan = raysp.plan(pipeline(place, text=None))
-    assert plan.corpus.passed_over == {".txt": 1}
+    assert plan.corpus.listed.passed_over == {".txt": 1}
     without = plan.fingerprint, [shard.version for shard in plan.corpus.shards]
     (place / "a.txt").unlink()
     plan = raysp.plan(pipeline(place, text=None))

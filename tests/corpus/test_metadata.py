@@ -63,7 +63,7 @@ def test_its_columns_are_columns_of_the_rows_whichever_kind_it_is_of(corpus, kin
     write(corpus, ROWS, kind)
     plan = raysp.plan(pipeline_of(corpus))
     assert plan.notes == ("1 recording without metadata or a text beside it: other columns are null",)
-    assert plan.corpus.passed_over == {}
+    assert plan.corpus.listed.passed_over == {}
     assert rows_of(corpus, "id", "text", "speaker", text="text") == [
         {"id": "a.wav", "text": "one", "speaker": 3},
         {"id": "b.wav", "text": "two", "speaker": 7},

@@ -106,7 +106,7 @@ def test_the_plan_knows_the_hours_and_passes_over_no_file_of_a_shard(tmp_path):
     folder = write_shar(tmp_path / "in")
     write_tar(folder / "features.000000.tar", [("a/b.0.nodata", b""), ("a/b.0.nometa", b"")])
     plan = raysp.plan(a_pipeline(str(folder), tmp_path / "out"))
-    assert (plan.rows_todo, dict(plan.corpus.passed_over)) == (NUM_CUTS, {})
+    assert (plan.rows_todo, dict(plan.corpus.listed.passed_over)) == (NUM_CUTS, {})
     assert plan.corpus.shards[0].seconds > 0.5
 
 

@@ -75,7 +75,7 @@ def test_another_kind_is_one_class_and_one_line(archive, tmp_path, monkeypatch):
 def test_files_that_no_kind_claims_are_passed_over_in_a_folder(archive, tmp_path):
     plan = raysp.plan(a_pipeline(str(archive.parent), tmp_path / "out"))
     assert [shard.name for shard in plan.corpus.shards] == ["de.parquet"]
-    assert plan.corpus.passed_over == {".zip": 1}
+    assert plan.corpus.listed.passed_over == {".zip": 1}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp import RunError
-from raysp.labelling.joined_rows import join_windows
+from raysp.labelling.assembly import join_windows
 from raysp.sink.sorting import in_order
 
 

@@ -31,7 +31,6 @@ from raysp.labelling.finished.text_errors import asked_rules, count_errors_by, r
 from raysp.labelling.planning.opening import begin, plan_run, read_source
 from raysp.labelling.planning.planned_checkpoint import checkpoint_folder
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
-from raysp.labelling.planning.small import FEW_ROWS, is_small
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, footer, lease
@@ -55,6 +54,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FEW_ROWS = 20
+"""Rows up to which a try-out stays in one process: so few do not gain from reading ahead, actors or other machines."""
 MOST_BEGINS = 3
 """Consecutive processes that may crash over a piece before the engine "here" refuses it."""
 
@@ -313,7 +314,7 @@ def _run(
             own_ray.wait()  # before any output: Ray's start redirects stderr
         if engine == "auto":
             is_little = (
-                plan.settings.gpus_per_actor <= 1 if is_few else is_small((todo.shard for todo in plan.todo), opened)
+                plan.settings.gpus_per_actor <= 1 if is_few else opened.is_small(todo.shard for todo in plan.todo)
             )
             engine = "here" if is_little and not own_ray.has_begun else "ray"
         plan = replace(plan, engine=engine)
@@ -378,7 +379,7 @@ def _label(
 def _start_early(opened: Opened, corpus: Corpus, engine: Engine, own_ray: Background) -> None:
     """Start a local Ray or the import of torch, which go on while the rest is planned: there is work to do."""
     checkpoint_folder(opened.pipeline)  # raises if there is none
-    if engine == "ray" or (engine == "auto" and not is_small(corpus.shards, opened)):
+    if engine == "ray" or (engine == "auto" and not opened.is_small(corpus.shards)):
         own_ray.begin()
     else:
         sleep_while_waiting()
@@ -489,7 +490,7 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Sta
         vanished=plan.corpus.vanished,
         skipped=dict(progress.skipped),
         nothing_labelled=nothing_labelled,
-        passed_over=dict(plan.corpus.passed_over),
+        passed_over=dict(plan.corpus.listed.passed_over),
         shards_unchanged=progress.unchanged,
         first_shards=tuple(progress.first_shards),
         storage_options=plan.pipeline.sink.storage_options,

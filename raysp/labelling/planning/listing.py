@@ -7,20 +7,23 @@ see their rows twice.
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from itertools import product, takewhile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, pairwise, product, takewhile
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from raysp import words
 from raysp.corpus import sources
+from raysp.corpus.beside import options_beside
 from raysp.corpus.kinds import Beside, Cut, Metadata, Origin, SourceKind
 from raysp.corpus.recording_names import is_audio, suffix_of
 from raysp.corpus.shards import Shard
-from raysp.errors import ChangedError, PlanError, ShardError, StoreError
-from raysp.labelling.planning.label_shards import Found, with_label_shards
+from raysp.errors import ChangedError, PlanError, RayspError, ShardError, StoreError
 from raysp.labelling.planning.table_formats import refuse_revisions, refuse_tables
+from raysp.sink import commit
 from raysp.sink.run_record import RunRecord
+from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.values import JsonValue
 from raysp.storage.globs import has_wildcard, is_listed, literal_prefix, split_glob
@@ -33,14 +36,33 @@ _PINNED = re.compile(r"hf://datasets/([^/@]+/[^/@]+)@([0-9a-f]{40})/.*")
 
 
 @dataclass(frozen=True)
+class Found:
+    """A listed shard; its footer is not read yet."""
+
+    name: str
+    """Path of its label shard."""
+    url: str
+    num_bytes: int
+    version: str
+    kind: str = "parquet"
+    """Name of its kind of source."""
+    part: str = ""
+    labels: str = ""
+    """Url of the label shard beside it; empty: there is no such shard."""
+    labels_version: str = ""
+    unreadable: str = ""
+    """Reason why its file cannot be cut into shards; empty if it can."""
+
+
+@dataclass(frozen=True)
 class Listed:
     """A listed corpus."""
 
-    root: str
-    """Folder that the label shards are named relative to."""
-    found: tuple[Found, ...]
+    root: str | None = None
+    """Folder that the label shards are named relative to; None: nothing was listed."""
+    found: tuple[Found, ...] = ()
     """Sorted by name."""
-    passed_over: Mapping[str, int]
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files that are neither shards nor recordings, by suffix; the most frequent first."""
     unnamed: int = 0
     """Recordings without a row in the metadata, in folders with metadata files."""
@@ -51,19 +73,18 @@ class Listed:
     faults: tuple[str, ...] = ()
     """Why the first of them cannot be read."""
     gone: tuple[str, ...] = ()
-    """Ids of recordings that the sink's plan lists and the source no longer has."""
+    """Ids of recordings that the sink's plan lists and the source no longer has; their labels are kept."""
 
 
-@dataclass(frozen=True)
-class _Sorted:
+class _Sorted(NamedTuple):
     """Files of one url, sorted by kind."""
 
     listing: Listing
     """Shards or recordings."""
-    is_audio: bool = False
-    others: tuple[Entry, ...] = ()
+    is_audio: bool
+    others: tuple[Entry, ...]
     """Other files, which are passed over."""
-    metadata: Metadata | None = None
+    metadata: Metadata | None
     """Metadata of the recordings."""
 
 
@@ -87,44 +108,52 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
     root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
-    found: list[Found] = []
-    unnamed = missing = 0
-    gone: list[str] = []
-    unread, faults = 0, list[str]()
-    for kind, origin in [*_folders(listings), *_files(listings)]:
-        reading = kind.within(source.audio_root)
-        for one, cut in _cut(reading, origin, root, recorded or {}, source.storage_options, recut=recut):
-            found.append(one)
-            unnamed, missing = unnamed + cut.unnamed, missing + cut.missing
-            stem = one.name.removesuffix(".parquet")
-            gone += [path if source.id else f"{stem}:{row}" for row, path in cut.gone]
-            unread, faults = unread + len(cut.faults), [*faults, *cut.faults][:FAULTS_SHOWN]
+    shards: list[tuple[Found, Cut]] = []
+    for kind, origin in _origins(listings):
+        shards += _cut(
+            kind.within(source.audio_root), origin, root, recorded or {}, source.storage_options, recut=recut
+        )
+    shards.sort(key=lambda shard: shard[0].name)
+    found, cuts = [shard for shard, _ in shards], [cut for _, cut in shards]
     if found and all(one.unreadable for one in found):
         raise PlanError(f"source: {found[0].url}: {found[0].unreadable}")
-    for name, times in Counter(one.name for one in found).items():
-        if times > 1:
-            urls = [one.url for one in found if one.name == name]
-            raise PlanError(f"source: {' and '.join(urls)} would both become {name}; set source.root or rename one")
+    for one, other in pairwise(found):
+        if one.name == other.name:
+            raise PlanError(
+                f"source: {one.url} and {other.url} would both become {one.name}; set source.root or rename one"
+            )
     passed_over = Counter(suffix_of(entry.path) for one in listings for entry in one.others)
-    by_name = with_label_shards(sorted(found, key=lambda one: one.name), source)
-    return Listed(root, by_name, dict(passed_over.most_common()), unnamed, missing, unread, tuple(faults), tuple(gone))
+    faults = [fault for cut in cuts for fault in cut.faults]
+    gone = [
+        path if source.id else f"{shard.name.removesuffix('.parquet')}:{row}"
+        for shard, cut in shards
+        for row, path in cut.gone
+    ]
+    return Listed(
+        root,
+        _with_label_shards(found, source),
+        dict(passed_over.most_common()),
+        sum(cut.unnamed for cut in cuts),
+        sum(cut.missing for cut in cuts),
+        len(faults),
+        tuple(faults[:FAULTS_SHOWN]),
+        tuple(gone),
+    )
 
 
-def _folders(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
-    """Yield the folders of recordings with their audio files, each once, even if several urls list it."""
-    files: dict[str, dict[str, Entry]] = {}
-    given = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
+def _origins(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
+    """Yield the folders of recordings, then the files that hold rows, each once, even if several urls list it."""
+    recordings: dict[str, dict[str, Entry]] = {}
+    files: dict[str, Entry] = {}
     for one in listings:
         if one.is_audio:
-            files.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
-    for folder, found in files.items():
-        entries = tuple(sorted(found.values(), key=lambda entry: entry.path))
-        yield sources.kind_named(sources.FOLDER), Origin(folder, entries, given.get(folder))
-
-
-def _files(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]:
-    """Yield the files that hold rows, each once."""
-    files = {one.listing.url(entry): entry for one in listings if not one.is_audio for entry in one.listing.entries}
+            recordings.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
+        else:
+            files |= {one.listing.url(entry): entry for entry in one.listing.entries}
+    metadata = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
+    for folder, found in recordings.items():
+        entries = tuple(found[path] for path in sorted(found))
+        yield sources.kind_named(sources.FOLDER), Origin(folder, entries, metadata.get(folder))
     for url, entry in sorted(files.items()):
         yield sources.kind_of_file(url), Origin(url, (entry,))
 
@@ -154,28 +183,42 @@ def _list_url(url: str, source: Shards) -> _Sorted:
             ) from None
         raise
     is_folder = listing.root == _normal(url)
-    is_shard = partial(sources.is_shard, url=url, in_folder=is_folder)
-    shards: Sequence[Entry] = [one for one in listing.entries if is_shard(one.path) and not _is_hidden(one.path, url)]
+    # Readers would ignore `_old.parquet` of a folder.
+    names_hidden = url.rpartition("/")[2].startswith("_")
+    shards: Sequence[Entry] = [
+        entry
+        for entry in listing.entries
+        if sources.is_shard(entry.path, url, in_folder=is_folder)
+        and (names_hidden or not entry.path.rpartition("/")[2].startswith("_"))
+    ]
     recordings = [entry for entry in listing.entries if is_audio(entry.path)]
-    given: Metadata | None = None
-    beside: Sequence[str] = ()
+    metadata: Metadata | None = None
+    described: Sequence[str] = ()
     if is_folder:
         shards = sources.chosen(listing.root, shards, storage_options)
-        if recordings:
-            folder = Beside(listing.root, recordings, shards, listing.entries, source.text)
-            given, beside = _described(folder, source)
-        if given is not None:
-            shards, given = [], given.as_listed(one.path for one in listing.entries)
-            recordings = [one for one in listing.entries if is_audio(one.path) or one.path in given.checks]
-    kept = shards or recordings
-    taken = {entry.path for entry in kept} | {*beside}
-    others = tuple(one for one in listing.entries if one.path not in taken and not _describes_shards(one, shards))
+    if is_folder and recordings:
+        folders = sources.kind_named(sources.FOLDER).within(source.audio_root)
+        beside = Beside(listing.root, recordings, shards, listing.entries, source.text)
+        try:
+            metadata, described = folders.described_by(beside, storage_options)
+        except ShardError as error:
+            raise PlanError(f"source: {error}") from error
+    if metadata is not None:
+        shards, metadata = [], metadata.as_listed(entry.path for entry in listing.entries)
+        recordings = [entry for entry in listing.entries if is_audio(entry.path) or entry.path in metadata.checks]
+    kept = tuple(shards or recordings)
+    taken = {*(entry.path for entry in kept), *described}
+    others = tuple(
+        entry
+        for entry in listing.entries
+        if entry.path not in taken and not (shards and sources.describes_shards(entry.path.rpartition("/")[2]))
+    )
     if not kept:
         raise PlanError(_nothing_to_label(url, others, is_folder=is_folder))
-    chosen = Listing(listing.root, tuple(kept))
+    chosen = Listing(listing.root, kept)
     check_names(chosen)
-    _refuse_old_files(url, listing, [one.path for one in kept], storage_options, are_shards=bool(shards))
-    return _Sorted(chosen, not shards, others, given)
+    _refuse_old_files(url, listing, [entry.path for entry in kept], storage_options, are_shards=bool(shards))
+    return _Sorted(chosen, not shards, others, metadata)
 
 
 def _refuse_old_files(
@@ -187,30 +230,13 @@ def _refuse_old_files(
         return
     pattern = place.removeprefix(join_url(listing.root, "")) if place != listing.root else ""
     saw_root = not scheme_of(url) or not literal_prefix(pattern)
-    seen = [*listing.markers, *(one.path for one in listing.entries)]
+    seen = [*listing.markers, *(entry.path for entry in listing.entries)]
     try:
         if are_shards:
             refuse_tables(listing.root, kept, seen, storage_options, saw_root=saw_root)
         refuse_revisions(listing.root, kept, storage_options)
     except ShardError as error:
         raise PlanError(f"source.url: {error}") from None
-
-
-def _is_hidden(path: str, url: str) -> bool:
-    """Return whether readers would ignore a file that no url names, such as `_old.parquet` of a folder."""
-    return path.rpartition("/")[2].startswith("_") and not url.rpartition("/")[2].startswith("_")
-
-
-def _described(folder: Beside, source: Shards) -> tuple[Metadata | None, Sequence[str]]:
-    try:
-        return sources.kind_named(sources.FOLDER).within(source.audio_root).described_by(folder, source.storage_options)
-    except ShardError as error:
-        raise PlanError(f"source: {error}") from error
-
-
-def _describes_shards(entry: Entry, shards: Sequence[Entry]) -> bool:
-    """Return whether a file describes shards, and need not be reported."""
-    return bool(shards) and sources.describes_shards(entry.path.rpartition("/")[2])
 
 
 def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> str:
@@ -243,40 +269,39 @@ def _cut(
     *,
     recut: bool,
 ) -> Iterator[tuple[Found, Cut]]:
-    """Cut a file or folder into shards, and name their label shards."""
-    stem = _folder_stem(origin.url, root) if kind.is_folder else kind.stem(_relative(origin.url, root))
-    known = _recorded_slices(stem, kind, recorded) if kind.is_sliced else []
-    try:
-        cuts = kind.cut(origin, known, storage_options, recut=recut)
-    except (ShardError, StoreError, OSError, EOFError) as error:
-        if known or kind.is_folder or not isinstance(error, ShardError):
-            raise PlanError(f"source: {origin.url}: {error}") from error
-        [entry] = origin.entries
-        one = Cut(entry.num_bytes, entry.version)
-        name = f"{stem}-{0:05}.parquet" if kind.is_sliced else f"{stem}.parquet"
-        yield Found(name, origin.url, one.num_bytes, one.version, kind.name, unreadable=str(error)), one
-        return
-    for number, one in enumerate(cuts):
-        name = f"{stem}-{number:05}.parquet" if kind.is_sliced else f"{stem}.parquet"
-        yield Found(name, origin.url, one.num_bytes, one.version, kind.name, one.part), one
+    """Cut a file or folder into shards, and name their label shards.
 
-
-def _recorded_slices(stem: str, kind: SourceKind, recorded: Mapping[str, Shard]) -> list[Shard]:
-    """Return the recorded shards that are slices of one origin, in order.
-
-    Slices that could not be read (`sink.absent`) keep their place before others; behind them, they are cut again.
+    Recorded slices of it that could not be read (`sink.absent`) keep their place before others; behind them, they are
+    cut again.
     """
-    name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
-    slices = [recorded[one] for one in sorted(recorded) if recorded[one].kind == kind.name and name.fullmatch(one)]
+    place = _relative(origin.url, root) if origin.url != root else ""
+    if kind.is_folder:  # in the folder's place, and named after it
+        name = PurePosixPath(origin.url).name or "audio"
+        stem = f"{place}/{name}" if place else name
+    else:
+        stem = kind.stem(place)
+    if not kind.is_sliced:
+        names: Iterable[str] = [f"{stem}.parquet"]
+    else:
+        names = (f"{stem}-{number:05}.parquet" for number in count())
+    slice_name = re.compile(re.escape(stem) + r"-\d{5,}\.parquet")
+    slices = [
+        shard
+        for name, shard in sorted(recorded.items())
+        if kind.is_sliced and shard.kind == kind.name and slice_name.fullmatch(name)
+    ]
     while slices and not slices[-1].input_id:
         slices.pop()
-    return slices
-
-
-def _folder_stem(url: str, root: str) -> str:
-    """Return the beginning of the names of a folder's label shards: in the folder's place, and named after it."""
-    name = PurePosixPath(url).name or "audio"
-    return name if url == root else f"{_relative(url, root)}/{name}"
+    unreadable = ""
+    try:
+        cuts = kind.cut(origin, slices, storage_options, recut=recut)
+    except (ShardError, StoreError, OSError, EOFError) as error:
+        if slices or kind.is_folder or not isinstance(error, ShardError):
+            raise PlanError(f"source: {origin.url}: {error}") from error
+        [entry] = origin.entries
+        cuts, unreadable = [Cut(entry.num_bytes, entry.version)], str(error)
+    for name, cut in zip(names, cuts, strict=False):
+        yield Found(name, origin.url, cut.num_bytes, cut.version, kind.name, cut.part, unreadable=unreadable), cut
 
 
 def _relative(url: str, root: str) -> str:
@@ -290,25 +315,71 @@ def _relative(url: str, root: str) -> str:
     return relative.as_posix()
 
 
+def _with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, ...]:
+    """Return listed shards with the label shards beside them, of which only the places and versions are read.
+
+    Raises:
+        PlanError: `source.labels` is not a sink of labels, or some shards are not labelled there as they are now.
+    """
+    if source.labels is None:
+        return tuple(found)
+    sink = Sink.open(source.labels, options_beside(source.labels, source.urls[0], source.storage_options))
+    try:
+        record = sink.existing_record()
+        labelled = {shard.name: shard for shard in sink.shards()}
+        committed = commit.committed(sink.store, [*labelled.values()], record.fingerprint)
+        versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in committed.done}
+    except RayspError as error:
+        raise PlanError(f"source.labels: {error}") from None
+    absent = [one.name for one in found if one.name not in versions]
+    if reasons := [committed.foreign[name] for name in absent if name in committed.foreign]:
+        raise PlanError(f"source.labels: {words.listed(reasons, 1)}")
+    if absent:
+        raise PlanError(
+            f"source.labels: {sink.url} has no finished label shard for {len(absent):,} of "
+            f"{words.count(len(found), 'shard')}, such as {absent[0]}: finish its run, and give the source.url and "
+            "source.root that it has"
+        )
+    for one in found:
+        before = labelled[one.name]
+        if (before.num_bytes, before.version) != (one.num_bytes, one.version):
+            raise PlanError(
+                f"source.labels: {sink.url} was made from another {one.url} ({before.num_bytes:,} bytes, version "
+                f"{before.version}; now {one.num_bytes:,}, version {one.version}): label it again"
+            )
+    return tuple(replace(one, labels=join_url(sink.url, one.name), labels_version=versions[one.name]) for one in found)
+
+
 def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
     """Raise if a label shard would be listed as a shard or would overwrite one, or if the sink contains a shard.
 
     Raises:
         PlanError: sink and source overlap; the message has the url and the label shard.
     """
-    sinks = {sink for place in [_normal(sink_url)] for sink in (place, _real(place))}
+    sinks = {_normal(sink_url), _real(_normal(sink_url))}
     shards = {place for one in found for place in (one.url, _real(one.url))}
-    of_recordings = {one.url for one in found if sources.kind_named(one.kind).is_folder}
-    files = shards.difference(of_recordings, map(_real, of_recordings))
-    patterns = [(url, root, pattern) for url in source.urls for root, pattern in _patterns(url, files)]
-    for one in found:
-        for label_shard in (join_url(sink, one.name) for sink in sinks):
-            listing = next((url for url, root, pattern in patterns if _lists(root, pattern, label_shard)), None)
-            if listing is not None or label_shard in shards:
-                raise PlanError(
-                    f"sink.url: the label shard {label_shard} would be one of the shards of source.url="
-                    f"{listing or one.url!r}; choose a folder outside the source"
-                )
+    folders = {one.url for one in found if sources.kind_named(one.kind).is_folder}
+    files = shards.difference(folders, map(_real, folders))
+    patterns = [
+        (url, join_url(top, ""), pattern)
+        for url in source.urls
+        if _normal(url) not in files
+        for root, pattern in [_pattern(url)]
+        for top in (root, _real(root))
+    ]
+    for sink, one in product(sinks, found):
+        place = join_url(sink, one.name)
+        lists = (
+            url
+            for url, top, pattern in patterns
+            if place.startswith(top) and is_listed(place.removeprefix(top), pattern)
+        )
+        listing = next(lists, None)
+        if listing is not None or place in shards:
+            raise PlanError(
+                f"sink.url: the label shard {place} would be one of the shards of source.url="
+                f"{listing or one.url!r}; choose a folder outside the source"
+            )
     for sink, shard in product(sinks, shards):
         if shard.startswith(join_url(sink, "")):
             raise PlanError(
@@ -329,43 +400,16 @@ def _real(place: str) -> str:
     return place if scheme_of(place) else os.path.realpath(place)
 
 
-def _patterns(url: str, files: Collection[str]) -> list[tuple[str, str]]:
-    """Return root and pattern of a folder or glob, with the root as written and with its links resolved.
-
-    There are none of a url that is one of the shards' `files`.
-    """
+def _pattern(url: str) -> tuple[str, str]:
+    """Return root and pattern of a folder or glob."""
     place = _normal(url)
-    if place in files:
-        return []
     is_folder = not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
     root, pattern = (place, "**/*.parquet") if is_folder else split_glob(place)
-    return [(root or "/", pattern), (_real(root or "/"), pattern)]
-
-
-def _lists(root: str, pattern: str, url: str) -> bool:
-    """Return whether `expand` would list a file at `url`."""
-    beginning = join_url(root, "")
-    return url.startswith(beginning) and is_listed(url.removeprefix(beginning), pattern)
-
-
-def root_of(shards: Iterable[Shard]) -> str | None:
-    """Return the root that recorded shards are named relative to; None if they do not determine it."""
-    return next((root for shard in shards if (root := _root_of(shard)) is not None), None)
-
-
-def _root_of(shard: Shard) -> str | None:
-    """Return a shard's url without its file and the folders of its name; the url of an audio folder has no file."""
-    *folders, name = shard.name.split("/")
-    kind = sources.kind_of(shard)
-    *parts, file = [*shard.url.split("/"), ""] if kind.is_folder else shard.url.split("/")
-    is_other_file = not kind.is_sliced and f"{kind.stem(file)}.parquet" != name
-    if is_other_file or (folders and parts[-len(folders) :] != folders):
-        return None
-    return "/".join(parts[: len(parts) - len(folders)]) or "/"
+    return root or "/", pattern
 
 
 def check_root(
-    sink: str, recorded_root: str | None, root: str, found: Sequence[Found], recorded: Mapping[str, Shard]
+    sink: str, recorded_root: str | None, root: str | None, found: Sequence[Found], recorded: Mapping[str, Shard]
 ) -> None:
     """Raise unless a listing names its label shards as the sink does.
 
@@ -381,14 +425,13 @@ def check_root(
     Raises:
         ChangedError: the names differ; the message has both roots.
     """
-    root_before = recorded_root or root_of(recorded.values())
-    if not recorded or root_before in (None, root) or are_listed(found, recorded):
+    if recorded_root in (None, root) or are_listed(found, recorded):
         return
     raise ChangedError(
-        f"{sink}: its label shards are named relative to {root_before!r}, this source's to {root!r}; shards "
-        f"under a second name would be labelled twice. Set source.root={root_before!r}, undo the change of source.url, "
-        "or use another sink",
-        (f"source.root: {root_before!r} -> {root!r}",),
+        f"{sink}: its label shards are named relative to {recorded_root!r}, this source's to {root!r}; "
+        f"shards under a second name would be labelled twice. Set source.root={recorded_root!r}, undo the change of "
+        "source.url, or use another sink",
+        (f"source.root: {recorded_root!r} -> {root!r}",),
     )
 
 
@@ -396,24 +439,12 @@ def are_listed(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
     """Return whether each recorded shard is listed with its name and content, and never with another name."""
     contents = {one.name: (one.num_bytes, one.version) for one in found}
     names = {(one.url, one.part): one.name for one in found}
-    return all(
-        contents.get(name) == (shard.num_bytes, shard.version)
-        and names.get((shard.url, _slice_of(shard)), name) == name
-        for name, shard in recorded.items()
-    )
-
-
-def _slice_of(shard: Shard) -> str:
-    """Return the part of a shard as a listing has it: that of a whole file is known after its survey only."""
-    return shard.part if sources.kind_of(shard).is_sliced else ""
-
-
-def named_twice(shards: Iterable[Shard]) -> list[tuple[str, list[str]]]:
-    """Return the url and the names of every shard with rows that is recorded under more than one name."""
-    names: dict[tuple[str, str], list[str]] = {}
-    for shard in (one for one in shards if one.num_rows):
-        names.setdefault((shard.url, shard.part), []).append(shard.name)
-    return [(url, sorted(found)) for (url, _), found in names.items() if len(found) > 1]
+    for name, shard in recorded.items():
+        # The part of a whole file is known after its survey only.
+        part = shard.part if sources.kind_of(shard).is_sliced else ""
+        if contents.get(name) != (shard.num_bytes, shard.version) or names.get((shard.url, part), name) != name:
+            return False
+    return True
 
 
 def of_commit(pipeline: Pipeline, record: RunRecord | None) -> Pipeline:
@@ -446,12 +477,8 @@ def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
     from raysp.labelling.planning.hub_data import find_split
 
     name, _, revision = source.urls[0].partition("@")
-    commit = revision or _recorded_commit(recorded, name)
-    found = find_split(name, source.split, source.config, revision=commit, storage_options=source.storage_options)
+    urls = recorded.get("url") if isinstance(recorded, dict) else None
+    pinned = (_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls]))
+    at_commit = revision or next((match[2] for match in pinned if match and match[1] == name), None)
+    found = find_split(name, source.split, source.config, revision=at_commit, storage_options=source.storage_options)
     return replace(source, url=found.urls, root=source.root or found.root, split=None, config=None)
-
-
-def _recorded_commit(source: JsonValue, name: str) -> str | None:
-    urls = source.get("url") if isinstance(source, dict) else None
-    matches = [_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls])]
-    return next((match[2] for match in matches if match and match[1] == name), None)

@@ -1,28 +1,36 @@
 """Plan of a run that continues from the records of its sink, and the start of the run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import pyarrow as pa
+
 from raysp.cluster.resources import local_resources
-from raysp.corpus.shards import only_first_rows
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard, only_first_rows
 from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
+from raysp.errors import AudioError, PlanError, ShardError, StoreError
 from raysp.labelling.planning.backend_choice import with_backends
 from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline, is_surveyed_for
-from raysp.labelling.planning.first_recordings import try_first_recordings
 from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size, settle
-from raysp.labelling.planning.surveying import refuse_without_recordings, survey, with_ids
-from raysp.labelling.planning.trying import try_late_filters
+from raysp.labelling.planning.surveying import refuse_without_recordings, survey, try_late_filters, with_ids
 from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import SinkState
-from raysp.sink.todo import compare
-from raysp.specs.pipeline import Pipeline, file_parts, read_code
+from raysp.sink.todo import Todo, compare
+from raysp.specs.pipeline import Pipeline, Shards, file_parts, read_code
 from raysp.specs.values import check_class, to_json
+from raysp.storage.store import ArchivedError, scheme_of
+
+TAR_NUMBER = "shard_id"
+SAMPLED = 4
+"""Recordings of the first shard that are tried; the first one that can be opened ends the check."""
 
 
 def plan(pipeline: Pipeline) -> Plan:
@@ -100,20 +108,11 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     )
     if record is None:
         corpus = replace(corpus, fresh=corpus.shards, vanished=(), supersedes=False)
-    corpus = replace(
-        corpus,
-        root=listed.root,
-        passed_over=listed.passed_over,
-        unnamed=listed.unnamed,
-        missing=listed.missing,
-        unread=listed.unread,
-        faults=listed.faults,
-        gone=listed.gone,
-        is_numbered=is_numbered,
-    )
+    corpus = replace(corpus, listed=listed, is_numbered=is_numbered)
     if limit_rows is not None:
+        listed = replace(listed, root=None, gone=())
         shards = only_first_rows(corpus.shards, limit_rows)
-        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), gone=(), supersedes=False, root=None)
+        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, listed=listed)
     return opened, corpus
 
 
@@ -133,9 +132,57 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     # A run that stops for error rows removes them, unless its process is killed.
     todo = tuple(shard.without_failed(plan.pipeline.max_error_rate) for shard in todo)
     refuse_without_recordings(corpus, todo, plan.pipeline)
-    try_first_recordings(todo, plan.pipeline)
+    _try_first_recordings(todo, plan.pipeline)
     replaces_record = state.record is not None and not state.has_results
     return replace(plan, corpus=corpus, done=done, todo=todo, replaces_record=replaces_record)
+
+
+def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
+    """Open some recordings of the first shard with rows, if they are read by path and may be archived or in tar files.
+
+    Raises:
+        PlanError: all are archived, or none is a file; with one of the recordings, and the remedy.
+    """
+    source = pipeline.source
+    shard = next((one.shard for one in todo if one.shard.num_rows), None)
+    if shard is None or (folder := sources.audio_root(shard, source.audio_root)) is None:
+        return
+    may_be_archived = bool(scheme_of(folder))
+    may_be_tarred = shard.kind == "manifest" and TAR_NUMBER in sources.column_names(shard, source.storage_options)
+    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    if root is None or not (may_be_archived or may_be_tarred):
+        return
+    archived: ArchivedError | None = None
+    missing = ""
+    for path in _some_paths(shard, source):
+        try:
+            root.open(path)
+        except ArchivedError as error:
+            archived = archived or error
+        except AudioError as error:
+            may_be_tarred &= error.error_type == "not_found"
+            missing = missing or path
+        except StoreError:
+            may_be_tarred = False  # the run reports it
+        else:
+            return
+    if archived is not None and may_be_archived:
+        raise PlanError(f"source: {archived}")
+    if missing and may_be_tarred:
+        raise PlanError(
+            f"source: {shard.url}: its lines have {TAR_NUMBER!r}, as NeMo writes for recordings in tar files, and "
+            f"{missing!r} is no file; unpack the tar files (audio_0.tar, ...) into the folder of the manifest, or set "
+            "source.audio_root"
+        )
+
+
+def _some_paths(shard: Shard, source: Shards) -> list[str]:
+    try:
+        read = sources.read_paths(shard, shard.pieces[0], source.audio, source.storage_options)
+    except (ShardError, StoreError, KeyError, IndexError, ValueError, pa.ArrowException):
+        return []
+    paths = [path for path in read if path is not None]
+    return paths[:: max(1, -(-len(paths) // SAMPLED))]
 
 
 def without_work(opened: Opened, record: RunRecord | None) -> Plan:
@@ -198,7 +245,7 @@ def begin(plan: Plan, run: RunEntry) -> None:
         fingerprint=plan.fingerprint,
         parts=plan.parts,
         file_parts=file_parts(plan.pipeline),
-        root=plan.corpus.root,
+        root=plan.corpus.listed.root,
         resolved=plan.resolved,
         replaces_record=plan.replaces_record,
         columns=encode(plan.corpus.carried),
@@ -207,7 +254,7 @@ def begin(plan: Plan, run: RunEntry) -> None:
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
         plan.sink.remove_report()
     with fault_injection.passing("plan_written"):
-        is_listed = plan.corpus.root is not None
-        gone = Gone.of(plan.corpus.vanished, plan.corpus.gone) if is_listed else absent.load_gone(store)
+        is_listed = plan.corpus.listed.root is not None
+        gone = Gone.of(plan.corpus.vanished, plan.corpus.listed.gone) if is_listed else absent.load_gone(store)
         absent.record(store, plan.corpus.absent, gone)
         plan_record.record(store, plan.corpus.fresh, supersede=plan.corpus.supersedes)

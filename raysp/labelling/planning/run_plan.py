@@ -1,6 +1,6 @@
 """Plan of a run: the opened pipeline, and the work to do with resolved settings and resources."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
@@ -9,8 +9,9 @@ import pyarrow as pa
 from raysp.cluster.pools import ActorCpus, PoolSize, pool_size
 from raysp.cluster.resources import Resources, actors_that_fit, local_resources, shortage_of
 from raysp.cluster.work_places import with_absolute_paths
+from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.labelling.planning.listing import count_files
+from raysp.labelling.planning.listing import Listed, count_files
 from raysp.ops.channels import listed
 from raysp.ops.filtering import UNREADABLE_TEXT
 from raysp.ops.precision import AGREED_RATE, Batching
@@ -32,6 +33,10 @@ from raysp.words import listed as first_of
 if TYPE_CHECKING:
     from raysp.models.summary import CheckpointSummary
 
+SMALL_BYTES = 64 * 2**20
+"""Encoded bytes up to which a run is small: half an hour of 16-bit audio at 16 kHz, some hours of compressed audio."""
+SMALL_ROWS = 1_000
+"""Rows up to which a run is small if they are read by path, so that their bytes are unknown."""
 _EXPECTED = "; expected "
 """Ends what an error message says of one file."""
 
@@ -59,6 +64,28 @@ class Opened:
         here = resources if resources is not None else local_resources(pipeline)
         return cls(pipeline, Sink.of(pipeline.sink), here)
 
+    def is_small(self, shards: Iterable[Shard]) -> bool:
+        """Return whether one process on this machine labels shards as fast as Ray's actors would.
+
+        This holds for little audio, and one actor with at most one GPU. Starting Ray takes longer than it saves then.
+        """
+        label, resources = self.pipeline.label, self.resources
+        pool = label.pool
+        if resources.machine_cpus is None or pool.high > 1 or pool.memory is not None or (pool.gpus or 0) > 1:
+            return False
+        if label.device == "cuda" and not resources.gpus:
+            return False
+        is_by_path = self.pipeline.source.audio_root is not None
+        num_bytes = num_rows = 0
+        for shard in shards:
+            if is_by_path or not sources.kind_of(shard).holds_audio:
+                num_rows += shard.num_rows
+            else:
+                num_bytes += shard.num_bytes
+            if num_bytes > SMALL_BYTES or num_rows > SMALL_ROWS:
+                return False
+        return True
+
 
 MOST_GONE = 3
 """Ids of recordings that a message names."""
@@ -77,18 +104,8 @@ class Corpus(Brief):
     """Recorded shards that no longer exist; their labels are kept."""
     supersedes: bool = False
     """Whether some of `fresh` are recorded with other content."""
-    root: str | None = None
-    """Folder that the label shards are named relative to; None: not listed."""
-    passed_over: Mapping[str, int] = field(default_factory=dict)
-    """Number of files of the source that are neither shards nor recordings, by suffix."""
-    unnamed: int = 0
-    """Recordings without a row in the metadata, in folders with metadata files."""
-    missing: int = 0
-    """Recordings of the metadata that do not exist."""
-    unread: int = 0
-    """Texts beside recordings that cannot be read."""
-    faults: tuple[str, ...] = ()
-    """Why the first of them cannot be read."""
+    listed: Listed = field(default_factory=Listed)
+    """The listing; without a root for a retry of error rows and for a try-out."""
     is_numbered: bool = False
     """Whether rows have their places as ids because the source has no column of ids."""
     without_bytes: frozenset[str] = frozenset()
@@ -101,8 +118,6 @@ class Corpus(Brief):
     """Sentences on carried-over columns whose types differ over the shards."""
     schemas: Mapping[pa.Schema, str] = field(default_factory=dict)
     """Columns of shards of `fresh`, each with a url, if steps behind the model may read any of them."""
-    gone: tuple[str, ...] = ()
-    """Ids of recorded recordings of folders that no longer exist; their labels are kept."""
 
     @property
     def seconds(self) -> float | None:
@@ -256,11 +271,11 @@ class Plan(Brief):
             "shards_committed": len(self.done),
             "shards_unreadable": dict(corpus.unreadable),
             "shards_vanished": list(corpus.vanished),
-            "recordings_gone": len(corpus.gone),
-            "files_passed_over": dict(corpus.passed_over),
-            "recordings_without_metadata": corpus.unnamed,
-            "recordings_missing": corpus.missing,
-            "texts_unreadable": corpus.unread,
+            "recordings_gone": len(corpus.listed.gone),
+            "files_passed_over": dict(corpus.listed.passed_over),
+            "recordings_without_metadata": corpus.listed.unnamed,
+            "recordings_missing": corpus.listed.missing,
+            "texts_unreadable": corpus.listed.unread,
             "rows": self.num_rows,
             "audio_seconds": corpus.seconds,
             "rows_todo": self.rows_todo,
@@ -289,7 +304,7 @@ class Plan(Brief):
         if names := self.corpus.vanished:
             others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
             yield f"{names[0]}{others}: no longer in the source; the labels are kept"
-        if gone := self.corpus.gone:
+        if gone := self.corpus.listed.gone:
             yield (
                 f"{count(len(gone), 'recording')} no longer in the source, {first_of(gone, MOST_GONE)}: labels stay "
                 f"until `raysp forget {self.pipeline.sink.url} ID...` removes them"
@@ -393,21 +408,21 @@ class Plan(Brief):
             for output in pipeline.label.outputs
             for note in output.notes(settings.checkpoint, pipeline.label.window_seconds)
         ]
-        found += [count_files(self.corpus.passed_over, " passed over")] if self.corpus.passed_over else []
+        found += [count_files(self.corpus.listed.passed_over, " passed over")] if self.corpus.listed.passed_over else []
         found += self.corpus.widened
         found += [f"no column {USUAL_ID!r}: ids are <shard>:<row>"] if self.corpus.is_numbered else []
-        if unnamed := self.corpus.unnamed:
+        if unnamed := self.corpus.listed.unnamed:
             found.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
-        if missing := self.corpus.missing:
+        if missing := self.corpus.listed.missing:
             found.append(
                 f"{count(missing, 'recording')} of the metadata, or behind links, not found: their rows become errors "
                 "(not_found)"
             )
-        if unread := self.corpus.unread:
-            more = "" if unread == len(self.corpus.faults) else "; ..."
+        if unread := self.corpus.listed.unread:
+            more = "" if unread == len(self.corpus.listed.faults) else "; ..."
             found.append(
                 f"{count(unread, 'text')} beside recordings cannot be read: their rows become errors "
-                f"({UNREADABLE_TEXT}). {_with_each_remedy_once(self.corpus.faults)}{more}"
+                f"({UNREADABLE_TEXT}). {_with_each_remedy_once(self.corpus.listed.faults)}{more}"
             )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:

@@ -1,33 +1,45 @@
 """Survey of a corpus: reads the footers of new shards, checks columns and recordings, cuts shards into pieces."""
 
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
+from typing import Any, cast
 
 import pyarrow as pa
 
 from raysp.corpus import sources
+from raysp.corpus.beside import options_beside, without_ids
 from raysp.corpus.recording_columns import check_columns, is_without_bytes
-from raysp.corpus.shards import Piece, PieceSize, Shard, Survey, cut_groups, input_id
+from raysp.corpus.sealed import SealedFile
+from raysp.corpus.shards import Piece, PieceSize, Shard, Survey, cut_groups, input_id, place_of
 from raysp.corpus.surveys import Reading, Surveyed, survey_all
-from raysp.errors import PlanError, ShardError, StoreError
+from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
-from raysp.labelling.planning.label_shards import Found, label_schema, with_columns
+from raysp.labelling.planning.listing import Found
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.labelling.planning.trying import has_late_trials, try_filters
 from raysp.machine import num_cpus
+from raysp.ops.filtering import RowOp, reasons
+from raysp.sink import footer
 from raysp.sink.absent import AbsentShard
 from raysp.sink.todo import Todo
 from raysp.specs.order import up_to_label
-from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards
-from raysp.specs.steps import Label
+from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards, load_function
+from raysp.specs.steps import Label, Step
 from raysp.words import count, restore
 
 CheckSchema = Callable[[str, pa.Schema], None]
 """A check of the columns of a shard; its arguments are the url and the schema."""
 LARGE_PIECES = PieceSize()
+MOST_NAMES = 40
+"""Columns that a message names."""
+NO_ROWS = "A filter may be called with no rows: let it return an empty list then"
+NO_ID = ". Set source.id to the column of ids, or to None (null with --set): ids are then <shard>:<row>"
+NO_COLUMN = (
+    ". A file metadata.csv in the folder makes columns: file_name, and one for each of them. For texts, set "
+    "source.text='text' and put a.txt or a.lab beside a.wav"
+)
 
 
 def with_ids(
@@ -94,16 +106,34 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    new_shards = _NewShards(work, label_schema(found, work.source), size, limit_rows, check, carried)
+    new_shards = _NewShards(work, found, size, limit_rows, check, carried)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     absent: list[AbsentShard] = []
     num_rows = 0
+    unchanged = {one.name: shard for one in found if (shard := _unchanged(one, recorded.get(one.name)))}
+    new = [one for one in found if one.name not in unchanged and not one.unreadable]
+    before = surveyed or {}
+    unread = [one for one in new if one.name not in before]
     processes = num_cpus() if limit_rows is None else 1
-    with closing(_shards(found, recorded, may_change, new_shards, processes, surveyed or {})) as surveyed_shards:
-        for one, shard in surveyed_shards:
-            if isinstance(shard, str):
-                absent.append(AbsentShard(one.name, one.url, shard, one.num_bytes, one.version, one.kind, one.part))
+    with closing(survey_all(unread, _reading(work), processes)) as rest:
+        surveys = new_shards.sized(before[one.name] if one.name in before else next(rest) for one in new)
+        for one in found:
+            shard = unchanged.get(one.name)
+            reason = f"{one.url}: {one.unreadable}"
+            if shard is None and not one.unreadable:
+                planned = None if one.name in may_change else recorded.get(one.name)
+                if planned is not None and sources.kind_named(one.kind).is_sliced:
+                    raise _changed(one, planned)  # a slice may no longer end with a line
+                facts, seconds = next(surveys)
+                if isinstance(facts, str):
+                    reason = facts
+                elif planned is not None:
+                    raise _changed(one, planned)
+                else:
+                    shard = new_shards(one, facts, seconds)
+            if shard is None:
+                absent.append(AbsentShard(one.name, one.url, reason, one.num_bytes, one.version, one.kind, one.part))
                 continue
             shards.append(shard)
             known = recorded.get(one.name)
@@ -112,17 +142,13 @@ def survey(
             num_rows += shard.num_rows
             if limit_rows is not None and num_rows >= limit_rows:
                 break
-    names = {one.name for one in found}
-    vanished = tuple(sorted(name for name in recorded if name not in names))
-    supersedes = any(one.name in recorded for one in fresh)
-    without_bytes = frozenset(new_shards.without_bytes)
     return Corpus(
         tuple(shards),
         {one.name: one.reason for one in absent},
         tuple(fresh),
-        vanished,
-        supersedes,
-        without_bytes=without_bytes,
+        vanished=tuple(sorted(recorded.keys() - {one.name for one in found})),
+        supersedes=any(one.name in recorded for one in fresh),
+        without_bytes=frozenset(new_shards.without_bytes),
         absent=tuple(absent),
         carried=carried.schema if carried else pa.schema([]),
         widened=carried.notes if carried else (),
@@ -130,38 +156,16 @@ def survey(
     )
 
 
-def _shards(
-    found: Sequence[Found],
-    recorded: Mapping[str, Shard],
-    may_change: Collection[str],
-    new_shards: "_NewShards",
-    processes: int,
-    before: Mapping[str, Surveyed],
-) -> Generator[tuple[Found, Shard | str]]:
-    """Yield the shards in order, or the reason why one cannot be read; those that have not changed are as recorded.
-
-    Raises:
-        PlanError: a recorded shard has changed that is not in `may_change`.
-    """
-    unchanged = [_unchanged(one, recorded.get(one.name)) for one in found]
-    new = [one for one, shard in zip(found, unchanged, strict=True) if shard is None and not one.unreadable]
-    unread = [one for one in new if one.name not in before]
-    with closing(survey_all(unread, _reading(new_shards.work), processes)) as rest:
-        surveys = new_shards.sized(before[one.name] if one.name in before else next(rest) for one in new)
-        for one, shard in zip(found, unchanged, strict=True):
-            if shard is not None:
-                yield one, shard
-                continue
-            if one.unreadable:
-                yield one, f"{one.url}: {one.unreadable}"
-                continue
-            known = None if one.name in may_change else recorded.get(one.name)
-            if known is not None and sources.kind_named(one.kind).is_sliced:
-                raise _changed(one, known)  # a slice may no longer end with a line
-            surveyed, seconds = next(surveys)
-            if known is not None and not isinstance(surveyed, str):
-                raise _changed(one, known)
-            yield one, surveyed if isinstance(surveyed, str) else new_shards(one, surveyed, seconds)
+def _label_schema(found: Sequence[Found], source: Shards) -> pa.Schema:
+    """Return the columns of the label shards beside shards, from the first of them; none without label shards."""
+    if source.labels is None or not found:
+        return pa.schema([])
+    store, name = place_of(found[0].labels, options_beside(source.labels, source.urls[0], source.storage_options))
+    try:
+        with footer.opened(store, name) as file:
+            return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema())
+    except RayspError as error:
+        raise PlanError(f"source.labels: {error}") from None
 
 
 def _unchanged(one: Found, known: Shard | None) -> Shard | None:
@@ -177,28 +181,19 @@ def _unchanged(one: Found, known: Shard | None) -> Shard | None:
 
 
 class _NewShards:
-    """Shards from their surveys, with checks of their columns.
-
-    Args:
-        work: determines the required columns.
-        labels: columns of the label shards beside them.
-        size: size of their pieces.
-        limit_rows: number of rows from which shards are not needed; None: all are.
-        check: further check of the columns of shards with rows.
-        carried: receives the types of the columns that label shards carry over.
-    """
+    """Shards from their surveys, with checks of their columns; arguments are those of `survey`."""
 
     def __init__(
         self,
         work: ReadsCorpus,
-        labels: pa.Schema,
+        found: Sequence[Found],
         size: PieceSize,
-        limit_rows: int | None = None,
-        check: "CheckSchema | None" = None,
-        carried: CarriedTypes | None = None,
+        limit_rows: int | None,
+        check: CheckSchema | None,
+        carried: CarriedTypes | None,
     ) -> None:
-        self.work = work
-        self._labels = labels
+        self._work = work
+        self._labels = _label_schema(found, work.source)
         self._size = size
         self._limit_rows = limit_rows
         self._further_check = check
@@ -206,7 +201,7 @@ class _NewShards:
         self._columns = source_columns(work)
         self._checked: dict[bool, pa.Schema] = {}
         """Last schema that was accepted of shards with rows, and of shards without."""
-        self._is_tried_later = has_late_trials(work)
+        self._is_tried_later = any(map(_is_tried, work.steps[up_to_label(work.steps) :]))
         self.schemas: dict[pa.Schema, str] = {}
         """Columns of shards with rows, each with the url of the first, if steps behind the model may read any."""
         self.without_bytes: set[str] = set()
@@ -232,9 +227,12 @@ class _NewShards:
         Raises:
             PlanError: a column is missing or of the wrong type.
         """
-        schema = with_columns(surveyed.schema, self._labels)
+        schema = surveyed.schema
+        if len(self._labels):
+            own = [field for field in schema if field.name not in self._labels.names]
+            schema = pa.schema([*own, *self._labels])
         self._check(one, schema, has_rows=surveyed.num_rows > 0)
-        source = self.work.source
+        source = self._work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
         kind = schema.field(source.audio).type if surveyed.num_rows else pa.null()
         is_empty = is_without_bytes(kind) or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
@@ -255,62 +253,44 @@ class _NewShards:
             labels_version=one.labels_version,
         )
 
-    def _remedy(self, one: Found, schema: pa.Schema) -> str:
-        """Return advice on the first column that a shard lacks; empty if it has all columns."""
-        source = self.work.source
-        missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), None)
-        if missing is None or missing == source.audio:
-            return ""
-        if missing == source.id:
-            return ". Set source.id to the column of ids, or to None (null with --set): ids are then <shard>:<row>"
-        if one.kind != sources.FOLDER:
-            return ""
-        return (
-            ". A file metadata.csv in the folder makes columns: file_name, and one for each of them. For texts, set "
-            "source.text='text' and put a.txt or a.lab beside a.wav"
-        )
-
     def _check(self, one: Found, schema: pa.Schema, *, has_rows: bool) -> None:
         """Check the columns, unless they are those of the shard before: the shards of a corpus usually agree."""
         checked = self._checked.get(has_rows)
         if checked is not None and checked.equals(schema, check_metadata=True):
             return
-        source, url = self.work.source, one.url
+        source, url = self._work.source, one.url
         try:  # a writer cannot infer types without rows
             by_path = source.audio_root is not None
             check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows, by_path=by_path)
         except ShardError as error:
-            raise PlanError(f"{error}{self._remedy(one, schema)}") from None
-        if source.text is not None and source.text in self.work.kept and has_rows:
-            _check_text(one, schema, source.text, *self.work.text_use(source.text))
+            missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), source.audio)
+            remedy = NO_ID if missing == source.id else NO_COLUMN if one.kind == sources.FOLDER else ""
+            raise PlanError(f"{error}{'' if missing == source.audio else remedy}") from None
+        if source.text is not None and source.text in self._work.kept and has_rows:
+            use, otherwise = self._work.text_use(source.text)
+            if not holds_text(kind := schema.field(source.text).type):
+                raise PlanError(
+                    f"{url}: column {source.text!r} holds {kind}, expected strings: source.text {use}; set it to a "
+                    f"column of strings{otherwise}{as_texts(one.kind, kind)}"
+                )
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
         try:
-            check_types(url, schema, self.work)
+            check_types(url, schema, self._work)
         except PlanError as error:
-            raise PlanError(f"{error}{_as_strings(one.kind, schema, str(error))}") from None
+            named = (
+                field.type
+                for field in schema
+                if f"column {field.name!r} holds {field.type}, expected strings" in str(error)
+            )
+            raise PlanError(f"{error}{as_texts(one.kind, next(named, pa.null()))}") from None
         if has_rows:
-            try_filters(url, schema, self.work)
+            try_filters(url, schema, self._work)
         if has_rows and self._is_tried_later:
             self.schemas.setdefault(schema.remove_metadata(), url)
         if self._carried is not None and has_rows:
             self._carried.add(url, one.kind, schema)
         self._checked[has_rows] = schema
-
-
-def _check_text(one: Found, schema: pa.Schema, name: str, use: str, otherwise: str) -> None:
-    """Raise if a column of texts holds something else: a word error rate would be empty, or one of digits."""
-    if not holds_text(found := schema.field(name).type):
-        raise PlanError(
-            f"{one.url}: column {name!r} holds {found}, expected strings: source.text {use}; set it to a column of "
-            f"strings{otherwise}{as_texts(one.kind, found)}"
-        )
-
-
-def _as_strings(kind: str, schema: pa.Schema, message: str) -> str:
-    """Return advice on the first column that a message names as one of strings, if it holds numbers."""
-    named = [field.type for field in schema if f"column {field.name!r} holds {field.type}, expected strings" in message]
-    return as_texts(kind, named[0]) if named else ""
 
 
 def as_texts(kind: str, found: pa.DataType) -> str:
@@ -369,6 +349,59 @@ def source_columns(work: ReadsCorpus) -> tuple[str, ...]:
     reads = [column for column in work.reads if column != work.source.audio]
     identity = [work.source.id] if work.source.id else []
     return tuple(dict.fromkeys([*identity, *work.kept, *reads]))
+
+
+def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
+    """Call the filters before the model with a table without rows, if they may read any column.
+
+    Args:
+        url: name of the source for messages.
+        schema: columns of the source.
+        work: the pipeline or recipe.
+
+    Raises:
+        PlanError: a filter raises an error, or returns values for no rows; the message has its line and the columns.
+    """
+    if not any(map(_is_tried, work.source_steps)):
+        return
+    columns = _of_source(schema, work.source.audio)
+    for index, step in enumerate(work.steps[: up_to_label(work.steps)]):
+        _try(url, f"steps[{index}]", step, columns)
+        columns |= {field.name: field.type for field in step.schema()}
+
+
+def try_late_filters(url: str, schema: pa.Schema, work: ReadsCorpus, added: pa.Schema) -> None:
+    """Call the filters after the model as `try_filters` does; `added` is the schema of the columns of all steps."""
+    columns = {**_of_source(schema, work.source.audio), **{field.name: field.type for field in added}}
+    behind = up_to_label(work.steps)
+    for index, step in enumerate(work.steps[behind:], behind):
+        _try(url, f"steps[{index}]", step, columns)
+
+
+def _of_source(schema: pa.Schema, audio: str) -> dict[str, pa.DataType]:
+    """Return the types of the columns that filters get, in the order of their names; dictionaries are decoded."""
+    kinds: dict[str, Any] = {name: schema.field(name).type for name in sorted({*schema.names} - {audio})}
+    return {name: kind.value_type if pa.types.is_dictionary(kind) else kind for name, kind in kinds.items()}
+
+
+def _is_tried(step: Step) -> bool:
+    return step.reads_all and not step.columns
+
+
+def _try(url: str, where: str, step: Step, columns: Mapping[str, pa.DataType]) -> None:
+    if not _is_tried(step):
+        return
+    op = cast("RowOp", step.op({name: load_function(name) for name in step.functions}))
+    names = list(columns)
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    try:
+        reasons(op, pa.schema([*columns.items()]).empty_table())
+    except RunError as error:
+        advice = "" if isinstance(error.__cause__, KeyError) else f". {NO_ROWS}"
+        raise PlanError(
+            f"{url}: {where} {error}; the plan called it on a table without rows, of the columns "
+            f"{', '.join(map(repr, names[:MOST_NAMES]))}{more}{advice}"
+        ) from error.__cause__
 
 
 SAMPLE_ROWS = 20

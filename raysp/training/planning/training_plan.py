@@ -178,7 +178,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     code = read_code(recipe)
     check = partial(check_targets, objective, recipe.target)
     corpus = survey(listed_corpus.found, {}, recipe, check=check, surveyed=surveyed)
-    corpus = replace(corpus, root=listed_corpus.root, passed_over=listed_corpus.passed_over)
+    corpus = replace(corpus, listed=listed_corpus)
     _refuse_empty(recipe, corpus)
     folders = _folders(recipe)
     checkpoint = summary_of(folders["checkpoint"])

@@ -21,7 +21,6 @@ from raysp.corpus.sources import kind_of
 from raysp.corpus.widening import cast_column
 from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
-from raysp.labelling.planning.listing import named_twice
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
 from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
@@ -161,10 +160,6 @@ def verify(
     differences += [f"{one.name}: not labelled: {one.reason}" for one in absent]
     names = {*(shard.name for shard in shards), *(one.name for one in absent)}
     differences += _unplanned(recorded.sink, names)
-    differences += [
-        f"{' and '.join(names)}: both hold labels of the shard {url}, so readers see its rows twice; use another sink"
-        for url, names in named_twice(shards)
-    ]
     unequal: list[str] = []
     if chosen:
         alone = Recomputing(recorded.trusted_pipeline(shards), record)

@@ -14,8 +14,7 @@ from raysp.labelling.planning.backend_choice import with_backends
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.labelling.planning.settling import settle
-from raysp.labelling.planning.surveying import check_types, source_columns
-from raysp.labelling.planning.trying import try_filters, try_late_filters
+from raysp.labelling.planning.surveying import check_types, source_columns, try_filters, try_late_filters
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
 from raysp.specs.steps import Label, Pool, Step
