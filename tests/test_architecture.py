@@ -321,10 +321,7 @@ def test_only_models_in_jax_and_their_backend_import_jax(name):
 
 def test_only_what_reads_its_data_sets_imports_datasets():
     places = foreign_imports(PACKAGE, "datasets", set())
-    assert {place.partition(":")[0] for place in places} == {
-        "corpus/dataset_export.py",
-        "labelling/planning/hub_data.py",
-    }
+    assert {place.partition(":")[0] for place in places} == {"labelling/planning/hub_data.py"}
 
 
 def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():

@@ -132,42 +132,6 @@ class Shards:
                 f"{self.url!r}; leave split out, or give the id of a data set"
             )
 
-    @classmethod
-    def from_dataset(
-        cls,
-        dataset: object,
-        folder: Url,
-        *,
-        split: str | None = None,
-        audio: str | None = None,
-        storage_options: StorageOptions | None = None,
-        shared: bool = False,
-        **fields: str | None,
-    ) -> "Shards":
-        """Write a data set of the `datasets` library as audio shards, and return them as a source.
-
-        A second call with the same data set uses the existing shards.
-
-        Args:
-            dataset: a `datasets.Dataset`, a folder written by `save_to_disk` (a path or url), or a name for
-                `load_dataset`.
-            folder: folder for the shards of this data set only.
-            split: split of a data set that has several.
-            audio: column of the recordings; None: the only audio column.
-            storage_options: options of the storage of the folder, and of a saved data set whose url has the same
-                scheme.
-            shared: as in `Shards`.
-            fields: further fields of `Shards`; the default of `id` is the column "id" if it exists.
-
-        Raises:
-            PlanError, ShardError, StoreError: the data set cannot be read or written, or the folder holds another one.
-        """
-        from raysp.corpus.dataset_export import export
-
-        found = export(dataset, folder, split=split, audio=audio, storage_options=storage_options)
-        fields = {"id": "id" if "id" in found.columns else None, **fields}
-        return cls(found.urls, audio=found.audio, storage_options=storage_options or {}, shared=shared, **fields)
-
     @property
     def urls(self) -> tuple[str, ...]:
         """The urls as a tuple, even if there is only one."""

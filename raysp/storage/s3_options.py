@@ -97,15 +97,6 @@ def read_options(options: Mapping[str, object]) -> S3Options:
     return S3Options(**cast("dict[str, Any]", found), attempts=attempts, config=config, parameters=parameters)
 
 
-def for_s3fs(options: Mapping[str, object]) -> dict[str, object]:
-    """Return the resolved options as s3fs takes them, for libraries that use it: it has no option `region`."""
-    found = resolve(options)
-    if (region := found.pop("region", None)) is not None:
-        client = cast("Mapping[str, object]", found.get("client_kwargs", {}))
-        found["client_kwargs"] = {"region_name": region, **client}
-    return found
-
-
 def _checked(options: object, known: Mapping[str, type], where: str) -> dict[str, object]:
     """Return the options that are set, or raise if one is unknown or has the wrong type."""
     found = cast("Mapping[str, object]", options)

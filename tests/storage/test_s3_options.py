@@ -13,15 +13,14 @@ import s3fs
 from botocore.utils import parse_timestamp
 
 import raysp
-from raysp import PlanError, SpecError, StoreError
+from raysp import SpecError, StoreError
 from raysp.specs.values import from_json, to_json
 from raysp.storage import s3_client
 from raysp.storage.options import resolve
 from raysp.storage.s3 import S3Store
 from raysp.storage.s3_client import read_options
-from raysp.storage.s3_options import for_s3fs
 from raysp.storage.stores import expand, open_store
-from tests.corpora import a_pipeline, wav, write_shard
+from tests.corpora import a_pipeline, write_shard
 
 LITERAL = "lItErAlSeCrEt"
 
@@ -215,7 +214,7 @@ def labels(s3_server, tmp_path_factory) -> Iterator[tuple[str, dict[str, object]
             engine="here",
             progress=False,
         )
-        yield url, for_s3fs({**s3_server.options, "region": "us-east-1"})
+        yield url, {**resolve(s3_server.options), "client_kwargs": {"region_name": "us-east-1"}}
 
 
 def read_by_pandas(url, options):
@@ -244,21 +243,6 @@ def test_labels_are_read_back_with_the_same_options(labels, read, tmp_path, monk
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     url, options = labels
     assert read(url, dict(options)) == 6  # datasets adds options of its own to the mapping
-
-
-class TestSavedDataSets:
-    def test_one_on_object_storage_becomes_shards(self, s3, bucket, monkeypatch):
-        recordings = [{"bytes": wav(), "path": None}] * 3
-        made = datasets.Dataset.from_dict({"id": ["a", "b", "c"], "audio": recordings})
-        options = {**s3.options, "region": "us-east-1"}
-        made.save_to_disk(f"s3://{bucket}/saved", storage_options=for_s3fs(options))
-        place = (f"s3://{bucket}/saved", f"s3://{bucket}/shards")
-        source = raysp.Shards.from_dataset(*place, storage_options=options)
-        [url] = source.urls
-        assert read_by_pandas(url, for_s3fs(options)) == 3
-        assert raysp.Shards.from_dataset(*place, storage_options=options) == source
-        with pytest.raises(PlanError, match=r"found no state.json and no dataset_dict.json; expected a folder writt"):
-            raysp.Shards.from_dataset(f"s3://{bucket}/shards", f"s3://{bucket}/more", storage_options=options)
 
 
 class _Redirecting(BaseHTTPRequestHandler):
