@@ -11,7 +11,7 @@ from raysp.cli.arguments import AsJson, Debug, Engine, RecipeFile, Settings, com
 from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
-from raysp.cluster.addresses import asked_engine, check_submitted_version, is_cluster, is_submitted
+from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 
@@ -63,7 +63,7 @@ def finetune(
         refuse_unused({"--restart": restart}, "a try-out of --steps removes nothing; leave out one of them")
     loaded = with_overrides(load_recipe(recipe), settings or [])
     # On a cluster a relative path would not say of which machine.
-    if asked_engine(engine, address) != "here" and is_cluster(address):
+    if uses_cluster(engine, address):
         loaded = with_absolute_paths(loaded)
     if not as_json:
         say(f"looking at {urls(loaded.source)} ...")

@@ -19,8 +19,13 @@ SUBMITTED_BY = "RAYSP_SUBMITTED_BY"
 
 def is_cluster(address: str | None) -> bool:
     """Return whether a run uses an existing Ray: at an address, or connected by this process."""
+    return is_named(address) or is_connected()
+
+
+def is_connected() -> bool:
+    """Return whether this process is connected to a Ray."""
     ray = sys.modules.get("ray")
-    return is_named(address) or bool(ray and ray.is_initialized())
+    return bool(ray and ray.is_initialized())
 
 
 def is_named(address: str | None) -> bool:

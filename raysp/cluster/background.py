@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 
 logger = logging.getLogger(__name__)
@@ -23,10 +24,9 @@ class Background:
 
     def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
         self._make = make
-        self._entered = threading.Event()
+        self._entered: Future[None] = Future()
         self._left = threading.Event()
         self._ended = threading.Event()
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._hold, name="raysp-background")
 
     @property
@@ -46,9 +46,7 @@ class Background:
             BaseException: the exception raised on entering.
         """
         self.begin()
-        self._entered.wait()
-        if self._error is not None:
-            raise self._error
+        self._entered.result()
 
     def end(self) -> None:
         """Leave the context once it is entered, and wait for that; has no effect if never started."""
@@ -60,15 +58,14 @@ class Background:
     def _hold(self) -> None:
         try:
             with self._make():
-                self._entered.set()
+                self._entered.set_result(None)
                 self._left.wait()
         except BaseException as error:
-            if self._entered.is_set():
+            if self._entered.done():
                 logger.warning("a context entered by a background thread failed on exit", exc_info=True)
-            self._error = error
+            else:
+                self._entered.set_exception(error)
         finally:
-            # Also after an error, which `wait` then raises.
-            self._entered.set()
             self._ended.set()
 
 

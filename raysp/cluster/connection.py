@@ -5,13 +5,13 @@ import logging
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from raysp.cluster import ray_session
-from raysp.cluster.addresses import refuse_on
+from raysp.cluster.addresses import is_connected, refuse_on
 from raysp.cluster.background import in_background
+from raysp.cluster.nodes import up
 from raysp.cluster.process_state import process_kept, sigterm_kept
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RunError
@@ -55,7 +55,7 @@ def connected(address: str | None) -> Iterator[Resources]:
     Raises:
         PlanError: nothing answers at the address, or another version of raysp is installed there.
     """
-    if _is_connected():
+    if is_connected():
         yield cluster_resources()
         return
     named = address or os.environ["RAY_ADDRESS"]
@@ -68,7 +68,7 @@ def connected(address: str | None) -> Iterator[Resources]:
 @contextlib.contextmanager
 def _connection(address: str) -> Iterator[None]:
     _check_reachable(address)
-    with process_kept({}) as environment, _imported() as ray:
+    with process_kept({}) as record_variables, _imported() as ray:
         try:
             with sigterm_kept():
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -78,7 +78,7 @@ def _connection(address: str) -> Iterator[None]:
                 "the address is its head's. A cluster with token authentication also needs RAY_AUTH_MODE=token and "
                 "~/.ray/auth_token on this machine"
             ) from error
-        environment.record()
+        record_variables()
         _check_same_version(address)
         yield
 
@@ -101,11 +101,11 @@ def local_ray(resources: Resources, *, advice: str = ". Try `raysp doctor`") -> 
 @contextlib.contextmanager
 def started_ray(resources: Resources, advice: str = ". Try `raysp doctor`") -> Iterator[None]:
     """Start a local Ray in this thread, as `local_ray`."""
-    if _is_connected():
+    if is_connected():
         yield
         return
     with (
-        process_kept({**_SETTINGS, **ray_session.token_setting()}) as environment,
+        process_kept({**_SETTINGS, **ray_session.token_setting()}) as record_variables,
         ray_session.session_folder() as options,
         _imported() as ray,
     ):
@@ -113,7 +113,7 @@ def started_ray(resources: Resources, advice: str = ". Try `raysp doctor`") -> I
             _start(ray, int(resources.cpus), options)
         except Exception as error:
             raise RunError(f"the local Ray did not start: {error}{advice}") from error
-        environment.record()  # with the variables that Ray has set
+        record_variables()  # with those that Ray has set
         yield
 
 
@@ -126,10 +126,6 @@ def _imported() -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
-
-
-def _is_connected() -> bool:
-    return "ray" in sys.modules and sys.modules["ray"].is_initialized()
 
 
 def _start(ray: Any, cpus: int, options: Mapping[str, str]) -> None:  # noqa: ANN401 - the module
@@ -193,7 +189,7 @@ def cluster_resources() -> Resources:
     """
     import ray
 
-    nodes = [node for node in cast("Any", ray).nodes() if node["Alive"]]
+    nodes = up()
     cpus = [node["Resources"].get("CPU", 0) for node in nodes]
     is_one_machine = len(nodes) == 1 and cpus[0] > 0 and not nodes[0]["Labels"].get(GROUP_LABEL)
     total = ray.cluster_resources()  # type: ignore[no-untyped-call]

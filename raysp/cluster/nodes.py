@@ -2,9 +2,10 @@
 
 import logging
 import socket
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
+
+from raysp.cluster.addresses import is_connected
 
 logger = logging.getLogger(__name__)
 
@@ -20,24 +21,26 @@ Given = ParamSpec("Given")
 Answer = TypeVar("Answer")
 
 
-def alive(node_ids: Iterable[str]) -> set[str]:
-    """Return the nodes that Ray reports as alive and whose raylet accepts connections; all if Ray does not answer."""
+def up() -> list[Node]:
+    """Return the nodes that Ray reports as alive."""
     import ray
 
+    return [node for node in cast("Any", ray).nodes() if node["Alive"]]
+
+
+def alive(node_ids: Iterable[str]) -> set[str]:
+    """Return the nodes that Ray reports as alive and whose raylet accepts connections; all if Ray does not answer."""
     try:
-        found = ray.nodes()  # type: ignore[no-untyped-call]
-        known = {str(node["NodeID"]): node for node in found if node["Alive"]}
+        known = {str(node["NodeID"]): node for node in up()}
     except Exception as error:  # types of Ray's errors vary
         logger.warning("Ray did not list the nodes of the cluster: %s", error)
         return set(node_ids)
-    return {one for one in node_ids if one in known and _answers(known[one])}
+    return {node_id for node_id in node_ids if node_id in known and _answers(known[node_id])}
 
 
 def totals() -> dict[str, Amounts]:
     """Return the resources of the nodes that are alive, in use or not, by the node's id."""
-    import ray
-
-    return {node["NodeID"]: node["Resources"] for node in cast("Any", ray).nodes() if node["Alive"]}
+    return {node["NodeID"]: node["Resources"] for node in up()}
 
 
 def own_id() -> str:
@@ -49,12 +52,7 @@ def own_id() -> str:
 
 def with_resource(name: str) -> list[Node]:
     """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"; none without a cluster."""
-    if "ray" not in sys.modules or not sys.modules["ray"].is_initialized():
-        return []
-    import ray
-
-    nodes = cast("Any", ray).nodes()
-    return [node for node in nodes if node["Alive"] and node["Resources"].get(name, 0) > 0]
+    return [node for node in up() if node["Resources"].get(name, 0) > 0] if is_connected() else []
 
 
 def ask(
@@ -92,10 +90,10 @@ def _result(answer: Any) -> Any:  # noqa: ANN401 - a reference of Ray
         return None
 
 
-def _answers(node: dict[str, object]) -> bool:
-    address = (str(node["NodeManagerAddress"]), int(str(node["NodeManagerPort"])))
+def _answers(node: Node) -> bool:
     try:
-        with socket.create_connection(address, timeout=ANSWER_SECONDS):
+        place = node["NodeManagerAddress"], node["NodeManagerPort"]
+        with socket.create_connection(place, timeout=ANSWER_SECONDS):
             return True
     except OSError:
         return False

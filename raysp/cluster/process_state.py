@@ -6,72 +6,46 @@ import faulthandler
 import logging
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 SIGACTION_BYTES = 1024
 """At least the size of `struct sigaction`."""
 
 
-class Environment:
-    """Environment variables set by a run or by the start of its Ray.
+@contextlib.contextmanager
+def process_kept(settings: Mapping[str, str]) -> Iterator[Callable[[], None]]:
+    """Set environment variables, and undo on exit what Ray changes in this process: variables, loggers, fault handler.
+
+    Yields a function that records which variables have changed, for after the start of Ray. Those that the caller has
+    changed since stay.
 
     Args:
         settings: variables to set; variables that are already set keep their values.
     """
+    before, changed = dict(os.environ), dict[str, str]()
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
-        self._before = dict(os.environ)
-        self._changed: dict[str, str] = {}
-        for name, value in settings.items():
-            os.environ.setdefault(name, value)
-        self.record()
+    def record() -> None:
+        changed.update((name, value) for name, value in os.environ.items() if before.get(name) != value)
 
-    def record(self) -> None:
-        """Record the variables that have changed."""
-        self._changed = {name: value for name, value in os.environ.items() if self._before.get(name) != value}
-
-    def restore(self) -> None:
-        """Restore the recorded variables, except those that the caller has changed since."""
-        for name, value in self._changed.items():
-            if os.environ.get(name) != value:
-                continue
-            if name in self._before:
-                os.environ[name] = self._before[name]
-            else:
-                del os.environ[name]
-
-
-@contextlib.contextmanager
-def process_kept(settings: Mapping[str, str]) -> Iterator[Environment]:
-    """Set environment variables, and undo on exit what Ray changes in this process: variables, loggers, fault handler.
-
-    Args:
-        settings: as of `Environment`, which is yielded.
-    """
-    environment = Environment(settings)
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    record()
     had_fault_handler = faulthandler.is_enabled()
-    try:
-        with loggers_kept():
-            yield environment
-    finally:
-        environment.restore()
-        if not had_fault_handler:
-            faulthandler.disable()
-
-
-@contextlib.contextmanager
-def loggers_kept() -> Iterator[None]:
-    """Restore level, handlers, filters and propagation of Ray's loggers on exit."""
     names = {"ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))}
     loggers = [logging.getLogger(name) for name in names]
     kept = [(one, one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers]
     try:
-        yield
+        yield record
     finally:
         for logger, level, handlers, filters, propagate, disabled in kept:
             logger.setLevel(level)
             logger.handlers[:], logger.filters[:] = handlers, filters
             logger.propagate, logger.disabled = propagate, disabled
+        for name in [name for name, value in changed.items() if os.environ.get(name) == value]:
+            del os.environ[name]
+            os.environ.update({name: before[name]} if name in before else {})
+        if not had_fault_handler:
+            faulthandler.disable()
 
 
 @contextlib.contextmanager

@@ -10,10 +10,10 @@ from raysp.audio.isolation import Decoder
 from raysp.cluster.addresses import (
     Engine,
     asked_engine,
-    is_cluster,
     is_named,
     refuse_on,
     refuse_without_processes,
+    uses_cluster,
 )
 from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
@@ -172,7 +172,7 @@ def finetune(
         check_tracker(name)
     with contextlib.ExitStack() as stack:
         asked = asked_engine(engine, address)
-        on_cluster = asked != "here" and is_cluster(address)
+        on_cluster = uses_cluster(engine, address)
         plan = plan_training(recipe, stack.enter_context(connected(address)) if on_cluster else None)
         by_ray = _needs_ray(plan, asked, address)
         if by_ray:

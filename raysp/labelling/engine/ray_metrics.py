@@ -7,13 +7,13 @@ run starts for itself exports nothing.
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from raysp.cluster.addresses import is_connected
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import trial
 
@@ -210,8 +210,7 @@ class Exporter:
 @contextlib.contextmanager
 def exported(sink: str, progress: Progress) -> Iterator[Callable[[Progress], None]]:
     """Yield a function that writes states of a run, if Ray is connected; at the end its last state is written."""
-    ray = sys.modules.get("ray")
-    if ray is None or not ray.is_initialized():
+    if not is_connected():
         yield lambda _: None
         return
     exporter = Exporter(sink, RayWriter())
