@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from raysp.capabilities import Capability
-from raysp.cli.arguments import FAILED, AsJson, CheckpointOptions, Debug, parse_storage_options
-from raysp.cli.console import ProgressLines, escape, out, print_facts, print_json, showing
+from raysp.cli.arguments import FAILED, CheckpointOptions, parse_storage_options
+from raysp.cli.console import ProgressLines, escape, is_json, out, print_facts, show
 from raysp.errors import CheckpointError, SpecError
 from raysp.models.summary import OWN
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
+    from raysp.cluster.doctor import Finding
     from raysp.models.converting import Conversion
     from raysp.models.summary import CheckpointSummary
 
@@ -30,8 +31,6 @@ def inspect(
         typer.Option(metavar="NAME", help="torch, jax, transformers or ctranslate2. Default: the choice of a run."),
     ] = None,
     storage_options: CheckpointOptions = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Check a checkpoint and show its outputs. Loads no weights.
 
@@ -56,14 +55,13 @@ def inspect(
         summary = choose(folder, backend).open().describe(folder)
     refused: dict[str, object] = {"not by raysp": why or None, "does not fit": _generation_error(summary)}
     facts: dict[str, object]
-    if as_json:
+    if is_json():
         refusals = {name.replace(" ", "_"): reason for name, reason in refused.items()}
         facts = {**refusals, **dataclasses.asdict(summary), "outputs": outputs_for(summary)}
         facts |= {"writes_text": summary.writes_text, "language_model": _facts_of_language_model(summary)}
     else:
         facts = {**refused, **_facts_of_checkpoint(summary)}
-    with showing(0):
-        print_json(facts) if as_json else print_facts(checkpoint, facts)
+    show(facts, lambda: print_facts(checkpoint, facts))
 
 
 def convert(
@@ -75,8 +73,6 @@ def convert(
     ],
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder for the checkpoint.")],
     storage_options: CheckpointOptions = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Convert pickled weights, or a .nemo archive, to safetensors. Runs no code of them.
 
@@ -107,8 +103,7 @@ def convert(
             source, folder, storage_options=options, on_progress=ProgressLines(EVERY_SECONDS, _words)
         )
         facts_of = _facts_of_conversion
-    with showing(0):
-        print_json(dataclasses.asdict(found)) if as_json else print_facts(folder, facts_of(found))
+    show(found, lambda: print_facts(folder, facts_of(found)))
 
 
 def _words(done: int, of: int) -> str:
@@ -127,7 +122,7 @@ def _facts_of_conversion(found: "Conversion") -> dict[str, object]:
     }
 
 
-def models(as_json: AsJson = False, debug: Debug = False) -> None:
+def models() -> None:
     """List the supported architectures and their outputs."""
     from raysp.models.registry import DECODERS, MODULES, architectures_of, capabilities_of
     from raysp.specs.outputs.table import outputs_of
@@ -138,11 +133,8 @@ def models(as_json: AsJson = False, debug: Debug = False) -> None:
         }
         for model_type in sorted(MODULES)
     }
-    with showing(0):
-        if as_json:
-            print_json({"models": found, "decoders": sorted(DECODERS)})
-        else:
-            _print_models(found, sorted(DECODERS))
+    decoders = sorted(DECODERS)
+    show({"models": found, "decoders": decoders}, lambda: _print_models(found, decoders))
 
 
 def _print_models(found: Mapping[str, Mapping[str, Sequence[str]]], decoders: Sequence[str]) -> None:
@@ -271,17 +263,18 @@ def _some_of(names: Sequence[str], separator: str) -> str:
     return separator.join(names[:NAMES_SHOWN]) + rest
 
 
-def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+def doctor() -> None:
     """Check this machine: versions, memory, codecs, a local Ray."""
     from raysp.cluster.doctor import examine
 
     findings = examine()
-    with showing(0 if all(one.ok for one in findings) else FAILED):
-        if as_json:
-            print_json({"findings": [dataclasses.asdict(one) for one in findings]})
-            return
-        for one in findings:
-            mark = "[green]ok  [/green]" if one.ok else "[red]fail[/red]"
-            out.print(f"{mark} {escape(one.what)}: {escape(one.found)}")
-            if one.advice:
-                out.print(f"     {escape(one.advice)}")
+    code = 0 if all(finding.ok for finding in findings) else FAILED
+    show({"findings": list(map(dataclasses.asdict, findings))}, lambda: _print_findings(findings), code)
+
+
+def _print_findings(findings: "Sequence[Finding]") -> None:
+    for finding in findings:
+        mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
+        out.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
+        if finding.advice:
+            out.print(f"     {escape(finding.advice)}")

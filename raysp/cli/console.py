@@ -1,6 +1,7 @@
 """Printing: standard streams that may fail, two consoles, escaped untrusted text, facts and JSON."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 import typer
 from rich.console import Console
@@ -32,6 +33,9 @@ NAME_WIDTH = 12
 
 DEBUG: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether errors are shown with their tracebacks."""
+
+JSON: ContextVar[bool] = ContextVar("json", default=False)
+"""Whether the result of a command is one JSON object on stdout, and messages about its progress are left out."""
 
 PLACEHOLDERS: ContextVar[Mapping[str, str]] = ContextVar("placeholders", default=MappingProxyType({}))
 """Commands in messages such as `raysp retry PIPELINE`, each with the one to print: with the file of this command."""
@@ -67,6 +71,17 @@ def say(message: str) -> None:
             raise
         with contextlib.suppress(Exception):
             print(f"raysp: {message.encode('ascii', 'backslashreplace').decode()}", file=sys.stderr)
+
+
+def is_json() -> bool:
+    """Return whether the result of this command is JSON."""
+    return JSON.get()
+
+
+def announce(message: str) -> None:
+    """Print what a command begins to do on stderr, unless its result is JSON."""
+    if not is_json():
+        say(message)
 
 
 def print_fact(name: str, fact: str, width: int = NAME_WIDTH) -> None:
@@ -222,6 +237,24 @@ def showing(code: int) -> Iterator[None]:
     with printing("the work is done, but its result cannot be shown"):
         yield
     raise typer.Exit(code)
+
+
+def show(result: object, printed: Callable[[], object], code: int = 0, **more: object) -> NoReturn:
+    """Show the result of finished work as JSON or in words, and exit with its code, as `showing`.
+
+    Args:
+        result: a dataclass or a mapping, which is the JSON object.
+        printed: prints the result in words.
+        code: exit code.
+        more: further fields of the JSON object.
+    """
+    with showing(code):
+        if is_json():
+            fields = result if isinstance(result, Mapping) else dataclasses.asdict(cast("Any", result))
+            print_json({**fields, **more})
+        else:
+            printed()
+    raise AssertionError
 
 
 class ProgressLines:

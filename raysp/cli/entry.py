@@ -1,6 +1,8 @@
 """The entry point, which runs a verb and converts every error to one line and an exit code."""
 
 import contextlib
+import functools
+import inspect
 import logging
 import os
 import re
@@ -8,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
-from inspect import getdoc
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
@@ -16,20 +17,14 @@ import typer
 from typer.core import TyperGroup
 
 from raysp import tracebacks
-from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, Debug, with_seconds
-from raysp.cli.console import DEBUG, IN_YOUR_CODE, MAYBE_A_BUG, PLACEHOLDERS, Streams, results_alone, say
+from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, AsJson, Debug, with_seconds
+from raysp.cli.console import DEBUG, IN_YOUR_CODE, JSON, MAYBE_A_BUG, PLACEHOLDERS, Streams, results_alone, say
 from raysp.errors import RayspError, RunError, SpecError
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "Label a corpus": (
         "raysp run label.py",
-        {
-            "plan": "label",
-            "run": "label",
-            "retry": "label",
-            "status": "sink",
-            "report": "sink",
-        },
+        {"plan": "label", "run": "label", "retry": "label", "status": "sink", "report": "sink"},
     ),
     "Use and check labels": (
         "raysp export labels subtitles --to srt",
@@ -45,26 +40,15 @@ GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "Train a model": (
         "raysp finetune recipe.py",
-        {
-            "finetune": "training",
-        },
+        {"finetune": "training"},
     ),
     "Work on a Ray cluster": (
         "raysp submit label.py --address http://HEAD:8265",
-        {
-            "submit": "job",
-            "jobs": "job",
-            "stop": "job",
-        },
+        {"submit": "job", "jobs": "job", "stop": "job"},
     ),
     "Look at a checkpoint or this machine": (
         "raysp inspect CHECKPOINT",
-        {
-            "inspect": "checkpoint",
-            "convert": "checkpoint",
-            "models": "checkpoint",
-            "doctor": "checkpoint",
-        },
+        {"inspect": "checkpoint", "convert": "checkpoint", "models": "checkpoint", "doctor": "checkpoint"},
     ),
 }
 """Groups of the help text: an example, and the verbs, each with its module, `<name>_verbs`, imported when needed."""
@@ -95,7 +79,29 @@ def _print_version(value: bool) -> None:
 
 def _with_examples(verb: Callable[..., None]) -> str:
     """Return the docstring of a verb, with its examples marked so that their line breaks are kept."""
-    return re.sub(r"^Examples?:$", "\b\n\\g<0>", getdoc(verb) or "", flags=re.MULTILINE)
+    return re.sub(r"^Examples?:$", "\b\n\\g<0>", inspect.getdoc(verb) or "", flags=re.MULTILINE)
+
+
+def _command(verb: Callable[..., None]) -> Callable[..., None]:
+    """Return a verb with the options that all verbs have."""
+
+    @functools.wraps(verb)
+    def command(*, as_json: bool = False, debug: bool = False, **options: object) -> None:
+        setting = JSON.set(as_json)
+        try:
+            verb(**options)
+        finally:
+            JSON.reset(setting)
+
+    common = {"as_json": AsJson, "debug": Debug}
+    own = inspect.signature(verb)
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=common[name])
+        for name in common
+    ]
+    cast("Any", command).__signature__ = own.replace(parameters=[*own.parameters.values(), *more])
+    command.__annotations__ = {**verb.__annotations__, **common}
+    return command
 
 
 def application(verbs: Iterable[str] = VERBS) -> typer.Typer:
@@ -110,7 +116,7 @@ def application(verbs: Iterable[str] = VERBS) -> typer.Typer:
     app.callback()(_raysp)
     for name in verbs:
         verb = getattr(import_module(f".{VERBS[name]}_verbs", __package__), name)
-        app.command(help=_with_examples(verb))(verb)
+        app.command(help=_with_examples(verb))(_command(verb))
     return app
 
 

@@ -1,6 +1,5 @@
 """The verbs that evaluate a checkpoint, and that compare and merge labellings: evaluate, diff, merge."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,9 +7,7 @@ import typer
 
 from raysp.cli.arguments import (
     Address,
-    AsJson,
     By,
-    Debug,
     Engine,
     Limits,
     NamedSink,
@@ -23,7 +20,7 @@ from raysp.cli.arguments import (
     parse_limits,
     parse_storage_options,
 )
-from raysp.cli.console import FEW_LINES, PLACEHOLDERS, err, print_fact, print_json, print_some, say, showing
+from raysp.cli.console import FEW_LINES, PLACEHOLDERS, announce, err, is_json, print_fact, print_some, show
 from raysp.cli.printed_runs import Shown
 from raysp.cli.printed_scores import print_diff, print_evaluation
 from raysp.cli.stop_signals import resume_hint
@@ -56,8 +53,6 @@ def evaluate(
     settings: Settings = None,
     engine: Engine = "auto",
     address: Address = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Measure the error rates of a checkpoint on shards.
 
@@ -71,9 +66,8 @@ def evaluate(
     import raysp
 
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
-    if not as_json:
-        say(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
-    with resume_hint(as_json, is_kept=sink is not None and rows is None) as check, Shown(as_json, check) as shown:
+    announce(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
+    with resume_hint(is_json(), is_kept=sink is not None and rows is None) as check, Shown(check) as shown:
         result = raysp.evaluate(
             checkpoint,
             shards[0] if len(shards) == 1 else shards,
@@ -95,11 +89,7 @@ def evaluate(
             on_progress=shown.progress,
             progress=False,
         )
-    with showing(result.exit_code):
-        if as_json:
-            print_json({**dataclasses.asdict(result), "exit_code": result.exit_code})
-        else:
-            print_evaluation(result, by or ())
+    show(result, lambda: print_evaluation(result, by or ()), result.exit_code, exit_code=result.exit_code)
 
 
 def diff(
@@ -123,8 +113,6 @@ def diff(
     ] = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Compare two labellings of the same shards. Starts no Ray.
 
@@ -139,8 +127,7 @@ def diff(
 
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
     first, second = _named([a, b], storage_options)
-    if not as_json:
-        say(f"reading {a} and {b} ...")
+    announce(f"reading {a} and {b} ...")
     found = raysp.diff(
         _labels(first),
         _labels(second),
@@ -156,13 +143,13 @@ def diff(
     place = None
     if html:
         place = found.write_html(html, first.storage_options, pipeline=first.pipeline, trust=trust)
-    with showing(found.exit_code):
-        if as_json:
-            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
-        else:
-            print_diff(found, by or ())
-            if place:
-                print_fact("page", place)
+
+    def printed() -> None:
+        print_diff(found, by or ())
+        if place:
+            print_fact("page", place)
+
+    show(found, printed, found.exit_code, exit_code=found.exit_code)
 
 
 def _named(targets: list[str], storage_options: list[str] | None) -> list[NamedSink]:
@@ -193,8 +180,6 @@ def merge(
     ],
     storage_options: StorageOptions = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Merge labellings: each row has the label of the highest score. Starts no Ray.
 
@@ -206,18 +191,13 @@ def merge(
     """
     import raysp
 
-    if not as_json:
-        say(f"reading {' and '.join(sinks)} ...")
+    announce(f"reading {' and '.join(sinks)} ...")
     *of, merged = map(_labels, _named([*sinks, to], storage_options))
     found = raysp.merge(*of, to=merged, by=by, trust=trust)
-    with showing(found.exit_code):
-        _print_merged(found, as_json)
+    show(found, lambda: _print_merged(found), found.exit_code)
 
 
-def _print_merged(found: "Merge", as_json: bool) -> None:
-    if as_json:
-        print_json(dataclasses.asdict(found))
-        return
+def _print_merged(found: "Merge") -> None:
     for url, rows in found.chosen.items() if found.rows else ():
         print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
     print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them earlier")

@@ -4,14 +4,16 @@ import dataclasses
 import re
 import shlex
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from raysp.cli.arguments import INTERRUPTED, AsJson, Debug, PlannedFile, Settings
+from raysp.cli.arguments import INTERRUPTED, PlannedFile, Settings
 from raysp.cli.console import (
+    announce,
     err,
     escape,
+    is_json,
     out,
     print_command,
     print_fact,
@@ -19,6 +21,7 @@ from raysp.cli.console import (
     print_json,
     printing,
     say,
+    show,
     showing,
 )
 from raysp.errors import SpecError
@@ -56,8 +59,6 @@ def submit(
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Run a pipeline or recipe as a job on a Ray cluster. The same command again continues.
 
@@ -73,17 +74,19 @@ def submit(
     request = submission.prepare(file, settings or (), variables=env or (), with_raysp=with_raysp)
     head = Head(address, ca)
     job_id = submission.submit(head, request)
-    if not as_json:
-        with printing():
-            left_out = request.package.left_out
-            names = ", ".join(left_out[:MOST_NAMES]) or "nothing"
-            more = f" and {len(left_out) - MOST_NAMES:,} more" if len(left_out) > MOST_NAMES else ""
-            say(f"submitted to {head.shown} with {request.package.folder}; left out: {names}{more}")
-    if detach:
-        with showing(0):
-            _print_detached(head, job_id, ca, as_json)
-    else:
-        _follow(head, job_id, ca, as_json)
+    left_out = request.package.left_out
+    names = ", ".join(left_out[:MOST_NAMES]) or "nothing"
+    more = f" and {len(left_out) - MOST_NAMES:,} more" if len(left_out) > MOST_NAMES else ""
+    announce(f"submitted to {head.shown} with {request.package.folder}; left out: {names}{more}")
+    if not detach:
+        _follow(head, job_id, ca)
+
+    def printed() -> None:
+        print_fact("job", job_id)
+        print_command("follow", _command("jobs", job_id, head, ca, "--follow"))
+        print_command("stop", _command("stop", job_id, head, ca))
+
+    show({"id": job_id, "address": head.shown}, printed)
 
 
 def jobs(
@@ -91,8 +94,6 @@ def jobs(
     follow: Annotated[bool, typer.Option("--follow", help="Follow the log of the job until it ends.")] = False,
     address: HeadAddress = None,
     ca: Ca = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """List the jobs that raysp submitted to a cluster.
 
@@ -106,21 +107,19 @@ def jobs(
         raise SpecError("--follow: follows one job; give its id, as listed by `raysp jobs`")
     head = Head(address, ca)
     if follow and job_id is not None:
-        _follow(head, job_id, ca, as_json)
+        _follow(head, job_id, ca)
     found = [head.job(job_id)] if job_id is not None else head.jobs()
-    with showing(0):
-        if as_json:
-            print_json({"jobs": [_fields(job) for job in found]})
-        else:
-            for job in found:
-                _print_job(job)
-            if not found:
-                print_fact("jobs", f"none of raysp at {head.shown}")
+
+    def printed() -> None:
+        for job in found:
+            _print_job(job)
+        if not found:
+            print_fact("jobs", f"none of raysp at {head.shown}")
+
+    show({"jobs": list(map(_fields, found))}, printed)
 
 
-def stop(
-    job_id: JobId, address: HeadAddress = None, ca: Ca = None, as_json: AsJson = False, debug: Debug = False
-) -> None:
+def stop(job_id: JobId, address: HeadAddress = None, ca: Ca = None) -> None:
     """Stop a job and wait until it has ended. Submitting again continues it.
 
     Example:
@@ -129,47 +128,30 @@ def stop(
     from raysp.cluster.submitting.head import Head
 
     head = Head(address, ca)
-    if not as_json:
-        say(f"stopping {job_id}: the run ends in order, its labels are kept ...")
+    announce(f"stopping {job_id}: the run ends in order, its labels are kept ...")
     job = head.stop(job_id)
-    with showing(0):
-        if as_json:
-            print_json(_fields(job))
-        else:
-            _print_job(job)
+    show(_fields(job), lambda: _print_job(job))
 
 
-def _follow(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
+def _follow(head: "Head", job_id: str, ca: str | None) -> NoReturn:
     """Follow a job until it ends, and exit with the exit code of the run; Ctrl-C leaves the job running."""
     from raysp.cluster.submitting.following import follow
 
     again, stopping = _command("jobs", job_id, head, ca, "--follow"), _command("stop", job_id, head, ca)
-    if not as_json:
-        say(f"following {job_id}; Ctrl-C ends following, not the job")
+    announce(f"following {job_id}; Ctrl-C ends following, not the job")
     try:
-        with _Log(to_stderr=as_json) as log:
+        with _Log() as log:
             job = follow(head, job_id, log.show)
     except KeyboardInterrupt:
         say(f"the job goes on. To follow it: {again}; to stop it: {stopping}")
         raise typer.Exit(INTERRUPTED) from None
     with showing(job.exit_code or 0):
-        if as_json:
-            print_json(_fields(job))
-        else:
-            _print_job(job)
+        print_json(_fields(job)) if is_json() else _print_job(job)
         if job.lacks_raysp:
             say("the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp")
         elif job.status == "failed" and not job.driver_exit_code:
             say(f"the job failed outside of the run: {job.message}")
-
-
-def _print_detached(head: "Head", job_id: str, ca: str | None, as_json: bool) -> None:
-    if as_json:
-        print_json({"id": job_id, "address": head.shown})
-        return
-    print_fact("job", job_id)
-    print_command("follow", _command("jobs", job_id, head, ca, "--follow"))
-    print_command("stop", _command("stop", job_id, head, ca))
+    raise AssertionError
 
 
 def _command(verb: str, job_id: str, head: "Head", ca: str | None, *more: str) -> str:
@@ -196,8 +178,7 @@ class _Log:
 
     PROGRESS = re.compile(r"raysp: (\d+% · .*)")
 
-    def __init__(self, *, to_stderr: bool) -> None:
-        self.to_stderr = to_stderr
+    def __init__(self) -> None:
         self._live = err.status("") if err.is_terminal else None
 
     def __enter__(self) -> "_Log":
@@ -210,13 +191,10 @@ class _Log:
     def show(self, line: str) -> None:
         """Show a line."""
         with printing():
-            self._show(line)
-
-    def _show(self, line: str) -> None:
-        progress = self.PROGRESS.fullmatch(line)
-        if progress and self._live:
-            self._live.update(escape(progress[1]))
-            self._live.start()
-            return
-        console = err if self.to_stderr or line.startswith("raysp: ") else out
-        console.print(printable(line.expandtabs()), markup=False)
+            progress = self.PROGRESS.fullmatch(line)
+            if progress and self._live:
+                self._live.update(escape(progress[1]))
+                self._live.start()
+            else:
+                console = err if is_json() or line.startswith("raysp: ") else out
+                console.print(printable(line.expandtabs()), markup=False)

@@ -2,14 +2,12 @@
 
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from raysp.cli.arguments import (
     Address,
-    AsJson,
-    Debug,
     Engine,
     Normalise,
     PipelineFile,
@@ -23,10 +21,19 @@ from raysp.cli.arguments import (
     load_any,
     named_sink,
 )
-from raysp.cli.console import err, print_command, print_fact, print_json, printing, say, showing
+from raysp.cli.console import (
+    announce,
+    err,
+    is_json,
+    print_command,
+    print_fact,
+    print_json,
+    printing,
+    show,
+    showing,
+)
 from raysp.cli.printed_runs import (
     Shown,
-    next_commands,
     print_examples,
     print_failures,
     print_named,
@@ -70,8 +77,6 @@ def plan(
     price: Annotated[
         float | None, typer.Option(metavar="PER_HOUR", help="Price of an hour of a GPU, or else of a CPU.")
     ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Show what a run or a training would do. Starts no Ray and writes nothing.
 
@@ -97,21 +102,18 @@ def plan(
     check_speed(given)
     if sample == 0:
         refuse_unused(given.speed_options, "--sample 0 makes no estimate; leave out one of them")
-    if not as_json:
-        say(f"looking at {urls(loaded.source)} ...")
+    announce(f"looking at {urls(loaded.source)} ...")
     found: dict[str, object] = {}
     code = 0
-    with Display(err, is_quiet=as_json) as display:
+    with Display(err, is_quiet=is_json()) as display:
         for part in kind_of_work(loaded).plan_parts(loaded, given, partial(show_indexed, display)):
             display.stop()
             found |= part.json
             code = max(code, part.exit_code)
-            if not as_json:
+            if not is_json():
                 with printing():
                     print_part(part)
-    with showing(code):
-        if as_json:
-            print_json(found)
+    show(found, lambda: None, code)
 
 
 def run(
@@ -124,8 +126,6 @@ def run(
     normalise: Normalise = None,
     engine: Engine = "auto",
     address: Address = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Label a corpus. The same command again continues where it stopped.
 
@@ -140,12 +140,10 @@ def run(
         from raysp.cluster.work_places import with_absolute_paths
 
         loaded = with_absolute_paths(loaded)
-    if not as_json:
-        say(f"looking at {urls(loaded.source)} ...")
+    announce(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
-        _try_out(loaded, rows, normalise, engine, address, as_json, command_line("run", pipeline, settings))
-        return
-    with resume_hint(as_json) as check, Shown(as_json, check) as shown:
+        _try_out(loaded, rows, normalise, engine, address, command_line("run", pipeline, settings))
+    with resume_hint(is_json()) as check, Shown(check) as shown:
         from raysp.labelling.engine.running import run as run_pipeline
 
         result = run_pipeline(
@@ -157,11 +155,7 @@ def run(
             on_progress=shown.progress,
             progress=False,
         )
-    with showing(result.exit_code):
-        if as_json:
-            print_json(dataclasses.asdict(result))
-        else:
-            print_result(loaded, result, next_commands(loaded, pipeline, settings))
+    show(result, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
 
 
 def _try_out(
@@ -170,16 +164,15 @@ def _try_out(
     normalise: str | None,
     engine: str,
     address: str | None,
-    as_json: bool,
     next_command: str,
-) -> None:
+) -> NoReturn:
     from raysp.labelling.engine.running import try_out
     from raysp.labelling.finished.first_rows import readable
 
     result, table = try_out(pipeline, num_rows, normalise=normalise, engine=engine, address=address)
     with showing(result.exit_code):
         table = readable(table)
-        if as_json:
+        if is_json():
             print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
         else:
             title = f"The first {count(table.num_rows, 'row')} (nothing was kept)"
@@ -192,6 +185,7 @@ def _try_out(
                 print_nothing_labelled(result)
             elif table.num_rows:
                 print_command("next", next_command)
+    raise AssertionError
 
 
 def retry(
@@ -205,8 +199,6 @@ def retry(
     trust: Trust = False,
     engine: Engine = "auto",
     address: Address = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Label the error rows of a sink again, or whole shards. The other rows stay as they are.
 
@@ -225,7 +217,7 @@ def retry(
     of_file = settings if is_pipeline_file(sink) else None
     url, pipeline, options = named_sink(sink, of_file, storage_options, trust=trust)
 
-    with resume_hint(as_json) as check, Shown(as_json, check) as shown:
+    with resume_hint(is_json()) as check, Shown(check) as shown:
         result = retry_rows(
             url,
             options,
@@ -239,19 +231,19 @@ def retry(
             on_progress=shown.progress,
             progress=False,
         )
-    with showing(result.exit_code):
-        if as_json:
-            print_json(dataclasses.asdict(result))
-        else:
-            print_failures(result.shards_failed)
-            errors, failed = sum(result.errors.values()), "failed" if shards else "failed again"
-            replaced, unchanged = result.shards_committed - result.shards_unchanged, result.shards_unchanged
-            print_fact(
-                "rows" if shards else "error rows",
-                f"{result.rows:,} labelled again, {errors:,} {failed}; "
-                f"{replaced:,} of {count(result.shards, 'label shard')} replaced"
-                + (f", {unchanged:,} left as before: no row changed" if unchanged else ""),
-            )
-            print_examples(result)
-            print_command("next", command_line("status", sink, of_file, storage_options))
-            print_nothing_labelled(result)
+
+    def printed() -> None:
+        print_failures(result.shards_failed)
+        errors, failed = sum(result.errors.values()), "failed" if shards else "failed again"
+        replaced, unchanged = result.shards_committed - result.shards_unchanged, result.shards_unchanged
+        print_fact(
+            "rows" if shards else "error rows",
+            f"{result.rows:,} labelled again, {errors:,} {failed}; "
+            f"{replaced:,} of {count(result.shards, 'label shard')} replaced"
+            + (f", {unchanged:,} left as before: no row changed" if unchanged else ""),
+        )
+        print_examples(result)
+        print_command("next", command_line("status", sink, of_file, storage_options))
+        print_nothing_labelled(result)
+
+    show(result, printed, result.exit_code)

@@ -1,14 +1,25 @@
 """Printed form of a run: its plan, the display that begins with the remaining work, its summary, and rows of labels."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from raysp.cli.arguments import command_line
-from raysp.cli.console import FEW_LINES, err, out, print_command, print_fact, print_folded, print_some, printing, say
+from raysp.cli.console import (
+    FEW_LINES,
+    err,
+    is_json,
+    out,
+    print_command,
+    print_fact,
+    print_folded,
+    print_some,
+    printing,
+    say,
+)
 from raysp.labelling.engine.display import Display
 from raysp.words import count, printable
 
@@ -60,12 +71,11 @@ class Shown(Display):
     """A display that first prints the remaining work, and raises a requested stop.
 
     Args:
-        is_quiet: print nothing.
         check: called at each state of the run; raises if a stop was requested.
     """
 
-    def __init__(self, is_quiet: bool, check: Callable[[], None]) -> None:
-        super().__init__(err, is_quiet=is_quiet)
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__(err, is_quiet=is_json())
         self.check = check
 
     def plan(self, found: "Plan") -> None:
@@ -97,37 +107,20 @@ class Shown(Display):
         super().progress(progress)
 
 
-class Commands(NamedTuple):
-    """Commands for the sink of a run; those that read more than a sink without storage options have its pipeline file.
+def print_result(pipeline: "Pipeline", result: "RunResult", target: str, settings: list[str] | None) -> None:
+    """Print some rows of a run, its summary, and the commands to go on with.
 
-    Attributes:
-        status: shows the progress.
-        retry: labels the error rows again.
-        retry_by_path: the same, with recordings that are read by path.
-        report: writes the report.
+    Args:
+        pipeline: the pipeline with its settings.
+        result: result of the run.
+        target: file of the pipeline, as given.
+        settings: changes, as `PATH=VALUE`.
     """
-
-    status: str
-    retry: str
-    retry_by_path: str
-    report: str
-
-
-def next_commands(pipeline: "Pipeline", target: str, settings: list[str] | None) -> Commands:
-    """Return the commands to suggest after a run."""
-    sink = (target, settings) if pipeline.sink.storage_options else (pipeline.sink.url, None)
-    return Commands(
-        command_line("status", *sink),
-        command_line("retry", target, settings),
-        command_line("retry", target, [*(settings or ()), "source.audio_root=DIR"]),
-        command_line("report", *sink),
-    )
-
-
-def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) -> None:
-    """Print some rows of a run, and its summary."""
     from raysp.labelling.finished.first_rows import first_rows
 
+    retry = command_line("retry", target, settings)
+    # A folder does not say its storage options.
+    sink = (target, settings) if pipeline.sink.storage_options else (pipeline.sink.url, None)
     print_failures(result.shards_failed)
     if result.first_shards:
         table = first_rows(result.sink, FIRST_ROWS, pipeline.sink.storage_options, names=result.first_shards)
@@ -140,17 +133,18 @@ def print_result(pipeline: "Pipeline", result: "RunResult", commands: Commands) 
     print_unlabelled(result)
     if result.errors:
         if "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
-            print_command("", f"to read them by path: {commands.retry_by_path}")
+            by_path = command_line("retry", target, [*(settings or ()), "source.audio_root=DIR"])
+            print_command("", f"to read them by path: {by_path}")
         elif not result.nothing_labelled:
-            print_command("once fixed", commands.retry)
+            print_command("once fixed", retry)
     elif result.nothing_labelled and not result.rows:
-        print_command("once fixed", commands.retry)
+        print_command("once fixed", retry)
     print_named(result, "source", "word errors")
     if result.shards_failed:
         print_fact("again", "the same command retries the failed shards")
     if result.shards_committed:
-        print_command("report", commands.report)
-    print_command("next", commands.status)
+        print_command("report", command_line("report", *sink))
+    print_command("next", command_line("status", *sink))
     print_nothing_labelled(result)
 
 

@@ -11,9 +11,7 @@ from rich.live import Live
 from rich.text import Text
 
 from raysp.cli.arguments import (
-    AsJson,
     By,
-    Debug,
     Normalise,
     Settings,
     Sink,
@@ -24,18 +22,19 @@ from raysp.cli.arguments import (
 )
 from raysp.cli.console import (
     ProgressLines,
+    announce,
     err,
     fact_lines,
     flat,
+    is_json,
     out,
     print_fact,
     print_facts,
     print_folded,
-    print_json,
     print_some,
     printing,
     say,
-    showing,
+    show,
 )
 from raysp.errors import refuse_unused
 from raysp.words import count, printable
@@ -60,8 +59,6 @@ def verify(
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Check every label shard against plan, source and itself.
 
@@ -77,17 +74,16 @@ def verify(
     import raysp
     from raysp.labelling.planning.trust import explain
 
-    if not as_json:
-        say(f"reading {url} ...")
+    announce(f"reading {url} ...")
     found = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
-    with showing(found.exit_code):
-        if as_json:
-            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
-        else:
-            print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
-            if found.unused:
-                say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
-            print_facts(found.sink, _facts_of_verification(found, sample))
+
+    def printed() -> None:
+        print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
+        if found.unused:
+            say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
+        print_facts(found.sink, _facts_of_verification(found, sample))
+
+    show(found, printed, found.exit_code, exit_code=found.exit_code)
 
 
 def _facts_of_verification(found: "Verification", sample: int) -> dict[str, object]:
@@ -111,8 +107,6 @@ def gc(
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Remove files that killed runs or trainings left in a sink. Refused while one is active there.
 
@@ -123,11 +117,7 @@ def gc(
     import raysp
 
     found = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
-    with showing(0):
-        if as_json:
-            print_json(dataclasses.asdict(found))
-        else:
-            _print_removed(found)
+    show(found, lambda: _print_removed(found))
 
 
 def _print_removed(found: "Cleaning") -> None:
@@ -143,8 +133,6 @@ def forget(
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Remove the labels of withdrawn recordings. Their rows stay: skipped, withdrawn.
 
@@ -157,11 +145,7 @@ def forget(
     import raysp
 
     found = raysp.forget(url, ids, options, pipeline=pipeline, trust=trust)
-    with showing(0):
-        if as_json:
-            print_json(dataclasses.asdict(found))
-        else:
-            print_facts(found.sink, found.facts)
+    show(found, lambda: print_facts(found.sink, found.facts))
 
 
 def status(
@@ -180,8 +164,6 @@ def status(
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Show the progress of a sink, or of a training. Starts no Ray.
 
@@ -203,21 +185,21 @@ def status(
         from raysp.verbs.watching import Watch
 
         states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
-        found = watch(states, is_quiet=as_json)
-    with showing(0):
-        fields = dataclasses.asdict(found)
-        if as_json:
-            print_json({**fields, **found.derived})
-            return
+        found = watch(states)
+    fields = dataclasses.asdict(found)
+
+    def printed() -> None:
         if seconds is None:
             print_facts(found.sink, found.facts)
         if verbose:
             print_facts("Details", flat(fields))
 
+    show({**fields, **found.derived}, printed)
 
-def watch(states: "Watch", *, is_quiet: bool) -> "Progress":
+
+def watch(states: "Watch") -> "Progress":
     """Show the states of a sink until its runs have ended, and return the last one."""
-    if is_quiet:
+    if is_json():
         *_, last = states
     elif out.is_terminal:
         last = _in_place(states)
@@ -264,8 +246,6 @@ def report(
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Write the report of a sink, or of a training, as one HTML file. Prints its path.
 
@@ -280,14 +260,9 @@ def report(
     url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
-    if not as_json:
-        say(f"reading {url} ...")
+    announce(f"reading {url} ...")
     place = raysp.report(url, file, options, by=by, normalise=normalise, pipeline=pipeline, trust=trust)
-    with showing(0):
-        if as_json:
-            print_json({"report": place})
-        else:
-            out.print(printable(place), markup=False)
+    show({"report": place}, lambda: out.print(printable(place), markup=False))
 
 
 def export(
@@ -327,8 +302,6 @@ def export(
         list[str] | None, typer.Option("--dest-option", metavar="KEY=VALUE", help="For DEST.")
     ] = None,
     trust: Trust = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Write labels for other tools, without Ray. Exits with 3 if some are missing.
 
@@ -337,8 +310,7 @@ def export(
     """
     reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
     url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
-    if not as_json:
-        say(f"reading {url} ...")
+    announce(f"reading {url} ...")
     import raysp
 
     given: dict[str, Any] = {"to": to, "layout": layout, "names": names, "rows": rows, "language": language}
@@ -363,13 +335,9 @@ def export(
         pipeline=pipeline,
         trust=trust,
         restart=restart,
-        on_shard=None if as_json else ProgressLines(EVERY_SECONDS, _exported),
+        on_shard=None if is_json() else ProgressLines(EVERY_SECONDS, _exported),
     )
-    with showing(found.exit_code):
-        if as_json:
-            print_json({**dataclasses.asdict(found), "exit_code": found.exit_code})
-        else:
-            _print_export(found)
+    show(found, lambda: _print_export(found), found.exit_code, exit_code=found.exit_code)
 
 
 def _exported(done: int, of: int) -> str:

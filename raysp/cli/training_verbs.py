@@ -1,14 +1,13 @@
 """The verb that trains, and the printed form of its plan and result."""
 
-import dataclasses
 import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.arguments import AsJson, Debug, Engine, RecipeFile, Settings, command_line
-from raysp.cli.console import err, print_command, print_fact, print_json, print_some, printing, say, showing
+from raysp.cli.arguments import Engine, RecipeFile, Settings, command_line
+from raysp.cli.console import announce, err, is_json, print_command, print_fact, print_some, printing, show
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
 from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
@@ -36,8 +35,6 @@ def finetune(
         str | None,
         typer.Option(metavar="ADDRESS", help="Ray cluster; local: this machine, on a Ray if workers are several."),
     ] = None,
-    as_json: AsJson = False,
-    debug: Debug = False,
 ) -> None:
     """Train a model by a recipe. The same command again continues from the last committed step.
 
@@ -65,13 +62,12 @@ def finetune(
     # On a cluster a relative path would not say of which machine.
     if uses_cluster(engine, address):
         loaded = with_absolute_paths(loaded)
-    if not as_json:
-        say(f"looking at {urls(loaded.source)} ...")
-    with stopping_after_a_step(as_json) as stop, Display(err, is_quiet=as_json) as display:
+    announce(f"looking at {urls(loaded.source)} ...")
+    with stopping_after_a_step(is_json()) as stop, Display(err, is_quiet=is_json()) as display:
 
         def planned(prepared: "Prepared") -> None:
             display.stop()
-            if not as_json:
+            if not is_json():
                 with printing():
                     _print_prepared(prepared)
             display.show(lambda _: "loading the model ...")
@@ -94,12 +90,12 @@ def finetune(
         indexed = partial(show_indexed, display)
         result = run(on_indexed=indexed, on_plan=planned, on_progress=went_on, should_stop=stop)
     again = command_line("finetune", recipe, settings, address=address)
-    with showing(stop.exit_code if stop() and not result.is_done else result.exit_code):
-        if as_json:
-            print_json(dataclasses.asdict(result))
-        else:
-            after = again if steps is not None else shlex.join(evaluating(loaded, result.sink))
-            _print_result(result, again, after, is_try_out=steps is not None)
+
+    def printed() -> None:
+        after = again if steps is not None else shlex.join(evaluating(loaded, result.sink))
+        _print_result(result, again, after, is_try_out=steps is not None)
+
+    show(result, printed, stop.exit_code if stop() and not result.is_done else result.exit_code)
 
 
 def _print_prepared(prepared: "Prepared") -> None:

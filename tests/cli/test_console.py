@@ -23,6 +23,7 @@ RESULT = RunResult(
     "out", "0" * 16, 2, 2, 1, {}, 300, {"no_audio": 2}, ("a.parquet row 7 (id 'x'): no_audio: " + "words " * 30,),
     135.0, 20.0, 6.75, 0.93, 0.0, skipped={"too_short": 4}, word_errors=ERRORS, first_shards=("a.parquet",),
 )  # fmt: skip
+SETTING = f"source.url=s3://bucket/{'folder/' * 30}"
 NO_ERROR = {"status": ["ok"], "error_type": pa.nulls(1), "error_message": pa.nulls(1)}
 COMMAND = "raysp status out --storage-option key=AKIA --storage-option secret=env:SECRET --storage-option a=b"
 
@@ -44,16 +45,14 @@ def printed(terminal: Console) -> list[str]:
 def test_a_summary_fits_a_terminal_of_any_width_and_a_command_stays_in_one_line(terminal, monkeypatch):
     monkeypatch.setattr(printed_runs, "print_rows", lambda *_: None)
     monkeypatch.setattr("raysp.labelling.finished.first_rows.first_rows", lambda *_, **__: None)
-    printed_runs.print_result(
-        a_pipeline("in", "out"), RESULT, printed_runs.Commands(COMMAND, "raysp retry label.py", "", "raysp report out")
-    )
-    *lines, last = printed(terminal)
-    assert "once fixed   raysp retry label.py" in lines
-    assert last == f"next         {COMMAND}"
+    printed_runs.print_result(a_pipeline("in", "out"), RESULT, "label.py", [SETTING])
+    lines = printed(terminal)
+    lines.remove(f"once fixed   raysp retry label.py --set {SETTING}")
+    assert lines[-2:] == ["report       raysp report out", "next         raysp status out"]
     assert max(map(cell_len, lines)) <= terminal.width
     assert len(lines) <= 20
     names = [line[:12].strip() for line in lines if line[:12].strip()]
-    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "once fixed", "word errors", "report"]
+    assert names == ["labels", "this run", "model", "skipped rows", "error rows", "word errors", "report", "next"]
     assert all(line[:13] == " " * 13 for line in lines if not line[:12].strip())
 
 
