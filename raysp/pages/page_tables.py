@@ -1,7 +1,7 @@
 """Tables of a page, and rows whose texts have their differences marked."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -103,19 +103,20 @@ def classes_table(classes: Sequence[ClassScores], unit: str) -> Table:
     return Table("Classes", names, rows, left_out(classes, "class"))
 
 
-def runs_table(runs: Sequence[RunEntry]) -> Table:
-    """Return a table of the last runs."""
-    packages = list(dict.fromkeys(name for run in runs[-MOST_RUNS:] for name in run.versions))
-    shown = [
-        (when(run.started), short(run.host), *(short(run.versions.get(name)) for name in packages))
-        for run in runs[-MOST_RUNS:]
+def runs_table(
+    runs: Sequence[RunEntry],
+    names: Sequence[str] = (),
+    figures: Callable[[RunEntry], Sequence[str]] = lambda _: (),
+) -> Table:
+    """Return a table of the last runs, of which `figures` returns the cells of further columns with these names."""
+    last = runs[: -MOST_RUNS - 1 : -1]
+    packages = list(dict.fromkeys(name for run in reversed(last) for name in run.versions))
+    rows = [
+        (when(run.started), short(run.host), *figures(run), *(short(run.versions.get(name)) for name in packages))
+        for run in last
     ]
-    return Table("Runs", ("began", "host", *map(short, packages)), shown[::-1], earlier(runs))
-
-
-def earlier(runs: Sequence[object]) -> str:
-    """Return a text on the number of runs that a table of the last ones leaves out."""
-    return count(len(runs) - MOST_RUNS, "earlier run") if len(runs) > MOST_RUNS else ""
+    earlier = count(len(runs) - MOST_RUNS, "earlier run") if len(runs) > MOST_RUNS else ""
+    return Table("Runs", ("began", "host", *names, *map(short, packages)), rows, earlier)
 
 
 def left_out(rows: Sequence[object], noun: str, most: int = MOST_GROUPS) -> str:

@@ -34,9 +34,8 @@ def report(
         by: columns of the label shards; error rates are also computed for the rows of each of their values. None: up to
             three columns of texts with few values, which the sink keeps.
         normalise: normalisation of the texts that are compared, as of `evaluate`; None: "letters".
-        pipeline: pipeline that made the labels. Without it and `trust`, no recordings are read, and the report has no
-            players.
-        trust: use the recorded pipeline.
+        pipeline: pipeline that made the labels; only its storage options are used.
+        trust: use the recorded storage options.
 
     Raises:
         SpecError: `by` or `normalise` for the sink of a training, or no such normalisation.

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from raysp.evaluation.diff.players import played
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.normalising import Normalised
@@ -13,7 +14,6 @@ from raysp.evaluation.scores import SECONDS, TITLES, Group, Key, Scores, WorstRo
 from raysp.labelling.finished.compared_columns import Kind
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.labellings import ShardMatch
-from raysp.labelling.finished.players import played
 from raysp.labelling.planning.trust import Recorded, read_recorded
 from raysp.pages import rendering
 from raysp.pages.forest import Forest, Interval, forest

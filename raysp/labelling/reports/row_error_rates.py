@@ -5,14 +5,12 @@ more rows are added up in as many random bundles, which are drawn instead of row
 same expected variance of the rates; with 1,000 of them the width of an interval varies by about 2 %.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from raysp.columns import ERROR, OK, SKIPPED
 from raysp.evaluation.intervals import Bootstrap, Ints
 from raysp.evaluation.recognition import TextMeasures
 from raysp.evaluation.scores import Columns, Key, Scores, score
@@ -20,7 +18,7 @@ from raysp.evaluation.scores import Columns, Key, Scores, score
 MOST_UNITS = 1000
 MOST_GROUPS = 200
 """Most values of a column with a group of their own."""
-STATUSES = (OK, SKIPPED, ERROR)
+OTHERS = "other values"
 _COUNTS = 8
 
 
@@ -60,8 +58,8 @@ def counts_of(measures: TextMeasures) -> Ints:
 class Group:
     """Rows with the same value of a column."""
 
-    statuses: Counter[str] = field(default_factory=Counter)
-    """Rows by status."""
+    rows: int = 0
+    ok: int = 0
     seconds: float = 0.0
     errors: Errors = field(default_factory=Errors)
 
@@ -71,43 +69,36 @@ class Measured:
     """Values of some rows that groups are made of.
 
     Attributes:
-        statuses: status of each row.
+        is_ok: whether each row has a label.
         seconds: seconds of audio; 0 if unknown.
         compared: indexes of the M rows whose texts are compared.
         counts: their errors, (M, 8).
     """
 
-    statuses: Sequence[str]
+    is_ok: npt.NDArray[np.bool_]
     seconds: npt.NDArray[np.float64]
     compared: Ints
     counts: Ints
 
 
-class Groups:
-    """Rows by the values of a column. Values that come after many others are one group, with the key `others`."""
-
-    others = "other values"
+class Groups(dict[Key, Group]):
+    """Rows by the values of a column. Values that come after `most` others are one group, with the key `OTHERS`."""
 
     def __init__(self, most: int = MOST_GROUPS) -> None:
-        self._most = most
-        self.found: dict[Key, Group] = {}
-        self.has_others = False
+        super().__init__()
+        self.most = most
 
     def add(self, values: Sequence[Key], rows: Measured) -> None:
         """Add rows with these values."""
         numbers: dict[Key, int] = {}
         keys = (None if value != value else value for value in values)
         places = np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
-        of_compared = places[rows.compared]
-        statuses = Counter(zip(places.tolist(), rows.statuses, strict=True))
-        seconds = np.bincount(places, rows.seconds, minlength=len(numbers))
+        num_rows, num_ok, seconds = (
+            np.bincount(places, weights, minlength=len(numbers)) for weights in (None, rows.is_ok, rows.seconds)
+        )
         for key, number in numbers.items():
-            group = self._group(key)
+            group = self.setdefault(key if key in self or len(self) < self.most else OTHERS, Group())
+            group.rows += int(num_rows[number])
+            group.ok += int(num_ok[number])
             group.seconds += float(seconds[number])
-            group.statuses.update({status: statuses[number, status] for status in STATUSES})
-            group.errors.add(rows.counts[of_compared == number])
-
-    def _group(self, key: Key) -> Group:
-        if key not in self.found and len(self.found) >= self._most:
-            self.has_others, key = True, self.others
-        return self.found.setdefault(key, Group())
+            group.errors.add(rows.counts[places[rows.compared] == number])

@@ -1,6 +1,6 @@
 """Figures of many rows: memory that does not grow with them, and rates and intervals that stay those of all rows."""
 
-from types import SimpleNamespace
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -9,12 +9,15 @@ import pytest
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.recognition import TextMeasures
 from raysp.evaluation.scores import Columns, score
-from raysp.labelling.reports import label_figures, label_report, reservoirs, row_error_rates
-from raysp.labelling.reports.label_figures import FEW_VALUES, MOST_TYPES, Chosen, Rows
-from raysp.labelling.reports.reservoirs import Sample, Values
-from raysp.labelling.reports.row_error_rates import Errors, Groups, Measured
-from raysp.labelling.reports.throughput import RunWork
-from raysp.sink.receipts import Counts
+from raysp.labelling.reports import label_figures, row_error_rates
+from raysp.labelling.reports.label_figures import FEW_VALUES, MOST_TYPES, Chosen, Rows, Sample
+from raysp.labelling.reports.label_report import Runs
+from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured
+from raysp.pages.page_tables import MOST_RUNS, runs_table
+from raysp.sink.receipts import Counts, PieceReceipt
+from raysp.sink.run_log import RunLog
+from raysp.sink.run_record import RunEntry
+from raysp.storage.store import LocalStore
 
 
 def many_errors(number: int) -> np.ndarray:
@@ -54,37 +57,26 @@ class TestErrors:
         assert len(found._sums) == row_error_rates.MOST_UNITS
 
 
-class TestGroups:
-    def test_values_after_many_others_are_one_group(self):
-        groups = Groups(most=2)
-        values = ["a", "b", "c", "d", "a", None]
-        statuses = ["ok"] * 5 + ["error"]
-        groups.add(values, Measured(statuses, np.ones(6), np.array([0, 2]), many_errors(2)))
-        assert {key: one.statuses.total() for key, one in groups.found.items()} == {"a": 2, "b": 1, Groups.others: 3}
-        assert groups.has_others
-        assert [one.errors.rows for one in groups.found.values()] == [1, 0, 1]
+def test_values_after_many_others_are_one_group():
+    groups = Groups(most=2)
+    is_ok = np.array([True] * 5 + [False])
+    groups.add(["a", "b", "c", "d", "a", None], Measured(is_ok, np.ones(6), np.array([0, 2]), many_errors(2)))
+    assert {key: (one.rows, one.ok) for key, one in groups.items()} == {"a": (2, 2), "b": (1, 1), OTHERS: (3, 2)}
+    assert [one.errors.rows for one in groups.values()] == [1, 0, 1]
 
 
 class TestSample:
     def test_few_numbers_are_all_kept_and_those_that_are_not_finite_do_not_count(self):
         sample = Sample()
         sample.add(np.array([1.0, np.nan, np.inf, 2.0]))
-        assert (sorted(sample.values), sample.seen, sample.note) == ([1.0, 2.0], 2, "")
+        assert (sorted(sample.values), sample.seen) == ([1.0, 2.0], 2)
 
     def test_of_many_numbers_a_uniform_sample_is_kept(self):
         sample = Sample(most=1000)
         for first in range(0, 100_000, 5000):
             sample.add(np.arange(first, first + 5000, dtype=np.float64))
-        assert len(sample.values) == 1000
-        assert sample.note == "a random sample of 1,000 of 100,000 rows"
+        assert (len(sample.values), sample.seen) == (1000, 100_000)
         np.testing.assert_allclose(np.quantile(sample.values, [0.25, 0.5, 0.75]), [25e3, 50e3, 75e3], atol=5e3)
-
-    def test_values_after_many_others_are_counted_together(self, monkeypatch):
-        monkeypatch.setattr(reservoirs, "MOST_VALUES", 2)
-        values = Values()
-        values.add(["a", "b", "b"])
-        values.add(["c", "a", "d", "d"])
-        assert (values.counts, values.others) == ({"a": 2, "b": 2}, 3)
 
 
 def batch(first: int, number: int = 1000) -> pa.Table:
@@ -110,43 +102,33 @@ def batch(first: int, number: int = 1000) -> pa.Table:
     )
 
 
-CHOSEN = Chosen("pred_text", "text", ("pred_score",), ("pred_label",), ("speaker",), ("speaker", "language", "id"))
+CHOSEN = Chosen("pred_text", "text", ("pred_score",), ("speaker", "pred_label"), ("speaker", "language", "id"))
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_rows(monkeypatch):
-    monkeypatch.setattr(reservoirs, "MOST_SAMPLED", 500)
+def test_memory_does_not_grow_with_rows():
     found = Rows(CHOSEN)
-    found.durations = Sample(500)
+    found.samples = {name: Sample(500) for name in found.samples}
     for first in range(0, 10_000, 1000):
         found.add("a.parquet", batch(first))
-    assert found.rows == 10_000
-    assert len(found.durations.values) == 500
-    assert len(found.classes["pred_label"].counts) == reservoirs.MOST_VALUES
-    assert len(found.problems) == MOST_TYPES + 1
-    assert sum(one.rows for one in found.problems.values()) == 1000
-    assert max(len(one.examples) for one in found.problems.values()) == label_figures.MOST_EXAMPLES
+    assert sum(one.rows for one in found.groups["seconds"].values()) == 10_000
+    assert {len(one.values) for one in found.samples.values()} == {500}
+    assert len(found.examples) == MOST_TYPES
+    assert max(map(len, found.examples.values())) <= label_figures.MOST_EXAMPLES
     assert len(found.worst) == label_figures.MOST_WORST
     assert len(found.errors._sums) == row_error_rates.MOST_UNITS
-    assert max(len(one.found) for one in found.groups.values()) == row_error_rates.MOST_GROUPS + 1
+    assert max(map(len, found.groups.values())) == row_error_rates.MOST_GROUPS + 1
 
 
 def test_columns_with_few_values_make_groups():
     found = Rows(CHOSEN)
     found.add("a.parquet", batch(0))
-    assert [*found.groups] == ["seconds", "pred_score", "speaker", "language"]
-    assert set(found.groups["language"].found) == {"en", "de"}
-    assert len(found.groups["language"].found) <= FEW_VALUES
-    bands = {name: one.statuses.total() for name, one in found.groups["seconds"].found.items()}
+    assert [*found.groups] == ["seconds", "speaker", "pred_label", "language"]
+    assert set(found.groups["language"]) == {"en", "de"}
+    assert len(found.groups["language"]) <= FEW_VALUES
+    bands = {name: one.rows for name, one in found.groups["seconds"].items()}
     assert sum(bands.values()) == 1000
     assert [*bands] == ["<1", "1-2", "2-5", "5-10", "10-20", "20-30", ">=30"]
-
-
-def test_rows_are_grouped_by_their_score_from_the_edges_on():
-    scores = [0.0, -0.0099, -0.01, -0.05, -0.07, -1.0, -9.0, float("nan")]
-    assert label_figures._score_bands(np.array(scores)) == [
-        *["above -0.01"] * 2, "-0.05 to -0.01", "-0.1 to -0.05", "-0.1 to -0.05", *["-1 and below"] * 2, None
-    ]  # fmt: skip
 
 
 def test_texts_of_a_book_are_not_compared(monkeypatch):
@@ -156,11 +138,36 @@ def test_texts_of_a_book_are_not_compared(monkeypatch):
     assert (found.errors.rows, found.too_long) == (0, 900)
 
 
-@pytest.mark.parametrize(("seconds", "figure"), [(2.0, "200 x"), (800.0, "0.5 x")])
-def test_a_page_leads_with_the_speed_of_the_last_run(seconds, figure):
-    status, last = (
-        SimpleNamespace(rows_committed=5, ok=3),
-        RunWork(Counts(audio_seconds=400.0), start=1.0, end=1.0 + seconds),
-    )
-    verdict = label_report._verdict(status, Rows(CHOSEN), last)
-    assert [(one.figure, one.name) for one in verdict] == [("2", "rows without a label"), (figure, "real time")]
+class TestRuns:
+    @staticmethod
+    def begun(store: LocalStore, run_id: str, *ends: float) -> RunEntry:
+        """Return a run of the first second of 2026, with pieces of ten seconds of audio that end at some times."""
+        entry = RunEntry(run_id, "2026-01-01T00:00:01+00:00", {"raysp": "1"}, "host", "raysp run")
+        log = RunLog(store, run_id)
+        for end in ends:
+            log.add(PieceReceipt("s", 0, 1, Counts(rows=2, blocks=1, audio_seconds=10.0), "a", end))
+        log.flush()
+        return entry
+
+    def test_a_run_has_its_sums_and_speed(self, tmp_path):
+        began = 1767225601.0
+        entry = self.begun(store := LocalStore(tmp_path), "r1", began + 2, began + 5)
+        runs = Runs(store, [entry])
+        assert runs.last is entry
+        assert (runs.seconds(entry), runs.rtfx(entry)) == (5.0, 4.0)
+        assert runs.figures(entry) == ("4", "0:20", "0:05", "4.0")
+
+    @pytest.mark.parametrize("end", [-5.0, 1e12])
+    def test_strange_clocks_give_no_speed(self, tmp_path, end):
+        entry = self.begun(store := LocalStore(tmp_path), "r1", end)
+        assert Runs(store, [entry]).figures(entry) == ("2", "0:10", "-", "-")
+
+    def test_only_the_last_runs_are_kept_and_all_are_counted(self, tmp_path):
+        store = LocalStore(tmp_path)
+        entries = [self.begun(store, f"r{number:02}", 1767225603.0) for number in range(MOST_RUNS + 2)]
+        runs = Runs(store, entries)
+        assert [*runs.counts] == [entry.run_id for entry in entries[-MOST_RUNS:]]
+        table = runs_table(entries, ("rows",), lambda entry: runs.figures(entry)[:1])
+        assert (len(table.rows), table.left_out) == (MOST_RUNS, "2 earlier runs")
+        assert {row[2:] for row in table.rows} == {("2", "1")}
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", row[0]) for row in table.rows)
