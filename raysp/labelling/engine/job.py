@@ -72,7 +72,7 @@ class Job:
             hang_seconds=hang_seconds(),
             carried=plan.corpus.carried,
             texts=plan.texts,
-            later=tuple(zip(plan.later, later, strict=True)),
+            later=tuple(zip(plan.passes[1:], later, strict=True)),
         )
 
     def of_pass(self, number: int) -> Self:

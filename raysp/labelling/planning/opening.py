@@ -198,8 +198,8 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     """
     code = read_code(opened.pipeline)
     pipeline, chosen = with_backends(opened.pipeline, record)
-    before, summaries = record.resolved if record else None, [one and one.summary for one in chosen]
-    (_, settings), *later = passes = settle(pipeline, opened.resources, before, summaries)
+    summaries = [one and one.summary for one in chosen]
+    passes = settle(pipeline, opened.resources, record.resolved if record else None, summaries)
     hashed = hash_pipeline(pipeline, passes, code)
     if record is not None:
         check_recorded(opened.sink.store, record, pipeline, hashed)
@@ -207,14 +207,13 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         pipeline,
         opened.sink,
         opened.resources,
-        settings,
+        passes,
         hashed,
         corpus=Corpus(()),
         done=frozenset(),
         todo=(),
         code=code,
         why_not_own="; ".join(one.why for one in chosen if one and one.why),
-        later=tuple(later),
     )
 
 

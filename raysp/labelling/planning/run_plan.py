@@ -1,6 +1,6 @@
 """Plan of a run: the opened pipeline, and the work to do with resolved settings and resources."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
@@ -177,7 +177,8 @@ class Plan(Brief):
     sink: Sink
     resources: Resources
     """Resources that the run may use."""
-    settings: Settings
+    passes: tuple[Pass, ...]
+    """The `Label` steps with their settings."""
     hashed: Hashed
     corpus: Corpus
     done: frozenset[str]
@@ -191,8 +192,11 @@ class Plan(Brief):
     """Who runs the pieces: "here" or "ray"; "auto" before a run has decided."""
     why_not_own: str = ""
     """Reason why another library runs the checkpoint; empty: raysp does, or the pipeline or sink names it."""
-    later: tuple[Pass, ...] = ()
-    """Passes of the `Label` steps behind the first."""
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the first `Label` step."""
+        return self.passes[0].settings
 
     @property
     def parts(self) -> Mapping[str, JsonValue]:
@@ -208,11 +212,6 @@ class Plan(Brief):
     def stage_id(self) -> str:
         """Id in the names of staged results: the hash of everything up to the last `Label`."""
         return self.hashed.stage_id or self.fingerprint
-
-    @property
-    def passes(self) -> tuple[Pass, ...]:
-        """The `Label` steps with their settings."""
-        return (Pass(self.pipeline.passes[0], self.settings), *self.later)
 
     @property
     def file_id(self) -> str:
@@ -232,38 +231,43 @@ class Plan(Brief):
     @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan for users, as text by name."""
-        settings, size, source = self.settings, self.pool_size, self.pipeline.source
+        settings, source = self.settings, self.pipeline.source
         shards = count(len(self.corpus.shards), "shard")
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         audio = f", {duration(seconds)} of audio" if (seconds := self.corpus.seconds) else ""
-        checkpoint = settings.checkpoint
-        return {
-            "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}"
-            + (f", with the labels of {source.labels}" if source.labels else ""),
+        labels = f", with the labels of {source.labels}" if source.labels else ""
+        digests = {url: digest for one in self.passes for url, digest in one.settings.file_digests.items()}
+        files = [
+            f"{field} of outputs.{i} {url} ({digests.get(url)})"
+            for i, output in enumerate(self.pipeline.outputs)
+            for field, url in (
+                *output.files.items(),
+                *output.checkpoints.items(),
+                *((name, OWN_MODEL) for name in output.own_files),
+            )
+        ]
+        facts = {
+            "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}{labels}",
             "checkpoint": _described(self.passes[0]),
-            **({"not used": unused} if (unused := checkpoint.unused_words) else {}),
-            **({"other files": files} if (files := self._files) else {}),
-            "model": f"{size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
-            f"{settings.dtype} on {settings.device}, {self._passes}",
-            **self._later_facts,
+            "not used": settings.checkpoint.unused_words,
+            "other files": ", ".join(files),
+            "model": f"{self.pool_size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
+            f"{settings.dtype} on {settings.device}, {self._windows_of_a_pass}",
+            **{
+                f"checkpoint {number}": f"{_described(one)}, {one.settings.dtype} on {one.settings.device}"
+                for number, one in enumerate(self.passes[1:], 2)
+            },
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
             f"of {count(len(self.todo), 'shard')}",
             "fingerprint": self.fingerprint,
         }
-
-    @property
-    def _later_facts(self) -> dict[str, str]:
-        """Facts of the `Label` steps behind the first, whose models are in the same actors."""
-        return {
-            f"checkpoint {number}": f"{_described(one)}, {one.settings.dtype} on {one.settings.device}"
-            for number, one in enumerate(self.later, 2)
-        }
+        return {name: fact for name, fact in facts.items() if fact}
 
     @property
     def json(self) -> dict[str, object]:
         """Content of `raysp plan --json`."""
-        corpus = self.corpus
+        corpus, later = self.corpus, [asdict(one.settings) for one in self.passes[1:]]
         return {
             "fingerprint": self.fingerprint,
             "sink": self.pipeline.sink.url,
@@ -281,7 +285,7 @@ class Plan(Brief):
             "rows_todo": self.rows_todo,
             "pieces_todo": self.pieces_todo,
             "settings": asdict(self.settings),
-            **({"settings_of_later_labels": [asdict(one.settings) for one in self.later]} if self.later else {}),
+            **({"settings_of_later_labels": later} if later else {}),
             "actors": asdict(self.pool_size),
             "parts": dict(self.parts),
         }
@@ -289,59 +293,58 @@ class Plan(Brief):
     @property
     def messages(self) -> tuple[str, ...]:
         """Sentences that `raysp plan` prints beside the facts."""
-        return (*self._vanished, *self.notes, *self._shortage, *self._batching)
-
-    @property
-    def messages_at_start(self) -> tuple[str, ...]:
-        """Sentences that a run prints before its first row."""
-        cpus = self.settings.cpus_per_actor
-        is_told = self.todo and (self.pool_size.reason or cpus.is_capped)
-        pool = (f"{self.pool_size}, {cpus} each",) if is_told else ()
-        return (*self._vanished, *self.notes, *pool, *self._shortage)
-
-    @property
-    def _vanished(self) -> Iterator[str]:
-        if names := self.corpus.vanished:
-            others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-            yield f"{names[0]}{others}: no longer in the source; the labels are kept"
-        if gone := self.corpus.listed.gone:
-            yield (
-                f"{count(len(gone), 'recording')} no longer in the source, {first_of(gone, MOST_GONE)}: labels stay "
-                f"until `raysp forget {self.pipeline.sink.url} ID...` removes them"
-            )
-
-    @property
-    def _shortage(self) -> Iterator[str]:
-        if self.shortage and self.todo:
-            yield f"the pool requests {self.shortage}: the run waits until they are available"
-
-    @property
-    def _batching(self) -> Iterator[str]:
         settings = self.settings
         if settings.fingerprint_seconds is None:
-            return
+            return (*self.notes, *self._waits)
         advice = "verify --sample, which labels rows alone, may find differences; exact=True avoids both"
         if self.pipeline.label.exact or settings.checkpoint.takes_padding:
             advice = (
                 f"verify --sample expects {AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not "
                 "depend on the batch"
             )
-        yield (
+        batching = (
             f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
             f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and {advice}"
         )
+        return (*self.notes, *self._waits, batching)
+
+    @property
+    def messages_at_start(self) -> tuple[str, ...]:
+        """Sentences that a run prints before its first row."""
+        cpus, size = self.settings.cpus_per_actor, self.pool_size
+        pool = (f"{size}, {cpus} each",) if self.todo and (size.reason or cpus.is_capped) else ()
+        return (*self.notes, *pool, *self._waits)
+
+    @property
+    def shortage(self) -> str:
+        """Resources that the pool requests and that are not up; empty if all are."""
+        settings = self.settings
+        each = settings.cpus_per_actor.number, settings.gpus_per_actor
+        return shortage_of(self.pool_size.low, self.resources, *each)
+
+    @property
+    def _waits(self) -> tuple[str, ...]:
+        shortage = self.shortage if self.todo else ""
+        return (f"the pool requests {shortage}: the run waits until they are available",) if shortage else ()
 
     @property
     def resolved(self) -> Resolved:
         """Values of "auto" settings that later plans use."""
-        first, *later = map(_resolved, self.passes)
+        first, *later = (
+            Resolved(
+                settings.dtype,
+                settings.device,
+                None if pipeline.label.batch_seconds is not None else settings.batch_seconds,
+            )
+            for pipeline, settings in self.passes
+        )
         return replace(first, later=tuple(later))
 
     @property
     def run_settings(self) -> dict[str, JsonValue]:
         """Settings that a run records beside its host."""
         settings = self.settings
-        later = "; ".join(f"{one.settings.dtype} on {one.settings.device}" for one in self.later)
+        later = "; ".join(f"{one.settings.dtype} on {one.settings.device}" for one in self.passes[1:])
         return {
             "dtype": settings.dtype,
             "device": settings.device,
@@ -371,8 +374,7 @@ class Plan(Brief):
         )
 
     @property
-    def _passes(self) -> str:
-        """Windows of a forward pass."""
+    def _windows_of_a_pass(self) -> str:
         settings = self.settings
         if settings.batching is Batching.ALONE:
             return "one window a pass"
@@ -382,52 +384,47 @@ class Plan(Brief):
         return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
 
     @property
-    def _files(self) -> str:
-        digests = {url: digest for one in self.passes for url, digest in one.settings.file_digests.items()}
-        outputs = enumerate(self.pipeline.outputs)
-        return ", ".join(
-            f"{field} of outputs.{i} {url} ({digests.get(url)})"
-            for i, one in outputs
-            for field, url in {**one.files, **one.checkpoints, **dict.fromkeys(one.own_files, OWN_MODEL)}.items()
-        )
-
-    @property
-    def shortage(self) -> str:
-        """Resources that the pool requests and that are not up; empty if all are."""
-        settings = self.settings
-        each = settings.cpus_per_actor.number, settings.gpus_per_actor
-        return shortage_of(self.pool_size.low, self.resources, *each)
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on properties of the source that a user may not expect."""
-        found = [f"{self.settings.library} runs the checkpoint: {self.why_not_own}"] if self.why_not_own else []
+        corpus, listed, found = self.corpus, self.corpus.listed, list[str]()
+        if names := corpus.vanished:
+            others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            found.append(f"{names[0]}{others}: no longer in the source; the labels are kept")
+        if gone := listed.gone:
+            found.append(
+                f"{count(len(gone), 'recording')} no longer in the source, {first_of(gone, MOST_GONE)}: labels stay "
+                f"until `raysp forget {self.pipeline.sink.url} ID...` removes them"
+            )
+        if self.why_not_own:
+            found.append(f"{self.settings.library} runs the checkpoint: {self.why_not_own}")
         found += [
             note
             for pipeline, settings in self.passes
             for output in pipeline.label.outputs
             for note in output.notes(settings.checkpoint, pipeline.label.window_seconds)
         ]
-        found += [count_files(self.corpus.listed.passed_over, " passed over")] if self.corpus.listed.passed_over else []
-        found += self.corpus.widened
-        found += [f"no column {USUAL_ID!r}: ids are <shard>:<row>"] if self.corpus.is_numbered else []
-        if unnamed := self.corpus.listed.unnamed:
+        if listed.passed_over:
+            found.append(count_files(listed.passed_over, " passed over"))
+        found += corpus.widened
+        if corpus.is_numbered:
+            found.append(f"no column {USUAL_ID!r}: ids are <shard>:<row>")
+        if unnamed := listed.unnamed:
             found.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
-        if missing := self.corpus.listed.missing:
+        if missing := listed.missing:
             found.append(
                 f"{count(missing, 'recording')} of the metadata, or behind links, not found: their rows become errors "
                 "(not_found)"
             )
-        if unread := self.corpus.listed.unread:
-            more = "" if unread == len(self.corpus.listed.faults) else "; ..."
+        if unread := listed.unread:
+            more = "" if unread == len(listed.faults) else "; ..."
             found.append(
                 f"{count(unread, 'text')} beside recordings cannot be read: their rows become errors "
-                f"({UNREADABLE_TEXT}). {_with_each_remedy_once(self.corpus.listed.faults)}{more}"
+                f"({UNREADABLE_TEXT}). {_with_each_remedy_once(listed.faults)}{more}"
             )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:
             found.append(f"{len(empty):,} of {count(len(shards), 'shard')} hold no rows, such as {empty[0]}")
-        if bare := [shard.name for shard in shards if shard.name in self.corpus.without_bytes]:
+        if bare := [shard.name for shard in shards if shard.name in corpus.without_bytes]:
             found.append(
                 f"{len(bare):,} of {count(len(shards), 'shard')} hold no recordings, such as {bare[0]}: their rows "
                 f"become errors. To read recordings by path, {remedy('path_not_allowed')}"
@@ -464,12 +461,6 @@ def _described(one: Pass) -> str:
     by = f", by {settings.library}" if settings.library else ""
     parameters = count(checkpoint.num_parameters, "parameter")
     return f"{one.pipeline.label.checkpoint}: {checkpoint.architecture}, {parameters}, {checkpoint.sample_rate} Hz{by}"
-
-
-def _resolved(one: Pass) -> Resolved:
-    settings = one.settings
-    budget = None if one.pipeline.label.batch_seconds is not None else settings.batch_seconds
-    return Resolved(settings.dtype, settings.device, budget)
 
 
 def output_schema(*passes: Pass) -> pa.Schema:

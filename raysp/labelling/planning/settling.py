@@ -20,6 +20,7 @@ from raysp.ops.blocks import windowing_of
 from raysp.ops.budget import batch_seconds, block_seconds, passes_at_once
 from raysp.ops.precision import EIGHT_BITS, Batching, batching_of, item_bytes
 from raysp.sink.run_record import Resolved
+from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Decode, Label, Step
 from raysp.words import count, megabytes
@@ -47,20 +48,17 @@ def settle(
         PlanError: the pool does not fit, or leaves no CPU for decoding.
     """
     for index, step in enumerate(pipeline.steps):
-        if not isinstance(step, Decode | Label) and (why := _defect(step)):
-            raise PlanError(
-                f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
-            )
-    if resources.machine_cpus is not None:
-        for index, step in enumerate(pipeline.steps):
-            if isinstance(step, Label):
+        if isinstance(step, Label):
+            if resources.machine_cpus is not None:
                 check_device(step.device, f"steps.{index}.device")
-    if before is None:
-        _refuse_chance(pipeline, resources)
-    given = summaries or [None] * len(pipeline.labels)
+            if before is None and step.device == "auto" and pipeline.label.pool.gpus is None:
+                _refuse_chance(resources, f"steps.{index}")
+        elif not isinstance(step, Decode):
+            _refuse_incomplete(step, index)
+    summaries = summaries or [None] * len(pipeline.labels)
     described = [
         (one, summary or summary_of(checkpoint_folder(one), one.label.backend or OWN))
-        for one, summary in zip(pipeline.passes, given, strict=True)
+        for one, summary in zip(pipeline.passes, summaries, strict=True)
     ]
     resolved: list[Resolved | None] = [*(before.passes if before else ())]
     if len(resolved) != len(described):  # also of another pipeline, which the fingerprint shows
@@ -69,9 +67,31 @@ def settle(
     for number, (one, summary) in enumerate(described):
         others = [other for place, (_, other) in enumerate(described) if place != number]
         passes.append(Pass(one, _settings(one, resources, resolved[number], summary, others)))
-    _check_filters(pipeline, passes)
-    _check_reads(passes)
+    _check_columns(pipeline, passes)
     return tuple(passes)
+
+
+def _refuse_incomplete(step: Step, index: int) -> None:
+    """Raise PlanError if a step between the others lacks a part."""
+    why = ""
+    if type(step).op is Step.op:
+        why = "has no op"
+    elif step.columns and (*step.schema().names,) != step.columns:
+        why = f"adds the columns {[*step.columns]}, and its schema has {step.schema().names}"
+    if why:
+        raise PlanError(
+            f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
+        )
+
+
+def _refuse_chance(resources: Resources, where: str) -> None:
+    """Raise PlanError if device and dtype would depend on whether the GPUs of a cluster are up at this moment."""
+    if resources.gpus_may_come:
+        raise PlanError(
+            f"{where}.device: found 'auto', and no GPU of the cluster is up now, though nodes with GPUs may come up "
+            f"later; the first plan of a sink determines device and dtype of all its labels. Set {where}.device='cuda' "
+            f"({where}.pool.gpus for a number of GPUs) or {where}.device='cpu'"
+        )
 
 
 def _settings(
@@ -83,9 +103,69 @@ def _settings(
 ) -> Settings:
     """Return the settings of a pass; `others` are the checkpoints of other passes, which are in the same actor."""
     label = pipeline.label
-    summary.require_language(label.language)
-    _refuse_two_languages(label, summary)
     outputs = located_outputs(pipeline, summary.path)
+    _check_outputs(label, summary, outputs)
+    _check_windows(label, summary)
+    gpus = _gpus_per_actor(label, resources, before)
+    device = _device(label, gpus, before)
+    on_gpu = is_accelerator(device)
+    auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
+    dtype = auto_dtype if label.dtype == "auto" else label.dtype
+    _check_dtype(label, dtype, device)
+    cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
+    if gpus:
+        resources = with_gpu_memory(resources)
+    _check_pool(label, resources, cpus.number, gpus, before)
+    weights, most = item_bytes(dtype) * summary.num_parameters, resources.gpu_memory if gpus else label.pool.memory
+    if most is not None and weights > most:
+        raise PlanError(
+            f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
+            f"{megabytes(most)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
+        )
+    memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
+    batching = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
+    in_packs = batching is Batching.PACKED
+    at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
+    others = [*others, *(summary_of(Path(url)) for one in outputs for url in one.checkpoints.values())]
+    loaded = replace(  # all that an actor loads, whose passes take turns
+        summary,
+        num_parameters=sum(one.num_parameters for one in (summary, *others)),
+        weight_bytes=sum(one.weight_bytes for one in (summary, *others)),
+        activations_per_second=max(one.activations_per_second for one in (summary, *others)),
+    )
+    budget = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
+    if before is not None and before.batch_seconds is not None and before.device == device:
+        # A text in half precision may depend on its batch. A batch that does not fit is halved when it fails.
+        budget = min(before.batch_seconds, budget) if dtype == "float32" else before.batch_seconds
+    budget = label.batch_seconds or budget
+    packs_at_once = at_once if in_packs else None
+    threads = cpus.number
+    return Settings(
+        checkpoint=summary,
+        dtype=dtype,
+        device=device,
+        batch_seconds=budget,
+        block_seconds=block_seconds(
+            loaded, on_gpu=on_gpu, batch_seconds=budget, threads=threads, packs_at_once=packs_at_once
+        ),
+        cpus_per_actor=cpus,
+        gpus_per_actor=gpus,
+        batching=batching,
+        fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
+        file_digests=file_digests(pipeline),
+        library=choice_of(summary).library,
+    )
+
+
+def _check_outputs(label: Label, summary: CheckpointSummary, outputs: Sequence[Output]) -> None:
+    """Raise CheckpointError or PlanError if a checkpoint does not give the outputs of a step."""
+    summary.require_language(label.language)
+    if len(label.languages) > 1 and not summary.writes_text:
+        found = ", ".join(map(repr, label.languages))
+        raise PlanError(
+            f"{label.checkpoint}: outputs have the languages {found}, and they share one forward pass of the model, "
+            "which has the adapter of one: run a pipeline for each language"
+        )
     for output in outputs:
         output.check(summary)
         if output.needs and not {*output.needs} & {*summary.gives}:
@@ -99,50 +179,36 @@ def _settings(
         label.speech.check(summary)
         for output in outputs:
             output.check_gaps(summary)
-    _check_window(summary, label)
+
+
+def _check_windows(label: Label, summary: CheckpointSummary) -> None:
+    """Raise PlanError if windows are longer than the longest input of a model, or hold no frame of it."""
+    most = summary.max_samples
+    if most is not None and label.window_seconds * summary.sample_rate > most:
+        seconds = most / summary.sample_rate
+        raise PlanError(
+            f"{label.checkpoint}: window_seconds={label.window_seconds:g}, and {summary.architecture} takes at most "
+            f"{seconds:g} s; set window_seconds={seconds:g} or less"
+        )
     try:
         windowing(summary, label)
     except ValueError as error:
         raise PlanError(f"{label.checkpoint}: {error}. Raise window_seconds") from None
-    gpus = _gpus_per_actor(label, resources, before)
-    device = _device(label, gpus, before)
-    on_gpu = is_accelerator(device)
-    auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
-    dtype = auto_dtype if label.dtype == "auto" else label.dtype
-    _refuse_tf32(label, dtype, device)
-    _refuse_eight_bits(label, dtype)
-    cpus = actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=on_gpu)
-    if gpus:
-        resources = with_gpu_memory(resources)
-    _check_pool(label, resources, cpus.number, gpus, before)
-    memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
-    _refuse_too_large(label, summary, dtype, resources.gpu_memory if gpus else label.pool.memory)
-    found = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
-    in_packs = found is Batching.PACKED
-    at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
-    of_outputs = [summary_of(Path(url)) for one in outputs for url in one.checkpoints.values()]
-    loaded = _together(summary, [*of_outputs, *others])
-    fitting = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
-    budget = label.batch_seconds or _recorded_budget(before, dtype, device, fitting)
-    return Settings(
-        checkpoint=summary,
-        dtype=dtype,
-        device=device,
-        batch_seconds=budget,
-        block_seconds=block_seconds(
-            loaded,
-            on_gpu=on_gpu,
-            batch_seconds=budget,
-            threads=cpus.number,
-            packs_at_once=at_once if in_packs else None,
-        ),
-        cpus_per_actor=cpus,
-        gpus_per_actor=gpus,
-        batching=found,
-        fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
-        file_digests=file_digests(pipeline),
-        library=choice_of(summary).library,
-    )
+
+
+def _check_dtype(label: Label, dtype: str, device: str) -> None:
+    """Raise PlanError if a device or backend has no products of a dtype."""
+    if dtype == "tf32" and (kind_of(device) != "cuda" or label.backend == "jax"):  # labels would be those of float32
+        found = f"on the device {device!r}" if kind_of(device) != "cuda" else "with backend='jax'"
+        raise PlanError(
+            f"{label.checkpoint}: dtype='tf32' {found}, expected the device 'cuda' and a model of torch: TF32 is a "
+            "kind of product of NVIDIA's GPUs. Set dtype='float32'"
+        )
+    if dtype in EIGHT_BITS and label.backend != CTRANSLATE2:
+        raise PlanError(
+            f"{label.checkpoint}: dtype={dtype!r} with backend={label.backend!r}, expected backend='ctranslate2', "
+            "which has products of eight-bit numbers. Set dtype='auto'"
+        )
 
 
 def piece_size(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> PieceSize:
@@ -152,62 +218,24 @@ def piece_size(pipeline: Pipeline, resources: Resources, before: Resolved | None
     return PieceSize(PIECE_SECONDS if is_on_gpu else CPU_PIECE_SECONDS, PIECES_AN_ACTOR * label.pool.high)
 
 
-def _refuse_two_languages(label: Label, summary: CheckpointSummary) -> None:
-    """Raise if outputs of a pass of a CTC model are to have several languages; a text decoder writes any."""
-    if len(label.languages) > 1 and not summary.writes_text:
-        found = ", ".join(map(repr, label.languages))
-        raise PlanError(
-            f"{label.checkpoint}: outputs have the languages {found}, and they share one forward pass of the model, "
-            "which has the adapter of one: run a pipeline for each language"
-        )
-
-
-def _check_filters(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
-    """Raise if a step behind a model cannot filter by the columns of outputs.
-
-    Raises:
-        PlanError: with the step and the column.
-    """
+def _check_columns(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
+    """Raise PlanError if a filter or output cannot read the columns of outputs of `Label` steps before it."""
     number = 0
     for index, step in enumerate(pipeline.steps):
-        if isinstance(step, Label):
-            number += 1
-        elif number:
-            try:
+        where = f"steps[{index}] {type(step).__name__}"
+        try:
+            if isinstance(step, Label):
+                where = step.checkpoint
+                reading = [output for output in step.outputs if number and output.reads]
+                schema = output_schema(*passes[:number]) if reading else pa.schema([])
+                for output in reading:
+                    if {*output.reads} <= {*schema.names}:
+                        output.check_reads(schema)
+                number += 1
+            elif number:
                 step.check(output_schema(*passes[:number]))
-            except ValueError as error:
-                raise PlanError(f"steps[{index}] {type(step).__name__}: {error}") from None
-
-
-def _check_reads(passes: Sequence[Pass]) -> None:
-    """Raise PlanError if an output cannot read the columns of an earlier `Label` step."""
-    for number, one in enumerate(passes):
-        schema = output_schema(*passes[:number]) if number else pa.schema([])
-        for output in one.pipeline.label.outputs:
-            if output.reads and {*output.reads} <= {*schema.names}:
-                try:
-                    output.check_reads(schema)
-                except ValueError as error:
-                    raise PlanError(f"{one.pipeline.label.checkpoint}: {error}") from None
-
-
-def _together(summary: CheckpointSummary, others: Sequence[CheckpointSummary]) -> CheckpointSummary:
-    """Return the description of a checkpoint with the size of all that an actor loads, whose passes take turns."""
-    return replace(
-        summary,
-        num_parameters=summary.num_parameters + sum(one.num_parameters for one in others),
-        weight_bytes=summary.weight_bytes + sum(one.weight_bytes for one in others),
-        activations_per_second=max(one.activations_per_second for one in (summary, *others)),
-    )
-
-
-def _defect(step: Step) -> str:
-    """Return a text on a part that a step between the others lacks; empty if it is complete."""
-    if type(step).op is Step.op:
-        return "has no op"
-    if step.columns and (*step.schema().names,) != step.columns:
-        return f"adds the columns {[*step.columns]}, and its schema has {step.schema().names}"
-    return ""
+        except ValueError as error:
+            raise PlanError(f"{where}: {error}") from None
 
 
 def _fingerprint_seconds(
@@ -224,17 +252,6 @@ def _fingerprint_seconds(
     return budget if any(depends.values()) else None
 
 
-def _recorded_budget(before: Resolved | None, dtype: str, device: str, fitting: float) -> float:
-    """Return the recorded budget, or a smaller one if actors have less memory now.
-
-    In half precision a text may depend on its batch, so the recorded budget is kept. A batch that does not fit is
-    halved when it fails.
-    """
-    if before is None or before.batch_seconds is None or before.device != device:
-        return fitting
-    return min(before.batch_seconds, fitting) if dtype == "float32" else before.batch_seconds
-
-
 def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float) -> float | None:
     """Return the bytes of each actor: of its GPU, as reserved, or its share of memory among all actors and a reader."""
     if gpus:
@@ -243,46 +260,6 @@ def _memory_of_actor(label: Label, resources: Resources, cpus: int, gpus: float)
         return label.pool.memory
     most = actors_that_fit(resources, cpus, gpus)
     return resources.memory / (label.pool.high + 1 if most is None else max(1, min(label.pool.high, most)) + 1)
-
-
-def _refuse_too_large(label: Label, summary: CheckpointSummary, dtype: str, memory: float | None) -> None:
-    """Raise PlanError if the weights alone exceed the memory of a GPU, or that of `pool.memory`; None: unknown."""
-    weights = item_bytes(dtype) * summary.num_parameters
-    if memory is not None and weights > memory:
-        raise PlanError(
-            f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
-            f"{megabytes(memory)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
-        )
-
-
-def _refuse_tf32(label: Label, dtype: str, device: str) -> None:
-    """Raise PlanError if TF32 is asked for where there is none, so that labels would be those of float32."""
-    found = f"on the device {device!r}" if kind_of(device) != "cuda" else "with backend='jax'"
-    if dtype == "tf32" and (kind_of(device) != "cuda" or label.backend == "jax"):
-        raise PlanError(
-            f"{label.checkpoint}: dtype='tf32' {found}, expected the device 'cuda' and a model of torch: TF32 is a "
-            "kind of product of NVIDIA's GPUs. Set dtype='float32'"
-        )
-
-
-def _refuse_eight_bits(label: Label, dtype: str) -> None:
-    """Raise PlanError if products of eight-bit numbers are asked for of another backend than CTranslate2."""
-    if dtype in EIGHT_BITS and label.backend != CTRANSLATE2:
-        raise PlanError(
-            f"{label.checkpoint}: dtype={dtype!r} with backend={label.backend!r}, expected backend='ctranslate2', "
-            "which has products of eight-bit numbers. Set dtype='auto'"
-        )
-
-
-def _check_window(summary: CheckpointSummary, label: Label) -> None:
-    """Raise PlanError if windows are longer than the longest input of the model."""
-    most = summary.max_samples
-    if most is not None and label.window_seconds * summary.sample_rate > most:
-        seconds = most / summary.sample_rate
-        raise PlanError(
-            f"{label.checkpoint}: window_seconds={label.window_seconds:g}, and {summary.architecture} takes at most "
-            f"{seconds:g} s; set window_seconds={seconds:g} or less"
-        )
 
 
 def windowing(summary: CheckpointSummary, label: Label) -> Windowing:
@@ -301,21 +278,6 @@ def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None)
     if device and device != "auto":  # Ray counts GPUs of "cuda" alone
         return 1 if device == "cuda" else 0
     return 1 if resources.gpus else 0
-
-
-def _refuse_chance(pipeline: Pipeline, resources: Resources) -> None:
-    """Raise PlanError if device and dtype would depend on whether the GPUs of a cluster are up at this moment."""
-    for index, label in enumerate(pipeline.steps):
-        if not isinstance(label, Label) or label.device != "auto" or pipeline.label.pool.gpus is not None:
-            continue
-        if not resources.gpus_may_come:
-            continue
-        where = f"steps.{index}"
-        raise PlanError(
-            f"{where}.device: found 'auto', and no GPU of the cluster is up now, though nodes with GPUs may come up "
-            f"later; the first plan of a sink determines device and dtype of all its labels. Set {where}.device='cuda' "
-            f"({where}.pool.gpus for a number of GPUs) or {where}.device='cpu'"
-        )
 
 
 def _device(label: Label, gpus: float, before: Resolved | None) -> str:
