@@ -23,10 +23,11 @@ from raysp.corpus.kinds import FAULT
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, RunError
 from raysp.labelling.planning.planned_checkpoint import (
-    check_digest,
     check_speech,
     checkpoint_folder,
+    digest_of,
     located_outputs,
+    refuse_changed,
 )
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
@@ -329,7 +330,8 @@ def labelling(
 
     label, folder = pipeline.label, checkpoint_folder(pipeline)
     if digest is not None:
-        check_digest(label.checkpoint, folder, digest, settings.checkpoint.backend, label.language)
+        found = digest_of(folder, settings.checkpoint.backend, label.language)
+        refuse_changed(f"checkpoint {label.checkpoint!r}", found, digest)
     outputs = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
     return Labelling(

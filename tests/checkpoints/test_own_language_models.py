@@ -158,7 +158,7 @@ def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(checkpoint):
     pipeline = pipeline_of(checkpoint, lm="own")
     settings = settle(pipeline, Resources(4, 0))[0].settings
     (checkpoint / FOLDER / "attrs.json").write_text(json.dumps({**ATTRS, "alpha": 0.6}))
-    with pytest.raises(CheckpointError, match=r"the digest of this language model was .* when the run was planned"):
+    with pytest.raises(CheckpointError, match=r"its digest was .* when the run was planned"):
         located(pipeline, settings.file_digests)
 
 

@@ -12,7 +12,6 @@ from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.sink import commit, fault_injection
 from raysp.sink.receipts import ShardFailure, ShardReceipt
-from raysp.sink.sinks import Sink
 from raysp.sink.tally import rules_of_steps
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
@@ -24,7 +23,7 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
     Returns the error if no shard can be committed.
     """
     fault_injection.adopt(job.fault_injection)
-    store = Sink.of(job.pipeline.sink).store
+    store = job.store
     sink = job.pipeline.sink
     try:
         filters = assembly.row_filters(job.pipeline, job.functions)

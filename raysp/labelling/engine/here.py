@@ -30,7 +30,6 @@ from raysp.labelling.engine.piece import PieceLabels
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
-from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN
@@ -104,7 +103,7 @@ class Here:
     def _messages(
         self, models: Sequence[Model], items: Iterable[Item], job: Job, decoder: Decoder
     ) -> Generator[Message]:
-        store = Sink.of(job.pipeline.sink).store
+        store = job.store
         actor = f"{socket.gethostname()}:{os.getpid()}"
 
         def labelled(item: Item) -> tuple[Item, LabelledBlock | ShardFailure | None]:

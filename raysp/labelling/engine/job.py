@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Self
 
@@ -13,12 +14,15 @@ from raysp import tracebacks
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
+from raysp.labelling import assembly
 from raysp.labelling.planning.run_plan import Pass, Plan, Settings
 from raysp.sink.receipts import ShardFailure
+from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry, Todo
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
+from raysp.storage.store import Store
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,16 @@ class Job:
             texts=plan.texts,
             later=tuple(zip(plan.passes[1:], later, strict=True)),
         )
+
+    @cached_property
+    def store(self) -> Store:
+        """Store of the sink, opened once in each process."""
+        return Sink.of(self.pipeline.sink).store
+
+    @cached_property
+    def join(self) -> Callable[[pa.Table], pa.Table]:
+        """Function that makes rows of the labelled windows of the first pass, in order."""
+        return assembly.joining(self.pipeline, self.settings)
 
     def of_pass(self, number: int) -> Self:
         """Return the job of one `Label` step, as if it were the only one; that of the first is the job itself."""

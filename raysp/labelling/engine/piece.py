@@ -181,11 +181,10 @@ class PieceLabels:
     def _in_order(self) -> Iterator[pa.Table]:
         """Yield the rows of the first pass in order, with the columns of a label shard behind those of the source."""
         job, wanted = self.job, self.todo.rows
-        join = assembly.joining(job.pipeline, job.settings)
         names = [*RESULT_SCHEMA.names, *job.output_schema.names]
         place = 0
         for windows in self._sorter.slices():
-            rows = join(windows)
+            rows = job.join(windows)
             found = rows.column("row").to_numpy()
             if not np.array_equal(found, wanted[place : place + len(found)]):
                 raise RunError(f"{self.todo}: its blocks hold other rows; this is a bug in raysp: report it")
@@ -224,7 +223,7 @@ class PieceLabels:
     def _joined(self, job: Job) -> Iterator[pa.Table]:
         """Yield the rows of a later pass in order."""
         if not self._sorter.is_empty:
-            yield from map(assembly.joining(job.pipeline, job.settings), self._sorter.slices())
+            yield from map(job.join, self._sorter.slices())
 
     def _judged(self, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Yield the rows to stage, and count their outcomes."""

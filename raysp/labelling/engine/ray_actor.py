@@ -20,7 +20,6 @@ from raysp.labelling.engine.piece import label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.sink import fault_injection
 from raysp.sink.receipts import ShardFailure
-from raysp.sink.sinks import Sink
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -96,7 +95,7 @@ class ModelActor:
         try:
             self._job = job = ray.get(self._given)
             fault_injection.adopt(job.fault_injection)
-            self._store = Sink.of(job.pipeline.sink).store
+            self._store = job.store
             self._models = Model.of(job)
         except Exception as error:
             return f"node {socket.gethostname()}: {tracebacks.described(error)}"

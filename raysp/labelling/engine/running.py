@@ -29,7 +29,6 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import kept_rows
 from raysp.labelling.finished.text_errors import asked_rules, count_errors_by, refuse_without_texts
 from raysp.labelling.planning.opening import begin, plan_run, read_source
-from raysp.labelling.planning.planned_checkpoint import checkpoint_folder
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
@@ -378,7 +377,6 @@ def _label(
 
 def _start_early(opened: Opened, corpus: Corpus, engine: Engine, own_ray: Background) -> None:
     """Start a local Ray or the import of torch, which go on while the rest is planned: there is work to do."""
-    checkpoint_folder(opened.pipeline)  # raises if there is none
     if engine == "ray" or (engine == "auto" and not opened.is_small(corpus.shards)):
         own_ray.begin()
     else:

@@ -26,34 +26,33 @@ class Chosen(NamedTuple):
     """Reason why the models of raysp do not run the checkpoint; empty if they do."""
 
 
-def with_backends(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[Pipeline, tuple[Chosen | None, ...]]:
+def with_backends(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[Pipeline, tuple[Chosen, ...]]:
     """Return the pipeline with the backends of its `Label` steps, and the choice of each.
 
-    A backend that a step names is kept, and the choice is None. Otherwise the recorded one is used where it reads the
-    checkpoint, so that a sink has labels of one backend, whatever is installed; without a record it is chosen.
+    A backend that a step names is kept. Otherwise the recorded one is used where it reads the checkpoint, so that a
+    sink has labels of one backend, whatever is installed; without a record it is chosen.
 
     Raises:
         CheckpointError: no backend reads a checkpoint; with the reasons.
         PlanError: the labels of the sink were made by transformers, which is not installed here.
     """
-    steps, found = [*pipeline.steps], []
+    steps, choices = [*pipeline.steps], []
     for place, step in enumerate(steps):
-        if isinstance(step, Label):
-            chosen = None if step.backend else _chosen(pipeline, step, _recorded(record, place))
-            steps[place] = _with(step, chosen.name) if chosen else step
-            found.append(chosen)
-    return (replace(pipeline, steps=steps) if any(found) else pipeline), tuple(found)
-
-
-def _chosen(pipeline: Pipeline, label: Label, recorded: str | None) -> Chosen:
-    """Return the backend of a step that names none; `recorded` is that of its sink."""
-    if recorded == HUGGING_FACE and not hf_installed.version():
-        raise PlanError(
-            f"{pipeline.sink.url}: its labels were made with backend='transformers', and transformers is not installed "
-            f"here; {hf_installed.COMMAND}, or use another sink with what is installed"
-        )
-    folder_for = partial(folder_of, label.checkpoint, pipeline.source, language=label.language)
-    return choose_backend(folder_for, first=recorded or OWN)
+        if not isinstance(step, Label):
+            continue
+        folder_for = partial(folder_of, step.checkpoint, pipeline.source, language=step.language)
+        if step.backend:
+            choices.append(Chosen(step.backend, summary_of(folder_for(backend=step.backend), step.backend)))
+            continue
+        recorded = _recorded(record, place)
+        if recorded == HUGGING_FACE and not hf_installed.version():
+            raise PlanError(
+                f"{pipeline.sink.url}: its labels were made with backend='transformers', and transformers is not "
+                f"installed here; {hf_installed.COMMAND}, or use another sink with what is installed"
+            )
+        choices.append(choose_backend(folder_for, first=recorded or OWN))
+        steps[place] = _with(step, choices[-1].name)
+    return (pipeline if steps == [*pipeline.steps] else replace(pipeline, steps=steps)), tuple(choices)
 
 
 def as_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:

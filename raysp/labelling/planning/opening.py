@@ -67,7 +67,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         limit_rows: read only the first rows of the corpus.
 
     Returns:
-        `opened` with the ids of the source and the commits of models on the hub, and the corpus.
+        `opened` with the ids of the source, and commits and backends of checkpoints; and the corpus.
 
     Raises:
         PlanError, ChangedError: the source cannot be listed, or does not fit the pipeline or the sink.
@@ -113,7 +113,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         listed = replace(listed, root=None, gone=())
         shards = only_first_rows(corpus.shards, limit_rows)
         corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, listed=listed)
-    return opened, corpus
+    return with_checkpoints(opened, record), corpus
 
 
 def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
@@ -185,11 +185,17 @@ def _some_paths(shard: Shard, source: Shards) -> list[str]:
     return paths[:: max(1, -(-len(paths) // SAMPLED))]
 
 
+def with_checkpoints(opened: Opened, record: RunRecord | None) -> Opened:
+    """Return an opened pipeline with the backends that run its checkpoints; arguments are those of `without_work`."""
+    pipeline, chosen = with_backends(opened.pipeline, record)
+    return replace(opened, pipeline=pipeline, chosen=chosen)
+
+
 def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     """Return the plan with resolved settings and fingerprint, and without corpus and work.
 
     Args:
-        opened: the pipeline with commits of the hub, its sink, and the resources that the run may use.
+        opened: the pipeline with commits of the hub and backends, its sink, and the resources that the run may use.
         record: record of the sink that the pipeline must agree with; None: there is none.
 
     Raises:
@@ -197,8 +203,7 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         CheckpointError: the checkpoint cannot be run.
     """
     code = read_code(opened.pipeline)
-    pipeline, chosen = with_backends(opened.pipeline, record)
-    summaries = [one and one.summary for one in chosen]
+    pipeline, summaries = opened.pipeline, [one.summary for one in opened.chosen]
     passes = settle(pipeline, opened.resources, record.resolved if record else None, summaries)
     hashed = hash_pipeline(pipeline, passes, code)
     if record is not None:
@@ -213,7 +218,7 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         done=frozenset(),
         todo=(),
         code=code,
-        why_not_own="; ".join(one.why for one in chosen if one and one.why),
+        why_not_own="; ".join(one.why for one in opened.chosen if one.why),
     )
 
 

@@ -3,10 +3,11 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,6 +17,7 @@ from raysp.checkpoints import locating
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files
 from raysp.checkpoints.hub import may_lack_languages, snapshot_of
 from raysp.checkpoints.language_adapters import languages_of, used_adapters
+from raysp.checkpoints.packaged import speech_digest
 from raysp.checkpoints.user_cache import read_cached, write_cached
 from raysp.errors import CheckpointError, PlanError
 from raysp.models import summary
@@ -69,40 +71,53 @@ def _options_of(url: str, source: Shards) -> Mapping[str, object]:
     return source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {}
 
 
+class _Used(NamedTuple):
+    """A file or checkpoint that an output reads besides the checkpoint of its step."""
+
+    field: str
+    """Field of the output that names it."""
+    name: str
+    """Url, or OWN_MODEL."""
+    path: Path
+    digest: Callable[[], str]
+
+
+def _used_by(output: Output, pipeline: Pipeline) -> Iterator[_Used]:
+    source, checkpoint = pipeline.source, pipeline.label.checkpoint
+    for field, url in output.checkpoints.items():
+        language = getattr(output, "language", None)
+        folder = folder_of(url, source, OWN, language)
+        yield _Used(field, url, folder, partial(digest_of, folder, OWN, language))
+    if not output.files and not output.own_files:
+        return
+    from raysp.checkpoints import language_models
+
+    paths = {field: language_models.locate(url, _options_of(url, source)) for field, url in output.files.items()}
+    if output.own_files:
+        own = language_models.locate_own(checkpoint, _options_of(checkpoint, source))
+        if own is None:
+            raise PlanError(
+                f"lm={OWN_MODEL!r}: {checkpoint} comes with no language model, a folder {language_models.FOLDER!r} "
+                "with a model in an ARPA or binary file; give the path of one, or leave lm out"
+            )
+        paths |= dict.fromkeys(output.own_files, own)
+    for field, path in paths.items():
+        yield _Used(field, output.files.get(field, OWN_MODEL), path, partial(language_models.digest, path))
+
+
 def file_digests(pipeline: Pipeline) -> dict[str, str]:
     """Return the digests of files and further checkpoints that outputs use, by url, and of the model of speech.
+
+    That of a checkpoint which outputs use with several languages joins those of each.
 
     Raises:
         CheckpointError, StoreError: as `located_outputs`.
     """
-    urls = {url for output in pipeline.label.outputs for url in output.files.values()}
-    digests = {url: _digest_of_file(_file_of(url, pipeline.source)) for url in sorted(urls)}
-    for url, languages in _of_outputs(pipeline).items():
-        digests[url] = _digest_of_languages(url, pipeline.source, languages)
-    if any(output.own_files for output in pipeline.label.outputs):
-        digests[OWN_MODEL] = _digest_of_file(own_language_model(pipeline))
-    return {**digests, SPEECH_MODEL: _speech_digest()} if pipeline.label.finds_speech else digests
-
-
-def _of_outputs(pipeline: Pipeline) -> dict[str, list[str | Column | None]]:
-    """Return the languages that further checkpoints of outputs are used with, by url."""
-    found: dict[str, list[str | Column | None]] = {}
+    digests: dict[str, set[str]] = {SPEECH_MODEL: {speech_digest()}} if pipeline.label.finds_speech else {}
     for output in pipeline.label.outputs:
-        for url in output.checkpoints.values():
-            found.setdefault(url, []).append(getattr(output, "language", None))
-    return dict(sorted(found.items()))
-
-
-def _digest_of_languages(url: str, source: Shards, languages: Sequence[str | Column | None]) -> str:
-    """Return the digest of a further checkpoint that outputs use with some languages."""
-    found = {digest_of(folder_of(url, source, OWN, one), OWN, one) for one in languages}
-    return "+".join(sorted(found))
-
-
-def _speech_digest() -> str:
-    from raysp.checkpoints.packaged import speech_digest
-
-    return speech_digest()
+        for used in _used_by(output, pipeline):
+            digests.setdefault(used.name, set()).add(used.digest())
+    return {name: "+".join(sorted(found)) for name, found in digests.items()}
 
 
 def check_speech(planned: Mapping[str, str]) -> None:
@@ -114,7 +129,7 @@ def check_speech(planned: Mapping[str, str]) -> None:
     Raises:
         CheckpointError: the digests differ, or the model is not installed.
     """
-    if SPEECH_MODEL in planned and (found := _speech_digest()) != planned[SPEECH_MODEL]:
+    if SPEECH_MODEL in planned and (found := speech_digest()) != planned[SPEECH_MODEL]:
         raise CheckpointError(
             f"the model of speech: the digest of its weights was {planned[SPEECH_MODEL]} when the run was planned, on "
             f"this worker it is {found}; install the same version of silero-vad on all machines"
@@ -131,6 +146,7 @@ def located_outputs(pipeline: Pipeline, folder: Path, planned: Mapping[str, str]
 
     Raises:
         CheckpointError: a file does not exist, or is not the planned one, or the model of speech is not.
+        PlanError: the checkpoint comes with no language model.
         StoreError: it cannot be read.
     """
     if planned:
@@ -138,68 +154,25 @@ def located_outputs(pipeline: Pipeline, folder: Path, planned: Mapping[str, str]
     language, located = pipeline.label.language, []
     if language is not None and not languages_of(folder):
         language = None  # that of a text decoder
-    own = str(_own_language_model(pipeline, planned)) if any(one.own_files for one in pipeline.label.outputs) else ""
     for output in pipeline.label.outputs:
-        paths = {name: _file_of(url, pipeline.source) for name, url in output.files.items()}
-        for name, url in output.files.items():
-            if planned and url in planned and (found := _digest_of_file(paths[name])) != planned[url]:
-                raise CheckpointError(
-                    f"{name} {url!r}: its digest was {planned[url]} when the run was planned, on this worker it is "
-                    f"{found}; do not change it during a run, and make the same file available to all workers"
-                )
-        for name, url in output.checkpoints.items():
-            paths[name] = folder_of(url, pipeline.source, OWN, getattr(output, "language", None))
-            if planned and url in planned:
-                found = _digest_of_languages(url, pipeline.source, _of_outputs(pipeline)[url])
-                _refuse_changed(url, found, planned[url])
-        local: dict[str, Any] = {name: str(path) for name, path in paths.items()} | dict.fromkeys(output.own_files, own)
+        local: dict[str, Any] = {}
+        for used in _used_by(output, pipeline):
+            if planned and used.name in planned:
+                refuse_changed(f"{used.field} {used.name!r}", used.digest(), planned[used.name])
+            local[used.field] = str(used.path)
         if language is not None and output.follows_language:
             local["language"] = language
         located.append(replace(cast("Any", output), **local) if local else output)
     return tuple(located)
 
 
-def own_language_model(pipeline: Pipeline) -> Path:
-    """Return the local folder of the language model that comes with the pipeline's checkpoint.
-
-    Raises:
-        PlanError: the checkpoint comes with none.
-        CheckpointError, StoreError: it cannot be fetched.
-    """
-    from raysp.checkpoints.language_models import FOLDER, locate_own
-
-    label = pipeline.label
-    found = locate_own(label.checkpoint, _options_of(label.checkpoint, pipeline.source))
-    if found is None:
-        raise PlanError(
-            f"lm={OWN_MODEL!r}: {label.checkpoint} comes with no language model, a folder {FOLDER!r} "
-            "with a model in an ARPA or binary file; give the path of one, or leave lm out"
-        )
-    return found
-
-
-def _own_language_model(pipeline: Pipeline, planned: Mapping[str, str] | None) -> Path:
-    """Return the folder of the checkpoint's own language model, after comparing its digest with that of the plan."""
-    folder = own_language_model(pipeline)
-    if planned and OWN_MODEL in planned and (found := _digest_of_file(folder)) != planned[OWN_MODEL]:
+def refuse_changed(name: str, found: str, planned: str) -> None:
+    """Raise CheckpointError if the digest of a checkpoint or file on this machine is none of the plan."""
+    if found not in planned.split("+"):
         raise CheckpointError(
-            f"{folder}: the digest of this language model was {planned[OWN_MODEL]} when the run was planned, on this "
-            f"worker it is {found}; do not change it during a run, and make the same files available to all workers"
+            f"{name}: its digest was {planned} when the run was planned, on this worker it is {found}; do not change "
+            "it during a run, and make the same files available to all workers"
         )
-    return folder
-
-
-def _file_of(url: str, source: Shards) -> Path:
-    from raysp.checkpoints.language_models import locate
-
-    return locate(url, _options_of(url, source))
-
-
-def _digest_of_file(path: Path) -> str:
-    """Return the digest of a language model."""
-    from raysp.checkpoints.language_models import digest
-
-    return digest(path)
 
 
 def pinned(pipeline: Pipeline) -> Pipeline:
@@ -272,25 +245,6 @@ def _states(files: Iterable[Path]) -> list[tuple[object, ...]]:
     """
     found = [(str(file.resolve()), file.stat()) for file in sorted(files)]
     return [(path, state.st_size, state.st_mtime_ns, state.st_ino) for path, state in found]
-
-
-def check_digest(
-    url: str, folder: Path, planned: str, backend: str = OWN, language: str | Column | None = None
-) -> None:
-    """Raise if a checkpoint on this machine differs from the planned one.
-
-    Raises:
-        CheckpointError: the digests differ; the message has both.
-    """
-    _refuse_changed(url, digest_of(folder, backend, language), planned)
-
-
-def _refuse_changed(url: str, found: str, planned: str) -> None:
-    if found != planned:
-        raise CheckpointError(
-            f"checkpoint {url!r}: its digest was {planned} when the run was planned, on this worker it is {found}; do "
-            "not change a checkpoint during a run, and make the same files available to all workers"
-        )
 
 
 def digest_of(folder: Path, backend: str = OWN, language: str | Column | None = None) -> str:

@@ -11,6 +11,7 @@ from raysp.cluster.resources import Resources, actors_that_fit, local_resources,
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
+from raysp.labelling.planning.backend_choice import Chosen
 from raysp.labelling.planning.listing import Listed, count_files
 from raysp.ops.channels import listed
 from raysp.ops.filtering import UNREADABLE_TEXT
@@ -50,6 +51,8 @@ class Opened:
     sink: Sink
     resources: Resources
     """Resources that the run may use."""
+    chosen: tuple[Chosen, ...] = ()
+    """Backends of the `Label` steps, with descriptions of their checkpoints; empty until they are known."""
     text_beside: str | None = None
     """Column of texts beside recordings that a source without one has, if it lists folders of recordings."""
 

@@ -33,7 +33,7 @@ def settle(
     pipeline: Pipeline,
     resources: Resources,
     before: Resolved | None = None,
-    summaries: Sequence[CheckpointSummary | None] = (),
+    summaries: Sequence[CheckpointSummary] = (),
 ) -> tuple[Pass, ...]:
     """Check checkpoints against the pipeline and the pool against the cluster, and resolve "auto" settings.
 
@@ -41,7 +41,7 @@ def settle(
         pipeline: the pipeline, with the backends that were chosen; its explicit settings are used.
         resources: resources that are up now.
         before: values resolved by the sink's first plan, used on any resources; None at the first plan.
-        summaries: descriptions of the checkpoints; None, or none: they are read.
+        summaries: descriptions of the checkpoints; empty: they are read.
 
     Raises:
         CheckpointError: a folder does not exist, or its checkpoint cannot be run.
@@ -55,18 +55,15 @@ def settle(
                 _refuse_chance(resources, f"steps.{index}")
         elif not isinstance(step, Decode):
             _refuse_incomplete(step, index)
-    summaries = summaries or [None] * len(pipeline.labels)
-    described = [
-        (one, summary or summary_of(checkpoint_folder(one), one.label.backend or OWN))
-        for one, summary in zip(pipeline.passes, summaries, strict=True)
-    ]
+    alone = pipeline.passes
+    summaries = summaries or [summary_of(checkpoint_folder(one), one.label.backend or OWN) for one in alone]
     resolved: list[Resolved | None] = [*(before.passes if before else ())]
-    if len(resolved) != len(described):  # also of another pipeline, which the fingerprint shows
-        resolved = [before] * len(described)
+    if len(resolved) != len(alone):  # also of another pipeline, which the fingerprint shows
+        resolved = [before] * len(alone)
     passes = []
-    for number, (one, summary) in enumerate(described):
-        others = [other for place, (_, other) in enumerate(described) if place != number]
-        passes.append(Pass(one, _settings(one, resources, resolved[number], summary, others)))
+    for number, one in enumerate(alone):
+        others = [*summaries[:number], *summaries[number + 1 :]]
+        passes.append(Pass(one, _settings(one, resources, resolved[number], summaries[number], others)))
     _check_columns(pipeline, passes)
     return tuple(passes)
 

@@ -25,6 +25,7 @@ class Bucket(SyntheticBucket):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.read: list[str] = []
+        self.listed: list[str] = []
 
     def get_object(self, Bucket: str, Key: str, Range: str = "") -> dict[str, Any]:  # noqa: N803
         self.read.append(Key)
@@ -32,6 +33,10 @@ class Bucket(SyntheticBucket):
 
     def names(self, prefix: str) -> list[str]:
         return [entry["Key"] for entry in self.list_objects_v2("bucket", prefix)["Contents"]]
+
+    def list_objects_v2(self, Bucket: str, Prefix: str = "", **options: Any) -> dict[str, Any]:  # noqa: N803
+        self.listed.append(Prefix)
+        return super().list_objects_v2(Bucket, Prefix, **options)
 
     def of_shards(self) -> Counter[str]:
         """Return how often each shard of a source was read."""
@@ -154,6 +159,23 @@ def test_a_first_plan_reads_each_footer_once(bucket, tmp_path, columns):
     bucket.read.clear()
     raysp.plan(a_pipeline("s3://bucket/in-3", "s3://bucket/out"))
     assert [*bucket.of_shards().values()] == [1, 1, 1]
+
+
+def test_a_checkpoint_on_storage_is_found_once_in_a_plan_and_not_for_each_piece(bucket, tmp_path):
+    put_shards(bucket, tmp_path, 3)
+    for file in (DEMO / "unispeech-digits-ctc").iterdir():
+        bucket.put_object("bucket", f"model/{file.name}", file.read_bytes())
+    steps = [raysp.Decode(), raysp.Label("s3://bucket/model", outputs=[raysp.Transcript()])]
+    pipeline = a_pipeline("s3://bucket/in-3", "s3://bucket/out", steps=steps)
+    raysp.plan(pipeline)
+    bucket.listed.clear()
+    bucket.read.clear()
+    raysp.plan(pipeline)
+    assert [name for name in bucket.listed if name.startswith("model")] == ["model/"]
+    raysp.run(pipeline, progress=False)
+    # The plan of the run, the model, and the joining of its windows.
+    assert [name for name in bucket.listed if name.startswith("model")] == ["model/"] * (1 + 3)
+    assert [name for name in bucket.read if name.startswith("model")] == []
 
 
 def test_a_survey_for_other_columns_or_of_changed_shards_is_made_anew(bucket, tmp_path):

@@ -168,9 +168,10 @@ def table_job(steps: Sequence[Step], columns: Columns, resources: Callable[[Pipe
         raise SpecError(
             "id=None: generate={'do_sample': True} draws by the id of a row; name the column of the ids by id="
         )
-    pipeline, _ = with_backends(pinned(with_absolute_paths(pipeline)))
+    pipeline, chosen = with_backends(pinned(with_absolute_paths(pipeline)))
+    summaries = [one.summary for one in chosen]
     functions = {name: load_function(name) for step in pipeline.steps for name in step.functions}
-    return TableJob(pipeline, settle(pipeline, resources(pipeline)), columns.row, functions)
+    return TableJob(pipeline, settle(pipeline, resources(pipeline), summaries=summaries), columns.row, functions)
 
 
 def local_job(steps: Sequence[Step], columns: Columns) -> TableJob:
