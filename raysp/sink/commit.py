@@ -63,67 +63,62 @@ class Committed:
     """Shards with a file in their place that this pipeline did not make from this input, with the reason."""
 
 
-def commit(
-    store: Store,
-    shard: Shard,
-    *,
-    fingerprint: str,
-    source_columns: SourceColumns,
-    output_schema: pa.Schema,
-    rows: Rows = "all",
-    compression: Compression = "zstd",
-    metadata: Mapping[str, str] | None = None,
-    file_id: str = "",
-    texts: TextColumns | None = None,
-    rules: Rules | None = None,
-    stage_id: str = "",
-    finish: Finish | None = None,
-) -> ShardReceipt:
+def _no_source(piece: Piece) -> pa.Table:
+    raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LabelShard:
+    """A label shard to write, with the columns of `source_columns`, `RESULT_SCHEMA` and `output_schema`."""
+
+    shard: Shard
+    """The recorded shard."""
+    fingerprint: str
+    """Fingerprint of the pipeline."""
+    source_columns: SourceColumns = _no_source
+    """Returns id and kept columns of a piece's rows in their order. Called with an empty piece if the shard has no
+    rows, and never if the rows come from label shards."""
+    output_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    """Schema of the staged columns after `RESULT_SCHEMA`."""
+    rows: Rows = "all"
+    """"ok" leaves out all other rows and stores them in `.raysp/errors/`."""
+    compression: Compression = "zstd"
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Entries added to the file's metadata."""
+    file_id: str = ""
+    """Hash of settings that change the file but no label."""
+    texts: TextColumns | None = None
+    """Columns whose word errors are counted; None: no comparison."""
+    rules: Rules = field(default_factory=dict)
+    """Conditions whose filtered rows are counted."""
+    stage_id: str = ""
+    """Id in the names of its staged results; empty: the fingerprint."""
+    finish: Finish | None = None
+    """Applies the steps behind the model to staged rows; None: there are none."""
+    staged: Mapping[Piece, stage.Staged] = field(default_factory=dict)
+    """Staged results as listed by `with_staged`."""
+
+
+def with_staged(store: Store, label_shard: LabelShard) -> LabelShard:
+    """Return a label shard with the results that are staged for it now."""
+    shard, stage_id = label_shard.shard, label_shard.stage_id or label_shard.fingerprint
+    return replace(label_shard, staged=stage.listed(store, [shard], stage_id).get(shard.name, {}))
+
+
+def commit(store: Store, label_shard: LabelShard) -> ShardReceipt:
     """Commit a shard whose pieces are all staged. An existing label shard counts as success.
-
-    The columns are those of `source_columns`, `RESULT_SCHEMA` and `output_schema`; rows are in the order of the shard.
-
-    Args:
-        store: the sink.
-        shard: the recorded shard.
-        fingerprint: fingerprint of the pipeline.
-        source_columns: returns id and kept columns of a piece's rows in their order. Called with an empty piece if
-            the shard has no rows.
-        output_schema: schema of the staged columns after `RESULT_SCHEMA`.
-        rows: "ok" leaves out all other rows and stores them in `.raysp/errors/`.
-        compression: compression of the Parquet file.
-        metadata: entries added to the file's metadata.
-        file_id: hash of settings that change the file but no label.
-        texts: columns whose word errors are counted; None: no comparison.
-        rules: conditions whose filtered rows are counted.
-        stage_id: id in the names of its staged results; empty: the fingerprint.
-        finish: applies the steps behind the model to staged rows; None: there are none.
 
     Raises:
         ChangedError: Another file is in the label shard's place.
         RunError: Staged results are missing, or do not match the shard's rows and were removed.
     """
-    staged = stage.listed(store, [shard], stage_id or fingerprint).get(shard.name, {})
-    label_shard = LabelShard(
-        shard,
-        fingerprint,
-        source_columns,
-        output_schema,
-        rows,
-        compression,
-        metadata or {},
-        staged,
-        file_id,
-        texts,
-        rules or {},
-        finish,
-    )
+    label_shard = with_staged(store, label_shard)
     # With staged results, a label shard exists only if commits race. `publish` detects that.
-    receipt = _find(store, label_shard) if not staged else None
+    receipt = _find(store, label_shard) if not label_shard.staged else None
     receipt = receipt or _make(store, label_shard)
     with fault_injection.passing("stage_removed"):
         # Only those listed at the beginning: another run may have staged later ones.
-        stage.remove(store, staged.values())
+        stage.remove(store, label_shard.staged.values())
     return receipt
 
 
@@ -194,25 +189,6 @@ def for_each(work: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         for start in range(0, len(items), FOOTERS_A_WINDOW):
             yield from pool.map(work, items[start : start + FOOTERS_A_WINDOW])
-
-
-@dataclass(frozen=True)
-class LabelShard:
-    """Arguments of a commit."""
-
-    shard: Shard
-    fingerprint: str
-    source_columns: SourceColumns
-    output_schema: pa.Schema
-    rows: Rows
-    compression: Compression
-    metadata: Mapping[str, str]
-    staged: Mapping[Piece, stage.Staged] = field(default_factory=dict)
-    """Staged results as listed; none if the rows come from label shards."""
-    file_id: str = ""
-    texts: TextColumns | None = None
-    rules: Rules = field(default_factory=dict)
-    finish: Finish | None = None
 
 
 def _list(store: Store) -> tuple[dict[str, str | None], list[str]]:

@@ -24,9 +24,7 @@ from raysp.sink.commit import RESULT_SCHEMA, LabelShard
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, in_order, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import Hashes
-from raysp.sink.tally import Rules
 from raysp.sink.todo import Retry, Todo
-from raysp.sink.word_errors import TextColumns
 from raysp.storage.store import Store
 
 
@@ -61,48 +59,17 @@ def find_error_rows(
         yield Todo(shard, tuple(piece for piece in shard.pieces if retry.of(piece)), retry)
 
 
-def recommit(
-    store: Store,
-    shard: Shard,
-    retry: Retry,
-    *,
-    fingerprint: str,
-    source_columns: commit.SourceColumns,
-    output_schema: pa.Schema,
-    rows: commit.Rows = "all",
-    compression: commit.Compression = "zstd",
-    metadata: Mapping[str, str] | None = None,
-    file_id: str = "",
-    texts: TextColumns | None = None,
-    rules: Rules | None = None,
-    stage_id: str = "",
-    finish: commit.Finish | None = None,
-) -> ShardReceipt:
+def recommit(store: Store, label_shard: LabelShard, retry: Retry) -> ShardReceipt:
     """Replace a label shard, or its retried rows, by their staged results; all other rows keep their values.
 
     A label shard whose rows all stay the same is not replaced, unless the whole shard is retried.
-
-    Arguments are those of `commit.commit`, and `retry` with the rows, whose staged results have its own id.
 
     Raises:
         ChangedError: the label shard is now of other input or another pipeline.
         RunError: results are missing.
     """
-    staged = stage.listed(store, [shard], retry.stage_id).get(shard.name, {})
-    label_shard = LabelShard(
-        shard,
-        fingerprint,
-        source_columns,
-        output_schema,
-        rows,
-        compression,
-        metadata or {},
-        staged,
-        file_id,
-        texts=texts,
-        rules=rules or {},
-        finish=finish,
-    )
+    shard = label_shard.shard
+    label_shard = commit.with_staged(store, replace(label_shard, stage_id=retry.stage_id))
     # In this order: if the label shard is replaced between the two calls, the footer has another write id. Read the
     # other way round, the version of a newer label shard would be replaced.
     expected = store.stat(shard.name)
@@ -115,9 +82,9 @@ def recommit(
             else _merged(store, label_shard, retry, retry.rows, version)
         )
     # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
-    receipt = written or footer.read_expected(store, shard, fingerprint)
+    receipt = written or footer.read_expected(store, shard, label_shard.fingerprint)
     with fault_injection.passing("stage_removed"):
-        stage.remove(store, staged.values())
+        stage.remove(store, label_shard.staged.values())
     return receipt
 
 

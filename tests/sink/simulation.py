@@ -25,7 +25,7 @@ from raysp.labelling.engine.job import PieceTodo
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, run_record, stage
 from raysp.sink import todo as work_left
-from raysp.sink.commit import commit
+from raysp.sink.commit import LabelShard, commit
 from raysp.sink.layout import StagedName
 from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
@@ -305,20 +305,21 @@ class Driver:
             return source_ids(todo.shard.input_id, piece.first, piece.end)
 
         store = Store(self.world, actor)
-        asked = {
-            "fingerprint": self.fingerprint,
-            "stage_id": STAGE_ID,
-            "finish": steps_behind(self.fingerprint),
-            "source_columns": ids,
-            "output_schema": OUTPUTS,
-            "rows": self.world.rows,
-            "compression": "none",
-        }
+        label_shard = LabelShard(
+            todo.shard,
+            self.fingerprint,
+            ids,
+            OUTPUTS,
+            rows=self.world.rows,
+            compression="none",
+            stage_id=STAGE_ID,
+            finish=steps_behind(self.fingerprint),
+        )
         try:
             if todo.retry:
-                actor.receipt = recommit(store, todo.shard, todo.retry, **asked)
+                actor.receipt = recommit(store, label_shard, todo.retry)
             else:
-                actor.receipt = commit(store, todo.shard, **asked)
+                actor.receipt = commit(store, label_shard)
         except RunError as error:
             attempt = todo.retry.stage_id if todo.retry else STAGE_ID
             pieces = [piece for piece in todo.shard.pieces if not todo.keeps_rows or todo.retry.of(piece)]

@@ -13,7 +13,7 @@ import pytest
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import stage
-from raysp.sink.commit import RESULT_SCHEMA, commit
+from raysp.sink.commit import RESULT_SCHEMA, LabelShard, commit
 from raysp.sink.layout import StagedName
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_log import RunLog
@@ -117,15 +117,9 @@ def log(store: Store, *receipts: ShardReceipt) -> None:
 def commit_sample(
     store, shard: Shard, rows: str = "all", fingerprint: str = FINGERPRINT, **fields: object
 ) -> ShardReceipt:
+    metadata = {"checkpoint_digest": "c0ffee"}
     return commit(
-        store,
-        shard,
-        fingerprint=fingerprint,
-        source_columns=source_columns,
-        output_schema=OUTPUTS,
-        rows=rows,
-        metadata={"checkpoint_digest": "c0ffee"},
-        **fields,
+        store, LabelShard(shard, fingerprint, source_columns, OUTPUTS, rows=rows, metadata=metadata, **fields)
     )
 
 

@@ -17,7 +17,7 @@ from raysp import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
-from raysp.sink.commit import commit, committed, outcomes
+from raysp.sink.commit import LabelShard, commit, committed, outcomes
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.todo import compare
 from raysp.storage.opened import content_of
@@ -144,9 +144,7 @@ def test_a_commit_holds_about_a_row_group_for_any_size_of_piece(tmp_path, monkey
     pool = pa.proxy_memory_pool(before)
     pa.set_memory_pool(pool)
     try:
-        commit_module.commit(
-            store, shard, fingerprint=FINGERPRINT, source_columns=sinks.source_columns, output_schema=outputs
-        )
+        commit(store, LabelShard(shard, FINGERPRINT, sinks.source_columns, outputs))
     finally:
         pa.set_memory_pool(before)
     assert pool.max_memory() < commit_module.PEAK * bound == commit_module.memory(num_rows, staged_bytes)
@@ -221,38 +219,33 @@ class TestRefusals:
     def test_a_source_that_lost_rows_is_named(self, store):
         for piece in SHARD.pieces:
             sinks.stage_piece(store, SHARD, piece)
+
+        def columns(piece):
+            return sinks.source_columns(Piece(piece.first, piece.end - 1))
+
         with pytest.raises(ShardError, match=r"/corpus/a/part 1.parquet: read 3 rows from 0 to 4, expected 4"):
-            commit(
-                store,
-                SHARD,
-                fingerprint=FINGERPRINT,
-                source_columns=lambda piece: sinks.source_columns(Piece(piece.first, piece.end - 1)),
-                output_schema=OUTPUTS,
-            )
+            commit(store, LabelShard(SHARD, FINGERPRINT, columns, OUTPUTS))
 
     def test_a_source_that_cannot_be_read_is_not_called_a_sink_that_cannot_be_written(self, store):
         def fail(piece):
             raise ConnectionResetError(104, "Connection reset by peer")
 
         with pytest.raises(StoreError, match=r"/corpus/a/part 1.parquet: cannot read it \(Connection reset by peer\)"):
-            commit(store, SHARD, fingerprint=FINGERPRINT, source_columns=fail, output_schema=OUTPUTS)
+            commit(store, LabelShard(SHARD, FINGERPRINT, fail, OUTPUTS))
 
     def test_types_that_differ_from_the_declared_ones_are_named(self, store):
         for piece in SHARD.pieces:
             sinks.stage_piece(store, SHARD, piece)
         other = OUTPUTS.set(1, pa.field("pred_score", pa.float64()))
         with pytest.raises(RunError, match="column 'pred_score' is float, expected double"):
-            commit(store, SHARD, fingerprint=FINGERPRINT, source_columns=sinks.source_columns, output_schema=other)
+            commit(store, LabelShard(SHARD, FINGERPRINT, sinks.source_columns, other))
 
     def test_a_kept_column_that_has_the_name_of_a_result_column_is_refused(self, store):
+        def columns(piece):
+            return pa.table({"row": list(range(piece.num_rows))})
+
         with pytest.raises(PlanError, match=r"several columns named \['row'\]"):
-            commit(
-                store,
-                SHARD,
-                fingerprint=FINGERPRINT,
-                source_columns=lambda piece: pa.table({"row": list(range(piece.num_rows))}),
-                output_schema=OUTPUTS,
-            )
+            commit(store, LabelShard(SHARD, FINGERPRINT, columns, OUTPUTS))
 
 
 class TestInterruption:

@@ -9,7 +9,7 @@ import pytest
 from raysp import gc
 from raysp.corpus.shards import Shard
 from raysp.sink import footer, layout, orphans, plan_record, run_record
-from raysp.sink.commit import committed
+from raysp.sink.commit import LabelShard, committed
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import recommit, retry_whole
@@ -51,15 +51,8 @@ def attempt(store, shard) -> Todo:
 
 
 def finish(store, todo: Todo) -> ShardReceipt:
-    return recommit(
-        store,
-        todo.shard,
-        todo.retry,
-        fingerprint=FINGERPRINT,
-        source_columns=sinks.source_columns,
-        output_schema=sinks.OUTPUTS,
-        rows="ok",
-    )
+    label_shard = LabelShard(todo.shard, FINGERPRINT, sinks.source_columns, sinks.OUTPUTS, rows="ok")
+    return recommit(store, label_shard, todo.retry)
 
 
 def again(store, shard) -> None:

@@ -8,7 +8,7 @@ import pytest
 from raysp import ChangedError, PlanError, RunError, gc
 from raysp.corpus.shards import Piece
 from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record
-from raysp.sink.commit import committed
+from raysp.sink.commit import LabelShard, committed
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_record import RunEntry
@@ -204,15 +204,7 @@ def stage_retried(store, todo, again=()):
 
 
 def recommit_sample(store, todo, **fields) -> ShardReceipt:
-    return recommit(
-        store,
-        todo.shard,
-        todo.retry,
-        fingerprint=FINGERPRINT,
-        source_columns=sinks.source_columns,
-        output_schema=OUTPUTS,
-        **fields,
-    )
+    return recommit(store, LabelShard(todo.shard, FINGERPRINT, sinks.source_columns, OUTPUTS, **fields), todo.retry)
 
 
 def after_retry(again=()):

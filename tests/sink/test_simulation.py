@@ -200,9 +200,9 @@ def looking_at_the_version_after_the_commit(monkeypatch):
     """A receipt has the version of the label shard that is there at the end of the commit, whoever published it."""
 
     def looking(commit):
-        def commit_and_look(store, shard, *rest, **fields):
-            receipt = commit(store, shard, *rest, **fields)
-            found = store.stat(shard.name)
+        def commit_and_look(store, label_shard, *rest):
+            receipt = commit(store, label_shard, *rest)
+            found = store.stat(label_shard.shard.name)
             return replace(receipt, version=content_of(found) if found else "")
 
         return commit_and_look

@@ -261,7 +261,7 @@ class TestWhatTheSystemRefuses:
             import resource, random
             import pyarrow as pa
             from raysp.corpus.shards import Piece, Shard
-            from raysp.sink.commit import commit, RESULT_SCHEMA
+            from raysp.sink.commit import commit, LabelShard, RESULT_SCHEMA
             from raysp.sink import stage
             from raysp.sink.layout import StagedName
             store = LocalStore({str(tmp_path / "out")!r})
@@ -275,7 +275,7 @@ class TestWhatTheSystemRefuses:
             def go():
                 ids = lambda piece: pa.table({{"id": list(range(piece.first, piece.end))}})
                 outputs = pa.schema([("text", pa.string())])
-                return commit(store, shard, fingerprint="cd", source_columns=ids, output_schema=outputs)
+                return commit(store, LabelShard(shard, "cd", ids, outputs))
             resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
             attempt(go)
             print([entry.path for entry in store.list() if not entry.path.startswith(".raysp/stage")])

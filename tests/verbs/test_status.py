@@ -8,7 +8,7 @@ import pytest
 from raysp import PlanError, status
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import plan_record, run_record, stage
-from raysp.sink.commit import RESULT_SCHEMA, commit
+from raysp.sink.commit import RESULT_SCHEMA, LabelShard, commit
 from raysp.sink.layout import StagedName
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit
@@ -37,12 +37,15 @@ def stage_piece(store: LocalStore, shard: Shard, piece: Piece) -> None:
 def commit_shard(store: LocalStore, shard: Shard) -> ShardReceipt:
     for piece in shard.pieces:
         stage_piece(store, shard, piece)
-    return commit(
-        store,
+    return commit(store, label_shard(shard))
+
+
+def label_shard(shard: Shard) -> LabelShard:
+    return LabelShard(
         shard,
-        fingerprint=FINGERPRINT,
-        source_columns=lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
-        output_schema=OUTPUTS,
+        FINGERPRINT,
+        lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
+        OUTPUTS,
     )
 
 
@@ -112,14 +115,7 @@ def test_after_a_killed_retry_the_label_shard_is_used_and_not_its_receipt(store)
     [piece] = todo.pieces
     name = StagedName("a.parquet", piece, SHARDS[0].input_id, todo.retry.stage_id, errors=0)
     stage.write(store, [table], lambda: name)
-    recommit(
-        store,
-        SHARDS[0],
-        todo.retry,
-        fingerprint=FINGERPRINT,
-        source_columns=lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
-        output_schema=OUTPUTS,
-    )  # and the process is killed before it writes its receipt
+    recommit(store, label_shard(SHARDS[0]), todo.retry)  # and the process is killed before it writes its receipt
     found = status(store)
     assert (found.ok, found.error) == (3, 1)
 

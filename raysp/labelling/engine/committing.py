@@ -1,7 +1,5 @@
 """Commits of shards, as workers make them."""
 
-import functools
-from collections.abc import Callable
 from dataclasses import replace
 
 from raysp.corpus.shards import Shard
@@ -10,8 +8,10 @@ from raysp.labelling.engine.job import Job
 from raysp.labelling.engine.messages import shard_failure
 from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.carried import read_source_columns
-from raysp.sink import commit, fault_injection
+from raysp.sink import fault_injection
+from raysp.sink.commit import LabelShard, commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt
+from raysp.sink.recommitting import recommit
 from raysp.sink.tally import rules_of_steps
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
@@ -23,16 +23,15 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
     Returns the error if no shard can be committed.
     """
     fault_injection.adopt(job.fault_injection)
-    store = job.store
     sink = job.pipeline.sink
+    store = job.store
     try:
         filters = assembly.row_filters(job.pipeline, job.functions)
-        receipt = _commit(retry)(
-            store,
+        label_shard = LabelShard(
             shard,
-            fingerprint=job.fingerprint,
-            source_columns=lambda piece: read_source_columns(job.pipeline, shard, piece, job.carried),
-            output_schema=job.output_schema,
+            job.fingerprint,
+            lambda piece: read_source_columns(job.pipeline, shard, piece, job.carried),
+            job.output_schema,
             rows=sink.rows,
             compression=sink.compression,
             metadata=job.metadata,
@@ -42,17 +41,9 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             stage_id=job.stage_id,
             finish=filtering(job, shard, filters) if filters.filters else None,
         )
+        receipt = recommit(store, label_shard, retry) if retry else commit(store, label_shard)
         return replace(receipt, filtered_behind=filters.num_filtered)
     except UnusableError as error:
         return error
     except (Exception, SystemExit) as error:  # steps behind the model are code of the user
         return shard_failure(shard.name, error)
-
-
-def _commit(retry: Retry | None) -> Callable[..., ShardReceipt]:
-    """Return the function that commits a shard, or that replaces a label shard or some of its rows."""
-    if retry is None:
-        return commit.commit
-    from raysp.sink.recommitting import recommit
-
-    return functools.partial(recommit, retry=retry)

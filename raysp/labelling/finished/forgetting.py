@@ -197,8 +197,6 @@ class _Forgetting:
         label_shard = commit.LabelShard(
             shard,
             before.receipt.fingerprint,
-            _no_source,
-            pa.schema([]),
             rows=cast("commit.Rows", record.file_parts.get("sink.rows", "all")),
             compression=cast("commit.Compression", _of_sink(record.pipeline, "compression") or "zstd"),
             metadata=entries,
@@ -215,10 +213,6 @@ class _Forgetting:
         ):
             raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")
         label_rows.remove_rest(self.store, before)  # its messages may quote labels
-
-
-def _no_source(piece: Piece) -> pa.Table:
-    raise NotImplementedError
 
 
 def _of_sink(pipeline: JsonValue, name: str) -> JsonValue:

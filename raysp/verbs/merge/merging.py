@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from raysp.corpus.shards import Piece
 from raysp.errors import ChangedError, PlanError, SpecError, StoreError
 from raysp.labelling.finished.destinations import identity_of, refuse_overlap
 from raysp.labelling.finished.finished_labels import Labelling
@@ -226,10 +225,6 @@ class _Merging:
         label_shard = LabelShard(
             shard,
             self._fingerprint,
-            _no_source,
-            pa.schema([]),
-            rows="all",
-            compression="zstd",
             metadata={MERGED: made_from, "merge": json.dumps(self._parts)},
             file_id=hash_parts(self._file_parts),
             texts=self._texts(),
@@ -248,10 +243,6 @@ class _Merging:
         if first.reference is None or first.reference not in self._sides[0].columns or hypothesis is None:
             return None
         return TextColumns(first.reference, hypothesis)
-
-
-def _no_source(piece: Piece) -> pa.Table:
-    raise NotImplementedError
 
 
 def _with_sink(pipeline: JsonValue, url: str) -> JsonValue:
