@@ -8,25 +8,23 @@ record of begun pieces (`begins.py`) and warns. The engine `ray` isolates such r
 import contextlib
 import os
 import socket
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
 from raysp import tracebacks
 from raysp.audio.isolation import Decoder
 from raysp.corpus.shards import Shard
-from raysp.devices import DeviceLostError, release_memory
-from raysp.errors import ProgramError, RunError
+from raysp.devices import release_memory
+from raysp.errors import RunError
 from raysp.labelling.engine.begins import Begins
-from raysp.labelling.engine.calls_in_order import ahead, in_order
+from raysp.labelling.engine.calls_in_order import ahead
 from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.execution import OnPiece, Outcome
 from raysp.labelling.engine.job import Job, PieceTodo, pieces_of, sleep_while_waiting
-from raysp.labelling.engine.later_passes import PassTodo, ReadingError
-from raysp.labelling.engine.messages import FatalFailure, Message, shard_failure
-from raysp.labelling.engine.model import LabelledBlock, Model
-from raysp.labelling.engine.piece import PieceLabels
+from raysp.labelling.engine.messages import Message
+from raysp.labelling.engine.model import Model
+from raysp.labelling.engine.piece import label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
@@ -38,12 +36,8 @@ BLOCKS_AHEAD = 2
 """Blocks decoded while one is labelled."""
 
 
-class Item(NamedTuple):
-    """A block of a piece, the end of the piece (None), or its failure."""
-
-    todo: PieceTodo | None
-    """None: the failure is of a shard of which no piece was read."""
-    content: pa.Table | ShardFailure | FatalFailure | None
+Item = tuple[PieceTodo | ShardFailure, pa.Table | Exception | None]
+"""A block of a piece, the error that ended its reading, or its end; or the failure of a shard."""
 
 
 class Here:
@@ -72,7 +66,10 @@ class Here:
             if not job.code:
                 items = stack.enter_context(contextlib.closing(ahead(items, BLOCKS_AHEAD)))
             try:
-                models = _load(job)
+                try:
+                    models = Model.of(job, in_this_thread=bool(job.code))
+                except Exception as error:
+                    raise RunError(f"node {socket.gethostname()}: {tracebacks.described(error)}") from error
                 later = stack.enter_context(Decoder())  # while the other one reads the next piece
                 yield from self._messages(models, items, job, later)
             finally:
@@ -83,85 +80,52 @@ class Here:
                 release_memory(job.settings.device)
 
     def _items(self, plan: Plan, job: Job, decoder: Decoder, on_piece: OnPiece) -> Generator[Item]:
-        """Yield the blocks of each piece, then its end, or its failure."""
+        """Yield failures of shards, and of each piece its blocks, then its end or the error that ended it."""
         for todo in pieces_of(plan.todo):
             if isinstance(todo, ShardFailure):
-                yield Item(None, todo)
+                yield todo, None
                 continue
             # Written before any work on the piece, since a crash leaves no time for it.
             self._begins.begin(todo.name, todo.part)
             on_piece(todo)
             try:
                 for block in read_blocks(job, todo, decoder):
-                    yield Item(todo, block)
-                yield Item(todo, None)
-            except ProgramError as error:
-                yield Item(todo, FatalFailure(str(error)))
+                    yield todo, block
+                yield todo, None
             except Exception as error:
-                yield Item(todo, shard_failure(todo.name, error))
+                yield todo, error
 
     def _messages(
-        self, models: Sequence[Model], items: Iterable[Item], job: Job, decoder: Decoder
+        self, models: Sequence[Model], items: Iterator[Item], job: Job, decoder: Decoder
     ) -> Generator[Message]:
-        store = job.store
+        """Label pieces; of one that fails, blocks that are read already are dropped."""
         actor = f"{socket.gethostname()}:{os.getpid()}"
+        content: pa.Table | Exception | None = None
+        done: PieceTodo | None = None
 
-        def labelled(item: Item) -> tuple[Item, LabelledBlock | ShardFailure | None]:
-            if item.todo is None or not isinstance(item.content, pa.Table):
-                return item, None
-            try:
-                return item, models[0](item.content, item.todo.name)
-            except DeviceLostError:
-                raise
-            except Exception as error:
-                return item, shard_failure(item.todo.name, error)
+        def read(part: PieceTodo) -> Iterator[pa.Table]:
+            return read_blocks(job, part, decoder) if part.number else _blocks(content, items)
 
-        def read(one: PassTodo) -> Iterator[pa.Table]:
-            try:
-                yield from read_blocks(job.of_pass(one.number), one.todo, decoder, one.columns)
-            except ProgramError as error:
-                raise ReadingError(str(error)) from error
-
-        labels: PieceLabels | None = None
-        failed: PieceTodo | None = None
-        """Piece of which a block failed."""
-        with contextlib.ExitStack() as stack:
-            for item, block in map(labelled, items) if job.code else in_order(labelled, items, models[0].at_once):
-                todo, content = item
-                if todo is failed and todo is not None:
-                    continue
-                if labels is None and todo is not None:
-                    labels = stack.enter_context(PieceLabels(job, todo, store, actor))
-                failure = block if isinstance(block, ShardFailure) else content
-                if isinstance(failure, ShardFailure | FatalFailure):
-                    yield failure
-                    failed = todo
-                elif isinstance(block, LabelledBlock) and labels is not None and isinstance(content, pa.Table):
-                    labels.kept(content)
-                    labels.add(block)
-                    yield labels.so_far()
-                    continue
-                elif todo is not None and labels is not None:
-                    try:
-                        message = labels.stage(models, read)
-                    except ReadingError as error:
-                        message = FatalFailure(str(error))
-                    yield message
-                if todo is not None:
-                    self._begins.end(todo.name, todo.part)
-                stack.close()
-                labels = None
+        for todo, content in items:  # noqa: B007 - `read` uses it
+            if isinstance(todo, ShardFailure):
+                yield todo
+            elif todo is not done:
+                yield from label_piece(job, models, todo, read, job.store, actor)
+                self._begins.end(todo.name, todo.part)
+                done = todo
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> "CommitsHere":
         """Return an empty set of commits."""
         return CommitsHere(job, retries)
 
 
-def _load(job: Job) -> list[Model]:
-    try:
-        return Model.of(job, in_this_thread=bool(job.code))
-    except Exception as error:
-        raise RunError(f"node {socket.gethostname()}: {tracebacks.described(error)}") from error
+def _blocks(content: pa.Table | Exception | None, items: Iterator[Item]) -> Iterator[pa.Table]:
+    """Yield the blocks of a piece from its first item on."""
+    while content is not None:
+        if isinstance(content, Exception):
+            raise content
+        yield content
+        _, content = next(items)
 
 
 class CommitsHere:

@@ -154,6 +154,10 @@ class PieceTodo:
     """Whether this is one row that crashes its workers, and only becomes an error row."""
     only: tuple[int, ...] | None = None
     """Numbers of the rows of `part` to label; None: all."""
+    number: int = 0
+    """Number of the pass that the rows are read for."""
+    columns: pa.Table | None = None
+    """For each row the columns that the outputs of a later pass read, under their names; None: the source has them."""
 
     @property
     def rows(self) -> Sequence[int]:

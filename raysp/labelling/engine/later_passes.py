@@ -6,7 +6,6 @@ decoded again, in the windows of the next model.
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,26 +24,6 @@ from raysp.sink.label_rows import Cursor
 from raysp.specs.steps import EACH
 
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class PassTodo:
-    """Rows of a piece that go through a later model."""
-
-    number: int
-    """Number of the pass, from 1."""
-    todo: PieceTodo
-    """The rows of the piece to read."""
-    columns: pa.Table
-    """For each of these rows the columns that the outputs of the pass read, under their names."""
-
-
-class ReadingError(Exception):
-    """The rows of a later pass are not read, and the engine knows what follows: a reader was lost, or the run ends."""
-
-
-Read = Callable[[PassTodo], Iterator[pa.Table]]
-"""Yields the decoded blocks of rows; raises ReadingError."""
 
 
 class KeptBlocks:

@@ -41,11 +41,32 @@ class RetriedPiece:
     part: Piece
 
 
+class LostReader(NamedTuple):
+    """The process that read a piece was lost."""
+
+    node: str
+    """Node on which it had begun; empty: it had not."""
+    is_memory: bool
+    """Whether it was ended because the node ran out of memory."""
+
+
 @dataclass(frozen=True)
 class FatalFailure:
     """A failure that no other shard would escape, which ends the run."""
 
     reason: str
+
+
+class ReadingError(Exception):
+    """The rows of a piece are not read.
+
+    Args:
+        outcome: the message of the piece.
+    """
+
+    def __init__(self, outcome: "Message | LostReader") -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
 
 
 Message = LabelledPiece | RetriedPiece | ShardFailure | FatalFailure

@@ -61,14 +61,21 @@ class Model:
         # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
         self.op = self.thread.submit(_load, step, digest, threads).result()
         self.in_hand = InHand(self.op.blocks_in_hand)
+        self.at_once = 1 if self.op.blocks_in_hand == 1 else 1 + self.op.blocks_in_hand
+        """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
         if self.op.blocks_in_hand > 1 and not in_this_thread:
             self.close()
             self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
 
     @classmethod
     def of(cls, job: "Job", *, in_this_thread: bool = False) -> list[Self]:
-        """Return the models of a run, one for each `Label` step."""
-        return [
+        """Return the models of a run, one for each `Label` step.
+
+        Args:
+            job: job of the run.
+            in_this_thread: do all work in the calling thread, one block after another.
+        """
+        models = [
             cls(
                 Pass(one.pipeline, one.settings),
                 digest=one.metadata["checkpoint_digest"],
@@ -78,11 +85,9 @@ class Model:
             )
             for one in map(job.of_pass, range(1 + len(job.later)))
         ]
-
-    @property
-    def at_once(self) -> int:
-        """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
-        return 1 if self.op.blocks_in_hand == 1 else 1 + self.op.blocks_in_hand
+        for model in models if in_this_thread else ():
+            model.at_once = 1
+        return models
 
     def close(self) -> None:
         """End the model's threads."""

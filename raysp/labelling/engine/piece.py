@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from raysp.columns import ERROR, OK, RECORDING_COLUMNS, SKIPPED
 from raysp.devices import DeviceLostError
-from raysp.errors import RunError, StoreError
+from raysp.errors import ProgramError, RunError, StoreError
 from raysp.labelling import assembly
 from raysp.labelling.engine.calls_in_order import in_order
 from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.later_passes import KeptBlocks, PassTodo, Read, ReadingError, Rows, merged, rows_of_pass
-from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RowError, shard_failure
+from raysp.labelling.engine.later_passes import KeptBlocks, Rows, merged, rows_of_pass
+from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, ReadingError, RowError, shard_failure
 from raysp.labelling.engine.model import LabelledBlock, Model
 from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.run_plan import output_schema
@@ -29,43 +29,45 @@ from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure
 from raysp.sink.sorting import Sorter
 from raysp.storage.store import Store, UnusableError
 
+Read = Callable[[PieceTodo], Iterator[pa.Table]]
+"""Yields the decoded blocks of rows for their pass; raises ReadingError."""
+
 MAX_EXAMPLES = 3
 MEMORY_BYTES = 64 * 1024 * 1024
 """Bytes of label rows held in memory; the other ones of a piece are in a scratch file."""
 
 
 def label_piece(
-    job: Job,
-    models: Sequence[Model],
-    todo: PieceTodo,
-    blocks: Iterable[pa.Table],
-    read: Read,
-    store: Store,
-    actor: str,
-    on_block: Callable[[LabelledPiece], None] = lambda _: None,
-) -> Message:
-    """Label the blocks of a piece and stage its rows.
+    job: Job, models: Sequence[Model], todo: PieceTodo, read: Read, store: Store, actor: str
+) -> Generator[Message]:
+    """Label a piece and stage its rows: yield its counts after every block, last its receipt or why there is none.
 
     Args:
         job: job of the run.
         models: the models of its passes.
         todo: the piece.
-        blocks: its decoded blocks.
-        read: decodes rows for a later pass.
+        read: yields the decoded blocks of rows for a pass; first those of the piece.
         store: the sink.
         actor: name of the process.
-        on_block: called after every block with the counts so far.
 
     Raises:
-        DeviceLostError: the device of the model failed.
-        ReadingError: as `PieceLabels.stage`.
+        DeviceLostError: the device of a model failed.
+        ReadingError: rows are not read, and the engine decides what follows.
     """
     with PieceLabels(job, todo, store, actor) as labels:
-        blocks = map(labels.kept, blocks)
-        for labelled in in_order(lambda block: models[0](block, todo.name), blocks, models[0].at_once):
-            labels.add(labelled)
-            on_block(labels.so_far())
-        return labels.stage(models, read)
+        try:
+            blocks = map(labels.kept, read(todo))
+            for labelled in in_order(lambda block: models[0](block, todo.name), blocks, models[0].at_once):
+                labels.add(labelled)
+                yield labels.so_far()
+        except (DeviceLostError, ReadingError):
+            raise
+        except ProgramError as error:
+            yield FatalFailure(str(error))
+        except Exception as error:
+            yield shard_failure(todo.name, error)
+        else:
+            yield labels.stage(models, read)
 
 
 class PieceLabels:
@@ -164,7 +166,7 @@ class PieceLabels:
             stage.write(self.store, self._judged(rows), self._name)
         except (DeviceLostError, ReadingError):
             raise
-        except UnusableError as error:  # no space or no permission: no other shard could be written
+        except (ProgramError, UnusableError) as error:  # without space or permission no other shard could be written
             return FatalFailure(str(error))
         except StoreError as error:
             return ShardFailure(self.todo.name, str(error))
@@ -215,10 +217,8 @@ class PieceLabels:
         yield from blocks
         is_other = ~np.isin(wanted, kept)
         if is_other.any():
-            others = replace(self.todo, only=tuple(wanted[is_other].tolist()))
-            yield from read(
-                PassTodo(number, others, columns.filter(pa.array(is_other)) if columns.num_columns else columns)
-            )
+            of_others = columns.filter(pa.array(is_other)) if columns.num_columns else columns
+            yield from read(replace(self.todo, only=tuple(wanted[is_other].tolist()), number=number, columns=of_others))
 
     def _joined(self, job: Job) -> Iterator[pa.Table]:
         """Yield the rows of a later pass in order."""

@@ -23,18 +23,15 @@ from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.words import count
 
 
-def read_blocks(
-    job: Job, todo: PieceTodo, decoder: Decoder | None = None, columns: pa.Table | None = None
-) -> Iterator[pa.Table]:
+def read_blocks(job: Job, todo: PieceTodo, decoder: Decoder | None = None) -> Iterator[pa.Table]:
     """Yield the decoded blocks of a piece; the process ends if one takes longer than `job.hang_seconds`.
 
     Args:
-        job: job of the run, or of a pass.
+        job: job of the run.
         todo: the piece.
         decoder: None: that of this process.
-        columns: columns of its rows that outputs of the pass read; None: the source has them.
     """
-    blocks = iter([crashed_block(job, todo)]) if todo.has_crashed else _decoded(job, todo, decoder, columns)
+    blocks = iter([crashed_block(job, todo)]) if todo.has_crashed else _decoded(job, todo, decoder)
     while True:
         with watched(job.hang_seconds):
             block = next(blocks, None)
@@ -43,11 +40,13 @@ def read_blocks(
         yield block
 
 
-def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None, columns: pa.Table | None) -> Iterator[pa.Table]:
+def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.Table]:
+    job = job.of_pass(todo.number)
     shard, piece, source = todo.shard, todo.piece, job.pipeline.source
     op = assembly.decoding(
         job.pipeline, job.settings, shard, decoder=decoder or process_decoder(), functions=job.functions
     )
+    columns = todo.columns
     of_labels = {} if columns is None else dict(zip(columns.column_names, columns.columns, strict=True))
     names = [name for name in assembly.decoded_columns(job.pipeline, shard) if name not in of_labels]
     table = sources.read_table(

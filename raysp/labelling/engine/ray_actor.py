@@ -10,11 +10,18 @@ import pyarrow as pa
 import ray
 
 from raysp import tracebacks
+from raysp.corpus.shards import Piece
 from raysp.devices import DeviceLostError
 from raysp.errors import ProgramError
 from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.later_passes import PassTodo, ReadingError
-from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, shard_failure
+from raysp.labelling.engine.messages import (
+    FatalFailure,
+    LabelledPiece,
+    LostReader,
+    Message,
+    ReadingError,
+    shard_failure,
+)
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
@@ -43,33 +50,12 @@ class Place(NamedTuple):
     actor: str
 
 
-class LostReader(NamedTuple):
-    """The process that read a piece was lost."""
-
-    node: str
-    """Node on which it had begun; empty: it had not."""
-    is_memory: bool
-    """Whether it was ended because the node ran out of memory."""
-
-
 class SoFar(NamedTuple):
     """The pieces that an actor has in hand."""
 
     pieces: Sequence[LabelledPiece]
     reading: int
     """Number of pieces whose readers have begun."""
-
-
-class _ReaderLostError(ReadingError):
-    def __init__(self, lost: LostReader) -> None:
-        super().__init__()
-        self.lost = lost
-
-
-class _ReaderFailedError(ReadingError):
-    def __init__(self, message: Message) -> None:
-        super().__init__()
-        self.message = message
 
 
 class ModelActor:
@@ -83,7 +69,7 @@ class ModelActor:
         self._given = job[0]
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._so_far: dict[PieceTodo, LabelledPiece] = {}
-        self._reading: set[PieceTodo] = set()
+        self._reading: set[tuple[str, Piece]] = set()
 
     def place(self) -> Place:
         """Return where this actor is."""
@@ -107,41 +93,30 @@ class ModelActor:
 
     def label(self, todo: PieceTodo) -> tuple[Message | LostReader, Tracebacks]:
         """Label and stage a piece; the process ends if its device fails."""
+        message: Message | LostReader
         try:
-            blocks = self._blocks(todo)
-            message: Message | LostReader = label_piece(
-                self._job,
-                self._models,
-                todo,
-                blocks,
-                lambda one: self._blocks(one.todo, one),
-                self._store,
-                self._name,
-                lambda found: self._so_far.update({todo: found}),
-            )
-        except _ReaderLostError as error:
-            message = error.lost
-        except _ReaderFailedError as error:
-            message = error.message
+            for message in label_piece(self._job, self._models, todo, self._blocks, self._store, self._name):
+                if isinstance(message, LabelledPiece) and not message.is_staged:
+                    self._so_far[todo] = message
+        except ReadingError as error:
+            message = error.outcome
         except DeviceLostError:
             logger.exception("%s: the device failed", todo)
             os._exit(1)  # the driver starts another actor, which labels the piece again
-        except Exception as error:
-            message = shard_failure(todo.name, error)
         finally:
             self._so_far.pop(todo, None)
-            self._reading.discard(todo)
+            self._reading.discard((todo.name, todo.part))
         return message, tracebacks.taken()
 
-    def _blocks(self, todo: PieceTodo, later: PassTodo | None = None) -> Iterator[pa.Table]:
-        """Yield the blocks that a task on any node decodes, of a piece or for a later pass."""
+    def _blocks(self, todo: PieceTodo) -> Iterator[pa.Table]:
+        """Yield the blocks that a task on any node decodes."""
         read = ray.remote(cast("Any", read_piece)).options(
             num_cpus=READER_CPUS,
             max_retries=0,  # the driver judges crashes
             num_returns="streaming",
             _generator_backpressure_num_objects=BLOCKS_AHEAD,
         )
-        stream = read.remote(self._given, todo, later)
+        stream = read.remote(self._given, todo)
         node, is_read = "", False
         try:
             for ref in stream:
@@ -149,36 +124,26 @@ class ModelActor:
                 tracebacks.keep(noted)
                 if isinstance(content, str):
                     node = content
-                    self._reading.add(todo)
+                    self._reading.add((todo.name, todo.part))
                 elif isinstance(content, pa.Table):
                     yield content
                 else:
-                    raise _ReaderFailedError(content)
+                    raise ReadingError(content)
             is_read = True
         except ray.exceptions.RayTaskError as error:
-            raise _ReaderFailedError(FatalFailure(tracebacks.described(error.cause or error))) from error
+            raise ReadingError(FatalFailure(tracebacks.described(error.cause or error))) from error
         except ray.exceptions.RayError as error:
-            lost = LostReader(node, isinstance(error, ray.exceptions.OutOfMemoryError))
-            raise _ReaderLostError(lost) from error
+            raise ReadingError(LostReader(node, isinstance(error, ray.exceptions.OutOfMemoryError))) from error
         finally:
             if not is_read:
                 ray.cancel(stream, force=True)
 
 
-def read_piece(
-    job: Job, todo: PieceTodo, later: PassTodo | None
-) -> Iterator[tuple[str | pa.Table | ShardFailure | FatalFailure, Tracebacks]]:
-    """Yield the node on which this runs, then the decoded blocks of a piece, or why it cannot be read.
-
-    Args:
-        job: job of the run.
-        todo: the piece.
-        later: its rows for a later pass; None: all for the first.
-    """
+def read_piece(job: Job, todo: PieceTodo) -> Iterator[tuple[str | pa.Table | ShardFailure | FatalFailure, Tracebacks]]:
+    """Yield the node on which this runs, then the decoded blocks of a piece, or why it cannot be read."""
     yield str(ray.get_runtime_context().get_node_id()), {}
     try:
-        job = job.of_pass(later.number) if later else job
-        for block in read_blocks(job, todo, columns=later.columns if later else None):
+        for block in read_blocks(job, todo):
             yield block, {}
     except ProgramError as error:
         yield FatalFailure(str(error)), tracebacks.taken()

@@ -21,8 +21,8 @@ from raysp.corpus.shards import Piece
 from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece
 from raysp.labelling.engine.job import Job, PieceTodo, pieces_of
-from raysp.labelling.engine.messages import Message, RetriedPiece
-from raysp.labelling.engine.ray_actor import IN_HAND, READER_CPUS, LostReader, ModelActor
+from raysp.labelling.engine.messages import LostReader, Message, RetriedPiece
+from raysp.labelling.engine.ray_actor import IN_HAND, READER_CPUS, ModelActor
 from raysp.labelling.engine.ray_commits import Commits
 from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.planning.run_plan import Plan

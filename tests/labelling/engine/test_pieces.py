@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,7 @@ from raysp.errors import ProgramError, RunError, ShardError
 from raysp.labelling.engine import here, piece_reading
 from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.later_passes import ReadingError
-from raysp.labelling.engine.messages import LabelledPiece
+from raysp.labelling.engine.messages import LabelledPiece, LostReader, ReadingError
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
@@ -52,7 +52,7 @@ def test_a_row_that_crashes_processes_has_the_columns_of_the_others(
     last = piece.end - 1
     for part in (Piece(last, piece.end), Piece(0, last)):
         todo = PieceTodo(shard, piece, part, has_crashed=part.first == last)
-        message = label_piece(job, models, todo, read_blocks(job, todo), iter, store, "an actor")
+        *_, message = label_piece(job, models, todo, partial(read_blocks, job), store, "an actor")
         assert isinstance(message, LabelledPiece)
         assert message.is_staged
         counts = message.receipt.counts
@@ -99,13 +99,15 @@ def test_a_reader_that_is_lost_in_a_later_pass_is_no_failure_of_its_shard(make_p
     todo, models = PieceTodo(plan.todo[0].shard, piece, piece), Model.of(job)
 
     def label(error):
-        def read(_):
-            raise error
+        def read(part):
+            if part.number:
+                raise error
+            return read_blocks(job, part)
 
-        return label_piece(job, models, todo, read_blocks(job, todo), read, store, "an actor")
+        return [*label_piece(job, models, todo, read, store, "an actor")][-1]
 
     with pytest.raises(ReadingError):
-        label(ReadingError())
+        label(ReadingError(LostReader("a node", is_memory=False)))
     assert label(ShardError("cut short")) == ShardFailure("a.parquet", "cut short")
     assert not list(store.list(layout.STAGE))
     for model in models:
@@ -118,8 +120,8 @@ def test_without_its_programs_a_later_pass_ends_the_run_of_the_engine_here(make_
     later = raysp.Label(str(CHECKPOINT), outputs=[raysp.Embedding()], window_seconds=0.1, overlap_seconds=0.0)
     pipeline = replace(pipeline, steps=[*pipeline.steps, later])
 
-    def read(job, todo, decoder, columns=None):
-        if columns is not None:
+    def read(job, todo, decoder):
+        if todo.number:
             raise ProgramError("no decoder starts")
         yield from read_blocks(job, todo, decoder)
 
@@ -145,11 +147,11 @@ def test_recordings_of_one_window_are_decoded_once_for_all_passes(make_pipeline,
     [piece] = shard.pieces
     todo, models, again = PieceTodo(shard, piece, piece), Model.of(job), []
 
-    def read(one):
-        again.append((one.number, one.todo.only))
-        return read_blocks(job.of_pass(one.number), one.todo, columns=one.columns)
+    def read(part):
+        again.append((part.number, part.only))
+        return read_blocks(job, part)
 
-    label_piece(job, models, todo, read_blocks(job, todo), read, store, "an actor")
+    assert [*label_piece(job, models, todo, read, store, "an actor")][-1].is_staged
     for model in models:
         model.close()
-    assert again == [(2, (2,))]
+    assert again == [(0, None), (2, (2,))]
