@@ -8,7 +8,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import cast
@@ -136,35 +136,23 @@ def load(store: Store) -> RunRecord | None:
         ) from error
 
 
-def begin(
-    store: Store,
-    run: RunEntry,
-    *,
-    pipeline: JsonValue,
-    fingerprint: str,
-    parts: Mapping[str, JsonValue],
-    file_parts: Mapping[str, JsonValue],
-    root: str | None = None,
-    resolved: Resolved | None = None,
-    replaces_record: bool = False,
-    columns: str = "",
-    stage_id: str = "",
-) -> RunRecord:
+def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
 
     With `replaces_record` the sink holds no result, so the recorded pipeline is replaced without a check.
 
     Otherwise the pipeline must produce the same labels, and its places, options and pool replace the recorded ones (see
-    `_latest`). `root` is that of the listing, checked by the plan; None if nothing was listed. `columns` are the types
-    of carried-over columns; empty if they are unknown. `resolved` is kept from the first plan. `stage_id` is the hash
-    of everything up to the last `Label`: if it is the recorded one, the steps behind it may change until a shard is
-    committed.
+    `_latest`). The settings are kept from the first plan. If the id in the names of staged results is the recorded one,
+    the steps behind the last `Label` may change until a shard is committed.
+
+    Args:
+        store: the sink.
+        made: record of the run, as if it was the first one.
+        replaces_record: replace the recorded pipeline.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
     """
-    settings = asdict(resolved) if resolved else {}
-    made = RunRecord(run.started, pipeline, fingerprint, parts, file_parts, (run,), root, settings, columns, stage_id)
     # Of two first runs one creates the record, and the other one is checked against it.
     if store.create(layout.RUN, _encode(made)):
         return made
@@ -173,23 +161,24 @@ def begin(
         raise StoreError(
             f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run again"
         )
-    known_runs = (*recorded.runs, run)
+    runs = (*recorded.runs, *made.runs)
     if replaces_record:
-        begun = replace(made, runs=known_runs)
-        store.replace(layout.RUN, _encode(begun))
-        return begun
-    before = recorded
-    if not recorded.settings:
-        recorded = replace(recorded, settings=settings)
-    if recorded.fingerprint != fingerprint and is_open(store, recorded, made.staged_as):
-        recorded = replace(recorded, fingerprint=fingerprint, parts=parts, stage_id=stage_id)
-    check_same(store.url, recorded, fingerprint=fingerprint, parts=parts, file_parts=file_parts, pipeline=pipeline)
-    pipeline = _latest(recorded.pipeline, pipeline)
-    extended = replace(
-        recorded, pipeline=pipeline, runs=known_runs, root=root or recorded.root, columns=columns or recorded.columns
-    )
-    if extended != before:
+        extended = replace(made, runs=runs)
         store.replace(layout.RUN, _encode(extended))
+        return extended
+    expected = recorded
+    if recorded.fingerprint != made.fingerprint and is_open(store, recorded, made.staged_as):
+        expected = replace(recorded, fingerprint=made.fingerprint, parts=made.parts, stage_id=made.stage_id)
+    check_same(store.url, expected, made)
+    extended = replace(
+        expected,
+        pipeline=_latest(recorded.pipeline, made.pipeline),
+        runs=runs,
+        root=made.root or recorded.root,
+        columns=made.columns or recorded.columns,
+        settings=recorded.settings or made.settings,
+    )
+    store.replace(layout.RUN, _encode(extended))
     return extended
 
 
@@ -232,31 +221,21 @@ def names_audio_root(pipeline: JsonValue) -> bool:
     return isinstance(source, dict) and source.get("audio_root") is not None
 
 
-def check_same(
-    url: str,
-    recorded: RunRecord,
-    *,
-    fingerprint: str,
-    parts: Mapping[str, JsonValue],
-    file_parts: Mapping[str, JsonValue],
-    pipeline: JsonValue = None,
-) -> None:
-    """Raise if the sink belongs to another pipeline.
-
-    `pipeline` is the current one. If only the files differ, the differences are described by its fields.
+def check_same(url: str, recorded: RunRecord, current: RunRecord) -> None:
+    """Raise if the sink belongs to another pipeline than `current`.
 
     Raises:
         ChangedError: `differences` lists every key with its recorded and its current value.
     """
-    if recorded.fingerprint != fingerprint:
-        ours = {"fingerprint": recorded.fingerprint}, {"fingerprint": fingerprint}
-        changed = differences(recorded.parts, parts) or differences(*ours)
+    if recorded.fingerprint != current.fingerprint:
+        ours = {"fingerprint": recorded.fingerprint}, {"fingerprint": current.fingerprint}
+        changed = differences(recorded.parts, current.parts) or differences(*ours)
         raise ChangedError(
             f"{url}: its labels were made by another pipeline: {'; '.join(changed)}; undo the change, or use another "
             "sink",
             changed,
         )
-    if changed := file_differences(recorded, file_parts, pipeline):
+    if changed := file_differences(recorded, current.file_parts, current.pipeline):
         raise ChangedError(
             f"{url}: its label shards hold the same labels in other columns or rows: {'; '.join(changed)}; "
             "undo the change, or use another sink",
@@ -328,19 +307,8 @@ def _encode(record: RunRecord) -> bytes:
     """Return the record as readable JSON: the pipeline indented, one line for each other part and each run."""
     pipeline = json.dumps(record.pipeline, indent=1).replace("\n", "\n ")
     runs = ",\n  ".join(json.dumps(vars(run)) for run in record.runs)
-    values = {
-        "schema_version": str(record.schema_version),
-        "created": json.dumps(record.created),
-        "pipeline": pipeline,
-        "fingerprint": json.dumps(record.fingerprint),
-        "parts": json.dumps(record.parts),
-        "file_parts": json.dumps(record.file_parts),
-        "root": json.dumps(record.root),
-        "settings": json.dumps(record.settings),
-        "columns": json.dumps(record.columns),
-        "stage_id": json.dumps(record.stage_id),
-        "runs": f"[\n  {runs}\n ]",
-    }
+    others = {name: json.dumps(one) for name, one in vars(record).items() if name not in ("pipeline", "runs")}
+    values = {"schema_version": "", "created": "", "pipeline": pipeline, **others, "runs": f"[\n  {runs}\n ]"}
     lines = (f' "{name}": {value}' for name, value in values.items())
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 

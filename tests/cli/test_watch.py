@@ -86,7 +86,8 @@ def test_ctrl_c_ends_it(raysp_command, training, sleeps):
 def test_a_lost_run_is_said(raysp_command, tmp_path, sleeps, monkeypatch):
     monkeypatch.setattr(states, "STALE_BEATS", 0)
     store = LocalStore(tmp_path / "labels")
-    run_record.begin(store, RunEntry.now(), pipeline={}, fingerprint="f00d", parts={}, file_parts={})
+    run = RunEntry.now()
+    run_record.begin(store, run_record.RunRecord(run.started, {}, "f00d", {}, {}, (run,)))
     lease.acquire(store, holder=Holder("ann-1", Process("another machine", "x", 1, "1"), "2026-01-01"))
     sleeps()
     ran = raysp_command("status", store.url, "--watch")

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import raysp
 from raysp import Labeller, PlanError, RunError
 from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.applying import TableActor
-from raysp.labelling.engine.datasets.table_job import Columns, table_job
+from raysp.labelling.engine.datasets.table_job import table_job
 from raysp.labelling.engine.running import try_out
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.models.base.arithmetic import arithmetic
@@ -142,8 +143,9 @@ def test_actors_of_apply(corpus):
     rows = pq.read_table(corpus)
 
     def label(device: str) -> list[dict[str, object]]:
-        job = table_job(steps(device), Columns(None, "audio", ["text"], None, None, None), local_resources)
-        actor = TableActor(job, [digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None)])
+        job = table_job(steps(device), local_resources, id=None, keep=["text"])
+        digest = digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None)
+        actor = TableActor(replace(job, digests=(digest,)))
         return actor(rows).to_pylist()
 
     assert_same(label(NAME), label("cpu"))

@@ -30,7 +30,7 @@ from raysp.sink.layout import StagedName
 from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_log import RunLog
-from raysp.sink.run_record import RunEntry
+from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.todo import Todo
 from tests.sink.simulated_actors import Actor, RefusedError, StoppedError, ViolationError
 from tests.sink.simulated_chances import Chances
@@ -131,9 +131,7 @@ class Driver:
             if record.fingerprint != self.fingerprint and run_record.is_open(store, record, STAGE_ID):
                 record = replace(record, fingerprint=self.fingerprint)
             with self._refused(store.actor):
-                run_record.check_same(
-                    "memory", record, fingerprint=self.fingerprint, parts={"behind": self.fingerprint}, file_parts={}
-                )
+                run_record.check_same("memory", record, self._run_record())
         elif record:  # retries are of the recorded pipeline
             self.fingerprint = record.fingerprint
         if self.kind == "retry":
@@ -161,15 +159,11 @@ class Driver:
 
     def _record(self, store: Store) -> None:
         with self._refused(store.actor):
-            run_record.begin(
-                store,
-                ENTRY,
-                pipeline={},
-                fingerprint=self.fingerprint,
-                parts={"behind": self.fingerprint},
-                file_parts={},
-                stage_id="" if self.fingerprint == STAGE_ID else STAGE_ID,
-            )
+            run_record.begin(store, self._run_record())
+
+    def _run_record(self) -> RunRecord:
+        parts, stage_id = {"behind": self.fingerprint}, "" if self.fingerprint == STAGE_ID else STAGE_ID
+        return RunRecord(ENTRY.started, {}, self.fingerprint, parts, {}, (ENTRY,), stage_id=stage_id)
 
     @contextmanager
     def _refused(self, actor: Actor) -> Iterator[None]:

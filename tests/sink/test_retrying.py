@@ -27,7 +27,7 @@ OTHER = "beef"
 def begin(store, *shards) -> None:
     entry = RunEntry.now(command=["raysp"])
     parts = {"f": FINGERPRINT}
-    run_record.begin(store, entry, pipeline={}, fingerprint=FINGERPRINT, parts=parts, file_parts={})
+    run_record.begin(store, run_record.RunRecord(entry.started, {}, FINGERPRINT, parts, {}, (entry,)))
     plan_record.record(store, shards or [SHARD])
 
 

@@ -19,7 +19,8 @@ def sink(tmp_path) -> Sink:
 
 
 def begin(sink: Sink) -> None:
-    run_record.begin(sink.store, RunEntry.now(), pipeline={}, fingerprint=FINGERPRINT, parts={}, file_parts={})
+    entry = RunEntry.now()
+    run_record.begin(sink.store, run_record.RunRecord(entry.started, {}, FINGERPRINT, {}, {}, (entry,)))
     plan_record.record(sink.store, [SHARD])
 
 

@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> LocalStore:
     """A sink of four shards: a and b committed (b without a receipt), c staged in part, d failed."""
     store = LocalStore(tmp_path / "labels")
     run = run_record.RunEntry.now(command=["raysp", "run"])
-    run_record.begin(store, run, pipeline={}, fingerprint=FINGERPRINT, parts={}, file_parts={})
+    run_record.begin(store, run_record.RunRecord(run.started, {}, FINGERPRINT, {}, {}, (run,)))
     plan_record.record(store, SHARDS)
     log = RunLog(store, run.run_id)
     log.add(ShardFailure("a.parquet", "was locked"))

@@ -40,7 +40,7 @@ class Clock:
 def store(tmp_path) -> LocalStore:
     store = LocalStore(tmp_path / "labels")
     run = RunEntry.now(command=["raysp", "run"])
-    run_record.begin(store, run, pipeline={}, fingerprint="f00d", parts={}, file_parts={})
+    run_record.begin(store, run_record.RunRecord(run.started, {}, "f00d", {}, {}, (run,)))
     return store
 
 

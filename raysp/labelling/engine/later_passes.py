@@ -128,15 +128,7 @@ def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Tab
 
 
 def merged(before: Iterator[pa.Table], after: Iterator[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield label rows with the columns of a later pass, null in rows that did not go through it.
-
-    A row that fails in the pass, or that it leaves out, loses the outputs of earlier passes.
-
-    Args:
-        before: label rows so far, in order.
-        after: label rows of the pass, in order.
-        schema: columns of the outputs of the pass.
-    """
+    """Yield label rows with the columns of a later pass; see `with_pass`."""
     cursor = Cursor(after)
     for rows in before:
         if not rows.num_rows:
@@ -144,10 +136,20 @@ def merged(before: Iterator[pa.Table], after: Iterator[pa.Table], schema: pa.Sch
         of_pass = cursor.until(rows.column("row")[-1].as_py() + 1)
         if of_pass is None:
             of_pass = pa.schema([*RESULT_SCHEMA, *schema]).empty_table()
-        yield _merged(rows, of_pass, schema)
+        yield with_pass(rows, of_pass, schema)
 
 
-def _merged(rows: pa.Table, of_pass: pa.Table, schema: pa.Schema) -> pa.Table:
+def with_pass(rows: pa.Table, of_pass: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return label rows with the columns of a later pass.
+
+    A row that did not go through it has null there. A row that failed in it, or that it left out, loses the outputs of
+    earlier passes.
+
+    Args:
+        rows: label rows so far, in order.
+        of_pass: label rows of the pass, in order.
+        schema: columns of the outputs of the pass.
+    """
     numbers, numbers_of_pass = rows.column("row").to_numpy(), of_pass.column("row").to_numpy()
     went_through = np.isin(numbers, numbers_of_pass)
     places = pa.array(np.searchsorted(numbers_of_pass, numbers), pa.int64(), mask=~went_through)

@@ -97,5 +97,6 @@ def check_recorded(
     parts, fingerprint, stage_id = hashed
     if record.fingerprint != fingerprint and run_record.is_open(store, record, stage_id or fingerprint):
         record = replace(record, fingerprint=fingerprint)
-    files, fields = file_parts(pipeline), to_json(pipeline)
-    run_record.check_same(store.url, record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=fields)
+    files = file_parts(pipeline)
+    current = replace(record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=to_json(pipeline))
+    run_record.check_same(store.url, record, current)

@@ -1,7 +1,7 @@
 """Plan of a run that continues from the records of its sink, and the start of the run."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pyarrow as pa
 
@@ -242,19 +242,19 @@ def begin(plan: Plan, run: RunEntry) -> None:
     store = plan.sink.store
     if plan.replaces_record:
         plan.sink.forget_plan()
-    run_record.begin(
-        store,
-        run,
-        pipeline=to_json(plan.pipeline),
-        fingerprint=plan.fingerprint,
-        parts=plan.parts,
-        file_parts=file_parts(plan.pipeline),
-        root=plan.corpus.listed.root,
-        resolved=plan.resolved,
-        replaces_record=plan.replaces_record,
-        columns=encode(plan.corpus.carried),
-        stage_id=plan.hashed.stage_id,
+    record = RunRecord(
+        run.started,
+        to_json(plan.pipeline),
+        plan.fingerprint,
+        plan.parts,
+        file_parts(plan.pipeline),
+        (run,),
+        plan.corpus.listed.root,
+        asdict(plan.resolved),
+        encode(plan.corpus.carried),
+        plan.hashed.stage_id,
     )
+    run_record.begin(store, record, replaces_record=plan.replaces_record)
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
         plan.sink.remove_report()
     with fault_injection.passing("plan_written"):

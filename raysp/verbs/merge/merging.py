@@ -16,7 +16,7 @@ from raysp.sink.commit import LabelShard
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recording_versions import Hashes
 from raysp.sink.run_log import RunLog
-from raysp.sink.run_record import RunEntry
+from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Parquet
@@ -183,15 +183,11 @@ class _Merging:
         """
         self._sink.refuse_other_kind()
         first, entry = self._labellings[0], RunEntry.now()
-        run_record.begin(
-            self._sink.store,
-            entry,
-            pipeline=_with_sink(first.record.pipeline, self._sink.url),
-            fingerprint=self._fingerprint,
-            parts=self._parts,
-            file_parts=self._file_parts,
-            root=first.record.root,
+        pipeline, runs = _with_sink(first.record.pipeline, self._sink.url), (entry,)
+        record = RunRecord(
+            entry.started, pipeline, self._fingerprint, self._parts, self._file_parts, runs, first.record.root
         )
+        run_record.begin(self._sink.store, record)
         known = {one.name: one for one in self._sink.shards()}
         left = {name: reason for name, reason in not_merged.items() if name not in known}
         absent.record(self._sink.store, self._absent(left))

@@ -49,9 +49,7 @@ class Recomputing:
             for one, by in zip(settle(pipeline, here, replace(first, later=tuple(later))), recorded, strict=True)
         ]
         parts, fingerprint, _ = hash_pipeline(pipeline, passes)
-        run_record.check_same(
-            pipeline.sink.url, record, fingerprint=fingerprint, parts=parts, file_parts=record.file_parts
-        )
+        run_record.check_same(pipeline.sink.url, record, replace(record, fingerprint=fingerprint, parts=parts))
         settings = passes[0].settings
         self.dtype = settings.dtype
         self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]

@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.labelling.engine.datasets.table_job import Columns, TableJob, local_job
-from raysp.labelling.engine.datasets.table_labelling import TableLabelling
+from raysp.cluster.pools import ActorCpus
+from raysp.cluster.resources import local_resources
+from raysp.labelling.engine.datasets.applying import TableActor
+from raysp.labelling.engine.datasets.table_job import TableJob, table_job
 from raysp.ops.labelling import Labelling
 from tests.corpora import CHECKPOINT, DEMO
 from tests.device.conftest import assert_same
@@ -29,9 +31,10 @@ def rows() -> pa.Table:
 def job_of(device: str, block_seconds: float = 3.0) -> TableJob:
     outputs = [raysp.Transcript(words=True), raysp.Embedding()]
     label = raysp.Label(str(CHECKPOINT), outputs=outputs, device=device, dtype="float32", batch_seconds=1.5)
-    job = local_job([raysp.Decode(), label], Columns("id", "audio", ["text"], None, None, None))
+    job = table_job([raysp.Decode(), label], local_resources, keep=["text"])
     [one] = job.passes
-    return replace(job, passes=(one._replace(settings=replace(one.settings, block_seconds=block_seconds)),))
+    settings = replace(one.settings, block_seconds=block_seconds, cpus_per_actor=ActorCpus(1))
+    return replace(job, passes=(one._replace(settings=settings),))
 
 
 @pytest.fixture
@@ -58,27 +61,27 @@ def running(monkeypatch) -> Iterator[SimpleNamespace]:
 
 
 def test_the_next_block_of_a_table_is_in_hand_before_one_ends(rows, running):
-    found = TableLabelling(job_of(NAME), threads=1)(rows)
+    found = TableActor(job_of(NAME))(rows)
     assert running.most == 2
     assert running.blocks > 3
     running.together = 0
-    assert_same(found.to_pylist(), TableLabelling(job_of("cpu"), threads=1)(rows).to_pylist())
+    assert_same(found.to_pylist(), TableActor(job_of("cpu"))(rows).to_pylist())
 
 
 def test_the_first_block_of_the_next_table_is_in_hand_before_the_last_one_of_a_table_ends(rows, running):
-    labelling = TableLabelling(job_of(NAME, 1000.0), threads=1)
+    labelling = TableActor(job_of(NAME, 1000.0))
     tables = [rows.slice(0, ROWS // 2), rows.slice(ROWS // 2)]
     with ThreadPoolExecutor(2) as calls:
         found = [*calls.map(labelling, tables)]
     assert (running.most, running.blocks) == (2, 2)
     running.together = 0
-    expected = TableLabelling(job_of("cpu"), threads=1)
+    expected = TableActor(job_of("cpu"))
     for one, table in zip(found, tables, strict=True):
         assert_same(one.to_pylist(), expected(table).to_pylist())
 
 
 def test_blocks_of_a_table_on_cpus_are_labelled_one_after_another(rows, running):
     running.together = 0
-    TableLabelling(job_of("cpu"), threads=1)(rows)
+    TableActor(job_of("cpu"))(rows)
     assert running.most == 1
     assert running.blocks > 3

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 
 from raysp import ChangedError, PlanError
 from raysp.sink import layout, run_record
-from raysp.sink.run_record import RunEntry, differences
+from raysp.sink.run_record import RunEntry, RunRecord, differences
 
 PARTS = {"label_version": 1, "steps.1.checkpoint_digest": "ab12", "steps.1.window_seconds": 30}
 FILE_PARTS = {"sink.keep": ["speaker_id"], "sink.rows": "all"}
@@ -12,8 +13,8 @@ FILE_PARTS = {"sink.keep": ["speaker_id"], "sink.rows": "all"}
 
 def begin(store, **changes):
     run = RunEntry.now(command=["raysp", "run", "a b.py"], resolved={"steps.1.batch_seconds": 240})
-    given = {"pipeline": {"name": "p"}, "fingerprint": "f1", "parts": PARTS, "file_parts": FILE_PARTS}
-    return run_record.begin(store, run, **{**given, **changes})
+    record = RunRecord(run.started, {"name": "p"}, "f1", PARTS, FILE_PARTS, (run,))
+    return run_record.begin(store, replace(record, **changes))
 
 
 def test_a_sink_records_its_pipeline_and_every_run(store):

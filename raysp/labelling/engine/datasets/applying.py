@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import ray.data
@@ -12,10 +13,12 @@ from raysp.cluster.connection import cluster_resources
 from raysp.cluster.resources import shortage_of
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
-from raysp.labelling.engine.datasets.table_job import Columns, TableJob, table_job
-from raysp.labelling.engine.datasets.table_labelling import TableLabelling
+from raysp.labelling.engine.datasets.labeller import Labeller
+from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job
 from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.labelling.planning.planned_checkpoint import digest_of
+from raysp.labelling.planning.run_plan import output_schema
+from raysp.labelling.planning.surveying import try_filters, try_late_filters
 from raysp.specs.steps import Step
 from raysp.storage.options import GivenOptions
 
@@ -25,20 +28,19 @@ BLOCKS_AT_ONCE = 2
 """Blocks of the dataset that an actor with an accelerator labels at once."""
 
 
-class TableActor(TableLabelling):
+class TableActor(Labeller):
     """Actor that holds the model.
 
     Args:
         job: steps and columns.
-        digests: digests of the planned checkpoints.
 
     Raises:
         CheckpointError: the checkpoint is missing, or not the planned one.
     """
 
-    def __init__(self, job: TableJob, digests: Sequence[str]) -> None:
+    def __init__(self, job: TableJob) -> None:
         sleep_while_waiting()  # before torch is imported
-        super().__init__(job, digests=digests, threads=job.settings.cpus_per_actor.number)
+        self._load(job, job.settings.cpus_per_actor.number)
 
 
 def apply(
@@ -83,24 +85,31 @@ def apply(
             "such as ray.data.read_parquet(...); for a pyarrow.Table use raysp.Labeller"
         )
     resources = cluster_resources()
-    columns = Columns(id, audio, keep, row, audio_root, storage_options)
-    job = table_job(steps, columns, lambda _: resources)
+    job = table_job(
+        steps,
+        lambda _: resources,
+        id=id,
+        audio=audio,
+        keep=keep,
+        row=row,
+        audio_root=audio_root,
+        storage_options=storage_options,
+    )
     known = dataset.schema(fetch_if_missing=False)
     types = {} if known is None else dict(zip(known.names, known.types, strict=True))
     if known is not None and isinstance(known.base_schema, pa.Schema):
         rows = job.with_audio(known.base_schema.empty_table())
         job.check(rows.schema)
-        job.try_filters(rows.schema)
+        try_filters(PLACE, rows.schema, job.pipeline)
+        try_late_filters(PLACE, rows.schema, job.pipeline, output_schema(*job.passes))
     pool, settings = job.pipeline.label.pool, job.settings
     if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
         logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)
 
+    digests = [digest_of(s.checkpoint.path, s.checkpoint.backend, one.label.language) for one, s in job.passes]
     labelled = dataset.map_batches(
         TableActor,
-        fn_constructor_args=[
-            job,
-            [digest_of(s.checkpoint.path, s.checkpoint.backend, one.label.language) for one, s in job.passes],
-        ],
+        fn_constructor_args=[replace(job, digests=tuple(digests))],
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=settings.cpus_per_actor.number,

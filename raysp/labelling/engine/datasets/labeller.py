@@ -1,20 +1,35 @@
 """The callable that labels tables: an actor class for `map_batches` of Ray Data, or an object in any Python program."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence, Sized
+import threading
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from contextlib import closing
+from dataclasses import replace
+from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp.audio.encoding import wav_of
+from raysp.audio.isolation import Decoder
+from raysp.cluster.resources import local_resources
+from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import AUDIO
-from raysp.errors import PlanError, SpecError
-from raysp.labelling.engine.datasets.table_job import Columns, local_job
-from raysp.labelling.engine.datasets.table_labelling import TableLabelling
-from raysp.specs.steps import Step
+from raysp.errors import PlanError, RunError, SpecError
+from raysp.labelling import assembly
+from raysp.labelling.engine.calls_in_order import ahead, in_order
+from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job
+from raysp.labelling.engine.later_passes import with_pass
+from raysp.labelling.engine.model import Model
+from raysp.labelling.planning.run_plan import output_schema
+from raysp.sink import sorting
+from raysp.specs.steps import Label, Pool, Step
 from raysp.storage.options import GivenOptions
 from raysp.words import count
 
@@ -62,9 +77,35 @@ class Labeller:
         audio_root: str | None = None,
         storage_options: GivenOptions | None = None,
     ) -> None:
-        self._job = local_job(steps, Columns(id, audio, keep, row, audio_root, storage_options))
+        given: object = steps
+        if isinstance(given, Iterable):  # others are refused by the pipeline
+            steps = [replace(step, pool=Pool()) if isinstance(step, Label) else step for step in steps]
+        job = table_job(
+            steps,
+            local_resources,
+            id=id,
+            audio=audio,
+            keep=keep,
+            row=row,
+            audio_root=audio_root,
+            storage_options=storage_options,
+        )
         with _threads_kept() as threads:
-            self._labelling = TableLabelling(self._job, threads=threads)
+            self._load(job, threads)
+
+    def _load(self, job: TableJob, threads: int) -> None:
+        """Load the models, with a number of torch threads on CPUs, which batches that are labelled at once share."""
+        self._job = job
+        self._models = [
+            Model(one, digest=digest, threads=threads, in_this_thread=True)
+            for one, digest in zip_longest(job.passes, job.digests)
+        ]
+        self._joins = [assembly.joining(*one) for one in job.passes]
+        filters = (*job.pipeline.filters_between, job.pipeline.filters)
+        self._filters = [assembly.row_filters(job.pipeline, job.functions, steps) for steps in filters]
+        self._joining = threading.Lock()
+        self._decoders = deque[Decoder]()
+        weakref.finalize(self, _close, self._decoders)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the label rows of some rows, in the same order, with the columns of a label shard.
@@ -80,8 +121,52 @@ class Labeller:
                 f"Labeller: found rows as a {type(rows).__name__}, expected a pyarrow.Table; call "
                 'map_batches(raysp.Labeller, ..., batch_format="pyarrow")'
             )
-        with _threads_kept():
-            return self._labelling(rows)
+        rows = self._job.with_audio(rows)
+        self._job.check(rows.schema)
+        audio = self._job.pipeline.source.audio
+        source = rows.drop_columns([audio]) if any(one.reads_source for one in self._filters) else None
+        with _threads_kept(), self._decoder() as decoder:
+            labels = self._filters[0](self._passed(0, rows, decoder), source)
+            for number, one in enumerate(self._job.passes[1:], 1):
+                is_ok = pc.equal(labels.column("status"), pa.scalar(OK))
+                wanted, before = rows.filter(is_ok), labels.filter(is_ok)
+                for name in one.pipeline.label.reads:
+                    if name in before.column_names:
+                        wanted = wanted.append_column(name, before.column(name))
+                of_pass = self._passed(number, wanted, decoder).set_column(0, "row", before.column("row"))
+                labels = self._filters[number](with_pass(labels, of_pass, output_schema(one)), source)
+        labels = labels.select([*RESULT_COLUMNS, *self._job.pipeline.columns])
+        if labels.num_rows != rows.num_rows:
+            raise RunError(
+                f"{PLACE}: {count(rows.num_rows, 'row')} became {count(labels.num_rows, 'row')}; this is a bug in "
+                "raysp: report it"
+            )
+        return self._job.label_rows(rows, labels)
+
+    def _passed(self, number: int, rows: pa.Table, decoder: Decoder) -> pa.Table:
+        """Return the label rows of one pass, numbered from 0. The next block is decoded while one is labelled."""
+        one, model = self._job.passes[number], self._models[number]
+        source = one.pipeline.source
+        read = sorted({source.audio, *one.pipeline.reads}) if number else self._job.decoded_columns(rows.schema)
+        ids = None if source.id is None else rows.column(source.id).to_pylist()
+        names = ids and [name for name in ids for _ in range(one.pipeline.decode.most_channels)]
+        decode = assembly.decoding(*one, None, decoder=decoder, functions=self._job.functions)
+        with closing(ahead(decode(rows.select(read), 0), 1)) as blocks:
+            windows = [*in_order(lambda block: model(block, names=names).labels, blocks, model.at_once)]
+        with self._joining:
+            return self._joins[number](sorting.in_order(windows))
+
+    @contextlib.contextmanager
+    def _decoder(self) -> Iterator[Decoder]:
+        """Yield a decoding process that no other call uses."""
+        try:
+            decoder = self._decoders.pop()
+        except IndexError:
+            decoder = Decoder()
+        try:
+            yield decoder
+        finally:
+            self._decoders.append(decoder)
 
     def arrays(
         self,
@@ -129,7 +214,7 @@ class Labeller:
 
     def close(self) -> None:
         """End the decoding processes. A later call starts a new one."""
-        self._labelling.close()
+        _close(self._decoders)
 
     def __enter__(self) -> Self:
         return self
@@ -153,3 +238,8 @@ def _threads_kept() -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(threads)
+
+
+def _close(decoders: deque[Decoder]) -> None:
+    while decoders:
+        decoders.pop().close()

@@ -17,8 +17,9 @@ import raysp
 from raysp import PlanError, SpecError
 from raysp.audio import isolation
 from raysp.cluster.pools import ActorCpus
+from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.applying import BLOCKS_AT_ONCE, TableActor, _actors
-from raysp.labelling.engine.datasets.table_job import Columns, local_job
+from raysp.labelling.engine.datasets.table_job import table_job
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from tests import decoders
 from tests.corpora import AUDIO, CHECKPOINT, wav
@@ -31,7 +32,8 @@ MAIN_PROGRAM = """
 import sys
 import raysp
 from ray import cloudpickle
-from raysp.labelling.engine.datasets.table_job import Columns, local_job
+from raysp.cluster.resources import local_resources
+from raysp.labelling.engine.datasets.table_job import table_job
 from raysp.ops.filtering import RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Step
@@ -59,7 +61,7 @@ def wanted(rows):
 
 label = raysp.Label(sys.argv[1], outputs=[raysp.Transcript()])
 steps = [Spoken(), raysp.Keep(where="__main__:wanted"), raysp.Decode(), label]
-sys.stdout.buffer.write(cloudpickle.dumps(local_job(steps, Columns("id", "audio", (), None, None, None))))
+sys.stdout.buffer.write(cloudpickle.dumps(table_job(steps, local_resources)))
 """
 
 
@@ -77,7 +79,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def job(steps):
-    return local_job(steps, Columns("id", "audio", COLUMNS["keep"], COLUMNS["row"], None, None))
+    return table_job(steps, local_resources, **COLUMNS)
 
 
 @pytest.fixture
@@ -112,6 +114,9 @@ def test_a_row_alone_gets_the_label_that_it_gets_among_others(labeller, rows, la
 
 def test_a_table_without_rows_gets_the_columns_of_label_rows(labeller, rows):
     assert labeller(rows.slice(0, 0)).schema == labeller(rows.slice(1, 1)).schema
+    label, later = (raysp.Label(str(CHECKPOINT), outputs=[one]) for one in (raysp.Transcript(), raysp.Embedding()))
+    with raysp.Labeller([raysp.Decode(), label, later]) as of_two:
+        assert of_two(rows.slice(0, 0)).schema == of_two(rows.slice(1, 1)).schema
 
 
 def test_without_ids_and_row_numbers_both_are_null(rows):
@@ -162,12 +167,12 @@ def test_missing_columns_and_other_types_are_refused(plain, rows, message):
 
 def test_a_row_number_that_is_no_integer_and_a_filter_of_another_type_are_refused(rows):
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
-    by_text = local_job([raysp.Decode(), label], Columns("id", "audio", (), "text", None, None))
+    by_text = table_job([raysp.Decode(), label], local_resources, row="text")
     with pytest.raises(PlanError, match="column 'text' is string, expected integers"):
         by_text.check(rows.schema)
     filtered = [raysp.Keep(where=[("place", "==", "x")]), raysp.Decode(), label]
     with pytest.raises(PlanError, match="dataset: Keep cannot compare 'place' == 'x'"):
-        local_job(filtered, Columns("id", "audio", (), None, None, None)).check(rows.schema)
+        table_job(filtered, local_resources).check(rows.schema)
 
 
 def test_batches_of_another_format_are_refused_with_the_format_to_ask_for(plain):
@@ -190,7 +195,7 @@ def test_samples_of_a_text_decoder_need_ids_to_draw_by():
 
 
 def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, monkeypatch):
-    op, seen = plain._labelling.models[0].op, []
+    op, seen = plain._models[0].op, []
 
     def forward(*given):
         found = original(*given)
@@ -208,7 +213,7 @@ def test_samples_are_drawn_by_the_ids_of_rows_not_by_their_place(plain, rows, mo
 @pytest.mark.usefixtures("two_threads")
 def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_threads(steps, rows, label_rows):
     with raysp.Labeller(steps, **COLUMNS) as labeller:
-        assert labeller._labelling.models[0].op.at_once == 2
+        assert labeller._models[0].op.at_once == 2
         assert_same_rows(by_id(labeller(rows)), label_rows)
     assert torch.get_num_threads() == 2
     with ThreadPoolExecutor(1) as thread:
@@ -220,8 +225,8 @@ def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_th
 def test_an_actor_of_several_cpus_labels_several_batches_of_a_table_at_once(job, rows, label_rows):
     [one] = job.passes
     job = replace(job, passes=(one._replace(settings=replace(one.settings, cpus_per_actor=ActorCpus(2))),))
-    actor = TableActor(job, [digest_of(job.settings.checkpoint.path)])
-    assert actor.models[0].op.at_once == 2
+    actor = TableActor(replace(job, digests=(digest_of(job.settings.checkpoint.path),)))
+    assert actor._models[0].op.at_once == 2
     assert_same_rows(by_id(actor(rows)), label_rows)
     actor.close()
 
@@ -240,7 +245,7 @@ def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
     (tmp_path / "program.py").write_text(MAIN_PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
     job = pickle.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    actor = TableActor(job, [digest_of(job.settings.checkpoint.path)])
+    actor = TableActor(replace(job, digests=(digest_of(job.settings.checkpoint.path),)))
     labelled = actor(pa.table({"id": ["a", "b", "c"], "audio": [b""] * 3, "text": ["", "x", "x"]}))
     actor.close()
     found = [(row["error_type"], row["error_message"]) for row in labelled.to_pylist()]
