@@ -3,16 +3,14 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from tempfile import TemporaryDirectory
-
-import pyarrow as pa
 
 from raysp.audio.isolation import Decoder
 from raysp.cluster.resources import count_gpus
 from raysp.devices import is_accelerator, release_memory
 from raysp.errors import PlanError
 from raysp.labelling.engine.job import Job, PieceTodo, sleep_while_waiting
-from raysp.labelling.engine.later_passes import PassTodo
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import label_piece
@@ -55,13 +53,11 @@ def calibrate(plan: Plan, sample: Sample) -> Speed:
         for model in models:
             stack.callback(model.close)
 
-        def read(later: PassTodo) -> Iterator[pa.Table]:
-            return read_blocks(job.of_pass(later.number), later.todo, decoder, later.columns)
-
-        pieces = [(todo, [*read_blocks(job, todo, decoder)]) for todo in _chosen(plan, sample)]
+        pieces = [*_chosen(plan, sample)]
+        read = partial(read_blocks, job, decoder=decoder)
         for is_measured in (False, True):
-            for todo, blocks in pieces:
-                labelled = label_piece(job, models, todo, blocks, read, store, "")
+            for todo in pieces:
+                *_, labelled = label_piece(job, models, todo, read, store, "")
                 if isinstance(labelled, ShardFailure | FatalFailure):
                     raise PlanError(f"--calibrate: {labelled.reason}")
                 if isinstance(labelled, LabelledPiece) and is_measured:
