@@ -380,11 +380,11 @@ def keeping_the_record_of_other_steps_behind(monkeypatch):
     """A run with other steps behind the last `Label` is let in, and does not record them."""
     begin = run_record.begin
 
-    def begin_as_recorded(store, run, *, fingerprint, parts, **fields):
+    def begin_as_recorded(store, made):
         recorded = run_record.load(store)
-        if recorded and run_record.is_open(store, recorded, fields["stage_id"] or fingerprint):
-            fingerprint, parts = recorded.fingerprint, recorded.parts
-        return begin(store, run, fingerprint=fingerprint, parts=parts, **fields)
+        if recorded and run_record.is_open(store, recorded, made.staged_as):
+            made = replace(made, fingerprint=recorded.fingerprint, parts=recorded.parts, stage_id=recorded.stage_id)
+        return begin(store, made)
 
     monkeypatch.setattr(run_record, "begin", begin_as_recorded)
 
@@ -394,7 +394,9 @@ def hashing_steps_behind_with_staged_results(monkeypatch):
     make = simulation.StagedName
     compare, commit = simulation.work_left.compare, simulation.commit
     monkeypatch.setattr(simulation.work_left, "compare", lambda *args, stage_id: compare(*args))
-    monkeypatch.setattr(simulation, "commit", lambda *args, stage_id, **fields: commit(*args, **fields))
+    monkeypatch.setattr(
+        simulation, "commit", lambda store, label_shard: commit(store, replace(label_shard, stage_id=""))
+    )
     stage_pieces = simulation.Driver._stage
 
     def stage_as_fingerprint(self, actor, part):
@@ -423,7 +425,11 @@ def keeping_label_shards_of_other_steps_behind(monkeypatch):
 def retrying_without_the_steps_behind(monkeypatch):
     """Retried rows do not pass the steps behind the last `Label`."""
     recommit = simulation.recommit
-    monkeypatch.setattr(simulation, "recommit", lambda *args, finish, **fields: recommit(*args, **fields))
+    monkeypatch.setattr(
+        simulation,
+        "recommit",
+        lambda store, label_shard, retry: recommit(store, replace(label_shard, finish=None), retry),
+    )
 
 
 def cleaning_up_what_is_staged_by_fingerprint(monkeypatch):
