@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 DEMO_SINK ?= demo-labels
 # Threads of torch that wait would keep the cores of the other process of `-n` busy.
 ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
-# glibc gives freed tensors back to the system and faults them in again: an eighth of the CPU time of the longest tests of
-# packs, whose process takes 0.7 GB more with this.
+# glibc gives freed tensors back to the system and faults them in again: an eighth of the CPU time of the longest tests
+# of models, whose process takes 0.7 GB more with this.
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=268435456 MALLOC_TRIM_THRESHOLD_=536870912 MALLOC_TOP_PAD_=67108864
 TEST_ENVIRONMENT := $(ONE_THREAD) $(KEEP_MEMORY)
 SPREAD := -n $(WORKERS) --dist loadscope --no-loadscope-reorder

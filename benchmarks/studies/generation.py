@@ -1,11 +1,9 @@
 """Text generation in both libraries: a UniSpeech encoder and a BART decoder of 6 x 512 with random weights.
 
     python -m benchmarks generation --repeats 3
-    python -m benchmarks generation --in-hand --layers 12 --width 1024
 
 Both libraries run in turn, with the same weights; their tokens are compared. The shortest time of each counts: CPU
-time on one thread, else wall time. Most of it is the loop over tokens, since the encoder has two layers. `--in-hand`
-compares texts in bfloat16 row by row with eight rows in hand, as labelling on CPUs writes them.
+time on one thread, else wall time. Most of it is the loop over tokens, since the encoder has two layers.
 """
 
 import argparse
@@ -19,11 +17,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.studies.conformer import time_pair
 from benchmarks.tables import show, write_json
 
-IN_HAND = ((60, 50, 8, 1), (20, 150, 16, 1), (6, 500, 25, 1), (6, 500, 25, 4))
-"""Rows, frames of each, tokens of each and beams, of a pack of 60 s."""
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {"num_beams": 1},
     "beams 4": {"num_beams": 4},
@@ -110,37 +105,6 @@ def measure(args: argparse.Namespace) -> list[Taken]:
     return list(taken.values())
 
 
-def in_hand(args: argparse.Namespace) -> list[dict[str, object]]:
-    """Return CPU times of texts row by row and in hand, of packs of short and of long rows."""
-    from raysp.models import SpeechEncoderDecoderModel
-
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        make(Path(name), vocab_size=args.vocab_size, layers=args.layers, width=args.width)
-        model = SpeechEncoderDecoderModel.from_pretrained(name, dtype=torch.bfloat16)
-    found: list[dict[str, object]] = []
-    for rows, frames, tokens, beams in IN_HAND:
-        hidden = [torch.randn(1, frames, args.width).bfloat16() for _ in range(rows)]
-        alone, together = time_pair(*both_ways(model, hidden, tokens, beams), args.repeats)
-        times = {"row by row ms": round(1000 * alone), "in hand ms": round(1000 * together)}
-        given = {"rows": rows, "frames": frames, "tokens": tokens, "beams": beams}
-        found.append({**given, **times, "ratio": f"{alone / together:.2f}"})
-    return found
-
-
-def both_ways(
-    model: Any, hidden: list[torch.Tensor], tokens: int, beams: int
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Return the calls that write the texts row by row, and with as many rows in hand as labelling has."""
-    from raysp.models.kernels.dense import decoder_rows
-
-    options: dict[str, Any] = {"max_new_tokens": tokens, "num_beams": beams}
-    return (
-        lambda: [model.generate(encoder_outputs=(one,), **options) for one in hidden],
-        lambda: model.generate_rows(hidden, rows_a_step=decoder_rows(torch.bfloat16), **options),
-    )
-
-
 def decoding(
     model: Any, waves: torch.Tensor, encoded: Any, options: dict[str, Any], args: argparse.Namespace
 ) -> Callable[[], torch.Tensor]:
@@ -169,14 +133,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="number of repeats")
     parser.add_argument("--decoder-alone", action="store_true", help="leave out the encoder")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
-    parser.add_argument("--in-hand", action="store_true", help="row by row and eight rows in hand, in bfloat16")
     args = parser.parse_args(argv)
-    if args.in_hand:
-        figures = in_hand(args)
-        show(f"bfloat16, {args.layers} x {args.width}, {args.vocab_size} tokens", figures)
-        if args.json:
-            write_json(args.json, figures)
-        return
     found = measure(args)
     rows: list[dict[str, object]] = []
     for way in WAYS:

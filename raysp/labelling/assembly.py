@@ -32,16 +32,15 @@ from raysp.labelling.planning.planned_checkpoint import (
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
 from raysp.ops.adding import ColumnOp
-from raysp.ops.blocks import PackLimits, pack_size, windowing_of
+from raysp.ops.blocks import windowing_of
 from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
 from raysp.ops.filtering import Labelled, RowOp
 from raysp.ops.joining import Joining
 from raysp.ops.late_steps import Carrying, LateFilter, LateSteps, RowFilters, RowSteps
-from raysp.ops.precision import Batching
 from raysp.sink.sorting import in_order
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, added_schema, load_function
-from raysp.specs.steps import EACH, Decode, Functions, Label, Step
+from raysp.specs.steps import EACH, Decode, Functions, Step
 from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
@@ -79,7 +78,6 @@ def decoding(
         windowing=windowing(settings.checkpoint, pipeline.label),
         keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
-        packs=pack_limits(settings, pipeline.label),
         apply_late=LateSteps(
             [late_op(step, functions) for step in pipeline.late_steps],
             audio=pipeline.source.audio,
@@ -119,21 +117,6 @@ def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | N
     )
 
 
-def pack_limits(settings: Settings, label: Label) -> PackLimits | None:
-    """Return the limits of the packs that windows go through the model in; None: they go in batches, or alone."""
-    if settings.batching is not Batching.PACKED:
-        return None
-    one, size = settings.checkpoint, size_of_packs(settings, label)
-    most = round(settings.batch_seconds * one.sample_rate) if size is None else size * one.hidden_stride
-    return PackLimits(one.sample_rate, one.hidden_stride, most)
-
-
-def size_of_packs(settings: Settings, label: Label) -> int | None:
-    """Return the frames that each pack has on a device; None on a CPU, and where windows go in batches."""
-    seconds = {"batch_seconds": settings.batch_seconds, "window_seconds": label.window_seconds}
-    return pack_size(settings.batching, settings.checkpoint, device=settings.device, **seconds)
-
-
 def _decoding(
     source: Shards,
     steps: Sequence[Step],
@@ -143,7 +126,6 @@ def _decoding(
     windowing: Windowing,
     keep_prefix: bool = False,
     block_seconds: float,
-    packs: PackLimits | None = None,
     apply_late: LateSteps | None,
     decoder: Decoder | None,
     functions: Functions,
@@ -169,7 +151,6 @@ def _decoding(
         max_seconds=decode.max_seconds,
         keep_prefix=keep_prefix,
         block_seconds=block_seconds,
-        packs=packs,
         before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
         after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
         carrying=Carrying(columns, reads_samples, windowing.sample_rate, outputs, language),

@@ -14,7 +14,6 @@ from raysp.checkpoints.hub import local_checkpoint
 from raysp.checkpoints.language_adapters import announced, check_known, languages_of
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
-from raysp.models.base.packs import EncodesPacks, ReadsPacks
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import adapter_of, check_adapter, language_tokenizer, tokenizer_adapter
 from raysp.models.encoder.several_heads import refuse_shared_names
@@ -124,7 +123,6 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         language=spoken.language,
         adapter=None if spoken.adapter is None else spoken.adapter.name,
         contradiction=spoken.contradiction,
-        takes_packs=isinstance(model.speech_encoder, EncodesPacks) and all(map(reads_packs, models)),
     )
 
 
@@ -140,12 +138,6 @@ def reads_kind(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def reads_packs(model: Model) -> bool:
-    """Return whether a model takes packs: it has no head, one that reads them, or a text decoder, which reads a row."""
-    reads_rows = Capability.TEXT_DECODER in model.gives
-    return reads_rows or model is model.speech_encoder or isinstance(model, ReadsPacks)
 
 
 class Spoken(NamedTuple):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from raysp.capabilities import Capability
     from raysp.models.base.outputs import ModelOutput
-    from raysp.models.base.packs import PackResults
     from raysp.models.summary import CheckpointSummary
 
 
@@ -37,8 +36,6 @@ class ModelPass:
     hidden_frames_B: "Tensor | None" = None
     """Number of frames of `hidden_states`; None: as `num_frames_B`."""
     frames_a_hidden_frame: Fraction = Fraction(1)
-    in_pack: "tuple[PackResults, int] | None" = None
-    """Results of the pack of a row, and the row's number in it, where layers took all rows at once."""
 
 
 class Lengths(NamedTuple):

@@ -9,7 +9,7 @@ V vocabulary.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,11 +19,9 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count, asked
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
-from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.fast_conformer import (
-    KEPT_FRAMES,
     FastConformerLayer,
     SelfAttention,
     Subsampling,
@@ -268,7 +266,6 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
     """The encoder without a head."""
 
     config_class: ClassVar[type[Config]] = ParakeetEncoderConfig
-    most_frames_at_once: ClassVar[int | None] = KEPT_FRAMES
 
     def __init__(self, config: ParakeetEncoderConfig) -> None:
         super().__init__(config)
@@ -389,40 +386,16 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         packing = Packing(tuple(frames), self._get_feat_extract_output_lengths(num_mels))
         rows = (row[None, :count] for row, count in zip(mels_BMN, counts, strict=True))
         unpacked = None if states is None else UnpackedStates(states, packing)
-        return packing.unpack(self._end_to_end(self._each_convolved(rows, packing), packing, unpacked))
-
-    @torch.inference_mode()
-    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
-        """Return the frames of all rows, and the hidden states if requested."""
-        states: list[Tensor] = []
-        packing, num_mels_R = pack.packing, pack.num_valid_R
-        if packing.tables is not None and num_mels_R is not None:
-            convolved_1NC = self.subsampling.of_rows(pack.values_S.to(self.dtype), num_mels_R, packing.tables)
-        else:
-            convolved_1NC = self._each_convolved((row_1MN.to(self.dtype) for row_1MN in pack.rows), packing)
-        hidden_1NH = self._end_to_end(convolved_1NC, packing, states if with_states else None)
-        return EncodedPack(hidden_1NH, packing, states)
-
-    @property
-    def inputs_a_frame(self) -> int:
-        """Log-mel frames from one frame to the next."""
-        return self.encoder_config.inputs_to_logits_ratio
-
-    def _end_to_end(self, convolved_1NC: Tensor, packing: Packing, states: States | None) -> Tensor:
-        """Return the last hidden state (1, N, H) of rows end to end; given is the input of the dense layer."""
+        # Over rows end to end the convolutions would read the neighbour's first frames.
+        convolved_1NC = packing.joined(map(self._convolved, rows))
         hidden_1NH = self._scaled(dense(self.subsampling.linear, convolved_1NC))
         for layer in self.layers:
-            if states is not None:
-                states.append(hidden_1NH)
+            if unpacked is not None:
+                unpacked.append(hidden_1NH)
             hidden_1NH, _ = layer(hidden_1NH, None, None, None, False, True, packing)
-        if states is not None:
-            states.append(hidden_1NH)
-        return hidden_1NH
-
-    def _each_convolved(self, rows: Iterable[Tensor], packing: Packing) -> Tensor:
-        """Return the input (1, N, C) of the subsampling's dense layer for rows (1, M, N), one after another."""
-        # Over rows end to end the convolutions would read the neighbour's first frames.
-        return packing.joined(map(self._convolved, rows))
+        if unpacked is not None:
+            unpacked.append(hidden_1NH)
+        return packing.unpack(hidden_1NH)
 
     def _convolved(self, mels_1MN: Tensor) -> Tensor:
         """Return the input (1, T, channels times bins) of the subsampling's dense layer for one row."""

@@ -18,7 +18,6 @@ from raysp.capabilities import Capability
 from raysp.crossing import sent
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput, output
-from raysp.models.base.packs import EncodedPack, PackOutput
 from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
@@ -244,11 +243,6 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         """Return the loss of a batch from those of its rows, by the default reduction of transformers."""
         return losses_B.sum() / is_token_BU.sum()
 
-    def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return the frames (1, N, H) of a pack, also projected to the joint network."""
-        frames_1NJ = dense(self.encoder_projector, encoded.hidden_1NH)
-        return encoded.read(ParakeetRNNTOutput(last_hidden_state=encoded.hidden_1NH, pooler_output=frames_1NJ))
-
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""
         return self.decoder.step(tokens_R, state)
@@ -258,17 +252,9 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         joint = self.joint
         return few_rows(joint.act(frames_RKJ + predicted_RJ[:, None]), joint.head.weight, joint.head.bias)
 
-    def search(
-        self,
-        frames_BTJ: Tensor,
-        num_frames_B: Tensor,
-        *,
-        frames_a_step: int | None = None,
-        rows_a_step: int | None = None,
-    ) -> SearchPath:
+    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, frames_a_step: int | None = None) -> SearchPath:
         """Return the most probable tokens of projected frames, see `raysp.models.decoder.transducing.search`."""
-        sizes = {"frames_a_step": frames_a_step, "rows_a_step": rows_a_step}
-        return search(self, frames_BTJ, num_frames_B, self._rules(frames_BTJ.shape[1]), **sizes)
+        return search(self, frames_BTJ, num_frames_B, self._rules(frames_BTJ.shape[1]), frames_a_step=frames_a_step)
 
     def _rules(self, num_frames: int) -> Rules:
         """Return the rules of a search over a batch of `num_frames`.

@@ -9,7 +9,6 @@ R rows of the table of distances, F frames of a group, N frames of all rows.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar, cast
 
 import torch
@@ -18,8 +17,7 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count
-from raysp.models.base.packs import EncodedPack, Pack
-from raysp.models.encoder.disentangled import AnyDistances, DisentangledSelfAttention, Distances
+from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States, UnpackedStates
@@ -33,8 +31,7 @@ from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.grouped import conv1d
-from raysp.models.kernels.packing import Packing, attended_keys, can_pack, in_usual_frames
-from raysp.models.kernels.row_tables import RowTables, inputs_inside, of_slots, with_gaps
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
@@ -154,7 +151,7 @@ class SEWDLayer(nn.Module):
         self,
         hidden_BQH: Tensor,
         keys_B11Q: Tensor | None,
-        distances: AnyDistances,
+        distances: Distances | None,
         with_weights: bool,
         packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
@@ -175,22 +172,14 @@ class ConvLayer(nn.Module):
         self.act = activation(getattr(config, "conv_act", "tanh"))
         self.dropout = getattr(config, "hidden_dropout_prob", config.hidden_dropout)
 
-    def forward(
-        self, hidden_BQH: Tensor, residual_BQH: Tensor, valid_BQ: Tensor | None, tables: RowTables | None = None
-    ) -> Tensor:
+    def forward(self, hidden_BQH: Tensor, residual_BQH: Tensor, valid_BQ: Tensor | None) -> Tensor:
         """Return the first layer's output with the convolution of its input added; zero where not valid."""
-        if tables is None:
-            x_BQH = self._over_time(hidden_BQH)
-        else:
-            x_BQH = with_gaps(self._over_time, hidden_BQH, tables, int(self.conv.padding[0]))
+        x_BQH = conv1d(self.conv, hidden_BQH.transpose(1, 2)).transpose(1, 2)
         if valid_BQ is not None:
             x_BQH = x_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
         x_BQH = self.act(dropped(x_BQH, self.dropout, self.training))
         output_BQH: Tensor = self.LayerNorm(residual_BQH + x_BQH)
         return output_BQH if valid_BQ is None else output_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
-
-    def _over_time(self, hidden_BQH: Tensor) -> Tensor:
-        return conv1d(self.conv, hidden_BQH.transpose(1, 2)).transpose(1, 2)
 
 
 class SEWDTransformerEncoder(nn.Module):
@@ -247,39 +236,18 @@ class SEWDTransformerEncoder(nn.Module):
         return hidden_BQH, tuple(weights)
 
     def _packed(self, hidden_BQH: Tensor, packing: Packing, states: States | None) -> Tensor:
+        distances = None
+        if self.config.relative_attention:  # of the longest row
+            distances = Distances.of(self.config, self._normalised_table(), max(1, *packing.counts))
         unpacked = None if states is None else UnpackedStates(states, packing)
-        return packing.unpack(self.end_to_end(packing.pack(hidden_BQH), packing, unpacked))
-
-    def end_to_end(self, hidden_1NH: Tensor, packing: Packing, states: States | None) -> Tensor:
-        """Return the last hidden state (1, N, H) of rows end to end; `states` as for `forward`."""
-        distances = self._distances_of_rows(packing)
-        if states is not None:
-            states.append(hidden_1NH)
-        for index, layer in enumerate(self.layer):
-            input_1NH = hidden_1NH
+        hidden_1NH = packing.pack(hidden_BQH)
+        if unpacked is not None:
+            unpacked.append(hidden_1NH)
+        for layer in self.layer:
             hidden_1NH, _ = layer(hidden_1NH, None, distances, False, packing)
-            if states is not None:
-                states.append(hidden_1NH)
-            if index == 0 and self.conv is not None and packing.tables is not None:
-                hidden_1NH = self.conv(input_1NH, hidden_1NH, None, packing.tables)
-            elif index == 0 and self.conv is not None:
-                rows = zip(packing.rows(input_1NH), packing.rows(hidden_1NH), strict=True)
-                hidden_1NH = packing.joined(self.conv(before_1QH, after_1QH, None) for before_1QH, after_1QH in rows)
-        return hidden_1NH
-
-    def _distances_of_rows(self, packing: Packing) -> AnyDistances:
-        """Return the distances of each row: in a batch those of the longest one, in a pack its own, or with tables all.
-
-        How a row reads them then does not depend on its neighbours in a pack.
-        """
-        if not self.config.relative_attention:
-            return None
-        if packing.tables is not None:
-            return Distances.of_pack(self.config, self._normalised_table(), packing.tables.size)
-        counts = packing.counts if packing.slots else [max(1, *packing.counts)] * len(packing.counts)
-        table_RH = self._normalised_table()
-        found = {count: Distances.of(self.config, table_RH, count) for count in {*counts}}
-        return [found[count] for count in counts]
+            if unpacked is not None:
+                unpacked.append(hidden_1NH)
+        return packing.unpack(hidden_1NH)
 
     def _normalised_table(self) -> Tensor:
         if not self.norms_table:
@@ -344,48 +312,6 @@ class SEWDEncoder(nn.Module):
             stretched_BTH = stretched_BTH.masked_fill(~valid_BQ.repeat_interleave(factor, 1)[:, :, None], 0.0)
         # An odd number of frames leaves one in no whole group; it has zeros, as in the original.
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
-
-    def end_to_end(self, hidden_1NH: Tensor, packing: Packing, squeezed: Packing, states: States | None) -> Tensor:
-        """Return the last hidden state (1, N, H) of rows end to end.
-
-        Args:
-            hidden_1NH: Projected features.
-            packing: Places of frames.
-            squeezed: Places of squeezed frames.
-            states: Receives hidden states, which are squeezed.
-        """
-        factor, tables = self.config.squeeze_factor, squeezed.tables
-        if packing.tables is not None and tables is not None:
-            hidden_1QH = self._squeezed_rows(hidden_1NH, packing.tables, tables)
-            stretched_1NH = self.upsample(self.encoder.end_to_end(hidden_1QH, squeezed, states))
-            whole_1N = inputs_inside(tables.counts_R * factor, tables, factor).view(1, -1)
-            whole_1NH: Tensor = stretched_1NH.masked_fill(~whole_1N[:, :, None], 0.0)
-            return whole_1NH
-        hidden_1QH = squeezed.joined(map(self._squeezed, packing.rows(hidden_1NH)))
-        stretched_1NH, rows = self.upsample(self.encoder.end_to_end(hidden_1QH, squeezed, states)), []
-        for place, count in zip(packing.places, squeezed.counts, strict=True):
-            whole_1TH = stretched_1NH[:, place.start : place.start + count * factor]
-            rows.append(F.pad(whole_1TH, (0, 0, 0, place.stop - place.start - count * factor)))
-        return packing.joined(rows)
-
-    def _squeezed(self, row_1TH: Tensor) -> Tensor:
-        """Return the squeezed frames (1, Q, H) of a row of a pack, whose positions see zeros behind it."""
-        num_squeezed = row_1TH.shape[1] // self.config.squeeze_factor
-        positions_1QH = self.pos_conv_embed(in_usual_frames(row_1TH), num_squeezed)
-        squeezed_1QH: Tensor = self._groups(row_1TH).mean(2) + positions_1QH
-        return squeezed_1QH
-
-    def _squeezed_rows(self, hidden_1NH: Tensor, frames: RowTables, squeezed: RowTables) -> Tensor:
-        """Return the squeezed frames (1, Q, H) of the rows of a pack on a device."""
-        hidden_1NH = hidden_1NH.masked_fill(~frames.inside_N[None, :, None], 0.0)
-        reach = self.config.num_conv_pos_embeddings // 2
-
-        def positions(x_1LH: Tensor) -> Tensor:
-            mixed_1QH: Tensor = self.pos_conv_embed(x_1LH, x_1LH.shape[1] // self.config.squeeze_factor)
-            return mixed_1QH
-
-        # A frame in no whole group is read, too.
-        return self._groups(hidden_1NH).mean(2) + with_gaps(positions, hidden_1NH, of_slots(squeezed), reach)
 
     def _groups(self, x_BTH: Tensor) -> Tensor:
         """Return (B, Q, F, H), the frames of whole groups."""
@@ -466,32 +392,6 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
     def above_layers(self) -> Sequence[nn.Module | None]:
         """Modules that take the output of the last layer."""
         return (self.encoder.get_submodule("upsample"),)
-
-    @property
-    def inputs_a_frame(self) -> int:
-        """Samples from one frame of hidden states, which are squeezed, to the next."""
-        return self.hidden_stride
-
-    @torch.inference_mode()
-    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
-        """Return the frames of all rows, and the hidden states if requested."""
-        states: list[Tensor] = []
-        packing = self._places_of_frames(pack)
-        features_1NC = self.feature_extractor.of_pack(replace(pack, packing=packing, stride=self.frame_stride))
-        hidden_1NH = self.layer_norm(features_1NC)
-        if self.feature_projection is not None:
-            hidden_1NH = dense(self.feature_projection, hidden_1NH)
-        hidden_1NH = self.encoder.end_to_end(hidden_1NH, packing, pack.packing, states if with_states else None)
-        return EncodedPack(hidden_1NH, packing, states, pack.packing)
-
-    def _places_of_frames(self, pack: Pack) -> Packing:
-        """Return the places of frames before they are squeezed."""
-        factor, counts = self.config.squeeze_factor, [*map(self.num_frames, pack.num_inputs)]
-        slots = [slot * factor for slot in pack.packing.slots or ()]
-        tables = pack.packing.tables
-        if tables is not None and pack.num_valid_R is not None:
-            tables = tables.scaled(factor, self.num_frames(pack.num_valid_R))
-        return Packing.in_slots(counts, slots, factor * (pack.packing.size or 0), tables)
 
     def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the encoder's input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""

@@ -5,7 +5,7 @@ Any encoder and decoder of this package can be combined; this file depends on no
 Legend: B rows, S samples or frames of features, T frames of the encoder, L tokens, H hidden, V vocabulary.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -21,16 +21,7 @@ from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.decoder.callers import AllowedTokensFunction, functions_of
-from raysp.models.decoder.generation import (
-    CohortTexts,
-    GenerateOutput,
-    GeneratingModel,
-    RowText,
-    generate,
-    generate_cohorts,
-    generate_rows,
-    generators_of,
-)
+from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.decoder.logits import LogitsProcessor, StoppingCriteria
 from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
@@ -488,39 +479,6 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         if streamer is not None:
             streamer.end()
         return found
-
-    def generate_rows(
-        self,
-        frames: Sequence[Tensor],
-        *,
-        rows_a_step: int,
-        decoder_input_ids: Tensor | None = None,
-        generators: Sequence[torch.Generator] | None = None,
-        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
-    ) -> list[RowText]:
-        """Generate a text for each row on a CPU, of which no bit depends on the other rows.
-
-        `frames` (1, T, H) of each row have no padding, `decoder_input_ids` (1, T) begin each text after its start.
-        Options are those of `generate` without what it gives to callers; for the rest see `generation.generate_rows`.
-        """
-        merged = self._options(None, options)
-        prompt_1T, _ = self._prompt(merged, 1, decoder_input_ids, None)
-        with torch.no_grad():
-            rows = [self._projected(one) for one in frames]
-        return generate_rows(self.decoder, merged, prompt_1T, rows, rows_a_step=rows_a_step, generators=generators)
-
-    def generate_cohorts(
-        self,
-        frames: Sequence[Tensor],
-        *,
-        decoder_input_ids: Tensor | None = None,
-        generators: Sequence[torch.Generator] | None = None,
-        **options: Any,  # noqa: ANN401 - fields of GenerationConfig
-    ) -> Iterator[CohortTexts]:
-        """Generate the same on a device, where rows are written in cohorts; arguments as for `generate_rows`."""
-        merged = self._options(None, options)
-        prompt_1T, _ = self._prompt(merged, 1, decoder_input_ids, None)
-        return generate_cohorts(self.decoder, merged, prompt_1T, frames, self._projected, generators)
 
     def _prompt(
         self, options: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None

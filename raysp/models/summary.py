@@ -64,8 +64,6 @@ class CheckpointSummary:
     """Parts of the stored weights that labels do not read, such as the heads of pre-training."""
     takes_padding: bool = True
     """Whether a row of a padded batch has the results that it has alone; otherwise a pass has rows of one length."""
-    takes_packs: bool = False
-    """Whether a pass may be a pack of rows end to end, in which a row has the bits that it has in any other."""
     padded_samples: int = 0
     """Length that the model pads shorter inputs to, and which they cost."""
     language: str | None = None

@@ -8,8 +8,6 @@ Legend: B batch, S samples, T frames, H hidden, O output hidden, C channels of a
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,7 +17,6 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Count
-from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.augmentation import compute_mask_indices
 from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
@@ -35,7 +32,6 @@ from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEnco
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 from raysp.models.files.configuration import Config
-from raysp.models.kernels.row_tables import RowTables, strided
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
@@ -99,7 +95,9 @@ class Wav2Vec2Adapter(nn.Module):
 
     def forward(self, hidden_BTH: Tensor, num_frames_B: Tensor | None) -> Tensor:
         """Return fewer frames; with `num_frames_B` frames after a row's end count as zero."""
-        hidden_BOT = self._projected(hidden_BTH).transpose(1, 2)
+        if self.proj is not None and self.proj_layer_norm is not None:
+            hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
+        hidden_BOT = hidden_BTH.transpose(1, 2)
         for layer in self.layers:
             # numpy's generator and <=, as in the original; the layers below draw from torch's and compare by <.
             if self.training and np.random.random() <= self.config.layerdrop:
@@ -111,28 +109,6 @@ class Wav2Vec2Adapter(nn.Module):
                 num_frames_B = adapter_output_frames(num_frames_B, self.config)
             hidden_BOT = layer(hidden_BOT)
         return hidden_BOT.transpose(1, 2)
-
-    def of_rows(self, hidden_1NH: Tensor, tables: RowTables) -> tuple[Tensor, RowTables]:
-        """Return the frames (1, N, H) of the rows of a pack on a device, each from where it began, and their places."""
-        hidden_1NH = self._projected(hidden_1NH)
-        for layer in self.layers:
-            over_time = partial(_over_frames, layer)
-            hidden_1NH = strided(over_time, hidden_1NH, tables, self.config.adapter_stride, ADAPTER_PADDING)
-            counts_R = adapter_output_frames(tables.counts_R, self.config).clamp(min=0)
-            tables = tables.with_counts(counts_R)
-        return hidden_1NH, tables
-
-    def _projected(self, hidden_BTH: Tensor) -> Tensor:
-        if self.proj is None or self.proj_layer_norm is None:
-            return hidden_BTH
-        projected_BTH: Tensor = self.proj_layer_norm(self.proj(hidden_BTH))
-        return projected_BTH
-
-
-def _over_frames(layer: nn.Module, hidden_BTH: Tensor) -> Tensor:
-    """Apply a layer of (B, H, T) to frames."""
-    output_BOT: Tensor = layer(hidden_BTH.transpose(1, 2))
-    return output_BOT.transpose(1, 2)
 
 
 def _output_hidden_size(config: Wav2Vec2Config) -> int:
@@ -242,20 +218,6 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
                 num_frames_B = conv_output_frames(mask_BS.sum(-1), *self.config.convolutions)
             encoded.last_hidden_state = self.adapter(encoded.last_hidden_state, num_frames_B)
         return encoded
-
-    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
-        """Return the frames of all rows, those of the adapter if there is one, and the hidden states if requested."""
-        encoded = super().encode_pack(pack, with_states=with_states)
-        if self.adapter is None:
-            return encoded
-        packing = encoded.packing
-        if packing.tables is None or self.config.adapter_kernel_size <= 2 * ADAPTER_PADDING:  # may have more frames
-            return encoded.with_rows([self.adapter(row, None) for row in packing.rows(encoded.hidden_1NH)])
-        hidden_1NH, tables = self.adapter.of_rows(encoded.hidden_1NH, packing.tables)
-        counts = packing.counts
-        for _ in self.adapter.layers:
-            counts = tuple(adapter_output_frames(count, self.config) for count in counts)
-        return encoded.with_frames(hidden_1NH, replace(packing, counts=counts, tables=tables))
 
 
 class Wav2Vec2ForCTC(ForCTC, Wav2Vec2PreTrainedModel):

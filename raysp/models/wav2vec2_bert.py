@@ -25,7 +25,6 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
 from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapter, adapted_frames
 from raysp.models.encoder.encoder_fields import XVectorConfig
@@ -196,36 +195,23 @@ class Wav2Vec2BertEncoder(nn.Module):
         packing = Packing.of(hidden_BTH, valid_BT, keeps_next=True)
         hidden_1NH, valid_1N = packing.pack(hidden_BTH), None if valid_BT is None else packing.pack(valid_BT)
         unpacked = None if states is None else UnpackedStates(states, packing)
-        return packing.unpack(self.end_to_end(hidden_1NH, valid_1N, packing, unpacked))
-
-    def end_to_end(
-        self, hidden_1NH: Tensor, valid_1N: Tensor | None, packing: Packing, states: States | None
-    ) -> Tensor:
-        """Return the last hidden state (1, N, H) of rows end to end.
-
-        Args:
-            hidden_1NH: Projected features.
-            valid_1N: True for frames that convolutions read; None: all of them.
-            packing: Places of the rows.
-            states: Receives the first input and all outputs.
-        """
         positions = self.positions(hidden_1NH, packing)
-        if states is not None:
-            states.append(hidden_1NH)
+        if unpacked is not None:
+            unpacked.append(hidden_1NH)
         for layer in self.layers:
             hidden_1NH, _ = layer(hidden_1NH, valid_1N, None, positions, False, packing)
-            if states is not None:
-                states.append(hidden_1NH)
-        return hidden_1NH
+            if unpacked is not None:
+                unpacked.append(hidden_1NH)
+        return packing.unpack(hidden_1NH)
 
     def positions(self, hidden_BTH: Tensor, packing: Packing | None = None) -> Tensor | None:
         """Return the input of attention for the kind of positions: index_TT, sinusoids_WH, turns_2T1D or None.
 
-        Of packed frames, those of the longest row; a pack with tables needs no index.
+        Of packed frames, those of the longest row.
         """
         config, num_frames = self.config, hidden_BTH.shape[1] if packing is None else packing.num_frames
         match config.position_embeddings_type:
-            case "relative_key" if packing is None or packing.tables is None:
+            case "relative_key":
                 left, right = config.left_max_position_embeddings, config.right_max_position_embeddings
                 return clipped_distances(num_frames, left, right, hidden_BTH.device)
             case "relative":
@@ -399,38 +385,6 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
             hidden_BTH = self.adapter(hidden_BTH, valid_BT, self.padding == "exact")
         encoded.last_hidden_state = hidden_BTH
         return encoded
-
-    @property
-    def inputs_a_frame(self) -> int:
-        """Pairs of log-mel frames from one frame of hidden states to the next."""
-        return 1
-
-    @torch.inference_mode()
-    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
-        """Return the frames of all rows, those of the adapter if there is one, and the hidden states if requested."""
-        states: list[Tensor] = []
-        packing = pack.attended
-        valid_1N = packing.valid(pack.values_S)
-        hidden_1NH, _ = self.feature_projection(pack.values_S[None].to(self.dtype))
-        hidden_1NH = hidden_1NH.masked_fill(~valid_1N[:, :, None], 0.0)
-        hidden_1NH = self.encoder.end_to_end(hidden_1NH, valid_1N, packing, states if with_states else None)
-        if self.intermediate_ffn is not None:
-            hidden_1NH = torch.add(hidden_1NH, self.intermediate_ffn(hidden_1NH), alpha=0.5)
-        return self._adapted(EncodedPack(hidden_1NH, packing, states))
-
-    def _adapted(self, encoded: EncodedPack) -> EncodedPack:
-        """Return the frames of the adapter, if there is one."""
-        if self.adapter is None:
-            return encoded
-        rows, packing = [], encoded.packing
-        kernel, stride = self.config.adapter_kernel_size, self.config.adapter_stride
-        has_fewer_frames = kernel > stride // 2 * 2
-        if packing.tables is not None and self.padding == "exact" and has_fewer_frames:
-            return self.adapter.of_rows(encoded)
-        for row_1TH, keys in zip(packing.rows(encoded.hidden_1NH), packing.num_keys, strict=True):
-            valid_1T = torch.arange(row_1TH.shape[1], device=row_1TH.device)[None] < keys
-            rows.append(self.adapter(row_1TH, valid_1T, self.padding == "exact"))
-        return encoded.with_rows(rows, [self._get_feat_extract_output_lengths(keys) for keys in packing.num_keys])
 
     def project(self, inputs: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""

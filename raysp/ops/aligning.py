@@ -1,6 +1,5 @@
 """Forced alignment: the times of the words of a given text, and how well it fits its recording."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -51,35 +50,12 @@ class CTCFrames:
     num_frames: Sequence[int]
     parts: Sequence[tuple[int, int] | None]
     """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
-    begins: Sequence[int] | None = None
-    """First frame of each window, if frames (1, N, V) are end to end; None: they are padded to one length."""
-
-    @classmethod
-    def end_to_end(cls, each: "Sequence[CTCFrames]") -> "CTCFrames":
-        """Join the frames (1, T, V) of single windows to frames (1, N, V)."""
-        widths = [one.log_probs_BTV.shape[1] for one in each]
-        return cls(
-            torch.cat([one.log_probs_BTV for one in each], 1),
-            [count for one in each for count in one.num_frames],
-            [part for one in each for part in one.parts],
-            [*itertools.accumulate(widths, initial=0)][:-1],
-        )
 
     def owned(self, window: int) -> Ints:
         """Return the numbers, among the frames of all windows, of those that a window of a longer row owns."""
         first, end = cast("tuple[int, int]", self.parts[window])
         width = self.log_probs_BTV.shape[1]
-        begin, most = (window * width, width) if self.begins is None else (self.begins[window], self.num_frames[window])
-        return begin + np.arange(first, min(end, most))
-
-
-def _frames(forward: Forward) -> CTCFrames:
-    [log_probs_BTV] = forward.made(Capability.CTC, "logits", _log_probs)
-    return CTCFrames(log_probs_BTV, forward.lengths.frames, forward.parts)
-
-
-def _log_probs(logits: Tensor) -> list[Tensor]:
-    return [logits.float().log_softmax(-1)]
+        return window * width + np.arange(first, min(end, width))
 
 
 class Aligning:
@@ -128,27 +104,16 @@ class Aligning:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then that of `staged`, one value per window."""
-        return forward.together(self._columns)
-
-    def _columns(self, forwards: Sequence[Forward]) -> list[list[Sequence[object]]]:
-        """Return the columns of each result, of those of a pack on a device together."""
-        frames = [_frames(one) for one in forwards]
-        spelt = [[self._spelt(text) for text in self._texts(one)] for one in forwards]
-        if not forwards[0].packed_on_device:
-            return [self._of_windows(*one) for one in zip(frames, spelt, strict=True)]
-        columns = self._of_windows(CTCFrames.end_to_end(frames), [one for [one] in spelt])
-        return [[[column[window]] for column in columns] for window in range(len(forwards))]
-
-    def _texts(self, forward: Forward) -> Sequence[object]:
-        return (forward.results if self.is_result else forward.columns)[self.column]
-
-    def _of_windows(self, frames: CTCFrames, spelt: Sequence[Spelt | None]) -> list[Sequence[object]]:
+        log_probs_BTV = forward.of(Capability.CTC)["logits"].float().log_softmax(-1)
+        frames = CTCFrames(log_probs_BTV, forward.lengths.frames, forward.parts)
+        texts = (forward.results if self.is_result else forward.columns)[self.column]
+        spelt = [self._spelt(text) for text in texts]
         is_whole = [part is None and one is not None for part, one in zip(frames.parts, spelt, strict=True)]
         targets = [
             one.target(wildcard=self.wildcard) if one is not None and whole else Target(())
             for one, whole in zip(spelt, is_whole, strict=True)
         ]
-        found = align(frames.log_probs_BTV, frames.num_frames, targets, blank=self.blank, begins=frames.begins)
+        found = align(frames.log_probs_BTV, frames.num_frames, targets, blank=self.blank)
         values = [
             self._row(one, alignment) if one is not None and whole else self.empty()
             for one, whole, alignment in zip(spelt, is_whole, found, strict=True)

@@ -1,7 +1,5 @@
 """Default amounts of audio per forward pass and per block. They change the speed, never a label."""
 
-import math
-
 from raysp.capabilities import Capability
 from raysp.models.summary import CheckpointSummary
 from raysp.ops.precision import Batching
@@ -14,8 +12,6 @@ USUAL_FRAMES_A_SECOND = 50
 """Frames a second of the layers of most models; those of SEW-D and FastConformer have fewer."""
 COARSE_BATCH_FRAMES = 1500
 """Frames of a pass on a CPU of layers with fewer frames a second: a product of few rows is slower."""
-CPU_PACK_SECONDS = 60.0
-"""A longer pack leaves a smaller part of its last product unused."""
 CPU_TEXT_SECONDS = 60.0
 """A step of a text decoder reads all of its weights, whatever the number of texts."""
 GPU_BATCH_SECONDS = 600.0
@@ -43,7 +39,7 @@ def passes_at_once(threads: int) -> int:
 
 
 def passes_of_actor(threads: int | None, batching: Batching, *, exact: bool, is_own: bool = True) -> int:
-    """Return the number of forward passes that an actor runs at once: of packs on a CPU, one for each thread.
+    """Return the number of forward passes that an actor runs at once: of windows alone, one for each thread.
 
     Args:
         threads: torch threads on CPUs; None: one pass at a time, as on a GPU.
@@ -51,19 +47,14 @@ def passes_of_actor(threads: int | None, batching: Batching, *, exact: bool, is_
         exact: whether the label of a row equals the one that it has alone.
         is_own: whether the model is one of raysp; one of another library may not allow several passes at once.
     """
-    if batching is Batching.PACKED:
-        return threads or 1
+    if batching is Batching.ALONE:
+        return threads or 1 if is_own else 1
     is_free = exact and is_own and batching is not Batching.RECORDED
     return passes_at_once(threads) if threads is not None and is_free else 1
 
 
 def batch_seconds(
-    checkpoint: CheckpointSummary,
-    *,
-    on_gpu: bool,
-    memory: float | None = None,
-    at_once: int = 1,
-    in_packs: bool = False,
+    checkpoint: CheckpointSummary, *, on_gpu: bool, memory: float | None = None, at_once: int = 1
 ) -> float:
     """Return the padded seconds of audio per forward pass: as many as improve the speed and fit into memory.
 
@@ -72,9 +63,8 @@ def batch_seconds(
         on_gpu: whether it runs on a GPU, which implies half precision.
         memory: bytes of memory of an actor; None: unknown, and assumed sufficient.
         at_once: number of forward passes that run at once.
-        in_packs: whether windows go through the model end to end on a CPU.
     """
-    most = _most_seconds(checkpoint, on_gpu=on_gpu, in_packs=in_packs)
+    most = _most_seconds(checkpoint, on_gpu=on_gpu)
     if memory is None:
         return most
     itemsize = 2 if on_gpu else 4
@@ -82,12 +72,10 @@ def batch_seconds(
     return max(LEAST_BATCH_SECONDS, min(most, room / at_once / (itemsize * checkpoint.activations_per_second)))
 
 
-def _most_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool, in_packs: bool) -> float:
+def _most_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool) -> float:
     writes_text = Capability.TEXT_DECODER in checkpoint.gives
     if on_gpu:
         return GPU_TEXT_SECONDS if writes_text else GPU_BATCH_SECONDS
-    if in_packs:
-        return CPU_PACK_SECONDS
     together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
     return max(CPU_TEXT_SECONDS if writes_text else CPU_BATCH_SECONDS, _coarse_seconds(checkpoint), together)
 
@@ -99,7 +87,7 @@ def _coarse_seconds(checkpoint: CheckpointSummary) -> float:
 
 
 def block_seconds(
-    checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int, packs_at_once: int | None = None
+    checkpoint: CheckpointSummary, *, on_gpu: bool, batch_seconds: float, threads: int, at_once: int = 1
 ) -> float:
     """Return the seconds of audio per block: about ten seconds of work, and at least four batches.
 
@@ -108,12 +96,9 @@ def block_seconds(
         on_gpu: whether it runs on a GPU.
         batch_seconds: padded seconds of audio per forward pass.
         threads: torch threads of an actor on CPUs.
-        packs_at_once: number of packs that go through the model at once, of which a block has a multiple; None: windows
-            go in batches.
+        at_once: number of forward passes that run at once, of which a block has as many.
     """
     frames_per_second = checkpoint.sample_rate / checkpoint.frame_stride
     work = 2 * checkpoint.num_parameters * frames_per_second
     speed = GPU_FLOPS if on_gpu else CPU_FLOPS_PER_THREAD * threads
-    least = max(BLOCK_WORK_SECONDS * speed / work, 4 * batch_seconds)
-    together = batch_seconds * packs_at_once if packs_at_once else least
-    return math.ceil(least / together) * together
+    return max(BLOCK_WORK_SECONDS * speed / work, max(4, at_once) * batch_seconds)

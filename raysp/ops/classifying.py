@@ -11,7 +11,7 @@ import pyarrow as pa
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
 from raysp.models.summary import MULTI_LABEL, REGRESSION
-from raysp.ops.forward import Forward, in_float32, probabilities
+from raysp.ops.forward import Forward
 from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 
@@ -62,7 +62,7 @@ class Classifying:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [logits_BN] = yield forward.made(Capability.CLASSES, "logits", in_float32)
+        [logits_BN] = yield [forward.of(Capability.CLASSES)["logits"].float()]
         weights = [None if part is None else part[1] - part[0] for part in forward.parts]
         rows = list(zip(weights, logits_BN, strict=True))
         given = [self._classes(logits) if weight is None else (None, None) for weight, logits in rows]
@@ -145,7 +145,7 @@ class Segmenting:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [scores_BTN] = yield forward.made(Capability.FRAME_CLASSES, "logits", probabilities)
+        [scores_BTN] = yield [forward.of(Capability.FRAME_CLASSES)["logits"].float().sigmoid()]
         rows = list(zip(forward.parts, scores_BTN, forward.lengths.frames, strict=True))
         return [
             [self._segments(row[:frames]) if part is None else None for part, row, frames in rows],

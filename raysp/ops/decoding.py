@@ -1,4 +1,4 @@
-"""Decoding of a piece of a shard to blocks of windows, of similar length or for packs."""
+"""Decoding of a piece of a shard to blocks of windows of similar length."""
 
 import itertools
 from collections import deque
@@ -15,7 +15,7 @@ from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples,
 from raysp.audio.waveforms import choose_dtype
 from raysp.audio.window_cuts import Windowing, cut_windows
 from raysp.errors import AudioError
-from raysp.ops.blocks import BLOCK_BYTES, PackLimits, cut_blocks
+from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel
 from raysp.ops.filtering import RowOp, apply, by_seconds, fail_unreadable, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
@@ -82,7 +82,6 @@ class Decoding:
         max_seconds: longer recordings are skipped.
         keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
         block_seconds: seconds of audio per block.
-        packs: limits of the packs that rows fill; None: rows of a block have similar lengths.
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
         carrying: columns that blocks carry for steps on decoded rows that all of `before` and `after` let pass.
@@ -103,7 +102,6 @@ class Decoding:
         max_seconds: float = 43200,
         keep_prefix: bool = False,
         block_seconds: float,
-        packs: PackLimits | None = None,
         before: Sequence[RowOp] = (),
         after: Sequence[RowOp] = (),
         carrying: Carrying = NOTHING,
@@ -122,7 +120,7 @@ class Decoding:
         by_default = 0 if channel == "each" else channel  # all channels of a recording have one duration
         self.options = DecodeOptions(windowing.sample_rate, by_default, max_seconds, keep_prefix)
         self.max_seconds = max_seconds
-        self.block_seconds, self.packs = block_seconds, packs
+        self.block_seconds = block_seconds
         self.before, self.after = before, after
         self.carrying = carrying
         self.late = late
@@ -249,7 +247,6 @@ class Decoding:
             block_seconds=self.block_seconds,
             bytes_per_second=SAMPLE_BYTES * self.sample_rate,
             kinds=[languages[index] for index in short] if languages else None,
-            packs=self.packs,
         )
         for number, block in enumerate(blocks, 1):
             yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))

@@ -1,6 +1,6 @@
 """Embeddings: a vector per recording, or per frame; of one layer, of several, or of their learned sum."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
@@ -14,7 +14,7 @@ from raysp.capabilities import Capability
 from raysp.crossing import Array, Steps, alone, send
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.encoder.heads import LayerSum
-from raysp.ops.forward import Forward, LayerFrames, in_float32
+from raysp.ops.forward import Forward, LayerFrames
 
 Floats = npt.NDArray[np.float32]
 
@@ -50,24 +50,7 @@ class ChosenFrames:
 
     def sums(self, forward: Forward) -> Tensor:
         """Return the sum over the frames that each window owns, of shape (B, H)."""
-        return forward.together(self._sums)
-
-    def frames(self, forwards: Sequence[Forward], make: Callable[[Tensor], Tensor]) -> list[Tensor]:
-        """Return what a function makes of the frames (B, T, H) of passes, called once for all rows of a pack."""
-        if forwards[0].in_pack is None:
-            return [make(self(forward.encoded)) for forward in forwards]
-        results, _ = forwards[0].in_pack
-        return results.frames(make(self(results.encoder)), of_states=self.layer != -1)
-
-    def _sums(self, forwards: Sequence[Forward]) -> Sequence[Tensor]:
-        if forwards[0].in_pack is not None:
-            results, _ = forwards[0].in_pack
-            owned = [forward.layer(self.numbered).owned[0] for forward in forwards]
-            are_whole = all(forward.parts == [None] for forward in forwards)
-            sums_RH = results.sums(self, None if are_whole else owned, of_states=self.layer != -1)
-            if sums_RH is not None:
-                return torch.split(sums_RH, 1)
-        return [_sums(self.of(forward)) for forward in forwards]
+        return _sums(self.of(forward))
 
 
 class MeanEmbedding:
@@ -164,9 +147,12 @@ class FrameEmbeddings:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [vectors_BTH] = yield [forward.together(self._vectors)]
+        vectors_BTH = self.frames(forward.encoded).float()
+        if self.normalize:
+            vectors_BTH = torch.nn.functional.normalize(vectors_BTH, dim=-1)
+        [vectors] = yield [vectors_BTH]
         owned = forward.layer(self.frames.numbered).owned
-        rows = [list(row[first:end]) for row, (first, end) in zip(vectors_BTH, owned, strict=True)]
+        rows = [list(row[first:end]) for row, (first, end) in zip(vectors, owned, strict=True)]
         parts = [part is not None for part in forward.parts]
         return [
             [None if part else row for part, row in zip(parts, rows, strict=True)],
@@ -176,13 +162,6 @@ class FrameEmbeddings:
     def empty(self) -> tuple[object, ...]:
         """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
-
-    def _vectors(self, forwards: Sequence[Forward]) -> list[Tensor]:
-        return self.frames.frames(forwards, self._scaled)
-
-    def _scaled(self, hidden_BTH: Tensor) -> Tensor:
-        vectors_BTH = hidden_BTH.float()
-        return torch.nn.functional.normalize(vectors_BTH, dim=-1) if self.normalize else vectors_BTH
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         """Return the vectors of one row, from those of its windows in order."""
@@ -214,7 +193,7 @@ class SpeakerEmbedding:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [vectors_BE] = yield forward.made(Capability.XVECTOR, "embeddings", in_float32)
+        [vectors_BE] = yield [forward.of(Capability.XVECTOR)["embeddings"].float()]
         rows = [
             (part is not None, vector, 1 if part is None else part[1] - part[0])
             for part, vector in zip(forward.parts, vectors_BE, strict=True)
@@ -303,7 +282,7 @@ def _sums(frames: LayerFrames) -> Tensor:
     if {*frames.owned} == {(0, hidden_BTH.shape[1])}:
         return hidden_BTH.sum(1)
     places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
-    if len(frames.owned) == 1:  # of a pack, whose windows need no copy each
+    if len(frames.owned) == 1:
         [(first, end)] = frames.owned
         owned_T = (places_T >= first) & (places_T < end)
         return hidden_BTH.masked_fill(~owned_T[:, None], 0.0).sum(1)

@@ -1,11 +1,11 @@
 """A block between the steps of labelling it, its passes on a CPU, and the results of one, which ops of outputs read."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,6 @@ from raysp.crossing import fetch
 from raysp.devices import highest_allocated, is_accelerator
 from raysp.machine import highest_resident_bytes
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.base.packs import Make, PackResults
 from raysp.models.labelled_passes import Lengths
 from raysp.ops.places import Place
 from raysp.ops.rows import RowStatus
@@ -25,7 +24,8 @@ from raysp.ops.rows import RowStatus
 if TYPE_CHECKING:
     from raysp.ops.passes.batch_stages import Batch
 
-Made = TypeVar("Made")
+MADE_OF = ("logits", "embeddings", "pooler_output")
+"""Names of values of a head that labels are made of."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,6 @@ class Forward:
     """Columns of earlier outputs, by name."""
     known_lengths: Lengths | None = None
     """Lengths, if the host knows them without the device."""
-    in_pack: tuple[PackResults, int] | None = None
-    """Results of the pack of a window, and the number of its row, where they are of all windows at once."""
-    packed_on_device: bool = False
-    """Whether this is a window of a pack on a device, of which no bit depends on its neighbours."""
-    of_pack: "tuple[PackWindows, int] | None" = None
-    """The windows of a pack, and the number of this one among them; None for a batch."""
 
     @cached_property
     def lengths(self) -> Lengths:
@@ -84,60 +78,15 @@ class Forward:
             *(one.tolist() for one in fetch(self.num_samples_B, self.num_frames_B, self.hidden_frames_B))
         )
 
-    @property
-    def beside(self) -> "Sequence[Forward]":
-        """Results of all windows of the pack, or these alone."""
-        return [self] if self.of_pack is None else self.of_pack[0].forwards
-
-    def together(self, make: "Callable[[Sequence[Forward]], Sequence[Made]]") -> "Made":
-        """Return what a function makes of these results, called once with those of all windows of a pack.
-
-        Args:
-            make: function that returns a value for each, of which no bit depends on the others.
-        """
-        if self.of_pack is None:
-            return make([self])[0]
-        windows, number = self.of_pack
-        return windows.made(make)[number]
-
     def of(self, capability: Capability) -> ModelOutput:
         """Return the output of the head that gives a capability."""
         return self.of_heads.get(capability, self.output)
 
-    def made(self, capability: Capability | None, name: str, make: Make) -> Sequence[Tensor]:
-        """Return what a function makes of each frame, or of each window, of a value: of a pack for all at once.
-
-        Args:
-            capability: of the head; None: values of the encoder.
-            name: name of the value.
-            make: function of (..., C) that returns tensors (...).
-        """
-        if self.in_pack is None:
-            return make((self.encoded if capability is None else self.of(capability))[name])
-        results, row = self.in_pack
-        return results.made(row, capability, name, make)
-
-    def largest(self, *, with_hidden: bool) -> list[Tensor]:
-        """Return for a window without padding the largest magnitudes of its values, NaN if one is NaN."""
-        if self.in_pack is None:
-            values = self._values(with_hidden=with_hidden)
-            return [torch.linalg.vector_norm(value, torch.inf, dtype=torch.float32) for value in values]
-        results, row = self.in_pack
-        made = [results.made(row, None, "last_hidden_state", _largest)] if with_hidden else []
-        heads = {id(self.of(one)): one for one in results.capabilities}
-        made += [results.made(row, one, name, _largest) for one in heads.values() for name in _names(self.of(one))]
-        return [largest for [largest] in made]
-
-    def _values(self, *, with_hidden: bool) -> list[Tensor]:
-        """Return the tensors that labels are made of."""
-        values = [self.encoded["last_hidden_state"]] if with_hidden else []
-        for given in (self.output, *self.of_heads.values()):
-            values += [given[name] for name in _names(given)]
-        return values
-
     def finite(self, *, with_hidden: bool) -> Tensor:
         """Return a boolean mask (B,) of the windows with finite values only in their frames."""
-        values = self._values(with_hidden=with_hidden)
+        values = [self.encoded["last_hidden_state"]] if with_hidden else []
+        for head in (self.output, *self.of_heads.values()):
+            values += [head[name] for name in MADE_OF if name in head.keys()]  # noqa: SIM118
         finite_B = torch.ones_like(self.num_frames_B, dtype=torch.bool)
         for value in values:
             is_finite = torch.isfinite(value).all(-1)
@@ -163,45 +112,6 @@ class Forward:
             first, end = part  # the last window owns all frames to its end
             owned.append((int(first / rate), frames if end >= all_frames else min(frames, int(end / rate))))
         return owned
-
-
-def _names(output: ModelOutput) -> list[str]:
-    """Return the names of values of a head that labels are made of."""
-    return [name for name in ("logits", "embeddings", "pooler_output") if name in output.keys()]  # noqa: SIM118
-
-
-def in_float32(value: Tensor) -> list[Tensor]:
-    """Return values in the type in which they cross to the host."""
-    return [value.float()]
-
-
-def probabilities(logits: Tensor) -> list[Tensor]:
-    """Return the probabilities of independent classes."""
-    return [logits.float().sigmoid()]
-
-
-def _largest(value: Tensor) -> list[Tensor]:
-    """Return the largest magnitude of each frame or window, NaN if one value is NaN."""
-    return [torch.linalg.vector_norm(value, torch.inf, dim=-1, dtype=torch.float32)]
-
-
-class PackWindows:
-    """Results of the windows of a pack, and what outputs make of all of them at once when the first one asks for it."""
-
-    def __init__(self, forwards: Sequence[Forward]) -> None:
-        self.forwards = forwards
-        self._made: dict[object, Sequence[Any]] = {}
-
-    @property
-    def each(self) -> list[Forward]:
-        """The results of each window, with which it reaches the others."""
-        return [replace(forward, of_pack=(self, number)) for number, forward in enumerate(self.forwards)]
-
-    def made(self, make: Callable[[Sequence[Forward]], Sequence[Made]]) -> Sequence[Made]:
-        """Return what a function makes of all results."""
-        if make not in self._made:
-            self._made[make] = make(self.forwards)
-        return self._made[make]
 
 
 @dataclass(frozen=True)

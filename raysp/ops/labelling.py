@@ -3,10 +3,9 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -22,17 +21,17 @@ from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import NoOutput
-from raysp.models.features.waves import as_float, end_to_end, fill, fill_pack
+from raysp.models.features.waves import as_float, fill
 from raysp.models.labelled_passes import LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.blocks import Grouping, pack_size, windowing_of
+from raysp.ops.blocks import cut_passes, windowing_of, would_wait
 from raysp.ops.budget import passes_of_actor
 from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
-from raysp.ops.forward import HostPasses, PackWindows
+from raysp.ops.forward import HostPasses
 from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory
@@ -40,7 +39,7 @@ from raysp.ops.joining import JoinOp, is_ours, joined, timed_of
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining, source_columns
 from raysp.ops.places import PLACE, places_of, staged_places
-from raysp.ops.precision import batching_of
+from raysp.ops.precision import Batching, batching_of
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.text.time_bounds import within_recordings
 from raysp.words import count
@@ -109,11 +108,8 @@ class Labelling:
         found = batching_of(summary, dtype=dtype, device=device, exact=exact)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, found, exact=exact, is_own=summary.backend == OWN)
-        size = pack_size(found, summary, device=device, batch_seconds=batch_seconds, window_seconds=window_seconds)
-        if size is not None:
-            batch_seconds = size * summary.hidden_stride / summary.sample_rate
-        of_one_length = exact and not summary.takes_padding
-        self.grouping = Grouping(found, summary.hidden_stride, self.at_once, of_one_length, size)
+        self.is_alone = found is Batching.ALONE
+        self.of_one_length = exact and not summary.takes_padding
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
@@ -130,8 +126,10 @@ class Labelling:
 
     def _passes(self, threads: int | None) -> "Passes":
         if not is_accelerator(self.device):
-            in_packs, each = self.grouping.in_packs, self.grouping.threads_each(threads)
-            return HostPasses(self.at_once, in_threads=in_packs, threads=threads, threads_each=each)
+            # The last bits of half precision depend on the number of threads.
+            has_one_thread = self.is_alone and self.loaded.summary.backend == OWN
+            each = 1 if has_one_thread else None if threads is None else threads // self.at_once
+            return HostPasses(self.at_once, in_threads=has_one_thread, threads=threads, threads_each=each)
         from raysp.ops.passes.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
 
         beside = self._batches_beside()
@@ -213,11 +211,12 @@ class Labelling:
 
     def _run_group(self, pending: Sequence[int], given: BlockInHand) -> int:
         """Run the model over windows of a block that may share a batch; return the padded samples."""
-        costs = self._costs(pending, given)
-        passes = self.grouping.cut(costs, self.max_samples)
+        costs = [self._cost(given.waves[i]) for i in pending]
+        most = 0 if self.is_alone else self.max_samples
+        passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
         batches = [[pending[i] for i in batch] for batch in passes]
-        padded = [self.grouping.padded([costs[i] for i in batch]) for batch in passes]
-        one_by_one = self.at_once > 1 and self.grouping.would_wait(padded)
+        padded = [costs[batch[0]] * len(batch) for batch in passes]
+        one_by_one = self.at_once > 1 and not self.is_alone and would_wait(padded, self.at_once)
         with arithmetic(dtype=self.dtype, device=self.device):
             self.passes([OneBatch(self, chosen, given) for chosen in batches], one_by_one=one_by_one)
         return sum(padded)
@@ -261,31 +260,20 @@ class Labelling:
 
     def exceeds_budget(self, chosen: Sequence[int], given: BlockInHand) -> bool:
         """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
-        return len(chosen) > 1 and self.grouping.exceeds(self._costs(chosen, given), self.max_samples)
+        return len(chosen) > 1 and self._padded(chosen, given) > self.max_samples
 
-    def _costs(self, chosen: Sequence[int], given: BlockInHand) -> list[int]:
-        return [self._cost(given.waves[i]) for i in chosen]
+    def _padded(self, chosen: Sequence[int], given: BlockInHand) -> int:
+        """Return the padded samples of a batch, of which the first window is the longest."""
+        return self._cost(given.waves[chosen[0]]) * len(chosen)
 
     def _failed(self, chosen: Sequence[int], given: BlockInHand, error: BaseException, why: str) -> None:
-        """Halve a batch that failed; the row of a single window becomes an error row, with the reason `why`.
-
-        Raises:
-            RunError: a pack of one size exceeds the memory of the device, whatever its rows.
-        """
+        """Halve a batch that failed; the row of a single window becomes an error row, with the reason `why`."""
         if len(chosen) > 1:
             logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), tracebacks.named(error))
             if is_out_of_memory(error):
-                counted = self.grouping.counted(self._costs(chosen, given))
-                self.max_samples = min(self.max_samples, counted // 2)
+                self.max_samples = min(self.max_samples, self._padded(chosen, given) // 2)
             self._halve(chosen, given)
             return
-        if is_out_of_memory(error) and self.grouping.size is not None:
-            seconds = self.grouping.size * self.grouping.stride / self.sample_rate
-            raise RunError(
-                f"a pack of {self.grouping.size} frames ({seconds:g} s) exceeds the memory of {self.device} even with "
-                "one window in it: set batch_seconds to a smaller size that the certificate of the card covers, which "
-                "changes no label, or free memory of the device, and run again"
-            ) from error
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
         _fail(given.statuses[chosen[0]], kind, f"the model failed: {why}")
 
@@ -322,32 +310,14 @@ class Labelling:
             value for output in self.outputs for value in (*output.empty(), *(None for _ in output.staged.names))
         )
 
-    def columns(self, forwards: Sequence[Forward]) -> "Together[list[Sequence[object]]]":
-        """Return whether the values of windows are finite, then the columns of each output, on their way.
-
-        They follow each other for the results of a batch, or for each window of a pack.
-        """
-        if self.grouping.in_packs:
-            forwards = PackWindows(forwards).each
-        return Together([work for forward in forwards for work in self._works(forward)])
-
-    def _works(self, forward: Forward) -> "Iterator[Steps[list[Sequence[object]]]]":
-        yield self._finite(forward)
-        yield from (self._steps(place, forward) for place in range(len(self.outputs)))
+    def columns(self, forward: Forward) -> "Together[list[Sequence[object]]]":
+        """Return whether the values of windows are finite, then the columns of each output, on their way."""
+        return Together([self._finite(forward), *(self._steps(place, forward) for place in range(len(self.outputs)))])
 
     def _finite(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return whether the values of each window are finite."""
-        if self.grouping.in_packs:
-            largest = yield forward.largest(with_hidden=bool(self.layers))
-            return [[all(np.isfinite(one).all() for one in largest)]]
         [finite_B] = yield [forward.finite(with_hidden=bool(self.layers))]
         return [finite_B.tolist()]
-
-    def filled(self, waves: Sequence[np.ndarray], room: Room | None) -> Sending:
-        """Return the samples of a batch padded to one length, or those of a pack end to end, to be sent."""
-        if not self.grouping.in_packs:
-            return fill(waves, self.loaded.device, room)
-        return fill_pack(waves, self.loaded.device, room, **self.grouping.sizes([*map(self._cost, waves)]))
 
     def ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
         """Return the pass of the model over a batch, after the work on the host that it needs."""
@@ -357,36 +327,14 @@ class Labelling:
 
     def forward(
         self, run: Callable[..., ModelPass], padded: Sending, chosen: Sequence[int], given: BlockInHand
-    ) -> list[Forward]:
-        """Run the model over a batch, and return its results; or over a pack, and return those of each window.
+    ) -> Forward:
+        """Run the model over a batch, and return its results.
 
         On a GPU the pass need not be over when this returns.
         """
         samples, num_samples_B = padded.tensors()
-        samples = as_float(samples)
-        if self.grouping.in_packs:
-            return self._of_pack(samples, num_samples_B, chosen, given)
-        found = run(samples, num_samples_B, hidden_states=self.with_states)
-        return [self._forward(found, samples, num_samples_B, chosen, given)]
-
-    def _of_pack(
-        self, samples_S: torch.Tensor, num_samples_R: torch.Tensor, chosen: Sequence[int], given: BlockInHand
-    ) -> list[Forward]:
-        assert isinstance(self.loaded, LoadedCheckpoint)
-        waves = [samples_S[at] for at in end_to_end([len(given.waves[i]) for i in chosen], self.grouping.multiple)]
-        size, states = self.grouping.frames(self._costs(chosen, given)), self.with_states
-        found = self.loaded.run_pack(waves, num_samples_R, hidden_states=states, size=size, samples_S=samples_S)
-        rows = zip(found, waves, torch.split(num_samples_R[: len(waves)], 1), chosen, strict=True)
-        return [self._forward(one, wave_S[None], count_1, [i], given) for one, wave_S, count_1, i in rows]
-
-    def _forward(
-        self,
-        found: ModelPass,
-        waves_BS: torch.Tensor,
-        num_samples_B: torch.Tensor,
-        chosen: Sequence[int],
-        given: BlockInHand,
-    ) -> Forward:
+        waves_BS = as_float(samples)
+        found = run(waves_BS, num_samples_B, hidden_states=self.with_states)
         encoded = NoOutput() if found.encoded is None else found.encoded
         output = next(iter(found.heads.values()), encoded)
         return Forward(
@@ -403,8 +351,6 @@ class Labelling:
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
             speech=[given.windows_at[i] for i in chosen],
-            in_pack=found.in_pack,
-            packed_on_device=self.grouping.size is not None,
             known_lengths=self._lengths([len(given.waves[i]) for i in chosen]),
         )
 
@@ -424,7 +370,7 @@ class Labelling:
             values = yield from output.steps(forward)
         else:
             yield []  # on a GPU it may wait for values: not in the thread that launches
-            while any(name not in one.results for one in forward.beside for name in before):
+            while any(name not in forward.results for name in before):
                 yield []
             with nullcontext() if is_ours(output) else self.one_by_one:
                 values = output(forward)
@@ -460,9 +406,9 @@ class OneBatch:
 
     @torch.inference_mode()
     def fill(self, room: Room | None = None) -> None:
-        """Pad the samples, or put those of a pack end to end, and start their copy to the device."""
+        """Pad the samples, and start their copy to the device."""
         waves = [self.given.waves[i] for i in self.chosen]
-        self.padded, self.run_model = self.op.filled(waves, room), self.op.ready(waves)
+        self.padded, self.run_model = fill(waves, self.op.loaded.device, room), self.op.ready(waves)
         self.padded.start()
 
     @torch.inference_mode()
@@ -478,13 +424,10 @@ class OneBatch:
     def finish(self) -> None:
         """Wait for the results, and store the labels."""
         assert self.columns is not None
-        results, works = self.columns.results(), 1 + len(self.op.outputs)
+        [finite], *outputs = self.columns.results()
         self.release()
-        found = [results[first : first + works] for first in range(0, len(results), works)]
-        finite = [is_finite for [of_windows], *_ in found for is_finite in of_windows]
-        columns = [[column for output in outputs for column in output] for _, *outputs in found]
-        joined = columns[0] if len(columns) == 1 else [[*chain(*parts)] for parts in zip(*columns, strict=True)]
-        self.op.store(self.chosen, self.given, cast("list[bool]", finite), joined)
+        columns = [column for output in outputs for column in output]
+        self.op.store(self.chosen, self.given, cast("list[bool]", finite), columns)
 
     def release(self) -> None:
         """Drop the tensors: a block holds its batches until all of them have ended."""

@@ -16,7 +16,6 @@ from raysp.columns import SECONDS
 from raysp.crossing import Array, Steps, alone, send
 from raysp.ops.adding import ColumnOp
 from raysp.ops.labelling import Forward
-from raysp.ops.passes.wave_rooms import in_rooms
 from raysp.text.repetition import compression, longest_repetition
 
 CLIPPED, CLIPPED_RUN = 0.99, 3
@@ -27,8 +26,6 @@ PIECE_FACTOR = 4
 """Samples of a piece of the convolution over those of the history, at least."""
 SAMPLES_AT_ONCE = 2**21
 """Padded samples that are measured at once, of which there are several copies in double precision."""
-ROOMS_AT_ONCE = 2**22
-"""Samples of the rooms of the windows of a pack that are measured at once."""
 MEASURES = 5
 """Tensors of measures: energies, weighted energies, clipped samples, peaks and spectra."""
 
@@ -79,29 +76,13 @@ class Measuring:
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         owned = self._owned_by(forward)
-        arrays = yield forward.together(self._measures)
+        arrays = yield [*itertools.chain(*self._parts(forward.waves_BS, owned))]
         values: list[object] = []
         staged: list[Sequence[object]] = []
         for cells, part, mine in zip(self._cells(arrays, owned), forward.parts, owned, strict=True):
             values.append(levels(cells) if part is None else None)
             staged.append([None] * len(self.staged) if part is None else _staged(cells, mine.until - mine.first))
         return [values, *map(list, zip(*staged, strict=True))]
-
-    def _measures(self, forwards: Sequence[Forward]) -> list[Sequence[Tensor]]:
-        """Return the measures of some windows at a time of each result, of those of a pack on a device together."""
-        if not forwards[0].packed_on_device:
-            parts = [self._parts(one.waves_BS, self._owned_by(one)) for one in forwards]
-            return [[*itertools.chain(*measured)] for measured in parts]
-        owned = [self._owned_by(forward)[0] for forward in forwards]
-        found: list[Sequence[Tensor]] = [()] * len(forwards)
-        for windows, waves_BS, num_samples_B in in_rooms(forwards, self.cell, ROOMS_AT_ONCE // self.cell):
-            of_places = np.zeros((len(num_samples_B), len(Owned._fields)), np.int64)
-            of_places[: len(windows)] = [owned[window] for window in windows]
-            *of_cells, spectra_BF = self._measured(waves_BS, *send(waves_BS.device, of_places))
-            for place, window in enumerate(windows):
-                row, end = slice(place, place + 1), owned[window].end
-                found[window] = [*(one_BN[row, :end] for one_BN in of_cells), spectra_BF[row]]
-        return found
 
     def _owned_by(self, forward: Forward) -> list[Owned]:
         windows = zip(forward.parts, forward.lengths.samples, forward.lengths.frames, strict=True)

@@ -36,43 +36,28 @@ class Batching(StrEnum):
     FREE = "in batches of any size"
     """Labels do not depend on the batch."""
     ALONE = "each window alone"
-    """One window per pass: half precision on a CPU, for models of other libraries. Labels cannot depend on a batch."""
-    PACKED = "in packs"
-    """Windows end to end, in passes whose products have one shape: half precision on a CPU, where a pass has one thread
-    and decoders a fixed number of rows a step. Labels depend neither on the other windows nor on the number of
-    threads."""
+    """One window per pass, by one thread for models of raysp: half precision on a CPU. Labels depend neither on the
+    other windows nor on the number of threads."""
     RECORDED = "in batches of the recorded budget"
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
 
-def batching(
-    *,
-    dtype: str,
-    device: str,
-    exact: bool,
-    takes_padding: bool = True,
-    takes_packs: bool = False,
-) -> Batching:
+def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True) -> Batching:
     """Return the batching of windows for a precision, a device and a model.
 
     `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
-    exact pass has otherwise, are not padded. `takes_packs`: whether the model takes packs.
+    exact pass has otherwise, are not padded.
     """
     if dtype in EIGHT_BITS and not is_accelerator(device):
         return Batching.FREE if exact else Batching.RECORDED  # its backend decodes each window alone
     if dtype not in ROUNDED:
         return Batching.FREE if exact or takes_padding else Batching.RECORDED
-    if not exact:
-        return Batching.RECORDED
-    if is_accelerator(device):
-        return Batching.RECORDED
-    return Batching.PACKED if takes_packs else Batching.ALONE
+    return Batching.RECORDED if is_accelerator(device) or not exact else Batching.ALONE
 
 
 def batching_of(checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool) -> Batching:
     """Return the batching of windows for a checkpoint."""
-    takes = {"takes_padding": checkpoint.takes_padding, "takes_packs": checkpoint.takes_packs}
-    return batching(dtype=dtype, device=device, exact=exact, **takes)
+    return batching(dtype=dtype, device=device, exact=exact, takes_padding=checkpoint.takes_padding)
 
 
 def agreed_rate(dtype: str) -> float:

@@ -16,8 +16,6 @@ from raysp.text.marks import is_mark, times_of_word
 from raysp.text.times import Span, words_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from raysp.crossing import Steps
     from raysp.ops.labelling import Forward
 
@@ -78,7 +76,8 @@ class Transcribing:
 
     def steps(self, forward: "Forward") -> "Steps[list[Sequence[object]]]":
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        ids_BT, log_probs_BT = yield forward.made(Capability.CTC, "logits", _best_frames)
+        frames = best_frames(forward.of(Capability.CTC)["logits"])
+        ids_BT, log_probs_BT = yield [frames.ids.int(), frames.log_probs]
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.
         num_frames = [0 if part else count for part, count in zip(is_part, forward.lengths.frames, strict=True)]
@@ -150,12 +149,6 @@ class Transcribing:
             ]
             separated = _separated(spans, ids[row], begins_words) if begins_words else spans
             yield separated if self.marks.isdisjoint(ids[row]) else _with_silent_marks(separated)
-
-
-def _best_frames(logits_BTV: "Tensor") -> "Sequence[Tensor]":
-    """Return the best token of each frame, and its log-probability."""
-    frames = best_frames(logits_BTV)
-    return [frames.ids.int(), frames.log_probs]
 
 
 def _begins_words(tokenizer: CTCTokenizer) -> frozenset[int]:

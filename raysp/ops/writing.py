@@ -9,15 +9,11 @@ from typing import Any, Self, cast
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.crossing import constant, fetch
-from raysp.devices import is_accelerator
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.decoder.generation import RowText
 from raysp.models.decoder.generation_config import SEED
-from raysp.models.kernels.dense import decoder_rows
 from raysp.models.labelled_passes import Writer, Written
 from raysp.models.tokenizers.named_tokens import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
@@ -115,51 +111,13 @@ class Writing:
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
-        if forward.of_pack is None:
-            rows = self.write(forward.encoded, forward.features, forward.places)
-        else:
-            rows = [forward.together(self.decode)]
+        rows = self.write(forward.encoded, forward.features, forward.places)
         no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
         values = [
             (*no_label, *self._part(row)) if part is not None else (*self._label(*self._part(row)), *no_part)
             for row, part in zip(rows, forward.parts, strict=True)
         ]
         return [list(column) for column in zip(*values, strict=True)]
-
-    def decode(self, rows: Sequence[Forward]) -> list[Written]:
-        """Return the text of each window of a pack, of which several are written at a time; none depends on others."""
-        is_on_device = is_accelerator(self.model.device)
-        rows_a_step = decoder_rows(self.model.dtype)
-        if rows_a_step == 1 and not is_on_device:
-            return [self._write(row.encoded, row.features, row.places)[0] for row in rows]
-        options = dict(self.options)
-        if options.get("do_sample"):
-            options["generators"] = [self._generator(place) for row in rows for place in row.places]
-        if len(self.prompt) > 1:
-            options["decoder_input_ids"] = constant(self.prompt, self.model.device)[None]
-        frames = [row.encoded["last_hidden_state"] for row in rows]
-        if is_on_device:
-            return self._of_cohorts(frames, options)
-        found = self.model.generate_rows(frames, rows_a_step=rows_a_step, **options)
-        return [self._of_row(*one) for one in zip(rows, found, strict=True)]
-
-    def _of_cohorts(self, frames: Sequence[Tensor], options: Mapping[str, object]) -> list[Written]:
-        found: dict[int, Written] = {}
-        for texts in self.model.generate_cohorts(frames, **options):
-            rows: Sequence[int] = texts.cohort.rows
-            num_given = texts.ids_RT.shape[1] - texts.log_probs_RN.shape[1]
-            log_probs_RL = F.pad(texts.log_probs_RN, (num_given - 1, 0))
-            found |= zip(rows, self._of_scores(texts.ids_RT, log_probs_RL, len(rows)), strict=True)
-        return [found[row] for row in range(len(frames))]
-
-    def _of_row(self, row: Forward, text: RowText) -> Written:
-        if text.log_probs_1N is None:
-            [written] = self._written(row.encoded, row.features.get("attention_mask"), text.ids_1T)
-            return written
-        num_given = text.ids_1T.shape[1] - text.log_probs_1N.shape[1]
-        log_probs_1L = F.pad(text.log_probs_1N, (num_given - 1, 0))
-        [written] = self._of_scores(text.ids_1T, log_probs_1L)
-        return written
 
     def _write(self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]) -> list[Written]:
         mask = features.get("attention_mask")
@@ -169,29 +127,14 @@ class Writing:
         if len(self.prompt) > 1:
             options["decoder_input_ids"] = constant(self.prompt, self.model.device).expand(len(places), -1)
         ids_BL = self.model.generate(encoder_outputs=encoded, attention_mask=mask, **options)
-        return self._written(encoded, mask, ids_BL)
-
-    def _written(self, encoded: ModelOutput, mask: Tensor | None, ids_BL: Tensor) -> list[Written]:
-        """Return the texts of tokens, with scores by one more pass.
-
-        It is cheap compared with generation, and defines the score in the same way for beam search, sampling and greedy
-        search.
-        """
+        # Scores by one more pass: cheap beside generation, and alike for beam search, sampling and greedy search.
         logits_BLV = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]).logits
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
-        return self._of_scores(ids_BL, log_probs_BL)
-
-    def _of_scores(self, ids_BL: Tensor, log_probs_BL: Tensor, num_rows: int | None = None) -> list[Written]:
-        """Return the texts of tokens with the sums of log-probabilities, of each token but the start token.
-
-        `num_rows`: how many of the rows are returned; None: all.
-        """
         emitted_BL = self._emitted(ids_BL)
         log_probs_BL = log_probs_BL.masked_fill(~emitted_BL, 0.0)
         # A token of a language need not be a special one, which are left out anyhow.
         written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
-        of_rows = (one[:num_rows] for one in (written_BL, log_probs_BL.sum(1), emitted_BL.sum(1)))
-        written, totals, counts = fetch(*of_rows)
+        written, totals, counts = fetch(written_BL, log_probs_BL.sum(1), emitted_BL.sum(1))
         texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [Written(*one) for one in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
 

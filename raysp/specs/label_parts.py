@@ -11,7 +11,7 @@ from raysp.specs.values import JsonValue
 
 LABEL_VERSION = 7
 """Version of labels, increased with every change of raysp that changes a label."""
-HALF_LABEL_VERSION = 10
+HALF_LABEL_VERSION = 11
 """Version of labels in half precision, increased with each change of these."""
 
 

@@ -101,7 +101,6 @@ def align(
     *,
     blank: int,
     best: Tensor | None = None,
-    begins: Sequence[int] | None = None,
 ) -> list[Alignment | None]:
     """Return the best path of each row's tokens.
 
@@ -111,8 +110,6 @@ def align(
         targets: tokens of each row.
         blank: id of the blank.
         best: (B, T) log-probability of the best token of each frame; None: the highest of `log_probs_BTV`.
-        begins: first frame of each row, if `log_probs_BTV` are frames (1, N, V) of rows end to end, of which no bit of
-            a row's path then depends on the others; None: rows are padded.
 
     Returns:
         For each row its path; None if there are no tokens, or if they need more frames than the row has, or more memory
@@ -123,14 +120,9 @@ def align(
     fitting = [row for row, one in enumerate(targets) if one.ids and frames_needed(one.ids) <= num_frames[row]]
     for rows in _groups(fitting, num_frames, targets):
         most_frames = max(num_frames[row] for row in rows)
-        if begins is None:
-            [chosen] = send(log_probs_BTV.device, np.array(rows, np.int64))
-            part_BTV, part_BT = log_probs_BTV[chosen, :most_frames], best_BT[chosen, :most_frames]
-        else:
-            frames = np.array([begins[row] for row in rows])[:, None] + np.arange(most_frames)
-            [frames_BT] = send(log_probs_BTV.device, frames.clip(max=log_probs_BTV.shape[1] - 1))
-            part_BTV, part_BT = log_probs_BTV[0, frames_BT], best_BT[0, frames_BT]
-        trellis = _Trellis(part_BTV, part_BT, [targets[row] for row in rows], blank, alone=begins is not None)
+        [chosen] = send(log_probs_BTV.device, np.array(rows, np.int64))
+        part_BTV, part_BT = log_probs_BTV[chosen, :most_frames], best_BT[chosen, :most_frames]
+        trellis = _Trellis(part_BTV, part_BT, [targets[row] for row in rows], blank)
         if num_frames[rows[0]] * _num_states(targets[rows[0]]) > EXACT_CELLS:
             found[rows[0]] = _within_beams(trellis, num_frames[rows[0]])
             continue
@@ -207,14 +199,11 @@ class _Trellis:
         best_BT: log-probability of the best token of each frame.
         targets: tokens of each row.
         blank: id of the blank.
-        alone: whether no bit of a row's scores depends on the states of others.
     """
 
-    def __init__(
-        self, log_probs_BTV: Tensor, best_BT: Tensor, targets: Sequence[Target], blank: int, *, alone: bool = False
-    ) -> None:
+    def __init__(self, log_probs_BTV: Tensor, best_BT: Tensor, targets: Sequence[Target], blank: int) -> None:
         self.log_probs_BTV = _with_pauses(log_probs_BTV, targets, blank)
-        self.best_BT, self.alone = best_BT, alone
+        self.best_BT = best_BT
         self.num_tokens = [len(one.ids) for one in targets]
         num_states = 2 * max(self.num_tokens) + 1
         tokens = np.full((len(targets), num_states), blank)
@@ -228,13 +217,7 @@ class _Trellis:
         skips = np.full(tokens.shape, -np.inf, np.float32)
         skips[:, 1] = 0.0
         skips[:, 3::2][tokens[:, 3::2] != tokens[:, 1:-2:2]] = 0.0
-        # Keeps the states of others out of the best of a row, less which scores are kept.
-        beyond = np.zeros((len(targets), 2 + num_states if alone else 0), np.float32)
-        for row, count in enumerate(self.num_tokens):
-            beyond[row, 2 * count + 3 :] = -np.inf
-        self.tokens_BS, self.skips_BS, self.floors_BS, self.beyond_BS = send(
-            log_probs_BTV.device, tokens, skips, floors, beyond
-        )
+        self.tokens_BS, self.skips_BS, self.floors_BS = send(log_probs_BTV.device, tokens, skips, floors)
 
     def paths(self, num_frames: Sequence[int], beam: float | None) -> list[Ints | None]:
         """Return the state of each row's path at each frame (T,); None if no path ends in time."""
@@ -253,7 +236,7 @@ class _Trellis:
             ends.look(chunk.scores_CBS, first, low)
             num_cells += CHUNK * (high - low)
             if beam is None:
-                before_BS = chunk.scores_CBS[-1] + self.beyond_BS if self.alone else chunk.scores_CBS[-1]
+                before_BS = chunk.scores_CBS[-1]
             elif num_cells > MOST_CELLS:
                 return [None] * num_rows
             else:

@@ -141,9 +141,12 @@ class TestPlan:
     def test_half_precision_is_reported_where_labels_may_depend_on_the_batch(self, raysp_command, recipe):
         half = ("--set", "steps.1.dtype=bfloat16")
         ran = raysp_command("plan", recipe, *half)
-        assert "bfloat16 on cpu, 60 seconds end to end a pass" in ran.out
+        assert "bfloat16 on cpu, one window a pass" in ran.out
         assert ran.complaints == []
-        assert json.loads(raysp_command("plan", recipe, "--json", *half).out)["settings"]["batching"] == "in packs"
+        assert (
+            json.loads(raysp_command("plan", recipe, "--json", *half).out)["settings"]["batching"]
+            == "each window alone"
+        )
         ran = raysp_command("plan", recipe, *half, "--set", "steps.1.exact=false", "--set", "steps.1.batch_seconds=7")
         assert "bfloat16 on cpu, 7 padded seconds a pass" in ran.out
         assert " ".join(ran.complaints) == (

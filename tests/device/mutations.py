@@ -55,8 +55,6 @@ LEFT: dict[tuple[str, str, str], str] = {
     "`_found` yields through it",
     ("ops/speakers/frame_turning.py", "FrameTurning.steps", "read by tolist"): "the same: tensors are those that "
     "`_scores` yields through it",
-    ("models/decoder/transducing.py", "_Slots.goes_on", "number((self.at_R < self.ends_R).any())"): "rows have places "
-    "on a CPU alone, where a second read costs nothing",
 }
 """Mutants that nothing can notice: file, function and source text, with the reason."""
 

@@ -26,9 +26,7 @@ from unittest import mock
 import torch
 from torch.nn.functional import linear
 
-from raysp.models.encoder import fused_attention
 from tests.device.streams import stand_in_streams
-from tests.models.encoder.flexible import flexible, outside_of, with_outside
 
 NAME = "standin"
 PACKAGE = "/raysp/"
@@ -219,35 +217,6 @@ def install() -> None:
     stand_in_streams.Event.waited = staticmethod(lambda: _note("waits", "an event"))
     torch.Generator = Generator  # type: ignore[misc]
     torch.empty = _empty
-    of_gpus = fused_attention.compiled
-    fused_attention.compiled = lambda device: _flexible if device.type == NAME else of_gpus(device)
-
-
-def _flexible(
-    q: OnDevice,
-    k: OnDevice,
-    v: OnDevice,
-    *,
-    score_mod: Any = None,
-    block_mask: Any = None,
-    scale: float,
-    kernel_options: Any = None,
-) -> torch.Tensor:
-    """Return what `flex_attention` does, as one kernel that reads the tensors that its functions have from outside."""
-    mask_mod = None if block_mask is None else block_mask.mask_mod
-    blocks = () if block_mask is None else (block_mask.kv_num_blocks, block_mask.kv_indices)
-    given, ours, others = (q, k, v, blocks, outside_of(score_mod), outside_of(mask_mod)), [], []
-    inner = _on_cpu(given, ours, others)
-
-    def run(q: Any, k: Any, v: Any, blocks: Any, of_scores: Any, of_mask: Any) -> torch.Tensor:
-        mods = (with_outside(score_mod, of_scores), with_outside(mask_mod, of_mask))
-        return flexible(q, k, v, *mods, blocks and (*blocks, block_mask.BLOCK_SIZE[0]), scale)
-
-    stand_in_streams.launched()
-    mixed = run(*inner)
-    _note("launches_at", "flex_attention")
-    _note_bytes([one.inner for one in ours], mixed)
-    return OnDevice(mixed)
 
 
 _paused = threading.local()

@@ -1,7 +1,6 @@
 """Decoding a piece: every row in one block with its row_status, waves that are the same on the other side."""
 
 import io
-import itertools
 import struct
 
 import numpy as np
@@ -12,10 +11,8 @@ from hypothesis import strategies as st
 
 from raysp import AudioError
 from raysp.audio.window_cuts import Windowing
-from raysp.ops.blocks import Grouping, PackLimits
 from raysp.ops.decoding import Decoding
 from raysp.ops.keeping import Keeping
-from raysp.ops.precision import Batching
 from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves
 from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
@@ -115,19 +112,6 @@ class TestDecoding:
         lengths = [1600, 16_000, 3200, 15_000]
         blocks = blocks_of(decoding(), piece([wav(n) for n in lengths]))
         assert [block.column("row").to_pylist() for block in blocks] == [[1], [3], [2, 0]]
-
-    def test_blocks_of_packs_hold_rows_of_all_lengths_each_pack_together(self):
-        frames = [54, 64, 74, 80, 174, 180, 190, 200]
-        limits = PackLimits(16_000, 320, 256 * 320)
-        op = decoding(packs=limits, block_seconds=2 * 256 * 320 / 16_000)
-        blocks = blocks_of(op, piece([wav(320 * one) for one in frames]))
-        grouping = Grouping(Batching.PACKED, 320)
-        assert len(blocks) == 2
-        for block in blocks:
-            lengths = [len(wave) for wave in waves_of(block)]
-            packs = grouping.cut(lengths, limits.max_samples)
-            assert [*itertools.chain(*packs)] == [*range(len(lengths))]
-            assert sum(lengths) >= 0.98 * sum(grouping.padded([lengths[row] for row in pack]) for pack in packs)
 
     @pytest.mark.parametrize(
         ("recording", "status", "error_type", "message"),

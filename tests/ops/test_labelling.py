@@ -377,21 +377,6 @@ class TestFaults:
             op(block_of([], []))
         assert op.max_samples == op.budget
 
-    def test_a_pack_that_whole_products_make_longer_than_the_budget_is_one_pass(self, waves, monkeypatch):
-        op = labelling(1, dtype="bfloat16")
-        seen, run_pack = [], LoadedCheckpoint.run_pack
-
-        def counted(loaded, waves, *given, **options):
-            seen.append(len(waves))
-            return run_pack(loaded, waves, *given, **options)
-
-        monkeypatch.setattr(LoadedCheckpoint, "run_pack", counted)
-        given = sorted(waves, key=len)[:4]
-        assert sum(map(len, given)) > op.max_samples
-        found = labels(op, block_of(given))
-        assert {label["status"] for label in found.values()} == {"ok"}
-        assert seen == [4]
-
     @pytest.mark.parametrize("words", ["an illegal memory access was encountered", "unspecified launch failure"])
     def test_a_lost_device_is_not_an_error_of_the_row(self, waves, words):
         op = labelling(extra=Fussy(torch.AcceleratorError(f"CUDA error: {words}")))

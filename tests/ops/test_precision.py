@@ -101,7 +101,7 @@ class TestOnACpu:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["BART greedy", "GPT-2 beams"])
-    def test_so_do_texts_of_which_several_are_written_at_a_time(self, name, digits, tmp_path):
+    def test_so_do_texts_of_decoders(self, name, digits, tmp_path):
         few = {"orders": 2, "budgets": (2, 60), "threads": (1,)}
         assert len(labellings(name, "bfloat16", tmp_path / "checkpoint", digits[:9], **few)) == 1
 
@@ -152,12 +152,19 @@ class TestOnACpu:
         )
 
     @pytest.mark.slow
-    def test_windows_go_end_to_end(self, wide, monkeypatch):
-        taken: list[int] = []
-        one = op(wide, [raysp.Transcript()], 600)
-        monkeypatch.setattr(one, "forward", lambda run, padded, chosen, _: (taken.append(len(chosen)), 1 / 0))
-        one(block_of(noise([1.0, 2.0, 1.0, 0.5])))
-        assert taken[0] == 4
+    def test_each_window_has_a_pass_of_its_own_by_one_thread(self, wide, monkeypatch):
+        taken: list[tuple[int, int]] = []
+        one = op(wide, [raysp.Transcript()], 600, threads=2)
+
+        def seen(run, padded, chosen, block):
+            taken.append((len(chosen), torch.get_num_threads()))
+            return forward(run, padded, chosen, block)
+
+        forward = one.forward
+        monkeypatch.setattr(one, "forward", seen)
+        found = labels(one, block_of(noise([1.0, 2.0, 1.0, 0.5])))
+        assert {label["status"] for label in found.values()} == {"ok"}
+        assert taken == [(1, 1)] * 4
 
     @pytest.mark.lengthy
     def test_float32_goes_in_batches(self, wide, monkeypatch):
@@ -205,13 +212,6 @@ class TestBatching:
     )
     def test_half_precision_is_not_free(self, dtype, device, exact, expected):
         assert batching(dtype=dtype, device=device, exact=exact) is expected
-
-    def test_models_that_take_packs_go_in_packs(self):
-        for dtype, device, exact in itertools.product(
-            ("float32", "tf32", "bfloat16", "float16"), ("cpu", "cuda"), (True, False)
-        ):
-            found = batching(dtype=dtype, device=device, exact=exact, takes_packs=True)
-            assert (found is Batching.PACKED) == (exact and device == "cpu" and dtype != "float32")
 
     @pytest.mark.parametrize(
         ("num_rows", "dtype", "most"),

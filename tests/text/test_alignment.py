@@ -156,9 +156,8 @@ def test_tokens_of_probability_zero_have_a_path_of_a_low_score():
     assert found.score < -100
 
 
-@pytest.mark.parametrize("end_to_end", [False, True])
 @pytest.mark.parametrize("has_gaps", [False, True])
-def test_a_row_in_any_batch_equals_the_row_alone(has_gaps, end_to_end):
+def test_a_row_in_any_batch_equals_the_row_alone(has_gaps):
     rng = np.random.default_rng(0)
     num_frames = [200, 64, 1, 65, 130, 200, 7]
     targets = []
@@ -166,12 +165,7 @@ def test_a_row_in_any_batch_equals_the_row_alone(has_gaps, end_to_end):
         ids = rng.integers(1, 6, rng.integers(1, 1 + max(1, frames // 3))).tolist()
         targets.append(Target(ids, [True, *(rng.random(len(ids)) < 0.3)] if has_gaps else None))
     log_probs_BTV = torch.stack([log_probs_of(200, 6, seed) for seed in range(len(num_frames))])
-    if end_to_end:
-        joined_1NV = torch.cat([row[:frames] for row, frames in zip(log_probs_BTV, num_frames, strict=True)])[None]
-        begins = (np.cumsum(num_frames) - num_frames).tolist()
-        together = align(joined_1NV, num_frames, targets, blank=BLANK, begins=begins)
-    else:
-        together = align(log_probs_BTV, num_frames, targets, blank=BLANK)
+    together = align(log_probs_BTV, num_frames, targets, blank=BLANK)
     for row, (frames, target) in enumerate(zip(num_frames, targets, strict=True)):
         [alone] = align(log_probs_BTV[row : row + 1, :frames], [frames], [target], blank=BLANK)
         assert_same(together[row], alone)

@@ -381,8 +381,6 @@ class Plan(Brief):
         settings = self.settings
         if settings.batching is Batching.ALONE:
             return "one window a pass"
-        if settings.batching is Batching.PACKED:
-            return f"{count(settings.batch_seconds, 'second')} end to end a pass"
         of_one_length = self.pipeline.label.exact and not settings.checkpoint.takes_padding
         return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
 

@@ -121,8 +121,8 @@ def _settings(
         )
     memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
     batching = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
-    in_packs = batching is Batching.PACKED
-    at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if in_packs else passes_at_once(cpus.number)
+    is_alone = batching is Batching.ALONE
+    at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if is_alone else passes_at_once(cpus.number)
     others = [*others, *(summary_of(Path(url)) for one in outputs for url in one.checkpoints.values())]
     loaded = replace(  # all that an actor loads, whose passes take turns
         summary,
@@ -130,21 +130,18 @@ def _settings(
         weight_bytes=sum(one.weight_bytes for one in (summary, *others)),
         activations_per_second=max(one.activations_per_second for one in (summary, *others)),
     )
-    budget = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once, in_packs=in_packs)
+    budget = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once)
     if before is not None and before.batch_seconds is not None and before.device == device:
         # A text in half precision may depend on its batch. A batch that does not fit is halved when it fails.
         budget = min(before.batch_seconds, budget) if dtype == "float32" else before.batch_seconds
     budget = label.batch_seconds or budget
-    packs_at_once = at_once if in_packs else None
-    threads = cpus.number
+    of_pass = max(budget, label.window_seconds) if is_alone else budget
     return Settings(
         checkpoint=summary,
         dtype=dtype,
         device=device,
         batch_seconds=budget,
-        block_seconds=block_seconds(
-            loaded, on_gpu=on_gpu, batch_seconds=budget, threads=threads, packs_at_once=packs_at_once
-        ),
+        block_seconds=block_seconds(loaded, on_gpu=on_gpu, batch_seconds=of_pass, threads=cpus.number, at_once=at_once),
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
         batching=batching,

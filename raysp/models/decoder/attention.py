@@ -4,7 +4,7 @@ Legend: B rows of the encoder, R rows of the decoder (B, or B times the beams), 
 S frames or other keys, H hidden, A heads, D head.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,14 +19,6 @@ FEW_QUERIES = 8
 """Up to this many, two products and a softmax beat the fused kernel on a CPU: 1.5 times at 1, 1.2 times at 4."""
 
 
-@dataclass
-class TextsOfRow:
-    """The texts that are written for one row, with the cache and frames that they attend to."""
-
-    cache: KeyValueCache
-    frames_1SH: Tensor
-
-
 @dataclass(kw_only=True)
 class Pass:
     """Inputs shared by all layers in one forward pass, and the states and weights collected for the output."""
@@ -37,9 +29,6 @@ class Pass:
     frames: Tensor | None = None
     """(B, 1, 1, S), true where a frame is attended to; None: everywhere."""
     cache: KeyValueCache | None = None
-    texts_apart: "Sequence[TextsOfRow | None] | None" = None
-    """Rows of one new token each that attend apart, in place of `cache`, `tokens`, `encoder_BSH` and `frames`; each has
-    R / len of them. None among them: a place without a text, whose attention is zero."""
     with_weights: bool = False
     with_states: bool = False
     states: list[Tensor] = field(default_factory=list)
@@ -49,8 +38,7 @@ class Pass:
     @property
     def has_encoder(self) -> bool:
         """Whether there are frames to attend to."""
-        in_cache = self.cache is not None and self.cache.knows_encoder
-        return self.encoder_BSH is not None or in_cache or self.texts_apart is not None
+        return self.encoder_BSH is not None or (self.cache is not None and self.cache.knows_encoder)
 
 
 def split_heads(x_RLH: Tensor, num_heads: int) -> Tensor:
@@ -129,13 +117,6 @@ def attend_to_tokens(
 ) -> Tensor:
     """Return the attention of new tokens to cached tokens and to themselves, (R, L, H)."""
     k_RALD, v_RALD = new
-    if run.texts_apart is not None:
-
-        def of_row(row: TextsOfRow, texts: slice) -> Tensor:
-            keys, values = row.cache.layers[layer].append((k_RALD[texts], v_RALD[texts]))
-            return attend(q_RALD[texts], keys, values, None, scale=scale)[0]
-
-        return _apart(of_row, q_RALD, run.texts_apart)
     if run.cache is not None:
         k_RALD, v_RALD = run.cache.layers[layer].append(new)
     causal = q_RALD.shape[2] > 1
@@ -159,13 +140,6 @@ def attend_to_encoder(
 
     `project` computes keys and values from frames. It is called once per cache.
     """
-    if run.texts_apart is not None:
-
-        def of_row(row: TextsOfRow, texts: slice) -> Tensor:
-            q_1AKD = q_RALD[texts].transpose(0, 2)
-            return attend(q_1AKD, *_frames_of(row, layer, project), None, scale=scale)[0].transpose(0, 1)
-
-        return _apart(of_row, q_RALD, run.texts_apart)
     known = None if run.cache is None else run.cache.layers[layer]
     if known is not None and known.cross_keys is not None and known.cross_values is not None:
         k_BASD, v_BASD = known.cross_keys, known.cross_values
@@ -186,29 +160,6 @@ def attend_to_encoder(
         unfolded = (-1, heads, beams, length, weights.shape[-1])
         run.cross_attentions.append(weights.reshape(unfolded).transpose(1, 2).flatten(0, 1))
     return mixed.reshape(rows, length, heads * width)
-
-
-def _frames_of(
-    row: TextsOfRow, layer: int, project: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """Return keys and values of the frames of a row, which its cache keeps."""
-    known = row.cache.layers[layer]
-    if known.cross_keys is None or known.cross_values is None:
-        return known.keep_frames(*project(row.frames_1SH))
-    return known.cross_keys, known.cross_values
-
-
-def _apart(
-    attended: Callable[[TextsOfRow, slice], Tensor], q_RALD: Tensor, rows: Sequence[TextsOfRow | None]
-) -> Tensor:
-    """Return the attention (R, 1, H) of the texts of each row to its own cache and frames, row by row."""
-    num_texts = len(q_RALD) // len(rows)
-    mixed_R1H = q_RALD.new_zeros(len(q_RALD), 1, q_RALD.shape[1] * q_RALD.shape[3])
-    for place, row in enumerate(rows):
-        if row is not None:
-            texts = slice(place * num_texts, (place + 1) * num_texts)
-            mixed_R1H[texts] = attended(row, texts)
-    return mixed_R1H
 
 
 def token_mask(mask_RT: Tensor | None, num_new: int, num_past: int, device: torch.device) -> Tensor | None:

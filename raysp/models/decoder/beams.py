@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import number
-from raysp.models.decoder.sampling import Search, Steps, draw, of_rows
+from raysp.models.decoder.sampling import Search, draw, of_rows
 
 LOWEST = -1e9  # below the score of any text
 BLOCK = 64  # scores per block in `best`
@@ -49,34 +49,22 @@ class Texts:
     scores: Tensor
     ended: Tensor
     """(B, n), true where a text has ended."""
-    log_probs: Tensor | None = None
-    """(B, n, N), log-probabilities of the tokens after the prompt, before changes; None: they are not kept."""
 
     def chosen(self, places_BK: Tensor) -> "Texts":
         """Return the texts of each row at these indices."""
         spread = places_BK[..., None, None].expand(-1, -1, *self.history.shape[2:])
-        log_probs = self.log_probs
-        if log_probs is not None:
-            log_probs = log_probs.gather(1, places_BK[..., None].expand(-1, -1, log_probs.shape[2]))
-        return Texts(
-            self.history.gather(1, spread), self.scores.gather(1, places_BK), self.ended.gather(1, places_BK), log_probs
-        )
+        return Texts(self.history.gather(1, spread), self.scores.gather(1, places_BK), self.ended.gather(1, places_BK))
 
     def rows(self, rows: Tensor) -> "Texts":
         """Return these rows."""
-        log_probs = None if self.log_probs is None else self.log_probs[rows]
-        return Texts(self.history[rows], self.scores[rows], self.ended[rows], log_probs)
+        return Texts(self.history[rows], self.scores[rows], self.ended[rows])
 
     def beside(self, other: "Texts") -> "Texts":
         """Return the texts of both, row by row."""
-        log_probs = None
-        if self.log_probs is not None and other.log_probs is not None:
-            log_probs = torch.cat([self.log_probs, other.log_probs], 1)
         return Texts(
             torch.cat([self.history, other.history], 1),
             torch.cat([self.scores, other.scores], 1),
             torch.cat([self.ended, other.ended], 1),
-            log_probs,
         )
 
 
@@ -112,8 +100,7 @@ class BeamSearch(Search):
         if not fresh:
             scores[:, 0] = 0.0  # all beams are equal at first: one is enough
         ended = torch.zeros((batch, beams), dtype=torch.bool, device=device)
-        log_probs = torch.zeros(history[:, :, 0, self.start :].shape, device=device) if self.stays else None
-        return Texts(history, scores, ended, log_probs)
+        return Texts(history, scores, ended)
 
     @property
     def _filling(self) -> int:
@@ -122,24 +109,22 @@ class BeamSearch(Search):
             return -1
         return self.settings.pad_token_id or self.settings.eos_token_ids[0]
 
-    def steps(self) -> Steps[Beams]:
+    def run(self) -> Beams:
         """Search until no result can improve."""
         tokens_RT = self.running.history[:, 0, 0, : self.start]
         expand: Callable[[Tensor], Tensor] = lambda x: x.repeat_interleave(self.settings.num_beams, 0)  # noqa: E731
-        logits_RV = expand((yield tokens_RT))
+        logits_RV = expand(self.decoding(tokens_RT))
         self.decoding.expand(self.settings.num_beams)
         while True:
             if not self._advance(self._candidates(logits_RV)):
                 break
-            if not self.stays:
-                self._drop_decided()
-            logits_RV = yield self.running.history[:, :, 0, self.length - 1].reshape(-1, 1)
+            self._drop_decided()
+            logits_RV = self.decoding(self.running.history[:, :, 0, self.length - 1].reshape(-1, 1))
         self._keep_results(self.rows_B, self.finished)
         return self._output()
 
     def _candidates(self, logits_RV: Tensor) -> Texts:
         """Return the best, or sampled, continuations of the beams of each row, from the best down."""
-        given_RV = logits_RV.clone() if self.stays and self.changes else logits_RV  # a change may be in place
         scores_RV, offsets_R = self._scored(logits_RV)
         beams, size = self.settings.num_beams, logits_RV.shape[1]
         # The log-softmax of a row is a constant: subtracted from K scores instead of from V times as many.
@@ -155,7 +140,7 @@ class BeamSearch(Search):
             all_BN = (values.view(len(before_BK), beams, -1) + before_BK[..., None]).flatten(1)
             scores_BC, places_BC = all_BN.topk(self.num_candidates)
             from_BC, ids_BC = places_BC // values.shape[1], ids.view(len(before_BK), -1).gather(1, places_BC)
-        return self._continued(scores_BC, from_BC, ids_BC, given_RV)
+        return self._continued(scores_BC, from_BC, ids_BC)
 
     def _scored(self, logits_RV: Tensor) -> tuple[Tensor, Tensor]:
         """Return changed scores, and per row the offset to subtract to get log-probabilities."""
@@ -171,13 +156,8 @@ class BeamSearch(Search):
             self.all_scores.append(logits_RV.clone())
         return logits_RV, offsets_R
 
-    def _continued(self, scores_BC: Tensor, from_BC: Tensor, ids_BC: Tensor, given_RV: Tensor) -> Texts:
+    def _continued(self, scores_BC: Tensor, from_BC: Tensor, ids_BC: Tensor) -> Texts:
         texts = self.running.chosen(from_BC)
-        if texts.log_probs is not None:
-            beams, size = self.settings.num_beams, given_RV.shape[1]
-            found_BC = given_RV.view(-1, beams * size).gather(1, from_BC * size + ids_BC)
-            offsets_BC = given_RV.logsumexp(-1).view(-1, beams).gather(1, from_BC)
-            texts.log_probs[:, :, self.length - self.start] = found_BC - offsets_BC
         batch = torch.arange(len(from_BC), device=from_BC.device)[:, None]
         texts.history[:, :, 0, self.length] = ids_BC
         texts.history[:, :, 1, self.length - self.start] = from_BC + batch * self.settings.num_beams
@@ -245,13 +225,6 @@ class BeamSearch(Search):
 
     def _keep_results(self, rows: Tensor, texts: Texts) -> None:
         self.results.history[rows], self.results.scores[rows] = texts.history, texts.scores
-        if self.results.log_probs is not None and texts.log_probs is not None:
-            self.results.log_probs[rows] = texts.log_probs
-
-    def kept(self) -> tuple[Tensor, Tensor]:
-        """Return tokens and log-probabilities of the best text of each row, of the longest length."""
-        assert self.results.log_probs is not None
-        return self.results.history[:, 0, 0], self.results.log_probs[:, 0]
 
     def _output(self) -> Beams:
         count = self.settings.num_return_sequences

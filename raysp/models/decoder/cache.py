@@ -68,10 +68,6 @@ class LayerCache:
         roomy[..., :length, :] = x
         return roomy
 
-    def clear(self) -> None:
-        """Forget all tokens and frames; their room stays."""
-        self.num_tokens, self.cross_keys, self.cross_values = 0, None, None
-
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the decoder, in this order; rows may repeat."""
         if self.both is not None:
@@ -159,11 +155,6 @@ class KeyValueCache:
     def knows_encoder(self) -> bool:
         """Whether keys and values of frames are cached."""
         return bool(self.layers) and self.layers[0].cross_keys is not None
-
-    def clear(self) -> None:
-        """Forget all tokens and frames; their room stays."""
-        for layer in self.layers:
-            layer.clear()
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows of the decoder, all rows of the encoder."""

@@ -4,9 +4,8 @@ sampling.py and beams.py hold the two ways of decoding, generation_config.py the
 scores.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.attention import frame_mask
 from raysp.models.decoder.beams import BeamSearch
-from raysp.models.decoder.cohorts import Cohort, cohorts
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Functions, changes_of
-from raysp.models.decoder.sampling import Decoding, Generators, Steps, TextsInPlace, TokenByToken, TokenDecoder
-from raysp.models.decoder.texts_in_hand import RowToWrite, write_rows
+from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken, TokenDecoder
 from raysp.models.files.configuration import Config
 
 
@@ -119,7 +116,7 @@ def generate(
     room = settings.max_length - 1
     decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, settings.num_texts)
     if settings.num_beams > 1:
-        found = decoding.run(BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).steps())
+        found = BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).run()
         if not settings.return_dict:
             return found.sequences
         return GenerateOutput(
@@ -128,112 +125,10 @@ def generate(
             scores=found.scores if settings.output_scores else None,
             beam_indices=found.beam_indices,
         )
-    tokens, scores = decoding.run(TokenByToken(settings, decoding, changes, prompt_BT, generators, functions).steps())
+    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators, functions).run()
     if not settings.return_dict:
         return tokens
     return GenerateOutput(sequences=tokens, scores=scores if settings.output_scores else None)
-
-
-@dataclass(frozen=True)
-class RowText:
-    """The text of one row."""
-
-    ids_1T: Tensor
-    """Tokens of the text, with those that it began with."""
-    log_probs_1N: Tensor | None
-    """Log-probability of each new token among all tokens, float32; None for beam search."""
-
-
-@torch.no_grad()
-def generate_rows(
-    decoder: TokenDecoder,
-    options: GenerationConfig,
-    prompt_1T: Tensor,
-    frames: Sequence[Tensor],
-    *,
-    rows_a_step: int,
-    generators: Sequence[torch.Generator] | None = None,
-) -> list[RowText]:
-    """Generate a text for each row on a CPU, where in half precision no other row reaches it (see texts_in_hand.py).
-
-    Args:
-        decoder: Generates the texts.
-        options: Options of the call; of several texts of a row the best, or first, one counts.
-        prompt_1T: Tokens that each text starts from, (1, T).
-        frames: Frames (1, S, H) of each row to attend to.
-        rows_a_step: Rows of which a step of the decoder writes a token of each text.
-        generators: Random generators for sampling, one per row.
-    """
-    settings = Settings.of(options, prompt_1T.shape[1], None)
-    settings.check_tokens(decoder.config.vocab_size)
-    changes = changes_of(settings, prompt_1T.shape[1], prompt_1T.device)
-
-    def beam_search(place: TextsInPlace, drawn_from: Generators) -> Steps[RowText]:
-        found = yield from BeamSearch(settings, place, changes, prompt_1T, drawn_from).steps()
-        return RowText(found.sequences[:1], None)
-
-    def token_by_token(place: TextsInPlace, drawn_from: Generators) -> Steps[RowText]:
-        search = TokenByToken(settings, place, changes, prompt_1T, drawn_from)
-        log_probs: list[Tensor] = []
-        search.log_probs = log_probs
-        tokens, _ = yield from search.steps()
-        return RowText(tokens[:1], torch.stack(log_probs, 1)[:1])
-
-    of_each = [None] * len(frames) if generators is None else [[one] for one in generators]
-    search = beam_search if settings.num_beams > 1 else token_by_token
-    rows = [RowToWrite(one, partial(search, drawn_from=drawn)) for one, drawn in zip(frames, of_each, strict=True)]
-    return write_rows(decoder, rows, rows_a_step=rows_a_step, texts=settings.num_texts, room=settings.max_length - 1)
-
-
-@dataclass(frozen=True)
-class CohortTexts:
-    """The texts of the rows of a cohort, of a fixed shape."""
-
-    cohort: Cohort
-    ids_RT: Tensor
-    """Their tokens, with those that they began with, and padding after their ends up to the longest text."""
-    log_probs_RN: Tensor
-    """Log-probability of each new token among all tokens, float32; undefined after the end of a text."""
-
-
-@torch.no_grad()
-def generate_cohorts(
-    decoder: TokenDecoder,
-    options: GenerationConfig,
-    prompt_1T: Tensor,
-    frames: Sequence[Tensor],
-    project: Callable[[Tensor], Tensor],
-    generators: Sequence[torch.Generator] | None = None,
-) -> Iterator[CohortTexts]:
-    """Generate a text for each row on a device, by steps whose shapes depend on no other row (see cohorts.py).
-
-    Args:
-        decoder: Generates the texts.
-        options: Options of the call; of several texts of a row the best, or first, one counts.
-        prompt_1T: Tokens that each text starts from, (1, T), which are read one by one.
-        frames: Frames (1, S, H) of each row.
-        project: Returns the frames to attend to for those of the places of a cohort.
-        generators: Random generators for sampling, one per row.
-    """
-    settings, device = Settings.of(options, prompt_1T.shape[1], None), prompt_1T.device
-    settings.check_tokens(decoder.config.vocab_size)
-    changes = changes_of(settings, prompt_1T.shape[1], device)
-    for cohort in cohorts([one.shape[1] for one in frames], settings.num_texts):
-        frames_RF = torch.arange(cohort.room, device=device) < cohort.num_frames(frames)[:, None]
-        decoding = Decoding(
-            decoder,
-            settings.max_length - 1,
-            project(cohort.of_frames(frames)),
-            frame_mask(frames_RF),
-            texts=settings.num_texts,
-            one_by_one=True,
-        )
-        prompt_RT = prompt_1T.repeat(cohort.num_places, 1)
-        search: type[BeamSearch | TokenByToken] = BeamSearch if settings.num_beams > 1 else TokenByToken
-        begun = search(settings, decoding, changes, prompt_RT, cohort.generators(generators, device), stays=True)
-        steps: Steps[object] = begun.steps()
-        decoding.run(steps)
-        yield CohortTexts(cohort, *begun.kept())
 
 
 def generators_of(generator: torch.Generator | None, generators: Sequence[torch.Generator] | None) -> Generators:

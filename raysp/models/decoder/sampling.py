@@ -3,8 +3,8 @@
 Legend: B rows of the encoder, R rows of the decoder, L new tokens, T earlier tokens, V vocabulary.
 """
 
-from collections.abc import Generator, Sequence
-from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -46,22 +46,6 @@ class TokenDecoder(Protocol):
 
 Generators = torch.Generator | list[torch.Generator] | None
 """Sources of random numbers: the default of torch, one generator, or one per row."""
-Result = TypeVar("Result")
-Steps: TypeAlias = Generator[Tensor, Tensor, Result]
-"""A search in steps: it yields new tokens_RL, is sent float32 logits_RV of the next ones, and returns its result."""
-
-
-class TextsInPlace(Protocol):
-    """The texts of a search in the cache of a decoder."""
-
-    def expand(self, beams: int) -> None:
-        """Repeat each row, once per beam."""
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these texts, in this order; the frames stay."""
-
-    def keep(self, rows: Tensor) -> None:
-        """Keep these rows, with all texts of each."""
 
 
 class Decoding:
@@ -74,7 +58,6 @@ class Decoding:
         frames: (B, 1, 1, S), true where a frame is attended to; None: everywhere.
         prompt_mask: (B, T), nonzero where a token of the prompt is attended to; None: everywhere.
         texts: Texts per row after `expand`.
-        one_by_one: Whether a prompt is read token by token, in steps of the shapes of later ones.
     """
 
     def __init__(
@@ -85,35 +68,16 @@ class Decoding:
         frames: Tensor | None = None,
         prompt_mask: Tensor | None = None,
         texts: int = 1,
-        one_by_one: bool = False,
     ) -> None:
         self.decoder = decoder
-        self.one_by_one = one_by_one
         self.encoder_BSH = encoder_BSH
         self.frames = frames
         self.mask_RT = None if prompt_mask is None or number(prompt_mask.all()) else prompt_mask.bool()
         self.cache = KeyValueCache(len(decoder.layers), room, texts)
         self.beams = 1
 
-    def run(self, steps: Steps[Result]) -> Result:
-        """Run a search to its end."""
-        try:
-            tokens_RL = next(steps)
-            while True:
-                tokens_RL = steps.send(self(tokens_RL))
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-
     def __call__(self, tokens_RL: Tensor) -> Tensor:
         """Feed new tokens; return the float32 logits_RV of the next one."""
-        if self.one_by_one:
-            *before, tokens_RL = torch.split(tokens_RL, 1, dim=1)
-            for tokens_R1 in before:
-                self._feed(tokens_R1)
-        return self._feed(tokens_RL)
-
-    def _feed(self, tokens_RL: Tensor) -> Tensor:
         past, num_new = self.cache.num_tokens, tokens_RL.shape[1]
         positions: Tensor | None = None
         if self.mask_RT is not None:
@@ -180,26 +144,23 @@ class Search:
 
     Args:
         settings: Options of the call.
-        decoding: Places of the texts in the cache of the decoder.
+        decoding: Decoder and cache of the texts.
         changes: Changes of the scores, in order.
         prompt_BT: Tokens to start from.
         generators: Random generators for sampling.
         functions: Functions given by the caller.
-        stays: Whether decided rows stay until all are, and log-probabilities of tokens before changes are kept.
     """
 
     def __init__(
         self,
         settings: Settings,
-        decoding: TextsInPlace,
+        decoding: Decoding,
         changes: Sequence[Change],
         prompt_BT: Tensor,
         generators: Generators,
         functions: Functions = NO_FUNCTIONS,
-        *,
-        stays: bool = False,
     ) -> None:
-        self.functions, self.stays = functions, stays
+        self.functions = functions
         self.settings = settings
         self.decoding = decoding
         self.changes = changes
@@ -221,7 +182,7 @@ class Search:
     def keeps_all(self, open_B: Tensor) -> bool:
         """Return whether decided rows stay: more than half are open, or rows are identified by their places."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
-        needs_all = self.stays or self.keeps_scores or self.functions.need_all_rows or draws_for_all
+        needs_all = self.keeps_scores or self.functions.need_all_rows or draws_for_all
         return bool(needs_all or 2 * number(open_B.sum()) > len(open_B))
 
 
@@ -230,9 +191,6 @@ class TokenByToken(Search):
 
     Ended texts are filled with padding, and leave the batch once half of all texts have ended.
     """
-
-    log_probs: list[Tensor] | None = None
-    """Log-probabilities (R,) of the tokens of each step before changes, if a list is set; while no text leaves."""
 
     def begin(self, prompt_BT: Tensor) -> None:
         """Set up the first step."""
@@ -245,38 +203,22 @@ class TokenByToken(Search):
         self.rows_R = torch.arange(len(prompt_RT), device=prompt_BT.device)
         """Texts of the rows still in the batch."""
         self.done_R = torch.zeros_like(self.rows_R, dtype=torch.bool)
-        if self.stays:
-            self.log_probs = []
 
-    def steps(self) -> Steps[tuple[Tensor, tuple[Tensor, ...]]]:
+    def run(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return `sequences` (B * n, T), and the scores (B * n, V) of each token if kept."""
-        logits_RV = (yield self.prompt_BT).repeat_interleave(self.texts, 0)
+        logits_RV = self.decoding(self.prompt_BT).repeat_interleave(self.texts, 0)
         self.decoding.expand(self.texts)
         while True:
             self._write(self._next(logits_RV))
             num_done = number(self.done_R.sum()) if self.settings.eos_token_ids or self.functions.criteria else 0
             if self.length >= self.settings.max_length or num_done == len(self.done_R):
                 return self.tokens_RT[:, : self.length], tuple(self.all_scores)
-            if not self.stays and 2 * num_done >= len(self.done_R):
+            if 2 * num_done >= len(self.done_R):
                 self._drop_done()
-            logits_RV = yield self.tokens_RT[self.rows_R, self.length - 1 : self.length]
-
-    def kept(self) -> tuple[Tensor, Tensor]:
-        """Return tokens and log-probabilities of the first text of each row, of the longest length."""
-        log_probs_RN = torch.stack(self.log_probs or [], 1)
-        missing = self.settings.max_length - self.prompt_BT.shape[1] - log_probs_RN.shape[1]
-        return self.tokens_RT[:: self.texts], F.pad(log_probs_RN, (0, missing))[:: self.texts]
+            logits_RV = self.decoding(self.tokens_RT[self.rows_R, self.length - 1 : self.length])
 
     def _next(self, logits_RV: Tensor) -> Tensor:
         """Return the next token of each text."""
-        if self.log_probs is None:
-            return self._chosen(logits_RV)
-        before_RV = logits_RV.clone() if self.changes else logits_RV  # a change may be in place
-        next_R = self._chosen(logits_RV)
-        self.log_probs.append(before_RV.gather(1, next_R[:, None])[:, 0] - before_RV.logsumexp(-1))
-        return next_R
-
-    def _chosen(self, logits_RV: Tensor) -> Tensor:
         for change in self.changes:
             if change.applies(self.length):
                 logits_RV = change(self.tokens_RT[self.rows_R, : self.length], logits_RV)

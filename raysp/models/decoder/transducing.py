@@ -3,18 +3,16 @@
 A step looks at the next frames of every row for its first token that is not the blank (label looping, Bataev et al.
 2024, arXiv:2406.06220), and only the rows that have one go through the prediction network. The state stays on the
 device of the frames. With durations (TDT, Xu et al. 2023, arXiv:2304.06795) a token also says at which frame its row
-goes on. In half precision on a CPU a step may have a fixed number of rows, which others follow when they end, so that
-products have one shape and no row can change the bits of another (docs/decisions/066-rows-of-decoders.md).
+goes on.
 
 Legend: B batch, R rows of a step, T frames, K frames of a step, S steps, J width of the joint network, V
 vocabulary, D durations.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.crossing import constant, number
@@ -74,7 +72,6 @@ def search(
     rules: Rules,
     *,
     frames_a_step: int | None = None,
-    rows_a_step: int | None = None,
 ) -> Path:
     """Return the most probable token of each step; a row does not depend on the others.
 
@@ -84,14 +81,8 @@ def search(
         num_frames_B: Frames of each row.
         rules: Rules by which the search goes from frame to frame.
         frames_a_step: K; with 1, each blank is a step. None: the number that is fast on the device.
-        rows_a_step: R on a CPU, with zeros where there are fewer rows; None: all that have not ended.
     """
     on_device = is_accelerator(frames_BTJ.device)
-    if rows_a_step is not None:
-        slots = _Slots(model, frames_BTJ, num_frames_B, rules, rows_a_step)
-        while slots.goes_on():
-            slots.step()
-        return slots.path()
     found = _Search(model, frames_BTJ, num_frames_B, rules, frames_a_step or (FRAMES_A_STEP if on_device else 1))
     while found.goes_on():
         for _ in range(STEPS_A_WAIT if on_device else 1):
@@ -190,8 +181,11 @@ class _Search:
 
     def _predict(self, token_R: Tensor, is_found_R: Tensor) -> None:
         """Let the rows with a new token go through the prediction network."""
-        if self.on_device:
-            self._predict_all(token_R, is_found_R)
+        if self.on_device:  # all rows, and the state of those without a new token stays
+            predicted_RJ, state = self.model.predict(token_R, self.state)
+            self.predicted_RJ = torch.where(is_found_R[:, None], predicted_RJ, self.predicted_RJ)
+            pairs = zip(state, self.state, strict=True)
+            self.state = tuple(torch.where(is_found_R[:, None], new, old) for new, old in pairs)
             return
         new = is_found_R.nonzero()[:, 0]
         if len(new):
@@ -199,13 +193,6 @@ class _Search:
             self.predicted_RJ = self.predicted_RJ.index_copy(0, new, predicted_RJ)
             pairs = zip(self.state, state, strict=True)
             self.state = tuple(old.index_copy(old.ndim - 2, new, one) for old, one in pairs)
-
-    def _predict_all(self, token_R: Tensor, is_found_R: Tensor) -> None:
-        """Let all rows go through the prediction network, and keep the state of those without a new token."""
-        predicted_RJ, state = self.model.predict(token_R, self.state)
-        self.predicted_RJ = torch.where(is_found_R[:, None], predicted_RJ, self.predicted_RJ)
-        pairs = zip(state, self.state, strict=True)
-        self.state = tuple(torch.where(is_found_R[:, None], new, old) for new, old in pairs)
 
     def path(self) -> Path:
         """Return the steps of all rows."""
@@ -218,52 +205,6 @@ class _Search:
         steps = torch.cat([torch.full_like(one[0], place) for place, one in enumerate(self.steps)])
         filled = (blank_BS, zero_BS, zero_BS, score_BS)
         return Path(*(all_BS.index_put((rows, steps), one) for all_BS, one in zip(filled, values, strict=True)))
-
-
-class _Slots(_Search):
-    """State of a search on a CPU with a fixed number of rows a step: a row that has ended makes room for the next."""
-
-    def __init__(self, model: Transducer, frames_BTJ: Tensor, num_frames_B: Tensor, rules: Rules, rows: int) -> None:
-        missing, self.num_rows, self.num_begun = max(0, rows - len(frames_BTJ)), len(frames_BTJ), rows
-        frames_BTJ, ends_B = F.pad(frames_BTJ, (0, 0, 0, 0, 0, missing)), F.pad(num_frames_B, (0, missing))
-        super().__init__(model, frames_BTJ[:rows], ends_B[:rows], rules, 1)
-        self.frames_BTJ, self.ends_B = frames_BTJ, ends_B
-        self.first = self.predicted_RJ, *self.state
-
-    def goes_on(self) -> bool:
-        """Let further rows begin in the places of those that have ended; return whether a row has not ended."""
-        while self.num_begun < len(self.ends_B) and len(free := (self.at_R >= self.ends_R).nonzero()[:, 0]):
-            self._begin(free[: len(self.ends_B) - self.num_begun])
-        return len(self.steps) != self.rules.max_steps and bool(number((self.at_R < self.ends_R).any()))
-
-    def _begin(self, places: Tensor) -> None:
-        """Let the next rows begin in these places."""
-        rows = torch.arange(self.num_begun, self.num_begun + len(places))
-        self.num_begun += len(places)
-        self.rows_R = self.rows_R.index_copy(0, places, rows)  # earlier steps keep theirs
-        self.ends_R = self.ends_R.index_copy(0, places, self.ends_B[rows])
-        self.at_R[places] = self.symbols_R[places] = 0
-        begun = (_with_rows_of(old, first, places) for old, first in zip(self._states, self.first, strict=True))
-        self.predicted_RJ, *state = begun
-        self.state = tuple(state)
-
-    @property
-    def _states(self) -> State:
-        return self.predicted_RJ, *self.state
-
-    def _predict(self, token_R: Tensor, is_found_R: Tensor) -> None:
-        if is_found_R.any():
-            self._predict_all(token_R, is_found_R)
-
-    def path(self) -> Path:
-        """Return the steps of all rows; a row begins with blanks while it waits."""
-        found = super().path()
-        return Path(*(getattr(found, one.name)[: self.num_rows] for one in fields(found)))
-
-
-def _with_rows_of(old: Tensor, first: Tensor, places: Tensor) -> Tensor:
-    """Return a state with other rows, on the last axis but one, in some places."""
-    return old.index_copy(old.ndim - 2, places, first[..., places, :])
 
 
 def _log_probs(logits_RKV: Tensor, inside_R1: Tensor, token_R: Tensor) -> Tensor:

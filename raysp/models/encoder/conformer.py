@@ -16,17 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.models.encoder.fused_attention import Lookup
-from raysp.models.encoder.packed_attention import attended, kernel_of_rows
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
     attention_weights,
-    clipped_columns,
     gathered,
-    of_distances,
     of_every_distance,
-    once,
 )
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
 from raysp.models.kernels.activations import activation
@@ -127,8 +122,7 @@ class ConvolutionModule(nn.Module):
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         # Convolutions of one tap are dense layers.
         x_BTH = F.glu(linear(x_BTH, self.pointwise_conv1.weight[:, :, 0]), dim=-1)
-        past = self.depthwise_conv.kernel_size[0] - 1
-        x_BTH = self._over_time(x_BTH) if packing is None else packing.mixed(self._over_time, x_BTH, past)
+        x_BTH = self._over_time(x_BTH) if packing is None else packing.mixed(self._over_time, x_BTH)
         x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
         x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
         return dropped(x_BTH, self.dropout, self.training)
@@ -145,8 +139,6 @@ class Keyed(NamedTuple):
     index_TT: Tensor
     """Row of the table at query i, key j."""
     table_DR: Tensor
-    columns_W: Callable[[], Tensor]
-    """Function that returns the rows of the table of the distances `j - i` from `1 - T` to `T - 1`."""
 
 
 class SelfAttention(nn.Module):
@@ -184,7 +176,8 @@ class SelfAttention(nn.Module):
         """
         q_BATD, k_BATD, v_BATD = self._projected(hidden_BTH, positions, packing)
         if packing is not None:
-            return dense(self.linear_out, self._mixed_pack(q_BATD, k_BATD, v_BATD, positions, packing)), None
+            mixed_1NH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, positions, packing))
+            return dense(self.linear_out, mixed_1NH), None
         mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, positions, with_weights)
         return dense(self.linear_out, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
@@ -192,34 +185,19 @@ class SelfAttention(nn.Module):
         """Return q_BATD, k_BATD, v_BATD; rotary positions rotate the layer's input, not its projections."""
         turned_BTH = hidden_BTH
         if self.kind == "rotary" and positions is not None:
-            if packing is not None and packing.tables is not None:
-                positions = positions.index_select(1, packing.tables.offsets_N)
-            elif packing is not None:
+            if packing is not None:
                 positions = packing.joined(positions[:, :size] for size in packing.sizes)
             turned_BTH = rotated(hidden_BTH, positions)
         inputs = ((self.linear_q, turned_BTH), (self.linear_k, turned_BTH), (self.linear_v, hidden_BTH))
         shape = (*hidden_BTH.shape[:2], self.heads, -1)
         return [dense(module, x_BTH).view(shape).transpose(1, 2) for module, x_BTH in inputs]
 
-    def _mixed_pack(
-        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
-    ) -> Tensor:
-        """Return the attended frames (1, N, H) of a pack; with tables all rows at once, unless by sinusoids."""
-        kernel = kernel_of_rows(q_1AND.device, q_1AND.dtype, q_1AND.shape[-1])  # an adapter may have other heads
-        if packing.tables is None or kernel is None or self.kind == "relative":
-            return packing.joined(self._mixed_rows(q_1AND, k_1AND, v_1AND, positions, packing))
-        lookup = None
-        if self.kind == "relative_key":
-            columns_W = clipped_columns(*self.most_distances, q_1AND.device)
-            lookup = Lookup(columns_W, q_1AND @ self._scaled_table(q_1AND.dtype), None)
-        return attended(q_1AND, k_1AND, v_1AND, packing.tables, lookup, self.scale, kernel)
-
     def _mixed_rows(
         self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
     ) -> Iterator[Tensor]:
         """Yield the attended frames (1, T, H) of each row; the first frame of its padding is a query, not a key."""
         keyed = self._keyed(positions, q_1AND.dtype) if self.kind == "relative_key" and positions is not None else None
-        for place, count in zip(packing.places, packing.num_keys, strict=True):
+        for place, count in zip(packing.places, packing.counts, strict=True):
             keys = slice(place.start, place.start + max(1, count))  # a row without frames needs a key
             q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, keys], v_1AND[:, :, keys]
             mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, positions, False, keyed)
@@ -251,23 +229,13 @@ class SelfAttention(nn.Module):
 
     def _keyed(self, index_TT: Tensor, dtype: torch.dtype) -> Keyed:
         """Return the distances of frames and the table that they read."""
-        return Keyed(index_TT, self._scaled_table(dtype), once(lambda: of_distances(index_TT)))
-
-    def _scaled_table(self, dtype: torch.dtype) -> Tensor:
-        table_DR: Tensor = self.distance_embedding.weight.T.to(dtype) * self.scale
-        return table_DR
+        return Keyed(index_TT, self.distance_embedding.weight.T.to(dtype) * self.scale)
 
     def _key_bias(self, q_BATD: Tensor, num_keys: int, keyed: Keyed) -> Bias:
         """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a lookup."""
-        num_queries = q_BATD.shape[2]
-        index_TT = keyed.index_TT[:num_queries, :num_keys]
+        index_TT = keyed.index_TT[: q_BATD.shape[2], :num_keys]
         product_BATR = q_BATD @ keyed.table_DR
-        first, end = (len(keyed.index_TT) + count for count in (-num_queries, num_keys - 1))
-        return Bias(
-            lambda rows, heads: gathered(product_BATR[rows, heads], index_TT),
-            lambda: Lookup(keyed.columns_W()[first:end], product_BATR, None),
-            product_BATR.numel(),
-        )
+        return lambda rows, heads: gathered(product_BATR[rows, heads], index_TT)
 
     def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor, num_keys: int) -> Bias:
         """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3); waves may be of more frames."""
@@ -277,7 +245,7 @@ class SelfAttention(nn.Module):
         bias = of_every_distance(q_BATD, distances_ADW)
         if num_keys == q_BATD.shape[2]:
             return bias
-        return Bias(lambda rows, heads: bias.of(rows, heads)[..., :num_keys])
+        return lambda rows, heads: bias(rows, heads)[..., :num_keys]
 
 
 class ConformerLayer(nn.Module):

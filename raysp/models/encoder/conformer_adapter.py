@@ -2,11 +2,9 @@
 
 Names of modules and weights are those of published checkpoints.
 
-Legend: B batch, T frames, P frames after a layer, N frames of a pack, R rows that it may have, H hidden.
+Legend: B batch, T frames, P frames after a layer, H hidden.
 """
 
-from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,12 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.modeling import Count
-from raysp.models.base.packs import EncodedPack
 from raysp.models.encoder.conformer import ConformerConfig, SelfAttention
 from raysp.models.encoder.transformer import FeedForward
 from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import Packing, attended_keys
-from raysp.models.kernels.row_tables import RowTables, strided
+from raysp.models.kernels.packing import attended_keys
 
 
 class AdapterConfig(ConformerConfig, Protocol):
@@ -67,31 +63,6 @@ class Wav2Vec2BertAdapterLayer(nn.Module):
             places_P = torch.arange(hidden_BPH.shape[1], device=hidden_BPH.device)
             keys_B11P = attended_keys(places_P < num_frames_B[:, None])
         attended_BPH, _ = self.self_attn(hidden_BPH, keys_B11P, None, False)
-        return self._added(attended_BPH, residual_BPH)
-
-    def of_rows(self, hidden_1NH: Tensor, packing: Packing, tables: RowTables) -> tuple[Tensor, Packing]:
-        """Return the frames (1, N, H) of the rows of a pack on a device, each from where it began, and their places."""
-        read, stride = tables.with_counts(tables.keys_R), self.config.adapter_stride
-        residual_1NH, inner_1NH = (
-            strided(partial(self._strided, valid_BT=None, conv=conv), norm(hidden_1NH), read, stride, stride // 2)
-            for norm, conv in (
-                (self.residual_layer_norm, self.residual_conv),
-                (self.self_attn_layer_norm, self.self_attn_conv),
-            )
-        )
-        packing = self._adapted(packing, tables)
-        attended_1NH, _ = self.self_attn(inner_1NH, None, None, False, packing)
-        return self._added(attended_1NH, residual_1NH), packing
-
-    def _adapted(self, packing: Packing, tables: RowTables) -> Packing:
-        """Return the places of the frames of rows, which begin where they began."""
-        adapted = partial(adapted_frames, config=self.config, exact=True)
-        counts_R, keys_R = (adapted(one).clamp(min=0) for one in (tables.counts_R, tables.keys_R))
-        tables = tables.with_counts(counts_R).with_keys(keys_R)
-        counts, keys = (tuple(map(adapted, one)) for one in (packing.counts, packing.num_keys))
-        return replace(packing, counts=counts, keys=keys, tables=tables)
-
-    def _added(self, attended_BPH: Tensor, residual_BPH: Tensor) -> Tensor:
         hidden_BPH = dropped(attended_BPH, self.dropout, self.training) + residual_BPH
         output_BPH: Tensor = hidden_BPH + self.ffn(self.ffn_layer_norm(hidden_BPH))
         return output_BPH
@@ -123,7 +94,8 @@ class Wav2Vec2BertAdapter(nn.Module):
             valid_BT: True where a frame is part of its row; None: all of them.
             exact: Keep padding out of the convolutions; in the original it affects the last frame of a row.
         """
-        hidden_BTH = self._projected(hidden_BTH)
+        if self.proj is not None and self.proj_layer_norm is not None:
+            hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
         num_frames_B = None if valid_BT is None else valid_BT.sum(1)
         for layer in self.layers:
             # Convolutions read frames before a row's end by the count below them, attention by the count after them.
@@ -137,21 +109,6 @@ class Wav2Vec2BertAdapter(nn.Module):
             if not is_dropped:
                 hidden_BTH = layer(hidden_BTH, reaching_BT, num_frames_B)
         return hidden_BTH
-
-    def of_rows(self, encoded: EncodedPack) -> EncodedPack:
-        """Return the frames of the rows of a pack on a device, by "exact" padding."""
-        hidden_1NH, packing = self._projected(encoded.hidden_1NH), encoded.packing
-        for layer in self.layers:
-            assert isinstance(layer, Wav2Vec2BertAdapterLayer)
-            assert packing.tables is not None
-            hidden_1NH, packing = layer.of_rows(hidden_1NH, packing, packing.tables)
-        return encoded.with_frames(hidden_1NH, packing)
-
-    def _projected(self, hidden_BTH: Tensor) -> Tensor:
-        if self.proj is None or self.proj_layer_norm is None:
-            return hidden_BTH
-        projected_BTH: Tensor = self.proj_layer_norm(self.proj(hidden_BTH))
-        return projected_BTH
 
 
 def adapted_frames(num_frames: Count, config: AdapterConfig, exact: bool) -> Count:

@@ -12,8 +12,6 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from raysp.models.encoder.fused_attention import Lookup
-from raysp.models.encoder.packed_attention import attended
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
@@ -92,13 +90,6 @@ class Distances:
             return cls(table_RH, slice(first, last + 1), row_W, "gathered", index_QQ, turned_QQ)
         return cls(table_RH, slice(first, last + 1), row_W, "tiled" if has_tiles else "skewed", row_W, row_W)
 
-    @classmethod
-    def of_pack(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
-        """Look up the rows for a pack of `num_squeezed` frames, which one kernel reads for all its rows."""
-        buckets = (num_squeezed, config.position_buckets, config.furthest_distance)
-        first, last, row_W = _rows_that_occur(buckets, config.distance_span, table_RH.device)
-        return cls(table_RH, slice(first, last + 1), row_W, "skewed", row_W, row_W)
-
     def among(self, num_squeezed: int) -> "Distances":
         """Return the distances of the first frames alone."""
         if self.reading != "gathered":
@@ -121,7 +112,7 @@ class Distances:
         return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
 
 
-@lru_cache(maxsize=1024)  # rows of packs read distances by their own length
+@lru_cache(maxsize=1024)
 def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.device) -> tuple[int, int, Tensor]:
     """Return the first and the last row of the table among the frames, and row_W from the first on, on a device."""
     # A table that is kept may serve a backward pass later, which inference tensors cannot.
@@ -129,10 +120,6 @@ def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.dev
         row_W = (log_buckets(*buckets) + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
         first, last = int(row_W[-1]), int(row_W[0])
         return first, last, (row_W - first).to(device)  # the host waits: any stream may use it next
-
-
-AnyDistances = Distances | Sequence[Distances] | None
-"""Those of a batch or of a pack with tables, or of each row of packed frames; None: attention by content alone."""
 
 
 class DisentangledSelfAttention(nn.Module):
@@ -160,19 +147,17 @@ class DisentangledSelfAttention(nn.Module):
         self,
         hidden_BQH: Tensor,
         keys_B11Q: Tensor | None,
-        distances: AnyDistances,
+        distances: Distances | None,
         with_weights: bool,
         packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended frames, and weights_BAQQ if requested.
 
-        With a packing, which excludes gradients, masks and weights, `hidden_BQH` is (1, N, H), and each row has its
-        distances, or with tables all have the same.
+        `distances` are those of the longest row; None: attention by content alone. With a packing, which excludes
+        gradients, masks and weights, `hidden_BQH` is (1, N, H).
         """
-        if packing is not None and packing.tables is None:
-            assert not isinstance(distances, Distances)
+        if packing is not None:
             return self._packed(hidden_BQH, distances, packing), None
-        assert distances is None or isinstance(distances, Distances)
         q_BAQD, k_BAQD, v_BAQD = (
             self._heads(dense(projection, hidden_BQH))
             for projection in (self.query_proj, self.key_proj, self.value_proj)
@@ -180,9 +165,6 @@ class DisentangledSelfAttention(nn.Module):
         bias = None
         if distances is not None and (self.has_c2p or self.has_p2c):
             bias = self._bias(q_BAQD, k_BAQD, distances, partial(self._tables_of, distances))
-        if packing is not None and packing.tables is not None:
-            lookup = None if bias is None or bias.lookup is None else bias.lookup()
-            return attended(q_BAQD, k_BAQD, v_BAQD, packing.tables, lookup, self.scale), None
         dropout = self.config.attention_dropout if self.training else 0.0
         if not with_weights:
             mixed_BAQD = attend(q_BAQD, k_BAQD, v_BAQD, bias, keys_B11Q, scale=self.scale, dropout=dropout)
@@ -195,34 +177,23 @@ class DisentangledSelfAttention(nn.Module):
         heads = self.config.num_attention_heads
         return x_BQE.reshape(*x_BQE.shape[:-1], heads, x_BQE.shape[-1] // heads).transpose(-3, -2)
 
-    def _packed(self, hidden_1NH: Tensor, distances: Sequence[Distances] | None, packing: Packing) -> Tensor:
+    def _packed(self, hidden_1NH: Tensor, distances: Distances | None, packing: Packing) -> Tensor:
         """Return the attended frames of all rows end to end; a row alone needs no mask."""
         heads_1AND = [
             self._heads(dense(projection, hidden_1NH))
             for projection in (self.query_proj, self.key_proj, self.value_proj)
         ]
-        biases = self._biases(distances, packing) if self.has_c2p or self.has_p2c else None
+        tables = None
+        if distances is not None and (self.has_c2p or self.has_p2c):
+            tables = once(partial(self._tables_of, distances))
         mixed = []
-        is_on_cpu = hidden_1NH.device.type == "cpu"
-        for number, place in enumerate(packing.places):
-            of_row = (x_1AND[:, :, place] for x_1AND in heads_1AND)
-            q_1AQD, k_1AQD, v_1AQD = (x_1AQD.contiguous() if is_on_cpu else x_1AQD for x_1AQD in of_row)
-            bias = biases[number](q_1AQD, k_1AQD) if biases is not None and place.start < place.stop else None
+        for place in packing.places:
+            q_1AQD, k_1AQD, v_1AQD = (x_1AND[:, :, place].contiguous() for x_1AND in heads_1AND)
+            bias = None
+            if distances is not None and tables is not None and place.start < place.stop:
+                bias = self._bias(q_1AQD, k_1AQD, distances.among(place.stop - place.start), tables)
             mixed.append(attend(q_1AQD, k_1AQD, v_1AQD, bias, None, scale=self.scale).transpose(1, 2).flatten(2))
         return packing.joined(mixed)
-
-    def _biases(
-        self, distances: Sequence[Distances] | None, packing: Packing
-    ) -> list[Callable[[Tensor, Tensor], Bias]] | None:
-        """Return the function of queries and keys for the bias of each row; rows of the same distances share tables."""
-        if distances is None:
-            return None
-        tables = {id(one): once(partial(self._tables_of, one)) for one in distances}
-        rows = zip(distances, packing.places, strict=True)
-        return [
-            partial(self._bias, distances=one.among(place.stop - place.start), tables=tables[id(one)])
-            for one, place in rows
-        ]
 
     def _tables_of(self, distances: Distances) -> tuple[Tensor, Tensor]:
         keys_ARD, queries_ARD = self._position_tables(distances.table_RH)
@@ -250,14 +221,7 @@ class DisentangledSelfAttention(nn.Module):
                 return (p2c if c2p is None else c2p).contiguous()  # type: ignore[union-attr]
             return c2p + p2c if distances.reading == "skewed" else c2p.add_(p2c)  # a view must not be written to
 
-        def lookup() -> Lookup:
-            keys_ADN, queries_ADN = (
-                table_ARD[:, distances.rows].transpose(1, 2) for table_ARD in self._position_tables(distances.table_RH)
-            )
-            of_queries, of_keys = q_BAQD @ keys_ADN, k_BAQD @ queries_ADN
-            return Lookup(distances.row_W, of_queries if self.has_c2p else None, of_keys if self.has_p2c else None)
-
-        return Bias(bias, lookup, 2 * q_BAQD[..., 0].numel() * (distances.rows.stop - distances.rows.start))
+        return bias
 
     def _position_tables(self, table_RH: Tensor) -> tuple[Tensor, Tensor]:
         """Return the scaled keys and queries (A, R, D) of distances."""

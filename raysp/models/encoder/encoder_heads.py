@@ -4,14 +4,13 @@ The head is the first base, the architecture's base the second: `class HubertFor
 Inputs (B, S) are samples; those of an encoder of features are (B, S, C).
 
 Legend: B batch, S samples or frames of features, T frames, H hidden, C channels of a TDNN layer, V vocabulary, L labels
-of a row, N classes or frames of a pack, R rows of a pack, E embedding.
+of a row, N classes, E embedding.
 """
 
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.capabilities import Capability
@@ -22,7 +21,6 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.base.packs import EncodedPack, PackOutput
 from raysp.models.encoder import adapters
 from raysp.models.encoder.encoder_fields import EncoderConfig, XVectorConfig
 from raysp.models.encoder.heads import (
@@ -35,17 +33,13 @@ from raysp.models.encoder.heads import (
     frame_classification_loss,
     initial_layer_weights,
     masked_mean,
-    means_of_rows,
     pooled_statistics,
-    statistics_of_rows,
     tdnn_layers,
     tdnn_output_frames,
 )
 from raysp.models.encoder.speech_model import Encoded, SpeechModel
 from raysp.models.files.configuration import Config
-from raysp.models.kernels.dense import dense, dense_rows
 from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import Packing
 
 
 class ForCTC(SpeechModel):
@@ -109,10 +103,6 @@ class ForCTC(SpeechModel):
             attentions=encoded.attentions,
         )
         return self.returned(output, return_dict)
-
-    def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return logits_1NV of a pack."""
-        return encoded.read(CausalLMOutput(logits=dense(self.head, encoded.hidden_1NH)))
 
     def build_head(self, vocab_size: int) -> nn.Module:
         """Return a new head."""
@@ -210,18 +200,6 @@ def encoded_frames(
     return (encoded.last_hidden_state if layer_sum is None else layer_sum.total), encoded
 
 
-def seen_pack(
-    model: "ForSequenceClassification | ForAudioFrameClassification | ForXVector", encoded: EncodedPack
-) -> EncodedPack:
-    """Return the frames of a pack that a head over classes reads: the last hidden state, or the sum over layers."""
-    if model.layer_weights is None:
-        return encoded
-    layer_sum = LayerSum(model.layer_weights)
-    for hidden_1NH in encoded.states:
-        layer_sum.append(hidden_1NH)
-    return EncodedPack(layer_sum.total, encoded.states_packing or encoded.packing)
-
-
 def classes_output(
     model: SpeechModel, logits_BN: Tensor, encoded: Encoded, labels: Tensor | None, return_dict: bool | None
 ) -> SequenceClassifierOutput | tuple[Any, ...]:
@@ -268,12 +246,6 @@ class ForSequenceClassification(SpeechModel):
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
-    def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return logits_RN of the rows of a pack."""
-        seen = seen_pack(self, encoded)
-        mean_RH = means_of_rows(dense(self.projector, seen.hidden_1NH), seen.packing)
-        return seen.read(SequenceClassifierOutput(logits=dense_rows(self.classifier, mean_RH)))
-
     def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
         """Return valid_BT of the frames that the mean is over."""
         return self._get_feature_vector_attention_mask(num_frames, mask_BS)
@@ -318,11 +290,6 @@ class ForAudioFrameClassification(SpeechModel):
             attentions=encoded.attentions,
         )
         return self.returned(output, return_dict)
-
-    def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return logits_1NC of a pack."""
-        seen = seen_pack(self, encoded)
-        return seen.read(TokenClassifierOutput(logits=dense(self.classifier, seen.hidden_1NH)))
 
 
 class ForXVector(SpeechModel):
@@ -375,23 +342,6 @@ class ForXVector(SpeechModel):
             attentions=encoded.attentions,
         )
         return self.returned(output, return_dict)
-
-    def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return embeddings and logits, both (R, E), of the rows of a pack."""
-        seen = seen_pack(self, encoded)
-        pooled_RC = self._statistics_of_rows(dense(self.projector, seen.hidden_1NH), seen.packing)
-        embeddings_RE = dense_rows(self.feature_extractor, pooled_RC)
-        logits_RE = dense_rows(self.classifier, embeddings_RE)
-        return seen.read(XVectorOutput(logits=logits_RE, embeddings=embeddings_RE))
-
-    def _statistics_of_rows(self, frames_1NC: Tensor, packing: Packing) -> Tensor:
-        """Return the statistics (R, 2C) of the rows of a pack after the TDNN."""
-        if packing.tables is None:
-            return torch.cat([pooled_statistics(self._tdnn(row_1TC)) for row_1TC in packing.attended(frames_1NC)])
-        missing = -tdnn_output_frames(0, self.config.tdnn_kernel, self.config.tdnn_dilation)
-        # A frame reads those behind it: with full context those of its row alone, and others are not pooled.
-        frames_1NC = self._tdnn(F.pad(frames_1NC, (0, 0, 0, missing)))
-        return statistics_of_rows(frames_1NC, (packing.tables.keys_R - missing).clamp(min=0), packing.tables)
 
     def _tdnn(self, frames_BTC: Tensor) -> Tensor:
         for layer in self.tdnn:

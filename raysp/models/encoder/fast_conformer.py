@@ -7,7 +7,7 @@ heads, D head, W distances of T frames (2T - 1).
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -16,13 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.fused_attention import Lookup
-from raysp.models.encoder.packed_attention import attended
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
     attention_weights,
-    numbers,
     of_every_distance,
     tiled,
 )
@@ -31,7 +28,6 @@ from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
 from raysp.models.kernels.dropout import dropped
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.packing import Packing
-from raysp.models.kernels.row_tables import RowTables, inputs_inside
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -112,26 +108,6 @@ class Subsampling(nn.Module):
                 num_mels_B = _strided(num_mels_B, layer.kernel_size[0], layer.stride[0])
                 x_BCMN = without_padding(x_BCMN, num_mels_B)
         return x_BCMN.transpose(1, 2).flatten(2)
-
-    def of_rows(self, mels_MN: Tensor, num_mels_R: Tensor, tables: RowTables) -> Tensor:
-        """Return the input of the dense layer (1, T, channels times bins) for the rows of a pack on a device.
-
-        Args:
-            mels_MN: Log-mel frames of all rows, zero outside of them.
-            num_mels_R: Log-mel frames of each row.
-            tables: Places of the rows.
-        """
-        layout, num_frames = tables.layout(gap=1), tables.size
-        inside_NM = inputs_inside(num_mels_R, tables, len(mels_MN) // num_frames)
-        outside_1M = ~layout.spread(inside_NM[None]).view(1, -1)
-        x_1CMN = layout.spread(mels_MN.view(1, num_frames, -1)).view(1, 1, outside_1M.shape[1], -1)
-        for layer in self.layers:
-            x_1CMN = F.relu(x_1CMN, inplace=True) if isinstance(layer, nn.ReLU) else layer(x_1CMN)
-            if isinstance(layer, nn.Conv2d):
-                kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])
-                outside_1M = outside_1M[:, kernel - 1 - 2 * padding :: stride]  # of the last frame that each one reads
-                x_1CMN = x_1CMN.masked_fill_(outside_1M[:, None, :, None], 0.0)
-        return layout.back(x_1CMN.transpose(1, 2).flatten(2))
 
     def _in_tiles(self, mels_MN: Tensor) -> Tensor:
         """Return the frames of one row (T, channels times bins), on a CPU in a quarter of the time of a batch."""
@@ -233,7 +209,7 @@ class SelfAttention(nn.Module):
             dense(module, hidden_BTH).view(shape).transpose(1, 2) for module in (self.q_proj, self.k_proj, self.v_proj)
         )
         if packing is not None:
-            return dense(self.o_proj, self._mixed_pack(q_BATD, k_BATD, v_BATD, packing)), None
+            return dense(self.o_proj, packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, packing))), None
         assert waves_WH is not None
         mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, waves_WH, with_weights)
         return dense(self.o_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
@@ -244,27 +220,14 @@ class SelfAttention(nn.Module):
         distances_AWD: Tensor = keys_WAD.transpose(0, 1) * self.scale
         return distances_AWD
 
-    def _mixed_pack(self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Tensor:
-        """Return the attended frames (1, N, H) of a pack; with tables all rows of up to `KEPT_FRAMES` at once."""
+    def _mixed_rows(self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
+        """Yield the attended frames (1, T, H) of each row."""
         frames = (q_1AND + self.bias_u[:, None], k_1AND, v_1AND, q_1AND + self.bias_v[:, None])
-        if packing.tables is None:
-            return packing.joined(self._mixed_rows(frames, packing.places))
-        products_1ANW = frames[-1] @ self._distances_of(KEPT_FRAMES, q_1AND).transpose(1, 2)
-        lookup = Lookup(numbers(products_1ANW.shape[-1], q_1AND.device), products_1ANW, None)
-        mixed_1NH = attended(frames[0], k_1AND, v_1AND, packing.tables, lookup, self.scale)
-        long = [place for place in packing.places if place.stop - place.start > KEPT_FRAMES]
-        for place, row_1TH in zip(long, self._mixed_rows(frames, long), strict=True):
-            mixed_1NH[:, place] = row_1TH
-        return mixed_1NH
-
-    def _mixed_rows(self, frames: tuple[Tensor, ...], places: Iterable[slice]) -> Iterator[Tensor]:
-        """Yield the attended frames (1, T, H) of each row; `frames` are queries, keys, values and placed queries."""
         distances: dict[int, Tensor] = {}
-        for place in places:
-            # Of the row alone, so that in half precision no bit depends on a longer row.
+        for place in packing.places:
             reach = max(KEPT_FRAMES, place.stop - place.start)
             if reach not in distances:
-                distances[reach] = self._distances_of(reach, frames[0])
+                distances[reach] = self._distances_of(reach, q_1AND)
             q_1ATD, k_1ATD, v_1ATD, placed_1ATD = (x_1AND[:, :, place] for x_1AND in frames)
             bias = _near(placed_1ATD, distances[reach])
             yield attend(q_1ATD, k_1ATD, v_1ATD, bias, None, scale=self.scale).transpose(1, 2).flatten(2)
@@ -301,9 +264,7 @@ def _near(placed_BATD: Tensor, distances_AWD: Tensor) -> Bias:
     """Return the products of frames with the keys of their distances; these may be those of more frames."""
     beyond = (distances_AWD.shape[1] + 1) // 2 - placed_BATD.shape[2]
     near_AWD = distances_AWD[:, beyond : distances_AWD.shape[1] - beyond]
-    if placed_BATD.device.type != "cpu":  # few kernels for a row
-        return of_every_distance(placed_BATD, near_AWD.transpose(1, 2))
-    return Bias(lambda rows, heads: tiled(placed_BATD[rows, heads], near_AWD[heads]))
+    return lambda rows, heads: tiled(placed_BATD[rows, heads], near_AWD[heads])
 
 
 class ConvolutionModule(nn.Module):
@@ -330,8 +291,7 @@ class ConvolutionModule(nn.Module):
         if valid_BT is not None:
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         if packing is not None:
-            reach = int(self.depthwise_conv.padding[0])
-            x_BTH = packing.mixed(partial(self._over_time, weights=self._folded()), x_BTH, reach)
+            x_BTH = packing.mixed(partial(self._over_time, weights=self._folded()), x_BTH)
         elif self.training and not exact:
             x_BTH = self.norm(self.depthwise_conv(x_BTH.transpose(1, 2))).transpose(1, 2)
         else:

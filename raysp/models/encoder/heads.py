@@ -1,7 +1,7 @@
 """Parts of heads shared by architectures: layer sums, pooling, x-vectors, losses.
 
-Legend: B batch, T frames, H hidden, C channels of a TDNN layer, K layers, V vocabulary, L labels of a row, N classes
-or frames of a pack, R rows of a pack, E speaker embedding.
+Legend: B batch, T frames, H hidden, C channels of a TDNN layer, K layers, V vocabulary, L labels of a row, N classes,
+E speaker embedding.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from raysp.crossing import sent
 from raysp.devices import is_accelerator
 from raysp.models.base.arithmetic import without_cudnn
 from raysp.models.kernels.packing import Packing
-from raysp.models.kernels.row_tables import RowTables, pooled_means, pooled_sums
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -107,16 +106,6 @@ def masked_mean(frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
     return sum_BH / valid_BT.sum(1).clamp(min=1)[:, None]
 
 
-def means_of_rows(frames_1NH: Tensor, packing: Packing) -> Tensor:
-    """Return the mean (R, H) over the frames of each row of a pack that are pooled.
-
-    Rows are all that the pack may have where layers take them at once, those behind the last one zero.
-    """
-    if packing.tables is not None:
-        return pooled_means(frames_1NH, packing.tables.keys_R, packing.tables)
-    return torch.cat([row_1TH.mean(1) for row_1TH in packing.attended(frames_1NH)])
-
-
 class TDNNLayer(nn.Module):
     """A dilated convolution over frames with ReLU (Snyder et al. 2018); its weight has the shape of a dense layer's."""
 
@@ -167,14 +156,6 @@ def pooled_statistics(frames_BTC: Tensor, num_frames_B: Tensor | None = None) ->
     squares_BTC = (frames_BTC - mean_BC[:, None]).square().masked_fill(out_BT1, 0.0)
     variance_BC = squares_BTC.sum(1) / (count_B[:, None] - 1)
     return torch.cat([mean_BC, _deviation(variance_BC)], dim=-1)
-
-
-def statistics_of_rows(frames_1NC: Tensor, counts_R: Tensor, tables: RowTables) -> Tensor:
-    """Return `pooled_statistics` (R, 2C) over the first `counts_R` frames of each row of a pack; zero for none."""
-    mean_RC = pooled_means(frames_1NC, counts_R, tables)
-    squares_1NC = (frames_1NC - mean_RC.index_select(0, tables.rows_N)).square()
-    variance_RC = pooled_sums(squares_1NC, counts_R, tables) / (counts_R[:, None] - 1)
-    return torch.cat([mean_RC, _deviation(variance_RC).to(mean_RC.dtype)], dim=-1)
 
 
 def _deviation(variance_BC: Tensor) -> Tensor:

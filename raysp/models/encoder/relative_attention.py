@@ -1,41 +1,29 @@
 """Attention whose scores have a bias by the distance of frames (Shaw et al. 2018; He et al. 2021, DeBERTa, section 3).
 
-A bias (B, A, T, T) is the largest tensor of a layer. A GPU has it within its kernel alone (`fused_attention`), where
-torch can compile that kernel. Elsewhere it is computed for a few rows or heads at a time, so that it stays in the
-cache: on a CPU it is overwritten by their scores and weights; on a GPU `scaled_dot_product_attention` receives it. With
-gradients, and in compiled programs, it is computed whole. It is read from the product of frames with a table of
-distances, or is a skewed view of it (Dai et al. 2019, appendix B); no tensor is (T, T, D).
+A bias (B, A, T, T) is the largest tensor of a layer. It is computed for a few rows or heads at a time, so that it stays
+in the cache: on a CPU it is overwritten by their scores and weights; on a GPU `scaled_dot_product_attention` receives
+it. With gradients, and in compiled programs, it is computed whole. It is read from the product of frames with a table
+of distances, or is a skewed view of it (Dai et al. 2019, appendix B); no tensor is (T, T, D).
 
 Legend: B batch, T frames, A attention heads, D head, R rows of a table of distances, W distances of T frames (2T - 1),
 I some of the queries, N distances between them and all frames (I + T - 1).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysp.models.encoder.fused_attention import MOST_PRODUCTS, Lookup, fused, kernel_of
 from raysp.models.kernels.dropout import attention_with_dropout, dropped
 
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True)
-class Bias:
-    """A bias by the distance of frames."""
-
-    of: Callable[[slice, slice], Tensor]
-    """Function of rows and heads that returns their bias (B', A', T, T), in writable memory."""
-    lookup: Callable[[], Lookup] | None = None
-    """Function that returns the products from which a kernel reads it; None: it is read in blocks alone."""
-    num_products: int = 0
-    """Values of these products."""
-
+Bias: TypeAlias = Callable[[slice, slice], Tensor]
+"""Function of rows and heads that returns their bias (B', A', T, T) by the distance of frames, in writable memory."""
 
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
 BLOCK_SCORES_OF_GPUS = 1 << 24  # 32 MB of half precision, which the caches of data-centre GPUs hold
@@ -58,17 +46,14 @@ def attend(
         return attention_with_dropout(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale)
     batch, heads, num_frames, _ = q_BATD.shape
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
-        return _mixed_at_once(q_BATD, k_BATD, v_BATD, bias.of(slice(None), slice(None)), keys_B11T, scale, dropout)
+        return _mixed_at_once(q_BATD, k_BATD, v_BATD, bias(slice(None), slice(None)), keys_B11T, scale, dropout)
     is_on_cpu = q_BATD.device.type == "cpu"
-    can_fuse = not is_on_cpu and not dropout and bias.num_products <= MOST_PRODUCTS
-    if can_fuse and bias.lookup is not None and (kernel := kernel_of(q_BATD.device, q_BATD.dtype)) is not None:
-        return fused(q_BATD, k_BATD, v_BATD, bias.lookup(), keys_B11T, scale, kernel)
     mix, most = (_mixed, BLOCK_SCORES) if is_on_cpu else (_mixed_at_once, BLOCK_SCORES_OF_GPUS)
     mixed_BATD = torch.empty_like(q_BATD.transpose(1, 2)).transpose(1, 2)
     for rows, some in _blocks(batch, heads, num_frames, most):
         q, k, v = (x[rows, some] for x in (q_BATD, k_BATD, v_BATD))
         keys = None if keys_B11T is None else keys_B11T[rows]
-        mixed_BATD[rows, some] = mix(q, k, v, bias.of(rows, some), keys, scale, dropout)
+        mixed_BATD[rows, some] = mix(q, k, v, bias(rows, some), keys, scale, dropout)
     return mixed_BATD
 
 
@@ -113,7 +98,7 @@ def attention_weights(
     """Return weights_BATT, the softmax inside `attend`."""
     scores_BATT = q_BATD @ k_BATD.transpose(2, 3) * scale
     if bias is not None:
-        scores_BATT = scores_BATT + bias.of(slice(None), slice(None))
+        scores_BATT = scores_BATT + bias(slice(None), slice(None))
     return _masked(scores_BATT, keys_B11T).softmax(-1)
 
 
@@ -168,19 +153,9 @@ def by_distance(values_W: Tensor) -> Tensor:
     return values_W.unfold(0, num_frames, 1).flip(0)
 
 
-def of_distances(values_TT: Tensor) -> Tensor:
-    """Return values_W of the distances `j - i` from `1 - T` to `T - 1`: the opposite of `by_distance`."""
-    return torch.cat([values_TT[1:, 0].flip(0), values_TT[0]])
-
-
 def of_every_distance(q_BATD: Tensor, distances_ADW: Tensor) -> Bias:
     """Return the bias `q_i . distances(j - i)`, from a table with a column for each distance of T frames."""
-    num_columns = distances_ADW.shape[-1]
-    return Bias(
-        lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads]),
-        lambda: Lookup(numbers(num_columns, q_BATD.device), q_BATD @ distances_ADW, None),
-        q_BATD.shape[0] * q_BATD.shape[1] * q_BATD.shape[2] * num_columns,
-    )
+    return lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads])
 
 
 def once(make: Callable[[], Value]) -> Callable[[], Value]:
@@ -195,30 +170,10 @@ def once(make: Callable[[], Value]) -> Callable[[], Value]:
     return kept
 
 
-def numbers(count: int, device: torch.device) -> Tensor:
-    """Return the integers below a count (count,), views of a table that is kept on the device."""
-    return _kept_numbers(max(1024, 1 << (count - 1).bit_length()), device)[:count]
-
-
-@lru_cache(maxsize=16)
-def _kept_numbers(count: int, device: torch.device) -> Tensor:
-    # A table that is kept may serve a backward pass later, which inference tensors cannot.
-    with torch.inference_mode(False):
-        return torch.arange(count, device=device)
-
-
 def clipped_distances(num_frames: int, left: int, right: int, device: torch.device) -> Tensor:
     """Return index_TT into a table of the distances `j - i`, clipped to `-left` and `right`."""
     distance_W = torch.arange(1 - num_frames, num_frames, device=device)
     return by_distance(distance_W.clamp(-left, right) + left)
-
-
-@lru_cache(maxsize=16)
-def clipped_columns(left: int, right: int, device: torch.device) -> Tensor:
-    """Return columns_W of such a table for the distances `j - i` as far as they differ; farther ones have the last."""
-    reach = max(left, right)
-    with torch.inference_mode(False):
-        return (torch.arange(-reach, reach + 1).clamp(-left, right) + left).to(device)
 
 
 @lru_cache(maxsize=64)

@@ -4,7 +4,7 @@ Of transformers no class has it: a well-known tutorial for wav2vec 2.0 defines i
 with numbers for arousal, dominance and valence (Wagner et al. 2023, arXiv:2203.07378). Frames are pooled, and pass a
 dense layer, tanh and a layer over the outputs.
 
-Legend: B batch, T frames, H hidden, N classes or numbers, or frames of a pack, R rows of a pack.
+Legend: B batch, T frames, H hidden, N classes or numbers.
 """
 
 from typing import Any, ClassVar
@@ -15,15 +15,11 @@ from torch import Tensor, nn
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import SequenceClassifierOutput
-from raysp.models.base.packs import EncodedPack, PackOutput
 from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.encoder_heads import classes_output
-from raysp.models.encoder.heads import masked_mean, means_of_rows
+from raysp.models.encoder.heads import masked_mean
 from raysp.models.encoder.speech_model import SpeechModel
-from raysp.models.kernels.dense import dense_rows
 from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import Packing
-from raysp.models.kernels.row_tables import pooled_sums, row_maxima
 
 POOLING_MODES = ("mean", "sum", "max")
 """Values of `pooling_mode` in config.json."""
@@ -99,21 +95,6 @@ class ForSpeechClassification(SpeechModel):
             valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
         logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
-
-    def read_pack(self, encoded: EncodedPack) -> PackOutput:
-        """Return logits_RN of the rows of a pack."""
-        pooled_RH = self._pooled_rows(encoded.hidden_1NH, encoded.packing)
-        return encoded.read(SequenceClassifierOutput(logits=dense_rows(self.classifier, pooled_RH)))
-
-    def _pooled_rows(self, frames_1NH: Tensor, packing: Packing) -> Tensor:
-        """Return one vector (R, H) for each row of a pack."""
-        if packing.tables is None:
-            return torch.cat([self._pooled(row_1TH, None) for row_1TH in packing.attended(frames_1NH)])
-        if self.pooling_mode == "mean":
-            return means_of_rows(frames_1NH, packing)
-        if self.pooling_mode == "sum":
-            return pooled_sums(frames_1NH, packing.tables.keys_R, packing.tables).to(frames_1NH.dtype)
-        return row_maxima(frames_1NH[0], packing.tables)
 
     def _pooled(self, frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""

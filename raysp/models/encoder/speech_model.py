@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.modeling import Count, Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
-from raysp.models.base.packs import EncodedPack, Pack
 from raysp.models.encoder.augmentation import augmented, compute_mask_indices
 from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
@@ -34,8 +33,6 @@ class SpeechModel(Model):
     training_only: ClassVar[tuple[str, ...]] = ("masked_spec_embed",)
     input_axes: ClassVar[str] = "(B, S)"
     """Shape of the encoder's input."""
-    most_frames_at_once: ClassVar[int | None] = None
-    """Frames of the longest row of a pack that layers take together with others; None: any."""
     config: EncoderConfig
 
     def build_base(self) -> "SpeechModel":
@@ -318,21 +315,8 @@ class EncoderModel(SpeechModel):
 
 
 class WaveformEncoder(EncoderModel):
-    """An encoder of waveforms with the layers of wav2vec 2.0, which takes packs."""
+    """An encoder of waveforms with the layers of wav2vec 2.0."""
 
     encoder: Encoder
     feature_extractor: FeatureEncoder
     feature_projection: FeatureProjection
-
-    @property
-    def inputs_a_frame(self) -> int:
-        """Samples from one frame of hidden states to the next."""
-        return self.hidden_stride
-
-    @torch.inference_mode()
-    def encode_pack(self, pack: Pack, *, with_states: bool = False) -> EncodedPack:
-        """Return the frames of all rows, and the hidden states if requested."""
-        states: list[Tensor] = []
-        hidden_1NH, _ = self.feature_projection(self.feature_extractor.of_pack(pack))
-        hidden_1NH, _ = self.encoder(hidden_1NH, None, states if with_states else None, False, True, pack.packing)
-        return EncodedPack(hidden_1NH, pack.packing, states)

@@ -18,11 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from raysp.models.encoder.adapters import AttnAdapterLayer
 from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.heads import States, UnpackedStates
-from raysp.models.encoder.packed_attention import attended
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import dense
 from raysp.models.kernels.dropout import attention_with_dropout, dropped
-from raysp.models.kernels.packing import Packing, attended_keys, can_pack, in_usual_frames
+from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
@@ -105,7 +104,7 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         if packing is not None:
-            return dense(self.out_proj, mixed_pack(q_BATD, k_BATD, v_BATD, packing)), None
+            return dense(self.out_proj, packing.joined(_mixed_rows(q_BATD, k_BATD, v_BATD, packing))), None
         dropout = self.config.attention_dropout if self.training else 0.0
         weights_BATT: Tensor | None = None
         if with_weights:
@@ -119,37 +118,11 @@ class Attention(nn.Module):
         return dense(self.out_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
 
 
-def mixed_pack(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Tensor:
-    """Return the attended frames (1, N, H) of a pack."""
-    if packing.tables is not None:
-        return attended(q_1AND, k_1AND, v_1AND, packing.tables, None, q_1AND.shape[-1] ** -0.5)
-    return packing.joined(_mixed_rows(q_1AND, k_1AND, v_1AND, packing))
-
-
 def _mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
     """Yield the attended frames (1, T, H) of each row; a row alone needs no mask."""
     for place in packing.places:
         q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, place], v_1AND[:, :, place]
         yield F.scaled_dot_product_attention(q_1ATD, k_1ATD, v_1ATD).transpose(1, 2).flatten(2)
-
-
-def each_row(layer: nn.Module, hidden_1NH: Tensor, packing: Packing, reach: int) -> Tensor:
-    """Apply a layer that mixes frames, and takes (1, T, H) with kept_1T, to each row of a pack.
-
-    Zeros fill up a row to a number of frames that recurs, which depends on the row alone. With tables rows are as one,
-    with zeros between them: `reach` is the number of frames before or behind one that the layer reads.
-    """
-    if packing.tables is not None:
-        kept_1L = ~packing.tables.layout(gap=reach).outside_L[None]
-        return packing.mixed(lambda x_1LH: layer(x_1LH, kept_1L), hidden_1NH, reach)
-
-    def of(row_1TH: Tensor) -> Tensor:
-        num_frames, filled_1TH = row_1TH.shape[1], in_usual_frames(row_1TH)
-        kept_1T = torch.arange(filled_1TH.shape[1], device=row_1TH.device)[None] < num_frames
-        mixed_1TH: Tensor = layer(filled_1TH, kept_1T)
-        return mixed_1TH[:, :num_frames]
-
-    return packing.joined(map(of, packing.rows(hidden_1NH)))
 
 
 class FeedForwardConfig(Protocol):
@@ -238,7 +211,6 @@ class Encoder(nn.Module):
         states: States | None,
         with_weights: bool,
         exact: bool,
-        packing: Packing | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights.
 
@@ -249,21 +221,14 @@ class Encoder(nn.Module):
             with_weights: Return attention weights.
             exact: Keep padding out of frames even where the original does not. Without weights and training, a CPU
                 then does no work on padding, whose frames are meaningless.
-            packing: Places of rows in a pack (1, N, H), in which frames are returned; None: a batch.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             keys_B11T = attended_keys(valid_BT)
-        if packing is not None:
-            reach = self.config.num_conv_pos_embeddings // 2
-            hidden_BTH = hidden_BTH + each_row(self.pos_conv_embed, hidden_BTH, packing, reach)
-        else:
-            hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
+        hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
         if not self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
-        if packing is not None:
-            return self._packed(hidden_BTH, packing, states), ()
         if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
             packing = Packing.of(hidden_BTH, valid_BT)
             unpacked = None if states is None else UnpackedStates(states, packing)

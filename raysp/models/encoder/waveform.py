@@ -12,7 +12,7 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol, Self, TypeVar
 
@@ -22,13 +22,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
-from raysp.models.base.packs import Pack
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.dense import linear
 from raysp.models.kernels.folded import Folded
 from raysp.models.kernels.hooks import has_hooks
-from raysp.models.kernels.pack_sizes import usual_frames
-from raysp.models.kernels.row_tables import RowTables, inputs_inside, row_sums
 from raysp.models.kernels.strided import strided_convolution
 
 Count = TypeVar("Count", int, Tensor)
@@ -40,6 +37,7 @@ CHUNK_FRAMES = 64  # output frames per chunk on a CPU: 8 MB of first-layer activ
 WIDE_CHANNELS = 512  # narrower first layers have longer chunks, up to MAX_CHUNK_FRAMES
 MAX_CHUNK_FRAMES = 256
 BATCH_SAMPLES = 1 << 22  # samples per pass on a GPU: about 1 GB of bfloat16 activations at 512 channels
+LEAST_FRAMES = 8
 
 
 def conv_output_frames(samples: Count, kernels: Sequence[int], strides: Sequence[int]) -> Count:
@@ -47,6 +45,12 @@ def conv_output_frames(samples: Count, kernels: Sequence[int], strides: Sequence
     for kernel, stride in zip(kernels, strides, strict=True):
         samples = (samples - kernel) // stride + 1
     return samples
+
+
+def usual_frames(num_frames: int) -> int:
+    """Round up to a number of frames that recurs: oneDNN caches a program for each number."""
+    step = max(LEAST_FRAMES, 1 << max(0, num_frames.bit_length() - 3))
+    return -(-num_frames // step) * step
 
 
 def receptive_samples(kernels: Sequence[int], strides: Sequence[int]) -> int:
@@ -201,56 +205,12 @@ class FeatureEncoder(nn.Module):
     def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
         batch, num_samples = waves_BS.shape
         num_frames = conv_output_frames(num_samples, self.kernels, self.strides)
-        features_BTC = self._zeros(batch, num_frames)
+        features_BTC = self.layers[0].conv.weight.new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
         counts = [num_samples] * batch if num_samples_B is None else num_samples_B.tolist()
-        self._fill_rows(features_BTC, (waves_BS[row : row + 1, :count] for row, count in enumerate(counts)))
-        return features_BTC
-
-    @torch.no_grad()
-    def of_pack(self, pack: Pack) -> Tensor:
-        """Return the features (1, N, C) of a pack; zeros between rows and behind them. On a CPU row by row."""
-        packing = pack.packing
-        if packing.tables is not None and pack.num_valid_R is not None:
-            return self._of_all_rows(pack.values_S, pack.num_valid_R, packing.tables)
-        features_1NC = self._zeros(1, packing.size or sum(packing.sizes))
-        self._fill_rows([features_1NC[0, place] for place in packing.places], pack.rows)
-        return features_1NC
-
-    def _of_all_rows(self, waves_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
-        """Return the features (1, N, C) of a pack, in parts of one size: a frame reads samples of its row alone."""
-        num_parts = -(-len(waves_S) // BATCH_SAMPLES)
-        num_frames = -(-tables.size // num_parts)
-        more = max(0, -(-(self.receptive - self.stride - self._overlap) // self.stride))  # frames that the last reads
-        size = (num_frames + more) * self.stride + self._overlap
-        waves_S = F.pad(waves_S, (0, (num_parts - 1) * num_frames * self.stride + size - len(waves_S)))
-        rows_N = F.pad(tables.rows_N, (0, num_parts * num_frames + more - tables.size))
-        of_rows = (
-            self._folded_norm(*self._statistics_of_rows(waves_S, num_samples_R, tables))
-            if self.norm == "group"
-            else None
-        )
-        products, parts = self._products(strided_product), []
-        for begin in range(0, num_parts * num_frames, num_frames):
-            wave_1S = waves_S[None, begin * self.stride : begin * self.stride + size]
-            rows = rows_N[begin : begin + num_frames + more]
-            first = self._first(wave_1S, None) if of_rows is None else partial(self._product_of_rows, of_rows, rows)
-            parts.append(self._frames(wave_1S, [first, *products])[:, :num_frames])
-        features_1NC = torch.cat(parts, dim=1)[:, : tables.size]
-        return features_1NC.masked_fill(~tables.inside_N[None, :, None], 0.0)
-
-    @property
-    def _overlap(self) -> int:
-        """Samples that the first kernel has more than its stride; below 0 for fewer."""
-        return self.kernels[0] - self.strides[0]
-
-    def _zeros(self, batch: int, num_frames: int) -> Tensor:
-        return self.layers[0].conv.weight.new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
-
-    def _fill_rows(self, rows: Iterable[Tensor], waves: Iterable[Tensor]) -> None:
-        """Write the features of each waveform (1, S) to the first frames of its row (T, C), in chunks."""
         chunk_frames = self._chunk_frames()
         products = self._products(window_product)
-        for features_TC, wave_1S in zip(rows, waves, strict=True):
+        for features_TC, wave_S, count in zip(features_BTC, waves_BS, counts, strict=True):
+            wave_1S = wave_S[None, :count]
             row_frames = conv_output_frames(wave_1S.shape[1], self.kernels, self.strides)
             if row_frames < 1:
                 continue
@@ -260,11 +220,10 @@ class FeatureEncoder(nn.Module):
                 chunk_1S = wave_1S[:, start * self.stride : (end - 1) * self.stride + self.receptive]
                 chunk_1S = F.pad(chunk_1S, (0, (usual_frames(end - start) - (end - start)) * self.stride))
                 features_TC[start:end] = self._frames(chunk_1S, steps)[0, : end - start]
+        return features_BTC
 
     def _chunk_frames(self) -> int:
         """Return the output frames of a chunk of a row."""
-        if self.layers[0].conv.weight.device.type != "cpu":
-            return max(1, BATCH_SAMPLES // self.stride)
         narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
         return min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
 
@@ -304,12 +263,6 @@ class FeatureEncoder(nn.Module):
             return linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
         return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
 
-    def _product_of_rows(self, of_rows: tuple[Tensor, Tensor], rows_N: Tensor, wave_1S: Tensor) -> Tensor:
-        """Return the first layer's frames (1, T, C) of a part of a pack, whose frames have the norms of their rows."""
-        slots_NS = wave_1S[0].unfold(0, self.stride + self._overlap, self.stride)
-        weight_NCK, bias_N1C = (one.index_select(0, rows_N) for one in of_rows)
-        return self._first_product(weight_NCK, bias_N1C, slots_NS).flatten(0, 1)[None]
-
     def _first_layer(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weight_BCK and bias_B1C of the first convolution, with each row's group norm folded in."""
         layer = self.layers[0]
@@ -318,12 +271,7 @@ class FeatureEncoder(nn.Module):
         if self.norm == "layer":
             bias_C = torch.zeros_like(weight_CK[:, 0]) if bias_C is None else bias_C
             return weight_CK.expand(batch, -1, -1), bias_C.expand(batch, 1, -1)
-        return self._folded_norm(*self._window_statistics(waves_BS, num_samples_B))
-
-    def _folded_norm(self, mean_BK: Tensor, cov_BKK: Tensor) -> tuple[Tensor, Tensor]:
-        """Return weight_BCK and bias_B1C of the first convolution with the norms over windows of these statistics."""
-        layer = self.layers[0]
-        weight_CK, bias_C = layer.conv.weight[:, 0], layer.conv.bias
+        mean_BK, cov_BKK = self._window_statistics(waves_BS, num_samples_B)
         wide_CK = weight_CK.double()  # the spectrum of speech spans 60 dB: W cov W^T would cancel in float32
         variance_BC = ((wide_CK @ cov_BKK) * wide_CK).sum(-1)
         scale_BC = layer.layer_norm.weight.double() * (variance_BC + NORM_EPS).rsqrt()
@@ -349,18 +297,6 @@ class FeatureEncoder(nn.Module):
         mean_B1K = windows_BTK.sum(1, keepdim=True) / count_B11
         product_BKK = windows_BTK.transpose(1, 2) @ windows_BTK / count_B11
         return mean_B1K[:, 0], product_BKK - mean_B1K.transpose(1, 2) * mean_B1K
-
-    def _statistics_of_rows(self, waves_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> tuple[Tensor, Tensor]:
-        """Return mean_RK and cov_RKK of the first kernel's windows within each row of a pack."""
-        kernel, stride = self.kernels[0], self.strides[0]
-        inputs = self.stride // stride
-        windows_NIK = waves_S.unfold(0, kernel, stride)[: tables.size * inputs].double().view(-1, inputs, kernel)
-        count_R = conv_output_frames(num_samples_R, [kernel], [stride]).clamp(min=0)
-        windows_NIK = windows_NIK.masked_fill(~inputs_inside(count_R, tables, inputs)[:, :, None], 0.0)
-        count_R11 = count_R.clamp(min=1)[:, None, None]
-        mean_R1K = row_sums(windows_NIK.sum(1, keepdim=True), tables) / count_R11
-        product_RKK = row_sums(windows_NIK.transpose(1, 2) @ windows_NIK, tables) / count_R11
-        return mean_R1K[:, 0], product_RKK - mean_R1K.transpose(1, 2) * mean_R1K
 
 
 def convolved(layer: ConvLayer, stride: int) -> Product:

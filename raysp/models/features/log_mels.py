@@ -193,9 +193,9 @@ def _normalise_rows(mels_BMN: Tensor, num_mels_B: Tensor, out_BM1: Tensor) -> No
     count_B11 = num_mels_B.clamp(min=1)[:, None, None].double()
     mean_B1N = mels_BMN.masked_fill_(out_BM1, 0.0).sum(1, keepdim=True, dtype=torch.float64) / count_B11
     mels_BMN.sub_(mean_B1N.float()).masked_fill_(out_BM1, 0.0)
-    mels_BMN.div_(deviation(mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64), count_B11))
+    mels_BMN.div_(_deviation(mels_BMN.square().sum(1, keepdim=True, dtype=torch.float64), count_B11))
 
 
-def deviation(squares: Tensor, count: Tensor) -> Tensor:
+def _deviation(squares: Tensor, count: Tensor) -> Tensor:
     """Return the deviation of so many values from the sum of the squares of their differences from their mean."""
     return (squares / (count - 1).clamp(min=1) + VARIANCE_FLOOR).sqrt().float()

@@ -20,7 +20,6 @@ from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.features.log_mels import Count
 from raysp.models.features.processors import Wav2Vec2Processor
-from raysp.models.kernels.row_tables import RowTables, centred, inputs_inside, of_slots, with_gaps
 from raysp.models.tokenizers.written import BLANK
 
 ENERGY_FLOOR = 2.0**-24  # added to energies
@@ -108,26 +107,6 @@ class ParakeetFeatureExtractor(PaddingExtractor):
         most = max(1, waves_BT.shape[1] // self.hop_length)
         return self._features(waves_BT, num_samples_B, most)
 
-    @torch.no_grad()
-    def extract_pack(self, samples_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
-        """Return the log-mel frames (M, N) of all rows of a pack on a device, zero outside of rows.
-
-        Arguments as for `FeatureExtractor.extract_pack`; a frame of the pack is a number of log-mel frames.
-        """
-        num_mels_R, half = num_samples_R // self.hop_length, self.win_length // 2
-        emphasised_1S1 = self._emphasised_rows(samples_S, num_samples_R, tables).view(1, -1, 1)
-
-        def log_mels(waves_1S1: Tensor) -> Tensor:
-            padded_1S = torch.nn.functional.pad(waves_1S1[..., 0], (half, max(0, half - self.hop_length)))
-            return torch.log(self._energies(padded_1S))
-
-        # Samples behind the last log-mel frame may be in a frame of the pack of their own, and are read too.
-        mels_1MN = with_gaps(log_mels, emphasised_1S1, of_slots(tables), half)
-        mels_NMN = mels_1MN.view(tables.size, -1, self.feature_size)
-        centred_NMN, squares_RN = centred(mels_NMN, num_mels_R, tables)
-        deviation_RN = _deviation(squares_RN, num_mels_R[:, None])
-        return (centred_NMN / deviation_RN[tables.rows_N][:, None]).flatten(0, 1)
-
     def __call__(
         self,
         raw_speech: Any,  # noqa: ANN401 - a waveform as array, tensor or list of floats, or a list of them
@@ -208,14 +187,6 @@ class ParakeetFeatureExtractor(PaddingExtractor):
         emphasised_BS[:, 1:].sub_(waves_BS[:, :-1], alpha=self.preemphasis)
         out_BS = torch.arange(waves_BS.shape[1], device=waves_BS.device) >= num_samples_B[:, None]
         return emphasised_BS.masked_fill_(out_BS, 0.0)
-
-    def _emphasised_rows(self, samples_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
-        """Return the same of the rows of a pack (S,); before the first sample of a row is none."""
-        samples_NS = samples_S.view(tables.size, -1)
-        before_NS = torch.nn.functional.pad(samples_S, (1, -1)).view_as(samples_NS)
-        before_NS[:, 0].masked_fill_(tables.offsets_N == 0, 0.0)
-        outside_NS = ~inputs_inside(num_samples_R, tables, samples_NS.shape[1])
-        return torch.sub(samples_NS, before_NS, alpha=self.preemphasis).masked_fill_(outside_NS, 0.0).view(-1)
 
 
 def _normalise(mels_BMN: Tensor, num_mels_B: Tensor, valid_BM: Tensor | None) -> None:

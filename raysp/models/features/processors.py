@@ -19,7 +19,6 @@ from raysp.models.base.modeling import Count
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.files.configuration import json_text, write_json
 from raysp.models.files.sharing import Shareable
-from raysp.models.kernels.row_tables import RowTables, centred
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
 
@@ -50,16 +49,6 @@ class FeatureExtractor(Protocol):
 
     def extract(self, waves_BT: Tensor, num_samples_B: Tensor) -> dict[str, Tensor]:
         """Return a model's arguments for a batch, on the device of the waveforms; rows do not depend on the batch."""
-        ...
-
-    def extract_pack(self, samples_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
-        """Return the inputs of all rows of a pack on a device, for a model that takes packs.
-
-        Args:
-            samples_S: float32, the same number for each frame of the pack, zero outside of rows.
-            num_samples_R: number of samples of each row.
-            tables: places of the rows.
-        """
         ...
 
     def __call__(self, *args: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
@@ -156,16 +145,6 @@ class Wav2Vec2FeatureExtractor(PaddingExtractor):
         if not self.do_normalize or self.padding_value:
             values_BT = values_BT.masked_fill(~valid_BT, self.padding_value)
         return {"input_values": values_BT, "attention_mask": valid_BT}
-
-    def extract_pack(self, samples_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
-        """Return the inputs (S,) of all rows of a pack on a device, zero outside of rows."""
-        if not self.do_normalize:
-            return samples_S
-        samples_NI1 = samples_S.view(tables.size, -1, 1)
-        centred_NI1, squares_R1 = centred(samples_NI1, num_samples_R, tables)
-        variance_R1 = squares_R1 / num_samples_R.clamp(min=1)[:, None]
-        deviation_R1 = (variance_R1 + VARIANCE_FLOOR).sqrt().float()
-        return (centred_NI1 / deviation_R1[tables.rows_N][:, None]).view(-1)
 
     def __call__(
         self,

@@ -15,17 +15,14 @@ from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.extracting import PaddingExtractor, waveforms_of
 from raysp.models.features.log_mels import (
-    HOP_SAMPLES,
     WINDOW_SAMPLES,
     Count,
-    deviation,
     log_mels,
     normalise,
     num_mels,
     padded_log_mels,
 )
 from raysp.models.features.processors import Wav2Vec2Processor
-from raysp.models.kernels.row_tables import RowTables, centred, inputs_inside
 
 Array = npt.NDArray[Any]
 
@@ -95,21 +92,6 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         features = mels_BMN.view(len(mels_BMN), -1, self.stride * self.num_mel_bins)
         valid_BT = torch.arange(features.shape[1], device=features.device) < (num_mels_B // self.stride)[:, None]
         return {"input_features": features, "attention_mask": valid_BT}
-
-    def extract_pack(self, samples_S: Tensor, num_samples_R: Tensor, tables: RowTables) -> Tensor:
-        """Return groups of log-mel frames (N, C) of all rows of a pack on a device.
-
-        Arguments as for `FeatureExtractor.extract_pack`. Outside of rows is the value of padding.
-        """
-        num_mels_R = num_mels(num_samples_R).clamp(min=0)
-        padded_1S = torch.nn.functional.pad(samples_S, (0, WINDOW_SAMPLES - HOP_SAMPLES))[None]
-        mels_NMN = log_mels(padded_1S, self.num_mel_bins, self.sampling_rate).view(tables.size, -1, self.num_mel_bins)
-        if self.do_normalize_per_mel_bins:
-            mels_NMN, squares_RN = centred(mels_NMN, num_mels_R, tables)
-            mels_NMN = mels_NMN / deviation(squares_RN, num_mels_R[:, None])[tables.rows_N][:, None]
-        outside_NM = ~inputs_inside(num_mels_R, tables, mels_NMN.shape[1])
-        mels_NMN = mels_NMN.masked_fill(outside_NM[:, :, None], self.padding_value)
-        return mels_NMN.view(-1, self.stride * self.num_mel_bins)
 
     def __call__(
         self,

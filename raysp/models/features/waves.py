@@ -1,6 +1,5 @@
-"""Waveforms of a pass: padded to one length or end to end, sent to the device of the model, and as float32."""
+"""Waveforms of a pass: padded to one length, sent to the device of the model, and as float32."""
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import Room, Sending
-from raysp.models.kernels.pack_sizes import ALIGNED_SAMPLES
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
@@ -32,38 +30,6 @@ def fill(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = 
         if not padded.is_zero:
             row[len(wave) :] = 0
     return padded
-
-
-def fill_pack(
-    waves: Sequence[np.ndarray],
-    device: torch.device,
-    room: Room | None = None,
-    *,
-    multiple: int = ALIGNED_SAMPLES,
-    samples: int = 0,
-    rows: int = 0,
-) -> Sending:
-    """Return the samples end to end, at the places of `end_to_end`, and their numbers, to be sent to a device.
-
-    Zeros fill the gaps between rows, the samples up to `samples`, and the numbers up to `rows`.
-    """
-    at = end_to_end([*map(len, waves)], multiple)
-    size = max(at[-1].stop, samples)
-    joined = Sending(device, (waves[0].dtype, (size,)), (np.int64, (max(len(waves), rows),)), room=room)
-    samples_S, num_samples_R = joined.arrays
-    num_samples_R[: len(waves)] = [len(wave) for wave in waves]
-    num_samples_R[len(waves) :] = 0
-    ends = [*(place.start for place in at[1:]), size]
-    for wave, place, end in zip(waves, at, ends, strict=True):
-        samples_S[place], samples_S[place.stop : end] = wave, 0
-    return joined
-
-
-def end_to_end(num_samples: Sequence[int], multiple: int = ALIGNED_SAMPLES) -> list[slice]:
-    """Return slices for rows of these lengths end to end, each from a multiple of `multiple`."""
-    rooms = (-(-count // multiple) * multiple for count in num_samples)
-    begins = itertools.accumulate(rooms, initial=0)
-    return [slice(begin, begin + count) for begin, count in zip(begins, num_samples, strict=False)]
 
 
 def as_float(waves: Tensor) -> Tensor:

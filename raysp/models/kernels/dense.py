@@ -5,9 +5,6 @@ GFLOP/s on a core of an AMD Zen 4, 110 against 220 to 255 on a Zen 5. oneDNN als
 program of half a megabyte for each number of rows, so it is called for numbers that recur: those of `filled`, or a few
 of the caller's.
 
-In half precision a library sums in another order for another number of rows, and rounding makes another value of it. So
-many rows are multiplied in parts of one number of rows: then a row's values do not depend on the other rows.
-
 Legend: M rows, I inputs, O outputs.
 """
 
@@ -17,14 +14,11 @@ from torch import Tensor, nn
 
 from raysp.models.kernels.activations import activation
 from raysp.models.kernels.hooks import has_hooks
-from raysp.models.kernels.pack_sizes import PRODUCT_ROWS
 
 FUSED = {"relu": "relu", "silu": "swish", "swish": "swish"}
 """Activations by their names in configurations and in oneDNN."""
 
 FEW_ROWS = 32
-DECODER_ROWS = 8
-"""Rows of a step of a decoder in bfloat16 on a CPU (docs/decisions/066-rows-of-decoders.md, 070-texts-in-hand.md)."""
 
 
 def filled(num_rows: int) -> int:
@@ -40,8 +34,6 @@ def linear(
 
     `any_rows` allows oneDNN for any number of rows, for callers with few different numbers.
     """
-    if _is_of_parts(x, weight_OI):
-        return _in_parts(x, weight_OI, bias_O, act)
     if not _suits_onednn(x, weight_OI, any_rows):
         return activation(act)(F.linear(x, weight_OI, bias_O))
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_OI, bias_O, FUSED.get(act, "none"), [], "")
@@ -69,51 +61,21 @@ def few_rows(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tens
     return y_MO.view(*x.shape[:-1], len(weight_OI))
 
 
-def decoder_rows(dtype: torch.dtype) -> int:
-    """Return the rows of each step of a decoder in half precision on a CPU, for any number of texts.
-
-    One where products take as long for each further row: in float16, and on processors without bfloat16.
-    """
-    return DECODER_ROWS if has_bfloat16_products(dtype) else 1
-
-
 def has_bfloat16_products(dtype: torch.dtype) -> bool:
     """Return whether a type is bfloat16, and the processor multiplies it faster than float32."""
     return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def dense_rows(module: nn.Module, x_MI: Tensor) -> Tensor:
-    """Apply a layer to pooled rows, in parts of `PRODUCT_ROWS` that zeros fill up; return the results of these too."""
-    filled_MI = F.pad(x_MI, (0, 0, 0, -len(x_MI) % PRODUCT_ROWS))
-    return torch.cat([module(x_PI) for x_PI in torch.split(filled_MI, PRODUCT_ROWS)])
-
-
 def is_inference_on_cpu(x: Tensor, weight_OI: Tensor, dtype: torch.dtype = torch.float32) -> bool:
     """Return whether a product is of a type on a CPU, outside training and autocast, as oneDNN requires."""
-    return x.dtype == dtype and _is_inference_on_cpu(x, weight_OI)
-
-
-def _is_inference_on_cpu(x: Tensor, weight_OI: Tensor) -> bool:
     return (
-        not torch.compiler.is_compiling()  # the compiler chooses kernels
+        x.dtype == dtype
+        and not torch.compiler.is_compiling()  # the compiler chooses kernels
         and x.device.type == "cpu"
         and x.dtype == weight_OI.dtype
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )
-
-
-def _is_of_parts(x: Tensor, weight_OI: Tensor) -> bool:
-    is_half = x.dtype in (torch.bfloat16, torch.float16) and _is_inference_on_cpu(x, weight_OI)
-    return is_half and x.shape[:-1].numel() > 0 and x.shape[:-1].numel() % PRODUCT_ROWS == 0
-
-
-def _in_parts(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, act: str) -> Tensor:
-    activate, x_MI = activation(act), x.reshape(-1, x.shape[-1])
-    y_MO = x.new_empty(len(x_MI), len(weight_OI))
-    for x_PI, y_PO in zip(torch.split(x_MI, PRODUCT_ROWS), torch.split(y_MO, PRODUCT_ROWS), strict=True):
-        y_PO.copy_(activate(F.linear(x_PI, weight_OI, bias_O)))
-    return y_MO.view(*x.shape[:-1], -1)
 
 
 def _suits_onednn(x: Tensor, weight_OI: Tensor, any_rows: bool) -> bool:

@@ -3,7 +3,6 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -90,7 +89,7 @@ class ByLanguage:
         """Return the columns of `schema`, then those of `staged`, one value per window."""
         language = str(forward.columns[self.column][0])
         names = [None if part is None else language for part in forward.parts]
-        return [*self._of(language)(replace(forward, of_pack=None)), names]  # windows of a pack one after another
+        return [*self._of(language)(forward), names]
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
 from raysp.models.labelled_passes import LabellingModel
-from raysp.ops.forward import Forward, probabilities
+from raysp.ops.forward import Forward
 from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
 from raysp.ops.transcribing import flat, list_lengths
 
@@ -95,7 +95,7 @@ class FrameTurning:
     def _scores(self, forward: Forward) -> Steps[Sequence[Floats]]:
         """Return the probabilities (T, N) of the frames of each window."""
         if self.frames is None:
-            [found_BTN] = yield forward.made(Capability.FRAME_CLASSES, "logits", probabilities)
+            [found_BTN] = yield [forward.of(Capability.FRAME_CLASSES)["logits"].float().sigmoid()]
             return [row_TN[:frames] for row_TN, frames in zip(found_BTN, forward.lengths.frames, strict=True)]
         waves = zip(forward.waves_BS, forward.lengths.samples, strict=True)
         return (yield [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves])

@@ -7,14 +7,11 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Steps, alone
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
 from raysp.ops.labelling import Forward
-from raysp.ops.passes.wave_rooms import in_rooms
 from raysp.ops.places import Place
 
 Floats = npt.NDArray[np.float32]
@@ -26,8 +23,6 @@ LOWEST = 0.01
 """Lowest probability at which a region may end."""
 PAD_SECONDS = 0.03
 """Added on both sides of a region; a shorter pause than two of them is shared by its neighbours."""
-CHUNKS_IN_HAND = 2**14
-"""Chunks of the rooms of the windows of a pack that are computed together: 524 s."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,8 @@ class Speaking:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
         if any(forward.speech):
             return self._known(forward.speech)
-        [found_BC] = yield [forward.together(self._probabilities)]
+        assert self.model is not None
+        [found_BC] = yield [self.model.probabilities(forward.waves_BS, forward.num_samples_B)]
         num_samples, num_frames = forward.lengths.samples, forward.lengths.frames
         found = [row_C[: num_chunks(samples)] for row_C, samples in zip(found_BC, num_samples, strict=True)]
         rows = list(zip(found, num_samples, forward.parts, num_frames, strict=True))
@@ -100,18 +96,6 @@ class Speaking:
             for row, num_samples, part, num_frames in rows
         ]
         return [whole, *map(list, zip(*owned, strict=True))]
-
-    def _probabilities(self, forwards: Sequence[Forward]) -> list[Tensor]:
-        """Return the probabilities (B, C) of each result, of those of a pack on a device together."""
-        assert self.model is not None
-        if not forwards[0].packed_on_device:
-            return [self.model.probabilities(one.waves_BS, one.num_samples_B) for one in forwards]
-        found = [torch.empty(0)] * len(forwards)
-        for windows, waves_BS, num_samples_B in in_rooms(forwards, CHUNK_SAMPLES, CHUNKS_IN_HAND):
-            rows = torch.split(self.model.probabilities(waves_BS, num_samples_B), 1)
-            for window, row_1C in zip(windows, rows, strict=False):
-                found[window] = row_1C[:, : num_chunks(forwards[window].lengths.samples[0])]
-        return found
 
     def _known(self, places: Sequence[Place | None]) -> list[Sequence[object]]:
         """Return the columns of windows that were cut at pauses, whose probabilities are known."""

@@ -84,7 +84,7 @@ class Searching:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        values = yield forward.made(Capability.CTC, "logits", self._top_tokens)
+        values = yield self._top_tokens(forward.of(Capability.CTC)["logits"])
         frames = TopFrames(*values)
         is_part = [part is not None for part in forward.parts]
         # The text of a part alone is not used, so its frames are masked out.
@@ -96,7 +96,7 @@ class Searching:
         return [*columns, *self._staged(frames, forward.parts)]
 
     def _top_tokens(self, logits_BTV: Tensor) -> Sequence[Tensor]:
-        """Return the fields of `TopFrames`; of some frames at a time, since a pack has many."""
+        """Return the fields of `TopFrames`; of some frames at a time."""
         parts = torch.split(logits_BTV, max(1, VALUES_AT_ONCE // logits_BTV.shape[-1]), dim=1)
         found = [top_tokens(part, blank=self.blank) for part in parts]
         return found[0] if len(found) == 1 else [torch.cat(of_parts, dim=1) for of_parts in zip(*found, strict=True)]

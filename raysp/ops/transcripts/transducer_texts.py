@@ -7,16 +7,11 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
-from raysp.devices import is_accelerator
-from raysp.models.decoder.cohorts import cohorts
 from raysp.models.decoder.transducing import Path
-from raysp.models.kernels.dense import decoder_rows
 from raysp.ops.labelling import Forward
 from raysp.ops.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
@@ -31,8 +26,8 @@ class SearchingModel(Protocol):
         """Id of the blank."""
         ...
 
-    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, rows_a_step: int | None = None) -> Path:
-        """Return the most probable tokens of projected frames; each step takes `rows_a_step` rows (None: all)."""
+    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor) -> Path:
+        """Return the most probable tokens of projected frames."""
         ...
 
 
@@ -76,12 +71,10 @@ class Transducing:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        if forward.of_pack is None:
-            frames_BTJ = forward.of(Capability.TRANSDUCER)["pooler_output"]
-            rows = yield from self._found(frames_BTJ, forward.num_frames_B, forward.lengths.frames)
-        else:
-            yield []  # on a GPU the search waits for values: not in the thread that launches
-            rows = [forward.together(self.decode)]
+        assert self.model is not None
+        path = self.model.search(forward.of(Capability.TRANSDUCER)["pooler_output"], forward.num_frames_B)
+        values = yield [path.tokens_BS.int(), path.frames_BS.int(), path.spans_BS.int(), path.scores_BS]
+        rows = [*self._rows(values, forward.lengths.frames)]
         # The text of a part alone is not used.
         labels = self.columns(
             [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]
@@ -90,35 +83,6 @@ class Transducing:
         parts = [None if part is None else self._part(row, part) for row, part in zip(rows, forward.parts, strict=True)]
         staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
         return [*shown, *staged]
-
-    def decode(self, rows: Sequence[Forward]) -> list[Tokens]:
-        """Return the tokens of each window of a pack; with a fixed number of rows a step, none depends on others."""
-        frames = [row.of(Capability.TRANSDUCER)["pooler_output"] for row in rows]
-        if is_accelerator(frames[0].device):
-            return self._of_cohorts(frames)
-        num_frames_B = torch.cat([row.num_frames_B for row in rows])
-        num_frames = [count for row in rows for count in row.lengths.frames]
-        frames_BTJ = pad_sequence([row_1TJ[0] for row_1TJ in frames], batch_first=True)
-        return alone(self._found(frames_BTJ, num_frames_B, num_frames, decoder_rows(frames_BTJ.dtype)))
-
-    def _of_cohorts(self, frames: Sequence[Tensor]) -> list[Tokens]:
-        """Return the tokens of rows of frames (1, T, J), by steps of fixed shapes."""
-        found: dict[int, Tokens] = {}
-        for cohort in cohorts([row_1TJ.shape[1] for row_1TJ in frames]):
-            num_frames = [frames[row].shape[1] for row in cohort.rows]
-            missing = [0] * (cohort.num_places - len(num_frames))
-            tokens = alone(self._found(cohort.of_frames(frames), cohort.num_frames(frames), [*num_frames, *missing]))
-            found |= zip(cohort.rows, tokens, strict=False)
-        return [found[row] for row in range(len(frames))]
-
-    def _found(
-        self, frames_BTJ: Tensor, num_frames_B: Tensor, num_frames: Sequence[int], rows_a_step: int | None = None
-    ) -> Steps[list[Tokens]]:
-        """Return the tokens of each window, after yielding tensors as `steps` does."""
-        assert self.model is not None
-        path = self.model.search(frames_BTJ, num_frames_B, rows_a_step=rows_a_step)
-        values = yield [path.tokens_BS.int(), path.frames_BS.int(), path.spans_BS.int(), path.scores_BS]
-        return [*self._rows(values, num_frames)]
 
     def _rows(self, values: Sequence[npt.NDArray[Any]], num_frames: Sequence[int]) -> Iterator[Tokens]:
         """Yield the tokens of each row."""

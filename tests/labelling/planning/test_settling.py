@@ -58,7 +58,7 @@ class TestSettle:
         ("gpus", "label", "expected"),
         [
             (0, {}, "free"),
-            (0, {"dtype": "bfloat16"}, "packed"),
+            (0, {"dtype": "bfloat16"}, "alone"),
             (0, {"dtype": "bfloat16", "exact": False}, "recorded"),
             (1, {}, "recorded"),
             (1, {"dtype": "float32"}, "free"),

@@ -27,7 +27,6 @@ class FlagsOfPass(raysp.Transcript):
 
     def op(self, loaded):
         op, found = super().op(loaded), []
-        # Of a module that batches and packs go through.
         projection = loaded.model.speech_encoder.feature_projection
         projection.register_forward_pre_hook(lambda *_: found.append(flags()))
 

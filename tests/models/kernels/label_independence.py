@@ -1,4 +1,4 @@
-"""Labels of rows in several orders, packs and numbers of threads; a process of its own has another instruction set.
+"""Labels of rows in several orders, budgets and numbers of threads; a process of its own has another instruction set.
 
     ONEDNN_MAX_CPU_ISA=AVX2 python -m tests.models.kernels.label_independence ParakeetForTDT bfloat16 3 20
 
@@ -72,7 +72,7 @@ def labellings(
             dtype=dtype,
             threads=number,
         )
-        assert one.grouping.in_packs
+        assert one.is_alone
         for seed in range(orders):
             order = np.random.default_rng(seed).permutation(len(waves)).tolist()
             table = labels(one, block_of([waves[row] for row in order], order))

@@ -62,7 +62,6 @@ def forward_of(num_frames, parts):
     lengths = Lengths([num_frames * 1280], [num_frames], [num_frames])
     return SimpleNamespace(
         of=lambda capability: output if capability is Capability.TRANSDUCER else None,
-        of_pack=None,
         num_frames_B=torch.tensor([num_frames]),
         parts=parts,
         lengths=lengths,
