@@ -1,7 +1,7 @@
 """Exit codes, options, and names of pipelines and sinks, shared by the verbs."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -10,7 +10,8 @@ from raysp.cli.console import PLACEHOLDERS
 from raysp.errors import SpecError
 
 if TYPE_CHECKING:
-    from raysp.specs.pipeline import Pipeline, Work
+    from raysp.specs.pipeline import Pipeline
+    from raysp.specs.work_files import Loaded
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
 WATCH, SECONDS = "--watch", "5"
@@ -90,21 +91,12 @@ Engine = Annotated[
 ]
 
 
-def load(target: str, settings: list[str] | None) -> "Pipeline":
-    """Return the pipeline of a file, with `--set` applied."""
-    from raysp.specs.work_files import load_pipeline, with_overrides
-
-    _fill_in(_words(target, settings), "run", "retry")
-    return with_overrides(load_pipeline(target), settings or [])
-
-
-def load_any(target: str, settings: list[str] | None) -> "Work":
-    """Return the pipeline or recipe of a file, with `--set` applied."""
+def load(target: str, settings: list[str] | None, read: "Callable[[str], Loaded]") -> "Loaded":
+    """Return the pipeline or recipe of a file, by a function that reads it, with `--set` applied."""
     from raysp.specs.work_files import with_overrides
-    from raysp.work import load_work
 
-    _fill_in(_words(target, settings), "run", "retry")
-    return with_overrides(load_work(target), settings or [])
+    PLACEHOLDERS.set({f"raysp {verb} PIPELINE": command_line(verb, target, settings) for verb in ("run", "retry")})
+    return with_overrides(read(target), settings or [])
 
 
 class NamedSink(NamedTuple):
@@ -120,6 +112,7 @@ def named_sink(
 ) -> NamedSink:
     """Return the sink of a target, with the pipeline that made it if the target is a pipeline file."""
     from raysp.specs.work_files import is_pipeline_file
+    from raysp.work import load_work
 
     if is_pipeline_file(target):
         if storage_options:
@@ -127,13 +120,13 @@ def named_sink(
                 f"--storage-option {_key(storage_options[0])}: applies to a folder of label shards, found the "
                 f"pipeline file {target!r}; change its own options with --set sink.storage_options={{...}}"
             )
-        found = load_any(target, settings)
+        found = load(target, settings, load_work)
         pipeline = found.labelled_by
         return NamedSink(found.sink.url, pipeline, None if pipeline else found.sink.storage_options)
     if settings:
         raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
     if trust:
-        _fill_in(_words(target, None, storage_options, ["--trust"]), "retry")
+        PLACEHOLDERS.set({"raysp retry PIPELINE": f"{command_line('retry', target, None, storage_options)} --trust"})
     return NamedSink(target, None, parse_storage_options(storage_options, [target]))
 
 
@@ -197,21 +190,9 @@ def command_line(
     address: str | None = None,
 ) -> str:
     """Return a command for the shell, with the options that reach a sink and a cluster."""
-    at = [] if address is None else ["--address", address]
-    return f"raysp {verb} {_words(target, settings, storage_options, at)}"
-
-
-def _words(
-    target: str, settings: list[str] | None, storage_options: list[str] | None = None, others: Sequence[str] = ()
-) -> str:
-    """Return a target and its options as words for the shell."""
-    more = [word for one in settings or () for word in ("--set", one)]
-    more += [word for one in storage_options or () for word in ("--storage-option", one)]
-    return shlex.join([target, *more, *others])
-
-
-def _fill_in(words: str, *verbs: str) -> None:
-    PLACEHOLDERS.set({f"raysp {verb} PIPELINE": f"raysp {verb} {words}" for verb in verbs})
+    words = [word for setting in settings or () for word in ("--set", setting)]
+    words += [word for option in storage_options or () for word in ("--storage-option", option)]
+    return shlex.join(["raysp", verb, target, *words, *(["--address", address] if address else [])])
 
 
 def parse_limits(option: str, given: Limits) -> dict[str, float]:

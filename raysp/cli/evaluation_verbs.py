@@ -29,7 +29,6 @@ from raysp.words import count
 
 if TYPE_CHECKING:
     from raysp.specs.pipeline import Parquet
-    from raysp.verbs.merge.merge_result import Merge
 
 
 def evaluate(
@@ -194,11 +193,12 @@ def merge(
     announce(f"reading {' and '.join(sinks)} ...")
     *of, merged = map(_labels, _named([*sinks, to], storage_options))
     found = raysp.merge(*of, to=merged, by=by, trust=trust)
-    show(found, lambda: _print_merged(found), found.exit_code)
 
+    def printed() -> None:
+        for url, rows in found.chosen.items() if found.rows else ():
+            print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
+        print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them earlier")
+        lines = [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()]
+        print_some(err, lines, "shard", FEW_LINES)
 
-def _print_merged(found: "Merge") -> None:
-    for url, rows in found.chosen.items() if found.rows else ():
-        print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
-    print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them earlier")
-    print_some(err, [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()], "shard", FEW_LINES)
+    show(found, printed, found.exit_code)

@@ -18,7 +18,6 @@ from raysp.cli.arguments import (
     Trust,
     command_line,
     load,
-    load_any,
     named_sink,
 )
 from raysp.cli.console import (
@@ -91,9 +90,9 @@ def plan(
       raysp plan pipelines/finetune_ctc.py --calibrate
     """
     from raysp.labelling.planning.costs import check_speed
-    from raysp.work import Given, kind_of_work
+    from raysp.work import Given, kind_of_work, load_work
 
-    loaded = load_any(file, settings)
+    loaded = load(file, settings, load_work)
     if not loaded.LABELS_SHARDS and sample is not None:
         raise SpecError(
             f"--sample: the rows of a training are indexed, not sampled, found the {loaded.NOUN} {file}; leave it out"
@@ -134,8 +133,10 @@ def run(
       raysp run pipelines/label_digits.py --set sink.url=out
       raysp run pipelines/label_digits.py --set sink.url=out --engine here
     """
+    from raysp.specs.work_files import load_pipeline
+
     check_submitted_version()
-    loaded = load(pipeline, settings)
+    loaded = load(pipeline, settings, load_pipeline)
     if uses_cluster(engine, address):  # a relative path would not say of which machine
         from raysp.cluster.work_places import with_absolute_paths
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,8 +39,6 @@ from raysp.errors import refuse_unused
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
-    from raysp.verbs.export.export_result import Export
-    from raysp.verbs.gc import Cleaning
     from raysp.verbs.verify.verifying import Verification
     from raysp.verbs.watching import Watch
     from raysp.work import Progress
@@ -117,14 +114,14 @@ def gc(
     import raysp
 
     found = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
-    show(found, lambda: _print_removed(found))
 
+    def printed() -> None:
+        lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in found.orphans]
+        print_some(out, lines, "file")
+        done = "removed" if found.removed else "to remove"
+        print_fact(done, f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')}")
 
-def _print_removed(found: "Cleaning") -> None:
-    lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in found.orphans]
-    print_some(out, lines, "file")
-    done = "removed" if found.removed else "to remove"
-    print_fact(done, f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')}")
+    show(found, printed)
 
 
 def forget(
@@ -202,37 +199,23 @@ def watch(states: "Watch") -> "Progress":
     if is_json():
         *_, last = states
     elif out.is_terminal:
-        last = _in_place(states)
+        with Live(console=out, auto_refresh=False) as live:
+            for last in states:
+                with printing():
+                    title, *lines = fact_lines(last.sink, last.facts)
+                    live.update(Text("\n").join([Text(title, style="bold"), *map(Text, lines)]), refresh=True)
     else:
-        last = _lines(states)
+        before = ""
+        for last in states:
+            with printing():
+                if (line := last.line) != before:
+                    print_folded(out, f"{time.strftime('%H:%M:%S')} {line}", 2)
+                before = line
         with printing():
             print_facts(last.sink, last.facts)
     if states.is_lost:
         say(LOST)
     return last
-
-
-def _in_place(states: "Watch") -> "Progress":
-    with Live(console=out, auto_refresh=False) as live:
-        for found in states:
-            with printing():
-                live.update(_text(found.sink, found.facts), refresh=True)
-    return found
-
-
-def _text(title: str, facts: Mapping[str, object]) -> Text:
-    first, *others = fact_lines(title, facts)
-    return Text("\n").join([Text(first, style="bold"), *map(Text, others)])
-
-
-def _lines(states: "Watch", now: Callable[[], str] = lambda: time.strftime("%H:%M:%S")) -> "Progress":
-    before = ""
-    for found in states:
-        with printing():
-            if (line := found.line) != before:
-                print_folded(out, f"{now()} {line}", 2)
-            before = line
-    return found
 
 
 def report(
@@ -335,22 +318,20 @@ def export(
         pipeline=pipeline,
         trust=trust,
         restart=restart,
-        on_shard=None if is_json() else ProgressLines(EVERY_SECONDS, _exported),
+        on_shard=None
+        if is_json()
+        else ProgressLines(EVERY_SECONDS, lambda done, of: f"{done:,} of {count(of, 'label shard')}"),
     )
-    show(found, lambda: _print_export(found), found.exit_code, exit_code=found.exit_code)
 
+    def printed() -> None:
+        if found.unfinished:
+            say(
+                f"{found.sink}: {count(len(found.unfinished), 'shard')} not finished, which the export lacks; finish "
+                "the run, and run this command again"
+            )
+        for name, fact in found.facts.items():
+            print_fact(name, fact)
+        if found.nothing_exported:
+            say(found.nothing_exported)
 
-def _exported(done: int, of: int) -> str:
-    return f"{done:,} of {count(of, 'label shard')}"
-
-
-def _print_export(found: "Export") -> None:
-    if found.unfinished:
-        say(
-            f"{found.sink}: {count(len(found.unfinished), 'shard')} not finished, which the export lacks; finish the "
-            "run, and run this command again"
-        )
-    for name, fact in found.facts.items():
-        print_fact(name, fact)
-    if found.nothing_exported:
-        say(found.nothing_exported)
+    show(found, printed, found.exit_code, exit_code=found.exit_code)

@@ -69,7 +69,9 @@ def finetune(
             display.stop()
             if not is_json():
                 with printing():
-                    _print_prepared(prepared)
+                    for name, fact in prepared.facts.items():
+                        print_fact(name, fact)
+                    print_failures(prepared.unreadable)
             display.show(lambda _: "loading the model ...")
             display.start()
 
@@ -96,13 +98,6 @@ def finetune(
         _print_result(result, again, after, is_try_out=steps is not None)
 
     show(result, printed, stop.exit_code if stop() and not result.is_done else result.exit_code)
-
-
-def _print_prepared(prepared: "Prepared") -> None:
-    """Print the plan of a training whose rows are indexed."""
-    for name, fact in prepared.facts.items():
-        print_fact(name, fact)
-    print_failures(prepared.unreadable)
 
 
 def _print_result(result: "FinetuneResult", again: str, after: str, *, is_try_out: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.cluster.nodes import Node, ask, with_resource
+from raysp.cluster.nodes import ask, with_resource
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.sink import layout
@@ -52,8 +52,9 @@ def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
         PlanError: some nodes do not see the files, with the field, their number and the first one's reason; or no node
             is up to check a local place of labels or shards.
     """
-    nodes = _nodes()
-    if not nodes:
+    nodes = with_resource("CPU")
+    nodes = nodes[:: -(-len(nodes) // MOST_NODES) or 1]
+    if not nodes:  # the cluster is scaled to zero
         _refuse_unchecked(work)
         return
     sink, places = work.sink, list(places)
@@ -63,7 +64,7 @@ def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
     if path:
         store.create(path, b"raysp asks whether its workers see what its driver writes\n")
     try:
-        answers = ask(nodes, _look, sink.url, dict(sink.storage_options), path, places)
+        answers = ask(nodes, look, sink.url, dict(sink.storage_options), path, places)
     finally:
         if path:
             store.delete(path)
@@ -107,9 +108,8 @@ def _refuse_unchecked(work: Work) -> None:
     """Raise for a local place that no node can check and that is not declared as shared."""
     source, sink = work.source, work.sink
     urls = [] if source.shared or source.split is not None else source.urls
-    places = [("source.url", url) for url in urls] + ([] if sink.shared else [("sink.url", sink.url)])
-    for field, place in places:
-        if not scheme_of(place):
+    for field, place in [*(("source.url", url) for url in urls), ("sink.url", sink.url)]:
+        if not scheme_of(place) and not (field == "sink.url" and sink.shared):
             raise PlanError(
                 f"{field}: found {place!r}, a path of this machine, and no node of the cluster is up to check that it "
                 f"sees the same files. {REMEDY}{_declared(field, place)}"
@@ -123,13 +123,7 @@ def _declared(field: str, place: str) -> str:
     return f" (then {part}.shared=true declares it, and it is not checked)" if is_declared else ""
 
 
-def _nodes() -> list[Node]:
-    """Return up to `MOST_NODES` nodes on which workers can run now; empty while the cluster is scaled to zero."""
-    nodes = with_resource("CPU")
-    return nodes[:: -(-len(nodes) // MOST_NODES)] if nodes else []
-
-
-def _look(url: str, storage_options: dict[str, object], written: str, places: list[Seen]) -> dict[str, str]:
+def look(url: str, storage_options: dict[str, object], written: str, places: list[Seen]) -> dict[str, str]:
     """Look for files on a worker, and return why some are missing or differ, by field.
 
     Args:
@@ -138,33 +132,25 @@ def _look(url: str, storage_options: dict[str, object], written: str, places: li
         written: path of the file that the driver wrote into the sink; empty: none.
         places: files and folders to look for.
     """
-    reasons = {one.field: reason for one in places if (reason := _difference(one))}
-    if written and (reason := _look_in_sink(url, storage_options, written)):
-        reasons["sink.url"] = reason
-    return reasons
-
-
-def _difference(seen: Seen) -> str:
-    """Return the difference of a place on this machine; empty if it has the same size."""
-    path = Path(seen.path)
-    try:
-        num_bytes = path.stat().st_size
-    except OSError as error:
-        return f"{seen.path}: {error.strerror}"
-    if seen.num_bytes is not None and num_bytes != seen.num_bytes:
-        return f"{seen.path}: found {num_bytes:,} bytes, expected {seen.num_bytes:,}"
-    return ""
-
-
-def _look_in_sink(url: str, storage_options: dict[str, object], path: str) -> str:
-    deadline = time.monotonic() + APPEAR_SECONDS
-    while True:
+    reasons: dict[str, str] = {}
+    for seen in places:
         try:
-            if (store := Sink.open(url, storage_options).store).stat(path) is not None:
-                return ""
+            num_bytes = Path(seen.path).stat().st_size
+        except OSError as error:
+            reasons[seen.field] = f"{seen.path}: {error.strerror}"
+        else:
+            if seen.num_bytes not in (None, num_bytes):
+                reasons[seen.field] = f"{seen.path}: found {num_bytes:,} bytes, expected {seen.num_bytes:,}"
+    deadline = time.monotonic() + APPEAR_SECONDS
+    while written:
+        try:
+            if (store := Sink.open(url, storage_options).store).stat(written) is not None:
+                break
             reason = f"{store.url}: no such file"
         except StoreError as error:
             reason = str(error)
         if time.monotonic() > deadline:
-            return reason
+            reasons["sink.url"] = reason
+            break
         time.sleep(0.2)
+    return reasons

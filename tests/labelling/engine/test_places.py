@@ -91,9 +91,9 @@ def test_another_file_at_the_same_path_is_not_the_same(tmp_path):
     file = tmp_path / "a.parquet"
     file.write_bytes(b"four")
     seen = shared_places.seen("source.url", str(tmp_path), file)
-    assert shared_places._difference(seen) == ""
+    assert shared_places.look(str(tmp_path), {}, "", [seen]) == {}
     file.write_bytes(b"five!")
-    assert shared_places._difference(seen) == f"{file}: found 5 bytes, expected 4"
+    assert shared_places.look(str(tmp_path), {}, "", [seen]) == {"source.url": f"{file}: found 5 bytes, expected 4"}
 
 
 def test_a_place_that_is_declared_as_shared_is_not_checked(local_ray, make_pipeline, small_shards, monkeypatch):
@@ -115,7 +115,7 @@ def test_a_place_that_is_declared_as_shared_is_not_checked(local_ray, make_pipel
     ],
 )
 def test_while_no_node_is_up_local_places_must_be_declared(monkeypatch, changes, refused):
-    monkeypatch.setattr(shared_places, "_nodes", list)
+    monkeypatch.setattr(shared_places, "with_resource", lambda name: [])
     plan = SimpleNamespace(pipeline=with_overrides(a_pipeline("/data/in", "/data/out"), changes))
     if refused is None:
         shared_places.check_shared(None, plan.pipeline, ())
