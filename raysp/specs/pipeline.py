@@ -28,7 +28,7 @@ from raysp.specs.order import (
 )
 from raysp.specs.outputs.output import Output
 from raysp.specs.steps import Decode, Label, Step, refuse_clash
-from raysp.specs.values import Env, JsonValue, Listed, Url, from_json, refuse_literal_secrets, spec, to_json
+from raysp.specs.values import JsonValue, Listed, Url, refuse_literal_secrets, spec, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -253,10 +253,7 @@ class Pipeline:
         """The step that decodes."""
         return next(step for step in self.steps if isinstance(step, Decode))
 
-    @property
-    def decoding(self) -> Decode:
-        """The step that decodes, with the longest duration that is read."""
-        return self.decode
+    decoding = decode
 
     @property
     def source_steps(self) -> Sequence[Step]:
@@ -498,17 +495,3 @@ def load_function(name: str) -> Callable[..., object]:
     if not callable(found):
         raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")
     return cast("Callable[..., object]", found)
-
-
-__all__ = [
-    "Env",
-    "Parquet",
-    "Pipeline",
-    "Shards",
-    "file_parts",
-    "fingerprint",
-    "from_json",
-    "load_function",
-    "read_code",
-    "to_json",
-]

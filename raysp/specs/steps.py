@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, cast
 
@@ -187,10 +187,15 @@ class Keep(Step):
             raise ValueError(f"min_seconds={low} is above max_seconds={high}: no row could meet it")
         if isinstance(self.where, str) and not re.fullmatch(r"[\w.]+:[\w.]+", self.where):
             raise ValueError(f"where={self.where!r} is neither a list of conditions nor 'module:function'")
-        for name, compare, value in () if self.where is None or isinstance(self.where, str) else self.where:
+        for name, compare, value in self.conditions:
             if ("in" in compare) != isinstance(value, tuple):
                 expected = "a list of values" if "in" in compare else "one value"
                 raise ValueError(f"where={(name, compare, value)!r}: expected {expected} after {compare!r}")
+
+    @property
+    def conditions(self) -> Sequence[tuple[str, str, object]]:
+        """Conditions on columns; empty for a function."""
+        return () if self.where is None or isinstance(self.where, str) else self.where
 
     @property
     def reads_seconds(self) -> bool:
@@ -200,12 +205,12 @@ class Keep(Step):
     @property
     def reads(self) -> tuple[str, ...]:
         """Columns of the conditions; empty for a function."""
-        return () if self.where is None or isinstance(self.where, str) else tuple(c[0] for c in self.where)
+        return tuple(name for name, _, _ in self.conditions)
 
     @property
     def reads_all(self) -> bool:
         """Whether the condition is a function, which may read any column."""
-        return isinstance(self.where, str)
+        return bool(self.functions)
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -216,7 +221,7 @@ class Keep(Step):
         """Return the op that keeps rows that meet every condition."""
         from raysp.ops.keeping import Keeping
 
-        name = self.where if isinstance(self.where, str) else None
+        name = next(iter(self.functions), None)
         where = cast("Where | None", self.where if name is None else functions[name])
         return Keeping(where=where, min_seconds=self.min_seconds, max_seconds=self.max_seconds, name=name)
 
@@ -237,7 +242,7 @@ class Keep(Step):
 
         from raysp.ops.keeping import column_of, expected_value, meets
 
-        for name, compare, value in () if self.where is None or isinstance(self.where, str) else self.where:
+        for name, compare, value in self.conditions:
             column = column_of(schema.empty_table(), name)
             try:
                 meets(column, compare, value)
@@ -423,7 +428,8 @@ class Label(Step):
                 f"{getattr(without[0], 'name', '')!r}) needs all frames of a recording; leave it out, or use "
                 "windows='even'"
             )
-        if len(columns := self._language_columns) > 1:
+        columns = sorted(language.name for language in self.languages if isinstance(language, Column))
+        if len(columns) > 1:
             found = ", ".join(map(repr, columns))
             raise ValueError(
                 f"outputs read the languages of rows from the columns {found}; a step has one such column, since a "
@@ -439,11 +445,7 @@ class Label(Step):
     @property
     def language_column(self) -> str | None:
         """Column of the source with the language of each row; None: rows have none of their own."""
-        return next(iter(self._language_columns), None)
-
-    @property
-    def _language_columns(self) -> list[str]:
-        return sorted({language.name for language in self.languages if isinstance(language, Column)})
+        return next((language.name for language in self.languages if isinstance(language, Column)), None)
 
     @property
     def languages(self) -> tuple[str | Column, ...]:

@@ -370,17 +370,3 @@ def _replace(value: object, parts: list[str], new: object, path: str) -> object:
     if isinstance(value, Mapping):
         return {**value, key: _replace(value.get(key, {}), rest, new, path)}
     raise SpecError(f"--set {path}: nothing is below {path.removesuffix('.' + '.'.join(parts))!r}, which is {value!r}")
-
-
-__all__ = [
-    "Column",
-    "Env",
-    "JsonValue",
-    "Listed",
-    "Url",
-    "from_json",
-    "override",
-    "refuse_literal_secrets",
-    "spec",
-    "to_json",
-]

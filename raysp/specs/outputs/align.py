@@ -11,7 +11,7 @@ from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import (
     Output,
     OutputName,
-    check_languages_column,
+    columns_of,
     spans_of,
     spoken,
     spoken_op,
@@ -132,18 +132,16 @@ class Align(Output):
             )
 
     def check_reads(self, schema: "pa.Schema") -> None:
-        """Check that the column holds strings.
+        """Check that the columns of texts and of languages hold strings.
 
         Raises:
             ValueError: the column holds values of another type.
         """
         from raysp.specs.column_types import holds_strings
 
-        check_languages_column(self.language, schema)
-        if self.text is None:
-            return
-        if not holds_strings(found := schema.field(self.text).type):
-            raise ValueError(f"column {self.text!r} holds {found}, expected strings: {type(self).__name__} aligns them")
+        super().check_reads(schema)
+        if self.text is not None and not holds_strings(kind := schema.field(self.text).type):
+            raise ValueError(f"column {self.text!r} holds {kind}, expected strings: {type(self).__name__} aligns them")
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
@@ -166,25 +164,22 @@ class Align(Output):
         return self._op(checkpoint)
 
     def _op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Aligning | ByLanguage":
-        schemas = self.schema(checkpoint), self._staged()
-        return spoken_op(self, schemas, checkpoint, self._aligning, (None,) * len(self.columns), loaded)
-
-    def _staged(self) -> "pa.Schema":
         import pyarrow as pa
 
-        return pa.schema([(f"{self.name}_frames", pa.list_(pa.float32()))])
-
-    def _aligning(self, checkpoint: "CheckpointSummary", tokenizer: "CTCTokenizer") -> "Aligning":
         from raysp.ops.aligning import Aligning
 
-        return Aligning(
-            self.schema(checkpoint),
-            self._staged(),
-            tokenizer,
-            column=self.text or f"{self.of}_text",
-            is_result=self.text is None,
-            vocab_size=checkpoint.vocab_size or 0,
-            frame_seconds=checkpoint.frame_seconds,
-            wildcard=self.wildcard,
-            case_rules=self.case_rules,
-        )
+        schemas = self.schema(checkpoint), columns_of(self.name, frames=pa.list_(pa.float32()))
+
+        def of(summary: "CheckpointSummary", tokenizer: "CTCTokenizer") -> Aligning:
+            return Aligning(
+                *schemas,
+                tokenizer,
+                column=self.text or f"{self.of}_text",
+                is_result=self.text is None,
+                vocab_size=summary.vocab_size or 0,
+                frame_seconds=summary.frame_seconds,
+                wildcard=self.wildcard,
+                case_rules=self.case_rules,
+            )
+
+        return spoken_op(self, schemas, checkpoint, of, (None,) * len(self.columns), loaded)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName, spans_of
+from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
 from raysp.specs.values import spec
 from raysp.words import count
 
@@ -97,10 +97,9 @@ class Classes(Output):
 
         from raysp.ops.classifying import Classifying
 
-        staged = pa.schema([(f"{self.name}_logits", pa.list_(pa.float32())), (f"{self.name}_weight", pa.int32())])
         return Classifying(
             self.schema(checkpoint),
-            staged,
+            columns_of(self.name, logits=pa.list_(pa.float32()), weight=pa.int32()),
             checkpoint.labels,
             top_k=len(checkpoint.labels) if self.top_k == "all" else self.top_k,
             problem_type=checkpoint.problem_type,
@@ -154,7 +153,7 @@ class Segments(Output):
 
         return Segmenting(
             self.schema(checkpoint),
-            pa.schema([(f"{self.name}_probabilities", pa.list_(pa.float32()))]),
+            columns_of(self.name, probabilities=pa.list_(pa.float32())),
             checkpoint.labels,
             frame_seconds=checkpoint.frame_seconds,
             threshold=self.threshold,

@@ -105,11 +105,18 @@ class Output:
         """
 
     def check_reads(self, schema: "pa.Schema") -> None:
-        """Check the types of the columns that the output reads.
+        """Check the types of the columns that the output reads: that languages of rows are strings.
 
         Raises:
             ValueError: a column does not fit.
         """
+        if isinstance(self.language, Column):
+            from raysp.specs.column_types import holds_strings
+
+            if not holds_strings(kind := schema.field(self.language.name).type):
+                raise ValueError(
+                    f"column {self.language.name!r} holds {kind}, expected strings: the languages of the rows"
+                )
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
@@ -171,6 +178,13 @@ class Output:
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
         return (self.name,)
+
+
+def columns_of(name: str, **kinds: "pa.DataType") -> "pa.Schema":
+    """Return columns `<name>_<kind>` with their types."""
+    import pyarrow as pa
+
+    return pa.schema([(f"{name}_{kind}", type_) for kind, type_ in kinds.items()])
 
 
 def spans_of(name: str) -> "pa.DataType":
@@ -249,17 +263,3 @@ def spoken_op(
         empty=empty,
         switch=switch,
     )
-
-
-def check_languages_column(language: str | Column | None, schema: "pa.Schema") -> None:
-    """Check that the column of the languages of rows holds strings.
-
-    Raises:
-        ValueError: the column is missing, or holds values of another type.
-    """
-    if not isinstance(language, Column):
-        return
-    from raysp.specs.column_types import holds_strings
-
-    if not holds_strings(found := schema.field(language.name).type):
-        raise ValueError(f"column {language.name!r} holds {found}, expected strings: the languages of the rows")

@@ -5,7 +5,7 @@ from dataclasses import KW_ONLY
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName
+from raysp.specs.outputs.output import Output, OutputName, columns_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import spec
 
@@ -91,17 +91,18 @@ class Signals(Output):
         from raysp.ops.measuring import Measuring
         from raysp.ops.speech.silence import Silence
 
-        staged: dict[str, pa.DataType] = {
-            "energies": pa.list_(pa.float32()),
-            "weighted": pa.list_(pa.float32()),
-            "clipped": pa.list_(pa.int32()),
-            "cells": pa.int32(),
-            "peak": pa.float64(),
-            "spectrum": pa.list_(pa.float64()),
-        }
+        staged = columns_of(
+            self.name,
+            energies=pa.list_(pa.float32()),
+            weighted=pa.list_(pa.float32()),
+            clipped=pa.list_(pa.int32()),
+            cells=pa.int32(),
+            peak=pa.float64(),
+            spectrum=pa.list_(pa.float64()),
+        )
         levels = Measuring(
             self._schema(),
-            pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()]),
+            staged,
             sample_rate=checkpoint.sample_rate,
             frame_stride=checkpoint.frame_stride,
             at_quiet_points=checkpoint.writes_text,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName
+from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of
 from raysp.specs.values import JsonValue, spec
 
 if TYPE_CHECKING:
@@ -84,14 +84,9 @@ class Speech(Output):
 
         from raysp.ops.speech.speaking import Speaking
 
-        staged: dict[str, pa.DataType] = {
-            "probabilities": pa.list_(pa.float32()),
-            "offset": pa.int32(),
-            "samples": pa.int64(),
-        }
         return Speaking(
             self.schema(checkpoint),
-            pa.schema([(f"{self.name}_{column}", kind) for column, kind in staged.items()]),
+            columns_of(self.name, probabilities=pa.list_(pa.float32()), offset=pa.int32(), samples=pa.int64()),
             model,
             frame_stride=checkpoint.frame_stride,
             threshold=self.threshold,

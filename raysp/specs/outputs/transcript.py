@@ -1,9 +1,8 @@
 """Texts of recordings."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, field
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from raysp.specs.outputs.output import (
     GenerateValue,
     Output,
     OutputName,
-    check_languages_column,
+    columns_of,
     spans_of,
     spoken,
     spoken_op,
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.backends.backend import WritingBackend
-    from raysp.models.decoder.generation_config import Settings
-    from raysp.models.labelled_passes import LabellingModel, Writer, WritingModel
+    from raysp.models.labelled_passes import LabellingModel, WritingModel
     from raysp.models.summary import CheckpointSummary
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.models.tokenizers.written import CTCTokenizer
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     from raysp.ops.languages.by_row import ByLanguage
     from raysp.ops.transcribing import Transcribing
     from raysp.ops.transcripts.searching import Searching
-    from raysp.ops.transcripts.transducer_texts import SearchingModel, Transducing
+    from raysp.ops.transcripts.transducer_texts import Transducing
     from raysp.ops.writing import Prompt, Writing
 
 
@@ -166,14 +164,6 @@ class Transcript(Output):
         """The column of the languages, if they are those of the rows."""
         return (self.language.name,) if isinstance(self.language, Column) else ()
 
-    def check_reads(self, schema: "pa.Schema") -> None:
-        """Check that the column holds strings.
-
-        Raises:
-            ValueError: the column holds values of another type.
-        """
-        check_languages_column(self.language, schema)
-
     @property
     def text_column(self) -> str:
         """Column with the transcript."""
@@ -251,23 +241,17 @@ class Transcript(Output):
         if checkpoint.backend != OWN:
             backend = cast("WritingBackend", choice_of(checkpoint).open())
             backend.check_writing(checkpoint, self._options(checkpoint), language=self._of_decoder, task=self.task)
-            return
-        self._longest_text(checkpoint)
+        else:
+            self._longest_text(checkpoint)
 
     def _longest_text(self, checkpoint: "CheckpointSummary") -> int:
         """Check `generate`. Returns the number of tokens after which the text of a window is cut."""
-        settings, num_given = self._settings(checkpoint)
-        return settings.max_length - num_given
-
-    def _settings(self, checkpoint: "CheckpointSummary") -> "tuple[Settings, int]":
-        """Check `generate`. Returns its settings, and the number of tokens that texts begin with."""
         from raysp.models.generation_checks import check_generation
         from raysp.ops.writing import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
-        return check_generation(
-            checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given
-        ), prompt.num_given
+        settings = check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
+        return settings.max_length - prompt.num_given
 
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on labels that a user may not expect: texts of whole windows would be cut."""
@@ -339,49 +323,74 @@ class Transcript(Output):
 
     def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns."""
-        return self._writing(loaded) if loaded.summary.writes_text else self._spoken_op(loaded.summary, loaded)
+        from raysp.models.loading import LoadedCheckpoint
+        from raysp.ops.writing import Writing
+
+        summary = loaded.summary
+        if not summary.writes_text:
+            return self._spoken_op(summary, loaded)
+        if not isinstance(loaded, LoadedCheckpoint):
+            return self._written(summary, cast("WritingModel", loaded))
+        prompt = self._prompt(summary) if self._is_prompted else None
+        schemas = self.schema(summary), self._parts()
+        return Writing(*schemas, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
+
+    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
+        """Return the op that computes the columns from the windows of a longer row."""
+        return self._written(checkpoint) if checkpoint.writes_text else self._spoken_op(checkpoint)
 
     def _spoken_op(
         self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
     ) -> "Transcribing | Transducing | Searching | ByLanguage":
+        import pyarrow as pa
+
+        from raysp.ops.transcribing import Transcribing
+
         device, model = ("cpu", None) if loaded is None else (str(loaded.device), getattr(loaded, "model", None))
-        make, schema = partial(self._transcribing, device=device, model=model), self.schema(checkpoint)
-        empty: tuple[object, ...] = ("", None, *([] for _ in schema.names[2:]))
-        return spoken_op(self, (schema, self._staged()), checkpoint, make, empty, loaded)
+        ids, scores = pa.list_(pa.int32()), pa.list_(pa.float32())
+        schemas = self.schema(checkpoint), columns_of(self.name, frame_ids=ids, frame_scores=scores)
 
-    def _writing(self, loaded: "LabellingModel") -> "Writing | ByLanguage":
-        from raysp.models.loading import LoadedCheckpoint
-        from raysp.ops.writing import Writing
-
-        schema, parts = self.schema(loaded.summary), self._parts()
-        if not isinstance(loaded, LoadedCheckpoint):
-            given: dict[str, Any] = {name: True for name in ("words", "detect") if getattr(self, name)}
-            writer, options = cast("WritingModel", loaded).writer, self._options(loaded.summary)
-            return self._written(
-                loaded.summary, lambda language: writer(options, language=language, task=self.task, **given)
+        def of(summary: "CheckpointSummary", tokenizer: "CTCTokenizer") -> "Transcribing | Transducing | Searching":
+            greedy = Transcribing(
+                *schemas, tokenizer, frame_seconds=summary.frame_seconds, words=self.words, chars=self.chars
             )
-        prompt = self._prompt(loaded.summary) if self._is_prompted else None
-        return Writing(schema, parts, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
+            if Capability.TRANSDUCER in summary.gives:
+                from raysp.ops.transcripts.transducer_texts import Transducing
 
-    def _written(
-        self, checkpoint: "CheckpointSummary", make: "Callable[[str | None], Writer | None]"
-    ) -> "Writing | ByLanguage":
-        """Return the op of texts in the language, or in that of each row.
+                tokens = dict.fromkeys(("token_ids", "token_frames", "token_ends"), ids)
+                staged = columns_of(self.name, **tokens, token_scores=scores, num_frames=pa.int64())
+                return Transducing(greedy, staged, model)
+            if self.beams == 1:
+                return greedy
+            from raysp.ops.transcripts.searching import Searching
 
-        Args:
-            checkpoint: description of the checkpoint.
-            make: returns the text decoder for a language; None where none runs.
-        """
+            return Searching(
+                greedy,
+                vocab_size=summary.vocab_size or 0,
+                beams=self.beams,
+                nbest=self.nbest,
+                lm=self.lm,
+                lm_weight=self.lm_weight,
+                word_bonus=self.word_bonus,
+                hot_words=self.hot_words,
+                device=device,
+            )
+
+        empty: tuple[object, ...] = ("", None, *([] for _ in self.columns[2:]))
+        return spoken_op(self, schemas, checkpoint, of, empty, loaded)
+
+    def _written(self, checkpoint: "CheckpointSummary", loaded: "WritingModel | None" = None) -> "Writing | ByLanguage":
+        """Return the op of texts of another backend, in the language or in that of each row."""
         from raysp.ops.languages.by_row import ByLanguage
         from raysp.ops.writing import Writing
 
-        schema, parts = self.schema(checkpoint), self._parts()
+        schemas, options = (self.schema(checkpoint), self._parts()), self._options(checkpoint)
+        asked: dict[str, Any] = {name: True for name in ("words", "detect") if getattr(self, name)}
 
         def of(language: str | None) -> Writing:
             return Writing(
-                schema,
-                parts,
-                write=make(language),
+                *schemas,
+                write=None if loaded is None else loaded.writer(options, language=language, task=self.task, **asked),
                 frame_seconds=checkpoint.frame_seconds,
                 words=self.words,
                 languages=checkpoint.languages if self.detect else None,
@@ -390,77 +399,19 @@ class Transcript(Output):
         if not isinstance(self.language, Column):
             return of(self.language)
         return ByLanguage(
-            schema,
-            parts,
+            *schemas,
             name=self.name,
             column=self.language.name,
             languages=checkpoint.languages,
             make=of,
-            empty=Writing(schema, parts, words=self.words).empty(),
+            empty=Writing(*schemas, words=self.words).empty(),
             note="",
         )
 
     def _parts(self) -> "pa.Schema":
+        """Return the staged columns of a text decoder."""
         import pyarrow as pa
 
-        kinds: dict[str, pa.DataType] = {"part": pa.string(), "part_score": pa.float64(), "part_tokens": pa.int64()}
-        if self.words:
-            kinds["part_words"] = spans_of("word")
-        if self.detect:
-            kinds["part_languages"] = pa.list_(pa.float64())
-        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in kinds.items()])
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Return the op that computes the columns from the windows of a longer row."""
-        return self._written(checkpoint, lambda _: None) if checkpoint.writes_text else self._spoken_op(checkpoint)
-
-    def _staged(self) -> "pa.Schema":
-        import pyarrow as pa
-
-        frames: dict[str, pa.DataType] = {"frame_ids": pa.list_(pa.int32()), "frame_scores": pa.list_(pa.float32())}
-        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in frames.items()])
-
-    def _staged_tokens(self) -> "pa.Schema":
-        import pyarrow as pa
-
-        names, numbers = ("token_ids", "token_frames", "token_ends"), pa.list_(pa.int32())
-        tokens: dict[str, pa.DataType] = dict.fromkeys(names, numbers)
-        tokens |= {"token_scores": pa.list_(pa.float32()), "num_frames": pa.int64()}
-        return pa.schema([(f"{self.name}_{column}", kind) for column, kind in tokens.items()])
-
-    def _transcribing(
-        self,
-        checkpoint: "CheckpointSummary",
-        tokenizer: "CTCTokenizer",
-        device: str,
-        model: "SearchingModel | None",
-    ) -> "Transcribing | Transducing | Searching":
-        from raysp.ops.transcribing import Transcribing
-
-        greedy = Transcribing(
-            self.schema(checkpoint),
-            self._staged(),
-            tokenizer,
-            frame_seconds=checkpoint.frame_seconds,
-            words=self.words,
-            chars=self.chars,
-        )
-        if Capability.TRANSDUCER in checkpoint.gives:
-            from raysp.ops.transcripts.transducer_texts import Transducing
-
-            return Transducing(greedy, self._staged_tokens(), model)
-        if self.beams == 1:
-            return greedy
-        from raysp.ops.transcripts.searching import Searching
-
-        return Searching(
-            greedy,
-            vocab_size=checkpoint.vocab_size or 0,
-            beams=self.beams,
-            nbest=self.nbest,
-            lm=self.lm,
-            lm_weight=self.lm_weight,
-            word_bonus=self.word_bonus,
-            hot_words=self.hot_words,
-            device=device,
-        )
+        more: dict[str, pa.DataType] = {"part_words": spans_of("word")} if self.words else {}
+        more |= {"part_languages": pa.list_(pa.float64())} if self.detect else {}
+        return columns_of(self.name, part=pa.string(), part_score=pa.float64(), part_tokens=pa.int64(), **more)

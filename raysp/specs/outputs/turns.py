@@ -9,7 +9,7 @@ from pydantic import Field
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName, spans_of
+from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import JsonValue, Url, spec
 from raysp.words import count
@@ -142,7 +142,7 @@ class Turns(Output):
         if _has_vectors(found):
             self._speech.check(checkpoint)
             _space(found)
-        elif _has_frames(found):
+        elif Capability.FRAME_CLASSES in found.gives:
             self._check_classes(found)
         else:
             raise CheckpointError(
@@ -258,10 +258,9 @@ class Turns(Output):
         from raysp.ops.speakers.frame_turning import FrameTurning
         from raysp.ops.speakers.speaker_frames import FrameDiarization
 
-        staged = {"probabilities": pa.list_(pa.float32()), "before": pa.int64(), "owned": pa.int64()}
         return FrameTurning(
             self.schema(checkpoint),
-            pa.schema([(f"{self.name}_{one}", kind) for one, kind in staged.items()]),
+            columns_of(self.name, probabilities=pa.list_(pa.float32()), before=pa.int64(), owned=pa.int64()),
             FrameDiarization(
                 threshold=PROBABILITY if self.threshold is None else self.threshold,
                 most=self._bounds[1],
@@ -287,11 +286,11 @@ class Turns(Output):
         from raysp.ops.speakers.speaker_turns import Diarization
         from raysp.ops.speakers.turning import Turning
 
-        staged = {"middles": pa.list_(pa.int64()), "vectors": pa.list_(pa.float32())}
+        staged = columns_of(self.name, middles=pa.list_(pa.int64()), vectors=pa.list_(pa.float32()))
         rate, space = checkpoint.sample_rate, _space(found)
         return Turning(
             self.schema(checkpoint),
-            pa.schema([*speaking.staged, *(pa.field(f"{self.name}_{one}", kind) for one, kind in staged.items())]),
+            pa.schema([*speaking.staged, *staged]),
             speaking,
             Diarization(
                 threshold=DISTANCE if self.threshold is None and space is None else self.threshold,
@@ -318,10 +317,6 @@ class Turns(Output):
 
 def _has_vectors(checkpoint: "CheckpointSummary") -> bool:
     return Capability.XVECTOR in checkpoint.gives
-
-
-def _has_frames(checkpoint: "CheckpointSummary") -> bool:
-    return Capability.FRAME_CLASSES in checkpoint.gives
 
 
 def _space(checkpoint: "CheckpointSummary") -> "SpeakerSpace | None":
