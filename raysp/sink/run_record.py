@@ -15,9 +15,9 @@ from typing import cast
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError
-from raysp.sink import layout, records
+from raysp.sink import layout, lease, records
 from raysp.specs.values import JsonValue
-from raysp.storage.store import Store
+from raysp.storage.store import Store, explain
 
 SCHEMA_VERSION = 1
 """Version of everything under `.raysp/` and of the metadata in label shards."""
@@ -116,8 +116,10 @@ def load(store: Store) -> RunRecord | None:
     Raises:
         PlanError: It was written by a newer raysp, or is not a record.
     """
-    if store.stat(layout.RUN) is None:
-        return None
+    return None if store.stat(layout.RUN) is None else _read(store)
+
+
+def _read(store: Store) -> RunRecord:
     where = f"{store.url}/{layout.RUN}"
     try:
         found = bounds.parse_record(store.read(layout.RUN))
@@ -136,7 +138,7 @@ def load(store: Store) -> RunRecord | None:
         ) from error
 
 
-def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> RunRecord:
+def begin(store: Store, made: RunRecord, *, replaces_record: bool = False, epoch: int = 0) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
 
     With `replaces_record` the sink holds no result, so the recorded pipeline is replaced without a check.
@@ -149,37 +151,58 @@ def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> Ru
         store: the sink.
         made: record of the run, as if it was the first one.
         replaces_record: replace the recorded pipeline.
+        epoch: that of the run's lease; 0: it holds none.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
+        RunError: Another run took over the lease.
     """
     # Of two first runs one creates the record, and the other one is checked against it.
     if store.create(layout.RUN, _encode(made)):
         return made
-    recorded = load(store)
-    if recorded is None:
-        raise StoreError(
-            f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run again"
-        )
-    runs = (*recorded.runs, *made.runs)
+    while True:
+        # In this order: a record that another run writes after any of these steps is not replaced.
+        found = store.stat(layout.RUN)
+        if epoch:
+            lease.check_epoch(store, epoch)
+        if found is None:
+            raise StoreError(
+                f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run "
+                "again"
+            )
+        recorded = _read(store)
+        begun = _with_run(store, recorded, made, replaces_record=replaces_record)
+        if begun == recorded or _exchange(store, begun, found.version):
+            return begun
+        replaces_record = False
+
+
+def _with_run(store: Store, recorded: RunRecord, made: RunRecord, *, replaces_record: bool) -> RunRecord:
+    """Return the recorded runs and another one, with the record that it would make in an empty sink."""
+    runs = recorded.runs if made.runs[0] in recorded.runs else (*recorded.runs, *made.runs)
     if replaces_record:
-        extended = replace(made, runs=runs)
-        store.replace(layout.RUN, _encode(extended))
-        return extended
-    expected = recorded
+        return replace(made, runs=runs)
     if recorded.fingerprint != made.fingerprint and is_open(store, recorded, made.staged_as):
-        expected = replace(recorded, fingerprint=made.fingerprint, parts=made.parts, stage_id=made.stage_id)
-    check_same(store.url, expected, made)
-    extended = replace(
-        expected,
+        recorded = replace(recorded, fingerprint=made.fingerprint, parts=made.parts, stage_id=made.stage_id)
+    check_same(store.url, recorded, made)
+    return replace(
+        recorded,
         pipeline=_latest(recorded.pipeline, made.pipeline),
         runs=runs,
         root=made.root or recorded.root,
-        columns=made.columns or recorded.columns,
         settings=recorded.settings or made.settings,
+        columns=made.columns or recorded.columns,
     )
-    store.replace(layout.RUN, _encode(extended))
-    return extended
+
+
+def _exchange(store: Store, record: RunRecord, version: str) -> bool:
+    """Write the record in place of that version; return False without a change if another process wrote it since."""
+    with store.scratch() as scratch:
+        try:
+            scratch.write_bytes(_encode(record))
+        except OSError as error:
+            raise explain(error, "write", f"{store.url}/{layout.RUN}") from error
+        return store.publish(scratch, layout.RUN, replace=True, expected=version) is not None
 
 
 def is_open(store: Store, recorded: RunRecord, staged_as: str) -> bool:

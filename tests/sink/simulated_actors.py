@@ -75,5 +75,7 @@ class Actor:
     """Of a task that labels: error rows that it makes. Of a commit: error rows of the shard that its driver counted."""
     listed: frozenset[str] = frozenset()
     """Paths that its last listing of staged results had."""
+    epoch: int = 0
+    """Epoch of a driver's lease; 0: it holds none."""
     is_stopping: bool = False
     """Whether it is a driver that removes staged results with error rows."""

@@ -81,7 +81,7 @@ STOPS = Theme(
 
 BEHIND = Theme(
     crash=(0.04, 0.1), failure=(0, 0.01), sleep=(0, 0.05, 0.2), runs=(3, 5), changes=0.1, retry=0.1, behind=0.8,
-    overlap=0.4, steps=80, lease=0.7,
+    overlap=0.6, steps=60, lease=0.5,
 )  # fmt: skip
 """Steps behind the last `Label` that change after runs that were killed before or after their first commit."""
 

@@ -35,7 +35,9 @@ def check_planned_under(world: "World", driver: "Driver", own: Lease) -> None:
 
 
 def check_record(world: "World", actor: Actor, data: bytes) -> None:
-    """The steps behind the last `Label` change only while no shard is committed."""
+    """The steps behind the last `Label` change only while no shard is committed, and by no run that lost its lease."""
+    if 0 < actor.epoch < world.recorded[1]:
+        world.violations.append(f"{actor.name} replaced the record that a later holder of the lease wrote")
     before, now = world.fingerprint, recorded_fingerprint(data)
     if before in (None, now):
         return

@@ -339,7 +339,7 @@ def _label(
     """Record the run, label, and return the result. The stack closes what is opened for the run."""
     store, faults = plan.sink.store, fault_injection.arm()
     entry = RunEntry.now(resolved=plan.run_settings)
-    begin(plan, entry)
+    begin(plan, entry, own.epoch)
     if plan.engine == "here":
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))

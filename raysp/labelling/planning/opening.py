@@ -228,16 +228,18 @@ def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:
     return CarriedTypes(opened.pipeline, types, opened.sink.url, binding=binding)
 
 
-def begin(plan: Plan, run: RunEntry) -> None:
+def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:
     """Record a run and its shards.
 
     Args:
         plan: the plan, whose sink was probed.
         run: entry of this run.
+        epoch: that of its lease; 0: it holds none.
 
     Raises:
         StoreError: the sink cannot be written.
         ChangedError: another pipeline was recorded first.
+        RunError: another run took over the lease.
     """
     store = plan.sink.store
     if plan.replaces_record:
@@ -254,7 +256,7 @@ def begin(plan: Plan, run: RunEntry) -> None:
         encode(plan.corpus.carried),
         plan.hashed.stage_id,
     )
-    run_record.begin(store, record, replaces_record=plan.replaces_record)
+    run_record.begin(store, record, replaces_record=plan.replaces_record, epoch=epoch)
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
         plan.sink.remove_report()
     with fault_injection.passing("plan_written"):
