@@ -47,7 +47,7 @@ def small_cluster(num_nodes: int) -> Iterator[SmallCluster]:
         host = subprocess.Popen(
             [sys.executable, "-m", "tests.labelling.engine.cluster_host", str(num_nodes)],
             cwd=ROOT,
-            env=NO_TOKENS,
+            env={**os.environ, **NO_TOKENS},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
@@ -17,7 +18,8 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline
-from tests.labelling.engine.clusters import NO_TOKENS, ROOT, small_cluster
+from tests.labelling.engine.clusters import NO_TOKENS, ROOT, SmallCluster, small_cluster
+from tests.places import Bucket, Folder, Place, options_code
 from tests.runs import CHECKPOINT, DEMO, processes, row_hash
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
@@ -26,15 +28,21 @@ PIPELINE = """
 import raysp
 from tests.labelling.engine.deadly import UnloadableOnOneNode
 pipeline = raysp.Pipeline(
-    source=raysp.Shards({corpus!r}),
+    source=raysp.Shards({corpus!r}, storage_options={options}),
     steps=[
         raysp.Decode(),
         raysp.Label({checkpoint!r}, outputs=[{output}], device="cpu", pool=raysp.Pool(actors=(1, 3))),
     ],
-    sink=raysp.Parquet({sink!r}),
+    sink=raysp.Parquet({sink!r}, storage_options={options}),
 )
 """
 SHARDS, ROWS = 24, 12
+KILLS = {
+    "here": {"driver": 50, "decoder": 25},
+    "ray": {"driver": 50, "actor": 25, "reader": 25, "decoder": 25, "node": 10},
+}
+"""Kills of each kind of process; RAYSP_SOAK_KILLS="driver=10,actor=5" chooses others."""
+TITLES = {"actor": "ray::ModelActor", "reader": "ray::read_piece", "decoder": "raysp.audio.child"}
 
 
 @pytest.fixture(scope="module")
@@ -51,19 +59,27 @@ def corpus(tmp_path_factory) -> Path:
 
 
 def start_driver(
-    corpus: Path, sink: Path, address: str, output: str = "raysp.Transcript()", *arguments: str
+    place: Place, file: Path, address: str | None, output: str = "raysp.Transcript()", *arguments: str
 ) -> subprocess.Popen:
-    file = sink.with_suffix(".py")
-    values = {"corpus": f"{corpus}/in/*.parquet", "checkpoint": str(CHECKPOINT), "sink": str(sink), "output": output}
-    file.write_text(PIPELINE.format(**values))
+    """Run a pipeline file from the shards of `in` to a sink of its name, on a cluster or in one process."""
+    source, options = f"{place.url('in')}/*.parquet", options_code(place.options)
+    values = {"corpus": source, "checkpoint": str(CHECKPOINT), "sink": place.url(file.stem), "output": output}
+    file.write_text(PIPELINE.format(**values, options=options))
+    on = ["--address", address] if address else ["--engine", "here"]
     return subprocess.Popen(
-        [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", "--address", address, *arguments],
+        [sys.executable, "-m", "raysp.cli", "run", str(file), "--json", *on, *arguments],
         cwd=ROOT,
-        env=NO_TOKENS,
+        env={**os.environ, **NO_TOKENS},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def folder_with(corpus: Path, folder: Path) -> Folder:
+    place = Folder(folder)
+    place.put(corpus / "in", "in")
+    return place
 
 
 def committed(sink: Path) -> int:
@@ -73,7 +89,7 @@ def committed(sink: Path) -> int:
 def test_the_loss_of_a_node_costs_no_row_and_stdout_has_only_the_result(corpus, tmp_path):
     sink = tmp_path / "labels"
     with small_cluster(2) as cluster:
-        driver = start_driver(corpus, sink, cluster.address)
+        driver = start_driver(folder_with(corpus, tmp_path), tmp_path / "labels.py", cluster.address)
         while committed(sink) < 3 and driver.poll() is None:
             time.sleep(0.02)
         cluster.kill_a_node()
@@ -89,7 +105,8 @@ def test_a_node_on_which_the_model_does_not_load_ends_no_run(corpus, tmp_path):
     sink = tmp_path / "labels"
     output = f"UnloadableOnOneNode(folder={str(tmp_path)!r})"
     with small_cluster(2) as cluster:
-        driver = start_driver(corpus, sink, cluster.address, output, "--set", "steps.1.pool.actors=1")
+        place = folder_with(corpus, tmp_path)
+        driver = start_driver(place, tmp_path / "labels.py", cluster.address, output, "--set", "steps.1.pool.actors=1")
         _, said = driver.communicate(timeout=180)
     assert driver.returncode == 0, said
     assert (tmp_path / "failures").read_text() == "x"  # the next actor started on the other node
@@ -97,29 +114,38 @@ def test_a_node_on_which_the_model_does_not_load_ends_no_run(corpus, tmp_path):
 
 
 @pytest.mark.soak
-def test_a_hundred_kills_of_drivers_actors_readers_and_nodes_lose_double_and_change_nothing(corpus, tmp_path):
-    seed = int(os.environ.get("RAYSP_SOAK_SEED", "0"))
-    wanted = int(os.environ.get("RAYSP_SOAK_KILLS", "100"))
-    dice = random.Random(seed)
-    kills = dict.fromkeys(("driver", "actor", "reader", "node"), 0)
-    runs = 0
-    with small_cluster(2) as cluster:
+@pytest.mark.parametrize("where", ["disk", "s3"])
+@pytest.mark.parametrize("engine", list(KILLS))
+def test_kills_at_random_moments_lose_double_and_change_nothing(request, corpus, tmp_path, engine, where):
+    dice = random.Random(int(os.environ.get("RAYSP_SOAK_SEED", "0")))
+    named = dict(one.split("=") for one in os.environ.get("RAYSP_SOAK_KILLS", "").split(",") if one)
+    wanted = {victim: int(named.get(victim, 0 if named else number)) for victim, number in KILLS[engine].items()}
+    server = request.getfixturevalue("s3") if where == "s3" else None
+    place = Bucket(server, server.bucket(), tmp_path) if server else Folder(tmp_path)
+    place.put(corpus / "in", "in")
+    kills, runs = Counter(dict.fromkeys(wanted, 0)), 0
+    with small_cluster(2) if engine == "ray" else contextlib.nullcontext() as cluster:
         for number in itertools.count():
-            if sum(kills.values()) >= wanted:
+            if kills == wanted:
                 break
-            sink = tmp_path / f"labels-{number}"
+            sink, written = f"labels-{number}", dict[str, object]()
             while True:
-                runs += 1
-                driver = start_driver(corpus, sink, cluster.address)
+                runs, before = runs + 1, kills.total()
+                driver = start_driver(place, tmp_path / f"{sink}.py", cluster.address if cluster else None)
                 _disturb(driver, cluster, dice, kills, wanted)
                 out, said = driver.communicate(timeout=300)
+                now = place.writes(sink)
+                assert written.items() <= now.items()  # what is committed is never written again
+                written = now
                 if driver.returncode == 0:
-                    assert json.loads(out)["shards_committed"] == SHARDS
+                    assert json.loads(out)["shards"] == len(now) == SHARDS
                     break
                 assert driver.returncode in (-signal.SIGKILL, 1, 3), said
-            assert row_hash(sink) == row_hash(corpus / "undisturbed")
-            assert raysp.verify(str(sink), trust=True).differences == ()
-            sys.stderr.write(f"{number + 1} sinks whole after {runs} runs and {kills}\n")
+                assert kills.total() > before, said
+            assert row_hash(place.copy(sink)) == row_hash(corpus / "undisturbed")
+            verified = raysp.verify(place.url(sink), place.options, trust=True)
+            assert verified.differences == ()
+            sys.stderr.write(f"{number + 1} sinks whole after {runs} runs and {dict(kills)}\n")
 
 
 @pytest.mark.soak
@@ -129,7 +155,7 @@ def test_nodes_that_are_taken_away_every_few_seconds_make_no_row_an_error(corpus
     sink = tmp_path / "labels"
     taken = 0
     with small_cluster(2) as cluster:
-        driver = start_driver(corpus, sink, cluster.address)
+        driver = start_driver(folder_with(corpus, tmp_path), tmp_path / "labels.py", cluster.address)
         while driver.poll() is None and taken < wanted:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 driver.wait(dice.uniform(3, 12))
@@ -145,22 +171,30 @@ def test_nodes_that_are_taken_away_every_few_seconds_make_no_row_an_error(corpus
     assert taken >= min(wanted, 3)
 
 
-def _disturb(driver: subprocess.Popen, cluster, dice: random.Random, kills: dict[str, int], wanted: int) -> None:
-    """Kill something at random moments until the driver ends."""
-    while driver.poll() is None and sum(kills.values()) < wanted:
+def _disturb(
+    driver: subprocess.Popen, cluster: SmallCluster | None, dice: random.Random, kills: Counter, wanted: dict[str, int]
+) -> None:
+    """Kill something at random moments until the driver ends, or as much was killed as is wanted."""
+    while left := [victim for victim in wanted for _ in range(wanted[victim] - kills[victim])]:
+        victim = dice.choice(left)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            driver.wait(dice.uniform(3, 25))
+            driver.wait(dice.uniform(1, 5 if victim in TITLES else 15 if cluster else 8))
             return
-        victim = dice.choice(list(kills))
         if victim == "driver":
             driver.kill()
         elif victim == "node":
             cluster.kill_a_node()
-        else:
-            name = "ray::ModelActor" if victim == "actor" else "ray::read_piece"
-            if not (found := processes(name, cluster.host.pid)):
-                continue
-            with contextlib.suppress(psutil.Error):
-                dice.choice(found).kill()
+        elif not _kill_a_worker(TITLES[victim], driver, cluster.host.pid if cluster else driver.pid, dice):
+            continue
         kills[victim] += 1
-        sys.stderr.write(f"{time.strftime('%X')} killed: {kills}\n")
+        sys.stderr.write(f"{time.strftime('%X')} killed: {dict(kills)}\n")
+
+
+def _kill_a_worker(title: str, driver: subprocess.Popen, of: int, dice: random.Random) -> bool:
+    """Kill a process as soon as there is one; return whether there was one before the driver ended."""
+    while driver.poll() is None:
+        with contextlib.suppress(psutil.Error, IndexError):
+            dice.choice(processes(title, of)).kill()
+            return True
+        time.sleep(0.02)
+    return False
