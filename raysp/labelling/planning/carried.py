@@ -129,23 +129,24 @@ def _can_be_stored(kind: pa.DataType) -> bool:
         return False
 
 
-def recorded_types(sink: Sink, record: RunRecord | None) -> tuple[pa.Schema, bool]:
-    """Return the types of the label shards of a sink, and whether there are any label shards.
+def carried_types(pipeline: Pipeline, sink: Sink, record: RunRecord | None) -> CarriedTypes:
+    """Return the types of carried-over columns, with those of the label shards of a sink.
 
     Merged sinks do not record the types; they are those of the first label shard.
 
     Args:
+        pipeline: the pipeline.
         sink: the sink.
         record: its record; None: there is none, or none of its label shards stays.
     """
     if record is None:
-        return pa.schema([]), False
+        return CarriedTypes(pipeline, pa.schema([]), sink.url, binding=False)
     first = next(sink.label_shards(), None)
     if record.columns or first is None:
-        return decode(sink.url, record.columns), first is not None
+        return CarriedTypes(pipeline, decode(sink.url, record.columns), sink.url, binding=first is not None)
     with footer.opened(sink.store, first) as file:
         schema = SealedFile.of(file).metadata.schema.to_arrow_schema()
-    return schema_without_views(schema.remove_metadata()), True
+    return CarriedTypes(pipeline, schema_without_views(schema.remove_metadata()), sink.url, binding=True)
 
 
 def encode(schema: pa.Schema) -> str:

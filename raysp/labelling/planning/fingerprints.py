@@ -1,6 +1,6 @@
 """Fingerprint of a pipeline with resolved settings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from raysp.backends.finding import NAMED
@@ -28,35 +28,28 @@ def hash_pipeline(
         passes: its passes.
         code: its code from outside raysp; None: read now.
     """
-    parts = label_parts(pipeline, *map(_resolution, passes), code=code)
-    return Hashed(parts, fingerprint(parts), _stage_id(pipeline, parts))
-
-
-def _resolution(one: Pass) -> Resolution:
-    settings, checkpoint = one.settings, one.settings.checkpoint
-    return Resolution(
-        digest_of(checkpoint.path, checkpoint.backend, one.pipeline.label.language),
-        settings.dtype,
-        settings.fingerprint_seconds,
-        settings.file_digests,
-        "" if checkpoint.backend in NAMED else settings.library,
-    )
-
-
-def _stage_id(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> str:
-    """Return the hash of the parts without those of steps behind the last `Label`; empty if there are none."""
-    if not pipeline.filters:
-        return ""
-    steps = pipeline.source_steps
-    behind = tuple(f"steps.{place}." for place in range(len(steps), len(pipeline.steps)))
-    code = read_code(replace(pipeline, steps=steps)).parts()
-    return fingerprint(
-        {
+    resolutions = [
+        Resolution(
+            digest_of(settings.checkpoint.path, settings.checkpoint.backend, one.label.language),
+            settings.dtype,
+            settings.fingerprint_seconds,
+            settings.file_digests,
+            "" if settings.checkpoint.backend in NAMED else settings.library,
+        )
+        for one, settings in passes
+    ]
+    parts = label_parts(pipeline, *resolutions, code=code)
+    staged = parts
+    if pipeline.filters:
+        steps = pipeline.source_steps
+        behind = tuple(f"steps.{place}." for place in range(len(steps), len(pipeline.steps)))
+        code_before = read_code(replace(pipeline, steps=steps)).parts()
+        staged = {
             name: value
             for name, value in parts.items()
-            if not name.startswith(behind) and (not name.startswith(CODE) or name in code)
+            if not name.startswith(behind) and (not name.startswith(CODE) or name in code_before)
         }
-    )
+    return Hashed(parts, fingerprint(parts), fingerprint(staged))
 
 
 def is_surveyed_for(pipeline: Pipeline, record: run_record.RunRecord | None) -> bool:
@@ -95,7 +88,7 @@ def check_recorded(
         hashed: everything that can change a label.
     """
     parts, fingerprint, stage_id = hashed
-    if record.fingerprint != fingerprint and run_record.is_open(store, record, stage_id or fingerprint):
+    if record.fingerprint != fingerprint and run_record.is_open(store, record, stage_id):
         record = replace(record, fingerprint=fingerprint)
     files = file_parts(pipeline)
     current = replace(record, fingerprint=fingerprint, parts=parts, file_parts=files, pipeline=to_json(pipeline))

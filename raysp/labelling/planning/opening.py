@@ -12,7 +12,7 @@ from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
 from raysp.errors import AudioError, PlanError, ShardError, StoreError
 from raysp.labelling.planning.backend_choice import with_backends
-from raysp.labelling.planning.carried import CarriedTypes, encode, recorded_types
+from raysp.labelling.planning.carried import carried_types, encode
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline, is_surveyed_for
 from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned
@@ -103,7 +103,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         opened.pipeline,
         size=piece_size(opened.pipeline, opened.resources, record.resolved if record else None),
         limit_rows=limit_rows,
-        carried=carried_types(opened, state.record if state.shards else None),
+        carried=carried_types(opened.pipeline, sink, state.record if state.shards else None),
         surveyed=surveyed,
     )
     if record is None:
@@ -213,19 +213,13 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         opened.sink,
         opened.resources,
         passes,
-        hashed,
+        *hashed,
         corpus=Corpus(()),
         done=frozenset(),
         todo=(),
         code=code,
         why_not_own="; ".join(one.why for one in opened.chosen if one.why),
     )
-
-
-def carried_types(opened: Opened, record: RunRecord | None) -> CarriedTypes:
-    """Return the types of carried-over columns, with those of label shards that stay: of none without a record."""
-    types, binding = recorded_types(opened.sink, record)
-    return CarriedTypes(opened.pipeline, types, opened.sink.url, binding=binding)
 
 
 def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:
@@ -254,7 +248,7 @@ def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:
         plan.corpus.listed.root,
         asdict(plan.resolved),
         encode(plan.corpus.carried),
-        plan.hashed.stage_id,
+        "" if plan.stage_id == plan.fingerprint else plan.stage_id,
     )
     run_record.begin(store, record, replaces_record=plan.replaces_record, epoch=epoch)
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):

@@ -88,46 +88,41 @@ def _read(source: Shards, shard: Shard, wanted: Wanted) -> References:
 
 def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> None:
     """Raise PlanError unless a shard has the columns, with fitting types if it has rows."""
+    name, has_rows = wanted.reference, shard.num_rows > 0
     try:
         check_columns(
             shard.url,
             schema,
             audio=source.audio,
-            others=(wanted.reference, *wanted.others),
-            has_rows=shard.num_rows > 0,
+            others=(name, *wanted.others),
+            has_rows=has_rows,
             by_path=source.audio_root is not None,
         )
     except ShardError as error:
         has_none = shard.kind == FOLDER and source.text is None
-        remedy = f". For texts beside recordings, add --set source.text={wanted.reference}" if has_none else ""
+        remedy = f". For texts beside recordings, add --set source.text={name}" if has_none else ""
         raise PlanError(f"{error}{remedy}") from None
-    for complaint in _complaints(schema, wanted, shard.kind) if shard.num_rows else ():
-        raise PlanError(f"{shard.url}: {complaint}")
-
-
-def _complaints(schema: pa.Schema, wanted: Wanted, source_kind: str) -> Iterator[str]:
-    """Yield a message for each column of a wrong type."""
-    name, kind = wanted.reference, schema.field(wanted.reference).type
-    remedy = as_texts(source_kind, kind)
-    if wanted.task == "recognition" and not holds_text(kind):
-        yield f"column {name!r} holds {kind}, expected strings; name the column of the reference texts{remedy}"
-    if wanted.task != "recognition" and not (holds_text(kind) or _holds_numbers(kind)):
-        named = "classes" if wanted.task == "classification" else "speakers"
-        yield f"column {name!r} holds {kind}, expected strings or integers; name the column of the {named}{remedy}"
+    if not has_rows:
+        return
+    kind: Any = schema.field(name).type
+    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    named = {"recognition": "reference texts", "classification": "classes", "verification": "speakers"}[wanted.task]
+    is_text = wanted.task == "recognition"
+    if not holds_text(kind) and (is_text or not (pa.types.is_integer(held) or pa.types.is_boolean(held))):
+        expected = "strings" if is_text else "strings or integers"
+        raise PlanError(
+            f"{shard.url}: column {name!r} holds {kind}, expected {expected}; name the column of the {named}"
+            f"{as_texts(shard.kind, kind)}"
+        )
     for other in wanted.others:
-        yield from complaints_of_groups(schema, other)
+        for complaint in complaints_of_groups(schema, other):
+            raise PlanError(f"{shard.url}: {complaint}")
 
 
 def complaints_of_groups(schema: pa.Schema, column: str) -> Iterator[str]:
     """Yield a message if rows cannot be grouped by a column of this type."""
     if pa.types.is_nested(kind := schema.field(column).type):
         yield f"column {column!r} holds {kind}, expected single values, by which rows are grouped"
-
-
-def _holds_numbers(kind: pa.DataType) -> bool:
-    """Return whether a type holds integers or booleans."""
-    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    return bool(pa.types.is_integer(held) or pa.types.is_boolean(held))
 
 
 def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, wanted: Wanted) -> Sequence[str | None]:

@@ -8,9 +8,9 @@ from typing import cast
 
 from raysp.corpus import sources
 from raysp.errors import PlanError, SpecError
-from raysp.labelling.planning.carried import decode
+from raysp.labelling.planning.carried import carried_types, decode
 from raysp.labelling.planning.listing import check_root, list_corpus
-from raysp.labelling.planning.opening import carried_types, with_checkpoints, without_work
+from raysp.labelling.planning.opening import with_checkpoints, without_work
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size
@@ -121,7 +121,7 @@ def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpu
     # The other slices of a manifest may begin elsewhere now.
     sliced = {present[name].url for name in names if sources.kind_named(present[name].kind).is_sliced}
     found = [one for one in corpus_now.found if one.name in names or (one.name in recorded and one.url in sliced)]
-    types = carried_types(opened, record if recorded.keys() - names else None)
+    types = carried_types(pipeline, sink, record if recorded.keys() - names else None)
     size = piece_size(pipeline, opened.resources, record.resolved)
     corpus = survey(found, recorded, pipeline, size=size, may_change=names, carried=types)
     others = tuple(one for one in before.values() if one.name not in names)

@@ -165,8 +165,9 @@ class Hashed(NamedTuple):
     parts: dict[str, JsonValue]
     """By dotted name."""
     fingerprint: str
+    """Hash of `parts`."""
     stage_id: str
-    """Hash of everything up to the last `Label`; empty if no step is behind it."""
+    """Id in the names of staged results: the hash of everything up to the last `Label`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -182,7 +183,12 @@ class Plan(Brief):
     """Resources that the run may use."""
     passes: tuple[Pass, ...]
     """The `Label` steps with their settings."""
-    hashed: Hashed
+    parts: Mapping[str, JsonValue]
+    """Everything that can change a label, by dotted name."""
+    fingerprint: str
+    """Hash of `parts`."""
+    stage_id: str
+    """Id in the names of staged results: the hash of everything up to the last `Label`."""
     corpus: Corpus
     done: frozenset[str]
     """Names of the label shards that are committed."""
@@ -200,21 +206,6 @@ class Plan(Brief):
     def settings(self) -> Settings:
         """Settings of the first `Label` step."""
         return self.passes[0].settings
-
-    @property
-    def parts(self) -> Mapping[str, JsonValue]:
-        """Everything that can change a label, by dotted name."""
-        return self.hashed.parts
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of `parts`."""
-        return self.hashed.fingerprint
-
-    @property
-    def stage_id(self) -> str:
-        """Id in the names of staged results: the hash of everything up to the last `Label`."""
-        return self.hashed.stage_id or self.fingerprint
 
     @property
     def file_id(self) -> str:

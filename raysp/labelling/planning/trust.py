@@ -52,7 +52,9 @@ class Recorded:
     def unused(self, shards: Iterable[Shard]) -> tuple[str, ...]:
         """Return the values of the record that may not be used, as `source.url='...'`, or else the shards outside."""
         if self.pipeline is None:
-            return _named(self.record)
+            parts = [*_parts(self.record.pipeline, "")] or [("pipeline", repr(self.record.pipeline))]
+            most = SHOWN_CHARACTERS
+            return tuple(f"{path}={value if len(value) <= most else value[:most] + '...'}" for path, value in parts)
         return tuple(f"a shard at {url!r}" for url in self.outside(shards))
 
     def outside(self, shards: Iterable[Shard]) -> tuple[str, ...]:
@@ -64,7 +66,12 @@ class Recorded:
         roots = {split_glob(place)[0] if has_wildcard(place) else place for place in places}
         folders = tuple(f"{root.rstrip('/')}/" for root in roots)
         urls = dict.fromkeys(shard.url for shard in shards)
-        return tuple(url for url in urls if not (url in roots or (url.startswith(folders) and _is_plain(url))))
+        return tuple(
+            url
+            for url in urls
+            if url not in roots
+            and not (url.startswith(folders) and normalise(url) == url and ".." not in url.split("/"))
+        )
 
 
 def read_recorded(
@@ -89,18 +96,19 @@ def read_recorded(
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     if pipeline is None and not trust:
         return Recorded(opened, record, None)
-    made = _with_recorded(pipeline, record) if pipeline else _pipeline(opened, record)
+    if pipeline is None:
+        made = from_json(record.pipeline)
+        if type(made) is not Pipeline:  # a record is data, and may hold anything
+            raise PlanError(
+                f"{opened.url}: its record holds a {type(made).__name__}, expected a Pipeline; give the pipeline file"
+            )
+    else:  # with the choices of the sink's first plan for values that it leaves open
+        made = as_recorded(of_commit(pipeline, record), record)
+        if made.source.id == USUAL_ID and record.parts.get("source.id", USUAL_ID) is None:  # there was no such column
+            made = replace(made, source=replace(made.source, id=None))
     options = storage_options if storage_options is not None else made.sink.storage_options
     made = replace(made, sink=replace(made.sink, url=sink, storage_options=options_of(options)))
     return Recorded(opened, record, made, trust)
-
-
-def _with_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
-    """Return a pipeline with the choices of its sink's first plan for values that it leaves open."""
-    made = as_recorded(of_commit(pipeline, record), record)
-    if made.source.id == USUAL_ID and record.parts.get("source.id", USUAL_ID) is None:  # there was no such column
-        return replace(made, source=replace(made.source, id=None))
-    return made
 
 
 def open_recorded(
@@ -150,14 +158,8 @@ def explain(unused: Sequence[str]) -> str:
     )
 
 
-def _named(record: RunRecord) -> tuple[str, ...]:
-    """Return the places, options and modules outside the sink that a record names."""
-    parts = [*_parts(record.pipeline, "")] or [("pipeline", repr(record.pipeline))]
-    most = SHOWN_CHARACTERS
-    return tuple(f"{path}={value if len(value) <= most else value[:most] + '...'}" for path, value in parts)
-
-
 def _parts(value: JsonValue, path: str) -> Iterator[tuple[str, str]]:
+    """Yield the places, options and modules outside the sink that a record names."""
     *parents, name = [part for part in path.split(".") if not part.isdigit()] or [""]
     if isinstance(value, dict) and value.get("type") == "Env":
         yield path, f"Env({value.get('name')!r})"
@@ -170,16 +172,3 @@ def _parts(value: JsonValue, path: str) -> Iterator[tuple[str, str]]:
     elif value is not None and path != "sink.url":
         is_url = isinstance(value, str) and bool(scheme_of(value))
         yield from [(path, repr(value))] if is_url or name in _NAMES or "storage_options" in parents else []
-
-
-def _pipeline(sink: Sink, record: RunRecord) -> Pipeline:
-    pipeline = from_json(record.pipeline)
-    if type(pipeline) is not Pipeline:  # a record is data, and may hold anything
-        raise PlanError(
-            f"{sink.url}: its record holds a {type(pipeline).__name__}, expected a Pipeline; give the pipeline file"
-        )
-    return pipeline
-
-
-def _is_plain(url: str) -> bool:
-    return normalise(url) == url and ".." not in url.split("/")
