@@ -41,7 +41,7 @@ def inspect(
     """
     from raysp.backends.finding import NAMED, choose, files_of
     from raysp.checkpoints.locating import locate
-    from raysp.labelling.planning.backend_choice import choose_backend
+    from raysp.labelling.planning.planned_checkpoint import choose_backend
     from raysp.specs.outputs.table import outputs_for
 
     options = parse_storage_options(storage_options, [checkpoint])

@@ -11,11 +11,10 @@ from raysp.corpus.shards import Shard, only_first_rows
 from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
 from raysp.errors import AudioError, PlanError, ShardError, StoreError
-from raysp.labelling.planning.backend_choice import with_backends
 from raysp.labelling.planning.carried import carried_types, encode
 from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline, is_surveyed_for
 from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
-from raysp.labelling.planning.planned_checkpoint import pinned
+from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size, settle
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey, try_late_filters, with_ids

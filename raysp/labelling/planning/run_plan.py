@@ -11,8 +11,8 @@ from raysp.cluster.resources import Resources, actors_that_fit, local_resources,
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.labelling.planning.backend_choice import Chosen
 from raysp.labelling.planning.listing import Listed, count_files
+from raysp.labelling.planning.planned_checkpoint import Chosen
 from raysp.ops.channels import listed
 from raysp.ops.filtering import UNREADABLE_TEXT
 from raysp.ops.precision import AGREED_RATE, Batching

@@ -6,7 +6,7 @@ folder for each revision. Read as plain folders they would give old rows beside 
 
 import posixpath
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -20,32 +20,28 @@ Options = Mapping[str, object] | None
 
 class _Table(NamedTuple):
     name: str
+    place: str
+    """Prefix of the paths of the files that mark a table, in its folder."""
     mark: re.Pattern[str]
     """A path in a table; its first group is the folder of the table with a slash."""
-    place: str
-    """Prefix of the paths of the marks in a table."""
-    remedy: str
+    lister: str = ""
+    """How current files are listed."""
 
 
 _TABLES = (
     _Table(
         "a Delta Lake table",
-        re.compile(r"((?:.*/)?)_delta_log(?:/.*)?"),
         "_delta_log/",
-        "list its current files in source.url (deltalake: DeltaTable(...).file_uris())",
+        re.compile(r"((?:.*/)?)_delta_log(?:/.*)?"),
+        " (deltalake: DeltaTable(...).file_uris())",
     ),
     _Table(
         "an Iceberg table",
-        re.compile(r"((?:.*/)?)metadata/[^/]*\.metadata\.json"),
         "metadata/",
-        "list its current files in source.url (pyiceberg: table.inspect.data_files())",
+        re.compile(r"((?:.*/)?)metadata/[^/]*\.metadata\.json"),
+        " (pyiceberg: table.inspect.data_files())",
     ),
-    _Table(
-        "a Hudi table",
-        re.compile(r"((?:.*/)?)\.hoodie(?:/.*)?"),
-        ".hoodie/",
-        "list its current files in source.url",
-    ),
+    _Table("a Hudi table", ".hoodie/", re.compile(r"((?:.*/)?)\.hoodie(?:/.*)?")),
 )
 _SNAPSHOT = re.compile(r"(.*/(?:datasets|models|spaces)--[^/]+)/snapshots/([^/]+)/.+")
 
@@ -65,25 +61,21 @@ def refuse_tables(
     Raises:
         ShardError: with the kind of table and the remedy.
     """
-    unseen = [*([] if saw_root else [root]), *_above(root)]
+    unseen = [] if saw_root else [root]
+    above = root  # a partition (`lang=en`) or the data of a table
+    while (name := above.rpartition("/")[2]) == "data" or "=" in name:
+        above = above.rpartition("/")[0]
+        unseen.append(above)
     for table in _TABLES:
-        folders = {found[1] for path in seen if (found := table.mark.fullmatch(path))}
-        folder = next((one for one in sorted(folders) if any(path.startswith(one) for path in shards)), None)
-        place = None if folder is None else join_url(root, folder).rstrip("/")
-        if place is None:
-            place = next((one for one in unseen if _is_marked(one, table, storage_options)), None)
+        folders = sorted({found[1] for path in seen if (found := table.mark.fullmatch(path))})
+        marked = (join_url(root, one).rstrip("/") for one in folders if any(path.startswith(one) for path in shards))
+        place = next(marked, None) or next((one for one in unseen if _is_marked(one, table, storage_options)), None)
         if place is not None:
             raise ShardError(
                 f"{place}: is {table.name}, whose folder also holds files with rows that were deleted or replaced; "
-                f"expected files that are all current. Export the table as plain Parquet, or {table.remedy}"
+                f"expected files that are all current. Export the table as plain Parquet, or "
+                f"list its current files in source.url{table.lister}"
             )
-
-
-def _above(root: str) -> Iterator[str]:
-    """Yield the folders above that may be a table of which the root is a partition (`lang=en`) or the data."""
-    while (name := root.rpartition("/")[2]) == "data" or "=" in name:
-        root = root.rpartition("/")[0]
-        yield root
 
 
 def _is_marked(folder: str, table: _Table, storage_options: Options) -> bool:

@@ -10,8 +10,8 @@ from typing import cast
 
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
-from raysp.labelling.planning.backend_choice import as_recorded
 from raysp.labelling.planning.listing import of_commit
+from raysp.labelling.planning.planned_checkpoint import as_recorded
 from raysp.sink import run_record
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink

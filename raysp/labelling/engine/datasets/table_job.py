@@ -10,8 +10,7 @@ from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
-from raysp.labelling.planning.backend_choice import with_backends
-from raysp.labelling.planning.planned_checkpoint import pinned
+from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.labelling.planning.surveying import check_types, source_columns
