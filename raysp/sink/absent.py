@@ -55,45 +55,36 @@ class Gone:
 
 
 @dataclass(frozen=True)
-class _Record:
-    shards: tuple[AbsentShard, ...]
+class Absent:
+    """Content of the record."""
+
+    shards: tuple[AbsentShard, ...] = ()
+    """Shards of the source without a place in the plan, sorted by name."""
     gone: Gone = Gone()
 
 
-def load(store: Store) -> tuple[AbsentShard, ...]:
-    """Return the recorded shards, sorted by name.
+def load(store: Store) -> Absent:
+    """Return the record of the last plan; an empty one before the first.
 
     Raises:
-        StoreError: the record cannot be read.
+        StoreError: it cannot be read.
     """
-    return _load(store)[0]
-
-
-def load_gone(store: Store) -> Gone:
-    """Return what the last run did not find in the source.
-
-    Raises:
-        StoreError: the record cannot be read.
-    """
-    return _load(store)[1]
-
-
-def _load(store: Store) -> tuple[tuple[AbsentShard, ...], Gone]:
     if store.stat(layout.ABSENT) is None:
-        return (), Gone()
+        return Absent()
     try:
-        record = records.parse(store.read(layout.ABSENT), _Record)
+        return records.parse(store.read(layout.ABSENT), Absent)
     except ValueError as error:
         raise StoreError(
             f"{store.url}/{layout.ABSENT}: not a record of shards ({bounds.plain(error)}); remove it and run again, "
             "which records the shards that cannot be read"
         ) from error
-    return record.shards, record.gone
 
 
 def record(store: Store, shards: Iterable[AbsentShard], gone: Gone = Gone()) -> None:
     """Replace the record; nothing is written if it is the same already."""
-    found = tuple(sorted(shards, key=lambda one: one.name))
-    if (found, gone) != _load(store):
-        value = {"shards": [asdict(one) for one in found], **({} if gone == Gone() else {"gone": asdict(gone)})}
+    current = Absent(tuple(sorted(shards, key=lambda one: one.name)), gone)
+    if current != load(store):
+        value = asdict(current)
+        if gone == Gone():
+            del value["gone"]
         store.replace(layout.ABSENT, json.dumps(value, indent=1).encode())

@@ -80,6 +80,11 @@ class RunLog:
         """Add an event with the current time."""
         self._append(kind, {"run": self._run_id, **{name: self._shown(value) for name, value in fields.items()}})
 
+    def urgent_event(self, kind: str, **fields: JsonValue) -> None:
+        """Add an event that is written soon."""
+        self.event(kind, **fields)
+        self.write_soon()
+
     def write_soon(self) -> None:
         """Write the lines so far without waiting for the time of the next file."""
         with self._changed:

@@ -120,7 +120,7 @@ class Sink:
 
     def absent(self) -> tuple[AbsentShard, ...]:
         """Return the shards of the source that the plan lacks, because the last plan could not read them."""
-        return absent.load(self.store)
+        return absent.load(self.store).shards
 
     def label_shards(self) -> Iterator[str]:
         """Yield the paths of all files that readers read as label shards, sorted."""

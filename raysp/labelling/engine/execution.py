@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import NoReturn, Protocol
 
@@ -12,7 +13,6 @@ from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RetriedPiece
 from raysp.labelling.engine.open_shards import OpenShards
-from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
@@ -30,6 +30,9 @@ OnPiece = Callable[[PieceTodo], None]
 
 LAST_COMMITS_SECONDS = 60
 """Time that a stopping run waits for commits in flight."""
+
+MOST_BLAMED = 100
+"""Error rows of each type in the log; the label shards have all of them."""
 
 Outcome = ShardReceipt | ShardFailure
 
@@ -75,7 +78,6 @@ class Execution:
         progress: Progress,
         on_progress: OnProgress,
         workers: Workers,
-        events: RunEvents,
     ) -> None:
         self.plan = plan
         self.job = job
@@ -84,12 +86,13 @@ class Execution:
         self.progress = progress
         self.on_progress = on_progress
         self.workers = workers
-        self.events = events
         self.open_shards = OpenShards(plan.todo, progress)
         self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.retried: set[str] = set()
         """Shards whose rows outside the retry are counted."""
+        self.blamed: Counter[str] = Counter()
+        """Error rows in the log, by type."""
         self.reported: set[str] = set()
         """Errors whose tracebacks were logged."""
 
@@ -168,7 +171,10 @@ class Execution:
         if not labelled.is_staged:
             return
         self.log.add(receipt)
-        self.events.rows_blamed(labelled)
+        for row, kind, message in labelled.examples:
+            self.blamed[kind] += 1
+            if self.blamed[kind] <= MOST_BLAMED:
+                self.log.event("row_blamed", shard=receipt.shard, row=row, error_type=kind, message=message)
         if shard is not None:
             self._commit(self.rate.release(self.open_shards.todo[shard.name]))
 

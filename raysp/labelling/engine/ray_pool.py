@@ -24,9 +24,9 @@ from raysp.labelling.engine.job import Job, PieceTodo, pieces_of
 from raysp.labelling.engine.messages import LostReader, Message, RetriedPiece
 from raysp.labelling.engine.ray_actor import IN_HAND, READER_CPUS, ModelActor
 from raysp.labelling.engine.ray_commits import Commits
-from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure
+from raysp.sink.run_log import RunLog
 from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
 
@@ -60,15 +60,15 @@ class OnRay:
     """Workers on Ray: actors label, tasks read and commit.
 
     Args:
-        events: events of the run.
+        log: log of the run.
     """
 
-    def __init__(self, events: RunEvents) -> None:
-        self.events = events
+    def __init__(self, log: RunLog) -> None:
+        self.log = log
 
     def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of a plan, and yield counts and failures; `on_piece` is called with each piece taken."""
-        return RayPool(plan, job, self.events).label(on_piece)
+        return RayPool(plan, job, self.log).label(on_piece)
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:
         """Return an empty set of commit tasks."""
@@ -122,13 +122,13 @@ class RayPool:
     Args:
         plan: the plan.
         job: job of the run.
-        events: events of the run.
+        log: log of the run.
     """
 
-    def __init__(self, plan: Plan, job: Job, events: RunEvents) -> None:
+    def __init__(self, plan: Plan, job: Job, log: RunLog) -> None:
         settings, pool = plan.settings, plan.pipeline.label.pool
         self._plan = plan
-        self._events = events
+        self._log = log
         self._size = plan.pool_size
         self._job = ray.put(job)
         requests = {"CPU": settings.cpus_per_actor.number, "GPU": settings.gpus_per_actor, "memory": pool.memory or 0}
@@ -149,7 +149,7 @@ class RayPool:
         self._may_start = 0.0
         self._looked = float("-inf")
         self._capacity = 0
-        self._waiting = Waiting(events.waiting)
+        self._waiting = Waiting(lambda message: log.urgent_event("waiting", message=message))
 
     def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of the plan, and yield counts and failures.
@@ -219,7 +219,7 @@ class RayPool:
         if not waiting and len(self._actors) > wanted:
             idle = [actor for actor in self._actors if actor.is_loaded and not actor.works]
             for actor in idle[: len(self._actors) - wanted]:
-                self._events.actor_released(actor.name, actor.node)
+                self._log.event("actor_released", actor=actor.name, node=actor.node)
                 self._end(actor)
 
     def _room(self) -> int:
@@ -271,7 +271,7 @@ class RayPool:
         if found is None:
             actor.is_loaded = True
             self._failed_loads = self._crashed_loads = 0
-            self._events.actor_started(actor.name, actor.node)
+            self._log.event("actor_started", actor=actor.name, node=actor.node)
         elif isinstance(found, str):
             self._end(actor)
             self._load_failed(found, actor)
@@ -281,7 +281,7 @@ class RayPool:
     def _died_loading(self, actor: _Actor, error: Exception) -> None:
         """Judge the death of a starting actor: the loss of its node is not the fault of the model."""
         if getattr(error, "preempted", False) or (actor.node and not nodes.alive([actor.node])):
-            self._events.actor_lost(actor.name, actor.node)
+            self._log.event("actor_lost", actor=actor.name, node=actor.node)
             return
         self._crashed_loads += bool(actor.node)
         reason = (
@@ -297,7 +297,7 @@ class RayPool:
             RunError: no actor can load the model.
         """
         logger.warning("a model actor failed to start; starting another one: %s", reason)
-        self._events.actor_failed(reason)
+        self._log.urgent_event("actor_failed", reason=reason)
         is_new = bool(actor.node) and actor.node not in self._failed_nodes
         self._failed_nodes |= {actor.node} - {""}
         if any(one.is_loaded for one in self._actors):
@@ -375,7 +375,7 @@ class RayPool:
         """Note the death of an actor over one of its pieces."""
         if not actor.is_dead:
             actor.died_with = len(actor.works)
-            self._events.actor_lost(actor.name, actor.node)
+            self._log.event("actor_lost", actor=actor.name, node=actor.node)
             self._end(actor)
         actor.works.remove(work)
         is_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
@@ -409,7 +409,8 @@ class RayPool:
             self._crashes_of[place] += 1
             if self._crashes_of[place] == 1:
                 logger.warning("%s: a worker crashed", work.todo)
-                self._events.piece_failed(work.todo)
+                part = work.todo.part
+                self._log.urgent_event("piece_failed", shard=work.todo.name, first=part.first, end=part.end)
             if self._crashes_of[place] >= MOST_CRASHES:
                 yield self._given_up(work, f"{count(MOST_CRASHES, 'worker')} crashed")
             else:

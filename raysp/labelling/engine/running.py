@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -17,12 +17,11 @@ from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
 from raysp.evaluation.normalising import Normalisation
-from raysp.labelling.engine import begins
+from raysp.labelling.engine import begins, run_events
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
 from raysp.labelling.engine.job import Job, sleep_while_waiting
-from raysp.labelling.engine.run_events import RunEvents
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, TryOut, describe, refuse_no_commit
 from raysp.labelling.finished.finished_labels import Labelling
@@ -344,28 +343,28 @@ def _label(
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))
     log = stack.enter_context(RunLog(store, entry.run_id, secrets=secrets))
-    events = RunEvents(log)
-    events.planned(plan)
-    events.started(entry, plan)
+    run_events.begun(log, entry, plan)
     progress = Progress(
         rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
     )
     failed: dict[str, str] = {}
     if plan.todo:
-        with events.ending(progress):
+        with run_events.ending(log, progress):
             if plan.engine == "here":
                 workers: Workers = Here(begins.Begins(store, entry.run_id, plan.stage_id))
                 job = replace(Job.of(plan, faults), hang_seconds=0.0)
             else:
+                own_ray.wait()
                 from raysp.labelling.engine.ray_metrics import exported
+                from raysp.labelling.engine.ray_pool import OnRay
 
-                workers, job = _on_ray(plan, faults, own_ray, events)
+                workers, job = OnRay(log), Job.of(plan, faults)
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
-            failed = Execution(plan, job, own, log, progress, on_progress, workers, events)()
+            failed = Execution(plan, job, own, log, progress, on_progress, workers)()
     if plan.engine == "here" and not failed:
         begins.forget(store)
-    events.finished(progress, failed)
+    log.event("finished", shards_failed=len(failed), **run_events.totals(progress))
     with contextlib.suppress(StoreError):  # it is written at the end of the run, which warns
         log.flush()
     with fault_injection.passing("run_finished"):
@@ -433,14 +432,6 @@ def _in_turn(first: OnProgress, second: OnProgress) -> OnProgress:
         second(progress)
 
     return both
-
-
-def _on_ray(plan: Plan, faults: Mapping[str, str], own_ray: Background, events: RunEvents) -> tuple[Workers, Job]:
-    """Wait for Ray, and return the workers on it and their job."""
-    own_ray.wait()
-    from raysp.labelling.engine.ray_pool import OnRay
-
-    return OnRay(events), Job.of(plan, faults)
 
 
 def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:

@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import os
 
 from raysp.errors import PlanError
-from raysp.storage.store import Store, scheme_of
+from raysp.labelling.finished.labellings import place_of_sink
+from raysp.storage.store import Store
 
 
 def refuse_overlap(sink: Store, destination: Store) -> None:
@@ -14,16 +14,12 @@ def refuse_overlap(sink: Store, destination: Store) -> None:
     Raises:
         PlanError: they overlap; the message has both folders.
     """
-    ours, theirs = (_place(one.url) for one in (sink, destination))
+    ours, theirs = (place_of_sink(one.url).rstrip("/") for one in (sink, destination))
     if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):
         raise PlanError(
             f"{destination.url}: is in the same folder as the sink {sink.url}, whose readers would see its files; "
             "choose a destination outside"
         )
-
-
-def _place(url: str) -> str:
-    return (url if scheme_of(url) else os.path.realpath(url)).rstrip("/")
 
 
 def identity_of(*parts: object) -> str:

@@ -72,8 +72,8 @@ class Labelling:
         merged = self.record.parts.get("merge.checkpoints")
         if isinstance(merged, list):
             return ", ".join(dict.fromkeys(str(one) for one in merged))
-        steps = _field(self.record.pipeline, "steps")
-        named = [_field(step, "checkpoint") for step in steps] if isinstance(steps, list) else []
+        steps = field_of(self.record.pipeline, "steps")
+        named = [field_of(step, "checkpoint") for step in steps] if isinstance(steps, list) else []
         return next((one for one in named if isinstance(one, str)), None)
 
     @property
@@ -85,7 +85,7 @@ class Labelling:
     @property
     def reference(self) -> str | None:
         """Column of the reference texts that the recorded pipeline names."""
-        text = _field(_field(self.record.pipeline, "source"), "text")
+        text = field_of(field_of(self.record.pipeline, "source"), "text")
         return text if isinstance(text, str) else None
 
     @property
@@ -112,7 +112,7 @@ class Labelling:
     @property
     def kept(self) -> tuple[str, ...]:
         """Columns of the source that the recorded pipeline keeps."""
-        keep = _field(_field(self.record.pipeline, "sink"), "keep")
+        keep = field_of(field_of(self.record.pipeline, "sink"), "keep")
         return tuple(name for name in (keep if isinstance(keep, list) else ()) if isinstance(name, str))
 
     def tables(self, shard: Shard, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -132,5 +132,6 @@ class Labelling:
         return read_rest(self.store, shard, columns)
 
 
-def _field(value: JsonValue, name: str) -> JsonValue:
+def field_of(value: JsonValue, name: str) -> JsonValue:
+    """Return a field of a recorded value; None if it has no such field."""
     return value.get(name) if isinstance(value, dict) else None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import PlanError, RayspError, RunError, TrustError
-from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.finished.finished_labels import Labelling, field_of
 from raysp.labelling.finished.kept_rows import recorded_rules
 from raysp.labelling.planning.carried import decode, read_source_columns
 from raysp.labelling.planning.trust import Recorded, explain, read_recorded
@@ -19,7 +19,6 @@ from raysp.sink import commit, footer, label_rows, lease, stage
 from raysp.sink.label_rows import Cursor, is_named, read_labels, read_rest, stretches
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.words import Brief, count, listed
 
@@ -143,8 +142,7 @@ class _Forgetting:
         has_more = False
         names = ["id", "status", "error_type"]
         for table in (*self.labelling.tables(shard, names), *self.labelling.left_out(shard, names)):
-            rows = table.filter(pa.array(is_named(table, self.ids)))
-            self.found.update(map(str, texts_of(rows.column("id"))))
+            rows = self._named(table)
             statuses = rows.column("status").to_pylist()
             is_done = [one == WITHDRAWN for one in rows.column("error_type").to_pylist()]
             self.labels += statuses.count(OK)
@@ -167,10 +165,14 @@ class _Forgetting:
             except (RayspError, OSError) as error:
                 self.not_searched[shard.name] = str(error)
                 return
-            rows = table.filter(pa.array(is_named(table, self.ids)))
-            self.found.update(map(str, texts_of(rows.column("id"))))
-            if rows.num_rows:
+            if self._named(table).num_rows:
                 yield piece
+
+    def _named(self, table: pa.Table) -> pa.Table:
+        """Return the rows with one of the ids, which are counted."""
+        rows = table.filter(pa.array(is_named(table, self.ids)))
+        self.found.update(map(str, texts_of(rows.column("id"))))
+        return rows
 
     def _refuse_unknown(self) -> None:
         if not (unknown := sorted(self.ids - self.found.keys())):
@@ -198,7 +200,9 @@ class _Forgetting:
             shard,
             before.receipt.fingerprint,
             rows=cast("commit.Rows", record.file_parts.get("sink.rows", "all")),
-            compression=cast("commit.Compression", _of_sink(record.pipeline, "compression") or "zstd"),
+            compression=cast(
+                "commit.Compression", field_of(field_of(record.pipeline, "sink"), "compression") or "zstd"
+            ),
             metadata=entries,
             file_id=before.receipt.file_id,
             texts=self.labelling.texts,
@@ -213,8 +217,3 @@ class _Forgetting:
         ):
             raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")
         label_rows.remove_rest(self.store, before)  # its messages may quote labels
-
-
-def _of_sink(pipeline: JsonValue, name: str) -> JsonValue:
-    sink = pipeline.get("sink") if isinstance(pipeline, dict) else None
-    return sink.get(name) if isinstance(sink, dict) else None

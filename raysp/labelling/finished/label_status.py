@@ -17,7 +17,8 @@ from raysp.labelling.finished.text_errors import asked_rules, count_errors_by
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import lease, stage
-from raysp.sink.absent import Gone, load_gone
+from raysp.sink.absent import Gone
+from raysp.sink.absent import load as load_absent
 from raysp.sink.commit import outcomes
 from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
@@ -289,7 +290,7 @@ def label_status(
 
 def _withdrawn(store: Store, counted: Sequence[ShardReceipt]) -> Withdrawn:
     rest = {one.shard for one in counted if one.rows and one.errors_by_type.get(WITHDRAWN) == one.rows}
-    return Withdrawn.of(load_gone(store), load_forgotten(store), rest)
+    return Withdrawn.of(load_absent(store).gone, load_forgotten(store), rest)
 
 
 def _speed(blocks: Sequence[PieceReceipt]) -> float | None:

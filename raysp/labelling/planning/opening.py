@@ -254,6 +254,6 @@ def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:
         plan.sink.remove_report()
     with fault_injection.passing("plan_written"):
         is_listed = plan.corpus.listed.root is not None
-        gone = Gone.of(plan.corpus.vanished, plan.corpus.listed.gone) if is_listed else absent.load_gone(store)
+        gone = Gone.of(plan.corpus.vanished, plan.corpus.listed.gone) if is_listed else absent.load(store).gone
         absent.record(store, plan.corpus.absent, gone)
         plan_record.record(store, plan.corpus.fresh, supersede=plan.corpus.supersedes)

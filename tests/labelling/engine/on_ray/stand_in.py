@@ -189,17 +189,6 @@ class Cluster:
             pieces_todo=len(PIECES),
             todo=(Todo(SHARD, PIECES),),
         )
-        with contextlib.closing(
-            ray_pool.RayPool(plan, None, _Events(self.events)).label(lambda todo: None)
-        ) as messages:
+        log = SimpleNamespace(**dict.fromkeys(("event", "urgent_event"), lambda kind, **_: self.events.append(kind)))
+        with contextlib.closing(ray_pool.RayPool(plan, None, log).label(lambda todo: None)) as messages:
             return list(messages)
-
-
-class _Events:
-    """Notes the names of events."""
-
-    def __init__(self, names: list[str]) -> None:
-        self._names = names
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: self._names.append(name)

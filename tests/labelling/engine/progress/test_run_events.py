@@ -1,24 +1,24 @@
 """The log of a run, read as a log collector reads it."""
 
-import inspect
 import json
 import logging
 import re
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import raysp
 from raysp import RunError, StoreError
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine import run_events
-from raysp.labelling.engine.job import PieceTodo
+from raysp.labelling.engine.execution import MOST_BLAMED, Execution
 from raysp.labelling.engine.messages import RowError
-from raysp.labelling.engine.run_events import ROWS_A_TYPE, RunEvents
+from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import layout, run_log
 from raysp.sink.receipts import KINDS
 from raysp.sink.run_log import RunLog
+from raysp.sink.todo import Todo
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
@@ -197,26 +197,25 @@ def test_a_log_without_events_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_row_of_a_frequent_error_is_left_out_and_pieces_that_crash_workers_are_in_the_log(tmp_path):
-    store = LocalStore(tmp_path)
-    piece = Piece(0, 9)
-    examples = tuple(RowError(row, "corrupt_audio", "cut short") for row in range(3))
+def test_rows_of_a_frequent_error_are_left_out_of_the_log(tmp_path):
+    store, piece = LocalStore(tmp_path), Piece(0, 9)
+    shard = Shard("a.parquet", "a", 1, "", 9, "0", (piece,))
+    frequent = [RowError(row, "corrupt_audio", "cut short") for row in range(3)]
+    plan = SimpleNamespace(todo=(Todo(shard, (piece,)),), pipeline=SimpleNamespace(max_error_rate=1.0))
+    workers = SimpleNamespace(commits=lambda job, retries: SimpleNamespace(start=lambda shard, num_bytes: None))
     with RunLog(store, "run") as log:
-        found = RunEvents(log)
-        for _ in range(ROWS_A_TYPE):
-            found.rows_blamed(labelled("a.parquet", piece, 9, examples=examples))
-        found.rows_blamed(labelled("a.parquet", piece, 9, examples=(RowError(5, "worker_crashed", "alone"),)))
-        found.piece_failed(PieceTodo(Shard("a.parquet", "a", 1, "", 9, "0", (piece,)), piece, piece))
+        execution = Execution(plan, None, None, log, Progress(rows_total=9, shards_total=1), print, workers)
+        for examples in [*[frequent] * MOST_BLAMED, [RowError(5, "worker_crashed", "alone")]]:
+            execution._add(labelled("a.parquet", piece, 9, examples=tuple(examples)))
     kinds = [one.get("error_type") for one in lines(store)]
-    assert (kinds.count("corrupt_audio"), kinds.count("worker_crashed")) == (ROWS_A_TYPE, 1)
-    last = lines(store)[-1]
-    assert (last["kind"], last["shard"], last["first"], last["end"]) == ("piece_failed", "a.parquet", 0, 9)
+    assert (kinds.count("corrupt_audio"), kinds.count("worker_crashed")) == (MOST_BLAMED, 1)
 
 
 def test_the_document_for_operators_has_every_event():
     document = (Path(__file__).parents[4] / "docs/cluster.md").read_text()
     table = document.split("| kind | fields |")[1].split("\n\n")[0]
     listed = {name for line in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
-    sources = (inspect.getsource(module) for module in (run_events, run_log))
-    written = {name for text in sources for name in re.findall(r"(?:_log\.event|_line)\(\s*\"(\w+)\"", text)}
+    package = Path(raysp.__file__).parent
+    files = [*(package / "labelling" / "engine").glob("*.py"), package / "sink" / "run_log.py"]
+    written = {name for file in files for name in re.findall(r"(?:event|_line)\(\s*\"(\w+)\"", file.read_text())}
     assert listed == written | {*KINDS}
