@@ -21,7 +21,7 @@ from tests.runs import CHECKPOINT, DEMO
 RAYS_LOGGERS = ("ray", "ray._private.worker", "ray.data", "ray.data._internal.execution", "ray.train", "ray.serve")
 RULES = "def every_row(table):\n    return [True] * table.num_rows\n"
 PROGRAM = """
-import ray, ray.data, raysp
+import ray, ray.data, raysp, torch  # torch configures its logger when it is imported
 from tests.cluster.test_process_state import differing, snapshot
 
 pipeline = raysp.Pipeline(

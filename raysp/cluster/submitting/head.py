@@ -146,7 +146,14 @@ class Head(JobSubmissionClient):
         try:
             answer = super()._do_request(method, endpoint, timeout=TIMEOUT_SECONDS, **options)
         except AuthenticationError as error:
-            raise PlanError(f"{where}: {_token_advice(str(error))}") from error
+            if "Authentication failed" in str(error):
+                advice = "refuses the token; set RAY_AUTH_TOKEN to the cluster's own (`ray get-auth-token` on its head)"
+            else:
+                advice = (
+                    "requires a token and got none; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token "
+                    "(`ray get-auth-token` on its head prints it)"
+                )
+            raise PlanError(f"{where}: the head {advice}") from error
         except requests.exceptions.SSLError as error:
             raise PlanError(
                 f"{where}: TLS failed ({_reason(error)}). For a certificate of a private authority give its "
@@ -220,15 +227,6 @@ def dashboard_address(address: str | None) -> str:
             f"--address {without_password(given)}: expected the address of the cluster's dashboard, such as http://HEAD:8265"
         )
     return given.rstrip("/")
-
-
-def _token_advice(error: str) -> str:
-    if "Authentication failed" in error:
-        return "the head refuses the token; set RAY_AUTH_TOKEN to the cluster's own (`ray get-auth-token` on its head)"
-    return (
-        "the head requires a token and got none; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN to the cluster's token "
-        "(`ray get-auth-token` on its head prints it)"
-    )
 
 
 def _headers() -> dict[str, str]:
