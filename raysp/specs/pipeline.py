@@ -38,6 +38,8 @@ Change = Callable[[str], str]
 SHARD_PLACES = ("root", "audio_root", "labels")
 """Fields of a source with places beside its url."""
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
+TEXTS_OF_ROWS = "holds the texts of rows; set it to a column of strings"
+"""`TEXT_USE` of what has no use for rows without texts."""
 USUAL_ID = "id"
 """Column of row ids of a source that names none."""
 
@@ -193,6 +195,10 @@ class Pipeline:
     NOUN: ClassVar = "pipeline"
     VERB: ClassVar = "run"
     LABELS_SHARDS: ClassVar = True
+    TEXT_USE: ClassVar = (
+        "is compared with the labels; set it to a column of strings, or remove it and keep this column with "
+        "sink.keep=[{!r}]"
+    )
 
     source: Shards
     _: KW_ONLY
@@ -259,10 +265,6 @@ class Pipeline:
     def source_steps(self) -> Sequence[Step]:
         """Steps that read columns of the source, or of steps before them: all up to the last `Label`."""
         return self.steps[: labels_of(self.steps)[-1][0] + 1]
-
-    def text_use(self, column: str) -> tuple[str, str]:
-        """Return the use of the column of texts, and another remedy if it holds no texts."""
-        return "is compared with the labels", f", or remove it and keep this column with sink.keep=[{column!r}]"
 
     @property
     def label(self) -> Label:
@@ -363,6 +365,9 @@ class SinkPlace(Protocol):
 class ReadsCorpus(Protocol):
     """Reader of a corpus: work, or a part of it."""
 
+    TEXT_USE: ClassVar[str]
+    """Use of the column of texts, and the remedy if it holds no texts, with `{!r}` for its name."""
+
     @property
     def source(self) -> Shards:
         """The corpus."""
@@ -386,9 +391,6 @@ class ReadsCorpus(Protocol):
     @property
     def reads(self) -> tuple[str, ...]:
         """Source columns that the steps read."""
-
-    def text_use(self, column: str) -> tuple[str, str]:
-        """Return the use of the column of texts, and another remedy if it holds no texts, which may be empty."""
 
 
 class Work(ReadsCorpus, Protocol):

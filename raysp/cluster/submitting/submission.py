@@ -19,7 +19,6 @@ from raysp.specs.pipeline import Work, read_code
 from raysp.specs.values import is_secret_name
 from raysp.specs.work_files import with_overrides
 from raysp.storage.store import normalise, scheme_of
-from raysp.tracebacks import is_installed_path
 from raysp.work import load_work
 
 _WHEEL = re.compile(r"([^:]*\.whl)(\[[\w,. -]+\])?")
@@ -64,8 +63,7 @@ def prepare(
     package = collect(file.parent.resolve())
     _refuse_missing(package, file, f"{file}: the submitted file")
     for code in read_code(work).files:
-        if not is_installed_path(Path(code.path)):
-            _refuse_missing(package, Path(code.path), f"{code.path}: code of the submitted file")
+        _refuse_missing(package, Path(code.path), f"{code.path}: code of the submitted file")
     _refuse_local_places(work, package)
     runtime_env = {
         "working_dir": str(package.folder),

@@ -266,13 +266,12 @@ class _NewShards:
             missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), source.audio)
             remedy = NO_ID if missing == source.id else NO_COLUMN if one.kind == sources.FOLDER else ""
             raise PlanError(f"{error}{'' if missing == source.audio else remedy}") from None
-        if source.text is not None and source.text in self._work.kept and has_rows:
-            use, otherwise = self._work.text_use(source.text)
-            if not holds_text(kind := schema.field(source.text).type):
-                raise PlanError(
-                    f"{url}: column {source.text!r} holds {kind}, expected strings: source.text {use}; set it to a "
-                    f"column of strings{otherwise}{as_texts(one.kind, kind)}"
-                )
+        is_read = source.text is not None and source.text in self._work.kept and has_rows
+        if is_read and not holds_text(kind := schema.field(cast("str", source.text)).type):
+            raise PlanError(
+                f"{url}: column {source.text!r} holds {kind}, expected strings: source.text "
+                f"{self._work.TEXT_USE.format(source.text)}{as_texts(one.kind, kind)}"
+            )
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
         try:

@@ -1,12 +1,12 @@
 """Changes of recordings while a model is trained, drawn for each row in each epoch."""
 
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from raysp.specs.pipeline import Shards
-from raysp.specs.steps import Decode, Step
+from raysp.specs.pipeline import TEXTS_OF_ROWS, Shards
+from raysp.specs.steps import Decode
 from raysp.specs.values import Listed, spec
 from raysp.training.specs.objectives import Positive, Share
 
@@ -56,36 +56,14 @@ class Gain:
 class OfSounds:
     """A change by sounds of a corpus, of which the first hour is used."""
 
+    TEXT_USE: ClassVar = TEXTS_OF_ROWS
+    decoding: ClassVar = Decode()
+    steps: ClassVar = (decoding,)
+    source_steps: ClassVar = steps
+    kept: ClassVar = ()
+    reads: ClassVar = ()
+
     source: Sounds
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The step that decodes."""
-        return (Decode(),)
-
-    @property
-    def source_steps(self) -> tuple[Step, ...]:
-        """Steps that read columns of the source: those above."""
-        return self.steps
-
-    @property
-    def decoding(self) -> Decode:
-        """The step that decodes."""
-        return Decode()
-
-    def text_use(self, column: str) -> tuple[str, str]:
-        """Return the use of the column of texts, and an empty remedy."""
-        return "holds the texts of rows", ""
-
-    @property
-    def kept(self) -> tuple[str, ...]:
-        """Columns that are used as they are: always empty."""
-        return ()
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Columns that the steps read: always empty."""
-        return ()
 
 
 @spec

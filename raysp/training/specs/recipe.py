@@ -10,7 +10,7 @@ from pydantic import Field
 
 from raysp.specs.code import UserCode
 from raysp.specs.order import check_added, check_reads, late_steps
-from raysp.specs.pipeline import Change, Shards, StorageOptions, columns_read
+from raysp.specs.pipeline import TEXTS_OF_ROWS, Change, Shards, StorageOptions, columns_read
 from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
 from raysp.specs.values import Device, JsonValue, Listed, Url, hashed_fields, spec, to_json
@@ -165,6 +165,9 @@ class Evaluation:
         max_seconds: longer rows are left out.
     """
 
+    TEXT_USE: ClassVar = TEXTS_OF_ROWS
+    reads: ClassVar = ()
+
     source: Shards
     _: KW_ONLY
     others: Mapping[CorpusName, Shards] = field(default_factory=dict)
@@ -201,10 +204,6 @@ class Evaluation:
         """The step that decodes."""
         return Decode(self.max_seconds)
 
-    def text_use(self, column: str) -> tuple[str, str]:
-        """Return the use of the column of texts, and an empty remedy."""
-        return "holds the texts of rows", ""
-
     @property
     def target(self) -> str | None:
         """The column of the references; None: the rows have none."""
@@ -215,11 +214,6 @@ class Evaluation:
         """The column of the references, and those of groups."""
         columns = [name for name in self.by if name != "seconds"]
         return tuple(dict.fromkeys([*([self.target] if self.target else []), *columns]))
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Columns that the steps read: always empty."""
-        return ()
 
 
 @spec
@@ -257,6 +251,7 @@ class Finetune:
     NOUN: ClassVar = "recipe"
     VERB: ClassVar = "finetune"
     LABELS_SHARDS: ClassVar = False
+    TEXT_USE: ClassVar = TEXTS_OF_ROWS
 
     source: Shards
     _: KW_ONLY
@@ -359,10 +354,6 @@ class Finetune:
     def source_steps(self) -> Sequence[Step]:
         """Steps that read columns of the source, or of steps before them."""
         return self.steps
-
-    def text_use(self, column: str) -> tuple[str, str]:
-        """Return the use of the column of texts, and an empty remedy."""
-        return "holds the texts of rows", ""
 
     @property
     def labelled_by(self) -> None:
