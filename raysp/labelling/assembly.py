@@ -60,6 +60,7 @@ def decoding(
     *,
     decoder: Decoder | None = None,
     functions: Functions = _NO_FUNCTIONS,
+    cuts_at_pauses: bool = True,
 ) -> Decoding:
     """Return the op that decodes rows of a shard, filters them, and adds columns.
 
@@ -69,26 +70,22 @@ def decoding(
         shard: the shard whose rows are decoded; None: rows of a table, of no shard.
         decoder: decoding functions; None: those of this process.
         functions: functions of steps that cannot be imported.
+        cuts_at_pauses: whether the model of speech is loaded if it cuts rows; False for durations from headers.
     """
+    label = pipeline.label
     return _decoding(
         pipeline.source,
         pipeline.before_label,
         pipeline.late_steps,
         shard,
-        windowing=windowing(settings.checkpoint, pipeline.label),
+        windowing=windowing(settings.checkpoint, label),
         keep_prefix=pipeline.decoding.keep_prefix,
         block_seconds=settings.block_seconds,
-        apply_late=LateSteps(
-            [late_op(step, functions) for step in pipeline.late_steps],
-            audio=pipeline.source.audio,
-            sample_rate=settings.checkpoint.sample_rate,
-            outputs=pipeline.label.reads,
-        ),
         decoder=decoder,
         functions=functions,
-        outputs=pipeline.label.reads,
-        language=pipeline.label.language_column,
-        cut_at_pauses=speech_windows(pipeline, settings),
+        outputs=label.reads,
+        language=label.language_column,
+        cut_at_pauses=speech_windows(pipeline, settings) if cuts_at_pauses else None,
     )
 
 
@@ -125,15 +122,14 @@ def _decoding(
     *,
     windowing: Windowing,
     keep_prefix: bool = False,
-    block_seconds: float,
-    apply_late: LateSteps | None,
+    block_seconds: float = MEASURED_SECONDS,
     decoder: Decoder | None,
-    functions: Functions,
+    functions: Functions = _NO_FUNCTIONS,
     outputs: Sequence[str] = (),
     language: str | None = None,
     cut_at_pauses: CutAtPauses | None = None,
 ) -> Decoding:
-    """Return the op of the steps before `Label`, of which `apply_late` applies those of `late`.
+    """Return the op of the steps before `Label`; those of `late` are applied to decoded blocks.
 
     `outputs` are the source columns that outputs read, `language` the column with the languages of rows, and
     `cut_at_pauses` cuts recordings at pauses.
@@ -143,7 +139,16 @@ def _decoding(
     reads_all = any(step.reads_all for step in late)
     columns = None if reads_all else tuple(dict.fromkeys(name for step in late for name in step.reads))
     reads_samples = any(source.audio in step.reads for step in late)
-
+    before, after = (
+        [cast("RowOp", _op(step, functions)) for step in some if step not in late]
+        for some in (steps[:place], steps[place + 1 :])
+    )
+    late_ops = [late_op(step, functions) for step in late]
+    rate = windowing.sample_rate
+    if shard is not None:
+        root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    else:
+        root = AudioRoot(source.audio_root, source.storage_options) if source.audio_root is not None else None
     return Decoding(
         audio=source.audio,
         windowing=windowing,
@@ -151,37 +156,15 @@ def _decoding(
         max_seconds=decode.max_seconds,
         keep_prefix=keep_prefix,
         block_seconds=block_seconds,
-        before=[*_labelled(source), *(row_op(step, functions) for step in steps[:place] if step not in late)],
-        after=[row_op(step, functions) for step in steps[place + 1 :] if step not in late],
-        carrying=Carrying(columns, reads_samples, windowing.sample_rate, outputs, language),
-        late=apply_late,
+        before=[*([Labelled()] if source.labels is not None else []), *before],
+        after=after,
+        carrying=Carrying(columns, reads_samples, rate, outputs, language),
+        late=LateSteps(late_ops, audio=source.audio, sample_rate=rate, outputs=outputs) if late else None,
         decoder=in_process if decoder is None else decoder,
-        root=_audio_root(source, shard),
+        root=root,
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
         texts=() if source.text is None else (source.text,),
         cut_at_pauses=cut_at_pauses,
-    )
-
-
-def _labelled(source: Shards) -> list[RowOp]:
-    return [Labelled()] if source.labels is not None else []
-
-
-def header_reading(pipeline: Pipeline, settings: Settings, shard: Shard, *, decoder: Decoder | None = None) -> Decoding:
-    """Return the decoding op for `measure_channels`, which predicts statuses and durations of rows from headers.
-
-    Steps that read decoded rows are left out. Arguments are those of `decoding`.
-    """
-    return _decoding(
-        pipeline.source,
-        pipeline.before_label,
-        pipeline.late_steps,
-        shard,
-        windowing=windowing(settings.checkpoint, pipeline.label),
-        block_seconds=settings.block_seconds,
-        apply_late=None,
-        decoder=decoder,
-        functions=_NO_FUNCTIONS,
     )
 
 
@@ -202,19 +185,8 @@ def measuring(
         late: steps that add columns, or filter rows by added ones.
         decoder: decoding functions; None: those of this process.
     """
-    rate = checkpoint.sample_rate
-    ops = [late_op(step) for step in late]
-    return _decoding(
-        recipe.source,
-        [recipe.decoding if isinstance(step, Decode) else step for step in recipe.steps],
-        late,
-        shard,
-        windowing=whole_rows(recipe, checkpoint),
-        block_seconds=MEASURED_SECONDS,
-        apply_late=LateSteps(ops, audio=recipe.source.audio, sample_rate=rate) if late else None,
-        decoder=decoder,
-        functions=_NO_FUNCTIONS,
-    )
+    steps = [recipe.decoding if isinstance(step, Decode) else step for step in recipe.steps]
+    return _decoding(recipe.source, steps, late, shard, windowing=whole_rows(recipe, checkpoint), decoder=decoder)
 
 
 def training_decoding(
@@ -224,17 +196,8 @@ def training_decoding(
 
     Arguments as for `measuring`.
     """
-    return _decoding(
-        work.source,
-        [work.decoding],
-        (),
-        shard,
-        windowing=whole_rows(work, checkpoint),
-        block_seconds=MEASURED_SECONDS,
-        apply_late=None,
-        decoder=decoder,
-        functions=_NO_FUNCTIONS,
-    )
+    windowing = whole_rows(work, checkpoint)
+    return _decoding(work.source, [work.decoding], (), shard, windowing=windowing, decoder=decoder)
 
 
 def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
@@ -252,12 +215,6 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
         ) from None
 
 
-def _audio_root(source: Shards, shard: Shard | None) -> AudioRoot | None:
-    if shard is not None:
-        return sources.open_audio_root(shard, source.audio_root, source.storage_options)
-    return AudioRoot(source.audio_root, source.storage_options) if source.audio_root is not None else None
-
-
 def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, those of other steps, and of texts."""
     source = work.source
@@ -271,11 +228,6 @@ def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     if any(step.reads_all for step in work.source_steps):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
-
-
-def row_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> RowOp:
-    """Return the op of a step that filters rows."""
-    return cast("RowOp", _op(step, functions))
 
 
 def late_op(step: Step, functions: Functions = _NO_FUNCTIONS) -> ColumnOp | LateFilter:

@@ -170,7 +170,7 @@ def read_sample(plan: Plan, num_rows: int = SAMPLE_ROWS, *, seed: int = 0) -> Sa
             for place in places
         ]
         for place, piece, numbers, table in results(reads):
-            op = assembly.header_reading(plan.pipeline, plan.settings, place.shard, decoder=decoder)
+            op = assembly.decoding(plan.pipeline, plan.settings, place.shard, decoder=decoder, cuts_at_pauses=False)
             measured = op.measure_channels(table, place.first)
             statuses, channels = [row for row, _ in measured], [number for _, number in measured]
             for row in statuses:
