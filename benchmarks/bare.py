@@ -239,7 +239,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=1, help="number of repeats")
     parser.add_argument("--device", default="cpu", help="device of the model")
     parser.add_argument("--dtype", default="float32", help="dtype of the model")
-    parser.add_argument("--reference", action="store_true", help="pad as transformers does (exact=False)")
+    parser.add_argument("--reference", action="store_true", help="pad as transformers does")
     parser.add_argument("--texts", action="store_true", help="also write the texts to the JSON file")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)

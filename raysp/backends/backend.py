@@ -19,14 +19,13 @@ class Backend(Protocol):
         """
         ...
 
-    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> LabellingModel:
+    def load(self, folder: Path, *, dtype: str, device: str) -> LabellingModel:
         """Load a checkpoint.
 
         Args:
             folder: the model folder.
             dtype: dtype of weights and arithmetic, such as "float32".
             device: name of a torch device.
-            exact: whether a row's results may not depend on the other rows of its batch.
 
         Raises:
             CheckpointError: its weights do not fit.

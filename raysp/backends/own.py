@@ -1,7 +1,6 @@
 """The backend of the models of raysp."""
 
 from pathlib import Path
-from typing import Literal
 
 from raysp.backends import hf_installed
 from raysp.backends.packages import GROUP
@@ -27,14 +26,13 @@ class OwnModels:
             raise CheckpointError(f"{unread_error(folder, model_type)}: {_advice(model_type)}")
         return check_checkpoint(folder, is_announced=False)
 
-    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> LoadedCheckpoint:
+    def load(self, folder: Path, *, dtype: str, device: str) -> LoadedCheckpoint:
         """Load a checkpoint, whose description has been checked against the languages of outputs.
 
         Raises:
             CheckpointError: as `load_checkpoint`.
         """
-        padding: Literal["exact", "reference"] = "exact" if exact else "reference"
-        return load_checkpoint(folder, dtype=dtype, device=device, padding=padding, is_announced=False)
+        return load_checkpoint(folder, dtype=dtype, device=device, is_announced=False)
 
 
 def unread(folder: Path) -> str:

@@ -107,14 +107,14 @@ class PackagedModels:
             raise self._wrong("describe", found, "a CheckpointSummary")
         return replace(found, path=folder, backend=self.package.name)
 
-    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> LabellingModel:
+    def load(self, folder: Path, *, dtype: str, device: str) -> LabellingModel:
         """Load a checkpoint by the package.
 
         Raises:
             CheckpointError: the package refuses it, or fails.
         """
         with _errors_of(self.package, folder, "load"):
-            found = self._backend().load(folder, dtype=dtype, device=device, exact=exact)
+            found = self._backend().load(folder, dtype=dtype, device=device)
         for name in ("summary", "device", "dtype", "run"):
             if not hasattr(found, name):
                 raise self._wrong("load", found, f"a model with summary, device, dtype and run; it has no {name}")

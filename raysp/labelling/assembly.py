@@ -273,7 +273,6 @@ def labelling(
         batch_seconds=settings.batch_seconds,
         dtype=settings.dtype,
         device=settings.device,
-        exact=label.exact,
         backend=choice_of(settings.checkpoint).open(),
         window_seconds=label.window_seconds,
         overlap_seconds=label.overlap_seconds,

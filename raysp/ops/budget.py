@@ -38,19 +38,17 @@ def passes_at_once(threads: int) -> int:
     return max(range(min(threads, MOST_AT_ONCE), 0, -1), key=lambda n: (n > 1, n * (threads // n)))
 
 
-def passes_of_actor(threads: int | None, batching: Batching, *, exact: bool, is_own: bool = True) -> int:
+def passes_of_actor(threads: int | None, batching: Batching, *, is_own: bool = True) -> int:
     """Return the number of forward passes that an actor runs at once: of windows alone, one for each thread.
 
     Args:
         threads: torch threads on CPUs; None: one pass at a time, as on a GPU.
-        batching: batching of windows. Where labels depend on the batch, batches do not depend on the number of threads.
-        exact: whether the label of a row equals the one that it has alone.
+        batching: batching of windows.
         is_own: whether the model is one of raysp; one of another library may not allow several passes at once.
     """
-    if batching is Batching.ALONE:
-        return threads or 1 if is_own else 1
-    is_free = exact and is_own and batching is not Batching.RECORDED
-    return passes_at_once(threads) if threads is not None and is_free else 1
+    if threads is None or not is_own:
+        return 1
+    return threads if batching is Batching.ALONE else passes_at_once(threads)
 
 
 def batch_seconds(

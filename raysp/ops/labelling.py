@@ -19,7 +19,6 @@ from raysp.crossing import Room, Sending, Steps, Together
 from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
 from raysp.errors import RunError
 from raysp.models.base.arithmetic import arithmetic, weights_dtype
-from raysp.models.base.modeling import Padding
 from raysp.models.base.outputs import NoOutput
 from raysp.models.features.waves import as_float, fill
 from raysp.models.labelled_passes import LabellingModel, Lengths, ModelPass, PreparingModel
@@ -39,7 +38,7 @@ from raysp.ops.joining import JoinOp, is_ours, joined, timed_of
 from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining, source_columns
 from raysp.ops.places import PLACE, places_of, staged_places
-from raysp.ops.precision import Batching, batching_of
+from raysp.ops.precision import Batching, batching
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
 from raysp.text.time_bounds import within_recordings
 from raysp.words import count
@@ -64,7 +63,6 @@ class Labelling:
         batch_seconds: padded seconds of audio per forward pass; not where each pass has one window (`Batching`).
         dtype: dtype of weights and arithmetic; "tf32": of arithmetic, with weights in float32.
         device: name of a torch device.
-        exact: whether the label of a row equals the one that it has alone.
         backend: backend that loads the checkpoint; None: the models of raysp.
         window_seconds: length of the windows that decoding cuts longer rows into.
         overlap_seconds: overlap of neighbouring windows.
@@ -83,7 +81,6 @@ class Labelling:
         batch_seconds: float,
         dtype: str = "float32",
         device: str = "cpu",
-        exact: bool = True,
         backend: Backend | None = None,
         window_seconds: float = 30,
         overlap_seconds: float = 5,
@@ -99,17 +96,16 @@ class Labelling:
         self.loaded: LabellingModel
         weights = weights_dtype(dtype)
         if backend is None:
-            padding: Padding = "exact" if exact else "reference"
-            self.loaded = load_checkpoint(Path(checkpoint), dtype=weights, device=device, padding=padding)
+            self.loaded = load_checkpoint(Path(checkpoint), dtype=weights, device=device)
         else:
-            self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device, exact=exact)
+            self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device)
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
-        found = batching_of(summary, dtype=dtype, device=device, exact=exact)
+        found = batching(dtype=dtype, device=device)
         threads = None if is_accelerator(device) else threads
-        self.at_once = passes_of_actor(threads, found, exact=exact, is_own=summary.backend == OWN)
+        self.at_once = passes_of_actor(threads, found, is_own=summary.backend == OWN)
         self.is_alone = found is Batching.ALONE
-        self.of_one_length = exact and not summary.takes_padding
+        self.of_one_length = not summary.takes_padding
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))

@@ -9,7 +9,6 @@ bits, is treated as half precision. `raysp.models.base.arithmetic` sets the flag
 from enum import StrEnum
 
 from raysp.devices import is_accelerator
-from raysp.models.summary import CheckpointSummary
 
 HALF = ("bfloat16", "float16")
 EIGHT_BITS = ("int8", "int8_float32", "int8_float16")
@@ -42,22 +41,13 @@ class Batching(StrEnum):
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
 
-def batching(*, dtype: str, device: str, exact: bool, takes_padding: bool = True) -> Batching:
-    """Return the batching of windows for a precision, a device and a model.
-
-    `takes_padding`: whether a row of a padded batch has the results that it has alone. Windows of one length, which an
-    exact pass has otherwise, are not padded.
-    """
-    if dtype in EIGHT_BITS and not is_accelerator(device):
-        return Batching.FREE if exact else Batching.RECORDED  # its backend decodes each window alone
+def batching(*, dtype: str, device: str) -> Batching:
+    """Return the batching of windows for a precision and a device."""
     if dtype not in ROUNDED:
-        return Batching.FREE if exact or takes_padding else Batching.RECORDED
-    return Batching.RECORDED if is_accelerator(device) or not exact else Batching.ALONE
-
-
-def batching_of(checkpoint: CheckpointSummary, *, dtype: str, device: str, exact: bool) -> Batching:
-    """Return the batching of windows for a checkpoint."""
-    return batching(dtype=dtype, device=device, exact=exact, takes_padding=checkpoint.takes_padding)
+        return Batching.FREE
+    if is_accelerator(device):
+        return Batching.RECORDED
+    return Batching.FREE if dtype in EIGHT_BITS else Batching.ALONE  # of eight bits: its backend decodes each alone
 
 
 def agreed_rate(dtype: str) -> float:

@@ -384,7 +384,6 @@ class Label(Step):
             "int8_float32" and "int8_float16": products of eight-bit numbers, with backend "ctranslate2" alone.
         device: "auto": a GPU if the actor has one, else the CPU. "cpu", "cuda", or another kind of device of the
             installed torch, such as "xpu".
-        exact: the label of a row equals the one that it has alone. False: the padded arithmetic of the original.
         backend: backend of the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
             that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
             raysp, or for another model type an installed package that offers it. "transformers": Hugging Face
@@ -406,7 +405,6 @@ class Label(Step):
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"
     device: Device = "auto"
-    exact: bool = True
     backend: Literal["torch", "jax", "transformers", "ctranslate2"] | None = None
     pool: Pool = field(default_factory=Pool)
 

@@ -140,8 +140,8 @@ class TestRefusals:
 
     def test_a_sink_of_another_pipeline(self, raysp_command, recipe):
         assert kit.run(["run", recipe]).code == 0
-        ran = raysp_command("plan", recipe, "--set", "steps.1.exact=false")
-        self.refused(ran, "its labels were made by another pipeline: `steps.1.exact` was True, now False")
+        ran = raysp_command("plan", recipe, "--set", "steps.1.overlap_seconds=2")
+        self.refused(ran, "its labels were made by another pipeline: `steps.1.overlap_seconds` was 5.0, now 2.0")
 
     def test_an_error_as_json_leaves_stdout_empty(self, raysp_command, recipe):
         self.refused(raysp_command("plan", recipe, "--json", "--set", "source.id=key"), "has no column 'key'")

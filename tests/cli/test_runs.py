@@ -106,7 +106,7 @@ class TestRowsWithoutLabels:
         assert "skipped rows 3 filtered\n" in ran.out
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("change", ["steps.1.exact=false", "source.text=text", "source.url={tmp}/other"])
+    @pytest.mark.parametrize("change", ["steps.1.overlap_seconds=2", "source.text=text", "source.url={tmp}/other"])
     def test_a_sink_without_results_accepts_any_pipeline(self, raysp_command, recipe, tmp_path, change):
         write_shard(tmp_path / "other" / "x" / "c.parquet", 2)
         write_shard(tmp_path / "in" / "b.parquet", 2)
@@ -127,7 +127,7 @@ class TestRowsWithoutLabels:
         ran = raysp_command("run", recipe)
         assert (ran.code, "30 of 30 rows failed" in ran.err) == (1, True)
         write_shard(tmp_path / "in" / "a.parquet", 2)
-        assert raysp_command("run", recipe, "--set", "steps.1.exact=false").code == 0
+        assert raysp_command("run", recipe, "--set", "steps.1.overlap_seconds=2").code == 0
 
     @pytest.mark.slow
     def test_a_shard_without_rows_is_committed(self, raysp_command, recipe, tmp_path):

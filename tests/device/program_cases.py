@@ -109,7 +109,7 @@ def transformers_pass(folder: Path, device: str) -> Run:
     place = folder / "speech2text"
     if not place.exists():
         theirs.tiny_writer(place, "Speech2Text")
-    model = choose(place, "transformers").open().load(place, dtype="float32", device=device, exact=False)
+    model = choose(place, "transformers").open().load(place, dtype="float32", device=device)
     waves, lengths = torch.from_numpy(WAVES), torch.tensor([8000, 8000])
     return lambda: _summary(model.run(waves.to(device), lengths, hidden_states=False))
 

@@ -198,20 +198,20 @@ class TestOnAGpu:
 
 class TestBatching:
     @pytest.mark.parametrize(
-        ("dtype", "device", "exact", "expected"),
+        ("dtype", "device", "expected"),
         [
-            ("float32", "cpu", True, Batching.FREE),
-            ("float32", "cuda", True, Batching.FREE),
-            ("bfloat16", "cpu", True, Batching.ALONE),
-            ("float16", "cpu", True, Batching.ALONE),
-            ("bfloat16", "cpu", False, Batching.RECORDED),
-            ("bfloat16", "cuda", True, Batching.RECORDED),
-            ("float16", "cuda", False, Batching.RECORDED),
-            ("tf32", "cuda", True, Batching.RECORDED),
+            ("float32", "cpu", Batching.FREE),
+            ("float32", "cuda", Batching.FREE),
+            ("bfloat16", "cpu", Batching.ALONE),
+            ("float16", "cpu", Batching.ALONE),
+            ("bfloat16", "cuda", Batching.RECORDED),
+            ("int8", "cpu", Batching.FREE),
+            ("int8", "cuda", Batching.RECORDED),
+            ("tf32", "cuda", Batching.RECORDED),
         ],
     )
-    def test_half_precision_is_not_free(self, dtype, device, exact, expected):
-        assert batching(dtype=dtype, device=device, exact=exact) is expected
+    def test_half_precision_is_not_free(self, dtype, device, expected):
+        assert batching(dtype=dtype, device=device) is expected
 
     @pytest.mark.parametrize(
         ("num_rows", "dtype", "most"),

@@ -127,7 +127,6 @@ class TestFingerprint:
             "steps.0.keep_prefix=true",
             "steps.1.window_seconds=20",
             "steps.1.overlap_seconds=2",
-            "steps.1.exact=false",
             "steps.1.backend=transformers",
             "steps.1.outputs.0.name=other",
             "steps.1.outputs.0.words=true",
@@ -189,7 +188,7 @@ class TestFingerprint:
             raysp.Keep: {"min_seconds", "max_seconds", "where"},
             raysp.Map: {"function", "adds", "reads"},
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
-            | {"backend", "device", "exact", "pool", "windows"},
+            | {"backend", "device", "pool", "windows"},
             raysp.Transcript: {"name", "words", "chars", "generate", "language", "task"}
             | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words", "detect"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},

@@ -65,7 +65,6 @@ labels = st.builds(
     overlap_seconds=st.floats(0, 10),
     dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
     device=st.sampled_from(["auto", "cpu", "cuda"]),
-    exact=st.booleans(),
     pool=pools,
 )
 pipelines = st.builds(

@@ -34,12 +34,11 @@ IN_TRAINING = "masked_spec_embed"
 class HuggingFaceModel:
     """A checkpoint of transformers: features of known extractors on the device of the model, others on the host."""
 
-    def __init__(self, folder: Path, *, dtype: str, device: str, exact: bool) -> None:
+    def __init__(self, folder: Path, *, dtype: str, device: str) -> None:
         self.summary: CheckpointSummary = describe(folder)
         self.kind = kind_of(folder)
         self.extractor = extractor_of(folder)
         self._features = known_features(self.extractor)
-        self.is_exact = exact
         self.model = _load_weights(folder, self.kind, dtype)
         if self.summary.adapter is not None:
             _use_adapter(self.model, folder / self.summary.adapter)
@@ -56,16 +55,12 @@ class HuggingFaceModel:
     def prepare(self, waves: Sequence[np.ndarray]) -> Mapping[str, Tensor] | None:
         """Return the inputs of the model for a batch as `PreparingModel` says; None: they are computed on the device.
 
-        They are those of each row alone, or padded as the original does for an inexact batch.
+        They are those of each row alone.
         """
         if self._features is not None:
             return None
-        floats = [as_float32(wave) for wave in waves]
-        if self.summary.takes_padding or self.is_exact or len({*map(len, floats)}) == 1:
-            rows = [features_of(self.extractor, wave) for wave in floats]
-            return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-        options = {"sampling_rate": self.extractor.sampling_rate, "return_tensors": "pt"}
-        return dict(self.extractor(floats, padding=True, **options))
+        rows = [features_of(self.extractor, as_float32(wave)) for wave in waves]
+        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     def run(
         self,

@@ -19,13 +19,13 @@ class HuggingFaceModels:
         """
         return describing.describe(folder)
 
-    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> HuggingFaceModel:
+    def load(self, folder: Path, *, dtype: str, device: str) -> HuggingFaceModel:
         """Load a checkpoint.
 
         Raises:
             CheckpointError: its weights do not fit.
         """
-        return HuggingFaceModel(folder, dtype=dtype, device=device, exact=exact)
+        return HuggingFaceModel(folder, dtype=dtype, device=device)
 
     def check_writing(
         self, checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None

@@ -22,13 +22,13 @@ class CTranslate2Models:
         """
         return replace(WhisperFiles(ready(folder)).describe(), path=folder)
 
-    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> WhisperModel:
+    def load(self, folder: Path, *, dtype: str, device: str) -> WhisperModel:
         """Load a checkpoint.
 
         Raises:
             CheckpointError: as `describe`, or the processor has no arithmetic of the dtype.
         """
-        return WhisperModel(ready(folder), dtype=dtype, device=device, exact=exact)
+        return WhisperModel(ready(folder), dtype=dtype, device=device)
 
     def check_writing(
         self, checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None

@@ -2,8 +2,7 @@
 
 The input of a pass has one length, so the encoder's output for a window is the same to the last bit wherever it runs.
 On a CPU as many workers as the actor has threads encode and decode at once, each with one thread. Groups are decoded
-together in float32, where a text does not depend on its group; with products of eight bits a group is one window,
-unless texts may be inexact.
+together in float32, where a text does not depend on its group; with products of eight bits a group is one window.
 
 Legend: B batch, S samples, T frames, H hidden.
 """
@@ -63,15 +62,14 @@ class WhisperModel:
         folder: a folder in CTranslate2's format.
         dtype: compute type, such as "int8_float32".
         device: "cpu" or "cuda", or one with a number.
-        exact: whether the text of a window may not depend on the others of its batch.
     """
 
-    def __init__(self, folder: Path, *, dtype: str, device: str, exact: bool) -> None:
+    def __init__(self, folder: Path, *, dtype: str, device: str) -> None:
         self.files = WhisperFiles(folder)
         self.summary: CheckpointSummary = self.files.describe()
         self.device, self.dtype = torch.device(device), torch.float32
         self.on_gpu = is_accelerator(device)
-        self.alone = exact and dtype.startswith("int8")
+        self.alone = dtype.startswith("int8")
         self.workers = 1 if self.on_gpu else max(1, torch.get_num_threads())
         _check_compute_type(folder, dtype, kind_of(device))
         self.model: Any = ctranslate2.models.Whisper(

@@ -54,8 +54,8 @@ class JaxModels:
             )
         return replace(summary, gives=gives, backend=JAX, has_layer_weights=False)
 
-    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> "JaxModel":
-        """Load a checkpoint onto the default device of JAX. Rows are exact in any batch, regardless of `exact`.
+    def load(self, folder: Path, *, dtype: str, device: str) -> "JaxModel":
+        """Load a checkpoint onto the default device of JAX.
 
         Raises:
             CheckpointError: its weights do not fit.

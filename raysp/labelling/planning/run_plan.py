@@ -290,15 +290,10 @@ class Plan(Brief):
         settings = self.settings
         if settings.fingerprint_seconds is None:
             return (*self.notes, *self._waits)
-        advice = "verify --sample, which labels rows alone, may find differences; exact=True avoids both"
-        if self.pipeline.label.exact or settings.checkpoint.takes_padding:
-            advice = (
-                f"verify --sample expects {AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not "
-                "depend on the batch"
-            )
         batching = (
             f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
-            f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and {advice}"
+            f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and verify --sample expects "
+            f"{AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not depend on the batch"
         )
         return (*self.notes, *self._waits, batching)
 
@@ -372,7 +367,7 @@ class Plan(Brief):
         settings = self.settings
         if settings.batching is Batching.ALONE:
             return "one window a pass"
-        of_one_length = self.pipeline.label.exact and not settings.checkpoint.takes_padding
+        of_one_length = not settings.checkpoint.takes_padding
         return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
 
     @property

@@ -17,8 +17,8 @@ from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.models.summary import OWN, CheckpointSummary
 from raysp.ops.blocks import windowing_of
-from raysp.ops.budget import batch_seconds, block_seconds, passes_at_once
-from raysp.ops.precision import EIGHT_BITS, Batching, batching_of, item_bytes
+from raysp.ops.budget import batch_seconds, block_seconds, passes_of_actor
+from raysp.ops.precision import EIGHT_BITS, Batching, batching, item_bytes
 from raysp.sink.run_record import Resolved
 from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline
@@ -120,9 +120,9 @@ def _settings(
             f"{megabytes(most)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
         )
     memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
-    batching = batching_of(summary, dtype=dtype, device=device, exact=label.exact)
-    is_alone = batching is Batching.ALONE
-    at_once = 1 if on_gpu or summary.backend != OWN else cpus.number if is_alone else passes_at_once(cpus.number)
+    found = batching(dtype=dtype, device=device)
+    is_alone = found is Batching.ALONE
+    at_once = passes_of_actor(None if on_gpu else cpus.number, found, is_own=summary.backend == OWN)
     others = [*others, *(summary_of(Path(url)) for one in outputs for url in one.checkpoints.values())]
     loaded = replace(  # all that an actor loads, whose passes take turns
         summary,
@@ -144,8 +144,8 @@ def _settings(
         block_seconds=block_seconds(loaded, on_gpu=on_gpu, batch_seconds=of_pass, threads=cpus.number, at_once=at_once),
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
-        batching=batching,
-        fingerprint_seconds=_fingerprint_seconds(label, summary, dtype, device, budget, before),
+        batching=found,
+        fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
         file_digests=file_digests(pipeline),
         library=choice_of(summary).library,
     )
@@ -232,15 +232,10 @@ def _check_columns(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
             raise PlanError(f"{where}: {error}") from None
 
 
-def _fingerprint_seconds(
-    label: Label, summary: CheckpointSummary, dtype: str, device: str, budget: float, before: Resolved | None
-) -> float | None:
+def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, before: Resolved | None) -> float | None:
     """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
     began = before.device if before and before.device else device
-    depends = {
-        one: batching_of(summary, dtype=dtype, device=one, exact=label.exact) is Batching.RECORDED
-        for one in (began, device)
-    }
+    depends = {one: batching(dtype=dtype, device=one) is Batching.RECORDED for one in (began, device)}
     if depends[began] and before and before.batch_seconds:
         return label.batch_seconds or before.batch_seconds
     return budget if any(depends.values()) else None

@@ -27,7 +27,7 @@ class Loudness:
             labels=("quiet", "loud"),
         )
 
-    def load(self, folder: Path, *, dtype: str, device: str, exact: bool) -> "LoudnessModel":
+    def load(self, folder: Path, *, dtype: str, device: str) -> "LoudnessModel":
         return LoudnessModel(self.describe(folder), load_file(folder / "model.safetensors")["threshold"].to(device))
 
 

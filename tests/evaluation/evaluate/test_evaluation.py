@@ -218,8 +218,8 @@ class TestLabelsThatAreKept:
     def test_labels_of_other_settings_are_refused(self, mixed, tmp_path):
         options = {"rows": None, "sink": str(tmp_path / "out")}
         evaluated(mixed, **options)
-        with pytest.raises(raysp.ChangedError, match=r"steps\.1\.exact"):
-            evaluated(mixed, **options, settings=["steps.1.exact=false"])
+        with pytest.raises(raysp.ChangedError, match=r"steps\.1\.overlap_seconds"):
+            evaluated(mixed, **options, settings=["steps.1.overlap_seconds=2"])
 
     def test_the_first_rows_are_never_kept_so_that_a_sink_is_refused(self, mixed, tmp_path):
         with pytest.raises(raysp.SpecError, match="sink: without effect: labels of the first rows"):

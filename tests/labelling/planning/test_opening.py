@@ -225,7 +225,7 @@ class TestPlan:
     @pytest.mark.parametrize(
         ("change", "difference"),
         [
-            ("steps.1.exact=false", r"`steps.1.exact` was True, now False"),
+            ("steps.1.overlap_seconds=2", r"`steps.1.overlap_seconds` was 5.0, now 2.0"),
             ("steps.0.channel=0", r"`steps.0.channel` was 'mean', now 0"),
             (
                 'sink.keep=["language"]',
