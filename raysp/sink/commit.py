@@ -165,20 +165,14 @@ def outcomes(
             if is_listed and not footer.differences(receipt, shard, fingerprint, file_id):
                 del rest[shard.name]
                 yield shard.name, receipt
-    unsure = [*rest.values()]
-    yield from zip(rest, _read_footers(store, unsure, fingerprint, file_id), strict=True)
 
-
-def _read_footers(
-    store: Store, shards: Sequence[Shard], fingerprint: str, file_id: str
-) -> Iterable[ShardReceipt | ChangedError]:
     def read(shard: Shard) -> ShardReceipt | ChangedError:
         try:
             return footer.read_expected(store, shard, fingerprint, file_id)
         except ChangedError as error:
             return error
 
-    return for_each(read, shards)
+    yield from zip(rest, for_each(read, [*rest.values()]), strict=True)
 
 
 def for_each(work: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Self, TypeVar
 
@@ -57,15 +57,19 @@ class Model:
         in_this_thread: bool = False,
     ) -> None:
         self._hang_seconds = hang_seconds
-        self.thread: Executor = CallingThread() if in_this_thread else ThreadPoolExecutor(1)
+        self._threads = None if in_this_thread else ThreadPoolExecutor(1)
         # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
-        self.op = self.thread.submit(_load, step, digest, threads).result()
+        self.op = self._in_thread(_load, step, digest, threads)
         self.in_hand = InHand(self.op.blocks_in_hand)
         self.at_once = 1 if self.op.blocks_in_hand == 1 else 1 + self.op.blocks_in_hand
         """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
-        if self.op.blocks_in_hand > 1 and not in_this_thread:
+        if self.op.blocks_in_hand > 1 and self._threads is not None:
             self.close()
-            self.thread = ThreadPoolExecutor(self.op.blocks_in_hand)
+            self._threads = ThreadPoolExecutor(self.op.blocks_in_hand)
+
+    def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the result of a call in a thread of the model."""
+        return call(*args, **kwargs) if self._threads is None else self._threads.submit(call, *args, **kwargs).result()
 
     @classmethod
     def of(cls, job: "Job", *, in_this_thread: bool = False) -> list[Self]:
@@ -91,7 +95,8 @@ class Model:
 
     def close(self) -> None:
         """End the model's threads."""
-        self.thread.shutdown()
+        if self._threads is not None:
+            self._threads.shutdown()
 
     def __call__(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> LabelledBlock:
         """Label a decoded block.
@@ -105,7 +110,7 @@ class Model:
             DeviceLostError: the device of the model failed.
         """
         given = self.op.prepare(block, shard, names=names)
-        table, figures, waited = self.thread.submit(self._run, given).result()
+        table, figures, waited = self._in_thread(self._run, given)
         labels = self.op.table(given) if table is None else table
         return LabelledBlock(labels, figures, waited, claimed_seconds(block))
 
@@ -123,16 +128,6 @@ def _load(step: Pass, digest: str | None, threads: int) -> "Labelling":
 
     torch.set_num_threads(threads)
     return assembly.labelling(*step, digest=digest, threads=threads)
-
-
-class CallingThread(Executor):
-    """An executor that runs each call at once, in the thread of the caller."""
-
-    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Return the future of a call that has ended; an exception is raised here."""
-        future = Future[T]()
-        future.set_result(call(*args, **kwargs))
-        return future
 
 
 class InHand:
