@@ -144,10 +144,9 @@ def _check(plan: "Plan", num_shards: int, num_todo: int) -> None:
 
 def _receipt(shard: "Shard", fingerprint: str) -> "ShardReceipt":
     """Return the receipt of a label shard."""
-    from raysp.sink.receipts import ShardReceipt
+    from raysp.sink.receipts import Counts, ShardReceipt
 
-    counts = {"rows": ROWS, "ok": ROWS, "skipped": 0, "error": 0}
-    return ShardReceipt(shard.name, **counts, seconds=40.0, fingerprint=fingerprint, input_id=shard.input_id)
+    return ShardReceipt(shard.name, Counts(ROWS, audio_seconds=40.0), fingerprint=fingerprint, input_id=shard.input_id)
 
 
 def _label_shard(data: bytes, receipt: "ShardReceipt") -> bytes:

@@ -54,8 +54,8 @@ class Progress(Protocol):
         """The progress as one line."""
 
     @property
-    def derived(self) -> Mapping[str, object]:
-        """Properties that the JSON has beside the fields."""
+    def json(self) -> Mapping[str, object]:
+        """Fields and figures for JSON."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The verbs that label: plan, run, retry."""
 
-import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -156,7 +155,7 @@ def run(
             on_progress=shown.progress,
             progress=False,
         )
-    show(result, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
+    show(result.json, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
 
 
 def _try_out(
@@ -174,7 +173,7 @@ def _try_out(
     with showing(result.exit_code):
         table = readable(table)
         if is_json():
-            print_json({**dataclasses.asdict(result), "table": table.to_pylist()})
+            print_json({**result.json, "table": table.to_pylist()})
         else:
             title = f"The first {count(table.num_rows, 'row')} (nothing was kept)"
             is_table = table.num_rows > 0 and print_rows(table, title, is_whole=True)
@@ -247,4 +246,4 @@ def retry(
         print_command("next", command_line("status", sink, of_file, storage_options))
         print_nothing_labelled(result)
 
-    show(result, printed, result.exit_code)
+    show(result.json, printed, result.exit_code)

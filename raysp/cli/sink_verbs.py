@@ -1,6 +1,5 @@
 """The verbs for an existing sink: verify, gc, forget, status, report, export. They do not start Ray."""
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -183,15 +182,14 @@ def status(
 
         states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
         found = watch(states)
-    fields = dataclasses.asdict(found)
 
     def printed() -> None:
         if seconds is None:
             print_facts(found.sink, found.facts)
         if verbose:
-            print_facts("Details", flat(fields))
+            print_facts("Details", flat(found.json))
 
-    show({**fields, **found.derived}, printed)
+    show(found.json, printed)
 
 
 def watch(states: "Watch") -> "Progress":

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
@@ -67,7 +67,7 @@ def encode(
         write_id: unique to every write of a label shard.
         recordings: hashes of the files that rows were made from, if any were read by path.
     """
-    fields = vars(receipt)
+    fields = asdict(receipt)
     counts = {name: fields[name] for name in fields if name not in ("shard", "existing", "version", *ORIGIN)}
     own = {
         **{name: fields[name] for name in ORIGIN},
@@ -124,7 +124,7 @@ def read(store: Store, name: str) -> LabelFooter:
         receipt = records.checked({**counts, **origin, "shard": name, "existing": True}, ShardReceipt)
         rest_id = entries["rest_id"]
         retried = records.parse(entries.get(RETRIED, "{}"), dict[str, list[int]])
-        if not all(row < receipt.rows for rows in retried.values() for row in rows):
+        if not all(row < receipt.counts.rows for rows in retried.values() for row in rows):
             raise ValueError(f"a row of {RETRIED} is not in the shard")
     except (KeyError, ValueError) as error:
         reason = f"its metadata lacks {error}" if isinstance(error, KeyError) else error
@@ -167,7 +167,7 @@ def runs(store: Store, shard: Shard) -> list[str | None]:
         ChangedError: as `read`.
     """
     found = read(store, shard.name)
-    by_row: list[str | None] = [found.entries.get(RUN)] * max(shard.num_rows, found.receipt.rows)
+    by_row: list[str | None] = [found.entries.get(RUN)] * max(shard.num_rows, found.receipt.counts.rows)
     for run, rows in found.retried.items():
         for row in rows:
             by_row[row] = run

@@ -6,9 +6,10 @@ label shards are read instead.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raysp import bounds
@@ -81,6 +82,53 @@ class Counts:
         errors, skipped = sum(self.errors.values()), sum(self.skipped.values())
         return {OK: self.rows - errors - skipped, SKIPPED: skipped, ERROR: errors}
 
+    @property
+    def by_type(self) -> dict[str, int]:
+        """Rows by `error_type`, the reasons of skipped rows included; the most frequent first."""
+        return dict((Counter(self.errors) + Counter(self.skipped)).most_common())
+
+
+def json_of(result: Any, *names: str) -> dict[str, object]:  # noqa: ANN401 - of any class with `counts`
+    """Return the fields of a result for JSON, with properties of these names in place of its counts."""
+    fields = {name: value for name, value in asdict(result).items() if name != "counts"}
+    return fields | {name: getattr(result, name) for name in names}
+
+
+class Counted:
+    """Figures of a value that holds `Counts`."""
+
+    counts: Counts
+
+    @property
+    def rows(self) -> int:
+        """Number of labelled rows."""
+        return self.counts.rows
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """Error rows by type."""
+        return self.counts.errors
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        """Skipped rows by reason."""
+        return self.counts.skipped
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of labelled audio."""
+        return self.counts.audio_seconds
+
+    @property
+    def padding_efficiency(self) -> float | None:
+        """Share of the computed samples that are not padding; None before the first block."""
+        return self.counts.padding_efficiency
+
+    @property
+    def wait_share(self) -> float | None:
+        """Share of time that models waited for input; None before the first block."""
+        return self.counts.wait_share
+
 
 @dataclass(frozen=True)
 class PieceReceipt:
@@ -100,15 +148,8 @@ class ShardReceipt:
     """Counts of a committed label shard."""
 
     shard: str
-    rows: int
-    """Rows of the shard; with `rows="ok"` the label shard itself holds only `ok` of them."""
-    ok: int
-    skipped: int
-    error: int
-    errors_by_type: Mapping[str, int] = field(default_factory=dict)
-    """Rows by `error_type`, the reasons of skipped rows included."""
-    seconds: float = 0.0
-    """Seconds of decoded audio."""
+    counts: Counts
+    """Rows of the shard, of which with `rows="ok"` the label shard itself holds only those that are ok; their audio."""
     word_errors: Mapping[str, int] = field(default_factory=dict)
     """Counts of `WordErrors`; empty without reference texts or without a comparison."""
     filtered: Mapping[str, Sequence[float]] = field(default_factory=dict)

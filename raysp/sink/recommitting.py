@@ -48,7 +48,7 @@ def find_error_rows(
         try:
             found = footer.read(store, shard.name)
             receipt = footer.expect(store, found.receipt, shard, fingerprint)
-            return _retry(store, shard, found.write_id) if receipt.error else None
+            return _retry(store, shard, found.write_id) if receipt.counts.errors else None
         except (ChangedError, DamagedLabelsError) as error:
             if damaged is not None:
                 damaged[shard.name] = str(error)

@@ -12,7 +12,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import RunError
 from raysp.ops.keeping import Rule
 from raysp.ops.remedies import FILTERED
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.sink.word_errors import TextColumns, WordErrors
 from raysp.specs.steps import Keep
 
@@ -73,20 +73,23 @@ class FilteredRows:
 class Tally:
     """Counts over the rows added."""
 
-    rows: int = 0
-    seconds: float = 0.0
-    by_status: Counter[str | None] = field(default_factory=Counter)
-    by_type: Counter[str] = field(default_factory=Counter)
+    counts: Counts = field(default_factory=Counts)
     texts: TextColumns | None = None
     word_errors: WordErrors = field(default_factory=WordErrors)
     filtered: FilteredRows = field(default_factory=FilteredRows)
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Rows by a status that no row has."""
 
     def add(self, table: pa.Table) -> None:
         """Count a table's rows."""
-        self.rows += table.num_rows
-        self.seconds += pc.sum(table.column("seconds"), min_count=0).as_py() or 0.0
-        self.by_status.update(table.column("status").to_pylist())
-        self.by_type.update(reason for reason in table.column("error_type").to_pylist() if reason is not None)
+        seconds = pc.sum(table.column("seconds"), min_count=0).as_py() or 0.0
+        reasons: dict[str | None, Counter[str]] = {ERROR: Counter(), SKIPPED: Counter()}
+        for status, reason in zip(*(table.column(name).to_pylist() for name in ("status", "error_type")), strict=True):
+            if status in reasons:
+                reasons[status][reason or ""] += 1
+            elif status != OK:
+                self.unknown[str(status)] += 1
+        self.counts += Counts(table.num_rows, audio_seconds=seconds, errors=reasons[ERROR], skipped=reasons[SKIPPED])
         self.filtered.count(table)
         if self.texts is not None:
             self.word_errors.count(table, self.texts)
@@ -97,19 +100,12 @@ class Tally:
         Raises:
             RunError: rows are missing or have an unknown status.
         """
-        if self.rows != shard.num_rows or self.by_status.keys() - {OK, SKIPPED, ERROR}:
+        if self.counts.rows != shard.num_rows or self.unknown:
+            statuses = {**self.counts.by_status, **self.unknown}
             raise RunError(
-                f"shard {shard.name!r}: {self.rows} rows with status {dict(self.by_status)}, expected {shard.num_rows} "
+                f"shard {shard.name!r}: {self.counts.rows} rows with status {statuses}, expected {shard.num_rows} "
                 "rows that are ok, skipped or error; this is a bug in raysp: report it with the plan"
             )
         return ShardReceipt(
-            shard=shard.name,
-            rows=self.rows,
-            ok=self.by_status[OK],
-            skipped=self.by_status[SKIPPED],
-            error=self.by_status[ERROR],
-            errors_by_type=dict(sorted(self.by_type.items())),
-            seconds=self.seconds,
-            word_errors=self.word_errors.to_counts(),
-            filtered=self.filtered.to_counts(),
+            shard.name, self.counts, word_errors=self.word_errors.to_counts(), filtered=self.filtered.to_counts()
         )

@@ -57,6 +57,10 @@ class WordErrors:
         """Word error rate; 0 without reference words."""
         return self.errors / self.words if self.words else 0.0
 
+    def __bool__(self) -> bool:
+        """Return whether a row has a reference."""
+        return bool(self.rows or self.unlabelled)
+
     @property
     def sentence(self) -> str:
         """The word error rate, the errors by kind, and the numbers of words and rows compared."""
@@ -77,7 +81,7 @@ class WordErrors:
 
     def to_counts(self) -> dict[str, int]:
         """Return all counts by name; empty if no row has a reference."""
-        return {name: getattr(self, name) for name in _COUNTS} if self.rows or self.unlabelled else {}
+        return {name: getattr(self, name) for name in _COUNTS} if self else {}
 
     def count(self, table: pa.Table, columns: TextColumns, rules: Normalisation | None = None) -> None:
         """Count the rows of a table with a `status` column, by the rules of these counts."""

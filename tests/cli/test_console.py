@@ -20,8 +20,10 @@ from tests.corpora import a_pipeline
 
 ERRORS = WordErrors(rows=300, words=1300, substitutions=21, insertions=1, deletions=8, unlabelled=2)
 RESULT = RunResult(
-    "out", "0" * 16, 2, 2, 1, {}, 300, {"no_audio": 2}, ("a.parquet row 7 (id 'x'): no_audio: " + "words " * 30,),
-    135.0, 20.0, 6.75, 0.93, 0.0, skipped={"too_short": 4}, word_errors=ERRORS, first_shards=("a.parquet",),
+    "out", "0" * 16, 2, 2, 1, {},
+    Counts(300, audio_seconds=135.0, real_samples=93, padded_samples=100, busy_seconds=1.0, errors={"no_audio": 2},
+           skipped={"too_short": 4}),
+    20.0, ("a.parquet row 7 (id 'x'): no_audio: " + "words " * 30,), word_errors=ERRORS, first_shards=("a.parquet",),
 )  # fmt: skip
 SETTING = f"source.url=s3://bucket/{'folder/' * 30}"
 NO_ERROR = {"status": ["ok"], "error_type": pa.nulls(1), "error_message": pa.nulls(1)}

@@ -8,7 +8,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.ray_metrics import METRICS, TRY_OUT, Exporter, Kind, exported
 from raysp.labelling.engine.run_progress import Progress
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.sink.todo import Todo
 from tests.labelling.engine.pieces import labelled
 
@@ -92,7 +92,7 @@ def test_pieces_of_a_failed_shard_are_not_in_flight_and_committed_shards_count(s
     shards.fail(SHARD.name, "no such file")
     exporter.write(shards.progress)
     assert written.of("raysp_pieces_in_flight") == 0
-    shards.committed(ShardReceipt(SHARD.name, 6, 6, 0, 0))
+    shards.committed(ShardReceipt(SHARD.name, Counts(6)))
     exporter.write(shards.progress)
     assert written.of("raysp_shards_committed_total") == 1
 

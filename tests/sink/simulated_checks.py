@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysp.sink import layout
+from raysp.sink import layout, records
 from raysp.sink.commit import outcomes
 from raysp.sink.lease import Lease
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import Counts, ShardReceipt
 from tests.sink.simulated_actors import Actor, ViolationError
 from tests.sink.simulated_store import (
     SHARD_NAMES,
@@ -88,7 +88,7 @@ def check_visible(world: "World", actor: Actor, path: str, data: bytes) -> None:
 def check_receipts(world: "World", actor: Actor, data: bytes) -> None:
     """What a receipt says of a version of a label shard is true for ever."""
     for receipt in map(json.loads, data.splitlines()):
-        said = tuple(receipt[name] for name in ("input_id", "fingerprint", "ok", "error"))
+        said = (receipt["input_id"], receipt["fingerprint"], *_numbers(records.checked(receipt["counts"], Counts)))
         if receipt["version"] and said != (found := world.published.get((receipt["shard"], receipt["version"]))):
             world.violations.append(f"{actor.name} wrote the receipt {said} of a {receipt['shard']} that is {found}")
 
@@ -147,7 +147,12 @@ def check(world: "World", *, errors: bool) -> None:
         raise ViolationError(f"the next run finds {found}, and not {present}")
     for name, receipt in known.items():
         version = f"{len(world.files[name][0])}:{world.files[name][1]}"
-        said = (receipt.input_id, receipt.fingerprint, receipt.ok, receipt.error)
+        said = (receipt.input_id, receipt.fingerprint, *_numbers(receipt.counts))
         if said != world.published[name, version]:
             raise ViolationError(f"{name} is held to be {said} and is {world.published[name, version]}")
         world.story.append(f"{world.now:.1f} {name} is known by its {'footer' if receipt.existing else 'receipt'}")
+
+
+def _numbers(counts: Counts) -> tuple[int, int]:
+    """Return the numbers of rows that are ok, and of error rows."""
+    return counts.by_status["ok"], counts.by_status["error"]

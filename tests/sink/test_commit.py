@@ -18,7 +18,7 @@ from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
 from raysp.sink.commit import LabelShard, commit, committed, outcomes
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.sink.todo import compare
 from raysp.storage.opened import content_of
 from raysp.storage.store import LocalStore
@@ -33,12 +33,12 @@ def test_a_label_shard_answers_its_shard_row_for_row(store):
     assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
     assert receipt == ShardReceipt(
         shard=SHARD.name,
-        rows=23,
-        ok=18,
-        skipped=2,
-        error=3,
-        errors_by_type={"corrupt_audio": 3, "too_short": 2},
-        seconds=sum(0.5 + row for row in range(23) if row % 7 != 3),
+        counts=Counts(
+            23,
+            audio_seconds=sum(0.5 + row for row in range(23) if row % 7 != 3),
+            errors={"corrupt_audio": 3},
+            skipped={"too_short": 2},
+        ),
         version=content_of(store.stat(SHARD.name)),
         fingerprint=FINGERPRINT,
         input_id=INPUT_ID,
@@ -90,7 +90,7 @@ def test_only_ok_rows_are_written_on_request_and_the_others_kept_beside(store):
     assert path == layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, rest_id)
     with pa.ipc.open_stream(store.open(path)) as rest:
         assert rest.read_all().to_pylist() == [row for row in expected if row["status"] != "ok"]
-    assert (receipt.rows, receipt.ok) == (23, 18)
+    assert (receipt.counts.rows, receipt.counts.by_status["ok"]) == (23, 18)
 
 
 def test_no_rest_is_kept_when_every_row_is_ok(store):
@@ -107,7 +107,7 @@ def test_a_shard_without_rows_gets_an_empty_label_shard_of_the_same_schema(store
     [receipt] = sinks.run(store, empty, rows=rows)
     files = [sinks.parquet(store, shard.name) for shard in (SHARD, empty)]
     assert files[0].schema_arrow == files[1].schema_arrow
-    assert files[1].metadata.num_rows == receipt.rows == 0
+    assert files[1].metadata.num_rows == receipt.counts.rows == 0
 
 
 def test_small_pieces_share_a_row_group_and_large_ones_are_split(store, monkeypatch):
@@ -283,7 +283,7 @@ class TestInterruption:
                 sinks.run(CrashingStore(store, n, when), SHARD)
             except Killed:
                 [receipt] = sinks.run(store, SHARD)
-                assert receipt.rows == 23
+                assert receipt.counts.rows == 23
                 assert sinks.labels(store, SHARD) == sinks.expected(SHARD)
                 assert sinks.staged(store, SHARD) == {}
             else:
@@ -363,9 +363,9 @@ class TestCommitted:
     @pytest.mark.parametrize("field", ["version", "fingerprint", "input_id", "file_id"])
     def test_a_receipt_of_another_version_or_origin_is_not_used(self, store, field):
         [receipt] = sinks.run(store, SHARD, file_id="11")
-        sinks.log(store, replace(receipt, rows=0, **{field: "0"}))
+        sinks.log(store, replace(receipt, counts=Counts(), **{field: "0"}))
         [(_, found)] = outcomes(store, [SHARD], FINGERPRINT, file_id="11")
-        assert found.rows == SHARD.num_rows
+        assert found.counts.rows == SHARD.num_rows
 
     def test_a_file_that_was_put_in_its_place_is_seen(self, store):
         sinks.log(store, *sinks.run(store, SHARD))

@@ -170,11 +170,11 @@ class TestWholeShards:
         def held_up(*arguments, **options):
             monkeypatch.undo()
             again(store)
-            assert retry(store).error == 0
+            assert retry(store).counts.errors == {}
             return do(*arguments, **options)
 
         monkeypatch.setattr(where, what, held_up)
-        assert recommit_sample(store, late).error == 0
+        assert recommit_sample(store, late).counts.errors == {}
         assert sinks.labels(store, SHARD) == after_retry()
 
     def test_one_that_comes_late_replaces_no_label_shard_of_newer_content(self, store):
@@ -224,7 +224,7 @@ class TestRetry:
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         assert list(todo.retry.rows) == ERRORS == [3, 10, 17]
         receipt = retry(store, rows)
-        assert (receipt.ok, receipt.skipped, receipt.error) == (21, 2, 0)
+        assert receipt.counts.by_status == {"ok": 21, "skipped": 2, "error": 0}
         assert sinks.labels(store, SHARD) == [row for row in after_retry() if rows == "all" or row["status"] == "ok"]
         assert sinks.parquet(store, SHARD.name).schema_arrow.remove_metadata() == schema_of(SHARD)
         assert list(find_error_rows(store, [SHARD], FINGERPRINT)) == []
@@ -253,7 +253,7 @@ class TestRetry:
         sinks.run(store, SHARD)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         stage_retried(store, replace(todo, pieces=(SHARD.pieces[0], Piece(9, 17), Piece(17, 23))))
-        assert recommit_sample(store, todo).error == 0
+        assert recommit_sample(store, todo).counts.errors == {}
         assert sinks.labels(store, SHARD) == after_retry()
         assert paths(store, layout.STAGE) == []
 
@@ -265,7 +265,7 @@ class TestRetry:
         stage_retried(store, interrupted, again=ERRORS)
         [todo] = find_error_rows(store, [SHARD], FINGERPRINT)
         assert todo.pieces == interrupted.pieces
-        assert retry(store).error == 0
+        assert retry(store).counts.errors == {}
         gc(store)
         assert paths(store, layout.STAGE) == []
 
@@ -302,12 +302,12 @@ class TestRetry:
         def held_up(self, scratch, path, **options):
             if path == SHARD.name:
                 monkeypatch.undo()
-                assert retry(store).error == 0
+                assert retry(store).counts.errors == {}
             return publish(self, scratch, path, **options)
 
         monkeypatch.setattr(type(store), "publish", held_up)
         receipt = recommit_sample(store, late)
-        assert receipt.error == 0
+        assert receipt.counts.errors == {}
         assert sinks.labels(store, SHARD) == after_retry()
 
     def test_a_leftover_of_the_first_labelling_is_not_taken_for_a_retried_row(self, store):
@@ -324,7 +324,7 @@ class TestRetry:
         retry(store)
         before = store.read(SHARD.name)
         receipt = recommit_sample(store, todo)
-        assert receipt.error == 0
+        assert receipt.counts.errors == {}
         assert store.read(SHARD.name) == before
 
     def test_a_label_shard_of_another_pipeline_is_not_retried(self, store):

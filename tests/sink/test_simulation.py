@@ -123,7 +123,7 @@ def committing_what_is_there(monkeypatch):
             yield pa.Table.from_arrays([*source.columns, *table.columns], names=["id", *table.schema.names])
 
     def receipt(tally, shard):
-        return commit_module.ShardReceipt(shard.name, tally.rows, tally.by_status["ok"], 0, tally.by_status["error"])
+        return commit_module.ShardReceipt(shard.name, tally.counts)
 
     monkeypatch.setattr(simulation.work_left, "compare", with_too_little)
     monkeypatch.setattr(commit_module, "tables_of", rows_that_are_there)

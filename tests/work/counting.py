@@ -55,7 +55,7 @@ class Counted:
         return {"files": self.files}
 
     line = "counted"
-    derived: ClassVar[Mapping[str, object]] = {}
+    json = property(dataclasses.asdict)
 
 
 @dataclass(frozen=True)

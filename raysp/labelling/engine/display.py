@@ -114,11 +114,11 @@ class Display:
 def progress_line(progress: Progress, width: int | None = None) -> str:
     """Return the figures of a run that fit into a line of this width."""
     eta = progress.eta_seconds if progress.share < 1 else None
-    padding, waited = progress.padding_efficiency, progress.wait_share
+    padding, waited, errors = progress.padding_efficiency, progress.wait_share, sum(progress.errors.values())
     parts = {
         "share": f"{progress.share:.0%}",
         "ETA": f"ETA {duration(eta)}" if eta is not None else "",
-        "errors": count(progress.num_errors, "error") if progress.num_errors else "",
+        "errors": count(errors, "error") if errors else "",
         "rows": f"{progress.rows:,}/{count(progress.rows_total, 'row')}",
         "audio": _audio(progress),
         "RTFx": f"RTFx {times_real_time(progress.rtfx)}",

@@ -181,13 +181,14 @@ class Execution:
     @contextlib.contextmanager
     def _counting(self, shard: str) -> Iterator[None]:
         """Add the change of counts within the block to the error rate; rows outside a retry count as labelled."""
-        rows, errors = self.progress.rows, self.progress.num_errors
+        before = self.progress.counts
         yield
         todo = self.open_shards.todo[shard]
         if todo.keeps_rows and shard not in self.retried:
             self.retried.add(shard)
             self.rate.add(shard, todo.shard.num_rows - todo.num_rows, 0)
-        self.rate.add(shard, self.progress.rows - rows, self.progress.num_errors - errors)
+        added = self.progress.counts - before
+        self.rate.add(shard, added.rows, sum(added.errors.values()))
 
     def _fail(self, failure: ShardFailure) -> None:
         self.open_shards.fail(failure.shard, failure.reason)
@@ -203,17 +204,17 @@ class Execution:
                 if not outcome.existing:
                     self.progress.counts += Counts(skipped={FILTERED: outcome.filtered_behind})
                 if not self.open_shards.todo[outcome.shard].keeps_rows:
-                    self.progress.committed.update({"ok": outcome.ok, **outcome.errors_by_type})
+                    self.progress.committed += outcome.counts
                 self.open_shards.committed(outcome)
 
 
 def _too_many_errors(plan: Plan, progress: Progress, rate: ErrorRate) -> str:
-    kinds = ", ".join(f"{count} {kind}" for kind, count in progress.errors.most_common())
+    errors = Counter(progress.errors).most_common()
+    kinds = ", ".join(f"{count} {kind}" for kind, count in errors)
     examples = "; ".join(describe(progress.examples, plan.corpus.shards, plan.pipeline))
-    [(most, _)] = progress.errors.most_common(1)
     return (
         f"{rate.num_errors:,} of {count(rate.rows, 'row')} failed ({kinds}), more than "
-        f"max_error_rate={plan.pipeline.max_error_rate}; for example {examples}. For {most}: "
-        f"{remedy(most)}. Correct the input or raise max_error_rate, and run again: rows of shards "
+        f"max_error_rate={plan.pipeline.max_error_rate}; for example {examples}. For {errors[0][0]}: "
+        f"{remedy(errors[0][0])}. Correct the input or raise max_error_rate, and run again: rows of shards "
         "that are not committed are labelled again"
     )

@@ -6,6 +6,7 @@ Their size depends on work in flight, not on the number of rows.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.messages import LabelledPiece
 from raysp.labelling.engine.run_progress import FIRST_SHARDS, Example, Progress
@@ -82,7 +83,7 @@ class OpenShards:
         progress.shards_committed += 1
         progress.new_commits += 1
         progress.unchanged += receipt.existing
-        if receipt.ok and not receipt.existing:
+        if receipt.counts.by_status[OK] and not receipt.existing:
             progress.first_shards = sorted([*progress.first_shards, shard])[:FIRST_SHARDS]
         del self.rows_left[shard], self.staged_bytes[shard]
 

@@ -79,7 +79,7 @@ METRICS = (
         Kind.COUNTER,
         "blocks",
         "Labelled blocks; those of a piece that is labelled again after crashes count once",
-        lambda progress: {"": progress.blocks},
+        lambda progress: {"": progress.counts.blocks},
     ),
     Metric(
         "raysp_shards_committed_total",

@@ -53,15 +53,7 @@ def ending(log: RunLog, progress: "Progress") -> Iterator[None]:
 
 def totals(progress: "Progress") -> dict[str, JsonValue]:
     """Return the totals of a run, by the names of fields of its last event."""
-    efficiency, wait_share = progress.padding_efficiency, progress.wait_share
-    return {
-        "shards_committed": progress.new_commits,
-        "rows": progress.rows,
-        "errors": dict(progress.errors),
-        "skipped": dict(progress.skipped),
-        "audio_seconds": round(progress.audio_seconds, 3),
-        "wall_seconds": round(progress.wall_seconds, 3),
-        "rtfx": round(progress.rtfx, 3),
-        "padding_efficiency": None if efficiency is None else round(efficiency, 4),
-        "wait_share": None if wait_share is None else round(wait_share, 4),
-    }
+    names = ("rows", "errors", "skipped", "audio_seconds", "wall_seconds", "rtfx", "padding_efficiency", "wait_share")
+    values = {name: getattr(progress, name) for name in names}
+    values = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+    return {"shards_committed": progress.new_commits, **values}

@@ -1,12 +1,12 @@
 """Progress of a run."""
 
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from raysp.columns import OK
 from raysp.ops.remedies import FILTERED
-from raysp.sink.receipts import Counts
+from raysp.sink.receipts import Counted, Counts
 
 if TYPE_CHECKING:
     from raysp.corpus.shards import Piece
@@ -28,7 +28,7 @@ class Example:
 
 
 @dataclass
-class Progress:
+class Progress(Counted):
     """Counts since the start of the run; seconds are wall-clock time unless described as audio."""
 
     rows_total: int
@@ -40,8 +40,8 @@ class Progress:
     """Of all labelled rows."""
     staged: Counts = field(default_factory=Counts)
     """Of staged rows. They never decrease: a later run does not label these rows again."""
-    committed: Counter[str] = field(default_factory=Counter)
-    """Rows of the shards committed by this run, by "ok" or `error_type`, without retried shards."""
+    committed: Counts = field(default_factory=Counts)
+    """Of the shards committed by this run, without retried shards."""
     examples: list[Example] = field(default_factory=list)
     """A few error rows."""
     in_flight: "set[tuple[str, Piece]]" = field(default_factory=set)
@@ -64,31 +64,6 @@ class Progress:
     _first: tuple[float, int, float] | None = None
 
     @property
-    def rows(self) -> int:
-        """Number of labelled rows."""
-        return self.counts.rows
-
-    @property
-    def blocks(self) -> int:
-        """Number of labelled blocks."""
-        return self.counts.blocks
-
-    @property
-    def audio_seconds(self) -> float:
-        """Seconds of labelled audio."""
-        return self.counts.audio_seconds
-
-    @property
-    def errors(self) -> Counter[str]:
-        """Error rows by type."""
-        return Counter(self.counts.errors)
-
-    @property
-    def skipped(self) -> Counter[str]:
-        """Rows skipped on purpose, by reason."""
-        return Counter(self.counts.skipped)
-
-    @property
     def wall_seconds(self) -> float:
         """Wall-clock seconds since the run began."""
         return time.monotonic() - self.started
@@ -99,26 +74,11 @@ class Progress:
         return self.audio_seconds / max(self.wall_seconds, 1e-9)
 
     @property
-    def padding_efficiency(self) -> float | None:
-        """Share of the computed samples that are not padding; None before the first block."""
-        return self.counts.padding_efficiency
-
-    @property
-    def wait_share(self) -> float | None:
-        """Share of time that models waited for input; None before the first block."""
-        return self.counts.wait_share
-
-    @property
-    def num_errors(self) -> int:
-        """Number of error rows."""
-        return sum(self.counts.errors.values())
-
-    @property
-    def unlabelled(self) -> Counter[str]:
+    def unlabelled(self) -> dict[str, int]:
         """Rows by `error_type` if no row was labelled and not all were filtered out; else empty."""
-        found = self.errors + self.skipped or +self.committed
-        some_ok = self.rows > found.total() or found["ok"] or self.committed["ok"]
-        return Counter() if some_ok or not found.keys() - {FILTERED} else found
+        kinds = self.counts.by_type or self.committed.by_type
+        is_labelled = self.counts.by_status[OK] or self.committed.by_status[OK]
+        return {} if is_labelled or not kinds.keys() - {FILTERED} else kinds
 
     @property
     def total_seconds(self) -> float | None:

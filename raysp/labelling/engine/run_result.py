@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import pyarrow as pa
 
+from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import kind_of, read_table
 from raysp.errors import RayspError, RunError
@@ -15,14 +16,17 @@ from raysp.labelling.engine.run_progress import Example
 from raysp.labelling.finished.first_rows import first_rows
 from raysp.labelling.finished.kept_rows import KeptRows
 from raysp.labelling.planning.listing import count_files
+from raysp.sink.receipts import Counted, Counts, json_of
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.words import RUN_AGAIN, Brief, count, duration, listed
 
+RATES = ("padding_efficiency", "wait_share", "word_error_rate")
+
 
 @dataclass(frozen=True, repr=False)
-class RunResult(Brief):
+class RunResult(Counted, Brief):
     """Result of a run."""
 
     sink: str
@@ -35,21 +39,13 @@ class RunResult(Brief):
     """Shards committed before this run, and not done again."""
     shards_failed: dict[str, str]
     """Shards not committed, with the reasons."""
-    rows: int
-    """Rows labelled by this run."""
-    errors: dict[str, int]
-    """Error rows of this run, by type."""
-    error_examples: tuple[str, ...]
-    audio_seconds: float
+    counts: Counts
+    """Of the rows labelled by this run."""
     wall_seconds: float
     """Seconds from the plan to the last commit, including the start of Ray and the loading of the model."""
-    rtfx: float
-    padding_efficiency: float | None
-    wait_share: float | None
+    error_examples: tuple[str, ...] = ()
     vanished: tuple[str, ...] = ()
     """Label shards whose shard is no longer in the source; they are kept."""
-    skipped: dict[str, int] = field(default_factory=dict)
-    """Skipped rows of this run, by reason."""
     nothing_labelled: str | None = None
     """Reason why no row was labelled, and a remedy; None if a row was labelled or all rows were filtered out.
 
@@ -58,8 +54,7 @@ class RunResult(Brief):
     """Rows of all label shards of the sink that come into each step that filters, and leave it."""
     word_errors: WordErrors | None = None
     """Word errors of all label shards of the sink, against `source.text`; None if no row has a reference."""
-    word_error_rate: float | None = None
-    passed_over: dict[str, int] = field(default_factory=dict)
+    passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files of the source that are neither shards nor recordings, by suffix."""
     shards_unchanged: int = 0
     """Label shards that existed and were not replaced; by a retry, since no row changed."""
@@ -71,6 +66,21 @@ class RunResult(Brief):
     def __post_init__(self, storage_options: GivenOptions) -> None:
         """Keep the storage options for `head`."""
         object.__setattr__(self, "_storage_options", storage_options)
+
+    @property
+    def rtfx(self) -> float:
+        """Seconds of audio labelled per wall-clock second."""
+        return self.audio_seconds / max(self.wall_seconds, 1e-9)
+
+    @property
+    def word_error_rate(self) -> float | None:
+        """Word errors divided by reference words; None without references."""
+        return self.word_errors.rate if self.word_errors else None
+
+    @property
+    def json(self) -> dict[str, object]:
+        """Fields and figures of the run, as `raysp run --json` prints them."""
+        return json_of(self, "rows", "errors", "skipped", "audio_seconds", "rtfx", *RATES)
 
     @property
     def exit_code(self) -> int:
@@ -109,19 +119,9 @@ class RunResult(Brief):
         }
         return {name: fact for name, fact in facts.items() if fact}
 
-    def with_word_errors(self, errors: WordErrors | None) -> "RunResult":
-        """Return the result with the word errors of its sink; unchanged if no row has a reference."""
-        if errors is None or not errors.to_counts():
-            return self
-        return self._with(word_errors=errors, word_error_rate=errors.rate)
-
-    def with_kept(self, kept: tuple[KeptRows, ...]) -> "RunResult":
-        """Return the result with the rows that the filters of its sink kept."""
-        return self._with(kept=kept)
-
-    def _with(self, **fields: Any) -> "RunResult":  # noqa: ANN401 - values of fields
-        options = self._storage_options  # type: ignore[attr-defined]
-        return replace(self, **fields, storage_options=options)
+    def with_fields(self, **fields: Any) -> "RunResult":  # noqa: ANN401 - values of fields
+        """Return the result with other values of some fields."""
+        return replace(self, **fields, storage_options=self._storage_options)  # type: ignore[attr-defined]
 
     def head(self, rows: int = 5) -> pa.Table:
         """Return the first rows of this run that are ok; if it committed no shard, those of the sink.
@@ -162,7 +162,7 @@ class TryOut(RunResult):
     @property
     def committed(self) -> str:
         """Number of labelled rows as text."""
-        labelled = self.rows - sum(self.errors.values()) - sum(self.skipped.values())
+        labelled = self.counts.by_status[OK]
         of = "" if labelled == self.rows else f"{labelled:,} of "
         return f"{of}{count(self.rows, 'row')} labelled, nothing is kept"
 

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -144,7 +144,7 @@ def run(
         if rules is None:
             return result
         labelling = Labelling.of(*open_recorded(opened.sink.store))
-        return result.with_word_errors(count_errors_by(labelling, rules, text_columns(pipeline)))
+        return result.with_fields(word_errors=count_errors_by(labelling, rules, text_columns(pipeline)) or None)
 
 
 def retry(
@@ -233,12 +233,12 @@ def try_out(
         shards = [shard for shard in plan.corpus.shards if shard.name not in result.shards_failed]
         tables = [pa.concat_tables(read_labels(store, shard)).unify_dictionaries() for shard in shards]
         receipts = [footer.read(store, shard.name).receipt for shard in shards]
-        result = result.with_kept(kept_rows(rules_of_steps(pipeline.steps), receipts))
+        result = result.with_fields(kept=kept_rows(rules_of_steps(pipeline.steps), receipts))
         if (columns := plan.texts) is not None:
             errors = WordErrors.by(rules)
             for table in tables:
                 errors.count(table, columns, rules)
-            result = result.with_word_errors(errors)
+            result = result.with_fields(word_errors=errors or None)
         return result, pa.concat_tables(tables, promote_options="permissive") if tables else pa.table(
             {"error_type": pa.array([], pa.string())}
         )
@@ -434,57 +434,43 @@ def _in_turn(first: OnProgress, second: OnProgress) -> OnProgress:
     return both
 
 
-def _nothing_labelled(progress: Progress, examples: tuple[str, ...]) -> str | None:
-    """Return the reason why no row was labelled, with a remedy; None if `progress.unlabelled` is empty."""
-    if not (kinds := progress.unlabelled):
+def _nothing_labelled(kinds: Mapping[str, int], rows: int, verb: str, examples: Sequence[str] = ()) -> str | None:
+    """Return the reason why no row has a label, with a remedy; None without reasons but filters and `forget`."""
+    named = [kind for kind in kinds if kind not in (FILTERED, WITHDRAWN)]
+    if not named:
         return None
-    most = kinds.most_common(1)[0][0]
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
-    example = next((f"; for example {one}" for one in examples if f": {most}: " in one), "")
-    were = "was" if kinds.total() == 1 else "were"
-    return f"0 of {count(kinds.total(), 'row')} {were} labelled ({counts}){example}. For {most}: {remedy(most)}"
-
-
-def _nothing_has_a_label(status: "Status") -> str | None:
-    """Return the reason why no row has a label, with a remedy; None if one has, or if all rows were filtered out."""
-    kinds = {kind: number for kind, number in status.errors_by_type.items() if kind not in (FILTERED, WITHDRAWN)}
-    if status.ok or not kinds:
-        return None
-    counts = ", ".join(f"{number:,} {kind}" for kind, number in status.errors_by_type.items())
-    most = next(iter(kinds))
-    have = "has" if status.rows_committed == 1 else "have"
-    return f"0 of {count(status.rows_committed, 'row')} {have} a label ({counts}). For {most}: {remedy(most)}"
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items())
+    example = next((f"; for example {example}" for example in examples if f": {named[0]}: " in example), "")
+    return f"0 of {count(rows, 'row')} {verb} ({counts}){example}. For {named[0]}: {remedy(named[0])}"
 
 
 def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Status | None") -> RunResult:
     examples = describe(progress.examples, plan.corpus.shards, plan.pipeline)
-    nothing_labelled = _nothing_labelled(progress, examples)
+    kinds = progress.unlabelled
+    total = sum(kinds.values())
+    nothing_labelled = _nothing_labelled(kinds, total, f"{'was' if total == 1 else 'were'} labelled", examples)
     if status is not None and not plan.todo:
-        nothing_labelled = _nothing_has_a_label(status)
-    result = RunResult(
+        rows, have = status.rows_committed, "has" if status.rows_committed == 1 else "have"
+        nothing_labelled = _nothing_labelled({} if status.ok else status.errors_by_type, rows, f"{have} a label")
+    return RunResult(
         sink=plan.pipeline.sink.url,
         fingerprint=plan.fingerprint,
         shards=len(plan.corpus.shards) + len(plan.corpus.unreadable),
         shards_committed=progress.shards_committed,
         shards_before=len(plan.done),
         shards_failed=failed,
-        rows=progress.rows,
-        errors=dict(progress.errors),
-        error_examples=examples,
-        audio_seconds=progress.audio_seconds,
+        counts=progress.counts,
         wall_seconds=progress.wall_seconds,
-        rtfx=progress.rtfx,
-        padding_efficiency=progress.padding_efficiency,
-        wait_share=progress.wait_share,
+        error_examples=examples,
         vanished=plan.corpus.vanished,
-        skipped=dict(progress.skipped),
         nothing_labelled=nothing_labelled,
+        kept=status.kept if status else (),
+        word_errors=status.word_errors if status else None,
         passed_over=dict(plan.corpus.listed.passed_over),
         shards_unchanged=progress.unchanged,
         first_shards=tuple(progress.first_shards),
         storage_options=plan.pipeline.sink.storage_options,
     )
-    return result if status is None else result.with_word_errors(status.word_errors).with_kept(status.kept)
 
 
 def _status(plan: Plan, progress: Progress) -> "Status | None":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from raysp.errors import SpecError
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.sink.tally import OTHERS, FilteredRows, Rules, rules_of_steps
 from raysp.specs.steps import Keep
 from raysp.specs.values import JsonValue
@@ -66,8 +66,8 @@ def kept_rows(rules: Rules, receipts: Sequence[ShardReceipt]) -> tuple[KeptRows,
     filtered = FilteredRows()
     for receipt in receipts:
         filtered.add(receipt.filtered)
-    rows, seconds = sum(one.rows for one in receipts), sum(one.seconds for one in receipts)
-    return tuple(_in_turn(rules, filtered, rows, seconds))
+    counts = sum((receipt.counts for receipt in receipts), Counts())
+    return tuple(_in_turn(rules, filtered, counts.rows, counts.audio_seconds))
 
 
 def _in_turn(rules: Rules, filtered: FilteredRows, rows: int, seconds: float) -> Iterator[KeptRows]:

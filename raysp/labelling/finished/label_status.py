@@ -5,11 +5,11 @@ Label shards without a receipt of their version are counted by their footers.
 Nothing is written, so it works on sinks of other users and on sinks with an active run.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from raysp.columns import ERROR, OK, SKIPPED
 from raysp.errors import ChangedError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rules
@@ -22,7 +22,7 @@ from raysp.sink.absent import load as load_absent
 from raysp.sink.commit import outcomes
 from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
-from raysp.sink.receipts import PieceReceipt, ShardFailure, ShardReceipt, recent_pieces
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, json_of, recent_pieces
 from raysp.sink.run_log import log_files
 from raysp.sink.run_record import RunEntry
 from raysp.sink.word_errors import WordErrors
@@ -96,7 +96,7 @@ def _some(number: int, noun: str, names: Sequence[str]) -> str:
 
 @dataclass(frozen=True, repr=False)
 class Status(Brief):
-    """Progress of a sink of label shards; `dataclasses.asdict` converts it for JSON."""
+    """Progress of a sink of label shards."""
 
     sink: str
     fingerprint: str
@@ -107,14 +107,8 @@ class Status(Brief):
     """Uncommitted shards with some staged results, from which the next run continues."""
     rows: int
     """Planned rows; shards that could not be read have none."""
-    rows_committed: int
-    ok: int
-    skipped: int
-    error: int
-    errors_by_type: Mapping[str, int]
-    """Rows by `error_type`, the reasons of skipped rows included; the most frequent first."""
-    audio_seconds: float
-    """Seconds of decoded audio in committed shards."""
+    counts: Counts
+    """Of the rows of committed shards, and their decoded audio."""
     word_errors: WordErrors | None
     """Word errors of the first transcript; None without references, or if all label shards predate these counts."""
     failed: Mapping[str, str]
@@ -141,6 +135,41 @@ class Status(Brief):
     """Rows of committed shards that come into each step that filters, and leave it; empty without such steps."""
     withdrawn: Withdrawn = Withdrawn()
     """Recordings and shards that left the source since they were planned, and ids that were forgotten."""
+
+    @property
+    def rows_committed(self) -> int:
+        """Rows of committed shards."""
+        return self.counts.rows
+
+    @property
+    def ok(self) -> int:
+        """Rows with a label."""
+        return self.counts.by_status[OK]
+
+    @property
+    def skipped(self) -> int:
+        """Skipped rows."""
+        return self.counts.by_status[SKIPPED]
+
+    @property
+    def error(self) -> int:
+        """Error rows."""
+        return self.counts.by_status[ERROR]
+
+    @property
+    def errors_by_type(self) -> Mapping[str, int]:
+        """Rows by `error_type`, the reasons of skipped rows included; the most frequent first."""
+        return self.counts.by_type
+
+    @property
+    def audio_seconds(self) -> float:
+        """Seconds of decoded audio in committed shards."""
+        return self.counts.audio_seconds
+
+    @property
+    def word_error_rate(self) -> float | None:
+        """Word errors divided by reference words; None without references."""
+        return self.word_errors.rate if self.word_errors else None
 
     @property
     def eta_seconds(self) -> float | None:
@@ -193,12 +222,10 @@ class Status(Brief):
         return ", ".join(filter(None, parts))
 
     @property
-    def derived(self) -> dict[str, object]:
-        """Properties that the JSON of `raysp status` has beside the fields."""
-        return {
-            "word_error_rate": self.word_errors.rate if self.word_errors else None,
-            "eta_seconds": self.eta_seconds,
-        }
+    def json(self) -> dict[str, object]:
+        """Fields and figures, as `raysp status --json` prints them."""
+        of_counts = ("rows_committed", "ok", "skipped", "error", "errors_by_type", "audio_seconds")
+        return json_of(self, *of_counts, "word_error_rate", "eta_seconds")
 
 
 def label_status(
@@ -244,13 +271,11 @@ def label_status(
     begun = staged.keys() - committed
     runs = record.runs
     recent = recent_pieces(store, runs[-1].run_id) if runs else []
-    by_type: Counter[str] = Counter()
     word_errors = WordErrors()
-    for receipt in counted:
-        by_type.update(receipt.errors_by_type)
-        word_errors.add(receipt.word_errors)
     if rules is not None:
         word_errors = count_errors_by(Labelling.of(opened, record), rules)
+    for receipt in counted if rules is None else ():
+        word_errors.add(receipt.word_errors)
     return Status(
         sink=store.url,
         fingerprint=record.fingerprint,
@@ -258,14 +283,9 @@ def label_status(
         shards_committed=len(committed),
         shards_staged=len(begun),
         rows=sum(shard.num_rows for shard in shards),
-        rows_committed=sum(receipt.rows for receipt in counted),
-        ok=sum(receipt.ok for receipt in counted),
-        skipped=sum(receipt.skipped for receipt in counted),
-        error=sum(receipt.error for receipt in counted),
-        errors_by_type=dict(by_type.most_common()),
-        audio_seconds=sum(receipt.seconds for receipt in counted),
+        counts=sum((receipt.counts for receipt in counted), Counts()),
         kept=kept_rows(recorded_rules(record.pipeline), counted),
-        word_errors=word_errors if word_errors.to_counts() else None,
+        word_errors=word_errors or None,
         failed={**{name: reason for name, reason in failed.items() if name not in committed}, **absent},
         unreadable=absent,
         foreign=foreign,
@@ -289,7 +309,7 @@ def label_status(
 
 
 def _withdrawn(store: Store, counted: Sequence[ShardReceipt]) -> Withdrawn:
-    rest = {one.shard for one in counted if one.rows and one.errors_by_type.get(WITHDRAWN) == one.rows}
+    rest = {one.shard for one in counted if one.counts.rows and one.counts.skipped.get(WITHDRAWN) == one.counts.rows}
     return Withdrawn.of(load_absent(store).gone, load_forgotten(store), rest)
 
 

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from raysp.evaluation.scores import Estimate
 from raysp.sink import lease, records, run_record
@@ -176,9 +176,9 @@ class TrainingStatus(Brief):
         return ", ".join(filter(None, parts))
 
     @property
-    def derived(self) -> dict[str, object]:
-        """Properties that the JSON of `raysp status` has beside the fields."""
-        return {"is_done": self.is_done, "is_complete": self.is_complete}
+    def json(self) -> dict[str, object]:
+        """Fields and figures, as `raysp status --json` prints them."""
+        return {**asdict(self), "is_done": self.is_done, "is_complete": self.is_complete}
 
 
 def training_status(store: Store) -> TrainingStatus:

@@ -165,7 +165,7 @@ class _Merging:
                 if receipt is None:
                     before += 1
                 else:
-                    rows += receipt.rows
+                    rows += receipt.counts.rows
                     log.add(receipt)
                 if on_shard:
                     on_shard(number, len(names))

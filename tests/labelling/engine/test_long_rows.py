@@ -89,7 +89,7 @@ def test_results_of_a_cut_that_was_not_finished_are_not_mixed_with_another(
     monkeypatch.setattr(BLOCK_SECONDS, lambda *a, **k: 8.0)
 
     def stop(progress):
-        if progress.blocks == 2:
+        if progress.counts.blocks == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -342,13 +342,13 @@ def test_no_row_is_lost_when_a_model_actor_is_killed(local_ray, make_pipeline, t
     killed = []
 
     def kill(progress):
-        if progress.blocks in moments - {blocks for blocks, _ in killed}:
+        if progress.counts.blocks in moments - {blocks for blocks, _ in killed}:
             deadline = time.monotonic() + 30
             while not (actors := processes("ModelActor")) and time.monotonic() < deadline:
                 time.sleep(0.1)  # the one that takes the place of the last one killed
             for actor in actors:
                 actor.kill()
-                killed.append((progress.blocks, actor))
+                killed.append((progress.counts.blocks, actor))
 
     result = run(make_pipeline(tmp_path / "corpus"), on_progress=kill)
     assert len(killed) >= len(moments) - 2  # the last blocks may be done when their moment comes

@@ -23,15 +23,15 @@ def test_a_run_that_ends_between_blocks_of_a_row_goes_on_to_the_same_labels(tmp_
     blocks = []
 
     def stop(progress):
-        blocks.append(progress.blocks)
-        if progress.blocks == 2:
+        blocks.append(progress.counts.blocks)
+        if progress.counts.blocks == 2:
             raise KeyboardInterrupt
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             raysp.run(killed, engine="here", progress=False, on_progress=stop)
     assert blocks == [1, 2, 1, 2]
-    raysp.run(killed, engine="here", progress=False, on_progress=lambda progress: blocks.append(progress.blocks))
+    raysp.run(killed, engine="here", progress=False, on_progress=lambda progress: blocks.append(progress.counts.blocks))
     found, expected = (pq.read_table(tmp_path / name / "out" / "a.parquet") for name in ("killed", "whole"))
     assert found.equals(expected)
     assert found.column("status").to_pylist() == ["ok"] * 2

@@ -27,7 +27,7 @@ PIECE = PieceReceipt(
     actor="ab",
     finished=12.5,
 )
-SHARD = ShardReceipt("a.parquet", rows=10, ok=9, skipped=0, error=1, errors_by_type={"no_audio": 1}, seconds=31.5)
+SHARD = ShardReceipt("a.parquet", Counts(10, audio_seconds=31.5, errors={"no_audio": 1}))
 FAILURE = ShardFailure("\u202eb\n.parquet", "cut short")
 
 

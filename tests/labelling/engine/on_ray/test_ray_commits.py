@@ -7,7 +7,7 @@ import pytest
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine import ray_commits as commits
-from raysp.sink.receipts import ShardFailure, ShardReceipt
+from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 
 
 def shard(name: str, rows: int = 10) -> Shard:
@@ -75,7 +75,7 @@ def crashes_on_one(_job, batch):
     """Stand in for the work of a commit task."""
     if any(due[0].name == "deadly" for due in batch):
         os._exit(1)
-    return [ShardReceipt(shard=due[0].name, rows=10, ok=10, skipped=0, error=0) for due in batch], {}
+    return [ShardReceipt(due[0].name, Counts(10)) for due in batch], {}
 
 
 @pytest.mark.cluster
@@ -98,7 +98,7 @@ def test_a_shard_whose_commit_crashes_its_worker_does_not_affect_others(local_ra
 
 def succeeds(_job, batch):
     """Stand in for the work of a commit task."""
-    return [ShardReceipt(shard=due[0].name, rows=10, ok=10, skipped=0, error=0) for due in batch], {}
+    return [ShardReceipt(due[0].name, Counts(10)) for due in batch], {}
 
 
 @pytest.mark.cluster

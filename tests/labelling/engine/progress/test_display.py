@@ -85,7 +85,7 @@ def read_table(text: str) -> tuple[str, dict[str, str]]:
 
 
 def test_a_result_is_a_table_in_a_notebook_in_which_nothing_is_markup():
-    values = ("out/<b>&\x1b[1m", "0" * 16, 1, 0, 0, {"a": "<script>"}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    values = ("out/<b>&\x1b[1m", "0" * 16, 1, 0, 0, {"a": "<script>"}, Counts(3), 1.0)
     (table,) = ElementTree.fromstring(RunResult(*values)._repr_html_())
     title, facts = read_table(ElementTree.tostring(table, encoding="unicode"))
     assert title == "RunResult"
@@ -97,7 +97,7 @@ def test_a_result_is_a_table_in_a_notebook_in_which_nothing_is_markup():
 def test_a_run_shows_its_first_labels_in_a_notebook(make_pipeline, small_shards, tmp_path):
     pipeline = make_pipeline(small_shards)
     raysp.run(pipeline, engine="here", progress=False)
-    result = RunResult(pipeline.sink.url, "0" * 16, 6, 6, 0, {}, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    result = RunResult(pipeline.sink.url, "0" * 16, 6, 6, 0, {}, Counts(3), 1.0)
     result = replace(result, first_shards=("part-0.parquet",))
     _, labels = ElementTree.fromstring(result._repr_html_())
     head, body = labels
@@ -114,7 +114,7 @@ def test_a_run_shows_its_first_labels_in_a_notebook(make_pipeline, small_shards,
 def test_plans_and_results_are_shown_in_a_screen_at_most(pipeline):
     raysp.run(pipeline, engine="here", progress=False)
     failed = {f"{number}.parquet": "x" * 500 for number in range(1000)}
-    values = (pipeline.sink.url, "0" * 16, 1, 0, 0, failed, 3, {}, (), 0.0, 1.0, 0.0, None, None)
+    values = (pipeline.sink.url, "0" * 16, 1, 0, 0, failed, Counts(3), 1.0)
     results = [
         raysp.plan(pipeline),
         RunResult(*values),

@@ -7,7 +7,7 @@ from raysp.labelling.engine.error_rate import ErrorRate
 from raysp.labelling.engine.messages import RowError
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
-from raysp.sink.receipts import ShardReceipt
+from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.sink.todo import Retry, Todo
 from tests.labelling.engine.pieces import labelled
 
@@ -31,7 +31,7 @@ def test_a_shard_is_complete_once_all_its_pieces_and_parts_of_pieces_are_staged(
     assert add(shards, Piece(0, 2), 1, is_staged=False) is None
     assert add(shards, Piece(0, 2), 2) == SHARD
     assert (shards.progress.rows, shards.progress.audio_seconds) == (6, 12.0)
-    shards.committed(ShardReceipt(SHARD.name, 6, 6, 0, 0))
+    shards.committed(ShardReceipt(SHARD.name, Counts(6)))
     assert shards.unfinished() == {}
     assert (shards.progress.errors, shards.progress.skipped) == ({}, {})
 
@@ -46,7 +46,7 @@ def test_a_retried_shard_is_complete_once_its_retried_rows_are_staged():
 def test_counts_of_a_piece_replace_its_earlier_counts(shards):
     for rows in (1, 2, 2):
         add(shards, PIECES[0], rows, is_staged=False, blocks=rows, errors={"corrupt_audio": 1})
-    assert (shards.progress.rows, shards.progress.num_errors, shards.progress.blocks) == (2, 1, 2)
+    assert (shards.progress.rows, shards.progress.errors, shards.progress.counts.blocks) == (2, {"corrupt_audio": 1}, 2)
     assert shards.progress.staged.rows == 0
     add(shards, PIECES[0], 4, blocks=3, errors={"corrupt_audio": 1, "model_output": 1}, examples=EXAMPLES)
     assert shards.progress.rows == shards.progress.staged.rows == 4
@@ -58,11 +58,11 @@ def test_results_that_are_made_again_are_subtracted(shards):
     add(shards, PIECES[0], 3, is_staged=False, claimed=9.0, errors={"corrupt_audio": 2}, skipped={"filtered": 1})
     assert shards.progress.skipped == {"filtered": 1}
     shards.forget(SHARD.name, PIECES[0])
-    assert (shards.progress.rows, shards.progress.num_errors, shards.progress.audio_seconds) == (0, 0, 0.0)
+    assert (shards.progress.rows, shards.progress.errors, shards.progress.audio_seconds) == (0, {}, 0.0)
     assert (shards.progress.begun_rows, shards.progress.begun_seconds, shards.progress.done_seconds) == (0, 0, 0)
     assert shards.progress.skipped == {}
     add(shards, PIECES[0], 4, errors={"corrupt_audio": 1})
-    assert (shards.progress.rows, shards.progress.num_errors) == (4, 1)
+    assert (shards.progress.rows, shards.progress.errors) == (4, {"corrupt_audio": 1})
 
 
 def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_complete(shards):
