@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, cast
 
@@ -239,15 +240,19 @@ class Pipeline:
         """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
         return columns_read(self.source_steps)
 
+    @cached_property
+    def _labels(self) -> list[tuple[int, Label]]:
+        return labels_of(self.steps)
+
     @property
     def before_label(self) -> Sequence[Step]:
         """Steps before the first model."""
-        return self.steps[: labels_of(self.steps)[0][0]]
+        return self.steps[: self._labels[0][0]]
 
     @property
     def filters(self) -> Sequence[Step]:
         """Steps behind the last model, which filter rows by outputs."""
-        return self.steps[labels_of(self.steps)[-1][0] + 1 :]
+        return self.steps[self._labels[-1][0] + 1 :]
 
     @property
     def late_steps(self) -> tuple[Step, ...]:
@@ -264,17 +269,17 @@ class Pipeline:
     @property
     def source_steps(self) -> Sequence[Step]:
         """Steps that read columns of the source, or of steps before them: all up to the last `Label`."""
-        return self.steps[: labels_of(self.steps)[-1][0] + 1]
+        return self.steps[: self._labels[-1][0] + 1]
 
     @property
     def label(self) -> Label:
         """The first step that runs a model: the only one of a pass."""
-        return labels_of(self.steps)[0][1]
+        return self._labels[0][1]
 
     @property
     def labels(self) -> tuple[Label, ...]:
         """The steps that run models."""
-        return tuple(label for _, label in labels_of(self.steps))
+        return tuple(label for _, label in self._labels)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -299,7 +304,7 @@ class Pipeline:
     @property
     def filters_between(self) -> tuple[Sequence[Step], ...]:
         """The filters behind each `Label` but the last, before the next one."""
-        places = [place for place, _ in labels_of(self.steps)]
+        places = [place for place, _ in self._labels]
         return tuple(self.steps[place + 1 : end] for place, end in pairwise(places))
 
     @property
