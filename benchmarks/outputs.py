@@ -81,7 +81,7 @@ def measure(checkpoint: Path, tables: Sequence[pa.Table], *, repeats: int, batch
             str(checkpoint),
             lambda loaded, outputs=outputs: [output.op(loaded) for output in outputs],  # type: ignore[misc]
             batch_seconds=batch_seconds,
-            after=RowSteps([op for one in outputs if (op := one.row_op(outputs)) is not None], ()),
+            after=RowSteps([op for one in outputs if (op := one.row_op(outputs)) is not None]),
         )
         for way, outputs in WAYS.items()
     }

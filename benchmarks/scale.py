@@ -163,20 +163,19 @@ def _label_shard(data: bytes, receipt: "ShardReceipt") -> bytes:
 def _drive(plan: "Plan", receipt: "ShardReceipt") -> None:
     """Run the driver's loop with workers that answer at once; each commit has a receipt with these counts."""
     from raysp.labelling.engine.execution import Execution
-    from raysp.labelling.engine.run_events import RunEvents
+    from raysp.labelling.engine.job import Job
     from raysp.labelling.engine.run_progress import Progress
-    from raysp.labelling.engine.running import _job
     from raysp.sink import lease
     from raysp.sink.run_log import RunLog
     from raysp.sink.sinks import Sink
 
     store = Sink.of(plan.pipeline.sink).store
     progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=0)
-    job = replace(_job(plan, {}), hang_seconds=0.0)
+    job = replace(Job.of(plan), hang_seconds=0.0)
     run_id = "20260101T000000Z-scale"
     with lease.held(store) as own, RunLog(store, run_id) as log:
         workers: Any = AnsweringWorkers(receipt)
-        failed = Execution(plan, job, own, log, progress, lambda _: None, workers, RunEvents(log))()
+        failed = Execution(plan, job, own, log, progress, lambda _: None, workers)()
     if failed or progress.rows != plan.rows_todo:
         raise SystemExit(f"the driver counted {progress.rows} of {plan.rows_todo} rows, and {len(failed)} failures")
     growth = [after - before for before, after in zip(workers.memory, workers.memory[1:], strict=False)]

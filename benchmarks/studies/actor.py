@@ -88,8 +88,7 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
     import raysp
     from raysp.cluster.resources import Resources
     from raysp.corpus.shards import Piece, Shard
-    from raysp.labelling.engine import running
-    from raysp.labelling.engine.job import PieceTodo
+    from raysp.labelling.engine.job import Job, PieceTodo
     from raysp.labelling.engine.messages import LabelledPiece
     from raysp.labelling.engine.model import Model
     from raysp.labelling.engine.piece import label_piece
@@ -105,7 +104,7 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
         )
         pipeline = raysp.Pipeline(raysp.Shards(DEMO_DIGITS), steps=[raysp.Decode(), label], sink=raysp.Parquet(folder))
         plan = make_plan(Opened.of(pipeline, Resources(cpus=2)))
-        job = running._job(plan, {})
+        job = Job.of(plan)
         [model] = Model.of(job)
         loaded = model.op.loaded.model
         stand_in = StandIn(loaded, speech, speed)
@@ -121,7 +120,7 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
             model(warm_up, shard.name)
             started, cpu = time.perf_counter(), time.process_time()
             todo = PieceTodo(shard, piece, piece)
-            labelled = label_piece(job, [model], todo, rest, lambda _: iter(()), plan.sink.store, "stand-in")
+            *_, labelled = label_piece(job, [model], todo, lambda _: iter(rest), plan.sink.store, "stand-in")
             seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
         model.close()
     if not isinstance(labelled, LabelledPiece):
@@ -137,7 +136,7 @@ def _use_as_device(model: "Model", launched: int) -> None:
 
     model.close()
     model.op.passes = DevicePasses(torch.device("cpu"), launched=launched)
-    model.thread, model.in_hand = ThreadPoolExecutor(model.op.blocks_in_hand), InHand(model.op.blocks_in_hand)
+    model._threads, model.in_hand = ThreadPoolExecutor(model.op.blocks_in_hand), InHand(model.op.blocks_in_hand)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,14 +67,12 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> Any:
     from raysp.labelling.engine import committing
     from raysp.labelling.engine import ray_commits as commits
     from raysp.labelling.planning.carried import read_source_columns
-    from raysp.sink.sinks import Sink
 
     def read_slowly(*arguments: Any) -> pa.Table:
         time.sleep(SOURCE_REQUESTS * latency)
         return read_source_columns(*arguments)
 
-    store = SlowStore(Sink.of(job.pipeline.sink).store, latency)
-    committing.Sink = SimpleNamespace(of=lambda _: SimpleNamespace(store=store))  # type: ignore[assignment,misc]
+    vars(job)["store"] = SlowStore(job.store, latency)  # of a cached property
     committing.read_source_columns = read_slowly  # type: ignore[assignment]
     return commits.commit_shards(job, batch)
 
@@ -105,6 +102,7 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
     import ray
 
     from raysp.labelling.engine import ray_commits as commits
+    from raysp.sink.receipts import ShardReceipt
 
     commits.TASKS_IN_FLIGHT, commits.SHARDS_A_TASK = tasks, shards_a_task
     commits.SHARDS_IN_FLIGHT, commits.ROWS_A_TASK = tasks * shards_a_task, shards_a_task * ROWS
@@ -122,7 +120,7 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
         for rest in found.rest():
             outcomes += rest
         seconds = time.perf_counter() - started
-        failed = [one for one in outcomes if not hasattr(one, "ok")]
+        failed = [one for one in outcomes if not isinstance(one, ShardReceipt)]
         if failed or len(outcomes) != num_shards:
             raise SystemExit(f"{len(outcomes)} outcomes for {num_shards} shards, failed: {failed[:1]}")
     return seconds
@@ -150,7 +148,7 @@ def _import_all() -> None:
 def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
     """Write small shards, plan them and stage artificial labels for all rows."""
     import raysp
-    from raysp.labelling.engine import running
+    from raysp.labelling.engine.job import Job
     from raysp.labelling.planning.opening import make_plan
     from raysp.labelling.planning.run_plan import Opened
     from raysp.sink import stage
@@ -166,7 +164,7 @@ def _staged(folder: Path, num_shards: int) -> "tuple[Job, list[Any]]":
         sink=raysp.Parquet(f"{folder}/labels"),
     )
     plan = make_plan(Opened.of(pipeline))
-    job = running._job(plan, {})
+    job = Job.of(plan)
     (todo,) = plan.todo
     table = _labels(job.output_schema)
     shards = [replace(todo.shard, name=f"{number // 1000}/{number}.parquet") for number in range(num_shards)]
@@ -244,18 +242,18 @@ def _stage_frames(folder: str, num_rows: int, seconds: float) -> int:
 
 
 def _commit_frames(folder: str, num_rows: int) -> tuple[int, float]:
-    from raysp.sink.commit import commit
+    from raysp.sink.commit import LabelShard, commit
     from raysp.storage.store import LocalStore
 
     outputs, shard = _frames_shard(num_rows)
     started = time.perf_counter()
-    commit(
-        LocalStore(folder),
+    label_shard = LabelShard(
         shard,
-        fingerprint="f0",
-        source_columns=lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
-        output_schema=outputs,
+        "f0",
+        lambda piece: pa.table({"id": [str(row) for row in range(piece.first, piece.end)]}),
+        outputs,
     )
+    commit(LocalStore(folder), label_shard)
     took = time.perf_counter() - started
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, took
 
