@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 import time
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -69,12 +70,13 @@ def submit(
     """
     from raysp.cluster.submitting import submission
     from raysp.cluster.submitting.head import Head, dashboard_address
+    from raysp.cluster.submitting.package import CACHE
 
     dashboard_address(address)
     request = submission.prepare(file, settings or (), variables=env or (), with_raysp=with_raysp)
     head = Head(address, ca)
     job_id = submission.submit(head, request)
-    left_out = request.package.left_out
+    left_out = [name for name in request.package.left_out if PurePosixPath(name).name != CACHE]
     names = ", ".join(left_out[:MOST_NAMES]) or "nothing"
     more = f" and {len(left_out) - MOST_NAMES:,} more" if len(left_out) > MOST_NAMES else ""
     announce(f"submitted to {head.shown} with {request.package.folder}; left out: {names}{more}")

@@ -8,7 +8,6 @@ import raysp
 from raysp.cluster import resources
 from raysp.cluster.pools import actor_cpus, pool_size
 from raysp.cluster.resources import Resources
-from raysp.labelling.engine import running
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from tests.corpora import a_pipeline, write_shard
@@ -77,7 +76,7 @@ def test_cpus_of_actors_leave_one_in_ten_to_decode_and_are_one_on_gpus_and_clust
 
 
 def test_a_run_records_the_cpus_of_its_actors(tmp_path, two_cores):
-    assert running._resolved(a_plan(tmp_path, raysp.Pool(), rows=1, shards=1))["cpus_per_actor"] == 2
+    assert a_plan(tmp_path, raysp.Pool(), rows=1, shards=1).run_settings["cpus_per_actor"] == 2
 
 
 def test_a_cluster_that_can_grow_keeps_the_requested_pool_up_to_the_work(tmp_path):

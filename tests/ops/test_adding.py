@@ -266,12 +266,12 @@ def test_a_row_alone_gets_the_values_that_it_gets_in_a_run(labeller, rows, label
 def test_rows_that_were_never_decoded_get_nulls(labeller):
     status = RowStatus(7)
     status.fail("worker_crashed", "each of 2 workers crashed")
-    [row] = labeller._labelling.models[0].op(with_waves(statuses_table([status]), [None]))[0].to_pylist()
+    [row] = labeller._models[0].op(with_waves(statuses_table([status]), [None]))[0].to_pylist()
     assert [row[name] for name in ADDED] == [None] * 3
 
 
 def test_a_column_with_the_name_of_a_staged_one_is_refused(labeller):
-    staged = labeller._labelling.models[0].op.outputs[0].staged.names[0]
+    staged = labeller._models[0].op.outputs[0].staged.names[0]
     steps = [
         raysp.Decode(),
         raysp.Map(loudness, adds={staged: "int8"}, reads=["text"]),

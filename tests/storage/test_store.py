@@ -280,7 +280,7 @@ class TestWhatTheSystemRefuses:
             attempt(go)
             print([entry.path for entry in store.list() if not entry.path.startswith(".raysp/stage")])
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-            print(go().rows, "rows")
+            print(go().counts.rows, "rows")
             """,
         )
         assert re.search(r"out/a.parquet: cannot write it \(.*\); the largest file allowed here is smaller", said)

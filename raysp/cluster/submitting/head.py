@@ -128,9 +128,10 @@ class Head(JobSubmissionClient):
             )
         for name, level in _LOGGERS.items():
             logging.getLogger(name).setLevel(level)
+        self._sent = _headers()
         try:
             with _without(ADDRESS_VARIABLES):
-                super().__init__(url, headers=_headers(), verify=ca or True)
+                super().__init__(url, headers=self._sent, verify=ca or True)
         except FileNotFoundError as error:
             raise PlanError(f"--ca: {error}") from error
         except (RuntimeError, KeyError, ValueError) as error:
@@ -143,6 +144,7 @@ class Head(JobSubmissionClient):
 
     def _do_request(self, method: str, endpoint: str, **options: Any) -> requests.Response:  # noqa: ANN401
         where = f"--address {self.shown}"
+        self._headers = self._sent  # Ray adds the token of a local Ray that this process has started
         try:
             answer = super()._do_request(method, endpoint, timeout=TIMEOUT_SECONDS, **options)
         except AuthenticationError as error:

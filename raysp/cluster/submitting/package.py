@@ -11,10 +11,11 @@ from raysp.errors import SpecError
 from raysp.sink import layout
 from raysp.words import megabytes
 
+CACHE = "__pycache__"
 LEFT_OUT = (
     *(
         ".*",
-        "__pycache__",
+        CACHE,
         "venv",
         "*.env",
         "*.pem",

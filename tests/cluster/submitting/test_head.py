@@ -4,6 +4,9 @@ import datetime
 import json
 import re
 import ssl
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
-from ray._raylet import AuthenticationTokenLoader
 
 from tests.cluster.submitting.fake_head import FakeHead
 from tests.kit import Ran, run
@@ -22,12 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def jobs(address: str | None, *options: object, **variables: str) -> Ran:
-    """List the jobs of a cluster, with Ray's token read anew."""
-    AuthenticationTokenLoader.instance().reset_cache()
-    try:
-        return run(["jobs", *(["--address", address] if address else []), *options], **variables)
-    finally:
-        AuthenticationTokenLoader.instance().reset_cache()
+    return run(["jobs", *(["--address", address] if address else []), *options], **variables)
 
 
 def listed(address: str | None, *options: object, **variables: str) -> list[dict[str, object]]:
@@ -120,6 +117,24 @@ class TestTokens:
         assert "requires a token" in refusal(guarded.url)
         assert not any("Authorization" in headers for _, _, headers in guarded.requests)
         assert listed(guarded.url, RAY_AUTH_MODE="token") == []
+
+    def test_a_token_that_this_process_gave_ray_before_is_not_sent_to_another_head(self, guarded):
+        script = """
+            import os, sys
+            os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong" * 8}
+            from raysp.cluster.submitting.head import Head  # Ray reads the mode when it is imported
+            from raysp.errors import PlanError
+            for _ in range(2):
+                try:
+                    Head(sys.argv[1])
+                except PlanError as error:
+                    print(error)
+                os.environ.pop("RAY_AUTH_MODE", None), os.environ.pop("RAY_AUTH_TOKEN", None)
+        """
+        ran = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(script), guarded.url], stdout=subprocess.PIPE, text=True, check=True
+        )
+        assert re.search(r"refuses the token.*\n.*requires a token and got none", ran.stdout)
 
     def test_headers_for_a_proxy_are_sent_beside_the_token(self, guarded):
         given = {"RAY_AUTH_TOKEN": guarded.token}

@@ -89,7 +89,7 @@ def test_without_git_the_ignore_files_that_ray_knows_hold(tmp_path, monkeypatch,
 
 
 def test_what_is_left_out_is_named(tmp_path, head):
-    make(tmp_path, "label.py", ".env", "server.key", "notes.txt")
+    make(tmp_path, "label.py", ".env", "server.key", "notes.txt", "__pycache__/label.pyc", "a/__pycache__/b.pyc")
     ran = submit(tmp_path, head)
     assert ran.err == f"raysp: submitted to {head.url} with {tmp_path}; left out: .env, server.key\n"
     many = make(tmp_path / "many", "label.py", *(f"{number:02}.pem" for number in range(30)))

@@ -254,7 +254,7 @@ class TestSubmitting:
             "RAYSP_SUBMITTED_BY": raysp.__version__,
             "RAY_JOB_STOP_WAIT_TIME_S": "120",
         }
-        assert {*job["runtime_env"]} == {"env_vars", "working_dir"}
+        assert {*job["runtime_env"]} - {"excludes"} == {"env_vars", "working_dir"}
         assert names_in_the_package(head) == ["helper.py", "label_speech.py"]
 
     def test_an_unchanged_package_is_uploaded_once(self, project, head: FakeHead, submitted):
