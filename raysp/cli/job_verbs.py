@@ -130,6 +130,7 @@ def stop(job_id: JobId, address: HeadAddress = None, ca: Ca = None) -> None:
     from raysp.cluster.submitting.head import Head
 
     head = Head(address, ca)
+    head.job(job_id)
     announce(f"stopping {job_id}: the run ends in order, its labels are kept ...")
     job = head.stop(job_id)
     show(_fields(job), lambda: _print_job(job))

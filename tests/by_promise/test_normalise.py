@@ -1,6 +1,7 @@
 """`--normalise` of `raysp run`, `status` and `report`: word errors of finished labels by a named normalisation."""
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,11 @@ LABEL = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
 def made(tmp_path, text="text", label=LABEL, **fields: object) -> raysp.Pipeline:
     source, sink = raysp.Shards(f"{tmp_path}/in/*.parquet", text=text), raysp.Parquet(f"{tmp_path}/out", **fields)
     return raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)
+
+
+def clean_text(rows: pa.Table) -> dict[str, list[str]]:
+    """Return texts that a step adds, none of which is the transcript."""
+    return {"clean_text": ["WRONG"] * rows.num_rows}
 
 
 @pytest.fixture
@@ -57,6 +63,18 @@ def test_a_run_and_its_status_count_by_it_and_name_it(corpus, raysp_command, row
     found = json.loads(raysp_command("status", out, "--normalise", "none", "--json").out)
     assert found["word_errors"]["normalisation"]["name"] == "none"
     assert found["word_error_rate"] == (4 - _equal(out)) / 4
+
+
+def test_a_text_of_another_step_is_not_taken_for_the_transcript(corpus, raysp_command):
+    pipeline = made(corpus)
+    before = raysp.Map(clean_text, adds={"clean_text": "string"}, reads=["text"])
+    pipeline = replace(pipeline, steps=[raysp.Decode(), before, LABEL])
+    plain = raysp.run(pipeline, engine="here").word_errors
+    assert (plain.errors, plain.rows) == (0, 4)
+    assert raysp.status(f"{corpus}/out", normalise="letters").word_errors.errors == 0
+    page = corpus / "page.html"
+    assert raysp_command("report", corpus / "out", "--out", page, "--normalise", "letters").code == 0
+    assert ">0.00%<" in page.read_text()
 
 
 def _equal(out) -> int:

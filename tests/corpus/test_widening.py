@@ -75,6 +75,7 @@ APART = [
     (pa.uint64(), pa.int8()),
     (pa.bool_(), pa.int8()),
     (pa.timestamp("us"), pa.timestamp("us", "UTC")),
+    (pa.timestamp("s"), pa.timestamp("ns")),
     (pa.timestamp("us", "UTC"), pa.timestamp("us", "Europe/Berlin")),
     (pa.date32(), pa.timestamp("us")),
     (pa.string(), pa.binary()),

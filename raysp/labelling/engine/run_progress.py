@@ -57,9 +57,9 @@ class Progress(Counted):
     begun_rows: int = 0
     """Rows of pieces with at least one labelled block."""
     begun_seconds: float = 0.0
-    """Seconds of audio in these pieces, from the headers of their recordings."""
+    """Seconds of audio in these pieces: of staged ones as decoded, of others by the headers of their recordings."""
     done_seconds: float = 0.0
-    """Part of `begun_seconds` that is done: complete pieces, and the labelled audio of others."""
+    """Part of `begun_seconds` that is labelled."""
     started: float = field(default_factory=lambda: time.monotonic())
     _first: tuple[float, int, float] | None = None
 
@@ -115,7 +115,7 @@ class Progress(Counted):
         counts, claimed = labelled.receipt.counts, labelled.claimed_seconds
         self.counts += counts
         self.begun_rows += num_rows
-        self.begun_seconds += claimed or (counts.audio_seconds if labelled.is_staged else 0.0)
+        self.begun_seconds += counts.audio_seconds if labelled.is_staged else claimed
         self.done_seconds += _done(labelled)
         if labelled.is_staged:
             self.staged += counts
@@ -132,6 +132,6 @@ class Progress(Counted):
 
 
 def _done(labelled: "LabelledPiece") -> float:
-    """Return the seconds of audio that count as done: all of a staged piece, by its headers."""
+    """Return the seconds of audio that count as done; of a piece in hand, at most those of its headers."""
     seconds, claimed = labelled.receipt.counts.audio_seconds, labelled.claimed_seconds
-    return (claimed or seconds) if labelled.is_staged else min(seconds, claimed)
+    return seconds if labelled.is_staged else min(seconds, claimed)

@@ -81,6 +81,8 @@ class Sample:
     @cached_property
     def weights(self) -> Floats:
         """Share of the plan's rows that each row stands for; together 1 (num_rows,)."""
+        if (number := len(self.statuses)) == self.rows_todo:
+            return np.full(number, 1 / max(1, number))
         weights = [part.place.weight / len(part.statuses) for part in self.parts for _ in part.statuses]
         return np.array(weights) / max(1, sum(part.place.weight for part in self.parts))
 

@@ -162,10 +162,16 @@ def _of_receipts(plan: Plan, given: Given, channels_per_second: float) -> Speed 
             return None
     else:
         sink, record = open_recorded(like, given.like_options)
-        if (ours := _digests(plan.parts)) != (theirs := _digests(record.parts)):
+        ours, theirs = _digests(plan.parts), _digests(record.parts)
+        if len(ours) != len(theirs):
             raise PlanError(
-                f"--like {like}: its labels were made with another checkpoint (digest {theirs}, this plan has {ours}); "
-                "name a sink of the same checkpoint, or state the speed with --rtfx"
+                f"--like {like}: its pipeline has {count(len(theirs), 'Label step')}, this one {len(ours)}; name a "
+                "sink of the same checkpoints, or state the speed with --rtfx"
+            )
+        if ours != theirs:
+            raise PlanError(
+                f"--like {like}: its labels were made with another checkpoint (digest {', '.join(theirs)}, this plan "
+                f"has {', '.join(ours)}); name a sink of the same checkpoint, or state the speed with --rtfx"
             )
     counts, runs, machine = Counts(), 0, _machine(plan.run_settings)
     for run in reversed(record.runs):
@@ -180,16 +186,17 @@ def _of_receipts(plan: Plan, given: Given, channels_per_second: float) -> Speed 
         is_each = EACH in (value for key, value in record.parts.items() if key.endswith(".channel"))
         return Speed((channels_per_second if is_each else 1.0) * counts.audio_seconds / total, origin)
     if like is not None:
-        others = "; ".join(dict.fromkeys(_machine(run.resolved) for run in record.runs))
-        raise PlanError(
-            f"--like {like}: no run with receipts has {machine} as this plan; found {others or 'none'}. Name another "
-            "sink, or state the speed with --rtfx"
-        )
+        others = dict.fromkeys(_machine(run.resolved) for run in record.runs)
+        if machine in others:
+            why = f"no run with {machine} has receipts of labelled pieces"
+        else:
+            why = f"no run with receipts has {machine} as this plan; found {'; '.join(others) or 'none'}"
+        raise PlanError(f"--like {like}: {why}. Name another sink, or state the speed with --rtfx")
     return None
 
 
-def _digests(parts: Mapping[str, object]) -> str:
-    return ", ".join(str(value) for key, value in parts.items() if key.endswith(".checkpoint_digest"))
+def _digests(parts: Mapping[str, object]) -> list[str]:
+    return [str(value) for key, value in parts.items() if key.endswith(".checkpoint_digest")]
 
 
 def _machine(settings: Mapping[str, object]) -> str:

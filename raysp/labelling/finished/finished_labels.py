@@ -91,9 +91,18 @@ class Labelling:
     @property
     def texts(self) -> TextColumns | None:
         """Columns of the references and of the first transcript; None if its finished label shards lack either."""
-        transcript = next((name for name in self.outputs if name.endswith("_text")), None)
         is_there = self.reference in self.schema.names
-        return TextColumns(str(self.reference), transcript) if is_there and transcript else None
+        return TextColumns(str(self.reference), self.transcript) if is_there and self.transcript else None
+
+    @property
+    def transcript(self) -> str | None:
+        """Column of the first transcript; None if its finished label shards have none."""
+        steps = field_of(self.record.pipeline, "steps")
+        recorded = [field_of(step, "outputs") for step in steps] if isinstance(steps, list) else []
+        outputs = [output for group in recorded if isinstance(group, list) for output in group]
+        named = [f"{field_of(one, 'name')}_text" for one in outputs if field_of(one, "type") == "Transcript"]
+        others = [name for name in self.outputs if name.endswith("_text")]  # of outputs that a user defined
+        return next((name for name in (*named, *others) if name in self.outputs), None)
 
     @cached_property
     def schema(self) -> pa.Schema:

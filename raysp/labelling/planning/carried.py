@@ -81,15 +81,21 @@ class CarriedTypes:
 
     def _refusal(self, column: str, before: pa.DataType, found: pa.DataType, first: str, url: str) -> str:
         if first:
+            where = (
+                f"{first} and others have {before} in common"
+                if column in self._widened
+                else f"in {first} it is {before}"
+            )
             return (
-                f"{url}: column {column!r} is {found}, in {first} it is {before}; expected types that one type holds, "
+                f"{url}: column {column!r} is {found}, {where}; expected types that one type holds, "
                 "since readers read all label shards with one type a column. Write one of the shards again with the "
                 "type of the other, or exclude one from source.url"
             )
         again = "Write the shard again with that type, or label it into another sink"
         return (
-            f"{url}: column {column!r} is {found}; the label shards of {self._sink} hold {before}, and readers read "
-            "all of them with one type a column. "
+            f"{url}: column {column!r} is {found}; {'the label shards' if self._binding else 'those'} of {self._sink} "
+            f"{'hold' if self._binding else 'are planned with'} {before}, and readers read all of them with one type a "
+            "column. "
             f"{'Label the source into another sink' if pa.types.is_null(before) else again}"
         )
 

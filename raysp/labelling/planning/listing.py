@@ -437,12 +437,13 @@ def check_root(
 
 def are_listed(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
     """Return whether each recorded shard is listed with its name and content, and never with another name."""
-    contents = {one.name: (one.num_bytes, one.version) for one in found}
+    contents = {one.name: (one.num_bytes, one.version, one.labels_version) for one in found}
     names = {(one.url, one.part): one.name for one in found}
     for name, shard in recorded.items():
         # The part of a whole file is known after its survey only.
         part = shard.part if sources.kind_of(shard).is_sliced else ""
-        if contents.get(name) != (shard.num_bytes, shard.version) or names.get((shard.url, part), name) != name:
+        content = (shard.num_bytes, shard.version, shard.labels_version)
+        if contents.get(name) != content or names.get((shard.url, part), name) != name:
             return False
     return True
 

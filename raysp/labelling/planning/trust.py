@@ -21,7 +21,7 @@ from raysp.storage.globs import has_wildcard, split_glob
 from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, normalise, scheme_of
 
-_NAMES = frozenset(("url", "root", "audio_root", "checkpoint", "lm", "where", "function"))
+_NAMES = frozenset(("url", "root", "labels", "audio_root", "checkpoint", "lm", "where", "function"))
 """Fields whose values are places or functions."""
 SHOWN_CHARACTERS = 200
 SHOWN_PARTS = 20
@@ -61,17 +61,21 @@ class Recorded:
         """Return the urls of planned shards outside the pipeline's source, which only the sink's plan names."""
         if self.pipeline is None or self.trust:
             return ()
-        source = self.pipeline.source
-        places = [normalise(url) for url in (*source.urls, *([source.root] if source.root else []))]
-        roots = {split_glob(place)[0] if has_wildcard(place) else place for place in places}
-        folders = tuple(f"{root.rstrip('/')}/" for root in roots)
-        urls = dict.fromkeys(shard.url for shard in shards)
-        return tuple(
-            url
-            for url in urls
-            if url not in roots
-            and not (url.startswith(folders) and normalise(url) == url and ".." not in url.split("/"))
-        )
+        source, shards = self.pipeline.source, tuple(shards)
+        urls = (*source.urls, *([source.root] if source.root else []))
+        beside = (source.labels,) if source.labels else ()
+        return (*_outside(urls, (one.url for one in shards)), *_outside(beside, (one.labels for one in shards)))
+
+
+def _outside(places: Iterable[str], urls: Iterable[str]) -> Iterator[str]:
+    """Yield the urls outside of some places, which may have wildcards; empty urls name nothing."""
+    normal = [normalise(place) for place in places]
+    roots = {split_glob(place)[0] if has_wildcard(place) else place for place in normal}
+    folders = tuple(f"{root.rstrip('/')}/" for root in roots)
+    for url in filter(None, dict.fromkeys(urls)):
+        is_inside = url.startswith(folders) and normalise(url) == url and ".." not in url.split("/")
+        if url not in roots and not is_inside:
+            yield url
 
 
 def read_recorded(

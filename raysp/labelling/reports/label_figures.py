@@ -81,7 +81,7 @@ class Chosen:
                 raise PlanError(f"{sink.url}: {complaint}")
         kept = [name for name in sink.kept if name in schema.names and holds_text(schema.field(name).type)]
         return cls(
-            texts[0] if texts else None,
+            sink.transcript if sink.transcript in texts else next(iter(texts), None),
             reference if has_reference else None,
             tuple(columns["number"][:MOST_NUMBERS]),
             tuple(dict.fromkeys([*given, *columns["class"][:MOST_CLASSES]])),

@@ -235,10 +235,9 @@ class _Merging:
     def _texts(self) -> TextColumns | None:
         """Return the columns whose word errors are counted; None without reference texts or transcripts."""
         first = self._labellings[0]
-        hypothesis = next((name for name in first.outputs if name.endswith("_text")), None)
-        if first.reference is None or first.reference not in self._sides[0].columns or hypothesis is None:
+        if first.reference is None or first.reference not in self._sides[0].columns or first.transcript is None:
             return None
-        return TextColumns(first.reference, hypothesis)
+        return TextColumns(first.reference, first.transcript)
 
 
 def _with_sink(pipeline: JsonValue, url: str) -> JsonValue:

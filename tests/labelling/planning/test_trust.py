@@ -345,3 +345,14 @@ def test_planned_shards_are_in_the_source(own, url, is_outside):
     recorded = read_recorded(str(own), pipeline=a_pipeline(source))
     [shard] = recorded.sink.shards()
     assert (recorded.outside([replace(shard, url=url)]) == (url,)) == is_outside
+
+
+def test_label_shards_beside_planned_shards_are_in_the_sink_that_the_pipeline_names(own):
+    from dataclasses import replace
+
+    recorded = read_recorded(str(own), pipeline=a_pipeline(raysp.Shards("/corpus/in", labels="/corpus/labels")))
+    [shard] = recorded.sink.shards()
+    planned = [
+        replace(shard, url="/corpus/in/a.parquet", labels=url) for url in ("/corpus/labels/a.parquet", "", "s3://b/a")
+    ]
+    assert recorded.outside(planned) == ("s3://b/a",)

@@ -57,5 +57,5 @@ def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     add(pieces[0], 0, 2700)
     add(pieces[0], 1, 3600, is_staged=True)
     add(pieces[1], 1, 900, is_staged=True)  # it was damaged: its quarter of an hour is all there is
-    assert (progress.share, progress.rows, progress.done_seconds) == (1.0, 2, 7200.0)
+    assert (progress.share, progress.rows, progress.done_seconds) == (1.0, 2, 4500.0)
     assert "2/2 rows · 1:15:00 of audio · " in progress_line(progress)  # as decoded, not as headers claim
