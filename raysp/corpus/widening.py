@@ -35,7 +35,7 @@ def _holds(common: pa.DataType, kind: Any) -> bool:  # noqa: ANN401 - the stubs 
     if Types.is_integer(common):
         return Types.is_signed_integer(kind) or Types.is_unsigned_integer(common) or kind.bit_width < common.bit_width
     if Types.is_timestamp(common):
-        return cast("Any", common).unit != "ns"  # of the years 1677 to 2262 alone
+        return bool(cast("Any", common).unit != "ns")  # of the years 1677 to 2262 alone
     if Types.is_decimal(common):
         return Types.is_decimal(kind)
     if Types.is_binary(common) or Types.is_large_binary(common):

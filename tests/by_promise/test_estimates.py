@@ -132,6 +132,13 @@ class TestSample:
 
 
 @pytest.mark.slow
+def test_each_row_of_a_sample_of_all_rows_counts_alike(tmp_path):
+    write_rows(tmp_path / "in" / "a.parquet", [*[1.0] * 41, *[4.0] * 4], row_group_size=41, broken=[0])
+    found = raysp.estimate(made(f"{tmp_path}/in/*.parquet", tmp_path / "out"))
+    assert amount(found) == pytest.approx((40 + 16, 0.0))
+    assert found.not_labelled == {"unsupported_format": pytest.approx(1 / 45)}
+
+
 def test_hours_are_those_of_rows_and_work_is_that_of_all_channels(tmp_path):
     call = side(0, [0, 0.5])
     seconds = len(call) / RATE
