@@ -32,11 +32,7 @@ Status = Literal["pending", "running", "succeeded", "failed", "stopped"]
 VERSION, SINK, FILE = "raysp_version", "raysp_sink", "raysp_file"
 """Keys of a job's metadata: the version of raysp that submitted it, the url of the sink, the pipeline file."""
 STOPPED_CODE, NOT_FOUND_CODE, FAILED_CODE, REFUSED_CODE = 143, 127, 1, 2
-_LOGGERS = {
-    "ray.dashboard.modules.dashboard_sdk": logging.WARNING,
-    "ray.dashboard.modules.job.sdk": logging.WARNING,
-    "ray._private.runtime_env": logging.ERROR,
-}
+_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,8 @@ class Head(JobSubmissionClient):
                 f"--ca {ca}: a certificate is for https, and the connection to {self.shown} is not encrypted; give the "
                 "address as https://HOST:PORT, or leave --ca out"
             )
-        for name, level in _LOGGERS.items():
-            logging.getLogger(name).setLevel(level)
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._sent = _headers()
         try:
             with _without(ADDRESS_VARIABLES):

@@ -1,11 +1,13 @@
 """Submission of a pipeline or recipe as a Ray job: local checks, what travels, the runtime environment, the job."""
 
+import contextlib
+import logging
 import os
 import re
 import secrets
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +124,8 @@ def submit(head: Head, request: Request) -> str:
     for job in _active(head, request.sink):
         raise _taken(job)
     try:
-        job_id = head.submit_job(**request.arguments)
+        with _only_errors():
+            job_id = head.submit_job(**request.arguments)
     except OSError as error:
         raise SpecError(f"{request.package.folder}: cannot be read for the package of the job ({error})") from error
     # Each of two submissions may have listed the jobs before the other one was there. The head's clock, and the ids for
@@ -132,6 +135,18 @@ def submit(head: Head, request: Request) -> str:
         head.stop_job(job_id)
         raise _taken(active[0])
     return job_id
+
+
+@contextlib.contextmanager
+def _only_errors() -> Iterator[None]:
+    """Hide what Ray logs about a package within the block: `collect` has named what stays, and refused large ones."""
+    logger = logging.getLogger("ray")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _active(head: Head, sink: str) -> list[Job]:

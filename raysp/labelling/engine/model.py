@@ -123,7 +123,7 @@ class Model:
 
 
 def _load(step: Pass, digest: str | None, threads: int) -> "Labelling":
-    """Load the model, on a card that the plan relies on."""
+    """Load the model, and set the number of torch threads of this thread."""
     import torch
 
     torch.set_num_threads(threads)

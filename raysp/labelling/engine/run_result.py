@@ -32,7 +32,7 @@ class RunResult(Counted, Brief):
     sink: str
     fingerprint: str
     shards: int
-    """Shards of the corpus, or of the run's share of it."""
+    """Shards of the corpus."""
     shards_committed: int
     """Shards of `shards` committed by this run or before."""
     shards_before: int

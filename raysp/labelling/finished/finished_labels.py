@@ -1,6 +1,6 @@
 """A sink of labels as it is read: its finished shards, its columns, and the pipeline that it records."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -72,8 +72,7 @@ class Labelling:
         merged = self.record.parts.get("merge.checkpoints")
         if isinstance(merged, list):
             return ", ".join(dict.fromkeys(str(one) for one in merged))
-        steps = field_of(self.record.pipeline, "steps")
-        named = [field_of(step, "checkpoint") for step in steps] if isinstance(steps, list) else []
+        named = (field_of(step, "checkpoint") for step in self._steps)
         return next((one for one in named if isinstance(one, str)), None)
 
     @property
@@ -97,12 +96,17 @@ class Labelling:
     @property
     def transcript(self) -> str | None:
         """Column of the first transcript; None if its finished label shards have none."""
-        steps = field_of(self.record.pipeline, "steps")
-        recorded = [field_of(step, "outputs") for step in steps] if isinstance(steps, list) else []
+        recorded = (field_of(step, "outputs") for step in self._steps)
         outputs = [output for group in recorded if isinstance(group, list) for output in group]
         named = [f"{field_of(one, 'name')}_text" for one in outputs if field_of(one, "type") == "Transcript"]
         others = [name for name in self.outputs if name.endswith("_text")]  # of outputs that a user defined
         return next((name for name in (*named, *others) if name in self.outputs), None)
+
+    @property
+    def _steps(self) -> Sequence[JsonValue]:
+        """Recorded steps; none if the record has no list of them."""
+        steps = field_of(self.record.pipeline, "steps")
+        return steps if isinstance(steps, list) else ()
 
     @cached_property
     def schema(self) -> pa.Schema:

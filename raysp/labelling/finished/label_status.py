@@ -118,7 +118,7 @@ class Status(Brief):
     last_run: RunEntry | None
     running: Running = Running.NO
     holder: str = ""
-    """Current or last holder of the lease: user, host, process and start; several if runs over shares are active."""
+    """Current or last holder of the lease: user, host, process and start."""
     rows_staged: int = 0
     """Labelled rows of uncommitted shards, kept for the next run."""
     rows_per_second: float | None = None

@@ -373,11 +373,11 @@ class Plan(Brief):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on properties of the source that a user may not expect."""
-        corpus, listed, found = self.corpus, self.corpus.listed, list[str]()
+        corpus, listing, found = self.corpus, self.corpus.listed, list[str]()
         if names := corpus.vanished:
             others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
             found.append(f"{names[0]}{others}: no longer in the source; the labels are kept")
-        if gone := listed.gone:
+        if gone := listing.gone:
             found.append(
                 f"{count(len(gone), 'recording')} no longer in the source, {first_of(gone, MOST_GONE)}: labels stay "
                 f"until `raysp forget {self.pipeline.sink.url} ID...` removes them"
@@ -390,23 +390,23 @@ class Plan(Brief):
             for output in pipeline.label.outputs
             for note in output.notes(settings.checkpoint, pipeline.label.window_seconds)
         ]
-        if listed.passed_over:
-            found.append(count_files(listed.passed_over, " passed over"))
+        if listing.passed_over:
+            found.append(count_files(listing.passed_over, " passed over"))
         found += corpus.widened
         if corpus.is_numbered:
             found.append(f"no column {USUAL_ID!r}: ids are <shard>:<row>")
-        if unnamed := listed.unnamed:
+        if unnamed := listing.unnamed:
             found.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
-        if missing := listed.missing:
+        if missing := listing.missing:
             found.append(
                 f"{count(missing, 'recording')} of the metadata, or behind links, not found: their rows become errors "
                 "(not_found)"
             )
-        if unread := listed.unread:
-            more = "" if unread == len(listed.faults) else "; ..."
+        if unread := listing.unread:
+            more = "" if unread == len(listing.faults) else "; ..."
             found.append(
                 f"{count(unread, 'text')} beside recordings cannot be read: their rows become errors "
-                f"({UNREADABLE_TEXT}). {_with_each_remedy_once(listed.faults)}{more}"
+                f"({UNREADABLE_TEXT}). {_with_each_remedy_once(listing.faults)}{more}"
             )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:

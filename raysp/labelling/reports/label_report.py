@@ -7,7 +7,7 @@ from datetime import datetime
 
 from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.scores import SECONDS, UNDEFINED
-from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.finished.finished_labels import Labelling, field_of
 from raysp.labelling.finished.label_status import Status, label_status
 from raysp.labelling.finished.text_errors import asked_rules, refuse_without_texts
 from raysp.labelling.planning.trust import open_recorded
@@ -58,7 +58,7 @@ def render(
         refuse_without_texts(labelling.url, labelling.reference, has_transcript=has_transcript)
     runs = Runs(opened.store, record.runs)
     command = record.runs[-1].command if record.runs else ""
-    name = record.pipeline.get("name") if isinstance(record.pipeline, dict) else None
+    name = field_of(record.pipeline, "name")
     values: dict[str, object] = {
         "title": short(name if name else labelling.url.rstrip("/").rpartition("/")[2]),
         "subtitle": status.line,
@@ -130,13 +130,12 @@ def _verdict(status: Status, rows: Rows, runs: Runs) -> list[Verdict]:
 
 
 def _facts(sink: Labelling, status: Status, rows: Rows, runs: Runs) -> dict[str, str]:
-    source = sink.record.pipeline.get("source") if isinstance(sink.record.pipeline, dict) else None
     counts, resolved = runs.counts[runs.last.run_id] if runs.last else Counts(), sink.record.resolved
     scores = rows.errors.scores() if rows.errors.rows else None
     padding, waited = counts.padding_efficiency, counts.wait_share
     facts = {
         "checkpoint": sink.checkpoint,
-        "corpus": source.get("url") if isinstance(source, dict) else None,
+        "corpus": field_of(field_of(sink.record.pipeline, "source"), "url"),
         "sink": sink.url,
         **{name: fact for name, fact in status.facts.items() if name not in ("kept", "word errors")},
         **{f"kept by {kept.step}": kept.sentence.removeprefix(f"{kept.step}: ") for kept in status.kept[:MOST_GROUPS]},
