@@ -14,7 +14,6 @@ from .evaluation.diff.diffing import diff as diff
 from .evaluation.evaluate.evaluation import evaluate as evaluate
 from .labelling.engine.datasets.applying import apply as apply
 from .labelling.engine.datasets.labeller import Labeller as Labeller
-from .labelling.engine.run_result import TryOut as TryOut
 from .labelling.engine.running import retry as retry
 from .labelling.engine.running import run as run
 from .labelling.finished.forgetting import forget as forget

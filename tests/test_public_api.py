@@ -57,7 +57,6 @@ NAMES = [
     "Transcript",
     "Transducer",
     "TrustError",
-    "TryOut",
     "Turns",
     "apply",
     "diff",

@@ -1,7 +1,7 @@
 """The verbs that label: plan, run, retry."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
@@ -50,6 +50,8 @@ from raysp.labelling.engine.display import Display
 from raysp.words import count
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from raysp.specs.pipeline import Pipeline
 
 SAMPLE_ROWS = 256
@@ -166,12 +168,12 @@ def _try_out(
     address: str | None,
     next_command: str,
 ) -> NoReturn:
-    from raysp.labelling.engine.running import try_out
+    from raysp.labelling.engine.running import run as run_pipeline
     from raysp.labelling.finished.first_rows import readable
 
-    result, table = try_out(pipeline, num_rows, normalise=normalise, engine=engine, address=address)
+    result = run_pipeline(pipeline, rows=num_rows, normalise=normalise, engine=engine, address=address, progress=False)
     with showing(result.exit_code):
-        table = readable(table)
+        table = readable(cast("pa.Table", result.table))
         if is_json():
             print_json({**result.json, "table": table.to_pylist()})
         else:

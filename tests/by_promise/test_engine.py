@@ -137,7 +137,6 @@ def assert_same(value: object, other: object) -> None:
 
 def test_rows_labels_the_first_rows_and_keeps_nothing(corpus):
     result = raysp.run(pipeline(corpus, "out"), rows=2, engine="here", progress=False)
-    assert isinstance(result, raysp.TryOut)
     assert result.table.column("pred_text").to_pylist() == ["THREE", "FIVE"]
     assert result.head(1).num_rows == 1
     assert "2 rows labelled, nothing is kept" in repr(result)

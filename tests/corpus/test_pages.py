@@ -15,7 +15,6 @@ from raysp import ShardError, bounds
 from raysp.corpus import arrow, pages, sources, views
 from raysp.corpus.pages import PagedFile, read_whole
 from raysp.corpus.shards import Shard, cut_groups, input_id
-from raysp.labelling.engine import running
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.here import run_without_ray
 
@@ -189,8 +188,8 @@ def test_a_run_goes_on_beside_a_shard_of_too_large_pages(tmp_path, monkeypatch):
         steps=[raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])],
         sink=raysp.Parquet(f"{tmp_path}/out"),
     )
-    result, table = running.try_out(pipeline, 2)
-    assert table["id"].to_pylist() == ["a"]
+    result = raysp.run(pipeline, rows=2)
+    assert result.table["id"].to_pylist() == ["a"]
     assert "bytes in a page" in result.shards_failed["bad.parquet"]
 
 

@@ -16,7 +16,6 @@ from raysp import Labeller, PlanError, RunError
 from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import table_job
-from raysp.labelling.engine.running import try_out
 from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.models.base.arithmetic import arithmetic
 from raysp.ops import labelling
@@ -74,13 +73,17 @@ def test_a_small_run_starts_no_ray(corpus, tmp_path):
     assert ran.returncode == 0, ran.stderr
     labels = pq.read_table(tmp_path / "out").to_pylist()
     assert [row["status"] for row in labels].count("ok") == ROWS - 1
-    assert_same(labels, try_out(pipeline(corpus, "cpu"), ROWS)[1].to_pylist())
+    assert_same(labels, labels_of(pipeline(corpus, "cpu")))
+
+
+def labels_of(made: raysp.Pipeline) -> list[dict[str, object]]:
+    return raysp.run(made, rows=ROWS, progress=False).table.to_pylist()
 
 
 def test_a_few_rows_are_labelled_in_this_process(corpus):
-    result, found = try_out(pipeline(corpus, NAME), ROWS)
+    result = raysp.run(pipeline(corpus, NAME), rows=ROWS, progress=False)
     assert (result.rows, sum(result.errors.values())) == (ROWS, 1)
-    assert_same(found.to_pylist(), try_out(pipeline(corpus, "cpu"), ROWS)[1].to_pylist())
+    assert_same(result.table.to_pylist(), labels_of(pipeline(corpus, "cpu")))
 
 
 def test_memory_of_the_device_counts_and_not_that_of_the_process(monkeypatch):
@@ -91,7 +94,7 @@ def test_memory_of_the_device_counts_and_not_that_of_the_process(monkeypatch):
 
 
 def test_a_batch_that_exceeds_the_memory_of_the_device_is_halved(corpus, monkeypatch):
-    expected = try_out(pipeline(corpus, NAME), ROWS)[1].to_pylist()
+    expected = labels_of(pipeline(corpus, NAME))
     sizes = []
 
     def with_little_memory(waves):
@@ -101,7 +104,7 @@ def test_a_batch_that_exceeds_the_memory_of_the_device_is_halved(corpus, monkeyp
         return as_float(waves)
 
     monkeypatch.setattr(labelling, "as_float", with_little_memory)
-    found = try_out(pipeline(corpus, NAME), ROWS)[1].to_pylist()
+    found = labels_of(pipeline(corpus, NAME))
     assert max(sizes) > 2
     too_large = [row["error_type"] == "out_of_memory" for row in found]
     assert 0 < sum(too_large) < ROWS - 1
@@ -115,12 +118,12 @@ def test_a_device_that_fails_ends_the_try_out_with_an_error(corpus, monkeypatch)
 
     monkeypatch.setattr(labelling, "as_float", lost)
     with pytest.raises(RunError, match=r"the device failed and cannot be used any more.*launch failure"):
-        try_out(pipeline(corpus, NAME), ROWS)
+        raysp.run(pipeline(corpus, NAME), rows=ROWS, progress=False)
 
 
 def test_a_device_that_torch_cannot_use_is_refused(corpus):
     with pytest.raises(PlanError, match=r"steps\.1\.device='xpu': the installed torch can use no such device"):
-        try_out(pipeline(corpus, "xpu"), 3)
+        raysp.run(pipeline(corpus, "xpu"), rows=3, progress=False)
     with pytest.raises(RunError, match="device 'xpu': the installed torch cannot use it"):
         Labelling(str(CHECKPOINT), lambda loaded: [], batch_seconds=8, device="xpu")
 

@@ -21,7 +21,7 @@ from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult
-from raysp.labelling.engine.running import run, try_out
+from raysp.labelling.engine.running import label_corpus, run
 from raysp.labelling.planning.references import References, Task, read_references
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.summary import REGRESSION, CheckpointSummary
@@ -142,25 +142,21 @@ def evaluate(
     reading = _Reading(question, on_plan)
     if is_kept:
         result = run(
-            pipeline,
-            engine=engine,
-            address=address,
-            on_plan=reading,
-            on_progress=on_progress,
-            progress=progress,
+            pipeline, engine=engine, address=address, on_plan=reading, on_progress=on_progress, progress=progress
         )
-        labels = _read_labels(reading.plan, result)
     else:
-        result, labels = try_out(
+        result = label_corpus(
             pipeline,
-            rows,
+            rows=rows,
+            is_kept=False,
+            text_beside=text,
             engine=engine,
             address=address,
-            text_beside=text,
             on_plan=reading,
             on_progress=on_progress,
             progress=progress,
         )
+    labels = _read_labels(reading.plan, result) if result.table is None else result.table
     joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
     found = _compare(joined, question, reading.plan.settings.checkpoint)
     return _result(question, reading.plan, joined, found, result, rows=rows, is_kept=is_kept)

@@ -2,9 +2,8 @@
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import InitVar, dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Self
 
 import pyarrow as pa
 
@@ -19,10 +18,13 @@ from raysp.labelling.planning.listing import count_files
 from raysp.sink.receipts import Counted, Counts, json_of
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
-from raysp.storage.options import GivenOptions
 from raysp.words import RUN_AGAIN, Brief, count, duration, listed
 
-RATES = ("padding_efficiency", "wait_share", "word_error_rate")
+COUNTED = (
+    *("rows", "errors", "skipped", "audio_seconds", "rtfx"),
+    *("padding_efficiency", "wait_share", "word_error_rate"),
+)
+"""Properties of a result in its JSON."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,12 +62,10 @@ class RunResult(Counted, Brief):
     """Label shards that existed and were not replaced; by a retry, since no row changed."""
     first_shards: tuple[str, ...] = ()
     """First label shards by name that this run wrote with rows that are ok, at most five."""
-    storage_options: InitVar[GivenOptions] = None
-    """Storage options of the sink, to read its first labels; no field, since JSON has no secrets."""
-
-    def __post_init__(self, storage_options: GivenOptions) -> None:
-        """Keep the storage options for `head`."""
-        object.__setattr__(self, "_storage_options", storage_options)
+    table: pa.Table | None = None
+    """Label rows of a run over the first rows of a corpus, of which nothing is kept; None: labels are in the sink."""
+    storage_options: Mapping[str, object] | None = field(default=None, repr=False)
+    """Storage options of the sink, to read its first labels; not in `json`, which has no secrets."""
 
     @property
     def rtfx(self) -> float:
@@ -80,7 +80,8 @@ class RunResult(Counted, Brief):
     @property
     def json(self) -> dict[str, object]:
         """Fields and figures of the run, as `raysp run --json` prints them."""
-        return json_of(self, "rows", "errors", "skipped", "audio_seconds", "rtfx", *RATES)
+        shown = json_of(replace(self, table=None, storage_options=None), *COUNTED)
+        return {name: value for name, value in shown.items() if name not in ("table", "storage_options")}
 
     @property
     def exit_code(self) -> int:
@@ -89,7 +90,11 @@ class RunResult(Counted, Brief):
 
     @property
     def committed(self) -> str:
-        """Number of committed shards as text, and how many of them were before this run."""
+        """Number of committed shards as text, and how many of them were before this run; of a try-out, that of rows."""
+        if self.table is not None:
+            labelled = self.counts.by_status[OK]
+            of = "" if labelled == self.rows else f"{labelled:,} of "
+            return f"{of}{count(self.rows, 'row')} labelled, nothing is kept"
         if not self.rows and self.shards_before == self.shards:
             return f"nothing to do, {self.shards:,} of {count(self.shards, 'shard')} committed already"
         before = f", {self.shards_before:,} of them before this run" if self.shards_before else ""
@@ -119,22 +124,20 @@ class RunResult(Counted, Brief):
         }
         return {name: fact for name, fact in facts.items() if fact}
 
-    def with_fields(self, **fields: Any) -> "RunResult":  # noqa: ANN401 - values of fields
-        """Return the result with other values of some fields."""
-        return replace(self, **fields, storage_options=self._storage_options)  # type: ignore[attr-defined]
-
     def head(self, rows: int = 5) -> pa.Table:
         """Return the first rows of this run that are ok; if it committed no shard, those of the sink.
 
-        The table is empty if there are none.
+        Of a run over the first rows of a corpus these are the first of `table`. The table is empty if there are none.
 
         Raises:
             PlanError: the sink holds no label shard and no record of a run.
             StoreError: the sink cannot be read.
         """
+        if self.table is not None:
+            return self.table.slice(0, rows)
         is_new = self.shards_committed > self.shards_before + self.shards_unchanged
         names = self.first_shards if is_new else None
-        return first_rows(self.sink, rows, self._storage_options, names=names)  # type: ignore[attr-defined]
+        return first_rows(self.sink, rows, self.storage_options, names=names)
 
     def _repr_html_(self) -> str:
         """Return the facts of the run and its first labels as tables for notebooks."""
@@ -145,30 +148,6 @@ class RunResult(Counted, Brief):
         except RayspError:
             labels = ""
         return f"<div>{super()._repr_html_()}{labels}</div>"
-
-
-@dataclass(frozen=True, repr=False)
-class TryOut(RunResult):
-    """Result of a run over the first rows of a corpus, of which nothing is kept."""
-
-    table: pa.Table = field(default_factory=lambda: pa.table({}))
-    """The label rows, in the order of the corpus."""
-
-    @classmethod
-    def of(cls, result: RunResult, table: pa.Table) -> Self:
-        """Return a result with the rows of its label shards."""
-        return cls(**{one.name: getattr(result, one.name) for one in fields(result)}, table=table)
-
-    @property
-    def committed(self) -> str:
-        """Number of labelled rows as text."""
-        labelled = self.counts.by_status[OK]
-        of = "" if labelled == self.rows else f"{labelled:,} of "
-        return f"{of}{count(self.rows, 'row')} labelled, nothing is kept"
-
-    def head(self, rows: int = 5) -> pa.Table:
-        """Return the first rows of the table."""
-        return self.table.slice(0, rows)
 
 
 def _numbers(kinds: Mapping[str, int]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,30 +16,25 @@ from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
-from raysp.evaluation.normalising import Normalisation
 from raysp.labelling.engine import begins, run_events
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
 from raysp.labelling.engine.job import Job, sleep_while_waiting
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.engine.run_result import RunResult, TryOut, describe, refuse_no_commit
-from raysp.labelling.finished.finished_labels import Labelling
-from raysp.labelling.finished.kept_rows import kept_rows
-from raysp.labelling.finished.text_errors import asked_rules, count_errors_by, refuse_without_texts
+from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
+from raysp.labelling.finished.text_errors import asked_rules, refuse_without_texts
 from raysp.labelling.planning.opening import begin, plan_run, read_source
+from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
-from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
-from raysp.sink import fault_injection, footer, lease
+from raysp.sink import fault_injection, lease
 from raysp.sink.footer import RUN
 from raysp.sink.label_rows import read_labels
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import SinkState
-from raysp.sink.tally import rules_of_steps
 from raysp.sink.trial import trial_sink
-from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
 from raysp.specs.text_rules import Text
@@ -58,34 +53,6 @@ MOST_BEGINS = 3
 """Consecutive processes that may crash over a piece before the engine "here" refuses it."""
 
 
-@overload
-def run(
-    pipeline: Pipeline,
-    *,
-    rows: None = None,
-    normalise: str | Text | None = None,
-    engine: str = "auto",
-    address: str | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
-    on_progress: OnProgress | None = None,
-    progress: bool = True,
-) -> RunResult: ...
-
-
-@overload
-def run(
-    pipeline: Pipeline,
-    *,
-    rows: int,
-    normalise: str | Text | None = None,
-    engine: str = "auto",
-    address: str | None = None,
-    on_plan: Callable[[Plan], None] | None = None,
-    on_progress: OnProgress | None = None,
-    progress: bool = True,
-) -> TryOut: ...
-
-
 def run(
     pipeline: Pipeline,
     *,
@@ -102,7 +69,7 @@ def run(
     Args:
         pipeline: the pipeline to run.
         rows: label only the first rows of the corpus, into a temporary sink: nothing is kept, and the result has them
-            as a table (`raysp.TryOut`).
+            as a table (`RunResult.table`).
         normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
             then read after the run. None: case and punctuation are ignored, counted when each shard is committed.
         engine: "here": label in the calling process, without Ray; "ray": on Ray; "auto": RAYSP_ENGINE, else "here" for
@@ -118,33 +85,23 @@ def run(
         RunError: too many error rows, Ray or the store of the sink failed, or no shard could be committed; committed
             shards remain. With the engine "here" also if three consecutive processes crashed over the same rows.
     """
-    refuse_without_processes("labelling")
     check_class(pipeline, Pipeline, "raysp.finetune runs recipes of trainings")
-    if rows is not None:
-        if rows < 1:
-            raise SpecError(f"rows: found {rows!r}, expected a number of rows above 0")
-        result, table = try_out(
-            pipeline,
-            rows,
-            normalise=normalise,
-            engine=engine,
-            address=address,
-            on_plan=on_plan,
-            on_progress=on_progress,
-            progress=progress,
-        )
-        return TryOut.of(result, table)
-    rules = _rules(pipeline, normalise)
-    with contextlib.ExitStack() as stack:
-        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        engine = resolve_engine(engine, address)
-        opened = Opened.of(pipeline, _resources(engine, address, stack))
-        result, _ = _run(opened, engine, plan_shown, progress_shown)
+    if rows is not None and rows < 1:
+        raise SpecError(f"rows: found {rows!r}, expected a number of rows above 0")
+    result = label_corpus(
+        pipeline,
+        rows=rows,
+        is_kept=rows is None,
+        normalise=normalise,
+        engine=engine,
+        address=address,
+        on_plan=on_plan,
+        on_progress=on_progress,
+        progress=progress,
+    )
+    if rows is None:
         refuse_no_commit(result)
-        if rules is None:
-            return result
-        labelling = Labelling.of(*open_recorded(opened.sink.store))
-        return result.with_fields(word_errors=count_errors_by(labelling, rules, text_columns(pipeline)) or None)
+    return result
 
 
 def retry(
@@ -182,160 +139,109 @@ def retry(
         PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
         RunError: Ray failed; committed shards remain.
     """
-    from raysp.labelling.planning.retrying import recorded_pipeline
+    return label_corpus(
+        recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings),
+        again=(shards,) if isinstance(shards, str) else shards,
+        engine=engine,
+        address=address,
+        on_plan=on_plan,
+        on_progress=on_progress,
+        progress=progress,
+    )
 
-    refuse_without_processes("labelling")
-    names = (shards,) if isinstance(shards, str) else shards
-    made = recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings)
-    with contextlib.ExitStack() as stack:
-        plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        engine = resolve_engine(engine, address)
-        opened = Opened.of(made, _resources(engine, address, stack))
-        return _run(opened, engine, plan_shown, progress_shown, again=names)[0]
 
-
-def try_out(
+def label_corpus(
     pipeline: Pipeline,
-    num_rows: int | None,
     *,
-    engine: str = "auto",
-    address: str | None = None,
+    rows: int | None = None,
+    is_kept: bool = True,
+    again: Sequence[str] | None = None,
     text_beside: str | None = None,
     normalise: str | Text | None = None,
+    engine: str = "auto",
+    address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: OnProgress | None = None,
-    progress: bool = False,
-) -> tuple[RunResult, pa.Table]:
-    """Label the first rows of a corpus, or all (None), into a temporary sink.
+    progress: bool = True,
+) -> RunResult:
+    """Label a corpus into the sink of its pipeline, or into a temporary one whose rows the result has as a table.
 
-    The engine "auto" labels at most `FEW_ROWS` rows in this process if no cluster is named. If `num_rows` is set, any
-    share of the rows may fail, since the caller shows their errors. `text_beside` is as in `Opened`, `normalise` as in
-    `run`.
-
-    Returns:
-        The result, and the label rows as a table, in the order of the corpus.
+    The engine "auto" labels at most `FEW_ROWS` rows in this process if no cluster is named. If `rows` is set, any share
+    of the rows may fail, since the caller shows their errors. Invalid input is rejected before anything is written.
+    The other arguments and the errors are those of `run`: `is_kept` is whether labels go to the sink of the pipeline;
+    `again` names shards to retry, or is empty for all error rows; `text_beside` is as in `Opened`.
     """
     refuse_without_processes("labelling")
-    rules = _rules(pipeline, normalise)
+    if normalise is not None:
+        _check_normalise(pipeline, normalise)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        engine = resolve_engine(engine, address)
-        resources = _resources(engine, address, stack)
-        is_few = num_rows is not None and num_rows <= FEW_ROWS and engine == "auto"
-        sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=resources is not None and resources.can_grow))
-        most_errors = pipeline.max_error_rate if num_rows is None else 1.0
-        opened = Opened.of(replace(pipeline, sink=sink, max_error_rate=most_errors), resources)
-        opened = replace(opened, text_beside=text_beside)
-        result, plan = _run(
-            opened, engine, plan_shown, progress_shown, limit_rows=num_rows, is_trial=True, is_few=is_few
-        )
+        asked, resources = resolve_engine(engine, address), None
+        if asked == "ray" and is_cluster(address):  # without a cluster a local Ray starts later, if there is work
+            from raysp.cluster.connection import connected
+
+            resources = stack.enter_context(connected(address))
+        if not is_kept:
+            is_shared = resources is not None and resources.can_grow
+            sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=is_shared))
+            most_errors = pipeline.max_error_rate if rows is None else 1.0
+            pipeline = replace(pipeline, sink=sink, max_error_rate=most_errors)
+        opened = replace(Opened.of(pipeline, resources), text_beside=text_beside)
         store = opened.sink.store
-        shards = [shard for shard in plan.corpus.shards if shard.name not in result.shards_failed]
-        tables = [pa.concat_tables(read_labels(store, shard)).unify_dictionaries() for shard in shards]
-        receipts = [footer.read(store, shard.name).receipt for shard in shards]
-        result = result.with_fields(kept=kept_rows(rules_of_steps(pipeline.steps), receipts))
-        if (columns := plan.texts) is not None:
-            errors = WordErrors.by(rules)
-            for table in tables:
-                errors.count(table, columns, rules)
-            result = result.with_fields(word_errors=errors or None)
-        return result, pa.concat_tables(tables, promote_options="permissive") if tables else pa.table(
-            {"error_type": pa.array([], pa.string())}
-        )
-
-
-def _rules(pipeline: Pipeline, normalise: str | Text | None) -> Normalisation | None:
-    """Return the normalisation that a caller names.
-
-    Raises:
-        SpecError: its name is unknown.
-        PlanError: the pipeline counts no word errors.
-    """
-    rules = asked_rules(normalise)
-    if rules is not None:
-        has_transcript = pipeline.source.text is None or text_columns(pipeline) is not None
-        refuse_without_texts(pipeline.sink.url, pipeline.source.text, has_transcript=has_transcript)
-    return rules
-
-
-def _resources(engine: Engine, address: str | None, stack: contextlib.ExitStack) -> Resources | None:
-    """Connect to the cluster and return its resources; None without one: a local Ray starts later, if there is work."""
-    if engine != "ray" or not is_cluster(address):
-        return None
-    from raysp.cluster.connection import connected
-
-    return stack.enter_context(connected(address))
-
-
-def _run(
-    opened: Opened,
-    engine: Engine,
-    on_plan: Callable[[Plan], None],
-    on_progress: OnProgress,
-    *,
-    limit_rows: int | None = None,
-    again: Sequence[str] | None = None,
-    is_trial: bool = False,
-    is_few: bool = False,
-) -> tuple[RunResult, Plan]:
-    """Take the lease, plan, label, and return the result. Invalid input is rejected before anything is written.
-
-    Args:
-        opened: the pipeline, its sink, and the resources that the run may use.
-        engine: the engine; "auto" is decided by the plan.
-        on_plan: called with the plan before any work.
-        on_progress: called with each state of the progress.
-        limit_rows: label only the first rows of the corpus.
-        again: retry shards with these names, or all error rows if it is empty; None: a run.
-        is_trial: whether the sink is a temporary one.
-        is_few: whether so few rows are labelled that the engine "auto" is "here" if the model fits one process.
-    """
-    store = opened.sink.store
-    with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
         opened.sink.refuse_other_kind()
         store.probe()
         own = stack.enter_context(lease.held(store))
         own_ray = Background(partial(_ray_and_its_workers, opened.resources))
         stack.callback(own_ray.end)
-        if again is not None:
-            from raysp.labelling.planning.retrying import plan_retry
-
-            plan = plan_retry(opened, again)
-        else:
-            state = SinkState.of(opened.sink)
-            opened, corpus = read_source(opened, state, limit_rows)
-            if not state.has_results and not is_few:
-                _start_early(opened, corpus, engine, own_ray)
-            plan = plan_run(opened, state, corpus)
-        if own_ray.has_begun:
-            own_ray.wait()  # before any output: Ray's start redirects stderr
-        if engine == "auto":
-            is_little = (
-                plan.settings.gpus_per_actor <= 1 if is_few else opened.is_small(todo.shard for todo in plan.todo)
-            )
-            engine = "here" if is_little and not own_ray.has_begun else "ray"
-        plan = replace(plan, engine=engine)
-        on_plan(plan)
+        plan = _plan(opened, asked, own_ray, rows, again)
+        plan_shown(plan)
         if plan.todo and plan.resources.can_grow:
             from raysp.labelling.engine.run_places import check_places
 
             check_places(plan)
         own.check()  # other runs may have written since, if this one was suspended
         stack.enter_context(lease.work_begun())
-        return _label(plan, stack, own, own_ray, on_progress, is_trial=is_trial), plan
+        state, failed = _label(plan, stack, own, own_ray, progress_shown)
+        status = _status(plan, state, normalise)
+        return _result(plan, state, failed, status, None if is_kept else _table(plan, failed))
+
+
+def _check_normalise(pipeline: Pipeline, normalise: str | Text) -> None:
+    """Raise SpecError for an unknown normalisation, or PlanError if the pipeline counts no word errors."""
+    asked_rules(normalise)
+    has_transcript = pipeline.source.text is None or text_columns(pipeline) is not None
+    refuse_without_texts(pipeline.sink.url, pipeline.source.text, has_transcript=has_transcript)
+
+
+def _plan(
+    opened: Opened, engine: Engine, own_ray: Background, limit_rows: int | None, again: Sequence[str] | None
+) -> Plan:
+    """Return the plan with its engine; the models or Ray are loaded meanwhile."""
+    is_few = engine == "auto" and limit_rows is not None and limit_rows <= FEW_ROWS
+    if again is not None:
+        plan = plan_retry(opened, again)
+    else:
+        state = SinkState.of(opened.sink)
+        opened, corpus = read_source(opened, state, limit_rows)
+        if not state.has_results and not is_few:
+            _start_early(opened, corpus, engine, own_ray)
+        plan = plan_run(opened, state, corpus)
+    if own_ray.has_begun:
+        own_ray.wait()  # before any output: Ray's start redirects stderr
+    if engine == "auto":
+        is_little = plan.settings.gpus_per_actor <= 1 if is_few else opened.is_small(todo.shard for todo in plan.todo)
+        engine = "here" if is_little and not own_ray.has_begun else "ray"
+    return replace(plan, engine=engine)
 
 
 def _label(
-    plan: Plan,
-    stack: contextlib.ExitStack,
-    own: lease.Lease,
-    own_ray: Background,
-    on_progress: OnProgress,
-    *,
-    is_trial: bool,
-) -> RunResult:
-    """Record the run, label, and return the result. The stack closes what is opened for the run."""
+    plan: Plan, stack: contextlib.ExitStack, own: lease.Lease, own_ray: Background, on_progress: OnProgress
+) -> tuple[Progress, dict[str, str]]:
+    """Record the run and label; return its progress, and shards that failed with reasons.
+
+    The stack closes what is opened for the run.
+    """
     store, faults = plan.sink.store, fault_injection.arm()
     entry = RunEntry.now(resolved=plan.run_settings)
     begin(plan, entry, own.epoch)
@@ -369,9 +275,7 @@ def _label(
         log.flush()
     with fault_injection.passing("run_finished"):
         own.release()
-    # The sink of a try-out has no recorded plan, which the status is computed from.
-    status = None if is_trial else _status(plan, progress)
-    return _result(plan, progress, {**plan.corpus.unreadable, **failed}, status)
+    return progress, {**plan.corpus.unreadable, **failed}
 
 
 def _start_early(opened: Opened, corpus: Corpus, engine: Engine, own_ray: Background) -> None:
@@ -444,7 +348,18 @@ def _nothing_labelled(kinds: Mapping[str, int], rows: int, verb: str, examples: 
     return f"0 of {count(rows, 'row')} {verb} ({counts}){example}. For {named[0]}: {remedy(named[0])}"
 
 
-def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Status | None") -> RunResult:
+def _table(plan: Plan, failed: Mapping[str, str]) -> pa.Table:
+    """Return the label rows of a try-out, in the order of the corpus."""
+    shards = [shard for shard in plan.corpus.shards if shard.name not in failed]
+    tables = [pa.concat_tables(read_labels(plan.sink.store, shard)).unify_dictionaries() for shard in shards]
+    if not tables:
+        return pa.table({"error_type": pa.array([], pa.string())})
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+def _result(
+    plan: Plan, progress: Progress, failed: dict[str, str], status: "Status | None", table: pa.Table | None
+) -> RunResult:
     examples = describe(progress.examples, plan.corpus.shards, plan.pipeline)
     kinds = progress.unlabelled
     total = sum(kinds.values())
@@ -469,15 +384,16 @@ def _result(plan: Plan, progress: Progress, failed: dict[str, str], status: "Sta
         passed_over=dict(plan.corpus.listed.passed_over),
         shards_unchanged=progress.unchanged,
         first_shards=tuple(progress.first_shards),
+        table=table,
         storage_options=plan.pipeline.sink.storage_options,
     )
 
 
-def _status(plan: Plan, progress: Progress) -> "Status | None":
+def _status(plan: Plan, progress: Progress, normalise: str | Text | None) -> "Status | None":
     """Return the status of the sink, from its receipts; None if there was work to do and nothing of it is shown."""
     is_shown = plan.texts is not None or any(isinstance(step, Keep) for step in plan.pipeline.steps)
     if not progress.shards_committed or (plan.todo and not is_shown):
         return None
     from raysp.labelling.finished.label_status import label_status
 
-    return label_status(plan.sink.store)
+    return label_status(plan.sink.store, normalise=normalise)

@@ -111,7 +111,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     if limit_rows is not None:
         listed = replace(listed, root=None, gone=())
         shards = only_first_rows(corpus.shards, limit_rows)
-        corpus = replace(corpus, shards=shards, fresh=(), vanished=(), supersedes=False, listed=listed)
+        corpus = replace(corpus, shards=shards, fresh=shards, vanished=(), supersedes=False, listed=listed)
     return with_checkpoints(opened, record), corpus
 
 

@@ -10,7 +10,6 @@ import pytest
 import raysp
 from raysp import run
 from raysp.cluster import shared_places
-from raysp.labelling.engine.running import try_out
 from raysp.specs.pipeline import file_parts
 from raysp.specs.work_files import with_overrides
 from tests.corpora import a_pipeline, write_shard
@@ -56,7 +55,7 @@ def test_a_sink_that_workers_do_not_see_is_refused_before_any_work(local_ray, ma
         run(pipeline)
     assert not [path for path in Path("labels").rglob("*") if path.is_file()]
     with pytest.raises(raysp.PlanError, match=r"cannot see the files of this process"):
-        try_out(pipeline, 3)
+        run(pipeline, rows=3)
 
 
 def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_refused(
@@ -77,7 +76,7 @@ def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_ref
         "steps.2.checkpoint": ["steps.2.checkpoint=" + ELSEWHERE + "/model"],
     }
     for field, changes in places.items():
-        for start in (run, lambda changed: try_out(changed, 3)):
+        for start in (run, lambda changed: run(changed, rows=3)):
             with pytest.raises(
                 raysp.PlanError,
                 match=rf"^{field}: 1 of 1 node of the cluster cannot see the files of this process in "
@@ -139,6 +138,6 @@ def test_a_try_out_writes_where_the_workers_of_a_cluster_can(
     monkeypatch.setattr(tempfile, "tempdir", ELSEWHERE)  # a temporary folder of the driver's alone
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "mine").write_text("stays")
-    result, table = try_out(make_pipeline(small_shards), 5)
-    assert (result.exit_code, table.num_rows) == (0, 5)
+    result = run(make_pipeline(small_shards), rows=5)
+    assert (result.exit_code, result.table.num_rows) == (0, 5)
     assert [path.name for path in (tmp_path / "labels").rglob("*")] == ["mine"]

@@ -43,7 +43,7 @@ def digits(tmp_path):
     return tmp_path
 
 
-def tried(pipeline: raysp.Pipeline, rows: int) -> raysp.TryOut:
+def tried(pipeline: raysp.Pipeline, rows: int):
     return raysp.run(pipeline, rows=rows, engine="here", progress=False)
 
 

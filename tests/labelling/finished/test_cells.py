@@ -12,13 +12,13 @@ from tests import kit
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory) -> raysp.TryOut:
+def tried(tmp_path_factory):
     """A try-out, whose table a test replaces."""
     folder = tmp_path_factory.mktemp("tried")
     return raysp.run(kit.corpus(folder, 1).pipeline(folder / "out"), rows=1, engine="here", progress=False)
 
 
-def shown(tried: raysp.TryOut, *values: object) -> list[str]:
+def shown(tried, *values: object) -> list[str]:
     """Return the values of a column as the result shows them."""
     found = replace(tried, table=pa.table({"value": pa.array(values)}))._repr_html_()
     assert "<th>value</th>" in found

@@ -21,7 +21,7 @@ def labelled(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def emptied(labelled, tmp_path) -> tuple[raysp.TryOut, Path]:
+def emptied(labelled, tmp_path):
     """The result of a run that found nothing to do, and its sink, whose label shard is then removed."""
     shutil.copytree(labelled / "out", tmp_path / "out")
     found = kit.Corpus(f"{labelled}/in/*.parquet", None, ()).pipeline(tmp_path / "out")
