@@ -50,10 +50,14 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
     named = _named(store, (entry.path for entry in entries))
+    # A try-out writes its beat into its own sink, by the clock of the store.
+    tried = {trial.trial_of(one.path) for one in entries if one.modified is None or one.modified > latest}
     for entry in entries:
         if rest := layout.parse_errors_path(entry.path):
             is_old = entry.modified is not None and entry.modified <= latest
             reason = REST if is_old and entry.path not in named.get(rest[0], (entry.path,)) else ""
+        elif name := trial.trial_of(entry.path):
+            reason = "" if name in tried else TRIED
         else:
             reason = _reason(entry.path, staged, found.done, old_epochs)
         if reason:
@@ -92,6 +96,7 @@ def _named(store: Store, paths: Iterable[str]) -> dict[str, Collection[str]]:
     return named
 
 
+TRIED = "of a try-out that was killed"
 REST = "left-out rows that no label shard refers to"
 REST_SECONDS = 3600.0
 """Longest time, pauses included, between writing left-out rows and committing the label shard that names them."""
@@ -106,8 +111,6 @@ def _reason(
     """Return the reason why no run over label shards will use a file any more; empty if a run may."""
     if reason := reason_alike(path, old_epochs):
         return reason
-    if trial.is_left(path):
-        return "of a try-out that was killed"
     if name := layout.parse_stage_path(path):
         if staged.get(name.shard) != (name.input_id, name.fingerprint):
             return "staged for another pipeline, other input, or a retry"

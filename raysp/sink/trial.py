@@ -14,9 +14,6 @@ from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
 from raysp.storage.store import join_url, normalise, scheme_of
 
-LEFT_AFTER_NS = 24 * 3600 * 10**9
-"""Age from which a try-out counts as killed."""
-
 
 @contextmanager
 def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
@@ -43,10 +40,10 @@ def is_trial(url: str) -> bool:
     return f"/{layout.TRIAL}" in url
 
 
-def is_left(path: str) -> bool:
-    """Return whether a file of a sink was left by a killed try-out."""
-    started = path.removeprefix(layout.TRIAL).partition("/")[0]
-    return path.startswith(layout.TRIAL) and started.isdigit() and time.time_ns() - int(started) > LEFT_AFTER_NS
+def trial_of(path: str) -> str:
+    """Return the name of the try-out that a file of a sink belongs to; empty: of none."""
+    name, _, rest = path.removeprefix(layout.TRIAL).partition("/")
+    return name if path.startswith(layout.TRIAL) and rest else ""
 
 
 def _clear(sink: Parquet) -> None:

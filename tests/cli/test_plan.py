@@ -67,6 +67,11 @@ class TestPlan:
         assert lines["time"].endswith(", below 0.01 CPU-hours")
         assert lines["money"] == f"{2 * 1e10 * 0.3 / 50 / 3600:,.0f}"
 
+    def test_a_price_without_a_speed_says_what_it_needs(self, raysp_command, recipe):
+        ran = raysp_command("plan", recipe, "--price", "2")
+        assert (ran.code, "money" in ran.out) == (0, False)
+        assert "--price without effect: a cost needs a speed; give --rtfx N, --like OUT, or --calibrate" in ran.err
+
     @pytest.mark.slow
     def test_hours_are_shown_where_a_manifest_knows_them_also_once_it_is_recorded(
         self, raysp_command, recipe, tmp_path

@@ -1,5 +1,6 @@
 """The sink of a try-out: lent, and gone afterwards."""
 
+import os
 import time
 import uuid
 from pathlib import Path
@@ -8,8 +9,9 @@ import pytest
 
 import raysp
 from raysp.sink import layout
-from raysp.sink.trial import is_left, trial_sink
+from raysp.sink.trial import trial_sink
 from raysp.storage.stores import open_store
+from tests import kit
 
 
 def test_on_one_machine_it_is_a_temporary_folder():
@@ -39,9 +41,15 @@ def test_on_an_object_store_too():
     assert [entry.path for entry in open_store(url).list()] == [layout.RUN]
 
 
-def test_gc_removes_files_of_a_killed_one():
-    now = time.time_ns()
-    assert is_left(f"{layout.TRIAL}{now - 25 * 3600 * 10**9}/part.parquet")
-    assert not is_left(f"{layout.TRIAL}{now}/part.parquet")
-    assert not is_left(f"{layout.STAGE}1/part")
-    assert not is_left(f"{layout.TRIAL}mine")
+def test_gc_removes_the_files_of_one_that_no_longer_writes(tmp_path):
+    out = tmp_path / "out"
+    raysp.run(kit.corpus(tmp_path / "in", 1).pipeline(out), engine="here", progress=False)
+    beats = [f"{layout.TRIAL}{name}/{layout.lease_path(1)}" for name in ("killed", "active")]
+    rows = [f"{layout.TRIAL}{name}/part.parquet" for name in ("killed", "active")]
+    for path in (*rows, *beats):
+        open_store(str(out)).create(path, b"x")
+    long_ago = time.time() - 25 * 3600
+    for path in (*rows, beats[0]):
+        os.utime(out / path, (long_ago, long_ago))
+    assert kit.run(["gc", out]).code == 0
+    assert [(out / path).exists() for path in (*rows, *beats)] == [False, True, False, True]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.estimates.row_sampling import SAMPLE_ROWS, Sample, read_sample
-from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed
+from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed, unpriced
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.run_plan import Plan
 from raysp.labelling.planning.trust import open_recorded
@@ -128,7 +128,7 @@ def estimate(work: Plan | Pipeline, given: Given) -> Estimate:
         error_share=sample.share(ERROR),
         speed=speed,
         cost=cost,
-        notes=tuple(_notes(plan, sample)),
+        notes=(*_notes(plan, sample), *unpriced(given, speed)),
     )
 
 

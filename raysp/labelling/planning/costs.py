@@ -103,6 +103,13 @@ def check_speed(given: Given) -> None:
         raise SpecError(f"found {' and '.join(found)}, expected one of them: each of them gives the speed")
 
 
+def unpriced(given: Given, speed: Speed | None) -> list[str]:
+    """Return a sentence if a price was given, and no cost is shown because the speed is unknown."""
+    if given.price is None or speed is not None:
+        return []
+    return ["--price without effect: a cost needs a speed; give --rtfx N, --like OUT, or --calibrate"]
+
+
 def three_digits(value: float) -> str:
     """Return a number with three digits, such as "12,345" or "0.42"."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

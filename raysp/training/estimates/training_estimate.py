@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
-from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits
+from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits, unpriced
 from raysp.models.decoder.transducer_loss import CHUNK_BYTES
 from raysp.ops.balance import numbers_of_workers
 from raysp.storage.store import Store
@@ -85,7 +85,7 @@ def estimate_training(
         memory=memory,
         speed=speed,
         cost=_cost(plan, rows, rows.left, speed, given.price) if speed and rows.left else None,
-        notes=(rows.note,) if rows.note else (),
+        notes=(*([rows.note] if rows.note else ()), *unpriced(given, speed)),
     )
 
 
