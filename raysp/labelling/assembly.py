@@ -241,19 +241,12 @@ def _op(step: Step, functions: Functions) -> RowOp | ColumnOp:
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
-def labelling(
-    pipeline: Pipeline,
-    settings: Settings,
-    *,
-    digest: str | None = None,
-    threads: int | None = None,
-) -> "Labelling":
+def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = None) -> "Labelling":
     """Load the model of the `Label` step, and return the op that labels blocks with it.
 
     Args:
         pipeline: the pipeline.
         settings: resolved settings of the pipeline.
-        digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads on CPUs; None: those of the calling thread, which are not changed.
 
     Raises:
@@ -262,9 +255,8 @@ def labelling(
     from raysp.ops.labelling import Labelling
 
     label, folder = pipeline.label, checkpoint_folder(pipeline)
-    if digest is not None:
-        found = digest_of(folder, settings.checkpoint.backend, label.language)
-        refuse_changed(f"checkpoint {label.checkpoint!r}", found, digest)
+    found = digest_of(folder, settings.checkpoint.backend, label.language)
+    refuse_changed(f"checkpoint {label.checkpoint!r}", found, settings.checkpoint_digest)
     outputs = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
     return Labelling(

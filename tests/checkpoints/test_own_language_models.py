@@ -17,10 +17,11 @@ from raysp import CheckpointError, PlanError, SpecError
 from raysp.checkpoints import language_models
 from raysp.checkpoints.language_models import FOLDER, locate_own, read_own
 from raysp.cluster.resources import Resources
-from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.fingerprints import label_parts
 from raysp.labelling.planning.planned_checkpoint import located_outputs
 from raysp.labelling.planning.settling import settle
 from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Processor, load_checkpoint
+from raysp.specs.pipeline import fingerprint
 from raysp.storage.stores import open_store
 from raysp.text.beams import arpa
 from raysp.text.beams.language_model import NgramScores
@@ -74,7 +75,7 @@ def pipeline_of(checkpoint, **fields) -> raysp.Pipeline:
 
 def hashed(checkpoint, **fields) -> str:
     pipeline = pipeline_of(checkpoint, **fields)
-    return hash_pipeline(pipeline, settle(pipeline, Resources(4, 0)))[1]
+    return fingerprint(label_parts(pipeline, (one.settings for one in settle(pipeline, Resources(4, 0)))))
 
 
 @pytest.mark.lengthy

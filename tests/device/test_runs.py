@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +15,6 @@ from raysp import Labeller, PlanError, RunError
 from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import table_job
-from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.models.base.arithmetic import arithmetic
 from raysp.ops import labelling
 from raysp.ops.labelling import Labelling, as_float, highest_memory
@@ -147,8 +145,7 @@ def test_actors_of_apply(corpus):
 
     def label(device: str) -> list[dict[str, object]]:
         job = table_job(steps(device), local_resources, id=None, keep=["text"])
-        digest = digest_of(job.settings.checkpoint.path, job.settings.checkpoint.backend, None)
-        actor = TableActor(replace(job, digests=(digest,)))
+        actor = TableActor(job)
         return actor(rows).to_pylist()
 
     assert_same(label(NAME), label("cpu"))

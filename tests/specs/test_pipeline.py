@@ -8,17 +8,18 @@ import pytest
 
 import raysp
 from raysp import SpecError
-from raysp.specs.label_parts import Resolution, label_parts
+from raysp.labelling.planning.fingerprints import label_parts
 from raysp.specs.pipeline import file_parts, fingerprint, load_function
 from raysp.specs.work_files import load_pipeline, with_overrides
 from tests.corpora import a_pipeline
+from tests.specs.settled import settled
 
 DECODE, LABEL = raysp.Decode(), raysp.Label("c", outputs=[raysp.Transcript()])
 BY_SECONDS, BY_COLUMN = raysp.Keep(1), raysp.Keep(where=[("language", "==", "en")])
 
 
 def hashed(pipeline: raysp.Pipeline, checkpoint_digest: str = "d", dtype: str = "float32") -> str:
-    return fingerprint(label_parts(pipeline, Resolution(checkpoint_digest, dtype)))
+    return fingerprint(label_parts(pipeline, settled(checkpoint_digest=checkpoint_digest, dtype=dtype)))
 
 
 class TestOrder:
@@ -155,12 +156,12 @@ class TestFingerprint:
             hashed(a_pipeline(), checkpoint_digest="other"),
             hashed(a_pipeline(), dtype="bfloat16"),
         }
-        monkeypatch.setattr("raysp.specs.label_parts.LABEL_VERSION", 1_000)
+        monkeypatch.setattr("raysp.labelling.planning.fingerprints.LABEL_VERSION", 1_000)
         assert len({*found, hashed(a_pipeline())}) == 4
 
     def test_half_precision_has_a_label_version_of_its_own(self, monkeypatch):
         before = {dtype: hashed(a_pipeline(), dtype=dtype) for dtype in ("float32", "tf32", "bfloat16", "float16")}
-        monkeypatch.setattr("raysp.specs.label_parts.HALF_LABEL_VERSION", 1_000)
+        monkeypatch.setattr("raysp.labelling.planning.fingerprints.HALF_LABEL_VERSION", 1_000)
         changed = {dtype for dtype, found in before.items() if hashed(a_pipeline(), dtype=dtype) != found}
         assert changed == {"bfloat16", "float16"}
 
@@ -201,7 +202,7 @@ class TestFingerprint:
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged
 
     def test_it_is_sixteen_hexadecimal_digits_and_ignores_the_order_of_parts(self):
-        parts = label_parts(a_pipeline(), Resolution("d", "float32"))
+        parts = label_parts(a_pipeline(), settled())
         assert fingerprint(parts) == fingerprint(dict(reversed(parts.items())))
         assert len(fingerprint(parts)) == 16
         assert int(fingerprint(parts), 16) > 0
@@ -209,7 +210,7 @@ class TestFingerprint:
     def test_fields_that_came_later_count_only_if_they_are_set(self):
         def outputs(**fields):
             made = a_pipeline(label={"outputs": [raysp.Segments(**fields)]})
-            [found] = label_parts(made, Resolution("d", "float32"))["steps.1.outputs"]
+            [found] = label_parts(made, settled())["steps.1.outputs"]
             return found
 
         assert outputs() == {"type": "Segments", "name": "pred_segments", "threshold": 0.5, "min_seconds": 0.0}
@@ -223,9 +224,9 @@ class TestFingerprint:
 
     def test_other_weights_of_the_model_of_speech_are_another_part(self, monkeypatch):
         made = a_pipeline(label={"outputs": [raysp.Transcript(), raysp.Speech()]})
-        parts = label_parts(made, Resolution("d", "float32"))
+        parts = label_parts(made, settled())
         monkeypatch.setattr("raysp.checkpoints.packaged.speech_digest", lambda: "other")
-        other = label_parts(made, Resolution("d", "float32"))
+        other = label_parts(made, settled())
         assert {key for key in parts if parts[key] != other[key]} == {"steps.1.outputs"}
 
     def test_kept_columns_and_left_out_rows_are_parts_of_the_file(self):

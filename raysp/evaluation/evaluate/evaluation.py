@@ -321,7 +321,7 @@ def _result(
     wanted, rules, bootstrap = question.wanted, question.rules, question.bootstrap
     return EvaluationResult(
         checkpoint=plan.pipeline.label.checkpoint,
-        checkpoint_digest=next(str(one) for key, one in plan.parts.items() if key.endswith(".checkpoint_digest")),
+        checkpoint_digest=plan.settings.checkpoint_digest,
         source=plan.pipeline.source.urls,
         first_rows=rows,
         task=wanted.task,

@@ -50,8 +50,8 @@ class Job:
     """Types of the columns that label shards carry over."""
     texts: TextColumns | None = None
     """Columns whose word errors are counted; None: there are none."""
-    later: tuple[tuple[Pass, str], ...] = ()
-    """Passes of the `Label` steps behind the first, each with the digest of its checkpoint."""
+    later: tuple[Pass, ...] = ()
+    """Passes of the `Label` steps behind the first."""
 
     @classmethod
     def of(cls, plan: Plan, faults: Mapping[str, str] = MappingProxyType({})) -> Self:
@@ -61,14 +61,13 @@ class Job:
             plan: the plan.
             faults: settings of `sink.fault_injection`, for tests.
         """
-        digest, *later = (str(value) for key, value in plan.parts.items() if key.endswith("checkpoint_digest"))
         return cls(
             pipeline=plan.pipeline,
             settings=plan.settings,
             fingerprint=plan.fingerprint,
             stage_id=plan.stage_id,
             output_schema=plan.output_schema,
-            metadata={"checkpoint_digest": digest, "dtype": plan.settings.dtype},
+            metadata={"checkpoint_digest": plan.settings.checkpoint_digest, "dtype": plan.settings.dtype},
             file_id=plan.file_id,
             fault_injection=faults,
             code=plan.code,
@@ -76,7 +75,7 @@ class Job:
             hang_seconds=hang_seconds(),
             carried=plan.corpus.carried,
             texts=plan.texts,
-            later=tuple(zip(plan.passes[1:], later, strict=True)),
+            later=plan.passes[1:],
         )
 
     @cached_property
@@ -93,9 +92,8 @@ class Job:
         """Return the job of one `Label` step, as if it were the only one; that of the first is the job itself."""
         if not number:
             return self
-        (pipeline, settings), digest = self.later[number - 1]
-        metadata = {**self.metadata, "checkpoint_digest": digest}
-        return replace(self, pipeline=pipeline, settings=settings, metadata=metadata, later=())
+        pipeline, settings = self.later[number - 1]
+        return replace(self, pipeline=pipeline, settings=settings, later=())
 
     def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
         """Pickle so that a worker installs the user's code before it unpickles values that use it."""

@@ -41,7 +41,6 @@ class Model:
 
     Args:
         step: the `Label` step with its settings.
-        digest: digest of the planned checkpoint; None: not compared.
         threads: torch threads on CPUs.
         hang_seconds: time after which a block counts as hung, which ends the process; 0: no limit.
         in_this_thread: run the model in the calling thread.
@@ -51,7 +50,6 @@ class Model:
         self,
         step: Pass,
         *,
-        digest: str | None,
         threads: int,
         hang_seconds: float = 0.0,
         in_this_thread: bool = False,
@@ -59,7 +57,7 @@ class Model:
         self._hang_seconds = hang_seconds
         self._threads = None if in_this_thread else ThreadPoolExecutor(1)
         # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
-        self.op = self._in_thread(_load, step, digest, threads)
+        self.op = self._in_thread(_load, step, threads)
         self.in_hand = InHand(self.op.blocks_in_hand)
         self.at_once = 1 if self.op.blocks_in_hand == 1 else 1 + self.op.blocks_in_hand
         """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
@@ -82,7 +80,6 @@ class Model:
         models = [
             cls(
                 Pass(one.pipeline, one.settings),
-                digest=one.metadata["checkpoint_digest"],
                 threads=one.settings.cpus_per_actor.number,
                 hang_seconds=one.hang_seconds,
                 in_this_thread=in_this_thread,
@@ -122,12 +119,12 @@ class Model:
         return table, figures, waited
 
 
-def _load(step: Pass, digest: str | None, threads: int) -> "Labelling":
+def _load(step: Pass, threads: int) -> "Labelling":
     """Load the model, and set the number of torch threads of this thread."""
     import torch
 
     torch.set_num_threads(threads)
-    return assembly.labelling(*step, digest=digest, threads=threads)
+    return assembly.labelling(*step, threads=threads)
 
 
 class InHand:

@@ -209,7 +209,7 @@ class PieceLabels:
         blocks = self._blocks_of(number, wanted, columns, read)
         for labelled in in_order(lambda block: model(block, self.todo.name), blocks, model.at_once):
             self.add(labelled, number)
-        return merged(before.slices(), self._joined(of_pass), output_schema(self.job.later[number - 1][0]))
+        return merged(before.slices(), self._joined(of_pass), output_schema(self.job.later[number - 1]))
 
     def _blocks_of(self, number: int, wanted: Rows, columns: pa.Table, read: Read) -> Iterator[pa.Table]:
         """Yield the decoded blocks of rows for a later pass: those kept from the first one, then others."""

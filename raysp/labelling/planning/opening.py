@@ -12,7 +12,7 @@ from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
 from raysp.errors import AudioError, PlanError, ShardError, StoreError
 from raysp.labelling.planning.carried import carried_types, encode
-from raysp.labelling.planning.fingerprints import check_recorded, hash_pipeline, is_surveyed_for
+from raysp.labelling.planning.fingerprints import check_recorded, is_surveyed_for, label_parts, staged_parts
 from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
@@ -23,7 +23,7 @@ from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import SinkState
 from raysp.sink.todo import Todo, compare
-from raysp.specs.pipeline import Pipeline, Shards, file_parts, read_code
+from raysp.specs.pipeline import Pipeline, Shards, file_parts, fingerprint, read_code
 from raysp.specs.values import check_class, to_json
 from raysp.storage.store import ArchivedError, scheme_of
 
@@ -204,21 +204,24 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     code = read_code(opened.pipeline)
     pipeline, summaries = opened.pipeline, [one.summary for one in opened.chosen]
     passes = settle(pipeline, opened.resources, record.resolved if record else None, summaries)
-    hashed = hash_pipeline(pipeline, passes, code)
-    if record is not None:
-        check_recorded(opened.sink.store, record, pipeline, hashed)
-    return Plan(
+    parts = label_parts(pipeline, (one.settings for one in passes), code)
+    plan = Plan(
         pipeline,
         opened.sink,
         opened.resources,
         passes,
-        *hashed,
+        parts,
+        fingerprint(parts),
+        fingerprint(staged_parts(pipeline, parts)),
         corpus=Corpus(()),
         done=frozenset(),
         todo=(),
         code=code,
         why_not_own="; ".join(one.why for one in opened.chosen if one.why),
     )
+    if record is not None:
+        check_recorded(record, plan)
+    return plan
 
 
 def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:

@@ -26,7 +26,7 @@ from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import OWN_MODEL
 from raysp.specs.pipeline import USUAL_ID, Pipeline, added_schema, file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
-from raysp.specs.steps import EACH
+from raysp.specs.steps import EACH, Keep, Label
 from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
 from raysp.words import listed as first_of
@@ -134,6 +134,8 @@ class Settings:
     """Resolved values of a pipeline's `auto` settings."""
 
     checkpoint: "CheckpointSummary"
+    checkpoint_digest: str
+    """Hash of its weights, configuration and tokenizer."""
     dtype: str
     device: str
     batch_seconds: float
@@ -157,17 +159,6 @@ class Pass(NamedTuple):
     pipeline: Pipeline
     """The pipeline of this step alone (`Pipeline.passes`)."""
     settings: Settings
-
-
-class Hashed(NamedTuple):
-    """Everything that can change a label."""
-
-    parts: dict[str, JsonValue]
-    """By dotted name."""
-    fingerprint: str
-    """Hash of `parts`."""
-    stage_id: str
-    """Id in the names of staged results: the hash of everything up to the last `Label`."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -251,12 +242,26 @@ class Plan(Brief):
                 f"checkpoint {number}": f"{_described(one)}, {one.settings.dtype} on {one.settings.device}"
                 for number, one in enumerate(self.passes[1:], 2)
             },
+            **self._filters,
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
             f"of {count(len(self.todo), 'shard')}",
             "fingerprint": self.fingerprint,
         }
         return {name: fact for name, fact in facts.items() if fact}
+
+    @property
+    def _filters(self) -> dict[str, str]:
+        """`Keep` steps behind a `Label` step by their places, with what they keep and when that is decided."""
+        facts, num_labels = {}, 0
+        for place, step in enumerate(self.pipeline.steps):
+            num_labels += isinstance(step, Label)
+            if num_labels and isinstance(step, Keep):
+                rules = " and ".join(rule.text for rule in step.rules)
+                is_last = num_labels == len(self.passes)
+                when = "when a shard is committed" if is_last else "before the next model runs"
+                facts[f"steps.{place}"] = f"keeps labelled rows with {rules}, decided {when}"
+        return facts
 
     @property
     def json(self) -> dict[str, object]:

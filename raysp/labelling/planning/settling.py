@@ -13,7 +13,13 @@ from raysp.cluster.resources import Resources, actors_that_fit, check_device, sh
 from raysp.corpus.shards import PIECE_SECONDS, PieceSize
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError
-from raysp.labelling.planning.planned_checkpoint import checkpoint_folder, file_digests, located_outputs, summary_of
+from raysp.labelling.planning.planned_checkpoint import (
+    checkpoint_folder,
+    digest_of,
+    file_digests,
+    located_outputs,
+    summary_of,
+)
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.models.summary import OWN, CheckpointSummary
 from raysp.ops.blocks import windowing_of
@@ -138,6 +144,7 @@ def _settings(
     of_pass = max(budget, label.window_seconds) if is_alone else budget
     return Settings(
         checkpoint=summary,
+        checkpoint_digest=digest_of(summary.path, summary.backend, label.language),
         dtype=dtype,
         device=device,
         batch_seconds=budget,

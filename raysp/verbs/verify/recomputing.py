@@ -13,14 +13,14 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.labelling import assembly
-from raysp.labelling.planning.fingerprints import hash_pipeline
+from raysp.labelling.planning.fingerprints import label_parts
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.labelling.planning.settling import settle
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import Resolved, RunRecord
 from raysp.sink.sorting import in_order
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline, fingerprint
 from raysp.specs.steps import Decode, Label, Pool
 from raysp.words import count
 
@@ -48,8 +48,8 @@ class Recomputing:
             Pass(one.pipeline, replace(one.settings, **by._asdict()))
             for one, by in zip(settle(pipeline, here, replace(first, later=tuple(later))), recorded, strict=True)
         ]
-        parts, fingerprint, _ = hash_pipeline(pipeline, passes)
-        run_record.check_same(pipeline.sink.url, record, replace(record, fingerprint=fingerprint, parts=parts))
+        parts = label_parts(pipeline, (one.settings for one in passes))
+        run_record.check_same(pipeline.sink.url, record, replace(record, fingerprint=fingerprint(parts), parts=parts))
         settings = passes[0].settings
         self.dtype = settings.dtype
         self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]

@@ -8,10 +8,11 @@ import raysp
 from raysp.cluster.resources import Resources
 from raysp.errors import CheckpointError, SpecError
 from raysp.labelling import assembly
+from raysp.labelling.planning.fingerprints import label_parts
 from raysp.labelling.planning.settling import settle
-from raysp.specs.label_parts import Resolution, label_parts
 from raysp.specs.outputs.output import SPEECH_MODEL
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
+from tests.specs.settled import settled
 
 CUT = {"windows": "speech"}
 FOUND = {"outputs": [raysp.Transcript(), raysp.Speech()]}
@@ -19,7 +20,7 @@ FOUND = {"outputs": [raysp.Transcript(), raysp.Speech()]}
 
 def parts(**label: object) -> dict[str, object]:
     made = a_pipeline(label=label)
-    return label_parts(made, Resolution("d", "float32", file_digests={SPEECH_MODEL: "ab"}))
+    return label_parts(made, settled(file_digests={SPEECH_MODEL: "ab"}))
 
 
 def test_only_windows_that_are_cut_at_pauses_are_in_the_fingerprint():

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import raysp
+from raysp.labelling.planning.fingerprints import label_parts
 from raysp.specs.code import UserCode
-from raysp.specs.label_parts import Resolution, label_parts
 from raysp.specs.pipeline import fingerprint, read_code
 from tests.corpora import a_pipeline
+from tests.specs.settled import settled
 
 
 class Project:
@@ -46,4 +47,4 @@ def names_of(where: str) -> list[str]:
 
 
 def hashed(pipeline: raysp.Pipeline) -> str:
-    return fingerprint(label_parts(pipeline, Resolution("d", "float32")))
+    return fingerprint(label_parts(pipeline, settled()))

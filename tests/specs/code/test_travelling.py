@@ -12,12 +12,13 @@ import pytest
 
 import raysp
 from raysp.labelling.engine.job import sleep_while_waiting
+from raysp.labelling.planning.fingerprints import label_parts
 from raysp.specs import code as user_code
 from raysp.specs.code import CodeFile, UserCode
-from raysp.specs.label_parts import Resolution, label_parts
 from raysp.specs.pipeline import load_function, read_code
 from tests.corpora import CHECKPOINT, write_shard
 from tests.specs.code.projects import code_of, keeping
+from tests.specs.settled import settled
 
 REPOSITORY = Path(raysp.__file__).parents[1]
 OUTPUT = """
@@ -174,6 +175,6 @@ def test_a_plan_reads_each_file_once(project, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", counted)
     pipeline = keeping("my_rules:numbers")
     code = read_code(pipeline)
-    label_parts(pipeline, Resolution("d", "float32"), code=code)
+    label_parts(pipeline, settled(), code=code)
     assert sorted(read) == ["__init__.py", "at_top.py", "deep.py", "late.py", "my_rules.py"]
     assert all(isinstance(file, CodeFile) for file in code.files)

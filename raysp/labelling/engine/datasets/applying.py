@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 import ray.data
@@ -16,7 +15,6 @@ from raysp.errors import PlanError
 from raysp.labelling.engine.datasets.labeller import Labeller
 from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job
 from raysp.labelling.engine.job import sleep_while_waiting
-from raysp.labelling.planning.planned_checkpoint import digest_of
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.labelling.planning.surveying import try_filters, try_late_filters
 from raysp.specs.steps import Step
@@ -106,10 +104,9 @@ def apply(
     if short := shortage_of(pool.low, resources, settings.cpus_per_actor.number, settings.gpus_per_actor):
         logger.warning("%s; the dataset waits until the cluster has them, or lower the pool of the Label step", short)
 
-    digests = [digest_of(s.checkpoint.path, s.checkpoint.backend, one.label.language) for one, s in job.passes]
     labelled = dataset.map_batches(
         TableActor,
-        fn_constructor_args=[replace(job, digests=tuple(digests))],
+        fn_constructor_args=[job],
         batch_size=None,
         batch_format="pyarrow",
         num_cpus=settings.cpus_per_actor.number,

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
-from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self, cast
 
@@ -96,10 +95,7 @@ class Labeller:
     def _load(self, job: TableJob, threads: int) -> None:
         """Load the models, with a number of torch threads on CPUs, which batches that are labelled at once share."""
         self._job = job
-        self._models = [
-            Model(one, digest=digest, threads=threads, in_this_thread=True)
-            for one, digest in zip_longest(job.passes, job.digests)
-        ]
+        self._models = [Model(one, threads=threads, in_this_thread=True) for one in job.passes]
         self._joins = [assembly.joining(*one) for one in job.passes]
         filters = (*job.pipeline.filters_between, job.pipeline.filters)
         self._filters = [assembly.row_filters(job.pipeline, job.functions, steps) for steps in filters]

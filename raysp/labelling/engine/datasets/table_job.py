@@ -37,8 +37,6 @@ class TableJob:
     """Column with the numbers of the rows; None: there is none."""
     functions: Mapping[str, Callable[..., object]]
     """Functions that steps name, pickled as Ray pickles any function."""
-    digests: tuple[str, ...] = ()
-    """Digests of the planned checkpoints; none: not compared."""
 
     @property
     def settings(self) -> Settings:

@@ -20,7 +20,6 @@ from raysp.cluster.pools import ActorCpus
 from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.applying import BLOCKS_AT_ONCE, TableActor, _actors
 from raysp.labelling.engine.datasets.table_job import table_job
-from raysp.labelling.planning.planned_checkpoint import digest_of
 from tests import decoders
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.labelling.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
@@ -225,7 +224,7 @@ def test_several_batches_at_once_give_the_same_rows_and_the_program_keeps_its_th
 def test_an_actor_of_several_cpus_labels_several_batches_of_a_table_at_once(job, rows, label_rows):
     [one] = job.passes
     job = replace(job, passes=(one._replace(settings=replace(one.settings, cpus_per_actor=ActorCpus(2))),))
-    actor = TableActor(replace(job, digests=(digest_of(job.settings.checkpoint.path),)))
+    actor = TableActor(job)
     assert actor._models[0].op.at_once == 2
     assert_same_rows(by_id(actor(rows)), label_rows)
     actor.close()
@@ -245,7 +244,7 @@ def test_steps_and_functions_of_a_main_program_travel_by_value(tmp_path):
     (tmp_path / "program.py").write_text(MAIN_PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(CHECKPOINT)]
     job = pickle.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    actor = TableActor(replace(job, digests=(digest_of(job.settings.checkpoint.path),)))
+    actor = TableActor(job)
     labelled = actor(pa.table({"id": ["a", "b", "c"], "audio": [b""] * 3, "text": ["", "x", "x"]}))
     actor.close()
     found = [(row["error_type"], row["error_message"]) for row in labelled.to_pylist()]
