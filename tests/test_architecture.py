@@ -101,11 +101,8 @@ READ_OWN_DATA = {
     *("audio/isolation.py", "cluster/submitting/head.py", "specs/values.py"),
     *("training/sink/step_metrics.py", "training/tasks/frame_task.py"),
 }
-# Archives are opened over `bounds.HeaderReader` or after a look at their members, or written.
-OPEN_ARCHIVES = {
-    *("corpus/archive.py", "models/files/nemo_archives.py", "checkpoints/pickles/files.py"),
-    "verbs/export/archives.py",
-}
+# Archives are opened over `bounds.HeaderReader` or after a look at their members.
+OPEN_ARCHIVES = {"corpus/archive.py", "models/files/nemo_archives.py", "checkpoints/pickles/files.py"}
 
 
 MOST_FILES, MOST_LINES = 25, 600

@@ -270,7 +270,6 @@ def export(
         str | None, typer.Option(metavar="BY", help="srt vtt textgrid: by path (as recordings) or id.")
     ] = None,
     rows: Annotated[str | None, typer.Option(metavar="WHICH", help="jsonl csv: ok (default) or all.")] = None,
-    layout: Annotated[str | None, typer.Option("--as", metavar="KIND", help="clips: parquet or tar.")] = None,
     audio: Annotated[bool | None, typer.Option("--audio/--no-audio", help="dataset, nemo.", show_default=False)] = None,
     one_file: Annotated[
         bool | None, typer.Option("--one-file", help="ctm rttm jsonl csv nemo: for all shards.")
@@ -287,14 +286,14 @@ def export(
     """Write labels for other tools, without Ray. Exits with 3 if some are missing.
 
     Example:
-      raysp export out --to clips clips --min-score 0.9 --as tar
+      raysp export out --to clips clips --min-score 0.9
     """
     reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
     url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     announce(f"reading {url} ...")
     import raysp
 
-    given: dict[str, Any] = {"to": to, "layout": layout, "names": names, "rows": rows, "language": language}
+    given: dict[str, Any] = {"to": to, "names": names, "rows": rows, "language": language}
     found = raysp.export(
         url,
         options,

@@ -274,7 +274,6 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "export --min-score": [of_format("--min-score 0.5", "jsonl")],
     "export --names": [of_format("--names id", "ctm")],
     "export --rows": [of_format("--rows all", "srt")],
-    "export --as": [of_format("--as tar", "nemo")],
     "export --audio": [
         of_format("--no-audio", "vtt"),
         Refused(

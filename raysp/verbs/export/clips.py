@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,8 +20,6 @@ from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import JsonValue
 from raysp.text.clipping import Clip, cut_clips, whole_clip
-from raysp.text.formats.safe_values import json_line
-from raysp.verbs.export.archives import SampleArchive
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, card
 from raysp.verbs.export.datasets import data_path
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
@@ -63,14 +61,6 @@ class Sample(NamedTuple):
     """The kept columns of its row."""
 
 
-class Writer(Protocol):
-    """Writer of the clips of a label shard."""
-
-    def add(self, sample: Sample) -> None:
-        """Append a clip."""
-        ...
-
-
 class ParquetClips:
     """Writer of clips into a Parquet file.
 
@@ -102,24 +92,6 @@ class ParquetClips:
         self._held, self._num_bytes = [], 0
 
 
-class TarClips:
-    """Writer of clips into a WebDataset shard: `.flac`, `.txt` and `.json`.
-
-    Args:
-        archive: the open file.
-    """
-
-    def __init__(self, archive: SampleArchive) -> None:
-        self._archive = archive
-
-    def add(self, sample: Sample) -> None:
-        """Append a clip."""
-        text = str(sample.values["text"] or "")
-        values = {**sample.values, **to_rows(sample.kept)[0]}
-        files = {"flac": sample.audio, "txt": text.encode(), "json": json_line(values).encode()}
-        self._archive.add(sample.key, files)
-
-
 @contextmanager
 def parquet_clips(path: Path, schema: pa.Schema) -> Iterator[ParquetClips]:
     """Yield a writer of a Parquet file."""
@@ -129,16 +101,9 @@ def parquet_clips(path: Path, schema: pa.Schema) -> Iterator[ParquetClips]:
         clips.flush()
 
 
-@contextmanager
-def tar_clips(path: Path, schema: pa.Schema) -> Iterator[TarClips]:
-    """Yield a writer of a WebDataset shard."""
-    with SampleArchive(path) as archive:
-        yield TarClips(archive)
-
-
 @dataclass(frozen=True)
 class ClipFiles:
-    """Export of a file of clips for each label shard, and for Parquet a card."""
+    """Export of a file of clips for each label shard, and a card."""
 
     labelling: Labelling
     source: Source
@@ -198,21 +163,18 @@ class ClipFiles:
         return pa.schema([*SCHEMA, *fields])
 
     @property
-    def is_tar(self) -> bool:
-        """Whether clips are written as WebDataset shards."""
-        return self.options["layout"] == "tar"
-
-    @property
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes of all files."""
-        return (".tar",) if self.is_tar else (".parquet", CARD)
+        return ".parquet", CARD
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the file of a label shard."""
-        path = f"{stem_of(shard)}.tar" if self.is_tar else data_path(shard)
-        opened = tar_clips if self.is_tar else parquet_clips
         columns = [self.spans, *(self.spoken.columns if self.spoken else ()), *self.kept]
-        with files.file(path) as scratch, opened(scratch, self.schema) as writer, Decoder() as decoder:
+        with (
+            files.file(data_path(shard)) as scratch,
+            parquet_clips(scratch, self.schema) as writer,
+            Decoder() as decoder,
+        ):
             cutting = _Cutting(self, shard, decoder, files)
             for labels, places, recordings in self.source.rows(shard, columns, files):
                 kept = labels.select([*self.kept]).rename_columns([*self.kept.values()]).unify_dictionaries()
@@ -220,9 +182,7 @@ class ClipFiles:
                     cutting(row, kept.slice(number, 1), recordings, place, writer)
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
-        """Write the card of Parquet files. Returns the number of files."""
-        if self.is_tar:
-            return 0
+        """Write the card. Returns the number of files."""
         destination.put(CARD, card(self.labelling, "clips", self.options, self.schema, marks, has_audio=True))
         return 1
 
@@ -240,7 +200,7 @@ class _Cutting:
         self.decode = DecodeOptions(self.rate, export.channel, decode.max_seconds)
         self.key = stem_of(shard).replace("/", "-").replace(".", "-")
 
-    def __call__(self, row: Row, kept: pa.Table, recordings: Recordings, place: int, writer: Writer) -> None:
+    def __call__(self, row: Row, kept: pa.Table, recordings: Recordings, place: int, writer: ParquetClips) -> None:
         """Write the clips of a row; the recording is decoded in parts up to the end of the last clip."""
         clips = self._clips(row)
         if not clips:

@@ -100,7 +100,7 @@ def _command(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) ->
     words = ["raysp", "export", target, "DEST", "--to", to]
     for name, value in options.items():
         if value != OPTIONS[to][name]:
-            option = {"layout": "as"}.get(name, name).replace("_", "-")
+            option = name.replace("_", "-")
             words += ["--no-audio"] if value is False else [f"--{option}", str(value)]
     return shlex.join(words)
 

@@ -32,7 +32,6 @@ OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
     "dataset": {"audio": True, "split": "train", "licence": None},
     "clips": {
         "column": COLUMN,
-        "layout": "parquet",
         "min_seconds": 1.0,
         "max_seconds": 20.0,
         "min_score": None,
@@ -44,7 +43,6 @@ OPTIONS: Mapping[str, Mapping[str, JsonValue]] = {
 """Options of each format, with their defaults."""
 BESIDE = tuple(to for to, options in OPTIONS.items() if options is SUBTITLES)
 """Formats whose files can stand beside recordings."""
-LAYOUTS = ("parquet", "tar")
 NAMES = (ID, PATH)
 ROWS = (OK, ALL)
 LANGUAGES = tuple(SMALL_WORDS)
@@ -102,7 +100,6 @@ def _check(options: Mapping[str, JsonValue]) -> None:
         if value is not None and not low <= value <= high:
             raise SpecError(f"export: {name}={value!r}; expected {expected}")
     for name, values in {
-        "layout": LAYOUTS,
         "names": (*NAMES, None),
         "rows": ROWS,
         "language": (*LANGUAGES, None),

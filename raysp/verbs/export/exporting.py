@@ -66,7 +66,6 @@ def export(
     min_score: float | None = None,
     names: Literal["id", "path"] | None = None,
     rows: Literal["ok", "all"] | None = None,
-    layout: Literal["parquet", "tar"] | None = None,
     sample_rate: int | None = None,
     audio: bool | None = None,
     one_file: bool | None = None,
@@ -106,7 +105,6 @@ def export(
             read; the result has the reason if not.
         rows: for jsonl and csv: "all" writes rows that are not ok too, with `status`, `error_type` and `error_message`;
             default "ok".
-        layout: for clips: "parquet" (default), or "tar" for WebDataset.
         sample_rate: for clips: sample rate in Hz, 16000.
         audio: for dataset: with the recordings; for nemo: with the paths of recordings that were read by path.
         one_file: for ctm, rttm, jsonl, csv and nemo: one file for all label shards.
@@ -139,7 +137,6 @@ def export(
             "min_score": min_score,
             "names": names,
             "rows": rows,
-            "layout": layout,
             "sample_rate": sample_rate,
             "audio": audio,
             "one_file": one_file,

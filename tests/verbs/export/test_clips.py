@@ -1,8 +1,6 @@
 """Clips, opened by `datasets` and compared with the recordings they were cut from."""
 
 import io
-import tarfile
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -12,8 +10,7 @@ import soundfile
 
 import raysp
 from raysp import PlanError
-from tests.corpora import a_pipeline
-from tests.verbs.export.sinks import RATE, exported, long_row, make_sink
+from tests.verbs.export.sinks import RATE, long_row, make_sink
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 
@@ -39,16 +36,6 @@ def samples_of(data: bytes) -> np.ndarray:
     return found
 
 
-def rows_of_tars(folder, columns) -> list[dict]:
-    """Return columns of the rows of tar files, as a pipeline over them carries them over."""
-    sink = raysp.Parquet(f"{folder}-labels", keep=[*columns])
-    none = raysp.Keep(where=[("text", "==", "none of them")])
-    raysp.run(a_pipeline(f"{folder}/*.tar", sink, keep=[none]), engine="here", progress=False)
-    return [
-        row for path in sorted(Path(f"{folder}-labels").glob("*.parquet")) for row in pq.read_table(path).to_pylist()
-    ]
-
-
 @pytest.mark.slow
 def test_datasets_opens_clips_with_their_texts_and_samples(clips, long, whole, tmp_path):
     found = clips()
@@ -65,38 +52,6 @@ def test_datasets_opens_clips_with_their_texts_and_samples(clips, long, whole, t
         assert 0 < row["score"] <= 1
         expected = whole[round(row["start"] * RATE) : round(row["end"] * RATE)]
         assert np.abs(samples_of(row["audio"]["bytes"]).astype(int) - expected).max() <= 1
-
-
-@pytest.mark.slow
-def test_a_tar_file_has_the_same_clips_for_webdataset(clips, tmp_path):
-    number = clips().clips
-    parquet = [row for name in ("a", "b") for row in pq.read_table(tmp_path / f"dest/data/{name}.parquet").to_pylist()]
-    assert clips(layout="tar", restart=True).clips == number
-    assert sorted(exported(tmp_path / "dest")) == ["a.tar", "b.tar"]
-    files = {"train": [str(tmp_path / "dest" / name) for name in ("a.tar", "b.tar")]}
-    text = datasets.Value("string")
-    features = datasets.Features(  # given, since decoding would need torchcodec
-        {
-            **{"__key__": text, "__url__": text, "txt": text, "flac": datasets.Value("binary")},
-            "json": {
-                **dict.fromkeys(("id", "text", "source_id"), text),
-                "row": datasets.Value("int64"),
-                **dict.fromkeys(("start", "end", "seconds", "score"), datasets.Value("float64")),
-            },
-        }
-    )
-    opened = datasets.load_dataset(
-        "webdataset", data_files=files, split="train", features=features, cache_dir=str(tmp_path / "cache")
-    )
-    assert [row["flac"] for row in opened] == [row["audio"]["bytes"] for row in parquet]
-    assert [row["txt"] for row in opened] == [row["text"] for row in parquet]
-    assert [row["json"]["source_id"] for row in opened] == [row["source_id"] for row in parquet]
-    names = parquet[0].keys() - {"audio", "score", "id", "row", "seconds"}  # of label shards, or in single precision
-    own = rows_of_tars(tmp_path / "dest", names)
-    for name in {*names, "id"}:
-        assert [row[name] for row in own] == [row[name] for row in parquet], name
-    with tarfile.open(tmp_path / "dest" / "a.tar") as tar:
-        assert all(member.name.count(".") == 1 and member.mtime == 0 for member in tar)
 
 
 @pytest.mark.slow

@@ -58,8 +58,8 @@ class TestGoingOn:
 
     @pytest.mark.parametrize(
         ("to", "options"),
-        [("dataset", {}), pytest.param("clips", SHORT, marks=pytest.mark.soak), ("clips", {**SHORT, "layout": "tar"})],
-        ids=["dataset", "clips", "tar"],
+        [("dataset", {}), ("clips", SHORT)],
+        ids=["dataset", "clips"],
     )
     @pytest.mark.slow
     def test_an_export_with_recordings_that_ends_at_any_change_gives_the_same_files(self, long, to, options):
@@ -131,7 +131,7 @@ class TestGoingOn:
 GIVEN = {
     **{"column": "pred", "max_chars": 30, "max_lines": 1, "max_chars_per_second": 9, "min_gap_seconds": 0.1},
     **{"language": "en", "min_seconds": 0.5, "max_seconds": 5, "min_score": 0.5, "names": "id", "rows": "all"},
-    **{"layout": "tar", "sample_rate": 8000, "audio": False, "one_file": True, "split": "dev", "licence": "mit"},
+    **{"sample_rate": 8000, "audio": False, "one_file": True, "split": "dev", "licence": "mit"},
 }
 """Options of formats, each with a value."""
 
@@ -152,7 +152,7 @@ def test_the_documentation_lists_each_format_with_its_options(tmp_path):
         options = [name for name, value in GIVEN.items() if "does not apply" not in refused(to, **{name: value})]
         assert options
         for name in {*options} - {"split", "sample_rate"}:
-            option = {"layout": "as", "audio": "no-audio"}.get(name, name).replace("_", "-")
+            option = {"audio": "no-audio"}.get(name, name).replace("_", "-")
             assert f"--{option}" in named[to], (to, name)
 
 
@@ -171,7 +171,6 @@ class TestRefusals:
             ({"to": "srt", "max_seconds": float("nan")}, "max_seconds=nan; expected more than 0"),
             ({"to": "clips", "min_seconds": 30.0}, "min_seconds=30.0; expected from 0 to below max_seconds=20.0"),
             ({"to": "clips", "min_score": 2}, "min_score=2; expected a probability"),
-            ({"to": "clips", "layout": "zip"}, "layout='zip'; expected one of parquet, tar"),
             ({"to": "clips", "sample_rate": 10}, "sample_rate=10; expected 1000 to 192000 Hz"),
             ({"to": "dataset", "split": "../x"}, "split='../x'; expected a name"),
             ({"to": "srt", "names": "row"}, "names='row'; expected one of id, path"),
