@@ -6,6 +6,7 @@ are in its control group (cgroup), version 2 or 1.
 
 import os
 import platform
+import resource
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -14,19 +15,17 @@ PROCESS_BYTES = 400e6
 """Resident set of a process with torch and pyarrow, without a model."""
 READER_BYTES = 500e6
 """Upper bound of that of a task that reads, besides the largest recording."""
-UNKNOWN_BYTES = 8_000_000_000
-"""Assumed main memory of a machine whose system does not report it (Windows)."""
 
 
 def system() -> str:
-    """Return the name of the operating system: Linux, macOS, Windows or another."""
+    """Return the name of the operating system: Linux, macOS or another."""
     return {"Darwin": "macOS"}.get(platform.system(), platform.system())
 
 
 def num_cpus(root: Path = ROOT) -> int:
     """Return the number of CPUs that this process may use, rounded down, at least 1.
 
-    Where the system has no affinity mask (macOS, Windows), those of the machine are counted.
+    Where the system has no affinity mask (macOS), those of the machine are counted.
 
     Args:
         root: root of the file system, with `proc/self/cgroup` and `sys/fs/cgroup` below it.
@@ -37,11 +36,8 @@ def num_cpus(root: Path = ROOT) -> int:
 
 
 def physical_bytes() -> int:
-    """Return the bytes of main memory of the machine; `UNKNOWN_BYTES` where the system does not report them."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return UNKNOWN_BYTES
+    """Return the bytes of main memory of the machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def memory_bytes(root: Path = ROOT) -> int:
@@ -52,17 +48,10 @@ def memory_bytes(root: Path = ROOT) -> int:
 
 
 def highest_resident_bytes(root: Path = ROOT) -> int:
-    """Return the largest resident set that this process had; 0 on Windows, where Python does not say.
-
-    `root` is that of `num_cpus`.
-    """
+    """Return the largest resident set that this process had; `root` is that of `num_cpus`."""
     _, named, rest = _read(root / "proc/self/status").partition("VmHWM:")
     if named:
         return int(rest.split()[0]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return 0
     # It begins with that of the process that started this one.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if system() == "macOS" else 1024)
 

@@ -3,8 +3,6 @@
 The decoder imports this file instead of `child`, which imports the readers of all formats.
 """
 
-import os
-import select
 import struct
 from pathlib import Path
 
@@ -31,11 +29,6 @@ FAULTS = "RAYSP_DECODER_FAULTS"
 """Environment variable for fault injection in tests, such as
 `marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory,marker=TypeError`.
 A fault occurs at a recording with its marker in the first bytes."""
-
-
-def can_isolate() -> bool:
-    """Return whether a process can be given pipes here, and be awaited by them: not on Windows."""
-    return hasattr(os, "writev") and hasattr(select, "poll")
 
 
 def has_memory_limit() -> bool:

@@ -9,6 +9,7 @@ neither pauses nor a busy machine count.
 """
 
 import contextlib
+import fcntl
 import functools
 import json
 import logging
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -47,9 +48,6 @@ from raysp.audio.excerpts import (
 )
 from raysp.audio.waveforms import Samples, join
 from raysp.errors import AudioError, ProgramError, RunError
-
-if TYPE_CHECKING:
-    from raysp.audio.unisolated import Here
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +122,7 @@ class Decoder:
 
     def __init__(self, on_wait: Callable[[], None] = lambda: None) -> None:
         self.on_wait = on_wait
-        self._child: _Child | Here | None = None
+        self._child: _Child | None = None
         self._turn = 0
         self._is_idle = True
 
@@ -258,7 +256,7 @@ class Decoder:
         """Start a child if none is running, and send it the unanswered requests."""
         if self._child is not None:
             return
-        self._child = _Child(self.on_wait) if protocol.can_isolate() else _here()
+        self._child = _Child(self.on_wait)
         for request in requests:
             if isinstance(request, _Request):
                 self._child.send(request)
@@ -288,12 +286,6 @@ class Decoder:
             yield kind, payload
             if kind in _LAST:
                 return
-
-
-def _here() -> "Here":
-    from raysp.audio.unisolated import Here
-
-    return Here()
 
 
 @functools.cache
@@ -477,9 +469,7 @@ class _Child:
 def _pipe() -> tuple[int, int]:
     """Create a pipe (read end, write end) of `PIPE_BYTES`, where the system allows it."""
     ends = os.pipe()
-    with contextlib.suppress(OSError, AttributeError, ImportError):  # macOS has no size of pipes, Windows no fcntl
-        import fcntl
-
+    with contextlib.suppress(OSError, AttributeError):  # macOS has no size of pipes
         fcntl.fcntl(ends[0], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     return ends
 

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 STOPPED, RUNNABLE = "Tt", "R"
 MOST_STEPS = 2
 """Maximum steps that one look may count. In any longer time this process was not running."""

@@ -2,8 +2,8 @@
 
 The cache is optional: nothing fails if a small file cannot be read or written. Of copies the least recently used is
 removed first, never one in use. A process that uses a copy holds a shared lock on the file `<copy>.used` beside it
-until the process ends. Removing a copy requires the exclusive lock. Where the file system or the system (Windows) has
-no locks, no copy is removed.
+until the process ends. Removing a copy requires the exclusive lock. Where the file system has no locks, no
+copy is removed.
 """
 
 import contextlib

@@ -81,8 +81,7 @@ def _leave_to_the_parent() -> None:
             signal.signal(number, before)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_the_parent)
+os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 class Stop:
@@ -123,9 +122,6 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
     Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm of
     Ray's own handler of SIGTERM, which would abort a process that takes more than three seconds to end.
     """
-    if not hasattr(signal, "alarm"):  # Windows, where nothing runs that this would be for
-        yield
-        return
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 

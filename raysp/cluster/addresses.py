@@ -110,13 +110,3 @@ def refuse_on(systems: Collection[str], what: str) -> None:
     """
     if (found := system()) in systems:
         raise PlanError(f"{found}: {what}")
-
-
-def refuse_without_processes(work: str) -> None:
-    """Raise PlanError on Windows, where recordings cannot be decoded in a separate process, which may crash.
-
-    Args:
-        work: noun for the message, such as "labelling".
-    """
-    here = "models, plan, status, report, diff, merge and export work here"
-    refuse_on(["Windows"], f"{work} needs Linux or macOS, for instance in WSL 2; {here}")

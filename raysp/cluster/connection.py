@@ -60,7 +60,7 @@ def connected(address: str | None) -> Iterator[Resources]:
         return
     named = address or os.environ["RAY_ADDRESS"]
     cluster = f"a cluster ({without_password(named)})"
-    refuse_on(["macOS", "Windows"], f"{cluster} is used from Linux alone; raysp submit sends the work there")
+    refuse_on(["macOS"], f"{cluster} is used from Linux alone; raysp submit sends the work there")
     with in_background(lambda: _connection(named)):
         yield cluster_resources()
 

@@ -127,10 +127,7 @@ class Figures:
 
 
 def highest_memory(device: str) -> int:
-    """Return the highest number of bytes that this process used on a device; its resident set on a CPU.
-
-    0 on Windows, where Python does not say.
-    """
+    """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
     if is_accelerator(device):
         return highest_allocated(device)
     return highest_resident_bytes()

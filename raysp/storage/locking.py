@@ -1,6 +1,7 @@
 """A file lock that is released when the process that holds it ends."""
 
 import errno
+import fcntl
 import functools
 import logging
 import time
@@ -9,11 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from raysp.errors import StoreError
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +24,8 @@ def flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
 
     Raises:
         BlockingIOError: another process holds the lock, and `wait` is False.
-        OSError: the file system or the system has no such locks. Windows has none: `ENOLCK`.
+        OSError: the file system has no such locks.
     """
-    if fcntl is None:
-        raise OSError(errno.ENOLCK, "this system has no locks of this kind")
     fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
 
 
@@ -39,7 +33,7 @@ def flock(descriptor: int, *, shared: bool = False, wait: bool = False) -> None:
 def locked(place: Path) -> Iterator[None]:
     """Hold the lock on a file, which is not removed afterwards.
 
-    Where there are no locks (`flock`), as on Windows, it has no effect, and a warning says so once per folder.
+    Where there are no locks (`flock`), it has no effect, and a warning says so once per folder.
 
     Raises:
         StoreError: another process has held the lock for `WAIT_SECONDS`, so it is paused.

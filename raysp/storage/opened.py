@@ -82,7 +82,7 @@ class LocalFile:
         Raises:
             StoreError: the file was written after it was opened.
         """
-        data = _pread(self._descriptor, num_bytes, self._position)
+        data = os.pread(self._descriptor, num_bytes, self._position)
         now, then = os.fstat(self._descriptor), self._status
         if (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
             raise StoreError(f"{self._place}: it was replaced while it was read; run again")
@@ -97,13 +97,6 @@ class LocalFile:
 
     def __del__(self) -> None:
         os.close(self._descriptor)
-
-
-def _pread(descriptor: int, num_bytes: int, position: int) -> bytes:
-    if hasattr(os, "pread"):
-        return os.pread(descriptor, num_bytes, position)
-    os.lseek(descriptor, position, os.SEEK_SET)  # Windows
-    return os.read(descriptor, num_bytes)
 
 
 def content_of(entry: Entry) -> str:

@@ -36,9 +36,8 @@ REPLACING = f"{HOME}replacing"
 KEYED = ("s3", "gs", "gcs", "az", "abfs", "abfss")
 """Schemes of object stores, whose keys may have empty parts: `audio//x.parquet` is not `audio/x.parquet`."""
 SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
-_READ_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NONBLOCK", "O_BINARY"))
-"""O_NONBLOCK: opening a pipe would block. Windows has the last one alone."""
-_SYNCS_FOLDERS = os.name != "nt"
+_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""O_NONBLOCK: opening a pipe would block."""
 LINK_ATTEMPTS = 100  # a concurrent `delete` can remove the empty folder between mkdir and link
 
 
@@ -484,8 +483,7 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 def _sync(place: Path) -> None:
-    # Windows flushes only files that are open for writing.
-    descriptor = os.open(place, os.O_RDONLY if _SYNCS_FOLDERS else os.O_RDWR)
+    descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -498,8 +496,7 @@ def _sync_folder(folder: Path) -> None:
     Ignores file systems without support, and a folder that a concurrent `delete` removed.
     """
     try:
-        if _SYNCS_FOLDERS:
-            _sync(folder)
+        _sync(folder)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise

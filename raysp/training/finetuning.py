@@ -12,7 +12,6 @@ from raysp.cluster.addresses import (
     asked_engine,
     is_named,
     refuse_on,
-    refuse_without_processes,
     uses_cluster,
 )
 from raysp.cluster.connection import connected
@@ -166,7 +165,6 @@ def finetune(
         SpecError, PlanError, ChangedError, CheckpointError, StoreError: before any step.
         RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
     """
-    refuse_without_processes("training")
     check_class(recipe, Finetune, "raysp.run labels by pipelines")
     for name in recipe.trackers:
         check_tracker(name)
@@ -303,7 +301,6 @@ def try_out(
 
     Arguments and errors are those of `finetune`.
     """
-    refuse_without_processes("training")
     plan = plan_training(recipe)
     refuse_absent(plan.workers.device)
     with contextlib.ExitStack() as stack:

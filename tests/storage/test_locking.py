@@ -52,11 +52,15 @@ def test_the_lock_ends_with_its_process(holder, tmp_path):
         pass
 
 
-def test_a_file_system_without_locks_replaces_what_it_looked_at(tmp_path, monkeypatch):
+@pytest.fixture
+def without_locks(monkeypatch):
     def refused(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(locking.fcntl, "flock", refused)
+
+
+def test_a_file_system_without_locks_replaces_what_it_looked_at(tmp_path, without_locks):
     store = LocalStore(tmp_path)
     store.create("a", b"one")
     version = store.stat("a").version
@@ -67,8 +71,7 @@ def test_a_file_system_without_locks_replaces_what_it_looked_at(tmp_path, monkey
     assert store.read("a") == b"two"
 
 
-def test_a_system_without_locks_is_named_once_per_folder(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(locking, "fcntl", None)  # Windows
+def test_a_file_system_without_locks_is_named_once_per_folder(tmp_path, without_locks, caplog):
     for _ in range(2):
         with locked(tmp_path / "x" / "lock"):
             pass

@@ -14,12 +14,11 @@ from raysp import bounds
 from raysp.checkpoints.pickles import process
 from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError, StoreError
-from raysp.machine import system
 from raysp.words import ending
 
 SILENT_SECONDS = 300
 """Time without an event after which the process counts as hung. It reports each part of `CHUNK_BYTES`."""
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
 def convert_files(
@@ -36,11 +35,6 @@ def convert_files(
         CheckpointError: a file holds anything but plain weights, or is damaged.
         StoreError: a file cannot be read, or there is no space for the new one.
     """
-    if system() == "Windows":
-        raise CheckpointError(
-            f"{files[0][0]}: pickled weights are read by a process that cannot be watched on Windows; convert them on "
-            "Linux or macOS (raysp convert), and copy the safetensors"
-        )
     request = {"files": [(str(source), str(target)) for source, target in files], "are_tied": are_tied}
     child = _started(json.dumps(request).encode())
     written: list[Written] = []

@@ -129,12 +129,11 @@ def _publish(scratch: Path, place: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     scratch.chmod(0o777 & ~umask)
-    if os.name != "nt":  # Windows opens no folders
-        descriptor = os.open(scratch, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(scratch, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
     # For the message: a rename replaces an empty folder only.
     check_empty(place)
     scratch.rename(place)

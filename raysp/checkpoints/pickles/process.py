@@ -9,6 +9,7 @@ that started it.
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import threading
@@ -69,11 +70,9 @@ def _end_with_parent() -> None:
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Limit the address space of this process. Without effect where the system has no /proc (macOS, Windows)."""
+    """Limit the address space of this process. Without effect where the system has no /proc (macOS)."""
     if not Path("/proc/self/statm").exists():
         return
-    import resource
-
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = pages * resource.getpagesize() + more_bytes
@@ -83,10 +82,8 @@ def limit_memory(more_bytes: int) -> None:
 
 
 def limit_time(seconds: int) -> None:
-    """Limit the processor time of this process. Without effect on Windows."""
-    with contextlib.suppress(ImportError, ValueError):  # ValueError: a lower limit holds already
-        import resource
-
+    """Limit the processor time of this process."""
+    with contextlib.suppress(ValueError):  # a lower limit holds already
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 

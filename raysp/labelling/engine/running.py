@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysp.cluster.addresses import Engine, is_cluster, refuse_without_processes, resolve_engine
+from raysp.cluster.addresses import Engine, is_cluster, resolve_engine
 from raysp.cluster.background import Background
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
@@ -171,7 +171,6 @@ def label_corpus(
     The other arguments and the errors are those of `run`: `is_kept` is whether labels go to the sink of the pipeline;
     `again` names shards to retry, or is empty for all error rows; `text_beside` is as in `Opened`.
     """
-    refuse_without_processes("labelling")
     if normalise is not None:
         _check_normalise(pipeline, normalise)
     with contextlib.ExitStack() as stack:

@@ -64,8 +64,7 @@ def _start() -> "subprocess.Popen[bytes]":
         env={name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ},
     )
     assert process.stdin is not None
-    if hasattr(os, "set_blocking"):  # a paused watcher must not block this process; Windows has it from Python 3.12 on
-        os.set_blocking(process.stdin.fileno(), False)
+    os.set_blocking(process.stdin.fileno(), False)  # a paused watcher must not block this process
     return process
 
 

@@ -1,4 +1,4 @@
-"""What macOS and Windows lack, taken away from the modules of raysp alone, in this process and those that it starts.
+"""What macOS lacks, taken away from the modules of raysp alone, in this process and those that it starts.
 
 Modules of raysp get other ones for `os`, `signal`, `select` and the like, in which names are missing or fail as they do
 there; libraries and the tests keep theirs. Files below /proc and the like do not exist for anyone.
@@ -8,7 +8,6 @@ import builtins
 import errno
 import io
 import os
-import subprocess
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -25,29 +24,9 @@ NAMES = {
         "select": "epoll",
         "signal": "SIGPWR SIGSTKFLT sigtimedwait sigwaitinfo",
     },
-    "windows": {
-        "os": (
-            "O_CLOEXEC O_DIRECTORY O_DSYNC O_NOFOLLOW O_NONBLOCK O_SYNC WNOHANG chown chroot copy_file_range "
-            "eventfd fchmod fchown fork forkpty fstatvfs getegid geteuid getgid getgroups getloadavg getpgid "
-            "getpgrp getpriority getrandom getresuid getsid getuid killpg lchown lockf memfd_create mkfifo mknod "
-            "nice openpty pidfd_open posix_fadvise posix_fallocate posix_spawn pread preadv pwrite pwritev readv "
-            "register_at_fork sched_getaffinity sched_setaffinity sched_yield sendfile set_blocking setpgid "
-            "setpriority setsid setuid splice statvfs sysconf tcgetpgrp ttyname uname wait wait3 wait4 waitid "
-            "writev"
-        ),
-        "signal": (
-            "SIGALRM SIGCHLD SIGCONT SIGHUP SIGKILL SIGPIPE SIGPWR SIGQUIT SIGSTKFLT SIGSTOP SIGTSTP SIGUSR1 SIGUSR2 "
-            "alarm getitimer pause pthread_kill pthread_sigmask setitimer siginterrupt sigpending sigtimedwait sigwait "
-            "sigwaitinfo"
-        ),
-        "select": "epoll poll",
-        "socket": "AF_UNIX socketpair",
-        "time": "clock_getres clock_gettime pthread_getcpuclockid",
-    },
 }
 """Missing names, by module."""
-NO_MODULES = {"macos": (), "windows": ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")}
-LACKED = {"macos": "Darwin", "windows": "Windows"}
+LACKED = {"macos": "Darwin"}
 """What `platform.system` returns."""
 
 
@@ -68,8 +47,6 @@ class _Importer:
         self.replaced: dict[str, ModuleType] = {}
 
     def __call__(self, name, globals=None, locals=None, fromlist=(), level=0):
-        if not level and name in NO_MODULES[self.system]:
-            raise ImportError(f"No module named {name!r}: {self.system} has none", name=name)
         found = builtins.__import__(name, globals, locals, fromlist, level)
         return found if level else self._without(found)
 
@@ -134,43 +111,6 @@ class _Finder:
         return spec
 
 
-def _os_of_windows() -> dict[str, object]:
-    def opened(path, flags, *rest, **options):
-        if os.path.isdir(path):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        return os.open(path, flags, *rest, **options)
-
-    def synced(descriptor):
-        import fcntl
-
-        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-        os.fsync(descriptor)
-
-    return {"open": opened, "fsync": synced, "O_BINARY": 0, "name": "nt"}
-
-
-def _signal_of_windows() -> dict[str, object]:
-    import signal
-
-    def set_wakeup_fd(descriptor, **options):
-        if descriptor != -1:
-            raise OSError(10038, "not a socket")
-        return -1
-
-    return {"set_wakeup_fd": set_wakeup_fd, "CTRL_BREAK_EVENT": signal.SIGTERM}
-
-
-def _subprocess_of_windows() -> dict[str, object]:
-    class Popen(subprocess.Popen):
-        def __init__(self, *words, pass_fds=(), preexec_fn=None, **options):
-            if pass_fds or preexec_fn:
-                raise ValueError("pass_fds not supported on Windows.")
-            super().__init__(*words, **options)
-
-    return {"Popen": Popen}
-
-
 def _resource_of_macos() -> dict[str, object]:
     import resource
 
@@ -183,9 +123,6 @@ def _resource_of_macos() -> dict[str, object]:
 
 
 _CHANGES = {
-    ("windows", "os"): _os_of_windows,
-    ("windows", "signal"): _signal_of_windows,
-    ("windows", "subprocess"): _subprocess_of_windows,
     ("macos", "resource"): _resource_of_macos,
     ("both", "platform"): dict,
 }

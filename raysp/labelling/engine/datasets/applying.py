@@ -7,7 +7,6 @@ import pyarrow as pa
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from raysp.cluster.addresses import refuse_without_processes
 from raysp.cluster.connection import cluster_resources
 from raysp.cluster.resources import shortage_of
 from raysp.devices import is_accelerator
@@ -76,7 +75,6 @@ def apply(
         PlanError: the dataset lacks a column, as far as its columns are known without reading it; otherwise its
             consumption raises it.
     """
-    refuse_without_processes("labelling")
     if not isinstance(dataset, ray.data.Dataset):
         raise PlanError(
             f"raysp.apply(steps, dataset): found a {type(dataset).__name__} as dataset, expected a ray.data.Dataset, "
