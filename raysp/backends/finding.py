@@ -17,13 +17,9 @@ from raysp.models.summary import OWN, CheckpointSummary
 from raysp.public_names import resolved
 
 HUGGING_FACE = "transformers"
-JAX = "jax"
-OF_RAYSP = (OWN, JAX)
-"""Backends of the checkpoints that the models of raysp read."""
 CTRANSLATE2 = "ctranslate2"
 BACKENDS = {
     OWN: "raysp.backends.own:OwnModels",
-    JAX: "raysp.backends.on_jax.jax_backend:JaxModels",
     HUGGING_FACE: "raysp.backends.hugging_face.transformers_backend:HuggingFaceModels",
     CTRANSLATE2: "raysp.backends.on_ctranslate2.ctranslate2_backend:CTranslate2Models",
 }
@@ -31,37 +27,6 @@ BACKENDS = {
 NAMED = (*BACKENDS,)
 OTHER_FILES = ("*.json", "*.txt", "*.model")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
-
-
-@dataclass(frozen=True)
-class Library:
-    """Packages of a backend, which an extra of the same name installs."""
-
-    backend: str
-    packages: tuple[str, ...]
-
-    def versions(self) -> str:
-        """Return names and versions of the packages; empty unless all are installed."""
-        return "" if self._missing() else ", ".join(f"{name} {metadata.version(name)}" for name in self.packages)
-
-    def require(self) -> None:
-        """Raise unless all packages are installed.
-
-        Raises:
-            CheckpointError: a package is missing; the message has the command that installs it.
-        """
-        if missing := self._missing():
-            raise CheckpointError(
-                f"backend={self.backend!r}: the package {missing[0]} is not installed; "
-                f"pip install 'raysp[{self.backend}]'"
-            )
-
-    def _missing(self) -> list[str]:
-        return [name for name in self.packages if util.find_spec(name) is None]
-
-
-LIBRARIES = {one.backend: one for one in (Library(JAX, ("jax", "flax")), Library(CTRANSLATE2, ("ctranslate2",)))}
-"""Libraries of backends that extras of raysp install, besides transformers."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +42,8 @@ class Choice:
         """Name and version of the library to install on all machines; empty for the models of raysp."""
         if self.package is not None:
             return self.package.identity
-        if self.name in LIBRARIES:
-            return LIBRARIES[self.name].versions()
+        if self.name == CTRANSLATE2:
+            return ctranslate2_version()
         return f"transformers {hf_installed.version()}" if self.name == HUGGING_FACE else ""
 
     def require(self) -> None:
@@ -89,8 +54,10 @@ class Choice:
         """
         if self.name == HUGGING_FACE:
             hf_installed.require()
-        if self.name in LIBRARIES:
-            LIBRARIES[self.name].require()
+        if self.name == CTRANSLATE2 and not ctranslate2_version():
+            raise CheckpointError(
+                "backend='ctranslate2': the package ctranslate2 is not installed; pip install 'raysp[ctranslate2]'"
+            )
 
     def open(self) -> Backend:
         """Return the backend, which imports its library.
@@ -102,6 +69,11 @@ class Choice:
         if self.package is not None:
             return PackagedModels(self.package)
         return cast("Callable[[], Backend]", resolved(BACKENDS[self.name]))()
+
+
+def ctranslate2_version() -> str:
+    """Return name and version of the package ctranslate2; empty if it is not installed."""
+    return f"ctranslate2 {metadata.version(CTRANSLATE2)}" if util.find_spec(CTRANSLATE2) else ""
 
 
 def choose(folder: Path, backend: str) -> Choice:
@@ -164,7 +136,7 @@ def files_of(backend: str) -> tuple[str, ...]:
     """Return names and patterns of the files to fetch from the hub for a backend."""
     if backend == CTRANSLATE2:
         return (*CHECKPOINT_FILES, *OTHER_FILES, *OTHER_WEIGHTS)
-    return CHECKPOINT_FILES if backend in OF_RAYSP else (*CHECKPOINT_FILES, *OTHER_FILES)
+    return CHECKPOINT_FILES if backend == OWN else (*CHECKPOINT_FILES, *OTHER_FILES)
 
 
 def label_files(folder: Path, backend: str) -> list[Path]:
@@ -173,7 +145,7 @@ def label_files(folder: Path, backend: str) -> list[Path]:
     Raises:
         CheckpointError: it has no weights.
     """
-    if backend in OF_RAYSP:
+    if backend == OWN:
         return checkpoint_files(folder)
     theirs = [folder / name for name in OTHER_WEIGHTS if backend == CTRANSLATE2 and (folder / name).is_file()]
     weights = theirs or weight_files(folder)

@@ -387,10 +387,8 @@ class Label(Step):
         backend: backend of the checkpoint. None: "torch" for a checkpoint that it reads, otherwise "transformers" if
             that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
             raysp, or for another model type an installed package that offers it. "transformers": Hugging Face
-            transformers (`raysp[transformers]`), for architectures that raysp does not read, such as Whisper. "jax":
-            the Flax classes of raysp (`raysp[jax]`), for texts of CTC models and of text decoders, on whatever JAX runs
-            on, such as a TPU. "ctranslate2": Whisper in CTranslate2's format (`raysp[ctranslate2]`), as faster-whisper
-            runs it.
+            transformers (`raysp[transformers]`), for architectures that raysp does not read, such as Whisper.
+            "ctranslate2": Whisper in CTranslate2's format (`raysp[ctranslate2]`), as faster-whisper runs it.
         pool: the actors that hold the model.
     """
 
@@ -405,7 +403,7 @@ class Label(Step):
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"
     device: Device = "auto"
-    backend: Literal["torch", "jax", "transformers", "ctranslate2"] | None = None
+    backend: Literal["torch", "transformers", "ctranslate2"] | None = None
     pool: Pool = field(default_factory=Pool)
 
     def __post_init__(self) -> None:

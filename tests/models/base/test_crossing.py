@@ -23,7 +23,6 @@ ALLOWED = {
         ("models/features/extracting.py", "models/features/processors.py"), "features of waves on the host"
     ),
     **dict.fromkeys(("models/features/log_mels.py", "models/features/seamless.py"), "constants, and waves on the host"),
-    **dict.fromkeys(("backends/on_jax/jax_backend.py",), "a library that reads arrays"),
     **dict.fromkeys(("models/encoder/quantization.py",), "read once for all rows of a step"),
     **dict.fromkeys(("ops/speech/pauses.py",), "the model of speech in tasks that decode, on the CPU"),
     **dict.fromkeys(

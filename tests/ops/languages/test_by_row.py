@@ -213,12 +213,11 @@ def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["transformers", "jax"])
-def test_all_backends_label_with_the_adapter_that_differs_from_the_weights(tmp_path, backend):
+def test_transformers_labels_with_the_adapter_that_differs_from_the_weights_too(tmp_path):
     folder = lay_out(tmp_path / "checkpoint", ["eng", "deu"])
     model_of(5, vocab_size=len(vocabulary(0))).save_adapter(folder, "eng")
     rows = rows_of([None] * 3)
-    own, other = (labelled(folder, rows, raysp.Transcript(), backend=one) for one in (None, backend))
+    own, other = (labelled(folder, rows, raysp.Transcript(), backend=one) for one in (None, "transformers"))
     assert [row["pred_text"] for row in own] == [row["pred_text"] for row in other]
     (folder / "adapter.eng.safetensors").unlink()
     assert [row["pred_text"] for row in labelled(folder, rows, raysp.Transcript())] != [row["pred_text"] for row in own]

@@ -52,13 +52,11 @@ def columns_of(output, folder, text: str, columns=None, other: float = -9.0) -> 
 @pytest.mark.parametrize(
     ("backend", "words"),
     some(
-        itertools.product(["torch", "jax", "transformers"], [False, True]),
-        *(("torch", False), ("torch", True), ("jax", True), ("transformers", False)),
+        itertools.product(["torch", "transformers"], [False, True]),
+        *(("torch", False), ("torch", True), ("transformers", False)),
     ),
 )
 def test_texts_of_a_run_equal_those_of_transformers(tmp_path, plain, of_words, backend, words):
-    if backend == "jax":
-        pytest.importorskip("jax")
     folder = of_words if words else plain
     sounds = [wav(number, seed=number) for number in (16000, 12345, 30000)]
     audio = pa.array([{"bytes": one, "path": None} for one in sounds], AUDIO)
