@@ -7,12 +7,12 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-from raysp.cli.console import out, print_fact, print_folded, print_some, say
+from raysp.cli.console import out, print_fact, print_folded, say
 from raysp.cli.printed_runs import print_examples, print_failures, print_nothing_labelled
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
-    from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference, LabelDiff, LowRow
+    from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference, LabelDiff
     from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
     from raysp.evaluation.limits import Limit
     from raysp.evaluation.scores import ClassScores, Group, WorstRow
@@ -190,8 +190,6 @@ def _print_column(one: "ColumnDifference", columns: Sequence[str]) -> None:
         _print_changes(one.changes)
     if one.worst:
         print_worst(one.worst, "A", "B")
-    if one.lowest:
-        _print_lowest(one.lowest)
 
 
 def _print_against(against: "AgainstReference") -> None:
@@ -210,8 +208,3 @@ def _print_changes(changes: "Sequence[ClassChange]") -> None:
     for one in changes[:MOST_GROUPS]:
         table.add_row(Text(cell_text(one.a)), Text(cell_text(one.b)), f"{one.rows:,}")
     print_table(table, len(changes) - MOST_GROUPS, "change")
-
-
-def _print_lowest(rows: "Sequence[LowRow]") -> None:
-    out.print("Lowest cosines", style="bold", markup=False)
-    print_some(out, [f"{cell_text(row.id)}  {row.cosine:.4f}" for row in rows], "row")

@@ -1,4 +1,4 @@
-"""Agreement of two labellings: shares of equal rows, and means of numbers."""
+"""Agreement of two labellings: shares of equal rows, and means of differences."""
 
 from dataclasses import dataclass
 
@@ -33,20 +33,12 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a number of each row.
-
-    Attributes:
-        values_N: the numbers; none is NaN.
-        name: name of the metric, such as "cosine".
-    """
+    """The mean of the differences of two numbers of each row."""
 
     values_N: Floats
-    name: str
+    """The differences; none is NaN."""
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Name of the metric."""
-        return (self.name,)
+    names = ("difference",)
 
     def __call__(self, weights_DN: Floats) -> Floats:
         """Return the mean for each weighting; NaN without rows."""
@@ -58,4 +50,4 @@ class Mean:
 
     def of(self, rows: Ints) -> "Mean":
         """Return the measures of some of the rows."""
-        return Mean(self.values_N[rows], self.name)
+        return Mean(self.values_N[rows])

@@ -124,16 +124,13 @@ def test_no_row_being_ok_in_both_is_said_with_exit_code_3(raysp_command, made, t
     assert "pred_text" not in ran.out
 
 
-def vectors(*values: float | None) -> list[list[float] | None]:
-    """Return embeddings in the plane of the first two axes, by their cosines with the first one."""
-    return [None if one is None else [one, (1 - one**2) ** 0.5] + [0.0] * 142 for one in values]
-
-
 def test_a_column_by_which_no_row_can_be_compared_has_no_groups(tmp_path):
     for name in "AB":
-        labelled(tmp_path, {"embedding": vectors(None, None)}, [raysp.Embedding()], name=name)
-    ran = kit.run(["diff", tmp_path / "A", tmp_path / "B", "--by", "seconds"])
-    assert ran.out.endswith("embedding, B against A\ncosine       - (-)\n")
+        labelled(tmp_path, {"pred_score": [None, None]}, [raysp.Transcript()], name=name)
+    ran = kit.run(["diff", tmp_path / "A", tmp_path / "B", "--by", "seconds", "--column", "pred_score"])
+    assert ran.out.endswith(
+        "pred_score, B against A\ndifference   - (-) on average, B less A: 0 rose, 0 fell, 0 equal\n"
+    )
 
 
 def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
@@ -146,7 +143,7 @@ def test_unfinished_shards_are_named(raysp_command, made, tmp_path):
     assert "only in B    1 shard: b.parquet\nunfinished   1 shard: b.parquet of B\n" in ran.out
 
 
-def test_changes_of_classes_are_harmless_on_a_terminal_and_lowest_cosines_too(tmp_path):
+def test_changes_of_classes_are_harmless_on_a_terminal(tmp_path):
     classifier = make_classifier(tmp_path / "classifier", "cat", "dog", "owl")
     changes = {(HOSTILE, "b"): 3, **{("a", f"{number}"): 1 for number in range(11)}}
     for side, name in enumerate("AB"):
@@ -156,13 +153,6 @@ def test_changes_of_classes_are_harmless_on_a_terminal_and_lowest_cosines_too(tm
     said = kit.run(["diff", tmp_path / "A", tmp_path / "B"]).out
     assert re.search(r"│ .*\[bold\].* │ +b │ +3 │", said)
     assert "... and 2 more changes; --json lists all" in said
-    assert not {"\x1b", "\x07", "\r"} & {*said}
-    ids = [HOSTILE, "other"]
-    for name, cosines in {"C": (1.0, 1.0), "D": (0.25, 0.5)}.items():
-        columns = {"id": ids, "embedding": vectors(*cosines)}
-        labelled(tmp_path / "vectors", columns, [raysp.Embedding()], name=name)
-    said = kit.run(["diff", tmp_path / "vectors/C", tmp_path / "vectors/D"]).out
-    assert re.search(r"Lowest cosines\n.*\[bold\].*  0\.2500\nother  0\.5000\n", said)
     assert not {"\x1b", "\x07", "\r"} & {*said}
 
 

@@ -1,7 +1,7 @@
-"""Comparisons of one output column, batch by batch: numbers for each row are kept, texts and vectors are not."""
+"""Comparisons of one output column, batch by batch: numbers for each row are kept, texts are not."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.evaluation.agreement import Agreement, Bools, Mean
-from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference, LowRow
+from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap, Floats
 from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
@@ -60,8 +60,8 @@ def comparer(column: Compared, rules: Normalisation, worst: int, reference: str 
     """Return the comparison of a column. `reference` names the column of the references of texts, if there is one."""
     if column.kind == "text":
         return _Texts(column, rules, worst, reference)
-    if column.kind in ("vector", "number"):
-        return _Numbers(column, worst)
+    if column.kind == "number":
+        return _Numbers(column)
     return _Values(column, worst)
 
 
@@ -145,35 +145,22 @@ class _Values:
 
 
 class _Numbers:
-    """Means of a number of each row: the cosine of two vectors, or the difference of two numbers.
+    """Means of the differences of two numbers. Rows without one of them are not compared."""
 
-    Rows without one, such as those with a vector of zeros, are not compared.
-    """
-
-    def __init__(self, column: Compared, worst: int) -> None:
-        self._column, self._most = column, worst
-        self._numbers: list[Floats] = [np.zeros(0)]
-        self._lowest: list[LowRow] = []
+    def __init__(self, column: Compared) -> None:
+        self._column = column
+        self._differences: list[Floats] = [np.zeros(0)]
 
     def add(self, rows: Both) -> None:
         a, b = rows.columns(self._column.name)
-        if self._column.kind == "number":
-            self._numbers.append(_floats(b) - _floats(a))
-            return
-        cosines = np.array([_cosine(one, other) for one, other in zip(_vectors(a), _vectors(b), strict=True)])
-        self._numbers.append(cosines)
-        order = np.argsort(cosines, kind="stable")[: self._most]  # NaN last
-        lowest = [LowRow(*rows.place(row), float(cosines[row])) for row in order.tolist() if cosines[row] < 1]
-        self._lowest = sorted([*self._lowest, *lowest], key=lambda row: row.cosine)[: self._most]
+        self._differences.append(_floats(b) - _floats(a))
 
     def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
-        numbers = np.concatenate(self._numbers)
-        chosen = np.flatnonzero(~np.isnan(numbers))
-        if len(chosen) < len(numbers):
+        differences = np.concatenate(self._differences)
+        chosen = np.flatnonzero(~np.isnan(differences))
+        if len(chosen) < len(differences):
             columns = columns.of(chosen)
-        metric = "difference" if self._column.kind == "number" else "cosine"
-        found = _difference(self._column, Mean(numbers[chosen], metric), len(chosen), columns, bootstrap)
-        return replace(found, lowest=tuple(self._lowest))
+        return _difference(self._column, Mean(differences[chosen]), len(chosen), columns, bootstrap)
 
 
 def _difference(
@@ -217,23 +204,3 @@ def _name(value: Key) -> str:
 def _floats(column: Column) -> Floats:
     """Return numbers; NaN for nulls."""
     return pc.cast(column, pa.float64()).to_numpy()
-
-
-def _vectors(column: Column) -> Iterator[Floats | None]:
-    """Yield the vector of each row; vectors of frames one after the other. None for nulls."""
-    for row in column:
-        if not row.is_valid:
-            yield None
-            continue
-        values = row.values
-        while pa.types.is_nested(values.type):
-            values = values.flatten()
-        yield values.to_numpy(zero_copy_only=False).astype(np.float64)
-
-
-def _cosine(a: Floats | None, b: Floats | None) -> float:
-    """Return the cosine of two vectors; NaN if one is null or zero, or if their lengths differ."""
-    if a is None or b is None or a.shape != b.shape:
-        return np.nan
-    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / norms if norms > 0 else np.nan

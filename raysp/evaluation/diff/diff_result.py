@@ -88,17 +88,6 @@ class ClassChange:
 
 
 @dataclass(frozen=True)
-class LowRow:
-    """A row with a low cosine between its vectors."""
-
-    id: object
-    shard: str
-    row: int
-    seconds: float | None
-    cosine: float
-
-
-@dataclass(frozen=True)
 class AgainstReference:
     """Error rates of both labellings against the same references."""
 
@@ -128,13 +117,11 @@ class ColumnDifference:
     column: str
     kind: Kind
     scores: Scores
-    """Metrics `wer`, `cer` and `agreement` of texts; `cosine` of vectors; `difference` of numbers; else `agreement`."""
+    """Metrics `wer`, `cer` and `agreement` of texts; `difference` of numbers; else `agreement`."""
     by: Mapping[str, tuple[Group, ...]]
     """Groups by column, the worst first; `seconds`: by bands of duration."""
     worst: tuple[WorstRow, ...] = ()
     """Texts with the most word errors, A's text as the reference; changed classes of which both were surest."""
-    lowest: tuple[LowRow, ...] = ()
-    """Rows with the lowest cosines."""
     changes: tuple[ClassChange, ...] = ()
     """Changes of classes, the most frequent first."""
     against: AgainstReference | None = None
@@ -324,7 +311,7 @@ def _verdict(found: LabelDiff) -> tuple[Verdict, ...]:
 
 def _title(one: ColumnDifference, metric: str) -> str:
     """Return the name of a metric, with the sides that it is of."""
-    ends = {"wer": ", B against A", "cer": ", B against A", "agreement": " of A and B", "cosine": " of A and B"}
+    ends = {"wer": ", B against A", "cer": ", B against A", "agreement": " of A and B"}
     return f"{TITLES[metric]}{ends.get(metric, ', B less A' if metric == 'difference' else '')}"
 
 
@@ -410,13 +397,6 @@ def _tables(one: ColumnDifference) -> Iterator[Table]:
     if one.changes:
         changes = [(short(change.a), short(change.b), f"{change.rows:,}") for change in one.changes[:MOST_GROUPS]]
         yield Table("Changed classes", ("in A", "in B", "rows"), changes, left_out(one.changes, "change"))
-    if one.lowest:
-        rows = [
-            (short(row.id), short(row.shard), f"{row.row:,}", f"{row.cosine:.4f}") for row in one.lowest[:MOST_WORST]
-        ]
-        yield Table(
-            "Lowest cosines of A and B", ("id", "shard", "row", "cosine"), rows, left_out(one.lowest, "row", MOST_WORST)
-        )
 
 
 def _against(against: AgainstReference) -> Table:

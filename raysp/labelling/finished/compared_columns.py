@@ -12,8 +12,8 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.references import complaints_of_groups
 from raysp.labelling.planning.surveying import holds_text
 
-Kind = Literal["text", "class", "vector", "number", "value"]
-"""How a column is compared: by word errors, by class, by cosine, by difference, or by equality alone."""
+Kind = Literal["text", "class", "number", "value"]
+"""How a column is compared: by word errors, by class, by difference, or by equality alone."""
 TEXT_SUFFIX, SCORES_SUFFIX = "_text", "_scores"
 
 
@@ -34,18 +34,14 @@ def kind_of(schema: pa.Schema, name: str) -> Kind:
         if name.endswith(TEXT_SUFFIX):
             return "text"
         return "class" if f"{name}{SCORES_SUFFIX}" in schema.names else "value"
-    if _vector_size(kind) is not None:
-        return "vector"
     return "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else "value"
 
 
-def _vector_size(kind: pa.DataType) -> int | None:
-    """Return the numbers of a vector, of a row, a frame or a layer; None for other types."""
+def _holds_vectors(kind: pa.DataType) -> bool:
+    """Return whether a column has vectors: of a row, a frame or a layer."""
     while pa.types.is_list(kind) or (pa.types.is_fixed_size_list(kind) and pa.types.is_nested(kind.value_type)):
         kind = kind.value_type
-    if not pa.types.is_fixed_size_list(kind):
-        return None
-    return kind.list_size if pa.types.is_floating(kind.value_type) else None
+    return pa.types.is_fixed_size_list(kind) and pa.types.is_floating(kind.value_type)
 
 
 def columns_to_compare(a: Labelling, b: Labelling, column: str | None) -> tuple[list[Compared], dict[str, str]]:
@@ -66,8 +62,8 @@ def columns_to_compare(a: Labelling, b: Labelling, column: str | None) -> tuple[
         return [_chosen(column, found, others, f"{a.url} and {b.url}")], {}
     if not found:
         raise PlanError(
-            f"{a.url} and {b.url}: no output column is in both: found {_listed(a.outputs)} and {_listed(b.outputs)}; "
-            "compare labellings with the same outputs"
+            f"{a.url} and {b.url}: no output column but vectors is in both: found {_listed(a.outputs)} and "
+            f"{_listed(b.outputs)}; compare labellings with the same outputs"
         )
     return found, others
 
@@ -78,7 +74,9 @@ def _complaint(a: Labelling, b: Labelling, name: str) -> str | None:
         if name not in other.outputs:
             return f"only in {one}"
     types = [one.schema.field(name).type for one in (a, b)]
-    is_same = kind_of(a.schema, name) == kind_of(b.schema, name) and _vector_size(types[0]) == _vector_size(types[1])
+    if any(_holds_vectors(kind) for kind in types):
+        return "vectors"
+    is_same = kind_of(a.schema, name) == kind_of(b.schema, name)
     return None if is_same else f"{types[0]} in A, {types[1]} in B"
 
 

@@ -1,7 +1,6 @@
 """Comparisons of columns on small tables."""
 
 import jiwer
-import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -13,7 +12,6 @@ from raysp.evaluation.scores import Columns
 from raysp.labelling.finished.compared_columns import Compared, kind_of
 
 SECONDS = 0.5
-VECTOR = pa.list_(pa.float32(), 2)
 
 
 def table(rows: int, **columns: object) -> pa.Table:
@@ -47,11 +45,7 @@ def value(found: ColumnDifference, metric: str) -> float | None:
         ("pred_score", pa.float32(), "number"),
         ("num_words", pa.int32(), "number"),
         ("is_loud", pa.bool_(), "value"),
-        ("embedding", VECTOR, "vector"),
-        ("embedding", pa.list_(VECTOR), "vector"),
         ("pred_label_scores", pa.list_(pa.float32()), "value"),
-        ("layers", pa.list_(VECTOR, 3), "vector"),
-        ("layers", pa.list_(pa.list_(VECTOR), 3), "vector"),
         ("pred_segments", pa.list_(pa.struct([("start", pa.float64())])), "value"),
     ],
 )
@@ -145,28 +139,6 @@ class TestClasses:
             (2, "dog", "cat"),
         ]
         assert [row.score for row in found.worst] == pytest.approx([0.7, 0.7])
-
-
-class TestVectors:
-    def test_cosines_are_averaged_and_the_lowest_rows_listed(self):
-        a = table(4, embedding=pa.array([[1, 0], [1, 0], [1, 1], [3, 4]], VECTOR))
-        b = table(4, embedding=pa.array([[2, 0], [0, 1], [1, 0], [3, 4]], VECTOR))
-        found = compared(a, b, "embedding", worst=2)
-        assert value(found, "cosine") == pytest.approx((1 + 0 + np.sqrt(0.5) + 1) / 4)
-        assert [(row.id, row.cosine) for row in found.lowest] == [("u1", 0), ("u2", pytest.approx(np.sqrt(0.5)))]
-
-    def test_vectors_of_frames_are_compared_as_one(self):
-        a = table(2, frames=pa.array([[[1, 0], [0, 1]], [[1, 0]]], pa.list_(VECTOR)))
-        b = table(2, frames=pa.array([[[1, 0], [1, 0]], [[1, 0], [1, 0]]], pa.list_(VECTOR)))
-        found = compared(a, b, "frames")
-        assert (value(found, "cosine"), found.scores.rows) == (pytest.approx(0.5), 1)  # of the other, lengths differ
-
-    def test_zeros_and_nulls_have_no_cosine(self):
-        a = table(3, embedding=pa.array([[0, 0], None, [1, 0]], VECTOR))
-        b = table(3, embedding=pa.array([[1, 0], [1, 0], [1, 0]], VECTOR))
-        found = compared(a, b, "embedding")
-        assert (value(found, "cosine"), found.scores.rows, found.scores.seconds) == (1, 1, SECONDS)
-        assert found.lowest == ()
 
 
 class TestNumbers:

@@ -207,25 +207,30 @@ def test_classes_of_two_checkpoints(made, tmp_path):
 
 @pytest.mark.slow
 def test_vectors_words_and_columns_of_one_side_only(made, tmp_path):
-    """B has embeddings of length 1, and no words."""
     outputs = {
-        "one": [raysp.Transcript(words=True), raysp.Embedding()],
-        "two": [raysp.Transcript(), raysp.Embedding(normalize=True), raysp.Embedding("first", layer=0)],
+        "one": [raysp.Transcript(words=True), raysp.Embedding(), raysp.Embedding("frames", pooling="none")],
+        "two": [
+            raysp.Transcript(),
+            raysp.Embedding(),
+            raysp.Embedding("frames", pooling="none"),
+            raysp.Embedding("first", layer=0),
+        ],
     }
     for name, some in outputs.items():
         steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=some)]
         raysp.run(a_pipeline(f"{made}/in/a.parquet", str(tmp_path / name), steps=steps), engine="here", progress=False)
     found = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two"))
-    assert {one.column: one.kind for one in found.columns} == {
-        "pred_text": "text", "pred_score": "number", "embedding": "vector",
-    }  # fmt: skip
-    assert found.not_compared == {"pred_words": "only in A", "first": "only in B"}
-    assert found.columns[2].scores.metrics["cosine"].value == pytest.approx(1, abs=1e-4)
-    assert found.columns[2].lowest
+    assert {one.column: one.kind for one in found.columns} == {"pred_text": "text", "pred_score": "number"}
+    left_out = {"embedding": "vectors", "frames": "vectors", "pred_words": "only in A", "first": "only in B"}
+    assert found.not_compared == left_out
+    with pytest.raises(PlanError, match="output column 'embedding' cannot be compared: vectors; both have pred_text"):
+        raysp.diff(str(tmp_path / "one"), str(tmp_path / "two"), column="embedding")
     with pytest.raises(PlanError, match="output column 'first' cannot be compared: only in B; both have pred_text"):
         raysp.diff(str(tmp_path / "one"), str(tmp_path / "two"), column="first")
     none = label_embeddings(made, tmp_path / "three")
-    with pytest.raises(PlanError, match=r"no output column is in both: found pred_text, .* and last; compare"):
+    with pytest.raises(
+        PlanError, match=r"no output column but vectors is in both: found pred_text, .* and last; compare"
+    ):
         raysp.diff(str(tmp_path / "one"), none)
 
 

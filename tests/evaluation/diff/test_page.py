@@ -11,7 +11,7 @@ import pytest
 
 import raysp
 from raysp import StoreError
-from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, LowRow, render
+from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference, LabelDiff, render
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow
 from raysp.labelling.planning.trust import read_recorded
@@ -29,7 +29,7 @@ def found(tmp_path_factory) -> LabelDiff:
 
 
 def changed(found: LabelDiff, text: str = "plain", number: int = 3) -> LabelDiff:
-    """Return a comparison with worst rows, changed classes and low cosines, in which texts of users are one."""
+    """Return a comparison with worst rows and changed classes, in which texts of users are one."""
     score = Scores(1, {"agreement": Estimate(0.5)}, {"equal": 1})
     row = WorstRow(text, text, 1, 1.0, f"one {text}", f"{text} two", 2, None, edits(f"one {text}", f"{text} two"))
     column = ColumnDifference(
@@ -38,7 +38,6 @@ def changed(found: LabelDiff, text: str = "plain", number: int = 3) -> LabelDiff
         score,
         {text: (Group(text, score),) * number},
         worst=(row,) * number,
-        lowest=(LowRow(text, text, 1, 1.0, 0.25),) * number,
         changes=(ClassChange(text, text, 7),) * number,
     )
     limit = Limit.of("agreement", 0.9, Estimate(0.5), is_upper=False)
@@ -65,12 +64,11 @@ def test_the_facts_are_those_of_the_result(found):
 
 
 @pytest.mark.lengthy
-def test_differences_classes_cosines_and_limits_are_shown(found):
+def test_differences_classes_and_limits_are_shown(found):
     page = Page(render(changed(found)))
     assert ("del", "one plain") in page.marked
     assert ("ins", "plain two") in page.marked
     assert page.texts[page.texts.index("in B") + 2 :][:3] == ["plain", "plain", "7"]
-    assert "0.2500" in page.texts
     assert page.after("Limits") == "agreement is 50.00%, expected at least 90.00%: not met"
 
 
