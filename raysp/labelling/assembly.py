@@ -75,8 +75,8 @@ def decoding(
     label = pipeline.label
     return _decoding(
         pipeline.source,
-        pipeline.before_label,
-        pipeline.late_steps,
+        pipeline.flow.before,
+        pipeline.flow.late,
         shard,
         windowing=windowing(settings.checkpoint, label),
         keep_prefix=pipeline.decoding.keep_prefix,
@@ -218,14 +218,14 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
 def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, those of other steps, and of texts."""
     source = work.source
-    columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.reads}
+    columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.flow.reads}
     if source.labels is not None:
         columns.add(STATUS)
     if source.text is not None and source.text in work.kept:
         columns.add(source.text)
-    if sources.kind_of(shard).has_faults and (values := {*work.kept, *work.reads} - {source.audio}):
+    if sources.kind_of(shard).has_faults and (values := {*work.kept, *work.flow.reads} - {source.audio}):
         columns |= {FAULT, *values}
-    if any(step.reads_all for step in work.source_steps):
+    if any(step.reads_all for step in work.flow.before):
         columns |= {*sources.column_names(shard, source.storage_options)}
     return sorted(columns)
 
@@ -333,9 +333,7 @@ def completing_steps(pipeline: Pipeline) -> RowSteps:
     return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None])
 
 
-def row_filters(
-    pipeline: Pipeline, functions: Functions = _NO_FUNCTIONS, steps: Sequence[Step] | None = None
-) -> RowFilters:
-    """Return the op that filters labelled rows by steps behind a model; None: those behind the last one."""
-    ops = (late_op(step, functions) for step in (pipeline.filters if steps is None else steps))
-    return RowFilters([op for op in ops if isinstance(op, LateFilter)], pipeline.columns)
+def row_filters(pipeline: Pipeline, functions: Functions, number: int) -> RowFilters:
+    """Return the op that filters labelled rows by the steps behind a model, which `number` counts."""
+    ops = (late_op(step, functions) for step in pipeline.flow.behind[number])
+    return RowFilters([op for op in ops if isinstance(op, LateFilter)], pipeline.flow.columns)

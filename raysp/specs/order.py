@@ -1,100 +1,159 @@
-"""Checks of the order of the steps of a pipeline or recipe, and of the columns that they read and add."""
+"""The order of the steps of a pipeline or recipe, and the columns that pass between them, checked when it is made."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX
 from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step
 
 
-def check_order(steps: Sequence[Step]) -> None:
-    """Raise unless there are one `Decode` and, behind it, `Label` steps with only filters between and behind them.
+@dataclass(frozen=True)
+class Flow:
+    """Steps by their places around the models, and the columns that pass between them."""
+
+    decode: Decode
+    before: tuple[Step, ...]
+    """Steps before the first model; all if there is none."""
+    labels: tuple[Label, ...]
+    """Steps that run models."""
+    behind: tuple[tuple[Step, ...], ...]
+    """For each model the steps behind it, before the next one: they filter rows by outputs."""
+    late: tuple[Step, ...]
+    """Steps of `before` that add columns, or filter rows by columns that steps before them add, as functions may."""
+    reads: tuple[str, ...]
+    """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
+    columns: tuple[str, ...]
+    """Columns that the steps add."""
+
+
+def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> Flow:
+    """Return the steps with the columns between them.
+
+    Expected are one `Decode` and, if the work has models, `Label` steps behind it, with only filters between and behind
+    them.
+
+    Args:
+        steps: the steps.
+        audio: column of the recordings.
+        has_labels: whether there are models.
 
     Raises:
-        ValueError: the steps are in another order; the message has them.
+        ValueError: the order is another one, or a step reads or adds a column that it may not; the message names it.
     """
     names = [type(step).__name__ for step in steps]
     found = f"found steps [{', '.join(names)}]"
-    if names.count("Decode") != 1 or "Label" not in names:
-        raise ValueError(f"{found}; expected one Decode and at least one Label")
-    place = names.index("Label")
-    if names.index("Decode") > place:
+    labels = [place for place, step in enumerate(steps) if isinstance(step, Label)]
+    decodes = [place for place, step in enumerate(steps) if isinstance(step, Decode)]
+    if len(decodes) != 1 or bool(labels) != has_labels:
+        raise ValueError(f"{found}; expected one Decode and {'at least one' if has_labels else 'no'} Label")
+    first = labels[0] if labels else len(steps)
+    if decodes[0] > first:
         raise ValueError(f"{found}; expected Decode before Label")
-    for index, step in enumerate(steps[place + 1 :], place + 1):
+    late: list[Step] = []
+    reads: dict[str, None] = {}
+    readers: dict[str, str] = {}
+    added: dict[str, None] = {}
+    for place, step in enumerate(steps):
+        where = f"steps[{place}] {names[place]}"
+        _check_audio(step, where, audio, is_decoded=place > decodes[0])
+        if place < decodes[0] and step.reads_seconds:
+            raise ValueError(f"{found}; {names[place]} by seconds needs decoded audio: move it after Decode")
         if isinstance(step, Label):
-            if step.pool != Pool():
+            _check_label(step, where, steps, place, audio=audio, is_first=place == first)
+        elif place > first:
+            if step.columns:
                 raise ValueError(
-                    f"steps[{index}] Label: found pool={step.pool}; all models of a run are in the same actors, those "
-                    "of the pool of the first Label: set it there"
+                    f"{found}; expected only steps that filter rows behind Label: move {names[place]} before it"
                 )
-        elif step.columns:
+            _check_filter(step, where, added)
+        else:
+            for column in step.reads:
+                readers.setdefault(column, where)
+            _check_added(step, where, readers)
+            if step.columns or not added.keys().isdisjoint(step.reads) or (added and step.reads_all):
+                late.append(step)
+        reads |= dict.fromkeys(name for name in step.reads if not {name, name.partition(".")[0]} & added.keys())
+        added |= dict.fromkeys(step.columns)
+    ends = [*labels[1:], len(steps)]
+    return Flow(
+        decode=next(step for step in steps if isinstance(step, Decode)),
+        before=tuple(steps[:first]),
+        labels=tuple(step for step in steps if isinstance(step, Label)),
+        behind=tuple(tuple(steps[place + 1 : end]) for place, end in zip(labels, ends, strict=False)),
+        late=tuple(late),
+        reads=tuple(reads),
+        columns=tuple(column for step in steps for column in step.columns),
+    )
+
+
+def _check_audio(step: Step, where: str, audio: str, *, is_decoded: bool) -> None:
+    """Raise ValueError if a step reads the audio column, unless it adds columns from decoded samples."""
+    if isinstance(step, Label) or audio not in step.reads or (step.columns and is_decoded):
+        return
+    if step.columns:
+        raise ValueError(f"{where} reads decoded samples ({audio!r}): move it after Decode")
+    subject = "where=" if isinstance(step, Keep) else "it"
+    raise ValueError(f"{where}: {subject} cannot use the audio column {audio!r}")
+
+
+def _check_added(step: Step, where: str, readers: dict[str, str]) -> None:
+    """Raise ValueError if an added column has a name that raysp uses, or that this step or one before it reads."""
+    for column in step.columns:
+        if column in INNER_COLUMNS or column.startswith(INNER_PREFIX):
+            raise ValueError(f"{where} adds the column {column!r}, a name that raysp uses between steps; rename it")
+        if column in readers:
             raise ValueError(
-                f"{found}; expected only steps that filter rows behind Label: move {names[index]} before it"
+                f"{where} adds the column {column!r}, and {readers[column]} reads a column of that name; a step reads "
+                "columns of the source and of the steps before it: rename the added one, or move the step that reads it"
             )
 
 
-def check_outputs(steps: Sequence[Step], audio: str) -> None:
-    """Raise if an output reads a column that is neither one of the source nor of an earlier `Label`, or the audio.
-
-    Raises:
-        ValueError: an output does; the message names the output and the column.
-    """
-    for place, label in labels_of(steps):
-        for index, output in enumerate(label.outputs):
-            for column in output.reads:
-                where = f"steps[{place}] Label: outputs[{index}] {type(output).__name__} reads the column"
-                if column == audio:
-                    raise ValueError(f"{where} {column!r}, the recordings; give another column of the source")
-                for number, step in enumerate(steps):
-                    if column in step.columns and not (isinstance(step, Label) and number < place):
-                        raise ValueError(
-                            f"{where} {column!r}, which steps[{number}] {type(step).__name__} adds; outputs read "
-                            "columns of the source and of earlier Label steps: rename the added one, or give such a "
-                            "column"
-                        )
-
-
-def check_filters(steps: Sequence[Step]) -> None:
-    """Raise if a step behind `Label` reads a column that no step adds.
-
-    Raises:
-        ValueError: with the step, the column and those that there are.
-    """
-    place, _ = labels_of(steps)[0]
-    for index, step in enumerate(steps[place + 1 :], place + 1):
-        if isinstance(step, Label):
-            continue
-        added = [column for before in steps[:index] for column in before.columns]
-        for column in step.reads:
-            if column not in added and column.partition(".")[0] not in added:
-                raise ValueError(
-                    f"steps[{index}] {type(step).__name__} behind Label reads {column!r}, a column that no step before "
-                    f"it adds; expected one of {', '.join(added)}, or a field of one. Move the step before Label to "
-                    "filter by columns of the source"
-                )
+def _check_label(label: Label, where: str, steps: Sequence[Step], place: int, *, audio: str, is_first: bool) -> None:
+    """Raise ValueError if outputs read columns that they cannot have, or a later `Label` has a pool of its own."""
+    if not is_first and label.pool != Pool():
+        raise ValueError(
+            f"{where}: found pool={label.pool}; all models of a run are in the same actors, those of the pool of the "
+            "first Label: set it there"
+        )
+    for index, output in enumerate(label.outputs):
+        for column in output.reads:
+            reader = f"{where}: outputs[{index}] {type(output).__name__} reads the column {column!r}"
+            if column == audio:
+                raise ValueError(f"{reader}, the recordings; give another column of the source")
+            for number, step in enumerate(steps):
+                if column in step.columns and not (isinstance(step, Label) and number < place):
+                    raise ValueError(
+                        f"{reader}, which steps[{number}] {type(step).__name__} adds; outputs read columns of the "
+                        "source and of earlier Label steps: rename the added one, or give such a column"
+                    )
 
 
-def check_channels(steps: Sequence[Step], audio: str, text: str | None) -> None:
+def _check_filter(step: Step, where: str, added: dict[str, None]) -> None:
+    """Raise ValueError if a step behind `Label` reads a column that no step before it adds."""
+    for column in step.reads:
+        if not {column, column.partition(".")[0]} & added.keys():
+            raise ValueError(
+                f"{where} behind Label reads {column!r}, a column that no step before it adds; expected one of "
+                f"{', '.join(added)}, or a field of one. Move the step before Label to filter by columns of the source"
+            )
+
+
+def check_channels(steps: Sequence[Step], flow: Flow, audio: str, text: str | None) -> None:
     """Raise if each channel is labelled, and a step, an output or the corpus knows one recording or text a row.
 
     Args:
         steps: the steps.
+        flow: their order.
         audio: column of the recordings.
         text: column of the reference texts.
 
     Raises:
         ValueError: a step, an output or the corpus does; the message names it, and has a remedy.
     """
-    if not any(isinstance(step, Decode) and step.channel == EACH for step in steps):
+    if flow.decode.channel != EACH:
         return
-    labels = labels_of(steps)
-    place, _ = labels[0]
-    outputs = [output for _, label in labels for output in label.outputs]
-    for index, step in enumerate(steps[:place]):
-        if audio in step.reads:
-            raise ValueError(
-                f"steps[{index}] {type(step).__name__} reads decoded samples ({audio!r}), which are of one channel; "
-                "with Decode(channel='each') leave it out, or read samples in a second pipeline with Decode(channel=0)"
-            )
+    outputs = [output for label in flow.labels for output in label.outputs]
+    of_outputs = {column for output in outputs for column in output.columns}
     for output in outputs:
         if output.reads:
             raise ValueError(
@@ -107,80 +166,16 @@ def check_channels(steps: Sequence[Step], audio: str, text: str | None) -> None:
             f"Shards(text={text!r}) is one text a row, and with Decode(channel='each') every channel has a text of its "
             f"own; leave text out, and copy the column by Parquet(keep=[{text!r}])"
         )
-    for index, step in enumerate(steps[place + 1 :], place + 1):
-        if isinstance(step, Label):
-            continue
-        of_outputs = {column for output in outputs for column in output.columns}
+    for index, step in enumerate(steps):
+        where = f"steps[{index}] {type(step).__name__}"
+        if audio in step.reads:
+            raise ValueError(
+                f"{where} reads decoded samples ({audio!r}), which are of one channel; with Decode(channel='each') "
+                "leave it out, or read samples in a second pipeline with Decode(channel=0)"
+            )
         lists = [name for name in step.reads if name.partition(".")[0] in of_outputs]
-        if lists:
+        if lists and index > len(flow.before):
             raise ValueError(
-                f"steps[{index}] {type(step).__name__} reads {lists[0]!r} as one value a row, and with "
-                "Decode(channel='each') it is a list with an entry for each channel; give "
-                "Keep(where='module:function'), a function of such lists"
+                f"{where} reads {lists[0]!r} as one value a row, and with Decode(channel='each') it is a list with an "
+                "entry for each channel; give Keep(where='module:function'), a function of such lists"
             )
-
-
-def late_steps(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Return the steps that add columns, or filter rows by columns that steps before them add, as functions may."""
-    added: set[str] = set()
-    found = []
-    for step in steps:
-        if step.columns or not added.isdisjoint(step.reads) or (added and step.reads_all):
-            found.append(step)
-        added |= {*step.columns}
-    return tuple(found)
-
-
-def labels_of(steps: Sequence[Step]) -> list[tuple[int, Label]]:
-    """Return the steps that run models, each with its place."""
-    return [(place, step) for place, step in enumerate(steps) if isinstance(step, Label)]
-
-
-def up_to_label(steps: Sequence[Step]) -> int:
-    """Return the number of steps before the first `Label`, that one included; all if there is none."""
-    labels = labels_of(steps)
-    return labels[0][0] + 1 if labels else len(steps)
-
-
-def check_reads(steps: Sequence[Step], audio: str) -> None:
-    """Raise if a step before `Decode` needs decoded audio, or one that adds no column reads the audio column.
-
-    Raises:
-        ValueError: a step does; the message names it.
-    """
-    names = [type(step).__name__ for step in steps]
-    for step in steps[: names.index("Decode")]:
-        if step.reads_seconds:
-            raise ValueError(
-                f"found steps [{', '.join(names)}]; {type(step).__name__} by seconds needs decoded audio: move it "
-                "after Decode"
-            )
-    decoded = next(index for index, step in enumerate(steps) if isinstance(step, Decode))
-    for index, step in enumerate(steps):
-        if audio not in step.reads or (step.columns and index > decoded):
-            continue
-        if step.columns:
-            name = type(step).__name__
-            raise ValueError(f"steps[{index}] {name} reads decoded samples ({audio!r}): move it after Decode")
-        name = "Keep: where=" if isinstance(step, Keep) else f"{type(step).__name__}: it"
-        raise ValueError(f"steps[{index}] {name} cannot use the audio column {audio!r}")
-
-
-def check_added(steps: Sequence[Step]) -> None:
-    """Raise if an added column has a name that raysp uses between steps, or that the step or one before it reads.
-
-    Raises:
-        ValueError: the name is taken; the message names the step and the column.
-    """
-    for index, step in enumerate(steps):
-        where = f"steps[{index}] {type(step).__name__} adds the column"
-        for column in step.columns:
-            if column in INNER_COLUMNS or column.startswith(INNER_PREFIX):
-                raise ValueError(f"{where} {column!r}, a name that raysp uses between steps; rename it")
-            until = enumerate(steps[: index + 1])
-            readers = [f"steps[{i}] {type(one).__name__}" for i, one in until if column in one.reads]
-            if readers:
-                raise ValueError(
-                    f"{where} {column!r}, and {readers[0]} reads a column of that name; a step reads columns of the "
-                    "source and of the steps before it: rename the added one, or move the step that reads it"
-                )

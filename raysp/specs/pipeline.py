@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -17,16 +16,7 @@ from raysp import tracebacks
 from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
-from raysp.specs.order import (
-    check_added,
-    check_channels,
-    check_filters,
-    check_order,
-    check_outputs,
-    check_reads,
-    labels_of,
-    late_steps,
-)
+from raysp.specs.order import Flow, check_channels, flow_of
 from raysp.specs.outputs.output import Output
 from raysp.specs.steps import Decode, Label, Step, refuse_clash
 from raysp.specs.values import JsonValue, Listed, Url, refuse_literal_secrets, spec, to_json
@@ -210,12 +200,7 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         """Check the order of the steps and the names of all columns."""
-        check_order(self.steps)
-        check_reads(self.steps, self.source.audio)
-        check_added(self.before_label)
-        check_outputs(self.steps, self.source.audio)
-        check_filters(self.steps)
-        check_channels(self.steps, self.source.audio, self.source.text)
+        check_channels(self.steps, self.flow, self.source.audio, self.source.text)
         refuse_clash(
             [
                 ("every label shard", ROW_COLUMNS),
@@ -230,61 +215,27 @@ class Pipeline:
         text = self.source.text
         return tuple(self.sink.keep) + ((text,) if text and text not in self.sink.keep else ())
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns that the steps add to the label shards."""
-        return tuple(column for step in self.steps for column in step.columns)
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
-        return columns_read(self.source_steps)
-
     @cached_property
-    def _labels(self) -> list[tuple[int, Label]]:
-        return labels_of(self.steps)
-
-    @property
-    def before_label(self) -> Sequence[Step]:
-        """Steps before the first model."""
-        return self.steps[: self._labels[0][0]]
-
-    @property
-    def filters(self) -> Sequence[Step]:
-        """Steps behind the last model, which filter rows by outputs."""
-        return self.steps[self._labels[-1][0] + 1 :]
-
-    @property
-    def late_steps(self) -> tuple[Step, ...]:
-        """Steps before the model that add columns, or filter rows by added ones."""
-        return late_steps(self.before_label)
+    def flow(self) -> Flow:
+        """The order of the steps, and the columns that pass between them."""
+        return flow_of(self.steps, self.source.audio, has_labels=True)
 
     @property
     def decode(self) -> Decode:
         """The step that decodes."""
-        return next(step for step in self.steps if isinstance(step, Decode))
+        return self.flow.decode
 
     decoding = decode
 
     @property
-    def source_steps(self) -> Sequence[Step]:
-        """Steps that read columns of the source, or of steps before them: all up to the last `Label`."""
-        return self.steps[: self._labels[-1][0] + 1]
-
-    @property
     def label(self) -> Label:
         """The first step that runs a model: the only one of a pass."""
-        return self._labels[0][1]
-
-    @property
-    def labels(self) -> tuple[Label, ...]:
-        """The steps that run models."""
-        return tuple(label for _, label in self._labels)
+        return self.flow.labels[0]
 
     @property
     def outputs(self) -> tuple[Output, ...]:
         """The outputs of all models."""
-        return tuple(output for label in self.labels for output in label.outputs)
+        return tuple(output for label in self.flow.labels for output in label.outputs)
 
     @property
     def passes(self) -> tuple["Pipeline", ...]:
@@ -292,20 +243,14 @@ class Pipeline:
 
         The first has the steps before it. A later one labels the rows that are ok then, and has `Decode` alone.
         """
-        first, *later = self.labels
+        first, *later = self.flow.labels
         if not later:
             return (self,)
-        steps = [
-            [*self.before_label, first],
-            *([self.decode, dataclasses.replace(one, pool=first.pool)] for one in later),
+        of_passes = [
+            [*self.flow.before, first],
+            *([self.decode, dataclasses.replace(label, pool=first.pool)] for label in later),
         ]
-        return tuple(dataclasses.replace(self, steps=one) for one in steps)
-
-    @property
-    def filters_between(self) -> tuple[Sequence[Step], ...]:
-        """The filters behind each `Label` but the last, before the next one."""
-        places = [place for place, _ in self._labels]
-        return tuple(self.steps[place + 1 : end] for place, end in pairwise(places))
+        return tuple(dataclasses.replace(self, steps=steps) for steps in of_passes)
 
     @property
     def labelled_by(self) -> "Pipeline":
@@ -320,7 +265,7 @@ class Pipeline:
     @property
     def read_places(self) -> Iterator[tuple[str, str]]:
         """Field names and values of the checkpoints and files that are read and never written."""
-        for label in self.labels:
+        for label in self.flow.labels:
             yield "checkpoint", label.checkpoint
         for output in self.outputs:
             yield from {**output.checkpoints, **output.files}.items()
@@ -382,8 +327,8 @@ class ReadsCorpus(Protocol):
         """Steps in order."""
 
     @property
-    def source_steps(self) -> Sequence[Step]:
-        """Steps that read columns of the source, or of steps before them: all but filters by outputs."""
+    def flow(self) -> Flow:
+        """The order of the steps, and the columns that pass between them."""
 
     @property
     def decoding(self) -> Decode:
@@ -392,10 +337,6 @@ class ReadsCorpus(Protocol):
     @property
     def kept(self) -> tuple[str, ...]:
         """Source columns that are used as they are."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Source columns that the steps read."""
 
 
 class Work(ReadsCorpus, Protocol):
@@ -432,18 +373,6 @@ class Work(ReadsCorpus, Protocol):
         """Return the work with the urls of its places and the names of its checkpoints changed."""
 
 
-def columns_read(steps: Sequence[Step]) -> tuple[str, ...]:
-    """Return the source columns that steps read; the audio column only if a step besides `Decode` reads samples."""
-    added: set[str] = set()
-    found: dict[str, None] = {}
-    for step in steps:
-        found |= dict.fromkeys(
-            column for column in step.reads if column not in added and column.partition(".")[0] not in added
-        )
-        added |= {*step.columns}
-    return tuple(found)
-
-
 def read_code(work: ReadsCorpus) -> UserCode:
     """Read the files of all functions and spec classes from outside raysp, and of the neighbouring modules they import.
 
@@ -472,7 +401,7 @@ def added_schema(pipeline: Pipeline) -> "pa.Schema":
     """Return the columns that steps before `Label` add."""
     import pyarrow as pa
 
-    return pa.schema([field for step in pipeline.before_label if step.columns for field in step.schema()])
+    return pa.schema([field for step in pipeline.flow.before if step.columns for field in step.schema()])
 
 
 def file_parts(pipeline: Pipeline) -> dict[str, JsonValue]:

@@ -30,7 +30,7 @@ def test_every_local_path_of_a_plan_and_its_record_is_absolute(tmp_path, monkeyp
     source = plan.pipeline.source
     assert (source.url, source.root, source.audio_root) == (f"{tmp_path}/in/*.parquet", f"{tmp_path}/in", str(tmp_path))
     assert plan.pipeline.sink.url == str(tmp_path / "out")
-    assert [label.checkpoint for label in plan.pipeline.labels] == [str(tmp_path / "model")] * 2
+    assert [label.checkpoint for label in plan.pipeline.flow.labels] == [str(tmp_path / "model")] * 2
     assert plan.pipeline.outputs[0].lm == str(tmp_path / "words.arpa")
     raysp.run(pipeline, engine="here", progress=False)
     monkeypatch.chdir("/")

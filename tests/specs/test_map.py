@@ -155,7 +155,7 @@ def test_clashing_columns_are_refused_when_the_pipeline_is_made(steps, message):
 
 def test_columns_of_steps_before_are_not_read_from_the_source():
     pipeline = a_pipeline(keep=[a_map(), raysp.Keep(where=[("added", ">", 1), ("language", "==", "en")])])
-    assert pipeline.reads == ("text", "language")
+    assert pipeline.flow.reads == ("text", "language")
 
 
 def test_samples_are_read_after_decode_only():

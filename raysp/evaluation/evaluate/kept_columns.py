@@ -20,7 +20,7 @@ def with_compared(pipeline: Pipeline, wanted: Wanted) -> Pipeline:
         pipeline: the pipeline.
         wanted: columns that are compared.
     """
-    taken = {*ROW_COLUMNS, *pipeline.columns, pipeline.source.id}
+    taken = {*ROW_COLUMNS, *pipeline.flow.columns, pipeline.source.id}
     is_text = wanted.task == "recognition"
     text = pipeline.source.text or (wanted.reference if is_text and wanted.reference not in taken else None)
     others = (*wanted.others, *(() if is_text else (wanted.reference,)))
@@ -34,7 +34,7 @@ def with_compared(pipeline: Pipeline, wanted: Wanted) -> Pipeline:
 
 def not_kept(pipeline: Pipeline, wanted: Wanted) -> tuple[str, ...]:
     """Return the columns that are compared and that the label shards lack."""
-    there = {*pipeline.kept, *pipeline.columns, *ROW_COLUMNS, pipeline.source.id}
+    there = {*pipeline.kept, *pipeline.flow.columns, *ROW_COLUMNS, pipeline.source.id}
     return tuple(name for name in (wanted.reference, *wanted.others) if name not in there)
 
 

@@ -26,7 +26,7 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
     sink = job.pipeline.sink
     store = job.store
     try:
-        filters = assembly.row_filters(job.pipeline, job.functions)
+        filters = assembly.row_filters(job.pipeline, job.functions, -1)
         label_shard = LabelShard(
             shard,
             job.fingerprint,

@@ -197,8 +197,7 @@ class PieceLabels:
 
     def _through(self, number: int, model: Model, read: Read, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Run a later pass over the rows that are ok and not filtered, and return the rows with its columns."""
-        between = self.job.pipeline.filters_between[number - 1]
-        filters = assembly.row_filters(self.job.pipeline, self.job.functions, between)
+        filters = assembly.row_filters(self.job.pipeline, self.job.functions, number - 1)
         filtered = filtering(self.job, self.todo.shard, filters)
         before = self._new_sorter()
         for table in rows:

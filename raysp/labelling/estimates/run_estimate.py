@@ -210,7 +210,7 @@ def _machine(settings: Mapping[str, object]) -> str:
 def _notes(plan: Plan, sample: Sample) -> list[str]:
     """Return sentences on behaviour of the run that a user may not expect."""
     notes = []
-    late = [type(step).__name__ for step in plan.pipeline.late_steps]
+    late = [type(step).__name__ for step in plan.pipeline.flow.late]
     if late:
         notes.append(f"the steps {', '.join(late)} read decoded rows and were not applied to the sample")
     most, errors = plan.pipeline.max_error_rate, sample.share(ERROR)

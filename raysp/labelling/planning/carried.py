@@ -38,7 +38,7 @@ class CarriedTypes:
     def __init__(self, pipeline: Pipeline, recorded: pa.Schema, sink: str, *, binding: bool) -> None:
         source = pipeline.source
         self._carried = {**({"id": source.id} if source.id else {}), **{name: name for name in pipeline.kept}}
-        self._reads = frozenset(pipeline.reads) - {source.audio}
+        self._reads = frozenset(pipeline.flow.reads) - {source.audio}
         self._columns = tuple(dict.fromkeys((*self._carried.values(), *self._reads)))
         self._recorded, self._sink, self._binding = recorded, sink, binding
         self._types: dict[str, pa.DataType] = {}

@@ -54,9 +54,10 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
 
 def staged_parts(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     """Return those parts of a pipeline that can change what is staged: all up to the last `Label`."""
-    if not pipeline.filters:
+    filters = pipeline.flow.behind[-1]
+    if not filters:
         return parts
-    steps = pipeline.source_steps
+    steps = pipeline.steps[: -len(filters)]
     behind = tuple(f"steps.{place}." for place in range(len(steps), len(pipeline.steps)))
     code = read_code(replace(pipeline, steps=steps)).parts()
     return {

@@ -24,9 +24,8 @@ from raysp.ops.filtering import RowOp, reasons
 from raysp.sink import footer
 from raysp.sink.absent import AbsentShard
 from raysp.sink.todo import Todo
-from raysp.specs.order import up_to_label
 from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards, load_function
-from raysp.specs.steps import Label, Step
+from raysp.specs.steps import Step
 from raysp.words import count, restore
 
 CheckSchema = Callable[[str, pa.Schema], None]
@@ -201,7 +200,7 @@ class _NewShards:
         self._columns = source_columns(work)
         self._checked: dict[bool, pa.Schema] = {}
         """Last schema that was accepted of shards with rows, and of shards without."""
-        self._is_tried_later = any(map(_is_tried, work.steps[up_to_label(work.steps) :]))
+        self._is_tried_later = any(_is_tried(step) for steps in work.flow.behind for step in steps)
         self.schemas: dict[pa.Schema, str] = {}
         """Columns of shards with rows, each with the url of the first, if steps behind the model may read any."""
         self.without_bytes: set[str] = set()
@@ -330,10 +329,7 @@ def check_types(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
     Raises:
         PlanError: a column does not have the type that a step needs.
     """
-    before = up_to_label(work.steps)
-    for index, step in enumerate(work.source_steps):
-        if index >= before and not isinstance(step, Label):
-            continue  # reads outputs, which are checked with their checkpoints
+    for step in (*work.flow.before, *work.flow.labels):  # the others read outputs, which are checked with checkpoints
         try:
             step.check(schema)
         except ValueError as error:
@@ -345,7 +341,7 @@ def check_types(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
 
 def source_columns(work: ReadsCorpus) -> tuple[str, ...]:
     """Return the source columns that a pipeline or recipe requires besides the audio."""
-    reads = [column for column in work.reads if column != work.source.audio]
+    reads = [column for column in work.flow.reads if column != work.source.audio]
     identity = [work.source.id] if work.source.id else []
     return tuple(dict.fromkeys([*identity, *work.kept, *reads]))
 
@@ -361,10 +357,10 @@ def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
     Raises:
         PlanError: a filter raises an error, or returns values for no rows; the message has its line and the columns.
     """
-    if not any(map(_is_tried, work.source_steps)):
+    if not any(map(_is_tried, work.flow.before)):
         return
     columns = _of_source(schema, work.source.audio)
-    for index, step in enumerate(work.steps[: up_to_label(work.steps)]):
+    for index, step in enumerate(work.flow.before):
         _try(url, f"steps[{index}]", step, columns)
         columns |= {field.name: field.type for field in step.schema()}
 
@@ -372,8 +368,8 @@ def try_filters(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
 def try_late_filters(url: str, schema: pa.Schema, work: ReadsCorpus, added: pa.Schema) -> None:
     """Call the filters after the model as `try_filters` does; `added` is the schema of the columns of all steps."""
     columns = {**_of_source(schema, work.source.audio), **{field.name: field.type for field in added}}
-    behind = up_to_label(work.steps)
-    for index, step in enumerate(work.steps[behind:], behind):
+    first = len(work.flow.before)
+    for index, step in enumerate(work.steps[first:], first):
         _try(url, f"steps[{index}]", step, columns)
 
 

@@ -59,7 +59,7 @@ def index_shard(
     num_labels: list[int] = []
     reasons: list[str] = []
     trained_on, recordings = hashlib.sha256(), hashlib.sha256()
-    op = assembly.measuring(recipe, checkpoint, shard, late=recipe.late_steps, decoder=decoder)
+    op = assembly.measuring(recipe, checkpoint, shard, late=recipe.flow.late, decoder=decoder)
     found: list[Content] = []
     if _is_known(recipe):
         recordings.update(_content_of_files(recipe, shard))
@@ -98,7 +98,7 @@ def index_sounds(work: ReadsCorpus, shard: Shard) -> ShardIndex:
 
 def _is_known(recipe: Finetune) -> bool:
     """Return whether durations are those of label shards, so that no recording is read."""
-    return recipe.source.labels is not None and not recipe.late_steps
+    return recipe.source.labels is not None and not recipe.flow.late
 
 
 def _content_of_files(recipe: Finetune, shard: Shard) -> bytes:

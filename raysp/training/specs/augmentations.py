@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from raysp.specs.order import flow_of
 from raysp.specs.pipeline import TEXTS_OF_ROWS, Shards
 from raysp.specs.steps import Decode
 from raysp.specs.values import Listed, spec
@@ -59,9 +60,8 @@ class OfSounds:
     TEXT_USE: ClassVar = TEXTS_OF_ROWS
     decoding: ClassVar = Decode()
     steps: ClassVar = (decoding,)
-    source_steps: ClassVar = steps
+    flow: ClassVar = flow_of(steps, "")
     kept: ClassVar = ()
-    reads: ClassVar = ()
 
     source: Sounds
 

@@ -2,16 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, field, replace
+from functools import cached_property
 from typing import Annotated, ClassVar, Literal, cast
 
 from pydantic import Field
 
 from raysp.specs.code import UserCode
-from raysp.specs.order import check_added, check_reads, late_steps
-from raysp.specs.pipeline import TEXTS_OF_ROWS, Change, Shards, StorageOptions, columns_read
-from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step, refuse_clash
+from raysp.specs.order import Flow, flow_of
+from raysp.specs.pipeline import TEXTS_OF_ROWS, Change, Shards, StorageOptions
+from raysp.specs.steps import EACH, Decode, Keep, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
 from raysp.specs.values import Device, JsonValue, Listed, Url, hashed_fields, spec, to_json
 from raysp.specs.work_files import load_value
@@ -166,7 +167,6 @@ class Evaluation:
     """
 
     TEXT_USE: ClassVar = TEXTS_OF_ROWS
-    reads: ClassVar = ()
 
     source: Shards
     _: KW_ONLY
@@ -195,9 +195,9 @@ class Evaluation:
         return (Decode(self.max_seconds),)
 
     @property
-    def source_steps(self) -> tuple[Step, ...]:
-        """Steps that read columns of the source: those above."""
-        return self.steps
+    def flow(self) -> Flow:
+        """The order of the steps, and the columns that they read."""
+        return flow_of(self.steps, self.source.audio)
 
     @property
     def decoding(self) -> Decode:
@@ -276,9 +276,6 @@ class Finetune:
 
     def __post_init__(self) -> None:
         """Check the steps, and that targets and metrics fit."""
-        names = [type(step).__name__ for step in self.steps]
-        if names.count("Decode") != 1 or any(isinstance(step, Label) for step in self.steps):
-            raise ValueError(f"found steps [{', '.join(names)}]; expected one Decode and no Label")
         if self.decode.keep_prefix:
             raise ValueError(
                 "found Decode(keep_prefix=True); damaged recordings are left out of a training: leave it out"
@@ -288,8 +285,6 @@ class Finetune:
                 "found Decode(channel='each'); a training row is one channel: choose one by its index, or "
                 "channel='mean'"
             )
-        check_reads(self.steps, self.source.audio)
-        check_added(self.steps)
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
         self._check_targets()
         speeds = [place for place, one in enumerate(self.augment) if isinstance(one, Speed)]
@@ -330,30 +325,20 @@ class Finetune:
         """The column of the targets."""
         return (self.target,) if self.target else ()
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
-        return columns_read(self.steps)
-
-    @property
-    def late_steps(self) -> tuple[Step, ...]:
-        """Steps that add columns, or filter rows by added ones."""
-        return late_steps(self.steps)
+    @cached_property
+    def flow(self) -> Flow:
+        """The order of the steps, and the columns that pass between them."""
+        return flow_of(self.steps, self.source.audio)
 
     @property
     def decode(self) -> Decode:
         """The step that decodes."""
-        return next(step for step in self.steps if isinstance(step, Decode))
+        return self.flow.decode
 
     @property
     def decoding(self) -> Decode:
         """The step that decodes, with the longest duration that is read."""
         return replace(self.decode, max_seconds=self.longest_seconds)
-
-    @property
-    def source_steps(self) -> Sequence[Step]:
-        """Steps that read columns of the source, or of steps before them."""
-        return self.steps
 
     @property
     def labelled_by(self) -> None:

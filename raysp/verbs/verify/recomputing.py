@@ -52,7 +52,7 @@ class Recomputing:
         run_record.check_same(pipeline.sink.url, record, replace(record, fingerprint=fingerprint(parts), parts=parts))
         settings = passes[0].settings
         self.dtype = settings.dtype
-        self.columns = [*RESULT_SCHEMA.names, *pipeline.columns]
+        self.columns = [*RESULT_SCHEMA.names, *pipeline.flow.columns]
         self.passes = [_unfiltered(*one) for one in passes]
         self.ops = [assembly.labelling(*one) for one in self.passes]
 

@@ -97,8 +97,8 @@ class Labeller:
         self._job = job
         self._models = [Model(one, threads=threads, in_this_thread=True) for one in job.passes]
         self._joins = [assembly.joining(*one) for one in job.passes]
-        filters = (*job.pipeline.filters_between, job.pipeline.filters)
-        self._filters = [assembly.row_filters(job.pipeline, job.functions, steps) for steps in filters]
+        numbers = range(len(job.passes))
+        self._filters = [assembly.row_filters(job.pipeline, job.functions, number) for number in numbers]
         self._joining = threading.Lock()
         self._decoders = deque[Decoder]()
         weakref.finalize(self, _close, self._decoders)
@@ -131,7 +131,7 @@ class Labeller:
                         wanted = wanted.append_column(name, before.column(name))
                 of_pass = self._passed(number, wanted, decoder).set_column(0, "row", before.column("row"))
                 labels = self._filters[number](with_pass(labels, of_pass, output_schema(one)), source)
-        labels = labels.select([*RESULT_COLUMNS, *self._job.pipeline.columns])
+        labels = labels.select([*RESULT_COLUMNS, *self._job.pipeline.flow.columns])
         if labels.num_rows != rows.num_rows:
             raise RunError(
                 f"{PLACE}: {count(rows.num_rows, 'row')} became {count(labels.num_rows, 'row')}; this is a bug in "
@@ -143,7 +143,7 @@ class Labeller:
         """Return the label rows of one pass, numbered from 0. The next block is decoded while one is labelled."""
         one, model = self._job.passes[number], self._models[number]
         source = one.pipeline.source
-        read = sorted({source.audio, *one.pipeline.reads}) if number else self._job.decoded_columns(rows.schema)
+        read = sorted({source.audio, *one.pipeline.flow.reads}) if number else self._job.decoded_columns(rows.schema)
         ids = None if source.id is None else rows.column(source.id).to_pylist()
         names = ids and [name for name in ids for _ in range(one.pipeline.decode.most_channels)]
         decode = assembly.decoding(*one, None, decoder=decoder, functions=self._job.functions)

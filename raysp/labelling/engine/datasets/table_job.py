@@ -51,7 +51,7 @@ class TableJob:
 
     def decoded_columns(self, schema: pa.Schema) -> list[str]:
         """Return the columns that decoding reads: the audio, and those of the steps."""
-        read = {self.pipeline.source.audio, *self.pipeline.reads}
+        read = {self.pipeline.source.audio, *self.pipeline.flow.reads}
         return schema.names if any(step.reads_all for step in self.pipeline.steps) else sorted(read)
 
     def with_audio(self, rows: pa.Table) -> pa.Table:
@@ -86,7 +86,7 @@ class TableJob:
         source, outputs = self.pipeline.source, output_schema(*self.passes)
         id_type = pa.string() if source.id is None else types.get(source.id, pa.null())
         kept = [(name, types.get(name, pa.null())) for name in self.pipeline.kept]
-        own = [outputs.field(name) for name in self.pipeline.columns]
+        own = [outputs.field(name) for name in self.pipeline.flow.columns]
         return pa.schema([("id", id_type), *kept, *RESULT_SCHEMA, *own])
 
     def label_rows(self, rows: pa.Table, labelled: pa.Table) -> pa.Table:
