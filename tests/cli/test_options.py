@@ -167,7 +167,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
     },
     "--normalise": {
         "diff": [
-            Refused(f"{DIFF} --column embedding --normalise lower", "normalise: without effect: it normalises texts")
+            Refused(f"{DIFF} --column pred_score --normalise lower", "normalise: without effect: it normalises texts")
         ],
         "evaluate": [
             Refused(
