@@ -57,7 +57,17 @@ from .training.specs.recipe import Evaluation as Evaluation
 from .training.specs.recipe import Finetune as Finetune
 from .training.specs.recipe import Schedule as Schedule
 from .verbs.estimate import estimate as estimate
+from .verbs.export.clips import Clips as Clips
+from .verbs.export.csv_rows import Csv as Csv
+from .verbs.export.ctm import Ctm as Ctm
+from .verbs.export.datasets import Dataset as Dataset
 from .verbs.export.exporting import export as export
+from .verbs.export.jsonl import Jsonl as Jsonl
+from .verbs.export.nemo_manifests import Nemo as Nemo
+from .verbs.export.rttm import Rttm as Rttm
+from .verbs.export.subtitle_files import Srt as Srt
+from .verbs.export.subtitle_files import Vtt as Vtt
+from .verbs.export.textgrid import TextGrid as TextGrid
 from .verbs.gc import gc as gc
 from .verbs.merge.merging import merge as merge
 from .verbs.report import report as report

@@ -322,7 +322,7 @@ print(labels[["id", "text", "aligned_score"]].round(2).to_string(index=False))
 """,
     ),
     "$ python scores.py",
-    "$ raysp export labels grids --to textgrid --column aligned; ls grids/*",
+    "$ raysp export labels grids --to textgrid --set to.column=aligned; ls grids/*",
     "Praat's format, read by another program:",
     File(
         "read.py",

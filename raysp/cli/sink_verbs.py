@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.live import Live
@@ -249,32 +249,15 @@ def report(
 def export(
     sink: Annotated[str, typer.Argument(metavar="OUT", help="A folder that a run wrote, or its pipeline file.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips")
+        str,
+        typer.Option(
+            "--to", metavar="FORMAT", help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips, or module:Class."
+        ),
     ],
     dest: Annotated[
         str | None, typer.Argument(metavar="DEST", help="A new folder, or one of an earlier export.")
     ] = None,
     beside: Annotated[bool, typer.Option("--beside", help="srt vtt: beside the recordings, not in DEST.")] = False,
-    column: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of the columns. Default: pred.")] = None,
-    max_chars: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: length of a line (42).")] = None,
-    max_lines: Annotated[int | None, typer.Option(metavar="N", help="srt, vtt: lines of a cue (2).")] = None,
-    max_chars_per_second: Annotated[
-        float | None, typer.Option(metavar="N", help="srt, vtt: reading speed (17).")
-    ] = None,
-    min_gap_seconds: Annotated[float | None, typer.Option(metavar="S", help="srt, vtt: between cues (0.083).")] = None,
-    language: Annotated[str | None, typer.Option(metavar="CODE", help="srt, vtt: de en es fr it; line breaks.")] = None,
-    min_seconds: Annotated[float | None, typer.Option(metavar="S", help="Shortest cue (0.833) or clip (1).")] = None,
-    max_seconds: Annotated[float | None, typer.Option(metavar="S", help="Longest cue (7) or clip (20).")] = None,
-    min_score: Annotated[float | None, typer.Option(metavar="P", help="clips: least mean probability.")] = None,
-    names: Annotated[
-        str | None, typer.Option(metavar="BY", help="srt vtt textgrid: by path (as recordings) or id.")
-    ] = None,
-    rows: Annotated[str | None, typer.Option(metavar="WHICH", help="jsonl csv: ok (default) or all.")] = None,
-    audio: Annotated[bool | None, typer.Option("--audio/--no-audio", help="dataset, nemo.", show_default=False)] = None,
-    one_file: Annotated[
-        bool | None, typer.Option("--one-file", help="ctm rttm jsonl csv nemo: for all shards.")
-    ] = None,
-    licence: Annotated[str | None, typer.Option(metavar="NAME", help="dataset, clips: for the card.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Remove another export, if DEST has one.")] = False,
     settings: Settings = None,
     storage_options: StorageOptions = None,
@@ -285,33 +268,30 @@ def export(
 ) -> None:
     """Write labels for other tools, without Ray. Exits with 3 if some are missing.
 
-    Example:
-      raysp export out --to clips clips --min-score 0.9
+    Options of the format are set by their names, as in --set to.max_chars=32; docs/export.md lists them.
+
+    Examples:
+      raysp export out srt --to srt --set to.max_chars=32
+      raysp export label.py clips --to clips --set to.min_score=0.9
     """
+    from raysp.specs.work_files import with_overrides
+    from raysp.verbs.export.formats import format_named
+
     reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
-    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
+    of_format = [one for one in settings or () if one.startswith("to.")]
+    others = [one for one in settings or () if one not in of_format]
+    url, pipeline, options = named_sink(sink, others, storage_options, trust=trust)
+    form = with_overrides({"to": format_named(to)}, of_format)["to"]
     announce(f"reading {url} ...")
     import raysp
 
-    given: dict[str, Any] = {"to": to, "names": names, "rows": rows, "language": language}
     found = raysp.export(
         url,
         options,
-        **given,
+        to=form,
         dest=dest,
         beside=beside,
         dest_options=reached_by,
-        column=column,
-        max_chars=max_chars,
-        max_lines=max_lines,
-        max_chars_per_second=max_chars_per_second,
-        min_gap_seconds=min_gap_seconds,
-        min_seconds=min_seconds,
-        max_seconds=max_seconds,
-        min_score=min_score,
-        audio=audio,
-        one_file=one_file or None,
-        licence=licence,
         pipeline=pipeline,
         trust=trust,
         restart=restart,

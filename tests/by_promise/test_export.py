@@ -20,6 +20,7 @@ from praatio import textgrid as praat
 import raysp
 from raysp import PlanError
 from tests.corpora import CHECKPOINT, DEMO, digits_table, labelled, rewrite, with_columns
+from tests.exports import export_to
 from tests.here import run_without_ray
 
 TEXT = "one two three"
@@ -73,7 +74,7 @@ def changed(sink: Path, to: Path, columns: dict[str, object]) -> Path:
 
 
 def export(folder: Path, sink: Path, to: str, **options: object) -> Any:
-    return raysp.export(str(sink), to=to, dest=f"{folder}/{to}", trust=True, **{**OPTIONS.get(to, {}), **options})
+    return export_to(to, str(sink), dest=f"{folder}/{to}", trust=True, **{**OPTIONS.get(to, {}), **options})
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command
             ["--to", "pdf"],
             "found the format 'pdf'; expected one of srt, vtt, ctm, textgrid, rttm, jsonl, csv, nemo, dataset",
         ),
-        (["--to", "jsonl", "--min-score", "0.5"], "min_score=0.5 does not apply to jsonl; it is an option of clips"),
+        (["--to", "jsonl", "--set", "to.min_score=0.5"], "--set to.min_score: Jsonl has no field 'min_score'; its"),
         ([], "Missing option '--to'"),
     ],
 )
@@ -107,3 +108,19 @@ def test_the_sink_may_be_given_by_its_pipeline_file(raysp_command, sink, tmp_pat
     [advice] = re.findall("run `raysp (run .*?)`", raysp_command("export", file, tmp_path / "y", "--to", "ctm").err)
     assert raysp_command(*shlex.split(advice)).code == 0
     assert raysp_command("export", tmp_path / "OTHER", tmp_path / "y", "--to", "ctm").code == 0
+
+
+def test_a_format_of_the_documentation_is_one_file_beside_the_pipeline(raysp_command, sink, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = (Path(__file__).parents[2] / "docs" / "export.md").read_text().partition("`lab.py`:")[2]
+    (tmp_path / "lab.py").write_text(document.partition("```python\n")[2].partition("```")[0])
+    file = write_recipe(tmp_path, source=str(sink.parent / "in"), sink=str(sink))
+    command = re.search(r"raysp export label\.py lines (--to .*)", document)[1]
+    ran = raysp_command("export", file, tmp_path / "lines", *shlex.split(command))
+    assert ran.code == 0, ran.err
+    lines = "".join(path.read_text() for path in sorted((tmp_path / "lines").rglob("*.lab"))).splitlines()
+    texts = [line.partition(" ")[2] for line in lines]
+    assert len(texts) == 7
+    assert any(texts)
+    assert texts == [text.lower() for text in texts]
+    assert raysp_command("export", file, tmp_path / "x", "--to", "lab:Other").code == 2

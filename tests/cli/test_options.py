@@ -66,11 +66,6 @@ def local(command: str, option: str = "--storage-option") -> Refused:
     )
 
 
-def of_format(option: str, to: str) -> Refused:
-    """Return the row of an option of some formats of `raysp export`."""
-    return Refused(f"{EXPORT} {to} {option}", f" does not apply to {to}; it is an option of ")
-
-
 COMMON: dict[str, dict[str, list[Row]]] = {
     "--debug": {verb: [Acts(f"{HERE}test_debug_shows_the_traceback_of_an_error")] for verb in VERBS},
     "--json": {
@@ -110,7 +105,9 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             Refused("forget {a} ID --set sink.url=x", "--set sink.url=x: applies to a pipeline file, found the sink")
         ],
         "export": [
-            Refused(f"{EXPORT} jsonl --set sink.url=x", "--set sink.url=x: applies to a pipeline file, found the")
+            Refused(f"{EXPORT} jsonl --set sink.url=x", "--set sink.url=x: applies to a pipeline file, found the"),
+            Refused(f"{EXPORT} ctm --set to.max_chars=20", "--set to.max_chars: Ctm has no field 'max_chars'; its"),
+            Refused(f"{EXPORT} srt --set to.language=tlh", "Srt.language: found 'tlh'; input should be 'de', 'en'"),
         ],
         "retry": [Refused("retry {a} --set source.url=x", "--set source.url: a retry accepts only source.audio_root")],
         **{
@@ -213,7 +210,6 @@ COMMON: dict[str, dict[str, list[Row]]] = {
     },
     "--column": {
         "diff": [Acts("cli/test_diff.py::test_what_cannot_be_compared_is_refused_with_exit_code_2")],
-        "export": [of_format("--column pred", "jsonl"), of_format("--column pred", "dataset")],
     },
     "--restart": {
         "finetune": [
@@ -258,30 +254,6 @@ OF_ONE_VERB: dict[str, list[Row]] = {
         Refused("export {a} --to ctm --beside", "beside=True does not apply to ctm; it is an option of srt, vtt"),
         Refused("export {a} {tmp}/x --to srt --beside", "dest: without effect"),
     ],
-    "export --max-chars": [of_format("--max-chars 20", "ctm")],
-    "export --max-lines": [of_format("--max-lines 1", "ctm")],
-    "export --max-chars-per-second": [of_format("--max-chars-per-second 15", "jsonl")],
-    "export --min-gap-seconds": [of_format("--min-gap-seconds 0.2", "clips")],
-    "export --language": [
-        of_format("--language en", "ctm"),
-        Refused(f"{EXPORT} srt --language tlh", "language='tlh'; expected one of de, en, es, fr, it"),
-    ],
-    "export --min-seconds": [of_format("--min-seconds 2", "ctm")],
-    "export --max-seconds": [
-        of_format("--max-seconds 2", "rttm"),
-        Acts("verbs/export/test_texts.py::test_a_long_row_without_times_is_refused_before_anything_is_written"),
-    ],
-    "export --min-score": [of_format("--min-score 0.5", "jsonl")],
-    "export --names": [of_format("--names id", "ctm")],
-    "export --rows": [of_format("--rows all", "srt")],
-    "export --audio": [
-        of_format("--no-audio", "vtt"),
-        Refused(
-            f"{EXPORT} nemo --audio", "audio: without effect: it writes paths of recordings, and no row was read by"
-        ),
-    ],
-    "export --one-file": [of_format("--one-file", "textgrid")],
-    "export --licence": [of_format("--licence mit", "jsonl")],
     "export --dest-option": [local(f"{EXPORT} jsonl", "--dest-option")],
     "inspect --backend": [Acts("backends/test_other_models.py::test_inspect_shows_what_runs_a_checkpoint")],
 }

@@ -7,6 +7,7 @@ import pytest
 
 import raysp
 from tests.corpora import labelled
+from tests.exports import export_to
 
 CHARS = list[dict[str, object]]
 
@@ -24,7 +25,7 @@ def cues(folder: Path, rows: dict[str, CHARS]) -> tuple[int, list[list[tuple[str
     columns = {"pred_text": [*rows], "pred_chars": [*rows.values()]}
     sink = labelled(folder, columns, [raysp.Transcript(chars=True)])
     quick = {"min_seconds": 0.0, "max_seconds": 3600.0, "max_chars_per_second": 1000.0}
-    found = raysp.export(str(sink), to="srt", dest=f"{folder}/srt", **quick)
+    found = export_to("srt", str(sink), dest=f"{folder}/srt", **quick)
     files = [pysubs2.load(f"{folder}/srt/a/u{row}.srt") for row in range(len(rows))]
     return found.untimed, [[(one.plaintext, one.start / 1000, one.end / 1000) for one in file] for file in files]
 

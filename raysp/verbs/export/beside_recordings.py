@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from raysp.errors import PlanError
-from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import JsonValue
 from raysp.storage.store import HOME, join_url, scheme_of
 from raysp.storage.stores import open_store
@@ -27,7 +26,7 @@ class Beside(Destination):
             self.store.delete(name)
 
 
-def open_beside(labelling: Labelling, source: Source, to: str) -> Beside:
+def open_beside(source: Source, to: str) -> Beside:
     """Open the folder of a source's recordings as a destination.
 
     Raises:
@@ -37,7 +36,7 @@ def open_beside(labelling: Labelling, source: Source, to: str) -> Beside:
     options = source.pipeline.source.storage_options
     if (folder := source.only_folder()) is None:
         raise PlanError(
-            f"{labelling.url}: beside=True needs a source that is one folder of recordings, found "
+            f"{source.labelling.url}: beside=True needs a source that is one folder of recordings, found "
             f"{', '.join(source.pipeline.source.urls)}; give a destination instead"
         )
     if not scheme_of(folder) and not Path(folder).is_dir():

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from raysp.audio import Channel, DecodeOptions, TooLong
 from raysp.audio.encoding import cut_parts, encode_flac
@@ -18,9 +19,9 @@ from raysp.errors import AudioError, PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
-from raysp.specs.values import JsonValue
+from raysp.specs.values import spec
 from raysp.text.clipping import Clip, cut_clips, whole_clip
-from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, card
+from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, Split, card
 from raysp.verbs.export.datasets import data_path
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
@@ -101,23 +102,58 @@ def parquet_clips(path: Path, schema: pa.Schema) -> Iterator[ParquetClips]:
         clips.flush()
 
 
-@dataclass(frozen=True)
-class ClipFiles:
-    """Export of a file of clips for each label shard, and a card."""
+@spec
+class Clips:
+    """Training clips, cut at pauses: Parquet files and a card.
 
-    labelling: Labelling
-    source: Source
-    options: Mapping[str, JsonValue]
+    Attributes:
+        column: prefix of the columns of words or regions of speech.
+        min_seconds: shortest clip.
+        max_seconds: longest clip.
+        min_score: least mean probability of a clip's words.
+        sample_rate: sample rate in Hz.
+        split: name of the split.
+        licence: licence in the card, as the Hugging Face hub names it.
+    """
 
-    def checked(self) -> "ClipFiles":
-        """Return this export, after a check of its columns and source.
+    NAME: ClassVar[str] = "clips"
+
+    column: str = "pred"
+    _: KW_ONLY
+    min_seconds: Annotated[float, Field(ge=0)] = 1.0
+    max_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
+    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
+    sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
+    split: Split = "train"
+    licence: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the shortest clip is below the longest."""
+        if not self.min_seconds < self.max_seconds:
+            raise ValueError(f"min_seconds={self.min_seconds:g}; expected less than max_seconds={self.max_seconds:g}")
+
+    def writing(self, source: Source) -> "ClipFiles":
+        """Return the export to clips.
 
         Raises:
             PlanError: there are neither words nor regions of speech, or they are of each channel; or as
                 `Source.pipeline`, like TrustError.
         """
-        _ = self.channel, self.spans, self.schema
-        return self
+        files = ClipFiles(source.labelling, source, self)
+        _ = files.channel, files.spans, files.schema
+        return files
+
+
+@dataclass(frozen=True)
+class ClipFiles:
+    """Export of a file of clips for each label shard, and a card."""
+
+    named: ClassVar[None] = None
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", CARD)
+
+    labelling: Labelling
+    source: Source
+    spec: Clips
 
     @cached_property
     def channel(self) -> Channel:
@@ -133,14 +169,14 @@ class ClipFiles:
     @cached_property
     def spans(self) -> str:
         """Column of words or regions of speech."""
-        prefix = str(self.options["column"])
+        prefix = self.spec.column
         advice = ask_words(self.labelling.record, prefix)
         return need_spans(self.labelling, "clips", (f"{prefix}_words", f"{prefix}_speech"), advice)
 
     @cached_property
     def spoken(self) -> SpokenWords | None:
         """Words of the rows; None if clips are of regions of speech, which have no text."""
-        return None if self.spans.endswith("_speech") else SpokenWords(self.labelling, str(self.options["column"]))
+        return None if self.spans.endswith("_speech") else SpokenWords(self.labelling, self.spec.column)
 
     @cached_property
     def kept(self) -> Mapping[str, str]:
@@ -162,19 +198,11 @@ class ClipFiles:
         fields = [self.labelling.schema.field(name).with_name(as_) for name, as_ in self.kept.items()]
         return pa.schema([*SCHEMA, *fields])
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of all files."""
-        return ".parquet", CARD
-
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the file of a label shard."""
         columns = [self.spans, *(self.spoken.columns if self.spoken else ()), *self.kept]
-        with (
-            files.file(data_path(shard)) as scratch,
-            parquet_clips(scratch, self.schema) as writer,
-            Decoder() as decoder,
-        ):
+        path = data_path(shard)
+        with files.file(path) as scratch, parquet_clips(scratch, self.schema) as writer, Decoder() as decoder:
             cutting = _Cutting(self, shard, decoder, files)
             for labels, places, recordings in self.source.rows(shard, columns, files):
                 kept = labels.select([*self.kept]).rename_columns([*self.kept.values()]).unify_dictionaries()
@@ -182,8 +210,8 @@ class ClipFiles:
                     cutting(row, kept.slice(number, 1), recordings, place, writer)
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
-        """Write the card. Returns the number of files."""
-        destination.put(CARD, card(self.labelling, "clips", self.options, self.schema, marks, has_audio=True))
+        """Write the card, and return 1."""
+        destination.put(CARD, card(self.labelling, self.spec, self.schema, marks, has_audio=True))
         return 1
 
 
@@ -191,13 +219,11 @@ class _Cutting:
     """Cutting of the recordings of one label shard."""
 
     def __init__(self, export: ClipFiles, shard: Shard, decoder: Decoder, files: ShardFiles) -> None:
-        options, decode = export.options, export.source.pipeline.decode
+        self.spec = export.spec
         self.column, self.spoken = export.spans, export.spoken
         self.shard, self.decoder, self.files = shard, decoder, files
-        self.rate = int(str(options["sample_rate"]))
-        self.least, self.most = float(str(options["min_seconds"])), float(str(options["max_seconds"]))
-        self.min_score = None if options["min_score"] is None else float(str(options["min_score"]))
-        self.decode = DecodeOptions(self.rate, export.channel, decode.max_seconds)
+        self.rate = export.spec.sample_rate
+        self.decode = DecodeOptions(self.rate, export.channel, export.source.pipeline.decode.max_seconds)
         self.key = stem_of(shard).replace("/", "-").replace(".", "-")
 
     def __call__(self, row: Row, kept: pa.Table, recordings: Recordings, place: int, writer: ParquetClips) -> None:
@@ -222,15 +248,16 @@ class _Cutting:
 
     def _clips(self, row: Row) -> list[Clip]:
         spans = spans_of(row, self.column)
+        least, most = self.spec.min_seconds, self.spec.max_seconds
         if untimed := self.spoken.untimed(row) if self.spoken else "":
-            clips, left_out = whole_clip(untimed, seconds_of(row), min_seconds=self.least, max_seconds=self.most)
+            clips, left_out = whole_clip(untimed, seconds_of(row), min_seconds=least, max_seconds=most)
             self.files.untimed += 1
         else:
-            clips, left_out = cut_clips(spans, seconds_of(row), min_seconds=self.least, max_seconds=self.most)
+            clips, left_out = cut_clips(spans, seconds_of(row), min_seconds=least, max_seconds=most)
         self.files.left_out.update(left_out)
-        if self.min_score is None:
+        if (min_score := self.spec.min_score) is None:
             return clips
-        kept = [one for one in clips if one.score is not None and one.score >= self.min_score]
+        kept = [one for one in clips if one.score is not None and one.score >= min_score]
         self.files.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
         return kept
 

@@ -2,29 +2,47 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Annotated, Any, ClassVar, Protocol, cast
 
 import pyarrow as pa
+from pydantic import Field
 
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
 from raysp.specs.place_names import place_name
-from raysp.specs.values import JsonValue
 from raysp.text.formats.safe_values import on_one_line
 from raysp.verbs.export.destination import ShardMark
-from raysp.verbs.export.export_formats import OPTIONS
 from raysp.words import count, duration
 
+Split = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
+"""Name of a split: letters, digits and _."""
 CARD = "README.md"
 AUDIO_COLUMN = "audio"
 NO_LICENCE = "unknown"
 """Licence in the metadata where none is given."""
 
 
+class Described(Protocol):
+    """A format whose export has a card."""
+
+    NAME: ClassVar[str]
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        ...
+
+    @property
+    def licence(self) -> str | None:
+        """Licence, as the Hugging Face hub names it."""
+        ...
+
+
 def card(
     labelling: Labelling,
-    to: str,
-    options: Mapping[str, JsonValue],
+    to: Described,
     schema: pa.Schema,
     marks: Sequence[ShardMark],
     *,
@@ -35,40 +53,30 @@ def card(
     Args:
         labelling: the sink.
         to: the format.
-        options: options of the format.
         schema: columns of the exported files.
         marks: markers of the exported label shards.
         has_audio: whether the column `audio` holds recordings.
     """
-    rows = sum(mark.clips if to == "clips" else mark.rows for mark in marks)
+    rows = sum(mark.clips if to.NAME == "clips" else mark.rows for mark in marks)
     num_bytes = sum(mark.num_bytes for mark in marks)
     seconds = sum(mark.seconds for mark in marks)
-    split = str(options["split"])
-    licence = options["licence"]
     head: dict[str, object] = {
-        "license": licence or NO_LICENCE,
+        "license": to.licence or NO_LICENCE,
         "task_categories": ["automatic-speech-recognition"],
         "tags": ["raysp"],
-        "configs": [{"config_name": "default", "data_files": [{"split": split, "path": "data/**/*.parquet"}]}],
+        "configs": [{"config_name": "default", "data_files": [{"split": to.split, "path": "data/**/*.parquet"}]}],
         "dataset_info": {
             "features": features(schema, has_audio=has_audio),
-            "splits": [{"name": split, "num_bytes": num_bytes, "num_examples": rows}],
+            "splits": [{"name": to.split, "num_bytes": num_bytes, "num_examples": rows}],
             "download_size": num_bytes,
             "dataset_size": num_bytes,
         },
     }
     front = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
-    return "\n".join(["---", *front, "---", "", *_body(labelling, to, options, marks, rows, seconds), ""]).encode()
+    return "\n".join(["---", *front, "---", "", *_body(labelling, to, marks, rows, seconds), ""]).encode()
 
 
-def _body(
-    labelling: Labelling,
-    to: str,
-    options: Mapping[str, JsonValue],
-    marks: Sequence[ShardMark],
-    rows: int,
-    seconds: float,
-) -> list[str]:
+def _body(labelling: Labelling, to: Described, marks: Sequence[ShardMark], rows: int, seconds: float) -> list[str]:
     left_out: dict[str, int] = {}
     for mark in marks:
         for reason, number in mark.left_out.items():
@@ -78,13 +86,13 @@ def _body(
     units = "hours:minutes:seconds" if time.count(":") == 2 else "minutes:seconds"
     checkpoints = map(place_name, str(labelling.checkpoint).split(", "))
     made = [
-        f"- {count(rows, 'clip' if to == 'clips' else 'row')}, {time} of audio ({units})",
-        f"- split: {options['split']}",
+        f"- {count(rows, 'clip' if to.NAME == 'clips' else 'row')}, {time} of audio ({units})",
+        f"- split: {to.split}",
         f"- left out: {reasons or 'nothing'}",
         f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {_code(labelling.checkpoint_digest)})",
         f"- fingerprint of the pipeline: {_code(labelling.record.fingerprint)}",
-        f"- command: `{_code(_command(labelling, to, options))}`",
-        f"- licence: {_code(str(options['licence'])) if options['licence'] else 'not stated; set it with --licence'}",
+        f"- command: `{_code(_command(labelling, to))}`",
+        f"- licence: {_code(to.licence or 'not stated; set it with --set to.licence=NAME')}",
     ]
     return [f"# Labels by raysp {raysp_version()}", "", *made]
 
@@ -94,14 +102,13 @@ def _code(value: object) -> str:
     return on_one_line(str(value)).replace("`", "'")
 
 
-def _command(labelling: Labelling, to: str, options: Mapping[str, JsonValue]) -> str:
+def _command(labelling: Labelling, to: Described) -> str:
     """Return the command that makes the export."""
-    target = place_name(labelling.url) if options.get("audio") is False else "PIPELINE"
-    words = ["raysp", "export", target, "DEST", "--to", to]
-    for name, value in options.items():
-        if value != OPTIONS[to][name]:
-            option = name.replace("_", "-")
-            words += ["--no-audio"] if value is False else [f"--{option}", str(value)]
+    target = "PIPELINE" if getattr(to, "audio", True) else place_name(labelling.url)
+    words = ["raysp", "export", target, "DEST", "--to", to.NAME]
+    for field in fields(cast("Any", to)):
+        if (value := getattr(to, field.name)) != field.default:
+            words += ["--set", f"to.{field.name}={str(value).lower() if isinstance(value, bool) else value}"]
     return shlex.join(words)
 
 

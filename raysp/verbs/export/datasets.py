@@ -1,9 +1,10 @@
 """Export to a folder that `datasets.load_dataset` opens: labels, with the recordings of the source beside them."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +19,8 @@ from raysp.errors import AudioError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
-from raysp.specs.values import JsonValue
-from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, card
+from raysp.specs.values import spec
+from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, Split, card
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
 from raysp.verbs.export.export_rows import ok_rows, stem_of
 from raysp.verbs.export.source_audio import Source
@@ -38,45 +39,56 @@ def data_path(shard: Shard) -> str:
     return f"data/{stem_of(shard)}.parquet"
 
 
+@spec
+class Dataset:
+    """A folder that `datasets.load_dataset` opens: Parquet files and a card.
+
+    Attributes:
+        audio: write the recordings of the source, too.
+        split: name of the split.
+        licence: licence in the card, as the Hugging Face hub names it.
+    """
+
+    NAME: ClassVar[str] = "dataset"
+
+    audio: bool = True
+    _: KW_ONLY
+    split: Split = "train"
+    licence: str | None = None
+
+    def writing(self, source: Source) -> "DatasetFiles":
+        """Return the export to such a folder.
+
+        Raises:
+            TrustError, PlanError: as `Source.pipeline`, with recordings.
+        """
+        if self.audio:
+            _ = source.pipeline
+        return DatasetFiles(source.labelling, source, self)
+
+
 @dataclass(frozen=True)
 class DatasetFiles:
     """Export of a Parquet file for each label shard, and a card."""
 
+    named: ClassVar[None] = None
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", CARD)
+
     labelling: Labelling
     source: Source
-    options: Mapping[str, JsonValue]
-
-    def checked(self) -> "DatasetFiles":
-        """Return this export, after a check of its source.
-
-        Raises:
-            TrustError, PlanError: as `Source.pipeline`.
-        """
-        if self.has_audio:
-            _ = self.source.pipeline
-        return self
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of all files."""
-        return (".parquet", CARD)
-
-    @property
-    def has_audio(self) -> bool:
-        """Whether recordings are exported."""
-        return bool(self.options["audio"])
+    spec: Dataset
 
     @cached_property
     def columns(self) -> list[str]:
         """Columns of the label shards that are exported."""
-        ours = {AUDIO_COLUMN, self.source.pipeline.source.audio} if self.has_audio else set()
+        ours = {AUDIO_COLUMN, self.source.pipeline.source.audio} if self.spec.audio else set()
         return [name for name in self.labelling.schema.names if name not in ours]
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of the exported files: the recordings come after the id."""
         fields = [self.labelling.schema.field(name) for name in self.columns]
-        audio_field = [pa.field(AUDIO_COLUMN, AUDIO)] if self.has_audio else []
+        audio_field = [pa.field(AUDIO_COLUMN, AUDIO)] if self.spec.audio else []
         return pa.schema([*fields[:1], *audio_field, *fields[1:]])
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
@@ -89,7 +101,7 @@ class DatasetFiles:
                     new.write_table(table.select(self.schema.names).cast(self.schema))
 
     def _tables(self, shard: Shard, files: ShardFiles) -> Iterator[pa.Table]:
-        if not self.has_audio:
+        if not self.spec.audio:
             yield from ok_rows(self.labelling, shard, self.columns, files)
             return
         with Decoder() as decoder:
@@ -100,7 +112,7 @@ class DatasetFiles:
 
     def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
         """Write the card, and return 1."""
-        text = card(self.labelling, "dataset", self.options, self.schema, marks, has_audio=self.has_audio)
+        text = card(self.labelling, self.spec, self.schema, marks, has_audio=self.spec.audio)
         destination.put(CARD, text)
         return 1
 

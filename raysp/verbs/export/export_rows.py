@@ -126,6 +126,13 @@ def by_channel(row: Row, columns: Sequence[str]) -> list[Row]:
     return [{**row, **dict(zip(lists, entries, strict=True))} for entries in zip_longest(*lists.values())]
 
 
+def numbered_channels(row: Row, of_channels: Sequence[str]) -> dict[str, Row]:
+    """Return the channels of a row by the ending of the names of their tiers; a row of one label has no ending."""
+    if not of_channels:
+        return {"": row}
+    return {f" {number}": one for number, one in enumerate(by_channel(row, of_channels), 1)}
+
+
 def find_spans(schema: pa.Schema, *names: str) -> str | None:
     """Return the first of some columns that is there and has spans, of each row or of each channel."""
 

@@ -35,12 +35,19 @@ class Source:
         storage_options: options to reach it.
         pipeline: pipeline that made the labels; None: the recorded one.
         trust: use the recorded one.
+        is_beside: whether files of rows are written beside the recordings.
     """
 
     def __init__(
-        self, labelling: Labelling, storage_options: GivenOptions | None, pipeline: Pipeline | None, *, trust: bool
+        self,
+        labelling: Labelling,
+        storage_options: GivenOptions | None,
+        pipeline: Pipeline | None,
+        *,
+        trust: bool,
+        is_beside: bool = False,
     ) -> None:
-        self.labelling = labelling
+        self.labelling, self.is_beside = labelling, is_beside
         self._given = storage_options, pipeline, trust
 
     @cached_property
@@ -69,11 +76,6 @@ class Source:
         first = next(name for name in self.labelling.shards if name in self.labelling.done)
         if footer.read(self.labelling.store, first).recordings:
             _ = self.pipeline
-
-    def has_paths(self) -> bool:
-        """Return whether a row of a finished label shard was read by path."""
-        names = (name for name in self.labelling.shards if name in self.labelling.done)
-        return any(footer.read(self.labelling.store, name).recordings for name in names)
 
     def paths(self, shard: Shard) -> Mapping[int, tuple[str, float | None]]:
         """Return the url of each recording of a shard that was read by path, with its offset in seconds, by row.

@@ -21,7 +21,7 @@ def how_to_ask(record: RunRecord, prefix: str) -> str:
     return (
         f"run `{command}`{with_change}, which labels into another sink; of a model without times of words (an "
         f"encoder-decoder) add a second step Label(CTC, outputs=[Align('{prefix}_text')]) instead, and export with "
-        "--column aligned"
+        "--set to.column=aligned"
     )
 
 
@@ -29,7 +29,7 @@ def ask_words(record: RunRecord, prefix: str) -> str:
     """Return the advice for a format that needs words."""
     return (
         f"Ask for them with Transcript(words=True): {how_to_ask(record, prefix)}. Or name the prefix of other columns "
-        "with --column, such as aligned for those of Align()"
+        "with --set to.column=NAME, such as aligned for those of Align()"
     )
 
 

@@ -9,8 +9,8 @@ import webvtt
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import raysp
 from tests.corpora import labelled
+from tests.exports import export_to
 from tests.text.formats.spans import HOSTILE, STORED, Span, labels_of
 
 SHOWN = str.maketrans("<>{}\\", "＜＞｛｝＼")
@@ -22,7 +22,7 @@ def files(folder: Path, to: str, rows: list[list[Span]], max_chars: int = 400) -
     """Return the files of rows of words, with cues that are shown as long as their words are said."""
     sink = labelled(folder, labels_of(rows))
     quick = {"min_seconds": 0.0, "max_seconds": 3600.0, "max_chars_per_second": 1000.0}
-    raysp.export(str(sink), to=to, dest=f"{folder}/{to}", max_chars=max_chars, **quick)
+    export_to(to, str(sink), dest=f"{folder}/{to}", max_chars=max_chars, **quick)
     return [folder / to / "a" / f"u{row}.{to}" for row in range(len(rows))]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-import raysp
 from raysp.verbs.export.export_result import Export
+from tests.exports import export_to
 from tests.verbs.export.sinks import make_long_sink, make_manifest_sink, make_sink
 
 
@@ -39,6 +39,6 @@ def export(made, tmp_path) -> Callable[..., Export]:
     """Function that exports the sink into the folder `dest`."""
 
     def run(to: str, **options: object) -> Export:
-        return raysp.export(str(made / "out"), to=to, **{"dest": str(tmp_path / "dest"), **options})
+        return export_to(to, str(made / "out"), **{"dest": str(tmp_path / "dest"), **options})
 
     return run

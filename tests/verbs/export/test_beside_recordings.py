@@ -13,6 +13,7 @@ import raysp
 from raysp import ChangedError, PlanError, SpecError, TrustError
 from tests import kit
 from tests.corpora import a_pipeline
+from tests.exports import export_to
 from tests.verbs.export.sinks import WORDS, content, make_folder_sink, make_sink, with_errors
 
 NAMES = ["interviews/rec 48.wav", "interviews/what?.wav", "x.wav", "x.flac", "Zoë: day 2.wav", "a" * 240 + ".wav"]
@@ -45,7 +46,7 @@ def folder(made) -> Iterator[Path]:
 
 
 def beside(folder: Path, to: str = "srt", **options: object) -> Any:
-    return raysp.export(f"{folder}/out", to=to, beside=True, **{"trust": True, **options})
+    return export_to(to, f"{folder}/out", beside=True, **{"trust": True, **options})
 
 
 def subtitles(folder: Path, suffix: str = ".srt") -> dict[str, bytes]:
@@ -152,7 +153,7 @@ def test_an_export_that_ends_anywhere_replaces_no_file_of_others(folder, tmp_pat
     ("options", "error"),
     [
         ({"to": "textgrid"}, "beside=True does not apply to textgrid; it is an option of srt, vtt"),
-        ({"names": "id"}, "files beside recordings have their names"),
+        ({"to": raysp.Srt(names="id")}, "files beside recordings have their names"),
         ({"dest": "elsewhere"}, "dest: without effect: beside=True"),
         ({"beside": False}, "found no destination; give DEST"),
     ],

@@ -7,6 +7,7 @@ from praatio import textgrid as praat
 
 import raysp
 from raysp import PlanError
+from tests.exports import export_to
 from tests.ops.channels.calls import TIMED, encoded, labelled, side
 from tests.verbs.export.sinks import exported
 
@@ -23,7 +24,7 @@ def calls(tmp_path_factory):
 @pytest.fixture
 def export(calls, tmp_path):
     def to(name: str, **options: object) -> dict[str, bytes]:
-        raysp.export(str(calls[0] / "out"), to=name, dest=str(tmp_path / "dest"), trust=True, **options)
+        export_to(name, str(calls[0] / "out"), dest=str(tmp_path / "dest"), trust=True, **options)
         return exported(tmp_path / "dest")
 
     return to

@@ -10,6 +10,7 @@ import soundfile
 
 import raysp
 from raysp import PlanError
+from tests.exports import export_to
 from tests.verbs.export.sinks import RATE, long_row, make_sink
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
@@ -18,9 +19,7 @@ SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
 @pytest.fixture
 def clips(long, tmp_path):
     def run(**options: object):
-        return raysp.export(
-            str(long / "out"), to="clips", dest=str(tmp_path / "dest"), trust=True, **{**SHORT, **options}
-        )
+        return export_to("clips", str(long / "out"), dest=str(tmp_path / "dest"), trust=True, **{**SHORT, **options})
 
     return run
 

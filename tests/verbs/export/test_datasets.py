@@ -79,16 +79,16 @@ class TestWithAudio:
             fingerprint,
         ):
             assert part in text
-        assert "raysp export PIPELINE DEST --to dataset --licence cc-by-4.0" in text
+        assert "raysp export PIPELINE DEST --to dataset --set to.licence=cc-by-4.0" in text
 
 
 def test_without_audio_the_source_is_not_read(made, tmp_path):
     sink = shutil.copytree(made / "out", tmp_path / "out")
-    raysp.export(str(sink), to="dataset", dest=str(tmp_path / "dest"), audio=False)
+    raysp.export(str(sink), to=raysp.Dataset(audio=False), dest=str(tmp_path / "dest"))
     found = load(tmp_path / "dest", tmp_path / "cache")
     assert "audio" not in found.column_names
     assert (len(found), head_of(tmp_path / "dest")["license"]) == (7, "unknown")
-    assert "`raysp export out DEST --to dataset --no-audio`" in (tmp_path / "dest" / "README.md").read_text()
+    assert "`raysp export out DEST --to dataset --set to.audio=false`" in (tmp_path / "dest" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ class TestManifests:
         assert [row["text"] for row in rows] == ["one", "two", "three"]
 
     def test_the_manifest_is_a_source_of_the_same_rows(self, manifest, tmp_path):
-        raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"), one_file=True, trust=True)
+        raysp.export(str(manifest / "out"), to=raysp.Nemo(one_file=True), dest=str(tmp_path / "dest"), trust=True)
         source = raysp.Shards(f"{tmp_path}/dest/labels.jsonl", audio_root=str(manifest))
         raysp.run(a_pipeline(source, str(tmp_path / "again")), engine="here", progress=False)
         texts = [
@@ -138,7 +138,7 @@ class TestManifests:
         assert texts[0][:3] == texts[1]
 
     def test_without_audio_ids_are_written(self, manifest, tmp_path):
-        raysp.export(str(manifest / "out"), to="nemo", dest=str(tmp_path / "dest"), audio=False)
+        raysp.export(str(manifest / "out"), to=raysp.Nemo(audio=False), dest=str(tmp_path / "dest"))
         [data] = exported(tmp_path / "dest").values()
         assert json.loads(data.splitlines()[1])["audio_filepath"] == "long.wav"
 

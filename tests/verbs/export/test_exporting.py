@@ -1,7 +1,7 @@
 """Exports that go on, that are killed, and that are refused."""
 
 import contextlib
-import inspect
+import dataclasses
 import os
 import re
 import shutil
@@ -11,7 +11,9 @@ import pytest
 
 import raysp
 from raysp import ChangedError, PlanError, RunError, SpecError
+from raysp.specs.values import from_json, to_json
 from tests import kit
+from tests.exports import FORMATS, export_to
 from tests.verbs.export.sinks import content, exported, with_errors
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "export.md"
@@ -22,16 +24,16 @@ TEXT_FORMATS = ["srt", "ctm", "jsonl"]
 def ends_at_any_change(sink: Path, to: str, how: str, **options: object) -> None:
     """Check that readers see whole files of an export that ends at any of its changes, and that it can go on."""
     with kit.failing_files() as files:
-        raysp.export(str(sink), to=to, dest=files.url("whole"), **options)
+        export_to(to, str(sink), dest=files.url("whole"), **options)
         expected, num_changes = files.content("whole"), files.changes
         assert num_changes >= 4
         for number in range(1, num_changes + 1):
             files.fail_at(number, how)
             with contextlib.suppress(SystemExit, raysp.RayspError):
-                raysp.export(str(sink), to=to, dest=files.url(f"{number}"), **options)
+                export_to(to, str(sink), dest=files.url(f"{number}"), **options)
             seen = files.content(f"{number}")
             assert {name: data for name, data in seen.items() if name[0] != "."}.items() <= expected.items()
-            raysp.export(str(sink), to=to, dest=files.url(f"{number}"), **options)
+            export_to(to, str(sink), dest=files.url(f"{number}"), **options)
             assert files.content(f"{number}") == expected
 
 
@@ -47,7 +49,7 @@ class TestGoingOn:
         with kit.failing_files() as files:
             seen: list[int] = []
             of_shard = {"on_shard": lambda done, of: seen.append(files.changes)}
-            raysp.export(str(made / "out"), to="srt", dest=files.url("whole"), **of_shard)
+            export_to("srt", str(made / "out"), dest=files.url("whole"), **of_shard)
             files.fail_at(seen[0] + 1, "full")
             with pytest.raises(RunError, match=r"change \d+ failed.*; finished files are kept: run the same"):
                 raysp.export(str(made / "out"), to="srt", dest=files.url("dest"))
@@ -120,68 +122,55 @@ class TestGoingOn:
     def test_a_label_shard_that_is_finished_later_is_added(self, made, tmp_path):
         sink = shutil.copytree(made / "out", tmp_path / "out")
         (sink / "more" / "b.parquet").rename(tmp_path / "b.parquet")
-        found = raysp.export(str(sink), to="ctm", dest=str(tmp_path / "dest"), one_file=True)
+        found = raysp.export(str(sink), to=raysp.Ctm(one_file=True), dest=str(tmp_path / "dest"))
         assert (found.unfinished, found.rows, found.exit_code) == (("more/b.parquet",), 4, 3)
         (tmp_path / "b.parquet").rename(sink / "more" / "b.parquet")
-        found = raysp.export(str(sink), to="ctm", dest=str(tmp_path / "dest"), one_file=True)
+        found = raysp.export(str(sink), to=raysp.Ctm(one_file=True), dest=str(tmp_path / "dest"))
         assert (found.unfinished, found.rows, found.exit_code) == ((), 7, 0)
         assert len(exported(tmp_path / "dest")["labels.ctm"].splitlines()) == 7
 
 
-GIVEN = {
-    **{"column": "pred", "max_chars": 30, "max_lines": 1, "max_chars_per_second": 9, "min_gap_seconds": 0.1},
-    **{"language": "en", "min_seconds": 0.5, "max_seconds": 5, "min_score": 0.5, "names": "id", "rows": "all"},
-    **{"sample_rate": 8000, "audio": False, "one_file": True, "split": "dev", "licence": "mit"},
-}
-"""Options of formats, each with a value."""
-
-
-def test_the_documentation_lists_each_format_with_its_options(tmp_path):
-    def refused(to: str, **options: object) -> str:
-        with pytest.raises((SpecError, PlanError)) as caught:
-            raysp.export(str(tmp_path / "nothing"), to=to, dest=str(tmp_path / "dest"), **options)
-        return str(caught.value)
-
-    others = {"sink", "storage_options", "to", "dest", "dest_options", "beside", "pipeline", "trust", "restart"}
-    assert GIVEN.keys() == inspect.signature(raysp.export).parameters.keys() - {*others, "on_shard"}
-    formats = refused("none").partition("one of ")[2].split(", ")
+def test_the_documentation_lists_each_format_with_its_options():
     rows = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| `")]
     named = {name: row for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert sorted(named) == sorted(formats)
-    for to in formats:
-        options = [name for name, value in GIVEN.items() if "does not apply" not in refused(to, **{name: value})]
-        assert options
-        for name in {*options} - {"split", "sample_rate"}:
-            option = {"audio": "no-audio"}.get(name, name).replace("_", "-")
-            assert f"--{option}" in named[to], (to, name)
+    for to, spec in FORMATS.items():
+        assert spec.__name__ in named[to]
+        for field in dataclasses.fields(spec):
+            assert re.search(rf"`{field.name}\b", named[to]), (to, field.name)
+    with pytest.raises(SpecError, match=f"expected one of {', '.join(FORMATS)}, or module:Class"):
+        raysp.export("nothing", to="ass", dest="nowhere")
+
+
+def test_formats_are_specs_that_round_trip_through_json():
+    for spec in FORMATS.values():
+        assert from_json(to_json(spec())) == spec()
+    assert repr(raysp.Srt(max_chars=30)) == "Srt(max_chars=30)"
 
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("options", "expected"),
+        ("to", "options", "expected"),
         [
-            ({"to": "ass"}, "found the format 'ass'; expected one of srt, vtt, ctm"),
-            ({"to": "ctm", "max_chars": 30}, "max_chars=30 does not apply to ctm; it is an option of srt, vtt"),
-            ({"to": "srt", "max_lines": 4}, "max_lines=4; expected 1 to 3"),
-            ({"to": "srt", "max_chars_per_second": 0}, "max_chars_per_second=0; expected 1 to 1000"),
-            ({"to": "srt", "min_gap_seconds": 2}, "min_gap_seconds=2; expected 0 to 1"),
-            ({"to": "srt", "max_seconds": 0.5}, "min_seconds=0.833; expected from 0 to below max_seconds=0.5"),
-            ({"to": "srt", "max_chars": 2}, "max_chars=2; expected 8 to 1000"),
-            ({"to": "srt", "max_seconds": 0}, "max_seconds=0; expected more than 0"),
-            ({"to": "srt", "max_seconds": float("nan")}, "max_seconds=nan; expected more than 0"),
-            ({"to": "clips", "min_seconds": 30.0}, "min_seconds=30.0; expected from 0 to below max_seconds=20.0"),
-            ({"to": "clips", "min_score": 2}, "min_score=2; expected a probability"),
-            ({"to": "clips", "sample_rate": 10}, "sample_rate=10; expected 1000 to 192000 Hz"),
-            ({"to": "dataset", "split": "../x"}, "split='../x'; expected a name"),
-            ({"to": "srt", "names": "row"}, "names='row'; expected one of id, path"),
-            ({"to": "ctm", "names": "id"}, "names='id' does not apply to ctm; it is an option of srt, vtt, textgrid"),
-            ({"to": "csv", "rows": "bad"}, "rows='bad'; expected one of ok, all"),
-            ({"to": "srt", "max_chars": True}, "max_chars=True; expected a number"),
+            ("ctm", {"max_chars": 30}, "Ctm has no field 'max_chars'; its fields are column, one_file"),
+            ("srt", {"max_lines": 4}, "Srt.max_lines: found 4; input should be less than or equal to 3"),
+            ("srt", {"max_chars_per_second": 0}, "Srt.max_chars_per_second: found 0; "),
+            ("srt", {"min_gap_seconds": 2}, "Srt.min_gap_seconds: found 2; "),
+            ("srt", {"max_seconds": 0.5}, "min_seconds=0.833; expected less than max_seconds=0.5"),
+            ("vtt", {"max_chars": 2}, "Vtt.max_chars: found 2; "),
+            ("srt", {"max_seconds": 0}, "Srt.max_seconds: found 0; input should be greater than 0"),
+            ("srt", {"max_seconds": float("nan")}, "Srt.max_seconds: found nan; "),
+            ("clips", {"min_seconds": 30.0}, "min_seconds=30; expected less than max_seconds=20"),
+            ("clips", {"min_score": 2}, "Clips.min_score: found 2; "),
+            ("clips", {"sample_rate": 10}, "Clips.sample_rate: found 10; "),
+            ("dataset", {"split": "../x"}, r"Dataset.split: found '\.\./x'; "),
+            ("srt", {"names": "row"}, "Srt.names: found 'row'; input should be 'id' or 'path'"),
+            ("csv", {"rows": "bad"}, "Csv.rows: found 'bad'; input should be 'ok' or 'all'"),
+            ("srt", {"max_chars": "many"}, "Srt.max_chars: found 'many'; "),
         ],
     )
-    def test_options_that_are_wrong_for_any_data(self, tmp_path, options, expected):
+    def test_options_that_are_wrong_for_any_data(self, to, options, expected):
         with pytest.raises(SpecError, match=expected):
-            raysp.export(str(tmp_path / "nothing"), dest=str(tmp_path / "dest"), **options)
+            FORMATS[to](**options)
 
     def test_a_folder_with_other_files_is_left_as_it_is(self, export, tmp_path):
         (tmp_path / "dest").mkdir()

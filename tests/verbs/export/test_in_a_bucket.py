@@ -6,6 +6,7 @@ import pytest
 
 import raysp
 from tests.corpora import a_pipeline
+from tests.exports import export_to
 from tests.verbs.export.sinks import WORDS, content, exported, make_folder_sink
 
 SHORT = {"min_seconds": 0.2, "max_seconds": 1.5}
@@ -22,9 +23,9 @@ def downloaded(s3, bucket: str, folder) -> dict[str, bytes]:
 )
 def test_a_bucket_receives_the_files_that_a_folder_does(s3, long, tmp_path, to, options):
     bucket = s3.bucket()
-    raysp.export(str(long / "out"), to=to, dest=str(tmp_path / "local"), **options)
+    export_to(to, str(long / "out"), dest=str(tmp_path / "local"), **options)
     for _ in range(2):
-        found = raysp.export(str(long / "out"), to=to, dest=f"s3://{bucket}", dest_options=s3.options, **options)
+        found = export_to(to, str(long / "out"), dest=f"s3://{bucket}", dest_options=s3.options, **options)
     assert (found.shards, found.shards_before) == (2, 2)
     assert downloaded(s3, bucket, tmp_path / "copy") == content(tmp_path / "local")
 

@@ -23,6 +23,7 @@ from raysp.text.formats.file_names import key_of, safe_path
 from raysp.verbs.export import destination
 from raysp.verbs.export.row_names import IdNames, PathNames, first_rows_of
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, wav, write_shard
+from tests.exports import export_to
 from tests.ops.channels.calls import encoded, side
 from tests.sink.sinks import CrashingStore, Killed
 from tests.verbs.export.sinks import WORDS, content, digits, exported, make_folder_sink, make_sink, with_errors
@@ -52,7 +53,7 @@ def folder(tmp_path_factory):
 
 
 def files(sink, dest, to="srt", **options) -> list[str]:
-    raysp.export(str(sink), to=to, dest=str(dest), **options)
+    export_to(to, str(sink), dest=str(dest), **options)
     return sorted(exported(dest))
 
 
@@ -144,7 +145,7 @@ class TestOtherSources:
         assert found.facts["names"].startswith("by id, not by path: ")
         assert "--trust" in found.facts["names"]
         with pytest.raises(TrustError, match="--trust"):
-            raysp.export(str(manifest / "out"), to="srt", dest=str(tmp_path / "other"), names="path")
+            raysp.export(str(manifest / "out"), to=raysp.Srt(names="path"), dest=str(tmp_path / "other"))
         assert files(manifest / "out", tmp_path / "trusted", trust=True)[0] == "long.srt"
 
     def test_a_manifest_that_is_gone_leaves_ids(self, manifest, tmp_path):
@@ -185,7 +186,7 @@ class TestOtherSources:
     def test_recordings_inside_of_rows_are_named_by_their_ids(self, made, tmp_path):
         assert "a/u2.srt" in files(made / "out", tmp_path / "dest")
         with pytest.raises(PlanError, match=r"names='path' needs rows that were read by path or from tar files"):
-            raysp.export(str(made / "out"), to="srt", dest=str(tmp_path / "other"), names="path")
+            raysp.export(str(made / "out"), to=raysp.Srt(names="path"), dest=str(tmp_path / "other"))
 
     def test_channels_follow_the_name_of_their_recording(self, tmp_path):
         (tmp_path / "in" / "a").mkdir(parents=True)
@@ -275,7 +276,7 @@ class TestAllRows:
     @pytest.mark.parametrize("one_file", [False, True])
     def test_rows_without_a_text_have_the_reason(self, tmp_path, kept, to, one_file):
         make_sink(tmp_path, rows=kept)
-        found = raysp.export(str(tmp_path / "out"), to=to, dest=str(tmp_path / "dest"), rows="all", one_file=one_file)
+        found = export_to(to, str(tmp_path / "out"), dest=str(tmp_path / "dest"), rows="all", one_file=one_file)
         assert (found.rows, found.left_out, found.files) == (8, {}, 1 if one_file else 2)
         texts = [data.decode() for _, data in sorted(exported(tmp_path / "dest").items())]
         if to == "csv":

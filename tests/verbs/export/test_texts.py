@@ -14,6 +14,7 @@ from praatio import textgrid as praat
 import raysp
 from raysp import PlanError
 from tests.corpora import rewrite
+from tests.exports import export_to
 from tests.verbs.export.sinks import exported, make_sink
 
 TEXTS = {"a/b": "THREE", "a b": "FIVE", "u2": "FOUR", "U2": "SIX", "שלום": "TWO", "nul": "SEVEN", "u7": "FOUR"}
@@ -44,7 +45,7 @@ def test_each_row_has_its_subtitles_in_the_folder_of_its_shard(export, tmp_path,
 
 def test_without_words_a_text_is_shown_for_the_whole_recording(made, tmp_path):
     sink = with_column(made / "out", tmp_path / "out", "other_text", pa.array(["one two"]))
-    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other")
+    raysp.export(str(sink), to=raysp.Srt(column="other"), dest=str(tmp_path / "dest"))
     [cue] = pysubs2.load(str(tmp_path / "dest" / "a" / "u2.srt"))
     assert (cue.start, cue.end, cue.text) == (0, 328, "one two")
 
@@ -56,23 +57,25 @@ def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tm
         r"the row long/0 is 5\.\d s long, longer .* max_seconds=4, and other_text has no times .*Align\('other_text'\)"
     )
     with pytest.raises(PlanError, match=message):
-        raysp.export(str(sink), to=to, dest=str(tmp_path / "dest"), column="other", max_seconds=4)
+        export_to(to, str(sink), dest=str(tmp_path / "dest"), column="other", max_seconds=4)
     assert not (tmp_path / "dest").exists()
-    found = raysp.export(str(sink), to=to, dest=str(tmp_path / "dest"), column="other", max_seconds=30)
+    found = export_to(to, str(sink), dest=str(tmp_path / "dest"), column="other", max_seconds=30)
     assert found.rows == 3
 
 
 def test_a_refusal_for_want_of_times_leads_to_the_pipeline_that_makes_subtitles(long, tmp_path):
     sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
-    with pytest.raises(PlanError, match=r"--max-seconds for one cue a row\. pipelines/subtitles\.py of raysp's repo"):
-        raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", max_seconds=2)
+    with pytest.raises(
+        PlanError, match=r"raise to\.max_seconds for one cue a row\. pipelines/subtitles\.py of raysp's repo"
+    ):
+        raysp.export(str(sink), to=raysp.Srt(column="other", max_seconds=2), dest=str(tmp_path / "dest"))
     with pytest.raises(PlanError, match=r"such as aligned for those of Align\(\)\. pipelines/subtitles\.py"):
-        raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="none")
+        raysp.export(str(sink), to=raysp.Srt(column="none"), dest=str(tmp_path / "dest"))
 
 
 def test_a_long_row_without_a_text_has_no_cue(long, tmp_path):
     sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array([None], pa.string()))
-    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", max_seconds=1)
+    raysp.export(str(sink), to=raysp.Srt(column="other", max_seconds=1), dest=str(tmp_path / "dest"))
     for path in (tmp_path / "dest").rglob("*.srt"):
         assert [one.text for one in pysubs2.load(str(path))] == [""]
         assert list(webvtt.from_srt(str(path))) == []
@@ -80,7 +83,7 @@ def test_a_long_row_without_a_text_has_no_cue(long, tmp_path):
 
 def test_characters_cut_subtitles_as_words_do(long, tmp_path):
     def cut(sink, name):
-        raysp.export(str(sink), to="srt", dest=str(tmp_path / name), max_seconds=2)
+        raysp.export(str(sink), to=raysp.Srt(max_seconds=2), dest=str(tmp_path / name))
         return exported(tmp_path / name)
 
     copied = shutil.copytree(long / "out", tmp_path / "out")
@@ -94,7 +97,7 @@ def test_characters_cut_subtitles_as_words_do(long, tmp_path):
 def test_a_language_begins_lines_with_its_small_words(made, tmp_path):
     text = "he walked along with his old brown dog and a stick in the rain"
     sink = with_column(made / "out", tmp_path / "out", "other_text", pa.array([text]))
-    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other", language="en")
+    raysp.export(str(sink), to=raysp.Srt(column="other", language="en"), dest=str(tmp_path / "dest"))
     [cue] = pysubs2.load(str(tmp_path / "dest" / "a" / "u2.srt"))
     assert cue.plaintext == "he walked along with his old brown dog\nand a stick in the rain"
 
@@ -107,9 +110,9 @@ def test_chinese_words_are_cut_with_the_times_of_their_characters(made, tmp_path
     chars = [{"char": c, "start": at, "end": at + 0.1, "score": 1.0} for c, at in zip(text, starts, strict=True)]
     words = [{"word": text, "start": 0.0, "end": 4.7, "score": 1.0}]
     sink = with_column(made / "out", tmp_path / "a", "other_words", pa.array([words], span["word"]))
-    raysp.export(str(sink), to="srt", dest=str(tmp_path / "shares"), column="other")
+    raysp.export(str(sink), to=raysp.Srt(column="other"), dest=str(tmp_path / "shares"))
     sink = with_column(sink, tmp_path / "b", "other_chars", pa.array([chars], span["char"]))
-    raysp.export(str(sink), to="srt", dest=str(tmp_path / "dest"), column="other")
+    raysp.export(str(sink), to=raysp.Srt(column="other"), dest=str(tmp_path / "dest"))
     found = [pysubs2.load(str(tmp_path / folder / "a" / "u2.srt")) for folder in ("shares", "dest")]
     assert [[cue.plaintext for cue in cues] for cues in found] == [["历史悠久。", "城市美丽"]] * 2
     assert [[cue.start for cue in cues] for cues in found] == [[0, 2611], [0, 4000]]
@@ -127,9 +130,9 @@ def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
 
 def test_aligned_words_are_exported_by_their_prefix(tmp_path):
     make_sink(tmp_path, output=raysp.Align("text"))
-    raysp.export(str(tmp_path / "out"), to="srt", dest=str(tmp_path / "srt"), column="aligned")
+    raysp.export(str(tmp_path / "out"), to=raysp.Srt(column="aligned"), dest=str(tmp_path / "srt"))
     assert pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))[0].text == "four"
-    raysp.export(str(tmp_path / "out"), to="ctm", dest=str(tmp_path / "ctm"), column="aligned")
+    raysp.export(str(tmp_path / "out"), to=raysp.Ctm(column="aligned"), dest=str(tmp_path / "ctm"))
     assert b"u2 1 0." in exported(tmp_path / "ctm")["a.ctm"]
 
 
@@ -153,7 +156,7 @@ def test_lhotse_reads_segments(made, tmp_path):
     kind = pa.list_(pa.struct([("label", pa.string()), ("start", pa.float64()), ("end", pa.float64())]))
     values = pa.array([[{"label": "s 1", "start": 0.5, "end": 0.75}, {"label": "x", "start": 0.0, "end": 1.0}]], kind)
     sink = with_column(made / "out", tmp_path / "out", "pred_segments", values)
-    raysp.export(str(sink), to="rttm", dest=str(tmp_path / "dest"), one_file=True)
+    raysp.export(str(sink), to=raysp.Rttm(one_file=True), dest=str(tmp_path / "dest"))
     found = list(SupervisionSet.from_rttm(tmp_path / "dest" / "labels.rttm"))
     assert len(found) == 14
     assert {(one.speaker, one.start, one.duration) for one in found} == {("x", 0, 1), ("s%201", 0.5, 0.25)}
@@ -234,7 +237,7 @@ class TestSpeakers:
 
     def exported(self, sink, tmp_path, to, name, **options):
         column = {} if to == "jsonl" else {"column": "said"}
-        raysp.export(str(sink), to=to, dest=str(tmp_path / to), **column, **options)
+        export_to(to, str(sink), dest=str(tmp_path / to), **column, **options)
         return exported(tmp_path / to)[name].decode()
 
     def test_rttm_has_their_turns(self, spoken, tmp_path):

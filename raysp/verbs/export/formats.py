@@ -1,0 +1,73 @@
+"""Formats of exports: each is a frozen spec in a file of its own, whose fields are its options."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, cast
+
+from raysp.corpus.shards import Shard
+from raysp.errors import SpecError
+from raysp.specs.values import from_json
+from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
+from raysp.verbs.export.naming import Named
+from raysp.verbs.export.source_audio import Source
+
+FORMATS: Mapping[str, str] = {
+    "srt": "Srt",
+    "vtt": "Vtt",
+    "ctm": "Ctm",
+    "textgrid": "TextGrid",
+    "rttm": "Rttm",
+    "jsonl": "Jsonl",
+    "csv": "Csv",
+    "nemo": "Nemo",
+    "dataset": "Dataset",
+    "clips": "Clips",
+}
+"""Public names of the formats of raysp."""
+
+
+class Writing(Protocol):
+    """Export of label shards to one format."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of all files."""
+        ...
+
+    @property
+    def named(self) -> Named | None:
+        """Names of the files of rows; None in formats without such files."""
+        ...
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the files of a label shard."""
+        ...
+
+    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+        """Write the files of the whole export, and return their number less that of parts."""
+        ...
+
+
+class Format(Protocol):
+    """A format: a spec whose fields are its options."""
+
+    NAME: ClassVar[str]
+    """Name in messages and in the record of the export."""
+
+    def writing(self, source: Source) -> Writing:
+        """Return the export of a sink's labels to the format.
+
+        Raises:
+            PlanError, TrustError: the sink lacks what the format needs.
+        """
+        ...
+
+
+def format_named(to: str) -> Format:
+    """Return a format with default options by its name, or a format of a user as `module:Class`.
+
+    Raises:
+        SpecError: there is no such format.
+    """
+    if to not in FORMATS and ":" not in to:
+        raise SpecError(f"export: found the format {to!r}; expected one of {', '.join(FORMATS)}, or module:Class")
+    return cast("Format", from_json({"type": FORMATS.get(to, to)}))

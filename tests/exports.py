@@ -1,0 +1,29 @@
+"""Exports by the name of their format, for tests of several formats."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import raysp
+from raysp.verbs.export.export_result import Export
+
+FORMATS = {
+    "srt": raysp.Srt,
+    "vtt": raysp.Vtt,
+    "ctm": raysp.Ctm,
+    "textgrid": raysp.TextGrid,
+    "rttm": raysp.Rttm,
+    "jsonl": raysp.Jsonl,
+    "csv": raysp.Csv,
+    "nemo": raysp.Nemo,
+    "dataset": raysp.Dataset,
+    "clips": raysp.Clips,
+}
+"""Formats by their names on the command line."""
+
+
+def export_to(to: str, sink: object, storage_options: Mapping[str, object] | None = None, **options: object) -> Export:
+    """Export a sink to a format, with options of the format and of the verb."""
+    names = {field.name for field in dataclasses.fields(FORMATS[to])}
+    of_format = {name: value for name, value in options.items() if name in names}
+    rest = {name: value for name, value in options.items() if name not in names}
+    return raysp.export(str(sink), storage_options, to=FORMATS[to](**of_format), **rest)
