@@ -9,9 +9,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple
 
 from raysp.cluster.addresses import is_connected
 from raysp.labelling.engine.run_progress import Progress
@@ -25,138 +23,80 @@ TRY_OUT = "try-out"
 WRITE_SECONDS = 2.0
 """Least time between two writes; Ray exports every ten seconds."""
 
-Values = Mapping[str, float | None]
-"""Values by the value of the metric's label, or by "" without one; None: not known yet."""
+Write = Callable[[float, dict[str, str]], object]
+"""Callable that adds a value to a counter or sets a gauge, by the values of its labels."""
 
 
-class Kind(StrEnum):
-    """Type of a metric in Prometheus."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """Declaration of a metric."""
+class Metric(NamedTuple):
+    """Declaration of a metric: a counter if its name ends with `_total`, else a gauge."""
 
     name: str
-    kind: Kind
-    unit: str
     description: str
-    read: Callable[[Progress], Values]
-    """Returns the values for a state of the run; those of a counter never decrease."""
+    read: Callable[[Progress], Mapping[str, float | None]]
+    """Returns values by the value of `label`, or by ""; None: not known yet. Those of a counter never decrease."""
     label: str = ""
     """Label beside `sink`; empty: no other label."""
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether the metric is a counter."""
+        return self.name.endswith("_total")
 
 
 METRICS = (
     Metric(
         "raysp_rows_total",
-        Kind.COUNTER,
-        "rows",
         "Rows of staged pieces, which no later run labels again, by status: ok, skipped or error",
         lambda progress: progress.staged.by_status,
         "status",
     ),
     Metric(
         "raysp_audio_seconds_total",
-        Kind.COUNTER,
-        "seconds",
         "Decoded audio in staged pieces",
         lambda progress: {"": progress.staged.audio_seconds},
     ),
     Metric(
         "raysp_errors_total",
-        Kind.COUNTER,
-        "rows",
         "Error rows of staged pieces, by error_type",
         lambda progress: progress.staged.errors,
         "error_type",
     ),
     Metric(
         "raysp_blocks_labelled_total",
-        Kind.COUNTER,
-        "blocks",
         "Labelled blocks; those of a piece that is labelled again after crashes count once",
         lambda progress: {"": progress.counts.blocks},
     ),
     Metric(
         "raysp_shards_committed_total",
-        Kind.COUNTER,
-        "shards",
         "Label shards that the run committed, each once; those committed before it are not included",
         lambda progress: {"": progress.new_commits},
     ),
     Metric(
         "raysp_pieces_in_flight",
-        Kind.GAUGE,
-        "pieces",
         "Pieces that workers were given and that are not staged; 0 after the run",
         lambda progress: {"": len(progress.in_flight)},
     ),
     Metric(
         "raysp_rtfx",
-        Kind.GAUGE,
-        "ratio",
         "Seconds of audio labelled per second since the run began, the start of workers included",
         lambda progress: {"": progress.rtfx},
     ),
     Metric(
         "raysp_padding_efficiency",
-        Kind.GAUGE,
-        "ratio",
         "Share of the samples computed by the model that are audio and not padding",
         lambda progress: {"": progress.padding_efficiency},
     ),
     Metric(
         "raysp_wait_share",
-        Kind.GAUGE,
-        "ratio",
         "Share of the time of model actors, since the first block of each, in which they waited for input",
         lambda progress: {"": progress.wait_share},
     ),
     Metric(
         "raysp_batch_memory_bytes",
-        Kind.GAUGE,
-        "bytes",
         "Highest memory of a model actor so far: allocated by torch on its GPU, or resident if it computes on CPUs",
         lambda progress: {"": progress.memory_bytes or None},
     ),
 )
-
-
-class Writer(Protocol):
-    """Destination of values."""
-
-    def add(self, name: str, value: float, tags: Mapping[str, str]) -> None:
-        """Increase a counter by a positive value."""
-        ...
-
-    def set(self, name: str, value: float, tags: Mapping[str, str]) -> None:
-        """Set a gauge."""
-        ...
-
-
-class RayWriter:
-    """Metrics of this process in Ray."""
-
-    def __init__(self) -> None:
-        from ray.util.metrics import Counter, Gauge
-
-        tags = {one.name: tuple(filter(None, (SINK, one.label))) for one in METRICS}
-        counters = (one for one in METRICS if one.kind is Kind.COUNTER)
-        gauges = (one for one in METRICS if one.kind is Kind.GAUGE)
-        self._counters = {one.name: Counter(one.name, _described(one), tags[one.name]) for one in counters}
-        self._gauges = {one.name: Gauge(one.name, _described(one), tags[one.name]) for one in gauges}
-
-    def add(self, name: str, value: float, tags: Mapping[str, str]) -> None:
-        """Increase a counter by a positive value."""
-        self._counters[name].inc(value, dict(tags))
-
-    def set(self, name: str, value: float, tags: Mapping[str, str]) -> None:
-        """Set a gauge."""
-        self._gauges[name].set(value, dict(tags))
 
 
 class Exporter:
@@ -164,13 +104,13 @@ class Exporter:
 
     Args:
         sink: url of the sink.
-        writer: destination of values.
+        write: callable for the values of each metric, by name.
         clock: monotonic clock.
     """
 
-    def __init__(self, sink: str, writer: Writer, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, sink: str, write: Mapping[str, Write], clock: Callable[[], float] = time.monotonic) -> None:
         self._tags = {SINK: TRY_OUT if trial.is_trial(sink) else sink}
-        self._writer = writer
+        self._write = write
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}
         """Values of counters so far, by name and label."""
@@ -190,21 +130,16 @@ class Exporter:
         try:
             for metric in METRICS:
                 for label, value in metric.read(progress).items():
-                    if value is not None:
-                        self._write(metric, label, value)
+                    before = self._written.get((metric.name, label), 0.0)
+                    if value is None or (metric.is_counter and value <= before):
+                        continue
+                    tags = {**self._tags, metric.label: label} if metric.label else self._tags
+                    self._write[metric.name](value - before if metric.is_counter else value, tags)
+                    if metric.is_counter:
+                        self._written[metric.name, label] = value
         except Exception as error:
             self._failed = True
             logger.warning("metrics are not written any more (%s: %s)", type(error).__name__, error)
-
-    def _write(self, metric: Metric, label: str, value: float) -> None:
-        tags = {**self._tags, metric.label: label} if metric.label else self._tags
-        if metric.kind is Kind.GAUGE:
-            self._writer.set(metric.name, value, tags)
-            return
-        key = (metric.name, label)
-        if (added := value - self._written.get(key, 0.0)) > 0:
-            self._writer.add(metric.name, added, tags)
-            self._written[key] = value
 
 
 @contextlib.contextmanager
@@ -213,13 +148,15 @@ def exported(sink: str, progress: Progress) -> Iterator[Callable[[Progress], Non
     if not is_connected():
         yield lambda _: None
         return
-    exporter = Exporter(sink, RayWriter())
+    from ray.util.metrics import Counter, Gauge
+
+    write: dict[str, Write] = {}
+    for metric in METRICS:
+        declared = metric.name, metric.description, (SINK, metric.label) if metric.label else (SINK,)
+        write[metric.name] = Counter(*declared).inc if metric.is_counter else Gauge(*declared).set
+    exporter = Exporter(sink, write)
     try:
         yield exporter
     finally:
         progress.in_flight.clear()
         exporter.write(progress)
-
-
-def _described(metric: Metric) -> str:
-    return f"{metric.description} ({metric.unit})."
