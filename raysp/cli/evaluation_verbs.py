@@ -21,10 +21,10 @@ from raysp.cli.arguments import (
     parse_storage_options,
 )
 from raysp.cli.console import FEW_LINES, PLACEHOLDERS, announce, err, is_json, print_fact, print_some, show
-from raysp.cli.printed_runs import Shown
 from raysp.cli.printed_scores import print_diff, print_evaluation
 from raysp.cli.stop_signals import resume_hint
 from raysp.errors import SpecError
+from raysp.labelling.engine.display import Display
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -66,7 +66,10 @@ def evaluate(
 
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
     announce(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
-    with resume_hint(is_json(), is_kept=sink is not None and rows is None) as check, Shown(check) as shown:
+    with (
+        resume_hint(is_json(), is_kept=sink is not None and rows is None) as check,
+        Display(err, is_quiet=is_json(), check=check) as display,
+    ):
         result = raysp.evaluate(
             checkpoint,
             shards[0] if len(shards) == 1 else shards,
@@ -84,8 +87,8 @@ def evaluate(
             settings=settings or (),
             engine=engine,
             address=address,
-            on_plan=shown.plan,
-            on_progress=shown.progress,
+            on_plan=display.plan,
+            on_progress=display.progress,
             progress=False,
         )
     show(result, lambda: print_evaluation(result, by or ()), result.exit_code, exit_code=result.exit_code)

@@ -31,7 +31,6 @@ from raysp.cli.console import (
     showing,
 )
 from raysp.cli.printed_runs import (
-    Shown,
     print_examples,
     print_failures,
     print_named,
@@ -145,7 +144,7 @@ def run(
     announce(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
         _try_out(loaded, rows, normalise, engine, address, command_line("run", pipeline, settings))
-    with resume_hint(is_json()) as check, Shown(check) as shown:
+    with resume_hint(is_json()) as check, Display(err, is_quiet=is_json(), check=check) as display:
         from raysp.labelling.engine.running import run as run_pipeline
 
         result = run_pipeline(
@@ -153,8 +152,8 @@ def run(
             normalise=normalise,
             engine=engine,
             address=address,
-            on_plan=shown.plan,
-            on_progress=shown.progress,
+            on_plan=display.plan,
+            on_progress=display.progress,
             progress=False,
         )
     show(result.json, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
@@ -219,7 +218,7 @@ def retry(
     of_file = settings if is_pipeline_file(sink) else None
     url, pipeline, options = named_sink(sink, of_file, storage_options, trust=trust)
 
-    with resume_hint(is_json()) as check, Shown(check) as shown:
+    with resume_hint(is_json()) as check, Display(err, is_quiet=is_json(), check=check) as display:
         result = retry_rows(
             url,
             options,
@@ -229,8 +228,8 @@ def retry(
             settings=() if of_file else settings or (),
             engine=engine,
             address=address,
-            on_plan=shown.retry,
-            on_progress=shown.progress,
+            on_plan=display.plan,
+            on_progress=display.progress,
             progress=False,
         )
 

@@ -1,6 +1,6 @@
-"""Printed form of a run: its plan, the display that begins with the remaining work, its summary, and rows of labels."""
+"""Printed form of a run: its plan, its summary, and rows of labels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
@@ -11,13 +11,11 @@ from raysp.cli.arguments import command_line
 from raysp.cli.console import (
     FEW_LINES,
     err,
-    is_json,
     out,
     print_command,
     print_fact,
     print_folded,
     print_some,
-    printing,
     say,
 )
 from raysp.labelling.engine.display import Display
@@ -26,9 +24,7 @@ from raysp.words import count, printable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.labelling.engine.run_progress import Progress
     from raysp.labelling.engine.run_result import RunResult
-    from raysp.labelling.planning.run_plan import Plan
     from raysp.specs.pipeline import Pipeline, Shards
     from raysp.work import PlanPart
 
@@ -65,46 +61,6 @@ def print_failures(failures: Mapping[str, str]) -> None:
     """Print uncommitted shards, each with its reason."""
     lines = [f"raysp: not committed: {name}: {reason}" for name, reason in failures.items()]
     print_some(err, lines, "shard", FEW_LINES)
-
-
-class Shown(Display):
-    """A display that first prints the remaining work, and raises a requested stop.
-
-    Args:
-        check: called at each state of the run; raises if a stop was requested.
-    """
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        super().__init__(err, is_quiet=is_json())
-        self.check = check
-
-    def plan(self, found: "Plan") -> None:
-        """Print the remaining work, before the first row."""
-        self.say(
-            f"{found.rows_todo:,} of {count(found.num_rows, 'row')} to do; "
-            f"{len(found.done):,} of {count(len(found.corpus.shards), 'shard')} committed already"
-        )
-        self._begin(found)
-
-    def retry(self, found: "Plan") -> None:
-        """Print the number of rows that are labelled again."""
-        shards = count(len(found.todo), "label shard")
-        noun = "error row" if all(todo.keeps_rows for todo in found.todo) else "row"
-        self.say(f"{count(found.rows_todo, noun)} to label again in {shards}")
-        self._begin(found)
-
-    def _begin(self, found: "Plan") -> None:
-        if self.is_quiet:
-            return
-        with printing():
-            for message in found.messages_at_start:
-                say(message)
-        self.start_run(found)
-
-    def progress(self, progress: "Progress") -> None:
-        """Show a state of the run, and raise a requested stop."""
-        self.check()
-        super().progress(progress)
 
 
 def print_result(pipeline: "Pipeline", result: "RunResult", target: str, settings: list[str] | None) -> None:

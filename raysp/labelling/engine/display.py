@@ -35,9 +35,13 @@ class Display:
     Args:
         console: output console; None: stderr.
         is_quiet: show nothing.
+        check: called before each state of the run is shown; raises if a stop was requested.
     """
 
-    def __init__(self, console: Console | None = None, *, is_quiet: bool = False) -> None:
+    def __init__(
+        self, console: Console | None = None, *, is_quiet: bool = False, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.check = check
         self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
         self.is_quiet = is_quiet
         is_notebook = self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets"))  # rich redraws by it
@@ -67,8 +71,19 @@ class Display:
             with self.drawing():
                 self._live.start()
 
-    def start_run(self, plan: "Plan") -> None:
-        """Show a run with work to do; without a live line if code of the user may print or stop in a debugger here."""
+    def plan(self, plan: "Plan") -> None:
+        """Show the work of a run; without a live line if code of the user may print or stop in a debugger here."""
+        if self.is_quiet:
+            return
+        if plan.todo and all(todo.retry for todo in plan.todo):
+            noun = "error row" if all(todo.keeps_rows for todo in plan.todo) else "row"
+            work = f"{count(plan.rows_todo, noun)} to label again in {count(len(plan.todo), 'label shard')}"
+        else:
+            committed = f"{len(plan.done):,} of {count(len(plan.corpus.shards), 'shard')} committed already"
+            work = f"{plan.rows_todo:,} of {count(plan.num_rows, 'row')} to do; {committed}"
+        with self.drawing():
+            for message in (work, *plan.messages_at_start):
+                self.say(message)
         if not plan.todo:
             return
         if plan.engine == "here" and plan.code:
@@ -97,6 +112,7 @@ class Display:
 
     def progress(self, progress: Progress) -> None:
         """Show a state of the run."""
+        self.check()
         self.show(lambda width: progress_line(progress, width))
 
     def show(self, line: Callable[[int | None], str]) -> None:
@@ -169,9 +185,7 @@ def shown(
     with Display() as display:
 
         def planned(plan: "Plan") -> None:
-            shards = count(len(plan.corpus.shards), "shard")
-            display.say(f"{count(plan.rows_todo, 'row')} to do; {len(plan.done):,} of {shards} committed already")
-            display.start_run(plan)
+            display.plan(plan)
             if on_plan:
                 on_plan(plan)
 
