@@ -148,7 +148,7 @@ _results: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 @contextlib.contextmanager
 def results_alone(*, on_stdout: bool) -> Iterator[None]:
-    """Print JSON alone on stdout within the `with` block: what a user's code prints goes to stderr.
+    """Print JSON alone on stdout within the `with` block: what a user's code and its libraries print goes to stderr.
 
     Args:
         on_stdout: whether the results are JSON.
@@ -157,55 +157,26 @@ def results_alone(*, on_stdout: bool) -> Iterator[None]:
         yield
         return
     stdout = sys.stdout
+    # The stream that `Streams` made writes to a duplicate, so that descriptor 1 is free for the output of others.
+    is_own = isinstance(getattr(getattr(stdout, "buffer", None), "raw", None), _Tolerant)
     setting = _results.set(stdout)
     try:
-        with contextlib.redirect_stdout(sys.stderr), _descriptor_on_stderr(stdout):
+        if is_own:
+            os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
         _results.reset(setting)
-
-
-_kept = ContextVar[int | None]("kept", default=None)
-"""Descriptor of stdout while its number leads to stderr, for programs and libraries that user's code calls."""
-
-
-@contextlib.contextmanager
-def _descriptor_on_stderr(stream: TextIO) -> Iterator[None]:
-    """Lead descriptor 1 to stderr within the `with` block, unless a program has replaced the stream."""
-    try:
-        is_own = stream.fileno() == 1
-        kept = os.dup(1) if is_own else -1
-    except (OSError, ValueError, AttributeError):
-        is_own = False
-    if not is_own:
-        yield
-        return
-    stream.flush()
-    os.dup2(2, 1)
-    setting = _kept.set(kept)
-    try:
-        yield
-    finally:
-        _kept.reset(setting)
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        if is_own:
+            os.dup2(stdout.fileno(), 1)
 
 
 def print_json(value: object) -> None:
     """Print one JSON object on stdout."""
     from raysp.text.formats.safe_values import plain
 
-    kept, stream = _kept.get(), _results.get() or sys.stdout
-    if kept is not None:
-        stream.flush()
-        os.dup2(kept, 1)
     # In ASCII: no control character reaches the terminal, and any locale can print it.
-    print(json.dumps(plain(value), allow_nan=False), file=stream)
-    if kept is not None:
-        stream.flush()
-        os.dup2(2, 1)
+    print(json.dumps(plain(value), allow_nan=False), file=_results.get() or sys.stdout)
 
 
 @contextlib.contextmanager
@@ -297,9 +268,13 @@ class Streams:
     """
 
     def __init__(self) -> None:
-        closed = [number for number in range(3) if not _is_open(number)]
-        for number in closed:
-            _open_nowhere(number)
+        closed = []
+        for number in range(3):
+            try:
+                os.fstat(number)
+            except OSError:  # the next file that is opened would take its number, and its output
+                closed.append(number)
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
         self._out = _replaced("stdout", 1)
         _replaced("stderr", 2)
         if self._out and 1 in closed:
@@ -312,23 +287,6 @@ class Streams:
         return self._out.failure if self._out else None
 
 
-def _is_open(number: int) -> bool:
-    try:
-        os.fstat(number)
-    except OSError:
-        return False
-    return True
-
-
-def _open_nowhere(number: int) -> None:
-    """Open the null device as a closed stream: the next file that is opened would take its number, and its output."""
-    opened = os.open(os.devnull, os.O_RDWR)
-    if opened != number:
-        os.dup2(opened, number)
-        os.close(opened)
-    os.set_inheritable(number, True)
-
-
 def _replaced(name: str, number: int) -> _Tolerant | None:
     """Replace a stream of the interpreter by a tolerant one; None if a program has replaced it before."""
     stream = getattr(sys, name)
@@ -336,7 +294,7 @@ def _replaced(name: str, number: int) -> _Tolerant | None:
         return None
     if stream is not None:
         stream.flush()
-    raw = _Tolerant(number, "w", closefd=False)
+    raw = _Tolerant(os.dup(1) if number == 1 else number, "w", closefd=False)
     # Characters that the encoding of a locale lacks are escaped, where Python would raise an error.
     text = io.TextIOWrapper(
         io.BufferedWriter(raw),
