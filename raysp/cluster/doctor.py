@@ -1,16 +1,15 @@
 """Checks of this machine for the requirements of a run."""
 
-import importlib.metadata
 import os
 import platform
 import shutil
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from raysp.checkpoints.user_cache import cache_folder
 from raysp.cluster.connection import local_ray
 from raysp.cluster.ray_session import default_folder
 from raysp.cluster.resources import Resources, count_gpus
@@ -20,7 +19,7 @@ from raysp.words import count
 
 MIN_SHARED_BYTES = 500_000_000
 MIN_MEMORY_BYTES = 4_000_000_000
-MIN_DISK_BYTES = 2_000_000_000
+MIN_OPEN_FILES = 1024
 DEVELOPMENT = frozenset({"dev", "docs", "audit"})
 
 
@@ -36,7 +35,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Run all checks; the last one starts a local Ray and stops it."""
-    quick = (_extras, _sound, _processors, _memory, _shared_memory, _disk, _cache)
+    quick = (_extras, _processors, _memory, _shared_memory, _open_files)
     return [_python(), *_packages(), *(check() for check in quick), _ray()]
 
 
@@ -46,7 +45,7 @@ def _python() -> Finding:
 
 def _packages() -> list[Finding]:
     names = ("raysp", "ray", "torch", "pyarrow", "soundfile", "soxr")
-    return [Finding(name, importlib.metadata.version(name), ok=True) for name in names]
+    return [Finding(name, metadata.version(name), ok=True) for name in names]
 
 
 def _extras() -> Finding:
@@ -54,7 +53,7 @@ def _extras() -> Finding:
     found: list[str] = []
     missing: list[str] = []
     for extra, packages in _packages_of_extras().items():
-        (found if all(map(_is_installed, packages)) else missing).append(extra)
+        (found if all(any(metadata.distributions(name=name)) for name in packages) else missing).append(extra)
     shown = ", ".join(found) or "none"
     advice = f"not installed: {', '.join(missing)}; pip install 'raysp[NAME]' adds one" if missing else ""
     return Finding("extras", shown, ok=True, advice=advice)
@@ -62,32 +61,14 @@ def _extras() -> Finding:
 
 def _packages_of_extras() -> dict[str, list[str]]:
     """Return the packages that each extra adds, but for those with which raysp itself is developed."""
-    lines = [Requirement(line) for line in importlib.metadata.requires("raysp") or ()]
-    extras = importlib.metadata.metadata("raysp").get_all("Provides-Extra") or []
+    lines = [Requirement(line) for line in metadata.requires("raysp") or ()]
+    extras = metadata.metadata("raysp").get_all("Provides-Extra") or []
     packages = {
         extra: [one.name for one in lines if one.marker and one.marker.evaluate({"extra": extra})]
         for extra in extras
         if extra not in DEVELOPMENT
     }
     return {extra: names for extra, names in packages.items() if names}
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _sound() -> Finding:
-    import soundfile
-
-    formats = soundfile.available_formats()
-    missing = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name not in formats]
-    found = f"{soundfile.__libsndfile_version__}, {len(formats)} formats"
-    advice = f"it cannot read {', '.join(missing)}: install a newer soundfile" if missing else ""
-    return Finding("libsndfile", found, ok=not missing, advice=advice)
 
 
 def _processors() -> Finding:
@@ -126,29 +107,13 @@ def _shared_memory() -> Finding:
     return Finding("shared memory", f"{free / 1e9:.1f} GB free in {place}", ok, advice)
 
 
-def _disk() -> Finding:
-    """Look at the disk of Ray's logs and of objects that do not fit into memory."""
-    place = Path(default_folder())
-    while not place.is_dir():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    ok = free >= MIN_DISK_BYTES
-    advice = "" if ok else "Ray writes its logs and spilled objects there: free some space, or set RAY_TMPDIR"
-    return Finding("disk", f"{free / 1e9:.1f} GB free in {place}", ok, advice)
+def _open_files() -> Finding:
+    import resource  # Windows lacks it
 
-
-def _cache() -> Finding:
-    """Look at the folder of downloaded checkpoints, which is made when it is first needed."""
-    try:
-        folder = existing = cache_folder()
-    except RuntimeError:
-        return Finding("cache", "no home folder", ok=False, advice="set HOME, or XDG_CACHE_HOME to a folder")
-    while not existing.exists():
-        existing = existing.parent
-    ok = existing.is_dir() and os.access(existing, os.W_OK)
-    advice = "" if ok else f"{existing} cannot be written: set HOME, or XDG_CACHE_HOME, to a folder that can be"
-    free = f"{shutil.disk_usage(existing).free / 1e9:.1f} GB free for downloaded checkpoints"
-    return Finding("cache", f"{folder}, {free}", ok, advice)
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ok = most == resource.RLIM_INFINITY or most >= MIN_OPEN_FILES
+    found = "no limit" if most == resource.RLIM_INFINITY else f"at most {most:,}"
+    return Finding("open files", found, ok, "" if ok else f"Ray may need more: ulimit -n {MIN_OPEN_FILES * 64}")
 
 
 def _ray() -> Finding:
