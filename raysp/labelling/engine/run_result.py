@@ -139,16 +139,6 @@ class RunResult(Counted, Brief):
         names = self.first_shards if is_new else None
         return first_rows(self.sink, rows, self.storage_options, names=names)
 
-    def _repr_html_(self) -> str:
-        """Return the facts of the run and its first labels as tables for notebooks."""
-        try:
-            from raysp.labelling.finished.cells import html_rows
-
-            labels = html_rows(self.head()) if self.shards_committed else ""
-        except RayspError:
-            labels = ""
-        return f"<div>{super()._repr_html_()}{labels}</div>"
-
 
 def _numbers(kinds: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {kind}" for kind, number in sorted(kinds.items()))

@@ -1,13 +1,6 @@
-"""Values of label shards as short text, for tables in a terminal or a notebook."""
+"""Values of label shards as short text, for tables in a terminal."""
 
-import html
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
-
-from raysp.words import printable
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MOST_CHARACTERS = 120
 SHOWN_NUMBERS = 3
@@ -22,17 +15,6 @@ def cell(value: object, most: int = MOST_CHARACTERS) -> str:
     """
     text = _text(value)
     return text if len(text) <= most else text[: most - 1] + "…"
-
-
-def html_rows(table: "pa.Table") -> str:
-    """Return rows as a table in HTML; columns without a value are left out."""
-    names = [name for name in table.column_names if table.column(name).null_count < table.num_rows]
-    head = "".join(f"<th>{html.escape(printable(name))}</th>" for name in names)
-    rows = [
-        "".join(f"<td>{html.escape(printable(cell(row[name])))}</td>" for name in names) for row in table.to_pylist()
-    ]
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>" if rows else ""
 
 
 def _text(value: object) -> str:

@@ -1,28 +1,8 @@
-"""Labels as a notebook shows them: short text."""
+"""Values of labels as tables in a terminal show them: short text."""
 
-import html
-import re
-from dataclasses import replace
-
-import pyarrow as pa
 import pytest
 
-import raysp
-from tests import kit
-
-
-@pytest.fixture(scope="module")
-def tried(tmp_path_factory):
-    """A try-out, whose table a test replaces."""
-    folder = tmp_path_factory.mktemp("tried")
-    return raysp.run(kit.corpus(folder, 1).pipeline(folder / "out"), rows=1, engine="here", progress=False)
-
-
-def shown(tried, *values: object) -> list[str]:
-    """Return the values of a column as the result shows them."""
-    found = replace(tried, table=pa.table({"value": pa.array(values)}))._repr_html_()
-    assert "<th>value</th>" in found
-    return [html.unescape(one) for one in re.findall("<tr><td>(.*?)</td></tr>", found, re.DOTALL)]
+from raysp.labelling.finished.cells import cell  # the smallest part that shows each kind of value
 
 
 @pytest.mark.parametrize(
@@ -49,18 +29,13 @@ def shown(tried, *values: object) -> list[str]:
         ({"text": "ONE", "score": 0.25, "any": None}, "text ONE, score 0.250"),
     ],
 )
-def test_a_value_is_short_text(tried, value: object, text: str) -> None:
-    assert shown(tried, value) == [text]
+def test_a_value_is_short_text(value: object, text: str) -> None:
+    assert cell(value) == text
 
 
-def test_no_value_is_a_dash(tried) -> None:
-    assert shown(tried, 0.25, None) == ["0.250", "-"]
+def test_no_value_is_a_dash() -> None:
+    assert cell(None) == "-"
 
 
-def test_long_text_is_cut(tried) -> None:
-    assert shown(tried, "x" * 120, "x" * 500) == ["x" * 120, "x" * 119 + "…"]
-
-
-def test_a_column_without_a_value_is_left_out(tried) -> None:
-    found = replace(tried, table=pa.table({"a": [1], "b": pa.nulls(1)}))._repr_html_()
-    assert "<th>a</th></tr>" in found
+def test_long_text_is_cut() -> None:
+    assert [cell("x" * 120), cell("x" * 500)] == ["x" * 120, "x" * 119 + "…"]
