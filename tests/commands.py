@@ -38,7 +38,7 @@ class Option(NamedTuple):
     """An option of a verb, as its help shows it."""
 
     value: str
-    """Name of its value, in brackets if it may be left out; empty if it has none."""
+    """Name of its value; empty if it has none."""
     words: str
 
 
@@ -89,6 +89,6 @@ def check_understood(verb: str, *words: str) -> None:
             continue
         name, _, given = word.partition("=")
         value = found.options[found.names["--verbose" if name == "-v" else name]].value
-        if value and not given and (value[0] != "[" or (left and re.fullmatch(r"[\d.]+", left[0]))):
+        if value and not given:
             left.pop(0)
     assert found.least <= arguments <= found.most, (verb, words)

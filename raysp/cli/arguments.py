@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from raysp.specs.work_files import Loaded
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
-WATCH, SECONDS = "--watch", "5"
-"""Option that may have a value, and its value if it has none."""
 
 PipelineFile = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="A Python file that defines a raysp.Pipeline, or FILE:NAME.")
@@ -211,21 +209,3 @@ def parse_limits(option: str, given: Limits) -> dict[str, float]:
         except ValueError:
             raise SpecError(f"{option} {one}: expected METRIC=SHARE, such as wer=0.2") from None
     return limits
-
-
-def with_seconds(arguments: Sequence[str]) -> list[str]:
-    """Return arguments of a command in which `--watch` has a value."""
-    found: list[str] = []
-    for place, one in enumerate(arguments):
-        found.append(one)
-        if one == WATCH and not _is_number("".join(arguments[place + 1 : place + 2])):
-            found.append(SECONDS)
-    return found
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from raysp import tracebacks
-from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, AsJson, Debug, with_seconds
+from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, AsJson, Debug
 from raysp.cli.console import DEBUG, IN_YOUR_CODE, JSON, MAYBE_A_BUG, PLACEHOLDERS, Streams, results_alone, say
 from raysp.errors import RayspError, RunError, SpecError
 
@@ -207,7 +207,7 @@ def _run_app(given: list[str]) -> int:
     app = application([verb] if verb in VERBS else VERBS)
     command = cast("Callable[..., object]", typer.main.get_command(app))
     try:
-        code = command(with_seconds(given) or ["--help"], prog_name="raysp", standalone_mode=False)
+        code = command(given or ["--help"], prog_name="raysp", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:

@@ -150,12 +150,7 @@ def status(
         bool,
         typer.Option("--verbose", "-v", help="Also print fingerprint, versions, last command; in --json always."),
     ] = False,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--watch", min=0.1, metavar="[SECONDS]", help="Repeat until the run ends, by default every 5 seconds."
-        ),
-    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat every 5 seconds until the run ends.")] = False,
     normalise: Normalise = None,
     settings: Settings = None,
     storage_options: StorageOptions = None,
@@ -170,7 +165,7 @@ def status(
       raysp status pipelines/finetune_ctc.py
     """
     url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
-    if seconds is None:
+    if not watch:
         import raysp
 
         found = raysp.status(url, options, pipeline=pipeline, trust=trust, normalise=normalise)
@@ -180,11 +175,11 @@ def status(
         )
         from raysp.verbs.watching import Watch
 
-        states = Watch.open(url, options, pipeline=pipeline, trust=trust, seconds=seconds)
-        found = watch(states)
+        states = Watch.open(url, options, pipeline=pipeline, trust=trust)
+        found = _watch(states)
 
     def printed() -> None:
-        if seconds is None:
+        if not watch:
             print_facts(found.sink, found.facts)
         if verbose:
             print_facts("Details", flat(found.json))
@@ -192,7 +187,7 @@ def status(
     show(found.json, printed)
 
 
-def watch(states: "Watch") -> "Progress":
+def _watch(states: "Watch") -> "Progress":
     """Show the states of a sink until its runs have ended, and return the last one."""
     if is_json():
         *_, last = states

@@ -12,6 +12,9 @@ from raysp.storage.store import Store
 from raysp.verbs.status import status
 from raysp.work import Asked, Progress, kind_of_sink
 
+SECONDS = 5.0
+"""Seconds between two states."""
+
 
 @dataclass
 class Watch:
@@ -21,14 +24,12 @@ class Watch:
 
     Attributes:
         store: the sink.
-        seconds: seconds between two states.
         clock: monotonic clock.
         sleep: waits some seconds.
         is_lost: whether a run was lost.
     """
 
     store: Store
-    seconds: float
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     is_lost: bool = field(default=False, init=False)
@@ -41,11 +42,10 @@ class Watch:
         *,
         pipeline: Pipeline | None = None,
         trust: bool = False,
-        seconds: float,
     ) -> "Watch":
         """Open a sink, of label shards or of a training; arguments and errors are those of `status`."""
         asked = Asked(sink, storage_options, pipeline, trust)
-        return cls(kind_of_sink(asked).opened(asked), seconds)
+        return cls(kind_of_sink(asked).opened(asked))
 
     def __iter__(self) -> Iterator[Progress]:
         """Yield a state, and others as long as a run is active."""
@@ -58,7 +58,7 @@ class Watch:
             if found.running is Running.ELSEWHERE and self.clock() - since >= STALE_BEATS * seconds_between_beats():
                 self.is_lost = True
                 return
-            self.sleep(self.seconds)
+            self.sleep(SECONDS)
             if (now := self._beats()) != beats:
                 beats, since = now, self.clock()
 

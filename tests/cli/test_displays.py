@@ -51,7 +51,7 @@ FAILING = {"evaluate", "doctor"}
 MORE = {
     "a try-out": ["run", "{folder}/recipe_for_the_cli.py", "--rows", "2"],
     "a plan of a training": ["plan", "{tmp}/training.py"],
-    "a status that is repeated": ["status", "{folder}/A", "--watch", "1"],
+    "a status that is repeated": ["status", "{folder}/A", "--watch"],
     "a job that is followed": ["submit", "{tmp}/remote/recipe_for_the_cli.py", "--address", "{head}"],
 }
 

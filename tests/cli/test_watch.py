@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 
 from raysp.cli import sink_verbs
-from raysp.cli.arguments import with_seconds
 from raysp.cli.sink_verbs import LOST
 from raysp.sink import lease, run_record
 from raysp.sink.lease import Holder, Process
@@ -40,20 +39,6 @@ def sleeps(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize(
-    ("given", "complete"),
-    [
-        (["status", "out", "--watch"], ["status", "out", "--watch", "5"]),
-        (["status", "--watch", "out"], ["status", "--watch", "5", "out"]),
-        (["status", "out", "--watch", "0.5", "--json"], ["status", "out", "--watch", "0.5", "--json"]),
-        (["status", "out", "--watch", "--json"], ["status", "out", "--watch", "5", "--json"]),
-        (["status", "out"], ["status", "out"]),
-    ],
-)
-def test_the_seconds_may_be_left_out(given, complete):
-    assert with_seconds(given) == complete
-
-
 def test_changes_are_lines_and_the_end_is_the_whole_status(raysp_command, training, sleeps):
     held = lease.acquire(LocalStore(training.url), holder=Holder.now())
     slept = sleeps(lambda: training.train(range(1, 11)), lambda: None, held.release)
@@ -68,7 +53,7 @@ def test_changes_are_lines_and_the_end_is_the_whole_status(raysp_command, traini
 def test_json_is_one_object_after_the_end(raysp_command, training, sleeps):
     held = lease.acquire(LocalStore(training.url), holder=Holder.now())
     sleeps(held.release)
-    ran = raysp_command("status", training.url, "--watch", "2", "--json")
+    ran = raysp_command("status", training.url, "--watch", "--json")
     assert (ran.code, ran.err) == (0, "")
     assert json.loads(ran.out)["running"] == "no"
 
@@ -110,4 +95,3 @@ def test_on_a_terminal_it_is_one_block_in_place(raysp_command, training, sleeps,
 def test_a_folder_that_is_no_sink_is_refused(raysp_command, tmp_path):
     plain, watched = (raysp_command("status", tmp_path, *more) for more in ((), ("--watch",)))
     assert (watched.code, watched.err) == (plain.code, plain.err) == (2, plain.err)
-    assert raysp_command("status", tmp_path, "--watch", "0").code == 2

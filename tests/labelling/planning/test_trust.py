@@ -29,7 +29,7 @@ pipeline = raysp.Pipeline(
 """
 VERBS = [["status"], ["gc", "--dry-run"], ["gc"], ["verify"], ["verify", "--sample", "1"], ["retry"]]
 OF_SINKS = [
-    "status {sink} --watch 0.1",
+    "status {sink} --watch",
     "report {sink} --out {folder}/page.html",
     "forget {sink} a0",
     "export {sink} {folder}/lines --to jsonl",
