@@ -77,7 +77,7 @@ def test_a_lost_run_is_said(raysp_command, tmp_path, sleeps, monkeypatch):
     sleeps()
     ran = raysp_command("status", store.url, "--watch")
     assert (ran.code, ran.err) == (0, f"raysp: {LOST}\n")
-    assert "0 of 0 rows labelled (100%)" in ran.out
+    assert "0 of 0 rows done (100%)" in ran.out
 
 
 def test_on_a_terminal_it_is_one_block_in_place(raysp_command, training, sleeps, monkeypatch):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError, SpecError
@@ -41,6 +42,8 @@ class Estimate(Brief):
     """Reasons why places could not be read."""
     audio_seconds: Amount | None
     """Seconds of audio to label; None: no row was sampled."""
+    audio_origin: Literal["headers", "source"]
+    """Origin of `audio_seconds`: headers of the sampled recordings, or durations that the source declares."""
     channel_seconds: Amount | None
     """Seconds of audio that the model labels: those of all channels where each is labelled, else `audio_seconds`."""
     mean_seconds: float | None
@@ -62,7 +65,8 @@ class Estimate(Brief):
         facts = [("sample", f"{sampled}, {megabytes(self.sampled_bytes)}")]
         if self.audio_seconds is not None and self.mean_seconds is not None:
             row = f"a row has {self.mean_seconds:.1f} s on average, at most {self.longest_seconds:.1f} s in the sample"
-            facts.append(("audio", f"{self.audio_seconds.as_time} to label; {row}"))
+            by = "headers" if self.audio_origin == "headers" else "the durations of the source"
+            facts.append(("audio", f"{self.audio_seconds.as_time} to label by {by}; {row}"))
             if self.channel_seconds is not None and self.channel_seconds != self.audio_seconds:
                 facts.append(("channels", f"{self.channel_seconds.as_time} in all channels, each of which is labelled"))
         if self.not_labelled:
@@ -101,7 +105,8 @@ def estimate(work: Plan | Pipeline, given: Given) -> Estimate:
     plan = work if isinstance(work, Plan) else make_plan(work)
     sample = read_sample(plan, num_rows, seed=given.seed or 0)
     speed = _speed(plan, sample, given)
-    audio = sample.audio_seconds(_declared(plan))
+    declared = _declared(plan)
+    audio = sample.audio_seconds(declared)
     channels = audio.times(sample.channels_per_second) if audio else None
     share_ok = sample.share(OK)
     cost, settings, on_gpu = None, plan.settings, is_accelerator(plan.settings.device)
@@ -121,6 +126,7 @@ def estimate(work: Plan | Pipeline, given: Given) -> Estimate:
         sampled_bytes=sum(part.num_bytes for part in sample.parts),
         unread=sample.unread,
         audio_seconds=audio,
+        audio_origin="headers" if declared is None else "source",
         channel_seconds=channels,
         mean_seconds=float(sample.weights @ sample.seconds) / share_ok if share_ok else None,
         longest_seconds=float(sample.seconds.max()) if share_ok else None,

@@ -213,7 +213,7 @@ class Status(Brief):
         done = self.rows_committed + self.rows_staged
         share = done / self.rows if self.rows else 1.0
         parts = (
-            f"{done:,} of {count(self.rows, 'row')} labelled ({share:.0%})",
+            f"{done:,} of {count(self.rows, 'row')} done ({share:.0%})",
             f"{self.shards_committed:,} of {count(self.shards, 'shard')} committed",
             f"{count(len(self.unreadable), 'shard')} cannot be read" if self.unreadable else "",
             count(self.error, "error") if self.error else "",
