@@ -88,7 +88,7 @@ class Sleeper:
 
 def over_actors(pieces: int, actors: int) -> Iterator[object]:
     """Yield the messages of the driver's pool."""
-    from raysp.cluster.pools import PoolSize
+    from raysp.cluster.resources import PoolSize
     from raysp.corpus.shards import Piece, Shard
     from raysp.labelling.engine import ray_pool
     from raysp.sink.todo import Todo

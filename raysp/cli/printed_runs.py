@@ -34,6 +34,10 @@ LEAST_WIDTH = 12
 """Least width of a truncated column; if there is less room, columns are left out."""
 FIELD_CHARACTERS = 400
 """Longest value on a separate line."""
+MOST_CHARACTERS = 120
+SHOWN_NUMBERS = 3
+LEAST = 5e-4
+"""Numbers below it, such as scores of texts that a model is sure of, would be 0 with three decimals."""
 
 
 def urls(source: "Shards") -> str:
@@ -164,7 +168,6 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
 
 
 def _cell(value: object) -> str:
-    from raysp.labelling.finished.cells import cell
 
     return printable(cell(value))
 
@@ -208,8 +211,6 @@ def _width(widths: Mapping[str, int]) -> int:
 
 def _print_fields(table: "pa.Table", names: Sequence[str]) -> None:
     """Print one field per line, without null fields."""
-    from raysp.labelling.finished.cells import cell
-
     names = [name for name in names if table.column(name).null_count < table.num_rows]
     width = max(cell_len(printable(name)) for name in names)
     for number, row in enumerate(table.to_pylist()):
@@ -218,3 +219,53 @@ def _print_fields(table: "pa.Table", names: Sequence[str]) -> None:
             if row[name] is not None:
                 value = printable(cell(row[name], FIELD_CHARACTERS))
                 print_folded(out, f"  {printable(name):{width}}  {value}", width + 4)
+
+
+def cell(value: object, most: int = MOST_CHARACTERS) -> str:
+    """Return a value as text of at most `most` characters.
+
+    Vectors show their first numbers and their count, spans their times, other structs their fields.
+    """
+    text = _text(value)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.1g}" if 0 < abs(value) < LEAST else f"{value:.3f}"
+    if isinstance(value, Mapping):
+        return _span(value)
+    if not isinstance(value, list):
+        return str(value)
+    return _listed(value)
+
+
+def _listed(values: Sequence[object]) -> str:
+    if any(isinstance(one, list) and one and isinstance(one[0], Mapping) for one in values):
+        return "; ".join(map(_text, values))  # spans of each channel
+    if values and all(isinstance(one, list) for one in values):
+        return f"{len(values)} x {_numbers(values[0])}"  # type: ignore[arg-type]
+    if len(values) > SHOWN_NUMBERS and all(isinstance(one, float) for one in values):
+        return _numbers(values)
+    return ", ".join(map(_text, values))
+
+
+def _numbers(values: Sequence[object]) -> str:
+    return f"{' '.join(map(_text, values[:SHOWN_NUMBERS]))} … ({len(values)} numbers)"
+
+
+def _span(value: Mapping[str, object]) -> str:
+    """Return a word, a character or a segment with its times: `ONE 0.12-0.48`."""
+    if not {"start", "end"} <= value.keys():
+        return ", ".join(f"{name} {_text(one)}" for name, one in value.items() if one is not None)
+    name = next((_text(value[key]) for key in ("word", "char", "label") if key in value), "")
+    return f"{name} {_times(value['start'], value['end'])}".strip()
+
+
+def _times(start: object, end: object) -> str:
+    """Return the times of a span. A word without a token in the vocabulary has none: `-`."""
+    if start is None and end is None:
+        return _text(None)
+    return "-".join("?" if one is None else f"{one:.2f}" for one in (start, end))

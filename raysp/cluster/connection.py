@@ -1,18 +1,27 @@
 """The Ray cluster of a run: the one at an address, or a local one that ends with the run."""
 
 import contextlib
+import ctypes
+import faulthandler
+import functools
 import logging
 import os
+import secrets
 import shutil
+import signal
 import socket
-from collections.abc import Iterator, Mapping
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
-from raysp.cluster import ray_session
 from raysp.cluster.addresses import is_connected, refuse_on
-from raysp.cluster.background import in_background
 from raysp.cluster.nodes import up
-from raysp.cluster.process_state import process_kept, sigterm_kept
 from raysp.cluster.resources import Resources
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
@@ -46,6 +55,10 @@ _SETTINGS = {
     "RAY_agent_register_timeout_ms": str(1000 * START_SECONDS),
 }
 """Settings of a local Ray. It turns on token authentication by itself, and then reads its settings again."""
+MAX_SOCKET_BYTES = 103 if sys.platform == "darwin" else 107
+"""Longest path of a socket that systems admit."""
+SIGACTION_BYTES = 1024
+"""At least the size of `struct sigaction`."""
 
 
 @contextlib.contextmanager
@@ -105,8 +118,8 @@ def started_ray(resources: Resources, advice: str = ". Try `raysp doctor`") -> I
         yield
         return
     with (
-        process_kept({**_SETTINGS, **ray_session.token_setting()}) as record_variables,
-        ray_session.session_folder() as options,
+        process_kept({**_SETTINGS, **token_setting()}) as record_variables,
+        session_folder() as options,
         _imported() as ray,
     ):
         try:
@@ -236,3 +249,203 @@ def _check_same_version(address: str) -> None:
     if found != __version__:
         where = without_password(address)
         raise PlanError(f"--address {where}: found {found} there, {__version__} here; install the same version")
+
+
+def own_token() -> str | None:
+    """Return this user's token, found as Ray does: RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token."""
+    if token := os.environ.get("RAY_AUTH_TOKEN", "").strip():
+        return token
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")  # noqa: PTH111
+    try:
+        return Path(path).read_text().strip() or None
+    except (OSError, ValueError):
+        return None
+
+
+def token_setting() -> Mapping[str, str]:
+    """Return a token for a local Ray if this user has none and Ray cannot write one to ~/.ray."""
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home fails for users without an entry
+    if own_token() or (home.is_absolute() and _is_writable(home / ".ray")):
+        return {}
+    return {"RAY_AUTH_TOKEN": _process_token()}
+
+
+@functools.cache
+def _process_token() -> str:
+    return secrets.token_hex(32)  # Ray reads a token once per process
+
+
+def default_folder() -> str:
+    """Return the folder in which Ray creates the folders of its sessions."""
+    return os.path.join(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp", "ray")  # noqa: PTH118
+
+
+@contextlib.contextmanager
+def session_folder() -> Iterator[Mapping[str, str]]:
+    """Yield options of `ray.init` for a short folder, removed at the end, if that of Ray is too long or not writable.
+
+    Objects that do not fit into memory are written to the long one, which a batch system may have sized for it.
+    After an error the short folder stays, for its logs.
+
+    Raises:
+        RunError: there is no folder that sessions fit in.
+    """
+    usual = default_folder()
+    can_write = _is_writable(Path(usual))
+    if can_write and _fits(usual):
+        yield {}
+        return
+    folder = _short_folder(usual)
+    logger.info("sockets of the local Ray are in %s: %s is too long for them or not writable", folder, usual)
+    yield {"_temp_dir": folder, **({"object_spilling_directory": usual} if can_write else {})}
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder(usual: str) -> str:
+    places = [os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp", "/dev/shm"]
+    for place in filter(None, places):
+        with contextlib.suppress(OSError):
+            folder = tempfile.mkdtemp(prefix="raysp-", dir=place)
+            if _fits(folder):
+                return folder
+            Path(folder).rmdir()
+    raise RunError(
+        f"the local Ray needs a folder for its sockets: {usual} (of TMPDIR or RAY_TMPDIR) is too long for their paths "
+        f"of at most {MAX_SOCKET_BYTES} bytes, or not writable, and so are {', '.join(filter(None, places))}. Set "
+        "RAY_TMPDIR to a short folder that can be written"
+    )
+
+
+def _fits(folder: str) -> bool:
+    """Return whether the paths of the sockets of a session are short enough."""
+    session = f"session_{time.strftime('%Y-%m-%d_%H-%M-%S')}_000000_{os.getpid()}"
+    return len(os.fsencode(f"{folder}/{session}/sockets/plasma_store.1")) <= MAX_SOCKET_BYTES
+
+
+def _is_writable(folder: Path) -> bool:
+    """Return whether files can be created in a folder, which is created if needed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def process_kept(settings: Mapping[str, str]) -> Iterator[Callable[[], None]]:
+    """Set environment variables, and undo on exit what Ray changes in this process: variables, loggers, fault handler.
+
+    Yields a function that records which variables have changed, for after the start of Ray. Those that the caller has
+    changed since stay.
+
+    Args:
+        settings: variables to set; variables that are already set keep their values.
+    """
+    before, changed = dict(os.environ), dict[str, str]()
+
+    def record() -> None:
+        changed.update((name, value) for name, value in os.environ.items() if before.get(name) != value)
+
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)
+    record()
+    had_fault_handler = faulthandler.is_enabled()
+    names = {"ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))}
+    loggers = [logging.getLogger(name) for name in names]
+    kept = [(one, one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers]
+    try:
+        yield record
+    finally:
+        for logger, level, handlers, filters, propagate, disabled in kept:
+            logger.setLevel(level)
+            logger.handlers[:], logger.filters[:] = handlers, filters
+            logger.propagate, logger.disabled = propagate, disabled
+        for name in [name for name, value in changed.items() if os.environ.get(name) == value]:
+            del os.environ[name]
+            os.environ.update({name: before[name]} if name in before else {})
+        if not had_fault_handler:
+            faulthandler.disable()
+
+
+@contextlib.contextmanager
+def sigterm_kept() -> Iterator[None]:
+    """Restore what the system calls on SIGTERM, for which Ray's library prints a stack trace before Python's handler.
+
+    Only the main thread can do so by `signal`.
+    """
+    library, kept = ctypes.CDLL(None), ctypes.create_string_buffer(SIGACTION_BYTES)
+    library.sigaction(signal.SIGTERM, None, kept)
+    try:
+        yield
+    finally:
+        library.sigaction(signal.SIGTERM, kept, None)
+
+
+class Background:
+    """A context held by another thread; the caller may continue while it is being entered.
+
+    Ray is started and ended this way. Exceptions of signal handlers, which run in the main thread, cannot leave it half
+    started, and Ray does not replace the handler of SIGTERM. The thread stays in the context until the end, because the
+    operating system ends Ray's servers with the thread that started them.
+
+    Args:
+        make: returns the context; called in that thread.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[object]]) -> None:
+        self._make = make
+        self._entered: Future[None] = Future()
+        self._left = threading.Event()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._hold, name="raysp-background")
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether entering the context has started."""
+        return self._thread.ident is not None
+
+    def begin(self) -> None:
+        """Start entering the context; has no effect if already started."""
+        if not self.has_begun:
+            self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the context is entered, starting if necessary. A signal ends the wait.
+
+        Raises:
+            BaseException: the exception raised on entering.
+        """
+        self.begin()
+        self._entered.result()
+
+    def end(self) -> None:
+        """Leave the context once it is entered, and wait for that; has no effect if never started."""
+        self._left.set()
+        if self.has_begun:
+            self._ended.wait()  # a signal that ends `join` makes Python 3.11 take the thread for ended
+            self._thread.join()
+
+    def _hold(self) -> None:
+        try:
+            with self._make():
+                self._entered.set_result(None)
+                self._left.wait()
+        except BaseException as error:
+            if self._entered.done():
+                logger.warning("a context entered by a background thread failed on exit", exc_info=True)
+            else:
+                self._entered.set_exception(error)
+        finally:
+            self._ended.set()
+
+
+@contextlib.contextmanager
+def in_background(make: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
+    """Hold a context in another thread within the `with` block."""
+    background = Background(make)
+    try:
+        background.wait()
+        yield
+    finally:
+        background.end()

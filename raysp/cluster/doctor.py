@@ -10,8 +10,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from raysp.cluster.connection import local_ray
-from raysp.cluster.ray_session import default_folder
+from raysp.cluster.connection import default_folder, local_ray
 from raysp.cluster.resources import Resources, count_gpus
 from raysp.errors import RayspError
 from raysp.machine import memory_bytes, num_cpus, physical_bytes

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from raysp.cluster.background import Background
+from raysp.cluster.connection import Background
 
 
 class Held:

@@ -6,8 +6,7 @@ import pytest
 
 import raysp
 from raysp.cluster import resources
-from raysp.cluster.pools import actor_cpus, pool_size
-from raysp.cluster.resources import Resources
+from raysp.cluster.resources import Resources, actor_cpus, pool_size
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened
 from tests.corpora import a_pipeline, write_shard

@@ -14,7 +14,7 @@ from packaging.version import Version
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
-from raysp.cluster.ray_session import own_token
+from raysp.cluster.connection import own_token
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
 

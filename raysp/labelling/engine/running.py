@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysp.cluster.addresses import Engine, is_cluster, resolve_engine
-from raysp.cluster.background import Background
+from raysp.cluster.connection import Background
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
 from raysp.labelling.engine import begins, run_events

@@ -1,5 +1,8 @@
 """A sink of labels as it is read: its finished shards, its columns, and the pipeline that it records."""
 
+import hashlib
+import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +11,7 @@ import pyarrow as pa
 
 from raysp.columns import ROW_COLUMNS
 from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
@@ -19,7 +23,7 @@ from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import Store
+from raysp.storage.store import Store, scheme_of
 
 
 @dataclass(frozen=True)
@@ -148,3 +152,27 @@ class Labelling:
 def field_of(value: JsonValue, name: str) -> JsonValue:
     """Return a field of a recorded value; None if it has no such field."""
     return value.get(name) if isinstance(value, dict) else None
+
+
+def refuse_overlap(sink: Store, destination: Store) -> None:
+    """Raise if one of two folders is in the other.
+
+    Raises:
+        PlanError: they overlap; the message has both folders.
+    """
+    ours, theirs = (place_of_sink(one.url).rstrip("/") for one in (sink, destination))
+    if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):
+        raise PlanError(
+            f"{destination.url}: is in the same folder as the sink {sink.url}, whose readers would see its files; "
+            "choose a destination outside"
+        )
+
+
+def identity_of(*parts: object) -> str:
+    """Return a hash of values that identify what was exported: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
+
+
+def place_of_sink(url: str) -> str:
+    """Return the url of a sink; for a local folder its real path."""
+    return url if scheme_of(url) else os.path.realpath(url)

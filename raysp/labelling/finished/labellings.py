@@ -1,6 +1,5 @@
 """The two sinks of a comparison: their finished shards, and which of these have the same input."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,11 +7,10 @@ import pyarrow as pa
 
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError
-from raysp.labelling.finished.finished_labels import Labelling
+from raysp.labelling.finished.finished_labels import Labelling, place_of_sink
 from raysp.sink.label_rows import Cursor, side_by_side, stretches
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import scheme_of
 from raysp.words import count, listed
 
 
@@ -102,11 +100,6 @@ def _is_same_input(a: Shard, b: Shard) -> bool:
     """Return whether two shards were made from the same file; the input id also has the labels beside a shard."""
     same_file = (a.num_bytes, a.version, a.num_rows, a.part) == (b.num_bytes, b.version, b.num_rows, b.part)
     return same_file and (a.input_id == b.input_id or a.labels_version != b.labels_version)
-
-
-def place_of_sink(url: str) -> str:
-    """Return the url of a sink; for a local folder its real path."""
-    return url if scheme_of(url) else os.path.realpath(url)
 
 
 def rows_of_both(

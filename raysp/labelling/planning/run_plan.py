@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 import pyarrow as pa
 
-from raysp.cluster.pools import ActorCpus, PoolSize, pool_size
-from raysp.cluster.resources import Resources, actors_that_fit, local_resources, shortage_of
+from raysp.cluster.resources import (
+    ActorCpus,
+    PoolSize,
+    Resources,
+    actors_that_fit,
+    local_resources,
+    pool_size,
+    shortage_of,
+)
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard

@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from raysp.audio.window_cuts import Windowing
 from raysp.backends.finding import CTRANSLATE2, choice_of
-from raysp.cluster.pools import actor_cpus
-from raysp.cluster.resources import Resources, actors_that_fit, check_device, shortage_of, with_gpu_memory
+from raysp.cluster.resources import Resources, actor_cpus, actors_that_fit, check_device, shortage_of, with_gpu_memory
 from raysp.corpus.shards import PIECE_SECONDS, PieceSize
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError, PlanError

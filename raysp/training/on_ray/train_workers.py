@@ -21,9 +21,8 @@ from ray.util.placement_group import PlacementGroup, placement_group_table, remo
 from torch import Tensor
 
 from raysp import tracebacks
-from raysp.cluster.connection import cluster_resources, local_ray
+from raysp.cluster.connection import cluster_resources, local_ray, process_kept
 from raysp.cluster.nodes import on_node, own_id
-from raysp.cluster.process_state import process_kept
 from raysp.cluster.resources import Resources
 from raysp.cluster.shared_places import Seen, check_shared, place_of_checkpoint, places_of_source
 from raysp.errors import PlanError, RayspError, RunError

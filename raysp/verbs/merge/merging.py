@@ -7,9 +7,8 @@ from contextlib import suppress
 import pyarrow as pa
 
 from raysp.errors import ChangedError, PlanError, SpecError, StoreError
-from raysp.labelling.finished.destinations import identity_of, refuse_overlap
-from raysp.labelling.finished.finished_labels import Labelling
-from raysp.labelling.finished.labellings import match, place_of_sink
+from raysp.labelling.finished.finished_labels import Labelling, identity_of, place_of_sink, refuse_overlap
+from raysp.labelling.finished.labellings import match
 from raysp.sink import absent, commit, footer, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard

@@ -11,8 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.cluster.pools import ActorCpus
-from raysp.cluster.resources import local_resources
+from raysp.cluster.resources import ActorCpus, local_resources
 from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import TableJob, table_job
 from raysp.ops.labelling import Labelling

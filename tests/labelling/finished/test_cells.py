@@ -2,7 +2,7 @@
 
 import pytest
 
-from raysp.labelling.finished.cells import cell  # the smallest part that shows each kind of value
+from raysp.cli.printed_runs import cell  # the smallest part that shows each kind of value
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ import torch
 import raysp
 from raysp import PlanError, SpecError
 from raysp.audio import isolation
-from raysp.cluster.pools import ActorCpus
-from raysp.cluster.resources import local_resources
+from raysp.cluster.resources import ActorCpus, local_resources
 from raysp.labelling.engine.datasets.applying import BLOCKS_AT_ONCE, TableActor, _actors
 from raysp.labelling.engine.datasets.table_job import table_job
 from tests import decoders

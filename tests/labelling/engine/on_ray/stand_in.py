@@ -10,7 +10,7 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError
 
-from raysp.cluster.pools import PoolSize
+from raysp.cluster.resources import PoolSize
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine import ray_pool
 from raysp.labelling.engine.job import PieceTodo
