@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +15,6 @@ from raysp.models.summary import OWN
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
-    from raysp.cluster.doctor import Finding
     from raysp.models.converting import Conversion
     from raysp.models.summary import CheckpointSummary
 
@@ -100,14 +99,15 @@ def convert(
         from raysp.models.converting import convert_checkpoint
 
         found = convert_checkpoint(
-            source, folder, storage_options=options, on_progress=ProgressLines(EVERY_SECONDS, _words)
+            source,
+            folder,
+            storage_options=options,
+            on_progress=ProgressLines(
+                EVERY_SECONDS, lambda done, of: f"{done / 1e9:,.1f} of {of / 1e9:,.1f} GB written and verified"
+            ),
         )
         facts_of = _facts_of_conversion
     show(found, lambda: print_facts(folder, facts_of(found)))
-
-
-def _words(done: int, of: int) -> str:
-    return f"{done / 1e9:,.1f} of {of / 1e9:,.1f} GB written and verified"
 
 
 def _facts_of_conversion(found: "Conversion") -> dict[str, object]:
@@ -134,16 +134,16 @@ def models() -> None:
         for model_type in sorted(MODULES)
     }
     decoders = sorted(DECODERS)
-    show({"models": found, "decoders": decoders}, lambda: _print_models(found, decoders))
 
+    def printed() -> None:
+        width = max(len(name) for architectures in found.values() for name in architectures)
+        for architectures, group in itertools.groupby(found, found.__getitem__):
+            out.print(f"[bold]{', '.join(group)}[/bold]")
+            for name, outputs in architectures.items():
+                out.print(f"  {name:{width}}  {', '.join(outputs)}")
+        out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
 
-def _print_models(found: Mapping[str, Mapping[str, Sequence[str]]], decoders: Sequence[str]) -> None:
-    width = max(len(name) for architectures in found.values() for name in architectures)
-    for architectures, group in itertools.groupby(found, found.__getitem__):
-        out.print(f"[bold]{', '.join(group)}[/bold]")
-        for name, outputs in architectures.items():
-            out.print(f"  {name:{width}}  {', '.join(outputs)}")
-    out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
+    show({"models": found, "decoders": decoders}, printed)
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
@@ -264,17 +264,17 @@ def _some_of(names: Sequence[str], separator: str) -> str:
 
 
 def doctor() -> None:
-    """Check this machine: versions, memory, codecs, a local Ray."""
+    """Check this machine: versions, processors, memory, a local Ray."""
     from raysp.cluster.doctor import examine
 
     findings = examine()
+
+    def printed() -> None:
+        for finding in findings:
+            mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
+            out.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
+            if finding.advice:
+                out.print(f"     {escape(finding.advice)}")
+
     code = 0 if all(finding.ok for finding in findings) else FAILED
-    show({"findings": list(map(dataclasses.asdict, findings))}, lambda: _print_findings(findings), code)
-
-
-def _print_findings(findings: "Sequence[Finding]") -> None:
-    for finding in findings:
-        mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
-        out.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
-        if finding.advice:
-            out.print(f"     {escape(finding.advice)}")
+    show({"findings": list(map(dataclasses.asdict, findings))}, printed, code)

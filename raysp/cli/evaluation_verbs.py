@@ -44,7 +44,7 @@ from raysp.labelling.engine.display import Display
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
-    from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference, LabelDiff, LowRow
+    from raysp.evaluation.diff.diff_result import AgainstReference, ColumnDifference, LabelDiff
     from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
     from raysp.evaluation.limits import Limit
     from raysp.evaluation.scores import ClassScores, Group, WorstRow
@@ -396,11 +396,12 @@ def _print_column(one: "ColumnDifference", columns: Sequence[str]) -> None:
         if groups := one.by[column]:
             print_groups(column, groups)
     if one.changes:
-        _print_changes(one.changes)
+        table = table_of("class in A", "class in B", "rows")
+        for change in one.changes[:MOST_GROUPS]:
+            table.add_row(Text(cell_text(change.a)), Text(cell_text(change.b)), f"{change.rows:,}")
+        print_table(table, len(one.changes) - MOST_GROUPS, "change")
     if one.worst:
         print_worst(one.worst, "A", "B")
-    if one.lowest:
-        _print_lowest(one.lowest)
 
 
 def _print_against(against: "AgainstReference") -> None:
@@ -412,15 +413,3 @@ def _print_against(against: "AgainstReference") -> None:
         table.add_row(title, *(text for name in names for text in (scores.value(name), scores.interval(name))))
     print_table(table, 0, "row")
     print_fact("WER change", against.verdict)
-
-
-def _print_changes(changes: "Sequence[ClassChange]") -> None:
-    table = table_of("class in A", "class in B", "rows")
-    for one in changes[:MOST_GROUPS]:
-        table.add_row(Text(cell_text(one.a)), Text(cell_text(one.b)), f"{one.rows:,}")
-    print_table(table, len(changes) - MOST_GROUPS, "change")
-
-
-def _print_lowest(rows: "Sequence[LowRow]") -> None:
-    out.print("Lowest cosines", style="bold", markup=False)
-    print_some(out, [f"{cell_text(row.id)}  {row.cosine:.4f}" for row in rows], "row")

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import shutil
 import time
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from raysp.words import count
 MIN_SHARED_BYTES = 500_000_000
 MIN_MEMORY_BYTES = 4_000_000_000
 MIN_OPEN_FILES = 1024
+PACKAGES = ("raysp", "ray", "torch", "pyarrow", "soundfile", "soxr")
 DEVELOPMENT = frozenset({"dev", "docs", "audit"})
 
 
@@ -35,16 +37,9 @@ class Finding:
 def examine() -> list[Finding]:
     """Run all checks; the last one starts a local Ray and stops it."""
     quick = (_extras, _processors, _memory, _shared_memory, _open_files)
-    return [_python(), *_packages(), *(check() for check in quick), _ray()]
-
-
-def _python() -> Finding:
-    return Finding("python", f"{platform.python_version()} on {platform.machine()}", ok=True)
-
-
-def _packages() -> list[Finding]:
-    names = ("raysp", "ray", "torch", "pyarrow", "soundfile", "soxr")
-    return [Finding(name, metadata.version(name), ok=True) for name in names]
+    python = Finding("python", f"{platform.python_version()} on {platform.machine()}", ok=True)
+    packages = [Finding(name, metadata.version(name), ok=True) for name in PACKAGES]
+    return [python, *packages, *(check() for check in quick), _ray()]
 
 
 def _extras() -> Finding:
@@ -107,8 +102,6 @@ def _shared_memory() -> Finding:
 
 
 def _open_files() -> Finding:
-    import resource  # Windows lacks it
-
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     ok = most == resource.RLIM_INFINITY or most >= MIN_OPEN_FILES
     found = "no limit" if most == resource.RLIM_INFINITY else f"at most {most:,}"

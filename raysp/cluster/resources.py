@@ -142,7 +142,7 @@ class PoolSize:
 
     def __str__(self) -> str:
         """Return one phrase, such as "2 actors (64 requested; this machine has 2 CPUs)"."""
-        return f"{_actors(self.low, self.high)}{self.reason}"
+        return f"{_range(self.low, self.high, 'actor')}{self.reason}"
 
 
 def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, str]) -> PoolSize:
@@ -198,9 +198,6 @@ def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCp
     return ActorCpus(number, f"of this machine's {machine_cpus}")
 
 
-def _range(low: int, high: int) -> str:
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _actors(low: int, high: int) -> str:
-    return count(high, "actor") if low == high else f"{low} to {count(high, 'actor')}"
+def _range(low: int, high: int, noun: str = "") -> str:
+    most = count(high, noun) if noun else f"{high}"
+    return most if low == high else f"{low} to {most}"

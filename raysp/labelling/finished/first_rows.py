@@ -41,15 +41,15 @@ def first_rows(
         if missing <= 0:
             break
         read = read_file(sink.store, name, bounds.MOST_SHARD_ROWS, most_rows=ROWS_A_BATCH)
-        tables.append(pa.concat_tables(_first(map(_ok, read), missing)).unify_dictionaries())
+        tables.append(
+            pa.concat_tables(
+                _first((table.filter(pc.equal(table.column(STATUS), pa.scalar(OK))) for table in read), missing)
+            ).unify_dictionaries()
+        )
     if not tables:
         sink.existing_record()
         return pa.table({})
     return readable(pa.concat_tables(tables, promote_options="permissive"))
-
-
-def _ok(table: pa.Table) -> pa.Table:
-    return table.filter(pc.equal(table.column(STATUS), pa.scalar(OK)))
 
 
 def _first(tables: Iterable[pa.Table], num_rows: int) -> Iterator[pa.Table]:

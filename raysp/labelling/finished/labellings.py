@@ -84,12 +84,11 @@ def _reason(a: Labelling, b: Labelling, found: ShardMatch) -> str:
             f"{count(len(found.unfinished_a), 'shard')} of the first and {len(found.unfinished_b):,} of the second are "
             "not finished; finish their runs: `raysp run` again continues them"
         )
-    names = " and ".join(f"{count(len(one.shards), 'shard')}{_such_as([*one.shards])}" for one in (a, b))
+    names = " and ".join(
+        f"{count(len(one.shards), 'shard')}{f' such as {next(iter(one.shards))}' if one.shards else ''}"
+        for one in (a, b)
+    )
     return f"found {names}; label the same shards in both, with the same source.root"
-
-
-def _such_as(names: Sequence[str]) -> str:
-    return f" such as {names[0]}" if names else ""
 
 
 def _input(shard: Shard) -> str:
