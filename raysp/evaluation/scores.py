@@ -7,6 +7,7 @@ from typing import Protocol, Self
 import numpy as np
 
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, intervals
+from raysp.sink.records import Natural
 from raysp.text.error_rates import Edit
 from raysp.words import count
 
@@ -65,10 +66,10 @@ class Estimate:
 class Scores:
     """Metrics of some rows."""
 
-    rows: int
+    rows: Natural
     metrics: Mapping[str, Estimate]
     """Estimates by the names of `HIGHER_IS_BETTER`."""
-    counts: Mapping[str, int]
+    counts: Mapping[str, Natural]
     """Numbers behind the metrics, such as `words` and `substitutions`."""
     seconds: float | None = None
     """Seconds of audio; None if unknown."""
@@ -136,13 +137,13 @@ class WorstRow:
 
     id: object
     shard: str
-    row: int
+    row: Natural
     """Place of the row in the shard."""
     seconds: float | None
     reference: str
     """Normalised, as is the hypothesis."""
     hypothesis: str | None
-    errors: int
+    errors: Natural
     """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None
     """Probability of a wrong class, or the mean of those of all frames."""
@@ -155,9 +156,9 @@ class ClassScores:
     """Scores of one class."""
 
     name: str
-    rows: int
+    rows: Natural
     """Rows of this class, or frames."""
-    predicted: int
+    predicted: Natural
     """Rows or frames that were given this class."""
     precision: float | None
     recall: float | None

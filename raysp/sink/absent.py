@@ -13,6 +13,7 @@ from raysp import bounds
 from raysp.corpus.shards import Shard
 from raysp.errors import StoreError
 from raysp.sink import layout, records
+from raysp.sink.records import Natural
 from raysp.storage.store import Store
 
 MOST_IDS = 10_000
@@ -26,7 +27,7 @@ class AbsentShard:
     """Path that its label shard would have."""
     url: str
     reason: str
-    num_bytes: int = 0
+    num_bytes: Natural = 0
     version: str = ""
     kind: str = "parquet"
     part: str = ""
@@ -43,7 +44,7 @@ class Gone:
 
     shards: tuple[str, ...] = ()
     """Names of label shards."""
-    recordings: int = 0
+    recordings: Natural = 0
     """Recordings of folders."""
     ids: tuple[str, ...] = ()
     """Ids of these recordings, at most `MOST_IDS`."""

@@ -26,6 +26,7 @@ from typing import TypedDict
 from raysp import bounds
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.sink import layout, records
+from raysp.sink.records import Natural
 from raysp.storage.store import Store
 
 
@@ -36,7 +37,7 @@ class Process:
     host: str
     boot: str
     """Boot id of the machine's kernel, and namespace of `pid`; empty if the system does not provide them."""
-    pid: int
+    pid: Natural
     start: str
     """Start time in the kernel's ticks; empty if the system does not provide it."""
 
@@ -98,7 +99,7 @@ class Holder:
     process: Process
     since: str
     """Start by the holder's wall clock; shown to users, never compared."""
-    beat: int = 0
+    beat: Natural = 0
     released: bool = False
 
     @classmethod

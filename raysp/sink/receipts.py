@@ -15,6 +15,7 @@ from typing import Any
 from raysp import bounds
 from raysp.columns import ERROR, OK, SKIPPED
 from raysp.sink import layout, records
+from raysp.sink.records import Natural
 from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -27,24 +28,24 @@ READ_AT_ONCE = 16
 class Counts:
     """Counts and times of labelled rows."""
 
-    rows: int = 0
-    blocks: int = 0
-    windows: int = 0
+    rows: Natural = 0
+    blocks: Natural = 0
+    windows: Natural = 0
     """Windows that went through the model."""
     audio_seconds: float = 0.0
-    real_samples: int = 0
+    real_samples: Natural = 0
     """Samples that went through the model, without padding."""
-    padded_samples: int = 0
+    padded_samples: Natural = 0
     """Samples that went through the model, with padding."""
     busy_seconds: float = 0.0
     """Time that models spent labelling."""
     wait_seconds: float = 0.0
     """Time that models were idle between blocks."""
-    staged_bytes: int = 0
+    staged_bytes: Natural = 0
     """Arrow memory of the results, which the commit reads."""
-    errors: Mapping[str, int] = field(default_factory=dict)
+    errors: Mapping[str, Natural] = field(default_factory=dict)
     """Error rows by type."""
-    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped: Mapping[str, Natural] = field(default_factory=dict)
     """Skipped rows by reason."""
 
     def __add__(self, other: "Counts") -> "Counts":
@@ -135,8 +136,8 @@ class PieceReceipt:
     """Counts of a piece, or of a part of one, that went through a model."""
 
     shard: str
-    first: int
-    end: int
+    first: Natural
+    end: Natural
     counts: Counts
     actor: str = ""
     finished: float = 0.0
@@ -150,11 +151,11 @@ class ShardReceipt:
     shard: str
     counts: Counts
     """Rows of the shard, of which with `rows="ok"` the label shard itself holds only those that are ok; their audio."""
-    word_errors: Mapping[str, int] = field(default_factory=dict)
+    word_errors: Mapping[str, Natural] = field(default_factory=dict)
     """Counts of `WordErrors`; empty without reference texts or without a comparison."""
     filtered: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Counts of `FilteredRows`."""
-    filtered_behind: int = 0
+    filtered_behind: Natural = 0
     """Rows that steps behind the model left out in this commit; the receipts of their pieces count them as ok."""
     existing: bool = False
     """Whether the shard was committed before, by another run or a concurrent task."""

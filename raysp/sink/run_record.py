@@ -16,6 +16,7 @@ from typing import cast
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.sink import layout, lease, records
+from raysp.sink.records import Natural
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store, explain
 
@@ -94,7 +95,7 @@ class RunRecord:
     """Types of the columns that label shards carry over, as `planning.carried` encodes them; empty in merged sinks."""
     stage_id: str = ""
     """Hash of everything up to the last `Label`; empty: no step is behind it."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Natural = SCHEMA_VERSION
 
     @property
     def staged_as(self) -> str:

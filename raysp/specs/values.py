@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar, cast, dataclass_transform
 
+import pydantic
 from pydantic import AfterValidator, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
@@ -25,7 +26,7 @@ from raysp.words import URL_PASSWORD
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+JsonValue: TypeAlias = pydantic.JsonValue
 T = TypeVar("T")
 Item = TypeVar("Item")
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from raysp import bounds
 from raysp.corpus.shards import Piece
 from raysp.sink import layout, records
+from raysp.sink.records import Natural
 from raysp.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
-Place = tuple[str, int, int]
+Place = tuple[str, Natural, Natural]
 """Shard, first row, and end of the rows."""
 
 
@@ -26,7 +27,7 @@ Place = tuple[str, int, int]
 class _Record:
     fingerprint: str
     open: Sequence[Place]
-    ended: int
+    ended: Natural
     """Pieces that the process has ended."""
 
 

@@ -13,6 +13,7 @@ from raysp.pages.page_charts import Chart
 from raysp.pages.page_tables import ShownRow, Table, classes_table, groups_table, runs_table, shown_row
 from raysp.sink import records, run_record
 from raysp.sink.lease import Running
+from raysp.sink.records import Natural
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.reading.training_charts import Curve, metric_chart
@@ -108,7 +109,7 @@ def _rows(store: Store) -> str:
         return ""
     try:
         found = records.parse(store.read(FIGURES), dict[str, object])
-        reasons = records.checked(found["left_out"], dict[str, int]).items()
+        reasons = records.checked(found["left_out"], dict[str, Natural]).items()
         rows, seconds = records.checked(found["rows"], int), records.checked(found["audio_seconds"], float)
     except (ValueError, KeyError):
         return ""

@@ -26,7 +26,7 @@ from raysp.errors import RunError, StoreError
 from raysp.sink import fault_injection, layout, lease, records
 from raysp.sink.layout import HOME
 from raysp.sink.orphans import Orphan, abandoned_uploads, reason_alike
-from raysp.sink.records import AnyFloat
+from raysp.sink.records import AnyFloat, Natural
 from raysp.storage.store import Store, explain
 from raysp.training.sink import training_record
 
@@ -46,7 +46,7 @@ class StateFile:
     """A file of a committed step."""
 
     path: str
-    num_bytes: int
+    num_bytes: Natural
     sha256: str
 
 
@@ -60,9 +60,9 @@ class Position:
         step: next step of the epoch, from 0.
     """
 
-    done: int
-    epoch: int
-    step: int
+    done: Natural
+    epoch: Natural
+    step: Natural
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ class CommittedStep:
     position: Position
     fingerprint: str
     index: str
-    num_workers: int
+    num_workers: Natural
     files: Mapping[str, StateFile]
     metrics: Mapping[str, AnyFloat] = field(default_factory=dict)
-    epoch: int = 0
+    epoch: Natural = 0
     measure: str = ""
 
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 
 from raysp import bounds
 from raysp.sink import records
+from raysp.sink.records import Natural
 from raysp.storage.store import Store
 from raysp.training.sink.training_record import EXPORT
 
@@ -38,9 +39,9 @@ class Export:
     """Fingerprint of the recipe."""
     state: str
     """Digest of the committed steps that the weights are of."""
-    epoch: int
+    epoch: Natural
     """Epoch of the lease of the run that exported it."""
-    files: Mapping[str, int]
+    files: Mapping[str, Natural]
     """Sizes of the files by name."""
     earlier: Sequence[str] = ()
     """Files of earlier exports that it has not, and that are removed."""

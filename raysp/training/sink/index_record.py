@@ -22,6 +22,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import StoreError
 from raysp.sink import records, table_files
+from raysp.sink.records import Natural
 from raysp.storage.store import Store
 from raysp.training.sink.indexed_contents import CONTENTS, table_of_contents
 from raysp.training.sink.training_record import INDEX
@@ -143,7 +144,10 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
 
 def _index_of(table: pa.Table, num_rows: int) -> ShardIndex:
     metadata = table.schema.metadata or {}
-    reasons, counts = records.parse(metadata[_REASONS], list[str]), records.parse(metadata[_CHARACTERS], dict[str, int])
+    reasons, counts = (
+        records.parse(metadata[_REASONS], list[str]),
+        records.parse(metadata[_CHARACTERS], dict[str, Natural]),
+    )
     seconds, num_labels, reason = (table.column(name).to_numpy() for name in _TYPES)
     if table.num_rows != num_rows:
         raise ValueError(f"found {table.num_rows} rows, expected {num_rows}")

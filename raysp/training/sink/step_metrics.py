@@ -14,7 +14,7 @@ from raysp.errors import StoreError
 from raysp.sink import records
 from raysp.sink.commit import for_each
 from raysp.sink.layout import HOME
-from raysp.sink.records import AnyFloat
+from raysp.sink.records import AnyFloat, Natural
 from raysp.storage.store import Store
 from raysp.training.sink import training_record
 
@@ -27,16 +27,16 @@ _STEPS_OF_FILE = re.compile(r"-\d{9,}-\d{9,}\.jsonl$")  # the id of a run may en
 class StepMetrics:
     """Figures of a step."""
 
-    done: int
+    done: Natural
     """Updates of the weights, with this one."""
-    epoch: int
-    step: int
+    epoch: Natural
+    step: Natural
     """Number of the step in the epoch."""
     loss: AnyFloat
     norm: AnyFloat
     """Norm of the gradients before clipping."""
     learning_rate: float
-    rows: int
+    rows: Natural
     audio_seconds: float
     seconds: float
     """Wall-clock time of the step."""

@@ -12,6 +12,7 @@ from raysp import bounds
 from raysp.errors import ChangedError, PlanError
 from raysp.sink import layout, records
 from raysp.sink.layout import RECIPE
+from raysp.sink.records import Natural
 from raysp.sink.run_record import RunEntry, differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
@@ -38,7 +39,7 @@ class TrainingRecord:
     fingerprint: str
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
-    epoch: int = 0
+    epoch: Natural = 0
     """Epoch of the lease in which it began. Records with a lower epoch belong to an earlier training."""
 
     @classmethod

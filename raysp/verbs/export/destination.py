@@ -25,6 +25,7 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError
 from raysp.sink import records
+from raysp.sink.records import Natural
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import HOME, TMP, Store
@@ -49,20 +50,20 @@ class ShardMark:
     shard: str
     identity: str
     """Hash of the version of the label shard and of its input."""
-    rows: int
+    rows: Natural
     """Rows exported."""
-    clips: int
-    num_files: int
+    clips: Natural
+    num_files: Natural
     seconds: float
     """Seconds of audio of the exported rows, or of their clips."""
-    num_bytes: int
-    left_out: Mapping[str, int]
+    num_bytes: Natural
+    left_out: Mapping[str, Natural]
     """Rows, and in exports of clips also clips, that were left out by reason."""
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, Natural]
     """Bytes of the files of the whole shard, by path; empty where each row has a file."""
-    untimed: int = 0
+    untimed: Natural = 0
     """Rows with a text none of whose words has a time."""
-    without_reference: int = 0
+    without_reference: Natural = 0
     """Rows without a reference text, where other rows may have one; their text is the transcript."""
     kept: tuple[str, ...] = ()
     """Paths of files of rows that no export wrote, or that were edited since."""
@@ -242,7 +243,7 @@ def read_hashes(store: Store, name: str) -> tuple[Hashes, Hashes]:
     if store.stat(name) is None:
         return {}, {}
     try:
-        found = records.parse(store.read(name), list[tuple[str, tuple[str, ...], int]])
+        found = records.parse(store.read(name), list[tuple[str, tuple[str, ...], Natural]])
     except ValueError:
         return {}, {}
     own, moved = (

@@ -89,7 +89,7 @@ def test_metrics_are_shown_by_their_usual_names_and_units(sink):
     ("content", "message"),
     [
         (b"{", r"not an evaluation \(Expecting property name"),
-        (b"{}", r"not an evaluation \(lacks metric, scores, by\)"),
+        (b"{}", r"not an evaluation \(lacks metric\)"),
     ],
 )
 def test_a_damaged_file_is_refused_by_its_name(sink, content, message):
