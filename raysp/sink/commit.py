@@ -95,14 +95,14 @@ class LabelShard:
     """Id in the names of its staged results; empty: the fingerprint."""
     finish: Finish | None = None
     """Applies the steps behind the model to staged rows; None: there are none."""
-    staged: Mapping[Piece, stage.Staged] = field(default_factory=dict)
+    staged: Sequence[stage.Staged] = ()
     """Staged results as listed by `with_staged`."""
 
 
 def with_staged(store: Store, label_shard: LabelShard) -> LabelShard:
     """Return a label shard with the results that are staged for it now."""
     shard, stage_id = label_shard.shard, label_shard.stage_id or label_shard.fingerprint
-    return replace(label_shard, staged=stage.listed(store, [shard], stage_id).get(shard.name, {}))
+    return replace(label_shard, staged=stage.listed(store, [shard], stage_id).get(shard.name, ()))
 
 
 def commit(store: Store, label_shard: LabelShard) -> ShardReceipt:
@@ -118,7 +118,7 @@ def commit(store: Store, label_shard: LabelShard) -> ShardReceipt:
     receipt = receipt or _make(store, label_shard)
     with fault_injection.passing("stage_removed"):
         # Only those listed at the beginning: another run may have staged later ones.
-        stage.remove(store, label_shard.staged.values())
+        stage.remove(store, label_shard.staged)
     return receipt
 
 

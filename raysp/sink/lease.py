@@ -308,11 +308,6 @@ def seconds_between_beats() -> float:
     return float(os.environ.get(BEAT_VARIABLE) or BEAT_SECONDS)
 
 
-def old_epochs(store: Store) -> list[str]:
-    """Return the files of epochs that are no longer read: all but the last two."""
-    return [layout.lease_path(epoch) for epoch in _epochs(store)[:-2]]
-
-
 def _wait_until_free(
     store: Store,
     beat_seconds: float,

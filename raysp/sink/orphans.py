@@ -46,7 +46,6 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     file_id = hash_parts(record.file_parts)
     found = committed(store, shards.values(), record.fingerprint, file_id=file_id)
     staged = {shard.name: (shard.input_id, record.staged_as) for shard in shards.values()}
-    old_epochs = set(lease.old_epochs(store))
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
     named = _named(store, (entry.path for entry in entries))
@@ -59,7 +58,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
         elif name := trial.trial_of(entry.path):
             reason = "" if name in tried else TRIED
         else:
-            reason = _reason(entry.path, staged, found.done, old_epochs)
+            reason = _reason(entry.path, staged, found.done)
         if reason:
             yield Orphan(entry.path, entry.num_bytes, reason)
     yield from abandoned_uploads(store)
@@ -100,29 +99,23 @@ TRIED = "of a try-out that was killed"
 REST = "left-out rows that no label shard refers to"
 REST_SECONDS = 3600.0
 """Longest time, pauses included, between writing left-out rows and committing the label shard that names them."""
+TEMPORARY = "a temporary file of a process that has ended"
 UPLOAD = "an incomplete upload"
 UPLOAD_SECONDS = 3600.0
 """Age from which an upload counts as abandoned if no run is active: a worker outlives its run by minutes."""
 
 
-def _reason(
-    path: str, staged: Mapping[str, tuple[str, str]], done: Collection[str], old_epochs: Collection[str]
-) -> str:
+def _reason(path: str, staged: Mapping[str, tuple[str, str]], done: Collection[str]) -> str:
     """Return the reason why no run over label shards will use a file any more; empty if a run may."""
-    if reason := reason_alike(path, old_epochs):
-        return reason
+    if path.startswith(layout.TMP):
+        return TEMPORARY
+    if path.startswith(layout.BEGUN) and staged.keys() <= {*done}:
+        return "pieces that a killed process had begun, of shards that are committed"
     if name := layout.parse_stage_path(path):
         if staged.get(name.shard) != (name.input_id, name.fingerprint):
             return "staged for another pipeline, other input, or a retry"
         return "staged for a shard that is committed" if name.shard in done else ""
     return ""
-
-
-def reason_alike(path: str, old_epochs: Collection[str]) -> str:
-    """Return the reason for files that runs of every kind leave; empty for others."""
-    if path.startswith(layout.TMP):
-        return "a temporary file of a process that has ended"
-    return "an old epoch of the lease" if path in old_epochs else ""
 
 
 def abandoned_uploads(store: Store) -> Iterator[Orphan]:

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ from raysp.storage.store import Store
 
 log = logging.getLogger(__name__)
 
+FAILED = "failed"
+"""Event of a run that ended with an error."""
 READ_AT_ONCE = 16
 """Batches of receipts that are read at once."""
 
@@ -183,12 +186,19 @@ KINDS: Mapping[str, type[Receipt]] = {"piece": PieceReceipt, "shard": ShardRecei
 KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 
 
-def recent_pieces(store: Store, run_id: str, batches: int = 3) -> list[PieceReceipt]:
-    """Return the piece receipts of a run's last batches."""
+def recent_pieces(store: Store, run_id: str, batches: int = 3) -> tuple[list[PieceReceipt], str]:
+    """Return the piece receipts of a run's last batches, and the error that ended the run; empty if none did."""
     prefix = layout.log_prefix(run_id)
     paths = sorted(entry.path for entry in store.list(layout.LOG) if entry.path.startswith(prefix))
-    found = (receipt for path in paths[-batches:] for receipt in _read(store, path, ("piece",)))
-    return [receipt for receipt in found if isinstance(receipt, PieceReceipt)]
+    pieces, reason = list[PieceReceipt](), ""
+    for path in paths[-batches:]:
+        data = store.read(path)
+        pieces += (one for one in _parsed(store, path, data, ("piece",)) if isinstance(one, PieceReceipt))
+        for line in data.splitlines():
+            if line.startswith(f'{{"kind": "{FAILED}"'.encode()):
+                with suppress(ValueError):
+                    reason = str(records.parse(line, dict[str, object]).get("reason"))
+    return pieces, reason
 
 
 def pieces_by_run(store: Store) -> Iterator[tuple[str, PieceReceipt]]:
@@ -219,10 +229,6 @@ def _with_paths(
             window = paths[start : start + READ_AT_ONCE]
             for path, data in zip(window, pool.map(store.read, window), strict=True):
                 yield from ((path, receipt) for receipt in _parsed(store, path, data, kinds))
-
-
-def _read(store: Store, path: str, kinds: Collection[str]) -> Iterator[Receipt]:
-    return _parsed(store, path, store.read(path), kinds)
 
 
 def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Iterator[Receipt]:

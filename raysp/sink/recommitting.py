@@ -84,7 +84,7 @@ def recommit(store: Store, label_shard: LabelShard, retry: Retry) -> ShardReceip
     # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
     receipt = written or footer.read_expected(store, shard, label_shard.fingerprint)
     with fault_injection.passing("stage_removed"):
-        stage.remove(store, label_shard.staged.values())
+        stage.remove(store, label_shard.staged)
     return receipt
 
 

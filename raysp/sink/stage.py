@@ -4,8 +4,8 @@ One file holds a piece, or a part of one whose workers crashed. Files of several
 those that hold every row once.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -32,8 +32,6 @@ class Staged:
 
     name: StagedName
     num_bytes: int
-    worse: tuple[StagedName, ...] = ()
-    """Results of the same rows of which more failed."""
 
     @property
     def rows(self) -> Piece:
@@ -87,34 +85,24 @@ def read(store: Store, staged: Staged, rows: Sequence[int]) -> Iterator[pa.Table
         raise BrokenStageError(f"{store.url}/{path}: holds other rows; run again: its rows are labelled again")
 
 
-def listed(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, dict[Piece, Staged]]:
-    """Return the staged results of shards by shard and rows, from one listing.
-
-    Results of other input or of another pipeline are ignored. Of results of the same rows, those with the fewest error
-    rows are returned.
-    """
+def listed(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, list[Staged]]:
+    """Return the staged results by shard, from one listing; those of other input or another pipeline are ignored."""
     wanted = {shard.name: shard.input_id for shard in shards}
     prefix = layout.stage_folder(next(iter(wanted))) if len(wanted) == 1 else layout.STAGE
-    found: dict[str, dict[Piece, Staged]] = {}
+    found: dict[str, list[Staged]] = {}
     for entry in store.list(prefix):
         name = layout.parse_stage_path(entry.path)
-        if name is None or (wanted.get(name.shard), fingerprint) != (name.input_id, name.fingerprint):
-            continue
-        of_shard = found.setdefault(name.shard, {})
-        now = Staged(name, entry.num_bytes)
-        if (before := of_shard.get(name.rows)) is not None:
-            better, worse = sorted((before, now), key=lambda one: one.name.errors)
-            now = replace(better, worse=(*better.worse, worse.name, *worse.worse))
-        of_shard[name.rows] = now
+        if name and (wanted.get(name.shard), fingerprint) == (name.input_id, name.fingerprint):
+            found.setdefault(name.shard, []).append(Staged(name, entry.num_bytes))
     return found
 
 
-def tiles(piece: Piece, staged: Mapping[Piece, Staged]) -> list[Staged]:
+def tiles(piece: Piece, staged: Iterable[Staged]) -> list[Staged]:
     """Return staged results within a piece, in order, that do not overlap.
 
     They hold as many rows as possible, among those as few error rows, and are then as few files as possible.
     """
-    inside = [one for one in staged.values() if piece.first <= one.rows.first < one.rows.end <= piece.end]
+    inside = [one for one in staged if piece.first <= one.rows.first < one.rows.end <= piece.end]
     places = sorted({piece.first, piece.end, *(place for one in inside for place in (one.rows.first, one.rows.end))})
     best: dict[int, tuple[int, int, list[Staged]]] = {piece.first: (0, 0, [])}
     """By place: rows without a result up to there, error rows, and the results."""
@@ -129,7 +117,7 @@ def tiles(piece: Piece, staged: Mapping[Piece, Staged]) -> list[Staged]:
     return best[piece.end][2]
 
 
-def unstaged(pieces: Iterable[Piece], staged: Mapping[Piece, Staged]) -> list[Piece]:
+def unstaged(pieces: Iterable[Piece], staged: Collection[Staged]) -> list[Piece]:
     """Return the rows of pieces that are not staged: whole pieces, or parts of them."""
     found: list[Piece] = []
     for piece in pieces:
@@ -146,8 +134,7 @@ def unstaged(pieces: Iterable[Piece], staged: Mapping[Piece, Staged]) -> list[Pi
 def remove(store: Store, staged: Collection[Staged]) -> None:
     """Remove staged results."""
     for one in staged:
-        for name in (one.name, *one.worse):
-            store.delete(layout.stage_path(name))
+        store.delete(layout.stage_path(one.name))
 
 
 def discard(store: Store, shard: str, *, rows: Piece | None = None, only_errors: bool = False) -> int:

@@ -1,7 +1,7 @@
 """Work left on a sink: pieces of shards that are not staged, and rows of label shards to label once more."""
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from raysp.corpus.shards import Piece, Shard
@@ -71,9 +71,9 @@ def compare(
     done = committed.done
     open_shards = [shard for shard in shards if shard.name not in done]
     staged = stage.listed(store, open_shards, stage_id or fingerprint)
-    return done, tuple(_todo(shard, staged.get(shard.name, {})) for shard in open_shards)
+    return done, tuple(_todo(shard, staged.get(shard.name, ())) for shard in open_shards)
 
 
-def _todo(shard: Shard, staged: Mapping[Piece, stage.Staged]) -> Todo:
+def _todo(shard: Shard, staged: Sequence[stage.Staged]) -> Todo:
     tiles = [tile for piece in shard.pieces for tile in stage.tiles(piece, staged)]
     return Todo(shard, tuple(stage.unstaged(shard.pieces, staged)), staged=tuple(tiles))

@@ -241,6 +241,25 @@ def test_a_run_that_ends_in_order_leaves_no_begun_piece(corpus, mapping):
     assert raysp.run(pipeline(corpus, "out", step), engine="here", progress=False).exit_code == 0
 
 
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_run_on_ray_removes_records_of_begun_pieces_and_gc_those_of_committed_shards(corpus, local_ray):
+    record = corpus / "out" / ".raysp" / "begun" / "20260101T000000000000Z-aaaaaa.json"
+
+    def leave() -> None:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({"fingerprint": "00", "open": [["0.parquet", 0, 3]], "ended": 0}))
+
+    kit.interrupted(pipeline(corpus, "out"))
+    leave()
+    assert record.name not in {Path(one.path).name for one in raysp.gc(str(corpus / "out")).orphans}
+    assert raysp.run(pipeline(corpus, "out"), engine="ray", progress=False).exit_code == 0
+    assert not record.exists()
+    leave()
+    assert [one.path for one in raysp.gc(str(corpus / "out")).orphans] == [f".raysp/begun/{record.name}"]
+    assert not record.exists()
+
+
 @pytest.mark.drivers
 def test_a_debugger_stops_in_a_function_under_the_command_line(corpus, mapping):
     stopped = run_in_a_process(corpus, mapping.__name__, "stops", "p level\nc\np level * 100\nc\n")

@@ -1,6 +1,7 @@
 """Runs that stop because too many rows fail: what they leave, and what the same command does next."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -70,6 +71,24 @@ def check_corrected(pipeline: raysp.Pipeline, expected: dict[str, list[str]] | N
     assert raysp.verify(pipeline.sink.url, trust=True).differences == ()
     again = raysp.plan(pipeline)
     assert (again.rows_todo, len(again.done)) == (0, len(expected or ALL_OK))
+
+
+def test_status_and_report_have_the_reason_of_the_stop_until_another_run(corpus, raysp_command):
+    write_recordings(corpus, ALL_BAD)
+    with pytest.raises(raysp.RunError) as stopped:
+        run(by_path(corpus))
+    sink = by_path(corpus).sink.url
+    reason = json.loads(raysp_command("status", sink, "--json").out)["stopped"]
+    assert reason
+    assert str(stopped.value).startswith(reason)
+    shown = " ".join(raysp_command("status", sink).out.split())
+    assert re.search(r"stopped:? \d+ of \d+ rows failed .* more than max_error_rate=0.5", shown), shown
+    page = Path(sink) / ".raysp" / "report.html"
+    assert raysp_command("report", sink).code == 0
+    assert "more than max_error_rate=0.5" in page.read_text()
+    write_recordings(corpus, {})
+    run(by_path(corpus))
+    assert json.loads(raysp_command("status", sink, "--json").out)["stopped"] is None
 
 
 def test_a_corrected_input_is_labelled_by_the_same_command(corpus):

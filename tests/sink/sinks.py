@@ -91,7 +91,7 @@ def stage_piece(
 
 def staged(store: Store, shard: Shard, fingerprint: str = FINGERPRINT) -> dict[Piece, stage.Staged]:
     """Return the staged results of a shard by their rows."""
-    return stage.listed(store, [shard], fingerprint).get(shard.name, {})
+    return {one.rows: one for one in stage.listed(store, [shard], fingerprint).get(shard.name, ())}
 
 
 def run(
@@ -100,7 +100,7 @@ def run(
     """Stage missing rows and commit, as an engine does."""
     receipts = []
     for shard in shards:
-        for part in stage.unstaged(shard.pieces, staged(store, shard, fingerprint)):
+        for part in stage.unstaged(shard.pieces, staged(store, shard, fingerprint).values()):
             stage_piece(store, shard, part, fingerprint)
         receipts.append(commit_sample(store, shard, rows=rows, fingerprint=fingerprint, **fields))
     return receipts

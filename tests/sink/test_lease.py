@@ -240,9 +240,6 @@ def test_old_epochs_are_removed_except_the_last(store, clock):
     for _ in range(5):
         acquire(store, clock).release()
     assert epochs(store) == [layout.lease_path(4), layout.lease_path(5)]
-    assert lease.old_epochs(store) == []
-    store.create(layout.lease_path(1), b"{}")
-    assert lease.old_epochs(store) == [layout.lease_path(1)]
 
 
 HOLD = """

@@ -251,7 +251,7 @@ def removing_the_stage_before_the_commit(monkeypatch):
 
     def write_too_late(store, label_shard, tables, *rest, **fields):
         read = list(tables)
-        stage.remove(store, label_shard.staged.values())
+        stage.remove(store, label_shard.staged)
         return write(store, label_shard, iter(read), *rest, **fields)
 
     monkeypatch.setattr(commit_module, "write", write_too_late)
@@ -264,7 +264,7 @@ def committing_results_of_another_pipeline(monkeypatch):
         found = {}
         for entry in store.list(layout.STAGE):
             if name := layout.parse_stage_path(entry.path):
-                found.setdefault(name.shard, {})[name.rows] = stage.Staged(name, entry.num_bytes)
+                found.setdefault(name.shard, []).append(stage.Staged(name, entry.num_bytes))
         return found
 
     monkeypatch.setattr(stage, "listed", listed)
@@ -274,7 +274,7 @@ def committing_rows_of_a_piece_and_of_its_halves(monkeypatch):
     """All files of a piece are put one behind the other, also if they overlap."""
 
     def tiles(piece, staged):
-        inside = [one for one in staged.values() if piece.first <= one.rows.first and one.rows.end <= piece.end]
+        inside = [one for one in staged if piece.first <= one.rows.first and one.rows.end <= piece.end]
         return sorted(inside, key=lambda one: one.rows)
 
     monkeypatch.setattr(stage, "tiles", tiles)
@@ -285,10 +285,10 @@ def choosing_files_in_order(*, longest_first):
 
     def tiles(piece, staged):
         found, row = [], piece.first
-        for one in sorted(staged, key=lambda one: (one.first, -one.end if longest_first else one.end)):
-            if row <= one.first and one.end <= piece.end:
-                found.append(staged[one])
-                row = one.end
+        for one in sorted(staged, key=lambda one: (one.rows.first, (-1 if longest_first else 1) * one.rows.end)):
+            if row <= one.rows.first and one.rows.end <= piece.end:
+                found.append(one)
+                row = one.rows.end
         return found
 
     return tiles
@@ -310,10 +310,7 @@ def choosing_results_with_more_errors(monkeypatch):
 
     def worst(store, shards, fingerprint):
         return {
-            shard: {
-                rows: max((one, *(replace(one, name=name) for name in one.worse)), key=lambda one: one.name.errors)
-                for rows, one in found.items()
-            }
+            shard: [*{one.rows: one for one in sorted(found, key=lambda one: one.name.errors)}.values()]
             for shard, found in listed(store, shards, fingerprint).items()
         }
 

@@ -65,8 +65,8 @@ class TestTiles:
     @given(files_of_a_piece())
     def test_they_and_what_is_left_hold_every_row_once(self, drawn):
         piece, staged = drawn
-        tiles = [tile.rows for tile in stage.tiles(piece, staged)]
-        left = stage.unstaged([piece], staged)
+        tiles = [tile.rows for tile in stage.tiles(piece, staged.values())]
+        left = stage.unstaged([piece], staged.values())
         assert tiles == sorted(tiles)
         assert {*tiles} <= staged.keys()
         assert sorted(numbers([*tiles, *left])) == numbers([piece])
@@ -74,13 +74,13 @@ class TestTiles:
     @given(files_of_a_piece())
     def test_a_piece_is_complete_exactly_if_files_of_it_hold_all_rows(self, drawn):
         piece, staged = drawn
-        assert (stage.unstaged([piece], staged) == []) == is_covered(piece, staged)
+        assert (stage.unstaged([piece], staged.values()) == []) == is_covered(piece, staged)
 
     @given(files_of_a_piece(), st.data())
     def test_runs_that_stage_some_of_what_is_left_end(self, drawn, data):
         piece, staged = drawn
         rounds = 0
-        while left := stage.unstaged([piece], staged):
+        while left := stage.unstaged([piece], staged.values()):
             staged |= files(data.draw(st.sampled_from([part for one in left for part in halves(one)])))
             rounds += 1
             assert rounds <= piece.num_rows
@@ -91,7 +91,7 @@ class TestTiles:
         staged = {}
         for (first, num_rows), errors in drawn.items():
             staged |= files(Piece(first, first + num_rows), errors=errors)
-        tiles = stage.tiles(Piece(1, 8), staged)
+        tiles = stage.tiles(Piece(1, 8), staged.values())
         inside = [one for one in staged.values() if one.rows.first >= 1 and one.rows.end <= 8]
         choices = [chosen for number in range(len(inside) + 1) for chosen in combinations(inside, number)]
         apart = [chosen for chosen in choices if len({*numbers_of(chosen)}) == len(numbers_of(chosen))]
@@ -101,12 +101,12 @@ class TestTiles:
 
     @pytest.mark.parametrize("rows", [(4, 4), (9, 4), (0, 30), (0, 5), (8, 10)])
     def test_files_of_no_rows_or_of_rows_of_other_pieces_are_not_used(self, rows):
-        assert stage.unstaged([PIECE], files(Piece(*rows))) == [PIECE]
+        assert stage.unstaged([PIECE], files(Piece(*rows)).values()) == [PIECE]
 
     def test_pieces_are_told_apart(self):
         staged = files(Piece(0, 4), Piece(6, 9))
-        assert stage.unstaged(SHARD.pieces, staged) == [Piece(4, 6), SHARD.pieces[2]]
-        assert stage.tiles(SHARD.pieces[2], staged) == []
+        assert stage.unstaged(SHARD.pieces, staged.values()) == [Piece(4, 6), SHARD.pieces[2]]
+        assert stage.tiles(SHARD.pieces[2], staged.values()) == []
 
 
 class TestListed:
@@ -114,8 +114,8 @@ class TestListed:
         other = replace(SHARD, input_id="00")
         for shard, fingerprint in ((SHARD, FINGERPRINT), (other, FINGERPRINT), (SHARD, "beef")):
             name = sinks.stage_piece(store, shard, PIECE, fingerprint)
-        [(piece, staged)] = stage.listed(store, [SHARD], FINGERPRINT)[SHARD.name].items()
-        assert (piece, staged.name) == (PIECE, replace(name, fingerprint=FINGERPRINT))
+        [staged] = stage.listed(store, [SHARD], FINGERPRINT)[SHARD.name]
+        assert (staged.rows, staged.name) == (PIECE, replace(name, fingerprint=FINGERPRINT))
         assert staged.num_bytes == store.stat(layout.stage_path(staged.name)).num_bytes
         assert stage.listed(store, [SHARD], "f00d") == {}
         assert stage.listed(store, [], FINGERPRINT) == {}

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from raysp.sink.receipts import FAILED
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import JsonValue
@@ -44,7 +45,7 @@ def ending(log: RunLog, progress: "Progress") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        log.urgent_event("failed", reason=str(error), error=type(error).__name__, **totals(progress))
+        log.urgent_event(FAILED, reason=str(error), error=type(error).__name__, **totals(progress))
         raise
     except BaseException as stop:  # Ctrl-C or SIGTERM
         log.urgent_event("draining", signal=type(stop).__name__.strip("_"), **totals(progress))

@@ -267,7 +267,7 @@ def _label(
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             failed = Execution(plan, job, own, log, progress, on_progress, workers)()
-    if plan.engine == "here" and not failed:
+    if not failed:
         begins.forget(store)
     log.event("finished", shards_failed=len(failed), **run_events.totals(progress))
     with contextlib.suppress(StoreError):  # it is written at the end of the run, which warns

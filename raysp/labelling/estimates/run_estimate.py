@@ -182,7 +182,7 @@ def _of_receipts(plan: Plan, given: Given, channels_per_second: float) -> Speed 
     counts, runs, machine = Counts(), 0, _machine(plan.run_settings)
     for run in reversed(record.runs):
         if runs < MOST_RUNS and _machine(run.resolved) == machine:
-            pieces = receipts.recent_pieces(sink.store, run.run_id, MOST_BATCHES)
+            pieces, _ = receipts.recent_pieces(sink.store, run.run_id, MOST_BATCHES)
             counts = sum((piece.counts for piece in pieces), counts)
             runs += bool(pieces)
     total = counts.busy_seconds + counts.wait_seconds

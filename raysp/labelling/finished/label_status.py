@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
+from raysp.bounds import plain
 from raysp.columns import ERROR, OK, SKIPPED
 from raysp.errors import ChangedError
 from raysp.labelling.finished.finished_labels import Labelling
@@ -38,6 +39,8 @@ SHOWN_TYPES = 5
 """Types of errors that `facts` names."""
 MOST_NAMED = 100
 """Ids and shards of each kind in `Withdrawn`."""
+MOST_STOPPED = 300
+"""Characters of the error of a run."""
 FEW_NAMED = 3
 """Of these, named in `facts`."""
 
@@ -135,6 +138,8 @@ class Status(Brief):
     """Rows of committed shards that come into each step that filters, and leave it; empty without such steps."""
     withdrawn: Withdrawn = Withdrawn()
     """Recordings and shards that left the source since they were planned, and ids that were forgotten."""
+    stopped: str | None = None
+    """Error that ended the last run; None: no error did."""
 
     @property
     def rows_committed(self) -> int:
@@ -194,6 +199,7 @@ class Status(Brief):
         speed = f"{self.rows_per_second:.1f} rows a second" if self.rows_per_second else None
         return {
             "run": run_fact(self, self.last_receipt, "result"),
+            "stopped": self.stopped and plain(self.stopped, MOST_STOPPED),
             "shards": f"{self.shards_committed:,} of {count(self.shards, 'shard')} committed{begun}",
             "rows": f"{self.rows_committed:,} of {count(self.rows, 'row')} committed ({share:.0%}){readable}{staged}",
             "time left": self.eta_seconds and f"{duration(self.eta_seconds)}, at {speed}",
@@ -270,7 +276,7 @@ def label_status(
     staged = stage.listed(store, shards, record.staged_as)
     begun = staged.keys() - committed
     runs = record.runs
-    recent = recent_pieces(store, runs[-1].run_id) if runs else []
+    recent, stopped = recent_pieces(store, runs[-1].run_id) if runs else ([], "")
     word_errors = WordErrors()
     if rules is not None:
         word_errors = count_errors_by(Labelling.of(opened, record), rules)
@@ -305,6 +311,7 @@ def label_status(
         ),
         event_log=log_files(store, runs[-1].run_id) if runs else None,
         withdrawn=_withdrawn(store, counted),
+        stopped=stopped or None,
     )
 
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from raysp import bounds
 from raysp.errors import RunError, StoreError
-from raysp.sink import fault_injection, layout, lease, records
+from raysp.sink import fault_injection, layout, records
 from raysp.sink.layout import HOME
-from raysp.sink.orphans import Orphan, abandoned_uploads, reason_alike
+from raysp.sink.orphans import TEMPORARY, Orphan, abandoned_uploads
 from raysp.sink.records import AnyFloat, Natural
 from raysp.storage.store import Store, explain
 from raysp.training.sink import training_record
@@ -348,8 +348,8 @@ UNCOMMITTED = "of a step that was not committed"
 
 def leftovers(store: Store, *, now: float | None = None) -> Iterator[Orphan]:
     """Yield files and uploads that no run of a training will use any more, provided that no run is active."""
-    uncommitted, old_epochs = set(unnamed(store)), set(lease.old_epochs(store))
+    uncommitted = set(unnamed(store))
     for entry in store.list(layout.HOME):
-        if reason := UNCOMMITTED if entry.path in uncommitted else reason_alike(entry.path, old_epochs):
-            yield Orphan(entry.path, entry.num_bytes, reason)
+        if entry.path in uncommitted or entry.path.startswith(layout.TMP):
+            yield Orphan(entry.path, entry.num_bytes, UNCOMMITTED if entry.path in uncommitted else TEMPORARY)
     yield from abandoned_uploads(store)

@@ -12,6 +12,7 @@ from raysp.columns import OK, SKIPPED, STATUS
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling
+from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import footer
 from raysp.sink.label_rows import Cursor, side_by_side, stretches
 
@@ -20,6 +21,10 @@ PROVENANCE = "labelling"
 PROVENANCE_TYPE = pa.struct(
     [(name, pa.string()) for name in ("sink", "run", "fingerprint", "checkpoint", "checkpoint_digest")]
 )
+RANKS = {OK: 2, SKIPPED: 1}
+"""Ranks of rows by status, above 0 for error rows."""
+FORGOTTEN = 3
+"""Rank of a row that `raysp forget` withdrew, which no labelling gives a label again."""
 Choice = npt.NDArray[np.int64]
 
 
@@ -128,7 +133,8 @@ class Chooser:
         for index, table in enumerate(tables):
             rows = table.column("row").to_numpy() - first
             places[index, rows] = offset + np.arange(len(rows))
-            ranks[index, rows] = [_rank(status) for status in table.column(STATUS).to_pylist()]
+            ranks[index, rows] = [RANKS.get(one, 0) for one in table.column(STATUS).to_pylist()]
+            ranks[index, rows[np.asarray(pc.equal(table.column("error_type"), WITHDRAWN).fill_null(False))]] = FORGOTTEN
             values[index, rows] = values_of(table, self.by)
             offset += len(rows)
         best = _best(ranks, values)
@@ -142,10 +148,6 @@ class Chooser:
         for index, number in enumerate(np.bincount(best, minlength=len(tables)).tolist()):
             self.counts[index] += number
         return pa.concat_tables([one.select(names) for one in tables]).unify_dictionaries().take(taken)
-
-
-def _rank(status: str | None) -> int:
-    return 2 if status == OK else int(status == SKIPPED)
 
 
 def _best(ranks: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Choice:

@@ -45,8 +45,9 @@ def merge(
 
     Rows are matched by the name of their shard and their number in it. A row that is ok in a labelling goes before one
     that is skipped, and this before an error row; then the higher value counts, a null below all numbers; of equal
-    ones the labelling named first. The result is a sink of labels with all rows, the columns of the labellings and
-    `labelling`, which holds the sink, run, fingerprint and checkpoint that each row was taken from.
+    ones the labelling named first. A row that `forget` withdrew in a labelling stays withdrawn. The result is a sink of
+    labels with all rows, the columns of the labellings and `labelling`, which holds the sink, run, fingerprint and
+    checkpoint that each row was taken from.
 
     The same call again goes on. Label shards made from labels that have changed since are replaced. Shards that are not
     finished in all labellings, or that were made from other input, are not merged and listed.

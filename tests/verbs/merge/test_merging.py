@@ -230,3 +230,16 @@ class TestRefusals:
             merge(by="seconds")
         with pytest.raises(PlanError, match="the same folder"):
             merge(to=str(made / "A" / "more"))
+
+
+@pytest.mark.parametrize("names", [("A", "B"), ("B", "A"), ("A", "ok")])
+def test_a_row_that_one_sink_has_forgotten_stays_withdrawn(made, merge, tmp_path, raysp_command, names):
+    """Whichever is named first, and whichever has the better score: the last labelling has forgotten two rows."""
+    forgetful = tmp_path / "forgetful"
+    shutil.copytree(made / names[-1], forgetful)
+    ids = DIGITS.column("id").to_pylist()
+    assert raysp_command("forget", forgetful, ids[0], ids[5]).code == 0
+    merge(names[0], forgetful)
+    rows = rows_of(tmp_path / "to")
+    assert [row["id"] for row in rows if row["error_type"] == "withdrawn"] == [ids[0], ids[5]]
+    assert all(row["pred_text"] is None for row in rows if row["error_type"] == "withdrawn")
