@@ -27,7 +27,7 @@ from raysp.sink import fault_injection, footer, layout, receipts, stage, table_f
 from raysp.sink.label_rows import is_named, load_forgotten, without_labels
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.recording_versions import Hashes
-from raysp.sink.tally import FilteredRows, Rules, Tally
+from raysp.sink.tally import Rules, Tally
 from raysp.sink.word_errors import TextColumns
 from raysp.storage.opened import Entry, content_of
 from raysp.storage.store import Store, explain
@@ -287,7 +287,7 @@ def _fill(
     Returns the receipt and the id of the other file, empty without such rows. Every write has a new id. So a file that
     no footer names now is never named later, except by the write that made it.
     """
-    tally = Tally(texts=label_shard.texts, filtered=FilteredRows(label_shard.rules))
+    tally = Tally(texts=label_shard.texts, rules=label_shard.rules)
     first = next(tables)
     with ExitStack() as files, ExitStack() as rest_files:
         writer = files.enter_context(

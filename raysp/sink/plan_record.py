@@ -6,13 +6,11 @@ a later one supersedes it: shards whose content changed and that are labelled ag
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice, starmap
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raysp import bounds
 from raysp.corpus.shards import Piece, Shard
@@ -20,21 +18,22 @@ from raysp.errors import PlanError, StoreError
 from raysp.sink import layout, table_files
 from raysp.storage.store import Store
 
-_COLUMNS: Mapping[str, pa.DataType] = {
-    "name": pa.string(),
-    "url": pa.string(),
-    "num_bytes": pa.int64(),
-    "version": pa.string(),
-    "num_rows": pa.int64(),
-    "input_id": pa.string(),
-    "pieces": pa.list_(pa.struct([("first", pa.int64()), ("end", pa.int64())])),
-    "kind": pa.string(),
-    "part": pa.string(),
-    "seconds": pa.float64(),
-    "labels": pa.string(),
-    "labels_version": pa.string(),
-}
-SCHEMA = pa.schema(_COLUMNS)
+SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "url": pa.string(),
+        "num_bytes": pa.int64(),
+        "version": pa.string(),
+        "num_rows": pa.int64(),
+        "input_id": pa.string(),
+        "pieces": pa.list_(pa.struct([("first", pa.int64()), ("end", pa.int64())])),
+        "kind": pa.string(),
+        "part": pa.string(),
+        "seconds": pa.float64(),
+        "labels": pa.string(),
+        "labels_version": pa.string(),
+    }
+)
 WORTH_COMPRESSING = 100  # shards; with fewer, the frames around every buffer take more bytes than they save
 BATCH_SHARDS = 10_000
 """Shards that are written and read at a time."""
@@ -89,22 +88,9 @@ def _encode(shards: Sequence[Shard], *, supersede: bool) -> bytes:
     schema = SCHEMA.with_metadata(_SUPERSEDES) if supersede else SCHEMA
     with table_files.Writer(file, "zstd" if len(shards) >= WORTH_COMPRESSING else None) as writer:
         for start in range(0, len(shards), BATCH_SHARDS):
-            writer.write(pa.Table.from_batches([_batch(shards[start : start + BATCH_SHARDS], schema)]))
+            rows = [{**vars(one), "pieces": [*map(vars, one.pieces)]} for one in shards[start : start + BATCH_SHARDS]]
+            writer.write(pa.Table.from_pylist(rows, schema))
     return file.getvalue()
-
-
-def _batch(shards: Sequence[Shard], schema: pa.Schema) -> pa.RecordBatch:
-    """Return shards as a record batch."""
-    # By column: a million shards as dictionaries would take a gigabyte.
-    columns = {name: [getattr(shard, name) for shard in shards] for name in _COLUMNS if name != "pieces"}
-    pieces = [piece for shard in shards for piece in shard.pieces]
-    edges = [pa.array([getattr(piece, edge) for piece in pieces], pa.int64()) for edge in ("first", "end")]
-    ends = accumulate((len(shard.pieces) for shard in shards), initial=0)
-    cut = pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.StructArray.from_arrays(edges, ["first", "end"]))
-    arrays = [cut if name == "pieces" else pa.array(columns[name], kind) for name, kind in _COLUMNS.items()]
-    return pa.RecordBatch.from_arrays(
-        [one.cast(kind) for one, kind in zip(arrays, _COLUMNS.values(), strict=True)], schema=schema
-    )
 
 
 def _read(store: Store, path: str) -> Iterator[tuple[bool, Shard]]:
@@ -112,45 +98,30 @@ def _read(store: Store, path: str) -> Iterator[tuple[bool, Shard]]:
     remedy = "restore this part of the recorded plan from a copy, or use another sink"
     for table in table_files.read(store, path, remedy, SCHEMA):
         supersedes = (table.schema.metadata or {}).items() >= _SUPERSEDES.items()
-        for batch in table.to_batches():
-            try:
-                yield from ((supersedes, shard) for shard in _shards(batch))
-            except (ValueError, PlanError) as error:
-                raise StoreError(f"{store.url}/{path}: {bounds.plain(error)}; {remedy}") from error
+        try:
+            yield from ((supersedes, _shard(row)) for row in table.to_pylist())
+        except (ValueError, PlanError) as error:
+            raise StoreError(f"{store.url}/{path}: {bounds.plain(error)}; {remedy}") from error
 
 
-def _shards(batch: pa.RecordBatch) -> Iterator[Shard]:
-    """Yield the shards of a batch.
+def _shard(row: dict[str, Any]) -> Shard:
+    """Return the shard of a row of a plan.
 
     Raises:
         ValueError: a value is not one that `record` writes.
-        PlanError: a name is not one of a label shard.
+        PlanError: the name is not one of a label shard.
     """
-    columns = {name: batch.column(name) for name in _COLUMNS}
-    cut = cast("pa.ListArray[Any]", columns.pop("pieces"))
-    _check_present([cut, cut.flatten(), *(column for name, column in columns.items() if name != "seconds")])
-    edges = [pc.struct_field(cut.flatten(), edge) for edge in ("first", "end")]
-    _check_present(edges)
-    pieces = starmap(Piece, zip(*(edge.to_pylist() for edge in edges), strict=True))
-    numbers = pc.list_value_length(cut).to_pylist()
-    for number, *values in zip(numbers, *(column.to_pylist() for column in columns.values()), strict=True):
-        shard = Shard(pieces=tuple(islice(pieces, number)), **dict(zip(columns, values, strict=True)))
-        _check(shard)
-        yield shard
-
-
-def _check_present(columns: "Iterable[pa.Array[Any]]") -> None:
-    if any(column.null_count for column in columns):
+    pieces, seconds = row.pop("pieces"), row.pop("seconds")
+    if None in (pieces, *row.values()) or any(one is None or None in one.values() for one in pieces):
         raise ValueError("a value is missing")
-
-
-def _check(shard: Shard) -> None:
+    shard = Shard(**row, pieces=tuple(Piece(**one) for one in pieces), seconds=seconds)
     layout.check_shard_name(shard.name)
     edges = [0, *(piece.end for piece in shard.pieces)]
     firsts = [piece.first for piece in shard.pieces]
     if firsts != edges[:-1] or edges != sorted({*edges}) or edges[-1] != shard.num_rows:
         raise ValueError(f"the pieces of {shard.name!r} do not cover its {shard.num_rows} rows in order")
-    if shard.num_bytes < 0 or shard.num_rows > bounds.MOST_SHARD_ROWS or not 0 <= (shard.seconds or 0) < inf:
-        raise ValueError(f"{shard.name!r} has {shard.num_bytes} bytes, {shard.num_rows} rows, {shard.seconds} seconds")
+    if shard.num_bytes < 0 or shard.num_rows > bounds.MOST_SHARD_ROWS or not 0 <= (seconds or 0) < inf:
+        raise ValueError(f"{shard.name!r} has {shard.num_bytes} bytes, {shard.num_rows} rows, {seconds} seconds")
     if not _INPUT_ID.fullmatch(shard.input_id):
         raise ValueError(f"{shard.name!r} has the input id {bounds.shortened(shard.input_id)}, expected a hash")
+    return shard

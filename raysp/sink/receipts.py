@@ -156,8 +156,8 @@ class ShardReceipt:
     """Rows of the shard, of which with `rows="ok"` the label shard itself holds only those that are ok; their audio."""
     word_errors: Mapping[str, Natural] = field(default_factory=dict)
     """Counts of `WordErrors`; empty without reference texts or without a comparison."""
-    filtered: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """Counts of `FilteredRows`."""
+    filtered: Mapping[str, tuple[Natural, float]] = field(default_factory=dict)
+    """Rows that conditions of `Keep` steps left out, and seconds of their decoded audio, by the place of each."""
     filtered_behind: Natural = 0
     """Rows that steps behind the model left out in this commit; the receipts of their pieces count them as ok."""
     existing: bool = False

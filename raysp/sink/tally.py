@@ -1,7 +1,7 @@
 """Counts of the rows of a label shard: by status and type, by the conditions of `Keep` steps, and word errors."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -22,6 +22,9 @@ OTHERS = ""
 Rules = Mapping[str, Rule]
 """Conditions by their places, such as `steps.0.where.1`, in the order of the steps."""
 
+Filtered = dict[str, tuple[int, float]]
+"""Filtered rows, and seconds of their decoded audio, by the place of a condition."""
+
 
 def rules_of_steps(steps: Sequence[object]) -> Rules:
     """Return the conditions of those steps of a pipeline that are `Keep`."""
@@ -33,40 +36,13 @@ def rules_of_steps(steps: Sequence[object]) -> Rules:
     }
 
 
-@dataclass
-class FilteredRows:
-    """Counts over the rows added; a row counts for the first condition that it does not meet."""
-
-    rules: Rules = field(default_factory=dict)
-    rows: dict[str, int] = field(default_factory=dict)
-    """Rows by place; conditions that left out no row are absent."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Seconds of decoded audio of these rows; 0 for rows that were not decoded."""
-
-    def count(self, table: pa.Table) -> None:
-        """Count the rows of a table with the columns of a result."""
-        table = table.select(["error_type", "error_message", "seconds"])
-        table = table.filter(pc.equal(table.column("error_type"), pa.scalar(FILTERED)))
-        messages, seconds = (table.column(name).to_pylist() for name in ("error_message", "seconds"))
-        for message, duration in zip(messages, seconds, strict=True):
-            place = self._place(str(message))
-            self.rows[place] = self.rows.get(place, 0) + 1
-            self.seconds[place] = self.seconds.get(place, 0.0) + (duration or 0.0)
-
-    def add(self, counts: Mapping[str, Sequence[float]]) -> None:
-        """Add counts in the form of `to_counts`."""
-        for place, (rows, seconds) in counts.items():
-            self.rows[place] = self.rows.get(place, 0) + int(rows)
-            self.seconds[place] = self.seconds.get(place, 0.0) + seconds
-
-    def to_counts(self) -> dict[str, tuple[int, float]]:
-        """Return rows and seconds by place."""
-        return {place: (rows, self.seconds[place]) for place, rows in sorted(self.rows.items())}
-
-    def _place(self, message: str) -> str:
-        overlaps = {place: rule.overlap(message) for place, rule in self.rules.items()}
-        place = max(overlaps, key=overlaps.__getitem__, default=OTHERS)
-        return place if overlaps.get(place) else OTHERS
+def summed(counts: Iterable[tuple[str, tuple[int, float]]]) -> Filtered:
+    """Return the sums of rows and seconds by place."""
+    sums: Filtered = {}
+    for place, (rows, seconds) in counts:
+        before = sums.get(place, (0, 0.0))
+        sums[place] = before[0] + rows, before[1] + seconds
+    return dict(sorted(sums.items()))
 
 
 @dataclass
@@ -76,7 +52,8 @@ class Tally:
     counts: Counts = field(default_factory=Counts)
     texts: TextColumns | None = None
     word_errors: WordErrors = field(default_factory=WordErrors)
-    filtered: FilteredRows = field(default_factory=FilteredRows)
+    rules: Rules = field(default_factory=dict)
+    filtered: Filtered = field(default_factory=dict)
     unknown: Counter[str] = field(default_factory=Counter)
     """Rows by a status that no row has."""
 
@@ -90,9 +67,18 @@ class Tally:
             elif status != OK:
                 self.unknown[str(status)] += 1
         self.counts += Counts(table.num_rows, audio_seconds=seconds, errors=reasons[ERROR], skipped=reasons[SKIPPED])
-        self.filtered.count(table)
+        rows = table.filter(pc.equal(table.column("error_type"), pa.scalar(FILTERED)))
+        messages, durations = (rows.column(name).to_pylist() for name in ("error_message", "seconds"))
+        new = ((self._place(str(one)), (1, time or 0.0)) for one, time in zip(messages, durations, strict=True))
+        self.filtered = summed([*self.filtered.items(), *new])
         if self.texts is not None:
             self.word_errors.count(table, self.texts)
+
+    def _place(self, message: str) -> str:
+        """Return the place of the first condition that a filtered row does not meet."""
+        overlaps = {place: rule.overlap(message) for place, rule in self.rules.items()}
+        place = max(overlaps, key=overlaps.__getitem__, default=OTHERS)
+        return place if overlaps.get(place) else OTHERS
 
     def receipt(self, shard: Shard) -> ShardReceipt:
         """Return the receipt of a shard whose rows were all added.
@@ -106,6 +92,4 @@ class Tally:
                 f"shard {shard.name!r}: {self.counts.rows} rows with status {statuses}, expected {shard.num_rows} "
                 "rows that are ok, skipped or error; this is a bug in raysp: report it with the plan"
             )
-        return ShardReceipt(
-            shard.name, self.counts, word_errors=self.word_errors.to_counts(), filtered=self.filtered.to_counts()
-        )
+        return ShardReceipt(shard.name, self.counts, word_errors=self.word_errors.to_counts(), filtered=self.filtered)

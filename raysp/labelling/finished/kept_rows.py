@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, cast
 
 from raysp.errors import SpecError
 from raysp.sink.receipts import Counts, ShardReceipt
-from raysp.sink.tally import OTHERS, FilteredRows, Rules, rules_of_steps
+from raysp.sink.tally import OTHERS, Filtered, Rules, rules_of_steps, summed
 from raysp.specs.steps import Keep
 from raysp.specs.values import JsonValue
 from raysp.words import count, duration
@@ -63,20 +64,18 @@ def kept_rows(rules: Rules, receipts: Sequence[ShardReceipt]) -> tuple[KeptRows,
         rules: conditions of the steps.
         receipts: counts of the label shards.
     """
-    filtered = FilteredRows()
-    for receipt in receipts:
-        filtered.add(receipt.filtered)
+    filtered = summed(chain.from_iterable(receipt.filtered.items() for receipt in receipts))
     counts = sum((receipt.counts for receipt in receipts), Counts())
     return tuple(_in_turn(rules, filtered, counts.rows, counts.audio_seconds))
 
 
-def _in_turn(rules: Rules, filtered: FilteredRows, rows: int, seconds: float) -> Iterator[KeptRows]:
+def _in_turn(rules: Rules, filtered: Filtered, rows: int, seconds: float) -> Iterator[KeptRows]:
     steps: dict[str, list[LeftOut]] = {}
     for place, rule in rules.items():
-        out = LeftOut(rule.text, filtered.rows.get(place, 0), filtered.seconds.get(place, 0.0))
+        out = LeftOut(rule.text, *filtered.get(place, (0, 0.0)))
         steps.setdefault(".".join(place.split(".")[:2]), []).append(out)
-    if OTHERS in filtered.rows:
-        steps[OTHER_STEPS] = [LeftOut("", filtered.rows[OTHERS], filtered.seconds[OTHERS])]
+    if OTHERS in filtered:
+        steps[OTHER_STEPS] = [LeftOut("", *filtered[OTHERS])]
     for step, left_out in steps.items():
         kept = rows - sum(one.rows for one in left_out)
         kept_seconds = seconds - sum(one.seconds for one in left_out)
