@@ -1,7 +1,7 @@
 """Parquet metadata of a label shard, and its comparison with a plan."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
@@ -22,32 +22,33 @@ PREFIX = "raysp."
 _PREFIX = PREFIX.encode()
 ORIGIN = ("fingerprint", "input_id", "file_id")
 """Fields of a receipt that are entries of their own."""
-RUN, RETRIED = "run", "retried"
-"""Entries of the run that labelled the rows, and of later runs with the rows that each of them labelled again."""
+RUN = "run"
+"""Entry of the run that wrote the label shard."""
 
 
 @dataclass(frozen=True)
 class LabelFooter:
     """Metadata of a label shard that raysp reads back."""
 
-    rest_id: str
-    """Id of the file with the rows that were left out; empty without such rows."""
-    write_id: str
-    """Id of the write that made the file; empty in older label shards."""
-    recordings: str
-    """Encoded `recordings.Hashes` of the files that rows were made from; empty if no row was read by path."""
     receipt: ShardReceipt
-    retried: Mapping[str, Sequence[int]]
-    """Rows that later runs labelled again, by the id of the run."""
     entries: Mapping[str, str]
     """All entries, without their prefix."""
 
     @property
+    def write_id(self) -> str:
+        """Id of the write that made the file; empty in older label shards."""
+        return self.entries.get("write_id", "")
+
+    @property
+    def recordings(self) -> str:
+        """Encoded `Hashes` of the files that rows were made from; empty if no row was read by path."""
+        return self.entries.get("recordings", "")
+
+    @property
     def rest_path(self) -> str:
         """Path of the file with the rows that were left out; empty without such rows."""
-        origin = self.receipt
-        path = layout.errors_path(origin.shard, origin.input_id, origin.fingerprint, self.rest_id)
-        return path if self.rest_id else ""
+        origin, rest_id = self.receipt, self.entries["rest_id"]
+        return rest_id and layout.errors_path(origin.shard, origin.input_id, origin.fingerprint, rest_id)
 
 
 def encode(
@@ -122,21 +123,12 @@ def read(store: Store, name: str) -> LabelFooter:
         counts = records.parse(entries["counts"], dict[str, object])
         origin = {one: entries[one] for one in ORIGIN}
         receipt = records.checked({**counts, **origin, "shard": name, "existing": True}, ShardReceipt)
-        rest_id = entries["rest_id"]
-        retried = records.parse(entries.get(RETRIED, "{}"), dict[str, list[int]])
-        if not all(row < receipt.counts.rows for rows in retried.values() for row in rows):
-            raise ValueError(f"a row of {RETRIED} is not in the shard")
+        if "rest_id" not in entries:
+            raise KeyError("rest_id")
+        return LabelFooter(receipt, entries)
     except (KeyError, ValueError) as error:
         reason = f"its metadata lacks {error}" if isinstance(error, KeyError) else error
         raise refusal(store, name, reason) from error
-    return LabelFooter(
-        rest_id=rest_id,
-        write_id=entries.get("write_id", ""),
-        recordings=entries.get("recordings", ""),
-        receipt=receipt,
-        retried=retried,
-        entries=entries,
-    )
 
 
 def input_id(file: SealedFile) -> str:
@@ -158,20 +150,6 @@ def hashes(store: Store, shard: Shard, found: LabelFooter) -> Hashes:
         return Hashes.decode(found.recordings, shard.num_rows)
     except ValueError as error:
         raise refusal(store, shard.name, error) from error
-
-
-def runs(store: Store, shard: Shard) -> list[str | None]:
-    """Return the id of the run that labelled each row of a label shard; None where it is not recorded.
-
-    Raises:
-        ChangedError: as `read`.
-    """
-    found = read(store, shard.name)
-    by_row: list[str | None] = [found.entries.get(RUN)] * max(shard.num_rows, found.receipt.counts.rows)
-    for run, rows in found.retried.items():
-        for row in rows:
-            by_row[row] = run
-    return by_row
 
 
 def read_expected(store: Store, shard: Shard, fingerprint: str, file_id: str = "") -> ShardReceipt:

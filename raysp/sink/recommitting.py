@@ -5,8 +5,7 @@ an interrupted or abandoned attempt has staged. An attempt replaces only the lab
 attempt finds another label shard and changes nothing.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain
@@ -79,7 +78,7 @@ def recommit(store: Store, label_shard: LabelShard, retry: Retry) -> ShardReceip
         written = (
             _replaced(store, label_shard, retry, version)
             if retry.rows is None or version is None
-            else _merged(store, label_shard, retry, retry.rows, version)
+            else rewrite(store, label_shard, footer.read(store, shard.name), retry, expected=version)
         )
     # Usually this commit was tried twice. Otherwise the remaining rows are left to the next retry.
     receipt = written or footer.read_expected(store, shard, label_shard.fingerprint)
@@ -114,40 +113,32 @@ def _replaced(store: Store, label_shard: LabelShard, retry: Retry, expected: str
         return None
 
 
-def _merged(
-    store: Store, label_shard: LabelShard, retry: Retry, rows: Sequence[int], expected: str
+def rewrite(
+    store: Store,
+    label_shard: LabelShard,
+    before: footer.LabelFooter,
+    retry: Retry | None = None,
+    *,
+    expected: str | None,
 ) -> ShardReceipt | None:
-    """Write a label shard from its rows and those of a retry.
+    """Write a label shard again from its rows, of which a retry replaces some.
 
-    Returns None if no row changed, or if another process replaced it.
+    Returns None if another process replaced it, or if a retry changed no row.
+
+    Args:
+        store: the sink.
+        label_shard: the label shard.
+        before: its metadata.
+        retry: the rows with other results, which are staged; None: all rows stay, but for labels of forgotten ids.
+        expected: version of the label shard, read before its metadata.
     """
-    shard, before = label_shard.shard, footer.read(store, label_shard.shard.name)
-    runs = _with_runs(label_shard.metadata, before, rows)
-    label_shard = replace(label_shard, metadata=runs)
-    hashes, changed = footer.hashes(store, shard, before), list[Piece]()
-    return commit.write(
-        store,
-        label_shard,
-        _rows(store, label_shard, retry, hashes, changed),
-        hashes,
-        expected=expected,
-        is_needed=lambda: bool(changed) or hashes.encode() != before.recordings,
-    )
+    hashes, changed = footer.hashes(store, label_shard.shard, before), list[Piece]()
+    tables = _rows(store, label_shard, retry, hashes, changed)
 
+    def is_needed() -> bool:
+        return retry is None or bool(changed) or hashes.encode() != before.recordings
 
-def _with_runs(metadata: Mapping[str, str], before: footer.LabelFooter, rows: Sequence[int]) -> dict[str, str]:
-    """Return the entries of a label shard of which a run labels some rows again, with the runs of all its rows."""
-    own = {name: value for name, value in metadata.items() if name != footer.RUN}
-    first, now = before.entries.get(footer.RUN), metadata.get(footer.RUN)
-    retried = {run: {*old} - {*rows} for run, old in before.retried.items()}
-    if now is not None:
-        retried[now] = {*rows, *retried.get(now, ())}
-    listed = {run: sorted(numbers) for run, numbers in retried.items() if numbers}
-    return {
-        **own,
-        **({footer.RUN: first} if first is not None else {}),
-        **({footer.RETRIED: json.dumps(listed)} if listed else {}),
-    }
+    return commit.write(store, label_shard, tables, hashes, expected=expected, is_needed=is_needed)
 
 
 def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
@@ -165,7 +156,7 @@ def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
 
 
 def _rows(
-    store: Store, label_shard: LabelShard, retry: Retry, hashes: Hashes, changed: list[Piece]
+    store: Store, label_shard: LabelShard, retry: Retry | None, hashes: Hashes, changed: list[Piece]
 ) -> Iterator[pa.Table]:
     """Yield the label shard's rows in order, with the new results of retried rows; pieces that changed are added."""
     shard = label_shard.shard
@@ -173,7 +164,7 @@ def _rows(
     rest = Cursor(read_rest(store, shard))
     for piece in shard.pieces:
         first = piece.first
-        fresh = Cursor(_fresh(store, label_shard, piece, retry, hashes))
+        fresh = Cursor(_fresh(store, label_shard, piece, retry, hashes) if retry else iter(()))
         for old, end in stretches(labels, rest, first, piece.end):
             if (new := fresh.until(end)) is not None and new.num_rows:
                 is_retried = pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks())

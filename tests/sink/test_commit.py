@@ -86,7 +86,7 @@ def test_only_ok_rows_are_written_on_request_and_the_others_kept_beside(store):
     expected = sinks.expected(SHARD)
     assert sinks.labels(store, SHARD) == [row for row in expected if row["status"] == "ok"]
     [path] = [entry.path for entry in store.list(layout.ERRORS)]
-    rest_id = footer.read(store, SHARD.name).rest_id
+    rest_id = footer.read(store, SHARD.name).entries["rest_id"]
     assert path == layout.errors_path(SHARD.name, INPUT_ID, FINGERPRINT, rest_id)
     with pa.ipc.open_stream(store.open(path)) as rest:
         assert rest.read_all().to_pylist() == [row for row in expected if row["status"] != "ok"]
@@ -97,7 +97,7 @@ def test_no_rest_is_kept_when_every_row_is_ok(store):
     shard = make_shard(cuts=(0, 3))
     sinks.run(store, shard, rows="ok")
     assert list(store.list(layout.ERRORS)) == []
-    assert footer.read(store, shard.name).rest_id == ""
+    assert footer.read(store, shard.name).entries["rest_id"] == ""
 
 
 @pytest.mark.parametrize("rows", ["all", "ok"])

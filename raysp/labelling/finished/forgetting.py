@@ -16,7 +16,8 @@ from raysp.labelling.planning.carried import decode, read_source_columns
 from raysp.labelling.planning.trust import Recorded, explain, read_recorded
 from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import commit, footer, label_rows, lease, stage
-from raysp.sink.label_rows import Cursor, is_named, read_labels, read_rest, stretches
+from raysp.sink.label_rows import is_named
+from raysp.sink.recommitting import rewrite
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
@@ -208,12 +209,6 @@ class _Forgetting:
             texts=self.labelling.texts,
             rules=recorded_rules(record.pipeline),
         )
-        labels, rest = Cursor(read_labels(self.store, shard)), Cursor(read_rest(self.store, shard))
-        tables = (table for table, _ in stretches(labels, rest, 0, shard.num_rows))
-        hashes = footer.hashes(self.store, shard, before)
-        if (
-            commit.write(self.store, label_shard, tables, hashes, expected=expected.version if expected else None)
-            is None
-        ):
+        if rewrite(self.store, label_shard, before, expected=expected.version if expected else None) is None:
             raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")
         label_rows.remove_rest(self.store, before)  # its messages may quote labels

@@ -39,22 +39,22 @@ class Side:
     def cursors(self, shard: Shard) -> tuple[Cursor, Cursor]:
         """Return readers of a label shard and of the rows left out of it, with the provenance of each row."""
         names = [*self.columns, *({PROVENANCE} & {*self.labelling.schema.names})]
-        runs = footer.runs(self.labelling.store, shard)
+        run = footer.read(self.labelling.store, shard.name).entries.get(footer.RUN)
         labels, rest = self.labelling.tables(shard, names), self.labelling.left_out(shard, names)
-        return Cursor(self._with_provenance(labels, runs)), Cursor(self._with_provenance(rest, runs))
+        return Cursor(self._with_provenance(labels, run)), Cursor(self._with_provenance(rest, run))
 
-    def _with_provenance(self, tables: Iterator[pa.Table], runs: Sequence[str | None]) -> Iterator[pa.Table]:
+    def _with_provenance(self, tables: Iterator[pa.Table], run: str | None) -> Iterator[pa.Table]:
         record = self.labelling.record
         values = {
             "sink": self.labelling.url,
+            "run": run,
             "fingerprint": record.fingerprint,
             "checkpoint": self.labelling.checkpoint,
             "checkpoint_digest": self.labelling.checkpoint_digest,
         }
         for table in tables:
             if PROVENANCE not in table.column_names:
-                rows = [{**values, "run": runs[row]} for row in table.column("row").to_numpy().tolist()]
-                table = table.append_column(PROVENANCE, pa.array(rows, PROVENANCE_TYPE))
+                table = table.append_column(PROVENANCE, pa.array([values] * table.num_rows, PROVENANCE_TYPE))
             yield table.unify_dictionaries()
 
 
