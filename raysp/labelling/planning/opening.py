@@ -3,27 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 
-import pyarrow as pa
-
 from raysp.cluster.resources import local_resources
 from raysp.corpus import sources
-from raysp.corpus.shards import Shard, only_first_rows
+from raysp.corpus.shards import only_first_rows
 from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
-from raysp.errors import AudioError, PlanError, ShardError, StoreError
+from raysp.errors import AudioError, PlanError, StoreError
 from raysp.labelling.planning.carried import carried_types, encode
 from raysp.labelling.planning.fingerprints import check_recorded, is_surveyed_for, label_parts, staged_parts
 from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size, settle
-from raysp.labelling.planning.surveying import refuse_without_recordings, survey, try_late_filters, with_ids
+from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_late_filters, with_ids
 from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import Gone
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import SinkState
 from raysp.sink.todo import Todo, compare
-from raysp.specs.pipeline import Pipeline, Shards, file_parts, fingerprint, read_code
+from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, read_code
 from raysp.specs.values import check_class, to_json
 from raysp.storage.store import ArchivedError, scheme_of
 
@@ -153,7 +151,8 @@ def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
         return
     archived: ArchivedError | None = None
     missing = ""
-    for path in _some_paths(shard, source):
+    paths = paths_of(shard, shard.pieces[0], source)
+    for path in paths[:: max(1, -(-len(paths) // SAMPLED))]:
         try:
             root.open(path)
         except ArchivedError as error:
@@ -173,15 +172,6 @@ def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
             f"{missing!r} is no file; unpack the tar files (audio_0.tar, ...) into the folder of the manifest, or set "
             "source.audio_root"
         )
-
-
-def _some_paths(shard: Shard, source: Shards) -> list[str]:
-    try:
-        read = sources.read_paths(shard, shard.pieces[0], source.audio, source.storage_options)
-    except (ShardError, StoreError, KeyError, IndexError, ValueError, pa.ArrowException):
-        return []
-    paths = [path for path in read if path is not None]
-    return paths[:: max(1, -(-len(paths) // SAMPLED))]
 
 
 def with_checkpoints(opened: Opened, record: RunRecord | None) -> Opened:

@@ -414,16 +414,20 @@ def refuse_without_recordings(corpus: Corpus, todo: Sequence[Todo], pipeline: Pi
     source = pipeline.source
     where = f"{shards[0].url}{' and others' if len(shards) > 1 else ''}"
     rows = count(sum(shard.num_rows for shard in shards), "row")
-    raise PlanError(f"{where}: column {source.audio!r} holds no bytes in any of {rows}{_paths_of(shards[0], source)}")
+    raise PlanError(f"{where}: column {source.audio!r} holds no bytes in any of {rows}{_remedy(shards[0], source)}")
 
 
-def _paths_of(shard: Shard, source: Shards) -> str:
-    """Return a text on the paths that the first rows hold instead of recordings, and the remedy."""
-    first = Piece(0, min(SAMPLE_ROWS, shard.num_rows))
+def paths_of(shard: Shard, piece: Piece, source: Shards) -> list[str]:
+    """Return the paths that rows of a piece hold; none if they cannot be read, which the run reports."""
     try:
-        found = [path for path in sources.read_paths(shard, first, source.audio, source.storage_options) if path]
+        return [path for path in sources.read_paths(shard, piece, source.audio, source.storage_options) if path]
     except (ShardError, StoreError, KeyError, IndexError, ValueError, pa.ArrowException):
-        found = []
+        return []
+
+
+def _remedy(shard: Shard, source: Shards) -> str:
+    """Return a text on the paths that the first rows hold instead of recordings, and the remedy."""
+    found = paths_of(shard, Piece(0, min(SAMPLE_ROWS, shard.num_rows)), source)
     if not found:
         return ", and no paths; expected recordings. Set source.audio to their column, or embed them"
     is_absolute = all(path.startswith("/") for path in found)
