@@ -32,6 +32,11 @@ class AbsentShard:
     kind: str = "parquet"
     part: str = ""
 
+    @classmethod
+    def of(cls, shard: Shard, reason: str) -> Self:
+        """Return what is recorded of a shard."""
+        return cls(shard.name, shard.url, reason, shard.num_bytes, shard.version, shard.kind, shard.part)
+
     @property
     def shard(self) -> Shard:
         """The shard without rows and input id, which keeps the place of a slice among the slices of its origin."""

@@ -36,32 +36,15 @@ _PINNED = re.compile(r"hf://datasets/([^/@]+/[^/@]+)@([0-9a-f]{40})/.*")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A listed shard; its footer is not read yet."""
-
-    name: str
-    """Path of its label shard."""
-    url: str
-    num_bytes: int
-    version: str
-    kind: str = "parquet"
-    """Name of its kind of source."""
-    part: str = ""
-    labels: str = ""
-    """Url of the label shard beside it; empty: there is no such shard."""
-    labels_version: str = ""
-    unreadable: str = ""
-    """Reason why its file cannot be cut into shards; empty if it can."""
-
-
-@dataclass(frozen=True)
 class Listed:
     """A listed corpus."""
 
     root: str | None = None
     """Folder that the label shards are named relative to; None: nothing was listed."""
-    found: tuple[Found, ...] = ()
-    """Sorted by name."""
+    found: tuple[Shard, ...] = ()
+    """Shards without rows, pieces and input id, which their footers have; sorted by name."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """Those of `found` whose file cannot be cut into shards, with the reason."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files that are neither shards nor recordings, by suffix; the most frequent first."""
     unnamed: int = 0
@@ -108,15 +91,15 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
     root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
-    shards: list[tuple[Found, Cut]] = []
+    shards: list[tuple[Shard, Cut]] = []
+    unreadable: dict[str, str] = {}
     for kind, origin in _origins(listings):
-        shards += _cut(
-            kind.within(source.audio_root), origin, root, recorded or {}, source.storage_options, recut=recut
-        )
+        kind = kind.within(source.audio_root)
+        shards += _cut(kind, origin, root, recorded or {}, source.storage_options, unreadable, recut=recut)
     shards.sort(key=lambda shard: shard[0].name)
     found, cuts = [shard for shard, _ in shards], [cut for _, cut in shards]
-    if found and all(one.unreadable for one in found):
-        raise PlanError(f"source: {found[0].url}: {found[0].unreadable}")
+    if found and len(unreadable) == len(found):
+        raise PlanError(f"source: {found[0].url}: {unreadable[found[0].name]}")
     for one, other in pairwise(found):
         if one.name == other.name:
             raise PlanError(
@@ -132,6 +115,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     return Listed(
         root,
         _with_label_shards(found, source),
+        unreadable,
         dict(passed_over.most_common()),
         sum(cut.unnamed for cut in cuts),
         sum(cut.missing for cut in cuts),
@@ -266,10 +250,11 @@ def _cut(
     root: str,
     recorded: Mapping[str, Shard],
     storage_options: Mapping[str, object],
+    unreadable: dict[str, str],
     *,
     recut: bool,
-) -> Iterator[tuple[Found, Cut]]:
-    """Cut a file or folder into shards, and name their label shards.
+) -> Iterator[tuple[Shard, Cut]]:
+    """Cut a file or folder into shards, and name their label shards; one that cannot be cut joins `unreadable`.
 
     Recorded slices of it that could not be read (`sink.absent`) keep their place before others; behind them, they are
     cut again.
@@ -292,16 +277,18 @@ def _cut(
     ]
     while slices and not slices[-1].input_id:
         slices.pop()
-    unreadable = ""
+    reason = ""
     try:
         cuts = kind.cut(origin, slices, storage_options, recut=recut)
     except (ShardError, StoreError, OSError, EOFError) as error:
         if slices or kind.is_folder or not isinstance(error, ShardError):
             raise PlanError(f"source: {origin.url}: {error}") from error
         [entry] = origin.entries
-        cuts, unreadable = [Cut(entry.num_bytes, entry.version)], str(error)
+        cuts, reason = [Cut(entry.num_bytes, entry.version)], str(error)
     for name, cut in zip(names, cuts, strict=False):
-        yield Found(name, origin.url, cut.num_bytes, cut.version, kind.name, cut.part, unreadable=unreadable), cut
+        if reason:
+            unreadable[name] = reason
+        yield Shard(name, origin.url, cut.num_bytes, cut.version, 0, "", (), kind.name, cut.part), cut
 
 
 def _relative(url: str, root: str) -> str:
@@ -315,7 +302,7 @@ def _relative(url: str, root: str) -> str:
     return relative.as_posix()
 
 
-def _with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, ...]:
+def _with_label_shards(found: Sequence[Shard], source: Shards) -> tuple[Shard, ...]:
     """Return listed shards with the label shards beside them, of which only the places and versions are read.
 
     Raises:
@@ -350,7 +337,7 @@ def _with_label_shards(found: Sequence[Found], source: Shards) -> tuple[Found, .
     return tuple(replace(one, labels=join_url(sink.url, one.name), labels_version=versions[one.name]) for one in found)
 
 
-def refuse_listed_sink(source: Shards, found: Sequence[Found], sink_url: str) -> None:
+def refuse_listed_sink(source: Shards, found: Sequence[Shard], sink_url: str) -> None:
     """Raise if a label shard would be listed as a shard or would overwrite one, or if the sink contains a shard.
 
     Raises:
@@ -409,7 +396,7 @@ def _pattern(url: str) -> tuple[str, str]:
 
 
 def check_root(
-    sink: str, recorded_root: str | None, root: str | None, found: Sequence[Found], recorded: Mapping[str, Shard]
+    sink: str, recorded_root: str | None, root: str | None, found: Sequence[Shard], recorded: Mapping[str, Shard]
 ) -> None:
     """Raise unless a listing names its label shards as the sink does.
 
@@ -435,7 +422,7 @@ def check_root(
     )
 
 
-def are_listed(found: Sequence[Found], recorded: Mapping[str, Shard]) -> bool:
+def are_listed(found: Sequence[Shard], recorded: Mapping[str, Shard]) -> bool:
     """Return whether each recorded shard is listed with its name and content, and never with another name."""
     contents = {one.name: (one.num_bytes, one.version, one.labels_version) for one in found}
     names = {(one.url, one.part): one.name for one in found}

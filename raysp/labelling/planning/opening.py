@@ -87,7 +87,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     is_known = state.has_results or are_listed(listed.found, state.shards)
     surveyed: dict[str, Surveyed] = {}
     if state.record is None or not is_known or state.record.parts.get("source.id") != source.id:
-        source, surveyed = with_ids(pipeline, listed.found, state.shards)
+        source, surveyed = with_ids(pipeline, listed, state.shards)
     is_numbered = source != pipeline.source
     if is_numbered:
         pipeline = replace(pipeline, source=source)
@@ -95,7 +95,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     if not state.has_results and not (is_known and is_surveyed_for(opened.pipeline, state.record)):
         state = SinkState()
     corpus = survey(
-        listed.found,
+        listed,
         state.shards,
         opened.pipeline,
         size=piece_size(opened.pipeline, opened.resources, record.resolved if record else None),
@@ -105,7 +105,7 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     )
     if record is None:
         corpus = replace(corpus, fresh=corpus.shards, vanished=(), supersedes=False)
-    corpus = replace(corpus, listed=listed, is_numbered=is_numbered)
+    corpus = replace(corpus, is_numbered=is_numbered)
     if limit_rows is not None:
         listed = replace(listed, root=None, gone=())
         shards = only_first_rows(corpus.shards, limit_rows)

@@ -9,7 +9,7 @@ from typing import cast
 from raysp.corpus import sources
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.carried import carried_types, decode
-from raysp.labelling.planning.listing import check_root, list_corpus
+from raysp.labelling.planning.listing import Listed, check_root, list_corpus
 from raysp.labelling.planning.opening import with_checkpoints, without_work
 from raysp.labelling.planning.planned_checkpoint import pinned
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
@@ -112,21 +112,23 @@ def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpu
     before = {one.name: one for one in sink.absent()}
     planned = {**{name: one.shard for name, one in before.items()}, **recorded}
     names = _matching(patterns, sorted(planned), sink.url)
-    corpus_now = list_corpus(pipeline.source, planned, recut=True)
-    check_root(sink.url, record.root, corpus_now.root, corpus_now.found, recorded)
-    present = {one.name: one for one in corpus_now.found}
+    listing = list_corpus(pipeline.source, planned, recut=True)
+    check_root(sink.url, record.root, listing.root, listing.found, recorded)
+    present = {one.name: one for one in listing.found}
     for name in names:
         if name not in present:
             raise PlanError(f"{sink.url}: {name} is no longer in the source; its labels are kept as they are")
     # The other slices of a manifest may begin elsewhere now.
     sliced = {present[name].url for name in names if sources.kind_named(present[name].kind).is_sliced}
-    found = [one for one in corpus_now.found if one.name in names or (one.name in recorded and one.url in sliced)]
+    found = tuple(one for one in listing.found if one.name in names or (one.name in recorded and one.url in sliced))
     types = carried_types(pipeline, sink, record if recorded.keys() - names else None)
     size = piece_size(pipeline, opened.resources, record.resolved)
-    corpus = survey(found, recorded, pipeline, size=size, may_change=names, carried=types)
+    listing = replace(listing, found=found)
+    corpus = survey(listing, recorded, pipeline, size=size, may_change=names, carried=types)
     others = tuple(one for one in before.values() if one.name not in names)
     shards = tuple(one for one in corpus.shards if one.name in names)
-    return replace(corpus, shards=shards, absent=(*others, *corpus.absent), vanished=())
+    # Without the listing, in which shards that left the source would count as found.
+    return replace(corpus, shards=shards, absent=(*others, *corpus.absent), vanished=(), listed=Listed())
 
 
 def _matching(patterns: Sequence[str], names: Sequence[str], url: str) -> frozenset[str]:

@@ -115,7 +115,7 @@ class Corpus(Brief):
     supersedes: bool = False
     """Whether some of `fresh` are recorded with other content."""
     listed: Listed = field(default_factory=Listed)
-    """The listing; without a root for a retry of error rows and for a try-out."""
+    """The listing; without a root for a retry and for a try-out."""
     is_numbered: bool = False
     """Whether rows have their places as ids because the source has no column of ids."""
     without_bytes: frozenset[str] = frozenset()

@@ -17,7 +17,7 @@ from raysp.corpus.shards import Piece, PieceSize, Shard, Survey, cut_groups, inp
 from raysp.corpus.surveys import Reading, Surveyed, survey_all
 from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
-from raysp.labelling.planning.listing import Found
+from raysp.labelling.planning.listing import Listed
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.machine import num_cpus
 from raysp.ops.filtering import RowOp, reasons
@@ -41,9 +41,7 @@ NO_COLUMN = (
 )
 
 
-def with_ids(
-    work: ReadsCorpus, found: Sequence[Found], recorded: Collection[str] = ()
-) -> tuple[Shards, dict[str, Surveyed]]:
+def with_ids(work: ReadsCorpus, listed: Listed, recorded: Collection[str] = ()) -> tuple[Shards, dict[str, Surveyed]]:
     """Return the source of work, whose `id` is None if it has the usual value and there is no such column.
 
     The first shard that can be read decides, if possible one of an earlier plan of the sink: shards that are added do
@@ -51,7 +49,7 @@ def with_ids(
 
     Args:
         work: the pipeline or recipe.
-        found: its shards, as listed.
+        listed: the listing of its source.
         recorded: names of shards of earlier plans.
 
     Returns:
@@ -61,8 +59,8 @@ def with_ids(
     if source.id != USUAL_ID:
         return source, surveyed
     reading = _reading(work)
-    for one in sorted(found, key=lambda one: one.name not in recorded):
-        if one.unreadable:
+    for one in sorted(listed.found, key=lambda one: one.name not in recorded):
+        if one.name in listed.unreadable:
             continue
         if sources.kind_named(one.kind).has_ids:
             break
@@ -78,7 +76,7 @@ def _reading(work: ReadsCorpus) -> Reading:
 
 
 def survey(
-    found: Sequence[Found],
+    listed: Listed,
     recorded: Mapping[str, Shard],
     work: ReadsCorpus,
     *,
@@ -92,7 +90,7 @@ def survey(
     """Read the footers of new shards, check their columns and cut them into pieces.
 
     Args:
-        found: the listing.
+        listed: the listing.
         recorded: shards recorded by earlier plans of the same sink, by name.
         work: determines the required columns.
         size: size of the pieces of new shards.
@@ -105,13 +103,14 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
+    found = listed.found
     new_shards = _NewShards(work, found, size, limit_rows, check, carried)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     absent: list[AbsentShard] = []
     num_rows = 0
     unchanged = {one.name: shard for one in found if (shard := _unchanged(one, recorded.get(one.name)))}
-    new = [one for one in found if one.name not in unchanged and not one.unreadable]
+    new = [one for one in found if one.name not in unchanged and one.name not in listed.unreadable]
     before = surveyed or {}
     unread = [one for one in new if one.name not in before]
     processes = num_cpus() if limit_rows is None else 1
@@ -119,8 +118,8 @@ def survey(
         surveys = new_shards.sized(before[one.name] if one.name in before else next(rest) for one in new)
         for one in found:
             shard = unchanged.get(one.name)
-            reason = f"{one.url}: {one.unreadable}"
-            if shard is None and not one.unreadable:
+            reason = f"{one.url}: {listed.unreadable.get(one.name)}"
+            if shard is None and one.name not in listed.unreadable:
                 planned = None if one.name in may_change else recorded.get(one.name)
                 if planned is not None and sources.kind_named(one.kind).is_sliced:
                     raise _changed(one, planned)  # a slice may no longer end with a line
@@ -132,7 +131,7 @@ def survey(
                 else:
                     shard = new_shards(one, facts, seconds)
             if shard is None:
-                absent.append(AbsentShard(one.name, one.url, reason, one.num_bytes, one.version, one.kind, one.part))
+                absent.append(AbsentShard.of(one, reason))
                 continue
             shards.append(shard)
             known = recorded.get(one.name)
@@ -147,6 +146,7 @@ def survey(
         tuple(fresh),
         vanished=tuple(sorted(recorded.keys() - {one.name for one in found})),
         supersedes=any(one.name in recorded for one in fresh),
+        listed=listed,
         without_bytes=frozenset(new_shards.without_bytes),
         absent=tuple(absent),
         carried=carried.schema if carried else pa.schema([]),
@@ -155,7 +155,7 @@ def survey(
     )
 
 
-def _label_schema(found: Sequence[Found], source: Shards) -> pa.Schema:
+def _label_schema(found: Sequence[Shard], source: Shards) -> pa.Schema:
     """Return the columns of the label shards beside shards, from the first of them; none without label shards."""
     if source.labels is None or not found:
         return pa.schema([])
@@ -167,7 +167,7 @@ def _label_schema(found: Sequence[Found], source: Shards) -> pa.Schema:
         raise PlanError(f"source.labels: {error}") from None
 
 
-def _unchanged(one: Found, known: Shard | None) -> Shard | None:
+def _unchanged(one: Shard, known: Shard | None) -> Shard | None:
     """Return the recorded shard if its content has not changed, with its current place."""
     if known is None or (known.num_bytes, known.version) != (one.num_bytes, one.version):
         return None
@@ -185,7 +185,7 @@ class _NewShards:
     def __init__(
         self,
         work: ReadsCorpus,
-        found: Sequence[Found],
+        found: Sequence[Shard],
         size: PieceSize,
         limit_rows: int | None,
         check: CheckSchema | None,
@@ -220,7 +220,7 @@ class _NewShards:
         piece_seconds = self._size.seconds(seconds)
         return ((surveyed, piece_seconds) for surveyed in chain(ahead, surveys))
 
-    def __call__(self, one: Found, surveyed: Survey, seconds: float) -> Shard:
+    def __call__(self, one: Shard, surveyed: Survey, seconds: float) -> Shard:
         """Return a shard with pieces of some seconds.
 
         Raises:
@@ -237,22 +237,16 @@ class _NewShards:
         is_empty = is_without_bytes(kind) or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
         if surveyed.num_rows and not is_by_path and is_empty:
             self.without_bytes.add(one.name)
-        return Shard(
-            name=one.name,
-            url=one.url,
-            num_bytes=one.num_bytes,
-            version=one.version,
+        return replace(
+            one,
             num_rows=surveyed.num_rows,
             input_id=input_id(one.num_bytes, one.version, surveyed, one.labels_version),
             pieces=cut_groups(surveyed.groups, seconds, sources.kind_named(one.kind).piece_rows),
-            kind=one.kind,
             part=one.part or surveyed.part,
             seconds=surveyed.seconds,
-            labels=one.labels,
-            labels_version=one.labels_version,
         )
 
-    def _check(self, one: Found, schema: pa.Schema, *, has_rows: bool) -> None:
+    def _check(self, one: Shard, schema: pa.Schema, *, has_rows: bool) -> None:
         """Check the columns, unless they are those of the shard before: the shards of a corpus usually agree."""
         checked = self._checked.get(has_rows)
         if checked is not None and checked.equals(schema, check_metadata=True):
@@ -306,7 +300,7 @@ def holds_text(kind: pa.DataType) -> bool:
     return any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null))
 
 
-def _changed(one: Found, known: Shard) -> PlanError:
+def _changed(one: Shard, known: Shard) -> PlanError:
     if (known.num_bytes, known.version) == (one.num_bytes, one.version):
         return PlanError(
             f"{one.url}: its label shard {one.labels or known.labels} changed since it was planned, or source.labels "

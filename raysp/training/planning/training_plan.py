@@ -173,12 +173,11 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
     objective = with_checkpoints(recipe.objective, locating.pinned)
     recipe = replace(recipe, objective=objective)
     listed_corpus = list_corpus(recipe.source)
-    source, surveyed = with_ids(recipe, listed_corpus.found)
+    source, surveyed = with_ids(recipe, listed_corpus)
     recipe = replace(recipe, source=source)
     code = read_code(recipe)
     check = partial(check_targets, objective, recipe.target)
-    corpus = survey(listed_corpus.found, {}, recipe, check=check, surveyed=surveyed)
-    corpus = replace(corpus, listed=listed_corpus)
+    corpus = survey(listed_corpus, {}, recipe, check=check, surveyed=surveyed)
     _refuse_empty(recipe, corpus)
     folders = _folders(recipe)
     checkpoint = summary_of(folders["checkpoint"])
@@ -256,7 +255,7 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
         PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would be others.
     """
     try:
-        found = list_corpus(work.source).found
+        found = list_corpus(work.source)
         source, surveyed = with_ids(work, found)
         corpus = survey(found, {}, replace(work, source=source), check=check, surveyed=surveyed)
     except PlanError as error:

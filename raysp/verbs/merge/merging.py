@@ -203,7 +203,7 @@ class _Merging:
                 for one in self._labellings
                 if name in one.shards or name in one.absent
             )
-            yield AbsentShard(name, shard.url, reason, shard.num_bytes, shard.version, shard.kind, shard.part)
+            yield AbsentShard.of(shard, reason)
 
     def _merge(self, name: str, chooser: Chooser) -> ShardReceipt | None:
         """Write a merged label shard; None if it is there, made from the same labels."""
