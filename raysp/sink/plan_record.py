@@ -6,7 +6,7 @@ a later one supersedes it: shards whose content changed and that are labelled ag
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -18,22 +18,21 @@ from raysp.errors import PlanError, StoreError
 from raysp.sink import layout, table_files
 from raysp.storage.store import Store
 
-SCHEMA = pa.schema(
-    {
-        "name": pa.string(),
-        "url": pa.string(),
-        "num_bytes": pa.int64(),
-        "version": pa.string(),
-        "num_rows": pa.int64(),
-        "input_id": pa.string(),
-        "pieces": pa.list_(pa.struct([("first", pa.int64()), ("end", pa.int64())])),
-        "kind": pa.string(),
-        "part": pa.string(),
-        "seconds": pa.float64(),
-        "labels": pa.string(),
-        "labels_version": pa.string(),
-    }
-)
+_COLUMNS: Mapping[str, pa.DataType] = {
+    "name": pa.string(),
+    "url": pa.string(),
+    "num_bytes": pa.int64(),
+    "version": pa.string(),
+    "num_rows": pa.int64(),
+    "input_id": pa.string(),
+    "pieces": pa.list_(pa.struct([("first", pa.int64()), ("end", pa.int64())])),
+    "kind": pa.string(),
+    "part": pa.string(),
+    "seconds": pa.float64(),
+    "labels": pa.string(),
+    "labels_version": pa.string(),
+}
+SCHEMA = pa.schema(_COLUMNS)
 WORTH_COMPRESSING = 100  # shards; with fewer, the frames around every buffer take more bytes than they save
 BATCH_SHARDS = 10_000
 """Shards that are written and read at a time."""

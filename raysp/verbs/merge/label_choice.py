@@ -21,10 +21,6 @@ PROVENANCE = "labelling"
 PROVENANCE_TYPE = pa.struct(
     [(name, pa.string()) for name in ("sink", "run", "fingerprint", "checkpoint", "checkpoint_digest")]
 )
-RANKS = {OK: 2, SKIPPED: 1}
-"""Ranks of rows by status, above 0 for error rows."""
-FORGOTTEN = 3
-"""Rank of a row that `raysp forget` withdrew, which no labelling gives a label again."""
 Choice = npt.NDArray[np.int64]
 
 
@@ -133,8 +129,8 @@ class Chooser:
         for index, table in enumerate(tables):
             rows = table.column("row").to_numpy() - first
             places[index, rows] = offset + np.arange(len(rows))
-            ranks[index, rows] = [RANKS.get(one, 0) for one in table.column(STATUS).to_pylist()]
-            ranks[index, rows[np.asarray(pc.equal(table.column("error_type"), WITHDRAWN).fill_null(False))]] = FORGOTTEN
+            statuses, kinds = (table.column(name).to_pylist() for name in (STATUS, "error_type"))
+            ranks[index, rows] = [*map(_rank, statuses, kinds)]
             values[index, rows] = values_of(table, self.by)
             offset += len(rows)
         best = _best(ranks, values)
@@ -148,6 +144,11 @@ class Chooser:
         for index, number in enumerate(np.bincount(best, minlength=len(tables)).tolist()):
             self.counts[index] += number
         return pa.concat_tables([one.select(names) for one in tables]).unify_dictionaries().take(taken)
+
+
+def _rank(status: str | None, kind: str | None) -> int:
+    """Return the rank of a row; one that `raysp forget` withdrew goes first, so that no labelling labels it again."""
+    return 3 if kind == WITHDRAWN else 2 if status == OK else int(status == SKIPPED)
 
 
 def _best(ranks: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> Choice:
