@@ -186,12 +186,7 @@ class Lease:
         highest = highest_epoch(self._store)
         self._looked = self._clock()
         if highest > self.epoch:
-            other = _read(self._store, highest)
-            self._lost = (
-                f"{self._store.url}: {other.words if other else 'another run'} took over the lease (epoch "
-                f"{highest}, this run holds {self.epoch}), because this run's heartbeat had stopped; this run ends. "
-                "Committed and staged work is kept, and the other run continues from them"
-            )
+            self._lost = _taken_over(self._store, highest, self.epoch)
 
 
 @contextlib.contextmanager
@@ -275,12 +270,16 @@ def check_epoch(store: Store, epoch: int) -> None:
         StoreError: the epochs cannot be listed.
     """
     if (highest := highest_epoch(store)) > epoch:
-        other = _read(store, highest)
-        raise RunError(
-            f"{store.url}: another run took over: {other.words if other else 'unknown'} holds the lease (epoch "
-            f"{highest}, this run held {epoch}), because this run's heartbeat had stopped. This run ends, and has "
-            "replaced no file of the other one"
-        )
+        raise RunError(_taken_over(store, highest, epoch))
+
+
+def _taken_over(store: Store, highest: int, epoch: int) -> str:
+    other = _read(store, highest)
+    return (
+        f"{store.url}: another run took over: {other.words if other else 'unknown'} holds the lease (epoch {highest}, "
+        f"this run held {epoch}), because this run's heartbeat had stopped. This run ends, and has replaced no file of "
+        "the other one, which continues from what is committed and staged"
+    )
 
 
 def highest_epoch(store: Store) -> int:

@@ -186,7 +186,7 @@ def test_an_owner_that_was_away_stops_when_it_sees_a_higher_epoch(store, clock):
     second = acquire(store, clock, "bob")
     clock.now += 100
     with pytest.raises(
-        RunError, match=r"bob on host 'another-host'.*took over the lease \(epoch 2, this run holds 1\)"
+        RunError, match=r"took over: bob on host 'another-host'.*holds the lease \(epoch 2, this run held 1\)"
     ):
         first.check()
     first.beat()
