@@ -54,15 +54,6 @@ SourceColumns = Callable[[Piece], pa.Table]
 Finish = Callable[[pa.Table, Piece], pa.Table]
 
 
-@dataclass(frozen=True)
-class Committed:
-    """Committed shards, and shards with a foreign file in their place."""
-
-    done: frozenset[str]
-    foreign: Mapping[str, str]
-    """Shards with a file in their place that this pipeline did not make from this input, with the reason."""
-
-
 def _no_source(piece: Piece) -> pa.Table:
     raise NotImplementedError
 
@@ -127,8 +118,13 @@ def memory(num_rows: int, staged_bytes: int) -> int:
     return PEAK * min(staged_bytes, max(ROW_GROUP_BYTES, staged_bytes // max(1, num_rows)))
 
 
-def committed(store: Store, shards: Iterable[Shard], fingerprint: str, *, file_id: str = "") -> Committed:
-    """Return the committed shards; arguments as of `outcomes`."""
+def committed(
+    store: Store, shards: Iterable[Shard], fingerprint: str, *, file_id: str = ""
+) -> tuple[frozenset[str], dict[str, str]]:
+    """Return the committed shards, and those with a file in their place that is not their label shard, with the reason.
+
+    Arguments are those of `outcomes`.
+    """
     done: set[str] = set()
     foreign: dict[str, str] = {}
     for name, outcome in outcomes(store, shards, fingerprint, file_id=file_id):
@@ -136,7 +132,7 @@ def committed(store: Store, shards: Iterable[Shard], fingerprint: str, *, file_i
             done.add(name)
         elif isinstance(outcome, ChangedError):
             foreign[name] = str(outcome)
-    return Committed(frozenset(done), foreign)
+    return frozenset(done), foreign
 
 
 def outcomes(
@@ -157,7 +153,7 @@ def outcomes(
     """
     versions, batches = _list(store)
     rest = {shard.name: shard for shard in shards if shard.name in versions}
-    for receipt in receipts.load(store, ("shard", "failure"), batches):
+    for _, receipt in receipts.load(store, ("shard", "failure"), batches):
         if isinstance(receipt, ShardFailure):
             yield receipt.shard, receipt
         elif isinstance(receipt, ShardReceipt) and (shard := rest.get(receipt.shard)):

@@ -44,7 +44,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
         return
     shards = {shard.name: shard for shard in plan_record.load(store)}
     file_id = hash_parts(record.file_parts)
-    found = committed(store, shards.values(), record.fingerprint, file_id=file_id)
+    done, _ = committed(store, shards.values(), record.fingerprint, file_id=file_id)
     staged = {shard.name: (shard.input_id, record.staged_as) for shard in shards.values()}
     latest = (time.time() if now is None else now) - (REST_SECONDS if rest_seconds is None else rest_seconds)
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
@@ -58,7 +58,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
         elif name := trial.trial_of(entry.path):
             reason = "" if name in tried else TRIED
         else:
-            reason = _reason(entry.path, staged, found.done)
+            reason = _reason(entry.path, staged, done)
         if reason:
             yield Orphan(entry.path, entry.num_bytes, reason)
     yield from abandoned_uploads(store)

@@ -201,34 +201,24 @@ def recent_pieces(store: Store, run_id: str, batches: int = 3) -> tuple[list[Pie
     return pieces, reason
 
 
-def pieces_by_run(store: Store) -> Iterator[tuple[str, PieceReceipt]]:
-    """Yield the piece receipts of all runs with the id of their run, in the order of `load`."""
-    for path, receipt in _with_paths(store, ("piece",)):
-        if isinstance(receipt, PieceReceipt):
-            yield layout.run_of_log(path), receipt
+def load(
+    store: Store, kinds: Collection[str] = tuple(KINDS), paths: Sequence[str] | None = None
+) -> Iterator[tuple[str, Receipt]]:
+    """Yield the ids of runs with their receipts of these kinds, in the order of runs and writing.
 
-
-def load(store: Store, kinds: Collection[str] = tuple(KINDS), paths: Sequence[str] | None = None) -> Iterator[Receipt]:
-    """Yield the receipts of these kinds, in the order of runs and writing; log and skip unreadable ones.
+    Unreadable receipts are logged and skipped.
 
     Args:
         store: the sink.
         kinds: keys of `KINDS`.
         paths: the batches to read; None: all, which are listed.
     """
-    return (receipt for _, receipt in _with_paths(store, kinds, paths))
-
-
-def _with_paths(
-    store: Store, kinds: Collection[str], paths: Sequence[str] | None = None
-) -> Iterator[tuple[str, Receipt]]:
-    """Yield receipts with the paths of their batches."""
     paths = [entry.path for entry in store.list(layout.LOG)] if paths is None else paths
     with ThreadPoolExecutor(READ_AT_ONCE) as pool:
         for start in range(0, len(paths), READ_AT_ONCE):
             window = paths[start : start + READ_AT_ONCE]
             for path, data in zip(window, pool.map(store.read, window), strict=True):
-                yield from ((path, receipt) for receipt in _parsed(store, path, data, kinds))
+                yield from ((layout.run_of_log(path), receipt) for receipt in _parsed(store, path, data, kinds))
 
 
 def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Iterator[Receipt]:

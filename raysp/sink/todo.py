@@ -64,11 +64,10 @@ def compare(
     Raises:
         ChangedError: another file is in the place of a label shard.
     """
-    committed = commit.committed(store, shards, fingerprint, file_id=file_id)
-    if reasons := [*committed.foreign.values()]:
+    done, foreign = commit.committed(store, shards, fingerprint, file_id=file_id)
+    if reasons := [*foreign.values()]:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         raise ChangedError(reasons[0] + more, tuple(reasons))
-    done = committed.done
     open_shards = [shard for shard in shards if shard.name not in done]
     staged = stage.listed(store, open_shards, stage_id or fingerprint)
     return done, tuple(_todo(shard, staged.get(shard.name, ())) for shard in open_shards)

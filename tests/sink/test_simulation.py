@@ -233,7 +233,7 @@ def cleaning_up_beside_label_shards_of_another_pipeline(monkeypatch):
 
     def named_by_current(store, paths):
         record, shards = run_record.load(store), plan_record.load(store)
-        done = committed(store, shards, record.fingerprint).done
+        done = committed(store, shards, record.fingerprint)[0]
         return {name: kept if name in done else () for name, kept in named(store, paths).items()}
 
     monkeypatch.setattr(orphans, "_named", named_by_current)

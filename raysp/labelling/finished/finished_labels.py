@@ -55,9 +55,9 @@ class Labelling:
     def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
         """Read the plan of a sink and which shards are committed."""
         shards, absent = sink.shards(), {one.name: one for one in sink.absent()}
-        found = committed(sink.store, shards, record.fingerprint, file_id=hash_parts(record.file_parts))
+        done, foreign = committed(sink.store, shards, record.fingerprint, file_id=hash_parts(record.file_parts))
         by_name = {shard.name: shard for shard in shards}
-        return cls(sink.store, record, by_name, found.done, absent, found.foreign)
+        return cls(sink.store, record, by_name, done, absent, foreign)
 
     @property
     def url(self) -> str:

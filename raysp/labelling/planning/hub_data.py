@@ -7,7 +7,7 @@ is such a data set (`listing.source_of_commit`).
 import fnmatch
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 from huggingface_hub import HfApi, errors
@@ -19,15 +19,6 @@ from raysp.storage.options import resolve
 CONNECT_SECONDS = 30.0
 
 
-class Split(NamedTuple):
-    """The files of a split at a commit."""
-
-    root: str
-    """Url of the data set at the commit."""
-    urls: tuple[str, ...]
-    """Files, or globs that match exactly these files."""
-
-
 def find_split(
     name: str,
     split: str,
@@ -35,8 +26,10 @@ def find_split(
     *,
     revision: str | None = None,
     storage_options: Mapping[str, object] | None = None,
-) -> Split:
-    """Return the Parquet files of a split of a data set, as the library `datasets` finds them.
+) -> tuple[str, tuple[str, ...]]:
+    """Return the url of a data set at a commit, and its Parquet files of a split, as the library `datasets` finds them.
+
+    The files are urls, or globs that match exactly these files.
 
     Args:
         name: "owner/name".
@@ -71,7 +64,7 @@ def find_split(
             f"{where}: its split {split!r} holds files such as {other[0]!r}, expected Parquet; download it and give "
             f"its folder: hf download {name} --repo-type dataset --local-dir DIR"
         )
-    return Split(root, tuple(f"{root}/{path}" for path in _globs(chosen, files)))
+    return root, tuple(f"{root}/{path}" for path in _globs(chosen, files))
 
 
 def _refuse_script(where: str, name: str, files: Collection[str]) -> None:

@@ -314,12 +314,12 @@ def _with_label_shards(found: Sequence[Shard], source: Shards) -> tuple[Shard, .
     try:
         record = sink.existing_record()
         labelled = {shard.name: shard for shard in sink.shards()}
-        committed = commit.committed(sink.store, [*labelled.values()], record.fingerprint)
-        versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in committed.done}
+        done, foreign = commit.committed(sink.store, [*labelled.values()], record.fingerprint)
+        versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in done}
     except RayspError as error:
         raise PlanError(f"source.labels: {error}") from None
     absent = [one.name for one in found if one.name not in versions]
-    if reasons := [committed.foreign[name] for name in absent if name in committed.foreign]:
+    if reasons := [foreign[name] for name in absent if name in foreign]:
         raise PlanError(f"source.labels: {words.listed(reasons, 1)}")
     if absent:
         raise PlanError(
@@ -468,5 +468,6 @@ def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
     urls = recorded.get("url") if isinstance(recorded, dict) else None
     pinned = (_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls]))
     at_commit = revision or next((match[2] for match in pinned if match and match[1] == name), None)
-    found = find_split(name, source.split, source.config, revision=at_commit, storage_options=source.storage_options)
-    return replace(source, url=found.urls, root=source.root or found.root, split=None, config=None)
+    options = source.storage_options
+    root, files = find_split(name, source.split, source.config, revision=at_commit, storage_options=options)
+    return replace(source, url=files, root=source.root or root, split=None, config=None)

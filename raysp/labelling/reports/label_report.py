@@ -17,7 +17,7 @@ from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, histogram
 from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS, Table, Verdict, left_out, runs_table, short, shown_row
-from raysp.sink.receipts import Counts, pieces_by_run
+from raysp.sink.receipts import Counts, PieceReceipt, load
 from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.text_rules import Text
@@ -91,8 +91,8 @@ class Runs:
     def __init__(self, store: Store, entries: Sequence[RunEntry]) -> None:
         self.counts = {entry.run_id: Counts() for entry in entries[-MOST_RUNS:]}
         self.ends = defaultdict[str, float](float)
-        for run_id, piece in pieces_by_run(store):
-            if run_id in self.counts:
+        for run_id, piece in load(store, ("piece",)):
+            if isinstance(piece, PieceReceipt) and run_id in self.counts:
                 self.counts[run_id] += piece.counts
                 self.ends[run_id] = max(self.ends[run_id], piece.finished)
         self.last = next((entry for entry in reversed(entries) if self.counts.get(entry.run_id, Counts()).blocks), None)

@@ -31,6 +31,10 @@ SHARD = ShardReceipt("a.parquet", Counts(10, audio_seconds=31.5, errors={"no_aud
 FAILURE = ShardFailure("\u202eb\n.parquet", "cut short")
 
 
+def loaded(store, *kinds: str) -> list[object]:
+    return [receipt for _, receipt in receipts.load(store, kinds or tuple(receipts.KINDS))]
+
+
 def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
     for run in ("20260101", "20260102"):
         log = RunLog(store, run)
@@ -39,8 +43,8 @@ def test_receipts_come_back_in_the_order_of_runs_and_batches(store):
                 log.add(receipt)
             log.flush()
         log.flush()
-    assert list(receipts.load(store)) == [PIECE, SHARD, FAILURE] * 2
-    assert list(receipts.load(store, kinds=("shard",))) == [SHARD] * 2
+    assert loaded(store) == [PIECE, SHARD, FAILURE] * 2
+    assert loaded(store, "shard") == [SHARD] * 2
     assert len(list(store.list(layout.LOG))) == 4
 
 
@@ -48,9 +52,9 @@ def test_a_full_batch_is_written_at_once(store):
     log = RunLog(store, "run")
     for _ in range(501):
         log.add(SHARD)
-    assert len(list(receipts.load(store))) == 500
+    assert len(loaded(store)) == 500
     log.flush()
-    assert len(list(receipts.load(store))) == 501
+    assert len(loaded(store)) == 501
 
 
 def test_a_batch_is_never_rewritten(store):
@@ -59,7 +63,7 @@ def test_a_batch_is_never_rewritten(store):
         log = RunLog(store, "run")
         log.add(receipt)
         log.flush()
-    assert list(receipts.load(store)) == [PIECE, SHARD]
+    assert loaded(store) == [PIECE, SHARD]
 
 
 def test_the_pieces_of_a_run_are_found_again_among_those_of_all_runs(store):
@@ -70,7 +74,7 @@ def test_the_pieces_of_a_run_are_found_again_among_those_of_all_runs(store):
             log.add(SHARD)
             log.flush()
     assert [piece.first for piece in receipts.recent_pieces(store, "20260102", batches=2)[0]] == [3, 4]
-    assert [(run, piece.shard) for run, piece in receipts.pieces_by_run(store)] == [
+    assert [(run, piece.shard) for run, piece in receipts.load(store, ("piece",))] == [
         *[("20260101", "a.parquet")] * 5,
         *[("20260102", "b.parquet")] * 5,
     ]
@@ -91,5 +95,5 @@ def test_unreadable_receipts_are_skipped_and_logged(store, caplog):
     lines = (b'{"kind": "shard", "future": 1}', b'{"kind": "shard"', b'{"kind": "failure", "shard": [], "reason": ""}')
     store.create(layout.log_path("run", 0), b"\n".join((*lines, b"\xff\n")))
     with caplog.at_level(logging.WARNING):
-        assert list(receipts.load(store)) == []
+        assert loaded(store) == []
     assert caplog.text.count("skipped a receipt that cannot be read") == 3
