@@ -7,7 +7,6 @@ from typing import Protocol, Self
 import numpy as np
 
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, intervals
-from raysp.sink.records import Natural
 from raysp.text.error_rates import Edit
 from raysp.words import count
 
@@ -66,10 +65,10 @@ class Estimate:
 class Scores:
     """Metrics of some rows."""
 
-    rows: Natural
+    rows: int
     metrics: Mapping[str, Estimate]
     """Estimates by the names of `HIGHER_IS_BETTER`."""
-    counts: Mapping[str, Natural]
+    counts: Mapping[str, int]
     """Numbers behind the metrics, such as `words` and `substitutions`."""
     seconds: float | None = None
     """Seconds of audio; None if unknown."""
@@ -137,13 +136,13 @@ class WorstRow:
 
     id: object
     shard: str
-    row: Natural
+    row: int
     """Place of the row in the shard."""
     seconds: float | None
     reference: str
     """Normalised, as is the hypothesis."""
     hypothesis: str | None
-    errors: Natural
+    errors: int
     """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None
     """Probability of a wrong class, or the mean of those of all frames."""
@@ -156,9 +155,9 @@ class ClassScores:
     """Scores of one class."""
 
     name: str
-    rows: Natural
+    rows: int
     """Rows of this class, or frames."""
-    predicted: Natural
+    predicted: int
     """Rows or frames that were given this class."""
     precision: float | None
     recall: float | None
