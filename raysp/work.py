@@ -70,7 +70,7 @@ class Asked:
     trust: bool = False
     """Whether everything that the record names is used."""
     normalise: str | Text | None = None
-    """Normalisation of the texts whose word errors are shown; None: as they were counted. Of label shards only."""
+    """Normalisation of the texts that a report compares; None: as they were counted. Of label shards only."""
 
 
 @dataclass(frozen=True)

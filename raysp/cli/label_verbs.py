@@ -8,7 +8,6 @@ import typer
 from raysp.cli.arguments import (
     Address,
     Engine,
-    Normalise,
     PipelineFile,
     PlannedFile,
     Settings,
@@ -122,7 +121,6 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
-    normalise: Normalise = None,
     engine: Engine = "auto",
     address: Address = None,
 ) -> None:
@@ -143,13 +141,12 @@ def run(
         loaded = with_absolute_paths(loaded)
     announce(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
-        _try_out(loaded, rows, normalise, engine, address, command_line("run", pipeline, settings))
+        _try_out(loaded, rows, engine, address, command_line("run", pipeline, settings))
     with resume_hint(is_json()) as check, Display(err, is_quiet=is_json(), check=check) as display:
         from raysp.labelling.engine.running import run as run_pipeline
 
         result = run_pipeline(
             loaded,
-            normalise=normalise,
             engine=engine,
             address=address,
             on_plan=display.plan,
@@ -162,7 +159,6 @@ def run(
 def _try_out(
     pipeline: "Pipeline",
     num_rows: int,
-    normalise: str | None,
     engine: str,
     address: str | None,
     next_command: str,
@@ -170,7 +166,7 @@ def _try_out(
     from raysp.labelling.engine.running import run as run_pipeline
     from raysp.labelling.finished.first_rows import readable
 
-    result = run_pipeline(pipeline, rows=num_rows, normalise=normalise, engine=engine, address=address, progress=False)
+    result = run_pipeline(pipeline, rows=num_rows, engine=engine, address=address, progress=False)
     with showing(result.exit_code):
         table = readable(cast("pa.Table", result.table))
         if is_json():
@@ -181,7 +177,7 @@ def _try_out(
             print_failures(result.shards_failed)
             if not result.nothing_labelled:
                 print_unlabelled(result, with_examples=is_table)
-            print_named(result, "source", *(["word errors"] if normalise else []))
+            print_named(result, "source")
             if result.nothing_labelled:
                 print_nothing_labelled(result)
             elif table.num_rows:

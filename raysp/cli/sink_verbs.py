@@ -34,7 +34,6 @@ from raysp.cli.console import (
     say,
     show,
 )
-from raysp.errors import refuse_unused
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
@@ -151,7 +150,6 @@ def status(
         typer.Option("--verbose", "-v", help="Also print fingerprint, versions, last command; in --json always."),
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every 5 seconds until the run ends.")] = False,
-    normalise: Normalise = None,
     settings: Settings = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
@@ -168,11 +166,8 @@ def status(
     if not watch:
         import raysp
 
-        found = raysp.status(url, options, pipeline=pipeline, trust=trust, normalise=normalise)
+        found = raysp.status(url, options, pipeline=pipeline, trust=trust)
     else:
-        refuse_unused(
-            {"--normalise": normalise}, "it reads all labels, which --watch would repeat; leave out one of them"
-        )
         from raysp.verbs.watching import Watch
 
         states = Watch.open(url, options, pipeline=pipeline, trust=trust)

@@ -66,9 +66,7 @@ def opened(asked: Asked) -> Store:
 
 def progress(asked: Asked) -> Status:
     """Return the progress of a sink of label shards."""
-    return label_status(
-        asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust, normalise=asked.normalise
-    )
+    return label_status(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)
 
 
 def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:

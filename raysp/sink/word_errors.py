@@ -1,4 +1,4 @@
-"""Word errors of labels against the reference texts of their rows, by default ignoring case and punctuation."""
+"""Word errors of labels against the reference texts of their rows, ignoring case and punctuation."""
 
 import re
 import unicodedata
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from raysp.columns import OK, SKIPPED
-from raysp.evaluation.normalising import Normalisation, Normalised
 from raysp.text.error_rates import count_errors
 from raysp.text.normalisation import joined
 from raysp.words import count
@@ -39,13 +38,6 @@ class WordErrors:
     substitutions: int = 0
     deletions: int = 0
     insertions: int = 0
-    normalisation: Normalised | None = None
-    """Normalisation of both texts; None: letter case and punctuation are ignored."""
-
-    @classmethod
-    def by(cls, rules: Normalisation | None) -> "WordErrors":
-        """Return counts of no rows, of texts that are normalised by these rules."""
-        return cls(normalisation=Normalised(rules.name, rules.description) if rules else None)
 
     @property
     def errors(self) -> int:
@@ -70,9 +62,8 @@ class WordErrors:
         rate = f"{self.rate:.2%} of {count(self.words, 'reference word')}" if self.words else "no reference words"
         numbers = {"substitution": self.substitutions, "insertion": self.insertions, "deletion": self.deletions}
         kinds = ", ".join(count(number, noun) for noun, number in numbers.items())
-        rules = self.normalisation
-        how = f"{rules.name}: {rules.description}" if rules else "ignoring case and punctuation"
-        return f"{rate} in {count(self.rows, 'labelled row')} ({how}): {kinds}{unlabelled}"
+        rows = count(self.rows, "labelled row")
+        return f"{rate} in {rows} (ignoring case and punctuation): {kinds}{unlabelled}"
 
     def add(self, counts: Mapping[str, int]) -> None:
         """Add counts in the form of `to_counts`; missing counts are zero."""
@@ -83,9 +74,8 @@ class WordErrors:
         """Return all counts by name; empty if no row has a reference."""
         return {name: getattr(self, name) for name in _COUNTS} if self else {}
 
-    def count(self, table: pa.Table, columns: TextColumns, rules: Normalisation | None = None) -> None:
-        """Count the rows of a table with a `status` column, by the rules of these counts."""
-        normalised = rules or _plain_words
+    def count(self, table: pa.Table, columns: TextColumns) -> None:
+        """Count the rows of a table with a `status` column."""
         references, hypotheses = (texts_of(table.column(name)) for name in columns)
         pairs = []
         for reference, hypothesis, status in zip(
@@ -97,7 +87,7 @@ class WordErrors:
                 self.unlabelled += 1
                 self.skipped += status == SKIPPED
                 continue
-            pairs.append((normalised(reference), normalised(hypothesis or "")))
+            pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
         self.rows += len(pairs)
         counts = count_errors([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
         substitutions, insertions, deletions, words = counts.sum(0).tolist()

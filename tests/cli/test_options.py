@@ -236,8 +236,6 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "submit --detach": [Acts("cli/test_jobs.py::TestSubmit::test_detached_it_says_how_to_follow_and_to_stop")],
     "jobs --follow": [Refused("jobs --follow", "--follow: follows one job; give its id")],
     "gc --dry-run": [Acts("labelling/engine/test_protocol.py::test_retry_verify_and_gc_from_the_command_line")],
-    "run --normalise": [Acts("by_promise/test_normalise.py::test_a_run_and_its_status_count_by_it_and_name_it")],
-    "status --normalise": [Acts("by_promise/test_normalise.py::test_a_run_and_its_status_count_by_it_and_name_it")],
     "report --normalise": [Acts("by_promise/test_normalise.py::test_a_report_compares_by_it_and_names_it")],
     "status --verbose": [Helped("in --json always")],
     "status --watch": [Acts("cli/test_watch.py::test_changes_are_lines_and_the_end_is_the_whole_status")],

@@ -23,10 +23,9 @@ from raysp.labelling.engine.here import Here
 from raysp.labelling.engine.job import Job, sleep_while_waiting
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
-from raysp.labelling.finished.text_errors import asked_rules, refuse_without_texts
 from raysp.labelling.planning.opening import begin, plan_run, read_source
 from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
-from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, text_columns
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, lease
 from raysp.sink.footer import RUN
@@ -37,7 +36,6 @@ from raysp.sink.sinks import SinkState
 from raysp.sink.trial import trial_sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
-from raysp.specs.text_rules import Text
 from raysp.specs.values import check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.words import count
@@ -57,7 +55,6 @@ def run(
     pipeline: Pipeline,
     *,
     rows: int | None = None,
-    normalise: str | Text | None = None,
     engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -70,8 +67,6 @@ def run(
         pipeline: the pipeline to run.
         rows: label only the first rows of the corpus, into a temporary sink: nothing is kept, and the result has them
             as a table (`RunResult.table`).
-        normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
-            then read after the run. None: case and punctuation are ignored, counted when each shard is committed.
         engine: "here": label in the calling process, without Ray; "ray": on Ray; "auto": RAYSP_ENGINE, else "here" for
             little audio without an address, else "ray". Labels do not depend on it.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
@@ -92,7 +87,6 @@ def run(
         pipeline,
         rows=rows,
         is_kept=rows is None,
-        normalise=normalise,
         engine=engine,
         address=address,
         on_plan=on_plan,
@@ -157,7 +151,6 @@ def label_corpus(
     is_kept: bool = True,
     again: Sequence[str] | None = None,
     text_beside: str | None = None,
-    normalise: str | Text | None = None,
     engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -171,8 +164,6 @@ def label_corpus(
     The other arguments and the errors are those of `run`: `is_kept` is whether labels go to the sink of the pipeline;
     `again` names shards to retry, or is empty for all error rows; `text_beside` is as in `Opened`.
     """
-    if normalise is not None:
-        _check_normalise(pipeline, normalise)
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         asked, resources = resolve_engine(engine, address), None
@@ -202,15 +193,8 @@ def label_corpus(
         own.check()  # other runs may have written since, if this one was suspended
         stack.enter_context(lease.work_begun())
         state, failed = _label(plan, stack, own, own_ray, progress_shown)
-        status = _status(plan, state, normalise)
+        status = _status(plan, state)
         return _result(plan, state, failed, status, None if is_kept else _table(plan, failed))
-
-
-def _check_normalise(pipeline: Pipeline, normalise: str | Text) -> None:
-    """Raise SpecError for an unknown normalisation, or PlanError if the pipeline counts no word errors."""
-    asked_rules(normalise)
-    has_transcript = pipeline.source.text is None or text_columns(pipeline) is not None
-    refuse_without_texts(pipeline.sink.url, pipeline.source.text, has_transcript=has_transcript)
 
 
 def _plan(
@@ -388,11 +372,11 @@ def _result(
     )
 
 
-def _status(plan: Plan, progress: Progress, normalise: str | Text | None) -> "Status | None":
+def _status(plan: Plan, progress: Progress) -> "Status | None":
     """Return the status of the sink, from its receipts; None if there was work to do and nothing of it is shown."""
     is_shown = plan.texts is not None or any(isinstance(step, Keep) for step in plan.pipeline.steps)
     if not progress.shards_committed or (plan.todo and not is_shown):
         return None
     from raysp.labelling.finished.label_status import label_status
 
-    return label_status(plan.sink.store, normalise=normalise)
+    return label_status(plan.sink.store)

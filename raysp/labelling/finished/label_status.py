@@ -12,9 +12,7 @@ from typing import Self
 from raysp.bounds import plain
 from raysp.columns import ERROR, OK, SKIPPED
 from raysp.errors import ChangedError
-from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rules
-from raysp.labelling.finished.text_errors import asked_rules, count_errors_by
 from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import lease, stage
@@ -29,7 +27,6 @@ from raysp.sink.run_record import RunEntry
 from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
-from raysp.specs.text_rules import Text
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.words import Brief, count, duration, listed
@@ -240,7 +237,6 @@ def label_status(
     *,
     pipeline: Pipeline | None = None,
     trust: bool = False,
-    normalise: str | Text | None = None,
 ) -> Status:
     """Return the progress of a sink of label shards; only the sink is read.
 
@@ -249,15 +245,10 @@ def label_status(
         storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
         pipeline: pipeline that made the labels; only its storage options are used.
         trust: use the recorded storage options.
-        normalise: normalisation of the texts whose word errors are counted, as of `evaluate`; all label shards are
-            then read. None: the errors that were counted when each shard was committed.
 
     Raises:
-        SpecError: there is no such normalisation.
-        PlanError: there is no sink at this url, or it has no reference texts to normalise.
-        StoreError: a label shard cannot be read.
+        PlanError: there is no sink at this url.
     """
-    rules = asked_rules(normalise)
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, shards = opened.store, opened.shards()
     absent = {one.name: one.reason for one in opened.absent()}
@@ -278,9 +269,7 @@ def label_status(
     runs = record.runs
     recent, stopped = recent_pieces(store, runs[-1].run_id) if runs else ([], "")
     word_errors = WordErrors()
-    if rules is not None:
-        word_errors = count_errors_by(Labelling.of(opened, record), rules)
-    for receipt in counted if rules is None else ():
+    for receipt in counted:
         word_errors.add(receipt.word_errors)
     return Status(
         sink=store.url,

@@ -5,11 +5,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
+from raysp.errors import PlanError
 from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.scores import SECONDS, UNDEFINED
 from raysp.labelling.finished.finished_labels import Labelling, field_of
 from raysp.labelling.finished.label_status import Status, label_status
-from raysp.labelling.finished.text_errors import asked_rules, refuse_without_texts
+from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.trust import open_recorded
 from raysp.labelling.reports.label_figures import BAND_NAMES, MOST_TYPES, Rows, read_rows
 from raysp.labelling.reports.row_error_rates import Groups
@@ -54,8 +55,14 @@ def render(
     labelling, status = Labelling.of(opened, record), label_status(opened.store)
     rows = read_rows(labelling, by, rules)
     if rules is not None:
-        has_transcript = rows.columns.hypothesis is not None or not labelling.done
-        refuse_without_texts(labelling.url, labelling.reference, has_transcript=has_transcript)
+        found = ""
+        if labelling.reference is None:
+            found = "found source.text=None; set it to the column of the reference texts, or leave normalise out"
+        elif rows.columns.hypothesis is None and labelling.done:
+            found = "found no transcript among its labels; leave normalise out"
+        if found:
+            where = "normalise applies to word errors of transcripts against reference texts"
+            raise PlanError(f"{labelling.url}: {where}: {found}")
     runs = Runs(opened.store, record.runs)
     command = record.runs[-1].command if record.runs else ""
     name = field_of(record.pipeline, "name")
