@@ -15,7 +15,7 @@ from raysp.evaluation.intervals import Bootstrap, Floats
 from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
 from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, score, score_groups
-from raysp.labelling.finished.compared_columns import Compared
+from raysp.labelling.finished.labellings import Compared
 from raysp.labelling.planning.references import keys_of
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.word_errors import texts_of

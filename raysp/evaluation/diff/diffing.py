@@ -15,9 +15,16 @@ from raysp.evaluation.intervals import Bootstrap, Intervals
 from raysp.evaluation.limits import AskedLimit, Limit, asked_limits
 from raysp.evaluation.normalising import DEFAULT, Normalised, normalisation
 from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate, Key
-from raysp.labelling.finished.compared_columns import Compared, columns_to_compare, reference_column, source_of_group
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.labelling.finished.labellings import match, open_both, rows_of_both
+from raysp.labelling.finished.labellings import (
+    Compared,
+    columns_to_compare,
+    match,
+    open_both,
+    reference_column,
+    rows_of_both,
+    source_of_group,
+)
 from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.references import keys_of
 from raysp.sink.word_errors import texts_of

@@ -9,7 +9,7 @@ from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.normalising import normalisation
 from raysp.evaluation.scores import Columns
-from raysp.labelling.finished.compared_columns import Compared, kind_of
+from raysp.labelling.finished.labellings import Compared, kind_of
 
 SECONDS = 0.5
 
