@@ -26,7 +26,7 @@ from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.studies.words import Spoken, speak
 from benchmarks.tables import show, write_json
 from raysp.audio import decode
-from raysp.models.features.waves import as_float, pad
+from raysp.models.features.processors import as_float, pad
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.aligning import spelling_of
 from raysp.text.alignment import Alignment, align

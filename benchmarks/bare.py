@@ -193,7 +193,7 @@ def measure(
 
 def texts_of(checkpoint: str, ids: Mapping[str, list[int]]) -> dict[str, str]:
     """Convert collapsed ids to texts. Not timed."""
-    from raysp.models.features.processors import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
     tokenizer = Wav2Vec2CTCTokenizer.from_pretrained(Path(checkpoint))
     return {name: tokenizer.decode_collapsed(tokens) for name, tokens in ids.items()}

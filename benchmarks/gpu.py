@@ -306,8 +306,8 @@ def random_model(name: str, device: str, dtype: str) -> Any:
     import torch
 
     from raysp import models
+    from raysp.models.labelled_passes import CheckpointSummary
     from raysp.models.loading import LoadedCheckpoint
-    from raysp.models.summary import CheckpointSummary
 
     cls, config, extractor = PUBLISHED[name](device != "cuda")
     torch.manual_seed(0)

@@ -25,7 +25,7 @@ from benchmarks.tables import show, write_json
 from raysp import Classes, Embedding, Signals, Speech, Transcript
 from raysp.audio import decode
 from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, save_heads
-from raysp.models.encoder.several_heads import with_encoder_of
+from raysp.models.encoder.encoder_heads import with_encoder_of
 from raysp.ops.labelling import Labelling
 from raysp.ops.late_steps import RowSteps
 from raysp.ops.rows import RowStatus, statuses_table, with_waves

@@ -74,7 +74,7 @@ EAGER = {**BELOW, "specs": SHARED[0]}
 MAY_USE_PUBLIC_NAMES = {"specs", "cli", "cluster", "cluster.submitting"}
 
 # Folders of what architectures share; each may use those before it. Architectures and what finds them may use all.
-MODELS_FOLDERS = ("kernels", "files", "base", "tokenizers", "features", "encoder", "decoder")
+MODELS_FOLDERS = ("base", "tokenizers", "features", "encoder", "decoder")
 MODELS_MAY_USE = {"torch", "numpy"}
 MODELS_MAY_USE_OF_RAYSP = {
     "bounds",
@@ -85,7 +85,7 @@ MODELS_MAY_USE_OF_RAYSP = {
     "public_names",
     "checkpoints",
 }
-FOLDERS_MAY_USE = {"files": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
+FOLDERS_MAY_USE = {"base": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
 # Sisters of the architectures in JAX may use all of models; nothing else may use them.
 SISTERS = "flax"
 
@@ -102,7 +102,7 @@ READ_OWN_DATA = {
     *("training/sink/step_metrics.py", "training/tasks/frame_task.py"),
 }
 # Archives are opened over `bounds.HeaderReader` or after a look at their members.
-OPEN_ARCHIVES = {"corpus/archive.py", "models/files/nemo_archives.py", "checkpoints/pickles/files.py"}
+OPEN_ARCHIVES = {"corpus/archive.py", "models/base/nemo_archives.py", "checkpoints/pickles/files.py"}
 
 
 MOST_FILES, MOST_LINES = 25, 600
@@ -539,10 +539,10 @@ class TestTheChecker:
             ("models/loading.py", "import transformers", impure_models, "transformers"),
             ("models/encoder/a.py", "import safetensors", impure_models, "encoder/a.py:1: safetensors"),
             (
-                "models/files/a.py",
+                "models/base/a.py",
                 "from raysp.models.encoder.heads import X",
                 impure_models,
-                "files/a.py:1: raysp.models",
+                "base/a.py:1: raysp.models",
             ),
             ("models/decoder/a.py", "def f():\n    from raysp.models import auto", impure_models, "decoder/a.py:2"),
             ("models/a.py", "import jax", impure_models, "a.py:1: jax"),
@@ -571,7 +571,7 @@ class TestTheChecker:
                 "from raysp.sink.todo import Todo\nfrom raysp.labelling.planning.run_plan import Plan",
             ),
             ("models/a.py", "import math\nimport torch\nfrom raysp.models.base.outputs import X"),
-            ("models/files/a.py", "import safetensors\nfrom raysp.models.kernels import dense"),
+            ("models/features/a.py", "import numpy\nfrom raysp.models.base import weights"),
             ("models/flax/a.py", "import jax\nimport flax.core\nfrom raysp.models.bert import X"),
         ],
     )

@@ -128,12 +128,12 @@ def test_making_a_pipeline_and_the_command_line_load_no_torch_and_no_ray():
 @pytest.mark.slow
 def test_workers_that_read_and_decode_load_no_torch():
     """They are told of the checkpoint as well; importing torch takes them longer than minutes of audio."""
-    modules = "raysp.labelling.engine.piece_reading, raysp.ops.decoding, raysp.models.summary"
+    modules = "raysp.labelling.engine.piece_reading, raysp.ops.decoding, raysp.models.labelled_passes"
     loaded = in_a_fresh_python(f"import sys, {modules}; print(*sys.modules)")
     assert not {"torch", "ray", "pandas"} & set(loaded.split())
     import raysp.models
 
-    assert raysp.models.CheckpointSummary.__module__ == "raysp.models.summary"
+    assert raysp.models.CheckpointSummary.__module__ == "raysp.models.labelled_passes"
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ import torch
 
 from raysp.crossing import Fetching, Room, Sending
 from raysp.devices import is_accelerator
-from raysp.models.base.arithmetic import arithmetic
-from raysp.models.features.waves import as_float, fill
+from raysp.models.base.placing import arithmetic
+from raysp.models.features.processors import as_float, fill
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.forward import HostPasses
 from raysp.ops.passes.batch_stages import Passes

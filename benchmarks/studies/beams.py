@@ -30,7 +30,7 @@ from benchmarks.inputs.corpus import join, read_utterances
 from benchmarks.tables import show, write_json
 from raysp import Transcript
 from raysp.models.loading import load_checkpoint
-from raysp.models.tokenizers.written import CTCTokenizer
+from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.ops.labelling import Labelling
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.text.beams.search import LEAST_LOG_PROB, TopFrames

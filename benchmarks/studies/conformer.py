@@ -86,8 +86,8 @@ def sew_d(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
 
 def sew_d_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Run the attention of one layer, projections included."""
+    from raysp.models.base.kernels import Packing
     from raysp.models.encoder.disentangled import Distances
-    from raysp.models.kernels.packing import Packing
 
     theirs, ours = pair_of("SEWDModel", {**flags, "num_hidden_layers": 1})
     their_encoder, our_encoder = theirs.encoder.encoder, ours.encoder.encoder

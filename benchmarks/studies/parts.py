@@ -120,7 +120,7 @@ def quantizer() -> Sequence[Pair]:
     import transformers
 
     from raysp.models import UniSpeechConfig
-    from raysp.models.encoder.quantization import GumbelVectorQuantizer
+    from raysp.models.encoder.heads import GumbelVectorQuantizer
 
     config = transformers.UniSpeechConfig()
     theirs = transformers.models.unispeech.modeling_unispeech.UniSpeechGumbelVectorQuantizer(config).eval()
@@ -149,7 +149,7 @@ def features(name: str) -> Callable[[], Sequence[Pair]]:
         import transformers
 
         from raysp.backends.hugging_face.features import known_features
-        from raysp.models.features.waves import pad
+        from raysp.models.features.processors import pad
 
         extractor = getattr(transformers, name)()
         ours = known_features(extractor)

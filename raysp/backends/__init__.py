@@ -5,8 +5,7 @@ The protocols of a model are here too, for packages that offer one by an entry p
 
 from raysp.backends.backend import Backend, WritingBackend
 from raysp.capabilities import Capability
-from raysp.models.labelled_passes import LabellingModel, ModelPass, Writer, WritingModel, Written
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, ModelPass, Writer, WritingModel, Written
 
 __all__ = [
     "Backend",

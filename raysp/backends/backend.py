@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from raysp.models.labelled_passes import LabellingModel
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
 
 
 class Backend(Protocol):

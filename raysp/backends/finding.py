@@ -11,9 +11,8 @@ from raysp.backends.backend import Backend
 from raysp.backends.packages import Package, PackagedModels
 from raysp.checkpoints.hub import CHECKPOINT_FILES, OTHER_WEIGHTS
 from raysp.errors import CheckpointError
-from raysp.models.files.checkpoint_files import checkpoint_files, weight_files
-from raysp.models.files.configuration import read_json
-from raysp.models.summary import OWN, CheckpointSummary
+from raysp.models.base.configuration import checkpoint_files, read_json, weight_files
+from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.public_names import resolved
 
 HUGGING_FACE = "transformers"

@@ -4,7 +4,7 @@ from importlib import metadata, util
 from pathlib import Path
 
 from raysp.errors import CheckpointError
-from raysp.models.files.configuration import read_json
+from raysp.models.base.configuration import read_json
 
 COMMAND = "pip install 'raysp[transformers]'"
 LEAST_VERSION = 5

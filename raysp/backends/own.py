@@ -5,10 +5,9 @@ from pathlib import Path
 from raysp.backends import hf_installed
 from raysp.backends.packages import GROUP
 from raysp.errors import CheckpointError
-from raysp.models.checking import check_checkpoint
-from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+from raysp.models.labelled_passes import CheckpointSummary
+from raysp.models.loading import LoadedCheckpoint, check_checkpoint, load_checkpoint
 from raysp.models.registry import MODULES, read_config
-from raysp.models.summary import CheckpointSummary
 
 
 class OwnModels:

@@ -18,8 +18,7 @@ from typing import cast
 
 from raysp.backends.backend import Backend, WritingBackend
 from raysp.errors import CheckpointError, RayspError
-from raysp.models.labelled_passes import LabellingModel
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
 
 GROUP = "raysp.models"
 

@@ -11,12 +11,12 @@ from raysp.capabilities import Capability
 from raysp.cli.arguments import FAILED, CheckpointOptions, parse_storage_options
 from raysp.cli.console import ProgressLines, escape, is_json, out, print_facts, show
 from raysp.errors import CheckpointError, SpecError
-from raysp.models.summary import OWN
+from raysp.models.labelled_passes import OWN
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
     from raysp.models.converting import Conversion
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary
 
 NAMES_SHOWN = 40
 EVERY_SECONDS = 5.0
@@ -216,7 +216,7 @@ def _language(summary: "CheckpointSummary") -> str | None:
 
 def _vocabulary(summary: "CheckpointSummary") -> str | None:
     """Return the number of tokens, and the tokens themselves for CTC checkpoints; None without a vocabulary."""
-    from raysp.models.features.processors import Wav2Vec2CTCTokenizer
+    from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
     from raysp.models.tokenizers.named_tokenizers import read_tokenizer
     from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 

@@ -44,7 +44,7 @@ from raysp.specs.steps import EACH, Decode, Functions, Step
 from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary
     from raysp.ops.labelling import Labelling
     from raysp.ops.speech.pauses import SpeechWindows
 

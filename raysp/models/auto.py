@@ -10,11 +10,10 @@ from typing import Any, ClassVar, NoReturn
 import raysp.models
 from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned, refuse_foreign
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config, read_json
 from raysp.models.base.modeling import Model
 from raysp.models.base.placing import OWN_CLASSES, as_dtype, check_attn_implementation
-from raysp.models.features.extracting import read_feature_extractor_config
-from raysp.models.features.processors import Wav2Vec2Processor
-from raysp.models.files.configuration import Config, read_json
+from raysp.models.features.processors import Wav2Vec2Processor, read_feature_extractor_config
 from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, module_of, read_config
 from raysp.models.tokenizers.named_tokenizers import read_tokenizer
 

@@ -12,15 +12,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from raysp.models.base.configuration import Config
+from raysp.models.base.folded import JoinedProduct, StepLinear
+from raysp.models.base.kernels import activation, dropped
+from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
 from raysp.models.decoder.cache import KeysAndValues
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
-from raysp.models.files.comparison import Value
-from raysp.models.files.configuration import Config
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.joined import JoinedProduct
-from raysp.models.kernels.packed import StepLinear
 
 POSITION_OFFSET = 2  # the first two rows of the position embeddings are unused
 

@@ -14,13 +14,10 @@ from raysp.checkpoints.pickles.conversion import convert_files
 from raysp.checkpoints.pickles.new_folders import belonging, check_empty, check_links, new_folder
 from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError
-from raysp.models.checking import check_checkpoint
-from raysp.models.files.checkpoint_files import INDEX_FILE, PICKLE_INDEX_FILE, weight_files
-from raysp.models.files.comparison import short
-from raysp.models.files.configuration import read_json, write_json
-from raysp.models.files.weights import read_header
-from raysp.models.files.written_weights import verify
-from raysp.models.summary import CheckpointSummary
+from raysp.models.base.configuration import INDEX_FILE, PICKLE_INDEX_FILE, read_json, weight_files, write_json
+from raysp.models.base.weights import read_header, short, verify
+from raysp.models.labelled_passes import CheckpointSummary
+from raysp.models.loading import check_checkpoint
 
 
 @dataclass(frozen=True)

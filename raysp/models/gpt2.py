@@ -13,13 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from raysp.models.base.configuration import Config
+from raysp.models.base.folded import PackedProduct, StepLinear
+from raysp.models.base.kernels import activation, dropped
+from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, attend_to_encoder, attend_to_tokens, split_heads, split_joined
 from raysp.models.decoder.text_decoder import TextDecoder, TextDecoderConfig, check_heads
-from raysp.models.files.comparison import Value
-from raysp.models.files.configuration import Config
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packed import PackedProduct, StepLinear
 
 
 class GPT2Config(TextDecoderConfig):

@@ -12,16 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from raysp.models.encoder.augmentation import compute_mask_indices
+from raysp.models.base.configuration import Config
+from raysp.models.base.folded import WeightNorm, WeightNormConv1d
+from raysp.models.base.kernels import activation, conv1d
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.speech_classification import ForSpeechClassification
-from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder
+from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder, compute_mask_indices
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder
-from raysp.models.files.configuration import Config
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.grouped import conv1d
-from raysp.models.kernels.weight_norm import WeightNorm, WeightNormConv1d
 
 _compute_mask_indices = compute_mask_indices  # the name that training scripts import
 

@@ -1,29 +1,414 @@
-"""Loading of checkpoints: the model, further heads, feature extractor and tokenizer."""
+"""Checkpoint folders: their check before work, and loading of models, feature extractor and tokenizer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 
+import raysp.models
 from raysp.capabilities import TEXT, Capability
+from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
+from raysp.checkpoints.language_adapters import announced, check_known, languages_of
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.checking import CheckpointSummary, check_checkpoint, load_feature_extractor
-from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.base.placing import built
+from raysp.models.base.weights import Fit, TensorHeader, hold_equal, read_headers, short
+from raysp.models.encoder.encoder_heads import ForCTC, encoded_before, encoded_by, refuse_shared_names, with_encoder_of
 from raysp.models.encoder.heads import layer_weights_of
-from raysp.models.encoder.languages import LanguageSwitch
-from raysp.models.encoder.several_heads import encoded_before, encoded_by, with_encoder_of
-from raysp.models.features.processors import FeatureExtractor
-from raysp.models.labelled_passes import ModelPass
-from raysp.models.registry import model_classes
-from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
-from raysp.models.tokenizers.written import CTCTokenizer
+from raysp.models.encoder.languages import (
+    LanguageSwitch,
+    adapter_of,
+    check_adapter,
+    language_tokenizer,
+    tokenizer_adapter,
+)
+from raysp.models.features.processors import FeatureExtractor, read_feature_extractor_config
+from raysp.models.labelled_passes import OWN, ModelPass
+from raysp.models.labelled_passes import CheckpointSummary as CheckpointSummary
+from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, module_of, read_config
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
+from raysp.models.tokenizers.described import BLANK, CTCTokenizer, names_pieces
+from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_ctc_tokenizer, read_tokenizer
+
+EXTRACTORS = {  # of model types that read log-mel frames
+    "parakeet_ctc": "ParakeetFeatureExtractor",
+    "parakeet_encoder": "ParakeetFeatureExtractor",
+    "parakeet_rnnt": "ParakeetFeatureExtractor",
+    "parakeet_tdt": "ParakeetFeatureExtractor",
+    "wav2vec2-bert": "SeamlessM4TFeatureExtractor",
+}
+PROCESSORS = {
+    "ParakeetProcessor": "ParakeetFeatureExtractor",
+    "Wav2Vec2BertProcessor": "SeamlessM4TFeatureExtractor",
+    "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
+}
+NAMES_SHOWN = 8
+MAX_SAMPLE_RATE = 768_000  # the highest rate of audio formats
+
+
+def load_feature_extractor(folder: str | Path) -> FeatureExtractor:
+    """Load the feature extractor of a checkpoint.
+
+    Raises:
+        CheckpointError: It is unknown, or its output is not the model's input.
+    """
+    folder = Path(folder)
+    values, config = read_feature_extractor_config(folder), read_config(folder)
+    speech = config.get("encoder") or {} if config.get("model_type") == COMPOSITE else config
+    model_type = str(speech.get("model_type"))
+    name = EXTRACTORS.get(model_type, "Wav2Vec2FeatureExtractor")
+    expected = getattr(raysp.models, name)
+    kind = values.get("feature_extractor_type")
+    if kind is None:  # older files name the processor instead
+        kind = PROCESSORS.get(values.get("processor_class", ""), name)
+    if kind not in (name, *expected.older_names):
+        raise CheckpointError(
+            f"{folder}: feature_extractor_type is {kind!r}, expected {name!r} for model_type "
+            f"{speech.get('model_type')!r}: use the preprocessor_config.json that was saved with this model"
+        )
+    extractor: FeatureExtractor = expected.from_pretrained(folder)
+    if model_type in EXTRACTORS:
+        module_of(model_type).check_features(folder, extractor, speech)
+    return extractor
+
+
+def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> CheckpointSummary:
+    """Check a checkpoint folder or hub id without reading its weights, and return its description.
+
+    Args:
+        folder: the checkpoint.
+        is_announced: whether it is used in the language of its tokenizer, if it has several. Otherwise that language
+            may be another than that of the weights (see `CheckpointSummary.contradiction`); each output names its own.
+
+    Raises:
+        CheckpointError: Files are missing, damaged, unsafe or inconsistent.
+    """
+    folder = local_checkpoint(folder)
+    refuse_adapter(folder)
+    classes = model_classes(folder)
+    headers = read_headers(folder)
+    models = [_built_without_weights(cls, folder, len(headers)) for cls in classes]
+    model = models[0]
+    fits = _fits(folder, models, headers)
+    taken = {name: header for fit in fits for name, header in fit.values.items()}
+    config: Any = model.config
+    gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
+    has_text = TEXT & {*gives}
+    spoken = _spoken(folder, config, is_announced=is_announced) if Capability.CTC in gives else Spoken()
+    vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if has_text else None)
+    encoder, sample_rate = _encoder_config(config), _sample_rate(folder)
+    return CheckpointSummary(
+        path=folder,
+        model_type=config.model_type,
+        architecture=" and ".join(cls.__name__ for cls in classes),
+        num_parameters=sum(header.num_elements for header in taken.values()),
+        sample_rate=sample_rate,
+        vocab_size=vocab_size,
+        min_samples=max(one.min_samples for one in models),
+        frame_stride=model.frame_stride,
+        hidden_size=encoder.hidden_size,
+        num_layers=_num_layers(config),
+        gives=gives,
+        dtype=main_dtype(taken),
+        weight_bytes=sum(header.num_bytes for header in taken.values()),
+        receptive_samples=model.receptive_samples,
+        hidden_stride=model.hidden_stride,
+        activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
+        output_size=model.output_size,
+        xvector_size=config.xvector_output_dim if Capability.XVECTOR in gives else None,
+        labels=labels_of(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
+        problem_type=config.problem_type,
+        num_hidden_states=encoder.num_hidden_layers + 1,
+        has_layer_weights=any(layer_weights_of(one) is not None for one in models),
+        unused=_unused_parts(model, fits[0]),
+        language=spoken.language,
+        adapter=None if spoken.adapter is None else spoken.adapter.name,
+        contradiction=spoken.contradiction,
+    )
+
+
+def reads_kind(folder: Path) -> bool:
+    """Return whether raysp has the model that a checkpoint names, regardless of its weights and other files."""
+    headers = read_headers(folder)
+    try:
+        configs = [(cls, cls.config_class.from_pretrained(folder)) for cls in model_classes(folder)]
+        if any(_num_layers(config) > len(headers) for _, config in configs):
+            return True
+        for cls, _ in configs:
+            _built_without_weights(cls, folder, len(headers))
+    except CheckpointError:
+        return False
+    return True
+
+
+class Spoken(NamedTuple):
+    """Language of the weights of a checkpoint."""
+
+    language: str | None = None
+    """Announced language of the weights; None: not announced, or contradicted by the weights."""
+    adapter: Path | None = None
+    """File whose values take the place of those of the weights."""
+    contradiction: str = ""
+    """Reason why the announced language is not that of the weights."""
+    vocab_size: int | None = None
+    """Size of the head, whose tokens are not known then."""
+
+
+def _spoken(folder: Path, config: Any, *, is_announced: bool) -> Spoken:  # noqa: ANN401 - of any model
+    """Return the language of a checkpoint with a CTC head.
+
+    Raises:
+        CheckpointError: the announced language is not that of the weights, and it is to be used.
+    """
+    try:
+        adapter = announced_adapter(folder)
+        if not is_announced and languages_of(folder):
+            _checked_vocab_size(folder, config, adapter)
+        return Spoken(announced(folder), adapter)
+    except CheckpointError as error:
+        if is_announced or not languages_of(folder):
+            raise
+        return Spoken(contradiction=str(error), vocab_size=int(config.vocab_size))
+
+
+def announced_adapter(folder: Path) -> Path | None:
+    """Return the adapter of the tokenizer's language, if its values and not those of the weights are used.
+
+    Raises:
+        CheckpointError: the weights are those of another language.
+    """
+    languages, language = languages_of(folder), announced(folder)
+    return None if language not in languages else tokenizer_adapter(folder, languages, language)
+
+
+def check_languages(checkpoint: CheckpointSummary) -> None:
+    """Check that a checkpoint can be used with languages other than the announced one.
+
+    Raises:
+        CheckpointError: it has one vocabulary or no adapter layers, or another backend runs it.
+    """
+    folder = checkpoint.path
+    if checkpoint.backend != OWN:
+        raise CheckpointError(
+            f"{folder}: the languages of a CTC checkpoint are those of backend='torch', and this one runs by "
+            f"{checkpoint.backend!r}: leave backend out, or write the weights of one language into the checkpoint"
+        )
+    config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
+    if not languages_of(folder) or getattr(config, "adapter_attn_dim", None) is None:
+        found = "one vocabulary" if not languages_of(folder) else "no adapter layers (config.json, adapter_attn_dim)"
+        raise CheckpointError(
+            f"{folder}: language is for checkpoints with a text decoder, or with adapters of languages such as "
+            f"facebook/mms-1b-all; {checkpoint.architecture} has {found}: leave language out"
+        )
+
+
+def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSummary:
+    """Check a language of a checkpoint without reading weights, and return the description with its vocabulary.
+
+    Raises:
+        PlanError: the checkpoint does not have the language.
+        CheckpointError: as `check_languages`; or the file of the language is missing, or does not fit.
+        StoreError: the adapter cannot be fetched.
+    """
+    check_languages(checkpoint)
+    folder = checkpoint.path
+    check_known(folder, language, languages_of(folder))
+    config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
+    path = adapter_of(folder, language, is_own=language == checkpoint.language)
+    size = checkpoint.vocab_size if path is None else check_adapter(config, path)
+    tokenizer = language_tokenizer(folder, language)
+    _check_tokens(folder, tokenizer, int(size or 0), config, f"vocab.json, {language!r}")
+    return replace(checkpoint, vocab_size=size, language=language, adapter=None if path is None else path.name)
+
+
+def _encoder_config(config: Any) -> Any:  # noqa: ANN401 - of any model
+    """Return the configuration of the encoder, where it is nested, or the model's own."""
+    return getattr(config, "encoder_config", getattr(config, "encoder", config))
+
+
+def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -> float:  # noqa: ANN401 - of encoders
+    """Estimate the values held at the widest place of front end and layers: input, inner and output tensors."""
+    widest: float = sample_rate / hidden_stride * (8 * config.hidden_size + 2 * config.intermediate_size)
+    front_end: float = config.front_end_values(sample_rate)
+    return max(widest, front_end)
+
+
+def _fits(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> list[Fit[TensorHeader]]:
+    """Return the fit of a checkpoint's weights to its model, or heads, after a check that it has exactly these."""
+    first, *others = models
+    if others and any(one.base_model is one for one in models):
+        names = " and ".join(type(one).__name__ for one in models)
+        raise CheckpointError(f"{folder / 'config.json'}: architectures are {names}, expected heads over one encoder")
+    for other in others:
+        heads = [name for name in first.stored_weights() if not name.startswith(first.base_model_prefix + ".")]
+        refuse_shared_names(heads, [*other.stored_weights()])
+    fits = [one.fit(headers, folder, are_equal=partial(hold_equal, folder), strict=True) for one in models]
+    taken = {name for fit in fits for name in fit.values}  # what one head takes, the others do not expect
+    for fit in fits:
+        fit.refused.without(taken & {*fit.refused.unexpected}).check(folder)
+    return fits
+
+
+def _unused_parts(model: Model, fit: Fit[TensorHeader]) -> tuple[str, ...]:
+    """Return the parts of a checkpoint that no label is made of: other heads than the model's, or heads of training."""
+    own = [] if model.gives else [name for name in fit.values if model.is_of_head(name)]
+    unexpected = [name for name in fit.difference.unexpected if not model.is_training_only(name)]
+    return tuple(sorted({name.partition(".")[0] for name in (*own, *fit.unused, *unexpected)}))
+
+
+def labels_of(config: Any) -> tuple[str, ...]:  # noqa: ANN401 - of any model
+    """Return the names of the classes of a configuration, in order."""
+    names = config.id2label or {index: f"LABEL_{index}" for index in range(config.num_labels)}
+    return tuple(names[index] for index in range(config.num_labels))
+
+
+def _built_without_weights(cls: type[Model], folder: Path, num_weights: int) -> Model:
+    config: Any = cls.config_class.from_pretrained(folder)
+    where = folder / "config.json"
+    if _num_layers(config) > num_weights:
+        raise CheckpointError(
+            f"{where}: num_hidden_layers is {_num_layers(config)}, but the checkpoint has {num_weights} weights: "
+            "use the config.json that was saved with these weights"
+        )
+    return built(cls, config, where)
+
+
+def _decoder_of(config: Any) -> Any:  # noqa: ANN401 - of any model
+    """Return the configuration of the text decoder, if there is one; other models ignore a field of this name."""
+    return config.decoder if config.model_type == COMPOSITE else None
+
+
+def _num_layers(config: Any) -> int:  # noqa: ANN401 - of any model
+    decoder = _decoder_of(config)
+    if decoder is None:
+        return int(config.num_hidden_layers)
+    of_decoder = getattr(decoder, "decoder_layers", None) or decoder.num_hidden_layers
+    return int(config.encoder.num_hidden_layers + of_decoder)
+
+
+def _checked_vocab_size(folder: Path, config: Any, adapter: Path | None) -> int:  # noqa: ANN401 - of any such model
+    """Return the size of the vocabulary, after checking the tokenizer against it.
+
+    `adapter` is the file whose head takes the place of the model's.
+    """
+    decoder = _decoder_of(config)
+    if decoder is None:
+        size = int(config.vocab_size) if adapter is None else check_adapter(config, adapter)
+        check_tokens(folder, config, size)
+        return size
+    tokenizer = read_tokenizer(folder)
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= decoder.vocab_size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer's highest token id is {highest}, the decoder has {decoder.vocab_size} tokens "
+            "(config.json, decoder.vocab_size): use the tokenizer that was saved with these weights"
+        )
+    return int(decoder.vocab_size)
+
+
+def _sample_rate(folder: Path) -> int:
+    """Return the feature extractor's sample rate, after checking config.json against it."""
+    rate = read_feature_extractor_config(folder).get("sampling_rate", 16000)
+    load_feature_extractor(folder)
+    if type(rate) is not int or not 0 < rate <= MAX_SAMPLE_RATE:
+        raise CheckpointError(
+            f"{folder}: sampling_rate of the feature extractor is {rate!r}, expected samples per second such as 16000"
+        )
+    for name in ("sampling_rate", "sample_rate"):
+        other = read_config(folder).get(name, rate)
+        if other != rate:
+            raise CheckpointError(
+                f"{folder}: config.json says {name} {other!r}, the feature extractor {rate!r}: correct the wrong one"
+            )
+    return rate
+
+
+def check_tokens(folder: Path, config: Any, size: int) -> None:  # noqa: ANN401 - of any model with a CTC head
+    """Check that the classes of a head of a size are the tokens, and that the blank is the padding token.
+
+    Raises:
+        CheckpointError: They differ, or there is no tokenizer.
+    """
+    tokens_file = "tokenizer.json" if names_pieces(folder) else "vocab.json"
+    if not (folder / tokens_file).is_file():
+        raise CheckpointError(
+            f"{folder}: {tokens_file} not found, expected the tokens of the head: complete the checkpoint"
+        )
+    tokenizer = read_ctc_tokenizer(folder)
+    if isinstance(tokenizer, Wav2Vec2CTCTokenizer):
+        if not tokenizer.vocab:
+            raise CheckpointError(f"{folder}: vocab.json holds no tokens, expected those of the head: copy it again")
+        if not tokenizer.encoder:
+            raise CheckpointError(
+                f"{folder}: vocab.json holds the languages {short(sorted(tokenizer.vocab))} and "
+                "tokenizer_config.json has no target_lang: set it to the language of this head"
+            )
+    _check_tokens(folder, tokenizer, size, config, tokens_file)
+
+
+def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any, tokens_file: str) -> None:  # noqa: ANN401
+    """Check that the classes of a head of a size are tokens of a tokenizer, and that the blank is its padding."""
+    own = {*(tokenizer.decoder if isinstance(tokenizer, Wav2Vec2CTCTokenizer) else tokenizer.get_vocab().values())}
+    named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
+    beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)
+    missing = set(range(size)) - set(tokenizer.get_vocab().values())
+    counts = f"{folder}: tokenizer has {len(tokenizer.get_vocab())} tokens, the head has {size} classes"
+    if names := "" if beyond or not missing else _names_of_last(tokenizer, own, size):
+        raise CheckpointError(
+            f"{counts}: classes without a token {_some(missing)}: use the {tokens_file} of these weights; if it is "
+            f"that, name its unused classes there: {names}"
+        )
+    if beyond or missing:
+        raise CheckpointError(
+            f"{counts} (config.json, vocab_size): ids without a class {_some(beyond)}, classes without a token "
+            f"{_some(missing)}: use the {tokens_file} that was saved with these weights"
+        )
+    blank = getattr(config, "blank_token_id", None)
+    if blank is not None:  # a transducer, whose padding may be any token
+        if tokenizer.get_vocab().get(BLANK, blank) != blank:
+            raise CheckpointError(
+                f"{folder}: the token {BLANK!r} is id {tokenizer.get_vocab()[BLANK]}, config.json has blank_token_id "
+                f"{blank!r}: correct the wrong one"
+            )
+    elif tokenizer.pad_token_id != config.pad_token_id:
+        pad_token = {index: token for token, index in tokenizer.get_vocab().items()}.get(tokenizer.pad_token_id or 0)
+        raise CheckpointError(
+            f"{folder}: tokenizer's pad_token {pad_token!r} is id {tokenizer.pad_token_id}, config.json has "
+            f"pad_token_id {config.pad_token_id!r}: both are the CTC blank, correct the wrong one"
+        )
+
+
+def _names_of_last(tokenizer: CTCTokenizer, own: set[int], size: int) -> str:
+    """Return names, as in vocab.json, of the classes that a head has more than it; empty if others lack one too."""
+    first = len(own)
+    if not isinstance(tokenizer, Wav2Vec2CTCTokenizer) or tokenizer.is_multilingual or own != {*range(first)}:
+        return ""
+    if len(tokenizer.encoder) > first:  # two tokens have one id
+        return ""
+    known = {index: token for token, index in tokenizer.get_vocab().items()}
+    added = [f"{json.dumps(known.get(index, f'<unused {index}>'))}: {index}" for index in range(first, size)]
+    return ", ".join(added[:NAMES_SHOWN]) + (", ..." if len(added) > NAMES_SHOWN else "")
+
+
+def _some(ids: set[int]) -> str:
+    shown = ", ".join(map(str, sorted(ids)[:5]))
+    return (shown + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")) or "none"
+
+
+def main_dtype(headers: Mapping[str, TensorHeader]) -> str:
+    """Return the name of the dtype of most elements."""
+    sizes: dict[str, int] = {}
+    for header in headers.values():
+        name = str(header.dtype).removeprefix("torch.")
+        sizes[name] = sizes.get(name, 0) + header.num_elements
+    return max(sizes, key=lambda name: sizes[name])
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import ClassVar, cast
 from torch import Tensor, nn
 
 from raysp.models.bart import BartConfig, BartDecoder, BartDecoderLayer, BartForCausalLM
+from raysp.models.base.configuration import Config
 from raysp.models.decoder.attention import Pass
-from raysp.models.files.configuration import Config
 
 
 class MBartConfig(BartConfig):

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model
-from raysp.models.checking import check_checkpoint
+from raysp.models.base.nemo_archives import CONFIG, WEIGHTS, read_archive, read_weights
+from raysp.models.base.placing import without_weights
+from raysp.models.base.weights import are_equal
 from raysp.models.features.parakeet_features import ParakeetFeatureExtractor, ParakeetProcessor
-from raysp.models.files.nemo_archives import CONFIG, WEIGHTS, read_archive, read_weights
-from raysp.models.files.unweighted import without_weights
-from raysp.models.files.weights import are_equal
+from raysp.models.labelled_passes import CheckpointSummary
+from raysp.models.loading import check_checkpoint
 from raysp.models.parakeet import ParakeetCTCConfig, ParakeetEncoderConfig, ParakeetForCTC
 from raysp.models.parakeet_transducers import ParakeetForRNNT, ParakeetForTDT, ParakeetRNNTConfig, ParakeetTDTConfig
-from raysp.models.summary import CheckpointSummary
+from raysp.models.tokenizers.described import BLANK
 from raysp.models.tokenizers.pieces import ParakeetTokenizer
 from raysp.models.tokenizers.sentencepiece import BYTE_PAIRS, UNIGRAM, Pieces, pieces_of, word_pieces
-from raysp.models.tokenizers.written import BLANK
 
 NAMES = (  # in NeMo, and in transformers
     ("encoder.pre_encode.conv.", "encoder.subsampling.layers."),

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config
+from raysp.models.base.kernels import Packing, attended_keys, can_pack, dense, dropped
 from raysp.models.base.modeling import Count, asked
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
 from raysp.models.encoder.conformer import sinusoids
@@ -34,10 +36,6 @@ from raysp.models.encoder.heads import KeptStates, States, UnpackedStates
 from raysp.models.encoder.speech_model import SpeechModel
 from raysp.models.encoder.transformer import run_layer
 from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
-from raysp.models.files.configuration import Config
-from raysp.models.kernels.dense import dense
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 
 HOP_SAMPLES = 160
 """Samples from one log-mel frame to the next."""

@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from raysp.capabilities import Capability
 from raysp.crossing import sent
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config, write_json
+from raysp.models.base.kernels import activation, dense, few_rows
 from raysp.models.base.outputs import ModelOutput, output
 from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
 from raysp.models.encoder.heads import IGNORED_LABEL
-from raysp.models.files.configuration import Config, write_json
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense, few_rows
 from raysp.models.parakeet import ParakeetEncoder, ParakeetHeadConfig, ParakeetPreTrainedModel
 from raysp.models.parakeet import check_features as check_features
 

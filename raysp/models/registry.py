@@ -15,8 +15,8 @@ from torch import nn
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config, read_json
 from raysp.models.base.modeling import Model
-from raysp.models.files.configuration import Config, read_json
 
 MODULES = {  # model_type -> module of this package
     "hubert": "hubert",

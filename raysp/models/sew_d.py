@@ -16,23 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config
+from raysp.models.base.folded import Folded, WeightNormConv1d
+from raysp.models.base.kernels import Packing, activation, attended_keys, can_pack, conv1d, dense, dropped
 from raysp.models.base.modeling import Count
 from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
-from raysp.models.encoder.encoder_fields import WaveformConfig
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States, UnpackedStates
 from raysp.models.encoder.relative_attention import bucket_starts
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
-from raysp.models.encoder.transformer import run_layer
+from raysp.models.encoder.transformer import WaveformConfig, run_layer
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
-from raysp.models.files.configuration import Config
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.folded import Folded
-from raysp.models.kernels.grouped import conv1d
-from raysp.models.kernels.packing import Packing, attended_keys, can_pack
-from raysp.models.kernels.weight_norm import WeightNormConv1d
 
 
 class SEWDConfig(WaveformConfig):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from raysp.checkpoints.packaged import speech_weights
 from raysp.errors import CheckpointError
-from raysp.models.files.weights import read_safetensors
+from raysp.models.base.weights import read_safetensors
 
 CHUNK_SAMPLES = 512
 CONTEXT_SAMPLES = 64

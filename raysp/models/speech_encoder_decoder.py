@@ -18,16 +18,16 @@ from raysp.checkpoints.hub import KEYWORDS, NOT_TAKEN
 from raysp.crossing import constant, number
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
+from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
+from raysp.models.base.weights import Value
 from raysp.models.decoder.callers import AllowedTokensFunction, functions_of
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.decoder.logits import LogitsProcessor, StoppingCriteria
 from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
 from raysp.models.encoder.heads import check_labels
-from raysp.models.files.comparison import Value
-from raysp.models.files.configuration import Config
 from raysp.models.registry import decoder_types, encoder_types
 
 

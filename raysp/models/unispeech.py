@@ -1,7 +1,7 @@
 """UniSpeech (Wang et al. 2021, arXiv:2101.07597): a wav2vec 2.0 encoder for CTC, classes and pre-training.
 
 The encoder is that of encoder/transformer.py, unchanged. Heads are in encoder/encoder_heads.py, the quantiser and the
-losses of pre-training in encoder/quantization.py.
+losses of pre-training in encoder/heads.py.
 
 Legend: B batch, S samples, T frames, C channels of the front end, H hidden, G groups of codes, K negatives.
 """
@@ -13,20 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from raysp.crossing import sent
+from raysp.models.base.configuration import Config
+from raysp.models.base.kernels import dropped
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.encoder.augmentation import compute_mask_indices, valid_on_host
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.encoder.quantization import (
+from raysp.models.encoder.heads import (
     GumbelVectorQuantizer,
     contrastive_losses,
     diversity_loss,
     sample_negative_indices,
 )
-from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder
+from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder, compute_mask_indices, valid_on_host
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder
-from raysp.models.files.configuration import Config
-from raysp.models.kernels.dropout import dropped
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices

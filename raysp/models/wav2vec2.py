@@ -16,22 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Count
-from raysp.models.encoder.augmentation import compute_mask_indices
-from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
     ForSequenceClassification,
     ForXVector,
 )
-from raysp.models.encoder.heads import States
-from raysp.models.encoder.quantization import sample_negative_indices
+from raysp.models.encoder.heads import States, sample_negative_indices
 from raysp.models.encoder.speech_classification import ForSpeechClassification
-from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder
-from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
+from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder, compute_mask_indices
+from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig, XVectorConfig
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
-from raysp.models.files.configuration import Config
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config
+from raysp.models.base.kernels import Packing, attended_keys, can_pack, dense, dropped
 from raysp.models.base.modeling import Count, asked
 from raysp.models.base.outputs import (
     CausalLMOutput,
@@ -27,7 +29,6 @@ from raysp.models.base.outputs import (
 )
 from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
 from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapter, adapted_frames
-from raysp.models.encoder.encoder_fields import XVectorConfig
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
@@ -37,13 +38,9 @@ from raysp.models.encoder.encoder_heads import (
 from raysp.models.encoder.heads import States, UnpackedStates
 from raysp.models.encoder.relative_attention import clipped_distances
 from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
-from raysp.models.encoder.transformer import FeatureProjection, FeedForward, run_layer
+from raysp.models.encoder.transformer import FeatureProjection, FeedForward, XVectorConfig, run_layer
 from raysp.models.features.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
-from raysp.models.files.configuration import Config
-from raysp.models.kernels.dense import dense
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import Packing, attended_keys, can_pack
 
 FRAME_SAMPLES = HOP_SAMPLES * MELS_PER_FRAME  # 320
 """Samples of the waveform from one frame of features to the next."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import Array, fetch, send
-from raysp.models.tokenizers.written import CTCTokenizer
+from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.ops.joining import RESULT
 from raysp.ops.labelling import Forward
 from raysp.ops.late_steps import carried_values

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from raysp.audio.window_cuts import Windowing
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 
 PASS_COST = 1 / 15
 """Fixed cost of a forward pass, as a share of a full batch; measured on a CPU."""

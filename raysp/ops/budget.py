@@ -1,7 +1,7 @@
 """Default amounts of audio per forward pass and per block. They change the speed, never a label."""
 
 from raysp.capabilities import Capability
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 from raysp.ops.precision import Batching
 
 BLOCK_WORK_SECONDS = 10.0

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
-from raysp.models.summary import MULTI_LABEL, REGRESSION
+from raysp.models.labelled_passes import MULTI_LABEL, REGRESSION
 from raysp.ops.forward import Forward
 from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths

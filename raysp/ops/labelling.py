@@ -18,12 +18,11 @@ from raysp.backends.backend import Backend
 from raysp.crossing import Room, Sending, Steps, Together
 from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
 from raysp.errors import RunError
-from raysp.models.base.arithmetic import arithmetic, weights_dtype
 from raysp.models.base.outputs import NoOutput
-from raysp.models.features.waves import as_float, fill
-from raysp.models.labelled_passes import LabellingModel, Lengths, ModelPass, PreparingModel
+from raysp.models.base.placing import arithmetic, weights_dtype
+from raysp.models.features.processors import as_float, fill
+from raysp.models.labelled_passes import OWN, LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-from raysp.models.summary import OWN
 from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.blocks import cut_passes, windowing_of, would_wait
 from raysp.ops.budget import passes_of_actor

@@ -3,7 +3,7 @@
 In float32 the last bits of a matrix product depend on its number of rows, but never change a label. In half precision
 they can: the kernel for more rows sums in another order, and after rounding to eight bits another token may win
 (docs/decisions/013-half-precision.md has the measurements). TF32, float32 whose products round their inputs to ten
-bits, is treated as half precision. `raysp.models.base.arithmetic` sets the flags of both.
+bits, is treated as half precision. `raysp.models.base.placing` sets the flags of both.
 """
 
 from enum import StrEnum

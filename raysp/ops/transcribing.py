@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.capabilities import Capability
-from raysp.models.tokenizers.written import CTCTokenizer
+from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.ops.places import Stretch, stretches
 from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
 from raysp.text.marks import is_mark, times_of_word

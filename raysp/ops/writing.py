@@ -15,7 +15,7 @@ from raysp.crossing import constant, fetch
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.generation_config import SEED
 from raysp.models.labelled_passes import Writer, Written
-from raysp.models.tokenizers.named_tokens import is_language, token_of
+from raysp.models.tokenizers.described import is_language, token_of
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.places import PLACE

@@ -13,8 +13,8 @@ from raysp.capabilities import Capability
 from raysp.checkpoints.locating import hub_id
 from raysp.checkpoints.model_cards import front_matter, licence_of
 from raysp.errors import RunError
-from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.modeling import Model
+from raysp.models.base.placing import arithmetic
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.features.parakeet_features import ParakeetProcessor
 from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor

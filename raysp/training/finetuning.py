@@ -18,7 +18,7 @@ from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.evaluation.scores import Estimate
-from raysp.models.checking import load_feature_extractor
+from raysp.models.loading import load_feature_extractor
 from raysp.sink import fault_injection, lease
 from raysp.sink.layout import ERRORS
 from raysp.sink.run_record import RunEntry

@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from raysp.backends.hugging_face.features import known_features
-from raysp.models.features.waves import pad
+from raysp.models.features.processors import pad
 from tests.models.features.test_seamless import TOLERANCE, speechlike
 
 RATE = 16_000

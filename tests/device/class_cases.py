@@ -19,7 +19,7 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     save_heads,
 )
-from raysp.models.encoder.several_heads import with_encoder_of
+from raysp.models.encoder.encoder_heads import with_encoder_of
 from raysp.models.registry import module_of
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer
 from tests.models.tokenizers.word_pieces import save_parakeet, save_transducer

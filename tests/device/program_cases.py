@@ -19,8 +19,8 @@ import raysp
 from raysp import crossing, models
 from raysp.backends.finding import choose
 from raysp.models import ParakeetFeatureExtractor, SeamlessM4TFeatureExtractor
-from raysp.models.encoder import conformer, several_heads
-from raysp.models.encoder.quantization import GumbelVectorQuantizer, contrastive_losses
+from raysp.models.encoder import conformer, encoder_heads
+from raysp.models.encoder.heads import GumbelVectorQuantizer, contrastive_losses
 from raysp.ops.labelling import Labelling
 from raysp.training.loop import state
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
@@ -171,11 +171,11 @@ def heads_of_two_devices(folder: Path, device: str) -> Run:
     torch.manual_seed(0)
     first = models.Wav2Vec2ForCTC(CONFIGS["Wav2Vec2"])
     second = models.Wav2Vec2ForSequenceClassification(CONFIGS["Wav2Vec2"])
-    several_heads.with_encoder_of(first, second)
+    encoder_heads.with_encoder_of(first, second)
     second = copy.deepcopy(second).to(device)  # the encoder of the first one stays
 
     def run() -> Any:
-        several_heads.save_heads([first, second], folder / "heads")
+        encoder_heads.save_heads([first, second], folder / "heads")
         return sorted(load_file(folder / "heads" / "model.safetensors"))
 
     return run

@@ -15,7 +15,7 @@ from raysp import Labeller, PlanError, RunError
 from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import table_job
-from raysp.models.base.arithmetic import arithmetic
+from raysp.models.base.placing import arithmetic
 from raysp.ops import labelling
 from raysp.ops.labelling import Labelling, as_float, highest_memory
 from raysp.specs.steps import Step

@@ -8,7 +8,7 @@ import torch
 
 from raysp import models
 from raysp.models import Wav2Vec2FeatureExtractor
-from raysp.models.checking import load_feature_extractor
+from raysp.models.loading import load_feature_extractor
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.process_settings import process_settings

@@ -10,7 +10,7 @@ import transformers
 import raysp
 from raysp.backends.hugging_face import models
 from raysp.backends.hugging_face.features import known_features
-from raysp.models.features.waves import pad
+from raysp.models.features.processors import pad
 from raysp.ops.labelling import Labelling
 from tests.backends import theirs
 from tests.device.conftest import assert_same

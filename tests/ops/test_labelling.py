@@ -21,7 +21,7 @@ from raysp import CheckpointError
 from raysp.audio import decode
 from raysp.devices import DeviceLostError
 from raysp.models import LoadedCheckpoint
-from raysp.models.features.waves import as_float, pad
+from raysp.models.features.processors import as_float, pad
 from raysp.ops.labelling import Forward, Labelling
 from raysp.ops.passes.device_passes import DevicePasses
 from raysp.ops.rows import RowStatus, statuses_table, with_waves

@@ -131,7 +131,7 @@ def test_a_configuration_with_endless_layers_is_refused(name, value):
 
 
 def test_a_nemo_archive_whose_header_claims_hundreds_of_megabytes_is_refused_by_the_header(tmp_path):
-    from raysp.models.files.nemo_archives import read_archive
+    from raysp.models.base.nemo_archives import read_archive
 
     head = tarfile.TarInfo("././@LongLink")
     head.type, head.size = tarfile.GNUTYPE_LONGNAME, 512 * bounds.MIB

@@ -13,7 +13,7 @@ from raysp.backends import hf_installed
 from raysp.capabilities import Capability
 from raysp.checkpoints.foreign_weights import refuse_adapter
 from raysp.errors import CheckpointError
-from raysp.models.files.configuration import read_json
+from raysp.models.base.configuration import read_json
 from raysp.models.registry import PRETRAINING
 
 Read = TypeVar("Read")

@@ -18,11 +18,10 @@ from raysp.backends.hugging_face.describing import WHISPER
 from raysp.backends.hugging_face.step_scores import StepScores
 from raysp.crossing import constant, fetch, send
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import read_json
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
 from raysp.models.decoder.generation_config import GenerationConfig
-from raysp.models.files.configuration import read_json
-from raysp.models.labelled_passes import Written
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary, Written
 
 FIXED = {"do_sample": False, "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
 """Options of generation that labels need; they override those of a checkpoint."""

@@ -13,10 +13,10 @@ from raysp.capabilities import Capability
 from raysp.checkpoints.language_adapters import announced
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import HEAD_PARTS
-from raysp.models.checking import MAX_SAMPLE_RATE, announced_adapter, check_tokens, labels_of, main_dtype
+from raysp.models.base.weights import read_headers
 from raysp.models.encoder.languages import check_adapter
-from raysp.models.files.weights import read_headers
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
+from raysp.models.loading import MAX_SAMPLE_RATE, announced_adapter, check_tokens, labels_of, main_dtype
 
 WHISPER = "whisper"
 WRITERS = (WHISPER, "moonshine", "speech_to_text")

@@ -22,9 +22,8 @@ from raysp.crossing import fetch, sent
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
-from raysp.models.files.weights import read_safetensors
-from raysp.models.labelled_passes import ModelPass
-from raysp.models.summary import CheckpointSummary
+from raysp.models.base.weights import read_safetensors
+from raysp.models.labelled_passes import CheckpointSummary, ModelPass
 
 NAMES_SHOWN = 5
 IN_TRAINING = "masked_spec_embed"

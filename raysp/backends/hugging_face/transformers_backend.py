@@ -5,7 +5,7 @@ from pathlib import Path
 
 from raysp.backends.hugging_face import decoded_texts, describing
 from raysp.backends.hugging_face.models import HuggingFaceModel
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 
 
 class HuggingFaceModels:

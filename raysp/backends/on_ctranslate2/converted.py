@@ -10,8 +10,7 @@ from raysp.backends.on_ctranslate2.whisper_files import MODEL, TOKENIZER
 from raysp.checkpoints.fetching import digest_files, kept, place_folder
 from raysp.checkpoints.user_cache import cache_folder
 from raysp.errors import CheckpointError
-from raysp.models.files.checkpoint_files import checkpoint_files
-from raysp.models.files.configuration import read_json
+from raysp.models.base.configuration import checkpoint_files, read_json
 
 
 def ready(folder: Path) -> Path:

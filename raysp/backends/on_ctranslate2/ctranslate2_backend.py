@@ -8,7 +8,7 @@ from raysp.backends.on_ctranslate2.converted import ready
 from raysp.backends.on_ctranslate2.whisper_files import WhisperFiles
 from raysp.backends.on_ctranslate2.whisper_model import WhisperModel
 from raysp.backends.on_ctranslate2.whisper_options import check_options
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 
 
 class CTranslate2Models:

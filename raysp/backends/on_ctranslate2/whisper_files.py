@@ -10,8 +10,8 @@ from raysp.backends.on_ctranslate2.stored_arrays import StoredModel, read_stored
 from raysp.backends.on_ctranslate2.whisper_mels import HOP, RATE
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.files.configuration import read_json
-from raysp.models.summary import CheckpointSummary
+from raysp.models.base.configuration import read_json
+from raysp.models.labelled_passes import CheckpointSummary
 
 BACKEND = "ctranslate2"
 MODEL, TOKENIZER = "model.bin", "tokenizer.json"

@@ -27,8 +27,7 @@ from raysp.crossing import fetch
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.labelled_passes import ModelPass, TimedWord, Written
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary, ModelPass, TimedWord, Written
 
 STEPS_PER_SECOND = 50
 """Frames a second of the attention from which times are read."""

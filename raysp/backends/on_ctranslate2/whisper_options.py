@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from raysp.errors import CheckpointError
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 
 if TYPE_CHECKING:
     from raysp.backends.on_ctranslate2.whisper_files import WhisperFiles

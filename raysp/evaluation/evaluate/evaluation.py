@@ -24,7 +24,7 @@ from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.engine.running import label_corpus, run
 from raysp.labelling.planning.references import References, Task, read_references
 from raysp.labelling.planning.run_plan import Plan
-from raysp.models.summary import REGRESSION, CheckpointSummary
+from raysp.models.labelled_passes import REGRESSION, CheckpointSummary
 from raysp.sink.label_rows import read_labels
 from raysp.specs.outputs.classes import Classes
 from raysp.specs.outputs.embedding import Embedding

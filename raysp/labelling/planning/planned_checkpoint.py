@@ -24,8 +24,8 @@ from raysp.checkpoints.language_adapters import languages_of, used_adapters
 from raysp.checkpoints.packaged import speech_digest
 from raysp.checkpoints.user_cache import read_cached, write_cached
 from raysp.errors import CheckpointError, PlanError
-from raysp.models import summary
-from raysp.models.summary import OWN, CheckpointSummary
+from raysp.models import labelled_passes
+from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.sink.run_record import RunRecord
 from raysp.specs.outputs.output import OWN_MODEL, SPEECH_MODEL, Output
 from raysp.specs.pipeline import Pipeline, Shards
@@ -212,7 +212,7 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
         with contextlib.suppress(ValidationError):  # another program wrote the file
             return replace(adapter.validate_json(known), path=folder)
     if choice is None:
-        from raysp.models.checking import check_checkpoint
+        from raysp.models.loading import check_checkpoint
 
         found = check_checkpoint(folder, is_announced=False)
     else:
@@ -239,7 +239,7 @@ def _name_of_summary(folder: Path, library: str) -> str | None:
 @functools.cache
 def _states_of_code() -> list[tuple[object, ...]]:
     """Return the states of the files of the models and of the backends, when this process first looked."""
-    models, backends = Path(summary.__file__).parent, Path(finding.__file__).parent
+    models, backends = Path(labelled_passes.__file__).parent, Path(finding.__file__).parent
     return _states([*models.rglob("*.py"), *backends.rglob("*.py")])
 
 
@@ -351,7 +351,7 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
         CheckpointError: it does not read it either, or is not installed.
     """
     from raysp.backends.own import unread, unread_error
-    from raysp.models.checking import reads_kind
+    from raysp.models.loading import reads_kind
 
     other = unread(folder)
     if not other and reads_kind(folder):

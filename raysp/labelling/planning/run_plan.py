@@ -39,7 +39,7 @@ from raysp.words import Brief, count, duration
 from raysp.words import listed as first_of
 
 if TYPE_CHECKING:
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary
 
 SMALL_BYTES = 64 * 2**20
 """Encoded bytes up to which a run is small: half an hour of 16-bit audio at 16 kHz, some hours of compressed audio."""

@@ -20,7 +20,7 @@ from raysp.labelling.planning.planned_checkpoint import (
     summary_of,
 )
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
-from raysp.models.summary import OWN, CheckpointSummary
+from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.ops.blocks import windowing_of
 from raysp.ops.budget import batch_seconds, block_seconds, passes_of_actor
 from raysp.ops.precision import EIGHT_BITS, Batching, batching, item_bytes

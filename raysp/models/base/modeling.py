@@ -13,14 +13,23 @@ from torch import Tensor, nn
 from raysp.capabilities import Capability
 from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config, suggestion, upload_folder, upload_saved
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.base.placing import DeviceMap, as_dtype, check_attn_implementation, one_device
+from raysp.models.base.placing import DeviceMap, as_dtype, built, check_attn_implementation, one_device
 from raysp.models.base.recognised import Checkpointing, Recognised
-from raysp.models.files.comparison import Fit, Value, compare, shapes_of, short, without_tied
-from raysp.models.files.configuration import Config, suggestion
-from raysp.models.files.sharing import upload_folder, upload_saved
-from raysp.models.files.unweighted import built
-from raysp.models.files.weights import are_equal, canonical_name, num_bytes, read_tensors, write_tensors
+from raysp.models.base.weights import (
+    Fit,
+    Value,
+    are_equal,
+    canonical_name,
+    compare,
+    num_bytes,
+    read_tensors,
+    shapes_of,
+    short,
+    without_tied,
+    write_tensors,
+)
 
 logger = logging.getLogger(__name__)
 

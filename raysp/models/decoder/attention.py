@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.models.base.kernels import dropped, is_known_to_be_full
 from raysp.models.decoder.cache import KeysAndValues, KeyValueCache
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import is_known_to_be_full
 
 FEW_QUERIES = 8
 """Up to this many, two products and a softmax beat the fused kernel on a CPU: 1.5 times at 1, 1.2 times at 4."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.attention import frame_mask
@@ -19,7 +20,6 @@ from raysp.models.decoder.beams import BeamSearch
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
 from raysp.models.decoder.logits import NO_FUNCTIONS, Functions, changes_of
 from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken, TokenDecoder
-from raysp.models.files.configuration import Config
 
 
 @dataclass(eq=False, kw_only=True)

@@ -8,8 +8,7 @@ from typing import Any, ClassVar, Literal, Self, get_type_hints
 
 from raysp.checkpoints.hub import GENERATION_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.files.configuration import Config, checked, json_text, read_json, suggestion, write_json
-from raysp.models.files.sharing import Shareable
+from raysp.models.base.configuration import Config, Shareable, checked, json_text, read_json, suggestion, write_json
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20  # where no length is set

@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import asked
 from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
+from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, frame_mask, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCriteria
-from raysp.models.files.comparison import Value
-from raysp.models.files.configuration import Config
 
 logger = logging.getLogger(__name__)
 

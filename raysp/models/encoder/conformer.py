@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.base.kernels import Packing, activation, dense, dropped, linear
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
@@ -24,10 +25,6 @@ from raysp.models.encoder.relative_attention import (
     of_every_distance,
 )
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense, linear
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import Packing
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
 """Kinds of positions, as `position_embeddings_type` names them."""

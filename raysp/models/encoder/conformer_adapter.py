@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.base.kernels import attended_keys, dropped
 from raysp.models.base.modeling import Count
 from raysp.models.encoder.conformer import ConformerConfig, SelfAttention
 from raysp.models.encoder.transformer import FeedForward
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.packing import attended_keys
 
 
 class AdapterConfig(ConformerConfig, Protocol):

@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from raysp.models.base.folded import Folded
+from raysp.models.base.kernels import Packing, dense, dropped
 from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
@@ -24,10 +26,6 @@ from raysp.models.encoder.relative_attention import (
     skewed,
     tiled,
 )
-from raysp.models.kernels.dense import dense
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.folded import Folded
-from raysp.models.kernels.packing import Packing
 
 
 class DisentangledConfig(Protocol):

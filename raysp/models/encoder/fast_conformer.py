@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.models.base.folded import Folded
+from raysp.models.base.kernels import Packing, activation, dense, dropped, is_inference_on_cpu, linear
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.relative_attention import (
     Bias,
@@ -23,11 +25,6 @@ from raysp.models.encoder.relative_attention import (
     of_every_distance,
     tiled,
 )
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import dense, is_inference_on_cpu, linear
-from raysp.models.kernels.dropout import dropped
-from raysp.models.kernels.folded import Folded
-from raysp.models.kernels.packing import Packing
 
 Count = TypeVar("Count", int, Tensor)
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from raysp.models.kernels.dropout import attention_with_dropout, dropped
+from raysp.models.base.kernels import attention_with_dropout, dropped
 
 Value = TypeVar("Value")
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
+from raysp.models.base.kernels import dropped
 from raysp.models.base.outputs import SequenceClassifierOutput
-from raysp.models.encoder.encoder_fields import EncoderConfig
 from raysp.models.encoder.encoder_heads import classes_output
 from raysp.models.encoder.heads import masked_mean
 from raysp.models.encoder.speech_model import SpeechModel
-from raysp.models.kernels.dropout import dropped
+from raysp.models.encoder.transformer import EncoderConfig
 
 POOLING_MODES = ("mean", "sum", "max")
 """Values of `pooling_mode` in config.json."""

@@ -22,11 +22,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import linear
-from raysp.models.kernels.folded import Folded
-from raysp.models.kernels.hooks import has_hooks
-from raysp.models.kernels.strided import strided_convolution
+from raysp.models.base.folded import Folded
+from raysp.models.base.kernels import activation, has_hooks, linear, strided_convolution
 
 Count = TypeVar("Count", int, Tensor)
 Product = Callable[[Tensor], Tensor]

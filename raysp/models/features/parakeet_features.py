@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of
-from raysp.models.features.extracting import PaddingExtractor, waveforms_of
+from raysp.models.base.outputs import BatchFeature, tensors_of
 from raysp.models.features.log_mels import Count
-from raysp.models.features.processors import Wav2Vec2Processor
-from raysp.models.tokenizers.written import BLANK
+from raysp.models.features.processors import PaddingExtractor, Wav2Vec2Processor, waveforms_of
+from raysp.models.tokenizers.described import BLANK
 
 ENERGY_FLOOR = 2.0**-24  # added to energies
 DEVIATION_FLOOR = 1e-5  # added to deviations

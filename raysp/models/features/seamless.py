@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of
-from raysp.models.features.extracting import PaddingExtractor, waveforms_of
+from raysp.models.base.outputs import BatchFeature, tensors_of
 from raysp.models.features.log_mels import (
     WINDOW_SAMPLES,
     Count,
@@ -22,7 +21,7 @@ from raysp.models.features.log_mels import (
     num_mels,
     padded_log_mels,
 )
-from raysp.models.features.processors import Wav2Vec2Processor
+from raysp.models.features.processors import PaddingExtractor, Wav2Vec2Processor, waveforms_of
 
 Array = npt.NDArray[Any]
 

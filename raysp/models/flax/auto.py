@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import raysp.models
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCTC, AutoModelForSpeechSeq2Seq
-from raysp.models.files.configuration import Config
+from raysp.models.base.configuration import Config
 from raysp.models.flax.modeling import FlaxModel
 
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import torch
 from flax import linen as nn
 
+from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import SHARD_BYTES, Model, asked
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.files.configuration import Config
-from raysp.models.files.unweighted import without_weights
+from raysp.models.base.placing import without_weights
 from raysp.models.flax.weights import (
     Tree,
     check_tree,

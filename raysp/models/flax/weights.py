@@ -15,10 +15,10 @@ import torch
 from flax.traverse_util import flatten_dict, unflatten_dict
 from torch import Tensor, nn
 
+from raysp.models.base.folded import WeightNorm
 from raysp.models.base.modeling import Model
-from raysp.models.files.comparison import compare, short
+from raysp.models.base.weights import compare, short
 from raysp.models.gpt2 import Conv1D
-from raysp.models.kernels.weight_norm import WeightNorm
 
 Tree = dict[str, Any]
 Path = tuple[str, ...]

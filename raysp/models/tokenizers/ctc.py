@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
@@ -12,19 +11,25 @@ import numpy.typing as npt
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
-from raysp.models.files.comparison import short
-from raysp.models.files.configuration import read_json, write_json
+from raysp.models.base.configuration import read_json, write_json
+from raysp.models.base.outputs import BatchFeature, on_host, tensors_of, truncates
+from raysp.models.base.weights import short
 from raysp.models.tokenizers.described import (
     NO_LIMIT,
     OLD_SPECIAL_TOKENS,
     SPECIAL_TOKENS,
+    AddedToken,
+    CTCDecoded,
     DescribedTokenizer,
+    Letters,
+    Written,
+    content_of,
+    of_kind,
+    optional_json,
+    read_added_tokens,
     refuse_unknown,
     text_of,
 )
-from raysp.models.tokenizers.token_files import AddedToken, content_of, of_kind, optional_json, read_added_tokens
-from raysp.models.tokenizers.written import Letters, Written
 
 Offsets = list[dict[str, str | int]]
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
@@ -36,18 +41,6 @@ OPTIONS = {
 }
 SETTINGS = ("model_max_length", "padding_side", "truncation_side", "name_or_path")
 """Attributes that `from_pretrained` takes too."""
-
-
-@dataclass
-class CTCDecoded:
-    """Texts with the frames of their characters and words, from `start_offset` to before `end_offset`."""
-
-    text: str | list[str]
-    char_offsets: Any = None
-    word_offsets: Any = None
-
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - one of the fields
-        return getattr(self, name)
 
 
 class Wav2Vec2CTCTokenizer(DescribedTokenizer):

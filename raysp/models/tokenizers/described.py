@@ -1,13 +1,19 @@
-"""Attributes of tokenizers that programs written for transformers read, derived from the vocabulary; and padding."""
+"""Parts of tokenizers: tokens in their files, text of ids, and attributes that programs for transformers read."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast
 
-from raysp.models.base.batches import BatchFeature, padded_length, tensors_of
-from raysp.models.files.configuration import suggestion
-from raysp.models.files.sharing import Shareable
+import numpy as np
+import numpy.typing as npt
+
+from raysp.errors import CheckpointError
+from raysp.models.base.configuration import Shareable, read_json, suggestion
+from raysp.models.base.outputs import BatchFeature, padded_length, tensors_of
 
 Rows = list[list[int]]
 PADDED_WITH_0 = ("token_type_ids", "attention_mask")
@@ -306,3 +312,240 @@ def refuse_unknown(cls: type, given: Mapping[str, Any], known: Sequence[str]) ->
     if unknown := [name for name in given if name not in known]:
         named = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown)
         raise TypeError(f"{named}: no setting of {cls.__name__}, which has {', '.join(known)}")
+
+
+TOKENIZER_FILE = "tokenizer.json"
+PHONEMES = "Wav2Vec2PhonemeCTCTokenizer"
+CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
+    "bert": "BertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "bart": "BartTokenizer",
+    "mbart": "MBartTokenizer",
+    "parakeet_ctc": "ParakeetTokenizer",
+    "parakeet_rnnt": "ParakeetTokenizer",
+    "parakeet_tdt": "ParakeetTokenizer",
+}
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that is never split; `lstrip` and `rstrip` absorb adjacent spaces."""
+
+    content: str
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+    normalized: bool = False
+    special: bool = False
+
+
+def optional_json(path: Path) -> dict[str, Any]:
+    """Return the content of a file, or {} if it is absent."""
+    return read_json(path) if path.is_file() else {}
+
+
+def content_of(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - JSON
+    """Return a token given as a string, or as an object with its `content`."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return None if token is None else cast(str, of_kind(folder, name, content, str))
+
+
+def of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: ANN401 - JSON
+    """Return a value of tokenizer_config.json; raise CheckpointError unless it has the expected type."""
+    if not isinstance(value, kind):
+        where = folder / "tokenizer_config.json"
+        raise CheckpointError(f"{where}: {name} is {value!r}, expected {kind.__name__}: save the tokenizer again")
+    return value
+
+
+def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """Return the added tokens by id, as transformers 4.34 and later writes them, or as earlier ones did."""
+    if "added_tokens_decoder" in config:
+        found = config["added_tokens_decoder"]
+        entries = [(index, token) for index, token in of_kind(folder, "added_tokens_decoder", found, dict).items()]
+    else:
+        found = optional_json(folder / "added_tokens.json")
+        entries = [(index, {"content": token}) for token, index in found.items()]
+    flags = [name for name in AddedToken.__dataclass_fields__ if name != "content"]
+    added = {}
+    for index, token in entries:
+        if not str(index).isdecimal() or not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise CheckpointError(f"{folder}: added token {index!r} is {token!r}, expected an id and its content")
+        added[int(index)] = AddedToken(token["content"], **{name: bool(token.get(name, False)) for name in flags})
+    return added
+
+
+def names_text_tokenizer(folder: Path) -> bool:
+    """Return whether a checkpoint has a text tokenizer, by its class or else by its model."""
+    name = optional_json(folder / "tokenizer_config.json").get("tokenizer_class") or class_of_model(folder)
+    return name is not None and not str(name).startswith("Wav2Vec2")
+
+
+def names_pieces(folder: Path) -> bool:
+    """Return whether a checkpoint has the word pieces of a CTC head, by its class or else by its model."""
+    name = str(optional_json(folder / "tokenizer_config.json").get("tokenizer_class"))
+    if name.startswith(("Wav2Vec2", "Parakeet")):
+        return name.startswith("Parakeet")
+    return class_of_model(folder) == "ParakeetTokenizer"
+
+
+def names_phonemes(folder: Path) -> bool:
+    """Return whether a checkpoint's CTC head writes phonemes, by the class of its tokenizer."""
+    files = (optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
+    named = (one.get("tokenizer_class") for one in files)
+    return next((name for name in named if name is not None), None) == PHONEMES
+
+
+def class_of_model(folder: Path) -> str | None:
+    """Return the tokenizer's class by the type of the model or of its decoder."""
+    config = optional_json(folder / "config.json")
+    decoder = config.get("decoder")
+    model_type = (decoder if isinstance(decoder, dict) else config).get("model_type")
+    found = CLASS_OF.get(str(model_type))
+    return found or ("TokenizersBackend" if (folder / TOKENIZER_FILE).is_file() else None)
+
+
+FORMS = ("{}", "<|{}|>", "<{}>", "[{}]", "__{}__", "<2{}>", ">>{}<<")
+"""Spellings of a name: as it is, of Whisper and GPT-2, of T5 and custom tokens, of BERT, of M2M-100, of MADLAD, of
+Marian."""
+WITH_REGION = re.compile(r"[a-z]{2,3}_[A-Z][A-Za-z]+")
+"""Languages of mBART and NLLB, such as "de_DE" and "deu_Latn"."""
+MOST_NAMED = 12
+
+
+def token_of(name: str, field: str, vocabulary: Mapping[str, int], special: Sequence[str]) -> int:
+    """Return the id of the one token that a name stands for.
+
+    A word of letters only counts as it is if it is a special token, since "de" may be a piece of a word; "de" also
+    stands for "de_DE".
+
+    Args:
+        name: such as "de", "de_DE", "<|de|>" or "translate".
+        field: name of the setting, for the message.
+        vocabulary: ids by token.
+        special: special tokens of the tokenizer.
+
+    Raises:
+        CheckpointError: the vocabulary has no such token, or several.
+    """
+    spelled = [form.format(name) for form in FORMS if form != "{}" or name in special or not name.isalnum()]
+    found = [token for token in spelled if token in vocabulary]
+    found = found or [token for token in vocabulary if WITH_REGION.fullmatch(token) and token.startswith(f"{name}_")]
+    if len(found) == 1:
+        return vocabulary[found[0]]
+    if found:
+        raise CheckpointError(f"{field}={name!r} stands for {', '.join(map(repr, sorted(found)))}; give one of them")
+    others = [token for token in vocabulary if WITH_REGION.fullmatch(token)]
+    others = others or [token for token in special if re.fullmatch(r"\W{1,2}\w+\W{1,2}", token)]
+    known = ", ".join(map(repr, sorted(others)[:MOST_NAMED])) or "no token of a language or task"
+    raise CheckpointError(f"{field}={name!r} is not a token of the decoder's vocabulary; it has {known}")
+
+
+def is_language(token: str) -> bool:
+    """Return whether a token is a language in the spelling of mBART."""
+    return WITH_REGION.fullmatch(token) is not None
+
+
+BLANK = "<blank>"
+"""Blank among the tokens of transducers; that of CTC is padding."""
+
+
+class CTCTokenizer(Protocol):
+    """Conversion of the ids of a CTC head, without repeats and blanks, to texts."""
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id of padding, which is the blank."""
+        ...
+
+    @property
+    def begins_words(self) -> frozenset[int]:
+        """Ids of the tokens that begin a word, where no token stands between words."""
+        ...
+
+    @property
+    def word_delimiter_token(self) -> str | None:
+        """Token between words."""
+        ...
+
+    @property
+    def encoder(self) -> Mapping[str, int]:
+        """Tokens with their ids, without added ones."""
+        ...
+
+    @property
+    def joint(self) -> str:
+        """Text between the tokens of a word: a space between phonemes."""
+        ...
+
+    def ids_of_written(self, text: str) -> list[int]:
+        """Return the ids of a text as the head writes it."""
+        ...
+
+    def decode_collapsed(self, ids: Iterable[int]) -> str:
+        """Return the text of ids."""
+        ...
+
+    def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
+        """Return the text of each row of ids (N,); `counts` (B,) holds the ids per row."""
+        ...
+
+    def written_characters(self, ids: Iterable[int]) -> list[str]:
+        """Return the text of each id within a word; "" for separators of words."""
+        ...
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return {token: id}."""
+        ...
+
+    @property
+    def all_special_tokens(self) -> Sequence[str]:
+        """Tokens that are not text."""
+        ...
+
+
+@dataclass
+class CTCDecoded:
+    """Texts with the frames of their characters and words, from `start_offset` to before `end_offset`."""
+
+    text: str | list[str]
+    char_offsets: Any = None
+    word_offsets: Any = None
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - one of the fields
+        return getattr(self, name)
+
+
+class Written(dict[int, str]):
+    """Cache of the text of each id."""
+
+    def __init__(self, find: Callable[[int], str]) -> None:
+        super().__init__()
+        self.find = find
+
+    def __missing__(self, index: int) -> str:
+        self[index] = self.find(index)
+        return self[index]
+
+
+class Letters:
+    """Texts of rows of ids with one character each, decoded in one pass.
+
+    Args:
+        written: Text of each id, from 0.
+    """
+
+    def __init__(self, written: list[str]) -> None:
+        self.codes = np.array([ord(text) if len(text) == 1 else 0 for text in written], np.dtype("<u4"))
+
+    def knows(self, ids: npt.NDArray[np.integer]) -> bool:
+        """Return whether all of the ids are known."""
+        return not len(ids) or bool(ids.min() >= 0 and ids.max() < len(self.codes))
+
+    def texts(self, ids: npt.NDArray[np.integer], ends: list[int]) -> list[str] | None:
+        """Return the text of each row, which ends at `ends`; None if an id is not one character."""
+        codes = self.codes[ids] if self.knows(ids) else np.zeros(1)
+        if not codes.all():
+            return None
+        text = codes.tobytes().decode("utf-32-le")
+        return [text[start:end] for start, end in pairwise([0, *ends])]

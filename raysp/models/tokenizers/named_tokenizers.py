@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
-from raysp.models.files.configuration import Config
-from raysp.models.tokenizers.token_files import (
+from raysp.models.base.configuration import Config
+from raysp.models.tokenizers.described import (
     CLASS_OF,
     PHONEMES,
+    CTCTokenizer,
     names_phonemes,
     names_pieces,
     names_text_tokenizer,
 )
-from raysp.models.tokenizers.written import CTCTokenizer
 
 if TYPE_CHECKING:
     from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer

@@ -15,20 +15,22 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from raysp import bounds
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
-from raysp.models.files.configuration import read_json, write_json
+from raysp.models.base.configuration import read_json, write_json
+from raysp.models.base.outputs import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces
 from raysp.models.tokenizers.described import (
     NO_LIMIT,
+    TOKENIZER_FILE,
     Added,
     DescribedTokenizer,
+    class_of_model,
+    optional_json,
     refuse_unknown,
     text_of,
     unknown_attribute,
 )
 from raysp.models.tokenizers.sentencepiece import NO_TOKENIZER
-from raysp.models.tokenizers.token_files import TOKENIZER_FILE, class_of_model, optional_json
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 SETTINGS = ("model_max_length", "padding_side", "truncation_side", "clean_up_tokenization_spaces", "name_or_path")

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from raysp.checkpoints.hub import SPEAKER_FILES
 from raysp.errors import CheckpointError
-from raysp.models.files.configuration import json_text, read_json
+from raysp.models.base.configuration import json_text, read_json
 
 Floats = npt.NDArray[np.float64]
 

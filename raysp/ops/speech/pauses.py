@@ -20,8 +20,8 @@ import torch
 from raysp.audio import Samples
 from raysp.audio.waveforms import concatenate
 from raysp.audio.window_cuts import Windowing, cut_windows
-from raysp.models.base.arithmetic import arithmetic
-from raysp.models.features.waves import as_float
+from raysp.models.base.placing import arithmetic
+from raysp.models.features.processors import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
 from raysp.ops.places import WHOLE_SECONDS, Place
 from raysp.ops.speech.speaking import Chunks, Floats, regions

@@ -13,7 +13,7 @@ from raysp.checkpoints.language_models import open_model, weighed
 from raysp.crossing import Steps, alone
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
-from raysp.models.tokenizers.written import CTCTokenizer
+from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.ops.labelling import Forward
 from raysp.ops.places import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths

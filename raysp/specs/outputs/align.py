@@ -21,9 +21,8 @@ from raysp.specs.values import Column, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import LabellingModel
-    from raysp.models.summary import CheckpointSummary
-    from raysp.models.tokenizers.written import CTCTokenizer
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
+    from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.ops.aligning import Aligning
     from raysp.ops.languages.by_row import ByLanguage
 

@@ -14,7 +14,7 @@ from raysp.words import count
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary
     from raysp.ops.classifying import Classifying, Segmenting
 
 

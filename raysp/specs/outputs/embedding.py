@@ -14,9 +14,8 @@ from raysp.specs.values import Listed, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import LabellingModel
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.models.loading import LoadedCheckpoint
-    from raysp.models.summary import CheckpointSummary
     from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp

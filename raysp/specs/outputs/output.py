@@ -12,9 +12,8 @@ from raysp.specs.values import Column, JsonValue, Listed, hashed_fields
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import LabellingModel, SpeakingModel
-    from raysp.models.summary import CheckpointSummary
-    from raysp.models.tokenizers.written import CTCTokenizer
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, SpeakingModel
+    from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.ops.adding import ColumnOp
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
@@ -209,8 +208,8 @@ def spoken(
 
     if language is None:
         return checkpoint, read_ctc_tokenizer(checkpoint.path)
-    from raysp.models.checking import check_language, check_languages
     from raysp.models.encoder.languages import language_tokenizer
+    from raysp.models.loading import check_language, check_languages
 
     if isinstance(language, Column):
         check_languages(checkpoint)

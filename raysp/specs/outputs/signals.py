@@ -12,8 +12,7 @@ from raysp.specs.values import spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import HearingModel, LabellingModel
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary, HearingModel, LabellingModel
     from raysp.ops.adding import ColumnOp
     from raysp.ops.measuring import Measuring
     from raysp.ops.speech.silence import Silence

@@ -13,9 +13,8 @@ from raysp.specs.values import JsonValue, spec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import LabellingModel
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.models.silero_vad import SileroVAD
-    from raysp.models.summary import CheckpointSummary
     from raysp.ops.speech.speaking import Speaking
 
 

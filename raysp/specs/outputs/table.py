@@ -11,7 +11,7 @@ from raysp.specs import outputs
 from raysp.specs.outputs.output import Output
 
 if TYPE_CHECKING:
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary
 
 
 def _classes() -> Iterator[type[Output]]:

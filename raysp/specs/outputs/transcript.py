@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.backends.backend import WritingBackend
-    from raysp.models.labelled_passes import LabellingModel, WritingModel
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, WritingModel
+    from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
-    from raysp.models.tokenizers.written import CTCTokenizer
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.languages.by_row import ByLanguage
@@ -224,7 +223,7 @@ class Transcript(Output):
     def _check_writing(self, checkpoint: "CheckpointSummary") -> None:
         """Check `generate`, language and task against a checkpoint with a text decoder."""
         from raysp.backends.finding import choice_of
-        from raysp.models.summary import OWN
+        from raysp.models.labelled_passes import OWN
         from raysp.ops.writing import ONE_TEXT
 
         if isinstance(self.language, Column) and not checkpoint.languages:
@@ -255,7 +254,7 @@ class Transcript(Output):
 
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on labels that a user may not expect: texts of whole windows would be cut."""
-        from raysp.models.summary import OWN
+        from raysp.models.labelled_passes import OWN
 
         if not checkpoint.writes_text or checkpoint.backend != OWN:
             return ()

@@ -17,8 +17,7 @@ from raysp.words import count
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import LabellingModel
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
@@ -186,7 +185,7 @@ class Turns(Output):
 
     def _checkpoint_of(self, checkpoint: "CheckpointSummary") -> "CheckpointSummary":
         """Return the description of the checkpoint that tells speakers apart; another one is a local folder by now."""
-        from raysp.models.checking import check_checkpoint
+        from raysp.models.loading import check_checkpoint
 
         if self.checkpoint is None:
             return checkpoint

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from raysp.corpus.line_process import LineProcess
 from raysp.corpus.shards import Shard
 from raysp.errors import ProgramError, RayspError
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 from raysp.specs.code import UserCode
 from raysp.text.targets import Targets
 from raysp.training.data.indexing import index_shard

@@ -12,7 +12,7 @@ from raysp.corpus.kinds import Options
 from raysp.corpus.shards import Piece, Shard, place_of
 from raysp.errors import ShardError
 from raysp.labelling import assembly
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 from raysp.ops.recordings import Content, contents
 from raysp.ops.rows import OK, RowStatus
 from raysp.specs.pipeline import ReadsCorpus

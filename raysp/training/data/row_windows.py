@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysp.audio.waveforms import Samples
 from raysp.errors import RunError
 from raysp.labelling import assembly
-from raysp.models.summary import CheckpointSummary
+from raysp.models.labelled_passes import CheckpointSummary
 from raysp.ops.ordering import Window
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.text.targets import Targets

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from raysp.models.base.folded import WeightNormConv1d
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.decoder.transducer_loss import CHUNK_BYTES
@@ -22,7 +23,6 @@ from raysp.models.encoder.fast_conformer import Subsampling
 from raysp.models.encoder.transformer import Attention
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames
 from raysp.models.gpt2 import Conv1D
-from raysp.models.kernels.weight_norm import WeightNormConv1d
 from raysp.models.parakeet_transducers import ParakeetForRNNT
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
 from raysp.training.objectives.starting_model import CTC_HEAD

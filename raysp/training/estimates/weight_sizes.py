@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from raysp.models.base.modeling import Model
-from raysp.models.files.unweighted import without_weights
-from raysp.models.files.weights import TensorHeader, num_file_bytes
+from raysp.models.base.placing import without_weights
+from raysp.models.base.weights import TensorHeader, num_file_bytes
 from raysp.training.loop import state
 from raysp.training.loop.averaging import UPDATES
 from raysp.training.loop.optimizing import group_parameters

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from raysp.errors import RunError
-from raysp.models.base.arithmetic import steady_convolutions
+from raysp.models.base.placing import steady_convolutions
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from raysp.errors import RunError
 from raysp.models.base.modeling import Model
-from raysp.models.files.weights import write_safetensors
+from raysp.models.base.weights import write_safetensors
 from raysp.storage.store import explain
 from raysp.training.loop.optimizing import Group
 

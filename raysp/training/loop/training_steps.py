@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import RunError
-from raysp.models.base.arithmetic import arithmetic
+from raysp.models.base.placing import arithmetic
 from raysp.training.data.micro_batches import MicroBatch, Objective, seed_micro_batch
 from raysp.training.loop.optimizing import FlatGradients, set_rate
 

@@ -8,17 +8,18 @@ from raysp.checkpoints.hub import is_hub_id, local_folder, snapshot_of
 from raysp.checkpoints.language_adapters import adapter_files, vocabularies_of
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel
+from raysp.models.base.configuration import write_json
 from raysp.models.base.modeling import Model, overridden
-from raysp.models.encoder.adapters import (
+from raysp.models.base.placing import without_weights
+from raysp.models.encoder.encoder_heads import ForCTC
+from raysp.models.encoder.languages import (
     AttnAdapterLayer,
+    Found,
     adapter_file_names,
     adapter_weights,
+    compare_language,
     init_adapter_layers,
 )
-from raysp.models.encoder.encoder_heads import ForCTC
-from raysp.models.encoder.languages import Found, compare_language
-from raysp.models.files.configuration import write_json
-from raysp.models.files.unweighted import without_weights
 from raysp.training.characters import tokenizer_of
 
 WIDTH = 16

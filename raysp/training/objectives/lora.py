@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raysp.errors import PlanError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.modeling import Model
-from raysp.models.files.unweighted import without_weights
+from raysp.models.base.placing import without_weights
 from raysp.models.gpt2 import Conv1D
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig
 from raysp.training.data.micro_batches import seeded

@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from raysp.crossing import sent
-from raysp.models.base.arithmetic import arithmetic
 from raysp.models.base.modeling import Model
-from raysp.models.encoder.augmentation import known_lengths
+from raysp.models.base.placing import arithmetic
 from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.models.encoder.speech_model import known_lengths
 from raysp.models.encoder.waveform import conv_output_frames
-from raysp.models.features.processors import FeatureExtractor
-from raysp.models.features.waves import as_float, pad
+from raysp.models.features.processors import FeatureExtractor, as_float, pad
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.words import count
 

@@ -13,11 +13,11 @@ from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig
 from raysp.models.base import modeling
 from raysp.models.base.modeling import Model
+from raysp.models.base.placing import without_weights
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AMSoftmaxLoss
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.waveform import FeatureEncoder
-from raysp.models.files.unweighted import without_weights
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
 from raysp.training.data.micro_batches import seeded
 

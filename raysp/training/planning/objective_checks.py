@@ -22,7 +22,7 @@ from raysp.training.specs.objectives import (
 )
 
 if TYPE_CHECKING:
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary
 
 KEEP, BUILD = "keep", "build"
 """Values of `CTC.vocabulary`: that of the checkpoint, or one built from the texts."""

@@ -40,7 +40,7 @@ from raysp.training.specs.recipe import ADAMW, MICRO_BATCHES, MOST_BETWEEN, Batc
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.models.summary import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary
 
 MICRO_SECONDS = 15.0
 """Padded seconds of a micro-batch on a CPU, where a larger one is not faster."""

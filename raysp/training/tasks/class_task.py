@@ -14,9 +14,9 @@ from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.scores import Comparison, no_metrics
 from raysp.models.auto import AutoModelForAudioClassification
 from raysp.models.base.modeling import Model
-from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.loading import load_feature_extractor
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import begun, naming_masks
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets, single_targets

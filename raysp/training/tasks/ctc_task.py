@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from raysp.crossing import sent
 from raysp.models.base.modeling import Model
-from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.loading import load_feature_extractor
 from raysp.models.tokenizers.pieces import ParakeetTokenizer, merges_of
 from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text import vocabulary as vocabularies

@@ -16,11 +16,11 @@ from raysp.crossing import sent
 from raysp.errors import CheckpointError, PlanError
 from raysp.evaluation.scores import Comparison, no_metrics
 from raysp.models.auto import AutoConfig
+from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import Model
-from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
-from raysp.models.kernels.dropout import dropped
+from raysp.models.loading import load_feature_extractor
 from raysp.models.unispeech import UniSpeechConfig, UniSpeechForPreTraining, UniSpeechPreTrainingLosses
 from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text import vocabulary as vocabularies

@@ -14,12 +14,12 @@ from torch.utils.checkpoint import checkpoint
 from raysp.crossing import sent
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig
+from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Model, overridden
-from raysp.models.checking import load_feature_extractor
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
 from raysp.models.features.processors import FeatureExtractor
-from raysp.models.files.configuration import Config
+from raysp.models.loading import load_feature_extractor
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.specs.values import JsonValue, hashed_fields

@@ -14,10 +14,10 @@ from raysp.errors import PlanError
 from raysp.evaluation.scores import Comparison
 from raysp.evaluation.verification import compare_known_speakers
 from raysp.models.auto import AutoModelForAudioXVector
-from raysp.models.checking import load_feature_extractor
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AM_MARGIN, AM_SCALE, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.loading import load_feature_extractor
 from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import named_model

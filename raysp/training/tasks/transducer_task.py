@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from raysp.crossing import fetch, sent
 from raysp.models.auto import AutoConfig, AutoModel
 from raysp.models.base.modeling import Model, overridden
-from raysp.models.checking import load_feature_extractor
 from raysp.models.decoder.transducer_loss import Moves
 from raysp.models.features.processors import FeatureExtractor
+from raysp.models.loading import load_feature_extractor
 from raysp.models.parakeet_transducers import ParakeetForRNNT
 from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text.targets import CharacterTargets

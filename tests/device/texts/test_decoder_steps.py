@@ -17,8 +17,7 @@ from raysp.models import (
     GPT2LMHeadModel,
     KeyValueCache,
 )
-from raysp.models.kernels.joined import JoinedProduct
-from raysp.models.kernels.packed import StepLinear
+from raysp.models.base.folded import JoinedProduct, StepLinear
 from tests.device.stand_in import NAME, counted
 from tests.ops.test_labelling import block_of, labels
 from tests.ops.test_precision import noise, op
@@ -67,10 +66,10 @@ def test_a_step_projects_the_tokens_once_and_writes_keys_and_values_once_a_layer
     more.subtract(places(decoder, 5))
     steps, layers = 4, 3
     assert more["models/decoder/cache.py append"] == steps * layers
-    products = more["models/kernels/packed.py __call__"] + more["models/kernels/joined.py __call__"]
+    products = more["models/base/folded.py __call__"]
     head = {"bert": 2}.get(kind, 1)
     assert products == steps * (6 * layers + head)  # of three, out, of frames, out, and the two of the network
-    assert more["models/kernels/joined.py join"] == 0
+    assert more["models/base/folded.py join"] == 0
 
 
 def test_joined_layers_give_what_each_gives(layers):

@@ -26,7 +26,7 @@ from raysp.models import (
     check_checkpoint,
     load_checkpoint,
 )
-from raysp.models.files.checkpoint_files import LABEL_FILES
+from raysp.models.base.configuration import LABEL_FILES
 from tests.hub_server import COMMIT, lay_out
 from tests.models.decoder_oracles import BERT
 from tests.models.oracles import TINY, save_checkpoint

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification
-from raysp.models.files.unweighted import is_without_weights, without_weights
+from raysp.models.base.placing import is_without_weights, without_weights
 
 CODE = """
 import sys
 import torch
 from raysp.models import registry
-from raysp.models.files.unweighted import without_weights
+from raysp.models.base.placing import without_weights
 
 for model_type in {*registry.MODULES, *registry.DECODERS} - {registry.COMPOSITE}:
     for cls in registry.architectures_of(model_type).values():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from raysp.models.files import weights
-from raysp.models.files.weights import (
+from raysp.models.base import weights
+from raysp.models.base.weights import (
     TensorHeader,
     hold_equal,
     num_file_bytes,

@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from raysp.models.kernels.activations import activation
-from raysp.models.kernels.dense import FEW_ROWS, dense, few_rows, filled, linear
+from raysp.models.base.kernels import FEW_ROWS, activation, dense, few_rows, filled, linear
 
 
 @pytest.mark.parametrize("act", ["linear", "relu", "swish", "silu", "gelu"])

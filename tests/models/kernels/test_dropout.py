@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from raysp.models.kernels.dropout import attention_with_dropout, dropped
+from raysp.models.base.kernels import attention_with_dropout, dropped
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import raysp.models
-from raysp.models.kernels.folded import Folded
+from raysp.models.base.folded import Folded
 from tests.models.decoder_oracles import BART, BERT, GPT2, VOCAB
 from tests.models.oracles import TINY, TINY_SEW_D, TINY_WAV2VEC2_BERT
 from tests.models.parity import inputs_and_mask

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from raysp.models import HubertConfig, SEWDConfig
+from raysp.models.base.folded import WeightNormConv1d
 from raysp.models.hubert import HubertBatchNormConvEmbedding
-from raysp.models.kernels.weight_norm import WeightNormConv1d
 from raysp.models.sew_d import ConvLayer
 
 CLOSE = 0.02

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raysp.models.kernels.packed import PackedProduct, StepLinear
+from raysp.models.base.folded import PackedProduct, StepLinear
 
 
 @pytest.fixture

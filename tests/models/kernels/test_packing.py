@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from raysp.models.kernels.dense import filled
-from raysp.models.kernels.packing import Packing
+from raysp.models.base.kernels import Packing, filled
 
 
 @pytest.mark.parametrize("counts", [(4, 0, 2), (3, 3), (5,)])

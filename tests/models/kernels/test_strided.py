@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from raysp.models.kernels.strided import strided_convolution
+from raysp.models.base.kernels import strided_convolution
 
 SHAPES = {
     "two parts of a kernel, frames left over": (3, 20, 8, 6, 3, 2),

@@ -12,7 +12,7 @@ from raysp.models import (
     ParakeetForCTC,
     load_checkpoint,
 )
-from raysp.models.files.unweighted import without_weights
+from raysp.models.base.placing import without_weights
 from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes, logits_bytes
 from raysp.training.tasks.ctc_task import CTCObjective

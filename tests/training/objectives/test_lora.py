@@ -5,7 +5,7 @@ import torch
 
 from raysp import PlanError
 from raysp.models import SpeechEncoderDecoderModel, load_model
-from raysp.models.files.unweighted import without_weights
+from raysp.models.base.placing import without_weights
 from raysp.training.data.micro_batches import seed_micro_batch
 from raysp.training.objectives.lora import add_lora, check_targets, merged_weights
 from tests.models.oracles import transformers

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from raysp.models.encoder.augmentation import compute_mask_indices
-from raysp.models.encoder.quantization import sample_negative_indices
+from raysp.models.encoder.heads import sample_negative_indices
+from raysp.models.encoder.speech_model import compute_mask_indices
 from raysp.training.data.micro_batches import seed_micro_batch
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective

@@ -12,7 +12,7 @@ import torch
 
 import raysp.models
 from raysp.models import TextTokenizer
-from raysp.models.features.waves import pad
+from raysp.models.features.processors import pad
 from raysp.text.greedy_ctc import greedy
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer

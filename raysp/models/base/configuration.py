@@ -1,20 +1,76 @@
-"""The base of model configurations: Hugging Face fields as attributes, read and written as config.json."""
+"""The base of model configurations, read and written as config.json, and the files of a checkpoint folder.
+
+Importable without torch.
+"""
 
 import difflib
 import functools
 import json
 import logging
+import re
 import types
 import typing
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from raysp import bounds
 from raysp.bounds import shortened
-from raysp.checkpoints.hub import CONFIG_FILES, Access, local_folder
+from raysp.checkpoints.foreign_weights import explanation
+from raysp.checkpoints.hub import CONFIG_FILES, GENERATION_FILES, PROCESSOR_FILES, SPEAKER_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.files.sharing import Shareable
+
+
+def upload_saved(value: Any, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - anything with save_pretrained
+    """Save a model, configuration or processor into a repository of the hub; options and result as for `upload`."""
+    with TemporaryDirectory() as folder:
+        value.save_pretrained(folder)
+        return upload_folder(folder, repo_id, **options)
+
+
+def upload_folder(folder: str | Path, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+    """Upload the files of a folder; options and result as for `raysp.checkpoints.hub_api.upload`."""
+    from raysp.checkpoints.hub_api import upload
+
+    return upload(folder, repo_id, **options)
+
+
+class Shareable(ABC):
+    """A value that saves itself into a folder, and so can be uploaded to the hub."""
+
+    @abstractmethod
+    def _save(self, folder: Path) -> None:
+        """Write the files of the value."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        push_to_hub: bool = False,
+        *,
+        repo_id: str | None = None,
+        **options: Any,  # noqa: ANN401 - those of `upload`
+    ) -> None:
+        """Write the files that transformers, before and after release 5, reads the value from.
+
+        Args:
+            save_directory: Folder, created if missing.
+            push_to_hub: Upload the whole folder to the hub.
+            repo_id: Repository; None: the folder's name.
+            options: As for `push_to_hub`.
+        """
+        folder = Path(save_directory)
+        if not push_to_hub and (repo_id is not None or options):
+            raise TypeError(f"{', '.join(['repo_id', *options])} given without push_to_hub=True")
+        self._save(folder)
+        if push_to_hub:
+            upload_folder(folder, repo_id or folder.resolve().name, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+        """Save into a repository of the Hugging Face hub; options and result as for `upload`."""
+        return upload_saved(self, repo_id, **options)
+
 
 JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -323,3 +379,72 @@ def _checked_union(where: str, value: Any, hint: types.UnionType) -> Any:  # noq
         except CheckpointError:
             continue
     raise CheckpointError(f"{where} is {value!r}, expected {hint}: correct config.json")
+
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+PICKLE_FILE = "pytorch_model.bin"
+PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
+VARIANT = re.compile(r"[A-Za-z0-9_]+")
+LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *SPEAKER_FILES)
+
+
+def checkpoint_files(folder: str | Path) -> list[Path]:
+    """Return the files that affect labels: configuration, weights, processor, tokenizer."""
+    folder = Path(folder)
+    return sorted([*weight_files(folder), *(folder / name for name in LABEL_FILES if (folder / name).is_file())])
+
+
+def with_variant(name: str, variant: str | None) -> str:
+    """Return the name of a file of another set of weights: "model.fp16.safetensors" for "fp16"."""
+    if variant is None:
+        return name
+    if not VARIANT.fullmatch(variant):
+        raise ValueError(f"variant is {variant!r}, expected a name such as 'fp16'")
+    stem, _, ending = name.rpartition(".")
+    return f"{stem}.{variant}.{ending}"
+
+
+def weight_files(folder: Path, *, allow_pickle: bool = False, variant: str | None = None) -> list[Path]:
+    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists.
+
+    `variant` names another set of weights than the main one; it is never a pickle.
+    """
+    if variant is not None:
+        single, index = folder / with_variant(SINGLE_FILE, variant), folder / with_variant(INDEX_FILE, variant)
+        if single.is_file():
+            return [single]
+        if index.is_file():
+            return _indexed_files(index)
+        raise CheckpointError(
+            f"{folder}: no weights of variant {variant!r}, expected {single.name} or {index.name}: omit variant, or "
+            "complete the checkpoint"
+        )
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    if (folder / INDEX_FILE).is_file():
+        return _indexed_files(folder / INDEX_FILE)
+    if allow_pickle and (folder / PICKLE_FILE).is_file():
+        return [folder / PICKLE_FILE]
+    if allow_pickle and (folder / PICKLE_INDEX_FILE).is_file():
+        return _indexed_files(folder / PICKLE_INDEX_FILE)
+    there = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    raise CheckpointError(f"{folder}: {explanation(str(folder), there)}")
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    suffix, kind = (".bin", "pickle") if index.name == PICKLE_INDEX_FILE else (".safetensors", "safetensors")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: weight_map is {weight_map!r}, expected names of weights with their files")
+    files = []
+    for name in sorted({str(value) for value in weight_map.values()}):
+        path = index.parent / name
+        if name != Path(name).name or not name.endswith(suffix):
+            raise CheckpointError(f"{index}: lists {name!r}, expected a {kind} file in the same folder")
+        if not path.is_file():
+            raise CheckpointError(
+                f"{index.parent}: {name!r} not found though {index.name} lists it: complete the checkpoint"
+            )
+        files.append(path)
+    return files

@@ -17,7 +17,7 @@ from torch import Tensor
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.errors import CheckpointError
-from raysp.models.files.weights import read_pickle
+from raysp.models.base.weights import read_pickle
 
 CONFIG, WEIGHTS = "model_config.yaml", "model_weights.ckpt"
 MAX_CONFIG_BYTES, MAX_TOKENIZER_BYTES = 4 << 20, 64 << 20
