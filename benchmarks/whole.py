@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.inputs import checkpoints, corpus
 from benchmarks.programs import processes
 from benchmarks.tables import show
-from raysp.machine import num_cpus
+from raysp.devices import num_cpus
 
 CORPORA = "test-like,train-like,long-tail"
 MINUTES = (4.0, 20.0)

@@ -1,8 +1,8 @@
-"""Values that cross between a device and the host: results as typed arrays, and inputs as tensors.
+"""Values that cross between a device and the host, and the streams of the device that copy and compute.
 
 On a GPU every read of a value by the host waits for all work that was given to the device before. So the values of a
 pass cross together: several tensors are packed into one buffer of bytes on the device, and one copy to pinned memory
-brings them, on a stream of its own (`raysp.device_streams`): the host waits for that copy, and not for later work. On a
+brings them, on a stream of its own: the host waits for that copy, and not for later work. On a
 CPU nothing is copied: arrays and tensors share their memory.
 
 No other code that labels or trains reads a tensor of a device (`.cpu()`, `.numpy()`, `.tolist()`, `.item()`, `bool()`).
@@ -10,17 +10,15 @@ No other code that labels or trains reads a tensor of a device (`.cpu()`, `.nump
 
 import functools
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.devices import is_accelerator, kind_of
-
-if TYPE_CHECKING:
-    from raysp.device_streams import Event
+from raysp.devices import is_accelerator, kind_of, module_of
 
 Array: TypeAlias = npt.NDArray[Any]
 Result = TypeVar("Result")
@@ -154,8 +152,6 @@ class Sending:
         """Begin the copy of the filled arrays, within the stream of the calling thread."""
         if self.is_zero or self._is_started:
             return
-        from raysp.device_streams import mark  # a CPU needs no streams
-
         can_pin = self.device.type not in _not_pinnable
         if self._sent is None:
             self._sent = self._buffer.to(self.device, non_blocking=can_pin)
@@ -167,8 +163,6 @@ class Sending:
         """Return the tensors on the device; work of this stream waits for their copy, and the host does not."""
         if self.is_zero:
             return [torch.from_numpy(one).to(self.device) for one in self.arrays]
-        from raysp.device_streams import wait_for
-
         self.start()
         wait_for(self._event, self.device)
         assert self._sent is not None
@@ -231,8 +225,6 @@ class _Crossing:
 
 def _to_host(packed: Tensor) -> "tuple[Tensor, Event | None]":
     """Return memory of the host to which bytes are copied, and the event behind it; None: they are there."""
-    from raysp.device_streams import streams_of
-
     values = _host_memory((packed.numel(),), torch.uint8, packed.device.type)
     streams = streams_of(packed.device)
     if streams is None or packed.device.type in _not_pinnable:
@@ -269,3 +261,87 @@ _NAMES = {
     )
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+
+# A stream does its work in order, and several streams work at the same time. An event marks a place in the work of a
+# stream: another stream, or the host, waits for the work before it. torch gives memory that is freed to later work of
+# the stream that it was allocated for, so tensors that another stream reads are held until the event behind that work.
+class Event(Protocol):
+    """A place in the work of a stream."""
+
+    def synchronize(self) -> None:
+        """Wait on the host until the work before is done."""
+        ...
+
+
+class Stream(Protocol):
+    """Work of a device in order."""
+
+    def wait_event(self, event: Event) -> None:
+        """Begin later work of this stream after the work before an event."""
+        ...
+
+    def wait_stream(self, stream: "Stream") -> None:
+        """Begin later work of this stream after the present work of another one."""
+        ...
+
+    def record_event(self, event: Event) -> Event:
+        """Return an event, which now marks the end of the present work."""
+        ...
+
+
+class Streams:
+    """The three streams of a device, which all labelling of a process shares."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._module = module_of(device)
+        self.copies, self.passes, self.results = (cast("Stream", self._module.Stream(device)) for _ in range(3))
+
+    def on(self, stream: Stream) -> AbstractContextManager[object]:
+        """Send the work of the calling thread to a stream within the block."""
+        return cast("AbstractContextManager[object]", self._module.stream(stream))
+
+    def current(self) -> Stream:
+        """Return the stream of the calling thread."""
+        return cast("Stream", self._module.current_stream(self._device))
+
+    def mark(self, stream: Stream) -> Event:
+        """Return an event behind the present work of a stream. A thread that waits for it leaves its core to others."""
+        try:
+            event = self._module.Event(blocking=True)
+        except TypeError:  # on some kinds of devices threads always wait like this, or never
+            event = self._module.Event()
+        return stream.record_event(event)
+
+
+@functools.cache
+def streams_of(device: torch.device) -> Streams | None:
+    """Return the streams of a device; None for a CPU, and for kinds of devices for which torch has no streams."""
+    has_streams = is_accelerator(device) and hasattr(module_of(device), "Stream")
+    return Streams(device) if has_streams else None
+
+
+def for_copies(device: torch.device) -> AbstractContextManager[object]:
+    """Send the work of the calling thread to the stream of copies within the block, if the device has one."""
+    streams = streams_of(device)
+    return nullcontext() if streams is None else streams.on(streams.copies)
+
+
+def for_passes(device: torch.device) -> AbstractContextManager[object]:
+    """Send the work of the calling thread to the stream of passes within the block, if the device has one."""
+    streams = streams_of(device)
+    return nullcontext() if streams is None else streams.on(streams.passes)
+
+
+def mark(device: torch.device) -> Event | None:
+    """Return an event behind the present work of the calling thread's stream; None without streams."""
+    streams = streams_of(device)
+    return None if streams is None else streams.mark(streams.current())
+
+
+def wait_for(event: Event | None, device: torch.device) -> None:
+    """Begin later work of the calling thread's stream after an event."""
+    streams = streams_of(device)
+    if streams is not None and event is not None:
+        streams.current().wait_event(event)

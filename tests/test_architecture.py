@@ -16,9 +16,8 @@ PACKAGE = Path(__file__).parents[1] / "raysp"
 
 # What every feature uses, from the lowest layer up: a part may import those of the lines before its own.
 SHARED = (
-    {"bounds", "capabilities", "columns", "errors", "machine", "public_names", "tracebacks", "words"},
-    {"devices", "first_bytes"},
-    {"device_streams"},
+    {"bounds", "capabilities", "columns", "errors", "public_names", "tracebacks", "words"},
+    {"devices"},
     {"crossing"},
     {"audio", "text", "storage"},
     {"corpus", "checkpoints", "evaluation"},
@@ -330,7 +329,6 @@ def test_torch_stays_with_models_ops_and_what_drives_them():
     users = {
         "backends",
         "crossing",
-        "device_streams",
         "devices",
         "models",
         "ops",

@@ -4,7 +4,7 @@
 
 Windows of joined digits, whose words have known places, are written one by one, as a text decoder does. Writer is a CTC
 checkpoint, so that only the joints count. Compared are cuts between words at their known places, at quiet points as
-`raysp.audio.window_cuts` makes them, every so many seconds, and windows that overlap, whose texts are merged at their
+`raysp.audio.waveforms` makes them, every so many seconds, and windows that overlap, whose texts are merged at their
 longest common run of words.
 """
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from benchmarks.inputs import corpus
 from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
-from raysp.audio.window_cuts import Windowing, cut_windows
+from raysp.audio.waveforms import Windowing, cut_windows
 
 RATE = 16_000
 Floats = npt.NDArray[np.float32]

@@ -30,7 +30,7 @@ import soundfile
 from benchmarks.inputs import whisper_folder
 from benchmarks.programs.recognisers import SYSTEMS
 from benchmarks.tables import show, write_json
-from raysp.machine import num_cpus
+from raysp.devices import num_cpus
 
 REPOSITORY = Path(__file__).parents[2]
 FRAME = 0.01

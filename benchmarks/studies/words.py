@@ -63,7 +63,7 @@ class Labeller:
 
     def __init__(self, checkpoint: str, window_seconds: float, *, words: bool) -> None:
         import raysp
-        from raysp.audio.window_cuts import Windowing
+        from raysp.audio.waveforms import Windowing
         from raysp.models.loading import check_checkpoint
         from raysp.ops.decoding import Decoding
         from raysp.ops.joining import Joining

@@ -41,10 +41,9 @@ from raysp.audio.decoder_protocol import (
     UNREADABLE,
     has_memory_limit,
 )
-from raysp.audio.excerpts import AudioHeader, DecodeOptions, Excerpt, Recording, TooLong
 from raysp.audio.source import read_header
 from raysp.audio.stream_decoding import decode_chunks
-from raysp.audio.waveforms import Samples
+from raysp.audio.waveforms import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
 from raysp.errors import AudioError
 
 PROGRAM_ERRORS = (TypeError, AttributeError, NameError, ImportError, SyntaxError, AssertionError)

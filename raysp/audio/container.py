@@ -7,8 +7,8 @@ the format that libsndfile reports (an ID3 tag may precede any format).
 from dataclasses import dataclass
 from typing import Literal
 
+from raysp.bounds import complaint
 from raysp.errors import AudioError
-from raysp.first_bytes import complaint
 from raysp.words import count
 
 CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "MP3", "OGG"})

@@ -28,7 +28,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from raysp.audio import decoder_protocol as protocol
-from raysp.audio.decoder_failures import (
+from raysp.audio.decoder_protocol import (
     AnswerTimeout,
     DecoderFailure,
     ExternalFailure,
@@ -36,17 +36,18 @@ from raysp.audio.decoder_failures import (
     exit_name,
     failure_of,
 )
-from raysp.audio.excerpts import (
+from raysp.audio.waveforms import (
     AudioHeader,
     DecodeOptions,
     Excerpt,
     Recording,
+    Samples,
     SupportsRead,
     TooLong,
     is_file,
+    join,
     require_recording,
 )
-from raysp.audio.waveforms import Samples, join
 from raysp.errors import AudioError, ProgramError, RunError
 
 logger = logging.getLogger(__name__)

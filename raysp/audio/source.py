@@ -21,11 +21,11 @@ from raysp.audio.container import (
     unsupported,
 )
 from raysp.audio.counting import counts_all
-from raysp.audio.excerpts import AudioHeader, Recording, SupportsRead, is_file, require_recording
 from raysp.audio.media import MediaSource, open_media
 from raysp.audio.opus import OpusSource, open_opus
 from raysp.audio.parsing.flac import AHEAD_BYTES, STEP_BYTES
 from raysp.audio.streams import Stream, Streams
+from raysp.audio.waveforms import AudioHeader, Recording, SupportsRead, is_file, require_recording
 from raysp.errors import AudioError
 from raysp.words import count
 

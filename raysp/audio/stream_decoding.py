@@ -9,11 +9,24 @@ from typing import Literal
 import numpy as np
 import soundfile
 
-from raysp.audio.excerpts import AudioHeader, Channel, DecodeOptions, Excerpt, Recording, TooLong
 from raysp.audio.open_streams import BLOCKS_PER_SECOND, OpenStream, StreamEnding, chunk_frames
 from raysp.audio.source import open_reader, open_stream
 from raysp.audio.streams import Stream, Streams
-from raysp.audio.waveforms import FINITE_SUBTYPES, Samples, check_finite, choose_dtype, join, mix, resample
+from raysp.audio.waveforms import (
+    FINITE_SUBTYPES,
+    AudioHeader,
+    Channel,
+    DecodeOptions,
+    Excerpt,
+    Recording,
+    Samples,
+    TooLong,
+    check_finite,
+    choose_dtype,
+    join,
+    mix,
+    resample,
+)
 from raysp.errors import AudioError
 from raysp.words import count
 

@@ -3,7 +3,7 @@
 The protocols of a model are here too, for packages that offer one by an entry point of the group `raysp.models`.
 """
 
-from raysp.backends.backend import Backend, WritingBackend
+from raysp.backends.finding import Backend, WritingBackend
 from raysp.capabilities import Capability
 from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, ModelPass, Writer, WritingModel, Written
 

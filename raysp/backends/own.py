@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from raysp.backends import hf_installed
-from raysp.backends.packages import GROUP
+from raysp.backends.finding import GROUP
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.models.loading import LoadedCheckpoint, check_checkpoint, load_checkpoint

@@ -1,20 +1,22 @@
-"""Location of a checkpoint's files: a folder, or the cached snapshot of a Hugging Face hub id.
+"""Location of a checkpoint: a local folder, one on object storage, a Hugging Face hub id, or a Python package.
 
 A hub id is "owner/name", or "owner/name@revision" with a branch, tag or commit. Only files that raysp reads are
-fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface_hub.
+fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface_hub. Importable without torch.
 """
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from raysp.bounds import shortened
-from raysp.checkpoints.fetching import fetch_adapter, is_copy
-from raysp.checkpoints.foreign_weights import ADAPTER_CONFIG, FOREIGN, explanation
-from raysp.checkpoints.language_adapters import adapter_name, announced
+from raysp.checkpoints.contents import ADAPTER_CONFIG, FOREIGN, adapter_name, announced, explanation
+from raysp.checkpoints.fetching import EVERY, fetch, fetch_adapter, is_copy
 from raysp.errors import CheckpointError, StoreError
+from raysp.storage.store import normalise, scheme_of
 
 if TYPE_CHECKING:
     from raysp.checkpoints.hub_api import Repository
@@ -311,3 +313,127 @@ def snapshot_of(folder: Path) -> str | None:
         return None
     kind, *names = parts[0].split("--")
     return f"{'/'.join(names)}@{parts[2]}" if kind == "models" and 1 <= len(names) <= 2 else None
+
+
+KEPT_FILES = (
+    *("*.json", "*.txt", "*.model", "*.md", "*.jinja", "*.safetensors", "*.tiktoken"),
+    *("LICENSE*", "LICENCE*", "NOTICE*"),
+)
+"""Patterns of the files of a checkpoint besides its pickles: configuration, tokenizer, adapters, card, licence."""
+LANGUAGE_MODEL = "language_model"
+"""The folder of a language model beside the weights; all its files are kept."""
+SMALL_FILES = (*(one for one in KEPT_FILES if one != "*.safetensors"), f"{LANGUAGE_MODEL}/*")
+ADAPTERS = "adapter.*.safetensors"
+PICKLED_ADAPTERS = "adapter.*.bin"
+
+
+def locate(
+    checkpoint: str,
+    storage_options: Mapping[str, object] | None = None,
+    files: Sequence[str] = CHECKPOINT_FILES,
+    languages: Sequence[str] | None = None,
+) -> Path:
+    """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
+
+    `files` are names and patterns of the files that are fetched from the hub. From both only the adapters of
+    `languages` are fetched (see `local_checkpoint` and `fetch`).
+
+    Raises:
+        CheckpointError: the folder does not exist or holds no checkpoint.
+        StoreError: it cannot be read.
+    """
+    if scheme_of(checkpoint):
+        return fetch(checkpoint, storage_options, languages=languages, other=set(files) & OTHER_WEIGHTS)
+    if (folder := Path(normalise(checkpoint))).is_dir():
+        check_weights(checkpoint, folder, files)
+        return folder
+    if _names_hub(checkpoint):
+        return local_checkpoint(checkpoint, files, languages)
+    found = "a file" if folder.is_file() else "no such folder"
+    raise CheckpointError(
+        f"checkpoint {checkpoint!r}: {found}; expected a Hugging Face model folder (config.json, model.safetensors), "
+        "on a local disk or on object storage, or a hub id ('owner/name')"
+    )
+
+
+def pinned_checkpoint(checkpoint: str) -> str:
+    """Return a hub id with its current commit; another checkpoint is returned unchanged.
+
+    Raises:
+        CheckpointError: the hub has no such id, or cannot be reached.
+    """
+    return pinned(checkpoint) if _names_hub(checkpoint) else checkpoint
+
+
+def hub_id(checkpoint: str) -> str | None:
+    """Return a hub id without its revision; None for a folder or a URL."""
+    return checkpoint.partition("@")[0] if _names_hub(checkpoint) else None
+
+
+def _names_hub(checkpoint: str) -> bool:
+    """Return whether a checkpoint is a hub id with an owner; a bare name counts as a missing folder."""
+    return "/" in checkpoint and not scheme_of(checkpoint) and is_hub_id(checkpoint)
+
+
+def locate_pickled(name: str, storage_options: Mapping[str, object] | None = None) -> Path:
+    """Return the local folder of a checkpoint with its pickled weights, fetched once from storage or from the hub.
+
+    Of a repository that has safetensors, they are fetched in place of its pickles.
+
+    Raises:
+        CheckpointError: the folder does not exist, holds no checkpoint, or the hub does not provide it.
+        StoreError: it cannot be read.
+    """
+    if scheme_of(name):
+        return fetch(name, storage_options, with_pickles=True, languages=EVERY)
+    if (folder := Path(normalise(name))).is_dir():
+        return folder
+    if is_hub_id(name) and "/" in name:
+        commit = pinned(name)
+        folder = local_folder(commit, (*SMALL_FILES, *WEIGHT_FILES, ADAPTERS))
+        pickled = [] if any(folder.glob("model*.safetensors")) else [*PICKLE_FILES]
+        pickled += [] if any(folder.glob(ADAPTERS)) else [PICKLED_ADAPTERS]
+        return local_folder(commit, pickled) if pickled else folder
+    found = "a file" if folder.is_file() else "no such folder"
+    raise CheckpointError(
+        f"checkpoint {name!r}: {found}; expected a Hugging Face model folder with pytorch_model.bin, on a local disk "
+        "or on object storage, a hub id ('owner/name'), or a .nemo file"
+    )
+
+
+SPEECH_RATE = 16_000
+"""Samples per second of the recordings that the model of speech takes."""
+SPEECH_FILE = "data/silero_vad_16k.safetensors"
+
+
+def speech_weights() -> Path:
+    """Return the file of weights in the package silero-vad, which is not imported.
+
+    Raises:
+        CheckpointError: the package is not installed, or does not have the file.
+    """
+    found = find_spec("silero_vad")
+    for folder in (found.submodule_search_locations if found else None) or ():
+        if (file := Path(folder) / SPEECH_FILE).is_file():
+            return file
+    lacks = f"does not have {SPEECH_FILE}" if found else "is not installed"
+    raise CheckpointError(f"silero-vad, the package that finds speech, {lacks}: pip install 'raysp[speech]'")
+
+
+def speech_digest() -> str:
+    """Return the hash of the weights of Silero VAD, 16 hexadecimal digits.
+
+    Raises:
+        CheckpointError: as `speech_weights`.
+    """
+    return hashlib.sha256(speech_weights().read_bytes()).hexdigest()[:16]
+
+
+def check_clustering() -> None:
+    """Check that scipy is there, which clusters vectors of speakers; it is not imported.
+
+    Raises:
+        CheckpointError: it is not installed.
+    """
+    if find_spec("scipy") is None:
+        raise CheckpointError("scipy, the package that clusters speakers, is not installed: pip install 'raysp[turns]'")

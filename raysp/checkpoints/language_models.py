@@ -14,9 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raysp import bounds
-from raysp.checkpoints import hub, user_cache
-from raysp.checkpoints.fetching import digest_content, digest_files, fetch_file, fetch_folder, place_folder
-from raysp.checkpoints.user_cache import cache_folder
+from raysp.checkpoints import fetching, hub
+from raysp.checkpoints.fetching import (
+    cache_folder,
+    digest_content,
+    digest_files,
+    fetch_file,
+    fetch_folder,
+    place_folder,
+)
 from raysp.errors import CheckpointError
 from raysp.storage.store import normalise, scheme_of
 from raysp.text.beams import arpa, kenlm
@@ -189,13 +195,13 @@ def _opened(path: Path, content: str) -> Ngrams:
     with contextlib.suppress(OSError, RuntimeError):  # without a cache it is read into memory
         folder = cache_folder() / KIND / f"{content}-{FORMAT}"
         folder.parent.mkdir(parents=True, exist_ok=True)
-        user_cache.mark_used(folder)
+        fetching.mark_used(folder)
         if not folder.is_dir():
             model = arpa.parse(path)
             part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
             arpa.save(model, part)
             place_folder(part, folder)
-        user_cache.remove_unused(folder.parent)
+        fetching.remove_unused(folder.parent)
         return arpa.load(folder)
     return arpa.parse(path)
 

@@ -39,7 +39,7 @@ def inspect(
       raysp inspect s3://models/ctc --storage-option profile=models
     """
     from raysp.backends.finding import NAMED, choose, files_of
-    from raysp.checkpoints.locating import locate
+    from raysp.checkpoints.hub import locate
     from raysp.labelling.planning.planned_checkpoint import choose_backend
     from raysp.specs.outputs.table import outputs_for
 
@@ -203,7 +203,7 @@ def _generation_error(summary: "CheckpointSummary") -> str | None:
 
 def _language(summary: "CheckpointSummary") -> str | None:
     """Return the announced language, the number of languages, and the file with its weights; None without languages."""
-    from raysp.checkpoints.language_adapters import languages_of
+    from raysp.checkpoints.contents import languages_of
 
     known = languages_of(summary.path)
     if summary.contradiction:

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Collection
 from typing import Literal, cast, get_args
 
+from raysp.devices import system
 from raysp.errors import PlanError, SpecError
-from raysp.machine import system
 
 Engine = Literal["auto", "here", "ray"]
 ENGINE_VARIABLE = "RAYSP_ENGINE"

@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 
 from raysp.cluster.connection import default_folder, local_ray
 from raysp.cluster.resources import Resources, count_gpus
+from raysp.devices import memory_bytes, num_cpus, physical_bytes
 from raysp.errors import RayspError
-from raysp.machine import memory_bytes, num_cpus, physical_bytes
 from raysp.words import count
 
 MIN_SHARED_BYTES = 500_000_000

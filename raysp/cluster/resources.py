@@ -6,9 +6,8 @@ import subprocess
 from dataclasses import dataclass, replace
 
 from raysp.cluster.nodes import ask, with_resource
-from raysp.devices import is_accelerator, is_available
+from raysp.devices import is_accelerator, is_available, memory_bytes, num_cpus
 from raysp.errors import PlanError
-from raysp.machine import memory_bytes, num_cpus
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Pool
 from raysp.words import count

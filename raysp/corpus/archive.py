@@ -12,10 +12,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.bounds import shortened
+from raysp.bounds import HEAD_BYTES, complaint, shortened
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
-from raysp.first_bytes import HEAD_BYTES, complaint
 from raysp.words import count
 
 BLOCK_BYTES = 512

@@ -14,12 +14,12 @@ from typing import Any, cast
 import pyarrow as pa
 
 from raysp import bounds
+from raysp.bounds import HEAD_BYTES, complaint
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import BATCH_BYTES, WALKED_BYTES
 from raysp.corpus.recording_names import estimated_seconds
 from raysp.corpus.shards import Group, Piece, Shard, Survey, check_same, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
-from raysp.first_bytes import HEAD_BYTES, complaint
 from raysp.storage.store import Entry, LocalStore, Store
 from raysp.storage.stores import open_store
 from raysp.words import count

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from raysp.corpus.shards import PIECE_ROWS, Piece, Shard, Survey
-from raysp.storage.forms import matched
+from raysp.storage.audio_root import matched
 from raysp.storage.store import Entry
 
 Options = Mapping[str, object] | None

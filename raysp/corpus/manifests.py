@@ -21,7 +21,7 @@ from raysp.corpus.kinds import FAULT, JSON_TEXTS, Cut, Options, Origin, SourceKi
 from raysp.corpus.shards import SECONDS_BY_PATH, Group, Piece, Shard, Survey, one_line, place_of
 from raysp.errors import ShardError
 from raysp.storage.text_content import HiddenError, opened_text
-from raysp.text.unicode_texts import fault_of, is_unicode, json_text, storable
+from raysp.text.normalisation import fault_of, is_unicode, json_text, storable
 from raysp.words import RESTORE, count
 
 LINES_A_SHARD = 10_000

@@ -27,11 +27,10 @@ from raysp.corpus.pages import read_whole
 from raysp.corpus.parquet import decoded_bytes, footer_of, read_footer
 from raysp.corpus.shards import one_line
 from raysp.errors import AudioError, ShardError
-from raysp.storage.audio_root import AudioRoot, OpenRecording
-from raysp.storage.forms import canonical
+from raysp.storage.audio_root import AudioRoot, OpenRecording, canonical
 from raysp.storage.store import join_url
 from raysp.storage.text_content import HiddenError, text_of
-from raysp.text.unicode_texts import fault_of
+from raysp.text.normalisation import fault_of
 from raysp.words import RESTORE
 
 Options = Mapping[str, object] | None

@@ -18,13 +18,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysp import bounds
+from raysp.bounds import HEAD_BYTES, complaint
 from raysp.corpus.kinds import Options, SourceKind
 from raysp.corpus.pages import PagedFile, first_page, leaves, page_header
 from raysp.corpus.recording_columns import has_paths
 from raysp.corpus.recording_names import estimated_seconds
 from raysp.corpus.shards import Group, Piece, Shard, Survey, check_same, one_line, place_of, refuse_ray_types
 from raysp.errors import ShardError, StoreError
-from raysp.first_bytes import HEAD_BYTES, complaint
 from raysp.words import count
 
 INDEX_BYTES = 8

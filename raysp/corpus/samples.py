@@ -15,7 +15,7 @@ from raysp.corpus.manifests import AUDIO_TYPE, json_column
 from raysp.corpus.recording_names import is_audio
 from raysp.corpus.shards import one_line
 from raysp.errors import ShardError
-from raysp.text.unicode_texts import fault_of, is_unicode, json_text, plain_text, storable
+from raysp.text.normalisation import fault_of, is_unicode, json_text, plain_text, storable
 
 READ_BATCH_BYTES = 16 * 1024 * 1024
 _TEXT, _JSON = "txt", "json"

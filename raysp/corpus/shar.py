@@ -23,7 +23,7 @@ from raysp.corpus.samples import Sample, batches_of, plain_values, rows_of
 from raysp.corpus.shards import Piece, Shard, Survey, check_same, one_line, place_of
 from raysp.corpus.tars import open_archive, pack, read_layout, read_samples, unpack
 from raysp.errors import ShardError, StoreError
-from raysp.storage.forms import canonical
+from raysp.storage.audio_root import canonical
 from raysp.storage.store import Entry
 from raysp.storage.text_content import HiddenError, text_of
 from raysp.words import count

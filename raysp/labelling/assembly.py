@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 import raysp.audio as in_process
-from raysp.audio.window_cuts import Windowing
+from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.columns import RECORDING_COLUMNS, STATUS
 from raysp.corpus import sources

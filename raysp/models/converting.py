@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.checkpoints.locating import locate_pickled
+from raysp.checkpoints.hub import locate_pickled
 from raysp.checkpoints.pickles.conversion import convert_files
 from raysp.checkpoints.pickles.new_folders import belonging, check_empty, check_links, new_folder
 from raysp.checkpoints.pickles.safetensors import Written

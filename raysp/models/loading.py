@@ -12,9 +12,8 @@ import torch
 
 import raysp.models
 from raysp.capabilities import TEXT, Capability
-from raysp.checkpoints.foreign_weights import refuse_adapter
+from raysp.checkpoints.contents import announced, check_known, languages_of, refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
-from raysp.checkpoints.language_adapters import announced, check_known, languages_of
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from raysp.checkpoints.packaged import speech_weights
+from raysp.checkpoints.hub import speech_weights
 from raysp.errors import CheckpointError
 from raysp.models.base.weights import read_safetensors
 

@@ -19,9 +19,9 @@ from raysp.ops.late_steps import carried_values
 from raysp.ops.places import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
-from raysp.text.marks import times_of_word
 from raysp.text.normalisation import Language
 from raysp.text.spelling import PhonemeSpelling, Spelling, Spelt
+from raysp.text.times import times_of_word
 
 Spans = list[dict[str, object]]
 Ints = npt.NDArray[np.int64]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from raysp.audio.window_cuts import Windowing
+from raysp.audio.waveforms import Windowing
 from raysp.models.labelled_passes import CheckpointSummary
 
 PASS_COST = 1 / 15

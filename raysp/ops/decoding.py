@@ -12,8 +12,7 @@ import pyarrow as pa
 
 import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, SupportsRead, TooLong
-from raysp.audio.waveforms import choose_dtype
-from raysp.audio.window_cuts import Windowing, cut_windows
+from raysp.audio.waveforms import Windowing, choose_dtype, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel

@@ -11,7 +11,7 @@ from raysp.columns import STATUS
 from raysp.corpus.kinds import FAULT
 from raysp.errors import RayspError, RunError
 from raysp.ops.rows import OK, RowStatus
-from raysp.text.unicode_texts import readable
+from raysp.text.normalisation import readable
 from raysp.words import count
 
 UNREADABLE_TEXT = "unreadable_text"

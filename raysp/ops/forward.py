@@ -14,8 +14,7 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import fetch
-from raysp.devices import highest_allocated, is_accelerator
-from raysp.machine import highest_resident_bytes
+from raysp.devices import highest_allocated, highest_resident_bytes, is_accelerator
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import Lengths
 from raysp.ops.places import Place

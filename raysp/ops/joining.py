@@ -12,7 +12,7 @@ from raysp.ops.adding import NO_COLUMNS, beside, chosen
 from raysp.ops.late_steps import NO_ROW_STEPS, RowSteps
 from raysp.ops.places import on_grid
 from raysp.ops.rows import ERROR, OK, ROW_SCHEMA, RowStatus, row_statuses, statuses_table, with_labels
-from raysp.text.time_bounds import timed_columns, within_recordings
+from raysp.text.times import timed_columns, within_recordings
 
 RESULT = f"{INNER_PREFIX}result:"
 """Prefix of the texts of a row's earlier outputs, in the last of its windows."""

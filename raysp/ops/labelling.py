@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from raysp import tracebacks
-from raysp.backends.backend import Backend
+from raysp.backends.finding import Backend
 from raysp.crossing import Room, Sending, Steps, Together
 from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
 from raysp.errors import RunError
@@ -39,7 +39,7 @@ from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values
 from raysp.ops.places import PLACE, places_of, staged_places
 from raysp.ops.precision import Batching, batching
 from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
-from raysp.text.time_bounds import within_recordings
+from raysp.text.times import within_recordings
 from raysp.words import count
 
 if TYPE_CHECKING:

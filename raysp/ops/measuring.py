@@ -16,7 +16,7 @@ from raysp.columns import SECONDS
 from raysp.crossing import Array, Steps, alone, send
 from raysp.ops.adding import ColumnOp
 from raysp.ops.labelling import Forward
-from raysp.text.repetition import compression, longest_repetition
+from raysp.text.error_rates import compression, longest_repetition
 
 CLIPPED, CLIPPED_RUN = 0.99, 3
 """Clipping: at least `CLIPPED_RUN` samples in a row of at least `CLIPPED`, as resampled flat tops are uneven."""

@@ -12,8 +12,7 @@ from raysp.capabilities import Capability
 from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.ops.places import Stretch, stretches
 from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
-from raysp.text.marks import is_mark, times_of_word
-from raysp.text.times import Span, words_of
+from raysp.text.times import Span, is_mark, times_of_word, words_of
 
 if TYPE_CHECKING:
     from raysp.crossing import Steps

@@ -1,16 +1,19 @@
-"""Confinement of untrusted paths, of recordings and of files beside them, to a folder; the versions of its files."""
+"""Confinement of untrusted paths, of recordings and of files beside them, to a folder; the versions of its files.
+
+One name may be stored in several Unicode normal forms, such as NFC by Linux and NFD by macOS.
+"""
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import groupby, takewhile
+from itertools import groupby, product, takewhile
 from pathlib import PurePosixPath
 
 from raysp import bounds
 from raysp.errors import AudioError, StoreError
-from raysp.storage import forms
 from raysp.storage.opened import Entry, Opened, content_of
 from raysp.storage.store import (
     KEYED,
@@ -24,6 +27,56 @@ from raysp.storage.store import (
     scheme_of,
 )
 from raysp.storage.stores import open_store
+
+MOST_FORMS = 16
+"""Paths that are tried for one: two forms of each of four parts."""
+
+
+def canonical(path: str) -> str:
+    """Return a path in the form NFC, by which names in any form are compared."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
+def other_forms(path: str) -> list[str]:
+    """Return the path with each part in NFC or NFD, without the path itself.
+
+    At most `MOST_FORMS` mixed ones follow those whose parts have one form.
+    """
+    if path.isascii():
+        return []
+    parts = [dict.fromkeys(unicodedata.normalize(form, part) for form in ("NFC", "NFD")) for part in path.split("/")]
+    alike = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
+    found = dict.fromkeys(
+        [*alike, *("/".join(one) for one, _ in zip(product(*parts), range(MOST_FORMS), strict=False))]
+    )
+    return [one for one in found if one != path]
+
+
+def matched(named: Iterable[str], there: Iterable[str]) -> Mapping[str, str]:
+    """Return existing names by the names asked for, where the two differ in their Unicode normal form only.
+
+    A name is matched if neither it nor the existing one has an exact match, and each is the only one left with its NFC.
+    """
+    named, there = {*named}, {*there}
+    if all(map(str.isascii, named)):
+        return {}
+    wanted, free = _by_form(named - there), _by_form(there - named)
+    pairs = ((wanted[form], free.get(form, [])) for form in wanted)
+    return {names[0]: found[0] for names, found in pairs if len(names) == len(found) == 1}
+
+
+def _by_form(paths: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        if not path.isascii():
+            found.setdefault(canonical(path), []).append(path)
+    return found
+
+
+def existing(path: str, exists: Callable[[str], bool]) -> list[str]:
+    """Return the paths that exist in other forms."""
+    return [one for one in other_forms(path) if exists(one)]
+
 
 AT_ONCE = 16
 ENTRIES_A_FILE = 12
@@ -196,7 +249,7 @@ class AudioRoot:
         for name in (relative, *self._other_places(relative)):
             if (opened := self._opened(path, name, head_bytes)) is not None:
                 return OpenRecording(name, opened)
-        others = forms.existing(relative, self._exists) if self.by_form else []
+        others = existing(relative, self._exists) if self.by_form else []
         if len(others) == 1 and (opened := self._opened(path, others[0], head_bytes)) is not None:
             return OpenRecording(others[0], opened)
         raise self._not_found(path, relative, others)
@@ -256,7 +309,7 @@ class AudioRoot:
             if names:
                 found[path] = others[names[0]]
             elif self.by_form and not path.isascii():
-                names = forms.existing(path, self._exists)
+                names = existing(path, self._exists)
                 if len(names) == 1 and (there := versions(self.store, names, of)):
                     found[path] = there[names[0]]
         return found

@@ -1,10 +1,12 @@
-"""Storage options: a mapping, or a file system of fsspec whose options are taken. Some values stand for variables.
+"""Storage options and glob patterns of urls, as users write them.
 
-Options are sent to workers unresolved. A variable is read where a client is created, and its value is stored nowhere
-else.
+Options are a mapping, or a file system of fsspec whose options are taken. They are sent to workers unresolved. A
+variable is read where a client is created, and its value is stored nowhere else.
 """
 
-from collections.abc import Mapping
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from raysp.errors import SpecError
@@ -50,3 +52,63 @@ def _resolved(value: object) -> object:
         return tuple(_resolved(item) for item in value)
     look_up = getattr(value, "value", None)
     return look_up() if callable(look_up) else value
+
+
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def has_wildcard(text: str) -> bool:
+    """Return whether a path, or one of its components, is a pattern."""
+    return _WILDCARD.search(text) is not None
+
+
+def split_glob(path: str) -> tuple[str, str]:
+    """Split before the first component with a wildcard: ("a/b", "*.parquet"). Without one the second part is empty."""
+    parts = path.split("/")
+    first = next((i for i, part in enumerate(parts) if has_wildcard(part)), len(parts))
+    return "/".join(parts[:first]), "/".join(parts[first:])
+
+
+def literal_prefix(pattern: str) -> str:
+    """Return the literal prefix of all paths that match."""
+    return _WILDCARD.split(pattern, maxsplit=1)[0]
+
+
+def is_listed(path: str, pattern: str) -> bool:
+    """Return whether `path` matches `pattern` and is not passed over."""
+    *folders, name = path.split("/")
+    if not name or is_passed_over(name) or any(is_passed_over(folder, is_folder=True) for folder in folders):
+        return False
+    return matches([*folders, name], pattern.split("/"))
+
+
+def marker(path: str) -> str | None:
+    """Return the part of an unlisted path that may mark the format of a folder; None for the others.
+
+    It ends with the first folder or file that listings pass over, such as `_delta_log`; a JSON file is whole.
+    """
+    parts = path.split("/")
+    for number, name in enumerate(parts, 1):
+        if is_passed_over(name, is_folder=number < len(parts)):
+            return "/".join(parts[:number])
+    return path if path.endswith(".json") else None
+
+
+def is_passed_over(name: str, *, is_folder: bool = False) -> bool:
+    """Return whether listings pass over a name: `_temporary/`, `.raysp/`, `._a.wav`, `_SUCCESS`.
+
+    Files that begin with `_` and have a suffix may be recordings, and are listed; planning passes over those that
+    would be shards.
+    """
+    if name[:1] == "." or is_folder:
+        return name[:1] in (".", "_")
+    return name[:1] == "_" and "." not in name
+
+
+def matches(names: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether a path's components match a pattern's. `**` matches zero or more folders."""
+    if not pattern or not names:
+        return not pattern and not names
+    if pattern[0] == "**":
+        return any(matches(names[skipped:], pattern[1:] or ("*",)) for skipped in range(len(names)))
+    return fnmatch.fnmatchcase(names[0], pattern[0]) and matches(names[1:], pattern[1:])

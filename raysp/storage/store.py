@@ -24,10 +24,9 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.errors import StoreError
-from raysp.storage.globs import is_passed_over, split_glob
-from raysp.storage.locking import locked
 from raysp.storage.opened import Entry as Entry
-from raysp.storage.opened import LocalFile, Opened
+from raysp.storage.opened import LocalFile, Opened, locked
+from raysp.storage.options import is_passed_over, split_glob
 
 HOME = ".raysp/"
 TMP = f"{HOME}tmp"

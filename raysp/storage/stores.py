@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from raysp.errors import StoreError
-from raysp.storage.globs import is_listed, literal_prefix, marker, split_glob
-from raysp.storage.options import GivenOptions, options_of
+from raysp.storage.options import GivenOptions, is_listed, literal_prefix, marker, options_of, split_glob
 from raysp.storage.store import (
     Entry,
     Listing,

@@ -8,7 +8,7 @@ import io
 from typing import Any, BinaryIO
 
 from raysp import bounds
-from raysp.first_bytes import HEAD_BYTES, complaint
+from raysp.bounds import HEAD_BYTES, complaint
 
 
 class HiddenError(ValueError):

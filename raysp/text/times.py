@@ -1,8 +1,16 @@
-"""Time spans of characters, and of the words that they form."""
+"""Times of characters and words: their spans, marks of punctuation in them, and the end of the recording."""
 
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.columns import SECONDS
 
 
 class Span(NamedTuple):
@@ -67,3 +75,79 @@ def _joined(chars: list[Span], joint: str = "") -> Span:
         chars[-1].end,
         sum(char.score for char in chars) / len(chars),
     )
+
+
+_CATEGORIES = frozenset({"Po", "Ps", "Pe", "Pi", "Pf", "Pd"})
+_OF_WORDS = frozenset("'\u2019-\u2010\u2011\u00b7\u05f3\u05f4&@#%\u2030*/\\\u00a7")
+"""Punctuation that is part of words, or that is spoken: apostrophes, hyphens, "%"."""
+
+
+@cache
+def is_mark(text: str) -> bool:
+    """Return whether a text has marks of punctuation alone."""
+    return bool(text) and all(unicodedata.category(one) in _CATEGORIES and one not in _OF_WORDS for one in text)
+
+
+def times_of_word(texts: Sequence[str], times: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the start and end of each character of a word, where marks have no length.
+
+    A mark is where the character before it ends, or, at the beginning of a word, where the first letter starts. In a
+    word of marks alone each is at its own start.
+    """
+    is_spoken = [not is_mark(one) for one in texts]
+    until = next((start for (start, _), spoken in zip(times, is_spoken, strict=True) if spoken), None)
+    found: list[tuple[float, float]] = []
+    for (start, end), spoken in zip(times, is_spoken, strict=True):
+        if spoken:
+            until = end
+        else:
+            start = end = start if until is None else until
+        found.append((start, end))
+    return found
+
+
+TIMES = ("start", "end")
+
+
+def timed_columns(schema: pa.Schema) -> list[str]:
+    """Return the names of the columns whose values are lists with times, such as words, segments and turns."""
+    return [field.name for field in schema if _has_times(field.type)]
+
+
+def _has_times(kind: pa.DataType) -> bool:
+    if not isinstance(kind, pa.ListType) or not pa.types.is_struct(kind.value_type):
+        return False
+    return {*TIMES} <= {field.name for field in kind.value_type}
+
+
+def within_recordings(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Return rows with times from 0 to the seconds of the row; a row without seconds keeps its times.
+
+    Args:
+        rows: rows with their seconds.
+        names: columns with times.
+    """
+    if not names:
+        return rows
+    seconds = rows.column(SECONDS).to_numpy()  # NaN for null
+    seconds = np.where(np.isnan(seconds), np.inf, seconds)
+    for name in names:
+        place = rows.schema.get_field_index(name)
+        lists = cast("pa.ListArray[Any]", rows.column(name).combine_chunks())
+        rows = rows.set_column(place, rows.schema.field(place), _within(lists, seconds))
+    return rows
+
+
+def _within(lists: "pa.ListArray[Any]", seconds: "np.ndarray[Any, np.dtype[np.float64]]") -> "pa.ListArray[Any]":
+    lengths = lists.value_lengths().fill_null(0).to_numpy()
+    spans = cast("Any", lists.flatten())
+    most = pa.array(np.repeat(seconds, lengths))
+    fields = [
+        pc.max_element_wise(pc.min_element_wise(values, most, skip_nulls=False), 0.0, skip_nulls=False)
+        if field.name in TIMES
+        else values
+        for field, values in zip(spans.type, spans.flatten(), strict=True)
+    ]
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    structs = pa.StructArray.from_arrays(fields, fields=[*spans.type])
+    return pa.ListArray.from_arrays(offsets, structs, type=lists.type, mask=lists.is_null())

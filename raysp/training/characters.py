@@ -11,8 +11,7 @@ from raysp.models.tokenizers.phonemes import Wav2Vec2PhonemeCTCTokenizer
 from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
-from raysp.text.targets import contains_any
-from raysp.text.vocabulary import BAR, DELIMITER, PAD, UNKNOWN
+from raysp.text.targets import BAR, DELIMITER, PAD, UNKNOWN, contains_any
 
 PADS, UNKNOWNS = (PAD, "[PAD]"), (UNKNOWN, "[UNK]")
 """Usual names of the blank, and of unknown characters."""

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.locating import hub_id
-from raysp.checkpoints.model_cards import front_matter, licence_of
+from raysp.checkpoints.hub import hub_id
+from raysp.checkpoints.hub_api import front_matter, licence_of
 from raysp.errors import RunError
 from raysp.models.base.modeling import Model
 from raysp.models.base.placing import arithmetic

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from raysp.corpus.shards import Shard
+from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
-from raysp.machine import num_cpus
 from raysp.ops import balance
 from raysp.ops.ordering import Epoch, Index, Window
 from raysp.specs.values import JsonValue, to_json

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from raysp import RunError, audio
-from raysp.audio import DecodeOptions, Excerpt, decoder_failures, isolation
-from raysp.audio.decoder_failures import DecoderFailure, ExternalFailure, failure_of
+from raysp.audio import DecodeOptions, Excerpt, decoder_protocol, isolation
+from raysp.audio.decoder_protocol import DecoderFailure, ExternalFailure, failure_of
 from raysp.audio.isolation import Decoder
 from tests.corpora import wav
 
@@ -76,7 +76,7 @@ def test_a_machine_that_pauses_for_longer_than_the_time_out_changes_nothing():
 @pytest.mark.drivers
 @pytest.mark.slow
 def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypatch):
-    monkeypatch.setattr(decoder_failures, "MAX_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(decoder_protocol, "MAX_PAUSE_SECONDS", 0.01)
     raw = wav(4_000_000)
     expected = audio.decode(raw, sample_rate=8000)
     killed: set[int] = set()
@@ -99,8 +99,8 @@ def test_a_child_that_is_killed_repeatedly_costs_no_recording(decoder, monkeypat
 
 @pytest.mark.slow
 def test_endless_external_kills_are_an_error_of_the_run_and_never_of_a_recording(monkeypatch):
-    monkeypatch.setattr(decoder_failures, "MAX_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(decoder_failures, "MAX_KILLS", 3)
+    monkeypatch.setattr(decoder_protocol, "MAX_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(decoder_protocol, "MAX_KILLS", 3)
     plain = wav(1600)
     place = plain.index(b"data") + 8
     monkeypatch.setenv("RAYSP_DECODER_FAULTS", f"{MARK.decode()}=SIGKILL")

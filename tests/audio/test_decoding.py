@@ -370,7 +370,7 @@ PRINT_PEAK_GROWTH = """
 import sys
 from pathlib import Path
 from raysp.audio import Excerpt, TooLong, DecodeOptions, decode, decode_chunks
-from raysp.machine import highest_resident_bytes
+from raysp.devices import highest_resident_bytes
 first, *others = [Path(name).read_bytes() for name in sys.argv[1:]]
 def run(audio):
     try: decode(audio, sample_rate=16000, max_seconds=60)

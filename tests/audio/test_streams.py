@@ -10,7 +10,7 @@ from raysp import AudioError
 from raysp.audio import DecodeOptions, Excerpt, decode, decode_all, decode_chunks
 from raysp.audio.isolation import Decoder
 from raysp.audio.parsing.mpeg import frame_of
-from raysp.audio.window_cuts import Windowing, cut_windows
+from raysp.audio.waveforms import Windowing, cut_windows
 from tests.audio.test_decoding import encode, noise, wav, with_flac_streaminfo
 
 RATE = 16_000

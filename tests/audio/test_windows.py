@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks.inputs import corpus
 from benchmarks.studies import joints
-from raysp.audio.window_cuts import Windowing, cut_windows
+from raysp.audio.waveforms import Windowing, cut_windows
 from raysp.models import load_model
 from tests.corpora import CHECKPOINT
 

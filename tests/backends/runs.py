@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import raysp
-from raysp.audio.window_cuts import cut_windows
+from raysp.audio.waveforms import cut_windows
 from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, written
 from tests.corpora import AUDIO, wav, write_shard
 

@@ -16,7 +16,7 @@ from faster_whisper.feature_extractor import FeatureExtractor
 
 import raysp
 from raysp import CheckpointError, PlanError
-from raysp.audio.window_cuts import cut_windows
+from raysp.audio.waveforms import cut_windows
 from raysp.backends.finding import choose
 from raysp.backends.on_ctranslate2.converted import ready
 from raysp.backends.on_ctranslate2.stored_arrays import read_stored

@@ -17,11 +17,11 @@ from typing import ClassVar
 import pytest
 
 from raysp import CheckpointError, StoreError
+from raysp.checkpoints import fetching
 from raysp.checkpoints import fetching as checkpoints
-from raysp.checkpoints import user_cache
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, fetch
 from raysp.checkpoints.hub import with_file
-from raysp.storage import locking
+from raysp.storage import opened
 from raysp.storage.stores import open_store
 from tests import s3_servers
 
@@ -188,7 +188,7 @@ class TestFetch:
         assert sorted(copied) == [*self.WANTED]
 
     def test_where_nothing_can_be_locked_all_get_the_whole(self, store, monkeypatch):
-        monkeypatch.setattr(locking.fcntl, "flock", refuse_lock)
+        monkeypatch.setattr(opened.fcntl, "flock", refuse_lock)
         with ThreadPoolExecutor(8) as pool:
             folders = set(pool.map(lambda _: self.fetch(store), range(8)))
         [folder] = folders
@@ -220,12 +220,12 @@ class TestFetch:
         assert list(copies.glob("*.part-*")) == []
 
     def test_of_copies_that_no_process_uses_only_the_last_few_stay(self, store, copies, monkeypatch):
-        monkeypatch.setattr(user_cache, "KEPT_COPIES", 2)
+        monkeypatch.setattr(fetching, "KEPT_COPIES", 2)
         program = """
             import sys
             from pathlib import Path
-            from raysp.checkpoints import user_cache
-            user_cache.mark_used(Path(sys.argv[1]))
+            from raysp.checkpoints import fetching
+            fetching.mark_used(Path(sys.argv[1]))
             print("used", flush=True)
             sys.stdin.read()
         """
@@ -234,7 +234,7 @@ class TestFetch:
         with subprocess.Popen(user, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as elsewhere:
             assert elsewhere.stdout.readline() == b"used\n"
             for number in range(4):
-                user_cache.forget_used()  # as in a process of its own
+                fetching.forget_used()  # as in a process of its own
                 store.replace("vocab.json", f"{number}".encode())
                 last = self.fetch(store)
             there = {copy for copy in copies.iterdir() if copy.is_dir()}
@@ -242,21 +242,21 @@ class TestFetch:
             assert {first, last} < there  # the first one is the oldest, but in use
             assert (first / "model.safetensors").read_bytes() == self.FILES["model.safetensors"]
             elsewhere.stdin.close()
-        user_cache.forget_used()
+        fetching.forget_used()
         store.replace("vocab.json", b"one more")
         newest = self.fetch(store)
         assert {copy for copy in copies.iterdir() if copy.is_dir()} == {last, newest}
 
     def test_copies_take_no_more_room_than_they_may(self, store, copies, monkeypatch):
-        monkeypatch.setattr(user_cache, "KEPT_BYTES", 600_000)  # two of them
+        monkeypatch.setattr(fetching, "KEPT_BYTES", 600_000)  # two of them
         for number in range(4):
-            user_cache.forget_used()
+            fetching.forget_used()
             store.replace("vocab.json", f"{number}".encode())
             self.fetch(store)
         assert len([copy for copy in copies.iterdir() if copy.is_dir()]) == 2
 
     def test_copies_in_use_by_this_process_are_kept_at_any_size(self, store, monkeypatch):
-        monkeypatch.setattr(user_cache, "KEPT_BYTES", 0)
+        monkeypatch.setattr(fetching, "KEPT_BYTES", 0)
         folders = []
         for number in range(3):
             store.replace("vocab.json", f"{number}".encode())
@@ -264,11 +264,11 @@ class TestFetch:
         assert all((folder / "config.json").is_file() for folder in folders)
 
     def test_where_nothing_can_be_locked_nothing_is_removed(self, store, monkeypatch):
-        monkeypatch.setattr(user_cache, "KEPT_BYTES", 0)
-        monkeypatch.setattr(locking.fcntl, "flock", refuse_lock)
+        monkeypatch.setattr(fetching, "KEPT_BYTES", 0)
+        monkeypatch.setattr(opened.fcntl, "flock", refuse_lock)
         folders = []
         for number in range(3):
-            user_cache.forget_used()
+            fetching.forget_used()
             store.replace("vocab.json", f"{number}".encode())
             folders.append(self.fetch(store))
         assert all(folder.is_dir() for folder in folders)

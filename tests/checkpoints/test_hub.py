@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from raysp.checkpoints import hub
-from raysp.checkpoints.hub_api import bounded_answers
-from raysp.checkpoints.locating import hub_id
-from raysp.checkpoints.model_cards import licence_of
+from raysp.checkpoints.hub import hub_id
+from raysp.checkpoints.hub_api import bounded_answers, licence_of
 from tests import hub_server
 from tests.corpora import CHECKPOINT
 from tests.hub_server import COMMIT, lay_out

@@ -85,7 +85,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from tests.corpus.test_decoded import shard_of
-from raysp.machine import highest_resident_bytes
+from raysp.devices import highest_resident_bytes
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece
 shard = shard_of(Path(sys.argv[1]))

@@ -26,7 +26,7 @@ READ = """
 import sys
 from tests.corpus.test_pages import shard_of
 from raysp.corpus import pages, sources
-from raysp.machine import highest_resident_bytes
+from raysp.devices import highest_resident_bytes
 pages.BATCH_BYTES //= 4
 shard = shard_of(sys.argv[1], sys.argv[2])
 rows, before = 0, highest_resident_bytes()

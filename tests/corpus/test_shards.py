@@ -273,7 +273,7 @@ PEAK_OF_READING = """
 import sys
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard, cut_groups, input_id
-from raysp.machine import highest_resident_bytes
+from raysp.devices import highest_resident_bytes
 path, num_bytes = sys.argv[1], int(sys.argv[2])
 found = sources.survey("parquet", path, "")
 shard = Shard("x", path, num_bytes, "1", found.num_rows, input_id(num_bytes, "1", found), cut_groups(found.groups))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp import AudioError
-from raysp.audio.window_cuts import Windowing
+from raysp.audio.waveforms import Windowing
 from raysp.ops.decoding import Decoding
 from raysp.ops.keeping import Keeping
 from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves

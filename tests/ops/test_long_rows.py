@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp.audio import read_header
-from raysp.audio.window_cuts import Windowing
+from raysp.audio.waveforms import Windowing
 from raysp.capabilities import Capability
 from raysp.models import LoadedCheckpoint, check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput

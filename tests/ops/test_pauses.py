@@ -13,7 +13,7 @@ import torch
 
 import raysp
 from benchmarks.inputs.corpus import read_utterances
-from raysp.audio.window_cuts import Windowing
+from raysp.audio.waveforms import Windowing
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
 from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, READ_CHUNKS, SpeechWindow, SpeechWindows
 from raysp.ops.speech.speaking import Chunks, regions

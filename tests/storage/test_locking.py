@@ -9,14 +9,14 @@ import sys
 import pytest
 
 from raysp import StoreError
-from raysp.storage import locking
-from raysp.storage.locking import locked
+from raysp.storage import opened
+from raysp.storage.opened import locked
 from raysp.storage.store import LocalStore
 
 HOLD = """
 import sys
 from pathlib import Path
-from raysp.storage.locking import locked
+from raysp.storage.opened import locked
 with locked(Path(sys.argv[1])):
     print(1, flush=True)
     sys.stdin.read()
@@ -35,7 +35,7 @@ def holder(tmp_path):
 
 
 def test_a_lock_that_is_held_is_waited_for_and_then_named(holder, tmp_path, monkeypatch):
-    monkeypatch.setattr(locking, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(opened, "WAIT_SECONDS", 0.1)
     os.kill(holder.pid, signal.SIGSTOP)
     with (
         pytest.raises(StoreError, match=r"x/lock: another process has held this lock.*it is paused"),
@@ -57,7 +57,7 @@ def without_locks(monkeypatch):
     def refused(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(locking.fcntl, "flock", refused)
+    monkeypatch.setattr(opened.fcntl, "flock", refused)
 
 
 def test_a_file_system_without_locks_replaces_what_it_looked_at(tmp_path, without_locks):

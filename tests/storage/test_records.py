@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from raysp import CheckpointError, RayspError, StoreError, bounds
-from raysp.checkpoints.model_cards import licence_of
+from raysp.checkpoints.hub_api import licence_of
 from raysp.models.tokenizers import sentencepiece, text
 from raysp.sink import absent, run_record
 from raysp.sink.layout import ABSENT, RUN

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.text.normalisation import TextRules
-from raysp.text.vocabulary import build, count_characters, outside
+from raysp.text.targets import build, count_characters, outside
 
 
 @pytest.mark.parametrize(

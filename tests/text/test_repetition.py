@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.text.repetition import Repetition, compression, longest_repetition
+from raysp.text.error_rates import Repetition, compression, longest_repetition
 
 
 def slowly(words: list[str]) -> Repetition:

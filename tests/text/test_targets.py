@@ -4,8 +4,7 @@ import pytest
 
 from raysp.models import Wav2Vec2CTCTokenizer
 from raysp.text.normalisation import TextRules
-from raysp.text.targets import NO_TEXT, OUTSIDE, CharacterTargets, frames_needed
-from raysp.text.vocabulary import BAR, build, count_characters, outside
+from raysp.text.targets import BAR, NO_TEXT, OUTSIDE, CharacterTargets, build, count_characters, frames_needed, outside
 from raysp.training.characters import encode_of, letters_of, read_vocabulary, tokenizer_for
 
 

@@ -52,9 +52,9 @@ from raysp import machine
 from raysp.audio import isolation, decoder_protocol, process_clock
 
 import os
-print(machine.system(), hasattr(machine.os, "sched_getaffinity"), hasattr(os, "sched_getaffinity"))
+print(devices.system(), hasattr(devices.os, "sched_getaffinity"), hasattr(os, "sched_getaffinity"))
 print(hasattr(isolation.fcntl, "F_SETPIPE_SZ"), decoder_protocol.has_memory_limit())
-print(process_clock.read_times(os.getpid()), machine.num_cpus() >= 1, machine.memory_bytes() > 0)
+print(process_clock.read_times(os.getpid()), devices.num_cpus() >= 1, devices.memory_bytes() > 0)
 """
 
 

@@ -11,7 +11,7 @@ from transformers.models.auto import modeling_auto
 
 from raysp.backends import hf_installed
 from raysp.capabilities import Capability
-from raysp.checkpoints.foreign_weights import refuse_adapter
+from raysp.checkpoints.contents import refuse_adapter
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import read_json
 from raysp.models.registry import PRETRAINING

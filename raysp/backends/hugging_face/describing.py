@@ -10,7 +10,7 @@ import transformers
 
 from raysp.backends.hugging_face.checkpoint_kinds import DIRECT, Kind, extractor_of, fixed_samples, kind_of, read
 from raysp.capabilities import Capability
-from raysp.checkpoints.language_adapters import announced
+from raysp.checkpoints.contents import announced
 from raysp.errors import CheckpointError
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.weights import read_headers

@@ -7,8 +7,7 @@ from pathlib import Path
 from raysp.backends import hf_installed
 from raysp.backends.finding import ctranslate2_version
 from raysp.backends.on_ctranslate2.whisper_files import MODEL, TOKENIZER
-from raysp.checkpoints.fetching import digest_files, kept, place_folder
-from raysp.checkpoints.user_cache import cache_folder
+from raysp.checkpoints.fetching import cache_folder, digest_files, kept, place_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import checkpoint_files, read_json
 

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from raysp.checkpoints.locating import KEPT_FILES, LANGUAGE_MODEL
+from raysp.checkpoints.hub import KEPT_FILES, LANGUAGE_MODEL
 from raysp.errors import CheckpointError, StoreError
-from raysp.storage.locking import flock
+from raysp.storage.opened import flock
 from raysp.storage.store import explain
 
 TRAINING_FILES = (

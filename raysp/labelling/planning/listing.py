@@ -26,7 +26,7 @@ from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.values import JsonValue
-from raysp.storage.globs import has_wildcard, is_listed, literal_prefix, split_glob
+from raysp.storage.options import has_wildcard, is_listed, literal_prefix, split_glob
 from raysp.storage.store import Entry, Listing, NothingListedError, check_names, join_url, normalise, scheme_of
 from raysp.storage.stores import expand
 

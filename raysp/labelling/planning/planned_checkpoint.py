@@ -15,14 +15,11 @@ from typing import Any, NamedTuple, cast
 from pydantic import TypeAdapter, ValidationError
 
 from raysp.backends import finding, hf_installed
-from raysp.backends.finding import HUGGING_FACE, NAMED, choose, files_of, label_files
-from raysp.backends.packages import GROUP
-from raysp.checkpoints import locating
-from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files
-from raysp.checkpoints.hub import may_lack_languages, snapshot_of
-from raysp.checkpoints.language_adapters import languages_of, used_adapters
-from raysp.checkpoints.packaged import speech_digest
-from raysp.checkpoints.user_cache import read_cached, write_cached
+from raysp.backends.finding import GROUP, HUGGING_FACE, NAMED, choose, files_of, label_files
+from raysp.checkpoints import hub
+from raysp.checkpoints.contents import languages_of, used_adapters
+from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, read_cached, write_cached
+from raysp.checkpoints.hub import may_lack_languages, snapshot_of, speech_digest
 from raysp.errors import CheckpointError, PlanError
 from raysp.models import labelled_passes
 from raysp.models.labelled_passes import OWN, CheckpointSummary
@@ -64,7 +61,7 @@ def folder_of(
         CheckpointError, StoreError: as `locate`.
     """
     languages = EVERY if keeps_languages and scheme_of(url) else _named(language)
-    return locating.locate(url, _options_of(url, source), files_of(backend), languages)
+    return hub.locate(url, _options_of(url, source), files_of(backend), languages)
 
 
 def _named(language: str | Column | None) -> Sequence[str] | None:
@@ -187,7 +184,7 @@ def pinned(pipeline: Pipeline) -> Pipeline:
     Raises:
         CheckpointError: the hub has no such id, or cannot be reached.
     """
-    return pipeline.with_model_places(lambda url: url, locating.pinned)
+    return pipeline.with_model_places(lambda url: url, hub.pinned_checkpoint)
 
 
 def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from raysp.audio.window_cuts import Windowing
+from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import CTRANSLATE2, choice_of
 from raysp.cluster.resources import Resources, actor_cpus, actors_that_fit, check_device, shortage_of, with_gpu_memory
 from raysp.corpus.shards import PIECE_SECONDS, PieceSize

@@ -15,11 +15,11 @@ from raysp.corpus.recording_columns import check_columns, is_without_bytes
 from raysp.corpus.sealed import SealedFile
 from raysp.corpus.shards import Piece, PieceSize, Shard, Survey, cut_groups, input_id, place_of
 from raysp.corpus.surveys import Reading, Surveyed, survey_all
+from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.listing import Listed
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.machine import num_cpus
 from raysp.ops.filtering import RowOp, reasons
 from raysp.sink import footer
 from raysp.sink.absent import AbsentShard

@@ -17,8 +17,7 @@ from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
-from raysp.storage.globs import has_wildcard, split_glob
-from raysp.storage.options import GivenOptions, options_of
+from raysp.storage.options import GivenOptions, has_wildcard, options_of, split_glob
 from raysp.storage.store import Store, normalise, scheme_of
 
 _NAMES = frozenset(("url", "root", "labels", "audio_root", "checkpoint", "lm", "where", "function"))

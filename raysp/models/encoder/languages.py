@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from raysp.checkpoints.contents import LANGUAGE, adapter_files, adapter_name
 from raysp.checkpoints.hub import may_lack_languages, with_file
-from raysp.checkpoints.language_adapters import LANGUAGE, adapter_files, adapter_name
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Model

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
-from raysp.checkpoints.language_adapters import OF_VOCABULARY, misnamed
+from raysp.checkpoints.contents import OF_VOCABULARY, misnamed
 
 if TYPE_CHECKING:
     from raysp.ops.forward import Forward

@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 import torch
 
-from raysp.crossing import Room
-from raysp.device_streams import for_copies, for_passes
+from raysp.crossing import Room, for_copies, for_passes
 from raysp.devices import synchronize
 from raysp.ops.passes.batch_stages import Batch
 

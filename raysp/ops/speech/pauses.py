@@ -18,8 +18,7 @@ import numpy as np
 import torch
 
 from raysp.audio import Samples
-from raysp.audio.waveforms import concatenate
-from raysp.audio.window_cuts import Windowing, cut_windows
+from raysp.audio.waveforms import Windowing, concatenate, cut_windows
 from raysp.models.base.placing import arithmetic
 from raysp.models.features.processors import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState

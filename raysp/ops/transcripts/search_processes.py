@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysp.machine import num_cpus
+from raysp.devices import num_cpus
 from raysp.ops.transcripts.searched_texts import FoundTexts, SearchSettings
 from raysp.text.beams.search import TopFrames
 from raysp.words import ending

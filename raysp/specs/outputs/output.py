@@ -235,7 +235,7 @@ def spoken_op(
         empty: values of a recording shorter than one frame.
         loaded: the model; None: none runs here.
     """
-    from raysp.checkpoints.language_adapters import languages_of
+    from raysp.checkpoints.contents import languages_of
     from raysp.ops.languages.by_row import ByLanguage
 
     def of(one: str | None) -> "Op":

@@ -42,7 +42,7 @@ class Speech(Output):
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label, with the hash of the weights of the model of speech."""
-        from raysp.checkpoints.packaged import speech_digest
+        from raysp.checkpoints.hub import speech_digest
 
         return {**super().label_fields(digests), "weights": digests.get(SPEECH_MODEL) or speech_digest()}
 
@@ -52,7 +52,7 @@ class Speech(Output):
         Raises:
             CheckpointError: the checkpoint has another rate, or the package is not installed.
         """
-        from raysp.checkpoints.packaged import SPEECH_RATE, speech_weights
+        from raysp.checkpoints.hub import SPEECH_RATE, speech_weights
 
         speech_weights()
         if checkpoint.sample_rate != SPEECH_RATE:

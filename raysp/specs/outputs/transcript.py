@@ -25,7 +25,7 @@ from raysp.words import count
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.backends.backend import WritingBackend
+    from raysp.backends.finding import WritingBackend
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, WritingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer

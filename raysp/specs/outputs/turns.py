@@ -135,7 +135,7 @@ class Turns(Output):
         Raises:
             CheckpointError: a package is not installed, or the checkpoint does not fit.
         """
-        from raysp.checkpoints.packaged import check_clustering
+        from raysp.checkpoints.hub import check_clustering
 
         found = self._checkpoint_of(checkpoint)
         if _has_vectors(found):

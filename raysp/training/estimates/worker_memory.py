@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from raysp.cluster.resources import gpu_memory
-from raysp.devices import is_accelerator
-from raysp.machine import PROCESS_BYTES, READER_BYTES, memory_bytes, num_cpus
+from raysp.devices import PROCESS_BYTES, READER_BYTES, is_accelerator, memory_bytes, num_cpus
 from raysp.models.base.modeling import Model
 from raysp.ops.precision import HALF
 from raysp.training.data.augmenting import MOST_SECONDS

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from raysp.checkpoints.contents import adapter_files, vocabularies_of
 from raysp.checkpoints.hub import is_hub_id, local_folder, snapshot_of
-from raysp.checkpoints.language_adapters import adapter_files, vocabularies_of
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel
 from raysp.models.base.configuration import write_json

@@ -25,10 +25,10 @@ from raysp.cluster.connection import cluster_resources, local_ray, process_kept
 from raysp.cluster.nodes import on_node, own_id
 from raysp.cluster.resources import Resources
 from raysp.cluster.shared_places import Seen, check_shared, place_of_checkpoint, places_of_source
+from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.labelling.planning.planned_checkpoint import folder_of
-from raysp.machine import num_cpus
 from raysp.sink import fault_injection
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store

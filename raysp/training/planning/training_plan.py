@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from raysp.checkpoints import locating
+from raysp.checkpoints import hub
 from raysp.cluster.resources import Resources
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.devices import is_accelerator
@@ -170,7 +170,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
             normalise=in_language(recipe.evaluation.normalise, _language(recipe.objective)),
         )
         recipe = replace(recipe, evaluation=evaluation)
-    objective = with_checkpoints(recipe.objective, locating.pinned)
+    objective = with_checkpoints(recipe.objective, hub.pinned_checkpoint)
     recipe = replace(recipe, objective=objective)
     listed_corpus = list_corpus(recipe.source)
     source, surveyed = with_ids(recipe, listed_corpus)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from raysp.cluster.resources import Resources, check_device, count_gpus
+from raysp.devices import num_cpus
 from raysp.errors import PlanError
-from raysp.machine import num_cpus
 from raysp.training.specs.recipe import MICRO_BATCHES, Finetune
 from raysp.words import count
 

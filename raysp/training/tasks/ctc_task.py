@@ -14,7 +14,7 @@ from raysp.models.features.processors import FeatureExtractor
 from raysp.models.loading import load_feature_extractor
 from raysp.models.tokenizers.pieces import ParakeetTokenizer, merges_of
 from raysp.specs.values import JsonValue, hashed_fields
-from raysp.text import vocabulary as vocabularies
+from raysp.text import targets as vocabularies
 from raysp.text.targets import CharacterTargets
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective

@@ -10,10 +10,9 @@ from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Comparison
 from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer, learn_pieces
 from raysp.specs.text_rules import Text
-from raysp.text import vocabulary as vocabularies
+from raysp.text import targets as vocabularies
 from raysp.text.normalisation import TextRules
-from raysp.text.targets import CharacterTargets, contains_any
-from raysp.text.vocabulary import PAD, UNKNOWN
+from raysp.text.targets import PAD, UNKNOWN, CharacterTargets, contains_any
 from raysp.training.characters import HeadTokenizer, letters_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.planning.objective_checks import BUILD, KEEP
 from raysp.training.planning.training_plan import TrainingPlan

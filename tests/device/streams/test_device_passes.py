@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import raysp
-from raysp import crossing, device_streams
+from raysp import crossing
 from raysp.models import LoadedCheckpoint
 from raysp.ops.labelling import Labelling
 from raysp.ops.passes import device_passes
@@ -200,7 +200,7 @@ def test_pinned_memory_is_made_once_for_all_batches(monkeypatch):
     assert batches < len(made) <= batches + 4 * rooms  # of results, which are small, and while rooms grow
 
 
-@pytest.mark.parametrize(("of", "name"), [(device_streams, "wait_for"), (stand_in_streams.Event, "synchronize")])
+@pytest.mark.parametrize(("of", "name"), [(crossing, "wait_for"), (stand_in_streams.Event, "synchronize")])
 def test_a_wait_that_is_missing_changes_labels(monkeypatch, of, name):
     """So a test with the stand-in device shows that each of them is there."""
     expected = labels("cpu", digits(12))
@@ -211,7 +211,7 @@ def test_a_wait_that_is_missing_changes_labels(monkeypatch, of, name):
 
 def test_without_streams_labels_are_the_same(monkeypatch):
     expected = labels("cpu", digits(12))
-    monkeypatch.setattr(device_streams, "streams_of", lambda _: None)
+    monkeypatch.setattr(crossing, "streams_of", lambda _: None)
     assert_same(labels(NAME, digits(12)), expected)
 
 

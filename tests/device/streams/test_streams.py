@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from raysp import crossing, device_streams
+from raysp import crossing
 from raysp.crossing import Fetching, fetch
 from raysp.models.encoder import disentangled
 from raysp.ops import measuring
@@ -23,9 +23,9 @@ def sent(values: list[float]) -> torch.Tensor:
 @pytest.fixture
 def module(monkeypatch):
     """Module of torch for the device, to be changed; its streams are made anew."""
-    device_streams.streams_of.cache_clear()
+    crossing.streams_of.cache_clear()
     yield monkeypatch
-    device_streams.streams_of.cache_clear()
+    crossing.streams_of.cache_clear()
 
 
 def test_a_copy_that_does_not_block_is_made_late():
@@ -101,11 +101,11 @@ def test_work_behind_a_copy_is_not_waited_for():
 def test_kinds_of_devices_with_less_give_the_same_values(module, missing):
     if missing == "Stream":
         module.delattr(Module, "Stream")
-        assert device_streams.streams_of(torch.device(NAME)) is None
+        assert crossing.streams_of(torch.device(NAME)) is None
     else:
         module.setattr(Module, "Event", staticmethod(lambda: stand_in_streams.Event()))
     x = torch.arange(3, device=NAME)
-    with device_streams.for_passes(x.device):
+    with crossing.for_passes(x.device):
         assert fetch(x, x + 1)[1].tolist() == [1, 2, 3]
 
 

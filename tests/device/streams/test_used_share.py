@@ -15,7 +15,7 @@ import pytest
 
 import raysp
 from benchmarks.inputs import bare_batches
-from raysp import device_streams
+from raysp import crossing
 from raysp.models import LoadedCheckpoint, load_checkpoint
 from raysp.ops import labelling as labelling_module
 from raysp.ops.labelling import Labelling
@@ -73,7 +73,7 @@ def of_a_batch() -> tuple[int, int, int]:
 def run(monkeypatch, of_a_batch) -> Iterator[Run]:
     """Return the function that labels blocks in virtual time, and returns the used share of the device."""
     clock = Clock()
-    device_streams.streams_of.cache_clear()
+    crossing.streams_of.cache_clear()
     monkeypatch.setattr(device_passes, "SimpleQueue", lambda: Queue(clock))
     _slower(monkeypatch, labelling_module, "fill", clock, PAD_MS)
     _slower(monkeypatch, bare_batches, "fill", clock, PAD_MS)
@@ -109,7 +109,7 @@ def run(monkeypatch, of_a_batch) -> Iterator[Run]:
 
     yield used
     clock.close()
-    device_streams.streams_of.cache_clear()
+    crossing.streams_of.cache_clear()
 
 
 def _slower(monkeypatch: pytest.MonkeyPatch, of: object, name: str, clock: Clock, milliseconds: float) -> None:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from raysp import machine
+from raysp import devices
 from raysp.cluster import resources
 
 GIGABYTE = 2**30
@@ -35,7 +35,7 @@ def write(tmp_path):
 
 
 def found(root) -> tuple[int, float]:
-    return machine.num_cpus(root), machine.memory_bytes(root) / GIGABYTE
+    return devices.num_cpus(root), devices.memory_bytes(root) / GIGABYTE
 
 
 def system(write, cgroup: str, files: dict[str, str]):
@@ -90,13 +90,13 @@ def test_no_limit_of_version_1_is_none(write):
 
 
 def test_half_a_cpu_is_one_and_three_and_a_half_are_three(write):
-    assert machine.num_cpus(system(write, "0::/", {"cpu.max": "50000 100000"})) == 1
-    assert machine.num_cpus(system(write, "0::/", {"cpu.max": "350000 100000"})) == 3
+    assert devices.num_cpus(system(write, "0::/", {"cpu.max": "50000 100000"})) == 1
+    assert devices.num_cpus(system(write, "0::/", {"cpu.max": "350000 100000"})) == 3
 
 
 def test_the_affinity_mask_binds_too(write, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
-    assert machine.num_cpus(system(write, "0::/", {"cpu.max": "400000 100000"})) == 2
+    assert devices.num_cpus(system(write, "0::/", {"cpu.max": "400000 100000"})) == 2
 
 
 def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
@@ -117,8 +117,8 @@ def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
 
 @pytest.mark.lengthy
 def test_the_highest_memory_of_a_process_is_its_own_and_not_that_of_the_one_that_started_it():
-    assert len(b"1" * 300_000_000) < machine.highest_resident_bytes()
-    program = "from raysp import machine; print(machine.highest_resident_bytes())"
+    assert len(b"1" * 300_000_000) < devices.highest_resident_bytes()
+    program = "from raysp import devices; print(devices.highest_resident_bytes())"
     started = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert 5_000_000 < int(started.stdout) < 100_000_000
 
@@ -126,9 +126,9 @@ def test_the_highest_memory_of_a_process_is_its_own_and_not_that_of_the_one_that
 @pytest.mark.parametrize(("name", "unit"), [("Linux", 1024), ("macOS", 1)])
 def test_without_the_files_of_linux_it_is_what_the_system_counts(tmp_path, monkeypatch, name, unit):
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(machine, "system", lambda: name)
+    monkeypatch.setattr(devices, "system", lambda: name)
     counted = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    assert machine.highest_resident_bytes(tmp_path) == pytest.approx(counted * unit, rel=0.1)
+    assert devices.highest_resident_bytes(tmp_path) == pytest.approx(counted * unit, rel=0.1)
 
 
 def test_nodes_are_asked_for_the_memory_of_their_gpus_and_the_smallest_counts(monkeypatch):

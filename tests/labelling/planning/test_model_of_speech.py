@@ -59,7 +59,7 @@ def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):
 
 @pytest.mark.parametrize("label", [CUT, FOUND])
 def test_without_the_package_the_plan_says_what_to_install(tmp_path, monkeypatch, label):
-    monkeypatch.setattr("raysp.checkpoints.packaged.find_spec", lambda _: None)
+    monkeypatch.setattr("raysp.checkpoints.hub.find_spec", lambda _: None)
     with pytest.raises(CheckpointError, match=r"silero-vad.* is not installed: pip install 'raysp\[speech\]'"):
         settle(a_pipeline(str(tmp_path), label=label), Resources(cpus=2))
 

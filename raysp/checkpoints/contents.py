@@ -1,0 +1,183 @@
+"""Contents of checkpoint folders before a model is built: weights in other formats, and languages with adapters.
+
+In a checkpoint of many languages (MMS, Pratap et al. 2023) vocab.json holds a vocabulary for each language,
+tokenizer_config.json names the one announced (`target_lang`), and `adapter.<lang>.safetensors` holds the adapter layers
+and the head of a language. Importable without torch.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from raysp import bounds
+from raysp.errors import CheckpointError, PlanError
+
+PICKLED = re.compile(r"(pytorch_model.*|adapter\..+)\.bin")
+_SHOWN = 5
+
+
+def explanation(name: str, files: Iterable[str], revision: str | None = None) -> str:
+    """Return the weights that were found and expected, with a remedy, as text.
+
+    Args:
+        name: the checkpoint as the user gave it, for the command.
+        files: names of its files.
+        revision: a revision of the hub id that has safetensors.
+    """
+    there = sorted(file for file in files if "/" not in file)
+    if found := [file for file in there if PICKLED.fullmatch(file)]:
+        instead = f", or use the pull request that proposes safetensors, if you trust its author: {revision}"
+        return (
+            f"has pickled weights only ({_some(found)}), which can run any code; expected model.safetensors: convert "
+            f"them with `raysp convert {_quoted(name)} FOLDER`, which runs no code, and use FOLDER"
+            f"{instead if revision else ''}"
+        )
+    for pattern, remedy in _OTHERS:
+        if found := [file for file in there if re.fullmatch(pattern, file)]:
+            return f"has no weights that raysp reads, found {_some(found)}, expected model.safetensors: {remedy}"
+    return f"no weights there, found {_some(there) or 'nothing'}; expected model.safetensors: complete the checkpoint"
+
+
+MERGING = (
+    "merge it into the model (peft: PeftModel.from_pretrained(model, folder).merge_and_unload()), and save_pretrained "
+    "the result with the processor"
+)
+"""Remedy for a checkpoint that is an adapter over other weights."""
+ADAPTER_CONFIG = "adapter_config.json"
+"""File of an adapter of PEFT."""
+_OTHERS = (
+    (
+        r"model\.bin",
+        'it is a model of CTranslate2 (faster-whisper): pass backend="ctranslate2" to Label, or use the checkpoint '
+        "that it was made from",
+    ),
+    (
+        r"flax_model.*\.msgpack|tf_model.*\.h5",
+        "they are those of Flax or TensorFlow: load them with transformers 4 (from_pretrained(..., from_flax=True) or "
+        "from_tf=True), and save_pretrained",
+    ),
+    (
+        r".+\.nemo",
+        "it is an archive of NeMo: if its model is a FastConformer with a CTC head, RNN-T or TDT, download it and "
+        "convert it with `raysp convert FILE.nemo FOLDER`; Canary is not read: use a model such as "
+        "nvidia/parakeet-ctc-1.1b",
+    ),
+    (
+        r"adapter_model\.(safetensors|bin)",
+        f"it is an adapter of PEFT over the checkpoint that {ADAPTER_CONFIG} names: {MERGING}",
+    ),
+    (r"model\.\w+\.safetensors", "it is another variant of the weights: copy it as model.safetensors"),
+    (
+        r".+\.(pt|pth|ckpt)",
+        "a .pt, .pth or .ckpt file is a training checkpoint of fairseq or another program, of its own layout: use the "
+        "folder in the layout of Hugging Face that its publisher has, or convert it with the script of transformers "
+        "for its model",
+    ),
+    (r".+\.(onnx|gguf|ggml|tflite|mlmodel)", "use the checkpoint that they were exported from"),
+)
+"""Patterns of names, with remedies for such files."""
+FOREIGN = re.compile("|".join([PICKLED.pattern, *(pattern for pattern, _ in _OTHERS)]))
+"""Pattern of the names of all weights in formats that raysp does not read."""
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise if a checkpoint is an adapter of PEFT over other weights, which labels would be made without.
+
+    Raises:
+        CheckpointError: it is an adapter; the message has a remedy.
+    """
+    if (folder / ADAPTER_CONFIG).is_file():
+        raise CheckpointError(f"{folder}: {ADAPTER_CONFIG} makes it an adapter over other weights: {MERGING}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return bounds.plain(", ".join(names[:_SHOWN])) + more
+
+
+def _quoted(name: str) -> str:
+    return name if re.fullmatch(r"[\w@%+=:,./-]+", name) else "'" + name.replace("'", "'\"'\"'") + "'"
+
+
+LANGUAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # such as "uzb-script_cyrillic"
+ADAPTER = re.compile(rf"adapter\.({LANGUAGE.pattern})\.safetensors")
+NAMES_SHOWN = 5
+OF_VOCABULARY = " (the languages of vocab.json, most of them ISO 639-3 codes)"
+
+
+def adapter_name(language: str) -> str:
+    """Return the name of the file with the adapter layers and the head of a language."""
+    return f"adapter.{language}.safetensors"
+
+
+def adapter_files(folder: Path) -> dict[str, Path]:
+    """Return the files of adapters that are in a folder, by language."""
+    found = ((ADAPTER.fullmatch(path.name), path) for path in sorted(folder.glob("adapter.*.safetensors")))
+    return {match[1]: path for match, path in found if match}
+
+
+def announced(folder: Path) -> str | None:
+    """Return the language of the tokenizer of a checkpoint; None without one. Errors are raised where it is loaded."""
+    language = _read(folder / "tokenizer_config.json").get("target_lang")
+    return language if isinstance(language, str) and LANGUAGE.fullmatch(language) else None
+
+
+def languages_of(folder: Path) -> tuple[str, ...]:
+    """Return the languages that a checkpoint has a vocabulary for, sorted; empty if it has one vocabulary for all."""
+    return tuple(sorted(vocabularies_of(folder)))
+
+
+def vocabularies_of(folder: Path) -> dict[str, Mapping[str, object]]:
+    """Return the vocabularies of a checkpoint by language; empty if it has one for all."""
+    found = _read(folder / "vocab.json")
+    nested = {str(name): value for name, value in found.items() if isinstance(value, Mapping)}
+    return nested if len(nested) == len(found) else {}
+
+
+def used_adapters(folder: Path, languages: Sequence[str] | None) -> list[Path]:
+    """Return the files of adapters that labels depend on.
+
+    Args:
+        folder: the checkpoint.
+        languages: languages that it is used with; None: the announced one.
+    """
+    if languages is None:
+        languages = [one for one in (announced(folder),) if one is not None]
+    return sorted({path for one in languages if (path := folder / adapter_name(one)).is_file()})
+
+
+def check_known(folder: Path, language: str, languages: Sequence[str]) -> None:
+    """Check that a checkpoint has a language.
+
+    Raises:
+        PlanError: the checkpoint lacks the language; the message has similar names and the number of languages.
+    """
+    if why := misnamed(language, languages):
+        raise PlanError(f"{folder}: {why}")
+
+
+def misnamed(language: object, languages: Sequence[str], note: str = OF_VOCABULARY) -> str:
+    """Return the reason why a value names no language of a checkpoint, a remedy, and a note; empty if it does."""
+    if isinstance(language, str) and language in languages:
+        return ""
+    if language is None:
+        return f"the language is null; give one of the {len(languages):,} of the checkpoint, such as {languages[0]!r}"
+    found = similar(str(language), languages)
+    near = f", similar to {', '.join(map(repr, found))}" if found else f", such as {languages[0]!r}"
+    return f"the checkpoint has no language {str(language)[:60]!r}; give one of its {len(languages):,}{near}{note}"
+
+
+def similar(language: str, languages: Sequence[str]) -> list[str]:
+    """Return the names of languages that are similar to one: those that begin alike first."""
+    low = language.strip().lower()
+    alike = [one for one in languages if len(low) > 1 and (one.startswith(low) or low.startswith(one))]
+    return list(dict.fromkeys([*alike, *difflib.get_close_matches(low, languages, NAMES_SHOWN)]))[:NAMES_SHOWN]
+
+
+def _read(file: Path) -> Mapping[str, object]:
+    try:
+        found = bounds.parse_json(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
