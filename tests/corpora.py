@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import soundfile
 
 import raysp
-from raysp.corpus.sealed import seal
+from raysp.corpus.parquet import seal
 from tests import kit
 from tests.kit import AUDIO, CHECKPOINT, DEMO
 

@@ -15,10 +15,20 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.bounds import HEAD_BYTES, complaint
-from raysp.corpus.kinds import Options, SourceKind
-from raysp.corpus.pages import BATCH_BYTES, WALKED_BYTES
-from raysp.corpus.recording_names import estimated_seconds
-from raysp.corpus.shards import Group, Piece, Shard, Survey, check_same, one_line, place_of, refuse_ray_types
+from raysp.corpus.shards import (
+    Group,
+    Options,
+    Piece,
+    Shard,
+    SourceKind,
+    Survey,
+    check_same,
+    estimated_seconds,
+    one_line,
+    place_of,
+    refuse_ray_types,
+)
+from raysp.corpus.tables import BATCH_BYTES, WALKED_BYTES
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import Entry, LocalStore, Store
 from raysp.storage.stores import open_store

@@ -20,10 +20,22 @@ import pyarrow.compute as pc
 
 from raysp import bounds
 from raysp.corpus import metadata, sidecars
-from raysp.corpus.kinds import FAULT, Beside, Cut, Metadata, Options, Origin, SourceKind
 from raysp.corpus.manifests import AUDIO_TYPE
-from raysp.corpus.recording_names import estimated_seconds
-from raysp.corpus.shards import Group, Piece, Shard, Survey, refuse_ray_types
+from raysp.corpus.shards import (
+    FAULT,
+    Beside,
+    Cut,
+    Group,
+    Metadata,
+    Options,
+    Origin,
+    Piece,
+    Shard,
+    SourceKind,
+    Survey,
+    estimated_seconds,
+    refuse_ray_types,
+)
 from raysp.errors import ShardError
 from raysp.storage.audio_root import AudioRoot, recordings_of
 from raysp.storage.store import Entry, join_url

@@ -17,8 +17,21 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.corpus.kinds import FAULT, JSON_TEXTS, Cut, Options, Origin, SourceKind
-from raysp.corpus.shards import SECONDS_BY_PATH, Group, Piece, Shard, Survey, one_line, place_of
+from raysp.corpus.shards import (
+    FAULT,
+    JSON_TEXTS,
+    SECONDS_BY_PATH,
+    Cut,
+    Group,
+    Options,
+    Origin,
+    Piece,
+    Shard,
+    SourceKind,
+    Survey,
+    one_line,
+    place_of,
+)
 from raysp.errors import ShardError
 from raysp.storage.text_content import HiddenError, opened_text
 from raysp.text.normalisation import fault_of, is_unicode, json_text, storable

@@ -21,11 +21,10 @@ import pyarrow.csv as pa_csv
 
 from raysp import bounds
 from raysp.bounds import shortened
-from raysp.corpus.kinds import Metadata
 from raysp.corpus.manifests import json_column, json_rows
-from raysp.corpus.pages import read_whole
 from raysp.corpus.parquet import decoded_bytes, footer_of, read_footer
-from raysp.corpus.shards import one_line
+from raysp.corpus.shards import Metadata, one_line
+from raysp.corpus.tables import read_whole
 from raysp.errors import AudioError, ShardError
 from raysp.storage.audio_root import AudioRoot, OpenRecording, canonical
 from raysp.storage.store import join_url

@@ -18,10 +18,30 @@ import pyarrow as pa
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.corpus.archive import ArchiveFile, Member, read_members
-from raysp.corpus.kinds import JSON_TEXTS, Cut, Options, Origin, SourceKind
-from raysp.corpus.samples import Sample, batches_of, plain_values, rows_of
-from raysp.corpus.shards import Piece, Shard, Survey, check_same, one_line, place_of
-from raysp.corpus.tars import open_archive, pack, read_layout, read_samples, unpack
+from raysp.corpus.shards import (
+    JSON_TEXTS,
+    Cut,
+    Options,
+    Origin,
+    Piece,
+    Shard,
+    SourceKind,
+    Survey,
+    check_same,
+    one_line,
+    place_of,
+)
+from raysp.corpus.tars import (
+    Sample,
+    batches_of,
+    open_archive,
+    pack,
+    plain_values,
+    read_layout,
+    read_samples,
+    rows_of,
+    unpack,
+)
 from raysp.errors import ShardError, StoreError
 from raysp.storage.audio_root import canonical
 from raysp.storage.store import Entry

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.corpus.kinds import FAULT, Metadata
+from raysp.corpus.shards import FAULT, Metadata
 from raysp.errors import AudioError, ShardError
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry, RefusedError, join_url

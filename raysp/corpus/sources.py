@@ -1,23 +1,123 @@
-"""The kinds of sources, and functions that take a shard of any of them."""
+"""The kinds of sources, functions that take a shard of any of them, and columns of label shards beside a shard."""
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp import bounds
-from raysp.corpus import beside
-from raysp.corpus.kinds import Options, SourceKind
-from raysp.corpus.recording_columns import names_files, paths_of
-from raysp.corpus.recording_names import OTHER_SUFFIXES, is_audio, suffix_of
-from raysp.corpus.shards import SECONDS_BY_PATH, Piece, Shard, Survey, one_line
-from raysp.corpus.views import VIEW_BYTES, is_view, parts_of, schema_without_views, table_without_views
-from raysp.errors import ShardError
+from raysp.corpus.parquet import SealedFile
+from raysp.corpus.shards import (
+    OTHER_SUFFIXES,
+    SECONDS_BY_PATH,
+    Options,
+    Piece,
+    Shard,
+    SourceKind,
+    Survey,
+    is_audio,
+    one_line,
+    place_of,
+    suffix_of,
+)
+from raysp.corpus.tables import (
+    VIEW_BYTES,
+    PagedFile,
+    is_view,
+    names_files,
+    parts_of,
+    paths_of,
+    schema_without_views,
+    table_without_views,
+)
+from raysp.errors import ShardError, StoreError
 from raysp.public_names import resolved
 from raysp.storage.audio_root import AudioRoot, recordings_of
-from raysp.storage.store import Entry, join_url, normalise
+from raysp.storage.store import Entry, join_url, normalise, scheme_of
+
+_ROW, _ID = "row", "id"
+
+
+def options_beside(labels: str, url: str, storage_options: Options) -> Options:
+    """Return the options of the storage of label shards: those of the source, if it has the same scheme."""
+    return storage_options if scheme_of(labels) == scheme_of(url) else None
+
+
+def label_column_names(shard: Shard, storage_options: Options = None) -> list[str]:
+    """Return the names of the columns of the label shard beside a shard, as `without_ids`; none without one.
+
+    Raises:
+        ShardError: it cannot be read.
+    """
+    if not shard.labels:
+        return []
+    store, name = place_of(shard.labels, options_beside(shard.labels, shard.url, storage_options))
+    with _explained(shard), store.open(name) as file:
+        return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema()).names
+
+
+def without_ids(labels: pa.Schema) -> pa.Schema:
+    """Return the columns of a label shard that are read with those of its shard: all but the ids."""
+    return pa.schema([field for field in labels if field.name != _ID])
+
+
+@contextmanager
+def _explained(shard: Shard) -> Iterator[None]:
+    try:
+        yield
+    except ShardError:
+        raise
+    except StoreError as error:
+        raise ShardError(str(error)) from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardError(f"{shard.labels}: {one_line(error)}. Label the shard again") from error
+
+
+def read_label_columns(shard: Shard, piece: Piece, columns: Sequence[str], storage_options: Options = None) -> pa.Table:
+    """Read columns of the label shard beside a shard, for all rows of a piece, in order; null for rows without labels.
+
+    Raises:
+        ShardError: the label shard is damaged, or changed since it was planned.
+    """
+    store, name = place_of(shard.labels, options_beside(shard.labels, shard.url, storage_options))
+    with _explained(shard):
+        found = store.stat(name)
+        if found is None or found.version != shard.labels_version:
+            raise ShardError(f"{shard.labels}: this label shard changed since it was planned: run again")
+        with store.open(name) as file:
+            table = _read_rows(SealedFile.of(file).pages(), piece, [*dict.fromkeys((*columns, _ROW))])
+    return table.select([*columns]).take(_places(table.column(_ROW).to_numpy(), piece))
+
+
+def _read_rows(labels: PagedFile, piece: Piece, columns: Sequence[str]) -> pa.Table:
+    """Read the rows of a label shard whose row numbers are in a piece."""
+    within = (pc.field(_ROW) >= piece.first) & (pc.field(_ROW) < piece.end)
+    tables, decoded = [labels.schema.empty_table().select(list(columns))], 0
+    leaves = labels.metadata.schema  # one for each field of a struct, such as a kept recording
+    number = next(place for place in range(len(leaves)) if leaves.column(place).path == _ROW)
+    for group in range(labels.metadata.num_row_groups):
+        known: Any = labels.metadata.row_group(group).column(number).statistics
+        if known is not None and known.has_min_max and (known.max < piece.first or known.min >= piece.end):
+            continue
+        for batch in labels.batches(group, piece.num_rows, columns):
+            tables.append(pa.Table.from_batches([batch]).filter(within))
+            decoded += tables[-1].nbytes
+            bounds.check(decoded, bounds.MOST_DECODED_BYTES, "bytes decoded")
+    return pa.concat_tables(tables)
+
+
+def _places(rows: np.ndarray, piece: Piece) -> pa.Int64Array:
+    """Return the place of each row of a piece within sorted row numbers, int64; null for rows that are not there."""
+    wanted = np.arange(piece.first, piece.end)
+    places = np.searchsorted(rows, wanted)
+    is_there = np.isin(wanted, rows)
+    return pa.array(places, pa.int64(), mask=~is_there)
+
 
 FOLDER = "folder"
 """Name of the kind of a folder without files that hold rows."""
@@ -190,8 +290,8 @@ def read_batches(
     (`corpus.views`) are replaced, except in the columns `as_dictionaries`. Links of files beside recordings may lead
     into `audio_root`.
     """
-    labelled = {*beside.column_names(shard, storage_options)}.intersection(columns)
-    labels = beside.read_columns(shard, piece, sorted(labelled), storage_options) if labelled else None
+    labelled = {*label_column_names(shard, storage_options)}.intersection(columns)
+    labels = read_label_columns(shard, piece, sorted(labelled), storage_options) if labelled else None
     own = [name for name in columns if name not in labelled]
     if labels is not None and not own:
         yield labels.select([*columns])
@@ -265,4 +365,91 @@ def narrow(shard: Shard, piece: Piece) -> Shard:
 def column_names(shard: Shard, storage_options: Options = None) -> list[str]:
     """Return the names of all columns of a shard, and of its label shard."""
     own = kind_of(shard).survey(shard.url, shard.part, storage_options).schema.names
-    return [*dict.fromkeys((*own, *beside.column_names(shard, storage_options)))]
+    return [*dict.fromkeys((*own, *label_column_names(shard, storage_options)))]
+
+
+Types = pa.types
+_EXACT_BITS = {16: 8, 32: 16, 64: 32}
+"""Widest integers of Arrow that a float holds exactly: bits of the float to bits of the integer."""
+WITHOUT_TYPE = pa.string()
+"""Type of stored columns whose values are all null: readers do not read nulls of type null with values of another."""
+
+
+def common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """Return the narrowest type that holds all values of two types as they are; None if there is none."""
+    if a == b:
+        return a
+    a, b = _plain(a), _plain(b)
+    try:
+        schemas = [pa.schema([("a", a)]), pa.schema([("a", b)])]
+        common = pa.unify_schemas(schemas, promote_options="permissive").field("a").type
+    except (pa.ArrowTypeError, pa.ArrowInvalid):
+        return None
+    return common if _holds(common, a) and _holds(common, b) else None
+
+
+def _holds(common: pa.DataType, kind: Any) -> bool:  # noqa: ANN401 - the stubs of pyarrow lack what types have
+    """Return whether a type to which Arrow widens another one holds all values of that one as they are."""
+    if common == kind or Types.is_null(kind):
+        return True
+    if Types.is_floating(common):
+        is_exact = Types.is_integer(kind) and kind.bit_width <= _EXACT_BITS[common.bit_width]
+        return Types.is_floating(kind) or is_exact
+    if Types.is_integer(common):
+        return Types.is_signed_integer(kind) or Types.is_unsigned_integer(common) or kind.bit_width < common.bit_width
+    if Types.is_timestamp(common):
+        return bool(cast("Any", common).unit != "ns")  # of the years 1677 to 2262 alone
+    if Types.is_decimal(common):
+        return Types.is_decimal(kind)
+    if Types.is_binary(common) or Types.is_large_binary(common):
+        return not (Types.is_string(kind) or Types.is_large_string(kind))
+    children: list[Any] = [common.field(place) for place in range(common.num_fields)]
+    if len(children) != kind.num_fields:
+        return False
+    parts = [kind.field(place) for place in range(kind.num_fields)]
+    is_struct = isinstance(common, pa.StructType)
+    return all(
+        (child.name == part.name or not is_struct) and _holds(child.type, part.type)
+        for child, part in zip(children, parts, strict=True)
+    )
+
+
+def common_type_in_json(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """Return the common type of two columns of JSON values: as within one shard, numbers are floats, others text."""
+    if (found := common_type(a, b)) is not None:
+        return found
+    of_json = (Types.is_integer, Types.is_floating, Types.is_boolean, Types.is_string)
+    if not all(any(fits(kind) for fits in of_json) for kind in (a, b)):
+        return None
+    return pa.float64() if all(_is_number(kind) for kind in (a, b)) else pa.string()
+
+
+def cast_column(column: "pa.ChunkedArray[Any]", kind: pa.DataType) -> "pa.ChunkedArray[Any]":
+    """Return a column with another type.
+
+    Raises:
+        ArrowInvalid: a value does not fit.
+    """
+    if column.type == kind:
+        return column
+    if not len(column) or Types.is_null(column.type):
+        return pa.chunked_array([_nulls(len(column), kind)])
+    if isinstance(column.type, pa.BaseExtensionType):
+        chunks: list[Any] = [cast("pa.ExtensionArray[Any]", chunk).storage for chunk in column.chunks]
+        column = pa.chunked_array(chunks)
+    return cast("pa.ChunkedArray[Any]", pc.cast(column, kind))
+
+
+def _nulls(num_rows: int, kind: pa.DataType) -> Any:  # noqa: ANN401 - the stubs know only types that are literal
+    return cast("Any", pa.nulls)(num_rows, kind)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type of the values of a dictionary, and the storage of an extension type."""
+    if isinstance(kind, pa.DictionaryType):
+        return cast("pa.DataType", kind.value_type)
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return Types.is_integer(kind) or Types.is_floating(kind)

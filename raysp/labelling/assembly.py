@@ -19,8 +19,7 @@ from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.columns import RECORDING_COLUMNS, STATUS
 from raysp.corpus import sources
-from raysp.corpus.kinds import FAULT
-from raysp.corpus.shards import Shard
+from raysp.corpus.shards import FAULT, Shard
 from raysp.errors import PlanError, RunError
 from raysp.labelling.planning.planned_checkpoint import (
     check_speech,

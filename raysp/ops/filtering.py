@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from raysp import tracebacks
 from raysp.columns import STATUS
-from raysp.corpus.kinds import FAULT
+from raysp.corpus.shards import FAULT
 from raysp.errors import RayspError, RunError
 from raysp.ops.rows import OK, RowStatus
 from raysp.text.normalisation import readable

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from raysp.audio import AudioHeader, Excerpt, Recording, SupportsRead
 from raysp.bounds import MOST_CHANNELS
-from raysp.corpus.recording_columns import bytes_of, path_of, paths_of
+from raysp.corpus.tables import bytes_of, path_of, paths_of
 from raysp.errors import AudioError, StoreError
 from raysp.ops.rows import OK, RowStatus
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
@@ -132,7 +132,7 @@ class Recordings:
     """Recordings by the index of their row, read lazily.
 
     Args:
-        rows: source columns; the audio has a type of `raysp.corpus.recording_columns`.
+        rows: source columns; the audio has a type of `raysp.corpus.tables`.
         audio: column of the recordings.
         root: root folder of paths; None: paths are not allowed.
         excerpt_columns: columns of offset and duration in seconds, which select a part of each file; null: from its

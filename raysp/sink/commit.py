@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysp.columns import OK, RESULT_COLUMNS
-from raysp.corpus import sealed
+from raysp.corpus.parquet import seal
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.sink import fault_injection, footer, layout, receipts, stage, table_files
@@ -321,7 +321,7 @@ def _fill(
                 recordings=hashes.encode(),
             )
         )
-    sealed.seal(scratch)
+    seal(scratch)
     return receipt, rest_id
 
 

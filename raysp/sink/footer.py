@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.corpus.sealed import NotSealedError, SealedFile
+from raysp.corpus.parquet import NotSealedError, SealedFile
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.sink import layout, records

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from raysp import bounds
 from raysp.columns import RESULT_COLUMNS, SKIPPED
-from raysp.corpus.sealed import NotSealedError, SealedFile
+from raysp.corpus.parquet import NotSealedError, SealedFile
 from raysp.corpus.shards import Shard
-from raysp.corpus.views import table_without_views
+from raysp.corpus.tables import table_without_views
 from raysp.errors import StoreError
 from raysp.ops.remedies import WITHDRAWN
 from raysp.sink import footer, layout, records, table_files

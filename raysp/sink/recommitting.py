@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from raysp.columns import ERROR
 from raysp.corpus.shards import Piece, Shard
-from raysp.corpus.widening import cast_column
+from raysp.corpus.sources import cast_column
 from raysp.errors import ChangedError, RunError, StoreError
 from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard

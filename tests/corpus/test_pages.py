@@ -12,9 +12,9 @@ import pytest
 
 import raysp
 from raysp import ShardError, bounds
-from raysp.corpus import arrow, pages, sources, views
-from raysp.corpus.pages import PagedFile, read_whole
+from raysp.corpus import arrow, sources, tables
 from raysp.corpus.shards import Shard, cut_groups, input_id
+from raysp.corpus.tables import PagedFile, read_whole
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.here import run_without_ray
 
@@ -27,7 +27,7 @@ import sys
 from tests.corpus.test_pages import shard_of
 from raysp.corpus import pages, sources
 from raysp.devices import highest_resident_bytes
-pages.BATCH_BYTES //= 4
+tables.BATCH_BYTES //= 4
 shard = shard_of(sys.argv[1], sys.argv[2])
 rows, before = 0, highest_resident_bytes()
 try:
@@ -134,7 +134,7 @@ def test_pages_with_more_values_than_the_footer_counts_are_refused(tmp_path):
         fewer = type("Fewer", (), {name: getattr(metadata.row_group(0).column(0), name) for name in FIELDS})()
         fewer.num_values = 3
         with pytest.raises(bounds.TooLargeError, match="has 10 values in its pages; expected 3 by its footer"):
-            pages._check_pages(file, fewer)
+            tables._check_pages(file, fewer)
 
 
 FIELDS = (
@@ -199,6 +199,6 @@ def test_lists_that_share_their_values_are_split_into_rows_within_bounds():
         pa.array([0] * 200, pa.int32()), pa.array([8_000_000] * 200, pa.int32()), shared
     )
     batch = pa.record_batch({"lists": lists, "in structs": pa.StructArray.from_arrays([lists], ["a"])})
-    parts = [part.num_rows for part in views.parts_of(batch)]
+    parts = [part.num_rows for part in tables.parts_of(batch)]
     assert sum(parts) == 200
-    assert max(parts) * shared.nbytes <= pages.BATCH_BYTES
+    assert max(parts) * shared.nbytes <= tables.BATCH_BYTES

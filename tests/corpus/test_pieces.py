@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.corpus import sources
-from raysp.corpus.recording_names import estimated_seconds
 from raysp.corpus.shards import (
     LEAST_SECONDS,
     PIECE_BYTES,
@@ -19,6 +18,7 @@ from raysp.corpus.shards import (
     Piece,
     PieceSize,
     cut_groups,
+    estimated_seconds,
 )
 from tests.corpora import AUDIO
 

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.corpus.sealed import NotSealedError, SealedFile, seal
+from raysp.corpus.parquet import NotSealedError, SealedFile, seal
 
 ROWS = 60
 TABLE = pa.table(

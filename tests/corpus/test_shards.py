@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from raysp import ShardError, StoreError
 from raysp.corpus import parquet
 from raysp.corpus.parquet import read_footer
-from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import Group, Piece, Shard, cut_groups, input_id, only_first_rows
 from raysp.corpus.sources import read_table, survey
+from raysp.corpus.tables import check_columns
 from tests.corpora import AUDIO, rows_table, write_shard
 
 AUDIO_BYTES = pa.array([b"x"])

@@ -11,9 +11,7 @@ import pytest
 import raysp
 from raysp import ShardError
 from raysp.corpus import sources
-from raysp.corpus.kinds import SourceKind
-from raysp.corpus.recording_names import estimated_seconds
-from raysp.corpus.shards import Group, Shard, Survey, check_same, place_of
+from raysp.corpus.shards import Group, Shard, SourceKind, Survey, check_same, estimated_seconds, place_of
 from tests.corpora import AUDIO, a_pipeline, wav, write_shard
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pyarrow as pa
 import pytest
 
-from raysp.corpus import line_process, survey_process, surveys
+from raysp.corpus import survey_process, surveys
 from raysp.corpus.shards import Group, Survey
 from raysp.corpus.surveys import Reading, survey_all
 from tests.corpora import rows_table, write_shard
@@ -62,7 +62,7 @@ def started(monkeypatch) -> list[subprocess.Popen]:
             super().__init__(*arguments, **options)
             found.append(self)
 
-    monkeypatch.setattr(line_process.subprocess, "Popen", Kept)
+    monkeypatch.setattr(surveys.subprocess, "Popen", Kept)
     return found
 
 

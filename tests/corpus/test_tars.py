@@ -14,7 +14,7 @@ import pytest
 
 import raysp
 from raysp import PlanError, ShardError
-from raysp.corpus import archive, samples, sources, tars
+from raysp.corpus import archive, sources, tars
 from raysp.corpus.shards import Piece, Shard, cut_groups, input_id
 from raysp.storage.ranged import open_ranged
 from tests.corpora import DEMO, a_pipeline, wav, write_shard
@@ -102,8 +102,8 @@ def test_a_piece_reads_its_own_bytes_and_one_schema(tmp_path, monkeypatch, piece
     shard = shard_of(write_tar(tmp_path / "x.tar", files))
     whole = sources.read_table(shard, Piece(0, 10), COLUMNS)
     places = []
-    original = samples.read_members
-    monkeypatch.setattr(samples, "read_members", lambda *given: places.append(given[1:]) or original(*given))
+    original = tars.read_members
+    monkeypatch.setattr(tars, "read_members", lambda *given: places.append(given[1:]) or original(*given))
     assert read(shard, piece, COLUMNS) == whole.slice(piece.first, piece.num_rows)
     assert len(places) == (piece.end - 1) // 4 - piece.first // 4 + 1
     assert whole.schema.field("score").type == pa.float64()
@@ -122,7 +122,7 @@ def test_headers_of_large_members_are_read_in_few_bytes(tmp_path):
     fetched = []
     file = open_ranged(len(data), lambda start, end: fetched.append(end - start) or data[start:end])
     opened = archive.ArchiveFile("x.tar", file, may_jump=False)
-    assert tars.read_layout(opened, samples.samples_of(opened), samples.values_of).num_rows == 4
+    assert tars.read_layout(opened, tars.samples_of(opened), tars.values_of).num_rows == 4
     assert sum(fetched) < len(data) / 10
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raysp.corpus.sealed import seal
+from raysp.corpus.parquet import seal
 from raysp.corpus.shards import Piece, Shard
 from raysp.sink import label_rows
 from raysp.sink.label_rows import Cursor, read_labels, stretches

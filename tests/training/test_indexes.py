@@ -11,7 +11,7 @@ import pytest
 
 import raysp
 from raysp import Text
-from raysp.corpus import line_process
+from raysp.corpus import surveys
 from raysp.storage.store import LocalStore
 from raysp.training.data import indexes
 from raysp.training.data.indexes import Indexer, index_all
@@ -43,7 +43,7 @@ def started(monkeypatch) -> list[subprocess.Popen]:
             if indexes.MAIN in arguments[0]:
                 found.append(self)
 
-    monkeypatch.setattr(line_process.subprocess, "Popen", Kept)
+    monkeypatch.setattr(surveys.subprocess, "Popen", Kept)
     monkeypatch.setattr(indexes, "WORTH_ROWS", 1)
     return found
 

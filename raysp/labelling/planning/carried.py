@@ -7,11 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from raysp import bounds
-from raysp.corpus.sealed import SealedFile
+from raysp.corpus.parquet import SealedFile
 from raysp.corpus.shards import Piece, Shard, one_line, refuse_ray_types
-from raysp.corpus.sources import read_table
-from raysp.corpus.views import schema_without_views
-from raysp.corpus.widening import WITHOUT_TYPE, cast_column, common_type, common_type_in_json
+from raysp.corpus.sources import WITHOUT_TYPE, cast_column, common_type, common_type_in_json, read_table
+from raysp.corpus.tables import schema_without_views
 from raysp.errors import PlanError, ShardError
 from raysp.sink import footer
 from raysp.sink.run_record import RunRecord

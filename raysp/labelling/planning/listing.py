@@ -15,10 +15,8 @@ from typing import NamedTuple
 
 from raysp import words
 from raysp.corpus import sources
-from raysp.corpus.beside import options_beside
-from raysp.corpus.kinds import Beside, Cut, Metadata, Origin, SourceKind
-from raysp.corpus.recording_names import is_audio, suffix_of
-from raysp.corpus.shards import Shard
+from raysp.corpus.shards import Beside, Cut, Metadata, Origin, Shard, SourceKind, is_audio, suffix_of
+from raysp.corpus.sources import options_beside
 from raysp.errors import ChangedError, PlanError, RayspError, ShardError, StoreError
 from raysp.labelling.planning.table_formats import refuse_revisions, refuse_tables
 from raysp.sink import commit

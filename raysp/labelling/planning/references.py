@@ -8,9 +8,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from raysp import bounds
-from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import Shard
 from raysp.corpus.sources import FOLDER, kind_of, read_table
+from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError
 from raysp.evaluation.scores import Key
 from raysp.labelling.planning.surveying import as_texts, holds_text

@@ -10,11 +10,11 @@ from typing import Any, cast
 import pyarrow as pa
 
 from raysp.corpus import sources
-from raysp.corpus.beside import options_beside, without_ids
-from raysp.corpus.recording_columns import check_columns, is_without_bytes
-from raysp.corpus.sealed import SealedFile
+from raysp.corpus.parquet import SealedFile
 from raysp.corpus.shards import Piece, PieceSize, Shard, Survey, cut_groups, input_id, place_of
+from raysp.corpus.sources import options_beside, without_ids
 from raysp.corpus.surveys import Reading, Surveyed, survey_all
+from raysp.corpus.tables import check_columns, is_without_bytes
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes

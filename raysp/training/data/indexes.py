@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raysp.corpus.line_process import LineProcess
 from raysp.corpus.shards import Shard
+from raysp.corpus.surveys import LineProcess
 from raysp.errors import ProgramError, RayspError
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.specs.code import UserCode

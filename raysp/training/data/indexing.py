@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from raysp.columns import SECONDS
 from raysp.corpus import sources
-from raysp.corpus.kinds import Options
-from raysp.corpus.shards import Piece, Shard, place_of
+from raysp.corpus.shards import Options, Piece, Shard, place_of
 from raysp.errors import ShardError
 from raysp.labelling import assembly
 from raysp.models.labelled_passes import CheckpointSummary

@@ -8,8 +8,7 @@ from itertools import takewhile
 import pyarrow as pa
 
 from raysp.corpus import sources
-from raysp.corpus.recording_names import without_suffix
-from raysp.corpus.shards import Piece, Shard
+from raysp.corpus.shards import Piece, Shard, without_suffix
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.replaced import find_replaced

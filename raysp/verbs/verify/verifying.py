@@ -17,8 +17,7 @@ import pyarrow.compute as pc
 
 from raysp.columns import OK
 from raysp.corpus.shards import Shard
-from raysp.corpus.sources import kind_of
-from raysp.corpus.widening import cast_column
+from raysp.corpus.sources import cast_column, kind_of
 from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.replaced import find_replaced

@@ -269,7 +269,7 @@ class TestKinds:
             (tmp_path / "in" / name).write_bytes(b"x")
         pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out")
         with monkeypatch.context() as before:
-            before.setattr("raysp.corpus.recording_names.SUFFIXES", {".wav"})
+            before.setattr("raysp.corpus.shards.SUFFIXES", {".wav"})
             first = raysp.plan(pipeline)
             raysp.run(pipeline, engine="here", progress=False)
         later = raysp.plan(pipeline)

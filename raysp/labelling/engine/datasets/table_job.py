@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from raysp.cluster.resources import Resources
 from raysp.cluster.work_places import with_absolute_paths
-from raysp.corpus.recording_columns import check_columns
 from raysp.corpus.shards import AUDIO
+from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
