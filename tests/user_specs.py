@@ -3,8 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from raysp.ops.adding import ColumnOp
-from raysp.ops.filtering import RowOp
+from raysp.ops.step_ops import ColumnOp, RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Functions, Output, Step
 

@@ -10,9 +10,8 @@ from raysp.devices import is_accelerator
 from raysp.models.base.placing import arithmetic
 from raysp.models.features.processors import as_float, fill
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.forward import HostPasses
-from raysp.ops.passes.batch_stages import Passes
-from raysp.ops.passes.device_passes import DevicePasses
+from raysp.ops.device_passes import DevicePasses
+from raysp.ops.forward import HostPasses, Passes
 from raysp.text.greedy_ctc import best_frames, collapsed
 
 Waves = Sequence[np.ndarray]

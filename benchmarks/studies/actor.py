@@ -132,7 +132,7 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
 def _use_as_device(model: "Model", launched: int) -> None:
     """Let batches of a model on a CPU go through it as through a device."""
     from raysp.labelling.engine.model import InHand
-    from raysp.ops.passes.device_passes import DevicePasses
+    from raysp.ops.device_passes import DevicePasses
 
     model.close()
     model.op.passes = DevicePasses(torch.device("cpu"), launched=launched)

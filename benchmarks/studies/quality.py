@@ -28,7 +28,7 @@ from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp import Decode, Label, Labeller, Signals, Transcript
 from raysp.audio import decode
-from raysp.ops.keeping import Keeping, column_of
+from raysp.ops.step_ops import Keeping, column_of
 from raysp.text.error_rates import count_errors
 
 RATE = 16_000

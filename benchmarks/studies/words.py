@@ -66,8 +66,8 @@ class Labeller:
         from raysp.audio.waveforms import Windowing
         from raysp.models.loading import check_checkpoint
         from raysp.ops.decoding import Decoding
-        from raysp.ops.joining import Joining
         from raysp.ops.labelling import Labelling
+        from raysp.ops.late_steps import Joining
 
         transcript = raysp.Transcript(words=words)
         summary = check_checkpoint(checkpoint)

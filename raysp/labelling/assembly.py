@@ -30,13 +30,11 @@ from raysp.labelling.planning.planned_checkpoint import (
 )
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settling import windowing
-from raysp.ops.adding import ColumnOp
 from raysp.ops.blocks import windowing_of
 from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
-from raysp.ops.filtering import Labelled, RowOp
-from raysp.ops.joining import Joining
-from raysp.ops.late_steps import Carrying, LateFilter, LateSteps, RowFilters, RowSteps
+from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters, RowSteps
+from raysp.ops.step_ops import ColumnOp, Labelled, RowOp
 from raysp.sink.sorting import in_order
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, added_schema, load_function
 from raysp.specs.steps import EACH, Decode, Functions, Step

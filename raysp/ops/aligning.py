@@ -13,10 +13,9 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Array, fetch, send
 from raysp.models.tokenizers.described import CTCTokenizer
-from raysp.ops.joining import RESULT
 from raysp.ops.labelling import Forward
-from raysp.ops.late_steps import carried_values
-from raysp.ops.places import stretches
+from raysp.ops.late_steps import RESULT, carried_values
+from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
 from raysp.text.normalisation import Language

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.bounds import MOST_CHANNELS
-from raysp.ops.adding import beside, chosen
 from raysp.ops.languages.language_batches import UNKNOWN
 from raysp.ops.rows import NO_SPEECH, OK, RowStatus, plain, row_statuses, statuses_table
+from raysp.ops.step_ops import beside, chosen
 
 OF_MODEL = ("too_short", UNKNOWN, "step_failed", "out_of_memory", "model_output")
 """Outcomes of labelling; those of decoding come before them."""

@@ -12,7 +12,7 @@ from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
 from raysp.models.labelled_passes import MULTI_LABEL, REGRESSION
 from raysp.ops.forward import Forward
-from raysp.ops.places import stretches
+from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, list_lengths
 
 Floats = npt.NDArray[np.float32]

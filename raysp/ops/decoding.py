@@ -16,11 +16,22 @@ from raysp.audio.waveforms import Windowing, choose_dtype, cut_windows
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel
-from raysp.ops.filtering import RowOp, apply, by_seconds, fail_unreadable, judge, reasons
 from raysp.ops.late_steps import NOTHING, Carrying
-from raysp.ops.places import Place, seconds_of_row, with_places
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
-from raysp.ops.rows import ERROR, NO_SPEECH, OK, RowStatus, Window, row_statuses, statuses_table, with_waves
+from raysp.ops.rows import (
+    ERROR,
+    NO_SPEECH,
+    OK,
+    Place,
+    RowStatus,
+    Window,
+    row_statuses,
+    seconds_of_row,
+    statuses_table,
+    with_places,
+    with_waves,
+)
+from raysp.ops.step_ops import RowOp, apply, by_seconds, fail_unreadable, judge, reasons
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32

@@ -1,11 +1,11 @@
-"""A block between the steps of labelling it, its passes on a CPU, and the results of one, which ops of outputs read."""
+"""A block between the steps of labelling it, its batches in their stages, and the results of one, which ops read."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,15 +13,11 @@ import torch
 from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.crossing import fetch
+from raysp.crossing import Room, fetch
 from raysp.devices import highest_allocated, highest_resident_bytes, is_accelerator
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import Lengths
-from raysp.ops.places import Place
-from raysp.ops.rows import RowStatus
-
-if TYPE_CHECKING:
-    from raysp.ops.passes.batch_stages import Batch
+from raysp.ops.rows import Place, RowStatus
 
 MADE_OF = ("logits", "embeddings", "pooler_output")
 """Names of values of a head that labels are made of."""
@@ -213,3 +209,49 @@ class HostPasses:
         if self.threads_each is not None:
             torch.set_num_threads(self.threads_each)  # of this thread
         batch.run()
+
+
+class Batch(Protocol):
+    """One forward pass, in stages that different threads may run, one after another."""
+
+    def fill(self, room: Room) -> None:
+        """Pad the samples into memory of the host, and start their copy to the device."""
+        ...
+
+    def launch(self) -> None:
+        """Start the pass on the device, and the copy of its results to the host."""
+        ...
+
+    def finish(self) -> None:
+        """Wait for the results, and store the labels."""
+        ...
+
+    def run(self, error: BaseException | None = None) -> None:
+        """Label the batch in the calling thread, in as many passes as it needs.
+
+        Args:
+            error: error of an earlier stage; None: no stage has begun.
+
+        Raises:
+            DeviceLostError: the device can no longer be used.
+        """
+        ...
+
+
+class Passes(Protocol):
+    """Runs the batches of an actor: the one owner of the work of its device."""
+
+    blocks_in_hand: int
+    """Blocks whose batches it takes at once, from as many threads."""
+
+    def __call__(self, batches: Sequence[Batch], *, one_by_one: bool = False) -> None:
+        """Run batches to their ends.
+
+        Args:
+            batches: batches of a block.
+            one_by_one: whether passes on a CPU have all threads, one after another.
+
+        Raises:
+            DeviceLostError: the device can no longer be used.
+        """
+        ...

@@ -23,9 +23,7 @@ from raysp.models.base.placing import arithmetic, weights_dtype
 from raysp.models.features.processors import as_float, fill
 from raysp.models.labelled_passes import OWN, LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-from raysp.ops.adding import NO_COLUMNS, beside, chosen
-from raysp.ops.blocks import cut_passes, windowing_of, would_wait
-from raysp.ops.budget import passes_of_actor
+from raysp.ops.blocks import Batching, batching, cut_passes, passes_of_actor, windowing_of, would_wait
 from raysp.ops.forward import BlockInHand as BlockInHand
 from raysp.ops.forward import Figures as Figures
 from raysp.ops.forward import Forward as Forward
@@ -33,17 +31,37 @@ from raysp.ops.forward import HostPasses
 from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory
-from raysp.ops.joining import JoinOp, is_ours, joined, timed_of
 from raysp.ops.languages.language_batches import Languages
-from raysp.ops.late_steps import CARRIED, NO_ROW_STEPS, RowSteps, carried_values, for_joining, source_columns
-from raysp.ops.places import PLACE, places_of, staged_places
-from raysp.ops.precision import Batching, batching
-from raysp.ops.rows import ERROR, OK, RowStatus, row_statuses, statuses_table, waves_of, with_labels
+from raysp.ops.late_steps import (
+    CARRIED,
+    NO_ROW_STEPS,
+    JoinOp,
+    RowSteps,
+    carried_values,
+    for_joining,
+    is_ours,
+    joined,
+    source_columns,
+    timed_of,
+)
+from raysp.ops.rows import (
+    ERROR,
+    OK,
+    PLACE,
+    RowStatus,
+    places_of,
+    row_statuses,
+    staged_places,
+    statuses_table,
+    waves_of,
+    with_labels,
+)
+from raysp.ops.step_ops import NO_COLUMNS, beside, chosen
 from raysp.text.times import within_recordings
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.ops.passes.batch_stages import Passes
+    from raysp.ops.forward import Passes
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +143,7 @@ class Labelling:
             has_one_thread = self.is_alone and self.loaded.summary.backend == OWN
             each = 1 if has_one_thread else None if threads is None else threads // self.at_once
             return HostPasses(self.at_once, in_threads=has_one_thread, threads=threads, threads_each=each)
-        from raysp.ops.passes.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
+        from raysp.ops.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
 
         beside = self._batches_beside()
         return DevicePasses(

@@ -1,8 +1,8 @@
-"""Signals of recordings and their texts: levels of the samples, repetition and rates of the texts."""
+"""Signals of recordings and their texts: levels of the samples, absent speech, repetition and rates of the texts."""
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,8 +14,9 @@ from torch.nn.functional import pad
 from raysp.audio.levels import Cells, cell_samples, levels, weighting
 from raysp.columns import SECONDS
 from raysp.crossing import Array, Steps, alone, send
-from raysp.ops.adding import ColumnOp
+from raysp.models.base.outputs import ModelOutput
 from raysp.ops.labelling import Forward
+from raysp.ops.step_ops import ColumnOp
 from raysp.text.error_rates import compression, longest_repetition
 
 CLIPPED, CLIPPED_RUN = 0.99, 3
@@ -242,3 +243,48 @@ def signals_of_text(text: str, seconds: float) -> dict[str, float]:
         "repeats": repetition.times,
         "compression": compression(text),
     }
+
+
+class Silence:
+    """Op for levels with the probability of no speech; that of a row of several windows is their mean.
+
+    Args:
+        levels: op of the levels.
+        field: name of the probability in their struct.
+        find: returns the probability of each window of a pass; None if only `join` is called.
+    """
+
+    layers: tuple[int, ...] = ()
+
+    def __init__(self, levels: Measuring, field: str, find: Callable[[ModelOutput], Sequence[float]] | None) -> None:
+        self.levels = levels
+        self.field = field
+        self.find = find
+        self.schema = levels.schema
+        [name] = levels.schema.names
+        self.staged = levels.staged.append(pa.field(f"{name}_{field}", pa.float64()))
+
+    def __call__(self, forward: Forward) -> list[Sequence[object]]:
+        """Return the signals of each window, then the staged columns of windows of longer rows."""
+        return alone(self.steps(forward))
+
+    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
+        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
+        rows, *staged = yield from self.levels.steps(forward)
+        found = self.find(forward.encoded) if self.find else [0.0] * len(rows)
+        whole = [None if row is None else self._with(row, one) for row, one in zip(rows, found, strict=True)]
+        parts = [None if part is None else one for part, one in zip(forward.parts, found, strict=True)]
+        return [whole, *staged, parts]
+
+    def _with(self, row: object, probability: float) -> dict[str, object]:
+        return {**cast("Mapping[str, object]", row), self.field: probability}
+
+    def empty(self) -> tuple[object, ...]:
+        """Return the value of a recording shorter than one frame: null."""
+        return self.levels.empty()
+
+    def join(self, windows: pa.Table) -> tuple[object, ...]:
+        """Return the signals of one row, from those of its windows in order."""
+        [levels] = self.levels.join(windows)
+        found = cast("list[float]", windows.column(self.staged.names[-1]).to_pylist())
+        return (self._with(levels, sum(found) / len(found)),)

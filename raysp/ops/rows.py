@@ -1,4 +1,4 @@
-"""The tables passed between ops: one row per window of a recording, regardless of its status.
+"""The tables passed between ops: one row per window of a recording, and places of windows that are cut at pauses.
 
 A table always has the columns of `ROW_SCHEMA`. A row whose `status` is not "ok" is passed on unchanged to the label
 shard. `window` numbers the windows of a recording from 0. `windows` is their number; it is null on all but the last,
@@ -9,19 +9,132 @@ their dtype, int16 or float32, in the metadata of the field. Columns that steps 
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.audio import Samples
 from raysp.columns import ERROR as ERROR
+from raysp.columns import INNER_PREFIX, RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import OK as OK
-from raysp.columns import RECORDING_COLUMNS, RESULT_COLUMNS, WINDOW_COLUMNS
 from raysp.columns import SKIPPED as SKIPPED
 from raysp.columns import WAVE as WAVE
-from raysp.ops.places import Place
+
+# Without the column windows cover a recording without gaps.
+LEAST_SHARE = 0.01
+"""Share of a sample from which a duration is not in whole samples; sums of windows are exact to a thousandth."""
+WHOLE_SECONDS = 1.0
+"""Longest recording that is one window where windows are cut at pauses: a pause of this length is not cut either. The
+model of speech does not find all words that fill a recording: without this, 10 % of 750 spoken digits were lost."""
+PLACE = f"{INNER_PREFIX}place"
+"""Column of the places in recordings."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Place of a window in a recording, and the probabilities of speech up to its end."""
+
+    frame: int
+    """Frame of the recording with which the window begins."""
+    first: int
+    """First frame of the window that it owns, counted from its own first one."""
+    end: int
+    """End of these frames."""
+    probabilities: npt.NDArray[np.float32]
+    """Probabilities of chunks after the end of the previous window; in the last window up to the recording's end."""
+    offset: int
+    """Samples from the end of the window before it to the first of these chunks."""
+    num_samples: int
+    """Samples of the recording from the end of the window before it."""
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> Self:
+        """Return a place from a value of the column."""
+        return cls(**{**value, "probabilities": np.asarray(value["probabilities"], np.float32)})
+
+
+_PLACE_TYPE = pa.struct(
+    [
+        ("frame", pa.int64()),
+        ("first", pa.int32()),
+        ("end", pa.int32()),
+        ("probabilities", pa.list_(pa.float32())),
+        ("offset", pa.int32()),
+        ("num_samples", pa.int64()),
+    ]
+)
+
+
+def with_places(block: pa.Table, places: Sequence[Place | None]) -> pa.Table:
+    """Return a block with the column of places."""
+    return block.append_column(PLACE, pa.array([None if one is None else vars(one) for one in places], _PLACE_TYPE))
+
+
+def places_of(block: pa.Table) -> list[Place | None]:
+    """Return the places of the windows of a block; None for windows without one."""
+    if PLACE not in block.column_names:
+        return [None] * block.num_rows
+    values = cast("list[dict[str, Any] | None]", block.column(PLACE).to_pylist())
+    return [None if one is None else Place.of(one) for one in values]
+
+
+def staged_places(places: Sequence[Place | None]) -> pa.Table:
+    """Return the column as it is staged: the frame of the recording that is the first one that a window owns."""
+    frames = [None if one is None else one.frame + one.first for one in places]
+    return pa.table({PLACE: pa.array(frames, pa.int64())})
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Windows of a row that follow each other without a gap."""
+
+    windows: pa.Table
+    frame: int
+    """Frame of the recording with which their frames begin."""
+
+
+def stretches(windows: pa.Table, num_frames: Sequence[int]) -> Iterator[Stretch]:
+    """Yield the stretches of a row; all of the row is one if its windows have no places.
+
+    Args:
+        windows: staged windows of the row in order.
+        num_frames: number of frames that each of them owns.
+    """
+    if PLACE not in windows.column_names:
+        yield Stretch(windows, 0)
+        return
+    frames = np.asarray(windows.column(PLACE).to_numpy(), np.int64)
+    ends = frames + np.asarray(num_frames, np.int64)
+    edges = [0, *(np.flatnonzero(frames[1:] != ends[:-1]) + 1).tolist(), len(frames)]
+    for first, end in pairwise(edges):
+        yield Stretch(windows.slice(first, end - first), int(frames[first]))
+
+
+def seconds_of_row(num_samples: int, sample_rate: int, claimed: float) -> float:
+    """Return the duration of a recording, to a sample of its own rate where its header has that.
+
+    Resampling rounds the number of samples. A header whose duration differs by a whole sample or more is an estimate,
+    or that of a damaged file.
+
+    Args:
+        num_samples: decoded samples.
+        sample_rate: rate of these samples in Hz.
+        claimed: duration by the header in seconds; 0 if unknown.
+    """
+    decoded = num_samples / sample_rate
+    return on_grid(claimed, sample_rate) if abs(claimed - decoded) * sample_rate < 1 else decoded
+
+
+def on_grid(seconds: float, sample_rate: int) -> float:
+    """Return a duration that is free of the error of sums: in whole samples if it has some, else in nanoseconds."""
+    whole = round(seconds * sample_rate) / sample_rate
+    return whole if abs(whole - seconds) * sample_rate < LEAST_SHARE else round(seconds, 9)
+
 
 _COLUMNS = {**RESULT_COLUMNS, **WINDOW_COLUMNS, **RECORDING_COLUMNS}
 ROW_SCHEMA = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _COLUMNS.items()])
@@ -164,3 +277,38 @@ def _single(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.ListType) and not pa.types.is_struct(kind.value_type):
         return pa.list_(_single(kind.value_type))
     return kind
+
+
+FILTERED = "filtered"
+"""Reason of rows skipped by a `Keep` step, which need no remedy."""
+WITHDRAWN = "withdrawn"
+"""Reason of rows whose labels `raysp forget` removed, which need no remedy."""
+_CONVERT = "convert the recordings to FLAC or WAV, for example with `ffmpeg -i IN -ac 1 OUT.flac`"
+REMEDIES: Mapping[str, str] = {
+    "no_audio": "embed the recordings (audio.bytes), or set source.audio_root if rows have only paths",
+    "path_not_allowed": "set source.audio_root to the folder that contains the files, or the targets of their links, "
+    "or embed the recordings",
+    "not_found": "check that the files exist, and that paths are relative to source.audio_root",
+    "unreadable_text": "correct the texts that error_message of these rows names, or remove those beside recordings; "
+    "if they are links, set source.audio_root to a folder that contains their targets",
+    "not_readable": "give permission to read the recordings, and restore archived ones",
+    "unsupported_format": f"{_CONVERT}, or exclude them with a glob, such as source.url='corpus/**/*.wav'; fetch or "
+    "decompress them where error_message asks for it",
+    "corrupt_audio": "copy the recordings again from their source",
+    "invalid_audio": f"check sample rate, channels and samples of one recording, and {_CONVERT}",
+    "decoder_crashed": _CONVERT,
+    "decoder_timeout": _CONVERT,
+    "out_of_memory": f"split the recordings into shorter ones, or {_CONVERT}",
+    "worker_crashed": "check the workers' logs for the cause, and raise pool.memory if they ran out of memory",
+    "step_failed": "correct the function of the pipeline that raised the error",
+    "unknown_language": "correct the column of the languages, or leave these rows out with Keep(where=...)",
+    "model_output": "set dtype='float32' on the Label step, and check the checkpoint with `raysp inspect`",
+    "no_speech": "check Decode(channel=...): another channel may hold the speech",
+    "too_short": "check source.audio: the recordings are shorter than a frame of the model",
+    "too_long": "raise Decode(max_seconds=...)",
+}
+
+
+def remedy(error_type: str) -> str:
+    """Return the remedy for rows of this type, as an imperative without a full stop."""
+    return REMEDIES.get(error_type, "see error_message of these rows")

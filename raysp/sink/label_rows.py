@@ -18,7 +18,7 @@ from raysp.corpus.parquet import NotSealedError, SealedFile
 from raysp.corpus.shards import Shard
 from raysp.corpus.tables import table_without_views
 from raysp.errors import StoreError
-from raysp.ops.remedies import WITHDRAWN
+from raysp.ops.rows import WITHDRAWN
 from raysp.sink import footer, layout, records, table_files
 from raysp.sink.word_errors import texts_of
 from raysp.storage.store import Store

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from raysp.columns import ERROR, OK, SKIPPED
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
-from raysp.ops.keeping import Rule
-from raysp.ops.remedies import FILTERED
+from raysp.ops.rows import FILTERED
+from raysp.ops.step_ops import Rule
 from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.sink.word_errors import TextColumns, WordErrors
 from raysp.specs.steps import Keep

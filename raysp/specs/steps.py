@@ -16,9 +16,7 @@ from raysp.specs.values import Column, Device, JsonValue, Listed, Url, hashed_fi
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.ops.adding import ColumnOp, Computing
-    from raysp.ops.filtering import RowOp
-    from raysp.ops.keeping import Keeping, Rule, Where
+    from raysp.ops.step_ops import ColumnOp, Computing, Keeping, RowOp, Rule, Where
     from raysp.specs.outputs.speech import Speech
 
 Functions = Mapping[str, Callable[..., object]]
@@ -219,7 +217,7 @@ class Keep(Step):
 
     def op(self, functions: "Functions") -> "Keeping":
         """Return the op that keeps rows that meet every condition."""
-        from raysp.ops.keeping import Keeping
+        from raysp.ops.step_ops import Keeping
 
         name = next(iter(self.functions), None)
         where = cast("Where | None", self.where if name is None else functions[name])
@@ -228,7 +226,7 @@ class Keep(Step):
     @property
     def rules(self) -> "tuple[Rule, ...]":
         """Conditions, in the order of the fields."""
-        from raysp.ops.keeping import rules_of
+        from raysp.ops.step_ops import rules_of
 
         return tuple(rules_of(self.min_seconds, self.max_seconds, self.where))
 
@@ -240,7 +238,7 @@ class Keep(Step):
         """
         import pyarrow as pa
 
-        from raysp.ops.keeping import column_of, expected_value, meets
+        from raysp.ops.step_ops import column_of, expected_value, meets
 
         for name, compare, value in self.conditions:
             column = column_of(schema.empty_table(), name)
@@ -352,7 +350,7 @@ class Map(Step):
 
     def op(self, functions: "Functions") -> "Computing":
         """Return the op that calls the function."""
-        from raysp.ops.adding import Computing
+        from raysp.ops.step_ops import Computing
 
         [name] = self.functions
         return Computing(functions[name], name=name, reads=tuple(dict.fromkeys(self.reads)), schema=self.schema())

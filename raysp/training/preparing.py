@@ -12,7 +12,7 @@ import numpy as np
 from raysp.corpus.shards import Shard
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
-from raysp.ops import balance
+from raysp.ops import ordering
 from raysp.ops.ordering import Epoch, Index, Window
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store
@@ -90,14 +90,14 @@ class Prepared:
 
     def imbalance_of(self, num_workers: int) -> float:
         """Return the load of the slowest of `num_workers` over their mean in the first window."""
-        costs = balance.micro_batch_costs(self.first_window, self.index, self.plan.sizes)
-        return balance.imbalance(costs, num_workers)
+        costs = ordering.micro_batch_costs(self.first_window, self.index, self.plan.sizes)
+        return ordering.imbalance(costs, num_workers)
 
     @property
     def imbalance(self) -> Mapping[int, float]:
         """`imbalance_of` for numbers of workers that suit the micro-batches of a step, and for those of the plan."""
         workers = self.plan.workers
-        numbers = balance.numbers_of_workers(self.plan.sizes.micro_batches, (workers.low, workers.high))
+        numbers = ordering.numbers_of_workers(self.plan.sizes.micro_batches, (workers.low, workers.high))
         return {number: self.imbalance_of(number) for number in numbers}
 
     def reader(self, decoder: "Decoder | None" = None) -> PieceReader:
@@ -143,7 +143,7 @@ class Prepared:
     def _padding_efficiency(self) -> float:
         """Share of the padded audio of the first window that is not padding."""
         window = self.first_window
-        padded = float(balance.longest_seconds(window, self.index) @ np.diff(window.edges))
+        padded = float(ordering.longest_seconds(window, self.index) @ np.diff(window.edges))
         return float(self.index.seconds[window.rows].sum()) / padded if padded else 1.0
 
 

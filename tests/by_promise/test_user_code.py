@@ -32,8 +32,8 @@ import numpy as np
 import pyarrow as pa
 
 import raysp
-from raysp.ops.adding import ColumnOp
-from raysp.ops.filtering import RowOp
+from raysp.ops.step_ops import ColumnOp
+from raysp.ops.step_ops import RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Step
 

@@ -7,7 +7,7 @@ import pytest
 import raysp
 from raysp.audio import decode
 from raysp.ops.labelling import Labelling
-from raysp.ops.places import Place, with_places
+from raysp.ops.rows import Place, with_places
 from tests.corpora import CHECKPOINT, DEMO
 from tests.device.conftest import assert_same, labelling
 from tests.device.output_cases import ARPA, CASES, with_files

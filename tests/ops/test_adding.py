@@ -12,8 +12,8 @@ import soundfile
 
 import raysp
 from raysp import RunError
-from raysp.ops.adding import Computing, added_columns, samples_column
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
+from raysp.ops.step_ops import Computing, added_columns, samples_column
 from tests import user_specs
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, wav, write_shard
 from tests.user_specs import Counted, called, decibels, loudness

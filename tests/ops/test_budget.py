@@ -6,7 +6,7 @@ import pytest
 
 from raysp.capabilities import Capability
 from raysp.models import check_checkpoint
-from raysp.ops.budget import LEAST_BATCH_SECONDS, MOST_AT_ONCE, batch_seconds, block_seconds, passes_at_once
+from raysp.ops.blocks import LEAST_BATCH_SECONDS, MOST_AT_ONCE, batch_seconds, block_seconds, passes_at_once
 from tests.corpora import CHECKPOINT
 
 SUMMARY = check_checkpoint(CHECKPOINT)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from raysp import AudioError
 from raysp.audio.waveforms import Windowing
 from raysp.ops.decoding import Decoding
-from raysp.ops.keeping import Keeping
 from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves
+from raysp.ops.step_ops import Keeping
 from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
 from tests.corpora import AUDIO, wav
 

@@ -22,8 +22,8 @@ from raysp.audio import decode
 from raysp.devices import DeviceLostError
 from raysp.models import LoadedCheckpoint
 from raysp.models.features.processors import as_float, pad
+from raysp.ops.device_passes import DevicePasses
 from raysp.ops.labelling import Forward, Labelling
-from raysp.ops.passes.device_passes import DevicePasses
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO
 

@@ -21,10 +21,10 @@ from raysp.capabilities import Capability
 from raysp.models import LoadedCheckpoint, check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput
 from raysp.ops.decoding import Decoding
-from raysp.ops.joining import Joining
-from raysp.ops.keeping import Keeping
 from raysp.ops.labelling import Labelling
+from raysp.ops.late_steps import Joining
 from raysp.ops.rows import waves_of
+from raysp.ops.step_ops import Keeping
 from tests.corpora import CHECKPOINT, wav
 from tests.ops.test_decoding import blocks_of, piece
 

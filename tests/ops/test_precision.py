@@ -13,8 +13,8 @@ import torch
 import raysp
 from raysp.audio import decode
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
+from raysp.ops.blocks import AGREED_RATE, Batching, batching, most_unequal
 from raysp.ops.labelling import Labelling
-from raysp.ops.precision import AGREED_RATE, Batching, batching, most_unequal
 from tests.device.class_cases import CASES, make_checkpoint
 from tests.models.kernels import label_independence
 from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, count_with, labellings

@@ -16,7 +16,7 @@ from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
-from raysp.ops.remedies import FILTERED, remedy
+from raysp.ops.rows import FILTERED, remedy
 from raysp.sink import lease, stage
 from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog

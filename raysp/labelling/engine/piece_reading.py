@@ -16,10 +16,9 @@ from raysp.labelling import assembly
 from raysp.labelling.engine import watchdog
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.watchdog import watched
-from raysp.ops.filtering import fail_unreadable
 from raysp.ops.late_steps import CARRIED, RowFilters
-from raysp.ops.places import with_places
-from raysp.ops.rows import RowStatus, statuses_table, with_waves
+from raysp.ops.rows import RowStatus, statuses_table, with_places, with_waves
+from raysp.ops.step_ops import fail_unreadable
 from raysp.words import count
 
 

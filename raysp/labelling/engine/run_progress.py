@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from raysp.columns import OK
-from raysp.ops.remedies import FILTERED
+from raysp.ops.rows import FILTERED
 from raysp.sink.receipts import Counted, Counts
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_com
 from raysp.labelling.planning.opening import begin, plan_run, read_source
 from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
-from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
+from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, lease
 from raysp.sink.footer import RUN
 from raysp.sink.label_rows import read_labels

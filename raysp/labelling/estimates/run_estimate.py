@@ -11,8 +11,7 @@ from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed, unp
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.run_plan import Plan
 from raysp.labelling.planning.trust import open_recorded
-from raysp.ops.remedies import FILTERED, remedy
-from raysp.ops.rows import ERROR, OK
+from raysp.ops.rows import ERROR, FILTERED, OK, remedy
 from raysp.sink import receipts
 from raysp.sink.receipts import Counts
 from raysp.specs.pipeline import Pipeline

@@ -14,7 +14,7 @@ from raysp.labelling.finished.finished_labels import Labelling, field_of
 from raysp.labelling.finished.kept_rows import recorded_rules
 from raysp.labelling.planning.carried import decode, read_source_columns
 from raysp.labelling.planning.trust import Recorded, explain, read_recorded
-from raysp.ops.remedies import WITHDRAWN
+from raysp.ops.rows import WITHDRAWN
 from raysp.sink import commit, footer, label_rows, lease, stage
 from raysp.sink.label_rows import is_named
 from raysp.sink.recommitting import rewrite

@@ -14,7 +14,7 @@ from raysp.columns import ERROR, OK, SKIPPED
 from raysp.errors import ChangedError
 from raysp.labelling.finished.kept_rows import KeptRows, kept_rows, recorded_rules
 from raysp.labelling.planning.trust import open_recorded
-from raysp.ops.remedies import WITHDRAWN
+from raysp.ops.rows import WITHDRAWN
 from raysp.sink import lease, stage
 from raysp.sink.absent import Gone
 from raysp.sink.absent import load as load_absent

@@ -20,10 +20,10 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.listing import Listed, count_files
 from raysp.labelling.planning.planned_checkpoint import Chosen
+from raysp.ops.blocks import AGREED_RATE, Batching
 from raysp.ops.channels import listed
-from raysp.ops.filtering import UNREADABLE_TEXT
-from raysp.ops.precision import AGREED_RATE, Batching
-from raysp.ops.remedies import remedy
+from raysp.ops.rows import remedy
+from raysp.ops.step_ops import UNREADABLE_TEXT
 from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import Resolved
 from raysp.sink.sinks import Sink

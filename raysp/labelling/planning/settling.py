@@ -21,9 +21,16 @@ from raysp.labelling.planning.planned_checkpoint import (
 )
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
 from raysp.models.labelled_passes import OWN, CheckpointSummary
-from raysp.ops.blocks import windowing_of
-from raysp.ops.budget import batch_seconds, block_seconds, passes_of_actor
-from raysp.ops.precision import EIGHT_BITS, Batching, batching, item_bytes
+from raysp.ops.blocks import (
+    EIGHT_BITS,
+    Batching,
+    batch_seconds,
+    batching,
+    block_seconds,
+    item_bytes,
+    passes_of_actor,
+    windowing_of,
+)
 from raysp.sink.run_record import Resolved
 from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline

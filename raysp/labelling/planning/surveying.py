@@ -20,7 +20,7 @@ from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.listing import Listed
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.ops.filtering import RowOp, reasons
+from raysp.ops.step_ops import RowOp, reasons
 from raysp.sink import footer
 from raysp.sink.absent import AbsentShard
 from raysp.sink.todo import Todo

@@ -14,7 +14,7 @@ from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.trust import open_recorded
 from raysp.labelling.reports.label_figures import BAND_NAMES, MOST_TYPES, Rows, read_rows
 from raysp.labelling.reports.row_error_rates import Groups
-from raysp.ops.remedies import FILTERED, WITHDRAWN, remedy
+from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, histogram
 from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS, Table, Verdict, left_out, runs_table, short, shown_row

@@ -16,7 +16,7 @@ from raysp.crossing import Steps, alone
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.silero_vad import CHUNK_SAMPLES
 from raysp.ops.labelling import Forward
-from raysp.ops.places import PLACE
+from raysp.ops.rows import PLACE
 from raysp.ops.speakers.speaker_turns import Diarization, Region, within
 from raysp.ops.speech.speaking import HYSTERESIS, LOWEST, Speaking
 from raysp.ops.transcribing import flat, list_lengths

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pyarrow as pa
 
-from raysp.ops.adding import ColumnOp
+from raysp.ops.step_ops import ColumnOp
 
 SPEAKER = "speaker"
 """Field of turns and of words."""

@@ -22,7 +22,7 @@ from raysp.audio.waveforms import Windowing, concatenate, cut_windows
 from raysp.models.base.placing import arithmetic
 from raysp.models.features.processors import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
-from raysp.ops.places import WHOLE_SECONDS, Place
+from raysp.ops.rows import WHOLE_SECONDS, Place
 from raysp.ops.speech.speaking import Chunks, Floats, regions
 
 READ_CHUNKS = 1024

@@ -12,7 +12,7 @@ from raysp.checkpoints.hub import SPEECH_RATE
 from raysp.crossing import Steps, alone
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
 from raysp.ops.labelling import Forward
-from raysp.ops.places import Place
+from raysp.ops.rows import Place
 
 Floats = npt.NDArray[np.float32]
 Places = npt.NDArray[np.int64]

@@ -15,7 +15,7 @@ from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
 from raysp.models.tokenizers.described import CTCTokenizer
 from raysp.ops.labelling import Forward
-from raysp.ops.places import Stretch, stretches
+from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
 from raysp.ops.transcripts.search_processes import MOST_TOGETHER, packed, processes
 from raysp.ops.transcripts.searched_texts import FoundTexts, SearchedTexts, SearchSettings, once, token_texts

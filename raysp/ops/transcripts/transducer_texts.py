@@ -13,7 +13,7 @@ from raysp.capabilities import Capability
 from raysp.crossing import Steps, alone
 from raysp.models.decoder.transducing import Path
 from raysp.ops.labelling import Forward
-from raysp.ops.places import Stretch, stretches
+from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.models.loading import LoadedCheckpoint
     from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
-    from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.late_steps import JoinOp
 
 
 Layer = Annotated[int, Field(ge=-1)]

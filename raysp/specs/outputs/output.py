@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, SpeakingModel
     from raysp.models.tokenizers.described import CTCTokenizer
-    from raysp.ops.adding import ColumnOp
-    from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
     from raysp.ops.languages.by_row import ByLanguage, LanguageOp
+    from raysp.ops.late_steps import JoinOp
+    from raysp.ops.step_ops import ColumnOp
 
 
 OWN_MODEL = "own"

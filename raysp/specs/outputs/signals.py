@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, HearingModel, LabellingModel
-    from raysp.ops.adding import ColumnOp
-    from raysp.ops.measuring import Measuring
-    from raysp.ops.speech.silence import Silence
+    from raysp.ops.measuring import Measuring, Silence
+    from raysp.ops.step_ops import ColumnOp
 
 NO_SPEECH = "no_speech"
 LEVELS = ("loudness", "peak", "clipped", "noise", "snr", "bandwidth", "speech_share")
@@ -87,8 +86,7 @@ class Signals(Output):
     def _op(self, checkpoint: "CheckpointSummary", loaded: "HearingModel | None" = None) -> "Measuring | Silence":
         import pyarrow as pa
 
-        from raysp.ops.measuring import Measuring
-        from raysp.ops.speech.silence import Silence
+        from raysp.ops.measuring import Measuring, Silence
 
         staged = columns_of(
             self.name,

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
-    from raysp.ops.joining import JoinOp
     from raysp.ops.labelling import OutputOp
+    from raysp.ops.late_steps import JoinOp
     from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
     from raysp.ops.speakers.speaker_space import SpeakerSpace
     from raysp.ops.speakers.turning import Turning, WindowVectors

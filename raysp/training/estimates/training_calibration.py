@@ -9,8 +9,8 @@ import numpy as np
 from raysp.devices import is_accelerator, synchronize
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
-from raysp.ops.balance import micro_batch_costs
 from raysp.ops.labelling import highest_memory
+from raysp.ops.ordering import micro_batch_costs
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage

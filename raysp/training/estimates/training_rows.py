@@ -14,7 +14,7 @@ import numpy as np
 
 from raysp.errors import RayspError
 from raysp.labelling import assembly
-from raysp.ops.balance import imbalance, longest_seconds
+from raysp.ops.ordering import imbalance, longest_seconds
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.data.indexing import read_batches

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from raysp.cluster.resources import gpu_memory
 from raysp.devices import PROCESS_BYTES, READER_BYTES, is_accelerator, memory_bytes, num_cpus
 from raysp.models.base.modeling import Model
-from raysp.ops.precision import HALF
+from raysp.ops.blocks import HALF
 from raysp.training.data.augmenting import MOST_SECONDS
 from raysp.training.estimates.activation_memory import Arithmetic, Batch, activation_bytes, logits_bytes
 from raysp.training.estimates.weight_sizes import Weights

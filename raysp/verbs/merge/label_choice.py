@@ -12,7 +12,7 @@ from raysp.columns import OK, SKIPPED, STATUS
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.ops.remedies import WITHDRAWN
+from raysp.ops.rows import WITHDRAWN
 from raysp.sink import footer
 from raysp.sink.label_rows import Cursor, side_by_side, stretches
 

@@ -22,7 +22,7 @@ from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
-from raysp.ops.precision import DIGITS, agreed_rate, most_unequal
+from raysp.ops.blocks import DIGITS, agreed_rate, most_unequal
 from raysp.sink import footer, run_record
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans

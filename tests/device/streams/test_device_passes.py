@@ -13,9 +13,9 @@ import torch
 import raysp
 from raysp import crossing
 from raysp.models import LoadedCheckpoint
+from raysp.ops import device_passes
+from raysp.ops.device_passes import AHEAD, LAUNCHED, DevicePasses
 from raysp.ops.labelling import Labelling
-from raysp.ops.passes import device_passes
-from raysp.ops.passes.device_passes import AHEAD, LAUNCHED, DevicePasses
 from tests.corpora import CHECKPOINT
 from tests.device.conftest import assert_same
 from tests.device.crossing_cases import spoken

@@ -17,9 +17,9 @@ import raysp
 from benchmarks.inputs import bare_batches
 from raysp import crossing
 from raysp.models import LoadedCheckpoint, load_checkpoint
+from raysp.ops import device_passes
 from raysp.ops import labelling as labelling_module
 from raysp.ops.labelling import Labelling
-from raysp.ops.passes import device_passes
 from tests.corpora import CHECKPOINT
 from tests.device.crossing_cases import spoken
 from tests.device.stand_in import NAME, counted

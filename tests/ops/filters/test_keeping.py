@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp import RunError
-from raysp.ops.filtering import apply
-from raysp.ops.keeping import Keeping, meets
 from raysp.ops.rows import RowStatus
+from raysp.ops.step_ops import Keeping, apply, meets
 from tests.user_specs import odd_rows, too_few
 
 OPERATORS = {

@@ -32,7 +32,7 @@ import raysp
 from ray import cloudpickle
 from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.table_job import table_job
-from raysp.ops.filtering import RowOp
+from raysp.ops.step_ops import RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Step
 

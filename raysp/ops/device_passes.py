@@ -16,7 +16,7 @@ import torch
 
 from raysp.crossing import Room, for_copies, for_passes
 from raysp.devices import synchronize
-from raysp.ops.passes.batch_stages import Batch
+from raysp.ops.forward import Batch
 
 Done: TypeAlias = "SimpleQueue[BaseException | None]"
 
@@ -25,7 +25,7 @@ LAUNCHED = 2
 BLOCKS_IN_HAND = 2
 """Blocks of which batches are on their way: the first ones of the next block follow the last ones of a block."""
 BATCHES_A_BLOCK = 4
-"""Batches that a block has at least (`raysp.ops.budget.block_seconds`)."""
+"""Batches that a block has at least (`raysp.ops.blocks.block_seconds`)."""
 AHEAD = 1
 """Batches that are padded and copied before there is a place for them on the device."""
 

@@ -1,0 +1,536 @@
+"""Ops of steps that add columns or filter rows, their application to rows, and rows that fail by their values."""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp import tracebacks
+from raysp.columns import STATUS
+from raysp.corpus.shards import FAULT
+from raysp.devices import DeviceLostError
+from raysp.errors import RayspError, RunError
+from raysp.ops.rows import OK, RowStatus, plain
+from raysp.text.normalisation import readable
+from raysp.words import count
+
+logger = logging.getLogger(__name__)
+
+
+NO_COLUMNS = pa.schema([])
+
+
+class ColumnOp(Protocol):
+    """Op of a step that adds columns.
+
+    A value must depend on its own row alone, since the rows of a call are those of a block, of which there is no fixed
+    number.
+    """
+
+    name: str
+    """Name for messages."""
+    schema: pa.Schema
+    """The added columns."""
+    reads: Sequence[str]
+    """Columns that it is called with."""
+
+    def __call__(self, rows: pa.Table) -> object:
+        """Return the columns of `schema`, one value per row in order: a table, or a mapping of names to values.
+
+        Args:
+            rows: at least one row, with the columns of `reads`. The audio column holds the decoded recording as
+                `SAMPLES`.
+        """
+        ...
+
+
+class Computing(ColumnOp):
+    """Op of a `Map` step.
+
+    Args:
+        function: called with the columns of `reads`.
+        name: "module:function".
+        reads: columns that it reads.
+        schema: columns that it adds.
+    """
+
+    def __init__(self, function: Callable[..., object], *, name: str, reads: Sequence[str], schema: pa.Schema) -> None:
+        self.function = function
+        self.name = f"Map {name}"
+        self.reads = reads
+        self.schema = schema
+
+    def __call__(self, rows: pa.Table) -> object:
+        """Return the result of the function."""
+        return self.function(rows)
+
+
+SAMPLES = pa.struct([("samples", pa.large_list(pa.float32())), ("sample_rate", pa.int32())])
+"""A decoded recording: its samples between -1 and 1, one channel at the sample rate of the model."""
+
+
+def samples_column(recordings: Sequence[Sequence[np.ndarray] | None], sample_rate: int) -> "pa.ChunkedArray[Any]":
+    """Return decoded recordings, int16 or float32 in chunks, as a column of type `SAMPLES`; null for None."""
+    offsets = np.zeros(len(recordings) + 1, np.int64)
+    np.cumsum([sum(map(len, chunks or ())) for chunks in recordings], out=offsets[1:])
+    values = np.empty(int(offsets[-1]), np.float32)
+    start = 0
+    for chunk in (chunk for chunks in recordings for chunk in chunks or ()):
+        part = values[start : start + len(chunk)]
+        if chunk.dtype == np.int16:
+            # By a power of two, which is exact in float32.
+            np.multiply(chunk, np.float32(1 / 32768), out=part)
+        else:
+            part[:] = chunk
+        start += len(chunk)
+    samples = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(values, pa.float32()))
+    rates = pa.array(np.full(len(recordings), sample_rate, np.int32))
+    is_null = pa.array([chunks is None for chunks in recordings], pa.bool_())
+    return pa.chunked_array([pa.StructArray.from_arrays([samples, rates], fields=[*SAMPLES], mask=is_null)])
+
+
+def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | None]]:
+    """Return the columns of an op, and for each row None or the reason why it failed; values of such rows are null.
+
+    A call that raises an error is repeated with halves of its rows, so that only rows at fault fail.
+
+    Raises:
+        RunError: the op returned other columns than declared, other types, or not one value per row.
+        DeviceLostError: the GPU that the op uses failed.
+    """
+    if rows.num_rows == 0:
+        return op.schema.empty_table(), []
+    failed: BaseException
+    try:
+        result = op(rows)
+    except (Exception, SystemExit) as error:  # a function of a user may raise any error, or call sys.exit
+        tracebacks.raise_if_stopped(error)
+        message = tracebacks.message_of(error)
+        if "CUDA error" in message and "out of memory" not in message:
+            raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {message}") from error
+        failed = error
+    else:
+        # Not in `try`: a result of the wrong kind ends the run instead of failing one row after another.
+        return _checked(op, result, rows.num_rows), [None] * rows.num_rows
+    if rows.num_rows > 1:
+        why = tracebacks.named(failed)
+        logger.debug("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, why)
+        middle = rows.num_rows // 2
+        (first, reasons), (second, more) = (added_columns(op, one) for one in (rows[:middle], rows[middle:]))
+        return pa.concat_tables([first, second]), reasons + more
+    tracebacks.note(failed)
+    nulls = [pa.nulls(1, field.type) for field in op.schema]
+    return pa.table(nulls, schema=op.schema), [f"{op.name} failed: {_described(op, failed, rows)}"]
+
+
+def _described(op: ColumnOp, error: BaseException, rows: pa.Table) -> str:
+    function = getattr(op, "function", type(op))
+    # By pyarrow: a column that there is not.
+    is_missing = isinstance(error, KeyError) and "in schema" in tracebacks.message_of(error)
+    columns = f"; it is called with the columns {rows.column_names}" if is_missing else ""
+    return f"{tracebacks.described(error, function.__module__)}{columns}"
+
+
+def _checked(op: ColumnOp, result: object, num_rows: int) -> pa.Table:
+    """Return a result as a table of the declared columns."""
+    expected = ", ".join(f"{field.name!r}: {field.type}" for field in op.schema)
+    where = tracebacks.at(getattr(op, "function", None))
+    columns = _columns(result)
+    if columns is None:
+        raise RunError(
+            f"{op.name} returned a {type(result).__name__}, expected a pyarrow.Table or dict of {expected}{where}"
+        )
+    if set(columns) != {*op.schema.names}:
+        found = ", ".join(map(repr, columns)) or "none"
+        raise RunError(f"{op.name} returned the columns {found}, expected {expected}{where}")
+    arrays = []
+    for field in op.schema:
+        try:
+            array = _array(columns[field.name], field.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            found = _type_of(columns[field.name])
+            raise RunError(
+                f"{op.name} returned column {field.name!r} as {found}, expected {field.type}: {error}{where}"
+            ) from error
+        if len(array) != num_rows:
+            raise RunError(
+                f"{op.name} returned {count(len(array), 'value')} in column {field.name!r} for "
+                f"{count(num_rows, 'row')}; expected one value per row{where}"
+            )
+        arrays.append(array)
+    return pa.table(arrays, schema=op.schema)
+
+
+def _columns(result: object) -> Mapping[str, object] | None:
+    if isinstance(result, pa.Table | pa.RecordBatch):
+        return dict(zip(result.schema.names, result.columns, strict=True))
+    return cast("Mapping[str, object]", result) if isinstance(result, Mapping) else None
+
+
+def _array(values: object, kind: pa.DataType) -> "pa.ChunkedArray[Any]":
+    if isinstance(values, pa.Array):
+        values = pa.chunked_array([values])
+    if isinstance(values, pa.ChunkedArray):
+        return values.cast(kind)
+    if isinstance(values, np.ndarray) and values.ndim > 1:
+        values = list(values)
+    values = values if isinstance(values, np.ndarray) else list(cast("Iterable[object]", values))
+    made = pa.array(cast("Sequence[Any]", values), kind)
+    if pa.types.is_integer(_innermost(kind)) and len(made) and pa.types.is_floating(_innermost(pa.array(values).type)):
+        pa.array(values).cast(kind)  # raises for fractions, which `pa.array` cuts off
+    return pa.chunked_array([made])
+
+
+def _innermost(kind: pa.DataType) -> pa.DataType:
+    while isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType):
+        kind = kind.value_type
+    return kind
+
+
+def _type_of(values: object) -> str:
+    kind = values.type if isinstance(values, pa.Array | pa.ChunkedArray) else getattr(values, "dtype", None)
+    return type(values).__name__ if kind is None else f"{type(values).__name__} of {kind}"
+
+
+def chosen(table: pa.Table, schema: pa.Schema, rows: Sequence[int | None]) -> pa.Table:
+    """Return the added columns of some rows of a table, null for None and if the table lacks the columns."""
+    numbers = pa.array(rows, pa.int64())
+    columns = [
+        table.column(field.name).take(numbers) if field.name in table.column_names else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def beside(table: pa.Table, added: pa.Table) -> pa.Table:
+    """Return a table with the columns of another one appended."""
+    for field, column in zip(added.schema, added.columns, strict=True):
+        table = table.append_column(field, column)
+    return table
+
+
+UNREADABLE_TEXT = "unreadable_text"
+"""Error of rows with a text that cannot be read, such as one that is no UTF-8."""
+
+
+class RowOp(Protocol):
+    """Op of a step that filters rows; a row with a reason becomes `skipped: filtered`."""
+
+    def __call__(self, rows: pa.Table) -> Sequence[str | None]:
+        """Return for each row None, or the reason to skip it.
+
+        Args:
+            rows: rows of a piece in order, with at least the source columns that the step reads, without the audio.
+                They include rows that have failed, for which the returned value has no effect. If the step reads
+                added columns: the rows of a block that are ok, with the columns that it reads; a block may have none.
+        """
+        ...
+
+    def judge(self, seconds: float) -> str | None:
+        """Return None, or the reason to skip a row of this decoded duration; called if the step is after `Decode`."""
+        return None
+
+
+class Labelled(RowOp):
+    """Op that skips rows that the label shard beside their shard did not label; it reads `status` from there."""
+
+    def __call__(self, rows: pa.Table) -> Sequence[str | None]:
+        """Return the reasons, as a `RowOp`."""
+        found = rows.column(STATUS).to_pylist()
+        return [None if one == OK else f"not labelled in source.labels: its status there is {one}" for one in found]
+
+
+def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
+    """Return the reasons of an op for rows.
+
+    Raises:
+        RunError: the op raised an error, and the message has the line in the user's file; or it returned another number
+            of values.
+    """
+    with calling(op):
+        found = list(op(rows))
+    if len(found) != rows.num_rows:
+        raise RunError(
+            f"{_name(op)} returned {count(len(found), 'value')} for {count(rows.num_rows, 'row')}; expected None or "
+            "the reason to skip it for each"
+        )
+    return found
+
+
+def by_seconds(op: RowOp, seconds: float) -> str | None:
+    """Return the reason of an op to skip a row of this decoded duration; errors as in `reasons`."""
+    with calling(op):
+        return op.judge(seconds)
+
+
+@contextmanager
+def calling(op: RowOp) -> Iterator[None]:
+    """Call an op within the `with` block.
+
+    Raises:
+        RunError: in place of an error of the op, which may be of any type.
+    """
+    try:
+        yield
+    except RayspError:
+        raise
+    except (Exception, SystemExit) as error:
+        tracebacks.raise_if_stopped(error)
+        owner: str = getattr(op, "owner", type(op).__module__)
+        raise RunError(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
+
+
+def _name(op: RowOp) -> str:
+    """Return the name of an op for messages."""
+    return getattr(op, "name", f"{type(op).__module__}:{type(op).__qualname__}")
+
+
+def apply(op: RowOp, statuses: Sequence[RowStatus], rows: pa.Table) -> None:
+    """Mark rows with status ok that an op does not let pass."""
+    for row_status, reason in zip(statuses, reasons(op, rows), strict=True):
+        judge(op, row_status, reason)
+
+
+def judge(op: RowOp, row_status: RowStatus, reason: str | None) -> None:
+    """Mark a row with status ok that an op does not let pass: by its columns (`reason`), else by its seconds."""
+    if row_status.status != OK:
+        return
+    if reason is None and row_status.seconds is not None:
+        reason = by_seconds(op, row_status.seconds)
+    if reason is not None:
+        row_status.skip("filtered", reason)
+
+
+def fail_unreadable(rows: pa.Table, statuses: Sequence[RowStatus], texts: Collection[str]) -> pa.Table:
+    """Fail the rows that have a value that cannot be read, and return the rows with null in its place.
+
+    Args:
+        rows: source columns of rows, without the audio; with `FAULT` if their kind of source has faults.
+        statuses: outcomes of the rows.
+        texts: columns of bytes that are texts.
+    """
+    if FAULT in rows.column_names:
+        _fail(statuses, rows.column(FAULT).to_pylist())
+        rows = rows.drop_columns([FAULT])
+    for place, name in enumerate(rows.column_names):
+        column, faults = readable(rows.column(name), name, is_text=name in texts)
+        if faults:
+            _fail(statuses, faults)
+            rows = rows.set_column(place, name, column)
+    return rows
+
+
+def _fail(statuses: Sequence[RowStatus], faults: Sequence[str | None]) -> None:
+    for row_status, fault in zip(statuses, faults, strict=True):
+        if fault is not None:
+            row_status.fail(UNREADABLE_TEXT, fault)
+
+
+Where = Sequence[tuple[str, str, object]] | Callable[[pa.Table], Sequence[bool]]
+
+_COMPARE: dict[str, Callable[..., Any]] = {
+    "==": pc.equal,
+    "!=": pc.not_equal,
+    "<": pc.less,
+    ">": pc.greater,
+    "<=": pc.less_equal,
+    ">=": pc.greater_equal,
+}
+
+MOST_TEXT = 120
+"""Characters of a condition as it is shown."""
+CUT = "…"
+"""End of a message that was too long."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One condition of a `Keep` step."""
+
+    place: str
+    """Place in the step: `min_seconds`, `max_seconds`, `where.0`, or `where` of a function."""
+    text: str
+    """The condition, such as `language == 'en'`."""
+    before: str = ""
+    """Text of a reason before the value of the row."""
+    after: str = ""
+    """Text of a reason after the value of the row."""
+
+    def reason(self, value: str = "") -> str:
+        """Return the reason to leave out a row with this value."""
+        return f"{self.before}{value}{self.after}"
+
+    def overlap(self, message: str) -> int:
+        """Return the number of characters of a row's message that are this rule's; 0 if it did not give the message."""
+        before, after = plain(f"{self.before}|").removesuffix("|"), plain(f"|{self.after}")[1:].removesuffix(CUT)
+        if not message.startswith(before):
+            return 0
+        rest = message[len(before) :]
+        if not self.after:
+            return 0 if rest else len(before)
+        if rest.endswith(after):
+            return len(before) + len(after)
+        if not rest.endswith(CUT):
+            return 0
+        cut = rest.removesuffix(CUT)
+        return len(before) + next(len(cut) - place for place in range(len(cut) + 1) if after.startswith(cut[place:]))
+
+
+def rules_of(
+    min_seconds: float | None, max_seconds: float | None, where: Sequence[tuple[str, str, object]] | str | None
+) -> Iterator[Rule]:
+    """Yield the conditions of a `Keep` step, by its fields."""
+    if min_seconds is not None:
+        text = f"min_seconds={min_seconds}"
+        yield Rule("min_seconds", text, after=f" s is shorter than {text}")
+    if max_seconds is not None:
+        text = f"max_seconds={max_seconds}"
+        yield Rule("max_seconds", text, after=f" s is longer than {text}")
+    if isinstance(where, str):
+        yield Rule("where", f"where={where}", f"does not meet where={where}")
+        return
+    for number, (name, compare, value) in enumerate(where or ()):
+        condition = f"{compare} {value!r}"
+        text = f"{name} {condition}"
+        shown = text if len(text) <= MOST_TEXT else f"{text[: MOST_TEXT - 1]}{CUT}"
+        yield Rule(f"where.{number}", shown, f"{name} is ", f", expected {condition}")
+
+
+class Keeping(RowOp):
+    """Op of a `Keep` step; `name` is the function of `where` as the step names it."""
+
+    def __init__(
+        self,
+        *,
+        where: Where | None,
+        min_seconds: float | None = None,
+        max_seconds: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.where = where
+        self.min_seconds = min_seconds
+        self.max_seconds = max_seconds
+        conditions = (name or _named(where)) if callable(where) else where
+        self._rules = {rule.place: rule for rule in rules_of(min_seconds, max_seconds, conditions)}
+
+    @property
+    def name(self) -> str:
+        """Name for messages, with that of the function."""
+        return f"Keep {_named(self.where)}" if callable(self.where) else "Keep"
+
+    @property
+    def owner(self) -> str:
+        """Module of the function."""
+        return self.where.__module__ if callable(self.where) else type(self).__module__
+
+    def __call__(self, rows: pa.Table) -> Sequence[str | None]:
+        """Return for each row None, or the first condition that it does not meet, with its value."""
+        if self.where is None:
+            return [None] * rows.num_rows
+        if callable(self.where):
+            reason = self._rules["where"].reason()
+            return [None if is_wanted else reason for is_wanted in _by_function(self.where, rows)]
+        reasons: list[str | None] = [None] * rows.num_rows
+        for number, (name, compare, value) in enumerate(self.where):
+            rule, column = self._rules[f"where.{number}"], column_of(rows, name)
+            for row in np.flatnonzero(~meets(column, compare, value)).tolist():
+                if reasons[row] is None:
+                    reasons[row] = rule.reason(_shown(column[row]))
+        return reasons
+
+    def judge(self, seconds: float) -> str | None:
+        """Return None, or the bound that a decoded duration is beyond."""
+        if self.min_seconds is not None and seconds < self.min_seconds:
+            return self._rules["min_seconds"].reason(f"{seconds:.3f}")
+        if self.max_seconds is not None and seconds > self.max_seconds:
+            return self._rules["max_seconds"].reason(f"{seconds:.3f}")
+        return None
+
+
+def _by_function(function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table) -> Sequence[bool]:
+    given: object = function(rows)
+    if isinstance(given, pa.Array | pa.ChunkedArray):
+        given = given.to_pylist()
+    wanted = [value.as_py() if isinstance(value, pa.Scalar) else value for value in cast("Sequence[Any]", given)]
+    if len(wanted) != rows.num_rows:
+        raise RunError(
+            f"Keep {_named(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, "
+            f"expected one for each row{tracebacks.at(function)}"
+        )
+    for value in wanted:
+        # A text such as "no", or NaN, is true to Python.
+        if not (value is None or isinstance(value, bool | np.bool_) or value in (0, 1)):
+            raise RunError(
+                f"Keep {_named(function)} returned the value {value!r}, expected True or False for each "
+                f"row{tracebacks.at(function)}"
+            )
+    return wanted
+
+
+def _named(function: Callable[..., object]) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def _shown(value: "pa.Scalar[Any]") -> str:
+    """Return a value as a message shows it: null, or as Python does, in the fewest digits that tell it from others."""
+    if not value.is_valid:
+        return "null"
+    return str(np.float32(value.as_py())) if pa.types.is_float32(value.type) else repr(value.as_py())
+
+
+def column_of(rows: pa.Table, name: str) -> "pa.ChunkedArray[Any]":
+    """Return a column, or a field of a struct: `signal.snr`. The field of a null struct is null.
+
+    Raises:
+        ValueError: there is no such column or field.
+    """
+    if name in rows.column_names:
+        return rows.column(name)
+    column, _, field = name.partition(".")
+    if column not in rows.column_names:
+        raise ValueError(f"no column is named {name!r}; expected one of {rows.column_names}")
+    kind = rows.schema.field(column).type
+    if not isinstance(kind, pa.StructType):
+        raise ValueError(f"no column is named {name!r}, and {column!r} is a {kind}; expected a struct for its field")
+    if field not in (fields := [one.name for one in kind]):
+        raise ValueError(f"{column!r} has no field {field!r}; expected one of {', '.join(fields)}")
+    return cast("pa.ChunkedArray[Any]", pc.struct_field(rows.column(column), field))
+
+
+def expected_value(kind: pa.DataType, compare: str) -> str | None:
+    """Return the values that a column of a type can be compared with, for messages; None for other types."""
+    kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    types = pa.types
+    if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
+        one, many = "a number without quotes", "numbers without quotes"
+    elif types.is_string(kind) or types.is_large_string(kind):
+        one, many = "a text in quotes", "texts in quotes"
+    elif types.is_boolean(kind):
+        one, many = "True or False", "True or False"
+    else:
+        return None
+    return f"expected {f'a list of {many}' if compare in ('in', 'not in') else one}"
+
+
+def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.NDArray[np.bool_]:
+    """Return for each value of a column whether it meets a condition; null never does.
+
+    Raises:
+        pa.ArrowException: the value does not fit the column's type.
+    """
+    if pa.types.is_null(column.type):
+        return np.zeros(len(column), bool)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if compare in ("in", "not in"):
+        found = pc.is_in(column, value_set=pa.array(cast("Sequence[Any]", value)).cast(column.type))
+        mask = found if compare == "in" else pc.invert(found)
+        # `is_in` is False for null, so its inverse would keep such rows.
+        return np.asarray(pc.and_(mask, column.is_valid()))
+    return np.asarray(pc.fill_null(_COMPARE[compare](column, value), False))
