@@ -157,12 +157,6 @@ def read_rest(store: Store, shard: Shard, columns: list[str] | None = None) -> I
         yield plain if columns is None else plain.select(columns)
 
 
-def remove_rest(store: Store, before: footer.LabelFooter) -> None:
-    """Remove the rows left out of an earlier label shard, if it names any; no later one names this file."""
-    if path := before.rest_path:
-        store.delete(path)
-
-
 def load_forgotten(store: Store) -> frozenset[str]:
     """Return the ids of withdrawn recordings, as texts.
 

@@ -79,7 +79,10 @@ def remove_orphans(store: Store, own: lease.Lease, find: Find = find_orphans) ->
     orphans = tuple(find(store, now=taken.modified if taken else None))
     for orphan in orphans:
         own.check()
-        _remove(store, orphan)
+        if orphan.reason == UPLOAD:
+            store.abort_upload(orphan.path)  # type: ignore[attr-defined]
+        else:
+            store.delete(orphan.path)
     return orphans
 
 
@@ -124,10 +127,3 @@ def abandoned_uploads(store: Store) -> Iterator[Orphan]:
     listing: Callable[[float], Iterable[str]] | None = getattr(store, "incomplete_uploads", None)
     for upload in list(listing(UPLOAD_SECONDS)) if listing else ():
         yield Orphan(upload, 0, UPLOAD)
-
-
-def _remove(store: Store, orphan: Orphan) -> None:
-    if orphan.reason == UPLOAD:
-        store.abort_upload(orphan.path)  # type: ignore[attr-defined]
-    else:
-        store.delete(orphan.path)

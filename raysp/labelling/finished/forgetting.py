@@ -211,4 +211,5 @@ class _Forgetting:
         )
         if rewrite(self.store, label_shard, before, expected=expected.version if expected else None) is None:
             raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")
-        label_rows.remove_rest(self.store, before)  # its messages may quote labels
+        if path := before.rest_path:  # no later label shard names it, and its messages may quote labels
+            self.store.delete(path)

@@ -251,7 +251,8 @@ def label_status(
     """
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, shards = opened.store, opened.shards()
-    absent = {one.name: one.reason for one in opened.absent()}
+    recorded = load_absent(store)
+    absent = {one.name: one.reason for one in recorded.shards}
     committed: dict[str, ShardReceipt] = {}
     failed: dict[str, str] = {}
     foreign: dict[str, str] = {}
@@ -264,6 +265,7 @@ def label_status(
             case ChangedError():
                 foreign[name] = str(outcome)
     counted = [*committed.values()]
+    rest = {one.shard for one in counted if one.counts.rows and one.counts.skipped.get(WITHDRAWN) == one.counts.rows}
     staged = stage.listed(store, shards, record.staged_as)
     begun = staged.keys() - committed
     runs = record.runs
@@ -299,14 +301,9 @@ def label_status(
             (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
         ),
         event_log=log_files(store, runs[-1].run_id) if runs else None,
-        withdrawn=_withdrawn(store, counted),
+        withdrawn=Withdrawn.of(recorded.gone, load_forgotten(store), rest),
         stopped=stopped or None,
     )
-
-
-def _withdrawn(store: Store, counted: Sequence[ShardReceipt]) -> Withdrawn:
-    rest = {one.shard for one in counted if one.counts.rows and one.counts.skipped.get(WITHDRAWN) == one.counts.rows}
-    return Withdrawn.of(load_absent(store).gone, load_forgotten(store), rest)
 
 
 def _speed(blocks: Sequence[PieceReceipt]) -> float | None:
