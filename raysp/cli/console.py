@@ -127,8 +127,13 @@ def print_some(console: Console, lines: Sequence[str], noun: str, most: int = MO
     """Print the first lines and the number of the rest."""
     for line in lines[:most]:
         print_folded(console, line, 2)
-    if len(lines) > most:
-        print_folded(console, f"... and {count(len(lines) - most, f'more {noun}')}; --json lists all", 2)
+    print_rest(console, len(lines) - most, noun)
+
+
+def print_rest(console: Console, number: int, noun: str) -> None:
+    """Print the number of things that are not shown, if there are any."""
+    if number > 0:
+        print_folded(console, f"... and {count(number, f'more {noun}')}; --json lists all", 2)
 
 
 def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:

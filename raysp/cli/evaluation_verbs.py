@@ -32,7 +32,7 @@ from raysp.cli.console import (
     is_json,
     out,
     print_fact,
-    print_folded,
+    print_rest,
     print_some,
     say,
     show,
@@ -304,8 +304,7 @@ def table_of(first: str, *others: str) -> Table:
 def print_table(table: Table, left_out: int, noun: str) -> None:
     """Print a table, and the number of rows that it leaves out."""
     out.print(table, soft_wrap=False)
-    if left_out > 0:
-        print_folded(out, f"... and {count(left_out, f'more {noun}')}; --json lists all", 2)
+    print_rest(out, left_out, noun)
 
 
 def cell_text(value: object) -> str:

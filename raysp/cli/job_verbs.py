@@ -4,7 +4,6 @@ import dataclasses
 import re
 import shlex
 import time
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -70,13 +69,12 @@ def submit(
     """
     from raysp.cluster.submitting import submission
     from raysp.cluster.submitting.head import Head, dashboard_address
-    from raysp.cluster.submitting.package import CACHE
 
     dashboard_address(address)
     request = submission.prepare(file, settings or (), variables=env or (), with_raysp=with_raysp)
     head = Head(address, ca)
     job_id = submission.submit(head, request)
-    left_out = [name for name in request.package.left_out if PurePosixPath(name).name != CACHE]
+    left_out = [name for name in request.package.left_out if name.rpartition("/")[2] != submission.CACHE]
     names = ", ".join(left_out[:MOST_NAMES]) or "nothing"
     more = f" and {len(left_out) - MOST_NAMES:,} more" if len(left_out) > MOST_NAMES else ""
     announce(f"submitted to {head.shown} with {request.package.folder}; left out: {names}{more}")
@@ -138,7 +136,7 @@ def stop(job_id: JobId, address: HeadAddress = None, ca: Ca = None) -> None:
 
 def _follow(head: "Head", job_id: str, ca: str | None) -> NoReturn:
     """Follow a job until it ends, and exit with the exit code of the run; Ctrl-C leaves the job running."""
-    from raysp.cluster.submitting.following import follow
+    from raysp.cluster.submitting.head import follow
 
     again, stopping = _command("jobs", job_id, head, ca, "--follow"), _command("stop", job_id, head, ca)
     announce(f"following {job_id}; Ctrl-C ends following, not the job")

@@ -1,11 +1,14 @@
 """Rules for reference texts, of trainings and evaluations."""
 
 from dataclasses import KW_ONLY
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from raysp.specs.values import spec
+
+if TYPE_CHECKING:
+    from raysp.evaluation.normalising import Normalisation
 
 
 @spec
@@ -28,3 +31,17 @@ class Text:
     _: KW_ONLY
     keep: Annotated[str, Field(min_length=1)] = "all"
     language: Literal["tr", "az"] | None = None
+
+
+def normalisation_of(choice: str | Text) -> "Normalisation":
+    """Return the normalisation of a name, or by rules of one's own.
+
+    Raises:
+        SpecError: the name is unknown, or its package is not installed.
+    """
+    from raysp.evaluation.normalising import normalisation
+    from raysp.text.normalisation import TextRules
+
+    if isinstance(choice, Text):
+        return normalisation(TextRules(choice.case, choice.keep, choice.language))
+    return normalisation(choice)

@@ -13,7 +13,7 @@ from raysp.evaluation.diff.column_comparison import Both, Comparer, comparer
 from raysp.evaluation.diff.diff_result import ColumnDifference, LabelDiff, RowMatch, Side
 from raysp.evaluation.intervals import Bootstrap, Intervals
 from raysp.evaluation.limits import AskedLimit, Limit, asked_limits
-from raysp.evaluation.normalising import DEFAULT, Normalised, normalisation
+from raysp.evaluation.normalising import DEFAULT, Normalised
 from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate, Key
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.labellings import (
@@ -25,11 +25,10 @@ from raysp.labelling.finished.labellings import (
     rows_of_both,
     source_of_group,
 )
-from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.references import keys_of
 from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Parquet
-from raysp.specs.text_rules import Text
+from raysp.specs.text_rules import Text, normalisation_of
 from raysp.storage.options import GivenOptions
 
 METRICS = ("wer", "cer", "agreement", "wer_change", "cer_change")
@@ -79,7 +78,7 @@ def diff(
             common.
         StoreError: a label shard cannot be read.
     """
-    normalised = asked_rules(normalise) or normalisation(DEFAULT)
+    normalised = normalisation_of(DEFAULT if normalise is None else normalise)
     limits = asked_limits(fail_above, fail_below, METRICS)
     first, second = open_both(a, b, storage_options, trust=trust)
     shards = match(first, second)

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from raysp.errors import SpecError, refuse_unused
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.limits import AskedLimit, asked_limits
-from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
+from raysp.evaluation.normalising import DEFAULT, Normalisation
 from raysp.evaluation.scores import SECONDS
-from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
-from raysp.specs.text_rules import Text
+from raysp.specs.text_rules import Text, normalisation_of
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),
@@ -64,7 +63,7 @@ class Question:
             wanted=Wanted(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
             by=by,
             over=over,
-            rules=asked_rules(normalise) or normalisation(DEFAULT),
+            rules=normalisation_of(DEFAULT if normalise is None else normalise),
             limits=asked_limits(fail_above, fail_below, METRICS[task]),
             worst=WORST if worst is None else worst,
             bootstrap=Bootstrap(),

@@ -48,9 +48,15 @@ def open_both(
         PlanError: one is not a sink of label shards, or both are the same.
     """
     first, second = (Labelling.open(place, storage_options, trust=trust) for place in (a, b))
-    if place_of_sink(first.url) == place_of_sink(second.url):
-        raise PlanError(f"{first.url}: found the same sink twice; give the sinks of two labellings of one corpus")
+    refuse_same_sinks([first, second])
     return first, second
+
+
+def refuse_same_sinks(labellings: Sequence[Labelling]) -> None:
+    """Raise PlanError if two labellings are of one sink."""
+    for index, one in enumerate(labellings):
+        if any(place_of_sink(one.url) == place_of_sink(other.url) for other in labellings[:index]):
+            raise PlanError(f"{one.url}: found the same sink twice; give the sinks of labellings of one corpus")
 
 
 def match(a: Labelling, b: Labelling) -> ShardMatch:

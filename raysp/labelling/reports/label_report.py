@@ -10,7 +10,6 @@ from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.scores import SECONDS, UNDEFINED
 from raysp.labelling.finished.finished_labels import Labelling, field_of
 from raysp.labelling.finished.label_status import Status, label_status
-from raysp.labelling.finished.text_errors import asked_rules
 from raysp.labelling.planning.trust import open_recorded
 from raysp.labelling.reports.label_figures import BAND_NAMES, MOST_TYPES, Rows, read_rows
 from raysp.labelling.reports.row_error_rates import Groups
@@ -21,7 +20,7 @@ from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS, Table, Verdict, left
 from raysp.sink.receipts import Counts, PieceReceipt, load
 from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.text_rules import Text
+from raysp.specs.text_rules import Text, normalisation_of
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
@@ -50,7 +49,7 @@ def render(
     trust: bool = False,
 ) -> tuple[Store, str]:
     """Return the store of a sink of labels, and its report as HTML. Arguments and errors are those of `report`."""
-    rules = asked_rules(normalise)
+    rules = None if normalise is None else normalisation_of(normalise)
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     labelling, status = Labelling.of(opened, record), label_status(opened.store)
     rows = read_rows(labelling, by, rules)

@@ -7,8 +7,8 @@ from contextlib import suppress
 import pyarrow as pa
 
 from raysp.errors import ChangedError, PlanError, SpecError, StoreError
-from raysp.labelling.finished.finished_labels import Labelling, identity_of, place_of_sink, refuse_overlap
-from raysp.labelling.finished.labellings import match
+from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
+from raysp.labelling.finished.labellings import match, refuse_same_sinks
 from raysp.sink import absent, commit, footer, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard
@@ -85,9 +85,7 @@ def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
         PlanError: two are the same, or there is no such shard.
     """
     first, *others = labellings
-    for index, one in enumerate(labellings):
-        if any(place_of_sink(one.url) == place_of_sink(other.url) for other in labellings[:index]):
-            raise PlanError(f"{one.url}: found the same sink twice; give the sinks of labellings of one corpus")
+    refuse_same_sinks(labellings)
     not_merged: dict[str, str] = {}
     for one in others:
         found = match(first, one)

@@ -5,8 +5,7 @@ from functools import partial
 import pytest
 
 from raysp import PlanError, RunError
-from raysp.cluster.submitting.following import follow
-from raysp.cluster.submitting.head import Head, Job
+from raysp.cluster.submitting.head import Head, Job, follow
 from tests.cluster.submitting.fake_head import LOST, FakeHead
 
 at_once = partial(follow, pause_seconds=0.01)
