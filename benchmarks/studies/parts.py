@@ -148,7 +148,7 @@ def features(name: str) -> Callable[[], Sequence[Pair]]:
     def pairs() -> Sequence[Pair]:
         import transformers
 
-        from raysp.backends.hugging_face.features import known_features
+        from raysp.backends.hugging_face.models import known_features
         from raysp.models.features.processors import pad
 
         extractor = getattr(transformers, name)()

@@ -1,4 +1,4 @@
-"""The kinds of sources, functions that take a shard of any of them, and columns of label shards beside a shard."""
+"""The kinds of sources, functions that take a shard of any of them, and types that are common to several shards."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager

@@ -15,18 +15,16 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import constant, fetch
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.decoder.generation_config import SEED
 from raysp.models.labelled_passes import Writer, Written
 from raysp.models.tokenizers.described import CTCTokenizer, is_language, token_of
-from raysp.models.tokenizers.text import TextTokenizer
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward
 from raysp.ops.rows import PLACE, Stretch, stretches
 from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
 from raysp.text.times import Span, is_mark, times_of_word, words_of
 
 if TYPE_CHECKING:
     from raysp.crossing import Steps
-    from raysp.ops.labelling import Forward
+    from raysp.models.tokenizers.text import TextTokenizer
 
 Spans = list[dict[str, object]]
 
@@ -253,7 +251,7 @@ class Prompt:
         return 1 + len(self.ids) if len(self.ids) > 1 else 1
 
     @classmethod
-    def of(cls, tokenizer: TextTokenizer, start: object, *, language: str | None, task: str | None) -> Self:
+    def of(cls, tokenizer: "TextTokenizer", start: object, *, language: str | None, task: str | None) -> Self:
         """Return the tokens of a language and a task.
 
         Args:
@@ -321,7 +319,7 @@ class Writing:
         self.options = {**(options or {}), **given, **ONE_TEXT}
         if len(self.prompt) == 1:
             self.options["forced_bos_token_id"] = self.prompt[0]
-        self.seed = self.options.pop(SEED, 0)
+        self.seed = self.options.pop("seed", 0)
 
     def __call__(self, forward: Forward) -> list[Sequence[object]]:
         """Return the columns of `schema`, then those of `staged`, one value per window."""

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raysp.columns import OK, SKIPPED
 from raysp.text.error_rates import count_errors
-from raysp.text.normalisation import joined
+from raysp.text.normalising import joined
 from raysp.words import count
 
 _NO_LETTER = re.compile(r"[^\w\s']")

@@ -8,7 +8,7 @@ from pydantic import Field
 from raysp.specs.values import spec
 
 if TYPE_CHECKING:
-    from raysp.evaluation.normalising import Normalisation
+    from raysp.text.normalising import Normalisation
 
 
 @spec
@@ -39,8 +39,7 @@ def normalisation_of(choice: str | Text) -> "Normalisation":
     Raises:
         SpecError: the name is unknown, or its package is not installed.
     """
-    from raysp.evaluation.normalising import normalisation
-    from raysp.text.normalisation import TextRules
+    from raysp.text.normalising import TextRules, normalisation
 
     if isinstance(choice, Text):
         return normalisation(TextRules(choice.case, choice.keep, choice.language))

@@ -19,9 +19,9 @@ from raysp import CheckpointError, PlanError
 from raysp.audio.waveforms import cut_windows
 from raysp.backends.finding import choose
 from raysp.backends.on_ctranslate2.converted import ready
-from raysp.backends.on_ctranslate2.stored_arrays import read_stored
-from raysp.backends.on_ctranslate2.token_words import words_of
+from raysp.backends.on_ctranslate2.whisper_files import read_stored
 from raysp.backends.on_ctranslate2.whisper_mels import whisper_mels
+from raysp.backends.on_ctranslate2.whisper_model import words_of
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, tiny_whisper, waves

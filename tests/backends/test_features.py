@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from raysp.backends.hugging_face.features import known_features
+from raysp.backends.hugging_face.models import known_features
 from raysp.models.features.processors import pad
 from tests.models.features.test_seamless import TOLERANCE, speechlike
 

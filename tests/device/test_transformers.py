@@ -9,7 +9,7 @@ import transformers
 
 import raysp
 from raysp.backends.hugging_face import models
-from raysp.backends.hugging_face.features import known_features
+from raysp.backends.hugging_face.models import known_features
 from raysp.models.features.processors import pad
 from raysp.ops.labelling import Labelling
 from tests.backends import theirs

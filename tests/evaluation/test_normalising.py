@@ -7,10 +7,9 @@ import jiwer
 import pytest
 
 from raysp import SpecError
-from raysp.evaluation import normalising
-from raysp.evaluation.normalising import normalisation
 from raysp.evaluation.recognition import compare_texts
-from raysp.text.normalisation import TextRules
+from raysp.text import normalising
+from raysp.text.normalising import TextRules, normalisation
 
 TEXT = "  Don\u2019t  STOP, cafe\u0301! "
 

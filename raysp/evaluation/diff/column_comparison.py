@@ -12,13 +12,13 @@ import pyarrow.compute as pc
 from raysp.evaluation.agreement import Agreement, Bools, Mean
 from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap, Floats
-from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
 from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, score, score_groups
 from raysp.labelling.finished.labellings import Compared
 from raysp.labelling.planning.references import keys_of
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.word_errors import texts_of
+from raysp.text.normalising import Normalisation
 
 SCORE = "score"
 """Field of the probability of a word, segment or turn."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from raysp.evaluation.diff.players import played
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
-from raysp.evaluation.normalising import Normalised
 from raysp.evaluation.scores import SECONDS, TITLES, Group, Key, Scores, WorstRow
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.labellings import Kind, ShardMatch
@@ -29,6 +28,7 @@ from raysp.pages.page_tables import (
 )
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
+from raysp.text.normalising import Normalised
 from raysp.words import Brief, count, duration, listed
 
 NOT_MET, INCOMPLETE = 1, 3

@@ -13,7 +13,6 @@ from raysp.evaluation.diff.column_comparison import Both, Comparer, comparer
 from raysp.evaluation.diff.diff_result import ColumnDifference, LabelDiff, RowMatch, Side
 from raysp.evaluation.intervals import Bootstrap, Intervals
 from raysp.evaluation.limits import AskedLimit, Limit, asked_limits
-from raysp.evaluation.normalising import DEFAULT, Normalised
 from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate, Key
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.labellings import (
@@ -30,6 +29,7 @@ from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Parquet
 from raysp.specs.text_rules import Text, normalisation_of
 from raysp.storage.options import GivenOptions
+from raysp.text.normalising import DEFAULT, Normalised
 
 METRICS = ("wer", "cer", "agreement", "wer_change", "cer_change")
 """Metrics that limits are for."""

@@ -15,7 +15,6 @@ from raysp.evaluation.evaluate.kept_columns import not_kept, with_compared
 from raysp.evaluation.evaluate.question import Question
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import AskedLimit, Limit
-from raysp.evaluation.normalising import Normalised
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
@@ -34,6 +33,7 @@ from raysp.specs.pipeline import Parquet, Pipeline, Shards
 from raysp.specs.steps import EACH, Decode, Label, Step
 from raysp.specs.text_rules import Text
 from raysp.specs.work_files import with_overrides
+from raysp.text.normalising import Normalised
 from raysp.words import count
 
 NOT_KEPT = "not-kept"

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
-from raysp.evaluation.normalising import Normalised
 from raysp.evaluation.scores import SECONDS, TITLES, ClassScores, Group, Scores, WorstRow
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.planning.references import Task
+from raysp.text.normalising import Normalised
 from raysp.words import Brief, count, duration
 
 NOT_MET, INCOMPLETE = 1, 3

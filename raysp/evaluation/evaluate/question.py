@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from raysp.errors import SpecError, refuse_unused
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.limits import AskedLimit, asked_limits
-from raysp.evaluation.normalising import DEFAULT, Normalisation
 from raysp.evaluation.scores import SECONDS
 from raysp.labelling.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
 from raysp.specs.text_rules import Text, normalisation_of
+from raysp.text.normalising import DEFAULT, Normalisation
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),

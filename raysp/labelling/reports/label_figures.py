@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from raysp.columns import OK
 from raysp.errors import PlanError
 from raysp.evaluation.intervals import Ints
-from raysp.evaluation.normalising import DEFAULT, Normalisation, normalisation
 from raysp.evaluation.recognition import measure_texts, worst_texts
 from raysp.evaluation.scores import BANDS, SECONDS, WorstRow, band
 from raysp.labelling.finished.finished_labels import Labelling
@@ -23,6 +22,7 @@ from raysp.labelling.planning.surveying import holds_text
 from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured, counts_of
 from raysp.pages.axes import Floats
 from raysp.sink.word_errors import texts_of
+from raysp.text.normalising import DEFAULT, Normalisation, normalisation
 
 MOST_EXAMPLES, MOST_TYPES = 3, 12
 """Rows that are shown of each reason, and reasons with examples."""

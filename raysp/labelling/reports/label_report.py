@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from raysp.errors import PlanError
-from raysp.evaluation.normalising import Normalisation
 from raysp.evaluation.scores import SECONDS, UNDEFINED
 from raysp.labelling.finished.finished_labels import Labelling, field_of
 from raysp.labelling.finished.label_status import Status, label_status
@@ -24,6 +23,7 @@ from raysp.specs.text_rules import Text, normalisation_of
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
+from raysp.text.normalising import Normalisation
 from raysp.words import count, duration, printable, times_real_time
 
 MOST_BYTES = 300_000

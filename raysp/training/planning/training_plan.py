@@ -11,7 +11,6 @@ from raysp.cluster.resources import Resources
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
-from raysp.evaluation.normalising import in_language
 from raysp.labelling.assembly import whole_rows
 from raysp.labelling.planning.listing import list_corpus, source_of_commit
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
@@ -21,6 +20,7 @@ from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code
 from raysp.specs.values import JsonValue
+from raysp.text.normalising import in_language
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
 from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
 from raysp.training.planning.suggestions import suggested

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.corpus.shards import Shard
-from raysp.text.formats.file_names import LONGEST_PATH_BYTES, FileNames, key_of, safe_path
+from raysp.text.formats.safe_values import LONGEST_PATH_BYTES, FileNames, key_of, safe_path
 from raysp.verbs.export.export_rows import Row, id_of, stem_of
 
 Namer = Callable[[Row], str]

@@ -11,8 +11,7 @@ from raysp.columns import OK, SECONDS, STATUS
 from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.values import spec
-from raysp.text.formats.cues import Rules, cues_of, cues_without_times
-from raysp.text.formats.subtitles import srt, vtt, with_names
+from raysp.text.formats.cues import Rules, cues_of, cues_without_times, srt, vtt, with_names
 from raysp.text.times import Span
 from raysp.verbs.export.export_rows import Row, id_of, missing, seconds_of, to_rows
 from raysp.verbs.export.naming import row_names

@@ -7,9 +7,9 @@ import pytest
 from raysp.evaluation.diff.column_comparison import Both, comparer
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.normalising import normalisation
 from raysp.evaluation.scores import Columns
 from raysp.labelling.finished.labellings import Compared, kind_of
+from raysp.text.normalising import normalisation
 
 SECONDS = 0.5
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.text.formats.file_names import FileNames
-from raysp.text.formats.safe_values import as_field, in_order, on_one_line, valid, with_times
+from raysp.text.formats.safe_values import FileNames, as_field, in_order, on_one_line, valid, with_times
 from raysp.text.times import Span
 from tests.text.formats.spans import HOSTILE, TEXTS, WILD
 

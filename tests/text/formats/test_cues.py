@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.text.formats import cues as cues_module
-from raysp.text.formats.cues import Rules, cues_of, one_cue
+from raysp.text.formats.cues import Rules, cues_of, one_cue, srt
 from raysp.text.formats.line_breaks import SMALL_WORDS, width_of
 from raysp.text.formats.safe_values import on_one_line
-from raysp.text.formats.subtitles import srt
 from raysp.text.times import Span
 from tests.text.formats.spans import WILD, words
 

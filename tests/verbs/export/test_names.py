@@ -19,7 +19,7 @@ import raysp
 from raysp import PlanError, TrustError
 from raysp.corpus.shards import Piece, Shard
 from raysp.storage.store import LocalStore
-from raysp.text.formats.file_names import key_of, safe_path
+from raysp.text.formats.safe_values import key_of, safe_path
 from raysp.verbs.export import destination
 from raysp.verbs.export.row_names import IdNames, PathNames, first_rows_of
 from tests.corpora import CHECKPOINT, a_pipeline, rows_table, wav, write_shard
