@@ -1,11 +1,9 @@
 """Commit tasks, which write a label shard once all pieces of its shard are staged.
 
 A commit mostly waits for the store. If many are due, one task makes several concurrently, in threads. If few are due,
-or if they need much memory, each has its own task. Tasks request the memory that they need from Ray.
+or if they need much memory, each has its own task. The memory of all commits in flight is bounded by an estimate.
 """
 
-import logging
-import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +12,6 @@ from typing import NamedTuple
 import ray
 
 from raysp import tracebacks
-from raysp.cluster import nodes
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
 from raysp.labelling.engine.committing import commit_shard
@@ -24,8 +21,6 @@ from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN
-
-logger = logging.getLogger(__name__)
 
 Outcome = ShardReceipt | ShardFailure
 Made = tuple[list[Outcome | UnusableError], dict[str, str]]
@@ -39,10 +34,8 @@ ROWS_A_TASK = 10_000
 """Rows of the shards that one task commits concurrently."""
 BYTES_A_TASK = 512 * 1024 * 1024
 """Memory of concurrent commits in one task; a commit that needs more has its own task."""
-MEMORY_STEP = 64 * 1024 * 1024
-"""Requests for memory are powers of two of this, since Ray schedules each amount separately; less is not requested."""
-PATIENCE_SECONDS = 120
-"""Time after which commits that wait only for memory are resubmitted without a request for it."""
+BYTES_IN_FLIGHT = TASKS_IN_FLIGHT * BYTES_A_TASK
+"""No task starts while commits in flight need this much memory."""
 MAX_RETRIES = 3
 STOP_SECONDS = 0.5
 """Time within which a request to stop ends the wait for commits: no signal handler runs while Ray waits."""
@@ -63,12 +56,10 @@ class Commits:
     Args:
         job: the job of the run.
         retries: retries by the names of shards whose error rows are labelled again.
-        actor_memory: bytes of memory that each actor of the pool requests.
     """
 
-    def __init__(self, job: Job, retries: Mapping[str, Retry], *, actor_memory: int = 0) -> None:
+    def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
         self.retries = retries
-        self.actor_memory = actor_memory
         self.job = ray.put(job)
         self.task = ray.remote(commit_shards)
         self.in_flight: dict[ray.ObjectRef[Made], list[Due]] = {}
@@ -76,10 +67,6 @@ class Commits:
         self.alone: deque[Due] = deque()
         """Shards of tasks whose workers kept crashing: each gets its own task, so that only the faulty one fails."""
         self.stopped = False
-        self.requests_memory = True
-        self.largest_request = 0
-        """Largest amount of memory that a task requested."""
-        self.last_ended = time.monotonic()
 
     def start(self, shard: Shard, staged_bytes: int) -> None:
         """Queue the commit of a shard with this number of staged bytes."""
@@ -88,23 +75,18 @@ class Commits:
         self._fill()
 
     def _fill(self) -> None:
-        while (self.waiting or self.alone) and not self.stopped and self._has_room():
-            # Time without a commit in flight is not a wait for memory.
-            if not self.in_flight:
-                self.last_ended = time.monotonic()
-            self._submit([self.alone.popleft()] if self.alone else next_batch(self.waiting))
-
-    def _submit(self, batch: list[Due]) -> None:
-        memory = requested_memory(batch, self.actor_memory) if self.requests_memory else None
-        self.largest_request = max(self.largest_request, memory or 0)
         # No CPUs: a commit mostly waits for the store, and must not wait for readers.
-        task = self.task.options(num_cpus=0, memory=memory, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
-        self.in_flight[task.remote(self.job, [(due.shard, due.retry) for due in batch])] = batch
+        task = self.task.options(num_cpus=0, max_retries=MAX_RETRIES, scheduling_strategy="SPREAD")
+        while (self.waiting or self.alone) and not self.stopped and self._has_room():
+            batch = [self.alone.popleft()] if self.alone else next_batch(self.waiting)
+            self.in_flight[task.remote(self.job, [(due.shard, due.retry) for due in batch])] = batch
 
     def _has_room(self) -> bool:
+        shards = [due for batch in self.in_flight.values() for due in batch]
         return (
             len(self.in_flight) < TASKS_IN_FLIGHT
-            and sum(map(len, self.in_flight.values())) <= SHARDS_IN_FLIGHT - SHARDS_A_TASK
+            and len(shards) <= SHARDS_IN_FLIGHT - SHARDS_A_TASK
+            and sum(due.memory for due in shards) < BYTES_IN_FLIGHT
         )
 
     def finished(self) -> list[Outcome]:
@@ -123,35 +105,13 @@ class Commits:
 
     def _collect(self, num_returns: int, timeout: float | None) -> list[Outcome]:
         ready, _ = ray.wait(list(self.in_flight), num_returns=num_returns, timeout=timeout)
-        outcomes = [outcome for one in ready for outcome in self._outcomes(one, self.in_flight.pop(one))]
-        if ready:
-            self.last_ended = time.monotonic()
-        elif self._waits_for_memory():
-            self._go_on_without_memory()
+        outcomes = [outcome for ref in ready for outcome in self._outcomes(ref, self.in_flight.pop(ref))]
         self._fill()
         return outcomes
 
-    def _waits_for_memory(self) -> bool:
-        """Return whether no task has ended for long, and possibly no node has the requested memory free."""
-        if not self.largest_request or time.monotonic() - self.last_ended < PATIENCE_SECONDS:
-            return False
-        free = ray.available_resources().get("memory", 0.0)  # type: ignore[no-untyped-call]
-        return bool(free / max(1, len(node_memories())) < self.largest_request)
-
-    def _go_on_without_memory(self) -> None:
-        """Resubmit tasks in flight without a request for memory: other jobs may hold it as long as they run.
-
-        A commit that was only slow is then made twice, which the protocol allows.
-        """
-        logger.warning("the memory requested for commits is not free; committing without reserving it")
-        self.requests_memory, self.largest_request = False, 0
-        batches, self.in_flight = list(self.in_flight.values()), {}
-        for batch in batches:
-            self._submit(batch)
-
-    def _outcomes(self, one: "ray.ObjectRef[Made]", batch: list[Due]) -> list[Outcome]:
+    def _outcomes(self, ref: "ray.ObjectRef[Made]", batch: list[Due]) -> list[Outcome]:
         try:
-            found, noted = ray.get(one)
+            made, noted = ray.get(ref)
         except ray.exceptions.RayError as error:
             if len(batch) > 1:
                 self.alone += batch
@@ -160,7 +120,7 @@ class Commits:
             return [ShardFailure(batch[0].shard.name, reason)]
         tracebacks.keep(noted)
         outcomes: list[Outcome] = []
-        for outcome in found:
+        for outcome in made:
             if isinstance(outcome, UnusableError):
                 raise RunError(f"{outcome}. {RUN_AGAIN}")
             outcomes.append(outcome)
@@ -178,20 +138,6 @@ def next_batch(waiting: deque[Due]) -> list[Due]:
             break
         batch.append(waiting.popleft())
     return batch
-
-
-def requested_memory(batch: Sequence[Due], actor_memory: int) -> int | None:
-    """Return the bytes that a task requests of Ray, at most the memory left on a node that is full of actors."""
-    held = sum(due.memory for due in batch)
-    if held < MEMORY_STEP:
-        return None
-    left = max((total % actor_memory if actor_memory else total for total in node_memories()), default=0)
-    return int(min(MEMORY_STEP << (-(-held // MEMORY_STEP) - 1).bit_length(), left)) or None
-
-
-def node_memories() -> list[float]:
-    """Return the total bytes of memory that Ray schedules on each node, in use or not."""
-    return [total.get("memory", 0.0) for total in nodes.totals().values()]
 
 
 def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> Made:

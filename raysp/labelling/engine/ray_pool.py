@@ -72,7 +72,7 @@ class OnRay:
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:
         """Return an empty set of commit tasks."""
-        return Commits(job, retries, actor_memory=job.pipeline.label.pool.memory or 0)
+        return Commits(job, retries)
 
 
 @dataclass(eq=False)

@@ -44,31 +44,30 @@ def test_shards_with_large_commits_have_a_task_each_for_any_number_of_rows():
     assert batches_of([due(str(number), most // 4) for number in range(9)]) == [4, 4, 1]
 
 
-def test_a_task_requests_its_memory_up_to_that_of_a_node(monkeypatch):
-    step = commits.MEMORY_STEP
-    monkeypatch.setattr(commits, "node_memories", lambda: [0.0, 10.5 * step, 3.0 * step])
-
-    def asked(*memory, actor_memory=0):
-        return commits.requested_memory([commits.Due(shard(str(each)), None, each) for each in memory], actor_memory)
-
-    assert asked(step // 2, step // 4) is None
-    assert asked(step) == step
-    assert asked(5 * step, step) == 8 * step
-    assert asked(100 * step) == int(10.5 * step)  # a wish that no node could ever grant would wait for ever
-    assert asked(5 * step, actor_memory=4 * step) == int(3 * step)  # two actors leave 2.5 steps on the large node
-    assert asked(5 * step, actor_memory=int(10.5 * step)) == int(3 * step)
-    monkeypatch.setattr(commits, "node_memories", lambda: [4.0 * step])
-    assert asked(5 * step, actor_memory=2 * step) is None
+def of_bytes(most: int) -> list[commits.Due]:
+    return [commits.Due(shard("a"), None, most)]
 
 
 def test_shards_in_flight_are_bounded_for_any_size():
-    found = commits.Commits.__new__(commits.Commits)
-    found.in_flight = {number: [None] * commits.SHARDS_A_TASK for number in range(3)}
-    assert found._has_room()
-    found.in_flight[3] = [None]
-    assert not found._has_room()
-    found.in_flight = {number: [None] for number in range(commits.TASKS_IN_FLIGHT)}
-    assert not found._has_room()
+    small, pool = commits.Due(shard("a"), None), commits.Commits.__new__(commits.Commits)
+    pool.in_flight = {number: [small] * commits.SHARDS_A_TASK for number in range(3)}
+    assert pool._has_room()
+    pool.in_flight[3] = [small]
+    assert not pool._has_room()
+    pool.in_flight = {number: [small] for number in range(commits.TASKS_IN_FLIGHT)}
+    assert not pool._has_room()
+
+
+def test_bytes_in_flight_are_bounded_and_one_large_commit_runs_alone():
+    pool = commits.Commits.__new__(commits.Commits)
+    pool.in_flight = {}
+    assert pool._has_room()
+    pool.in_flight = {0: of_bytes(commits.BYTES_IN_FLIGHT - 1)}
+    assert pool._has_room()
+    pool.in_flight[1] = of_bytes(1)
+    assert not pool._has_room()
+    pool.in_flight = {0: of_bytes(10 * commits.BYTES_IN_FLIGHT)}
+    assert not pool._has_room()
 
 
 def crashes_on_one(_job, batch):
@@ -101,18 +100,44 @@ def succeeds(_job, batch):
     return [ShardReceipt(due[0].name, Counts(10)) for due in batch], {}
 
 
-@pytest.mark.cluster
-def test_commits_continue_if_the_requested_memory_is_in_use(local_ray, monkeypatch):
-    import ray
+class Submitted:
+    """Stand-in for a task of Ray that records what is submitted."""
 
-    monkeypatch.setattr(commits, "PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr(commits, "requested_memory", lambda batch, actor_memory: 10**13)
-    found = commits.Commits(None, {})
-    found.task = ray.remote(succeeds)
-    for name in ("a", "b"):
-        found.start(shard(name), 10**9)
-    assert sorted(one.shard for outcomes in found.rest() for one in outcomes) == ["a", "b"]
-    assert not found.requests_memory
+    def __init__(self) -> None:
+        self.shards: list[str] = []
+
+    def options(self, **_options: object) -> "Submitted":
+        return self
+
+    def remote(self, _job: object, batch: list[tuple[Shard, None]]) -> str:
+        self.shards += [shard.name for shard, _ in batch]
+        return " ".join(shard.name for shard, _ in batch)
+
+
+@pytest.mark.parametrize("ends", ["none", "all", "a crash"])
+def test_after_a_stop_no_commit_is_submitted(ends, monkeypatch):
+    def get(ref):
+        if ends == "a crash":
+            raise commits.ray.exceptions.WorkerCrashedError
+        return succeeds(None, [(shard(name), None) for name in ref.split()])
+
+    monkeypatch.setattr(commits.ray, "put", lambda job: job)
+    monkeypatch.setattr(
+        commits.ray, "wait", lambda refs, num_returns, timeout: ([], refs) if ends == "none" else (refs, [])
+    )
+    monkeypatch.setattr(commits.ray, "get", get)
+    monkeypatch.setattr(commits, "TASKS_IN_FLIGHT", 2)
+    pool = commits.Commits(None, {})
+    pool.task = Submitted()
+    pool.start(shard("a"), 0)
+    pool.alone.extend([commits.Due(shard("alone"), None)])
+    for name in ("b", "c", "d"):
+        pool.start(shard(name), 0)
+    before = list(pool.task.shards)
+    assert before == ["a", "alone"]
+    outcomes = [*pool.stop(0.0), *pool.finished()]
+    assert pool.task.shards == before
+    assert len(outcomes) == {"none": 0, "all": 2, "a crash": 2}[ends]
 
 
 def test_the_wait_for_commits_yields_so_that_a_stop_is_noticed(monkeypatch):
@@ -125,7 +150,7 @@ def test_the_wait_for_commits_yields_so_that_a_stop_is_noticed(monkeypatch):
     found = commits.Commits.__new__(commits.Commits)
     found.in_flight = {"a": [commits.Due(shard("a"), None)]}
     found.waiting, found.alone, found.stopped = deque(), deque(), False
-    found.largest_request, found.last_ended = 0, 0.0
+    found.task = Submitted()
     monkeypatch.setattr(commits.ray, "wait", wait)
     monkeypatch.setattr(commits.ray, "get", lambda ref: succeeds(None, [(shard(ref), None)]))
     assert [[one.shard for one in outcomes] for outcomes in found.rest()] == [[], [], ["a"]]
