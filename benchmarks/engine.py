@@ -71,7 +71,7 @@ class StandInActor:
 
         time.sleep(self.seconds)
         receipt = PieceReceipt(todo.name, todo.part.first, todo.part.end, Counts(rows=1, blocks=1), "stand-in")
-        return LabelledPiece(receipt, is_staged=True), {}
+        return LabelledPiece(receipt, is_staged=True, num_rows=todo.part.num_rows), {}
 
 
 class Sleeper:

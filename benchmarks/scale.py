@@ -205,7 +205,7 @@ class AnsweringWorkers:
             amounts = {"windows": ROWS, "audio_seconds": 40.0, "real_samples": 640_000, "padded_samples": 650_000}
             counts = Counts(one.part.num_rows, 1, busy_seconds=0.1, staged_bytes=1000, **amounts)
             receipt = PieceReceipt(one.name, one.part.first, one.part.end, counts, "host:1", float(number))
-            yield LabelledPiece(receipt, is_staged=True, claimed_seconds=40.0)
+            yield LabelledPiece(receipt, is_staged=True, num_rows=one.part.num_rows)
         self.memory.append(_memory("VmRSS"))
 
     def commits(self, job: "Job", retries: "Mapping[str, Retry]") -> "AnsweringCommits":

@@ -35,8 +35,8 @@ from raysp.ops.step_ops import RowOp, apply, by_seconds, fail_unreadable, judge,
 from raysp.storage.audio_root import AudioRoot
 
 SAMPLE_BYTES = 4  # as float32: one such window makes the whole block float32
-CLAIMED = b"raysp.claimed_seconds"
-"""Metadata key of a block: seconds of audio of its whole piece, according to the headers of its recordings."""
+SECONDS_LEFT = b"raysp.seconds_left"
+"""Metadata key of a block: seconds of audio of its piece after this block, according to the headers."""
 STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
 """Largest number of bytes of samples in a block of a long row, which is in memory itself."""
 
@@ -227,16 +227,20 @@ class Decoding:
         self._judge(piece, index, row_status)
 
     def _blocks(self, piece: "_Piece") -> Iterator[pa.Table]:
-        of_rows = (seconds for seconds, (_, channel) in zip(piece.claimed, piece.sources, strict=True) if not channel)
-        claimed = {CLAIMED: repr(sum(min(seconds, self.max_seconds) for seconds in of_rows))}
+        left = [
+            0.0 if channel else min(seconds, self.max_seconds)
+            for seconds, (_, channel) in zip(piece.claimed, piece.sources, strict=True)
+        ]
         for windows in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             statuses, chunks = [one.row_status for one in windows], [one.chunks for one in windows]
-            places = [one.place for one in windows]
+            places, indexes = [one.place for one in windows], [piece.indexes[one.row] for one in statuses]
+            for status, index in zip(statuses, indexes, strict=True):
+                left[index] = 0.0 if status.windows else max(0.0, left[index] - (status.seconds or 0.0))
             block = _table(windows)
             block = with_places(block, places) if self.cut_at_pauses else block
-            block = self.carrying(block, statuses, piece.columns, [piece.indexes[one.row] for one in statuses], chunks)
+            block = self.carrying(block, statuses, piece.columns, indexes, chunks)
             del chunks
-            yield (self.late(block) if self.late else block).replace_schema_metadata(claimed)
+            yield (self.late(block) if self.late else block).replace_schema_metadata({SECONDS_LEFT: repr(sum(left))})
 
     def _most_samples(self) -> tuple[int, int]:
         """Return the largest number of samples of a block of streamed rows, and of a block cut by claimed lengths."""
@@ -508,9 +512,9 @@ def _table(windows: list[Window]) -> pa.Table:
     return table
 
 
-def claimed_seconds(block: pa.Table) -> float:
-    """Return the seconds of audio of a block's piece according to headers; 0 if unknown."""
-    return float((block.schema.metadata or {}).get(CLAIMED, 0))
+def seconds_left(block: pa.Table) -> float:
+    """Return the seconds of audio of a block's piece after this block according to headers; 0 if unknown."""
+    return float((block.schema.metadata or {}).get(SECONDS_LEFT, 0))
 
 
 def _kept(chunks: Iterator[Samples], kept: list[Samples]) -> Iterator[Samples]:

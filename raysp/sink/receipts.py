@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
 from raysp import bounds
 from raysp.columns import ERROR, OK, SKIPPED
@@ -52,22 +52,18 @@ class Counts:
     """Skipped rows by reason."""
 
     def __add__(self, other: "Counts") -> "Counts":
-        return self._combined(other, 1)
+        return Counts.total([self, other])
 
-    def __sub__(self, other: "Counts") -> "Counts":
-        return self._combined(other, -1)
-
-    def _combined(self, other: "Counts", sign: int) -> "Counts":
-        values: dict[str, Any] = {}
-        for name, mine in vars(self).items():
-            theirs = getattr(other, name)
-            if isinstance(mine, Mapping):
-                names = {*mine, *theirs}
-                sums = {one: mine.get(one, 0) + sign * theirs.get(one, 0) for one in sorted(names)}
-                values[name] = {one: number for one, number in sums.items() if number}
-            else:
-                values[name] = mine + sign * theirs
-        return Counts(**values)
+    @classmethod
+    def total(cls, parts: Sequence["Counts"]) -> Self:
+        """Return the sum of counts."""
+        values: dict[str, Any] = {name: sum(getattr(part, name) for part in parts) for name in _NUMBERS}
+        for name in ("errors", "skipped"):
+            kinds = Counter[str]()
+            for part in parts:
+                kinds.update(getattr(part, name))
+            values[name] = {kind: number for kind, number in sorted(kinds.items()) if number}
+        return cls(**values)
 
     @property
     def padding_efficiency(self) -> float | None:
@@ -92,10 +88,13 @@ class Counts:
         return dict((Counter(self.errors) + Counter(self.skipped)).most_common())
 
 
+_NUMBERS = [one.name for one in fields(Counts) if one.name not in ("errors", "skipped")]
+
+
 def json_of(result: Any, *names: str) -> dict[str, object]:  # noqa: ANN401 - of any class with `counts`
     """Return the fields of a result for JSON, with properties of these names in place of its counts."""
-    fields = {name: value for name, value in asdict(result).items() if name != "counts"}
-    return fields | {name: getattr(result, name) for name in names}
+    values = {name: value for name, value in asdict(result).items() if name != "counts"}
+    return values | {name: getattr(result, name) for name in names}
 
 
 class Counted:

@@ -82,7 +82,7 @@ def test_rows_count_once_when_their_piece_is_staged(shards, exporter, written):
 def test_results_that_are_discarded_never_count(shards, exporter, written):
     add(shards, PIECES[0], 3, is_staged=False, errors={"corrupt_audio": 3})
     exporter.write(shards.progress)
-    shards.forget(SHARD.name, PIECES[0])  # workers crashed on this piece, whose rows are labelled again
+    del shards.progress.in_flight[SHARD.name, PIECES[0]]  # workers crashed on this piece, whose rows are labelled again
     exporter.write(shards.progress)
     assert written.of("raysp_pieces_in_flight") == 1
     assert written.of("raysp_blocks_labelled_total") == 1

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from raysp import AudioError
 from raysp.audio.waveforms import Windowing
-from raysp.ops.decoding import Decoding
+from raysp.ops.decoding import Decoding, seconds_left
 from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves
 from raysp.ops.step_ops import Keeping
 from tests.audio.test_decoding import encode, noise, with_flac_streaminfo
@@ -146,6 +146,19 @@ class TestDecoding:
         assert [row["samples"] for row in found][::2] == [100, 200]
         assert found[1]["status"] in ("ok", "error")
         assert (found[1]["samples"] or 0) <= 16_000
+
+    @pytest.mark.parametrize("claimed", [2**31 - 2, 1_000_000_000])
+    def test_a_header_that_lies_does_not_count_as_audio_left_once_it_is_decoded(self, claimed):
+        raw = bytearray(wav(16_000))
+        place = raw.index(b"data")
+        raw[place + 4 : place + 8] = struct.pack("<I", claimed)
+        rows = [wav(16_000), wav(40 * 16_000), bytes(raw), None, wav(16_000), wav(8000)]
+        blocks = blocks_of(decoding(), piece(rows))
+        left = [seconds_left(block) for block in blocks]
+        assert left == sorted(left, reverse=True)
+        assert left[-1] == 0
+        is_decoded = [2 in block.column("row").to_pylist() for block in blocks].index(True)
+        assert max(left[is_decoded:]) <= 2.5  # the three short rows
 
     @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
     def test_recordings_may_be_in_a_column_of_bytes(self, kind):

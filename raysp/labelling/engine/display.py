@@ -23,6 +23,8 @@ OnProgress = Callable[[Progress], None]
 OnPlan = Callable[["Plan"], None]
 
 PLAIN_LINE_SECONDS = 10.0
+LIVE_SECONDS = 0.2
+"""Least time between two updates of the live line: counts of all pieces in flight are summed for each."""
 SPINNER_CELLS = 2
 """Terminal cells of the spinner before the live line."""
 LEFT_OUT = ("waited", "padding", "shards", "RTFx", "audio", "rows", "errors", "ETA")
@@ -46,7 +48,7 @@ class Display:
         self.is_quiet = is_quiet
         is_notebook = self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets"))  # rich redraws by it
         self._live = self.console.status("") if (self.console.is_terminal or is_notebook) and not is_quiet else None
-        self._last_line = time.monotonic()
+        self._last_line = float("-inf") if self._live else time.monotonic()
 
     def __enter__(self) -> Self:
         """Return the display; nothing is shown before `start`."""
@@ -117,25 +119,27 @@ class Display:
 
     def show(self, line: Callable[[int | None], str]) -> None:
         """Show a line, given as a function of its largest width in cells."""
-        if self.is_quiet:
+        seconds = LIVE_SECONDS if self._live else PLAIN_LINE_SECONDS
+        if self.is_quiet or time.monotonic() - self._last_line < seconds:
             return
+        self._last_line = time.monotonic()
         with self.drawing():
             if self._live:
                 self._live.update(escape(printable(line(self.console.width - SPINNER_CELLS))))
-            elif time.monotonic() - self._last_line >= PLAIN_LINE_SECONDS:
-                self._last_line = time.monotonic()
+            else:
                 self.say(line(None))
 
 
 def progress_line(progress: Progress, width: int | None = None) -> str:
     """Return the figures of a run that fit into a line of this width."""
-    eta = progress.eta_seconds if progress.share < 1 else None
-    padding, waited, errors = progress.padding_efficiency, progress.wait_share, sum(progress.errors.values())
+    share, counts = progress.share, progress.counts
+    eta = progress.eta_seconds if share < 1 else None
+    padding, waited, errors = counts.padding_efficiency, counts.wait_share, sum(counts.errors.values())
     parts = {
-        "share": f"{progress.share:.0%}",
+        "share": f"{share:.0%}",
         "ETA": f"ETA {duration(eta)}" if eta is not None else "",
         "errors": count(errors, "error") if errors else "",
-        "rows": f"{progress.rows:,}/{count(progress.rows_total, 'row')}",
+        "rows": f"{counts.rows:,}/{count(progress.rows_total, 'row')}",
         "audio": _audio(progress),
         "RTFx": f"RTFx {times_real_time(progress.rtfx)}",
         "shards": f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
@@ -160,7 +164,7 @@ def _audio(progress: Progress) -> str:
     if (total := progress.total_seconds) is None or progress.rows >= progress.rows_total:
         return f"{duration(progress.audio_seconds)} of audio"
     about = "about " if progress.begun_rows < progress.rows_total else ""
-    return f"{duration(progress.done_seconds)} of {about}{duration(total)} of audio"
+    return f"{duration(progress.audio_seconds)} of {about}{duration(total)} of audio"
 
 
 def _ignore(_: object) -> None:

@@ -16,9 +16,9 @@ from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
-from raysp.ops.rows import FILTERED, remedy
+from raysp.ops.rows import remedy
 from raysp.sink import lease, stage
-from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
+from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog
 from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
@@ -141,8 +141,8 @@ class Execution:
             case LabelledPiece():
                 self._add(message)
             case RetriedPiece():
-                with self._counting(message.shard):
-                    self.open_shards.forget(message.shard, message.part)
+                if before := self.progress.in_flight.pop((message.shard, message.part), None):
+                    self._count(before, -1)
         # Without waiting: the next messages are not held up by commits.
         self._settle(self.commits.finished())
         self.on_progress(self.progress)
@@ -166,8 +166,10 @@ class Execution:
 
     def _add(self, labelled: LabelledPiece) -> None:
         receipt = labelled.receipt
-        with self._counting(receipt.shard):
-            shard = self.open_shards.add(labelled)
+        if before := self.progress.in_flight.get(labelled.place):
+            self._count(before, -1)
+        self._count(labelled)
+        shard = self.open_shards.add(labelled)
         if not labelled.is_staged:
             return
         self.log.add(receipt)
@@ -178,20 +180,18 @@ class Execution:
         if shard is not None:
             self._commit(self.rate.release(self.open_shards.todo[shard.name]))
 
-    @contextlib.contextmanager
-    def _counting(self, shard: str) -> Iterator[None]:
-        """Add the change of counts within the block to the error rate; rows outside a retry count as labelled."""
-        before = self.progress.counts
-        yield
+    def _count(self, labelled: LabelledPiece, sign: int = 1) -> None:
+        """Add the rows of a piece to the error rate, or subtract them; rows outside a retry count as labelled."""
+        shard, counts = labelled.receipt.shard, labelled.receipt.counts
         todo = self.open_shards.todo[shard]
         if todo.keeps_rows and shard not in self.retried:
             self.retried.add(shard)
             self.rate.add(shard, todo.shard.num_rows - todo.num_rows, 0)
-        added = self.progress.counts - before
-        self.rate.add(shard, added.rows, sum(added.errors.values()))
+        self.rate.add(shard, sign * counts.rows, sign * sum(counts.errors.values()))
 
     def _fail(self, failure: ShardFailure) -> None:
-        self.open_shards.fail(failure.shard, failure.reason)
+        for labelled in self.open_shards.fail(failure.shard, failure.reason):
+            self._count(labelled, -1)
         self.log.add(failure)
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -202,7 +202,7 @@ class Execution:
             else:
                 self.log.add(outcome)
                 if not outcome.existing:
-                    self.progress.counts += Counts(skipped={FILTERED: outcome.filtered_behind})
+                    self.progress.left_out += outcome.filtered_behind
                 if not self.open_shards.todo[outcome.shard].keeps_rows:
                     self.progress.committed += outcome.counts
                 self.open_shards.committed(outcome)

@@ -25,12 +25,19 @@ class LabelledPiece:
 
     receipt: PieceReceipt
     is_staged: bool
-    claimed_seconds: float = 0.0
-    """Seconds of audio in the piece, as far as they were known before decoding."""
+    num_rows: int
+    """Rows of the piece to label."""
+    seconds_left: float = 0.0
+    """Seconds of audio that are not labelled yet, by headers."""
     examples: Sequence[RowError] = ()
     """A few error rows."""
     memory_bytes: int = 0
     """Highest memory of the model's process so far (`ops.labelling.Figures`)."""
+
+    @property
+    def place(self) -> tuple[str, Piece]:
+        """Shard, and the rows of the piece."""
+        return self.receipt.shard, Piece(self.receipt.first, self.receipt.end)
 
 
 @dataclass(frozen=True)

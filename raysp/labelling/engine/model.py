@@ -12,7 +12,7 @@ import pyarrow as pa
 from raysp.labelling import assembly
 from raysp.labelling.engine.watchdog import watched
 from raysp.labelling.planning.run_plan import Pass
-from raysp.ops.decoding import claimed_seconds
+from raysp.ops.decoding import seconds_left
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.job import Job
@@ -29,8 +29,8 @@ class LabelledBlock(NamedTuple):
     figures: "Figures"
     waited: float
     """Seconds that the model was idle before the block."""
-    claimed: float
-    """Seconds of audio in its piece, as far as they were known before decoding."""
+    seconds_left: float
+    """Seconds of audio in its piece after the block, by headers."""
 
 
 class Model:
@@ -109,7 +109,7 @@ class Model:
         given = self.op.prepare(block, shard, names=names)
         table, figures, waited = self._in_thread(self._run, given)
         labels = self.op.table(given) if table is None else table
-        return LabelledBlock(labels, figures, waited, claimed_seconds(block))
+        return LabelledBlock(labels, figures, waited, seconds_left(block))
 
     def _run(self, given: "BlockInHand") -> "tuple[pa.Table | None, Figures, float]":
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""

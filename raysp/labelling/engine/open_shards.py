@@ -34,48 +34,35 @@ class OpenShards:
             {name: sum(one.num_bytes for one in todo.staged) for name, todo in self.todo.items()}
         )
         """Bytes staged, by uncommitted shard."""
-        self._so_far: dict[tuple[str, Piece], LabelledPiece] = {}
-        """Last counts of the pieces that are not staged."""
 
     def submit(self, shard: str, part: Piece) -> None:
         """Record that workers were given a piece. Called from another thread."""
         if shard in self.rows_left:
-            self.progress.in_flight.add((shard, part))
+            self.progress.in_flight[shard, part] = None
 
     def add(self, labelled: LabelledPiece) -> Shard | None:
         """Count a piece, in place of its earlier counts, and return its shard if that is now completely staged."""
-        receipt = labelled.receipt
-        place = receipt.shard, Piece(receipt.first, receipt.end)
-        self.progress.add(labelled, self._so_far.pop(place, None), self._rows(*place))
+        shard = labelled.receipt.shard
+        self.progress.add(labelled)
         if not labelled.is_staged:
-            self._so_far[place] = labelled
             return None
         self.progress.examples = [
             *self.progress.examples,
-            *(Example(receipt.shard, *example) for example in labelled.examples),
+            *(Example(shard, *example) for example in labelled.examples),
         ][:MAX_EXAMPLES]
-        self.progress.in_flight.discard(place)
-        self.staged_bytes[receipt.shard] += receipt.counts.staged_bytes
-        self.rows_left[receipt.shard] -= self._rows(*place)
-        if self.rows_left[receipt.shard] or receipt.shard in self.failed:
+        self.staged_bytes[shard] += labelled.receipt.counts.staged_bytes
+        self.rows_left[shard] -= labelled.num_rows
+        if self.rows_left[shard] or shard in self.failed:
             return None
-        return self.todo[receipt.shard].shard
+        return self.todo[shard].shard
 
-    def _rows(self, shard: str, part: Piece) -> int:
-        retry = self.todo[shard].retry
-        return len(retry.of(part)) if retry else part.num_rows
-
-    def forget(self, shard: str, part: Piece) -> None:
-        """Subtract the counts of a piece that is labelled again."""
-        self.progress.in_flight.discard((shard, part))
-        if before := self._so_far.pop((shard, part), None):
-            self.progress.subtract(before, self._rows(shard, part))
-
-    def fail(self, shard: str, reason: str) -> None:
-        """Record that a shard is not committed."""
+    def fail(self, shard: str, reason: str) -> list[LabelledPiece]:
+        """Record that a shard is not committed, and return its pieces in flight, which do not count any more."""
         self.failed[shard] = reason
-        # Of a copy, since `submit` adds to the set in another thread.
-        self.progress.in_flight -= {one for one in list(self.progress.in_flight) if one[0] == shard}
+        in_flight = self.progress.in_flight
+        # Of a copy, since `submit` adds to it in another thread.
+        pieces = [in_flight.pop(place) for place in list(in_flight) if place[0] == shard]
+        return [piece for piece in pieces if piece]
 
     def committed(self, receipt: ShardReceipt) -> None:
         """Record that a shard is committed."""

@@ -92,7 +92,7 @@ class PieceLabels:
         """Status and type of the rows that are not ok; of a row of several windows, of the first that is not."""
         self._examples: list[RowError] = []
         self._counts = Counts()
-        self._claimed, self._memory = 0.0, 0
+        self._seconds_left, self._memory = 0.0, 0
 
     def __enter__(self) -> Self:
         """Return the labels; at the end of the block their scratch file is removed."""
@@ -134,7 +134,7 @@ class PieceLabels:
             wait_seconds=labelled.waited,
             staged_bytes=labels.nbytes,
         )
-        self._claimed = max(self._claimed, labelled.claimed)
+        self._seconds_left = labelled.seconds_left if number == 0 else 0.0
         self._memory = max(self._memory, figures.memory_bytes)
         self._judge(labels, most_channels)
 
@@ -146,7 +146,9 @@ class PieceLabels:
         counts = replace(self._counts, errors=dict(kinds[ERROR]), skipped=dict(kinds[SKIPPED]))
         part = self.todo.part
         receipt = PieceReceipt(self.todo.name, part.first, part.end, counts, self.actor, time.time())
-        return LabelledPiece(receipt, is_staged, self._claimed, tuple(self._examples), self._memory)
+        return LabelledPiece(
+            receipt, is_staged, len(self.todo.rows), self._seconds_left, tuple(self._examples), self._memory
+        )
 
     def stage(self, models: Sequence[Model], read: Read) -> Message:
         """Run later passes, stage the rows in order, and return their receipt, or why it cannot be done.

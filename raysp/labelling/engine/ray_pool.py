@@ -353,9 +353,7 @@ class RayPool:
             return  # the pieces tell
         in_hand = {(work.todo.name, work.todo.part) for work in actor.works}
         actor.reading = found.reading
-        for piece in found.pieces:
-            if (piece.receipt.shard, Piece(piece.receipt.first, piece.receipt.end)) in in_hand:
-                yield piece
+        yield from (piece for piece in found.pieces if piece.place in in_hand)
 
     def _ended(self, actor: _Actor, work: _Work, ref: "ray.ObjectRef[Any]") -> Iterator[Message]:
         try:

@@ -36,16 +36,16 @@ class Progress(Counted):
     shards_total: int
     shards_committed: int = 0
     """Shards committed by this run or before."""
-    counts: Counts = field(default_factory=Counts)
-    """Of all labelled rows."""
     staged: Counts = field(default_factory=Counts)
     """Of staged rows. They never decrease: a later run does not label these rows again."""
     committed: Counts = field(default_factory=Counts)
     """Of the shards committed by this run, without retried shards."""
     examples: list[Example] = field(default_factory=list)
     """A few error rows."""
-    in_flight: "set[tuple[str, Piece]]" = field(default_factory=set)
-    """Pieces that workers were given and that are not staged, by the names of their shards."""
+    left_out: int = 0
+    """Rows that steps after the last `Label` left out in commits; `staged` counts them as ok."""
+    in_flight: "dict[tuple[str, Piece], LabelledPiece | None]" = field(default_factory=dict)
+    """Pieces that workers were given and that are not staged, by shard and rows, as labelled so far."""
     memory_bytes: int = 0
     """Highest memory of a model's process (`ops.labelling.Figures`)."""
     new_commits: int = 0
@@ -54,14 +54,23 @@ class Progress(Counted):
     """Shards of `new_commits` whose label shard existed and was not replaced."""
     first_shards: list[str] = field(default_factory=list)
     """First label shards by name that this run wrote with rows that are ok, at most `FIRST_SHARDS`."""
-    begun_rows: int = 0
-    """Rows of pieces with at least one labelled block."""
-    begun_seconds: float = 0.0
-    """Seconds of audio in these pieces: of staged ones as decoded, of others by the headers of their recordings."""
-    done_seconds: float = 0.0
-    """Part of `begun_seconds` that is labelled."""
     started: float = field(default_factory=lambda: time.monotonic())
     _first: tuple[float, int, float] | None = None
+
+    @property
+    def counts(self) -> Counts:  # type: ignore[override]
+        """Of all labelled rows: those staged, and those of pieces in flight."""
+        in_flight = [piece.receipt.counts for piece in self._labelled()]
+        return Counts.total([self.staged, Counts(skipped={FILTERED: self.left_out}), *in_flight])
+
+    def _labelled(self) -> "list[LabelledPiece]":
+        # Of a copy, since pieces are submitted in another thread.
+        return [piece for piece in list(self.in_flight.values()) if piece is not None]
+
+    @property
+    def begun_rows(self) -> int:
+        """Rows of pieces with at least one labelled block."""
+        return self.staged.rows + sum(piece.num_rows for piece in self._labelled())
 
     @property
     def wall_seconds(self) -> float:
@@ -82,16 +91,19 @@ class Progress(Counted):
 
     @property
     def total_seconds(self) -> float | None:
-        """Estimated seconds of audio of all rows to label, from the mean of started pieces; None: unknown."""
-        if not self.begun_seconds or not self.begun_rows:
-            return None
-        return self.begun_seconds * max(self.rows_total, self.begun_rows) / self.begun_rows
+        """Estimated seconds of audio of all rows to label, from the mean of begun pieces; None: unknown.
+
+        Of these pieces, labelled rows count as decoded, and others by the headers of their recordings.
+        """
+        seconds = self.audio_seconds + sum(piece.seconds_left for piece in self._labelled())
+        rows = self.begun_rows
+        return seconds * max(self.rows_total, rows) / rows if seconds and rows else None
 
     @property
     def share(self) -> float:
         """Share of the work that is done: of the audio if its duration is known, else of the rows."""
         if total := self.total_seconds:
-            return min(1.0, self.done_seconds / total)
+            return min(1.0, self.audio_seconds / total)
         return self.rows / self.rows_total if self.rows_total else 1.0
 
     @property
@@ -102,36 +114,19 @@ class Progress(Counted):
         since, rows, seconds = self._first
         total = self.total_seconds
         done, left = (
-            (self.done_seconds - seconds, total - self.done_seconds)
+            (self.audio_seconds - seconds, total - self.audio_seconds)
             if total
             else (self.rows - rows, self.rows_total - self.rows)
         )
         return max(left, 0) * (time.monotonic() - since) / done if done > 0 else None
 
-    def add(self, labelled: "LabelledPiece", before: "LabelledPiece | None", num_rows: int) -> None:
-        """Count a piece of `num_rows` rows in place of its earlier counts."""
-        if before is not None:
-            self.subtract(before, num_rows)
-        counts, claimed = labelled.receipt.counts, labelled.claimed_seconds
-        self.counts += counts
-        self.begun_rows += num_rows
-        self.begun_seconds += counts.audio_seconds if labelled.is_staged else claimed
-        self.done_seconds += _done(labelled)
+    def add(self, labelled: "LabelledPiece") -> None:
+        """Count a piece in place of its earlier counts."""
         if labelled.is_staged:
-            self.staged += counts
+            self.in_flight.pop(labelled.place, None)
+            self.staged += labelled.receipt.counts
+        else:
+            self.in_flight[labelled.place] = labelled
         self.memory_bytes = max(self.memory_bytes, labelled.memory_bytes)
         # The estimate starts here: the time to start Ray and load the model is not a measure of the speed.
-        self._first = self._first or (time.monotonic(), self.rows, self.done_seconds)
-
-    def subtract(self, before: "LabelledPiece", num_rows: int) -> None:
-        """Subtract the counts of a piece of `num_rows` rows that is not staged."""
-        self.counts -= before.receipt.counts
-        self.begun_rows -= num_rows
-        self.begun_seconds -= before.claimed_seconds
-        self.done_seconds -= _done(before)
-
-
-def _done(labelled: "LabelledPiece") -> float:
-    """Return the seconds of audio that count as done; of a piece in hand, at most those of its headers."""
-    seconds, claimed = labelled.receipt.counts.audio_seconds, labelled.claimed_seconds
-    return seconds if labelled.is_staged else min(seconds, claimed)
+        self._first = self._first or (time.monotonic(), self.rows, self.audio_seconds)

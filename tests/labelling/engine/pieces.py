@@ -11,7 +11,8 @@ def labelled(
     rows: int,
     *,
     is_staged: bool = True,
-    claimed: float = 0.0,
+    num_rows: int | None = None,
+    seconds_left: float = 0.0,
     examples: tuple[RowError, ...] = (),
     memory_bytes: int = 0,
     **counts: object,
@@ -20,4 +21,11 @@ def labelled(
     values = {"blocks": 1, "windows": rows, "audio_seconds": 2.0 * rows, "real_samples": 9, "padded_samples": 12}
     times = {"busy_seconds": 3.0, "wait_seconds": 1.0}
     receipt = PieceReceipt(shard, piece.first, piece.end, Counts(rows, **{**values, **times, **counts}), "x")
-    return LabelledPiece(receipt, is_staged, claimed, examples, memory_bytes)
+    return LabelledPiece(
+        receipt,
+        is_staged,
+        num_rows=num_rows or piece.num_rows,
+        seconds_left=seconds_left,
+        examples=examples,
+        memory_bytes=memory_bytes,
+    )

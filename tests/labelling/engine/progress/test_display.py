@@ -15,7 +15,7 @@ from raysp.labelling.engine.run_result import RunResult
 from raysp.sink.receipts import Counts
 from tests.corpora import a_pipeline, write_shard
 
-STATE = Progress(rows_total=4, shards_total=1, counts=Counts(rows=2, audio_seconds=3.0, blocks=1))
+STATE = Progress(rows_total=4, shards_total=1, staged=Counts(rows=2, audio_seconds=3.0, blocks=1))
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_program_sees_the_work_to_do_and_the_result(capsys, pipeline):
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines()[0] == "raysp: 60 of 60 rows to do; 0 of 60 shards committed already"
-    assert said.err.splitlines()[1].startswith("raysp: 50% · 2/4 rows · 0:03 of audio")
+    assert said.err.splitlines()[1].startswith("raysp: 50% · 2/4 rows · 0:03 of about 0:06 of audio")
     assert seen == [plan, STATE]
     with shown(None, None, progress=False) as (planned, went_on):
         planned(plan)
@@ -66,7 +66,7 @@ def test_what_stays_in_a_notebook_is_not_cut_at_its_edge_and_a_run_that_is_done_
         Display(console).say("a sentence that is longer than sixty cells and therefore has two lines there")
         [*text] = (segment.text for segment in console._buffer)
         assert "".join(text).count("\n") == (2 if is_jupyter else 1)
-    done = replace(STATE, counts=replace(STATE.counts, rows=4), _first=(STATE.started, 0, 0.0))
+    done = replace(STATE, staged=replace(STATE.staged, rows=4), _first=(STATE.started, 0, 0.0))
     assert progress_line(done).startswith("100% · 4/4 rows")
 
 

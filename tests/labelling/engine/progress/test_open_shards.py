@@ -39,8 +39,8 @@ def test_a_shard_is_complete_once_all_its_pieces_and_parts_of_pieces_are_staged(
 def test_a_retried_shard_is_complete_once_its_retried_rows_are_staged():
     todo = Todo(SHARD, PIECES, Retry("again", (1, 3, 5)))
     shards = OpenShards([todo], Progress(rows_total=3, shards_total=1))
-    assert add(shards, PIECES[0], 2) is None
-    assert add(shards, PIECES[1], 1) == SHARD
+    assert add(shards, PIECES[0], 2, num_rows=2) is None
+    assert add(shards, PIECES[1], 1, num_rows=1) == SHARD
 
 
 def test_counts_of_a_piece_replace_its_earlier_counts(shards):
@@ -54,12 +54,13 @@ def test_counts_of_a_piece_replace_its_earlier_counts(shards):
     assert [(one.shard, one.row) for one in shards.progress.examples] == [("a.parquet", 0)]
 
 
-def test_results_that_are_made_again_are_subtracted(shards):
-    add(shards, PIECES[0], 3, is_staged=False, claimed=9.0, errors={"corrupt_audio": 2}, skipped={"filtered": 1})
+def test_results_that_are_made_again_do_not_count(shards):
+    add(shards, PIECES[0], 3, is_staged=False, seconds_left=9.0, errors={"corrupt_audio": 2}, skipped={"filtered": 1})
     assert shards.progress.skipped == {"filtered": 1}
-    shards.forget(SHARD.name, PIECES[0])
+    assert (shards.progress.begun_rows, shards.progress.total_seconds) == (4, 15.0 * 6 / 4)
+    del shards.progress.in_flight[SHARD.name, PIECES[0]]
     assert (shards.progress.rows, shards.progress.errors, shards.progress.audio_seconds) == (0, {}, 0.0)
-    assert (shards.progress.begun_rows, shards.progress.begun_seconds, shards.progress.done_seconds) == (0, 0, 0)
+    assert (shards.progress.begun_rows, shards.progress.total_seconds) == (0, None)
     assert shards.progress.skipped == {}
     add(shards, PIECES[0], 4, errors={"corrupt_audio": 1})
     assert (shards.progress.rows, shards.progress.errors) == (4, {"corrupt_audio": 1})
@@ -68,7 +69,10 @@ def test_results_that_are_made_again_are_subtracted(shards):
 def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_complete(shards):
     add(shards, PIECES[0], 4)
     assert shards.unfinished() == {"a.parquet": "no result for 2 rows; run again"}
-    shards.fail("a.parquet", "no such file")
+    part = labelled(SHARD.name, PIECES[1], 1, is_staged=False)
+    shards.add(part)
+    assert shards.fail("a.parquet", "no such file") == [part]
+    assert (shards.progress.rows, shards.progress.in_flight) == (4, {})
     assert add(shards, PIECES[1], 2) is None
     assert shards.unfinished() == {"a.parquet": "no such file"}
 

@@ -17,10 +17,10 @@ def test_the_estimate_excludes_the_time_before_the_first_block(monkeypatch):
     progress = Progress(rows_total=100, shards_total=1)
     now += 60  # Ray starts, the model is loaded
     assert progress.eta_seconds is None
-    progress.add(labelled("a", Piece(0, 10), 10), None, 10)
+    progress.add(labelled("a", Piece(0, 10), 10))
     assert progress.eta_seconds is None
     now += 3
-    progress.add(labelled("a", Piece(10, 40), 30), None, 30)
+    progress.add(labelled("a", Piece(10, 40), 30))
     assert progress.eta_seconds == 6.0  # 60 rows are left, ten a second went by
     assert progress.rtfx == 80 / 63
 
@@ -29,7 +29,7 @@ def test_shares_are_unknown_before_there_is_anything_to_share():
     progress = Progress(rows_total=0, shards_total=0)
     assert progress.padding_efficiency is None
     assert progress.wait_share is None
-    progress.counts += Counts(real_samples=90, padded_samples=100, busy_seconds=3.0, wait_seconds=1.0)
+    progress.staged += Counts(real_samples=90, padded_samples=100, busy_seconds=3.0, wait_seconds=1.0)
     assert progress.padding_efficiency == 0.9
     assert progress.wait_share == 0.25
 
@@ -43,7 +43,8 @@ def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     shards = OpenShards([Todo(shard, pieces)], progress)
 
     def add(piece: Piece, rows: int, seconds: float, *, is_staged: bool = False) -> None:
-        more = {"is_staged": is_staged, "claimed": 3600.0, "audio_seconds": seconds}
+        left = 0.0 if is_staged else 3600.0 - seconds
+        more = {"is_staged": is_staged, "seconds_left": left, "audio_seconds": seconds}
         shards.add(labelled("a.parquet", piece, rows, **more))
 
     assert progress_line(progress).startswith("0% · 0/2 rows · 0:00 of audio")
@@ -57,5 +58,5 @@ def test_long_rows_move_the_share_by_their_audio(monkeypatch):
     add(pieces[0], 0, 2700)
     add(pieces[0], 1, 3600, is_staged=True)
     add(pieces[1], 1, 900, is_staged=True)  # it was damaged: its quarter of an hour is all there is
-    assert (progress.share, progress.rows, progress.done_seconds) == (1.0, 2, 4500.0)
+    assert (progress.share, progress.rows, progress.audio_seconds) == (1.0, 2, 4500.0)
     assert "2/2 rows · 1:15:00 of audio · " in progress_line(progress)  # as decoded, not as headers claim
