@@ -96,9 +96,9 @@ def row(
         "format": name,
         "rate, kHz": rate // 1000,
         "kB/s of audio": round(sum(map(len, encoded)) / seconds / 1000, 1),
-        "RTFx a core": round(speed),
+        "speed of a core": round(speed),
         "wall / CPU": round(wall / cpu, 2),
-        **{f"cores for RTFx {one:g}": math.ceil(one / speed * 10) / 10 for one in speeds},
+        **{f"cores for a speed of {one:g}": math.ceil(one / speed * 10) / 10 for one in speeds},
     }
 
 

@@ -93,10 +93,12 @@ def test_status_and_report_have_the_reason_of_the_stop_until_another_run(corpus,
 
 def test_a_corrected_input_is_labelled_by_the_same_command(corpus):
     write_recordings(corpus, ALL_BAD)
-    with pytest.raises(
-        raysp.RunError, match=r"rows failed.*more than max_error_rate=0.5.*Correct the input.*run again"
-    ):
+    expected = r"rows failed.*more than max_error_rate=0.5; for example .*\. For .*Correct the input.*run again$"
+    with pytest.raises(raysp.RunError, match=expected) as stopped:
         run(by_path(corpus))
+    assert 1 <= str(stopped.value).count(".parquet row ") <= 3
+    assert len(str(stopped.value)) < 900
+    assert "\n" not in str(stopped.value)
     assert statuses(by_path(corpus)) == {}
     write_recordings(corpus, {})
     check_corrected(by_path(corpus))

@@ -182,8 +182,8 @@ def test_a_plan_with_a_speed_prints_time_and_money_and_json_has_the_same_values(
     lines, commit, memory = facts(ran.out), found["commit"], found["memory"]
     assert lines["commit"].startswith(f"{commit['num_bytes'] / 1e6:.3g} MB each time; at most 2 are kept, up to ")
     assert lines["memory"].startswith(f"up to {memory['worker'] / 1e6:.0f} MB a worker, of which weights and optimiser")
-    assert lines["speed"] == "RTFx 0.005 a worker, as stated"
-    expected = r"1:\d\d:\d\d for 8 steps on 1 worker without their start, evaluations and commits, 1\.\d+ CPU-hours"
+    assert lines["speed"] == "0.005x real time on one worker, as stated"
+    expected = r"1:\d\d:\d\d for 8 steps on 1 worker once started, without evaluations and commits, 1\.\d+ CPU-hours"
     assert re.fullmatch(expected, lines["time"])
     assert float(lines["money"]) == pytest.approx(found["cost"]["money"]["value"], abs=0.01)
     assert found["imbalance"].keys() == {"2", "3"}
@@ -195,7 +195,7 @@ def test_a_plan_of_a_recipe_is_calibrated(raysp_command, file, tmp_path):
     assert (ran.code, ran.complaints) == (0, [])
     lines = facts(ran.out)
     assert re.search(r" [MG]B measured here$", lines["memory"])
-    assert re.match(r"RTFx [\d,.]+ a worker, measured here on 1 CPU: 0:0\d of audio in ", lines["speed"])
+    assert re.match(r"[\d,.]+x real time on one worker, measured here on 1 CPU: 0:0\d of audio in ", lines["speed"])
     assert not (tmp_path / "out").exists()
 
 

@@ -54,7 +54,7 @@ class TestPlan:
         lines = dict(line.split(maxsplit=1) for line in ran.out.splitlines())
         assert lines["sample"].startswith("3 of 3 rows at 1 place, ")
         assert lines["audio"] == "0:00 to label by headers; a row has 0.1 s on average, at most 0.1 s in the sample"
-        assert lines["speed"] == "RTFx 50.0 an actor, as stated"
+        assert lines["speed"] == "50.0x real time on one actor, as stated"
         found = json.loads(raysp_command("plan", recipe, *options, "--json").out)["estimate"]
         assert found["rows_sampled"] == 3
         assert found["audio_seconds"] == {"value": pytest.approx(0.3), "margin": 0.0}

@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from textwrap import shorten
 from typing import NoReturn, Protocol
 
 from raysp import tracebacks
@@ -33,6 +34,10 @@ LAST_COMMITS_SECONDS = 60
 
 MOST_BLAMED = 100
 """Error rows of each type in the log; the label shards have all of them."""
+
+MOST_EXAMPLES = 3
+EXAMPLE_CHARACTERS = 120
+"""Error rows that the reason of a stop names, and the length of each."""
 
 Outcome = ShardReceipt | ShardFailure
 
@@ -209,12 +214,13 @@ class Execution:
 
 
 def _too_many_errors(plan: Plan, progress: Progress, rate: ErrorRate) -> str:
+    """Return the reason of a stop as one line: counts by type, a few short examples, and a remedy."""
     errors = Counter(progress.errors).most_common()
-    kinds = ", ".join(f"{count} {kind}" for kind, count in errors)
-    examples = "; ".join(describe(progress.examples, plan.corpus.shards, plan.pipeline))
+    kinds = ", ".join(f"{number:,} {kind}" for kind, number in errors)
+    described = describe(progress.error_examples[:MOST_EXAMPLES], plan.corpus.shards, plan.pipeline)
+    examples = "; ".join(shorten(example, EXAMPLE_CHARACTERS, placeholder=" ...") for example in described)
     return (
         f"{rate.num_errors:,} of {count(rate.rows, 'row')} failed ({kinds}), more than "
         f"max_error_rate={plan.pipeline.max_error_rate}; for example {examples}. For {errors[0][0]}: "
-        f"{remedy(errors[0][0])}. Correct the input or raise max_error_rate, and run again: rows of shards "
-        "that are not committed are labelled again"
+        f"{remedy(errors[0][0])}. Correct the input or raise max_error_rate, and run again"
     )

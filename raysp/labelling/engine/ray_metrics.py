@@ -78,7 +78,7 @@ METRICS = (
     ),
     Metric(
         "raysp_rtfx",
-        "Seconds of audio labelled per second since the run began, the start of workers included",
+        "Seconds of audio labelled per second of wall-clock time, the start of the run included",
         lambda progress: {"": progress.rtfx},
     ),
     Metric(

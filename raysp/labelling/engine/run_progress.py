@@ -41,7 +41,7 @@ class Progress(Counted):
     committed: Counts = field(default_factory=Counts)
     """Of the shards committed by this run, without retried shards."""
     examples: list[Example] = field(default_factory=list)
-    """A few error rows."""
+    """A few staged error rows."""
     left_out: int = 0
     """Rows that steps after the last `Label` left out in commits; `staged` counts them as ok."""
     in_flight: "dict[tuple[str, Piece], LabelledPiece | None]" = field(default_factory=dict)
@@ -68,6 +68,13 @@ class Progress(Counted):
         return [piece for piece in list(self.in_flight.values()) if piece is not None]
 
     @property
+    def error_examples(self) -> list[Example]:
+        """A few error rows; those of pieces in flight may be labelled again."""
+        pieces = self._labelled()
+        in_flight = [Example(piece.receipt.shard, *example) for piece in pieces for example in piece.examples]
+        return [*self.examples, *in_flight]
+
+    @property
     def begun_rows(self) -> int:
         """Rows of pieces with at least one labelled block."""
         return self.staged.rows + sum(piece.num_rows for piece in self._labelled())
@@ -79,7 +86,7 @@ class Progress(Counted):
 
     @property
     def rtfx(self) -> float:
-        """Seconds of audio labelled per wall-clock second."""
+        """Seconds of audio labelled per second of wall-clock time, the start of the run included."""
         return self.audio_seconds / max(self.wall_seconds, 1e-9)
 
     @property

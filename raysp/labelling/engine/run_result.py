@@ -69,7 +69,7 @@ class RunResult(Counted, Brief):
 
     @property
     def rtfx(self) -> float:
-        """Seconds of audio labelled per wall-clock second."""
+        """Seconds of audio labelled per second of wall-clock time, the start of the run included."""
         return self.audio_seconds / max(self.wall_seconds, 1e-9)
 
     @property
@@ -108,7 +108,7 @@ class RunResult(Counted, Brief):
         facts = {
             "labels": f"{self.sink}: {self.committed}",
             "this run": f"{count(self.rows, 'row')}, {duration(self.audio_seconds)} of audio in "
-            f"{self.wall_seconds:.1f} s: RTFx {self.rtfx:,.1f}, start included"
+            f"{self.wall_seconds:.1f} s: RTFx {self.rtfx:,.1f}"
             if self.rows
             else "",
             "model": f"padding efficiency {efficiency:.1%}, waited for input {waited:.1%} of its time"

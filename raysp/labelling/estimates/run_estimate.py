@@ -72,9 +72,9 @@ class Estimate(Brief):
             facts.append(("left out", ", ".join(f"{share:.1%} {kind}" for kind, share in self.not_labelled.items())))
         if self.speed is None:
             return [*facts, ("time", "unknown: give --rtfx N, --like OUT (a labelled sink), or --calibrate")]
-        facts.append(("speed", f"RTFx {self.speed.rtfx:,.1f} an actor, {self.speed.origin}"))
+        facts.append(("speed", f"{self.speed.rtfx:,.1f}x real time on one actor, {self.speed.origin}"))
         cost = self.cost
-        return [*facts, *(cost.facts(f" on {count(cost.actors, 'actor')} without their start").items() if cost else ())]
+        return [*facts, *(cost.facts(f" on {count(cost.actors, 'actor')} once started").items() if cost else ())]
 
     @property
     def messages(self) -> tuple[str, ...]:

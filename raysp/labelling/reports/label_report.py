@@ -112,7 +112,7 @@ class Runs:
         return seconds if 0 < seconds < LONGEST else None
 
     def rtfx(self, entry: RunEntry) -> float | None:
-        """Return the seconds of audio that a run labelled per wall-clock second, start-up included."""
+        """Return the seconds of audio that a run labelled per second of wall-clock time, its start included."""
         seconds = self.seconds(entry)
         return self.counts[entry.run_id].audio_seconds / seconds if seconds else None
 
@@ -131,7 +131,7 @@ def _verdict(status: Status, rows: Rows, runs: Runs) -> list[Verdict]:
         scores = rows.errors.scores()
         verdict.insert(0, Verdict(scores.value("wer"), "word error rate", scores.interval("wer")))
     if runs.last is not None and (rtfx := runs.rtfx(runs.last)) is not None:
-        verdict.append(Verdict(f"{times_real_time(rtfx)} x", "real time", "last run, start included"))
+        verdict.append(Verdict(times_real_time(rtfx), "RTFx", "of the last run"))
     return verdict
 
 

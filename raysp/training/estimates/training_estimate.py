@@ -183,14 +183,14 @@ def _time(found: TrainingEstimate) -> dict[str, str]:
     left, speed, cost = found.left, found.speed, found.cost
     if speed is None:
         return {"time": "unknown: give --rtfx N, --like SINK (of a training), or --calibrate"}
-    facts = {"speed": f"RTFx {three_digits(speed.rtfx)} a worker, {speed.origin}"}
+    facts = {"speed": f"{three_digits(speed.rtfx)}x real time on one worker, {speed.origin}"}
     if left is None or cost is None:
         return {**facts, "time": "unknown: the rows are not indexed yet, and the source declares no durations"}
     if not left.share:
         return {**facts, "time": "no step is left"}
     steps = "" if left.steps is None else f" for {count(left.steps, 'step')}"
     share = "" if left.share == 1 else f", the {left.share:.0%} that are left,"
-    workers = f"{count(cost.actors, 'worker')} without their start, evaluations and commits"
+    workers = f"{count(cost.actors, 'worker')} once started, without evaluations and commits"
     return {**facts, **cost.facts(f"{steps}{share} on {workers}")}
 
 
