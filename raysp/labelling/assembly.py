@@ -330,7 +330,7 @@ def completing_steps(pipeline: Pipeline) -> RowSteps:
     return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None])
 
 
-def row_filters(pipeline: Pipeline, functions: Functions, number: int) -> RowFilters:
+def row_filters(pipeline: Pipeline, functions: Functions, number: int, most_failed: float = float("inf")) -> RowFilters:
     """Return the op that filters labelled rows by the steps behind a model, which `number` counts."""
     ops = (late_op(step, functions) for step in pipeline.flow.behind[number])
-    return RowFilters([op for op in ops if isinstance(op, LateFilter)], pipeline.flow.columns)
+    return RowFilters([op for op in ops if isinstance(op, LateFilter)], pipeline.flow.columns, most_failed)

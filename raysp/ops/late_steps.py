@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS, STATUS
+from raysp.errors import RunError
 from raysp.ops.rows import (
     ERROR,
     OK,
@@ -174,21 +175,28 @@ class RowSteps:
 class RowFilters:
     """Op that applies the steps behind the model to labelled rows.
 
-    A filter sees the rows that are ok. A row that it does not let pass becomes `skipped: filtered`, without labels.
+    A filter sees the rows that are ok. A row that it does not let pass becomes `skipped: filtered`, and one for which
+    it fails `error: step_failed`, both without labels.
 
     Args:
         filters: the filters, in order.
         columns: columns that steps add, which rows that are left out lose. Functions get them beside those of the
             source.
+        most_failed: rows that may fail.
     """
 
-    def __init__(self, filters: Sequence[LateFilter], columns: Sequence[str]) -> None:
+    def __init__(
+        self, filters: Sequence[LateFilter], columns: Sequence[str], most_failed: float = float("inf")
+    ) -> None:
         self.filters = filters
         self.columns = columns
+        self.most_failed = most_failed
         self.reads_source = any(one.reads is None for one in filters)
         """Whether a filter may read any column of the source."""
         self.num_filtered = 0
         """Rows that were left out."""
+        self.num_failed = 0
+        """Rows for which a filter failed."""
 
     def __call__(self, rows: pa.Table, source: pa.Table | None = None) -> pa.Table:
         """Return rows with the outcomes of the filters.
@@ -198,7 +206,7 @@ class RowFilters:
             source: columns of the source of these rows, without the audio; None: no filter reads them.
 
         Raises:
-            RunError: a filter raises an error; the message has its line.
+            RunError: a filter failed for more than `most_failed` rows, or returned another number of values.
         """
         for one in self.filters:
             rows = self._filtered(one, rows, source)
@@ -217,7 +225,11 @@ class RowFilters:
             left_out[place] = outcome.status != OK
             for name in _OUTCOME:
                 outcomes[name][place] = getattr(outcome, name)
-        self.num_filtered += int(left_out.sum())
+        failed = [place for place in places if outcomes["status"][place] == ERROR]
+        self.num_failed += len(failed)
+        self.num_filtered += int(left_out.sum()) - len(failed)
+        if self.num_failed > self.most_failed:
+            raise RunError(str(outcomes["error_message"][failed[-1]]))
         return self._without_labels(rows, outcomes, left_out) if left_out.any() else rows
 
     def _read(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:

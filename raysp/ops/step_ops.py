@@ -111,9 +111,7 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
         result = op(rows)
     except (Exception, SystemExit) as error:  # a function of a user may raise any error, or call sys.exit
         tracebacks.raise_if_stopped(error)
-        message = tracebacks.message_of(error)
-        if "CUDA error" in message and "out of memory" not in message:
-            raise DeviceLostError(f"{op.name} failed, and cannot be called again by this process: {message}") from error
+        refuse_lost_device(op.name, error)
         failed = error
     else:
         # Not in `try`: a result of the wrong kind ends the run instead of failing one row after another.
@@ -127,6 +125,17 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
     tracebacks.note(failed)
     nulls = [pa.nulls(1, field.type) for field in op.schema]
     return pa.table(nulls, schema=op.schema), [f"{op.name} failed: {_described(op, failed, rows)}"]
+
+
+def refuse_lost_device(name: str, error: BaseException) -> None:
+    """Raise if the GPU that a function uses failed.
+
+    Raises:
+        DeviceLostError: this process cannot call the function again.
+    """
+    message = tracebacks.message_of(error)
+    if "CUDA error" in message and "out of memory" not in message:
+        raise DeviceLostError(f"{name} failed, and cannot be called again by this process: {message}") from error
 
 
 def _described(op: ColumnOp, error: BaseException, rows: pa.Table) -> str:
@@ -246,7 +255,38 @@ class Labelled(RowOp):
         return [None if one == OK else f"not labelled in source.labels: its status there is {one}" for one in found]
 
 
+class Failure(str):
+    """Why a user's function failed for a row, in place of a reason to skip it."""
+
+
+class FunctionError(RunError):
+    """A user's function raised an error."""
+
+
 def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
+    """Return the reasons of an op for rows, and a `Failure` for a row for which a user's function fails alone.
+
+    A call that raises an error is repeated with halves of its rows, so that only rows at fault fail.
+
+    Raises:
+        RunError: an op of raysp raised an error; or an op returned another number of values.
+        DeviceLostError: the GPU that the function uses failed.
+    """
+    if rows.num_rows == 0:
+        return []
+    try:
+        return called(op, rows)
+    except FunctionError as error:
+        cause = error.__cause__ or error
+        refuse_lost_device(_name(op), cause)
+        if rows.num_rows == 1:
+            tracebacks.note(cause)
+            return [Failure(error)]
+    middle = rows.num_rows // 2
+    return [*reasons(op, rows[:middle]), *reasons(op, rows[middle:])]
+
+
+def called(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     """Return the reasons of an op for rows.
 
     Raises:
@@ -283,7 +323,8 @@ def calling(op: RowOp) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         tracebacks.raise_if_stopped(error)
         owner: str = getattr(op, "owner", type(op).__module__)
-        raise RunError(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
+        kind = RunError if owner.startswith("raysp.") else FunctionError
+        raise kind(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
 
 
 def _name(op: RowOp) -> str:
@@ -298,12 +339,14 @@ def apply(op: RowOp, statuses: Sequence[RowStatus], rows: pa.Table) -> None:
 
 
 def judge(op: RowOp, row_status: RowStatus, reason: str | None) -> None:
-    """Mark a row with status ok that an op does not let pass: by its columns (`reason`), else by its seconds."""
+    """Mark a row with status ok that an op fails or does not let pass: by its columns (`reason`), else its seconds."""
     if row_status.status != OK:
         return
     if reason is None and row_status.seconds is not None:
         reason = by_seconds(op, row_status.seconds)
-    if reason is not None:
+    if isinstance(reason, Failure):
+        row_status.fail("step_failed", reason)
+    elif reason is not None:
         row_status.skip("filtered", reason)
 
 

@@ -168,7 +168,8 @@ class Keep(Step):
             does), as pyarrow filter lists; behind `Label`, on columns that steps before it add. Or "module:function", a
             function of a `pyarrow.Table` of any number of rows that returns one boolean per row, in order. It gets all
             columns of the source without the audio, and those that steps before it add; a plan calls it on a table
-            without rows.
+            without rows. If it raises an error, it is called again with fewer rows; a row for which it fails alone
+            becomes `error: step_failed`.
     """
 
     min_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None

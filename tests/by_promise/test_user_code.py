@@ -30,6 +30,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 import raysp
 from raysp.ops.step_ops import ColumnOp
@@ -48,6 +49,14 @@ def deeper(name):
 
 def loud(rows):
     return [len(name) / 0 for name in rows.column("id").to_pylist()]  # the line of `loud`
+
+
+def picky(rows):
+    return [1 / (name != rows_of_the_corpus()[1]) > 0 for name in rows.column("id").to_pylist()]  # the line of `picky`
+
+
+def rows_of_the_corpus():
+    return pq.read_table("in/a.parquet")["id"].to_pylist()
 
 
 def agrees(rows):
@@ -217,8 +226,11 @@ def line_of(name: str) -> str:
     [
         (f"raysp.Decode(), {MAP}, label", f"Map rules:level failed: {line_of('level')}: ValueError: no level of "),
         (f"raysp.Decode(), {LABEL}", f"the model failed: {line_of('Shouted')}: KeyError: 'shout'"),
+        ('raysp.Keep(where="rules:loud"), raysp.Decode(), label', f"Keep rules:loud failed: {line_of('loud')}: Zero"),
+        ('raysp.Decode(), label, raysp.Keep(where="rules:loud")', f"Keep rules:loud failed: {line_of('loud')}: Zero"),
+        ("rules.Strict(), raysp.Decode(), label", f"rules:StrictOp failed: {line_of('Strict')}: AttributeError: "),
     ],
-    ids=["a Map", "an output"],
+    ids=["a Map", "an output", "a Keep", "a Keep behind Label", "a step of the user"],
 )
 def test_an_error_row_has_the_line_of_the_users_file(command, steps, expected):
     ran = command("run", steps, "--rows", 3, "--json")
@@ -228,21 +240,40 @@ def test_an_error_row_has_the_line_of_the_users_file(command, steps, expected):
     assert "Traceback" not in ran.err
 
 
-@pytest.mark.parametrize(
-    ("steps", "expected"),
-    [
-        ('raysp.Keep(where="rules:loud"), raysp.Decode(), label', f"Keep rules:loud failed: {line_of('loud')}: Zero"),
-        ('raysp.Decode(), label, raysp.Keep(where="rules:loud")', f"Keep rules:loud failed: {line_of('loud')}: Zero"),
-        ("rules.Strict(), raysp.Decode(), label", f"rules:StrictOp failed: {line_of('Strict')}: AttributeError: "),
-    ],
-    ids=["a Keep", "a Keep behind Label", "a step of the user"],
-)
-def test_the_reason_of_a_shard_has_the_line_of_the_users_file(command, steps, expected):
-    ran = command("run", steps, "--rows", 3)
-    assert ran.code == 3
-    assert f"not committed: a.parquet: {expected}" in ran.err
-    assert "Traceback" not in ran.err
-    assert command("run", steps, "--rows", 3, "--debug").err.count("Traceback (most recent call last)") == 1
+KEPT = {
+    "before Decode": 'raysp.Keep(where="rules:{}"), raysp.Decode(), label',
+    "after Decode": 'raysp.Decode(), raysp.Keep(where="rules:{}"), label',
+    "by an added column": """raysp.Decode(), raysp.Map(rules.printing, adds={{"level": "float32"}}, reads=["id"]),
+        raysp.Keep(where="rules:{}"), label""",
+    "behind Label": 'raysp.Decode(), label, raysp.Keep(where="rules:{}")',
+}
+
+
+@pytest.mark.parametrize("place", ["before Decode", "after Decode", "by an added column", "behind Label"])
+def test_a_function_of_keep_that_fails_for_a_row_fails_this_row_alone(command, raysp_command, folder, place):
+    ran = command("run", KEPT[place].format("picky"), "--json")
+    assert ran.code == 0, ran.err
+    rows = pq.read_table(folder / "out" / "a.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "error", "ok"]
+    assert rows[1]["error_type"] == "step_failed"
+    assert rows[1]["error_message"].startswith(f"Keep rules:picky failed: {line_of('picky')}: ZeroDivisionError")
+    assert rows[1]["pred_text"] is None
+    assert json.loads(raysp_command("status", "out", "--json").out)["errors_by_type"] == {"step_failed": 1}
+    assert json.loads(ran.out)["errors"] == {"step_failed": 1}
+    retried = raysp_command("retry", "label.py")
+    assert (retried.code, "1 labelled again, 1 failed again" in retried.out) == (3, True), retried.err
+    assert pq.read_table(folder / "out" / "a.parquet").column("status").to_pylist() == ["ok", "error", "ok"]
+
+
+def test_a_filter_behind_label_that_fails_for_most_rows_commits_no_shard(folder, raysp_command):
+    text = PIPELINE.format(checkpoint=str(CHECKPOINT), steps=KEPT["behind Label"].format("loud"), text="text")
+    (folder / "label.py").write_text(text.replace("max_error_rate=1.0", "max_error_rate=0.5"))
+    ran = raysp_command("run", "label.py")
+    assert ran.code == 1
+    assert f"a.parquet: Keep rules:loud failed: {line_of('loud')}: Zero" in ran.err
+    assert not (folder / "out" / "a.parquet").exists()
+    # Its labels stay staged for a corrected function.
+    assert "raysp: 0 of 3 rows to do; 0 of 1 shard committed already" in raysp_command("run", "label.py").err
 
 
 def test_debug_prints_the_traceback_once_and_not_per_row(command):
@@ -459,12 +490,14 @@ def test_a_recipe_refuses_such_a_filter_too(folder, raysp_command):
     assert f"steps[0] Keep rules:misnamed failed: {line_of('misnamed')}: KeyError: " in ran.err
 
 
-def test_a_labeller_raises_the_error_of_a_filter_with_its_line(folder, monkeypatch):
+@pytest.mark.parametrize("place", ["before Decode", "behind Label"])
+def test_a_labeller_returns_an_error_row_for_a_row_that_a_filter_fails_for(folder, monkeypatch, place):
     monkeypatch.syspath_prepend(folder)
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
-    with raysp.Labeller([raysp.Decode(), label, raysp.Keep(where="rules:loud")]) as labeller:
-        with pytest.raises(
-            raysp.RunError, match=re.escape(f"Keep rules:loud failed: {line_of('loud')}: Zero")
-        ) as caught:
-            labeller(ROWS)
-        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    keep = raysp.Keep(where="rules:picky")
+    steps = [keep, raysp.Decode(), label] if place == "before Decode" else [raysp.Decode(), label, keep]
+    with raysp.Labeller(steps) as labeller:
+        rows = labeller(ROWS).to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "error", "ok"]
+    assert rows[1]["error_message"].startswith(f"Keep rules:picky failed: {line_of('picky')}: ZeroDivisionError")
+    assert rows[1]["pred_text"] is None

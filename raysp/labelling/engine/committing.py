@@ -26,7 +26,9 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
     sink = job.pipeline.sink
     store = job.store
     try:
-        filters = assembly.row_filters(job.pipeline, job.functions, -1)
+        # A function that fails for more rows is to be corrected: no label shard of error rows is committed.
+        most_failed = max(1.0, job.pipeline.max_error_rate * shard.num_rows)
+        filters = assembly.row_filters(job.pipeline, job.functions, -1, most_failed)
         label_shard = LabelShard(
             shard,
             job.fingerprint,
@@ -42,7 +44,7 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             finish=filtering(job, shard, filters) if filters.filters else None,
         )
         receipt = recommit(store, label_shard, retry) if retry else commit(store, label_shard)
-        return replace(receipt, filtered_behind=filters.num_filtered)
+        return replace(receipt, filtered_behind=filters.num_filtered, failed_behind=filters.num_failed)
     except UnusableError as error:
         return error
     except (Exception, SystemExit) as error:  # steps behind the model are code of the user

@@ -17,9 +17,9 @@ from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
-from raysp.ops.rows import remedy
+from raysp.ops.rows import FILTERED, remedy
 from raysp.sink import lease, stage
-from raysp.sink.receipts import ShardFailure, ShardReceipt
+from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog
 from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
@@ -206,8 +206,11 @@ class Execution:
                 self._fail(outcome)
             else:
                 self.log.add(outcome)
-                if not outcome.existing:
-                    self.progress.left_out += outcome.filtered_behind
+                failed = outcome.failed_behind
+                self.progress.behind += Counts(
+                    skipped={FILTERED: outcome.filtered_behind}, errors={"step_failed": failed}
+                )
+                self.rate.add(outcome.shard, 0, failed)
                 if not self.open_shards.todo[outcome.shard].keeps_rows:
                     self.progress.committed += outcome.counts
                 self.open_shards.committed(outcome)

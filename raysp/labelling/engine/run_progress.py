@@ -42,8 +42,8 @@ class Progress(Counted):
     """Of the shards committed by this run, without retried shards."""
     examples: list[Example] = field(default_factory=list)
     """A few staged error rows."""
-    left_out: int = 0
-    """Rows that steps after the last `Label` left out in commits; `staged` counts them as ok."""
+    behind: Counts = field(default_factory=Counts)
+    """Outcomes that steps after the last `Label` changed in commits; `staged` counts these rows as ok."""
     in_flight: "dict[tuple[str, Piece], LabelledPiece | None]" = field(default_factory=dict)
     """Pieces that workers were given and that are not staged, by shard and rows, as labelled so far."""
     memory_bytes: int = 0
@@ -61,7 +61,7 @@ class Progress(Counted):
     def counts(self) -> Counts:  # type: ignore[override]
         """Of all labelled rows: those staged, and those of pieces in flight."""
         in_flight = [piece.receipt.counts for piece in self._labelled()]
-        return Counts.total([self.staged, Counts(skipped={FILTERED: self.left_out}), *in_flight])
+        return Counts.total([self.staged, self.behind, *in_flight])
 
     def _labelled(self) -> "list[LabelledPiece]":
         # Of a copy, since pieces are submitted in another thread.

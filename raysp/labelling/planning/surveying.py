@@ -20,7 +20,7 @@ from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
 from raysp.labelling.planning.listing import Listed
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.ops.step_ops import RowOp, reasons
+from raysp.ops.step_ops import RowOp, called
 from raysp.sink import footer
 from raysp.sink.absent import AbsentShard
 from raysp.sink.todo import Todo
@@ -384,7 +384,7 @@ def _try(url: str, where: str, step: Step, columns: Mapping[str, pa.DataType]) -
     names = list(columns)
     more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     try:
-        reasons(op, pa.schema([*columns.items()]).empty_table())
+        called(op, pa.schema([*columns.items()]).empty_table())
     except RunError as error:
         advice = "" if isinstance(error.__cause__, KeyError) else f". {NO_ROWS}"
         raise PlanError(
