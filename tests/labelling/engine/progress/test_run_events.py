@@ -16,7 +16,7 @@ from raysp.labelling.engine.execution import MOST_BLAMED, Execution
 from raysp.labelling.engine.messages import RowError
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import layout, run_log
-from raysp.sink.receipts import KINDS
+from raysp.sink.receipts import FAILED, KINDS
 from raysp.sink.run_log import RunLog
 from raysp.sink.todo import Todo
 from raysp.storage.store import LocalStore
@@ -218,4 +218,4 @@ def test_the_document_for_operators_has_every_event():
     package = Path(raysp.__file__).parent
     files = [*(package / "labelling" / "engine").glob("*.py"), package / "sink" / "run_log.py"]
     written = {name for file in files for name in re.findall(r"(?:event|_line)\(\s*\"(\w+)\"", file.read_text())}
-    assert listed == written | {*KINDS}
+    assert listed == written | {*KINDS, FAILED}
