@@ -120,7 +120,7 @@ class Op:
 def test_a_model_runs_blocks_beside_each_other_and_prepares_one_on_a_device(monkeypatch, blocks_in_hand):
     op = Op(blocks_in_hand)
     monkeypatch.setattr("raysp.labelling.engine.model._load", lambda *job: op)
-    model = Model(SimpleNamespace(), digest=None, threads=1)
+    model = Model(SimpleNamespace(), threads=1)
     assert model.at_once == {1: 1, 2: 3}[blocks_in_hand]
     names = [f"{number}.parquet" for number in range(4)]
     with ThreadPoolExecutor(3) as calls:
