@@ -44,8 +44,8 @@ def store(tmp_path) -> LocalStore:
     return store
 
 
-def watch(store: LocalStore, clock: Clock, seconds: float = 5.0) -> Watch:
-    return Watch(store, seconds, clock, clock.sleep)
+def watch(store: LocalStore, clock: Clock) -> Watch:
+    return Watch(store, clock, clock.sleep)
 
 
 def running(states: Watch) -> list[Running]:
@@ -108,6 +108,6 @@ def test_a_training_is_watched_too(tmp_path):
 def test_sinks_are_opened_as_by_status(tmp_path, store):
     Sink(tmp_path / "model")
     for name in ("labels", "model"):
-        assert Watch.open(str(tmp_path / name), seconds=1.0).store.url == str(tmp_path / name)
+        assert Watch.open(str(tmp_path / name)).store.url == str(tmp_path / name)
     with pytest.raises(PlanError, match="not a sink of raysp"):
-        Watch.open(str(tmp_path / "nowhere"), seconds=1.0)
+        Watch.open(str(tmp_path / "nowhere"))
