@@ -66,7 +66,7 @@ class StandInActor:
 
     def label(self, todo: "PieceTodo") -> tuple[object, dict[str, str]]:
         """Sleep, and return the message about a piece."""
-        from raysp.labelling.engine.messages import LabelledPiece
+        from raysp.labelling.engine.job import LabelledPiece
         from raysp.sink.receipts import Counts, PieceReceipt
 
         time.sleep(self.seconds)

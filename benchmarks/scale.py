@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import raysp
     from raysp.corpus.shards import Shard
     from raysp.labelling.engine.execution import OnPiece, Outcome
-    from raysp.labelling.engine.job import Job
-    from raysp.labelling.engine.messages import Message
+    from raysp.labelling.engine.job import Job, Message
     from raysp.labelling.planning.run_plan import Plan
     from raysp.sink.receipts import ShardReceipt
     from raysp.sink.todo import Retry
@@ -192,8 +191,7 @@ class AnsweringWorkers:
 
     def label(self, plan: "Plan", job: "Job", on_piece: "OnPiece") -> "Generator[Message]":
         """Yield a message for each piece."""
-        from raysp.labelling.engine.job import PieceTodo
-        from raysp.labelling.engine.messages import LabelledPiece
+        from raysp.labelling.engine.job import LabelledPiece, PieceTodo
         from raysp.sink.receipts import Counts, PieceReceipt
 
         every = max(1, plan.pieces_todo // 10)

@@ -88,8 +88,7 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
     import raysp
     from raysp.cluster.resources import Resources
     from raysp.corpus.shards import Piece, Shard
-    from raysp.labelling.engine.job import Job, PieceTodo
-    from raysp.labelling.engine.messages import LabelledPiece
+    from raysp.labelling.engine.job import Job, LabelledPiece, PieceTodo
     from raysp.labelling.engine.model import Model
     from raysp.labelling.engine.piece import label_piece
     from raysp.labelling.planning.opening import make_plan

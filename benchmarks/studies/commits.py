@@ -64,7 +64,7 @@ class SlowStore:
 
 def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> Any:
     """Run `commit_shards` on a worker, with a `SlowStore`."""
-    from raysp.labelling.engine import committing
+    from raysp.labelling.engine import piece
     from raysp.labelling.engine import ray_commits as commits
     from raysp.labelling.planning.carried import read_source_columns
 
@@ -73,7 +73,7 @@ def commit_slowly(latency: float, job: "Job", batch: Sequence[Any]) -> Any:
         return read_source_columns(*arguments)
 
     vars(job)["store"] = SlowStore(job.store, latency)  # of a cached property
-    committing.read_source_columns = read_slowly  # type: ignore[assignment]
+    piece.read_source_columns = read_slowly  # type: ignore[assignment]
     return commits.commit_shards(job, batch)
 
 

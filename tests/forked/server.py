@@ -30,7 +30,7 @@ MODULES = (
     "ray.data",
     "ray.train.torch",
     "raysp.labelling.assembly",
-    "raysp.labelling.engine.committing",
+    "raysp.labelling.engine.piece",
     "raysp.labelling.engine.ray_actor",
     "raysp.labelling.engine.piece_reading",
     "raysp.models.unispeech",

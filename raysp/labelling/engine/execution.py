@@ -10,10 +10,8 @@ from typing import NoReturn, Protocol
 from raysp import tracebacks
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
-from raysp.labelling.engine.error_rate import ErrorRate
-from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, RetriedPiece
-from raysp.labelling.engine.open_shards import OpenShards
+from raysp.labelling.engine.job import FatalFailure, Job, LabelledPiece, Message, PieceTodo, RetriedPiece
+from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan

@@ -18,13 +18,10 @@ from raysp.corpus.shards import Shard
 from raysp.devices import release_memory
 from raysp.errors import RunError
 from raysp.labelling.engine.begins import Begins
-from raysp.labelling.engine.calls_in_order import ahead
-from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.execution import OnPiece, Outcome
-from raysp.labelling.engine.job import Job, PieceTodo, pieces_of, sleep_while_waiting
-from raysp.labelling.engine.messages import Message
-from raysp.labelling.engine.model import Model
-from raysp.labelling.engine.piece import label_piece
+from raysp.labelling.engine.job import Job, Message, PieceTodo, pieces_of, sleep_while_waiting
+from raysp.labelling.engine.model import Model, ahead
+from raysp.labelling.engine.piece import commit_shard, label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.receipts import ShardFailure

@@ -1,4 +1,4 @@
-"""A piece in, one ordered staged file and one receipt out."""
+"""A piece in, one ordered staged file and one receipt out; and the commit of a shard whose pieces are staged."""
 
 import time
 from collections import Counter
@@ -12,21 +12,33 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.columns import ERROR, OK, RECORDING_COLUMNS, SKIPPED
+from raysp.corpus.shards import Shard
 from raysp.devices import DeviceLostError
 from raysp.errors import ProgramError, RunError, StoreError
 from raysp.labelling import assembly
-from raysp.labelling.engine.calls_in_order import in_order
-from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.engine.job import (
+    FatalFailure,
+    Job,
+    LabelledPiece,
+    Message,
+    PieceTodo,
+    ReadingError,
+    RowError,
+    shard_failure,
+)
 from raysp.labelling.engine.later_passes import KeptBlocks, Rows, merged, rows_of_pass
-from raysp.labelling.engine.messages import FatalFailure, LabelledPiece, Message, ReadingError, RowError, shard_failure
-from raysp.labelling.engine.model import LabelledBlock, Model
+from raysp.labelling.engine.model import LabelledBlock, Model, in_order
 from raysp.labelling.engine.piece_reading import filtering
+from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.run_plan import output_schema
-from raysp.sink import stage
-from raysp.sink.commit import RESULT_SCHEMA
+from raysp.sink import fault_injection, stage
+from raysp.sink.commit import RESULT_SCHEMA, LabelShard, commit
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt
+from raysp.sink.recommitting import recommit
 from raysp.sink.sorting import Sorter
+from raysp.sink.tally import rules_of_steps
+from raysp.sink.todo import Retry
 from raysp.storage.store import Store, UnusableError
 
 Read = Callable[[PieceTodo], Iterator[pa.Table]]
@@ -245,3 +257,37 @@ class PieceLabels:
             self._outcomes[row] = status, error_type
             if status == ERROR and len(self._examples) < MAX_EXAMPLES:
                 self._examples.append(RowError(row, error_type, message))
+
+
+def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | ShardFailure | UnusableError:
+    """Write the label shard of a completely staged shard, or replace retried rows of an existing one.
+
+    Returns the error if no shard can be committed.
+    """
+    fault_injection.adopt(job.fault_injection)
+    sink = job.pipeline.sink
+    store = job.store
+    try:
+        # A function that fails for more rows is to be corrected: no label shard of error rows is committed.
+        most_failed = max(1.0, job.pipeline.max_error_rate * shard.num_rows)
+        filters = assembly.row_filters(job.pipeline, job.functions, -1, most_failed)
+        label_shard = LabelShard(
+            shard,
+            job.fingerprint,
+            lambda piece: read_source_columns(job.pipeline, shard, piece, job.carried),
+            job.output_schema,
+            rows=sink.rows,
+            compression=sink.compression,
+            metadata=job.metadata,
+            file_id=job.file_id,
+            texts=job.texts,
+            rules=rules_of_steps(job.pipeline.steps),
+            stage_id=job.stage_id,
+            finish=filtering(job, shard, filters) if filters.filters else None,
+        )
+        receipt = recommit(store, label_shard, retry) if retry else commit(store, label_shard)
+        return replace(receipt, filtered_behind=filters.num_filtered, failed_behind=filters.num_failed)
+    except UnusableError as error:
+        return error
+    except (Exception, SystemExit) as error:  # steps behind the model are code of the user
+        return shard_failure(shard.name, error)

@@ -13,12 +13,13 @@ from raysp import tracebacks
 from raysp.corpus.shards import Piece
 from raysp.devices import DeviceLostError
 from raysp.errors import ProgramError
-from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.messages import (
+from raysp.labelling.engine.job import (
     FatalFailure,
+    Job,
     LabelledPiece,
     LostReader,
     Message,
+    PieceTodo,
     ReadingError,
     shard_failure,
 )

@@ -14,8 +14,8 @@ import ray
 from raysp import tracebacks
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
-from raysp.labelling.engine.committing import commit_shard
 from raysp.labelling.engine.job import Job
+from raysp.labelling.engine.piece import commit_shard
 from raysp.sink import commit
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.sink.todo import Retry

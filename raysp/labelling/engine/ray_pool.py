@@ -20,8 +20,7 @@ from raysp.cluster.waiting import Waiting
 from raysp.corpus.shards import Piece
 from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece
-from raysp.labelling.engine.job import Job, PieceTodo, pieces_of
-from raysp.labelling.engine.messages import LostReader, Message, RetriedPiece
+from raysp.labelling.engine.job import Job, LostReader, Message, PieceTodo, RetriedPiece, pieces_of
 from raysp.labelling.engine.ray_actor import IN_HAND, READER_CPUS, ModelActor
 from raysp.labelling.engine.ray_commits import Commits
 from raysp.labelling.planning.run_plan import Plan

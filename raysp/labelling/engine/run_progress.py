@@ -1,16 +1,23 @@
-"""Progress of a run."""
+"""Progress of a run, and the events of its beginning and end in its log. docs/cluster.md lists all events."""
 
+import platform
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from raysp.columns import OK
 from raysp.ops.rows import FILTERED
-from raysp.sink.receipts import Counted, Counts
+from raysp.sink.receipts import FAILED, Counted, Counts
+from raysp.sink.run_log import RunLog
+from raysp.sink.run_record import RunEntry
+from raysp.specs.values import JsonValue
 
 if TYPE_CHECKING:
     from raysp.corpus.shards import Piece
-    from raysp.labelling.engine.messages import LabelledPiece
+    from raysp.labelling.engine.job import LabelledPiece
+    from raysp.labelling.planning.run_plan import Plan
 
 
 FIRST_SHARDS = 5
@@ -137,3 +144,47 @@ class Progress(Counted):
         self.memory_bytes = max(self.memory_bytes, labelled.memory_bytes)
         # The estimate starts here: the time to start Ray and load the model is not a measure of the speed.
         self._first = self._first or (time.monotonic(), self.rows, self.audio_seconds)
+
+
+def begun(log: RunLog, entry: RunEntry, plan: "Plan") -> None:
+    """Add the plan, with what is committed already, and the start of the run on its machine."""
+    log.event(
+        "planned",
+        sink=plan.pipeline.sink.url,
+        fingerprint=plan.fingerprint,
+        shards=len(plan.corpus.shards),
+        shards_committed=len(plan.done),
+        shards_unreadable=len(plan.corpus.unreadable),
+        rows=plan.rows_todo,
+        pieces=plan.pieces_todo,
+    )
+    log.event(
+        "started",
+        command=entry.command,
+        host=entry.host,
+        platform=platform.platform(),
+        versions=dict(entry.versions),
+        settings=dict(entry.resolved),
+        resources=asdict(plan.resources),
+    )
+
+
+@contextmanager
+def ending(log: RunLog, progress: "Progress") -> Iterator[None]:
+    """Add why the block ended, if by an exception: `draining` on a signal, else `failed`."""
+    try:
+        yield
+    except Exception as error:
+        log.urgent_event(FAILED, reason=str(error), error=type(error).__name__, **totals(progress))
+        raise
+    except BaseException as stop:  # Ctrl-C or SIGTERM
+        log.urgent_event("draining", signal=type(stop).__name__.strip("_"), **totals(progress))
+        raise
+
+
+def totals(progress: "Progress") -> dict[str, JsonValue]:
+    """Return the totals of a run, by the names of fields of its last event."""
+    names = ("rows", "errors", "skipped", "audio_seconds", "wall_seconds", "rtfx", "padding_efficiency", "wait_share")
+    values = {name: getattr(progress, name) for name in names}
+    values = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+    return {"shards_committed": progress.new_commits, **values}

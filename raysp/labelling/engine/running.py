@@ -16,7 +16,7 @@ from raysp.cluster.addresses import Engine, is_cluster, resolve_engine
 from raysp.cluster.connection import Background
 from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
-from raysp.labelling.engine import begins, run_events
+from raysp.labelling.engine import begins, run_progress
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
@@ -232,13 +232,13 @@ def _label(
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))
     log = stack.enter_context(RunLog(store, entry.run_id, secrets=secrets))
-    run_events.begun(log, entry, plan)
+    run_progress.begun(log, entry, plan)
     progress = Progress(
         rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=len(plan.done)
     )
     failed: dict[str, str] = {}
     if plan.todo:
-        with run_events.ending(log, progress):
+        with run_progress.ending(log, progress):
             if plan.engine == "here":
                 workers: Workers = Here(begins.Begins(store, entry.run_id, plan.stage_id))
                 job = replace(Job.of(plan, faults), hang_seconds=0.0)
@@ -253,7 +253,7 @@ def _label(
             failed = Execution(plan, job, own, log, progress, on_progress, workers)()
     if not failed:
         begins.forget(store)
-    log.event("finished", shards_failed=len(failed), **run_events.totals(progress))
+    log.event("finished", shards_failed=len(failed), **run_progress.totals(progress))
     with contextlib.suppress(StoreError):  # it is written at the end of the run, which warns
         log.flush()
     with fault_injection.passing("run_finished"):

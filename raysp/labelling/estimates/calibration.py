@@ -10,8 +10,7 @@ from raysp.audio.isolation import Decoder
 from raysp.cluster.resources import count_gpus
 from raysp.devices import is_accelerator, release_memory
 from raysp.errors import PlanError
-from raysp.labelling.engine.job import Job, PieceTodo, sleep_while_waiting
-from raysp.labelling.engine.messages import FatalFailure, LabelledPiece
+from raysp.labelling.engine.job import FatalFailure, Job, LabelledPiece, PieceTodo, sleep_while_waiting
 from raysp.labelling.engine.model import Model
 from raysp.labelling.engine.piece import label_piece
 from raysp.labelling.engine.piece_reading import read_blocks

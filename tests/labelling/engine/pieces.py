@@ -1,7 +1,7 @@
 """Messages about pieces, as workers send them."""
 
 from raysp.corpus.shards import Piece
-from raysp.labelling.engine.messages import LabelledPiece, RowError
+from raysp.labelling.engine.job import LabelledPiece, RowError
 from raysp.sink.receipts import Counts, PieceReceipt
 
 

@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from raysp.labelling.engine.calls_in_order import in_order
-from raysp.labelling.engine.model import InHand, Model
+from raysp.labelling.engine.model import InHand, Model, in_order
 from raysp.ops.labelling import Figures
 
 SECONDS = 30

@@ -12,11 +12,9 @@ from raysp.cluster.resources import Resources
 from raysp.corpus.shards import Piece
 from raysp.errors import ProgramError, RunError, ShardError
 from raysp.labelling.engine import here, piece_reading
-from raysp.labelling.engine.committing import commit_shard
-from raysp.labelling.engine.job import Job, PieceTodo
-from raysp.labelling.engine.messages import LabelledPiece, LostReader, ReadingError
+from raysp.labelling.engine.job import Job, LabelledPiece, LostReader, PieceTodo, ReadingError
 from raysp.labelling.engine.model import Model
-from raysp.labelling.engine.piece import label_piece
+from raysp.labelling.engine.piece import commit_shard, label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.opening import make_plan
 from raysp.labelling.planning.run_plan import Opened

@@ -22,10 +22,9 @@ from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, RunError, SpecError
 from raysp.labelling import assembly
-from raysp.labelling.engine.calls_in_order import ahead, in_order
 from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job
 from raysp.labelling.engine.later_passes import with_pass
-from raysp.labelling.engine.model import Model
+from raysp.labelling.engine.model import Model, ahead, in_order
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink import sorting
 from raysp.specs.steps import Label, Pool, Step

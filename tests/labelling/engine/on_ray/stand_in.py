@@ -13,8 +13,7 @@ from ray.exceptions import ActorDiedError
 from raysp.cluster.resources import PoolSize
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine import ray_pool
-from raysp.labelling.engine.job import PieceTodo
-from raysp.labelling.engine.messages import Message
+from raysp.labelling.engine.job import Message, PieceTodo
 from raysp.labelling.engine.ray_actor import LostReader, Place, SoFar
 from raysp.sink.todo import Todo
 from tests.labelling.engine.pieces import labelled

@@ -9,7 +9,7 @@ from ray.exceptions import ActorDiedError, OutOfMemoryError
 from raysp import RunError
 from raysp.cluster import nodes
 from raysp.labelling.engine import ray_pool
-from raysp.labelling.engine.messages import LabelledPiece, RetriedPiece
+from raysp.labelling.engine.job import LabelledPiece, RetriedPiece
 from raysp.labelling.engine.ray_actor import LostReader
 from raysp.sink.receipts import ShardFailure
 from tests.labelling.engine.on_ray.stand_in import PIECES, Cluster, LostError

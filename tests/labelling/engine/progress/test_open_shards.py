@@ -3,9 +3,8 @@
 import pytest
 
 from raysp.corpus.shards import Piece, Shard
-from raysp.labelling.engine.error_rate import ErrorRate
-from raysp.labelling.engine.messages import RowError
-from raysp.labelling.engine.open_shards import OpenShards
+from raysp.labelling.engine.job import RowError
+from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink.receipts import Counts, ShardReceipt
 from raysp.sink.todo import Retry, Todo

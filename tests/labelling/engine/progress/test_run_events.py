@@ -13,7 +13,7 @@ import raysp
 from raysp import RunError, StoreError
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.execution import MOST_BLAMED, Execution
-from raysp.labelling.engine.messages import RowError
+from raysp.labelling.engine.job import RowError
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import layout, run_log
 from raysp.sink.receipts import FAILED, KINDS
