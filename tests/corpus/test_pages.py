@@ -25,7 +25,7 @@ MOST_MEGABYTES = 1_400 // 4
 READ = """
 import sys
 from tests.corpus.test_pages import shard_of
-from raysp.corpus import pages, sources
+from raysp.corpus import sources, tables
 from raysp.devices import highest_resident_bytes
 tables.BATCH_BYTES //= 4
 shard = shard_of(sys.argv[1], sys.argv[2])

@@ -24,7 +24,7 @@ from raysp.models.decoder.sampling import Generators
 from raysp.ops import late_steps
 from raysp.ops.labelling import Labelling
 from raysp.ops.rows import Place, with_places
-from raysp.ops.transcribing import Prompt
+from raysp.ops.writing import Prompt
 from raysp.text import alignment
 from raysp.text import greedy_ctc as ctc
 from tests.corpora import CHECKPOINT, DEMO

@@ -48,7 +48,7 @@ def printed(program: str, system: str = "", *arguments: Path) -> str:
 
 
 LACKED = """
-from raysp import machine
+from raysp import devices
 from raysp.audio import isolation, decoder_protocol, process_clock
 
 import os

@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from raysp.ops.labelling import OutputOp
     from raysp.ops.languages.by_row import ByLanguage
     from raysp.ops.late_steps import JoinOp
-    from raysp.ops.transcribing import Prompt, Transcribing, Writing
+    from raysp.ops.transcribing import Transcribing
     from raysp.ops.transcripts.searching import Searching
     from raysp.ops.transcripts.transducer_texts import Transducing
+    from raysp.ops.writing import Prompt, Writing
 
 
 MOST_BEAMS = 1024
@@ -223,7 +224,7 @@ class Transcript(Output):
         """Check `generate`, language and task against a checkpoint with a text decoder."""
         from raysp.backends.finding import choice_of
         from raysp.models.labelled_passes import OWN
-        from raysp.ops.transcribing import ONE_TEXT
+        from raysp.ops.writing import ONE_TEXT
 
         if isinstance(self.language, Column) and not checkpoint.languages:
             raise CheckpointError(
@@ -245,7 +246,7 @@ class Transcript(Output):
     def _longest_text(self, checkpoint: "CheckpointSummary") -> int:
         """Check `generate`. Returns the number of tokens after which the text of a window is cut."""
         from raysp.models.generation_checks import check_generation
-        from raysp.ops.transcribing import Prompt
+        from raysp.ops.writing import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
         settings = check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
@@ -277,7 +278,7 @@ class Transcript(Output):
         """
         from raysp.models.generation_checks import start_token
         from raysp.models.tokenizers.named_tokenizers import read_tokenizer
-        from raysp.ops.transcribing import Prompt
+        from raysp.ops.writing import Prompt
 
         try:
             tokenizer = cast("TextTokenizer", read_tokenizer(checkpoint.path))
@@ -322,7 +323,7 @@ class Transcript(Output):
     def op(self, loaded: "LabellingModel") -> "OutputOp":
         """Return the op that computes the columns."""
         from raysp.models.loading import LoadedCheckpoint
-        from raysp.ops.transcribing import Writing
+        from raysp.ops.writing import Writing
 
         summary = loaded.summary
         if not summary.writes_text:
@@ -380,7 +381,7 @@ class Transcript(Output):
     def _written(self, checkpoint: "CheckpointSummary", loaded: "WritingModel | None" = None) -> "Writing | ByLanguage":
         """Return the op of texts of another backend, in the language or in that of each row."""
         from raysp.ops.languages.by_row import ByLanguage
-        from raysp.ops.transcribing import Writing
+        from raysp.ops.writing import Writing
 
         schemas, options = (self.schema(checkpoint), self._parts()), self._options(checkpoint)
         asked: dict[str, Any] = {name: True for name in ("words", "detect") if getattr(self, name)}
