@@ -1,7 +1,7 @@
 """Check before any work that all machines of a cluster see the same files: sink, shards, recordings and checkpoint."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.sink import layout
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Shards, Work
+from raysp.specs.pipeline import Work
 from raysp.storage.store import Store, scheme_of
 from raysp.words import count
 
@@ -37,7 +37,7 @@ class Seen:
     """Size of a file; None: a folder."""
 
 
-def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
+def check_shared(store: Store, work: Work, shards: Mapping[str, Iterable[Shard]]) -> None:
     """Raise PlanError unless workers see the files that this process sees and writes.
 
     Places on object stores are shared, and local ones that are declared as `shared`. The others are checked on nodes
@@ -46,7 +46,7 @@ def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
     Args:
         store: the sink.
         work: the pipeline or recipe.
-        places: local places that workers read and that are not declared as shared.
+        shards: shards that workers read, by the fields of their sources.
 
     Raises:
         PlanError: some nodes do not see the files, with the field, their number and the first one's reason; or no node
@@ -57,7 +57,7 @@ def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
     if not nodes:  # the cluster is scaled to zero
         _refuse_unchecked(work)
         return
-    sink, places = work.sink, list(places)
+    sink, places = work.sink, [seen(*place) for place in _local_places(work, shards)]
     if sink.shared and not places:
         return
     path = "" if sink.shared else f"{layout.TMP}{time.time_ns():x}-seen"
@@ -80,23 +80,20 @@ def check_shared(store: Store, work: Work, places: Iterable[Seen]) -> None:
             )
 
 
-def places_of_source(field: str, source: Shards, shards: Iterable[Shard]) -> Iterator[Seen]:
-    """Yield a shard, its labels and the folder of its recordings, as far as they are local and not declared."""
-    if source.shared:
-        return
-    shard = next((one for one in shards if not scheme_of(one.url)), None)
-    if shard is not None:
-        yield seen(f"{field}.url", source.urls[0], Path(shard.url))
-        if shard.labels and not scheme_of(shard.labels):
-            yield seen(f"{field}.labels", str(source.labels), Path(shard.labels))
-    if source.audio_root is not None and not scheme_of(source.audio_root):
-        yield seen(f"{field}.audio_root", source.audio_root, Path(source.audio_root))
-
-
-def place_of_checkpoint(field: str, checkpoint: str, folder: Callable[[], Path]) -> Iterator[Seen]:
-    """Yield the configuration of a checkpoint in a local folder."""
-    if not scheme_of(checkpoint) and Path(checkpoint).is_dir():
-        yield seen(field, checkpoint, folder() / "config.json")
+def _local_places(work: Work, shards: Mapping[str, Iterable[Shard]]) -> Iterator[tuple[str, str, Path]]:
+    """Yield a local file or folder of each field that is not declared as shared, with field and value."""
+    named = [(field, place, place) for field, place in work.read_places]
+    for field, source in work.sources.items():
+        if source.shared:
+            continue
+        if shard := next((one for one in shards[field] if not scheme_of(one.url)), None):
+            named.append((f"{field}.url", source.urls[0], shard.url))
+            named.append((f"{field}.labels", str(source.labels), shard.labels))
+        named.append((f"{field}.audio_root", str(source.audio_root), source.audio_root or ""))
+    for field, place, url in named:
+        if url and not scheme_of(url) and Path(url).exists():  # others are ids of the hub
+            config = Path(url, "config.json")
+            yield field, place, config if config.is_file() else Path(url)
 
 
 def seen(field: str, place: str, path: Path) -> Seen:

@@ -26,7 +26,13 @@ def with_absolute_paths(work: AnyWork) -> AnyWork:
         PlanError: the scheme of a url is unknown, or a place is in the package of a Ray job.
     """
     absolute = work.with_places(_absolute, _absolute_checkpoint)
-    _refuse_job_packages(work, absolute)
+    for (name, before), (_, place) in zip(data_places(work), data_places(absolute), strict=True):
+        # A checkpoint may be there: Ray unpacks the package on every machine that runs a worker.
+        if JOB_PACKAGES in place:
+            raise PlanError(
+                f"{name}: {before!r} is the place {place!r} in this Ray job: the folder of its package, which Ray "
+                f"removes after the job. {REMEDY}"
+            )
     return absolute
 
 
@@ -43,20 +49,6 @@ def data_places(work: Work) -> Iterator[tuple[str, str]]:
             yield from ((f"{field}.url", url) for url in source.urls)
         yield from ((f"{field}.{name}", url) for name in SHARD_PLACES if (url := getattr(source, name)))
     yield "sink.url", work.sink.url
-
-
-def _refuse_job_packages(given: Work, absolute: Work) -> None:
-    """Raise PlanError for recordings or labels in the package of a job, which Ray removes after the job.
-
-    A checkpoint may be there: Ray unpacks the package on every machine that runs a worker, and checkpoints are only
-    read.
-    """
-    for (name, before), (_, place) in zip(data_places(given), data_places(absolute), strict=True):
-        if JOB_PACKAGES in place:
-            raise PlanError(
-                f"{name}: {before!r} is the place {place!r} in this Ray job: the folder of its package, which Ray "
-                f"removes after the job. {REMEDY}"
-            )
 
 
 def _absolute(url: str) -> str:

@@ -110,6 +110,17 @@ class RunRecord:
         dtype, *others = [str(value) for key, value in self.parts.items() if key.endswith(".dtype")] or ["float32"]
         return Resolved(dtype, later=tuple(map(Resolved, others)))
 
+    @property
+    def steps(self) -> list[dict[str, JsonValue]]:
+        """Recorded steps of the pipeline; see `objects_in`."""
+        return objects_in(self.pipeline, "steps")
+
+
+def objects_in(value: JsonValue, name: str) -> list[dict[str, JsonValue]]:
+    """Return the objects of a list that a recorded value should have; an empty one for each value of another type."""
+    found = value.get(name) if isinstance(value, dict) else None
+    return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []
+
 
 def load(store: Store) -> RunRecord | None:
     """Return the record; None if the store is not a sink yet.

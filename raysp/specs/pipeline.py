@@ -265,10 +265,12 @@ class Pipeline:
     @property
     def read_places(self) -> Iterator[tuple[str, str]]:
         """Field names and values of the checkpoints and files that are read and never written."""
-        for label in self.flow.labels:
-            yield "checkpoint", label.checkpoint
-        for output in self.outputs:
-            yield from {**output.checkpoints, **output.files}.items()
+        for place, label in enumerate(self.steps):
+            if isinstance(label, Label):
+                yield f"steps.{place}.checkpoint", label.checkpoint
+                for number, output in enumerate(label.outputs):
+                    files = {**output.checkpoints, **output.files}
+                    yield from ((f"steps.{place}.outputs.{number}.{name}", url) for name, url in files.items())
 
     def with_places(self, place: Change, checkpoint: Change) -> "Pipeline":
         """Return the pipeline with the urls of its places and the names of its checkpoints changed."""

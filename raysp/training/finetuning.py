@@ -181,7 +181,9 @@ def finetune(
         sink.probe()
         fault_injection.arm()
         if by_ray and on_cluster:
-            train_workers.check_places(plan, sink)
+            from raysp.cluster.shared_places import check_shared
+
+            check_shared(sink, plan.recipe, plan.shards)
         store = FencedStore(sink, stack.enter_context(lease.held(sink)).epoch)
         if restart or TrainingRecord.load(store) is None:  # without a record: a restart that was killed, or nothing
             _remove(store)

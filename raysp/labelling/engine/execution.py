@@ -105,7 +105,9 @@ class Execution:
         Raises:
             RunError: too many error rows, the sink cannot be written, another run took over, or Ray failed.
         """
-        self._judge_staged()
+        for todo in self.plan.todo:
+            for staged in todo.staged:  # by earlier runs
+                self.rate.add(todo.shard.name, staged.rows.num_rows, staged.name.errors)
         for todo in self.plan.todo:
             if not todo.pieces:
                 self._commit(self.rate.release(todo))
@@ -122,12 +124,6 @@ class Execution:
             self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
         self.on_progress(self.progress)
         return dict(self.open_shards.unfinished())
-
-    def _judge_staged(self) -> None:
-        """Count the rows that earlier runs have staged."""
-        for todo in self.plan.todo:
-            for staged in todo.staged:
-                self.rate.add(todo.shard.name, staged.rows.num_rows, staged.name.errors)
 
     def _submit(self, todo: PieceTodo) -> None:
         self.open_shards.submit(todo.name, todo.part)

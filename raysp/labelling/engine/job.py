@@ -16,7 +16,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RayspError, ShardError
 from raysp.labelling import assembly
-from raysp.labelling.planning.run_plan import Pass, Plan, Settings
+from raysp.labelling.planning.run_plan import Pass, Plan, Settings, output_schema
 from raysp.sink.receipts import PieceReceipt, ShardFailure
 from raysp.sink.sinks import Sink
 from raysp.sink.todo import Retry, Todo
@@ -44,8 +44,8 @@ class Job:
     code: UserCode
     """Code from outside raysp that workers import."""
     functions: Mapping[str, Callable[..., object]]
-    """Functions of the main program, by their names in the pipeline; pickled by value."""
-    hang_seconds: float
+    """Functions of the main program, which workers cannot import, by their names in the pipeline; pickled by value."""
+    hang_seconds: float = 0.0
     """Time after which a single operation of a worker counts as hung; 0: no limit."""
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
     """Types of the columns that label shards carry over."""
@@ -62,18 +62,18 @@ class Job:
             plan: the plan.
             faults: settings of `sink.fault_injection`, for tests.
         """
+        names = (name for step in plan.pipeline.steps for name in step.functions)
         return cls(
             pipeline=plan.pipeline,
             settings=plan.settings,
             fingerprint=plan.fingerprint,
             stage_id=plan.stage_id,
-            output_schema=plan.output_schema,
+            output_schema=output_schema(*plan.passes),
             metadata={"checkpoint_digest": plan.settings.checkpoint_digest, "dtype": plan.settings.dtype},
             file_id=plan.file_id,
             fault_injection=faults,
             code=plan.code,
-            functions=load_functions(plan.pipeline),
-            hang_seconds=hang_seconds(),
+            functions={name: load_function(name) for name in names if name.startswith("__main__:")},
             carried=plan.corpus.carried,
             texts=plan.texts,
             later=plan.passes[1:],
@@ -120,12 +120,6 @@ def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> 
     tracebacks.refuse_debuggers()
     code.install()
     return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
-
-
-def load_functions(pipeline: Pipeline) -> dict[str, Callable[..., object]]:
-    """Return the functions of a pipeline that the main program defines, which workers cannot import."""
-    mine = [name for step in pipeline.steps for name in step.functions if name.startswith("__main__:")]
-    return {name: load_function(name) for name in mine}
 
 
 HANG_SECONDS = 900.0

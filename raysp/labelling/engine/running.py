@@ -20,7 +20,7 @@ from raysp.labelling.engine import begins, run_progress
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
-from raysp.labelling.engine.job import Job, sleep_while_waiting
+from raysp.labelling.engine.job import Job, hang_seconds, sleep_while_waiting
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
 from raysp.labelling.planning.opening import begin, plan_run, read_source
@@ -187,9 +187,9 @@ def label_corpus(
         plan = _plan(opened, asked, own_ray, rows, again)
         plan_shown(plan)
         if plan.todo and plan.resources.can_grow:
-            from raysp.labelling.engine.run_places import check_places
+            from raysp.cluster.shared_places import check_shared
 
-            check_places(plan)
+            check_shared(store, plan.pipeline, {"source": [todo.shard for todo in plan.todo]})
         own.check()  # other runs may have written since, if this one was suspended
         stack.enter_context(lease.work_begun())
         state, failed = _label(plan, stack, own, own_ray, progress_shown)
@@ -241,13 +241,13 @@ def _label(
         with run_progress.ending(log, progress):
             if plan.engine == "here":
                 workers: Workers = Here(begins.Begins(store, entry.run_id, plan.stage_id))
-                job = replace(Job.of(plan, faults), hang_seconds=0.0)
+                job = Job.of(plan, faults)
             else:
                 own_ray.wait()
                 from raysp.labelling.engine.ray_metrics import exported
                 from raysp.labelling.engine.ray_pool import OnRay
 
-                workers, job = OnRay(log), Job.of(plan, faults)
+                workers, job = OnRay(log), replace(Job.of(plan, faults), hang_seconds=hang_seconds())
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             failed = Execution(plan, job, own, log, progress, on_progress, workers)()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from tempfile import TemporaryDirectory
 
@@ -42,7 +41,7 @@ def calibrate(plan: Plan, sample: Sample) -> Speed:
             "labelled sink with --like, or state the speed with --rtfx"
         )
     sleep_while_waiting()  # before torch is imported
-    job = replace(Job.of(plan), hang_seconds=0.0)
+    job = Job.of(plan)
     counts, memory_bytes = Counts(), 0
     with ExitStack() as stack:
         store = open_store(stack.enter_context(TemporaryDirectory(prefix="raysp-")))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
-from raysp.sink.run_record import RunRecord
+from raysp.sink.run_record import RunRecord, objects_in
 from raysp.sink.sinks import Sink
 from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Parquet
@@ -76,7 +76,7 @@ class Labelling:
         merged = self.record.parts.get("merge.checkpoints")
         if isinstance(merged, list):
             return ", ".join(dict.fromkeys(str(one) for one in merged))
-        named = (field_of(step, "checkpoint") for step in self._steps)
+        named = (step.get("checkpoint") for step in self.record.steps)
         return next((one for one in named if isinstance(one, str)), None)
 
     @property
@@ -100,17 +100,10 @@ class Labelling:
     @property
     def transcript(self) -> str | None:
         """Column of the first transcript; None if its finished label shards have none."""
-        recorded = (field_of(step, "outputs") for step in self._steps)
-        outputs = [output for group in recorded if isinstance(group, list) for output in group]
-        named = [f"{field_of(one, 'name')}_text" for one in outputs if field_of(one, "type") == "Transcript"]
+        outputs = [output for step in self.record.steps for output in objects_in(step, "outputs")]
+        named = [f"{one.get('name')}_text" for one in outputs if one.get("type") == "Transcript"]
         others = [name for name in self.outputs if name.endswith("_text")]  # of outputs that a user defined
         return next((name for name in (*named, *others) if name in self.outputs), None)
-
-    @property
-    def _steps(self) -> Sequence[JsonValue]:
-        """Recorded steps; none if the record has no list of them."""
-        steps = field_of(self.record.pipeline, "steps")
-        return steps if isinstance(steps, list) else ()
 
     @cached_property
     def schema(self) -> pa.Schema:

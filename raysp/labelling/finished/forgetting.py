@@ -207,7 +207,7 @@ class _Forgetting:
             metadata=entries,
             file_id=before.receipt.file_id,
             texts=self.labelling.texts,
-            rules=recorded_rules(record.pipeline),
+            rules=recorded_rules(record),
         )
         if rewrite(self.store, label_shard, before, expected=expected.version if expected else None) is None:
             raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from raysp.errors import SpecError
 from raysp.sink.receipts import Counts, ShardReceipt
+from raysp.sink.run_record import RunRecord
 from raysp.sink.tally import OTHERS, Filtered, Rules, rules_of_steps, summed
 from raysp.specs.steps import Keep
 from raysp.specs.values import JsonValue
@@ -83,15 +84,14 @@ def _in_turn(rules: Rules, filtered: Filtered, rows: int, seconds: float) -> Ite
         rows, seconds = kept, kept_seconds
 
 
-def recorded_rules(pipeline: JsonValue) -> Rules:
-    """Return the conditions of the `Keep` steps of a recorded pipeline; nothing that it names is imported."""
-    steps = pipeline.get("steps") if isinstance(pipeline, Mapping) else None
-    return rules_of_steps([_keep(step) for step in steps] if isinstance(steps, list) else ())
+def recorded_rules(record: RunRecord) -> Rules:
+    """Return the conditions of the recorded `Keep` steps; nothing that the record names is imported."""
+    return rules_of_steps([_keep(step) for step in record.steps])
 
 
-def _keep(step: JsonValue) -> object:
+def _keep(step: Mapping[str, JsonValue]) -> object:
     """Return a recorded `Keep` step; None for other steps, and for one of another version of raysp."""
-    if not isinstance(step, dict) or step.get("type") != Keep.__name__:
+    if step.get("type") != Keep.__name__:
         return None
     fields = cast("dict[str, Any]", {name: value for name, value in step.items() if name != "type"})
     try:

@@ -281,7 +281,7 @@ def label_status(
         shards_staged=len(begun),
         rows=sum(shard.num_rows for shard in shards),
         counts=sum((receipt.counts for receipt in counted), Counts()),
-        kept=kept_rows(recorded_rules(record.pipeline), counted),
+        kept=kept_rows(recorded_rules(record), counted),
         word_errors=word_errors or None,
         failed={**{name: reason for name, reason in failed.items() if name not in committed}, **absent},
         unreadable=absent,

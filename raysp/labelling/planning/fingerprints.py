@@ -52,12 +52,9 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
     return {"label_version": version, **parts, **code.parts()}
 
 
-def staged_parts(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+def staged_parts(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return those parts of a pipeline that can change what is staged: all up to the last `Label`."""
-    filters = pipeline.flow.behind[-1]
-    if not filters:
-        return parts
-    steps = pipeline.steps[: -len(filters)]
+    steps = pipeline.steps[: -len(pipeline.flow.behind[-1])]
     behind = tuple(f"steps.{place}." for place in range(len(steps), len(pipeline.steps)))
     code = read_code(replace(pipeline, steps=steps)).parts()
     return {

@@ -13,7 +13,7 @@ from raysp.labelling.planning.carried import carried_types, encode
 from raysp.labelling.planning.fingerprints import check_recorded, is_surveyed_for, label_parts, staged_parts
 from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
-from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.settling import piece_size, settle
 from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_late_filters, with_ids
 from raysp.sink import absent, fault_injection, plan_record, run_record
@@ -84,9 +84,9 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     refuse_listed_sink(source, listed.found, pipeline.sink.url)
     if source != pipeline.source:
         pipeline = replace(pipeline, source=source)
-    is_known = state.has_results or are_listed(listed.found, state.shards)
+    is_known = state.record is not None and (state.has_results or are_listed(listed.found, state.shards))
     surveyed: dict[str, Surveyed] = {}
-    if state.record is None or not is_known or state.record.parts.get("source.id") != source.id:
+    if not is_known or state.record is None or state.record.parts.get("source.id") != source.id:
         source, surveyed = with_ids(pipeline, listed, state.shards)
     is_numbered = source != pipeline.source
     if is_numbered:
@@ -110,7 +110,8 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         listed = replace(listed, root=None, gone=())
         shards = only_first_rows(corpus.shards, limit_rows)
         corpus = replace(corpus, shards=shards, fresh=shards, vanished=(), supersedes=False, listed=listed)
-    return with_checkpoints(opened, record), corpus
+    pipeline, chosen = with_backends(opened.pipeline, record)
+    return replace(opened, pipeline=pipeline, chosen=chosen), corpus
 
 
 def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
@@ -122,7 +123,7 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     """
     plan = without_work(opened, state.binding_record)
     for schema, url in corpus.schemas.items():
-        try_late_filters(url, schema, plan.pipeline, plan.output_schema)
+        try_late_filters(url, schema, plan.pipeline, output_schema(*plan.passes))
     done, todo = compare(
         opened.sink.store, corpus.shards, plan.fingerprint, file_id=plan.file_id, stage_id=plan.stage_id
     )
@@ -174,12 +175,6 @@ def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
         )
 
 
-def with_checkpoints(opened: Opened, record: RunRecord | None) -> Opened:
-    """Return an opened pipeline with the backends that run its checkpoints; arguments are those of `without_work`."""
-    pipeline, chosen = with_backends(opened.pipeline, record)
-    return replace(opened, pipeline=pipeline, chosen=chosen)
-
-
 def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     """Return the plan with resolved settings and fingerprint, and without corpus and work.
 
@@ -195,14 +190,15 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     pipeline, summaries = opened.pipeline, [one.summary for one in opened.chosen]
     passes = settle(pipeline, opened.resources, record.resolved if record else None, summaries)
     parts = label_parts(pipeline, (one.settings for one in passes), code)
+    digest = fingerprint(parts)
     plan = Plan(
         pipeline,
         opened.sink,
         opened.resources,
         passes,
         parts,
-        fingerprint(parts),
-        fingerprint(staged_parts(pipeline, parts)),
+        digest,
+        fingerprint(staged_parts(pipeline, parts)) if pipeline.flow.behind[-1] else digest,
         corpus=Corpus(()),
         done=frozenset(),
         todo=(),

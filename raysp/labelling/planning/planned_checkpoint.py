@@ -200,10 +200,10 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     Raises:
         CheckpointError: as `Backend.describe`.
     """
-    adapter = _adapter()
     choice = None if backend is None else choose(folder, backend)
     if choice is not None:
         choice.require()
+    adapter = TypeAdapter(CheckpointSummary)
     name = _name_of_summary(folder, choice.library if choice else "")
     if name and (known := read_cached(name)) is not None:
         with contextlib.suppress(ValidationError):  # another program wrote the file
@@ -217,11 +217,6 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     if name:
         write_cached(name, adapter.dump_json(found))
     return found
-
-
-@functools.cache
-def _adapter() -> "TypeAdapter[CheckpointSummary]":
-    return TypeAdapter(CheckpointSummary)
 
 
 def _name_of_summary(folder: Path, library: str) -> str | None:
@@ -300,14 +295,14 @@ def with_backends(pipeline: Pipeline, record: RunRecord | None = None) -> tuple[
                 f"installed here; {hf_installed.COMMAND}, or use another sink with what is installed"
             )
         choices.append(choose_backend(folder_for, first=recorded or OWN))
-        steps[place] = _with(step, choices[-1].name)
+        steps[place] = replace(step, backend=cast("Any", choices[-1].name))
     return (pipeline if steps == [*pipeline.steps] else replace(pipeline, steps=steps)), tuple(choices)
 
 
 def as_recorded(pipeline: Pipeline, record: RunRecord) -> Pipeline:
     """Return the pipeline with the recorded backends of `Label` steps that name none."""
     steps = [
-        _with(step, recorded)
+        replace(step, backend=cast("Any", recorded))
         if isinstance(step, Label) and step.backend is None and (recorded := _recorded(record, place))
         else step
         for place, step in enumerate(pipeline.steps)
@@ -377,10 +372,6 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
 
 def _recorded(record: RunRecord | None, place: int) -> str | None:
     """Return the backend of a step of a recorded pipeline."""
-    steps = record.pipeline.get("steps") if record and isinstance(record.pipeline, dict) else None
-    step = steps[place] if isinstance(steps, list) and place < len(steps) else None
-    return str(step["backend"]) if isinstance(step, dict) and step.get("backend") in NAMED else None
-
-
-def _with(label: Label, backend: str) -> Label:
-    return replace(label, backend=backend)  # type: ignore[arg-type] # one of `NAMED`
+    steps = record.steps if record else []
+    backend = steps[place].get("backend") if place < len(steps) else None
+    return str(backend) if backend in NAMED else None

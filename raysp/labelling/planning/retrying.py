@@ -10,8 +10,8 @@ from raysp.corpus import sources
 from raysp.errors import PlanError, SpecError
 from raysp.labelling.planning.carried import carried_types, decode
 from raysp.labelling.planning.listing import Listed, check_root, list_corpus
-from raysp.labelling.planning.opening import with_checkpoints, without_work
-from raysp.labelling.planning.planned_checkpoint import pinned
+from raysp.labelling.planning.opening import without_work
+from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey
@@ -90,7 +90,8 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
     """
     sink = opened.sink
     record = sink.existing_record()
-    plan = without_work(with_checkpoints(replace(opened, pipeline=pinned(opened.pipeline)), record), record)
+    pipeline, chosen = with_backends(pinned(opened.pipeline), record)
+    plan = without_work(replace(opened, pipeline=pipeline, chosen=chosen), record)
     if shards:
         corpus = _chosen(replace(opened, pipeline=plan.pipeline), record, shards)
         todo = tuple(retry_whole(sink.store, shard) for shard in corpus.shards)

@@ -211,11 +211,6 @@ class Plan(Brief):
         return hash_parts(file_parts(self.pipeline))
 
     @property
-    def output_schema(self) -> pa.Schema:
-        """Columns that the steps add to a label shard."""
-        return output_schema(*self.passes)
-
-    @property
     def texts(self) -> TextColumns | None:
         """Columns of the reference and of the first transcript; None if either is missing."""
         return text_columns(self.pipeline)

@@ -10,7 +10,6 @@ import traceback
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import ray
@@ -24,13 +23,10 @@ from raysp import tracebacks
 from raysp.cluster.connection import cluster_resources, local_ray, process_kept
 from raysp.cluster.nodes import on_node, own_id
 from raysp.cluster.resources import Resources
-from raysp.cluster.shared_places import Seen, check_shared, place_of_checkpoint, places_of_source
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.piece_reading import process_decoder
-from raysp.labelling.planning.planned_checkpoint import folder_of
 from raysp.sink import fault_injection
-from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.process_settings import process_settings
@@ -44,7 +40,6 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
 from raysp.training.sink.fencing import FencedStore
-from raysp.training.specs.objectives import checkpoints_of
 from raysp.words import count
 
 logger = logging.getLogger(__name__)
@@ -323,25 +318,3 @@ class _Asking:
         if self._asked is None and not self.stops and time.monotonic() >= self._next:
             self._asked, self._next = self.board.stops.remote(), time.monotonic() + STOP_SECONDS
         return self.stops
-
-
-def check_places(plan: TrainingPlan, sink: Store) -> None:
-    """Check that the machines of the cluster see the sink of a training and the places that its workers read.
-
-    Raises:
-        PlanError: as `check_shared`.
-    """
-    check_shared(sink, plan.recipe, _places(plan))
-
-
-def _places(plan: TrainingPlan) -> Iterator[Seen]:
-    """Yield the local places that the workers of a training read and that are not declared as shared."""
-    recipe = plan.recipe
-    yield from places_of_source("source", recipe.source, plan.corpus.shards)
-    evaluated = [one for one in (plan.evaluated, *plan.evaluated_others.values()) if one is not None]
-    for (name, source), corpus in zip(recipe.evaluated_sources.items(), evaluated, strict=True):
-        yield from places_of_source(name, source, corpus.shards)
-    for place, sounds in plan.sounds.items():
-        yield from places_of_source(f"augment.{place}.source", recipe.sounds[place].source, sounds.shards)
-    for name, url in checkpoints_of(recipe.objective).items():
-        yield from place_of_checkpoint(f"objective.{name}", url, partial(folder_of, url, recipe.source))

@@ -1,6 +1,6 @@
 """Plan of a training: corpus, checkpoint, resolved settings. It reads no audio and writes nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from raysp.checkpoints import hub
 from raysp.cluster.resources import Resources
 from raysp.cluster.work_places import with_absolute_paths
+from raysp.corpus.shards import Shard
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.assembly import whole_rows
@@ -88,6 +89,13 @@ class TrainingPlan:
     def num_rows(self) -> int:
         """Number of rows of the corpus, with those that are left out."""
         return sum(shard.num_rows for shard in self.corpus.shards)
+
+    @property
+    def shards(self) -> dict[str, Sequence[Shard]]:
+        """Shards of all corpora, by the fields of their sources."""
+        evaluated = [self.evaluated] if self.evaluated else []
+        corpora = [self.corpus, *evaluated, *self.evaluated_others.values(), *self.sounds.values()]
+        return {name: one.shards for name, one in zip(self.recipe.sources, corpora, strict=True)}
 
     @property
     def has_open_values(self) -> bool:

@@ -366,7 +366,7 @@ class Finetune:
     @property
     def read_places(self) -> list[tuple[str, str]]:
         """Field names and values of the checkpoints that are read and never written."""
-        return [("checkpoint", url) for url in checkpoints_of(self.objective).values()]
+        return [(f"objective.{name}", url) for name, url in checkpoints_of(self.objective).items()]
 
     def with_places(self, place: Change, checkpoint: Change) -> "Finetune":
         """Return the recipe with the urls of its places and the names of its checkpoints changed."""

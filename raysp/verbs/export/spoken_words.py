@@ -3,12 +3,11 @@
 Such are rows whose words are null or empty although there is a text, and rows of words that an aligner could not place.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.specs.values import JsonValue
+from raysp.sink.run_record import objects_in
 from raysp.text.formats.safe_values import is_timed
 from raysp.text.times import Span, timed_words
 from raysp.verbs.export.destination import ShardFiles
@@ -49,7 +48,7 @@ class SpokenWords:
     @cached_property
     def _aligned(self) -> str | None:
         """Column of the texts that an `Align` of the prefix places."""
-        for output in _outputs(self.labelling.record.pipeline):
+        for output in (output for step in self.labelling.record.steps for output in objects_in(step, "outputs")):
             if (output.get("type"), output.get("name", "aligned")) == ("Align", self.prefix):
                 found = output.get("text") or f"{output.get('of')}_text"
                 return str(found) if found in self.labelling.schema.names else None
@@ -92,11 +91,3 @@ class SpokenWords:
             timed = [[is_timed(word) for word in self.words_of(one)] for one in channels]
             missing = sum(one.count(False) for one in timed if any(one))
             files.left_out.update({NO_TIME: missing} if missing else {})
-
-
-def _outputs(pipeline: JsonValue) -> Iterator[dict[str, JsonValue]]:
-    """Yield the outputs of a recorded pipeline."""
-    steps = pipeline.get("steps") if isinstance(pipeline, dict) else None
-    for step in steps if isinstance(steps, list) else ():
-        outputs = step.get("outputs") if isinstance(step, dict) else None
-        yield from (one for one in (outputs if isinstance(outputs, list) else ()) if isinstance(one, dict))

@@ -3,8 +3,7 @@
 import shlex
 from collections.abc import Iterator
 
-from raysp.sink.run_record import RunRecord
-from raysp.specs.values import JsonValue
+from raysp.sink.run_record import RunRecord, objects_in
 
 
 def how_to_ask(record: RunRecord, prefix: str) -> str:
@@ -35,12 +34,7 @@ def ask_words(record: RunRecord, prefix: str) -> str:
 
 def _transcripts(record: RunRecord, prefix: str) -> Iterator[tuple[int, int]]:
     """Yield the places of transcripts with a name: of the step, and of the output in it."""
-    for step, outputs in enumerate(_listed(record.pipeline, "steps")):
-        for output, one in enumerate(_listed(outputs, "outputs")):
-            if isinstance(one, dict) and (one.get("type"), one.get("name")) == ("Transcript", prefix):
-                yield step, output
-
-
-def _listed(value: JsonValue, name: str) -> list[JsonValue]:
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, list) else []
+    for place, step in enumerate(record.steps):
+        for number, output in enumerate(objects_in(step, "outputs")):
+            if (output.get("type"), output.get("name")) == ("Transcript", prefix):
+                yield place, number

@@ -108,7 +108,7 @@ class TestChecks:
             assert "model/config.json" in names_in_the_package(head)
         monkeypatch.chdir(project.parent)
         assert re.search(
-            r"^checkpoint: 'project/model' is relative to .*; submit from there as",
+            r"^steps\.2\.checkpoint: 'project/model' is relative to .*; submit from there as",
             refusal(project, "steps.2.checkpoint=project/model"),
         )
 
@@ -117,7 +117,7 @@ class TestChecks:
         git_ignores(project, "model/\n")
         monkeypatch.chdir(project)
         assert re.search(
-            r"^checkpoint: 'model' is a folder of this machine that is not shipped",
+            r"^steps\.2\.checkpoint: 'model' is a folder of this machine that is not shipped",
             refusal(project, "steps.2.checkpoint=model"),
         )
 
@@ -134,11 +134,12 @@ class TestChecks:
         monkeypatch.chdir(project)
         submitted(project)
         git_ignores(project, "beside\n")
-        assert re.search(rf"^{field}: 'beside' is a \w+ of this machine that is not shipped", refusal(project))
+        refused = rf"^steps\.2\.outputs\.1\.{field}: 'beside' is a \w+ of this machine that is not shipped"
+        assert re.search(refused, refusal(project))
         (project / ".gitignore").unlink()
         (project.parent / "beside").symlink_to(project / "beside")
         monkeypatch.chdir(project.parent)
-        assert re.search(rf"^{field}: 'beside' is a \w+ of this machine that is not shipped", refusal(project))
+        assert re.search(refused, refusal(project))
 
     def test_a_checkpoint_of_the_hub_is_no_folder(self, project, submitted):
         submitted(project, "steps.2.checkpoint=owner/name")
@@ -217,7 +218,7 @@ class TestARecipe:
         (project / "model").mkdir()
         git_ignores(project, "model/\n")
         found = refusal(self.write(project, checkpoint=f"{project}/model"))
-        assert re.search(r"^checkpoint: .* is a folder of this machine that is not shipped", found)
+        assert re.search(r"^objective\.checkpoint: .* is a folder of this machine that is not shipped", found)
 
 
 def test_the_code_of_the_package_has_the_fingerprint_of_the_code_here(project, head, submitted, tmp_path):

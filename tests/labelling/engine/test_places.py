@@ -117,10 +117,10 @@ def test_while_no_node_is_up_local_places_must_be_declared(monkeypatch, changes,
     monkeypatch.setattr(shared_places, "with_resource", lambda name: [])
     plan = SimpleNamespace(pipeline=with_overrides(a_pipeline("/data/in", "/data/out"), changes))
     if refused is None:
-        shared_places.check_shared(None, plan.pipeline, ())
+        shared_places.check_shared(None, plan.pipeline, {"source": ()})
         return
     with pytest.raises(raysp.PlanError, match=f"^{refused}.*shared=true declares it"):
-        shared_places.check_shared(None, plan.pipeline, ())
+        shared_places.check_shared(None, plan.pipeline, {"source": ()})
 
 
 def test_a_declaration_changes_no_fingerprint(tmp_path):
