@@ -12,9 +12,8 @@ import torch
 
 import raysp
 from raysp import Labeller, PlanError, RunError
-from raysp.cluster.resources import local_resources
 from raysp.labelling.engine.datasets.applying import TableActor
-from raysp.labelling.engine.datasets.table_job import table_job
+from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
 from raysp.models.base.placing import arithmetic
 from raysp.ops import labelling
 from raysp.ops.labelling import Labelling, as_float, highest_memory
@@ -144,7 +143,7 @@ def test_actors_of_apply(corpus):
     rows = pq.read_table(corpus)
 
     def label(device: str) -> list[dict[str, object]]:
-        job = table_job(steps(device), local_resources, id=None, keep=["text"])
+        job = table_job(steps(device), TableColumns(id=None, keep=["text"]))
         actor = TableActor(job)
         return actor(rows).to_pylist()
 

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import raysp
-from raysp.cluster.resources import ActorCpus, local_resources
+from raysp.cluster.resources import ActorCpus
 from raysp.labelling.engine.datasets.applying import TableActor
-from raysp.labelling.engine.datasets.table_job import TableJob, table_job
+from raysp.labelling.engine.datasets.table_job import TableColumns, TableJob, table_job
 from raysp.ops.labelling import Labelling
 from tests.corpora import CHECKPOINT, DEMO
 from tests.device.conftest import assert_same
@@ -30,7 +30,7 @@ def rows() -> pa.Table:
 def job_of(device: str, block_seconds: float = 3.0) -> TableJob:
     outputs = [raysp.Transcript(words=True), raysp.Embedding()]
     label = raysp.Label(str(CHECKPOINT), outputs=outputs, device=device, dtype="float32", batch_seconds=1.5)
-    job = table_job([raysp.Decode(), label], local_resources, keep=["text"])
+    job = table_job([raysp.Decode(), label], TableColumns(keep=["text"]))
     [one] = job.passes
     settings = replace(one.settings, block_seconds=block_seconds, cpus_per_actor=ActorCpus(1))
     return replace(job, passes=(one._replace(settings=settings),))

@@ -12,7 +12,7 @@ from raysp.cluster.resources import shortage_of
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.engine.datasets.labeller import Labeller
-from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job
+from raysp.labelling.engine.datasets.table_job import PLACE, TableColumns, TableJob, table_job
 from raysp.labelling.engine.job import sleep_while_waiting
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.labelling.planning.surveying import try_filters, try_late_filters
@@ -81,16 +81,8 @@ def apply(
             "such as ray.data.read_parquet(...); for a pyarrow.Table use raysp.Labeller"
         )
     resources = cluster_resources()
-    job = table_job(
-        steps,
-        lambda _: resources,
-        id=id,
-        audio=audio,
-        keep=keep,
-        row=row,
-        audio_root=audio_root,
-        storage_options=storage_options,
-    )
+    columns = TableColumns(id, audio, keep, row, audio_root, storage_options)
+    job = table_job(steps, columns, lambda _: resources)
     known = dataset.schema(fetch_if_missing=False)
     types = {} if known is None else dict(zip(known.names, known.types, strict=True))
     if known is not None and isinstance(known.base_schema, pa.Schema):

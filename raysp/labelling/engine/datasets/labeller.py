@@ -17,12 +17,11 @@ import pyarrow.compute as pc
 
 from raysp.audio.encoding import wav_of
 from raysp.audio.isolation import Decoder
-from raysp.cluster.resources import local_resources
 from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, RunError, SpecError
 from raysp.labelling import assembly
-from raysp.labelling.engine.datasets.table_job import PLACE, TableJob, table_job
+from raysp.labelling.engine.datasets.table_job import PLACE, TableColumns, TableJob, table_job
 from raysp.labelling.engine.later_passes import with_pass
 from raysp.labelling.engine.model import Model, ahead, in_order
 from raysp.labelling.planning.run_plan import output_schema
@@ -78,16 +77,7 @@ class Labeller:
         given: object = steps
         if isinstance(given, Iterable):  # others are refused by the pipeline
             steps = [replace(step, pool=Pool()) if isinstance(step, Label) else step for step in steps]
-        job = table_job(
-            steps,
-            local_resources,
-            id=id,
-            audio=audio,
-            keep=keep,
-            row=row,
-            audio_root=audio_root,
-            storage_options=storage_options,
-        )
+        job = table_job(steps, TableColumns(id, audio, keep, row, audio_root, storage_options))
         with _threads_kept() as threads:
             self._load(job, threads)
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from raysp.cluster.resources import Resources
+from raysp.cluster.resources import Resources, local_resources
 from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus.shards import AUDIO
 from raysp.corpus.tables import check_columns
@@ -23,6 +24,17 @@ PLACE = "dataset"
 """Word for the rows in messages, in place of the url of a shard."""
 NO_URL = "/dataset"
 """Url of source and sink, which are not used."""
+
+
+class TableColumns(NamedTuple):
+    """Columns of tables, and the folder of recordings that they give by path; fields are arguments of `Labeller`."""
+
+    id: str | None = "id"
+    audio: str = "audio"
+    keep: Sequence[str] = ()
+    row: str | None = None
+    audio_root: str | None = None
+    storage_options: GivenOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -108,20 +120,13 @@ def _is_without_bytes(kind: pa.DataType) -> bool:
 
 
 def table_job(
-    steps: Sequence[Step],
-    resources: Callable[[Pipeline], Resources],
-    *,
-    id: str | None = "id",
-    audio: str = "audio",
-    keep: Sequence[str] = (),
-    row: str | None = None,
-    audio_root: str | None = None,
-    storage_options: GivenOptions | None = None,
+    steps: Sequence[Step], columns: TableColumns, resources: Callable[[Pipeline], Resources] = local_resources
 ) -> TableJob:
-    """Check steps and the names of columns, and resolve "auto" settings; arguments and errors are those of `Labeller`.
+    """Check steps and the names of columns, and resolve "auto" settings; errors are those of `Labeller`.
 
     `resources` returns the resources that the model may use.
     """
+    id, audio, keep, row, audio_root, storage_options = columns
     if audio_root is None:
         unused = {"storage_options": storage_options or None}
         refuse_unused(unused, "they reach the folder of audio_root=, and there is none; leave them out")

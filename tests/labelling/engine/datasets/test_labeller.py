@@ -16,9 +16,9 @@ import torch
 import raysp
 from raysp import PlanError, SpecError
 from raysp.audio import isolation
-from raysp.cluster.resources import ActorCpus, local_resources
+from raysp.cluster.resources import ActorCpus
 from raysp.labelling.engine.datasets.applying import BLOCKS_AT_ONCE, TableActor, _actors
-from raysp.labelling.engine.datasets.table_job import table_job
+from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
 from tests import decoders
 from tests.corpora import AUDIO, CHECKPOINT, wav
 from tests.labelling.engine.datasets.comparing import alike, assert_same_rows, by_id, stored_schema
@@ -30,8 +30,7 @@ MAIN_PROGRAM = """
 import sys
 import raysp
 from ray import cloudpickle
-from raysp.cluster.resources import local_resources
-from raysp.labelling.engine.datasets.table_job import table_job
+from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
 from raysp.ops.step_ops import RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Step
@@ -59,7 +58,7 @@ def wanted(rows):
 
 label = raysp.Label(sys.argv[1], outputs=[raysp.Transcript()])
 steps = [Spoken(), raysp.Keep(where="__main__:wanted"), raysp.Decode(), label]
-sys.stdout.buffer.write(cloudpickle.dumps(table_job(steps, local_resources)))
+sys.stdout.buffer.write(cloudpickle.dumps(table_job(steps, TableColumns())))
 """
 
 
@@ -77,7 +76,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def job(steps):
-    return table_job(steps, local_resources, **COLUMNS)
+    return table_job(steps, TableColumns(**COLUMNS))
 
 
 @pytest.fixture
@@ -165,12 +164,12 @@ def test_missing_columns_and_other_types_are_refused(plain, rows, message):
 
 def test_a_row_number_that_is_no_integer_and_a_filter_of_another_type_are_refused(rows):
     label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript()])
-    by_text = table_job([raysp.Decode(), label], local_resources, row="text")
+    by_text = table_job([raysp.Decode(), label], TableColumns(row="text"))
     with pytest.raises(PlanError, match="column 'text' is string, expected integers"):
         by_text.check(rows.schema)
     filtered = [raysp.Keep(where=[("place", "==", "x")]), raysp.Decode(), label]
     with pytest.raises(PlanError, match="dataset: Keep cannot compare 'place' == 'x'"):
-        table_job(filtered, local_resources).check(rows.schema)
+        table_job(filtered, TableColumns()).check(rows.schema)
 
 
 def test_batches_of_another_format_are_refused_with_the_format_to_ask_for(plain):
