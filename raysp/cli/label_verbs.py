@@ -199,7 +199,7 @@ def retry(
 ) -> None:
     """Label the error rows of a sink again, or whole shards. The other rows stay as they are.
 
-    Needs the pipeline file, or --trust. --set can also change source.audio_root, storage
+    Needs the pipeline file, or --trust. In the file, --set can change source.audio_root, storage
     options, the pool and max_error_rate. NAME may be a pattern such as '2026/*.parquet'.
 
     Examples:
@@ -209,10 +209,8 @@ def retry(
       raysp retry out --trust
     """
     from raysp.labelling.engine.running import retry as retry_rows
-    from raysp.specs.work_files import is_pipeline_file
 
-    of_file = settings if is_pipeline_file(sink) else None
-    url, pipeline, options = named_sink(sink, of_file, storage_options, trust=trust)
+    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
 
     with resume_hint(is_json()) as check, Display(err, is_quiet=is_json(), check=check) as display:
         result = retry_rows(
@@ -221,7 +219,6 @@ def retry(
             shards=shards or (),
             pipeline=pipeline,
             trust=trust,
-            settings=() if of_file else settings or (),
             engine=engine,
             address=address,
             on_plan=display.plan,
@@ -240,7 +237,7 @@ def retry(
             + (f", {unchanged:,} left as before: no row changed" if unchanged else ""),
         )
         print_examples(result)
-        print_command("next", command_line("status", sink, of_file, storage_options))
+        print_command("next", command_line("status", sink, settings, storage_options))
         print_nothing_labelled(result)
 
     show(result.json, printed, result.exit_code)

@@ -109,7 +109,9 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             Refused(f"{EXPORT} ctm --set to.max_chars=20", "--set to.max_chars: Ctm has no field 'max_chars'; its"),
             Refused(f"{EXPORT} srt --set to.language=tlh", "Srt.language: found 'tlh'; input should be 'de', 'en'"),
         ],
-        "retry": [Refused("retry {a} --set source.url=x", "--set source.url: a retry accepts only source.audio_root")],
+        "retry": [
+            Refused("retry {a} --set source.url=x", "--set source.url=x: applies to a pipeline file, found the sink")
+        ],
         **{
             verb: [
                 Refused(f"{verb} {{file}} --set sink.ulr=x", "has no field 'ulr'"),

@@ -24,8 +24,9 @@ from raysp.labelling.engine.job import Job, hang_seconds, sleep_while_waiting
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
 from raysp.labelling.planning.opening import begin, plan_run, read_source
-from raysp.labelling.planning.retrying import plan_retry, recorded_pipeline
+from raysp.labelling.planning.retrying import plan_retry
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
+from raysp.labelling.planning.trust import read_recorded
 from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, lease
 from raysp.sink.footer import RUN
@@ -105,7 +106,6 @@ def retry(
     shards: Sequence[str] = (),
     pipeline: Pipeline | None = None,
     trust: bool = False,
-    settings: Sequence[str] = (),
     engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -119,9 +119,9 @@ def retry(
         storage_options: options of the sink; None: those of `pipeline`, or with `trust` the recorded ones.
         shards: names of shards to label again whole, with the content that they have now, or patterns such as
             "2026/*.parquet"; none: the error rows of all shards.
-        pipeline: pipeline that made the labels; without `trust` it is required.
+        pipeline: pipeline that made the labels, of which `audio_root`, storage options, pool and `max_error_rate` may
+            be others; without `trust` it is required.
         trust: use the recorded pipeline, and everything that it names.
-        settings: changes, as `PATH=VALUE`, to the pipeline's `audio_root`, storage options, pool and `max_error_rate`.
         engine: "here", "ray" or "auto", as for `run`.
         address: address of a Ray cluster; "local": a local Ray that ends with the run; None: RAY_ADDRESS, else a local
             Ray.
@@ -133,8 +133,9 @@ def retry(
         PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
         RunError: Ray failed; committed shards remain.
     """
+    recorded = read_recorded(url, storage_options, pipeline=pipeline, trust=trust)
     return label_corpus(
-        recorded_pipeline(url, storage_options, pipeline=pipeline, trust=trust, settings=settings),
+        recorded.trusted_pipeline(recorded.sink.shards()),
         again=(shards,) if isinstance(shards, str) else shards,
         engine=engine,
         address=address,

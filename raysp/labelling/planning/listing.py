@@ -112,7 +112,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     ]
     return Listed(
         root,
-        _with_label_shards(found, source),
+        tuple(found) if source.labels is None else _with_label_shards(found, source.labels, source),
         unreadable,
         dict(passed_over.most_common()),
         sum(cut.unnamed for cut in cuts),
@@ -300,15 +300,13 @@ def _relative(url: str, root: str) -> str:
     return relative.as_posix()
 
 
-def _with_label_shards(found: Sequence[Shard], source: Shards) -> tuple[Shard, ...]:
+def _with_label_shards(found: Sequence[Shard], labels: str, source: Shards) -> tuple[Shard, ...]:
     """Return listed shards with the label shards beside them, of which only the places and versions are read.
 
     Raises:
-        PlanError: `source.labels` is not a sink of labels, or some shards are not labelled there as they are now.
+        PlanError: `labels` is not a sink of labels, or some shards are not labelled there as they are now.
     """
-    if source.labels is None:
-        return tuple(found)
-    sink = Sink.open(source.labels, options_beside(source.labels, source.urls[0], source.storage_options))
+    sink = Sink.open(labels, options_beside(labels, source.urls[0], source.storage_options))
     try:
         record = sink.existing_record()
         labelled = {shard.name: shard for shard in sink.shards()}

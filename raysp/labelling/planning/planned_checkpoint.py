@@ -204,7 +204,10 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     if choice is not None:
         choice.require()
     adapter = TypeAdapter(CheckpointSummary)
-    name = _name_of_summary(folder, choice.library if choice else "")
+    name = ""
+    with contextlib.suppress(OSError):  # the state of a file cannot be read
+        states = [choice.library if choice else "", *_states(folder.iterdir()), *_states_of_code()]
+        name = f"summaries/{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}.json"
     if name and (known := read_cached(name)) is not None:
         with contextlib.suppress(ValidationError):  # another program wrote the file
             return replace(adapter.validate_json(known), path=folder)
@@ -217,15 +220,6 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     if name:
         write_cached(name, adapter.dump_json(found))
     return found
-
-
-def _name_of_summary(folder: Path, library: str) -> str | None:
-    """Return the name of the cached description by a library; None if the state of a file cannot be read."""
-    try:
-        states: list[object] = [library, *_states(folder.iterdir()), *_states_of_code()]
-    except OSError:
-        return None
-    return f"summaries/{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}.json"
 
 
 @functools.cache

@@ -1,13 +1,11 @@
 """Plan of a retry: error rows of committed label shards, or whole shards, by the pipeline that labelled them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import cast
 
 from raysp.corpus import sources
-from raysp.errors import PlanError, SpecError
+from raysp.errors import PlanError
 from raysp.labelling.planning.carried import carried_types, decode
 from raysp.labelling.planning.listing import Listed, check_root, list_corpus
 from raysp.labelling.planning.opening import without_work
@@ -15,65 +13,9 @@ from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
 from raysp.labelling.planning.settling import piece_size
 from raysp.labelling.planning.surveying import refuse_without_recordings, survey
-from raysp.labelling.planning.trust import read_recorded
 from raysp.sink.recommitting import find_error_rows, retry_whole
 from raysp.sink.run_record import RunRecord
-from raysp.specs.pipeline import Parquet, Pipeline
-from raysp.specs.values import override
-from raysp.specs.work_files import with_overrides
-from raysp.storage.options import GivenOptions, options_of
 from raysp.words import listed
-
-SETTINGS = ("source.audio_root", "source.storage_options", "sink.storage_options", "steps.N.pool", "max_error_rate")
-"""Settings that a retry may change: existing labels do not depend on them."""
-_SETTABLE = re.compile("|".join(name.replace(".", r"\.").replace("N", r"\d+") for name in SETTINGS))
-
-
-def recorded_pipeline(
-    url: str,
-    storage_options: GivenOptions | None = None,
-    *,
-    pipeline: Pipeline | None = None,
-    trust: bool = False,
-    settings: Sequence[str] = (),
-) -> Pipeline:
-    """Return the pipeline that labelled a sink, with the current place of the sink.
-
-    Arguments are those of `read_recorded`; `settings` are values to change, as `PATH=VALUE`.
-
-    Raises:
-        PlanError: there is no sink at this url.
-        TrustError: neither is given, or shards of its plan are outside the pipeline's source.
-        SpecError: a step or function of it cannot be imported here, or a setting is not one of `SETTINGS`.
-    """
-    options = _with_sink_options(settings, storage_options, pipeline)
-    recorded = read_recorded(url, options, pipeline=pipeline, trust=trust)
-    return with_overrides(recorded.trusted_pipeline(recorded.sink.shards()), settings)
-
-
-def _with_sink_options(
-    settings: Sequence[str], storage_options: GivenOptions | None, pipeline: Pipeline | None
-) -> GivenOptions | None:
-    """Return the storage options of a sink, with those of `settings`.
-
-    Raises:
-        SpecError: a setting is not one of `SETTINGS`.
-    """
-    options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
-    for setting in settings:
-        path, _, text = setting.partition("=")
-        field = _SETTABLE.match(path)
-        if field is None or path[field.end() :][:1] not in ("", "."):
-            raise SpecError(
-                f"--set {path}: a retry accepts only {', '.join(SETTINGS)}, since existing labels do not change; "
-                "to change labels use another sink: `raysp run PIPELINE --set ... --set sink.url=OTHER`"
-            )
-        if path.startswith("sink."):
-            sink = override(
-                Parquet("sink", storage_options=options_of(options or {})), path.removeprefix("sink."), text
-            )
-            options = cast("Parquet", sink).storage_options
-    return options
 
 
 def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:

@@ -63,8 +63,14 @@ def settle(
         if isinstance(step, Label):
             if resources.machine_cpus is not None:
                 check_device(step.device, f"steps.{index}.device")
-            if before is None and step.device == "auto" and pipeline.label.pool.gpus is None:
-                _refuse_chance(resources, f"steps.{index}")
+            is_open = before is None and step.device == "auto" and pipeline.label.pool.gpus is None
+            if is_open and resources.gpus_may_come:
+                raise PlanError(
+                    f"steps.{index}.device: found 'auto', and no GPU of the cluster is up now, though nodes with GPUs "
+                    "may come up later; the first plan of a sink determines device and dtype of all its labels. Set "
+                    f"steps.{index}.device='cuda' (steps.{index}.pool.gpus for a number of GPUs) or "
+                    f"steps.{index}.device='cpu'"
+                )
         elif not isinstance(step, Decode):
             _refuse_incomplete(step, index)
     alone = pipeline.passes
@@ -90,16 +96,6 @@ def _refuse_incomplete(step: Step, index: int) -> None:
     if why:
         raise PlanError(
             f"steps[{index}] {type(step).__name__}: found a step that this version of raysp cannot run: it {why}"
-        )
-
-
-def _refuse_chance(resources: Resources, where: str) -> None:
-    """Raise PlanError if device and dtype would depend on whether the GPUs of a cluster are up at this moment."""
-    if resources.gpus_may_come:
-        raise PlanError(
-            f"{where}.device: found 'auto', and no GPU of the cluster is up now, though nodes with GPUs may come up "
-            f"later; the first plan of a sink determines device and dtype of all its labels. Set {where}.device='cuda' "
-            f"({where}.pool.gpus for a number of GPUs) or {where}.device='cpu'"
         )
 
 

@@ -109,7 +109,11 @@ def survey(
     fresh: list[Shard] = []
     absent: list[AbsentShard] = []
     num_rows = 0
-    unchanged = {one.name: shard for one in found if (shard := _unchanged(one, recorded.get(one.name)))}
+    unchanged = {
+        one.name: shard
+        for one in found
+        if one.name in recorded and (shard := _unchanged(one, recorded[one.name])) is not None
+    }
     new = [one for one in found if one.name not in unchanged and one.name not in listed.unreadable]
     before = surveyed or {}
     unread = [one for one in new if one.name not in before]
@@ -155,11 +159,9 @@ def survey(
     )
 
 
-def _label_schema(found: Sequence[Shard], source: Shards) -> pa.Schema:
-    """Return the columns of the label shards beside shards, from the first of them; none without label shards."""
-    if source.labels is None or not found:
-        return pa.schema([])
-    store, name = place_of(found[0].labels, options_beside(source.labels, source.urls[0], source.storage_options))
+def _label_schema(first: Shard, labels: str, source: Shards) -> pa.Schema:
+    """Return the columns of the label shard beside a shard."""
+    store, name = place_of(first.labels, options_beside(labels, source.urls[0], source.storage_options))
     try:
         with footer.opened(store, name) as file:
             return without_ids(SealedFile.of(file).metadata.schema.to_arrow_schema())
@@ -167,9 +169,9 @@ def _label_schema(found: Sequence[Shard], source: Shards) -> pa.Schema:
         raise PlanError(f"source.labels: {error}") from None
 
 
-def _unchanged(one: Shard, known: Shard | None) -> Shard | None:
+def _unchanged(one: Shard, known: Shard) -> Shard | None:
     """Return the recorded shard if its content has not changed, with its current place."""
-    if known is None or (known.num_bytes, known.version) != (one.num_bytes, one.version):
+    if (known.num_bytes, known.version) != (one.num_bytes, one.version):
         return None
     if known.labels_version != one.labels_version:
         return None
@@ -192,7 +194,8 @@ class _NewShards:
         carried: CarriedTypes | None,
     ) -> None:
         self._work = work
-        self._labels = _label_schema(found, work.source)
+        labels = work.source.labels
+        self._labels = _label_schema(found[0], labels, work.source) if labels and found else pa.schema([])
         self._size = size
         self._limit_rows = limit_rows
         self._further_check = check

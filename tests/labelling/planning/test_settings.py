@@ -176,7 +176,7 @@ def test_a_cluster_without_a_cpu_for_decoding_is_refused():
 
 def test_tf32_is_refused_on_another_accelerator():
     """On this machine torch can use none."""
-    with pytest.raises(PlanError, match=r"dtype='tf32' on the device 'xpu', expected the device 'cuda' .* Set dtype="):
+    with pytest.raises(PlanError, match=r"dtype='tf32' on the device 'xpu', expected the device 'cuda'.* Set dtype="):
         settle(a_pipeline(label={"device": "xpu", "dtype": "tf32"}), Resources(4, 1))
 
 

@@ -12,7 +12,6 @@ import raysp
 from raysp import PlanError, SpecError, TrustError, verify
 from raysp.cli import main
 from raysp.labelling.planning import trust
-from raysp.labelling.planning.retrying import recorded_pipeline
 from raysp.labelling.planning.trust import read_recorded
 from raysp.sink import sinks
 from raysp.specs.work_files import load_pipeline
@@ -40,7 +39,6 @@ OF_SINKS = [
 """Commands that read sinks alone."""
 OF_SOURCES = [
     "retry {sink} --shard a.parquet",
-    "retry {sink} --set source.audio_root={folder}",
     "export {sink} {folder}/rows --to dataset",
     "export {sink} --to srt --beside",
 ]
@@ -177,7 +175,7 @@ class TestTheGuards:
 
     @pytest.mark.slow
     def test_with_trust_a_retry_imports_the_module(self, foreign):
-        assert type(recorded_pipeline(str(foreign), trust=True).label.outputs[0]).__name__ == "Evil"
+        assert type(read_recorded(str(foreign), trust=True).trusted_pipeline(()).label.outputs[0]).__name__ == "Evil"
         assert (foreign / "imported").exists()
 
     @pytest.mark.slow
@@ -280,7 +278,7 @@ def test_a_record_of_any_shape_is_refused_and_never_a_crash(own):
         raysp.status(str(own))
         assert verify(str(own)).unused
         with pytest.raises((PlanError, SpecError)):
-            recorded_pipeline(str(own), trust=True)
+            raysp.retry(str(own), trust=True, engine="here", progress=False)
 
 
 def test_recorded_options_of_a_sink_are_used_with_trust_alone(own, monkeypatch):
