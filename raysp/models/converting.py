@@ -14,8 +14,8 @@ from raysp.checkpoints.pickles.conversion import convert_files
 from raysp.checkpoints.pickles.new_folders import belonging, check_empty, check_links, new_folder
 from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import INDEX_FILE, PICKLE_INDEX_FILE, read_json, weight_files, write_json
-from raysp.models.base.weights import read_header, short, verify
+from raysp.models.base.configuration import INDEX_FILE, PICKLE_INDEX_FILE, read_json, short, weight_files, write_json
+from raysp.models.base.weights import read_header, verify
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.models.loading import check_checkpoint
 

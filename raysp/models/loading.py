@@ -15,10 +15,11 @@ from raysp.capabilities import TEXT, Capability
 from raysp.checkpoints.contents import announced, check_known, languages_of, refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import short
 from raysp.models.base.modeling import Model, Padding
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import built
-from raysp.models.base.weights import Fit, TensorHeader, hold_equal, read_headers, short
+from raysp.models.base.weights import Fit, TensorHeader, hold_equal, read_headers
 from raysp.models.encoder.encoder_heads import ForCTC, encoded_before, encoded_by, refuse_shared_names, with_encoder_of
 from raysp.models.encoder.heads import layer_weights_of
 from raysp.models.encoder.languages import (

@@ -448,3 +448,15 @@ def _indexed_files(index: Path) -> list[Path]:
             )
         files.append(path)
     return files
+
+
+SHOWN_NAMES = 8
+
+
+def short(names: Iterable[str]) -> str:
+    """Join names; of a long list, the first few and the count."""
+    listed = list(names)
+    if not listed:
+        return "none"
+    rest = len(listed) - SHOWN_NAMES
+    return ", ".join(listed[:SHOWN_NAMES]) + (f" and {rest} more ({len(listed)} in all)" if rest > 0 else "")

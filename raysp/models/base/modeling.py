@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from raysp.capabilities import Capability
 from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import Config, suggestion, upload_folder, upload_saved
+from raysp.models.base.configuration import Config, short, suggestion, upload_folder, upload_saved
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, built, check_attn_implementation, one_device
 from raysp.models.base.recognised import Checkpointing, Recognised
@@ -26,7 +26,6 @@ from raysp.models.base.weights import (
     num_bytes,
     read_tensors,
     shapes_of,
-    short,
     without_tied,
     write_tensors,
 )

@@ -24,7 +24,7 @@ from torch import Tensor
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import INDEX_FILE, SINGLE_FILE, weight_files, with_variant, write_json
+from raysp.models.base.configuration import INDEX_FILE, SINGLE_FILE, short, weight_files, with_variant, write_json
 from raysp.models.base.placing import is_without_weights
 
 DTYPES = {
@@ -328,7 +328,6 @@ class Stored(Protocol):
 
 
 Value = TypeVar("Value", bound=Stored)
-SHOWN_NAMES = 8
 REMEDY = "use the config.json that was saved with these weights"
 
 
@@ -430,15 +429,6 @@ def without_tied(
                 "one"
             )
     return kept
-
-
-def short(names: Iterable[str]) -> str:
-    """Join names; of a long list, the first few and the count."""
-    listed = list(names)
-    if not listed:
-        return "none"
-    rest = len(listed) - SHOWN_NAMES
-    return ", ".join(listed[:SHOWN_NAMES]) + (f" and {rest} more ({len(listed)} in all)" if rest > 0 else "")
 
 
 OPENED_BYTES = 256 * bounds.MIB

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import Config
+from raysp.models.base.configuration import Config, short
 from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import (
@@ -31,7 +31,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.base.weights import short, write_tensors
+from raysp.models.base.weights import write_tensors
 from raysp.models.encoder import languages
 from raysp.models.encoder.heads import (
     AMSoftmaxLoss,

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from raysp.checkpoints.contents import LANGUAGE, adapter_files, adapter_name
 from raysp.checkpoints.hub import may_lack_languages, with_file
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import Config
+from raysp.models.base.configuration import Config, short
 from raysp.models.base.modeling import Model
-from raysp.models.base.weights import read_header, read_pickle, read_safetensors, read_some, short, write_safetensors
+from raysp.models.base.weights import read_header, read_pickle, read_safetensors, read_some, write_safetensors
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
 DEFAULT_LANG = "eng"

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from raysp.crossing import sent
+from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.folded import WeightNorm, WeightNormConv1d
 from raysp.models.base.kernels import has_hooks
 from raysp.models.base.modeling import Count, Model, asked
-from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput, warn_of_missing_mask
+from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
 from raysp.models.encoder.transformer import Encoder, EncoderConfig, FeatureProjection
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import CheckpointError
-from raysp.models.base.outputs import BatchFeature, tensors_of
+from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.log_mels import Count
 from raysp.models.features.processors import PaddingExtractor, Wav2Vec2Processor, waveforms_of
 from raysp.models.tokenizers.described import BLANK

@@ -16,9 +16,9 @@ from torch import Tensor
 from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folder
 from raysp.crossing import Room, Sending
 from raysp.errors import CheckpointError
+from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_missing_mask
 from raysp.models.base.configuration import MAX_FLOAT, Shareable, json_text, read_json, suggestion, write_json
 from raysp.models.base.modeling import Count
-from raysp.models.base.outputs import BatchFeature, padded_length, tensors_of, warn_of_missing_mask
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raysp.errors import CheckpointError
-from raysp.models.base.outputs import BatchFeature, tensors_of
+from raysp.models.base.batches import BatchFeature, tensors_of
 from raysp.models.features.log_mels import (
     WINDOW_SAMPLES,
     Count,

@@ -15,9 +15,10 @@ import torch
 from flax.traverse_util import flatten_dict, unflatten_dict
 from torch import Tensor, nn
 
+from raysp.models.base.configuration import short
 from raysp.models.base.folded import WeightNorm
 from raysp.models.base.modeling import Model
-from raysp.models.base.weights import compare, short
+from raysp.models.base.weights import compare
 from raysp.models.gpt2 import Conv1D
 
 Tree = dict[str, Any]

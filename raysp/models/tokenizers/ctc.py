@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import read_json, write_json
-from raysp.models.base.outputs import BatchFeature, on_host, tensors_of, truncates
-from raysp.models.base.weights import short
+from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
+from raysp.models.base.configuration import read_json, short, write_json
 from raysp.models.tokenizers.described import (
     NO_LIMIT,
     OLD_SPECIAL_TOKENS,

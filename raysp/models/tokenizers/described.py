@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import CheckpointError
+from raysp.models.base.batches import BatchFeature, padded_length, tensors_of
 from raysp.models.base.configuration import Shareable, read_json, suggestion
-from raysp.models.base.outputs import BatchFeature, padded_length, tensors_of
 
 Rows = list[list[int]]
 PADDED_WITH_0 = ("token_type_ids", "attention_mask")

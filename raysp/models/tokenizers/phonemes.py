@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from raysp.models.base.outputs import BatchFeature, on_host
+from raysp.models.base.batches import BatchFeature, on_host
 from raysp.models.tokenizers.ctc import Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
 from raysp.models.tokenizers.described import AddedToken, CTCDecoded
 

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from raysp import bounds
 from raysp.errors import CheckpointError
-from raysp.models.base.outputs import on_host
+from raysp.models.base.batches import on_host
 from raysp.models.tokenizers.text import TextTokenizer
 
 SPACE = "▁"

@@ -15,8 +15,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from raysp import bounds
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
+from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.base.configuration import read_json, write_json
-from raysp.models.base.outputs import BatchFeature, on_host, tensors_of, truncates
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces
 from raysp.models.tokenizers.described import (

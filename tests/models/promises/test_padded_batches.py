@@ -26,7 +26,7 @@ from raysp.models import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
 )
-from raysp.models.base.outputs import warn_of_missing_mask
+from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.encoder.heads import ctc_loss
 from tests.models.parity import inputs_and_mask
 
