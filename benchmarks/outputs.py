@@ -27,7 +27,6 @@ from raysp.audio import decode
 from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, save_heads
 from raysp.models.encoder.encoder_heads import with_encoder_of
 from raysp.ops.labelling import Labelling
-from raysp.ops.late_steps import RowSteps
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.specs.steps import Output
 
@@ -81,7 +80,7 @@ def measure(checkpoint: Path, tables: Sequence[pa.Table], *, repeats: int, batch
             str(checkpoint),
             lambda loaded, outputs=outputs: [output.op(loaded) for output in outputs],  # type: ignore[misc]
             batch_seconds=batch_seconds,
-            after=RowSteps([op for one in outputs if (op := one.row_op(outputs)) is not None]),
+            completing=[op for one in outputs if (op := one.row_op(outputs)) is not None],
         )
         for way, outputs in WAYS.items()
     }

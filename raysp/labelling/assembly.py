@@ -33,7 +33,7 @@ from raysp.labelling.planning.settling import windowing
 from raysp.ops.blocks import windowing_of
 from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
-from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters, RowSteps
+from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters
 from raysp.ops.step_ops import ColumnOp, Labelled, RowOp
 from raysp.sink.sorting import in_order
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, added_schema, load_function
@@ -267,7 +267,7 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
         reads=label.reads,
-        after=completing_steps(pipeline),
+        completing=completing_ops(pipeline),
         threads=threads,
     )
 
@@ -278,7 +278,7 @@ def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.T
     located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.join_op(checkpoint) for output in located]
     added = added_schema(pipeline)
-    join = partial(join_windows, join=Joining(outputs, checkpoint.sample_rate, added, completing_steps(pipeline)))
+    join = partial(join_windows, join=Joining(outputs, checkpoint.sample_rate, added, completing_ops(pipeline)))
     if pipeline.decode.channel != EACH:
         return join
     names = [name for output in outputs for name in output.schema.names]
@@ -324,10 +324,10 @@ def _check_windows(windows: pa.Table) -> None:
             )
 
 
-def completing_steps(pipeline: Pipeline) -> RowSteps:
-    """Return the op that completes outputs of labelled rows."""
+def completing_ops(pipeline: Pipeline) -> list[ColumnOp]:
+    """Return the ops that complete outputs of labelled rows."""
     outputs = pipeline.label.outputs
-    return RowSteps([op for output in outputs if (op := output.row_op(outputs)) is not None])
+    return [op for output in outputs if (op := output.row_op(outputs)) is not None]
 
 
 def row_filters(pipeline: Pipeline, functions: Functions, number: int, most_failed: float = float("inf")) -> RowFilters:

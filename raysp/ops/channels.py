@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.bounds import MOST_CHANNELS
-from raysp.ops.languages.language_batches import UNKNOWN
+from raysp.ops.row_languages import UNKNOWN
 from raysp.ops.rows import NO_SPEECH, OK, RowStatus, plain, row_statuses, statuses_table
 from raysp.ops.step_ops import beside, chosen
 

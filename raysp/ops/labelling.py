@@ -31,19 +31,18 @@ from raysp.ops.forward import HostPasses
 from raysp.ops.forward import LayerFrames as LayerFrames
 from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory
-from raysp.ops.languages.language_batches import Languages
 from raysp.ops.late_steps import (
     CARRIED,
-    NO_ROW_STEPS,
     JoinOp,
-    RowSteps,
     carried_values,
+    completed,
     for_joining,
     is_ours,
     joined,
     source_columns,
     timed_of,
 )
+from raysp.ops.row_languages import ByLanguage, of_one_language, refuses_language
 from raysp.ops.rows import (
     ERROR,
     OK,
@@ -56,7 +55,7 @@ from raysp.ops.rows import (
     waves_of,
     with_labels,
 )
-from raysp.ops.step_ops import NO_COLUMNS, beside, chosen
+from raysp.ops.step_ops import NO_COLUMNS, ColumnOp, beside, chosen
 from raysp.text.times import within_recordings
 from raysp.words import count
 
@@ -85,7 +84,7 @@ class Labelling:
         overlap_seconds: overlap of neighbouring windows.
         added: columns that earlier steps add, passed on for rows that are ok.
         reads: source columns that outputs read.
-        after: steps on rows of one window with their labels.
+        completing: ops that complete columns of outputs.
         threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
             threads that the calling thread has.
     """
@@ -103,12 +102,12 @@ class Labelling:
         overlap_seconds: float = 5,
         added: pa.Schema = NO_COLUMNS,
         reads: Sequence[str] = (),
-        after: RowSteps = NO_ROW_STEPS,
+        completing: Sequence[ColumnOp] = (),
         threads: int | None = None,
     ) -> None:
         self.added = added
         self.reads = reads
-        self.after = after
+        self.completing = completing
         refuse_absent(device)
         self.loaded: LabellingModel
         weights = weights_dtype(dtype)
@@ -127,9 +126,9 @@ class Labelling:
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
         self.timed = timed_of(cast("Sequence[JoinOp]", self.outputs))
-        self.has_users_code = bool(after.ops) or not all(map(is_ours, self.outputs))
+        self.has_users_code = bool(completing) or not all(map(is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
-        self.languages = Languages(self.outputs)
+        self.by_language = [output for output in self.outputs if isinstance(output, ByLanguage)]
         self.passes = self._passes(threads)
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
@@ -145,22 +144,17 @@ class Labelling:
             return HostPasses(self.at_once, in_threads=has_one_thread, threads=threads, threads_each=each)
         from raysp.ops.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
 
-        beside = self._batches_beside()
+        # Batches that wait for other processes while the device goes on.
+        beside = max((getattr(output, "batches_beside", 0) for output in self.outputs), default=0)
         return DevicePasses(
             self.loaded.device,
             launched=LAUNCHED + beside,
             ending=1 + beside,
-            blocks_in_hand=1 if self._takes_one_block else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
+            # Blocks take turns if weights are exchanged for a language, or code from outside raysp runs.
+            blocks_in_hand=1
+            if self.by_language or self.has_users_code
+            else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
-
-    @property
-    def _takes_one_block(self) -> bool:
-        """Whether blocks take turns: weights are exchanged for a language, or code from outside raysp runs."""
-        return bool(self.languages.ops) or self.has_users_code
-
-    def _batches_beside(self) -> int:
-        """Return the number of batches that wait for other processes while the device goes on."""
-        return max((getattr(output, "batches_beside", 0) for output in self.outputs), default=0)
 
     @property
     def blocks_in_hand(self) -> int:
@@ -190,12 +184,14 @@ class Labelling:
         pending: list[int] = []
         for index, row_status in enumerate(statuses):
             is_short = len(waves[index]) < self.loaded.summary.min_samples
-            if self.languages.refuses(row_status, columns, index):
+            if refuses_language(self.by_language, row_status, columns, index):
                 continue
             if row_status.status == OK and is_short:
                 least = self.loaded.summary.min_samples
                 row_status.skip("too_short", f"{count(len(waves[index]), 'sample')}; the model needs at least {least}")
-                labels[index] = self._empty()
+                labels[index] = tuple(
+                    value for one in self.outputs for value in (*one.empty(), *(None for _ in one.staged))
+                )
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
         return BlockInHand(block, shard, names, statuses, waves, columns, places_of(block), pending, labels)
@@ -205,22 +201,19 @@ class Labelling:
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         samples = padded = 0
-        for pending in self.languages.groups(given.pending, given.statuses, given.columns):
+        for pending in of_one_language(self.by_language, given.pending, given.statuses, given.columns):
             samples += sum(len(given.waves[i]) for i in pending)
             padded += self._run_group(pending, given)
+        with self.lock:
+            before, self.ended = self.ended, time.perf_counter()
+            ended = self.ended
         return Figures(
             len(given.pending),
             samples / self.sample_rate,
             padded / self.sample_rate,
-            self._since_other_blocks(started),
+            ended - max(started, before),
             highest_memory(self.device),
         )
-
-    def _since_other_blocks(self, started: float) -> float:
-        """Return the seconds since a block was given and the one before it ended."""
-        with self.lock:
-            before, self.ended = self.ended, time.perf_counter()
-        return self.ended - max(started, before)
 
     def _run_group(self, pending: Sequence[int], given: BlockInHand) -> int:
         """Run the model over windows of a block that may share a batch; return the padded samples."""
@@ -252,7 +245,7 @@ class Labelling:
                 for index, label in enumerate(labels)
             ]
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return self.after(within_recordings(with_labels(table, columns, labels), self.timed))
+        return completed(self.completing, within_recordings(with_labels(table, columns, labels), self.timed))
 
     def label(self, chosen: Sequence[int], given: BlockInHand) -> None:
         """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
@@ -260,7 +253,10 @@ class Labelling:
             self._halve(chosen, given)
             return
         try:
-            OneBatch(self, chosen, given).run_stages()
+            batch = OneBatch(self, chosen, given)
+            batch.fill()
+            batch.launch()
+            batch.finish()
             return
         except (Exception, SystemExit) as error:  # a model, an output or a user's output may raise any error
             tracebacks.raise_if_stopped(error)
@@ -316,12 +312,6 @@ class Labelling:
             return None
         num_samples, is_last = len(given.waves[index]), row_status.windows is not None
         return self.windowing.owned_frames(row_status.window, num_samples, is_last=is_last)
-
-    def _empty(self) -> tuple[object, ...]:
-        """Return the values of a recording without frames, with null staged values."""
-        return tuple(
-            value for output in self.outputs for value in (*output.empty(), *(None for _ in output.staged.names))
-        )
 
     def columns(self, forward: Forward) -> "Together[list[Sequence[object]]]":
         """Return whether the values of windows are finite, then the columns of each output, on their way."""
@@ -445,12 +435,6 @@ class OneBatch:
     def release(self) -> None:
         """Drop the tensors: a block holds its batches until all of them have ended."""
         self.columns = self.padded = self.run_model = None
-
-    def run_stages(self) -> None:
-        """Run all stages in the calling thread."""
-        self.fill()
-        self.launch()
-        self.finish()
 
     def run(self, error: BaseException | None = None) -> None:
         """Label the batch, or its halves, in the calling thread."""

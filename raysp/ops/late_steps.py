@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -140,8 +140,6 @@ class LateSteps:
         Args:
             block: a block of `Decoding`, with the columns that the steps read.
         """
-        if not self.ops:
-            return block
         rows = _Rows(block, self.audio, self.sample_rate)
         for op in self.ops:
             if isinstance(op, LateFilter):
@@ -149,27 +147,6 @@ class LateSteps:
             else:
                 rows.add(op)
         return rows.table(self.outputs)
-
-
-class RowSteps:
-    """Op that replaces columns of outputs in labelled rows, such as words by words with speakers.
-
-    Args:
-        ops: ops that replace columns, in order.
-    """
-
-    def __init__(self, ops: Sequence[ColumnOp]) -> None:
-        self.ops = ops
-
-    def __call__(self, table: pa.Table) -> pa.Table:
-        """Return windows or rows, of which whole rows are changed.
-
-        Args:
-            table: `ROW_SCHEMA`, the added columns and those of outputs.
-        """
-        for op in self.ops:
-            table = _completed(op, table)
-        return table
 
 
 class RowFilters:
@@ -251,19 +228,27 @@ class RowFilters:
         return rows
 
 
-NO_ROW_STEPS = RowSteps(())
-
-
 def source_columns(block: pa.Table) -> pa.Table:
     """Return the carried columns of the source of a block, or of staged windows."""
     return block.select([name for name in block.column_names if name.startswith(CARRIED)])
 
 
-def _completed(op: ColumnOp, table: pa.Table) -> pa.Table:
-    """Return a table with the columns of an op in place of those of the same names, in rows in which they have values.
+def completed(ops: Sequence[ColumnOp], table: pa.Table) -> pa.Table:
+    """Return labelled windows or rows with the columns of ops in place of those of the same names, where these are set.
 
-    These are whole rows that are ok, or of which the samples before a damage are kept.
+    Outputs are completed by other columns, such as words by speakers: of whole rows that are ok, or of which the
+    samples before a damage are kept.
+
+    Args:
+        ops: the ops, in order.
+        table: `ROW_SCHEMA`, the added columns and those of outputs.
     """
+    for op in ops:
+        table = _completed(op, table)
+    return table
+
+
+def _completed(op: ColumnOp, table: pa.Table) -> pa.Table:
     statuses = row_statuses(table)
     is_given = table.column(op.schema.names[0]).is_valid().to_pylist()
     places = [place for place, one in enumerate(statuses) if is_given[place] and not one.is_part]
@@ -424,11 +409,11 @@ class Joining:
         outputs: Sequence[JoinOp],
         sample_rate: int,
         added: pa.Schema = NO_COLUMNS,
-        after: RowSteps = NO_ROW_STEPS,
+        completing: Sequence[ColumnOp] = (),
     ) -> None:
         self.outputs = outputs
         self.timed = timed_of(outputs)
-        self.after = after
+        self.completing = completing
         self.sample_rate = sample_rate
         self.added = added
 
@@ -447,11 +432,12 @@ class Joining:
             parts = windows.slice(first, end - first)
             row_status = row_outcome(row_statuses(parts), self.sample_rate)
             statuses.append(row_status)
-            labels.append(self._label(parts) if self._is_labelled(parts) else None)
+            is_labelled = self._is_labelled(parts)
+            labels.append((*chain.from_iterable(joined(self.outputs, parts)),) if is_labelled else None)
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
-        return self.after(within_recordings(with_labels(table, columns, labels), self.timed))
+        return completed(self.completing, within_recordings(with_labels(table, columns, labels), self.timed))
 
     def _is_labelled(self, windows: pa.Table) -> bool:
         *before, last = windows.column(STATUS).to_pylist()
@@ -460,9 +446,6 @@ class Joining:
             staged = [name for name in windows.column_names if name not in own and not name.startswith(INNER_PREFIX)]
             last = OK if any(windows.column(name)[-1].is_valid for name in staged) else ERROR
         return all(status == OK for status in (*before, last))
-
-    def _label(self, windows: pa.Table) -> tuple[object, ...]:
-        return tuple(value for values in joined(self.outputs, windows) for value in values)
 
 
 def is_ours(output: object) -> bool:

@@ -76,7 +76,8 @@ class Measuring:
 
     def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        owned = self._owned_by(forward)
+        lengths = zip(forward.parts, forward.lengths.samples, forward.lengths.frames, strict=True)
+        owned = [self._owned(part, max(1, samples // self.cell), frames) for part, samples, frames in lengths]
         arrays = yield [*itertools.chain(*self._parts(forward.waves_BS, owned))]
         values: list[object] = []
         staged: list[Sequence[object]] = []
@@ -84,10 +85,6 @@ class Measuring:
             values.append(levels(cells) if part is None else None)
             staged.append([None] * len(self.staged) if part is None else _staged(cells, mine.until - mine.first))
         return [values, *map(list, zip(*staged, strict=True))]
-
-    def _owned_by(self, forward: Forward) -> list[Owned]:
-        windows = zip(forward.parts, forward.lengths.samples, forward.lengths.frames, strict=True)
-        return [self._owned(part, max(1, samples // self.cell), frames) for part, samples, frames in windows]
 
     def _owned(self, part: tuple[int, int] | None, num_cells: int, num_frames: int) -> Owned:
         if part is None or self.at_quiet_points:

@@ -108,7 +108,8 @@ def read(classes: Iterable[type], functions: Mapping[str, object]) -> UserCode:
     users: dict[str, str] = {}
     for cls in classes:
         for base in cls.__mro__:
-            if _is_outside(base.__module__) and (_is_spec(base) or not _is_installed(base.__module__)):
+            is_spec = any(one.__module__.partition(".")[0] == "raysp" for one in base.__mro__)
+            if _is_outside(base.__module__) and (is_spec or not _is_installed(base.__module__)):
                 users[base.__module__] = f"{cls.__module__}:{cls.__qualname__}"
     for name, function in functions.items():
         module = name.partition(":")[0]
@@ -143,10 +144,6 @@ def _is_outside(module: str) -> bool:
     """Return whether a module belongs neither to raysp nor to Python."""
     top = module.partition(".")[0]
     return top != "raysp" and (top not in sys.stdlib_module_names or top == _MAIN)
-
-
-def _is_spec(cls: type) -> bool:
-    return any(base.__module__.partition(".")[0] == "raysp" for base in cls.__mro__)
 
 
 def _is_installed(module: str) -> bool:
@@ -195,8 +192,8 @@ def _with_imported(module: str, user: str) -> Iterator[CodeFile]:
         if (name := waiting.pop()) not in seen:
             seen.add(name)
             waiting.append(name.rpartition(".")[0])
-            if beside := _beside(folder, name):
-                file = CodeFile(name, str(beside), beside.read_bytes())
+            if path := _module_file(folder, name):
+                file = CodeFile(name, str(path), path.read_bytes())
                 yield file
                 waiting += _imported(name, file)
 
@@ -220,7 +217,7 @@ def _imported(name: str, file: CodeFile) -> Iterator[str]:
             yield from (f"{parent}.{alias.name}" for alias in node.names)
 
 
-def _beside(folder: Path, name: str) -> Path | None:
+def _module_file(folder: Path, name: str) -> Path | None:
     """Return the file of a module if Python finds it in a folder.
 
     Raises:

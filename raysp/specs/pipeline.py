@@ -35,7 +35,7 @@ USUAL_ID = "id"
 """Column of row ids of a source that names none."""
 
 
-def _named_options(given: object) -> object:
+def _named_options(options: object) -> object:
     """Return the options of a file system of fsspec, and other values unchanged.
 
     Raises:
@@ -43,9 +43,9 @@ def _named_options(given: object) -> object:
     """
     from raysp.storage.options import FileSystem, options_of
 
-    if not isinstance(given, FileSystem):
-        return given
-    options = options_of(given)
+    if not isinstance(options, FileSystem):
+        return options
+    options = options_of(options)
     try:
         refuse_literal_secrets(options, "storage_options")
     except ValueError as error:
@@ -274,17 +274,9 @@ class Pipeline:
 
     def with_places(self, place: Change, checkpoint: Change) -> "Pipeline":
         """Return the pipeline with the urls of its places and the names of its checkpoints changed."""
-        changed = dataclasses.replace(
-            self,
-            source=self.source.with_places(place),
-            sink=dataclasses.replace(self.sink, url=place(self.sink.url)),
-        )
-        return changed.with_model_places(place, checkpoint)
-
-    def with_model_places(self, place: Change, checkpoint: Change) -> "Pipeline":
-        """Return the pipeline with its checkpoints and the files that outputs read changed; itself if none is."""
         steps = [_moved(step, place, checkpoint) if isinstance(step, Label) else step for step in self.steps]
-        return self if steps == [*self.steps] else dataclasses.replace(self, steps=steps)
+        sink = dataclasses.replace(self.sink, url=place(self.sink.url))
+        return dataclasses.replace(self, source=self.source.with_places(place), steps=steps, sink=sink)
 
 
 def _moved(label: Label, place: Change, checkpoint: Change) -> Label:

@@ -252,37 +252,37 @@ class Keep(Step):
                 ) from None
 
 
-def _importable(given: object) -> object:
+def _importable(function: object) -> object:
     """Return the name of a function, "module:function", and names unchanged.
 
     Raises:
         ValueError: the function cannot be imported by a name.
     """
     wanted = "expected a function at the top level of a module, or its name, 'module:function'"
-    if isinstance(given, str):
-        if not re.fullmatch(r"[\w.]+:\w+", given):
-            raise ValueError(f"found {given!r}; {wanted}")
-        return given
-    module, name = getattr(given, "__module__", None), getattr(given, "__qualname__", None)
-    if not callable(given) or not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError(f"found {given!r}; {wanted}")
+    if isinstance(function, str):
+        if not re.fullmatch(r"[\w.]+:\w+", function):
+            raise ValueError(f"found {function!r}; {wanted}")
+        return function
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not callable(function) or not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError(f"found {function!r}; {wanted}")
     kind = ""
     if name.endswith("<lambda>"):
         kind = "a lambda"
     elif "<locals>" in name:
         kind = "a function inside a function"
-    elif "." in name or hasattr(given, "__self__"):
+    elif "." in name or hasattr(function, "__self__"):
         kind = "a method"
-    elif isinstance(given, type):
+    elif isinstance(function, type):
         kind = "a class"
-    elif getattr(sys.modules.get(module), name, None) is not given:
+    elif getattr(sys.modules.get(module), name, None) is not function:
         kind = f"a function that is not {module}.{name}"
     if kind:
         raise ValueError(f"found {kind}, {module}:{name}, which workers cannot import; {wanted}")
     return f"{module}:{name}"
 
 
-def _types(given: Mapping[str, object]) -> Mapping[str, str]:
+def _types(columns: Mapping[str, object]) -> Mapping[str, str]:
     """Return columns with the names of their types.
 
     Raises:
@@ -290,15 +290,15 @@ def _types(given: Mapping[str, object]) -> Mapping[str, str]:
     """
     from raysp.specs.column_types import type_name
 
-    if not given or not all(given):
+    if not columns or not all(columns):
         raise ValueError("no column is named; give each column that the function returns with its type")
-    found: dict[str, str] = {}
-    for name, kind in given.items():
+    types: dict[str, str] = {}
+    for name, kind in columns.items():
         try:
-            found[name] = type_name(kind)
+            types[name] = type_name(kind)
         except ValueError as error:
             raise ValueError(f"column {name!r}: {error}") from None
-    return found
+    return types
 
 
 @spec

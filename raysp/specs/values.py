@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar, cast, dataclass_transform
 
 import pydantic
-from pydantic import AfterValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from raysp import tracebacks
@@ -80,36 +80,36 @@ def _repr(self: "DataclassInstance") -> str:
 
 
 def _explain(cls: type, error: ValidationError) -> str:
-    known = [field.name for field in dataclasses.fields(cls)]
+    fields = [field.name for field in dataclasses.fields(cls)]
     explained: dict[str, list[str]] = {}  # by field: each branch of a union reports an error
-    for one in error.errors(include_url=False):
-        place, complaint = _explain_one(cls.__name__, known, cast("dict[str, object]", one))
+    for details in error.errors(include_url=False):
+        place, complaint = _explain_field(cls.__name__, fields, cast("dict[str, object]", details))
         explained.setdefault(place, []).append(complaint)
-    return "; ".join(f"{place}{', or '.join(dict.fromkeys(found))}" for place, found in explained.items())
+    return "; ".join(f"{place}{', or '.join(dict.fromkeys(complaints))}" for place, complaints in explained.items())
 
 
-def _explain_one(owner: str, known: list[str], one: dict[str, object]) -> tuple[str, str]:
-    loc = cast("tuple[int | str, ...]", one["loc"])
+def _explain_field(owner: str, fields: list[str], error: Mapping[str, object]) -> tuple[str, str]:
+    loc = cast("tuple[int | str, ...]", error["loc"])
     place = loc[0] if loc else ""  # a number for a positional argument
-    name = known[place] if isinstance(place, int) and place < len(known) else str(place)
-    match one["type"]:
+    name = fields[place] if isinstance(place, int) and place < len(fields) else str(place)
+    match error["type"]:
         case "unexpected_keyword_argument":
-            return "", f"{owner} has no field {name!r}{_suggestion(name, known)}; its fields are {', '.join(known)}"
+            return "", f"{owner} has no field {name!r}{_suggestion(name, fields)}; its fields are {', '.join(fields)}"
         case "missing" | "missing_argument":
             example = _EXAMPLES.get(f"{owner}.{name}")
             return "", f"{owner} needs {name!r}{f', such as {name}={example}' if example else ''}"
         case "unexpected_positional_argument":
-            return "", f"{owner} takes only its first field by position; name the others: {', '.join(known[1:])}"
+            return "", f"{owner} takes only its first field by position; name the others: {', '.join(fields[1:])}"
     # After the field's name pydantic lists indexes, and branches of unions, which do not help a user.
     indexes = (str(part) for part in loc[1:] if isinstance(part, int))
-    path = ".".join([owner, *([name] if name in known else []), *indexes])
-    message = str(one["msg"]).removeprefix("Value error, ").replace("a dictionary or an instance", "an instance")
-    if one["type"] == "value_error":
+    path = ".".join([owner, *([name] if name in fields else []), *indexes])
+    message = str(error["msg"]).removeprefix("Value error, ").replace("a dictionary or an instance", "an instance")
+    if error["type"] == "value_error":
         return f"{path}: ", message
-    if one["type"] in ("is_instance_of", "dataclass_type") and isinstance(one["input"], Mapping):
+    if error["type"] in ("is_instance_of", "dataclass_type") and isinstance(error["input"], Mapping):
         message += '; in JSON it has a key "type", the name of its class'
     message = message.replace("an instance of Sequence", "a list")
-    found = "***" if name == "storage_options" else _shown(one["input"])
+    found = "***" if name == "storage_options" else _shown(error["input"])
     return f"{path}: found {found}; ", f"{message[0].lower()}{message[1:]}"
 
 
@@ -123,8 +123,8 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _suggestion(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+def _suggestion(name: str, fields: list[str]) -> str:
+    close = difflib.get_close_matches(name, fields, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -147,24 +147,19 @@ class Env:
         Raises:
             SpecError: the variable is unset or empty.
         """
-        if not (found := os.environ.get(self.name)):
+        if not (value := os.environ.get(self.name)):
             raise SpecError(
                 f"the environment variable {self.name!r} is not set on {platform.node()}; set it here and, on a "
                 "cluster, on every worker"
             )
-        return found
+        return value
 
 
 @spec
 class Column:
     """A column of the source, whose value of each row takes the place of one value for all rows."""
 
-    name: str
-
-    def __post_init__(self) -> None:
-        """Check that there is a name."""
-        if not self.name:
-            raise ValueError("name is empty; give the name of a column of the source")
+    name: Annotated[str, Field(min_length=1)]
 
 
 # `key` alone is an access key id, which S3 clients send in clear text; only the secret key must not be stored.
@@ -280,7 +275,9 @@ def to_json(value: object) -> JsonValue:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         raise SpecError(f"found a value of type {type(value).__name__}; a pipeline holds only JSON values and specs")
     fields = {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return {"type": _type_name(type(value)), **fields}
+    cls = type(value)
+    name = cls.__name__ if cls.__module__.startswith("raysp.") else f"{cls.__module__}:{cls.__qualname__}"
+    return {"type": name, **fields}
 
 
 def hashed_fields(value: object) -> dict[str, JsonValue]:
@@ -288,10 +285,6 @@ def hashed_fields(value: object) -> dict[str, JsonValue]:
     unused = cast("Mapping[str, JsonValue]", getattr(value, "NOT_HASHED", {}))
     fields = cast("dict[str, JsonValue]", to_json(value))
     return {name: item for name, item in fields.items() if name not in unused or item != unused[name]}
-
-
-def _type_name(cls: type) -> str:
-    return cls.__name__ if cls.__module__.startswith("raysp.") else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def from_json(value: JsonValue) -> object:
@@ -355,11 +348,11 @@ def _replace(value: object, parts: list[str], new: object, path: str) -> object:
         return new
     key, rest = parts[0], parts[1:]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        known = [field.name for field in dataclasses.fields(value)]
-        if key not in known:
+        fields = [field.name for field in dataclasses.fields(value)]
+        if key not in fields:
             raise SpecError(
-                f"--set {path}: {type(value).__name__} has no field {key!r}{_suggestion(key, known)}; "
-                f"its fields are {', '.join(known)}"
+                f"--set {path}: {type(value).__name__} has no field {key!r}{_suggestion(key, fields)}; "
+                f"its fields are {', '.join(fields)}"
             )
         return dataclasses.replace(value, **{key: _replace(getattr(value, key), rest, new, path)})
     if isinstance(value, tuple):

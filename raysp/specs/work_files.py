@@ -103,7 +103,7 @@ def _refuse_taken_name(path: Path) -> None:
         raise SpecError(f"{path}: Python or an installed package has a module named {path.stem!r}; rename the file")
 
 
-def with_overrides(given: Loaded, settings: Sequence[str]) -> Loaded:
+def with_overrides(work: Loaded, settings: Sequence[str]) -> Loaded:
     """Return a pipeline or recipe with `PATH=VALUE` settings of the command line applied.
 
     Raises:
@@ -113,5 +113,5 @@ def with_overrides(given: Loaded, settings: Sequence[str]) -> Loaded:
         path, equals, text = setting.partition("=")
         if not equals:
             raise SpecError(f"--set {setting!r}: expected PATH=VALUE, such as sink.url=out")
-        given = cast("Loaded", override(given, path, text))
-    return given
+        work = cast("Loaded", override(work, path, text))
+    return work

@@ -184,7 +184,7 @@ def pinned(pipeline: Pipeline) -> Pipeline:
     Raises:
         CheckpointError: the hub has no such id, or cannot be reached.
     """
-    return pipeline.with_model_places(lambda url: url, hub.pinned_checkpoint)
+    return pipeline.with_places(lambda url: url, hub.pinned_checkpoint)
 
 
 def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:

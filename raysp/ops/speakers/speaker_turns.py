@@ -163,7 +163,7 @@ def _pieces(region: Region, middles_N: Floats, labels_N: Labels, scores_N: Float
     start, end = region
     first, last = np.searchsorted(middles_N, (start, end))
     if first == last:
-        first = _nearest(middles_N, (start + end) / 2)
+        first = int(np.abs(middles_N - (start + end) / 2).argmin())
         last = first + 1
     edges = [int(first), *(int(first) + 1 + np.flatnonzero(np.diff(labels_N[first:last]))).tolist(), int(last)]
     times = [start, *((middles_N[edge - 1] + middles_N[edge]) / 2 for edge in edges[1:-1]), end]
@@ -171,7 +171,3 @@ def _pieces(region: Region, middles_N: Floats, labels_N: Labels, scores_N: Float
         begin, stop = edges[place : place + 2]
         score = float(scores_N[begin:stop].mean())
         yield Turn(int(labels_N[begin]), float(times[place]), float(times[place + 1]), score)
-
-
-def _nearest(middles_N: Floats, time: float) -> int:
-    return int(np.abs(middles_N - time).argmin())

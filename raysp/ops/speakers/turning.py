@@ -117,7 +117,8 @@ class Turning:
         num_samples, part = forward.lengths.samples[row], forward.parts[row]
         if part is None:
             middles = self._grid(0, num_samples)
-            return middles[within(middles, _samples(_spans(regions)), self.step_samples // 2)]
+            spans = [(start * SPEECH_RATE, end * SPEECH_RATE) for start, end in _spans(regions)]
+            return middles[within(middles, spans, self.step_samples // 2)]
         first = part[0] * self.frame_stride
         if any(forward.speech):  # cut at pauses: speech but for short pauses
             return self._grid(first, min(num_samples, part[1] * self.frame_stride))
@@ -173,7 +174,3 @@ class Turning:
 
 def _spans(regions: object) -> list[Region]:
     return [(one["start"], one["end"]) for one in cast("list[dict[str, float]]", regions or [])]
-
-
-def _samples(spans: Sequence[Region]) -> list[Region]:
-    return [(start * SPEECH_RATE, end * SPEECH_RATE) for start, end in spans]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.ops.aligning import Aligning
-    from raysp.ops.languages.by_row import ByLanguage
+    from raysp.ops.row_languages import ByLanguage
 
 Named = Annotated[str, Field(min_length=1)]
 

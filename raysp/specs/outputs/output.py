@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, SpeakingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.ops.labelling import OutputOp
-    from raysp.ops.languages.by_row import ByLanguage, LanguageOp
     from raysp.ops.late_steps import JoinOp
+    from raysp.ops.row_languages import ByLanguage, LanguageOp
     from raysp.ops.step_ops import ColumnOp
 
 
@@ -236,7 +236,7 @@ def spoken_op(
         loaded: the model; None: none runs here.
     """
     from raysp.checkpoints.contents import languages_of
-    from raysp.ops.languages.by_row import ByLanguage
+    from raysp.ops.row_languages import ByLanguage
 
     def of(one: str | None) -> "Op":
         if one is None and loaded is not None:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.ops.labelling import OutputOp
-    from raysp.ops.languages.by_row import ByLanguage
     from raysp.ops.late_steps import JoinOp
+    from raysp.ops.row_languages import ByLanguage
     from raysp.ops.transcribing import Transcribing
     from raysp.ops.transcripts.searching import Searching
     from raysp.ops.transcripts.transducer_texts import Transducing
@@ -380,7 +380,7 @@ class Transcript(Output):
 
     def _written(self, checkpoint: "CheckpointSummary", loaded: "WritingModel | None" = None) -> "Writing | ByLanguage":
         """Return the op of texts of another backend, in the language or in that of each row."""
-        from raysp.ops.languages.by_row import ByLanguage
+        from raysp.ops.row_languages import ByLanguage
         from raysp.ops.writing import Writing
 
         schemas, options = (self.schema(checkpoint), self._parts()), self._options(checkpoint)

@@ -1,19 +1,23 @@
-"""Op of an output whose language is that of each row: a batch has one language, and each language an op of its own."""
+"""Labels in the language of each row: an op of each language, and batches of one language."""
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
 from raysp.checkpoints.contents import OF_VOCABULARY, misnamed
+from raysp.errors import CheckpointError
+from raysp.ops.rows import ERROR, OK, RowStatus
 
 if TYPE_CHECKING:
     from raysp.ops.forward import Forward
 
 MOST_OPS = 128
 """Languages whose ops stay in memory: a tokenizer each, and tables of a beam search."""
+UNKNOWN = "unknown_language"
+"""Error of a row whose language is null, or one that the checkpoint does not have."""
 
 
 class LanguageOp(Protocol):
@@ -29,7 +33,7 @@ class LanguageOp(Protocol):
 
 
 class ByLanguage:
-    """Op of an output in the language of each row.
+    """Op of an output in the language of each row: a batch has one language, and each language an op of its own.
 
     Args:
         schema: columns of the output.
@@ -108,3 +112,51 @@ class ByLanguage:
                     self._ops.popitem(last=False)
             self._ops.move_to_end(language)
             return self._ops[language]
+
+
+def refuses_language(
+    ops: Sequence[ByLanguage], row_status: RowStatus, columns: Mapping[str, Sequence[object]], index: int
+) -> bool:
+    """Return whether the checkpoint lacks the language of a window, and make its row an error row then."""
+    if row_status.status not in (OK, ERROR):
+        return False
+    why = next((why for op in ops if (why := op.why_not(columns[op.column][index]))), "")
+    if why and row_status.status == OK:  # a damaged one keeps its error
+        row_status.fail(UNKNOWN, why)
+    return bool(why)
+
+
+def of_one_language(
+    ops: Sequence[ByLanguage],
+    pending: Sequence[int],
+    statuses: Sequence[RowStatus],
+    columns: Mapping[str, Sequence[object]],
+) -> Iterator[Sequence[int]]:
+    """Yield windows of one language each, once the ops are prepared for it; all windows if there are no ops.
+
+    Windows of a language whose files are missing or do not fit are those of error rows, and left out.
+
+    Args:
+        ops: ops of outputs in the language of each row.
+        pending: windows of a block that go through the model.
+        statuses: outcomes of all windows of the block.
+        columns: source columns that outputs read.
+
+    Raises:
+        StoreError: the file of a language cannot be fetched.
+    """
+    if not ops:
+        yield pending
+        return
+    groups: dict[str, list[int]] = {}
+    for index in pending:
+        groups.setdefault(str(columns[ops[0].column][index]), []).append(index)
+    for language, group in groups.items():
+        try:
+            for op in ops:
+                op.use(language)
+        except CheckpointError as error:
+            for row_status in (statuses[index] for index in group if statuses[index].status == OK):
+                row_status.fail(UNKNOWN, str(error))
+        else:
+            yield group

@@ -1,1 +1,0 @@
-"""Labels of rows of several languages by one checkpoint."""
