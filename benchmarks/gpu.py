@@ -352,7 +352,7 @@ def labelling_of(loaded: Any, outputs: Sequence[Any], batch_seconds: float, devi
 
     return Labelling(
         "random",
-        lambda one: [output.op(one) for output in outputs],
+        lambda one: [output.op(one.summary, one) for output in outputs],
         batch_seconds=batch_seconds,
         dtype=str(loaded.dtype).removeprefix("torch."),
         device=device,

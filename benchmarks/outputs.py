@@ -78,7 +78,7 @@ def measure(checkpoint: Path, tables: Sequence[pa.Table], *, repeats: int, batch
     steps = {
         way: Labelling(
             str(checkpoint),
-            lambda loaded, outputs=outputs: [output.op(loaded) for output in outputs],  # type: ignore[misc]
+            lambda loaded, outputs=outputs: [output.op(loaded.summary, loaded) for output in outputs],  # type: ignore[misc]
             batch_seconds=batch_seconds,
             completing=[op for one in outputs if (op := one.row_op(outputs)) is not None],
         )

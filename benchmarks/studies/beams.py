@@ -80,7 +80,9 @@ def measure(
     """Return the times of each way in seconds, without the first."""
     torch.set_num_threads(threads)
     steps = {
-        name: Labelling(str(checkpoint), lambda loaded, output=output: [output.op(loaded)], batch_seconds=1000)  # type: ignore[misc]
+        name: Labelling(
+            str(checkpoint), lambda loaded, output=output: [output.op(loaded.summary, loaded)], batch_seconds=1000
+        )  # type: ignore[misc]
         for name, output in ways.items()
     }
     taken: dict[str, list[float]] = {name: [] for name in ways}
@@ -118,7 +120,7 @@ def measure_search(
     loaded = load_checkpoint(checkpoint, dtype="float32", device="cpu", padding="exact")
     rows = []
     for name, options in {"beams": {}, "3-grams, hot words": {"lm": lm, "hot_words": HOT_WORDS}}.items():
-        op = Transcript(beams=beams, **options).op(loaded)  # type: ignore[arg-type]
+        op = Transcript(beams=beams, **options).op(loaded.summary, loaded)  # type: ignore[arg-type]
         taken, texts = [], []
         for kept in (KEPT_TOKENS, loaded.summary.vocab_size - 1):  # type: ignore[operator]
             frames, counts = frames_of_digits(checkpoint, num_rows, seconds, kept)

@@ -80,9 +80,12 @@ class Labeller:
         )
         self.decoding = Decoding(audio="audio", windowing=windowing, block_seconds=600)
         self.op = Labelling(
-            checkpoint, lambda loaded: [transcript.op(loaded)], batch_seconds=60, window_seconds=window_seconds
+            checkpoint,
+            lambda loaded: [transcript.op(loaded.summary, loaded)],
+            batch_seconds=60,
+            window_seconds=window_seconds,
         )
-        self.joining = Joining([transcript.join_op(summary)], summary.sample_rate)
+        self.joining = Joining([transcript.op(summary)], summary.sample_rate)
 
     def __call__(self, recordings: Iterable[Spoken]) -> list[dict[str, object]]:
         """Return the label rows of recordings, in order."""

@@ -258,7 +258,7 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
     check_library(settings.checkpoint, settings.library)
     return Labelling(
         str(folder),
-        lambda loaded: [output.op(loaded) for output in outputs],
+        lambda loaded: [output.op(loaded.summary, loaded) for output in outputs],
         batch_seconds=settings.batch_seconds,
         dtype=settings.dtype,
         device=settings.device,
@@ -276,7 +276,7 @@ def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.T
     """Return the function that makes rows of labelled windows in order; it loads no weights."""
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
     located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
-    outputs = [output.join_op(checkpoint) for output in located]
+    outputs = [output.op(checkpoint) for output in located]
     added = added_schema(pipeline)
     join = partial(join_windows, join=Joining(outputs, checkpoint.sample_rate, added, completing_ops(pipeline)))
     if pipeline.decode.channel != EACH:

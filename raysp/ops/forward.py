@@ -17,6 +17,7 @@ from raysp.crossing import Room, fetch
 from raysp.devices import highest_allocated, highest_resident_bytes, is_accelerator
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import Lengths
+from raysp.ops.late_steps import JoinOp
 from raysp.ops.rows import Place, RowStatus
 
 MADE_OF = ("logits", "embeddings", "pooler_output")
@@ -154,7 +155,7 @@ class BlockInHand:
         return f"{name}|{row_status.window}"
 
 
-class OutputOp(Protocol):
+class OutputOp(JoinOp, Protocol):
     """Op that converts a forward pass to columns."""
 
     schema: pa.Schema

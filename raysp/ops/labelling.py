@@ -33,7 +33,6 @@ from raysp.ops.forward import OutputOp as OutputOp
 from raysp.ops.forward import highest_memory as highest_memory
 from raysp.ops.late_steps import (
     CARRIED,
-    JoinOp,
     carried_values,
     completed,
     for_joining,
@@ -125,7 +124,7 @@ class Labelling:
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
-        self.timed = timed_of(cast("Sequence[JoinOp]", self.outputs))
+        self.timed = timed_of(self.outputs)
         self.has_users_code = bool(completing) or not all(map(is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
         self.by_language = [output for output in self.outputs if isinstance(output, ByLanguage)]
@@ -390,7 +389,7 @@ class Labelling:
             window = window.append_column(f"{CARRIED}{name}", [[given.columns[name][index]]])
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         window = with_labels(window, columns, [label])
-        found = joined(cast("Sequence[JoinOp]", self.outputs), window)
+        found = joined(self.outputs, window)
         return tuple(
             value
             for output, values in zip(self.outputs, found, strict=True)

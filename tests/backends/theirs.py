@@ -134,5 +134,8 @@ def labelling(folder: Path, *outputs: object, backend: str = "transformers", **o
     """Return the op that labels with a checkpoint by a backend."""
     given = {"batch_seconds": 600, "window_seconds": WINDOW_SECONDS, "overlap_seconds": 0.5, **options}
     return Labelling(
-        str(folder), lambda loaded: [one.op(loaded) for one in outputs], backend=choose(folder, backend).open(), **given
+        str(folder),
+        lambda loaded: [one.op(loaded.summary, loaded) for one in outputs],
+        backend=choose(folder, backend).open(),
+        **given,
     )

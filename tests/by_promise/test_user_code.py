@@ -181,10 +181,7 @@ class ShoutedOp:
 class Shouted(raysp.Embedding):
     name: str = "shouted"
 
-    def op(self, loaded):
-        return ShoutedOp()
-
-    def join_op(self, checkpoint):
+    def op(self, checkpoint, loaded=None):
         return ShoutedOp()
 
     def schema(self, checkpoint):

@@ -112,7 +112,9 @@ def test_scores_are_weighed_as_pyctcdecode_does(checkpoint, boundary):
     logits[0, torch.arange(0, 2 * len(ids), 2), torch.tensor(ids)] = 5.0
     logits[0, 1::2, loaded.text_tokenizer.pad_token_id] = 5.0
     forward = ctc_forward(logits, torch.tensor([2 * len(ids)]), [None])
-    with_lm, without = ({one["text"]: one["score"] for one in op.op(loaded)(forward)[2][0]} for op in (output, plain))
+    with_lm, without = (
+        {one["text"]: one["score"] for one in op.op(loaded.summary, loaded)(forward)[2][0]} for op in (output, plain)
+    )
     model = arpa.parse(own / "5gram.arpa")
     scores, words = NgramScores(model), ["ONE", "SEVEN", "NIN"]  # SEVEN is no unigram, NIN no word of the model
     context = np.array(scores.start() if boundary else [-1, -1])
@@ -175,7 +177,7 @@ def test_the_files_may_be_compressed_or_binary(checkpoint, kenlm_package):  # no
     [output] = located(pipeline_of(checkpoint, lm="own"))
     output.check(loaded.summary)
     logits = torch.randn(1, 30, 20, generator=torch.Generator().manual_seed(0))
-    [text] = output.op(loaded)(ctc_forward(logits, torch.tensor([30]), [None]))[0]
+    [text] = output.op(loaded.summary, loaded)(ctc_forward(logits, torch.tensor([30]), [None]))[0]
     assert isinstance(text, str)
 
 

@@ -35,8 +35,9 @@ class SlowTranscript(raysp.Transcript):
 
     seconds: float = 1.0
 
-    def op(self, loaded):
-        return Slow(super().op(loaded), self.seconds)
+    def op(self, checkpoint, loaded=None):
+        op = super().op(checkpoint, loaded)
+        return op if loaded is None else Slow(op, self.seconds)
 
 
 class Slow:

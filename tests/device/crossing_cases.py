@@ -214,7 +214,11 @@ def at_pauses(outputs: Sequence[Any], _: Path, device: str) -> Run:
     places = [Place(3, 0, len(wave) // 320 - 1, np.ones(4, np.float32), 0, len(wave)) for wave in waves]
     reads = tuple({one.text for one in outputs if getattr(one, "text", None)})
     op = Labelling(
-        str(CHECKPOINT), lambda loaded: [one.op(loaded) for one in outputs], batch_seconds=8, device=device, reads=reads
+        str(CHECKPOINT),
+        lambda loaded: [one.op(loaded.summary, loaded) for one in outputs],
+        batch_seconds=8,
+        device=device,
+        reads=reads,
     )
     block = with_places(block_of(waves), places)
     for name in reads:
@@ -227,7 +231,7 @@ def with_a_prompt(folder: Path, device: str) -> Run:
     place = checkpoint("SpeechEncoderDecoderModel", folder)
 
     def outputs(loaded: Any) -> list[Any]:
-        op = generating().op(loaded)
+        op = generating().op(loaded.summary, loaded)
         return [type(op)(op.schema, op.staged, op.model, op.tokenizer, op.options, Prompt({}, (5, 6)))]
 
     op = Labelling(str(place), outputs, batch_seconds=8, device=device)
@@ -307,6 +311,6 @@ CASES: dict[str, Callable[[Path, str], Run]] = {
 def unlikely(_: Path, device: str) -> Run:
     """Beams whose best text is not that of the best tokens, so that its tokens are aligned."""
     output = raysp.Transcript(beams=8, words=True, hot_words={"two": 40.0, "nine": 40.0})
-    op = Labelling(str(CHECKPOINT), lambda loaded: [output.op(loaded)], batch_seconds=8, device=device)
+    op = Labelling(str(CHECKPOINT), lambda loaded: [output.op(loaded.summary, loaded)], batch_seconds=8, device=device)
     block = block_of(spoken()[0][:3])
     return lambda: op(block)[0].to_pylist()

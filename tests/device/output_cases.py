@@ -30,7 +30,7 @@ def labelling(checkpoint: Path, outputs: Sequence[Any], device: str, dtype: str)
     """Return the op that labels rows in batches of several rows and windows."""
     return Labelling(
         str(checkpoint),
-        lambda loaded: [output.op(loaded) for output in outputs],
+        lambda loaded: [output.op(loaded.summary, loaded) for output in outputs],
         batch_seconds=8,
         dtype=dtype,
         device=device,

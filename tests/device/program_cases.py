@@ -245,7 +245,7 @@ def model_of_characters(folder: Path, device: str) -> Run:
     """Beams with a language model of characters."""
     (folder / "characters.arpa").write_text(CHARACTERS)
     output = raysp.Transcript(beams=4, lm=str(folder / "characters.arpa"))
-    op = Labelling(str(CHECKPOINT), lambda loaded: [output.op(loaded)], batch_seconds=8, device=device)
+    op = Labelling(str(CHECKPOINT), lambda loaded: [output.op(loaded.summary, loaded)], batch_seconds=8, device=device)
     block = block_of(spoken()[0][:2])
     return lambda: op(block)[0].to_pylist()
 

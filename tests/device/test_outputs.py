@@ -55,7 +55,9 @@ def test_windows_that_are_cut_at_pauses_are_joined_as_on_the_cpu(output, spoken)
     places = [Place(3, 0, len(wave) // 320 - 1, np.ones(4, np.float32), 0, len(wave)) for wave in waves]
 
     def label(device: str) -> list[dict[str, object]]:
-        op = Labelling(str(CHECKPOINT), lambda loaded: [output.op(loaded)], batch_seconds=8, device=device)
+        op = Labelling(
+            str(CHECKPOINT), lambda loaded: [output.op(loaded.summary, loaded)], batch_seconds=8, device=device
+        )
         return op(with_places(block_of(waves), places))[0].to_pylist()
 
     assert_same(label(NAME), label("cpu"))

@@ -36,7 +36,9 @@ class Waiting(SearchProcesses):
 def labels(device: str) -> list[dict[str, object]]:
     waves = [(wave * 32767 / 2).astype(np.int16) for wave in noise([1.5] * BATCHES, seed=1)]
     output = raysp.Transcript(beams=4, nbest=2)
-    op = Labelling(str(CHECKPOINT), lambda loaded: [output.op(loaded)], batch_seconds=1.5, device=device)
+    op = Labelling(
+        str(CHECKPOINT), lambda loaded: [output.op(loaded.summary, loaded)], batch_seconds=1.5, device=device
+    )
     return op(block_of(waves))[0].to_pylist()
 
 
@@ -51,7 +53,10 @@ def test_the_device_runs_further_batches_while_texts_are_searched(monkeypatch):
 @pytest.mark.parametrize("beams", [1, 8])
 def test_a_batch_has_one_copy_out_and_one_wait_whatever_its_search(beams):
     op = Labelling(
-        str(CHECKPOINT), lambda loaded: [raysp.Transcript(beams=beams).op(loaded)], batch_seconds=8, device=NAME
+        str(CHECKPOINT),
+        lambda loaded: [raysp.Transcript(beams=beams).op(loaded.summary, loaded)],
+        batch_seconds=8,
+        device=NAME,
     )
     block = block_of(noise([1.5, 1.2], seed=2))
     op(block)  # constants are made

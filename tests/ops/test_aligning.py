@@ -26,12 +26,12 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def op(loaded):
-    return SPEC.op(loaded)
+    return SPEC.op(loaded.summary, loaded)
 
 
 @pytest.fixture(scope="module")
 def transcribing(loaded):
-    return raysp.Transcript(words=True, chars=True).op(loaded)
+    return raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
 
 
 def rows_of(op, forward, texts) -> list[dict]:
@@ -123,7 +123,7 @@ def test_a_row_in_a_batch_equals_the_row_alone(op):
 @pytest.mark.parametrize("wildcard", [False, True])
 def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, text, wildcard):
     spec = raysp.Align("said", chars=True, wildcard=wildcard)
-    op = spec.op(loaded)
+    op = spec.op(loaded.summary, loaded)
     whole = noisy(1, 120)
     logits = whole.output["logits"]
     # Windows of 50 frames from every 35th one, of which the middle of each overlap is the joint.
@@ -140,7 +140,7 @@ def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, tex
         }
     )
     [expected] = rows_of(op, whole, [text])
-    joined = dict(zip(COLUMNS, spec.join_op(loaded.summary).join(table), strict=True))
+    joined = dict(zip(COLUMNS, spec.op(loaded.summary).join(table), strict=True))
     assert joined == {name: expected[name] for name in COLUMNS}
 
 
@@ -155,7 +155,7 @@ def test_a_window_stages_only_the_tokens_of_its_text(op, loaded):
 def test_a_part_of_what_is_said_lies_at_its_place_with_a_wildcard(loaded, transcribing):
     spoken = forward_of(transcribing, "ONE TWO THREE FOUR FIVE")
     *_, words, _, _, _ = transcribing(spoken)
-    [row] = rows_of(raysp.Align("said", chars=True, wildcard=True).op(loaded), spoken, ["two four"])
+    [row] = rows_of(raysp.Align("said", chars=True, wildcard=True).op(loaded.summary, loaded), spoken, ["two four"])
     expected = [{**words[0][place], "word": words[0][place]["word"].lower()} for place in (1, 3)]
     assert row["words"] == expected
     assert row["score"] == pytest.approx(0, abs=1e-6)

@@ -42,7 +42,7 @@ def block_of(waves: Sequence[np.ndarray | None], rows: Sequence[int] | None = No
 
 def labelling(batch_seconds: float = 60, checkpoint: Path = CHECKPOINT, extra: object = None, **options) -> Labelling:
     def outputs(loaded: LoadedCheckpoint) -> list[object]:
-        return [raysp.Transcript().op(loaded), *([extra] if extra else [])]
+        return [raysp.Transcript().op(loaded.summary, loaded), *([extra] if extra else [])]
 
     return Labelling(str(checkpoint), outputs, batch_seconds=batch_seconds, **options)
 

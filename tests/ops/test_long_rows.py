@@ -96,7 +96,7 @@ def labelling(loaded, window_seconds=1.0, overlap_seconds=0.25, batch_seconds=2.
         patch.setattr("raysp.ops.labelling.load_checkpoint", lambda *a, **k: loaded)
         return Labelling(
             "",
-            lambda one: [OUTPUT.op(one)],
+            lambda one: [OUTPUT.op(one.summary, one)],
             batch_seconds=batch_seconds,
             window_seconds=window_seconds,
             overlap_seconds=overlap_seconds,
@@ -106,7 +106,7 @@ def labelling(loaded, window_seconds=1.0, overlap_seconds=0.25, batch_seconds=2.
 def bundled(batch_seconds: float) -> Labelling:
     return Labelling(
         str(CHECKPOINT),
-        lambda one: [OUTPUT.op(one)],
+        lambda one: [OUTPUT.op(one.summary, one)],
         batch_seconds=batch_seconds,
         window_seconds=1,
         overlap_seconds=0.2,
@@ -129,7 +129,7 @@ def join(op: Labelling, tables: Sequence[pa.Table], output: raysp.Transcript = O
     table = pa.concat_tables(tables)
     is_whole = table.column("windows").to_numpy() == 1
     windows = table.filter(~is_whole).sort_by([("row", "ascending"), ("window", "ascending")])
-    joined = Joining([output.join_op(op.loaded.summary)], RATE)(windows)
+    joined = Joining([output.op(op.loaded.summary)], RATE)(windows)
     whole = table.filter(is_whole).select(joined.column_names)
     return {row["row"]: row for row in pa.concat_tables([whole, joined]).to_pylist()}
 
@@ -189,7 +189,11 @@ class TestTheSameLabel:
     @pytest.mark.slow
     def test_again_bit_for_bit(self, rows):
         op = Labelling(
-            str(CHECKPOINT), lambda one: [OUTPUT.op(one)], batch_seconds=3, window_seconds=1, overlap_seconds=0.2
+            str(CHECKPOINT),
+            lambda one: [OUTPUT.op(one.summary, one)],
+            batch_seconds=3,
+            window_seconds=1,
+            overlap_seconds=0.2,
         )
         assert label(op, rows) == label(op, rows)
 

@@ -31,7 +31,9 @@ OF_EACH_KIND = [
 
 def op(folder: Path, outputs: Sequence[object], budget: float, **options: object) -> Labelling:
     options = {"dtype": "bfloat16", "window_seconds": 5, "overlap_seconds": 1, **options}
-    return Labelling(str(folder), lambda loaded: [one.op(loaded) for one in outputs], batch_seconds=budget, **options)
+    return Labelling(
+        str(folder), lambda loaded: [one.op(loaded.summary, loaded) for one in outputs], batch_seconds=budget, **options
+    )
 
 
 def noise(seconds: Sequence[float], seed: int = 0) -> list[np.ndarray]:

@@ -32,7 +32,7 @@ def lm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def everything(loaded, lm):
     output = raysp.Transcript(beams=6, nbest=3, words=True, chars=True, lm=lm, hot_words={"NINE": 1.0, "ONE TWO": 2.0})
-    return output.op(loaded)
+    return output.op(loaded.summary, loaded)
 
 
 def noisy(seed: int, rows: int, frames: int, size: float = 4.0) -> torch.Tensor:
@@ -40,15 +40,15 @@ def noisy(seed: int, rows: int, frames: int, size: float = 4.0) -> torch.Tensor:
 
 
 def test_sure_frames_have_the_text_score_words_and_characters_of_greedy_decoding(loaded):
-    greedy = raysp.Transcript(words=True, chars=True).op(loaded)
-    search = raysp.Transcript(words=True, chars=True, beams=8).op(loaded)
+    greedy = raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
+    search = raysp.Transcript(words=True, chars=True, beams=8).op(loaded.summary, loaded)
     forward = forward_of(greedy, "ONE TWO", "THREE", "")
     assert search(forward) == greedy(forward)
 
 
 def test_rows_whose_text_is_that_of_greedy_decoding_have_its_scores_and_times_to_the_last_bit(loaded):
-    greedy = raysp.Transcript(words=True, chars=True).op(loaded)
-    search = raysp.Transcript(words=True, chars=True, beams=8).op(loaded)
+    greedy = raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
+    search = raysp.Transcript(words=True, chars=True, beams=8).op(loaded.summary, loaded)
     forward = ctc_forward(noisy(5, 20, 25, 6.0), torch.full((20,), 25), [None] * 20)
     theirs, ours = (list(zip(*op(forward)[:4], strict=True)) for op in (greedy, search))
     same = [place for place in range(20) if ours[place][0] == theirs[place][0]]
@@ -78,7 +78,7 @@ def spaced(loaded, *texts: str) -> torch.Tensor:
 
 
 def test_texts_have_single_spaces_and_differ_in_more_than_spaces(loaded):
-    op = raysp.Transcript(beams=16, nbest=8, words=True).op(loaded)
+    op = raysp.Transcript(beams=16, nbest=8, words=True).op(loaded.summary, loaded)
     logits = spaced(loaded, "A", "BC") if "A" in loaded.text_tokenizer.encoder else spaced(loaded, "E", "ONE")
     [text], _, _, [several], *_ = op(ctc_forward(logits, torch.tensor([logits.shape[1]]), [None]))
     assert text == several[0]["text"]
@@ -90,7 +90,7 @@ def test_texts_have_single_spaces_and_differ_in_more_than_spaces(loaded):
 
 
 def test_texts_of_a_row_of_several_stretches_are_there_once(loaded):
-    op = raysp.Transcript(beams=4, nbest=4).op(loaded)
+    op = raysp.Transcript(beams=4, nbest=4).op(loaded.summary, loaded)
     parts = [[{"text": "", "score": -1.0}, {"text": "A", "score": -1.1}] for _ in range(2)]
     found = op._best(parts)
     assert [one["text"] for one in found] == ["", "A", "A A"]
@@ -100,7 +100,7 @@ def test_texts_of_a_row_of_several_stretches_are_there_once(loaded):
 def test_the_column_of_several_texts_exists_only_if_asked_for(loaded):
     assert raysp.Transcript(beams=8).columns == ("pred_text", "pred_score")
     output = raysp.Transcript("mine", beams=8, nbest=2)
-    op = output.op(loaded)
+    op = output.op(loaded.summary, loaded)
     assert output.columns == ("mine_text", "mine_score", "mine_nbest") == tuple(op.schema.names)
     assert op.empty() == ("", None, [])
     kind = op.schema.field("mine_nbest").type
@@ -154,24 +154,24 @@ def unsure(op, *words: dict[str, float]) -> torch.Tensor:
 
 
 def test_a_language_model_chooses_the_words_that_it_knows(loaded, lm):
-    search = raysp.Transcript(beams=8).op(loaded)
+    search = raysp.Transcript(beams=8).op(loaded.summary, loaded)
     logits = unsure(search, {"FIVE": 0.0}, {"SIX": -0.4, "TWO": 0.0})
     assert alone(search, logits)[0].startswith("FIVE T")
-    with_lm = raysp.Transcript(beams=8, lm=lm, lm_weight=1.0).op(loaded)
+    with_lm = raysp.Transcript(beams=8, lm=lm, lm_weight=1.0).op(loaded.summary, loaded)
     assert alone(with_lm, logits)[0] == "FIVE SIX"
 
 
 def test_a_hot_word_is_chosen_over_a_likelier_one(loaded):
-    logits = unsure(raysp.Transcript(beams=8).op(loaded), {"SIX": -1.0, "TWO": 0.0})
-    assert alone(raysp.Transcript(beams=8).op(loaded), logits)[0] == "TWO"
-    assert alone(raysp.Transcript(beams=8, hot_words={"SIX": 6.0}).op(loaded), logits)[0] == "SIX"
-    assert alone(raysp.Transcript(beams=8, hot_words={"SIXX": 6.0}).op(loaded), logits)[0] == "TWO"
+    logits = unsure(raysp.Transcript(beams=8).op(loaded.summary, loaded), {"SIX": -1.0, "TWO": 0.0})
+    assert alone(raysp.Transcript(beams=8).op(loaded.summary, loaded), logits)[0] == "TWO"
+    assert alone(raysp.Transcript(beams=8, hot_words={"SIX": 6.0}).op(loaded.summary, loaded), logits)[0] == "SIX"
+    assert alone(raysp.Transcript(beams=8, hot_words={"SIXX": 6.0}).op(loaded.summary, loaded), logits)[0] == "TWO"
 
 
 def test_a_model_of_characters_is_recognised_by_its_words(loaded, tmp_path):
     texts = ["|".join([one, two]) for one, two in pairwise(NUMBERS)]
     path = write_arpa(tmp_path / "characters.arpa", texts, 4)
-    op = raysp.Transcript(beams=8, lm=str(path), lm_weight=1.0, word_bonus=0.5).op(loaded)
+    op = raysp.Transcript(beams=8, lm=str(path), lm_weight=1.0, word_bonus=0.5).op(loaded.summary, loaded)
     logits = unsure(op, {"SIX": -0.5, "TWO": 0.0, "TIX": -0.2})
     assert alone(op, logits)[0] in ("SIX", "TWO")
     assert type(op.texts.decoder.search.fusions[0]).__name__ == "CharacterModel"

@@ -23,7 +23,7 @@ from tests.corpora import CHECKPOINT
 @pytest.fixture(scope="module")
 def op():
     loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
-    return raysp.Transcript("mine").op(loaded)
+    return raysp.Transcript("mine").op(loaded.summary, loaded)
 
 
 def ctc_forward(logits, num_frames, parts) -> Forward:
@@ -72,7 +72,7 @@ def test_the_columns_are_named_after_the_output_and_a_short_recording_fills_them
 @pytest.fixture(scope="module")
 def timed():
     loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
-    return raysp.Transcript(words=True, chars=True).op(loaded)
+    return raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
 
 
 def staged(op, forward: Forward) -> pa.Table:
@@ -137,7 +137,7 @@ def test_a_character_that_lasts_has_the_probability_of_its_best_frame_and_a_word
 def test_only_requested_columns_are_returned(asked):
     loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
     output = raysp.Transcript(**asked)
-    op = output.op(loaded)
+    op = output.op(loaded.summary, loaded)
     names = ["pred_text", "pred_score", *(f"pred_{name}" for name in asked)]
     assert list(output.columns) == op.schema.names == names
     assert len(op(forward_of(op, "ONE"))) == len(names) + 2
@@ -161,7 +161,7 @@ def test_windows_of_a_row_are_joined_without_torch(op):
     program = (
         "import pickle, sys; sys.modules['torch'] = None; "
         "output, checkpoint, parts = pickle.load(sys.stdin.buffer); "
-        "print(output.join_op(checkpoint).join(parts))"
+        "print(output.op(checkpoint).join(parts))"
     )
-    joined = raysp.Transcript("mine", words=True).join_op(check_checkpoint(CHECKPOINT)).join(parts)
+    joined = raysp.Transcript("mine", words=True).op(check_checkpoint(CHECKPOINT)).join(parts)
     assert subprocess.check_output([sys.executable, "-c", program], input=given) == f"{joined}\n".encode()

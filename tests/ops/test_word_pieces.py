@@ -25,7 +25,7 @@ def columns(loaded, output, frames):
     """Label one row whose frames have these tokens with probability 0.5."""
     probabilities = torch.full((1, len(frames), BLANK + 1), 0.5 / BLANK)
     probabilities[0, torch.arange(len(frames)), torch.tensor(frames)] = 0.5
-    op = output.op(loaded)
+    op = output.op(loaded.summary, loaded)
     return op(ctc_forward(probabilities.log(), torch.tensor([len(frames)]), [None]))[: len(op.schema)]
 
 
@@ -71,4 +71,4 @@ def test_beams_alone_are_searched(loaded):
     summary = check_checkpoint(loaded.summary.path)
     output = raysp.Transcript(beams=4, nbest=2)
     output.check(summary)
-    assert output.op(loaded).schema.names == ["pred_text", "pred_score", "pred_nbest"]
+    assert output.op(loaded.summary, loaded).schema.names == ["pred_text", "pred_score", "pred_nbest"]

@@ -154,15 +154,8 @@ class Align(Output):
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
-    def op(self, loaded: "LabellingModel") -> "Aligning | ByLanguage":
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Aligning | ByLanguage":
         """Return the op that computes the columns."""
-        return self._op(loaded.summary, loaded)
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "Aligning | ByLanguage":
-        """Return the op that computes the columns from the windows of a longer row."""
-        return self._op(checkpoint)
-
-    def _op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Aligning | ByLanguage":
         import pyarrow as pa
 
         from raysp.ops.aligning import Aligning

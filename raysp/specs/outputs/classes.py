@@ -14,7 +14,7 @@ from raysp.words import count
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from raysp.models.labelled_passes import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.ops.classifying import Classifying, Segmenting
 
 
@@ -91,8 +91,8 @@ class Classes(Output):
                 f"top_k='all'{' or 1' if number == 1 else ''}"
             )
 
-    def join_op(self, checkpoint: "CheckpointSummary") -> "Classifying":
-        """Return the op that computes the columns, also from the windows of a longer row."""
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Classifying":
+        """Return the op that computes the columns."""
         import pyarrow as pa
 
         from raysp.ops.classifying import Classifying
@@ -145,8 +145,8 @@ class Segments(Output):
 
         return pa.schema([(self.name, spans_of("label"))])
 
-    def join_op(self, checkpoint: "CheckpointSummary") -> "Segmenting":
-        """Return the op that computes the column, also from the windows of a longer row."""
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Segmenting":
+        """Return the op that computes the column."""
         import pyarrow as pa
 
         from raysp.ops.classifying import Segmenting

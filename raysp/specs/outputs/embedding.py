@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.models.loading import LoadedCheckpoint
     from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SeveralLayers, SpeakerEmbedding
-    from raysp.ops.labelling import OutputOp
-    from raysp.ops.late_steps import JoinOp
 
 
 Layer = Annotated[int, Field(ge=-1)]
@@ -125,17 +123,10 @@ class Embedding(Output):
     def _size_of(layer: int, checkpoint: "CheckpointSummary") -> int:
         return checkpoint.output_size if layer == -1 else checkpoint.hidden_size
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
-        """Return the op that computes the column."""
-        return self._embedding(loaded.summary, loaded)
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Return the op that computes the column from the windows of a longer row."""
-        return self._embedding(checkpoint)
-
-    def _embedding(
+    def op(
         self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
     ) -> "MeanEmbedding | FrameEmbeddings | SpeakerEmbedding | SeveralLayers":
+        """Return the op that computes the column."""
         from raysp.ops.embeddings import LEARNED_SUM, SeveralLayers, SpeakerEmbedding
 
         schema = self.schema(checkpoint)

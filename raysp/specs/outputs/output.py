@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, SpeakingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.ops.labelling import OutputOp
-    from raysp.ops.late_steps import JoinOp
     from raysp.ops.row_languages import ByLanguage, LanguageOp
     from raysp.ops.step_ops import ColumnOp
 
@@ -93,7 +92,7 @@ class Output:
 
     @property
     def allows_gaps(self) -> bool:
-        """Whether `join_op` joins windows between which silence is left out, as `Label(windows="speech")` does."""
+        """Whether the op joins windows between which silence is left out, as `Label(windows="speech")` does."""
         return False
 
     def check_gaps(self, checkpoint: "CheckpointSummary") -> None:
@@ -130,12 +129,13 @@ class Output:
         """
         return schema
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
-        """Return the op that computes the columns: that of `join_op`, unless it needs the model itself."""
-        return cast("OutputOp", self.join_op(loaded.summary))
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "OutputOp":
+        """Return the op that computes the columns.
 
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Return the op that computes the columns from the staged columns of a longer row; loads no weights."""
+        Args:
+            checkpoint: description of the checkpoint.
+            loaded: the model; None: no weights are loaded, and the op joins rows of several windows alone.
+        """
         raise NotImplementedError
 
     def row_op(self, outputs: "Sequence[Output]") -> "ColumnOp | None":

@@ -65,14 +65,6 @@ class Signals(Output):
                 f"by backend={checkpoint.backend!r} gives no such probability: leave it out"
             )
 
-    def op(self, loaded: "LabellingModel") -> "Measuring | Silence":
-        """Return the op that computes the levels."""
-        return self._op(loaded.summary, cast("HearingModel", loaded))
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "Measuring | Silence":
-        """Return the op that computes the levels from the windows of a longer row."""
-        return self._op(checkpoint)
-
     def row_op(self, outputs: Sequence[Output]) -> "ColumnOp":
         """Return the op that adds the signals of the text."""
         from raysp.ops.measuring import TextMeasuring
@@ -83,7 +75,8 @@ class Signals(Output):
             speech=next((one.name for one in outputs if isinstance(one, Speech)), None),
         )
 
-    def _op(self, checkpoint: "CheckpointSummary", loaded: "HearingModel | None" = None) -> "Measuring | Silence":
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Measuring | Silence":
+        """Return the op that computes the levels."""
         import pyarrow as pa
 
         from raysp.ops.measuring import Measuring, Silence
@@ -104,4 +97,6 @@ class Signals(Output):
             frame_stride=checkpoint.frame_stride,
             at_quiet_points=checkpoint.writes_text,
         )
-        return Silence(levels, NO_SPEECH, None if loaded is None else loaded.no_speech) if self.no_speech else levels
+        if not self.no_speech:
+            return levels
+        return Silence(levels, NO_SPEECH, None if loaded is None else cast("HearingModel", loaded).no_speech)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
-    from raysp.models.silero_vad import SileroVAD
     from raysp.ops.speech.speaking import Speaking
 
 
@@ -68,21 +67,17 @@ class Speech(Output):
         times = [(part, pa.float64()) for part in ("start", "end")]
         return pa.schema([(self.name, pa.list_(pa.struct([*times, ("score", pa.float32())])))])
 
-    def op(self, loaded: "LabellingModel") -> "Speaking":
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Speaking":
         """Return the op that computes the column, with its model on the device of the checkpoint's."""
-        from raysp.models.silero_vad import SileroVAD
-
-        return self._speaking(loaded.summary, SileroVAD.from_package().to(loaded.device))
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "Speaking":
-        """Return the op that computes the column from the windows of a longer row."""
-        return self._speaking(checkpoint, None)
-
-    def _speaking(self, checkpoint: "CheckpointSummary", model: "SileroVAD | None") -> "Speaking":
         import pyarrow as pa
 
         from raysp.ops.speech.speaking import Speaking
 
+        model = None
+        if loaded is not None:
+            from raysp.models.silero_vad import SileroVAD
+
+            model = SileroVAD.from_package().to(loaded.device)
         return Speaking(
             self.schema(checkpoint),
             columns_of(self.name, probabilities=pa.list_(pa.float32()), offset=pa.int32(), samples=pa.int64()),

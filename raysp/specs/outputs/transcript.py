@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.ops.labelling import OutputOp
-    from raysp.ops.late_steps import JoinOp
     from raysp.ops.row_languages import ByLanguage
     from raysp.ops.transcribing import Transcribing
     from raysp.ops.transcripts.searching import Searching
@@ -320,23 +319,20 @@ class Transcript(Output):
                 )
             check_settings(tokenizer, checkpoint.vocab_size or 0, lm=self.lm, hot_words=self.hot_words)
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "OutputOp":
         """Return the op that computes the columns."""
+        if not checkpoint.writes_text:
+            return self._spoken_op(checkpoint, loaded)
+        if loaded is None:
+            return self._written(checkpoint)
         from raysp.models.loading import LoadedCheckpoint
         from raysp.ops.writing import Writing
 
-        summary = loaded.summary
-        if not summary.writes_text:
-            return self._spoken_op(summary, loaded)
         if not isinstance(loaded, LoadedCheckpoint):
-            return self._written(summary, cast("WritingModel", loaded))
-        prompt = self._prompt(summary) if self._is_prompted else None
-        schemas = self.schema(summary), self._parts()
+            return self._written(checkpoint, cast("WritingModel", loaded))
+        prompt = self._prompt(checkpoint) if self._is_prompted else None
+        schemas = self.schema(checkpoint), self._parts()
         return Writing(*schemas, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Return the op that computes the columns from the windows of a longer row."""
-        return self._written(checkpoint) if checkpoint.writes_text else self._spoken_op(checkpoint)
 
     def _spoken_op(
         self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None

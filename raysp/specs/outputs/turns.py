@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
-    from raysp.ops.labelling import OutputOp
-    from raysp.ops.late_steps import JoinOp
     from raysp.ops.speakers.frame_turning import FrameTurning, WindowFrames
     from raysp.ops.speakers.speaker_space import SpeakerSpace
     from raysp.ops.speakers.turning import Turning, WindowVectors
@@ -228,8 +226,13 @@ class Turns(Output):
         words = [pa.field(name, spans_of("word")) for one in outputs for name in one.word_columns]
         return WordSpeakers(self._field(), words) if words else None
 
-    def op(self, loaded: "LabellingModel") -> "OutputOp":
-        """Return the op that computes the column; it loads the other checkpoint, if there is one."""
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Turning | FrameTurning":
+        """Return the op that computes the column; with a model it loads the other checkpoint, if there is one."""
+        if loaded is None:
+            found = self._checkpoint_of(checkpoint)
+            if _has_vectors(found):
+                return self._turning(checkpoint, found, self._speech.op(checkpoint))
+            return self._frame_turning(checkpoint, found)
         from raysp.models.loading import LoadedCheckpoint, load_checkpoint
         from raysp.ops.speakers.frame_turning import WindowFrames
         from raysp.ops.speakers.turning import WindowVectors
@@ -239,15 +242,8 @@ class Turns(Output):
             padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
             other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
         if _has_vectors(other.summary):
-            return self._turning(loaded.summary, other.summary, self._speech.op(loaded), WindowVectors(other))
-        return self._frame_turning(loaded.summary, other.summary, None if other is loaded else WindowFrames(other))
-
-    def join_op(self, checkpoint: "CheckpointSummary") -> "JoinOp":
-        """Return the op that computes the column from the windows of a longer row."""
-        found = self._checkpoint_of(checkpoint)
-        if _has_vectors(found):
-            return self._turning(checkpoint, found, self._speech.join_op(checkpoint))
-        return self._frame_turning(checkpoint, found)
+            return self._turning(checkpoint, other.summary, self._speech.op(checkpoint, loaded), WindowVectors(other))
+        return self._frame_turning(checkpoint, other.summary, None if other is loaded else WindowFrames(other))
 
     def _frame_turning(
         self, checkpoint: "CheckpointSummary", found: "CheckpointSummary", frames: "WindowFrames | None" = None

@@ -169,7 +169,7 @@ def labels(device: str, waves: list[np.ndarray]) -> list[dict[str, object]]:
 
 def op_of(device: str) -> Labelling:
     def outputs(loaded: LoadedCheckpoint) -> list[object]:
-        return [one.op(loaded) for one in OUTPUTS]
+        return [one.op(loaded.summary, loaded) for one in OUTPUTS]
 
     return Labelling(str(CHECKPOINT), outputs, batch_seconds=2, device=device)
 

@@ -48,7 +48,7 @@ Run = Callable[..., float]
 
 def op_of() -> Labelling:
     def outputs(loaded: LoadedCheckpoint) -> list[object]:
-        return [raysp.Transcript().op(loaded)]
+        return [raysp.Transcript().op(loaded.summary, loaded)]
 
     return Labelling(str(CHECKPOINT), outputs, batch_seconds=1, device=NAME)
 

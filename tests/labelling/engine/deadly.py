@@ -20,8 +20,9 @@ CRASH_FRAMES, HANG_FRAMES = 99, 149
 class DeadlyTranscript(Transcript):
     """A transcript that segmentation faults or hangs over recordings of certain lengths."""
 
-    def op(self, loaded):
-        return _Deadly(super().op(loaded))
+    def op(self, checkpoint, loaded=None):
+        op = super().op(checkpoint, loaded)
+        return op if loaded is None else _Deadly(op)
 
 
 class _Deadly:
@@ -45,8 +46,9 @@ class _Deadly:
 class FailingTranscript(Transcript):
     """A transcript whose op fails over every batch."""
 
-    def op(self, loaded):
-        return _Failing(super().op(loaded))
+    def op(self, checkpoint, loaded=None):
+        op = super().op(checkpoint, loaded)
+        return op if loaded is None else _Failing(op)
 
 
 class _Failing(_Deadly):
@@ -69,7 +71,9 @@ class UnloadableTranscript(Transcript):
     failures: int = 1
     crashes: bool = False
 
-    def op(self, loaded):
+    def op(self, checkpoint, loaded=None):
+        if loaded is None:
+            return super().op(checkpoint)
         for number in range(self.failures):
             try:
                 (Path(self.folder) / f"load-{number}").touch(exist_ok=False)
@@ -78,7 +82,7 @@ class UnloadableTranscript(Transcript):
             if self.crashes:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(28, "No space left on device")
-        return super().op(loaded)
+        return super().op(checkpoint, loaded)
 
 
 @spec
@@ -87,7 +91,9 @@ class UnloadableOnOneNode(Transcript):
 
     folder: str = ""
 
-    def op(self, loaded):
+    def op(self, checkpoint, loaded=None):
+        if loaded is None:
+            return super().op(checkpoint)
         import ray
 
         node, bad = ray.get_runtime_context().get_node_id(), Path(self.folder) / "bad-node"
@@ -97,4 +103,4 @@ class UnloadableOnOneNode(Transcript):
             with (Path(self.folder) / "failures").open("a") as file:
                 file.write("x")
             raise OSError(28, "No space left on device")
-        return super().op(loaded)
+        return super().op(checkpoint, loaded)

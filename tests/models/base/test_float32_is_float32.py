@@ -25,8 +25,10 @@ ROWS = 3
 class FlagsOfPass(raysp.Transcript):
     """A transcript whose texts are the flags of TF32 while the model runs."""
 
-    def op(self, loaded):
-        op, found = super().op(loaded), []
+    def op(self, checkpoint, loaded=None):
+        op, found = super().op(checkpoint, loaded), []
+        if loaded is None:
+            return op
         projection = loaded.model.speech_encoder.feature_projection
         projection.register_forward_pre_hook(lambda *_: found.append(flags()))
 
@@ -113,7 +115,9 @@ def test_labels_in_float32_are_computed_without_tf32(verb, shard, tmp_path, monk
 
 @pytest.mark.parametrize(("dtype", "expected"), [("float32", EXACT), ("bfloat16", EXACT), ("tf32", ROUNDED)])
 def test_tf32_is_used_by_name_alone_with_weights_in_float32(dtype, expected):
-    op = Labelling(str(CHECKPOINT), lambda loaded: [FlagsOfPass().op(loaded)], batch_seconds=8, dtype=dtype)
+    op = Labelling(
+        str(CHECKPOINT), lambda loaded: [FlagsOfPass().op(loaded.summary, loaded)], batch_seconds=8, dtype=dtype
+    )
     rows = op(block_of([np.zeros(16_000, np.int16)]))[0].to_pylist()
     assert [json.loads(row["pred_text"]) for row in rows] == [expected]
     assert op.loaded.dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)

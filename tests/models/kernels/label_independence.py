@@ -67,7 +67,7 @@ def labellings(
     for number, budget in itertools.product(threads, budgets):
         one = Labelling(
             str(checkpoint),
-            lambda loaded: [output.op(loaded) for output in outputs],
+            lambda loaded: [output.op(loaded.summary, loaded) for output in outputs],
             batch_seconds=budget,
             dtype=dtype,
             threads=number,

@@ -43,7 +43,8 @@ def frames_of(folder, text: str, other: float):
 
 
 def columns_of(output, folder, text: str, columns=None, other: float = -9.0) -> dict:
-    op = output.op(load_checkpoint(folder))
+    loaded = load_checkpoint(folder)
+    op = output.op(loaded.summary, loaded)
     forward = frames_of(folder, text, other)
     object.__setattr__(forward, "columns", columns or {})
     return dict(zip(op.schema.names, (column[0] for column in op(forward)), strict=False))

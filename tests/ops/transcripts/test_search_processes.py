@@ -30,7 +30,7 @@ def settings(tmp_path_factory):
     loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
     pairs = [list(pair) for pair in pairwise(NUMBERS)]
     lm = write_arpa(tmp_path_factory.mktemp("lm") / "words.arpa", pairs, 2)
-    greedy = raysp.Transcript(nbest=3, beams=8, words=True).op(loaded).greedy
+    greedy = raysp.Transcript(nbest=3, beams=8, words=True).op(loaded.summary, loaded).greedy
     assert isinstance(greedy, Transcribing)
     return SearchSettings(greedy, 20, 8, 3, str(lm), None, None, {"NINE": 1.0})
 

@@ -35,7 +35,9 @@ def checkpoint(request, tmp_path_factory):
 
 
 def labelled(checkpoint, waves, **options):
-    op = Labelling(str(checkpoint), lambda loaded: [OUTPUT.op(loaded)], **{"batch_seconds": 20, **options})
+    op = Labelling(
+        str(checkpoint), lambda loaded: [OUTPUT.op(loaded.summary, loaded)], **{"batch_seconds": 20, **options}
+    )
     return op(block_of(waves))[0].to_pylist()
 
 
@@ -82,7 +84,7 @@ STEPS = [
 
 def op_of(checkpoint, num_frames=15):
     loaded = load_checkpoint(checkpoint)
-    op = OUTPUT.op(loaded)
+    op = OUTPUT.op(loaded.summary, loaded)
     op.model, _ = spoken_path(STEPS, num_frames, loaded.model.config.blank_token_id)
     return op
 
@@ -154,7 +156,7 @@ def test_a_recording_without_a_frame_has_an_empty_text(checkpoint):
 
 
 def test_frames_that_are_not_finite_are_an_error(checkpoint):
-    op = Labelling(str(checkpoint), lambda loaded: [OUTPUT.op(loaded)], batch_seconds=20)
+    op = Labelling(str(checkpoint), lambda loaded: [OUTPUT.op(loaded.summary, loaded)], batch_seconds=20)
     with torch.no_grad():
         op.loaded.model.encoder_projector.bias[0] = torch.nan
     [row] = op(block_of(noise([1.0], seed=3)))[0].to_pylist()

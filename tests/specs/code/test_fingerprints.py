@@ -16,8 +16,8 @@ from raysp.specs import spec
 {imports}
 @spec
 class Shouted(Transcript):
-    def op(self, loaded):
-        return super().op(loaded){suffix}
+    def op(self, checkpoint, loaded=None):
+        return super().op(checkpoint, loaded){suffix}
 """
 
 

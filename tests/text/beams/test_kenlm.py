@@ -66,7 +66,7 @@ def test_a_search_finds_the_texts_of_the_arpa_file(kenlm_package, kind):  # noqa
     for name in (f"{kind}.binary", "words.arpa"):
         output = raysp.Transcript(beams=6, nbest=3, lm=str(BINARIES / name), lm_weight=1.5)
         output.check(loaded.summary)
-        op = output.op(loaded)
+        op = output.op(loaded.summary, loaded)
         rows.append(op(ctc_forward(logits, torch.full((4,), 40), [None] * 4))[:3])
     assert rows[0][0] == rows[1][0]
     best, expected = ([one["score"] for row in found[2] for one in row] for found in rows)
