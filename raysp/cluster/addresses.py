@@ -105,7 +105,7 @@ def refuse_on(systems: Collection[str], what: str) -> None:
     """Raise PlanError if this operating system is one of `systems`.
 
     Args:
-        systems: names as of `machine.system`.
+        systems: names as of `devices.system`.
         what: clause that says what does not work there, and what to do instead.
     """
     if (found := system()) in systems:

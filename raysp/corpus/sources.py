@@ -287,7 +287,7 @@ def read_batches(
     """Yield all rows of a piece in order, some megabytes at a time; see `SourceKind.read_rows`.
 
     Columns of the label shard beside it come from there, even if the shard has columns of the same names. Views
-    (`corpus.views`) are replaced, except in the columns `as_dictionaries`. Links of files beside recordings may lead
+    (`corpus.tables`) are replaced, except in the columns `as_dictionaries`. Links of files beside recordings may lead
     into `audio_root`.
     """
     labelled = {*label_column_names(shard, storage_options)}.intersection(columns)

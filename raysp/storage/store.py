@@ -284,7 +284,7 @@ class Listing:
     entries: tuple[Entry, ...]
     """Sorted by path, which is relative to `root`."""
     markers: frozenset[str] = frozenset()
-    """Paths that were seen and not listed, as far as they may mark the format of a folder; see `globs.marker`."""
+    """Paths that were seen and not listed, as far as they may mark the format of a folder; see `options.marker`."""
 
     def url(self, entry: Entry) -> str:
         """Return the full url of an entry."""

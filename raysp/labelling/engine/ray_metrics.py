@@ -73,7 +73,7 @@ METRICS = (
     ),
     Metric(
         "raysp_pieces_in_flight",
-        "Pieces that workers were given and that are not staged; 0 after the run",
+        "Pieces taken by workers and not staged yet; 0 after the run",
         lambda progress: {"": len(progress.in_flight)},
     ),
     Metric(

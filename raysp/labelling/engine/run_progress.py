@@ -52,9 +52,9 @@ class Progress(Counted):
     behind: Counts = field(default_factory=Counts)
     """Outcomes that steps after the last `Label` changed in commits; `staged` counts these rows as ok."""
     in_flight: "dict[tuple[str, Piece], LabelledPiece | None]" = field(default_factory=dict)
-    """Pieces that workers were given and that are not staged, by shard and rows, as labelled so far."""
+    """Pieces taken by workers and not staged yet, by shard and rows, as labelled so far."""
     memory_bytes: int = 0
-    """Highest memory of a model's process (`ops.labelling.Figures`)."""
+    """Highest memory of a model's process (`ops.forward.Figures`)."""
     new_commits: int = 0
     """Shards committed by this run."""
     unchanged: int = 0

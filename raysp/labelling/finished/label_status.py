@@ -36,10 +36,10 @@ SHOWN_TYPES = 5
 """Types of errors that `facts` names."""
 MOST_NAMED = 100
 """Ids and shards of each kind in `Withdrawn`."""
-MOST_STOPPED = 300
-"""Characters of the error of a run."""
 FEW_NAMED = 3
 """Of these, named in `facts`."""
+MOST_STOPPED = 300
+"""Characters of the error of a run."""
 
 
 @dataclass(frozen=True)
