@@ -146,7 +146,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
     Returns:
         Whether the rows were printed as a table.
     """
-    rows = [{name: _cell(value) for name, value in row.items()} for row in table.to_pylist()]
+    rows = [{name: printable(cell(value)) for name, value in row.items()} for row in table.to_pylist()]
     names = [name for name in table.column_names if name not in ("row", "error_message")]
     if all(row["error_type"] == "-" for row in rows):
         names = [name for name in names if name not in ("status", "error_type")]
@@ -165,11 +165,6 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
     if left_out := [printable(name) for name in names if name not in widths]:
         print_folded(out, f"Columns not shown: {', '.join(left_out)}", 2)
     return True
-
-
-def _cell(value: object) -> str:
-
-    return printable(cell(value))
 
 
 def _droppable(table: "pa.Table", names: Sequence[str]) -> list[str]:

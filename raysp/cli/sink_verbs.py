@@ -265,13 +265,13 @@ def export(
       raysp export label.py clips --to clips --set to.min_score=0.9
     """
     from raysp.specs.work_files import with_overrides
-    from raysp.verbs.export.formats import format_named
+    from raysp.verbs.export.formats import format_of
 
     reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
     of_format = [one for one in settings or () if one.startswith("to.")]
     others = [one for one in settings or () if one not in of_format]
     url, pipeline, options = named_sink(sink, others, storage_options, trust=trust)
-    form = with_overrides({"to": format_named(to)}, of_format)["to"]
+    form = with_overrides({"to": format_of(to)}, of_format)["to"]
     announce(f"reading {url} ...")
     import raysp
 

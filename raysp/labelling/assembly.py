@@ -330,7 +330,11 @@ def completing_ops(pipeline: Pipeline) -> list[ColumnOp]:
     return [op for output in outputs if (op := output.row_op(outputs)) is not None]
 
 
-def row_filters(pipeline: Pipeline, functions: Functions, number: int, most_failed: float = float("inf")) -> RowFilters:
-    """Return the op that filters labelled rows by the steps behind a model, which `number` counts."""
+def row_filters(pipeline: Pipeline, functions: Functions, number: int, num_rows: int | None = None) -> RowFilters:
+    """Return the op that filters labelled rows by the steps behind a model, which `number` counts.
+
+    With `num_rows`, those of the shard, it raises an error if too many of them fail.
+    """
     ops = (late_op(step, functions) for step in pipeline.flow.behind[number])
-    return RowFilters([op for op in ops if isinstance(op, LateFilter)], pipeline.flow.columns, most_failed)
+    filters = [op for op in ops if isinstance(op, LateFilter)]
+    return RowFilters(filters, pipeline.flow.columns, num_rows=num_rows, max_error_rate=pipeline.max_error_rate)

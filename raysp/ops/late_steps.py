@@ -1,5 +1,6 @@
 """Steps on decoded rows, which add columns or filter rows by them, joining of windows, and steps on labelled rows."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -36,6 +37,7 @@ from raysp.ops.step_ops import (
     samples_column,
 )
 from raysp.text.times import timed_columns, within_recordings
+from raysp.words import count
 
 _OUTCOME = ("status", "error_type", "error_message")
 CARRIED = f"{INNER_PREFIX}source:"
@@ -159,15 +161,22 @@ class RowFilters:
         filters: the filters, in order.
         columns: columns that steps add, which rows that are left out lose. Functions get them beside those of the
             source.
-        most_failed: rows that may fail.
+        num_rows: number of rows of the shard; None: any number of rows may fail.
+        max_error_rate: share of the rows of the shard that may fail, and at least one may.
     """
 
     def __init__(
-        self, filters: Sequence[LateFilter], columns: Sequence[str], most_failed: float = float("inf")
+        self,
+        filters: Sequence[LateFilter],
+        columns: Sequence[str],
+        *,
+        num_rows: int | None = None,
+        max_error_rate: float = 1.0,
     ) -> None:
         self.filters = filters
         self.columns = columns
-        self.most_failed = most_failed
+        self.num_rows = num_rows
+        self.max_error_rate = max_error_rate
         self.reads_source = any(one.reads is None for one in filters)
         """Whether a filter may read any column of the source."""
         self.num_filtered = 0
@@ -183,7 +192,7 @@ class RowFilters:
             source: columns of the source of these rows, without the audio; None: no filter reads them.
 
         Raises:
-            RunError: a filter failed for more than `most_failed` rows, or returned another number of values.
+            RunError: filters failed for more rows than may fail, or one returned another number of values.
         """
         for one in self.filters:
             rows = self._filtered(one, rows, source)
@@ -205,9 +214,21 @@ class RowFilters:
         failed = [place for place in places if outcomes["status"][place] == ERROR]
         self.num_failed += len(failed)
         self.num_filtered += int(left_out.sum()) - len(failed)
-        if self.num_failed > self.most_failed:
-            raise RunError(str(outcomes["error_message"][failed[-1]]))
+        if failed:
+            self._check_failed(str(outcomes["error_message"][failed[-1]]))
         return self._without_labels(rows, outcomes, left_out) if left_out.any() else rows
+
+    def _check_failed(self, example: str) -> None:
+        """Raise RunError if too many rows failed, with the message of one of them."""
+        if self.num_rows is None:
+            return
+        most_failed = max(1, math.floor(self.max_error_rate * self.num_rows))
+        if self.num_failed > most_failed:
+            raise RunError(
+                f"steps behind the model failed for {self.num_failed:,} of {count(self.num_rows, 'row')}, more than "
+                f"the {most_failed:,} of max_error_rate={self.max_error_rate}; correct the function. "
+                f"For example, {example}"
+            )
 
     def _read(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
         """Return the columns that a filter gets; that of a step takes the place of one of the source of its name."""

@@ -277,11 +277,9 @@ def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     try:
         return called(op, rows)
     except FunctionError as error:
-        cause = error.__cause__ or error
-        refuse_lost_device(_name(op), cause)
+        refuse_lost_device(_name(op), error.__cause__ or error)
         if rows.num_rows == 1:
-            tracebacks.note(cause)
-            return [Failure(error)]
+            return [_failure(op, error)]
     middle = rows.num_rows // 2
     return [*reasons(op, rows[:middle]), *reasons(op, rows[middle:])]
 
@@ -304,9 +302,29 @@ def called(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
 
 
 def by_seconds(op: RowOp, seconds: float) -> str | None:
-    """Return the reason of an op to skip a row of this decoded duration; errors as in `reasons`."""
-    with calling(op):
-        return op.judge(seconds)
+    """Return the reason of an op to skip a row of this decoded duration, or a `Failure` if a user's op raised an error.
+
+    Raises:
+        RunError: an op of raysp raised an error.
+        DeviceLostError: the GPU that the op uses failed.
+    """
+    try:
+        with calling(op):
+            return op.judge(seconds)
+    except FunctionError as error:
+        return _failure(op, error)
+
+
+def _failure(op: RowOp, error: FunctionError) -> Failure:
+    """Return the failure of a row by the error of a user's function, and keep its traceback.
+
+    Raises:
+        DeviceLostError: the GPU that the function uses failed.
+    """
+    cause = error.__cause__ or error
+    refuse_lost_device(_name(op), cause)
+    tracebacks.note(cause)
+    return Failure(error)
 
 
 @contextmanager

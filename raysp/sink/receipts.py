@@ -159,7 +159,7 @@ class ShardReceipt:
     """Rows that conditions of `Keep` steps left out, and seconds of their decoded audio, by the place of each."""
     filtered_behind: Natural = 0
     """Rows that steps behind the model left out in this commit; the receipts of their pieces count them as ok."""
-    failed_behind: int = 0
+    failed_behind: Natural = 0
     """Rows for which such a step failed; the receipts of their pieces count them as ok."""
     existing: bool = False
     """Whether the shard was committed before, by another run or a concurrent task."""

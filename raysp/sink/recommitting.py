@@ -163,9 +163,8 @@ def _rows(
     labels = Cursor(read_labels(store, shard))
     rest = Cursor(read_rest(store, shard))
     for piece in shard.pieces:
-        first = piece.first
         fresh = Cursor(_fresh(store, label_shard, piece, retry, hashes) if retry else iter(()))
-        for old, end in stretches(labels, rest, first, piece.end):
+        for old, end in stretches(labels, rest, piece.first, piece.end):
             if (new := fresh.until(end)) is not None and new.num_rows:
                 is_retried = pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks())
                 new = pa.Table.from_arrays(
@@ -176,7 +175,6 @@ def _rows(
                     changed.append(piece)
                 old = in_order(pa.concat_tables([old.filter(pc.invert(is_retried)), new]))
             yield old
-            first = end
 
 
 def _differ(before: pa.Table, after: pa.Table, label_shard: LabelShard) -> bool:

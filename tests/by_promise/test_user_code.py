@@ -148,6 +148,30 @@ def pooling(rows):
 
 
 @spec
+class Timed(Step):
+    min_seconds: float = 0.0
+
+    @property
+    def reads(self):
+        return ("id",)
+
+    @property
+    def reads_seconds(self):
+        return True
+
+    def op(self, functions):
+        return TimedOp()
+
+
+class TimedOp(RowOp):
+    def __call__(self, rows):
+        return [None] * len(rows)
+
+    def judge(self, seconds):
+        return None if seconds < 0.33 else 1 / 0  # the line of `Timed`
+
+
+@spec
 class Strict(Step):
     min_words: int = 1
 
@@ -262,12 +286,24 @@ def test_a_function_of_keep_that_fails_for_a_row_fails_this_row_alone(command, r
     assert pq.read_table(folder / "out" / "a.parquet").column("status").to_pylist() == ["ok", "error", "ok"]
 
 
+def test_a_step_that_fails_for_the_duration_of_a_row_fails_this_row_alone(command, folder):
+    ran = command("run", "raysp.Decode(), rules.Timed(), label", "--json")
+    assert ran.code == 0, ran.err
+    rows = pq.read_table(folder / "out" / "a.parquet").to_pylist()
+    assert [row["status"] for row in rows] == ["ok", "error", "ok"]
+    assert rows[1]["error_type"] == "step_failed"
+    assert rows[1]["error_message"].startswith(f"rules:TimedOp failed: {line_of('Timed')}: ZeroDivisionError")
+
+
 def test_a_filter_behind_label_that_fails_for_most_rows_commits_no_shard(folder, raysp_command):
     text = PIPELINE.format(checkpoint=str(CHECKPOINT), steps=KEPT["behind Label"].format("loud"), text="text")
     (folder / "label.py").write_text(text.replace("max_error_rate=1.0", "max_error_rate=0.5"))
     ran = raysp_command("run", "label.py")
     assert ran.code == 1
-    assert f"a.parquet: Keep rules:loud failed: {line_of('loud')}: Zero" in ran.err
+    reason = (
+        "steps behind the model failed for 3 of 3 rows, more than the 1 of max_error_rate=0.5; correct the function"
+    )
+    assert f"a.parquet: {reason}. For example, Keep rules:loud failed: {line_of('loud')}: Zero" in ran.err
     assert not (folder / "out" / "a.parquet").exists()
     # Its labels stay staged for a corrected function.
     assert "raysp: 0 of 3 rows to do; 0 of 1 shard committed already" in raysp_command("run", "label.py").err

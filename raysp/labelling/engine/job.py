@@ -25,6 +25,11 @@ from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
 from raysp.storage.store import Store
 
+HANG_SECONDS = 900.0
+"""Time after which a block counts as hung; a block is sized for some ten seconds."""
+HANG_VARIABLE = "RAYSP_HANG_SECONDS"
+"""Overrides `HANG_SECONDS`, for models that need longer for a block, and for tests."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -120,12 +125,6 @@ def _arrived(code: UserCode, made_of_code: bytes, values: dict[str, object]) -> 
     tracebacks.refuse_debuggers()
     code.install()
     return Job(**pickle.loads(made_of_code), **values)  # type: ignore[arg-type]
-
-
-HANG_SECONDS = 900.0
-"""Time after which a block counts as hung; a block is sized for some ten seconds."""
-HANG_VARIABLE = "RAYSP_HANG_SECONDS"
-"""Overrides `HANG_SECONDS`, for models that need longer for a block, and for tests."""
 
 
 def hang_seconds() -> float:

@@ -269,8 +269,7 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
     store = job.store
     try:
         # A function that fails for more rows is to be corrected: no label shard of error rows is committed.
-        most_failed = max(1.0, job.pipeline.max_error_rate * shard.num_rows)
-        filters = assembly.row_filters(job.pipeline, job.functions, -1, most_failed)
+        filters = assembly.row_filters(job.pipeline, job.functions, -1, shard.num_rows)
         label_shard = LabelShard(
             shard,
             job.fingerprint,

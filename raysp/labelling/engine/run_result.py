@@ -20,6 +20,10 @@ from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.words import RUN_AGAIN, Brief, count, duration, listed
 
+logger = logging.getLogger(__name__)
+
+MOST_BYTES = 64 * 1024 * 1024
+"""Largest shard whose ids are read, if its kind stores them among the recordings, as Arrow does."""
 COUNTED = (
     *("rows", "errors", "skipped", "audio_seconds", "rtfx"),
     *("padding_efficiency", "wait_share", "word_error_rate"),
@@ -156,12 +160,6 @@ def refuse_no_commit(result: RunResult) -> None:
     name, reason = next(iter(failed.items()))
     others = f" (and {count(len(failed) - 1, 'more shard')})" if len(failed) > 1 else ""
     raise RunError(f"{result.sink}: no shard was committed: {name}: {reason}{others}. {RUN_AGAIN}")
-
-
-logger = logging.getLogger(__name__)
-
-MOST_BYTES = 64 * 1024 * 1024
-"""Largest shard whose ids are read, if its kind stores them among the recordings, as Arrow does."""
 
 
 def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:

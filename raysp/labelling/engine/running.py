@@ -25,10 +25,11 @@ from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
 from raysp.labelling.planning.opening import begin, plan_run, read_source
 from raysp.labelling.planning.retrying import plan_retry
-from raysp.labelling.planning.run_plan import Corpus, Opened, Plan
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.trust import read_recorded
 from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, lease
+from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.footer import RUN
 from raysp.sink.label_rows import read_labels
 from raysp.sink.run_log import RunLog
@@ -337,7 +338,7 @@ def _table(plan: Plan, failed: Mapping[str, str]) -> pa.Table:
     shards = [shard for shard in plan.corpus.shards if shard.name not in failed]
     tables = [pa.concat_tables(read_labels(plan.sink.store, shard)).unify_dictionaries() for shard in shards]
     if not tables:
-        return pa.table({"error_type": pa.array([], pa.string())})
+        return pa.schema([*plan.corpus.carried, *RESULT_SCHEMA, *output_schema(*plan.passes)]).empty_table()
     return pa.concat_tables(tables, promote_options="permissive")
 
 

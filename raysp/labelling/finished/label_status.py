@@ -79,7 +79,7 @@ class Withdrawn:
             (self.recordings, "recording", self.ids),
             (self.shards, "shard", self.shard_names),
         )
-        gone = [f"{_some(number, noun, names)}" for number, noun, names in named if number]
+        gone = [_some(number, noun, names) for number, noun, names in named if number]
         remedy = f"no longer in the source; `raysp forget {sink} ID...` removes their labels"
         forgotten = f"{_some(self.forgotten, 'id', self.forgotten_ids)}; their labels were removed"
         return {

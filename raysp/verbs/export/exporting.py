@@ -16,7 +16,7 @@ from raysp.storage.stores import open_store
 from raysp.verbs.export.beside_recordings import open_beside
 from raysp.verbs.export.destination import Destination, ShardMark
 from raysp.verbs.export.export_result import Export
-from raysp.verbs.export.formats import Format, Writing, format_named
+from raysp.verbs.export.formats import Format, Writing, format_of
 from raysp.verbs.export.naming import ID, Named
 from raysp.verbs.export.source_audio import Source
 from raysp.words import listed
@@ -64,7 +64,7 @@ def export(
         StoreError: a folder cannot be read or written, before any file is.
         RunError: the same during the export; finished files are kept.
     """
-    spec = format_named(to) if isinstance(to, str) else to
+    spec = format_of(to)
     if not beside and dest is None:
         raise SpecError(
             "export: found no destination; give DEST (dest=), or for subtitles beside the recordings --beside "

@@ -1,7 +1,7 @@
 """Formats of exports: each is a frozen spec in a file of its own, whose fields are its options."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, cast
+from typing import ClassVar, Protocol, runtime_checkable
 
 from raysp.corpus.shards import Shard
 from raysp.errors import SpecError
@@ -47,6 +47,7 @@ class Writing(Protocol):
         ...
 
 
+@runtime_checkable
 class Format(Protocol):
     """A format: a spec whose fields are its options."""
 
@@ -62,12 +63,20 @@ class Format(Protocol):
         ...
 
 
-def format_named(to: str) -> Format:
-    """Return a format with default options by its name, or a format of a user as `module:Class`.
+def format_of(to: str | Format) -> Format:
+    """Return a format, or one with default options by its name, or by `module:Class` if it is a user's.
 
     Raises:
-        SpecError: there is no such format.
+        SpecError: there is no such format, or `to` is something else.
     """
+    spec = _named(to) if isinstance(to, str) else to
+    # A class has the attributes of its specs.
+    if isinstance(spec, type) or not isinstance(spec, Format):
+        raise SpecError(f"export: found to={to!r}, expected a format such as raysp.Srt() or its name")
+    return spec
+
+
+def _named(to: str) -> object:
     if to not in FORMATS and ":" not in to:
         raise SpecError(f"export: found the format {to!r}; expected one of {', '.join(FORMATS)}, or module:Class")
-    return cast("Format", from_json({"type": FORMATS.get(to, to)}))
+    return from_json({"type": FORMATS.get(to, to)})

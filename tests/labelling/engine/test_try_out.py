@@ -108,6 +108,16 @@ def test_a_shard_that_cannot_be_read_is_reported_with_exit_code_3(digits):
     assert (result.exit_code, list(result.shards_failed), result.table.num_rows) == (3, ["b.parquet"], 3)
 
 
+def test_the_table_without_a_readable_shard_has_the_columns_of_results(digits):
+    pipeline = a_pipeline(f"{digits}/in", digits / "out")
+    columns = tried(pipeline, 20).table.column_names
+    for name in ("a", "b"):
+        (digits / "in" / f"{name}.parquet").write_bytes(b"PAR1 and no more")
+    result = tried(pipeline, 20)
+    assert (result.exit_code, result.table.num_rows) == (3, 0)
+    assert result.table.column_names == [name for name in columns if name != "id"]
+
+
 def test_a_model_that_cannot_be_loaded_ends_it(digits):
     outputs = [UnloadableTranscript(folder=str(digits), failures=1000)]
     with pytest.raises(raysp.RunError, match=r"OSError: \[Errno 28\] No space left on device"):

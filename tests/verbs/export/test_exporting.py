@@ -172,6 +172,15 @@ class TestRefusals:
         with pytest.raises(SpecError, match=expected):
             FORMATS[to](**options)
 
+    @pytest.mark.parametrize("to", [raysp.Pool(), raysp.Srt, 3, {"type": "Srt"}, "raysp:Pool"], ids=repr)
+    def test_what_is_no_format(self, to, raysp_command):
+        expected = f"export: found to={to!r}, expected a format such as raysp.Srt() or its name"
+        with pytest.raises(SpecError, match=f"^{re.escape(expected)}$"):
+            raysp.export("nothing", to=to, dest="nowhere")
+        if isinstance(to, str):
+            ran = raysp_command("export", "nothing", "--to", to, "nowhere")
+            assert (ran.code, expected in " ".join(ran.err.split())) == (2, True), ran.err
+
     def test_a_folder_with_other_files_is_left_as_it_is(self, export, tmp_path):
         (tmp_path / "dest").mkdir()
         (tmp_path / "dest" / "mine.srt").write_text("1")
