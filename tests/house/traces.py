@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 
 CHECKOUT = Path(__file__).parents[2]
-FIRST_PIECE = ("raysp/audio/decoding", "raysp/audio/isolation", "raysp/labelling/engine/piece_reading.py")
+FIRST_PIECE = ("raysp/audio/isolation", "raysp/labelling/engine/piece_reading.py")
 """Files, by the beginnings of their paths, whose first call ends the trace of a start: recordings are read there."""
 
 
@@ -25,6 +25,7 @@ class Trace:
         self._package = f"{CHECKOUT / 'raysp'}{os.sep}"
         self._codes: set[CodeType] = set()
         self._has_ended = False
+        self._modules = 0
 
     def __enter__(self) -> "Trace":
         threading.setprofile(self._on_event)
@@ -41,16 +42,19 @@ class Trace:
         if event != "call" or self._has_ended or not code.co_flags & inspect.CO_OPTIMIZED:
             return
         if code.co_filename.startswith(self._ends_at):
-            self._has_ended = True
+            self._has_ended, self._modules = True, _num_modules()
         elif code.co_filename.startswith(self._package):
             self._codes.add(code)
 
     def figures(self) -> dict[str, int]:
-        """Return the number of functions that were called, of their files, and of all modules of raysp so far."""
+        """Return the number of functions that were called, of their files, and of modules of raysp at the trace's end."""
         functions = [code for code in self._codes if not code.co_name.startswith("<")]
-        modules = sum(name.partition(".")[0] == "raysp" for name in sys.modules)
         files = {code.co_filename for code in functions}
-        return {"functions": len(functions), "files": len(files), "modules": modules}
+        return {"functions": len(functions), "files": len(files), "modules": self._modules or _num_modules()}
+
+
+def _num_modules() -> int:
+    return sum(name.partition(".")[0] == "raysp" for name in sys.modules)
 
 
 def trace_batch() -> dict[str, int]:
