@@ -383,7 +383,7 @@ def make_importable() -> None:
 
     pydantic, dataclasses = ModuleType("pydantic"), ModuleType("pydantic.dataclasses")
     names = {"AfterValidator": given, "BeforeValidator": given, "ConfigDict": dict, "Field": given}
-    for name, value in {**names, "ValidationError": ValueError, "TypeAdapter": given}.items():
+    for name, value in {**names, "ValidationError": ValueError, "TypeAdapter": given, "JsonValue": object}.items():
         setattr(pydantic, name, value)
     dataclasses.dataclass = unchecked  # type: ignore[attr-defined]
     sys.modules |= {"pydantic": pydantic, "pydantic.dataclasses": dataclasses}

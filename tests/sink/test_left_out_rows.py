@@ -103,8 +103,8 @@ def test_a_late_worker_that_has_replaced_a_label_shard_leaves_those_of_a_later_o
     assert footer.read(store, SHARD.name).receipt.input_id == THIRD.input_id
     assert rows_of(store) == all_rows()
     sinks.log(store, receipt)  # it is not of the label shard that is there now
-    assert committed(store, [OTHER], FINGERPRINT).done == set()
-    assert committed(store, [THIRD], FINGERPRINT).done == {SHARD.name}
+    assert committed(store, [OTHER], FINGERPRINT)[0] == set()
+    assert committed(store, [THIRD], FINGERPRINT)[0] == {SHARD.name}
 
 
 def test_gc_leaves_those_of_a_shard_that_is_to_be_labelled_again(store):

@@ -81,9 +81,9 @@ class TestWholeShards:
         again(store, CHANGED)
         sinks.log(store, late)
         attempt(store)
-        assert committed(store, [SHARD], FINGERPRINT).done == set()
+        assert committed(store, [SHARD], FINGERPRINT)[0] == set()
         again(store)
-        assert committed(store, [SHARD], FINGERPRINT).done == {SHARD.name}
+        assert committed(store, [SHARD], FINGERPRINT)[0] == {SHARD.name}
 
     def test_staged_results_of_other_runs_are_left_to_gc(self, store):
         begin(store)
@@ -122,9 +122,9 @@ class TestWholeShards:
         begin(store)
         receipts = sinks.run(store, SHARD, file_id="11")
         for _ in ("footer", "receipt"):
-            found = committed(store, [SHARD], FINGERPRINT, file_id="22")
-            assert (found.done, [*found.foreign]) == (set(), [SHARD.name])
-            assert committed(store, [SHARD], FINGERPRINT, file_id="11").done == {SHARD.name}
+            done, foreign = committed(store, [SHARD], FINGERPRINT, file_id="22")
+            assert (done, [*foreign]) == (set(), [SHARD.name])
+            assert committed(store, [SHARD], FINGERPRINT, file_id="11")[0] == {SHARD.name}
             sinks.log(store, *receipts)
 
     def test_the_rows_beside_the_replaced_label_shard_are_for_gc(self, store, monkeypatch):

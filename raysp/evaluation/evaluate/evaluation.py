@@ -159,7 +159,8 @@ def evaluate(
     labels = _read_labels(reading.plan, result) if result.table is None else result.table
     joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
     found = _compare(joined, question, reading.plan.settings.checkpoint)
-    return _result(question, reading.plan, joined, found, result, rows=rows, is_kept=is_kept)
+    run = replace(result, table=None)
+    return _result(question, reading.plan, joined, found, run, rows=rows, is_kept=is_kept)
 
 
 class _Reading:

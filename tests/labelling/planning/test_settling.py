@@ -94,7 +94,7 @@ class TestSettle:
     )
     def test_tf32_is_refused_where_there_is_none(self, gpus, label, where):
         with pytest.raises(
-            PlanError, match=rf"dtype='tf32' {where}, expected the device 'cuda' .* Set dtype='float32'"
+            PlanError, match=rf"dtype='tf32' {where}, expected the device 'cuda': .* Set dtype='float32'"
         ):
             self.settled(gpus=gpus, dtype="tf32", **label)
 
