@@ -91,7 +91,7 @@ def over_actors(pieces: int, actors: int) -> Iterator[object]:
     from raysp.cluster.resources import PoolSize
     from raysp.corpus.shards import Piece, Shard
     from raysp.labelling.engine import ray_pool
-    from raysp.sink.todo import Todo
+    from raysp.sink.commit import Todo
 
     rows = tuple(Piece(first, first + 1) for first in range(PIECES_A_SHARD))
     names = [f"{number}.parquet" for number in range(pieces // PIECES_A_SHARD)]

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from raysp.labelling.engine.execution import OnPiece, Outcome
     from raysp.labelling.engine.job import Job, Message
     from raysp.labelling.planning.run_plan import Plan
+    from raysp.sink.commit import Retry
     from raysp.sink.receipts import ShardReceipt
-    from raysp.sink.todo import Retry
 
 T = TypeVar("T")
 

@@ -566,7 +566,7 @@ class TestTheChecker:
             ("cli/sink_verbs.py", "def f():\n    import raysp\n    print(1)"),
             (
                 "labelling/planning/a.py",
-                "from raysp.sink.todo import Todo\nfrom raysp.labelling.planning.run_plan import Plan",
+                "from raysp.sink.commit import Todo\nfrom raysp.labelling.planning.run_plan import Plan",
             ),
             ("models/a.py", "import math\nimport torch\nfrom raysp.models.base.outputs import X"),
             ("models/features/a.py", "import numpy\nfrom raysp.models.base import weights"),

@@ -42,9 +42,9 @@ from raysp.cli.printed_runs import (
     urls,
 )
 from raysp.cli.stop_signals import resume_hint
-from raysp.cluster.addresses import check_submitted_version, uses_cluster
+from raysp.cluster.resources import check_submitted_version, uses_cluster
 from raysp.errors import SpecError, refuse_unused
-from raysp.labelling.engine.display import Display
+from raysp.labelling.engine.run_progress import Display
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def run(
     check_submitted_version()
     loaded = load(pipeline, settings, load_pipeline)
     if uses_cluster(engine, address):  # a relative path would not say of which machine
-        from raysp.cluster.work_places import with_absolute_paths
+        from raysp.cluster.resources import with_absolute_paths
 
         loaded = with_absolute_paths(loaded)
     announce(f"looking at {urls(loaded.source)} ...")

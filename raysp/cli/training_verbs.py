@@ -10,9 +10,9 @@ from raysp.cli.arguments import Engine, RecipeFile, Settings, command_line
 from raysp.cli.console import announce, err, is_json, print_command, print_fact, print_some, printing, show
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
-from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
+from raysp.cluster.resources import check_submitted_version, is_submitted, uses_cluster
 from raysp.errors import SpecError, refuse_unused
-from raysp.labelling.engine.display import Display
+from raysp.labelling.engine.run_progress import Display
 
 if TYPE_CHECKING:
     from raysp.training.finetuning import FinetuneResult
@@ -43,7 +43,7 @@ def finetune(
       raysp finetune pipelines/finetune_ctc.py --set sink.url=model
       raysp finetune pipelines/finetune_ctc.py --address ray-head:6379
     """
-    from raysp.cluster.work_places import with_absolute_paths
+    from raysp.cluster.resources import with_absolute_paths
     from raysp.specs.work_files import with_overrides
     from raysp.training.finetuning import finetune as train
     from raysp.training.finetuning import try_out

@@ -20,9 +20,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from raysp.cluster.addresses import is_connected, refuse_on
-from raysp.cluster.nodes import up
-from raysp.cluster.resources import Resources
+from raysp.cluster.resources import Resources, is_connected, refuse_on, up
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
 

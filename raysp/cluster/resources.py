@@ -1,18 +1,220 @@
-"""Resources of a run, of this machine or of a cluster, and the number of actors that they allow."""
+"""Engine, address and job of a run, places that hold on every machine, live nodes, and the actors that resources allow.
+
+Ray itself detects the loss of a node only after half a minute.
+"""
 
 import logging
 import os
+import socket
 import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar, cast, get_args
 
-from raysp.cluster.nodes import ask, with_resource
-from raysp.devices import is_accelerator, is_available, memory_bytes, num_cpus
-from raysp.errors import PlanError
-from raysp.specs.pipeline import Pipeline
+from raysp.devices import is_accelerator, is_available, memory_bytes, num_cpus, system
+from raysp.errors import PlanError, SpecError, StoreError
+from raysp.specs.pipeline import SHARD_PLACES, Pipeline, Work
 from raysp.specs.steps import Pool
+from raysp.storage.store import normalise, scheme_of
 from raysp.words import count
 
+Engine = Literal["auto", "here", "ray"]
+ENGINE_VARIABLE = "RAYSP_ENGINE"
+"""Environment variable with the engine of runs that leave it at "auto" and name no address."""
+LOCAL = "local"
+"""Address of a local Ray that ends with the run."""
+SUBMITTED_BY = "RAYSP_SUBMITTED_BY"
+"""Environment variable of a job: the version of raysp that submitted it."""
+
+
+def is_cluster(address: str | None) -> bool:
+    """Return whether a run uses an existing Ray: at an address, or connected by this process."""
+    return is_named(address) or is_connected()
+
+
+def is_connected() -> bool:
+    """Return whether this process is connected to a Ray."""
+    ray = sys.modules.get("ray")
+    return bool(ray and ray.is_initialized())
+
+
+def is_named(address: str | None) -> bool:
+    """Return whether an address, or RAY_ADDRESS, names an existing Ray."""
+    return _named(address) not in ("", LOCAL)
+
+
+def asked_engine(engine: str, address: str | None) -> Engine:
+    """Return the engine that the caller or RAYSP_ENGINE names.
+
+    Args:
+        engine: engine that the caller names; RAYSP_ENGINE replaces "auto" if there is no address.
+        address: address that the caller names; not RAY_ADDRESS.
+
+    Raises:
+        SpecError: the engine is unknown, or is "here" and there is an address.
+    """
+    if engine == "here" and address is not None:
+        raise SpecError(
+            f"engine: found 'here' with the address {address!r}, expected one of the two: 'here' uses no Ray; "
+            "leave out the address, or use the engine 'ray'"
+        )
+    name, value = "engine", engine
+    if engine == "auto" and address is None:
+        name, value = ENGINE_VARIABLE, os.environ.get(ENGINE_VARIABLE) or engine
+    if value not in get_args(Engine):
+        raise SpecError(f"{name}: found {value!r}, expected 'auto', 'here' or 'ray'")
+    return cast("Engine", value)
+
+
+def resolve_engine(engine: str, address: str | None) -> Engine:
+    """Return "ray" instead of "auto" if an address or a connection names a Ray; else the asked engine.
+
+    "auto" remains where the amount of audio decides.
+
+    Raises:
+        SpecError: as `asked_engine`.
+    """
+    asked = asked_engine(engine, address)
+    return "ray" if asked == "auto" and (is_cluster(address) or _named(address) == LOCAL) else asked
+
+
+def uses_cluster(engine: str, address: str | None) -> bool:
+    """Return whether a run with this engine and address uses an existing Ray.
+
+    Raises:
+        SpecError: as `asked_engine`.
+    """
+    return resolve_engine(engine, address) == "ray" and is_cluster(address)
+
+
+def _named(address: str | None) -> str:
+    return address or os.environ.get("RAY_ADDRESS", "")
+
+
+def is_submitted() -> bool:
+    """Return whether this process belongs to a job that `raysp submit` started."""
+    return SUBMITTED_BY in os.environ
+
+
+def check_submitted_version() -> None:
+    """Check that this process, if it belongs to a job, has the raysp that submitted it.
+
+    Raises:
+        PlanError: another version of raysp is installed here.
+    """
+    from raysp import __version__
+
+    if (submitted_by := os.environ.get(SUBMITTED_BY, __version__)) != __version__:
+        raise PlanError(
+            f"submitted by raysp {submitted_by}, the cluster has raysp {__version__}; install the same version here or "
+            f"there, or bring it along: raysp submit --with-raysp raysp=={submitted_by}"
+        )
+
+
+def refuse_on(systems: Collection[str], what: str) -> None:
+    """Raise PlanError if this operating system is one of `systems`.
+
+    Args:
+        systems: names as of `devices.system`.
+        what: clause that says what does not work there, and what to do instead.
+    """
+    if (found := system()) in systems:
+        raise PlanError(f"{found}: {what}")
+
+
 logger = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 5.0
+TASK_SECONDS = 60.0
+"""Time after which a node that does not answer a task is passed over: it may be busy or shutting down."""
+
+Node: TypeAlias = dict[str, Any]
+"""A node as Ray lists it."""
+Amounts: TypeAlias = Mapping[str, float]
+"""Amounts of resources by their names."""
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+
+def up() -> list[Node]:
+    """Return the nodes that Ray reports as alive."""
+    import ray
+
+    return [node for node in cast("Any", ray).nodes() if node["Alive"]]
+
+
+def alive(node_ids: Iterable[str]) -> set[str]:
+    """Return the nodes that Ray reports as alive and whose raylet accepts connections; all if Ray does not answer."""
+    try:
+        known = {str(node["NodeID"]): node for node in up()}
+    except Exception as error:  # types of Ray's errors vary
+        logger.warning("Ray did not list the nodes of the cluster: %s", error)
+        return set(node_ids)
+    return {node_id for node_id in node_ids if node_id in known and _answers(known[node_id])}
+
+
+def totals() -> dict[str, Amounts]:
+    """Return the resources of the nodes that are alive, in use or not, by the node's id."""
+    return {node["NodeID"]: node["Resources"] for node in up()}
+
+
+def own_id() -> str:
+    """Return the id of this process's node; a restarted node has a new id."""
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
+def with_resource(name: str) -> list[Node]:
+    """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"; none without a cluster."""
+    return [node for node in up() if node["Resources"].get(name, 0) > 0] if is_connected() else []
+
+
+def ask(
+    nodes: Sequence[Node], function: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs
+) -> list[Answer | None]:
+    """Call a function on nodes, at once and beside all other work, and return its results.
+
+    None: the node did not answer within `TASK_SECONDS`, or the function failed there.
+    """
+    import ray
+
+    if not nodes:
+        return []
+    task = ray.remote(cast("Any", function))
+    placed = [task.options(num_cpus=0, scheduling_strategy=on_node(node["NodeID"])) for node in nodes]
+    answers = [one.remote(*args, **kwargs) for one in placed]
+    ready, _ = ray.wait(answers, num_returns=len(answers), timeout=TASK_SECONDS)
+    return [_result(one) if one in ready else None for one in answers]
+
+
+def on_node(node_id: str) -> object:
+    """Return the scheduling strategy of tasks and actors that run on one node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node_id, soft=False)
+
+
+def _result(answer: Any) -> Any:  # noqa: ANN401 - a reference of Ray
+    import ray
+
+    try:
+        return ray.get(answer)
+    except ray.exceptions.RayError as error:
+        logger.warning("a node did not answer: %s", error)
+        return None
+
+
+def _answers(node: Node) -> bool:
+    try:
+        place = node["NodeManagerAddress"], node["NodeManagerPort"]
+        with socket.create_connection(place, timeout=ANSWER_SECONDS):
+            return True
+    except OSError:
+        return False
+
 
 CPUS_A_READER = 10
 """CPUs that run models per CPU that decodes: for each core that runs a model, decoding takes a tenth or less."""
@@ -200,3 +402,53 @@ def actor_cpus(pool: Pool, *, machine_cpus: int | None, on_gpu: bool) -> ActorCp
 def _range(low: int, high: int, noun: str = "") -> str:
     most = count(high, noun) if noun else f"{high}"
     return most if low == high else f"{low} to {most}"
+
+
+JOB_PACKAGES = "/runtime_resources/working_dir_files/"
+"""Part of the path of a folder into which Ray unpacks the package of a job."""
+REMEDY = "Give an object store (s3://...), or an absolute path on a file system that all machines of the cluster mount"
+
+
+AnyWork = TypeVar("AnyWork", bound=Work)
+
+
+def with_absolute_paths(work: AnyWork) -> AnyWork:
+    """Return a pipeline or recipe with its local paths made absolute, relative to this process's working directory.
+
+    Workers have another working directory. Urls are unchanged, and so is a checkpoint that is not a local folder: it
+    may be an id of the Hugging Face hub.
+
+    Raises:
+        PlanError: the scheme of a url is unknown, or a place is in the package of a Ray job.
+    """
+    absolute = work.with_places(_absolute, _absolute_checkpoint)
+    for (name, before), (_, place) in zip(data_places(work), data_places(absolute), strict=True):
+        # A checkpoint may be there: Ray unpacks the package on every machine that runs a worker.
+        if JOB_PACKAGES in place:
+            raise PlanError(
+                f"{name}: {before!r} is the place {place!r} in this Ray job: the folder of its package, which Ray "
+                f"removes after the job. {REMEDY}"
+            )
+    return absolute
+
+
+def _absolute_checkpoint(given: str) -> str:
+    """Return the absolute path of a local folder; other names unchanged, which may be ids of the hub."""
+    checkpoint = _absolute(given)
+    return checkpoint if scheme_of(given) or Path(checkpoint).is_dir() else given
+
+
+def data_places(work: Work) -> Iterator[tuple[str, str]]:
+    """Yield the field names and values of the places of recordings and results, without ids of the hub."""
+    for field, source in work.sources.items():
+        if source.split is None:
+            yield from ((f"{field}.url", url) for url in source.urls)
+        yield from ((f"{field}.{name}", url) for name in SHARD_PLACES if (url := getattr(source, name)))
+    yield "sink.url", work.sink.url
+
+
+def _absolute(url: str) -> str:
+    try:
+        return url if scheme_of(url) else normalise(url)
+    except StoreError as error:
+        raise PlanError(str(error)) from error

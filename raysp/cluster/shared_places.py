@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.cluster.nodes import ask, with_resource
+from raysp.cluster.resources import ask, with_resource
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.sink import layout

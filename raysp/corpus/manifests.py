@@ -34,7 +34,7 @@ from raysp.corpus.shards import (
 )
 from raysp.errors import ShardError
 from raysp.storage.text_content import HiddenError, opened_text
-from raysp.text.normalising import fault_of, is_unicode, json_text, storable
+from raysp.text.error_rates import fault_of, is_unicode, json_text, storable
 from raysp.words import RESTORE, count
 
 LINES_A_SHARD = 10_000

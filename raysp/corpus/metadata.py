@@ -29,7 +29,7 @@ from raysp.errors import AudioError, ShardError
 from raysp.storage.audio_root import AudioRoot, OpenRecording, canonical
 from raysp.storage.store import join_url
 from raysp.storage.text_content import HiddenError, text_of
-from raysp.text.normalising import fault_of
+from raysp.text.error_rates import fault_of
 from raysp.words import RESTORE
 
 Options = Mapping[str, object] | None

@@ -16,7 +16,7 @@ from raysp.corpus.shards import FAULT, Metadata
 from raysp.errors import AudioError, ShardError
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.store import Entry, RefusedError, join_url
-from raysp.text.normalising import plain_text
+from raysp.text.error_rates import plain_text
 from raysp.words import RESTORE
 
 SUFFIXES = (".txt", ".lab")

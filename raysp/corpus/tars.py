@@ -40,7 +40,7 @@ from raysp.corpus.shards import (
 )
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import LocalStore
-from raysp.text.normalising import fault_of, is_unicode, json_text, plain_text, storable
+from raysp.text.error_rates import fault_of, is_unicode, json_text, plain_text, storable
 from raysp.words import RESTORE, count
 
 READ_BATCH_BYTES = 16 * 1024 * 1024

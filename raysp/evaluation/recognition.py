@@ -8,8 +8,7 @@ import numpy as np
 from raysp.evaluation.agreement import Agreement, Bools
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, ratios
 from raysp.evaluation.scores import Columns, Comparison, Mismatch, score, score_groups
-from raysp.text.error_rates import COUNTS, count_errors, edits
-from raysp.text.normalising import DEFAULT, Normalisation, normalisation
+from raysp.text.error_rates import COUNTS, DEFAULT, Normalisation, count_errors, edits, normalisation
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from raysp.ops.late_steps import RESULT, carried_values
 from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
-from raysp.text.normalising import Language
+from raysp.text.error_rates import Language
 from raysp.text.spelling import PhonemeSpelling, Spelling, Spelt
 from raysp.text.times import times_of_word
 

@@ -17,7 +17,7 @@ from raysp.corpus.shards import FAULT
 from raysp.devices import DeviceLostError
 from raysp.errors import RayspError, RunError
 from raysp.ops.rows import OK, RowStatus, plain
-from raysp.text.normalising import readable
+from raysp.text.error_rates import readable
 from raysp.words import count
 
 logger = logging.getLogger(__name__)

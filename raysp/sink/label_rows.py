@@ -20,7 +20,7 @@ from raysp.corpus.tables import table_without_views
 from raysp.errors import StoreError
 from raysp.ops.rows import WITHDRAWN
 from raysp.sink import footer, layout, records, table_files
-from raysp.sink.word_errors import texts_of
+from raysp.sink.receipts import texts_of
 from raysp.storage.store import Store
 from raysp.words import label_again
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from raysp.errors import ChangedError
-from raysp.sink import footer, layout, lease, plan_record, run_record, trial
+from raysp.sink import footer, layout, lease, plan_record, run_record, sinks
 from raysp.sink.commit import committed
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store
@@ -50,12 +50,12 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
     named = _named(store, (entry.path for entry in entries))
     # A try-out writes its beat into its own sink, by the clock of the store.
-    tried = {trial.trial_of(one.path) for one in entries if one.modified is None or one.modified > latest}
+    tried = {sinks.trial_of(one.path) for one in entries if one.modified is None or one.modified > latest}
     for entry in entries:
         if rest := layout.parse_errors_path(entry.path):
             is_old = entry.modified is not None and entry.modified <= latest
             reason = REST if is_old and entry.path not in named.get(rest[0], (entry.path,)) else ""
-        elif name := trial.trial_of(entry.path):
+        elif name := sinks.trial_of(entry.path):
             reason = "" if name in tried else TRIED
         else:
             reason = _reason(entry.path, staged, done)

@@ -1,23 +1,36 @@
-"""Receipts: small records of the outcome of pieces and shards, in the logs of runs (`run_log`).
+"""Receipts: small records of the outcome of pieces and shards, in the logs of runs (`run_log`); and the counts in them.
 
-They feed progress, `status` and reports. The receipt of a shard has the version of its label shard, so that a listing
-of the sink shows which shards are committed. Correctness never depends on receipts: if a batch is lost, the footers of
-label shards are read instead.
+Receipts feed progress, `status` and reports. The receipt of a shard has the version of its label shard, so that a
+listing of the sink shows which shards are committed. Correctness never depends on receipts: if a batch is lost, the
+footers of label shards are read instead. Rows are counted by status and type, by the conditions of `Keep` steps, and by
+the errors of their words against reference texts, ignoring case and punctuation.
 """
 
 import logging
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from raysp import bounds
 from raysp.columns import ERROR, OK, SKIPPED
+from raysp.corpus.shards import Shard
+from raysp.errors import RunError
+from raysp.ops.rows import FILTERED
+from raysp.ops.step_ops import Rule
 from raysp.sink import layout, records
 from raysp.sink.records import Natural
+from raysp.specs.steps import Keep
 from raysp.storage.store import Store
+from raysp.text.error_rates import count_errors, joined
+from raysp.words import count
 
 log = logging.getLogger(__name__)
 
@@ -233,3 +246,196 @@ def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Ite
             yield records.checked(fields, KINDS[str(fields.pop("kind"))])
         except (ValueError, KeyError) as error:
             log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, path, bounds.plain(error))
+
+
+_NO_LETTER = re.compile(r"[^\w\s']")
+
+
+class TextColumns(NamedTuple):
+    """Columns of a label shard to compare."""
+
+    reference: str
+    hypothesis: str
+
+
+@dataclass
+class WordErrors:
+    """Counts over rows that have a reference, which may be empty."""
+
+    rows: int = 0
+    """Labelled rows."""
+    unlabelled: int = 0
+    """Error rows and skipped rows, which are not in the counts of words."""
+    skipped: int = 0
+    """Skipped rows among the unlabelled ones."""
+    words: int = 0
+    """Words in the references of labelled rows."""
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Word error rate; 0 without reference words."""
+        return self.errors / self.words if self.words else 0.0
+
+    def __bool__(self) -> bool:
+        """Return whether a row has a reference."""
+        return bool(self.rows or self.unlabelled)
+
+    @property
+    def sentence(self) -> str:
+        """The word error rate, the errors by kind, and the numbers of words and rows compared."""
+        unlabelled = f"; {count(self.unlabelled, 'row')} with a reference not labelled" if self.unlabelled else ""
+        if not self.rows:
+            return f"nothing to compare{unlabelled}"
+        rate = f"{self.rate:.2%} of {count(self.words, 'reference word')}" if self.words else "no reference words"
+        numbers = {"substitution": self.substitutions, "insertion": self.insertions, "deletion": self.deletions}
+        kinds = ", ".join(count(number, noun) for noun, number in numbers.items())
+        rows = count(self.rows, "labelled row")
+        return f"{rate} in {rows} (ignoring case and punctuation): {kinds}{unlabelled}"
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add counts in the form of `to_counts`; missing counts are zero."""
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + counts.get(name, 0))
+
+    def to_counts(self) -> dict[str, int]:
+        """Return all counts by name; empty if no row has a reference."""
+        return {name: getattr(self, name) for name in _COUNTS} if self else {}
+
+    def count(self, table: pa.Table, columns: TextColumns) -> None:
+        """Count the rows of a table with a `status` column."""
+        references, hypotheses = (texts_of(table.column(name)) for name in columns)
+        pairs = []
+        for reference, hypothesis, status in zip(
+            references, hypotheses, table.column("status").to_pylist(), strict=True
+        ):
+            if reference is None:
+                continue
+            if status != OK:
+                self.unlabelled += 1
+                self.skipped += status == SKIPPED
+                continue
+            pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
+        self.rows += len(pairs)
+        counts = count_errors([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+        substitutions, insertions, deletions, words = counts.sum(0).tolist()
+        self.words += words
+        self.substitutions += substitutions
+        self.insertions += insertions
+        self.deletions += deletions
+
+
+_COUNTS = tuple(one.name for one in fields(WordErrors) if one.type is int)
+
+
+def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
+    """Return the texts of a column; invalid UTF-8, which label shards carry over unchanged, is replaced.
+
+    Numbers are converted to text. Lists and other types have no text.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    try:
+        is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+        # As bytes: `to_pylist` of strings raises at invalid UTF-8.
+        raw = (column.cast(pa.large_string()) if is_number else column).cast(pa.large_binary()).to_pylist()
+    except pa.ArrowNotImplementedError:
+        return [None] * len(column)
+    return [None if one is None else one.decode(errors="replace") for one in raw]
+
+
+def _plain_words(text: str) -> str:
+    # NFC last: casefolding can leave letters decomposed.
+    text = unicodedata.normalize("NFC", text.casefold()).replace("i\u0307", "i")  # of İ
+    return " ".join(_NO_LETTER.sub(_mark_or_space, joined(text)).split())
+
+
+def _mark_or_space(found: re.Match[str]) -> str:
+    """Return a mark on a letter, such as a vowel of Devanagari or Thai; any other character as a space."""
+    return found[0] if unicodedata.category(found[0])[0] == "M" else " "
+
+
+OTHERS = ""
+"""Place of the rows that another step leaves out."""
+
+Rules = Mapping[str, Rule]
+"""Conditions by their places, such as `steps.0.where.1`, in the order of the steps."""
+
+Filtered = dict[str, tuple[int, float]]
+"""Filtered rows, and seconds of their decoded audio, by the place of a condition."""
+
+
+def rules_of_steps(steps: Sequence[object]) -> Rules:
+    """Return the conditions of those steps of a pipeline that are `Keep`."""
+    return {
+        f"steps.{number}.{rule.place}": rule
+        for number, step in enumerate(steps)
+        if isinstance(step, Keep)
+        for rule in step.rules
+    }
+
+
+def summed(counts: Iterable[tuple[str, tuple[int, float]]]) -> Filtered:
+    """Return the sums of rows and seconds by place."""
+    sums: Filtered = {}
+    for place, (rows, seconds) in counts:
+        before = sums.get(place, (0, 0.0))
+        sums[place] = before[0] + rows, before[1] + seconds
+    return dict(sorted(sums.items()))
+
+
+@dataclass
+class Tally:
+    """Counts over the rows added."""
+
+    counts: Counts = field(default_factory=Counts)
+    texts: TextColumns | None = None
+    word_errors: WordErrors = field(default_factory=WordErrors)
+    rules: Rules = field(default_factory=dict)
+    filtered: Filtered = field(default_factory=dict)
+    unknown: Counter[str] = field(default_factory=Counter)
+    """Rows by a status that no row has."""
+
+    def add(self, table: pa.Table) -> None:
+        """Count a table's rows."""
+        seconds = pc.sum(table.column("seconds"), min_count=0).as_py() or 0.0
+        reasons: dict[str | None, Counter[str]] = {ERROR: Counter(), SKIPPED: Counter()}
+        for status, reason in zip(*(table.column(name).to_pylist() for name in ("status", "error_type")), strict=True):
+            if status in reasons:
+                reasons[status][reason or ""] += 1
+            elif status != OK:
+                self.unknown[str(status)] += 1
+        self.counts += Counts(table.num_rows, audio_seconds=seconds, errors=reasons[ERROR], skipped=reasons[SKIPPED])
+        rows = table.filter(pc.equal(table.column("error_type"), pa.scalar(FILTERED)))
+        messages, durations = (rows.column(name).to_pylist() for name in ("error_message", "seconds"))
+        new = ((self._place(str(one)), (1, time or 0.0)) for one, time in zip(messages, durations, strict=True))
+        self.filtered = summed([*self.filtered.items(), *new])
+        if self.texts is not None:
+            self.word_errors.count(table, self.texts)
+
+    def _place(self, message: str) -> str:
+        """Return the place of the first condition that a filtered row does not meet."""
+        overlaps = {place: rule.overlap(message) for place, rule in self.rules.items()}
+        place = max(overlaps, key=overlaps.__getitem__, default=OTHERS)
+        return place if overlaps.get(place) else OTHERS
+
+    def receipt(self, shard: Shard) -> ShardReceipt:
+        """Return the receipt of a shard whose rows were all added.
+
+        Raises:
+            RunError: rows are missing or have an unknown status.
+        """
+        if self.counts.rows != shard.num_rows or self.unknown:
+            statuses = {**self.counts.by_status, **self.unknown}
+            raise RunError(
+                f"shard {shard.name!r}: {self.counts.rows} rows with status {statuses}, expected {shard.num_rows} "
+                "rows that are ok, skipped or error; this is a bug in raysp: report it with the plan"
+            )
+        return ShardReceipt(shard.name, self.counts, word_errors=self.word_errors.to_counts(), filtered=self.filtered)

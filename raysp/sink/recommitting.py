@@ -19,11 +19,10 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.corpus.sources import cast_column
 from raysp.errors import ChangedError, RunError, StoreError
 from raysp.sink import commit, fault_injection, footer, stage
-from raysp.sink.commit import RESULT_SCHEMA, LabelShard
+from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, Todo
+from raysp.sink.footer import Hashes
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, in_order, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recording_versions import Hashes
-from raysp.sink.todo import Retry, Todo
 from raysp.storage.store import Store
 
 

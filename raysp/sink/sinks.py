@@ -1,21 +1,26 @@
-"""A sink as one value: its store, its records and its label shards.
+"""A sink as one value: its store, its records and its label shards; and the sink of a try-out, removed at its end.
 
 Other packages open a sink only by `Sink`, and leave the paths in it (`layout`) to this package. The commit protocol
 itself (`commit`, `stage`, `lease`, `receipts`) works on any `Store`.
 """
 
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError
+from raysp.errors import PlanError, StoreError
 from raysp.sink import absent, layout, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import Store
+from raysp.storage.store import Store, join_url, normalise, scheme_of
 from raysp.storage.stores import open_store
 
 
@@ -175,3 +180,51 @@ class SinkState:
     def binding_record(self) -> RunRecord | None:
         """The record that a pipeline must agree with."""
         return self.record if self.has_results else None
+
+
+@contextmanager
+def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
+    """Yield a sink for a try-out: a temporary folder, or a place below the real sink if other machines write too."""
+    if not is_shared:
+        with tempfile.TemporaryDirectory(prefix="raysp-") as folder:
+            yield replace(sink, url=folder, storage_options={})
+        return
+    place = normalise(sink.url)
+    lent = replace(sink, url=join_url(place, f"{layout.TRIAL}{time.time_ns()}"))
+    folders = (Path(place), *Path(place).parents)
+    before = None if scheme_of(place) else next(one for one in folders if one.exists())
+    try:
+        yield lent
+    finally:
+        if before is None:
+            _clear(lent)
+        else:
+            _remove_folders(Path(lent.url), before)
+
+
+def is_trial(url: str) -> bool:
+    """Return whether a url is that of a try-out's sink on a cluster."""
+    return f"/{layout.TRIAL}" in url
+
+
+def trial_of(path: str) -> str:
+    """Return the name of the try-out that a file of a sink belongs to; empty: of none."""
+    name, _, rest = path.removeprefix(layout.TRIAL).partition("/")
+    return name if path.startswith(layout.TRIAL) and rest else ""
+
+
+def _clear(sink: Parquet) -> None:
+    with suppress(StoreError):
+        store = Sink.of(sink).store
+        for entry in list(store.list()):
+            store.delete(entry.path)
+
+
+def _remove_folders(folder: Path, before: Path) -> None:
+    """Remove a folder, and its empty parents below `before`, which existed earlier."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        for place in folder.parents:
+            if place == before:
+                break
+            place.rmdir()

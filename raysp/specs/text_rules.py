@@ -8,7 +8,7 @@ from pydantic import Field
 from raysp.specs.values import spec
 
 if TYPE_CHECKING:
-    from raysp.text.normalising import Normalisation
+    from raysp.text.error_rates import Normalisation
 
 
 @spec
@@ -39,7 +39,7 @@ def normalisation_of(choice: str | Text) -> "Normalisation":
     Raises:
         SpecError: the name is unknown, or its package is not installed.
     """
-    from raysp.text.normalising import TextRules, normalisation
+    from raysp.text.error_rates import TextRules, normalisation
 
     if isinstance(choice, Text):
         return normalisation(TextRules(choice.case, choice.keep, choice.language))

@@ -1,16 +1,23 @@
-"""Errors of texts against reference texts, counts of edits and the edits themselves; and repetition in a text.
+"""Texts made comparable, errors against reference texts, counts of edits and the edits themselves; and repetition.
 
-Texts are compared as they are; normalise them before. Words are separated by single spaces. Characters are code points,
-spaces included.
+Errors are of texts as they are; normalise them before. Words are separated by single spaces. Characters are code
+points, spaces included.
 """
 
+import json
+import re
+import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+
+from raysp.errors import SpecError
 
 if TYPE_CHECKING:
     from jiwer import AlignmentChunk
@@ -152,3 +159,266 @@ def compression(text: str) -> float:
     """
     encoded = text.encode()
     return len(encoded) / len(zlib.compress(encoded))
+
+
+Case = Literal["keep", "lower", "upper"]
+Language = Literal["tr", "az"]
+"""Languages with case rules of their own: İ and i, I and ı are pairs (SpecialCasing.txt of Unicode)."""
+
+APOSTROPHES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u2032\uff07`\u00b4"), "'")
+_NON_JOINER, _VIRAMA = "\u200c", 9
+"""The character, and the combining class of viramas."""
+_UNSEEN = re.compile("[\u00ad\u200c-\u200f\u2060\ufeff]")
+"""Soft hyphen, non-joiner, joiner, marks of direction, word joiner, byte order mark."""
+_SPACE = re.compile(r"\s+")
+_SECOND_DOT = re.compile("i\u0307+")
+"""An i with its dot as a mark, which languages other than these make of İ."""
+
+
+@dataclass(frozen=True)
+class TextRules:
+    """Rules for texts.
+
+    Every text is in Unicode's form NFC, and has single spaces between words and none at its ends.
+
+    Attributes:
+        case: "lower", "upper", or as it is.
+        keep: "all" characters; or "letters": letters, their marks, digits, and apostrophes within words, every other
+            character becomes a space; or the characters that stay, besides spaces, in a string.
+        language: language whose case rules hold; None: those that most languages share.
+    """
+
+    case: Case = "keep"
+    keep: str = "all"
+    language: Language | None = None
+
+    def __call__(self, text: str) -> str:
+        """Return a text by the rules; an empty one if no character stays."""
+        text = unicodedata.normalize("NFC", text)
+        if self.case != "keep":
+            text = unicodedata.normalize("NFC", in_case(text, self.case, self.language))
+        if self.keep == "letters":
+            text = _letters(text)
+        elif self.keep != "all":
+            allowed = {*self.keep}
+            text = "".join(character if character in allowed else " " for character in text)
+        return _SPACE.sub(" ", text).strip()
+
+
+def in_case(text: str, case: Literal["lower", "upper"], language: Language | None = None) -> str:
+    """Return a text in a case, by the rules of a language; None: those that most languages share."""
+    text = text if language is None else _dotted(text, case)
+    return text.lower() if case == "lower" else text.upper()
+
+
+def _dotted(text: str, case: Case) -> str:
+    """Return a text with every dotted and dotless i in a case, by the rules of Turkish."""
+    if case == "upper":
+        return _SECOND_DOT.sub("i", text).replace("i", "İ")
+    return _SECOND_DOT.sub("i", text.replace("İ", "i").replace("I", "ı"))
+
+
+def _letters(text: str) -> str:
+    """Return letters, marks and digits, and apostrophes between letters; other characters as spaces."""
+    text = joined(text).translate(APOSTROPHES)
+    kept = [character if _is_letter(character) or character == "'" else " " for character in text]
+    for place, character in enumerate(kept):
+        if character == "'":
+            around = kept[max(0, place - 1) : place] + kept[place + 1 : place + 2]
+            if len(around) < 2 or not all(map(_is_letter, around)):
+                kept[place] = " "
+    return "".join(kept)
+
+
+def joined(text: str) -> str:
+    """Return a text without the characters that are not seen within a word, such as joiners and soft hyphens.
+
+    A non-joiner after a virama is part of a cluster of Indic scripts (RFC 5892, appendix A.1). Elsewhere, as in
+    Persian, it separates what may as well be written with a space, and becomes one.
+    """
+    return text if text.isascii() else _UNSEEN.sub(_seen, text)
+
+
+def _seen(found: re.Match[str]) -> str:
+    before = found.string[found.start() - 1 : found.start()]
+    return " " if found[0] == _NON_JOINER and (not before or unicodedata.combining(before) != _VIRAMA) else ""
+
+
+def _is_letter(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"
+
+
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""Byte order marks of UTF-16."""
+_OF_TEXT = (pa.types.is_string, pa.types.is_large_string)
+_ENCODED = (pa.DictionaryType, pa.RunEndEncodedType)
+_OF_BYTES = (pa.types.is_binary, pa.types.is_large_binary)
+
+
+def plain_text(raw: bytes) -> str:
+    """Return the text of a file in UTF-8, or in UTF-16 with a byte order mark.
+
+    Raises:
+        ValueError: it is in another encoding.
+    """
+    try:
+        return raw.decode("utf-16" if raw[:2] in _UTF16 else "utf-8-sig").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"has {raw[error.start : error.start + 1]!r} at byte {error.start:,}; expected UTF-8, or UTF-16 with a "
+            "byte order mark: convert it, such as by iconv -f latin1 -t utf-8"
+        ) from None
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON, which holds lone surrogates by their escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if is_unicode(text) else json.dumps(value)
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogates, which JSON can write and UTF-8 cannot."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def storable(name: str) -> str:
+    """Return the name of a column, id or file with its lone surrogates replaced by their escapes in JSON."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def fault_of(name: str, value: object) -> str | None:
+    """Return why a value of a JSON object is no text; None if it is one, or no string."""
+    if not isinstance(value, str) or is_unicode(value):
+        return None
+    wrong = next(one for one in value if not is_unicode(one))
+    return f"{storable(name)!r} has the lone surrogate {wrong!a}; expected text of Unicode: write the row again"
+
+
+def readable(
+    column: "pa.ChunkedArray[Any]", name: str, *, is_text: bool = False
+) -> tuple["pa.ChunkedArray[Any]", list[str | None]]:
+    """Return a column with null in the place of texts that are no UTF-8, and why for each row; empty if all are.
+
+    Args:
+        column: the column.
+        name: its name for messages.
+        is_text: whether bytes are texts as well.
+    """
+    kind = column.type.value_type if isinstance(column.type, _ENCODED) else column.type
+    if not any(fits(kind) for fits in (*_OF_TEXT, *(_OF_BYTES if is_text else ()))):
+        return column, []
+    raw = column.cast(kind).cast(pa.large_binary())
+    try:
+        raw.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        values = raw.to_pylist()
+        faults = [_fault(name, value) for value in values]
+        kept = [value if fault is None else None for value, fault in zip(values, faults, strict=True)]
+        return pa.chunked_array([pa.array(kept, pa.large_binary())]).cast(kind), faults
+    return column, []
+
+
+def _fault(name: str, value: bytes | None) -> str | None:
+    try:
+        (value or b"").decode()
+    except UnicodeDecodeError as error:
+        wrong = error.object[error.start : error.start + 1]
+        return f"column {name!r} has {wrong!r} at byte {error.start:,}; expected UTF-8: write the row again"
+    return None
+
+
+RULES = {
+    "none": (TextRules(), "Unicode NFC and single spaces only"),
+    "lower": (TextRules(case="lower"), "lower case"),
+    "letters": (TextRules(case="lower", keep="letters"), "lower case; letters, digits and apostrophes within words"),
+}
+WHISPER = {"whisper-english": "english.EnglishTextNormalizer", "whisper-basic": "basic.BasicTextNormalizer"}
+"""Classes of the package whisper-normalizer."""
+NAMES = (*RULES, *WHISPER)
+LANGUAGES: tuple[Language, ...] = get_args(Language)
+"""Languages whose case rules a name may end with, as "letters-tr"."""
+DEFAULT = "letters"
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """A function that normalises texts, with its name and a description for reports."""
+
+    name: str
+    description: str
+    function: Callable[[str], str] = field(repr=False, compare=False)
+
+    def __call__(self, text: str) -> str:
+        """Return a text in Unicode's form NFC, normalised, with single spaces between words."""
+        return _SPACED(self.function(text))
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Normalisation of both texts."""
+
+    name: str
+    description: str
+
+
+_SPACED = TextRules()
+
+
+def in_language(choice: str, language: Language | None) -> str:
+    """Return the name of a normalisation with the case rules of a language."""
+    has_case = choice != "none" and _split(choice)[1] is None
+    return f"{choice}-{language}" if language is not None and has_case else choice
+
+
+def _split(choice: str) -> tuple[str, Language | None]:
+    """Return a name without its language, and the language."""
+    name, _, language = choice.rpartition("-")
+    return (name, language) if name and language in LANGUAGES else (choice, None)
+
+
+def normalisation(choice: str | TextRules) -> Normalisation:
+    """Return the normalisation of a name, or by rules of one's own.
+
+    Raises:
+        SpecError: the name is unknown, or its package is not installed.
+    """
+    if isinstance(choice, TextRules):
+        more = f", language={choice.language!r}" if choice.language else ""
+        return Normalisation("rules", f"case={choice.case!r}, keep={choice.keep!r}{more}", choice)
+    name, language = _split(choice)
+    if name in RULES and (language is None or name != "none"):
+        rules, description = RULES[name]
+        return _in_language(Normalisation(name, description, replace(rules, language=language)), language)
+    if name in WHISPER:
+        return _in_language(_whisper(name), language)
+    raise SpecError(
+        f"found the normalisation {choice!r}, expected one of {', '.join(NAMES)}; all but none may end with the "
+        f"language of its case rules, {' or '.join(f'-{one}' for one in LANGUAGES)}"
+    )
+
+
+def _in_language(found: Normalisation, language: Language | None) -> Normalisation:
+    """Return a normalisation after which texts are in lower case, with the case rules of a language."""
+    if language is None:
+        return found
+    lower = TextRules("lower", language=language)
+    return Normalisation(
+        f"{found.name}-{language}",
+        f"{found.description}; case of {language}",
+        lambda text: found.function(lower(text)),
+    )
+
+
+def _whisper(choice: str) -> Normalisation:
+    module, _, name = WHISPER[choice].rpartition(".")
+    try:
+        function = getattr(import_module(f"whisper_normalizer.{module}"), name)()
+    except ImportError:
+        raise SpecError(
+            f"the normalisation {choice!r} needs the package whisper-normalizer, which is not installed; "
+            "pip install 'raysp[whisper-normalizer]', or choose another one"
+        ) from None
+    return Normalisation(choice, f"{name} of whisper-normalizer {metadata.version('whisper-normalizer')}", function)

@@ -15,7 +15,7 @@ from itertools import groupby
 
 from raysp.bounds import shortened
 from raysp.text.alignment import Target
-from raysp.text.normalising import APOSTROPHES, Language, in_case
+from raysp.text.error_rates import APOSTROPHES, Language, in_case
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple, Protocol
 
-from raysp.text.normalising import TextRules
+from raysp.text.error_rates import TextRules
 
 PAD, UNKNOWN, DELIMITER = "<pad>", "<unk>", "|"
 """Token of the blank and of padding, token of unknown characters, and the token that stands for a space."""

@@ -17,9 +17,8 @@ from raysp import CheckpointError, PlanError, SpecError
 from raysp.checkpoints import language_models
 from raysp.checkpoints.language_models import FOLDER, locate_own, read_own
 from raysp.cluster.resources import Resources
-from raysp.labelling.planning.fingerprints import label_parts
 from raysp.labelling.planning.planned_checkpoint import located_outputs
-from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.settling import label_parts, settle
 from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Processor, load_checkpoint
 from raysp.specs.pipeline import fingerprint
 from raysp.storage.stores import open_store

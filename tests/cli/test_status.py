@@ -18,10 +18,9 @@ from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
 from raysp.sink import lease
 from raysp.sink.lease import Process, Running
-from raysp.sink.receipts import Counts, PieceReceipt
+from raysp.sink.receipts import Counts, PieceReceipt, WordErrors
 from raysp.sink.run_log import RunLog
 from raysp.sink.sinks import Sink
-from raysp.sink.word_errors import WordErrors
 from raysp.training.reading.training_status import BestEvaluation, LastSteps, TrainingStatus
 from tests import kit
 from tests.corpora import a_pipeline, write_shard

@@ -9,8 +9,8 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.ray_metrics import METRICS, TRY_OUT, Exporter, exported
 from raysp.labelling.engine.run_progress import Progress
+from raysp.sink.commit import Todo
 from raysp.sink.receipts import Counts, ShardReceipt
-from raysp.sink.todo import Todo
 from tests.labelling.engine.pieces import labelled
 
 PIECES = (Piece(0, 4), Piece(4, 6))

@@ -8,8 +8,8 @@ import pytest
 
 from raysp import SpecError
 from raysp.evaluation.recognition import compare_texts
-from raysp.text import normalising
-from raysp.text.normalising import TextRules, normalisation
+from raysp.text import error_rates
+from raysp.text.error_rates import TextRules, normalisation
 
 TEXT = "  Don\u2019t  STOP, cafe\u0301! "
 
@@ -52,7 +52,7 @@ def test_whisper_is_the_class_of_its_package_with_the_version(monkeypatch):
     module.BasicTextNormalizer = BasicTextNormalizer
     monkeypatch.setitem(sys.modules, "whisper_normalizer", ModuleType("whisper_normalizer"))
     monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", module)
-    monkeypatch.setattr(normalising.metadata, "version", lambda _: "0.1.2")
+    monkeypatch.setattr(error_rates.metadata, "version", lambda _: "0.1.2")
     found = normalisation("whisper-basic")
     assert (found("A, B "), found.description) == ("a b", "BasicTextNormalizer of whisper-normalizer 0.1.2")
 
@@ -86,15 +86,15 @@ def test_a_normalisation_of_a_package_has_the_case_rules_of_a_language(monkeypat
     package.BasicTextNormalizer = lambda: str.lower  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "whisper_normalizer", ModuleType("whisper_normalizer"))
     monkeypatch.setitem(sys.modules, "whisper_normalizer.basic", package)
-    monkeypatch.setattr(normalising.metadata, "version", lambda name: "1")
+    monkeypatch.setattr(error_rates.metadata, "version", lambda name: "1")
     rules = normalisation("whisper-basic-tr")
     assert rules("IĞDIR") == "ığdır"
     assert rules.description == "BasicTextNormalizer of whisper-normalizer 1; case of tr"
 
 
 def test_a_language_is_added_once_and_only_where_case_is_changed():
-    names = [normalising.in_language(name, "tr") for name in ("letters", "letters-az", "none")]
+    names = [error_rates.in_language(name, "tr") for name in ("letters", "letters-az", "none")]
     assert names == ["letters-tr", "letters-az", "none"]
-    assert normalising.in_language("letters", None) == "letters"
+    assert error_rates.in_language("letters", None) == "letters"
     with pytest.raises(SpecError, match="found the normalisation 'none-tr'"):
         normalisation("none-tr")

@@ -47,7 +47,7 @@ class Trace:
             self._codes.add(code)
 
     def figures(self) -> dict[str, int]:
-        """Return the number of functions that were called, of their files, and of modules of raysp at the trace's end."""
+        """Return the number of functions that were called, of their files, and of modules at the end of the trace."""
         functions = [code for code in self._codes if not code.co_name.startswith("<")]
         files = {code.co_filename for code in functions}
         return {"functions": len(functions), "files": len(files), "modules": self._modules or _num_modules()}

@@ -23,15 +23,14 @@ from raysp.labelling.engine import open_shards
 from raysp.labelling.engine.job import PieceTodo
 from raysp.labelling.engine.open_shards import ErrorRate
 from raysp.sink import commit as commit_module
+from raysp.sink import commit as work_left
 from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, run_record, stage
-from raysp.sink import todo as work_left
-from raysp.sink.commit import LabelShard, commit
+from raysp.sink.commit import LabelShard, Todo, commit
 from raysp.sink.layout import StagedName
 from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry, RunRecord
-from raysp.sink.todo import Todo
 from tests.sink.simulated_actors import Actor, RefusedError, StoppedError, ViolationError
 from tests.sink.simulated_chances import Chances
 from tests.sink.simulated_checks import check, check_left_out, check_planned_under, check_refusal

@@ -17,9 +17,8 @@ from raysp import ChangedError, PlanError, RunError, ShardError, StoreError
 from raysp.corpus.shards import Piece
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, stage
-from raysp.sink.commit import LabelShard, commit, committed, outcomes
+from raysp.sink.commit import LabelShard, commit, committed, compare, outcomes
 from raysp.sink.receipts import Counts, ShardReceipt
-from raysp.sink.todo import compare
 from raysp.storage.opened import content_of
 from raysp.storage.store import LocalStore
 from tests.sink import sinks

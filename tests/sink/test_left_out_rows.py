@@ -9,12 +9,11 @@ import pytest
 from raysp import gc
 from raysp.corpus.shards import Shard
 from raysp.sink import footer, layout, orphans, plan_record, run_record
-from raysp.sink.commit import LabelShard, committed
+from raysp.sink.commit import LabelShard, Todo, committed
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import recommit, retry_whole
 from raysp.sink.run_record import RunEntry
-from raysp.sink.todo import Todo
 from raysp.storage.store import Entry, Store
 from tests.sink import sinks
 from tests.sink.sinks import AT_ONCE, FINGERPRINT, make_shard

@@ -8,11 +8,10 @@ import pytest
 from raysp import ChangedError, PlanError, RunError, gc
 from raysp.corpus.shards import Piece
 from raysp.sink import commit, footer, label_rows, layout, lease, orphans, plan_record, recommitting, run_record
-from raysp.sink.commit import LabelShard, committed
+from raysp.sink.commit import LabelShard, Todo, committed, compare
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
 from raysp.sink.run_record import RunEntry
-from raysp.sink.todo import Todo, compare
 from raysp.storage.store import Store
 from raysp.storage.stores import open_store
 from tests.sink import sinks

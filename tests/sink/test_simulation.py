@@ -18,9 +18,8 @@ import pytest
 
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, orphans, plan_record, run_record, stage
-from raysp.sink import tally as tally_module
-from raysp.sink.commit import committed
-from raysp.sink.todo import Todo
+from raysp.sink import receipts as tally_module
+from raysp.sink.commit import Todo, committed
 from raysp.storage.opened import content_of
 from tests.sink import simulated_store, simulation
 from tests.sink.simulation import ROWS, ViolationError, simulate

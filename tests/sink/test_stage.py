@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from raysp.corpus.shards import Piece
 from raysp.sink import layout, stage
-from raysp.sink.todo import Todo
+from raysp.sink.commit import Todo
 from tests.sink import sinks
 from tests.sink.sinks import FINGERPRINT, INPUT_ID, make_shard
 

@@ -9,7 +9,7 @@ import pytest
 
 import raysp
 from raysp.sink import layout
-from raysp.sink.trial import trial_sink
+from raysp.sink.sinks import trial_sink
 from raysp.storage.stores import open_store
 from tests import kit
 

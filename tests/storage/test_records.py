@@ -10,8 +10,8 @@ from raysp import CheckpointError, RayspError, StoreError, bounds
 from raysp.checkpoints.hub_api import licence_of
 from raysp.models.tokenizers import sentencepiece, text
 from raysp.sink import absent, run_record
+from raysp.sink.footer import Hashes
 from raysp.sink.layout import ABSENT, RUN
-from raysp.sink.recording_versions import Hashes
 from raysp.storage.store import LocalStore
 from raysp.text.beams import arpa
 from raysp.training.sink import training_record

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.text.normalising import TextRules
+from raysp.text.error_rates import TextRules
 from raysp.text.targets import build, count_characters, outside
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from raysp.models import Wav2Vec2CTCTokenizer
-from raysp.text.normalising import TextRules
+from raysp.text.error_rates import TextRules
 from raysp.text.targets import BAR, NO_TEXT, OUTSIDE, CharacterTargets, build, count_characters, frames_needed, outside
 from raysp.training.characters import encode_of, letters_of, read_vocabulary, tokenizer_for
 

@@ -7,8 +7,8 @@ import pytest
 
 import raysp
 from raysp import PlanError, work
+from raysp.cluster.resources import with_absolute_paths
 from raysp.cluster.submitting.submission import entrypoint
-from raysp.cluster.work_places import with_absolute_paths
 from raysp.sink import sinks
 from tests.work.counting import COUNT, Counting
 

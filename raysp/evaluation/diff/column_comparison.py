@@ -17,8 +17,8 @@ from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, 
 from raysp.labelling.finished.labellings import Compared
 from raysp.labelling.planning.references import keys_of
 from raysp.labelling.planning.surveying import holds_text
-from raysp.sink.word_errors import texts_of
-from raysp.text.normalising import Normalisation
+from raysp.sink.receipts import texts_of
+from raysp.text.error_rates import Normalisation
 
 SCORE = "score"
 """Field of the probability of a word, segment or turn."""

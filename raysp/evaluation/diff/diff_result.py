@@ -28,7 +28,7 @@ from raysp.pages.page_tables import (
 )
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
-from raysp.text.normalising import Normalised
+from raysp.text.error_rates import Normalised
 from raysp.words import Brief, count, duration, listed
 
 NOT_MET, INCOMPLETE = 1, 3

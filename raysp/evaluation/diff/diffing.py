@@ -25,11 +25,11 @@ from raysp.labelling.finished.labellings import (
     source_of_group,
 )
 from raysp.labelling.planning.references import keys_of
-from raysp.sink.word_errors import texts_of
+from raysp.sink.receipts import texts_of
 from raysp.specs.pipeline import Parquet
 from raysp.specs.text_rules import Text, normalisation_of
 from raysp.storage.options import GivenOptions
-from raysp.text.normalising import DEFAULT, Normalised
+from raysp.text.error_rates import DEFAULT, Normalised
 
 METRICS = ("wer", "cer", "agreement", "wer_change", "cer_change")
 """Metrics that limits are for."""

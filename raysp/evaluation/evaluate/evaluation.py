@@ -1,12 +1,12 @@
 """Evaluation of a checkpoint: a run that labels shards, and metrics of the labels against a column of the shards."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from raysp.cluster.addresses import uses_cluster
-from raysp.cluster.work_places import with_absolute_paths
+from raysp.cluster.resources import uses_cluster, with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
@@ -18,7 +18,7 @@ from raysp.evaluation.limits import AskedLimit, Limit
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
-from raysp.labelling.engine.display import OnProgress
+from raysp.labelling.engine.run_progress import OnProgress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.engine.running import label_corpus, run
 from raysp.labelling.planning.references import References, Task, read_references
@@ -33,7 +33,7 @@ from raysp.specs.pipeline import Parquet, Pipeline, Shards
 from raysp.specs.steps import EACH, Decode, Label, Step
 from raysp.specs.text_rules import Text
 from raysp.specs.work_files import with_overrides
-from raysp.text.normalising import Normalised
+from raysp.text.error_rates import Normalised
 from raysp.words import count
 
 NOT_KEPT = "not-kept"
@@ -159,8 +159,8 @@ def evaluate(
     labels = _read_labels(reading.plan, result) if result.table is None else result.table
     joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
     found = _compare(joined, question, reading.plan.settings.checkpoint)
-    run = replace(result, table=None)
-    return _result(question, reading.plan, joined, found, run, rows=rows, is_kept=is_kept)
+    without_table = dataclasses.replace(result, table=None)
+    return _result(question, reading.plan, joined, found, without_table, rows=rows, is_kept=is_kept)
 
 
 class _Reading:

@@ -9,7 +9,7 @@ from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import SECONDS, TITLES, ClassScores, Group, Scores, WorstRow
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.planning.references import Task
-from raysp.text.normalising import Normalised
+from raysp.text.error_rates import Normalised
 from raysp.words import Brief, count, duration
 
 NOT_MET, INCOMPLETE = 1, 3

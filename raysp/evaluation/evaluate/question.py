@@ -10,7 +10,7 @@ from raysp.evaluation.scores import SECONDS
 from raysp.labelling.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
 from raysp.specs.text_rules import Text, normalisation_of
-from raysp.text.normalising import DEFAULT, Normalisation
+from raysp.text.error_rates import DEFAULT, Normalisation
 
 METRICS: Mapping[Task, tuple[str, ...]] = {
     "recognition": ("wer", "cer"),

@@ -17,9 +17,9 @@ from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.rows import FILTERED, remedy
 from raysp.sink import lease, stage
+from raysp.sink.commit import Retry
 from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog
-from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,8 @@ from raysp.labelling.engine.model import Model, ahead
 from raysp.labelling.engine.piece import commit_shard, label_piece
 from raysp.labelling.engine.piece_reading import read_blocks
 from raysp.labelling.planning.run_plan import Plan
+from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure
-from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN
 

@@ -17,10 +17,9 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RayspError, ShardError
 from raysp.labelling import assembly
 from raysp.labelling.planning.run_plan import Pass, Plan, Settings, output_schema
-from raysp.sink.receipts import PieceReceipt, ShardFailure
+from raysp.sink.commit import Retry, Todo
+from raysp.sink.receipts import PieceReceipt, ShardFailure, TextColumns
 from raysp.sink.sinks import Sink
-from raysp.sink.todo import Retry, Todo
-from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
 from raysp.storage.store import Store

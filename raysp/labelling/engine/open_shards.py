@@ -16,8 +16,8 @@ from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.job import LabelledPiece
 from raysp.labelling.engine.run_progress import FIRST_SHARDS, Example, Progress
+from raysp.sink.commit import Todo
 from raysp.sink.receipts import ShardReceipt
-from raysp.sink.todo import Todo
 from raysp.words import count
 
 MAX_EXAMPLES = 5

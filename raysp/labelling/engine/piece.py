@@ -32,13 +32,11 @@ from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink import fault_injection, stage
-from raysp.sink.commit import RESULT_SCHEMA, LabelShard, commit
+from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, commit
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, rules_of_steps
 from raysp.sink.recommitting import recommit
 from raysp.sink.sorting import Sorter
-from raysp.sink.tally import rules_of_steps
-from raysp.sink.todo import Retry
 from raysp.storage.store import Store, UnusableError
 
 Read = Callable[[PieceTodo], Iterator[pa.Table]]

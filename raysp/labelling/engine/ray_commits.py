@@ -17,8 +17,8 @@ from raysp.errors import RunError
 from raysp.labelling.engine.job import Job
 from raysp.labelling.engine.piece import commit_shard
 from raysp.sink import commit
+from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure, ShardReceipt
-from raysp.sink.todo import Retry
 from raysp.storage.store import UnusableError
 from raysp.words import RUN_AGAIN
 

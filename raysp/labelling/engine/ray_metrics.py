@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from raysp.cluster.addresses import is_connected
+from raysp.cluster.resources import is_connected
 from raysp.labelling.engine.run_progress import Progress
-from raysp.sink import trial
+from raysp.sink import sinks
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Exporter:
     """
 
     def __init__(self, sink: str, write: Mapping[str, Write], clock: Callable[[], float] = time.monotonic) -> None:
-        self._tags = {SINK: TRY_OUT if trial.is_trial(sink) else sink}
+        self._tags = {SINK: TRY_OUT if sinks.is_trial(sink) else sink}
         self._write = write
         self._clock = clock
         self._written: dict[tuple[str, str], float] = {}

@@ -15,7 +15,7 @@ from typing import Any, cast
 import ray
 
 from raysp import tracebacks
-from raysp.cluster import nodes
+from raysp.cluster import resources
 from raysp.cluster.waiting import Waiting
 from raysp.corpus.shards import Piece
 from raysp.errors import RunError
@@ -24,9 +24,9 @@ from raysp.labelling.engine.job import Job, LostReader, Message, PieceTodo, Retr
 from raysp.labelling.engine.ray_actor import IN_HAND, READER_CPUS, ModelActor
 from raysp.labelling.engine.ray_commits import Commits
 from raysp.labelling.planning.run_plan import Plan
+from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.run_log import RunLog
-from raysp.sink.todo import Retry
 from raysp.words import RUN_AGAIN, count
 
 logger = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class RayPool:
         """Return how many actors may start: on CPUs only as many as leave one to readers, on GPUs any number."""
         if "GPU" in self._request:
             return self._size.high
-        cpus = sum(total.get("CPU", 0.0) for total in nodes.totals().values())
+        cpus = sum(total.get("CPU", 0.0) for total in resources.totals().values())
         return int((cpus - READER_CPUS) // self._request["CPU"])
 
     def _start(self) -> None:
@@ -246,7 +246,7 @@ class RayPool:
 
     def _avoided(self) -> frozenset[str]:
         """Return the nodes on which no actor starts since loads failed there; none if no other node can take one."""
-        others = (total for node, total in nodes.totals().items() if node not in self._failed_nodes)
+        others = (total for node, total in resources.totals().items() if node not in self._failed_nodes)
         requests = self._request.items()
         takes = any(all(total.get(name, 0.0) >= amount for name, amount in requests) for total in others)
         return frozenset(self._failed_nodes) if takes else frozenset()
@@ -279,7 +279,7 @@ class RayPool:
 
     def _died_loading(self, actor: _Actor, error: Exception) -> None:
         """Judge the death of a starting actor: the loss of its node is not the fault of the model."""
-        if getattr(error, "preempted", False) or (actor.node and not nodes.alive([actor.node])):
+        if getattr(error, "preempted", False) or (actor.node and not resources.alive([actor.node])):
             self._log.event("actor_lost", actor=actor.name, node=actor.node)
             return
         self._crashed_loads += bool(actor.node)
@@ -392,7 +392,7 @@ class RayPool:
         if not due:
             return
         self._crashes = [crash for crash in self._crashes if crash.due > now]
-        alive = nodes.alive({crash.node for crash in due if crash.node})
+        alive = resources.alive({crash.node for crash in due if crash.node})
         for crash in due:
             work = crash.work
             if crash.node not in alive:

@@ -15,8 +15,7 @@ from raysp.labelling.engine.run_progress import Example
 from raysp.labelling.finished.first_rows import first_rows
 from raysp.labelling.finished.kept_rows import KeptRows
 from raysp.labelling.planning.listing import count_files
-from raysp.sink.receipts import Counted, Counts, json_of
-from raysp.sink.word_errors import WordErrors
+from raysp.sink.receipts import Counted, Counts, WordErrors, json_of
 from raysp.specs.pipeline import Pipeline
 from raysp.words import RUN_AGAIN, Brief, count, duration, listed
 

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysp.cluster.addresses import Engine, is_cluster, resolve_engine
 from raysp.cluster.connection import Background
-from raysp.cluster.resources import Resources
+from raysp.cluster.resources import Engine, Resources, is_cluster, resolve_engine
 from raysp.errors import RunError, SpecError, StoreError
 from raysp.labelling.engine import begins, run_progress
-from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Here
 from raysp.labelling.engine.job import Job, hang_seconds, sleep_while_waiting
-from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.engine.run_progress import OnProgress, Progress, shown
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
 from raysp.labelling.planning.opening import begin, plan_run, read_source
 from raysp.labelling.planning.retrying import plan_retry
@@ -34,8 +32,7 @@ from raysp.sink.footer import RUN
 from raysp.sink.label_rows import read_labels
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
-from raysp.sink.sinks import SinkState
-from raysp.sink.trial import trial_sink
+from raysp.sink.sinks import SinkState, trial_sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
 from raysp.specs.values import check_class, secret_values, to_json

@@ -16,9 +16,9 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
+from raysp.sink.receipts import TextColumns
 from raysp.sink.run_record import RunRecord, objects_in
 from raysp.sink.sinks import Sink
-from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue

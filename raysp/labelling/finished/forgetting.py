@@ -17,8 +17,8 @@ from raysp.labelling.planning.trust import Recorded, explain, read_recorded
 from raysp.ops.rows import WITHDRAWN
 from raysp.sink import commit, footer, label_rows, lease, stage
 from raysp.sink.label_rows import is_named
+from raysp.sink.receipts import texts_of
 from raysp.sink.recommitting import rewrite
-from raysp.sink.word_errors import texts_of
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.words import Brief, count, listed

@@ -6,9 +6,8 @@ from itertools import chain
 from typing import Any, cast
 
 from raysp.errors import SpecError
-from raysp.sink.receipts import Counts, ShardReceipt
+from raysp.sink.receipts import OTHERS, Counts, Filtered, Rules, ShardReceipt, rules_of_steps, summed
 from raysp.sink.run_record import RunRecord
-from raysp.sink.tally import OTHERS, Filtered, Rules, rules_of_steps, summed
 from raysp.specs.steps import Keep
 from raysp.specs.values import JsonValue
 from raysp.words import count, duration

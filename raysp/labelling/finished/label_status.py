@@ -21,10 +21,9 @@ from raysp.sink.absent import load as load_absent
 from raysp.sink.commit import outcomes
 from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
-from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, json_of, recent_pieces
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, WordErrors, json_of, recent_pieces
 from raysp.sink.run_log import log_files
 from raysp.sink.run_record import RunEntry
-from raysp.sink.word_errors import WordErrors
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions

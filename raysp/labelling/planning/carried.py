@@ -16,7 +16,7 @@ from raysp.sink import footer
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import KINDS, Sink
 from raysp.specs.pipeline import Pipeline
-from raysp.text.normalising import readable
+from raysp.text.error_rates import readable
 
 IN_JSON = frozenset({"manifest", "tar", "shar", "folder"})
 """Kinds of sources whose values are JSON or text, with types that follow the values of each shard."""

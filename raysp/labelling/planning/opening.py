@@ -10,17 +10,23 @@ from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
 from raysp.errors import AudioError, PlanError, StoreError
 from raysp.labelling.planning.carried import carried_types, encode
-from raysp.labelling.planning.fingerprints import check_recorded, is_surveyed_for, label_parts, staged_parts
 from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
-from raysp.labelling.planning.settling import piece_size, settle
+from raysp.labelling.planning.settling import (
+    check_recorded,
+    is_surveyed_for,
+    label_parts,
+    piece_size,
+    settle,
+    staged_parts,
+)
 from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_late_filters, with_ids
 from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import Gone
+from raysp.sink.commit import Todo, compare
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import SinkState
-from raysp.sink.todo import Todo, compare
 from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, read_code
 from raysp.specs.values import check_class, to_json
 from raysp.storage.store import ArchivedError, scheme_of

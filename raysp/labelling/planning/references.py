@@ -15,7 +15,7 @@ from raysp.errors import PlanError, ShardError
 from raysp.evaluation.scores import Key
 from raysp.labelling.planning.surveying import as_texts, holds_text
 from raysp.sink.commit import for_each
-from raysp.sink.word_errors import texts_of
+from raysp.sink.receipts import texts_of
 from raysp.specs.pipeline import Shards
 
 Task = Literal["recognition", "classification", "verification"]

@@ -14,8 +14,8 @@ from raysp.cluster.resources import (
     local_resources,
     pool_size,
     shortage_of,
+    with_absolute_paths,
 )
-from raysp.cluster.work_places import with_absolute_paths
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.labelling.planning.listing import Listed, count_files
@@ -25,10 +25,10 @@ from raysp.ops.channels import listed
 from raysp.ops.rows import remedy
 from raysp.ops.step_ops import UNREADABLE_TEXT
 from raysp.sink.absent import AbsentShard
+from raysp.sink.commit import Todo
+from raysp.sink.receipts import TextColumns
 from raysp.sink.run_record import Resolved
 from raysp.sink.sinks import Sink
-from raysp.sink.todo import Todo
-from raysp.sink.word_errors import TextColumns
 from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import OWN_MODEL
 from raysp.specs.pipeline import USUAL_ID, Pipeline, added_schema, file_parts

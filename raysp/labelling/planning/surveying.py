@@ -23,7 +23,7 @@ from raysp.labelling.planning.run_plan import Corpus
 from raysp.ops.step_ops import RowOp, called
 from raysp.sink import footer
 from raysp.sink.absent import AbsentShard
-from raysp.sink.todo import Todo
+from raysp.sink.commit import Todo
 from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards, load_function
 from raysp.specs.steps import Step
 from raysp.words import count, restore

@@ -21,8 +21,8 @@ from raysp.labelling.planning.references import complaints_of_groups, keys_of
 from raysp.labelling.planning.surveying import holds_text
 from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured, counts_of
 from raysp.pages.axes import Floats
-from raysp.sink.word_errors import texts_of
-from raysp.text.normalising import DEFAULT, Normalisation, normalisation
+from raysp.sink.receipts import texts_of
+from raysp.text.error_rates import DEFAULT, Normalisation, normalisation
 
 MOST_EXAMPLES, MOST_TYPES = 3, 12
 """Rows that are shown of each reason, and reasons with examples."""

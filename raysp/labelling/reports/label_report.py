@@ -23,7 +23,7 @@ from raysp.specs.text_rules import Text, normalisation_of
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.text.normalising import Normalisation
+from raysp.text.error_rates import Normalisation
 from raysp.words import count, duration, printable, times_real_time
 
 MOST_BYTES = 300_000

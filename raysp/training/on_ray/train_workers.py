@@ -21,8 +21,7 @@ from torch import Tensor
 
 from raysp import tracebacks
 from raysp.cluster.connection import cluster_resources, local_ray, process_kept
-from raysp.cluster.nodes import on_node, own_id
-from raysp.cluster.resources import Resources
+from raysp.cluster.resources import Resources, on_node, own_id
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.piece_reading import process_decoder

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from raysp.checkpoints import hub
-from raysp.cluster.resources import Resources
-from raysp.cluster.work_places import with_absolute_paths
+from raysp.cluster.resources import Resources, with_absolute_paths
 from raysp.corpus.shards import Shard
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
@@ -21,7 +20,7 @@ from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code
 from raysp.specs.values import JsonValue
-from raysp.text.normalising import in_language
+from raysp.text.error_rates import in_language
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
 from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
 from raysp.training.planning.suggestions import suggested

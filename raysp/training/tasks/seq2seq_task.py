@@ -23,7 +23,7 @@ from raysp.models.loading import load_feature_extractor
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 from raysp.models.tokenizers.text import TextTokenizer
 from raysp.specs.values import JsonValue, hashed_fields
-from raysp.text.normalising import TextRules
+from raysp.text.error_rates import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective, seeded
 from raysp.training.objectives.objective_models import begun, naming_masks

@@ -11,7 +11,7 @@ from raysp.evaluation.scores import Comparison
 from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer, learn_pieces
 from raysp.specs.text_rules import Text
 from raysp.text import targets as vocabularies
-from raysp.text.normalising import TextRules
+from raysp.text.error_rates import TextRules
 from raysp.text.targets import PAD, UNKNOWN, CharacterTargets, contains_any
 from raysp.training.characters import HeadTokenizer, letters_of, read_vocabulary, tokenizer_for, tokenizer_of
 from raysp.training.planning.objective_checks import BUILD, KEEP

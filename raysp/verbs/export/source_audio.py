@@ -15,8 +15,8 @@ from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.trust import check_same_source, read_recorded
 from raysp.ops.recordings import Recordings
 from raysp.sink import footer, run_record
+from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor
-from raysp.sink.recording_versions import shown
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.audio_root import AudioRoot
 from raysp.storage.options import GivenOptions

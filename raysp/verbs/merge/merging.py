@@ -12,12 +12,11 @@ from raysp.labelling.finished.labellings import match, refuse_same_sinks
 from raysp.sink import absent, commit, footer, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard
-from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recording_versions import Hashes
+from raysp.sink.footer import Hashes
+from raysp.sink.receipts import ShardReceipt, TextColumns
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import Sink
-from raysp.sink.word_errors import TextColumns
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue

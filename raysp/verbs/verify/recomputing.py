@@ -13,9 +13,8 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.labelling import assembly
-from raysp.labelling.planning.fingerprints import label_parts
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
-from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.settling import label_parts, settle
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import Resolved, RunRecord

@@ -24,12 +24,11 @@ from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
 from raysp.ops.blocks import DIGITS, agreed_rate, most_unequal
 from raysp.sink import footer, run_record
+from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
-from raysp.sink.receipts import ShardReceipt
-from raysp.sink.recording_versions import shown
+from raysp.sink.receipts import ShardReceipt, Tally
 from raysp.sink.sinks import Sink
-from raysp.sink.tally import Tally
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions

@@ -9,7 +9,7 @@ from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns
 from raysp.labelling.finished.labellings import Compared, kind_of
-from raysp.text.normalising import normalisation
+from raysp.text.error_rates import normalisation
 
 SECONDS = 0.5
 

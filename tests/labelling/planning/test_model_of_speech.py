@@ -8,8 +8,7 @@ import raysp
 from raysp.cluster.resources import Resources
 from raysp.errors import CheckpointError, SpecError
 from raysp.labelling import assembly
-from raysp.labelling.planning.fingerprints import label_parts
-from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.settling import label_parts, settle
 from raysp.specs.outputs.output import SPEECH_MODEL
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.specs.settled import settled

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import raysp
 from raysp.sink import footer
-from raysp.sink.word_errors import TextColumns, WordErrors
+from raysp.sink.receipts import TextColumns, WordErrors
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, rows_table, write_shard
 

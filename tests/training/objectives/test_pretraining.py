@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from raysp.models import UniSpeechForPreTraining, Wav2Vec2FeatureExtractor
-from raysp.text.normalising import TextRules
+from raysp.text.error_rates import TextRules
 from raysp.text.targets import CharacterTargets, Target
 from raysp.training.data.micro_batches import MicroBatch, seed_micro_batch
 from raysp.training.loop.optimizing import group_parameters, new_optimizer

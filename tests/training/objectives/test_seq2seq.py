@@ -7,7 +7,7 @@ import torch
 
 from raysp import CheckpointError
 from raysp.models import SpeechEncoderDecoderModel, TextTokenizer, Wav2Vec2FeatureExtractor
-from raysp.text.normalising import TextRules
+from raysp.text.error_rates import TextRules
 from raysp.text.targets import OUTSIDE
 from raysp.training.objectives.starting_model import freeze, parameters_of
 from raysp.training.tasks.seq2seq_task import (

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from raysp.cluster.resources import Resources, local_resources
-from raysp.cluster.work_places import with_absolute_paths
+from raysp.cluster.resources import Resources, local_resources, with_absolute_paths
 from raysp.corpus.shards import AUDIO
 from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused

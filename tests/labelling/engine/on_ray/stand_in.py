@@ -15,7 +15,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine import ray_pool
 from raysp.labelling.engine.job import Message, PieceTodo
 from raysp.labelling.engine.ray_actor import LostReader, Place, SoFar
-from raysp.sink.todo import Todo
+from raysp.sink.commit import Todo
 from tests.labelling.engine.pieces import labelled
 
 PIECES = (Piece(0, 50), Piece(50, 100))

@@ -7,7 +7,7 @@ import pytest
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from raysp import RunError
-from raysp.cluster import nodes
+from raysp.cluster import resources
 from raysp.labelling.engine import ray_pool
 from raysp.labelling.engine.job import LabelledPiece, RetriedPiece
 from raysp.labelling.engine.ray_actor import LostReader
@@ -194,8 +194,8 @@ class TestNodes:
                 for name, one in known.items()
             ]
             monkeypatch.setattr("ray.nodes", lambda: table)
-            assert nodes.alive([*known, "unknown"]) == {"lives"}
+            assert resources.alive([*known, "unknown"]) == {"lives"}
 
     def test_all_nodes_count_as_alive_while_ray_does_not_answer(self, monkeypatch):
         monkeypatch.setattr("ray.nodes", lambda: 1 / 0)
-        assert nodes.alive(["a", "b"]) == {"a", "b"}
+        assert resources.alive(["a", "b"]) == {"a", "b"}

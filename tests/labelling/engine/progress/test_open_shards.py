@@ -6,8 +6,8 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.job import RowError
 from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
 from raysp.labelling.engine.run_progress import Progress
+from raysp.sink.commit import Retry, Todo
 from raysp.sink.receipts import Counts, ShardReceipt
-from raysp.sink.todo import Retry, Todo
 from tests.labelling.engine.pieces import labelled
 
 PIECES = (Piece(0, 4), Piece(4, 6))

@@ -16,9 +16,9 @@ from raysp.labelling.engine.execution import MOST_BLAMED, Execution
 from raysp.labelling.engine.job import RowError
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import layout, run_log
+from raysp.sink.commit import Todo
 from raysp.sink.receipts import FAILED, KINDS
 from raysp.sink.run_log import RunLog
-from raysp.sink.todo import Todo
 from raysp.storage.store import LocalStore
 from tests.corpora import a_pipeline, write_shard
 from tests.here import run_without_ray
