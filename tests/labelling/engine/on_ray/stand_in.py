@@ -175,7 +175,7 @@ class Cluster:
         for name, value in {
             "ray": self,
             "time": self.time,
-            "nodes": SimpleNamespace(
+            "resources": SimpleNamespace(
                 alive=lambda ids: self.alive & set(ids), totals=lambda: {node: {"CPU": 4.0} for node in self.nodes}
             ),
         }.items():
