@@ -6,6 +6,7 @@ import pyarrow as pa
 from raysp.ops.step_ops import ColumnOp, RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Functions, Output, Step
+from raysp.specs.values import JsonValue
 
 
 @spec
@@ -95,15 +96,20 @@ class EnoughWords(RowOp):
 
 @spec
 class Short(Step):
-    """A step whose op returns a value for the first row alone."""
+    """A step whose op returns a value for the first row alone, or another result."""
+
+    result: JsonValue = None
 
     def op(self, functions: Functions) -> "FirstAlone":
-        return FirstAlone()
+        return FirstAlone(self.result)
 
 
 class FirstAlone(RowOp):
-    def __call__(self, rows: pa.Table) -> list[str | None]:
-        return [None]
+    def __init__(self, result: JsonValue) -> None:
+        self.result = result
+
+    def __call__(self, rows: pa.Table) -> JsonValue:
+        return self.result
 
 
 @spec

@@ -45,7 +45,7 @@ IN_YOUR_CODE = "raised by your code; --debug shows the traceback"
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr, soft_wrap=True, highlight=False)
+    console = Console(stderr=stderr, soft_wrap=True, highlight=False, emoji=False)
     if console.width < 1:  # COLUMNS=0, as some terminals without a size have it: nothing would be printed
         console.width = DEFAULT_WIDTH
     return console

@@ -288,17 +288,22 @@ def called(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     """Return the reasons of an op for rows.
 
     Raises:
-        RunError: the op raised an error, and the message has the line in the user's file; or it returned another number
-            of values.
+        RunError: the op raised an error, and the message has the line in the user's file; or it returned another
+            number of values, or other values.
     """
     with calling(op):
-        found = list(op(rows))
-    if len(found) != rows.num_rows:
-        raise RunError(
-            f"{_name(op)} returned {count(len(found), 'value')} for {count(rows.num_rows, 'row')}; expected None or "
-            "the reason to skip it for each"
-        )
-    return found
+        result: object = op(rows)
+        texts = list(result) if isinstance(result, Iterable) else None
+    expected = "expected None or the reason to skip it for each"
+    if texts is None:
+        raise RunError(f"{_name(op)} returned {result!r:.100} for {count(rows.num_rows, 'row')}; {expected}")
+    if len(texts) != rows.num_rows:
+        values = count(len(texts), "value")
+        raise RunError(f"{_name(op)} returned {values} for {count(rows.num_rows, 'row')}; {expected}")
+    for reason in texts:
+        if not isinstance(reason, str | None):
+            raise RunError(f"{_name(op)} returned {reason!r:.100} for a row; {expected}")
+    return texts
 
 
 def by_seconds(op: RowOp, seconds: float) -> str | None:

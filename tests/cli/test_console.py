@@ -83,6 +83,13 @@ def test_output_that_is_not_a_terminal_has_whole_lines(capsys):
     assert [len(said.out.splitlines()), len(said.err.splitlines())] == [2, 1]
 
 
+def test_ids_with_colons_are_printed_as_they_are(capsys):
+    print_fact("forgotten", "spk:b:0:x:")
+    print_command("next", "raysp status out:b:x")
+    said = capsys.readouterr().out
+    assert ("spk:b:0:x:" in said, "raysp status out:b:x" in said) == (True, True)
+
+
 def test_words_are_not_split_at_any_width():
     line = "name          one two  three four"
     for width in range(1, 40):

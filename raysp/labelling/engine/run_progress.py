@@ -226,7 +226,7 @@ class Display:
         self, console: Console | None = None, *, is_quiet: bool = False, check: Callable[[], None] = lambda: None
     ) -> None:
         self.check = check
-        self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
+        self.console = console or Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
         self.is_quiet = is_quiet
         is_notebook = self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets"))  # rich redraws by it
         self._live = self.console.status("") if (self.console.is_terminal or is_notebook) and not is_quiet else None

@@ -42,11 +42,14 @@ def test_a_row_is_judged_by_its_seconds_when_they_are_known(tmp_path):
 
 
 @pytest.mark.parametrize("is_behind", [False, True])
-def test_an_op_that_returns_too_few_values_is_named(tmp_path, is_behind):
+@pytest.mark.parametrize(
+    ("result", "found"), [([None], "1 value for 2 rows"), ([5, 5], "5 for a row"), (None, "None for 2 rows")]
+)
+def test_an_op_that_returns_other_values_is_named(tmp_path, is_behind, result, found):
     write_shard(tmp_path / "in" / "a.parquet", 2)
-    steps = [raysp.Decode(), Short()] if is_behind else [Short(), raysp.Decode()]
+    steps = [raysp.Decode(), Short(result)] if is_behind else [Short(result), raysp.Decode()]
     pipeline = a_pipeline(str(tmp_path / "in"), tmp_path / "out", steps=[*steps, a_pipeline().label])
-    with pytest.raises(RunError, match=r"FirstAlone returned 1 value for 2 rows; expected None or the reason"):
+    with pytest.raises(RunError, match=rf"FirstAlone returned {found}; expected None or the reason"):
         raysp.run(pipeline, engine="here", progress=False)
 
 
