@@ -294,15 +294,13 @@ def called(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     with calling(op):
         result: object = op(rows)
         texts = list(result) if isinstance(result, Iterable) else None
-    expected = "expected None or the reason to skip it for each"
+    expected = f"for {count(rows.num_rows, 'row')}; expected None or the reason to skip it for each"
     if texts is None:
-        raise RunError(f"{_name(op)} returned {result!r:.100} for {count(rows.num_rows, 'row')}; {expected}")
+        raise RunError(f"{_name(op)} returned {result!r:.100} {expected}")
     if len(texts) != rows.num_rows:
-        values = count(len(texts), "value")
-        raise RunError(f"{_name(op)} returned {values} for {count(rows.num_rows, 'row')}; {expected}")
-    for reason in texts:
-        if not isinstance(reason, str | None):
-            raise RunError(f"{_name(op)} returned {reason!r:.100} for a row; {expected}")
+        raise RunError(f"{_name(op)} returned {count(len(texts), 'value')} {expected}")
+    if wrong := [text for text in texts if not isinstance(text, str | None)]:
+        raise RunError(f"{_name(op)} returned {wrong[0]!r:.100} {expected}")
     return texts
 
 

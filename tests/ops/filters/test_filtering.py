@@ -43,7 +43,7 @@ def test_a_row_is_judged_by_its_seconds_when_they_are_known(tmp_path):
 
 @pytest.mark.parametrize("is_behind", [False, True])
 @pytest.mark.parametrize(
-    ("result", "found"), [([None], "1 value for 2 rows"), ([5, 5], "5 for a row"), (None, "None for 2 rows")]
+    ("result", "found"), [([None], "1 value for 2 rows"), ([5, 5], "5 for 2 rows"), (None, "None for 2 rows")]
 )
 def test_an_op_that_returns_other_values_is_named(tmp_path, is_behind, result, found):
     write_shard(tmp_path / "in" / "a.parquet", 2)
