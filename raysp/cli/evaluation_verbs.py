@@ -40,7 +40,7 @@ from raysp.cli.console import (
 from raysp.cli.printed_runs import print_examples, print_failures, print_nothing_labelled
 from raysp.cli.stop_signals import resume_hint
 from raysp.errors import SpecError
-from raysp.labelling.engine.run_progress import Display
+from raysp.labelling.engine.display import Display
 from raysp.words import count, printable
 
 if TYPE_CHECKING:

@@ -42,9 +42,9 @@ from raysp.cli.printed_runs import (
     urls,
 )
 from raysp.cli.stop_signals import resume_hint
-from raysp.cluster.resources import check_submitted_version, uses_cluster
+from raysp.cluster.addresses import check_submitted_version, uses_cluster
 from raysp.errors import SpecError, refuse_unused
-from raysp.labelling.engine.run_progress import Display
+from raysp.labelling.engine.display import Display
 from raysp.words import count
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from raysp.cli.console import (
     print_some,
     say,
 )
-from raysp.labelling.engine.run_progress import Display
+from raysp.labelling.engine.display import Display
 from raysp.words import count, printable
 
 if TYPE_CHECKING:

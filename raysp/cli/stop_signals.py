@@ -15,7 +15,7 @@ import typer
 
 from raysp.cli.arguments import INTERRUPTED, TERMINATED
 from raysp.cli.console import err, escape
-from raysp.cluster.resources import is_submitted
+from raysp.cluster.addresses import is_submitted
 from raysp.words import printable
 
 

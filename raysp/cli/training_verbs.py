@@ -10,9 +10,9 @@ from raysp.cli.arguments import Engine, RecipeFile, Settings, command_line
 from raysp.cli.console import announce, err, is_json, print_command, print_fact, print_some, printing, show
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
-from raysp.cluster.resources import check_submitted_version, is_submitted, uses_cluster
+from raysp.cluster.addresses import check_submitted_version, is_submitted, uses_cluster
 from raysp.errors import SpecError, refuse_unused
-from raysp.labelling.engine.run_progress import Display
+from raysp.labelling.engine.display import Display
 
 if TYPE_CHECKING:
     from raysp.training.finetuning import FinetuneResult

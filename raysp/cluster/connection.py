@@ -20,7 +20,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from raysp.cluster.resources import Resources, is_connected, refuse_on, up
+from raysp.cluster.addresses import is_connected, refuse_on
+from raysp.cluster.resources import Resources, up
 from raysp.errors import PlanError, RunError
 from raysp.words import without_password
 

@@ -7,14 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from raysp.audio.isolation import Decoder
+from raysp.cluster.addresses import Engine, asked_engine, is_named, refuse_on, uses_cluster
 from raysp.cluster.connection import connected
-from raysp.cluster.resources import (
-    Engine,
-    asked_engine,
-    is_named,
-    refuse_on,
-    uses_cluster,
-)
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
 from raysp.evaluation.scores import Estimate

@@ -10,7 +10,8 @@ from rich.console import Console
 from raysp.cli import console, printed_runs
 from raysp.cli.console import print_command, print_fact, say
 from raysp.cli.printed_runs import print_rows
-from raysp.labelling.engine.run_progress import Display, Progress
+from raysp.labelling.engine.display import Display
+from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.sink.receipts import Counts, WordErrors
 from raysp.words import folded

@@ -13,7 +13,7 @@ from rich.console import Console
 import raysp
 from raysp.cli.entry import VERBS
 from raysp.cluster.doctor import Finding
-from raysp.labelling.engine.run_progress import Display
+from raysp.labelling.engine.display import Display
 from raysp.labelling.finished.first_rows import readable
 from raysp.models import load_checkpoint
 from tests.cli.test_finetune import RECIPE

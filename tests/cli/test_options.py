@@ -367,7 +367,7 @@ def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
     def connected(address):
         raise raysp.PlanError(f"nothing answers at {address}")
 
-    monkeypatch.setattr("raysp.cluster.connection.connected", connected)
+    monkeypatch.setattr("raysp.labelling.engine.running.connected", connected)
     ran = command(f"{line} --address head:6379")
     assert (ran.code, ran.complaints) == (2, ["raysp: nothing answers at head:6379"])
 

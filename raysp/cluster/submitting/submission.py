@@ -14,7 +14,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from raysp.cluster.resources import REMEDY, SUBMITTED_BY, data_places
+from raysp.cluster.addresses import SUBMITTED_BY
+from raysp.cluster.resources import REMEDY, data_places
 from raysp.cluster.submitting.head import FILE, SINK, STOP_SECONDS, VERSION, Head, Job
 from raysp.errors import PlanError, SpecError
 from raysp.sink import layout

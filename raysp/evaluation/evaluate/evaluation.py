@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from raysp.cluster.resources import uses_cluster, with_absolute_paths
+from raysp.cluster.addresses import uses_cluster
+from raysp.cluster.resources import with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
 from raysp.evaluation.classification import compare_classes
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
@@ -18,7 +19,7 @@ from raysp.evaluation.limits import AskedLimit, Limit
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
-from raysp.labelling.engine.run_progress import OnProgress
+from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.engine.running import label_corpus, run
 from raysp.labelling.planning.references import References, Task, read_references

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from raysp.cluster.resources import is_connected
+from raysp.cluster.addresses import is_connected
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink import sinks
 

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from raysp.cluster.connection import Background
-from raysp.cluster.resources import Engine, Resources, is_cluster, resolve_engine
+from raysp.cluster.addresses import Engine, is_cluster, resolve_engine
+from raysp.cluster.connection import Background, connected, started_ray
+from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
-from raysp.labelling.engine import begins, run_progress
+from raysp.labelling.engine import run_progress
+from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
-from raysp.labelling.engine.here import Here
+from raysp.labelling.engine.here import Begins, Here, forget_begun, unfinished
 from raysp.labelling.engine.job import Job, hang_seconds, sleep_while_waiting
-from raysp.labelling.engine.run_progress import OnProgress, Progress, shown
+from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
-from raysp.labelling.planning.opening import begin, plan_run, read_source
-from raysp.labelling.planning.retrying import plan_retry
+from raysp.labelling.planning.opening import begin, plan_retry, plan_run, read_source
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.trust import read_recorded
 from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
@@ -167,8 +168,6 @@ def label_corpus(
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
         asked, resources = resolve_engine(engine, address), None
         if asked == "ray" and is_cluster(address):  # without a cluster a local Ray starts later, if there is work
-            from raysp.cluster.connection import connected
-
             resources = stack.enter_context(connected(address))
         if not is_kept:
             is_shared = resources is not None and resources.can_grow
@@ -239,7 +238,7 @@ def _label(
     if plan.todo:
         with run_progress.ending(log, progress):
             if plan.engine == "here":
-                workers: Workers = Here(begins.Begins(store, entry.run_id, plan.stage_id))
+                workers: Workers = Here(Begins(store, entry.run_id, plan.stage_id))
                 job = Job.of(plan, faults)
             else:
                 own_ray.wait()
@@ -251,7 +250,7 @@ def _label(
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             failed = Execution(plan, job, own, log, progress, on_progress, workers)()
     if not failed:
-        begins.forget(store)
+        forget_begun(store)
     log.event("finished", shards_failed=len(failed), **run_progress.totals(progress))
     with contextlib.suppress(StoreError):  # it is written at the end of the run, which warns
         log.flush()
@@ -283,7 +282,7 @@ def _check_begun(plan: Plan) -> None:
     """
     if not plan.todo:
         return
-    times = begins.unfinished(plan.sink.store, plan.stage_id)
+    times = unfinished(plan.sink.store, plan.stage_id)
     for todo in plan.todo:
         for piece in todo.pieces:
             if not (number := times.get((todo.shard.name, piece.first, piece.end))):
@@ -303,8 +302,6 @@ def _check_begun(plan: Plan) -> None:
 @contextlib.contextmanager
 def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
     """Start a local Ray unless one is connected, and import what runs on it."""
-    from raysp.cluster.connection import started_ray
-
     with started_ray(resources):
         import_module("raysp.labelling.engine.ray_pool")
         yield

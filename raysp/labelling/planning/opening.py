@@ -1,7 +1,11 @@
-"""Plan of a run that continues from the records of its sink, and the start of the run."""
+"""Plan of a run that continues from the records of its sink, or of a retry, and the start of the run.
+
+A retry labels error rows of committed label shards again, or whole shards, by the pipeline that labelled them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 
 from raysp.cluster.resources import local_resources
 from raysp.corpus import sources
@@ -9,8 +13,8 @@ from raysp.corpus.shards import only_first_rows
 from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
 from raysp.errors import AudioError, PlanError, StoreError
-from raysp.labelling.planning.carried import carried_types, encode
-from raysp.labelling.planning.listing import are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
+from raysp.labelling.planning.carried import carried_types, decode, encode
+from raysp.labelling.planning.listing import Listed, are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.settling import (
@@ -25,11 +29,13 @@ from raysp.labelling.planning.surveying import paths_of, refuse_without_recordin
 from raysp.sink import absent, fault_injection, plan_record, run_record
 from raysp.sink.absent import Gone
 from raysp.sink.commit import Todo, compare
+from raysp.sink.recommitting import find_error_rows, retry_whole
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import SinkState
 from raysp.specs.pipeline import Pipeline, file_parts, fingerprint, read_code
 from raysp.specs.values import check_class, to_json
 from raysp.storage.store import ArchivedError, scheme_of
+from raysp.words import listed
 
 TAR_NUMBER = "shard_id"
 SAMPLED = 4
@@ -252,3 +258,74 @@ def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:
         gone = Gone.of(plan.corpus.vanished, plan.corpus.listed.gone) if is_listed else absent.load(store).gone
         absent.record(store, plan.corpus.absent, gone)
         plan_record.record(store, plan.corpus.fresh, supersede=plan.corpus.supersedes)
+
+
+def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
+    """Return the plan that redoes the error rows of all committed shards, without a listing; or some shards, whole.
+
+    Args:
+        opened: the recorded pipeline, its sink, and the resources that the run may use.
+        shards: names of shards to label again, also with other content than was planned, or patterns of such names.
+
+    Raises:
+        PlanError, ChangedError: there is no sink, or no such shard in it or in the source, or the pipeline does not fit
+            the resources, or did not make the labels.
+        CheckpointError: the checkpoint cannot be run.
+    """
+    sink = opened.sink
+    record = sink.existing_record()
+    pipeline, chosen = with_backends(pinned(opened.pipeline), record)
+    plan = without_work(replace(opened, pipeline=pipeline, chosen=chosen), record)
+    if shards:
+        corpus = _chosen(replace(opened, pipeline=plan.pipeline), record, shards)
+        todo = tuple(retry_whole(sink.store, shard) for shard in corpus.shards)
+        refuse_without_recordings(corpus, todo, plan.pipeline)
+    else:
+        damaged: dict[str, str] = {}
+        todo = tuple(find_error_rows(sink.store, sink.shards(), plan.fingerprint, damaged))
+        absent = sink.absent()
+        unreadable = {**{one.name: one.reason for one in absent}, **damaged}
+        carried = decode(sink.url, record.columns)
+        corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=carried)
+    return replace(plan, corpus=corpus, todo=todo)
+
+
+def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpus:
+    """Return the shards of some names, with their current content."""
+    pipeline, sink = opened.pipeline, opened.sink
+    recorded = {shard.name: shard for shard in sink.shards()}
+    before = {one.name: one for one in sink.absent()}
+    planned = {**{name: one.shard for name, one in before.items()}, **recorded}
+    names = _matching(patterns, sorted(planned), sink.url)
+    listing = list_corpus(pipeline.source, planned, recut=True)
+    check_root(sink.url, record.root, listing.root, listing.found, recorded)
+    present = {one.name: one for one in listing.found}
+    for name in names:
+        if name not in present:
+            raise PlanError(f"{sink.url}: {name} is no longer in the source; its labels are kept as they are")
+    # The other slices of a manifest may begin elsewhere now.
+    sliced = {present[name].url for name in names if sources.kind_named(present[name].kind).is_sliced}
+    found = tuple(one for one in listing.found if one.name in names or (one.name in recorded and one.url in sliced))
+    types = carried_types(pipeline, sink, record if recorded.keys() - names else None)
+    size = piece_size(pipeline, opened.resources, record.resolved)
+    listing = replace(listing, found=found)
+    corpus = survey(listing, recorded, pipeline, size=size, may_change=names, carried=types)
+    others = tuple(one for one in before.values() if one.name not in names)
+    shards = tuple(one for one in corpus.shards if one.name in names)
+    # Without the listing, in which shards that left the source would count as found.
+    return replace(corpus, shards=shards, absent=(*others, *corpus.absent), vanished=(), listed=Listed())
+
+
+def _matching(patterns: Sequence[str], names: Sequence[str], url: str) -> frozenset[str]:
+    """Return the names that match patterns.
+
+    Raises:
+        PlanError: a pattern matches none.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
+        if not matching:
+            raise PlanError(f"{url}: no shard is named {pattern!r}; expected names such as {listed(names, 3)}")
+        found.update(matching)
+    return frozenset(found)

@@ -8,8 +8,7 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources, local_resources
-from raysp.labelling.planning.opening import begin, make_plan
-from raysp.labelling.planning.retrying import plan_retry
+from raysp.labelling.planning.opening import begin, make_plan, plan_retry
 from raysp.labelling.planning.run_plan import Opened, Plan
 from raysp.labelling.planning.settling import settle
 from raysp.sink import stage

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 import raysp
-from raysp.labelling.engine.run_progress import Display, Progress, progress_line, shown
+from raysp.labelling.engine.display import Display, progress_line, shown
+from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.sink.receipts import Counts
 from tests.corpora import a_pipeline, write_shard

@@ -3,8 +3,9 @@
 import time
 
 from raysp.corpus.shards import Piece, Shard
+from raysp.labelling.engine.display import progress_line
 from raysp.labelling.engine.open_shards import OpenShards
-from raysp.labelling.engine.run_progress import Progress, progress_line
+from raysp.labelling.engine.run_progress import Progress
 from raysp.sink.commit import Todo
 from raysp.sink.receipts import Counts
 from tests.labelling.engine.pieces import labelled

@@ -1,0 +1,205 @@
+"""Display of the progress of a run: a live line on a terminal or in a notebook, else a plain line every ten seconds."""
+
+import importlib.util
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.markup import escape
+
+from raysp.words import count, duration, folded, printable, times_real_time
+
+if TYPE_CHECKING:
+    from raysp.labelling.engine.run_progress import Progress
+    from raysp.labelling.planning.run_plan import Plan
+
+logger = logging.getLogger(__name__)
+
+OnProgress = Callable[["Progress"], None]
+OnPlan = Callable[["Plan"], None]
+
+PLAIN_LINE_SECONDS = 10.0
+LIVE_SECONDS = 0.2
+"""Least time between two updates of the live line: counts of all pieces in flight are summed for each."""
+SPINNER_CELLS = 2
+"""Terminal cells of the spinner before the live line."""
+LEFT_OUT = ("waited", "padding", "shards", "RTFx", "audio", "rows", "errors", "ETA")
+"""Parts of the progress line, in the order in which they are left out of a narrow line."""
+
+
+class Display:
+    """Display of the progress of a run. An error of it is logged once; nothing more is shown, and the run goes on.
+
+    Args:
+        console: output console; None: stderr.
+        is_quiet: show nothing.
+        check: called before each state of the run is shown; raises if a stop was requested.
+    """
+
+    def __init__(
+        self, console: Console | None = None, *, is_quiet: bool = False, check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.check = check
+        self.console = console or Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
+        self.is_quiet = is_quiet
+        is_notebook = self.console.is_jupyter and bool(importlib.util.find_spec("ipywidgets"))  # rich redraws by it
+        self._live = self.console.status("") if (self.console.is_terminal or is_notebook) and not is_quiet else None
+        self._last_line = float("-inf") if self._live else time.monotonic()
+
+    def __enter__(self) -> Self:
+        """Return the display; nothing is shown before `start`."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Remove the live line."""
+        self.stop()
+
+    def say(self, message: str) -> None:
+        """Print a permanent line."""
+        if not self.is_quiet:
+            with self.drawing():
+                width = self.console.width if self.console.is_terminal or self.console.is_jupyter else None
+                self.console.print(folded(f"raysp: {printable(message)}", width), markup=False)
+
+    def start(self) -> None:
+        """Show the live line from now on."""
+        if self._live:
+            with self.drawing():
+                self._live.start()
+
+    def plan(self, plan: "Plan") -> None:
+        """Show the work of a run; without a live line if code of the user may print or stop in a debugger here."""
+        if self.is_quiet:
+            return
+        if plan.todo and all(todo.retry for todo in plan.todo):
+            noun = "error row" if all(todo.keeps_rows for todo in plan.todo) else "row"
+            work = f"{count(plan.rows_todo, noun)} to label again in {count(len(plan.todo), 'label shard')}"
+        else:
+            committed = f"{len(plan.done):,} of {count(len(plan.corpus.shards), 'shard')} committed already"
+            work = f"{plan.rows_todo:,} of {count(plan.num_rows, 'row')} to do; {committed}"
+        with self.drawing():
+            for message in (work, *plan.messages_at_start):
+                self.say(message)
+        if not plan.todo:
+            return
+        if plan.engine == "here" and plan.code:
+            self._live = None
+        elif self._live:
+            self.show(lambda _: "loading the model ..." if plan.engine == "here" else "starting actors on Ray ...")
+            self.start()
+
+    def stop(self) -> None:
+        """Remove the live line, until the next `start`."""
+        if self._live:
+            with self.drawing():
+                self._live.stop()
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Show something. After an error of the display, which is logged, nothing more is shown."""
+        try:
+            yield
+        except Exception as error:
+            live, self._live, self.is_quiet = self._live, None, True
+            with suppress(Exception):
+                if live:
+                    live.stop()
+            logger.warning("progress cannot be shown, and the work goes on: %s: %s", type(error).__name__, error)
+
+    def progress(self, progress: "Progress") -> None:
+        """Show a state of the run."""
+        self.check()
+        self.show(lambda width: progress_line(progress, width))
+
+    def show(self, line: Callable[[int | None], str]) -> None:
+        """Show a line, given as a function of its largest width in cells."""
+        seconds = LIVE_SECONDS if self._live else PLAIN_LINE_SECONDS
+        if self.is_quiet or time.monotonic() - self._last_line < seconds:
+            return
+        self._last_line = time.monotonic()
+        with self.drawing():
+            if self._live:
+                self._live.update(escape(printable(line(self.console.width - SPINNER_CELLS))))
+            else:
+                self.say(line(None))
+
+
+def progress_line(progress: "Progress", width: int | None = None) -> str:
+    """Return the figures of a run that fit into a line of this width."""
+    share, counts = progress.share, progress.counts
+    eta = progress.eta_seconds if share < 1 else None
+    padding, waited, errors = counts.padding_efficiency, counts.wait_share, sum(counts.errors.values())
+    parts = {
+        "share": f"{share:.0%}",
+        "ETA": f"ETA {duration(eta)}" if eta is not None else "",
+        "errors": count(errors, "error") if errors else "",
+        "rows": f"{counts.rows:,}/{count(progress.rows_total, 'row')}",
+        "audio": _audio(progress),
+        "RTFx": f"RTFx {times_real_time(progress.rtfx)}",
+        "shards": f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
+        "padding": f"padding efficiency {padding:.0%}" if padding is not None else "",
+        "waited": f"model waited {waited:.0%}" if waited is not None else "",
+    }
+    line = _joined(parts)
+    for name in LEFT_OUT:
+        if width is None or len(line) <= width:
+            break
+        del parts[name]
+        line = _joined(parts)
+    return line
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    return " · ".join(part for part in parts.values() if part)
+
+
+def _audio(progress: "Progress") -> str:
+    """Return done and total audio; the total is an estimate from headers, until all rows are done."""
+    if (total := progress.total_seconds) is None or progress.rows >= progress.rows_total:
+        return f"{duration(progress.audio_seconds)} of audio"
+    about = "about " if progress.begun_rows < progress.rows_total else ""
+    return f"{duration(progress.audio_seconds)} of {about}{duration(total)} of audio"
+
+
+def _ignore(_: object) -> None:
+    """Do nothing with a plan or a state."""
+
+
+@contextmanager
+def shown(
+    on_plan: OnPlan | None, on_progress: OnProgress | None, *, progress: bool
+) -> Iterator[tuple[OnPlan, OnProgress]]:
+    """Show a run of a program or notebook, and yield callbacks for its plan and for each state of its progress.
+
+    Args:
+        on_plan: also called with the plan.
+        on_progress: also called with each state.
+        progress: False shows nothing.
+    """
+    if not progress:
+        yield on_plan or _ignore, on_progress or _ignore
+        return
+    last: list[Progress] = []
+    with Display() as display:
+
+        def planned(plan: "Plan") -> None:
+            display.plan(plan)
+            if on_plan:
+                on_plan(plan)
+
+        def went_on(state: "Progress") -> None:
+            last[:] = [state]
+            display.progress(state)
+            if on_progress:
+                on_progress(state)
+
+        yield planned, went_on
+    if last and last[0].counts.blocks:
+        with display.drawing():
+            display.say(progress_line(last[0]))
