@@ -49,8 +49,6 @@ class Help(NamedTuple):
     """Least number of arguments."""
     most: float
     options: dict[str, Option]
-    names: dict[str, str]
-    """Options by their names, of which `--no-audio` is one of `--audio`."""
 
 
 @functools.cache
@@ -67,14 +65,13 @@ def help_of(verb: str) -> Help:
     """Return what the help of a verb says."""
     text = kit.run([verb, "--help"], COLUMNS="80").out
     usage = re.search(r"^Usage: raysp \S+ \[OPTIONS\](.*)", text)[1].split()
-    options, names = {}, {}
+    options = {}
     lines = re.split(r"\n  (?=-)", text.partition("\nOptions:")[2])[1:]
     for line in lines:
-        shown = re.match(r"(?:-\w, )?(--[\w-]+)(?: / (--[\w-]+))?(?: (\S+))?(?:  +|\n +)", line)
-        options[shown[1]] = Option(shown[3] or "", " ".join(line[shown.end() :].split()))
-        names |= {name: shown[1] for name in shown.group(1, 2) if name}
+        shown = re.match(r"(?:-\w, )?(--[\w-]+)(?: (\S+))?(?:  +|\n +)", line)
+        options[shown[1]] = Option(shown[2] or "", " ".join(line[shown.end() :].split()))
     many = any("..." in one for one in usage)
-    return Help(sum(one[0] != "[" for one in usage), float("inf") if many else len(usage), options, names)
+    return Help(sum(one[0] != "[" for one in usage), float("inf") if many else len(usage), options)
 
 
 def check_understood(verb: str, *words: str) -> None:
@@ -88,7 +85,7 @@ def check_understood(verb: str, *words: str) -> None:
             arguments += 1
             continue
         name, _, given = word.partition("=")
-        value = found.options[found.names["--verbose" if name == "-v" else name]].value
+        value = found.options["--verbose" if name == "-v" else name].value
         if value and not given:
             left.pop(0)
     assert found.least <= arguments <= found.most, (verb, words)

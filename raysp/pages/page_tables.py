@@ -119,9 +119,9 @@ def runs_table(
     return Table("Runs", ("began", "host", *names, *map(short, packages)), rows, earlier)
 
 
-def left_out(rows: Sequence[object], noun: str, most: int = MOST_GROUPS) -> str:
+def left_out(rows: Sequence[object], noun: str) -> str:
     """Return a text on the number of rows that a table leaves out."""
-    return count(len(rows) - most, f"more {noun}") if len(rows) > most else ""
+    return count(len(rows) - MOST_GROUPS, f"more {noun}") if len(rows) > MOST_GROUPS else ""
 
 
 def when(started: str) -> str:

@@ -208,10 +208,9 @@ def recent_pieces(store: Store, run_id: str, batches: int = 3) -> tuple[list[Pie
     for path in paths[-batches:]:
         data = store.read(path)
         pieces += (one for one in _parsed(store, path, data, ("piece",)) if isinstance(one, PieceReceipt))
-        for line in data.splitlines():
-            if line.startswith(f'{{"kind": "{FAILED}"'.encode()):
-                with suppress(ValueError):
-                    reason = str(records.parse(line, dict[str, object]).get("reason"))
+        for line in _lines(data, (FAILED,)):
+            with suppress(ValueError):
+                reason = str(records.parse(line, dict[str, object]).get("reason"))
     return pieces, reason
 
 
@@ -236,16 +235,19 @@ def load(
 
 
 def _parsed(store: Store, path: str, data: bytes, kinds: Collection[str]) -> Iterator[Receipt]:
-    beginnings = tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
-    for line in data.splitlines():
-        if not line.startswith(beginnings):
-            continue
+    for line in _lines(data, kinds):
         try:
             fields = records.parse(line, dict[str, object])
             fields.pop("time")
             yield records.checked(fields, KINDS[str(fields.pop("kind"))])
         except (ValueError, KeyError) as error:
             log.warning("%s/%s: skipped a receipt that cannot be read (%s)", store.url, path, bounds.plain(error))
+
+
+def _lines(data: bytes, kinds: Iterable[str]) -> Iterator[bytes]:
+    """Return the lines of these kinds, as `run_log` writes them."""
+    beginnings = tuple(f'{{"kind": "{kind}"'.encode() for kind in kinds)
+    return (line for line in data.splitlines() if line.startswith(beginnings))
 
 
 _NO_LETTER = re.compile(r"[^\w\s']")

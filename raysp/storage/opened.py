@@ -23,6 +23,8 @@ from typing import Protocol
 
 from raysp.errors import StoreError
 
+logger = logging.getLogger(__name__)
+
 DIGEST_BYTES = 16
 END_BYTES = 64 * 1024
 STRIDE_BYTES = 128 * 1024
@@ -135,8 +137,6 @@ def digest_of(*parts: bytes | memoryview) -> bytes:
         digest.update(part)
     return digest.digest()
 
-
-logger = logging.getLogger(__name__)
 
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.02

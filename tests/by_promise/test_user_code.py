@@ -33,8 +33,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import raysp
-from raysp.ops.step_ops import ColumnOp
-from raysp.ops.step_ops import RowOp
+from raysp.ops.step_ops import ColumnOp, RowOp
 from raysp.specs import spec
 from raysp.specs.steps import Step
 

@@ -18,7 +18,6 @@ import pytest
 
 from raysp import CheckpointError, StoreError
 from raysp.checkpoints import fetching
-from raysp.checkpoints import fetching as checkpoints
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, fetch
 from raysp.checkpoints.hub import with_file
 from raysp.storage import opened
@@ -67,13 +66,13 @@ def test_a_file_that_did_not_change_is_not_read_again(tmp_path, monkeypatch):
 
 
 def test_the_hashes_of_the_last_files_are_kept(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(checkpoints, "KEPT_DIGESTS", 2)
+    monkeypatch.setattr(fetching, "KEPT_DIGESTS", 2)
     folder, files = folder_of(tmp_path / "one", a="1", b="2", c="3")
     for file in (*files, files[0]):
         digest_files(folder, [file])
     assert [Path(key.partition("\0")[0]).name for key in json.loads(cache.read_text())] == ["c", "a"]
     digest_files(folder, files)  # a checkpoint of more files than are kept
-    monkeypatch.setattr(checkpoints, "_digest_file", lambda file: pytest.fail(f"{file} was read again"))
+    monkeypatch.setattr(fetching, "_digest_file", lambda file: pytest.fail(f"{file} was read again"))
     digest_files(folder, files)
 
 
@@ -180,8 +179,8 @@ class TestFetch:
 
     def test_many_at_once_bring_it_once(self, store, monkeypatch):
         copied = []
-        really = checkpoints._copy
-        monkeypatch.setattr(checkpoints, "_copy", lambda *args: (copied.append(args[1].path), really(*args)))
+        really = fetching._copy
+        monkeypatch.setattr(fetching, "_copy", lambda *args: (copied.append(args[1].path), really(*args)))
         with ThreadPoolExecutor(8) as pool:
             folders = list(pool.map(lambda _: self.fetch(store), range(8)))
         assert len(set(folders)) == 1
@@ -201,15 +200,15 @@ class TestFetch:
         program = f"""
             import os, signal
             import raysp
-            from raysp.checkpoints import fetching as checkpoints
-            really = checkpoints._copy
+            from raysp.checkpoints import fetching
+            really = fetching._copy
             def copy(store, entry, place):
                 if entry.path == "vocab.json":
                     os.kill(os.getpid(), signal.SIGKILL)
                 really(store, entry, place)
-            checkpoints._copy = copy
+            fetching._copy = copy
             options = {{"key": {s3.key!r}, "secret": raysp.Env("RAYSP_TEST_SECRET"), "endpoint_url": {s3.endpoint!r}}}
-            checkpoints.fetch({url!r}, options)
+            fetching.fetch({url!r}, options)
         """
         killed = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], timeout=60, check=False)
         assert killed.returncode == -signal.SIGKILL
@@ -274,13 +273,13 @@ class TestFetch:
         assert all(folder.is_dir() for folder in folders)
 
     def test_a_checkpoint_that_changes_on_the_way_is_refused(self, store, monkeypatch):
-        really = checkpoints._copy
+        really = fetching._copy
 
         def copy(found, entry, place):
             really(found, entry, place)
             store.replace("README.md", b"changed")
 
-        monkeypatch.setattr(checkpoints, "_copy", copy)
+        monkeypatch.setattr(fetching, "_copy", copy)
         with pytest.raises(StoreError, match="the checkpoint changed while it was downloaded; run again"):
             self.fetch(store)
 

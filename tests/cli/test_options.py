@@ -314,7 +314,7 @@ def command(raysp_command, places, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "row"), rows_of(Refused))
 def test_an_option_without_effect_is_refused(command, name, row):
-    assert name.split()[1] in row.command.replace("--no-", "--").split()
+    assert name.split()[1] in row.command.split()
     ran = command(row.command)
     assert (ran.code, ran.out) == (2, ""), ran.err
     (line,) = [one for one in ran.complaints if not one.startswith("raysp: reading ")]

@@ -23,7 +23,6 @@ from raysp.labelling.engine import open_shards
 from raysp.labelling.engine.job import PieceTodo
 from raysp.labelling.engine.open_shards import ErrorRate
 from raysp.sink import commit as commit_module
-from raysp.sink import commit as work_left
 from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, run_record, stage
 from raysp.sink.commit import LabelShard, Todo, commit
 from raysp.sink.layout import StagedName
@@ -150,7 +149,7 @@ class Driver:
             return fresh, [retry_whole(store, one) for one in shards]
         if changed := [one.name for one in fresh if one.name in recorded]:
             raise RefusedError(f"{changed}: the content changed since it was planned")
-        _, todo = work_left.compare(store, shards, self.fingerprint, stage_id=STAGE_ID)
+        _, todo = commit_module.compare(store, shards, self.fingerprint, stage_id=STAGE_ID)
         for one in todo:
             begun = [piece for piece in one.shard.pieces if any(piece.first <= p.first < piece.end for p in one.pieces)]
             if any(has_every_row(store.actor.listed, one.shard, [piece], STAGE_ID) for piece in begun):

@@ -101,7 +101,7 @@ def test_a_history_follows_from_its_seed(folder):
 
 def committing_what_is_there(monkeypatch):
     """A shard is committed as soon as something of it is staged, with the rows that are there."""
-    compare = simulation.work_left.compare
+    compare = simulation.commit_module.compare
 
     def with_too_little(store, shards, *args, **kwargs):
         done, todo = compare(store, shards, *args, **kwargs)
@@ -124,7 +124,7 @@ def committing_what_is_there(monkeypatch):
     def receipt(tally, shard):
         return commit_module.ShardReceipt(shard.name, tally.counts)
 
-    monkeypatch.setattr(simulation.work_left, "compare", with_too_little)
+    monkeypatch.setattr(simulation.commit_module, "compare", with_too_little)
     monkeypatch.setattr(commit_module, "tables_of", rows_that_are_there)
     monkeypatch.setattr(tally_module.Tally, "receipt", receipt)
 
@@ -323,13 +323,13 @@ def leaving_error_rows_when_a_run_stops(monkeypatch):
 
 def trusting_staged_error_rows(monkeypatch):
     """A run does not count the error rows that others have staged, so that it commits those of a run that stopped."""
-    compare = simulation.work_left.compare
+    compare = simulation.commit_module.compare
 
     def without_staged(store, shards, *args, **kwargs):
         done, todo = compare(store, shards, *args, **kwargs)
         return done, tuple(replace(one, staged=()) for one in todo)
 
-    monkeypatch.setattr(simulation.work_left, "compare", without_staged)
+    monkeypatch.setattr(simulation.commit_module, "compare", without_staged)
 
 
 def planning_before_the_lease_is_held(monkeypatch):
@@ -388,8 +388,8 @@ def keeping_the_record_of_other_steps_behind(monkeypatch):
 def hashing_steps_behind_with_staged_results(monkeypatch):
     """Staged results have the fingerprint in their names, with which the steps behind the last `Label` are hashed."""
     make = simulation.StagedName
-    compare, commit = simulation.work_left.compare, simulation.commit
-    monkeypatch.setattr(simulation.work_left, "compare", lambda *args, stage_id: compare(*args))
+    compare, commit = simulation.commit_module.compare, simulation.commit
+    monkeypatch.setattr(simulation.commit_module, "compare", lambda *args, stage_id: compare(*args))
     monkeypatch.setattr(
         simulation, "commit", lambda store, label_shard: commit(store, replace(label_shard, stage_id=""))
     )

@@ -25,6 +25,8 @@ from raysp.models.base.modeling import Model
 from raysp.models.base.weights import read_header, read_pickle, read_safetensors, read_some, write_safetensors
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_LANG = "eng"
 
 
@@ -180,8 +182,6 @@ def _check_head(tensors: dict[str, Tensor]) -> None:
     if "lm_head.weight" in tensors and len(tensors["lm_head.bias"]) != (size := len(tensors["lm_head.weight"])):
         raise CheckpointError(f"lm_head.bias of the adapter has {len(tensors['lm_head.bias'])} values, expected {size}")
 
-
-logger = logging.getLogger(__name__)
 
 HEAD = "lm_head.weight"
 RELATIVE, ABSOLUTE = 1e-2, 1e-3
