@@ -21,6 +21,7 @@ from raysp.errors import StoreError
 from raysp.ops.rows import WITHDRAWN
 from raysp.sink import footer, layout, records, table_files
 from raysp.sink.receipts import texts_of
+from raysp.sink.sorting import in_order
 from raysp.storage.store import Store
 from raysp.words import label_again
 
@@ -239,10 +240,4 @@ def stretches(labels: Cursor, rest: Cursor, first: int, end: int) -> Iterator[tu
 def side_by_side(labels: pa.Table | None, rest: pa.Table | None) -> pa.Table:
     """Return the rows of a label shard and the rows left out of it, in order."""
     assert labels is not None
-    return labels if rest is None or rest.num_rows == 0 else in_order(pa.concat_tables([labels, rest]))
-
-
-def in_order(table: pa.Table) -> pa.Table:
-    """Return the rows sorted by row number."""
-    # Neighbouring tables may have different dictionaries, which `take` does not support.
-    return table.unify_dictionaries().take(pc.sort_indices(table.column("row")))
+    return labels if rest is None or rest.num_rows == 0 else in_order([labels, rest])

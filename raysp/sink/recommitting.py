@@ -21,8 +21,9 @@ from raysp.errors import ChangedError, RunError, StoreError
 from raysp.sink import commit, fault_injection, footer, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, Todo
 from raysp.sink.footer import Hashes
-from raysp.sink.label_rows import Cursor, DamagedLabelsError, in_order, read_labels, read_rest, stretches
+from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, stretches
 from raysp.sink.receipts import ShardReceipt
+from raysp.sink.sorting import in_order
 from raysp.storage.store import Store
 
 
@@ -172,7 +173,7 @@ def _rows(
                 )
                 if _differ(old.filter(is_retried), new, label_shard):
                     changed.append(piece)
-                old = in_order(pa.concat_tables([old.filter(pc.invert(is_retried)), new]))
+                old = in_order([old.filter(pc.invert(is_retried)), new])
             yield old
 
 

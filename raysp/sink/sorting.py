@@ -123,6 +123,7 @@ class Sorter:
 
 def in_order(tables: list[pa.Table]) -> pa.Table:
     """Return the rows of all tables sorted by row and window."""
+    # Neighbouring tables may have different dictionaries, which `take` does not support.
     table = pa.concat_tables(tables).unify_dictionaries()
     return table.take(_order(table))
 
