@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, astuple, dataclass, field, fields
 from typing import Any, NamedTuple, Self
 
 import pyarrow as pa
@@ -146,6 +146,81 @@ class Counted:
         return self.counts.wait_share
 
 
+class TextColumns(NamedTuple):
+    """Columns of a label shard to compare."""
+
+    reference: str
+    hypothesis: str
+
+
+@dataclass
+class WordErrors:
+    """Counts over rows that have a reference, which may be empty."""
+
+    rows: Natural = 0
+    """Labelled rows."""
+    unlabelled: Natural = 0
+    """Error rows and skipped rows, which are not in the counts of words."""
+    skipped: Natural = 0
+    """Skipped rows among the unlabelled ones."""
+    words: Natural = 0
+    """Words in the references of labelled rows."""
+    substitutions: Natural = 0
+    deletions: Natural = 0
+    insertions: Natural = 0
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Word error rate; 0 without reference words."""
+        return self.errors / self.words if self.words else 0.0
+
+    def __bool__(self) -> bool:
+        """Return whether a row has a reference."""
+        return bool(self.rows or self.unlabelled)
+
+    @property
+    def sentence(self) -> str:
+        """The word error rate, the errors by kind, and the numbers of words and rows compared."""
+        unlabelled = f"; {count(self.unlabelled, 'row')} with a reference not labelled" if self.unlabelled else ""
+        if not self.rows:
+            return f"nothing to compare{unlabelled}"
+        rate = f"{self.rate:.2%} of {count(self.words, 'reference word')}" if self.words else "no reference words"
+        numbers = {"substitution": self.substitutions, "insertion": self.insertions, "deletion": self.deletions}
+        kinds = ", ".join(count(number, noun) for noun, number in numbers.items())
+        rows = count(self.rows, "labelled row")
+        return f"{rate} in {rows} (ignoring case and punctuation): {kinds}{unlabelled}"
+
+    def __add__(self, other: "WordErrors") -> "WordErrors":
+        return WordErrors(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    def count(self, table: pa.Table, columns: TextColumns) -> None:
+        """Count the rows of a table with a `status` column."""
+        references, hypotheses = (texts_of(table.column(name)) for name in columns)
+        pairs = []
+        for reference, hypothesis, status in zip(
+            references, hypotheses, table.column("status").to_pylist(), strict=True
+        ):
+            if reference is None:
+                continue
+            if status != OK:
+                self.unlabelled += 1
+                self.skipped += status == SKIPPED
+                continue
+            pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
+        self.rows += len(pairs)
+        counts = count_errors([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
+        substitutions, insertions, deletions, words = counts.sum(0).tolist()
+        self.words += words
+        self.substitutions += substitutions
+        self.insertions += insertions
+        self.deletions += deletions
+
+
 @dataclass(frozen=True)
 class PieceReceipt:
     """Counts of a piece, or of a part of one, that went through a model."""
@@ -166,8 +241,8 @@ class ShardReceipt:
     shard: str
     counts: Counts
     """Rows of the shard, of which with `rows="ok"` the label shard itself holds only those that are ok; their audio."""
-    word_errors: Mapping[str, Natural] = field(default_factory=dict)
-    """Counts of `WordErrors`; empty without reference texts or without a comparison."""
+    word_errors: WordErrors = field(default_factory=WordErrors)
+    """Without reference texts, or without a comparison, all counts are zero."""
     filtered: Mapping[str, tuple[Natural, float]] = field(default_factory=dict)
     """Rows that conditions of `Keep` steps left out, and seconds of their decoded audio, by the place of each."""
     filtered_behind: Natural = 0
@@ -251,90 +326,6 @@ def _lines(data: bytes, kinds: Iterable[str]) -> Iterator[bytes]:
 
 
 _NO_LETTER = re.compile(r"[^\w\s']")
-
-
-class TextColumns(NamedTuple):
-    """Columns of a label shard to compare."""
-
-    reference: str
-    hypothesis: str
-
-
-@dataclass
-class WordErrors:
-    """Counts over rows that have a reference, which may be empty."""
-
-    rows: int = 0
-    """Labelled rows."""
-    unlabelled: int = 0
-    """Error rows and skipped rows, which are not in the counts of words."""
-    skipped: int = 0
-    """Skipped rows among the unlabelled ones."""
-    words: int = 0
-    """Words in the references of labelled rows."""
-    substitutions: int = 0
-    deletions: int = 0
-    insertions: int = 0
-
-    @property
-    def errors(self) -> int:
-        """Substitutions, deletions and insertions."""
-        return self.substitutions + self.deletions + self.insertions
-
-    @property
-    def rate(self) -> float:
-        """Word error rate; 0 without reference words."""
-        return self.errors / self.words if self.words else 0.0
-
-    def __bool__(self) -> bool:
-        """Return whether a row has a reference."""
-        return bool(self.rows or self.unlabelled)
-
-    @property
-    def sentence(self) -> str:
-        """The word error rate, the errors by kind, and the numbers of words and rows compared."""
-        unlabelled = f"; {count(self.unlabelled, 'row')} with a reference not labelled" if self.unlabelled else ""
-        if not self.rows:
-            return f"nothing to compare{unlabelled}"
-        rate = f"{self.rate:.2%} of {count(self.words, 'reference word')}" if self.words else "no reference words"
-        numbers = {"substitution": self.substitutions, "insertion": self.insertions, "deletion": self.deletions}
-        kinds = ", ".join(count(number, noun) for noun, number in numbers.items())
-        rows = count(self.rows, "labelled row")
-        return f"{rate} in {rows} (ignoring case and punctuation): {kinds}{unlabelled}"
-
-    def add(self, counts: Mapping[str, int]) -> None:
-        """Add counts in the form of `to_counts`; missing counts are zero."""
-        for name in _COUNTS:
-            setattr(self, name, getattr(self, name) + counts.get(name, 0))
-
-    def to_counts(self) -> dict[str, int]:
-        """Return all counts by name; empty if no row has a reference."""
-        return {name: getattr(self, name) for name in _COUNTS} if self else {}
-
-    def count(self, table: pa.Table, columns: TextColumns) -> None:
-        """Count the rows of a table with a `status` column."""
-        references, hypotheses = (texts_of(table.column(name)) for name in columns)
-        pairs = []
-        for reference, hypothesis, status in zip(
-            references, hypotheses, table.column("status").to_pylist(), strict=True
-        ):
-            if reference is None:
-                continue
-            if status != OK:
-                self.unlabelled += 1
-                self.skipped += status == SKIPPED
-                continue
-            pairs.append((_plain_words(reference), _plain_words(hypothesis or "")))
-        self.rows += len(pairs)
-        counts = count_errors([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
-        substitutions, insertions, deletions, words = counts.sum(0).tolist()
-        self.words += words
-        self.substitutions += substitutions
-        self.insertions += insertions
-        self.deletions += deletions
-
-
-_COUNTS = tuple(one.name for one in fields(WordErrors) if one.type is int)
 
 
 def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
@@ -440,4 +431,4 @@ class Tally:
                 f"shard {shard.name!r}: {self.counts.rows} rows with status {statuses}, expected {shard.num_rows} "
                 "rows that are ok, skipped or error; this is a bug in raysp: report it with the plan"
             )
-        return ShardReceipt(shard.name, self.counts, word_errors=self.word_errors.to_counts(), filtered=self.filtered)
+        return ShardReceipt(shard.name, self.counts, word_errors=self.word_errors, filtered=self.filtered)

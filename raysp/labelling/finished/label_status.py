@@ -269,9 +269,6 @@ def label_status(
     begun = staged.keys() - committed
     runs = record.runs
     recent, stopped = recent_pieces(store, runs[-1].run_id) if runs else ([], "")
-    word_errors = WordErrors()
-    for receipt in counted:
-        word_errors.add(receipt.word_errors)
     return Status(
         sink=store.url,
         fingerprint=record.fingerprint,
@@ -281,7 +278,7 @@ def label_status(
         rows=sum(shard.num_rows for shard in shards),
         counts=sum((receipt.counts for receipt in counted), Counts()),
         kept=kept_rows(recorded_rules(record), counted),
-        word_errors=word_errors or None,
+        word_errors=sum((receipt.word_errors for receipt in counted), WordErrors()) or None,
         failed={**{name: reason for name, reason in failed.items() if name not in committed}, **absent},
         unreadable=absent,
         foreign=foreign,
