@@ -63,16 +63,12 @@ def _first(tables: Iterable[pa.Table], num_rows: int) -> Iterator[pa.Table]:
 def readable(table: pa.Table) -> pa.Table:
     """Return the table with invalid UTF-8 replaced, which label shards carry over but Python cannot decode.
 
-    Texts within lists, structs and dictionaries are replaced too; of such a column a dictionary becomes its values.
+    Texts within lists, maps, structs and dictionaries are replaced too.
     """
     for index, field in enumerate(table.schema):
         column = table.column(index)
-        if _is_valid(column):
-            continue
-        raw = column.cast(_as(pa.large_binary(), field.type))
-        values = [_decoded(one.as_py(), field.type) for one in raw]
-        kind = _as(None, field.type)
-        table = table.set_column(index, field.with_type(kind), pa.chunked_array([pa.array(values, kind)]))
+        if not _is_valid(column):
+            table = table.set_column(index, field, pa.chunked_array([_readable(chunk) for chunk in column.chunks]))
     return table
 
 
@@ -84,37 +80,20 @@ def _is_valid(column: "pa.ChunkedArray[Any]") -> bool:
     return True
 
 
-def _as(text: pa.DataType | None, kind: Any) -> Any:  # noqa: ANN401 - the stubs of pyarrow lack what types have
-    """Return a type in which dictionaries are their values, and texts another type, if one is given."""
-    if _is_text(kind):
-        return text or kind
+def _readable(array: Any) -> Any:  # noqa: ANN401 - the stubs of pyarrow lack what arrays have
+    """Return an array with invalid UTF-8 replaced."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        values = array.cast(pa.large_binary()).to_pylist()
+        return pa.array([None if one is None else one.decode(errors="replace") for one in values], kind)
     if pa.types.is_dictionary(kind):
-        return _as(text, kind.value_type)
+        return pa.DictionaryArray.from_arrays(array.indices, _readable(array.dictionary))
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_as(text, field.type)) for field in kind])
-    if pa.types.is_map(kind):
-        return pa.map_(_as(text, kind.key_type), _as(text, kind.item_type))
-    if pa.types.is_fixed_size_list(kind):
-        return pa.list_(_as(text, kind.value_type), kind.list_size)
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_as(text, kind.value_type))
-    return pa.list_(_as(text, kind.value_type)) if pa.types.is_list(kind) else kind
-
-
-def _decoded(value: Any, kind: Any) -> object:  # noqa: ANN401 - a value of any column
-    """Return a value whose texts are bytes with texts in their place."""
-    if value is None:
-        return None
-    if _is_text(kind):
-        return value.decode(errors="replace")
-    if pa.types.is_dictionary(kind):
-        return _decoded(value, kind.value_type)
-    if pa.types.is_struct(kind):
-        return {field.name: _decoded(value[field.name], field.type) for field in kind}
-    if pa.types.is_map(kind):
-        return [(_decoded(key, kind.key_type), _decoded(item, kind.item_type)) for key, item in value]
-    return [_decoded(one, kind.value_type) for one in value] if isinstance(value, list) else value
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        fields = [_readable(array.field(number)) for number in range(kind.num_fields)]
+        return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
+    if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):  # maps are lists too
+        # `values` are those of all rows of which this array is a slice.
+        own_buffers = array.buffers()[: 1 if pa.types.is_fixed_size_list(kind) else 2]
+        values = [_readable(array.values)]
+        return pa.Array.from_buffers(kind, len(array), own_buffers, offset=array.offset, children=values)
+    return array
