@@ -13,7 +13,7 @@ from raysp.sink import absent, commit, footer, plan_record, run_record
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import LabelShard
 from raysp.sink.footer import Hashes
-from raysp.sink.receipts import ShardReceipt, TextColumns
+from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import Sink
@@ -220,7 +220,7 @@ class _Merging:
             self._fingerprint,
             metadata={MERGED: made_from, "merge": json.dumps(self._parts)},
             file_id=hash_parts(self._file_parts),
-            texts=self._texts(),
+            texts=self._labellings[0].texts,
         )
         tables = chooser.tables([one.shards[name] for one in self._labellings])
         hashes = Hashes.zeros(shard.num_rows)
@@ -228,13 +228,6 @@ class _Merging:
         if receipt is None and footer.read(store, name).entries.get(MERGED) != made_from:
             raise ChangedError(f"{store.url}/{name}: another process wrote other labels; merge again", (name,))
         return receipt
-
-    def _texts(self) -> TextColumns | None:
-        """Return the columns whose word errors are counted; None without reference texts or transcripts."""
-        first = self._labellings[0]
-        if first.reference is None or first.reference not in self._sides[0].columns or first.transcript is None:
-            return None
-        return TextColumns(first.reference, first.transcript)
 
 
 def _with_sink(pipeline: JsonValue, url: str) -> JsonValue:
