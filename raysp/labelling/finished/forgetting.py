@@ -1,8 +1,9 @@
 """Removal of the labels of withdrawn recordings from a sink, whose rows stay."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import cast
 
 import pyarrow as pa
@@ -25,6 +26,8 @@ from raysp.words import Brief, count, listed
 
 MOST_NAMED = 5
 """Ids that a message names."""
+SEARCHED = ["id", "status", "error_type"]
+"""Columns of a label shard that are read to find the rows of ids."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -94,122 +97,95 @@ def forget(
         raise PlanError(f"{sink}: found no id to forget; name the ids of the recordings")
     recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     with lease.held(recorded.sink.store) as own, lease.work_begun():
-        return _Forgetting(recorded, wanted)(own)
+        return _forget(recorded, wanted, own)
 
 
-class _Forgetting:
-    """Removal of the labels of some ids."""
+def _forget(recorded: Recorded, ids: frozenset[str], own: lease.Lease) -> Forgotten:
+    store, labelling = recorded.sink.store, Labelling.of(recorded.sink, recorded.record)
+    found, labels, already = Counter[str](), 0, 0
+    not_searched, staged, to_replace = dict(labelling.foreign), list[tuple[str, Piece]](), dict[str, Shard]()
+    for name, shard in labelling.shards.items():
+        if name not in labelling.done:
+            pieces = _source_rows(recorded, shard, not_searched)
+            staged += [(name, piece) for piece, table in pieces if _named(table, ids, found).num_rows]
+            continue
+        for table in chain(labelling.tables(shard, SEARCHED), labelling.left_out(shard, SEARCHED)):
+            rows = _named(table, ids, found)
+            before = rows.column("error_type").to_pylist().count(WITHDRAWN)
+            labels += rows.column("status").to_pylist().count(OK)
+            already += before
+            if before < rows.num_rows:
+                to_replace[name] = shard
+    _refuse_unknown(store.url, sorted(ids - found.keys()), not_searched)
+    # Before any change: from here on nothing writes a label of these ids.
+    label_rows.record_forgotten(store, ids)
+    removed = 0
+    for name, piece in staged:
+        own.check()
+        removed += stage.discard(store, name, rows=piece) > 0
+    if to_replace:
+        recorded.sink.remove_report()
+    for shard in to_replace.values():
+        own.check()
+        _replace(labelling, shard)
+    repeated = {one: number for one, number in sorted(found.items()) if number > 1}
+    return Forgotten(store.url, found.total(), labels, already, tuple(to_replace), removed, repeated, not_searched)
 
-    def __init__(self, recorded: Recorded, ids: frozenset[str]) -> None:
-        self.recorded = recorded
-        self.store = recorded.sink.store
-        self.ids = ids
-        self.labelling = Labelling.of(recorded.sink, recorded.record)
-        self.found: Counter[str] = Counter()
-        """Rows of each id."""
-        self.labels = self.already = 0
-        self.not_searched: dict[str, str] = dict(self.labelling.foreign)
 
-    def __call__(self, own: lease.Lease) -> Forgotten:
-        shards = self.labelling.shards.values()
-        to_replace = [shard for shard in shards if shard.name in self.labelling.done and self._search(shard)]
-        uncommitted = [shard for shard in shards if shard.name not in self.labelling.done]
-        pieces = [(shard, piece) for shard in uncommitted for piece in self._search_source(shard)]
-        self._refuse_unknown()
-        # Before any change: from here on nothing writes a label of these ids.
-        label_rows.record_forgotten(self.store, self.ids)
-        removed = 0
-        for shard, piece in pieces:
-            own.check()
-            removed += stage.discard(self.store, shard.name, rows=piece) > 0
-        if to_replace:
-            self.recorded.sink.remove_report()
-        for shard in to_replace:
-            own.check()
-            self._replace(shard)
-        return Forgotten(
-            self.store.url,
-            self.found.total(),
-            self.labels,
-            self.already,
-            tuple(shard.name for shard in to_replace),
-            removed,
-            {one: number for one, number in sorted(self.found.items()) if number > 1},
-            self.not_searched,
-        )
+def _named(table: pa.Table, ids: frozenset[str], found: Counter[str]) -> pa.Table:
+    """Return the rows with one of the ids, which are counted by their ids."""
+    rows = table.filter(pa.array(is_named(table, ids)))
+    found.update(map(str, texts_of(rows.column("id"))))
+    return rows
 
-    def _search(self, shard: Shard) -> bool:
-        """Count the rows of a label shard with one of the ids; return whether any is not withdrawn yet."""
-        has_more = False
-        names = ["id", "status", "error_type"]
-        for table in (*self.labelling.tables(shard, names), *self.labelling.left_out(shard, names)):
-            rows = self._named(table)
-            statuses = rows.column("status").to_pylist()
-            is_done = [one == WITHDRAWN for one in rows.column("error_type").to_pylist()]
-            self.labels += statuses.count(OK)
-            self.already += sum(is_done)
-            has_more = has_more or not all(is_done)
-        return has_more
 
-    def _search_source(self, shard: Shard) -> Iterator[Piece]:
-        """Count the rows of an uncommitted shard with one of the ids, read from its source, and yield their pieces."""
+def _source_rows(recorded: Recorded, shard: Shard, not_searched: dict[str, str]) -> Iterator[tuple[Piece, pa.Table]]:
+    """Yield the pieces of an uncommitted shard with their rows of its source, or add why it cannot be read."""
+    try:
+        pipeline = recorded.trusted_pipeline([shard])
+    except TrustError as error:
+        not_searched[shard.name] = f"its source was not read: {explain(error.unused)}"
+        return
+    for piece in shard.pieces:
         try:
-            pipeline = self.recorded.trusted_pipeline([shard])
-        except TrustError as error:
-            self.not_searched[shard.name] = f"its source was not read: {explain(error.unused)}"
+            columns = decode(recorded.sink.url, recorded.record.columns)
+            yield piece, read_source_columns(pipeline, shard, piece, columns)
+        except (RayspError, OSError) as error:
+            not_searched[shard.name] = str(error)
             return
-        for piece in shard.pieces:
-            try:
-                table = read_source_columns(
-                    pipeline, shard, piece, decode(self.store.url, self.recorded.record.columns)
-                )
-            except (RayspError, OSError) as error:
-                self.not_searched[shard.name] = str(error)
-                return
-            if self._named(table).num_rows:
-                yield piece
 
-    def _named(self, table: pa.Table) -> pa.Table:
-        """Return the rows with one of the ids, which are counted."""
-        rows = table.filter(pa.array(is_named(table, self.ids)))
-        self.found.update(map(str, texts_of(rows.column("id"))))
-        return rows
 
-    def _refuse_unknown(self) -> None:
-        if not (unknown := sorted(self.ids - self.found.keys())):
-            return
-        unread = next(iter(self.not_searched.items()), None)
-        more = (
-            f"; {count(len(self.not_searched), 'shard')} could not be searched, {': '.join(unread)}" if unread else ""
-        )
-        names = listed([repr(one) for one in unknown], MOST_NAMED)
-        raise PlanError(
-            f"{self.store.url}: no row has the id {names}{more}; give ids as in the column `id` of the label shards. "
-            "Nothing was changed"
-        )
+def _refuse_unknown(url: str, unknown: Sequence[str], not_searched: Mapping[str, str]) -> None:
+    if not unknown:
+        return
+    unread = next(iter(not_searched.items()), None)
+    more = f"; {count(len(not_searched), 'shard')} could not be searched, {': '.join(unread)}" if unread else ""
+    names = listed([repr(one) for one in unknown], MOST_NAMED)
+    raise PlanError(
+        f"{url}: no row has the id {names}{more}; give ids as in the column `id` of the label shards. Nothing was "
+        "changed"
+    )
 
-    def _replace(self, shard: Shard) -> None:
-        """Write a label shard again, without the labels.
 
-        Raises:
-            RunError: another process replaced it.
-        """
-        expected, before = self.store.stat(shard.name), footer.read(self.store, shard.name)
-        entries = {name: one for name, one in before.entries.items() if name != "recordings"}
-        record = self.recorded.record
-        label_shard = commit.LabelShard(
-            shard,
-            before.receipt.fingerprint,
-            rows=cast("commit.Rows", record.file_parts.get("sink.rows", "all")),
-            compression=cast(
-                "commit.Compression", field_of(field_of(record.pipeline, "sink"), "compression") or "zstd"
-            ),
-            metadata=entries,
-            file_id=before.receipt.file_id,
-            texts=self.labelling.texts,
-            rules=recorded_rules(record),
-        )
-        if rewrite(self.store, label_shard, before, expected=expected.version if expected else None) is None:
-            raise RunError(f"{self.store.url}/{shard.name}: another process replaced it; run the same command again")
-        if path := before.rest_path:  # no later label shard names it, and its messages may quote labels
-            self.store.delete(path)
+def _replace(labelling: Labelling, shard: Shard) -> None:
+    """Write a label shard again, without the labels.
+
+    Raises:
+        RunError: another process replaced it.
+    """
+    store, record = labelling.store, labelling.record
+    expected, before = store.stat(shard.name), footer.read(store, shard.name)
+    label_shard = commit.LabelShard(
+        shard,
+        before.receipt.fingerprint,
+        rows=cast("commit.Rows", record.file_parts.get("sink.rows", "all")),
+        compression=cast("commit.Compression", field_of(field_of(record.pipeline, "sink"), "compression") or "zstd"),
+        metadata={name: one for name, one in before.entries.items() if name != "recordings"},
+        file_id=before.receipt.file_id,
+        texts=labelling.texts,
+        rules=recorded_rules(record),
+    )
+    if rewrite(store, label_shard, before, expected=expected.version if expected else None) is None:
+        raise RunError(f"{store.url}/{shard.name}: another process replaced it; run the same command again")
+    if path := before.rest_path:  # no later label shard names it, and its messages may quote labels
+        store.delete(path)
