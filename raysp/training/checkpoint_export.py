@@ -24,9 +24,9 @@ from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
 from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
 from raysp.sink.run_record import raysp_version
-from raysp.specs.place_names import place_name, with_place_names
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.store import Store, explain
+from raysp.text.formats.safe_values import place_name
 from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.session import Session
 from raysp.training.objectives.language_objective import add_languages
@@ -92,11 +92,20 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
             f"Fingerprint of the recipe: `{prepared.fingerprint}`. The recipe:",
             "",
             "```json",
-            json.dumps(with_place_names(to_json(recipe)), indent=1),
+            json.dumps(_with_place_names(to_json(recipe)), indent=1),
             "```",
             "",
         ]
     )
+
+
+def _with_place_names(value: JsonValue) -> JsonValue:
+    """Return a value of JSON in which local paths are names."""
+    if isinstance(value, dict):
+        return {key: _with_place_names(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_place_names(one) for one in value]
+    return place_name(value) if isinstance(value, str) else value
 
 
 CHECKED_SAMPLES = 32_000

@@ -15,6 +15,8 @@ from raysp.text.times import Span
 NOTHING = "<NA>"
 """Field of an empty text in formats whose fields are separated by spaces."""
 _SPECIAL = re.compile(r"[ %]|^[;#]")
+_OF_A_MACHINE = re.compile(r"^(?:(?:file|local)://|[/~\\]|\.\.[/\\]|[A-Za-z]:[/\\])", re.IGNORECASE)
+"""Begins of urls and paths that name folders of a machine, and so often a user."""
 _LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}
 """Characters that some readers take for the end of a line, although JSON allows them in a text."""
 
@@ -47,6 +49,16 @@ def as_field(text: str) -> str:
     if encoded.startswith((";", "#")):
         encoded = quote(encoded[0], safe="") + encoded[1:]
     return encoded or NOTHING
+
+
+def place_name(place: str) -> str:
+    """Return the last part of a local path that is absolute or leads upwards; other places unchanged.
+
+    Cards, which are published, thus show no path of the machine that made them.
+    """
+    if not _OF_A_MACHINE.match(place):
+        return place
+    return re.split(r"[/\\]", place.rstrip("/\\"))[-1]
 
 
 def in_order(spans: Iterable[Span]) -> list[Span]:

@@ -11,8 +11,7 @@ from pydantic import Field
 
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
-from raysp.specs.place_names import place_name
-from raysp.text.formats.safe_values import on_one_line
+from raysp.text.formats.safe_values import on_one_line, place_name
 from raysp.verbs.export.destination import ShardMark
 from raysp.words import count, duration
 
