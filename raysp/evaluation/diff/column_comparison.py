@@ -10,12 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.evaluation.agreement import Agreement, Bools, Mean
+from raysp.evaluation.diff.compared_columns import Compared
 from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap, Floats
 from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
 from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, score, score_groups
-from raysp.labelling.finished.labellings import Compared
-from raysp.labelling.planning.references import keys_of
+from raysp.labelling.finished.label_columns import keys_of
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.receipts import texts_of
 from raysp.text.error_rates import Normalisation

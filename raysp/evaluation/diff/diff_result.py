@@ -11,7 +11,8 @@ from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import SECONDS, TITLES, Group, Key, Scores, WorstRow
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.labelling.finished.labellings import Kind, ShardMatch
+from raysp.labelling.finished.label_columns import Kind
+from raysp.labelling.finished.labellings import ShardMatch
 from raysp.labelling.planning.trust import Recorded, read_recorded
 from raysp.pages import rendering
 from raysp.pages.forest import Forest, Interval, forest

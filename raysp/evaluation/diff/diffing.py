@@ -10,21 +10,20 @@ import pyarrow as pa
 from raysp.columns import OK
 from raysp.errors import refuse_unused
 from raysp.evaluation.diff.column_comparison import Both, Comparer, comparer
+from raysp.evaluation.diff.compared_columns import (
+    Compared,
+    columns_to_compare,
+    reference_column,
+    rows_of_both,
+    source_of_group,
+)
 from raysp.evaluation.diff.diff_result import ColumnDifference, LabelDiff, RowMatch, Side
 from raysp.evaluation.intervals import Bootstrap, Intervals
 from raysp.evaluation.limits import AskedLimit, Limit, asked_limits
 from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate, Key
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.labelling.finished.labellings import (
-    Compared,
-    columns_to_compare,
-    match,
-    open_both,
-    reference_column,
-    rows_of_both,
-    source_of_group,
-)
-from raysp.labelling.planning.references import keys_of
+from raysp.labelling.finished.label_columns import keys_of
+from raysp.labelling.finished.labellings import match, open_both
 from raysp.sink.receipts import texts_of
 from raysp.specs.pipeline import Parquet
 from raysp.specs.text_rules import Text, normalisation_of

@@ -14,6 +14,7 @@ from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
 from raysp.evaluation.evaluate.evaluation_rows import EvaluatedRows, join
 from raysp.evaluation.evaluate.kept_columns import not_kept, with_compared
 from raysp.evaluation.evaluate.question import Question
+from raysp.evaluation.evaluate.references import References, Task, read_references
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import AskedLimit, Limit
 from raysp.evaluation.recognition import compare_texts
@@ -22,7 +23,6 @@ from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult
 from raysp.labelling.engine.running import label_corpus, run
-from raysp.labelling.planning.references import References, Task, read_references
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.labelled_passes import REGRESSION, CheckpointSummary
 from raysp.sink.label_rows import read_labels

@@ -4,11 +4,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raysp.evaluation.evaluate.references import Task
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import SECONDS, TITLES, ClassScores, Group, Scores, WorstRow
 from raysp.labelling.engine.run_result import RunResult
-from raysp.labelling.planning.references import Task
 from raysp.text.error_rates import Normalised
 from raysp.words import Brief, count, duration
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 
 from raysp.columns import ERROR, OK, SKIPPED
 from raysp.evaluation.evaluate.evaluation_result import RowCounts
+from raysp.evaluation.evaluate.references import References
 from raysp.evaluation.scores import Key, Mismatch, WorstRow
 from raysp.evaluation.verification import Vector
-from raysp.labelling.planning.references import References
 
 
 @dataclass(frozen=True)

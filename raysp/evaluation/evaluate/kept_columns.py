@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from raysp.columns import ROW_COLUMNS
-from raysp.labelling.planning.references import Wanted
+from raysp.evaluation.evaluate.references import Wanted
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline

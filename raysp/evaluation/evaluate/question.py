@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysp.errors import SpecError, refuse_unused
+from raysp.evaluation.evaluate.references import Task, Wanted
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.limits import AskedLimit, asked_limits
 from raysp.evaluation.scores import SECONDS
-from raysp.labelling.planning.references import Task, Wanted
 from raysp.specs.pipeline import Shards
 from raysp.specs.text_rules import Text, normalisation_of
 from raysp.text.error_rates import DEFAULT, Normalisation

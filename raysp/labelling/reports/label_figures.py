@@ -16,8 +16,7 @@ from raysp.evaluation.intervals import Ints
 from raysp.evaluation.recognition import measure_texts, worst_texts
 from raysp.evaluation.scores import BANDS, SECONDS, WorstRow, band
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.labelling.finished.labellings import kind_of
-from raysp.labelling.planning.references import complaints_of_groups, keys_of
+from raysp.labelling.finished.label_columns import complaints_of_groups, keys_of, kind_of
 from raysp.labelling.planning.surveying import holds_text
 from raysp.labelling.reports.row_error_rates import OTHERS, Errors, Groups, Measured, counts_of
 from raysp.pages.axes import Floats

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 
 from raysp.evaluation.diff.column_comparison import Both, comparer
+from raysp.evaluation.diff.compared_columns import Compared
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns
-from raysp.labelling.finished.labellings import Compared, kind_of
+from raysp.labelling.finished.label_columns import kind_of
 from raysp.text.error_rates import normalisation
 
 SECONDS = 0.5

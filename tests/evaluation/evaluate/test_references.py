@@ -7,7 +7,7 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from raysp.labelling.planning.references import Wanted, read_references
+from raysp.evaluation.evaluate.references import Wanted, read_references
 from tests.corpora import a_pipeline, rows_table, write_shard
 
 

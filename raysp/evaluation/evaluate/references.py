@@ -1,6 +1,6 @@
 """Columns of a corpus that labels are compared with, read before any row is labelled: a wrong one is refused first."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from raysp.corpus.sources import FOLDER, kind_of, read_table
 from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError
 from raysp.evaluation.scores import Key
+from raysp.labelling.finished.label_columns import complaints_of_groups, keys_of
 from raysp.labelling.planning.surveying import as_texts, holds_text
 from raysp.sink.commit import for_each
 from raysp.sink.receipts import texts_of
@@ -119,12 +120,6 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> N
             raise PlanError(f"{shard.url}: {complaint}")
 
 
-def complaints_of_groups(schema: pa.Schema, column: str) -> Iterator[str]:
-    """Yield a message if rows cannot be grouped by a column of this type."""
-    if pa.types.is_nested(kind := schema.field(column).type):
-        yield f"column {column!r} holds {kind}, expected single values, by which rows are grouped"
-
-
 def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, wanted: Wanted) -> Sequence[str | None]:
     """Return the references; None for null, and for a speaker without a name."""
     if holds_text(column.type):
@@ -144,10 +139,3 @@ def _class_names(schema: pa.Schema, column: str) -> list[str] | None:
         return list(features[column]["names"]) if features[column]["_type"] == "ClassLabel" else None
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def keys_of(column: "pa.ChunkedArray[Any]") -> list[Key]:
-    """Return values as JSON has them; dates and the like as text."""
-    if holds_text(column.type):
-        return list(texts_of(column))
-    return [one if isinstance(one, bool | int | float) or one is None else str(one) for one in column.to_pylist()]

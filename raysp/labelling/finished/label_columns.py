@@ -1,0 +1,37 @@
+"""Columns of label shards: how they are compared, and their values as keys of groups."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from raysp.evaluation.scores import Key
+from raysp.labelling.planning.surveying import holds_text
+from raysp.sink.receipts import texts_of
+
+Kind = Literal["text", "class", "number", "value"]
+"""How a column is compared: by word errors, by class, by difference, or by equality alone."""
+TEXT_SUFFIX, SCORES_SUFFIX = "_text", "_scores"
+
+
+def kind_of(schema: pa.Schema, name: str) -> Kind:
+    """Return the kind of comparison of a column, from its type, its name and the columns beside it."""
+    kind = schema.field(name).type
+    if holds_text(kind):
+        if name.endswith(TEXT_SUFFIX):
+            return "text"
+        return "class" if f"{name}{SCORES_SUFFIX}" in schema.names else "value"
+    return "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else "value"
+
+
+def complaints_of_groups(schema: pa.Schema, column: str) -> Iterator[str]:
+    """Yield a message if rows cannot be grouped by a column of this type."""
+    if pa.types.is_nested(kind := schema.field(column).type):
+        yield f"column {column!r} holds {kind}, expected single values, by which rows are grouped"
+
+
+def keys_of(column: "pa.ChunkedArray[Any]") -> list[Key]:
+    """Return values as JSON has them; dates and the like as text."""
+    if holds_text(column.type):
+        return list(texts_of(column))
+    return [one if isinstance(one, bool | int | float) or one is None else str(one) for one in column.to_pylist()]
