@@ -186,7 +186,7 @@ class Driver:
     def _execute(self, actor: Actor, own: lease.Lease | None, todo: dict[str, Todo]) -> None:
         self.waiting = {name: set(one.pieces) for name, one in todo.items()}
         for one in todo.values():
-            self.rate.add(one.shard.name, one.shard.num_rows - one.num_rows if one.keeps_rows else 0, 0)
+            self.rate.rows += one.shard.num_rows - one.num_rows if one.keeps_rows else 0
             for staged in one.staged:
                 self._count(one, staged.rows.num_rows, staged.name.errors)
             for part in one.pieces:
@@ -194,7 +194,7 @@ class Driver:
                 self._label(one, PieceTodo(one.shard, piece, part, one.retry))
         for one in todo.values():
             if not one.pieces:
-                self._release(todo, self.rate.release(one))
+                self._release(todo, self.rate.release(one, self.errors[one.shard.name]))
         self._watch(actor, own, todo)
         if not self.rate.is_exceeded:
             self._release(todo, self.rate.released(at_end=True))
@@ -219,7 +219,7 @@ class Driver:
                         self._count(one, len(part.rows), task.errors)
                         self.waiting[one.shard.name].discard(part.part)
                         if not self.waiting[one.shard.name]:
-                            self._release(todo, self.rate.release(one))
+                            self._release(todo, self.rate.release(one, self.errors[one.shard.name]))
                 elif task.ended or self.world.random.random() < self.world.theme.impatience:  # dead, or only held to be
                     if task.wakes <= self.world.now and not task.ended:
                         continue
@@ -234,7 +234,8 @@ class Driver:
                 self._release(todo, self.rate.released())
 
     def _count(self, todo: Todo, rows: int, errors: int) -> None:
-        self.rate.add(todo.shard.name, rows, errors)
+        self.rate.rows += rows
+        self.rate.num_errors += errors
         self.errors[todo.shard.name] += errors
 
     def _release(self, todo: dict[str, Todo], shards: Sequence[Shard]) -> None:

@@ -17,7 +17,7 @@ from raysp.labelling.engine.run_result import describe
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.rows import FILTERED, remedy
 from raysp.sink import lease, stage
-from raysp.sink.commit import Retry
+from raysp.sink.commit import Retry, Todo
 from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog
 from raysp.words import RUN_AGAIN, count
@@ -92,8 +92,11 @@ class Execution:
         self.open_shards = OpenShards(plan.todo, progress)
         self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
-        self.retried: set[str] = set()
-        """Shards whose rows outside the retry are counted."""
+        self.rows_before = sum(staged.rows.num_rows for todo in plan.todo for staged in todo.staged)
+        """Rows of other runs in the error rate: staged ones, and those that retried shards keep."""
+        self.errors_before = self.open_shards.errors.total()
+        self.kept_rows = {todo.shard.name: todo.shard.num_rows - todo.num_rows for todo in plan.todo if todo.keeps_rows}
+        """Rows outside the retry, by shards of which no row is labelled yet."""
         self.blamed: Counter[str] = Counter()
         """Error rows in the log, by type."""
         self.reported: set[str] = set()
@@ -105,12 +108,10 @@ class Execution:
         Raises:
             RunError: too many error rows, the sink cannot be written, another run took over, or Ray failed.
         """
-        for todo in self.plan.todo:
-            for staged in todo.staged:  # by earlier runs
-                self.rate.add(todo.shard.name, staged.rows.num_rows, staged.name.errors)
+        self._count()
         for todo in self.plan.todo:
             if not todo.pieces:
-                self._commit(self.rate.release(todo))
+                self._release(todo)
         with contextlib.closing(self.workers.label(self.plan, self.job, self._submit)) as messages:
             for message in messages:
                 self._handle(message)
@@ -140,8 +141,7 @@ class Execution:
             case LabelledPiece():
                 self._add(message)
             case RetriedPiece():
-                if before := self.progress.in_flight.pop((message.shard, message.part), None):
-                    self._count(before, -1)
+                self.progress.in_flight.pop((message.shard, message.part), None)
         # Without waiting: the next messages are not held up by commits.
         self._settle(self.commits.finished())
         self.on_progress(self.progress)
@@ -159,15 +159,16 @@ class Execution:
             stage.discard(self.plan.sink.store, name, only_errors=True)
         raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
 
+    def _release(self, todo: Todo) -> None:
+        self._commit(self.rate.release(todo, self.open_shards.errors[todo.shard.name]))
+
     def _commit(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
             self.commits.start(shard, self.open_shards.staged_bytes[shard.name])
 
     def _add(self, labelled: LabelledPiece) -> None:
         receipt = labelled.receipt
-        if before := self.progress.in_flight.get(labelled.place):
-            self._count(before, -1)
-        self._count(labelled)
+        self.rows_before += self.kept_rows.pop(receipt.shard, 0)
         shard = self.open_shards.add(labelled)
         if not labelled.is_staged:
             return
@@ -177,20 +178,10 @@ class Execution:
             if self.blamed[kind] <= MOST_BLAMED:
                 self.log.event("row_blamed", shard=receipt.shard, row=row, error_type=kind, message=message)
         if shard is not None:
-            self._commit(self.rate.release(self.open_shards.todo[shard.name]))
-
-    def _count(self, labelled: LabelledPiece, sign: int = 1) -> None:
-        """Add the rows of a piece to the error rate, or subtract them; rows outside a retry count as labelled."""
-        shard, counts = labelled.receipt.shard, labelled.receipt.counts
-        todo = self.open_shards.todo[shard]
-        if todo.keeps_rows and shard not in self.retried:
-            self.retried.add(shard)
-            self.rate.add(shard, todo.shard.num_rows - todo.num_rows, 0)
-        self.rate.add(shard, sign * counts.rows, sign * sum(counts.errors.values()))
+            self._release(self.open_shards.todo[shard.name])
 
     def _fail(self, failure: ShardFailure) -> None:
-        for labelled in self.open_shards.fail(failure.shard, failure.reason):
-            self._count(labelled, -1)
+        self.open_shards.fail(failure.shard, failure.reason)
         self.log.add(failure)
 
     def _settle(self, outcomes: Sequence[Outcome]) -> None:
@@ -200,14 +191,18 @@ class Execution:
                 self._fail(outcome)
             else:
                 self.log.add(outcome)
-                failed = outcome.failed_behind
                 self.progress.behind += Counts(
-                    skipped={FILTERED: outcome.filtered_behind}, errors={"step_failed": failed}
+                    skipped={FILTERED: outcome.filtered_behind}, errors={"step_failed": outcome.failed_behind}
                 )
-                self.rate.add(outcome.shard, 0, failed)
                 if not self.open_shards.todo[outcome.shard].keeps_rows:
                     self.progress.committed += outcome.counts
                 self.open_shards.committed(outcome)
+        self._count()
+
+    def _count(self) -> None:
+        """Count the rows of the error rate: those of this run and of earlier ones."""
+        rows, errors = self.progress.rows_and_errors
+        self.rate.rows, self.rate.num_errors = self.rows_before + rows, self.errors_before + errors
 
 
 def _too_many_errors(plan: Plan, progress: Progress, rate: ErrorRate) -> str:

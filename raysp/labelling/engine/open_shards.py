@@ -40,6 +40,10 @@ class OpenShards:
             {name: sum(one.num_bytes for one in todo.staged) for name, todo in self.todo.items()}
         )
         """Bytes staged, by uncommitted shard."""
+        self.errors = Counter(
+            {name: sum(one.name.errors for one in todo.staged) for name, todo in self.todo.items() if todo.staged}
+        )
+        """Error rows staged, by uncommitted shard."""
 
     def submit(self, shard: str, part: Piece) -> None:
         """Record that workers were given a piece. Called from another thread."""
@@ -57,18 +61,19 @@ class OpenShards:
             *(Example(shard, *example) for example in labelled.examples),
         ][:MAX_EXAMPLES]
         self.staged_bytes[shard] += labelled.receipt.counts.staged_bytes
+        self.errors[shard] += sum(labelled.receipt.counts.errors.values())
         self.rows_left[shard] -= labelled.num_rows
         if self.rows_left[shard] or shard in self.failed:
             return None
         return self.todo[shard].shard
 
-    def fail(self, shard: str, reason: str) -> list[LabelledPiece]:
-        """Record that a shard is not committed, and return its pieces in flight, which do not count any more."""
+    def fail(self, shard: str, reason: str) -> None:
+        """Record that a shard is not committed; its pieces in flight do not count any more."""
         self.failed[shard] = reason
         in_flight = self.progress.in_flight
         # Of a copy, since `submit` adds to it in another thread.
-        pieces = [in_flight.pop(place) for place in list(in_flight) if place[0] == shard]
-        return [piece for piece in pieces if piece]
+        for place in [place for place in list(in_flight) if place[0] == shard]:
+            del in_flight[place]
 
     def committed(self, receipt: ShardReceipt) -> None:
         """Record that a shard is committed."""
@@ -78,7 +83,7 @@ class OpenShards:
         progress.unchanged += receipt.existing
         if receipt.counts.by_status[OK] and not receipt.existing:
             progress.first_shards = sorted([*progress.first_shards, shard])[:FIRST_SHARDS]
-        del self.rows_left[shard], self.staged_bytes[shard]
+        del self.rows_left[shard], self.staged_bytes[shard], self.errors[shard]
 
     def unfinished(self) -> Mapping[str, str]:
         """Return shards that failed, or have rows without a result, with the reasons."""
@@ -99,7 +104,7 @@ QUANTILE = 3.09
 
 
 class ErrorRate:
-    """Counts of rows and error rows, and the shards held back.
+    """Share of error rows, and the shards held back for it. The driver sets `rows` and `num_errors`.
 
     Args:
         most: largest share of rows that may fail.
@@ -107,10 +112,7 @@ class ErrorRate:
 
     def __init__(self, most: float) -> None:
         self.most = most
-        self.rows = 0
-        self.errors: Counter[str] = Counter()
-        """Error rows by shard, until it is released."""
-        self.num_errors = 0
+        self.rows = self.num_errors = 0
         self._waiting: list[Shard] = []
         """Shards held back until there are enough rows."""
         self._held: list[Shard] = []
@@ -128,16 +130,8 @@ class ErrorRate:
             return self.num_errors > self.most * self.rows
         return self.rows >= FIRST_ROWS and lower_bound(self.num_errors, self.rows) > self.most
 
-    def add(self, shard: str, rows: int, errors: int) -> None:
-        """Add counts of rows of a shard; negative counts subtract."""
-        self.rows += rows
-        self.num_errors += errors
-        if errors:
-            self.errors[shard] += errors
-
-    def release(self, todo: Todo) -> list[Shard]:
-        """Accept a completely staged shard, and return it if it may be committed at once."""
-        failed = self.errors.pop(todo.shard.name, 0)
+    def release(self, todo: Todo, failed: int) -> list[Shard]:
+        """Accept a completely staged shard of which `failed` rows failed; return it if it may be committed at once."""
         if todo.keeps_rows or not failed:
             return [todo.shard]
         if failed > self.most * todo.shard.num_rows:

@@ -66,8 +66,16 @@ class Progress(Counted):
     @property
     def counts(self) -> Counts:  # type: ignore[override]
         """Of all labelled rows: those staged, and those of pieces in flight."""
-        in_flight = [piece.receipt.counts for piece in self._labelled()]
-        return Counts.total([self.staged, self.behind, *in_flight])
+        return Counts.total(self._parts())
+
+    @property
+    def rows_and_errors(self) -> tuple[int, int]:
+        """Numbers of labelled rows and of error rows in `counts`, without its other sums."""
+        parts = self._parts()
+        return sum(part.rows for part in parts), sum(sum(part.errors.values()) for part in parts)
+
+    def _parts(self) -> list[Counts]:
+        return [self.staged, self.behind, *(piece.receipt.counts for piece in self._labelled())]
 
     def _labelled(self) -> "list[LabelledPiece]":
         # Of a copy, since pieces are submitted in another thread.

@@ -4,7 +4,7 @@ import pytest
 
 from raysp.corpus.shards import Piece, Shard
 from raysp.labelling.engine.job import RowError
-from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
+from raysp.labelling.engine.open_shards import OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.sink.commit import Retry, Todo
 from raysp.sink.receipts import Counts, ShardReceipt
@@ -68,18 +68,18 @@ def test_results_that_are_made_again_do_not_count(shards):
 def test_pieces_that_gave_no_result_are_named_and_a_failed_shard_is_not_complete(shards):
     add(shards, PIECES[0], 4)
     assert shards.unfinished() == {"a.parquet": "no result for 2 rows; run again"}
-    part = labelled(SHARD.name, PIECES[1], 1, is_staged=False)
-    shards.add(part)
-    assert shards.fail("a.parquet", "no such file") == [part]
+    add(shards, PIECES[1], 1, is_staged=False)
+    shards.fail("a.parquet", "no such file")
     assert (shards.progress.rows, shards.progress.in_flight) == (4, {})
     assert add(shards, PIECES[1], 2) is None
     assert shards.unfinished() == {"a.parquet": "no such file"}
 
 
-def test_rows_that_are_taken_back_do_not_count_for_the_error_rate():
-    rate = ErrorRate(0.1)
-    rate.add("a", 200, 30)
-    assert rate.is_exceeded
-    rate.add("a", -50, -30)
-    rate.add("a", 50, 0)
-    assert (rate.is_known, rate.is_exceeded) == (True, False)
+def test_rows_that_are_taken_back_do_not_count_for_the_error_rate(shards):
+    add(shards, PIECES[0], 3, is_staged=False, errors={"corrupt_audio": 2})
+    add(shards, PIECES[1], 2, errors={"corrupt_audio": 1})
+    assert shards.progress.rows_and_errors == (5, 3)
+    add(shards, PIECES[0], 4, is_staged=False, errors={"corrupt_audio": 3})
+    assert shards.progress.rows_and_errors == (6, 4)
+    shards.fail(SHARD.name, "no such file")
+    assert shards.progress.rows_and_errors == (2, 1)
