@@ -165,7 +165,7 @@ class Here:
                     model.close()
                 # Before memory is released, since what a model refers to is kept.
                 models = []
-                release_memory(job.settings.device)
+                release_memory(job.passes[0].settings.device)
 
     def _items(self, plan: Plan, job: Job, decoder: Decoder, on_piece: OnPiece) -> Generator[Item]:
         """Yield failures of shards, and of each piece its blocks, then its end or the error that ended it."""

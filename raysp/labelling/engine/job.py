@@ -16,9 +16,9 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RayspError, ShardError
 from raysp.labelling import assembly
-from raysp.labelling.planning.run_plan import Pass, Plan, Settings, output_schema
+from raysp.labelling.planning.run_plan import Pass, Plan, output_schema
 from raysp.sink.commit import Retry, Todo
-from raysp.sink.receipts import PieceReceipt, ShardFailure, TextColumns
+from raysp.sink.receipts import PieceReceipt, ShardFailure
 from raysp.sink.sinks import Sink
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, load_function
@@ -34,15 +34,13 @@ HANG_VARIABLE = "RAYSP_HANG_SECONDS"
 class Job:
     """Data that workers need, the same for every task of a run."""
 
-    pipeline: Pipeline
-    settings: Settings
-    """Resolved settings of the plan; the path of the checkpoint is that of the driver."""
+    passes: tuple[Pass, ...]
+    """The `Label` steps with their settings, the first one with the whole pipeline. Paths of checkpoints are those of
+    the driver."""
     fingerprint: str
     stage_id: str
     """Hash of everything up to the last `Label`, in the names of staged results."""
-    output_schema: pa.Schema
     metadata: Mapping[str, str]
-    file_id: str
     fault_injection: Mapping[str, str]
     """Settings of `sink.fault_injection`, for tests."""
     code: UserCode
@@ -53,10 +51,6 @@ class Job:
     """Time after which a single operation of a worker counts as hung; 0: no limit."""
     carried: pa.Schema = field(default_factory=lambda: pa.schema([]))
     """Types of the columns that label shards carry over."""
-    texts: TextColumns | None = None
-    """Columns whose word errors are counted; None: there are none."""
-    later: tuple[Pass, ...] = ()
-    """Passes of the `Label` steps behind the first."""
 
     @classmethod
     def of(cls, plan: Plan, faults: Mapping[str, str] = MappingProxyType({})) -> Self:
@@ -68,20 +62,20 @@ class Job:
         """
         names = (name for step in plan.pipeline.steps for name in step.functions)
         return cls(
-            pipeline=plan.pipeline,
-            settings=plan.settings,
+            passes=(Pass(plan.pipeline, plan.settings), *plan.passes[1:]),
             fingerprint=plan.fingerprint,
             stage_id=plan.stage_id,
-            output_schema=output_schema(*plan.passes),
             metadata={"checkpoint_digest": plan.settings.checkpoint_digest, "dtype": plan.settings.dtype},
-            file_id=plan.file_id,
             fault_injection=faults,
             code=plan.code,
             functions={name: load_function(name) for name in names if name.startswith("__main__:")},
             carried=plan.corpus.carried,
-            texts=plan.texts,
-            later=plan.passes[1:],
         )
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The whole pipeline."""
+        return self.passes[0].pipeline
 
     @cached_property
     def store(self) -> Store:
@@ -89,23 +83,21 @@ class Job:
         return Sink.of(self.pipeline.sink).store
 
     @cached_property
-    def join(self) -> Callable[[pa.Table], pa.Table]:
-        """Function that makes rows of the labelled windows of the first pass, in order."""
-        return assembly.joining(self.pipeline, self.settings)
+    def joins(self) -> Sequence[Callable[[pa.Table], pa.Table]]:
+        """For each pass the function that makes rows of its labelled windows, in order."""
+        return [assembly.joining(*one) for one in self.passes]
 
-    def of_pass(self, number: int) -> Self:
-        """Return the job of one `Label` step, as if it were the only one; that of the first is the job itself."""
-        if not number:
-            return self
-        pipeline, settings = self.later[number - 1]
-        return replace(self, pipeline=pipeline, settings=settings, later=())
+    @cached_property
+    def output_schema(self) -> pa.Schema:
+        """Columns that all steps add."""
+        return output_schema(*self.passes)
 
     def __reduce__(self) -> tuple[Callable[..., "Job"], tuple[UserCode, bytes, dict[str, object]]]:
         """Pickle so that a worker installs the user's code before it unpickles values that use it."""
         import cloudpickle
 
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        made_of_code = {name: values.pop(name) for name in ("pipeline", "functions", "later")}
+        made_of_code = {name: values.pop(name) for name in ("passes", "functions")}
         return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)
 
 

@@ -5,7 +5,7 @@ decoded again, in the windows of the next model.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from raysp.columns import OK, RECORDING_COLUMNS, RESULT_COLUMNS, WAVE
 from raysp.corpus import sources
 from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.planning.run_plan import Pass
 from raysp.labelling.planning.settling import windowing
 from raysp.ops.late_steps import CARRIED
 from raysp.ops.rows import ROW_SCHEMA, waves_of
@@ -30,12 +31,12 @@ class KeptBlocks:
     """Recordings of one window each, as the first pass decoded them.
 
     Args:
-        job: job of the run.
+        passes: all passes.
         lend: returns the path of a scratch file.
     """
 
-    def __init__(self, job: Job, lend: Callable[[], Path]) -> None:
-        self._job = job
+    def __init__(self, passes: Sequence[Pass], lend: Callable[[], Path]) -> None:
+        self._passes = passes
         self._path = functools.cache(lend)
         self._offsets: list[int] = []
         self._rows: list[Rows] = []
@@ -57,17 +58,17 @@ class KeptBlocks:
         self._rows.append(kept.column("row").to_numpy())
         self._lengths.append(lengths[lengths <= self._most_samples])
 
-    def of(self, job: Job, rows: Rows, columns: pa.Table) -> tuple[Rows, Iterator[pa.Table]]:
+    def of(self, later: Pass, rows: Rows, columns: pa.Table) -> tuple[Rows, Iterator[pa.Table]]:
         """Return which of some rows are kept, and their blocks for a later pass.
 
         Args:
-            job: job of the pass.
+            later: the pass.
             rows: rows that are wanted, in order.
             columns: the columns that the outputs of the pass read, for each of these rows.
         """
         if not self._rows:
             return np.empty(0, np.int64), iter(())
-        fits = np.concatenate(self._lengths) <= _window_samples(self._job, job)
+        fits = np.concatenate(self._lengths) <= _window_samples(self._passes[0], later)
         kept = np.intersect1d(rows, np.concatenate(self._rows)[fits])
         return kept, self._blocks(kept, rows, columns)
 
@@ -88,18 +89,18 @@ class KeptBlocks:
     @functools.cached_property
     def _most_samples(self) -> int:
         """Longest recording that a later pass takes as one window; 0: none takes any."""
-        later = (self._job.of_pass(number) for number in range(1, 1 + len(self._job.later)))
-        return max((_window_samples(self._job, one) for one in later), default=0)
+        first, *later = self._passes
+        return max((_window_samples(first, one) for one in later), default=0)
 
 
-def _window_samples(first: Job, later: Job) -> int:
+def _window_samples(first: Pass, later: Pass) -> int:
     """Return the samples of the longest recording that is one window of both passes; 0: they decode otherwise."""
-    jobs = first, later
-    if len({job.settings.checkpoint.sample_rate for job in jobs}) > 1 or first.pipeline.decode.channel == EACH:
+    both = first, later
+    if len({one.settings.checkpoint.sample_rate for one in both}) > 1 or first.pipeline.decode.channel == EACH:
         return 0
-    if any(job.pipeline.label.windows != "even" for job in jobs):
+    if any(one.pipeline.label.windows != "even" for one in both):
         return 0
-    return min(windowing(job.settings.checkpoint, job.pipeline.label).window_samples for job in jobs)
+    return min(windowing(one.settings.checkpoint, one.pipeline.label).window_samples for one in both)
 
 
 def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Table]) -> tuple[Rows, pa.Table]:
@@ -111,7 +112,7 @@ def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Tab
         todo: the piece.
         before: its label rows so far, in order.
     """
-    label, source = job.of_pass(number).pipeline.label, job.pipeline.source
+    label, source = job.passes[number].pipeline.label, job.pipeline.source
     numbers, tables = list[Rows](), list[pa.Table]()
     for table in before:
         ok = table.filter(pc.equal(table.column("status"), pa.scalar(OK)))

@@ -83,12 +83,12 @@ class Model:
         """
         models = [
             cls(
-                Pass(one.pipeline, one.settings),
+                one,
                 threads=one.settings.cpus_per_actor.number,
-                hang_seconds=one.hang_seconds,
+                hang_seconds=job.hang_seconds,
                 in_this_thread=in_this_thread,
             )
-            for one in map(job.of_pass, range(1 + len(job.later)))
+            for one in job.passes
         ]
         for model in models if in_this_thread else ():
             model.at_once = 1

@@ -30,13 +30,15 @@ from raysp.labelling.engine.later_passes import KeptBlocks, Rows, merged, rows_o
 from raysp.labelling.engine.model import LabelledBlock, Model, in_order
 from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.carried import read_source_columns
-from raysp.labelling.planning.run_plan import output_schema
+from raysp.labelling.planning.run_plan import output_schema, text_columns
 from raysp.sink import fault_injection, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, commit
 from raysp.sink.layout import StagedName
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, rules_of_steps
 from raysp.sink.recommitting import recommit
 from raysp.sink.sorting import Sorter
+from raysp.specs.pipeline import file_parts
+from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store, UnusableError
 
 Read = Callable[[PieceTodo], Iterator[pa.Table]]
@@ -97,7 +99,7 @@ class PieceLabels:
         self.actor = actor
         self._files = ExitStack()
         self._sorter = self._new_sorter()
-        self._kept = KeptBlocks(job, self._scratch)
+        self._kept = KeptBlocks(job.passes, self._scratch)
         self._outcomes: dict[int, tuple[str, str]] = {}
         """Status and type of the rows that are not ok; of a row of several windows, of the first that is not."""
         self._examples: list[RowError] = []
@@ -119,7 +121,7 @@ class PieceLabels:
 
     def kept(self, block: pa.Table) -> pa.Table:
         """Return a decoded block, of which recordings are kept for later passes."""
-        if self.job.later:
+        if len(self.job.passes) > 1:
             self._kept.add(block)
         return block
 
@@ -127,7 +129,7 @@ class PieceLabels:
         """Add the windows of a block; rows and their audio count in the first pass."""
         labels, figures = labelled.labels, labelled.figures
         self._sorter.add(labels)
-        rate = self.job.of_pass(number).settings.checkpoint.sample_rate
+        rate = self.job.passes[number].settings.checkpoint.sample_rate
         most_channels = self.job.pipeline.decode.most_channels
         is_first = labels.column("row").to_numpy() % most_channels == 0
         counted = labels.select(["windows", "seconds"]).filter(pa.array(is_first))
@@ -198,7 +200,7 @@ class PieceLabels:
         names = [*RESULT_SCHEMA.names, *job.output_schema.names]
         place = 0
         for windows in self._sorter.slices():
-            rows = job.join(windows)
+            rows = job.joins[0](windows)
             found = rows.column("row").to_numpy()
             if not np.array_equal(found, wanted[place : place + len(found)]):
                 raise RunError(f"{self.todo}: its blocks hold other rows; this is a bug in raysp: report it")
@@ -214,27 +216,26 @@ class PieceLabels:
         before = self._new_sorter()
         for table in rows:
             before.add(filtered(table, self.todo.piece))
-        of_pass = self.job.of_pass(number)
         wanted, columns = rows_of_pass(self.job, number, self.todo, before.slices())
         self._sorter = self._new_sorter()
         blocks = self._blocks_of(number, wanted, columns, read)
         for labelled in in_order(lambda block: model(block, self.todo.name), blocks, model.at_once):
             self.add(labelled, number)
-        return merged(before.slices(), self._joined(of_pass), output_schema(self.job.later[number - 1]))
+        return merged(before.slices(), self._joined(number), output_schema(self.job.passes[number]))
 
     def _blocks_of(self, number: int, wanted: Rows, columns: pa.Table, read: Read) -> Iterator[pa.Table]:
         """Yield the decoded blocks of rows for a later pass: those kept from the first one, then others."""
-        kept, blocks = self._kept.of(self.job.of_pass(number), wanted, columns)
+        kept, blocks = self._kept.of(self.job.passes[number], wanted, columns)
         yield from blocks
         is_other = ~np.isin(wanted, kept)
         if is_other.any():
             of_others = columns.filter(pa.array(is_other)) if columns.num_columns else columns
             yield from read(replace(self.todo, only=tuple(wanted[is_other].tolist()), number=number, columns=of_others))
 
-    def _joined(self, job: Job) -> Iterator[pa.Table]:
+    def _joined(self, number: int) -> Iterator[pa.Table]:
         """Yield the rows of a later pass in order."""
         if not self._sorter.is_empty:
-            yield from map(job.join, self._sorter.slices())
+            yield from map(self.job.joins[number], self._sorter.slices())
 
     def _judged(self, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """Yield the rows to stage, and count their outcomes."""
@@ -276,8 +277,8 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             rows=sink.rows,
             compression=sink.compression,
             metadata=job.metadata,
-            file_id=job.file_id,
-            texts=job.texts,
+            file_id=hash_parts(file_parts(job.pipeline)),
+            texts=text_columns(job.pipeline),
             rules=rules_of_steps(job.pipeline.steps),
             stage_id=job.stage_id,
             finish=filtering(job, shard, filters) if filters.filters else None,
