@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 from raysp.cluster.addresses import is_connected
 from raysp.devices import is_accelerator, is_available, memory_bytes, num_cpus
 from raysp.errors import PlanError, StoreError
-from raysp.specs.pipeline import SHARD_PLACES, Pipeline, Work
+from raysp.specs.pipeline import SHARD_PLACES, AnyWork, Pipeline, Work, with_places
 from raysp.specs.steps import Pool
 from raysp.storage.store import normalise, scheme_of
 from raysp.words import count
@@ -305,9 +305,6 @@ JOB_PACKAGES = "/runtime_resources/working_dir_files/"
 REMEDY = "Give an object store (s3://...), or an absolute path on a file system that all machines of the cluster mount"
 
 
-AnyWork = TypeVar("AnyWork", bound=Work)
-
-
 def with_absolute_paths(work: AnyWork) -> AnyWork:
     """Return a pipeline or recipe with its local paths made absolute, relative to this process's working directory.
 
@@ -317,7 +314,7 @@ def with_absolute_paths(work: AnyWork) -> AnyWork:
     Raises:
         PlanError: the scheme of a url is unknown, or a place is in the package of a Ray job.
     """
-    absolute = work.with_places(_absolute, _absolute_checkpoint)
+    absolute = with_places(work, _absolute, _absolute_checkpoint)
     for (name, before), (_, place) in zip(data_places(work), data_places(absolute), strict=True):
         # A checkpoint may be there: Ray unpacks the package on every machine that runs a worker.
         if JOB_PACKAGES in place:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysp.cluster.resources import ask, with_resource
+from raysp.cluster.resources import ask, data_places, with_resource
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.sink import layout
@@ -82,7 +82,7 @@ def check_shared(store: Store, work: Work, shards: Mapping[str, Iterable[Shard]]
 
 def _local_places(work: Work, shards: Mapping[str, Iterable[Shard]]) -> Iterator[tuple[str, str, Path]]:
     """Yield a local file or folder of each field that is not declared as shared, with field and value."""
-    named = [(field, place, place) for field, place in work.read_places]
+    named = [(field, place, place) for field, place, _ in work.read_places]
     for field, source in work.sources.items():
         if source.shared:
             continue
@@ -103,10 +103,9 @@ def seen(field: str, place: str, path: Path) -> Seen:
 
 def _refuse_unchecked(work: Work) -> None:
     """Raise for a local place that no node can check and that is not declared as shared."""
-    source, sink = work.source, work.sink
-    urls = [] if source.shared or source.split is not None else source.urls
-    for field, place in [*(("source.url", url) for url in urls), ("sink.url", sink.url)]:
-        if not scheme_of(place) and not (field == "sink.url" and sink.shared):
+    is_declared = {"source.url": work.source.shared, "sink.url": work.sink.shared}
+    for field, place in data_places(work):
+        if not scheme_of(place) and not is_declared.get(field, True):
             raise PlanError(
                 f"{field}: found {place!r}, a path of this machine, and no node of the cluster is up to check that it "
                 f"sees the same files. {REMEDY}{_declared(field, place)}"

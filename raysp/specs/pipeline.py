@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -19,7 +19,7 @@ from raysp.specs.code import UserCode, read
 from raysp.specs.order import Flow, check_channels, flow_of
 from raysp.specs.outputs.output import Output
 from raysp.specs.steps import Decode, Label, Step, refuse_clash
-from raysp.specs.values import JsonValue, Listed, Url, refuse_literal_secrets, spec, to_json
+from raysp.specs.values import JsonValue, Listed, Url, refuse_literal_secrets, replaced, spec, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +29,18 @@ Change = Callable[[str], str]
 SHARD_PLACES = ("root", "audio_root", "labels")
 """Fields of a source with places beside its url."""
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
+
+
+class ReadPlace(NamedTuple):
+    """A checkpoint or file that work reads and never writes."""
+
+    field: str
+    """Path of the field that names it, such as "steps.1.checkpoint"."""
+    name: str
+    """Url, path, or for a checkpoint an id of the hub."""
+    is_checkpoint: bool = True
+
+
 TEXTS_OF_ROWS = "holds the texts of rows; set it to a column of strings"
 """`TEXT_USE` of what has no use for rows without texts."""
 USUAL_ID = "id"
@@ -263,31 +275,17 @@ class Pipeline:
         return {"source": self.source}
 
     @property
-    def read_places(self) -> Iterator[tuple[str, str]]:
-        """Field names and values of the checkpoints and files that are read and never written."""
+    def read_places(self) -> Iterator[ReadPlace]:
+        """The checkpoints and files that are read and never written."""
         for place, label in enumerate(self.steps):
             if isinstance(label, Label):
-                yield f"steps.{place}.checkpoint", label.checkpoint
+                yield ReadPlace(f"steps.{place}.checkpoint", label.checkpoint)
                 for number, output in enumerate(label.outputs):
-                    files = {**output.checkpoints, **output.files}
-                    yield from ((f"steps.{place}.outputs.{number}.{name}", url) for name, url in files.items())
-
-    def with_places(self, place: Change, checkpoint: Change) -> "Pipeline":
-        """Return the pipeline with the urls of its places and the names of its checkpoints changed."""
-        steps = [_moved(step, place, checkpoint) if isinstance(step, Label) else step for step in self.steps]
-        sink = dataclasses.replace(self.sink, url=place(self.sink.url))
-        return dataclasses.replace(self, source=self.source.with_places(place), steps=steps, sink=sink)
-
-
-def _moved(label: Label, place: Change, checkpoint: Change) -> Label:
-    outputs = [_with_places(one, one.files, place) for one in label.outputs]
-    outputs = [_with_places(one, one.checkpoints, checkpoint) for one in outputs]
-    return dataclasses.replace(label, checkpoint=checkpoint(label.checkpoint), outputs=outputs)
-
-
-def _with_places(output: Output, places: Mapping[str, str], change: Change) -> Output:
-    changed: dict[str, Any] = {name: change(url) for name, url in places.items()}
-    return dataclasses.replace(cast("Any", output), **changed) if changed else output
+                    prefix = f"steps.{place}.outputs.{number}."
+                    yield from (ReadPlace(prefix + name, url) for name, url in output.checkpoints.items())
+                    yield from (
+                        ReadPlace(prefix + name, url, is_checkpoint=False) for name, url in output.files.items()
+                    )
 
 
 class SinkPlace(Protocol):
@@ -360,11 +358,21 @@ class Work(ReadsCorpus, Protocol):
         """All corpora that are read, by the names of their fields; the first is `source`."""
 
     @property
-    def read_places(self) -> Iterable[tuple[str, str]]:
-        """Field names and values of the checkpoints and files that are read and never written."""
+    def read_places(self) -> Iterable[ReadPlace]:
+        """The checkpoints and files that are read and never written."""
 
-    def with_places(self, place: Change, checkpoint: Change) -> Self:
-        """Return the work with the urls of its places and the names of its checkpoints changed."""
+
+AnyWork = TypeVar("AnyWork", bound=Work)
+
+
+def with_places(work: AnyWork, place: Change, checkpoint: Change) -> AnyWork:
+    """Return work with the urls of its sources, sink and files, and the names of its checkpoints, changed."""
+    for field_path, source in work.sources.items():
+        work = replaced(work, field_path, source.with_places(place))
+    work = replaced(work, "sink.url", place(work.sink.url))
+    for one in work.read_places:
+        work = replaced(work, one.field, (checkpoint if one.is_checkpoint else place)(one.name))
+    return work
 
 
 def read_code(work: ReadsCorpus) -> UserCode:

@@ -340,7 +340,16 @@ def override(value: object, path: str, text: str) -> object:
         new = cast("JsonValue", json.loads(text))
     except ValueError:
         new = text
-    return _replace(value, path.split("."), from_json(new), path)
+    return replaced(value, path, from_json(new))
+
+
+def replaced(value: T, path: str, new: object) -> T:
+    """Return `value` with the item at `path` replaced by `new`.
+
+    Raises:
+        SpecError: as `override`.
+    """
+    return cast("T", _replace(value, path.split("."), new, path))
 
 
 def _replace(value: object, parts: list[str], new: object, path: str) -> object:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from raysp.sink.lease import Running
@@ -34,9 +34,6 @@ class Counting:
     @property
     def sources(self) -> dict[str, Shards]:
         return {"source": self.source}
-
-    def with_places(self, place: Callable[[str], str], checkpoint: Callable[[str], str]) -> "Counting":
-        return replace(self, source=self.source.with_places(place), sink=replace(self.sink, url=place(self.sink.url)))
 
     def run(self) -> None:
         Sink.of(self.sink).store.replace(COUNT, str(len(self.source.urls)).encode())

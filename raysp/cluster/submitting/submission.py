@@ -288,7 +288,7 @@ def _refuse_local_places(work: Work, package: Package) -> None:
                 f"{name}: {url!r} is in the folder of the submitted file, which a job sees only as a copy that Ray "
                 f"removes. {REMEDY}"
             )
-    for field, place in work.read_places:
+    for field, place, _ in work.read_places:
         _refuse_unshipped(field, place, package)
 
 

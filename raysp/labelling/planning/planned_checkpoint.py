@@ -25,7 +25,7 @@ from raysp.models import labelled_passes
 from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.sink.run_record import RunRecord
 from raysp.specs.outputs.output import OWN_MODEL, SPEECH_MODEL, Output
-from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.pipeline import Pipeline, Shards, with_places
 from raysp.specs.steps import Label
 from raysp.specs.values import Column
 from raysp.storage.store import scheme_of
@@ -184,7 +184,7 @@ def pinned(pipeline: Pipeline) -> Pipeline:
     Raises:
         CheckpointError: the hub has no such id, or cannot be reached.
     """
-    return pipeline.with_places(lambda url: url, hub.pinned_checkpoint)
+    return with_places(pipeline, lambda url: url, hub.pinned_checkpoint)
 
 
 def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:

@@ -18,7 +18,7 @@ from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, survey, with_ids
 from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import read_code
+from raysp.specs.pipeline import read_code, with_places
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import in_language
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
@@ -34,7 +34,6 @@ from raysp.training.specs.objectives import (
     Speakers,
     checkpoints_of,
     target_column,
-    with_checkpoints,
 )
 from raysp.training.specs.recipe import ADAMW, MICRO_BATCHES, MOST_BETWEEN, Batching, Evaluation, Finetune
 from raysp.words import count
@@ -177,8 +176,8 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
             normalise=in_language(recipe.evaluation.normalise, _language(recipe.objective)),
         )
         recipe = replace(recipe, evaluation=evaluation)
-    objective = with_checkpoints(recipe.objective, hub.pinned_checkpoint)
-    recipe = replace(recipe, objective=objective)
+    recipe = with_places(recipe, lambda url: url, hub.pinned_checkpoint)
+    objective = recipe.objective
     listed_corpus = list_corpus(recipe.source)
     source, surveyed = with_ids(recipe, listed_corpus)
     recipe = replace(recipe, source=source)

@@ -1,9 +1,9 @@
 """Objectives of trainings: texts, classes of recordings or frames, speakers, pre-training."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, field, replace
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, field
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -336,12 +336,6 @@ def checkpoints_of(objective: Objective) -> dict[str, str]:
 def trains_few_weights(objective: Objective) -> bool:
     """Return whether an objective trains LoRA or adapter layers in place of the weights of its checkpoint."""
     return any(getattr(objective, name, None) is not None for name in FEW_WEIGHTS)
-
-
-def with_checkpoints(objective: Objective, change: Callable[[str], str]) -> Objective:
-    """Return an objective whose checkpoints are changed."""
-    changed: dict[str, Any] = {name: change(url) for name, url in checkpoints_of(objective).items()}
-    return replace(objective, **changed)
 
 
 def _check_classes(classes: Sequence[str] | None, *, least: int) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from raysp.specs.code import UserCode
 from raysp.specs.order import Flow, flow_of
-from raysp.specs.pipeline import TEXTS_OF_ROWS, Change, Shards, StorageOptions
+from raysp.specs.pipeline import TEXTS_OF_ROWS, ReadPlace, Shards, StorageOptions
 from raysp.specs.steps import EACH, Decode, Keep, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
 from raysp.specs.values import Device, JsonValue, Listed, Url, hashed_fields, spec, to_json
@@ -29,7 +29,6 @@ from raysp.training.specs.objectives import (
     metrics_of,
     needs_texts,
     target_column,
-    with_checkpoints,
 )
 
 LONGEST_ROW = 120.0
@@ -364,24 +363,9 @@ class Finetune:
         return {place: one for place, one in enumerate(self.augment) if isinstance(one, OfSounds)}
 
     @property
-    def read_places(self) -> list[tuple[str, str]]:
-        """Field names and values of the checkpoints that are read and never written."""
-        return [(f"objective.{name}", url) for name, url in checkpoints_of(self.objective).items()]
-
-    def with_places(self, place: Change, checkpoint: Change) -> "Finetune":
-        """Return the recipe with the urls of its places and the names of its checkpoints changed."""
-        evaluation = self.evaluation
-        return replace(
-            self,
-            source=self.source.with_places(place),
-            augment=[
-                replace(one, source=one.source.with_places(place)) if isinstance(one, OfSounds) else one
-                for one in self.augment
-            ],
-            evaluation=evaluation and evaluation.changed(lambda source: source.with_places(place)),
-            objective=with_checkpoints(self.objective, checkpoint),
-            sink=replace(self.sink, url=place(self.sink.url)),
-        )
+    def read_places(self) -> list[ReadPlace]:
+        """The checkpoints that are read and never written."""
+        return [ReadPlace(f"objective.{name}", url) for name, url in checkpoints_of(self.objective).items()]
 
     @property
     def limits_rows(self) -> bool:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp import Evaluation, PlanError, Schedule, SpecError, finetune
+from raysp.specs.pipeline import with_places
 from tests import kit
 from tests.recipes import a_recipe, second_shard, write_words
 from tests.training.trained import evaluations_of, events_of, planned, record_of, scalars
@@ -109,7 +110,7 @@ def test_they_are_part_of_the_recorded_recipe_and_can_be_set(trained, words, tin
         "noisy": (noisy, "text"),
         "far-field": (made.evaluation.source.url, "text"),
     }
-    moved = made.with_places(lambda url: url.upper(), lambda name: name)
+    moved = with_places(made, lambda url: url.upper(), lambda name: name)
     assert [*moved.evaluation.others["noisy"].urls] == [noisy.upper()]
     file = kit.pipeline_file(tmp_path / "recipe_to_set.py", made)
     ran = kit.run(["plan", file, "--set", "evaluation.others.noisy.text=sentence"])
