@@ -26,6 +26,7 @@ from raysp import Classes, Embedding, Signals, Speech, Transcript
 from raysp.audio import decode
 from raysp.models import UniSpeechForCTC, UniSpeechForSequenceClassification, save_heads
 from raysp.models.encoder.encoder_heads import with_encoder_of
+from raysp.models.loading import check_checkpoint
 from raysp.ops.labelling import Labelling
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from raysp.specs.steps import Output
@@ -75,12 +76,13 @@ def blocks(minutes: float, folder: Path) -> list[pa.Table]:
 
 def measure(checkpoint: Path, tables: Sequence[pa.Table], *, repeats: int, batch_seconds: float) -> dict[str, float]:
     """Return the shortest CPU time of each set of outputs over all blocks, in seconds."""
+    summary = check_checkpoint(checkpoint)
     steps = {
         way: Labelling(
             str(checkpoint),
             lambda loaded, outputs=outputs: [output.op(loaded.summary, loaded) for output in outputs],  # type: ignore[misc]
             batch_seconds=batch_seconds,
-            completing=[op for one in outputs if (op := one.row_op(outputs)) is not None],
+            completing=[op for one in outputs if (op := one.row_op(outputs, summary)) is not None],
         )
         for way, outputs in WAYS.items()
     }

@@ -267,7 +267,7 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
         reads=label.reads,
-        completing=completing_ops(pipeline),
+        completing=completing_ops(pipeline, settings.checkpoint),
         threads=threads,
     )
 
@@ -278,7 +278,8 @@ def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.T
     located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.op(checkpoint) for output in located]
     added = added_schema(pipeline)
-    join = partial(join_windows, join=Joining(outputs, checkpoint.sample_rate, added, completing_ops(pipeline)))
+    completing = completing_ops(pipeline, checkpoint)
+    join = partial(join_windows, join=Joining(outputs, checkpoint.sample_rate, added, completing))
     if pipeline.decode.channel != EACH:
         return join
     names = [name for output in outputs for name in output.schema.names]
@@ -324,10 +325,10 @@ def _check_windows(windows: pa.Table) -> None:
             )
 
 
-def completing_ops(pipeline: Pipeline) -> list[ColumnOp]:
+def completing_ops(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> list[ColumnOp]:
     """Return the ops that complete outputs of labelled rows."""
     outputs = pipeline.label.outputs
-    return [op for output in outputs if (op := output.row_op(outputs)) is not None]
+    return [op for output in outputs if (op := output.row_op(outputs, checkpoint)) is not None]
 
 
 def row_filters(pipeline: Pipeline, functions: Functions, number: int, num_rows: int | None = None) -> RowFilters:

@@ -17,7 +17,7 @@ from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
 from raysp.specs.order import Flow, check_channels, flow_of
-from raysp.specs.outputs.output import Output
+from raysp.specs.outputs.output import OWN_MODEL, Output
 from raysp.specs.steps import Decode, Label, Step, refuse_clash
 from raysp.specs.values import JsonValue, Listed, Url, refuse_literal_secrets, replaced, spec, to_json
 
@@ -283,9 +283,8 @@ class Pipeline:
                 for number, output in enumerate(label.outputs):
                     prefix = f"steps.{place}.outputs.{number}."
                     yield from (ReadPlace(prefix + name, url) for name, url in output.checkpoints.items())
-                    yield from (
-                        ReadPlace(prefix + name, url, is_checkpoint=False) for name, url in output.files.items()
-                    )
+                    files = {name: url for name, url in output.files.items() if url != OWN_MODEL}
+                    yield from (ReadPlace(prefix + name, url, is_checkpoint=False) for name, url in files.items())
 
 
 class SinkPlace(Protocol):

@@ -91,21 +91,19 @@ def _used_by(output: Output, pipeline: Pipeline) -> Iterator[_Used]:
         language = getattr(output, "language", None)
         folder = folder_of(url, source, OWN, language)
         yield _Used(field, url, folder, partial(digest_of, folder, OWN, language))
-    if not output.files and not output.own_files:
-        return
-    from raysp.checkpoints import language_models
+    for field, url in output.files.items():
+        from raysp.checkpoints import language_models
 
-    paths = {field: language_models.locate(url, _options_of(url, source)) for field, url in output.files.items()}
-    if output.own_files:
-        own = language_models.locate_own(checkpoint, _options_of(checkpoint, source))
-        if own is None:
+        if url != OWN_MODEL:
+            path: Path | None = language_models.locate(url, _options_of(url, source))
+        else:
+            path = language_models.locate_own(checkpoint, _options_of(checkpoint, source))
+        if path is None:
             raise PlanError(
                 f"lm={OWN_MODEL!r}: {checkpoint} comes with no language model, a folder {language_models.FOLDER!r} "
                 "with a model in an ARPA or binary file; give the path of one, or leave lm out"
             )
-        paths |= dict.fromkeys(output.own_files, own)
-    for field, path in paths.items():
-        yield _Used(field, output.files.get(field, OWN_MODEL), path, partial(language_models.digest, path))
+        yield _Used(field, url, path, partial(language_models.digest, path))
 
 
 def file_digests(pipeline: Pipeline) -> dict[str, str]:

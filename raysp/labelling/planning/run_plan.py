@@ -30,7 +30,6 @@ from raysp.sink.receipts import TextColumns
 from raysp.sink.run_record import Resolved
 from raysp.sink.sinks import Sink
 from raysp.specs.code import UserCode
-from raysp.specs.outputs.output import OWN_MODEL
 from raysp.specs.pipeline import USUAL_ID, Pipeline, added_schema, file_parts
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.steps import EACH, Keep, Label
@@ -227,11 +226,7 @@ class Plan(Brief):
         files = [
             f"{field} of outputs.{i} {url} ({digests.get(url)})"
             for i, output in enumerate(self.pipeline.outputs)
-            for field, url in (
-                *output.files.items(),
-                *output.checkpoints.items(),
-                *((name, OWN_MODEL) for name in output.own_files),
-            )
+            for field, url in (*output.files.items(), *output.checkpoints.items())
         ]
         facts = {
             "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}{labels}",
@@ -463,7 +458,7 @@ def output_schema(*passes: Pass) -> pa.Schema:
     for pipeline, settings in passes:
         outputs = pa.schema([field for one in pipeline.label.outputs for field in one.schema(settings.checkpoint)])
         for output in pipeline.label.outputs:
-            outputs = output.completed(outputs, pipeline.label.outputs)
+            outputs = output.completed(outputs)
         fields += listed(outputs) if pipeline.decode.channel == EACH else outputs
     return pa.schema(fields)
 

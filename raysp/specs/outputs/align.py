@@ -105,11 +105,6 @@ class Align(Output):
         return tuple(f"{self.name}_{kind}" for kind in ("score", "skipped", *asked))
 
     @property
-    def word_columns(self) -> tuple[str, ...]:
-        """The column of words, if they are asked for."""
-        return (f"{self.name}_words",) if self.words else ()
-
-    @property
     def reads(self) -> tuple[str, ...]:
         """The column of the texts, unless the step writes them, and that of the languages of rows."""
         languages = (self.language.name,) if isinstance(self.language, Column) else ()

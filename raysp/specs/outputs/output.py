@@ -65,11 +65,6 @@ class Output:
         return None
 
     @property
-    def word_columns(self) -> tuple[str, ...]:
-        """Columns with words and their times, of the type of `spans_of("word")`."""
-        return ()
-
-    @property
     def reads(self) -> tuple[str, ...]:
         """Columns of the source that the output needs."""
         return ()
@@ -120,13 +115,8 @@ class Output:
         """Return the columns with their types."""
         raise NotImplementedError
 
-    def completed(self, schema: "pa.Schema", outputs: "Sequence[Output]") -> "pa.Schema":
-        """Return the columns of the step as `row_op` leaves them.
-
-        Args:
-            schema: the columns of all outputs.
-            outputs: all outputs of the step, in order.
-        """
+    def completed(self, schema: "pa.Schema") -> "pa.Schema":
+        """Return the columns of all outputs of the step as `row_op` leaves them."""
         return schema
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "OutputOp":
@@ -138,17 +128,18 @@ class Output:
         """
         raise NotImplementedError
 
-    def row_op(self, outputs: "Sequence[Output]") -> "ColumnOp | None":
+    def row_op(self, outputs: "Sequence[Output]", checkpoint: "CheckpointSummary") -> "ColumnOp | None":
         """Return the op that completes the columns of whole rows from other columns of a label shard; None: no op does.
 
         Args:
             outputs: all outputs of the step, in order.
+            checkpoint: description of the checkpoint.
         """
         return None
 
     @property
     def files(self) -> Mapping[str, str]:
-        """Urls of files that the output reads besides the checkpoint, by field."""
+        """Urls of files that the output reads besides the checkpoint, or `OWN_MODEL`, by field."""
         return {}
 
     @property
@@ -156,14 +147,9 @@ class Output:
         """Further checkpoints that the output uses, by field: folders, urls or ids of the hub."""
         return {}
 
-    @property
-    def own_files(self) -> tuple[str, ...]:
-        """Fields in place of which the language model that comes with the step's checkpoint is read."""
-        return ()
-
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label as JSON, with the digests of `files` and `checkpoints`, by url."""
-        places = {**self.files, **self.checkpoints, **dict.fromkeys(self.own_files, OWN_MODEL)}
+        places = {**self.files, **self.checkpoints}
         return {**hashed_fields(self), **{field: digests.get(url, url) for field, url in places.items()}}
 
     def check(self, checkpoint: "CheckpointSummary") -> None:

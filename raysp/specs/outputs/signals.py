@@ -45,9 +45,6 @@ class Signals(Output):
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""
-        return self._schema()
-
-    def _schema(self) -> "pa.Schema":
         import pyarrow as pa
 
         more = (NO_SPEECH,) if self.no_speech else ()
@@ -65,12 +62,12 @@ class Signals(Output):
                 f"by backend={checkpoint.backend!r} gives no such probability: leave it out"
             )
 
-    def row_op(self, outputs: Sequence[Output]) -> "ColumnOp":
+    def row_op(self, outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> "ColumnOp":
         """Return the op that adds the signals of the text."""
         from raysp.ops.measuring import TextMeasuring
 
         return TextMeasuring(
-            self._schema(),
+            self.schema(checkpoint),
             text=next((one.text_column for one in outputs if one.text_column), None),
             speech=next((one.name for one in outputs if isinstance(one, Speech)), None),
         )
@@ -91,7 +88,7 @@ class Signals(Output):
             spectrum=pa.list_(pa.float64()),
         )
         levels = Measuring(
-            self._schema(),
+            self.schema(checkpoint),
             staged,
             sample_rate=checkpoint.sample_rate,
             frame_stride=checkpoint.frame_stride,

@@ -128,13 +128,8 @@ class Transcript(Output):
 
     @property
     def files(self) -> Mapping[str, str]:
-        """The language model, unless it is the checkpoint's own."""
-        return {} if self.lm is None or self.lm == OWN_MODEL else {"lm": self.lm}
-
-    @property
-    def own_files(self) -> tuple[str, ...]:
-        """The language model, if it is the checkpoint's own."""
-        return ("lm",) if self.lm == OWN_MODEL else ()
+        """The language model."""
+        return {} if self.lm is None else {"lm": self.lm}
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label: settings of beam search only if there is one."""
@@ -151,11 +146,6 @@ class Transcript(Output):
         kinds = {"words": self.words, "chars": self.chars, "nbest": self.nbest > 1, "language": self.detect}
         asked = [kind for kind, is_asked in kinds.items() if is_asked]
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
-
-    @property
-    def word_columns(self) -> tuple[str, ...]:
-        """The column of words, if they are asked for."""
-        return (f"{self.name}_words",) if self.words else ()
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -200,31 +200,26 @@ class Turns(Output):
         """Return the column with its type."""
         import pyarrow as pa
 
-        return pa.schema([self._field()])
-
-    def _field(self) -> "pa.Field[Any]":
-        import pyarrow as pa
-
         times = [pa.field(part, pa.float64()) for part in ("start", "end")]
         turn = pa.struct([pa.field("speaker", pa.int32()), *times, pa.field("score", pa.float32())])
-        return pa.field(self.name, pa.list_(turn))
+        return pa.schema([(self.name, pa.list_(turn))])
 
-    def completed(self, schema: "pa.Schema", outputs: Sequence[Output]) -> "pa.Schema":
+    def completed(self, schema: "pa.Schema") -> "pa.Schema":
         """Return the columns of the step, with the speaker in words."""
         import pyarrow as pa
 
-        op = self.row_op(outputs)
-        fields = {field.name: field for field in op.schema} if op else {}
-        return pa.schema([fields.get(field.name, field) for field in schema])
+        from raysp.ops.speakers.word_speakers import with_speaker
 
-    def row_op(self, outputs: Sequence[Output]) -> "WordSpeakers | None":
+        words = spans_of("word")
+        return pa.schema([one.with_type(with_speaker(one.type)) if one.type == words else one for one in schema])
+
+    def row_op(self, outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> "WordSpeakers | None":
         """Return the op that adds the speakers to the words of the other outputs; None without words."""
-        import pyarrow as pa
-
         from raysp.ops.speakers.word_speakers import WordSpeakers
 
-        words = [pa.field(name, spans_of("word")) for one in outputs for name in one.word_columns]
-        return WordSpeakers(self._field(), words) if words else None
+        columns = [column for one in outputs for column in one.schema(checkpoint)]
+        words = [column for column in columns if column.type == spans_of("word")]
+        return WordSpeakers(self.schema(checkpoint).field(0), words) if words else None
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Turning | FrameTurning":
         """Return the op that computes the column; with a model it loads the other checkpoint, if there is one."""
