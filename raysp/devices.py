@@ -10,7 +10,7 @@ are in its control group (cgroup), version 2 or 1.
 import os
 import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -120,7 +120,8 @@ def num_cpus(root: Path = ROOT) -> int:
     Args:
         root: root of the file system, with `proc/self/cgroup` and `sys/fs/cgroup` below it.
     """
-    quotas = [*_quotas(root)]
+    limits = _limits(root, "cpu", v2="cpu.max", v1=("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+    quotas = [words[0] / words[1] for words in limits if len(words) == 2]  # microseconds of each period
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, int(min([usable, *quotas])))
 
@@ -132,9 +133,8 @@ def physical_bytes() -> int:
 
 def memory_bytes(root: Path = ROOT) -> int:
     """Return the bytes of main memory that this process may use; `root` is that of `num_cpus`."""
-    files = _files(root, "memory", "memory.max", "memory.limit_in_bytes")
-    limits = (_parsed(_read(folder / name)) for folder, name in files)
-    return min([physical_bytes(), *(int(limit) for limit in limits if limit)])
+    limits = _limits(root, "memory", v2="memory.max", v1=("memory.limit_in_bytes",))
+    return min([physical_bytes(), *(limit for limit, *_ in limits)])
 
 
 def highest_resident_bytes(root: Path = ROOT) -> int:
@@ -146,32 +146,30 @@ def highest_resident_bytes(root: Path = ROOT) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if system() == "macOS" else 1024)
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Yield the CPU limit of each control group around this process that has one."""
-    for folder, name in _files(root, "cpu", "cpu.max", "cpu.cfs_quota_us"):
-        if name == "cpu.max":  # "400000 100000": microseconds of each period, or "max 100000"
-            words = _read(folder / name).split()
-            quota, period = (_parsed(word) for word in (*words, "", "")[:2])
-        else:
-            quota, period = _parsed(_read(folder / name)), _parsed(_read(folder / "cpu.cfs_period_us"))
-        if quota and period:
-            yield quota / period
+def _limits(root: Path, controller: str, *, v2: str, v1: Sequence[str]) -> Iterator[list[int]]:
+    """Yield the numbers in the limit files of each control group around this process that has a limit.
 
-
-def _files(root: Path, controller: str, name: str, name_v1: str) -> Iterator[tuple[Path, str]]:
-    """Yield the folders of this process's control group and of its parents, each with the name of its limit file."""
+    Args:
+        root: root of the file system.
+        controller: "cpu" or "memory".
+        v2: name of the limit file of version 2.
+        v1: names of those of version 1.
+    """
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, place = rest.partition(":")
         if number == "0" and not controllers:
-            mount, found = root / "sys/fs/cgroup", name
+            mount, names = root / "sys/fs/cgroup", [v2]
         elif controller in controllers.split(","):
-            mount, found = root / "sys/fs/cgroup" / controllers, name_v1
+            mount, names = root / "sys/fs/cgroup" / controllers, [*v1]
         else:
             continue
         # In a container the mount starts at its own group, but the path may be the one outside of it.
         inside = PurePosixPath(place.lstrip("/"))
-        yield from ((mount / folder, found) for folder in (inside, *inside.parents) if ".." not in folder.parts)
+        for folder in (one for one in (inside, *inside.parents) if ".." not in one.parts):
+            words = " ".join(_read(mount / folder / name) for name in names).split()
+            if words and all(word.isdigit() and int(word) for word in words):  # not "max", nor -1
+                yield [int(word) for word in words]
 
 
 def _read(file: Path) -> str:
@@ -180,8 +178,3 @@ def _read(file: Path) -> str:
         return file.read_text().strip()
     except OSError:
         return ""
-
-
-def _parsed(word: str) -> float | None:
-    """Return a positive number; None for "max", -1 and everything else that is not a limit."""
-    return float(word) if word.isdigit() and int(word) else None
