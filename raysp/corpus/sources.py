@@ -27,11 +27,12 @@ from raysp.corpus.shards import (
 )
 from raysp.corpus.tables import (
     VIEW_BYTES,
+    WITHOUT_BYTES,
     PagedFile,
     is_view,
-    names_files,
     parts_of,
     paths_of,
+    recording_type,
     schema_without_views,
     table_without_views,
 )
@@ -273,7 +274,7 @@ def _names_files(surveyed: Survey, audio: str) -> bool:
     """Return whether no row holds a recording, as far as known."""
     index = surveyed.schema.get_field_index(audio)
     is_null = bool(surveyed.nulls & {audio, f"{audio}.bytes"})
-    return index >= 0 and (is_null or names_files(surveyed.schema.field(index).type))
+    return index >= 0 and (is_null or recording_type(surveyed.schema.field(index).type) in WITHOUT_BYTES)
 
 
 def read_batches(

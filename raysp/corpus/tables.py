@@ -13,7 +13,7 @@ of bytes, and paths, if the folder that confines them is given.
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -270,6 +270,13 @@ def _varint(raw: bytes, place: int) -> tuple[int, int]:
 
 EXPECTED = "The expected types are binary, and struct<bytes: binary, path: string> with the bytes of audio files"
 _BYTES, _PATH = "bytes", "path"
+RECORDINGS = ("bytes", "paths", "null")
+"""Values of `recording_type` of columns that may be labelled."""
+WITHOUT_BYTES = ("paths", "text", "null")
+"""Those of columns without bytes of recordings."""
+_BINARY_NAMES = ("binary", "large_binary", "binary_view", "fixed_size_binary")
+_TEXT_NAMES = ("string", "large_string", "string_view")
+_LISTS = (pa.ListType, pa.LargeListType, pa.FixedSizeListType, pa.ListViewType, pa.LargeListViewType)
 
 
 def check_columns(
@@ -293,7 +300,7 @@ def check_columns(
             found = f"{times} columns" if times else "no column"
             raise ShardError(f"{url}: has {found} {column!r}, expected one; its columns are {', '.join(schema.names)}")
     kind = plain_type(schema.field(audio).type)
-    if has_rows and not (_holds_recordings(kind) or (by_path and _is_text(kind))):
+    if has_rows and recording_type(kind) not in ((*RECORDINGS, "text") if by_path else RECORDINGS):
         raise ShardError(f"{url}: column {audio!r} is {kind!s:.200}. {_remedy(kind)}. {EXPECTED}")
 
 
@@ -302,46 +309,28 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if isinstance(kind, pa.DictionaryType | pa.RunEndEncodedType) else kind
 
 
-def is_without_bytes(kind: pa.DataType) -> bool:
-    """Return whether a type holds nulls or paths alone."""
+def recording_type(kind: pa.DataType) -> Literal["bytes", "paths", "text", "null", "other"]:
+    """Return the content of a column by its type, as recordings: "paths" are those of a struct, "text" is plain."""
     kind = plain_type(kind)
-    return pa.types.is_null(_child(kind, _BYTES) if pa.types.is_struct(kind) else kind)
-
-
-def names_files(kind: pa.DataType) -> bool:
-    """Return whether a type holds paths or nulls, and no bytes of recordings."""
-    return is_without_bytes(kind) or _is_text(kind)
-
-
-def _holds_recordings(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind):
-        return pa.types.is_null(kind) or _is_bytes(kind)
-    held, path = _child(kind, _BYTES), _child(kind, _PATH)
-    if _is_bytes(held):
-        return True
+        return _content(kind)
+    held, path = _content(_child(kind, _BYTES)), _content(_child(kind, _PATH))
+    if held == "bytes":
+        return "bytes"
     names = {field.name for field in kind}
     is_named = bool(names & {_BYTES, _PATH}) and "array" not in names  # its samples may be others than the file's
-    return is_named and pa.types.is_null(held) and (_is_text(path) or pa.types.is_null(path))
+    return "paths" if is_named and held == "null" and path in ("text", "null") else "other"
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
+def _content(kind: pa.DataType) -> Literal["bytes", "text", "null", "other"]:
+    """Return the content of a type that is no struct."""
     kind = plain_type(kind)
-    if is_list(kind):
-        return cast("pa.ListType[Any]", kind).value_type in (pa.uint8(), pa.int8())
-    of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-    return any(fits(kind) for fits in of_bytes)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-    return any(fits(plain_type(kind)) for fits in of_text)
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Return whether a type holds lists, of any size and layout."""
-    of_lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    of_views = (pa.types.is_list_view, pa.types.is_large_list_view)
-    return any(fits(kind) for fits in (*of_lists, *of_views))
+    if isinstance(kind, _LISTS):
+        return "bytes" if kind.value_type in (pa.uint8(), pa.int8()) else "other"
+    if pa.types.is_null(kind):
+        return "null"
+    name = str(kind).partition("[")[0]
+    return "bytes" if name in _BINARY_NAMES else "text" if name in _TEXT_NAMES else "other"
 
 
 def _child(kind: pa.DataType, name: str) -> pa.DataType:
@@ -351,15 +340,15 @@ def _child(kind: pa.DataType, name: str) -> pa.DataType:
 
 def _remedy(kind: pa.DataType) -> str:
     """Return the remedy for a column of another type than recordings."""
-    if _is_text(_child(kind, _BYTES) if pa.types.is_struct(kind) else kind):
+    if _content(_child(kind, _BYTES) if pa.types.is_struct(kind) else kind) == "text":
         return (
             "Of paths, set source.audio_root to the folder of the files. Of base64, write the decoded bytes: "
             "base64.b64decode(text). If another column has the recordings, "
             "set source.audio"
         )
-    if is_list(kind) and _holds_recordings(cast("pa.ListType[Any]", kind).value_type):
+    if isinstance(kind, _LISTS) and recording_type(kind.value_type) in RECORDINGS:
         return "Of several recordings in a row, write a row each"
-    if is_list(kind) or (pa.types.is_struct(kind) and is_list(_child(kind, "array"))):
+    if isinstance(_child(kind, "array") if pa.types.is_struct(kind) else kind, _LISTS):
         return (
             "Of samples, write the bytes of WAV or FLAC files, such as those of soundfile.write(io.BytesIO(), samples, "
             "rate, format='WAV'); datasets writes files with cast_column('audio', Audio()). Of several recordings in a "
@@ -373,7 +362,7 @@ def _remedy(kind: pa.DataType) -> str:
 def _place_within(kind: pa.DataType) -> str:
     """Return the place of a field of recordings in nested structs, such as "a.b"; empty if there is none."""
     for field in kind if isinstance(kind, pa.StructType) else ():
-        if not pa.types.is_null(field.type) and _holds_recordings(field.type):
+        if not pa.types.is_null(field.type) and recording_type(field.type) in RECORDINGS:
             return field.name
         if within := _place_within(field.type):
             return f"{field.name}.{within}"
@@ -408,11 +397,8 @@ def path_of(value: Any) -> str | None:  # noqa: ANN401 - any scalar
     value = _decoded(value)
     if isinstance(value, pa.StructScalar) and value.is_valid:
         value = _decoded(value[_PATH]) if _PATH in value else None
-    return str(value) or None if _is_valid_text(value) else None
-
-
-def _is_valid_text(value: Any) -> bool:  # noqa: ANN401 - any scalar
-    return value is not None and value.is_valid and _is_text(value.type)
+    is_path = value is not None and value.is_valid and _content(value.type) == "text"
+    return str(value) or None if is_path else None
 
 
 def _decoded(value: Any) -> Any:  # noqa: ANN401 - any scalar
@@ -423,7 +409,8 @@ def _decoded(value: Any) -> Any:  # noqa: ANN401 - any scalar
 def has_paths(kind: pa.DataType) -> bool:
     """Return whether a column of a type may hold paths."""
     kind = plain_type(kind)
-    return _is_text(_child(kind, _PATH) if pa.types.is_struct(kind) else kind)
+    content = _content(_child(kind, _PATH) if pa.types.is_struct(kind) else kind)
+    return content == "text"
 
 
 def paths_of(column: "pa.ChunkedArray[Any] | pa.Array[Any]") -> list[str | None]:
@@ -453,22 +440,21 @@ def without_views(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(kind):
         fields = [_field(one) for one in kind]
         return kind if fields == [*kind] else pa.struct(fields)
-    if not pa.types.is_struct(kind) and _holds_runs(kind):
+    if _holds_runs(kind):
         return kind
     if isinstance(kind, pa.MapType):
         key, item = without_views(kind.key_type), without_views(kind.item_type)
         return kind if (key, item) == (kind.key_type, kind.item_type) else pa.map_(key, item)
-    if not is_list(kind):
+    if not isinstance(kind, _LISTS):
         return kind
-    nested = cast("pa.ListType[Any]", kind)
-    value = _field(nested.value_field)
+    value = _field(kind.value_field)
     if pa.types.is_list_view(kind):
         return pa.list_(value)
     if pa.types.is_large_list_view(kind):
         return pa.large_list(value)
     if pa.types.is_fixed_size_list(kind) and not kind.list_size:  # pyarrow 26 does not write them if one is null
         return pa.list_(value)
-    if value.type == nested.value_type:
+    if value.type == kind.value_type:
         return kind
     if pa.types.is_fixed_size_list(kind):
         return pa.list_(value, int(kind.list_size))
@@ -548,7 +534,7 @@ def _converted(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an a
             array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size), kind.value_type
         )
         return _made(pa.FixedSizeListArray, held, type=kind, mask=array.is_null())
-    if not is_list(kind):
+    if not isinstance(kind, _LISTS):
         return cast("pa.Array[Any]", array.cast(kind))
     return _converted_lists(array, kind)
 

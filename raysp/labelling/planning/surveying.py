@@ -14,7 +14,7 @@ from raysp.corpus.parquet import SealedFile
 from raysp.corpus.shards import Piece, PieceSize, Shard, Survey, cut_groups, input_id, place_of
 from raysp.corpus.sources import options_beside, without_ids
 from raysp.corpus.surveys import Reading, Surveyed, survey_all
-from raysp.corpus.tables import check_columns, is_without_bytes
+from raysp.corpus.tables import WITHOUT_BYTES, check_columns, recording_type
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError, ShardError, StoreError
 from raysp.labelling.planning.carried import CarriedTypes
@@ -237,7 +237,7 @@ class _NewShards:
         source = self._work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
         kind = schema.field(source.audio).type if surveyed.num_rows else pa.null()
-        is_empty = is_without_bytes(kind) or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
+        is_empty = recording_type(kind) in WITHOUT_BYTES or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
         if surveyed.num_rows and not is_by_path and is_empty:
             self.without_bytes.add(one.name)
         return replace(
