@@ -254,7 +254,7 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
     label, folder = pipeline.label, checkpoint_folder(pipeline)
     found = digest_of(folder, settings.checkpoint.backend, label.language)
     refuse_changed(f"checkpoint {label.checkpoint!r}", found, settings.checkpoint_digest)
-    outputs = located_outputs(pipeline, folder, settings.file_digests)
+    outputs, _ = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
     return Labelling(
         str(folder),
@@ -275,7 +275,7 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
 def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.Table]:
     """Return the function that makes rows of labelled windows in order; it loads no weights."""
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
-    located = located_outputs(pipeline, checkpoint.path, settings.file_digests)
+    located, _ = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.op(checkpoint) for output in located]
     added = added_schema(pipeline)
     completing = completing_ops(pipeline, checkpoint)

@@ -64,7 +64,7 @@ def checkpoint(tmp_path):
 
 
 def located(pipeline, planned=None):
-    return located_outputs(pipeline, Path(pipeline.label.checkpoint), planned)
+    return located_outputs(pipeline, Path(pipeline.label.checkpoint), planned)[0]
 
 
 def pipeline_of(checkpoint, **fields) -> raysp.Pipeline:

@@ -74,23 +74,16 @@ def _options_of(url: str, source: Shards) -> Mapping[str, object]:
     return source.storage_options if scheme and scheme_of(source.urls[0]) == scheme else {}
 
 
-class _Used(NamedTuple):
-    """A file or checkpoint that an output reads besides the checkpoint of its step."""
+def _used_by(output: Output, pipeline: Pipeline) -> Iterator[tuple[str, str, Path, str]]:
+    """Yield the field, name, local path and digest of each file and further checkpoint that an output reads.
 
-    field: str
-    """Field of the output that names it."""
-    name: str
-    """Url, or OWN_MODEL."""
-    path: Path
-    digest: Callable[[], str]
-
-
-def _used_by(output: Output, pipeline: Pipeline) -> Iterator[_Used]:
+    The name is the url, or `OWN_MODEL`.
+    """
     source, checkpoint = pipeline.source, pipeline.label.checkpoint
     for field, url in output.checkpoints.items():
         language = getattr(output, "language", None)
         folder = folder_of(url, source, OWN, language)
-        yield _Used(field, url, folder, partial(digest_of, folder, OWN, language))
+        yield field, url, folder, digest_of(folder, OWN, language)
     for field, url in output.files.items():
         from raysp.checkpoints import language_models
 
@@ -103,22 +96,7 @@ def _used_by(output: Output, pipeline: Pipeline) -> Iterator[_Used]:
                 f"lm={OWN_MODEL!r}: {checkpoint} comes with no language model, a folder {language_models.FOLDER!r} "
                 "with a model in an ARPA or binary file; give the path of one, or leave lm out"
             )
-        yield _Used(field, url, path, partial(language_models.digest, path))
-
-
-def file_digests(pipeline: Pipeline) -> dict[str, str]:
-    """Return the digests of files and further checkpoints that outputs use, by url, and of the model of speech.
-
-    That of a checkpoint which outputs use with several languages joins those of each.
-
-    Raises:
-        CheckpointError, StoreError: as `located_outputs`.
-    """
-    digests: dict[str, set[str]] = {SPEECH_MODEL: {speech_digest()}} if pipeline.label.finds_speech else {}
-    for output in pipeline.label.outputs:
-        for used in _used_by(output, pipeline):
-            digests.setdefault(used.name, set()).add(used.digest())
-    return {name: "+".join(sorted(found)) for name, found in digests.items()}
+        yield field, url, path, language_models.digest(path)
 
 
 def check_speech(planned: Mapping[str, str]) -> None:
@@ -137,13 +115,18 @@ def check_speech(planned: Mapping[str, str]) -> None:
         )
 
 
-def located_outputs(pipeline: Pipeline, folder: Path, planned: Mapping[str, str] | None = None) -> tuple[Output, ...]:
-    """Return the outputs with local paths in place of the urls of their files and checkpoints.
+def located_outputs(
+    pipeline: Pipeline, folder: Path, planned: Mapping[str, str] | None = None
+) -> tuple[tuple[Output, ...], dict[str, str]]:
+    """Return the outputs with local paths in place of the urls of their files and checkpoints; and digests by url.
+
+    The model of speech has a digest too. The digest of a checkpoint that outputs use with several languages joins those
+    of each.
 
     Args:
         pipeline: the pipeline.
         folder: local folder of its checkpoint.
-        planned: digests of the files when the run was planned, by url; None: not compared.
+        planned: digests of the files when the run was planned; None: not compared.
 
     Raises:
         CheckpointError: a file does not exist, or is not the planned one, or the model of speech is not.
@@ -155,16 +138,18 @@ def located_outputs(pipeline: Pipeline, folder: Path, planned: Mapping[str, str]
     language, located = pipeline.label.language, []
     if language is not None and not languages_of(folder):
         language = None  # that of a text decoder
+    digests: dict[str, set[str]] = {SPEECH_MODEL: {speech_digest()}} if pipeline.label.finds_speech else {}
     for output in pipeline.label.outputs:
         local: dict[str, Any] = {}
-        for used in _used_by(output, pipeline):
-            if planned and used.name in planned:
-                refuse_changed(f"{used.field} {used.name!r}", used.digest(), planned[used.name])
-            local[used.field] = str(used.path)
+        for field, name, path, digest in _used_by(output, pipeline):
+            if planned and name in planned:
+                refuse_changed(f"{field} {name!r}", digest, planned[name])
+            digests.setdefault(name, set()).add(digest)
+            local[field] = str(path)
         if language is not None and output.follows_language:
             local["language"] = language
         located.append(replace(cast("Any", output), **local) if local else output)
-    return tuple(located)
+    return tuple(located), {name: "+".join(sorted(found)) for name, found in digests.items()}
 
 
 def refuse_changed(name: str, found: str, planned: str) -> None:

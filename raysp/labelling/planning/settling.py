@@ -15,7 +15,6 @@ from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.planned_checkpoint import (
     checkpoint_folder,
     digest_of,
-    file_digests,
     located_outputs,
     summary_of,
 )
@@ -111,7 +110,7 @@ def _settings(
 ) -> Settings:
     """Return the settings of a pass; `others` are the checkpoints of other passes, which are in the same actor."""
     label = pipeline.label
-    outputs = located_outputs(pipeline, summary.path)
+    outputs, file_digests = located_outputs(pipeline, summary.path)
     _check_outputs(label, summary, outputs)
     _check_windows(label, summary)
     gpus = _gpus_per_actor(label, resources, before)
@@ -158,7 +157,7 @@ def _settings(
         gpus_per_actor=gpus,
         batching=found,
         fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
-        file_digests=file_digests(pipeline),
+        file_digests=file_digests,
         library=choice_of(summary).library,
     )
 
