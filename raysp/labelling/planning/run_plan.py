@@ -228,13 +228,18 @@ class Plan(Brief):
             for i, output in enumerate(self.pipeline.outputs)
             for field, url in (*output.files.items(), *output.checkpoints.items())
         ]
+        windows = f"{count(settings.batch_seconds, 'padded second')} a pass"
+        if settings.batching is Batching.ALONE:
+            windows = "one window a pass"
+        elif not settings.checkpoint.takes_padding:
+            windows += " of one length"
         facts = {
             "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}{labels}",
             "checkpoint": _described(self.passes[0]),
             "not used": settings.checkpoint.unused_words,
             "other files": ", ".join(files),
             "model": f"{self.pool_size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
-            f"{settings.dtype} on {settings.device}, {self._windows_of_a_pass}",
+            f"{settings.dtype} on {settings.device}, {windows}",
             **{
                 f"checkpoint {number}": f"{_described(one)}, {one.settings.dtype} on {one.settings.device}"
                 for number, one in enumerate(self.passes[1:], 2)
@@ -291,32 +296,29 @@ class Plan(Brief):
         """Sentences that `raysp plan` prints beside the facts."""
         settings = self.settings
         if settings.fingerprint_seconds is None:
-            return (*self.notes, *self._waits)
+            return self.notes
         batching = (
             f"{settings.dtype} on {settings.device}: a label may depend on the rows that share its batch. "
             f"batch_seconds={settings.fingerprint_seconds:g} is part of the fingerprint, and verify --sample expects "
             f"{AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not depend on the batch"
         )
-        return (*self.notes, *self._waits, batching)
+        return (*self.notes, batching)
 
     @property
     def messages_at_start(self) -> tuple[str, ...]:
         """Sentences that a run prints before its first row."""
         cpus, size = self.settings.cpus_per_actor, self.pool_size
         pool = (f"{size}, {cpus} each",) if self.todo and (size.reason or cpus.is_capped) else ()
-        return (*self.notes, *pool, *self._waits)
+        return (*self.notes, *pool)
 
     @property
     def shortage(self) -> str:
-        """Resources that the pool requests and that are not up; empty if all are."""
+        """Resources that the pool requests and that are not up; empty if all are, or nothing is to be done."""
+        if not self.todo:
+            return ""
         settings = self.settings
         each = settings.cpus_per_actor.number, settings.gpus_per_actor
         return shortage_of(self.pool_size.low, self.resources, *each)
-
-    @property
-    def _waits(self) -> tuple[str, ...]:
-        shortage = self.shortage if self.todo else ""
-        return (f"the pool requests {shortage}: the run waits until they are available",) if shortage else ()
 
     @property
     def resolved(self) -> Resolved:
@@ -365,16 +367,8 @@ class Plan(Brief):
         )
 
     @property
-    def _windows_of_a_pass(self) -> str:
-        settings = self.settings
-        if settings.batching is Batching.ALONE:
-            return "one window a pass"
-        of_one_length = not settings.checkpoint.takes_padding
-        return f"{count(settings.batch_seconds, 'padded second')} a pass" + (" of one length" if of_one_length else "")
-
-    @property
     def notes(self) -> tuple[str, ...]:
-        """Sentences on properties of the source that a user may not expect."""
+        """Sentences on properties of the source and of the cluster that a user may not expect."""
         corpus, listing, found = self.corpus, self.corpus.listed, list[str]()
         if names := corpus.vanished:
             others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
@@ -418,6 +412,8 @@ class Plan(Brief):
                 f"{len(bare):,} of {count(len(shards), 'shard')} hold no recordings, such as {bare[0]}: their rows "
                 f"become errors. To read recordings by path, {remedy('path_not_allowed')}"
             )
+        if shortage := self.shortage:
+            found.append(f"the pool requests {shortage}: the run waits until they are available")
         return tuple(found)
 
     @property

@@ -113,8 +113,7 @@ def _settings(
     outputs, file_digests = located_outputs(pipeline, summary.path)
     _check_outputs(label, summary, outputs)
     _check_windows(label, summary)
-    gpus = _gpus_per_actor(label, resources, before)
-    device = _device(label, gpus, before)
+    device, gpus = _placement(label, resources, before)
     on_gpu = is_accelerator(device)
     auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
     dtype = auto_dtype if label.dtype == "auto" else label.dtype
@@ -218,8 +217,8 @@ def _check_dtype(label: Label, dtype: str, device: str) -> None:
 def piece_size(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> PieceSize:
     """Return the size of the pieces of new shards; arguments are those of `settle`."""
     label = pipeline.label
-    is_on_gpu = is_accelerator(_device(label, _gpus_per_actor(label, resources, before), before))
-    return PieceSize(PIECE_SECONDS if is_on_gpu else CPU_PIECE_SECONDS, PIECES_AN_ACTOR * label.pool.high)
+    device, _ = _placement(label, resources, before)
+    return PieceSize(PIECE_SECONDS if is_accelerator(device) else CPU_PIECE_SECONDS, PIECES_AN_ACTOR * label.pool.high)
 
 
 def _check_columns(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
@@ -270,21 +269,16 @@ def windowing(summary: CheckpointSummary, label: Label) -> Windowing:
     return windowing_of(summary, window_seconds=label.window_seconds, overlap_seconds=label.overlap_seconds)
 
 
-def _gpus_per_actor(label: Label, resources: Resources, before: Resolved | None) -> float:
-    if label.device == "cpu" or label.pool.gpus is not None:
-        return label.pool.gpus or 0
-    device = before.device if before and label.device == "auto" else label.device
-    if device and device != "auto":  # Ray counts GPUs of "cuda" alone
-        return 1 if device == "cuda" else 0
-    return 1 if resources.gpus else 0
-
-
-def _device(label: Label, gpus: float, before: Resolved | None) -> str:
-    if label.device != "auto":
-        return label.device
-    if label.pool.gpus is None and before and before.device:
-        return before.device
-    return "cuda" if gpus else "cpu"
+def _placement(label: Label, resources: Resources, before: Resolved | None) -> tuple[str, float]:
+    """Return the device of an actor, and its number of GPUs."""
+    device, gpus = label.device, label.pool.gpus
+    if device == "auto" and gpus is None and before and before.device:
+        device = before.device
+    elif device == "auto":
+        device = "cuda" if (resources.gpus if gpus is None else gpus) else "cpu"
+    if gpus is None:
+        gpus = 1 if device == "cuda" else 0  # Ray counts GPUs of "cuda" alone
+    return device, gpus
 
 
 def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None) -> None:
