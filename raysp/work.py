@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from raysp.public_names import resolved
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import KINDS, Registered, Sink
@@ -184,11 +183,7 @@ def load_work(target: str) -> Work:
     Raises:
         SpecError: as `load_value`.
     """
-    return load_value(target, {noun: _class(kind.work) for noun, kind in KINDS.items()})
-
-
-def _class(place: str) -> type[Work]:
-    return cast("type[Work]", resolved(place))
+    return cast("Work", load_value(target, {noun: kind.work for noun, kind in KINDS.items()}))
 
 
 def run_fact(found: Progress, last: float | None, noun: str) -> str:

@@ -4,17 +4,16 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from raysp.labelling.finished.label_status import Status, label_status
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.run_plan import Plan
-from raysp.labelling.planning.trust import open_recorded
-from raysp.sink.orphans import find_orphans as leftovers
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.store import Store
 from raysp.work import Asked, Given, PlanPart
 
 if TYPE_CHECKING:
     from raysp.labelling.estimates.run_estimate import Estimate
+    from raysp.labelling.finished.label_status import Status
+    from raysp.sink.orphans import Orphan
 
 __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
@@ -61,12 +60,23 @@ def _nothing_to_do(found: Plan) -> Iterator[tuple[str, str]]:
 
 def opened(asked: Asked) -> Store:
     """Return the store of a sink of label shards."""
+    from raysp.labelling.planning.trust import open_recorded
+
     return open_recorded(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)[0].store
 
 
-def progress(asked: Asked) -> Status:
+def progress(asked: Asked) -> "Status":
     """Return the progress of a sink of label shards."""
+    from raysp.labelling.finished.label_status import label_status
+
     return label_status(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)
+
+
+def leftovers(store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
+    """Yield the files of a sink of label shards that no run will use any more."""
+    from raysp.sink.orphans import find_orphans
+
+    return find_orphans(store, now=now)
 
 
 def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:

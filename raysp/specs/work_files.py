@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 
 from raysp import tracebacks
 from raysp.errors import SpecError
+from raysp.public_names import resolved
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import override
 
@@ -22,25 +23,26 @@ def load_pipeline(target: str) -> Pipeline:
     Raises:
         SpecError: as `load_value`.
     """
-    return load_value(target, {"pipeline": Pipeline})
+    return cast("Pipeline", load_value(target, {"pipeline": "raysp.specs.pipeline:Pipeline"}))
 
 
-def load_value(target: str, kinds: Mapping[str, type[Loaded]]) -> Loaded:
+def load_value(target: str, kinds: Mapping[str, str]) -> object:
     """Load a spec from `file.py` (its only one, or the one with the usual name) or `file.py:name`.
 
     The file is executed as a module under its own name, so that its functions can be imported by that name.
 
     Args:
         target: the file, and possibly a name.
-        kinds: usual names of the accepted classes, such as {"pipeline": Pipeline}.
+        kinds: usual names of the accepted classes, such as {"pipeline": "raysp.specs.pipeline:Pipeline"}. No module is
+            imported that the file does not import.
 
     Raises:
         SpecError: there is no such file or name, no spec or several; or the file raises an error.
     """
     path, _, name = target.partition(":")
-    classes = tuple(kinds.values())
-    expected = " or ".join(f"raysp.{one.__name__}" for one in classes)
+    expected = " or ".join(f"raysp.{place.partition(':')[2]}" for place in kinds.values())
     values = vars(_module(Path(path), expected))
+    classes = tuple(cast("type", resolved(place)) for place in kinds.values() if place.partition(":")[0] in sys.modules)
     found = {key: value for key, value in values.items() if isinstance(value, classes)}
     if name:
         if name not in found:

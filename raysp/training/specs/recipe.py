@@ -452,4 +452,4 @@ def load_recipe(target: str) -> Finetune:
     Raises:
         SpecError: as `load_value`.
     """
-    return load_value(target, {"recipe": Finetune})
+    return cast("Finetune", load_value(target, {"recipe": "raysp.training.specs.recipe:Finetune"}))
