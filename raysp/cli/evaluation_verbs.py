@@ -29,7 +29,6 @@ from raysp.cli.console import (
     PLACEHOLDERS,
     announce,
     err,
-    is_json,
     out,
     print_fact,
     print_rest,
@@ -38,9 +37,8 @@ from raysp.cli.console import (
     show,
 )
 from raysp.cli.printed_runs import print_examples, print_failures, print_nothing_labelled
-from raysp.cli.stop_signals import resume_hint
+from raysp.cli.stop_signals import stoppable_display
 from raysp.errors import SpecError
-from raysp.labelling.engine.display import Display
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
@@ -93,10 +91,7 @@ def evaluate(
 
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
     announce(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
-    with (
-        resume_hint(is_json(), is_kept=sink is not None and rows is None) as check,
-        Display(err, is_quiet=is_json(), check=check) as display,
-    ):
+    with stoppable_display(is_kept=sink is not None and rows is None) as display:
         result = raysp.evaluate(
             checkpoint,
             shards[0] if len(shards) == 1 else shards,

@@ -41,7 +41,7 @@ from raysp.cli.printed_runs import (
     show_indexed,
     urls,
 )
-from raysp.cli.stop_signals import resume_hint
+from raysp.cli.stop_signals import stoppable_display
 from raysp.cluster.addresses import check_submitted_version, uses_cluster
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
@@ -142,7 +142,7 @@ def run(
     announce(f"looking at {urls(loaded.source)} ...")
     if rows is not None:
         _try_out(loaded, rows, engine, address, command_line("run", pipeline, settings))
-    with resume_hint(is_json()) as check, Display(err, is_quiet=is_json(), check=check) as display:
+    with stoppable_display() as display:
         from raysp.labelling.engine.running import run as run_pipeline
 
         result = run_pipeline(
@@ -166,7 +166,15 @@ def _try_out(
     from raysp.labelling.engine.running import run as run_pipeline
     from raysp.labelling.finished.first_rows import readable
 
-    result = run_pipeline(pipeline, rows=num_rows, engine=engine, address=address, progress=False)
+    with stoppable_display(is_kept=False) as display:
+        result = run_pipeline(
+            pipeline,
+            rows=num_rows,
+            engine=engine,
+            address=address,
+            on_progress=lambda _: display.check(),
+            progress=False,
+        )
     with showing(result.exit_code):
         table = readable(cast("pa.Table", result.table))
         if is_json():
@@ -212,7 +220,7 @@ def retry(
 
     url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
 
-    with resume_hint(is_json()) as check, Display(err, is_quiet=is_json(), check=check) as display:
+    with stoppable_display() as display:
         result = retry_rows(
             url,
             options,

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,46 +15,69 @@ from typing import Any
 import typer
 
 from raysp.cli.arguments import INTERRUPTED, TERMINATED
-from raysp.cli.console import err, escape
+from raysp.cli.console import err, escape, is_json
 from raysp.cluster.addresses import is_submitted
+from raysp.labelling.engine.display import Display
 from raysp.words import printable
+
+SAME_SECONDS = 1.0
+"""Signals within this time of the first one count as one: `timeout` signals a command and then its process group."""
+
+
+class Stop:
+    """A request to stop."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Number of the signal; 0: there was none."""
+
+    def __call__(self) -> bool:
+        """Return whether a stop was requested."""
+        return bool(self.number)
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of a command that stopped for it."""
+        return TERMINATED if self.number == signal.SIGTERM else INTERRUPTED
 
 
 @contextmanager
-def resume_hint(quiet: bool, *, is_kept: bool = True) -> Iterator[Callable[[], None]]:
+def stoppable_display(*, is_kept: bool = True) -> Iterator[Display]:
     """Stop a run cleanly at Ctrl-C or SIGTERM and print how to continue; a second signal exits immediately.
 
     If labels are not kept (`is_kept`), nothing can continue, and the hint says so.
 
-    Yields a function to call periodically: other libraries may swallow the exception of a signal handler, so this
-    function raises it again.
+    Yields the display of the run. Other libraries may swallow the exception of a signal handler, so `Display.check`
+    raises it again.
     """
     resume = "submit it again" if is_submitted() else shlex.join(["raysp", *sys.argv[1:]])
     kept = f"committed and staged labels are kept. To resume: {resume}" if is_kept else "no labels were kept"
     said = f"raysp: stopped; {kept}"
-    asked: list[int] = []
-
-    def stop_run(number: int, _frame: FrameType | None) -> None:
-        asked.append(number)
-        if len(asked) == 1:
-            check()
+    stop = Stop()
 
     def check() -> None:
-        if asked:
-            raise KeyboardInterrupt if asked[0] == signal.SIGINT else _Terminated
+        if stop():
+            raise KeyboardInterrupt if stop.number == signal.SIGINT else _Terminated
 
-    with _handled_by(stop_run):
+    with _stopped_by_signals(stop, f"{printable(said)}\n", at_the_first=check):
         try:
-            with _leaving_at_the_second("" if quiet else f"{printable(said)}\n"):
-                yield check
-        except (KeyboardInterrupt, _Terminated, Exception) as stop:
+            with Display(err, is_quiet=is_json(), check=check) as display:
+                yield display
+        except (KeyboardInterrupt, _Terminated, Exception) as error:
             # Native code interrupted by a signal, such as a wait of Ray, may raise another error than the handler.
-            if isinstance(stop, Exception) and not asked:
+            if isinstance(error, Exception) and not stop():
                 raise
-            is_interrupt = isinstance(stop, KeyboardInterrupt) or asked[:1] == [signal.SIGINT]
-            if not quiet:
+            if not is_json():
                 err.print(escape(said))
-            raise typer.Exit(INTERRUPTED if is_interrupt else TERMINATED) from None
+            raise typer.Exit(stop.exit_code) from None
+
+
+@contextmanager
+def stopping_after_a_step() -> Iterator[Stop]:
+    """Yield a request to stop, made by Ctrl-C or SIGTERM; a second signal exits immediately."""
+    stop = Stop()
+    with _stopped_by_signals(stop, "raysp: stopped; committed steps are kept\n"):
+        yield stop
 
 
 _previous: dict[int, Any] = {}
@@ -61,12 +85,25 @@ _previous: dict[int, Any] = {}
 
 
 @contextmanager
-def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM within the `with` block, in this process alone."""
-    previous: dict[int, Any] = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+def _stopped_by_signals(stop: Stop, said: str, at_the_first: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM within the `with` block, in this process alone.
+
+    Args:
+        stop: the request that the first signal makes.
+        said: printed at the second signal, which exits immediately, unless the result is JSON.
+        at_the_first: called in the handler of the first signal.
+    """
+
+    def ask(number: int, _frame: FrameType | None) -> None:
+        if not stop():
+            stop.number = number
+            at_the_first()
+
+    previous: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     _previous.update(previous)
     try:
-        yield
+        with _leaving_at_the_second("" if is_json() else said):
+            yield
     finally:
         _previous.clear()
         for number, before in previous.items():
@@ -84,39 +121,9 @@ def _leave_to_the_parent() -> None:
 os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
-class Stop:
-    """A request to stop."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        """Number of the signal; 0: there was none."""
-
-    def __call__(self) -> bool:
-        """Return whether a stop was requested."""
-        return bool(self.number)
-
-    @property
-    def exit_code(self) -> int:
-        """Exit code of a command that stopped for it."""
-        return INTERRUPTED if self.number == signal.SIGINT else TERMINATED
-
-
-@contextmanager
-def stopping_after_a_step(quiet: bool) -> Iterator[Stop]:
-    """Yield a request to stop, made by Ctrl-C or SIGTERM; a second signal exits immediately."""
-    stop = Stop()
-
-    def ask(number: int, _frame: FrameType | None) -> None:
-        stop.number = stop.number or number
-
-    said = "" if quiet else "raysp: stopped; committed steps are kept\n"
-    with _handled_by(ask), _leaving_at_the_second(said):
-        yield stop
-
-
 @contextmanager
 def _leaving_at_the_second(said: str) -> Iterator[None]:
-    """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM.
+    """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM, more than `SAME_SECONDS` after the first one.
 
     A Python signal handler would wait until the main thread returns from native code, such as a Ray call that hangs.
     Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm of
@@ -126,11 +133,13 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
     os.set_blocking(writer, False)
 
     def listen() -> None:
-        arrived = 0
+        first: float | None = None
         while number := os.read(reader, 1):
             signal.alarm(0)
-            arrived += number[0] in (signal.SIGINT, signal.SIGTERM)
-            if arrived > 1:
+            if number[0] not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            first = first or time.monotonic()
+            if time.monotonic() - first > SAME_SECONDS:
                 with contextlib.suppress(OSError):
                     os.write(2, said.encode(errors="replace"))
                 os._exit(INTERRUPTED if number[0] == signal.SIGINT else TERMINATED)

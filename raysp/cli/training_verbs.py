@@ -63,7 +63,7 @@ def finetune(
     if uses_cluster(engine, address):
         loaded = with_absolute_paths(loaded)
     announce(f"looking at {urls(loaded.source)} ...")
-    with stopping_after_a_step(is_json()) as stop, Display(err, is_quiet=is_json()) as display:
+    with stopping_after_a_step() as stop, Display(err, is_quiet=is_json()) as display:
 
         def planned(prepared: "Prepared") -> None:
             display.stop()

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import typer
 
 import raysp
 from raysp.cli.arguments import INTERRUPTED, TERMINATED
-from raysp.cli.stop_signals import resume_hint
+from raysp.cli.stop_signals import stoppable_display
 from raysp.cluster.connection import local_ray
 from raysp.cluster.resources import Resources
 from raysp.labelling.engine.here import CommitsHere
-from tests.corpora import a_pipeline, write_shard
+from raysp.sink.lease import Running
+from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 
 
 class Stopped(BaseException):
@@ -101,11 +103,11 @@ def test_a_stop_swallowed_by_other_code_is_raised_again(number, code):
     reached = []
 
     def run():
-        with resume_hint(quiet=True) as check:
+        with stoppable_display() as display:
             with contextlib.suppress(BaseException):
                 signal.raise_signal(number)
             reached.append("after")
-            check()
+            display.check()
             reached.append("end")
 
     with pytest.raises(typer.Exit) as stop:
@@ -125,18 +127,18 @@ def test_a_stop_swallowed_while_the_last_commits_are_awaited_ends_the_run(tmp_pa
         raise AssertionError("the run goes on")
 
     monkeypatch.setattr(CommitsHere, "rest", await_commits)
-    with pytest.raises(typer.Exit) as stop, resume_hint(quiet=True) as check:
-        raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), on_progress=lambda _: check(), progress=False)
+    with pytest.raises(typer.Exit) as stop, stoppable_display() as display:
+        raysp.run(a_pipeline(f"{tmp_path}/in", tmp_path / "out"), on_progress=lambda _: display.check(), progress=False)
     assert stop.value.exit_code == TERMINATED
 
 
 A_SLOW_END = """
 import os, signal, sys, time
 import typer
-from raysp.cli.stop_signals import resume_hint
+from raysp.cli.stop_signals import stoppable_display
 
 try:
-    with resume_hint(quiet=True):
+    with stoppable_display():
         try:
             signal.alarm(1)  # as Ray's handler in C++ does before Python's
             os.kill(os.getpid(), signal.SIGTERM)
@@ -152,4 +154,66 @@ except typer.Exit as stop:
 @pytest.mark.slow
 def test_a_stopped_run_has_the_time_that_it_needs_to_end():
     ran = subprocess.run([sys.executable, "-c", A_SLOW_END], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stderr) == (TERMINATED, "")
+    assert (ran.returncode, ran.stderr.count("\n")) == (TERMINATED, 1)
+    assert ran.stderr.startswith("raysp: stopped; ")
+
+
+A_SLOW_STEP = """
+import time
+from pathlib import Path
+
+import raysp
+
+
+def slow(rows):
+    Path({reached!r}).touch()
+    time.sleep(60)
+
+
+pipeline = raysp.Pipeline(
+    raysp.Shards({source!r}),
+    steps=[
+        raysp.Decode(),
+        raysp.Map(slow, adds={{"n": "int64"}}, reads=["id"]),
+        raysp.Label({checkpoint!r}, outputs=[raysp.Transcript()]),
+    ],
+    sink=raysp.Parquet({sink!r}),
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--rows", "2"]], ids=["run", "try-out"])
+def test_a_signal_to_a_command_and_then_to_its_process_group_ends_the_run_in_order(tmp_path, options):
+    """As `timeout` does it."""
+    sink, reached, temporary = tmp_path / "out", tmp_path / "reached", tmp_path / "temporary"
+    temporary.mkdir()
+    write_shard(tmp_path / "in" / "a.parquet")
+    file = tmp_path / "label.py"
+    places = {"source": f"{tmp_path}/in", "checkpoint": str(CHECKPOINT), "sink": str(sink), "reached": str(reached)}
+    file.write_text(A_SLOW_STEP.format(**places))
+    ran = subprocess.Popen(
+        [sys.executable, "-m", "raysp", "run", str(file), "--engine", "here", *options],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not reached.exists():
+        assert ran.poll() is None, ran.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ran.send_signal(signal.SIGTERM)
+    time.sleep(0.005)  # at once, they would arrive as one
+    os.killpg(ran.pid, signal.SIGTERM)
+    _, said = ran.communicate(timeout=50)
+    assert ran.returncode in (TERMINATED, -signal.SIGTERM), said  # the latter if the second arrives at its very end
+    assert "Traceback" not in said
+    if options:
+        assert said.endswith("raysp: stopped; no labels were kept\n")
+        assert not [*temporary.iterdir()]
+        assert not sink.exists()
+    else:
+        assert f"To resume: raysp run {file}" in said
+        assert raysp.status(str(sink)).running is Running.NO
