@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 FIRST_ROWS = 5
 EXAMPLE_CHARACTERS = 200
-LEAST_WIDTH = 12
-"""Least width of a truncated column; if there is less room, columns are left out."""
+LEAST_WIDTH = 6
+"""Least width of a truncated column; if there is less room, the first row is printed one field per line."""
 FIELD_CHARACTERS = 400
 """Longest value on a separate line."""
 MOST_CHARACTERS = 120
@@ -141,7 +141,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
     Args:
         table: rows of label shards.
         title: line printed above them.
-        is_whole: if the table is too wide, print one field per line instead of truncating values or omitting columns.
+        is_whole: if the table is too wide, print one field per line instead of truncating values.
 
     Returns:
         Whether the rows were printed as a table.
@@ -152,51 +152,22 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
         names = [name for name in names if name not in ("status", "error_type")]
     out.print(printable(title), style="bold", markup=False)
     wanted = {name: max([cell_len(printable(name)), *(cell_len(row[name]) for row in rows)]) for name in names}
-    if is_whole and _width(wanted) > out.width:
-        _print_fields(table, [*names, "error_message"])
+    is_crowded = _width({name: min(width, LEAST_WIDTH) for name, width in wanted.items()}) > out.width
+    if is_crowded or (is_whole and _width(wanted) > out.width):
+        _print_fields(table if is_whole else table.slice(0, 1), [*names, "error_message"])
         return False
-    widths = _fitted(wanted, _droppable(table, names), out.width)
     drawn = Table()
-    for name in widths:
-        drawn.add_column(Text(printable(name)), no_wrap=True, overflow="ellipsis", max_width=widths[name])
+    for name in names:
+        drawn.add_column(_line(printable(name)))
     for row in rows:
-        drawn.add_row(*(Text(row[name]) for name in widths))
+        drawn.add_row(*(_line(row[name]) for name in names))
     out.print(drawn, soft_wrap=False)
-    if left_out := [printable(name) for name in names if name not in widths]:
-        print_folded(out, f"Columns not shown: {', '.join(left_out)}", 2)
     return True
 
 
-def _droppable(table: "pa.Table", names: Sequence[str]) -> list[str]:
-    """Return columns in the order in which they are left out: lists, kept columns, others; the id is always kept.
-
-    Within each kind, the last column is left out first.
-    """
-    import pyarrow as pa
-
-    places = {name: place for place, name in enumerate(table.column_names)}
-    outputs = places.get("row", 0)
-
-    def order(name: str) -> tuple[int, int]:
-        kind = 0 if pa.types.is_nested(table.schema.field(name).type) else 1 if places[name] < outputs else 2
-        return kind, -places[name]
-
-    return sorted(names[1:], key=order)
-
-
-def _fitted(wanted: Mapping[str, int], droppable: Sequence[str], room: int) -> dict[str, int]:
-    """Return the columns that fit, with their widths: narrow ones in full, wide ones share the rest equally."""
-    least = {name: min(width, LEAST_WIDTH) for name, width in wanted.items()}
-    for name in droppable:
-        if _width(least) <= room:
-            break
-        del least[name]
-    left = room - _width(least)
-    for place, name in enumerate(sorted(least, key=wanted.__getitem__)):
-        more = min(wanted[name] - least[name], max(0, left) // (len(least) - place))
-        least[name] += more
-        left -= more
-    return least
+def _line(text: str) -> Text:
+    """Return a cell that is truncated, not wrapped, while rich may shrink its column."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def _width(widths: Mapping[str, int]) -> int:

@@ -2,14 +2,12 @@
 
 import io
 
-import pyarrow as pa
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
 from raysp.cli import console, printed_runs
 from raysp.cli.console import print_command, print_fact, say
-from raysp.cli.printed_runs import print_rows
 from raysp.labelling.engine.display import Display
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult
@@ -25,7 +23,6 @@ RESULT = RunResult(
     20.0, ("a.parquet row 7 (id 'x'): no_audio: " + "words " * 30,), word_errors=ERRORS, first_shards=("a.parquet",),
 )  # fmt: skip
 SETTING = f"source.url=s3://bucket/{'folder/' * 30}"
-NO_ERROR = {"status": ["ok"], "error_type": pa.nulls(1), "error_message": pa.nulls(1)}
 COMMAND = "raysp status out --storage-option key=AKIA --storage-option secret=env:SECRET --storage-option a=b"
 
 
@@ -64,16 +61,6 @@ def test_a_message_fits_a_terminal_of_any_width_and_long_words_stay_whole(termin
     assert first.startswith("raysp:")
     assert all(line.startswith("  ") and (len(line) <= terminal.width or line.strip() == f"{url}:") for line in others)
     assert url in "".join(printed(terminal))
-
-
-def test_columns_that_are_left_out_are_named_in_lines_that_fit(terminal, monkeypatch):
-    monkeypatch.setattr("raysp.cli.printed_runs.out", terminal)
-    print_rows(
-        pa.table({f"a_long_name_of_a_column_{number}": ["words " * 9] for number in range(30)} | NO_ERROR), "Rows"
-    )
-    lines = printed(terminal)
-    [first] = [place for place, line in enumerate(lines) if line.startswith("Columns not shown")]
-    assert max(map(cell_len, lines[first:])) <= terminal.width
 
 
 def test_output_that_is_not_a_terminal_has_whole_lines(capsys):
