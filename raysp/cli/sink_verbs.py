@@ -169,9 +169,9 @@ def status(
         found = raysp.status(url, options, pipeline=pipeline, trust=trust)
     else:
         from raysp.verbs.watching import Watch
+        from raysp.work import Asked
 
-        states = Watch.open(url, options, pipeline=pipeline, trust=trust)
-        found = _watch(states)
+        found = _watch(Watch.open(Asked(url, options, pipeline, trust)))
 
     def printed() -> None:
         if not watch:

@@ -3,11 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
 from raysp.sink import lease
 from raysp.sink.lease import STALE_BEATS, Running, seconds_between_beats
-from raysp.specs.pipeline import Pipeline
-from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.verbs.status import status
 from raysp.work import Asked, Progress, kind_of_sink
@@ -35,16 +34,8 @@ class Watch:
     is_lost: bool = field(default=False, init=False)
 
     @classmethod
-    def open(
-        cls,
-        sink: str,
-        storage_options: GivenOptions | None = None,
-        *,
-        pipeline: Pipeline | None = None,
-        trust: bool = False,
-    ) -> "Watch":
-        """Open a sink, of label shards or of a training; arguments and errors are those of `status`."""
-        asked = Asked(sink, storage_options, pipeline, trust)
+    def open(cls, asked: Asked) -> Self:
+        """Open a sink, of label shards or of a training; the errors are those of `status`."""
         return cls(kind_of_sink(asked).opened(asked))
 
     def __iter__(self) -> Iterator[Progress]:
