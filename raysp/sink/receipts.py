@@ -27,6 +27,7 @@ from raysp.ops.rows import FILTERED
 from raysp.ops.step_ops import Rule
 from raysp.sink import layout, records
 from raysp.sink.records import Natural
+from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
 from raysp.storage.store import Store
 from raysp.text.error_rates import count_errors, joined
@@ -151,6 +152,13 @@ class TextColumns(NamedTuple):
 
     reference: str
     hypothesis: str
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> "TextColumns | None":
+        """Return the columns of the reference and of the first transcript; None if either is missing."""
+        reference = pipeline.source.text
+        transcript = next((output.text_column for output in pipeline.outputs if output.text_column), None)
+        return cls(reference, transcript) if reference and transcript else None
 
 
 @dataclass

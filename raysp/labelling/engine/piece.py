@@ -30,11 +30,11 @@ from raysp.labelling.engine.later_passes import KeptBlocks, Rows, merged, rows_o
 from raysp.labelling.engine.model import LabelledBlock, Model, in_order
 from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.carried import read_source_columns
-from raysp.labelling.planning.run_plan import output_schema, text_columns
+from raysp.labelling.planning.run_plan import output_schema
 from raysp.sink import fault_injection, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, commit
 from raysp.sink.layout import StagedName
-from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, rules_of_steps
+from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, TextColumns, rules_of_steps
 from raysp.sink.recommitting import recommit
 from raysp.sink.sorting import Sorter
 from raysp.specs.pipeline import file_parts
@@ -278,7 +278,7 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             compression=sink.compression,
             metadata=job.metadata,
             file_id=hash_parts(file_parts(job.pipeline)),
-            texts=text_columns(job.pipeline),
+            texts=TextColumns.of(job.pipeline),
             rules=rules_of_steps(job.pipeline.steps),
             stage_id=job.stage_id,
             finish=filtering(job, shard, filters) if filters.filters else None,

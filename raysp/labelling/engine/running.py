@@ -31,6 +31,7 @@ from raysp.sink import fault_injection, lease
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.footer import RUN
 from raysp.sink.label_rows import read_labels
+from raysp.sink.receipts import TextColumns
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
 from raysp.sink.sinks import SinkState, trial_sink
@@ -370,7 +371,7 @@ def _result(
 
 def _status(plan: Plan, progress: Progress) -> "Status | None":
     """Return the status of the sink, from its receipts; None if there was work to do and nothing of it is shown."""
-    is_shown = plan.texts is not None or any(isinstance(step, Keep) for step in plan.pipeline.steps)
+    is_shown = TextColumns.of(plan.pipeline) is not None or any(isinstance(step, Keep) for step in plan.pipeline.steps)
     if not progress.shards_committed or (plan.todo and not is_shown):
         return None
     from raysp.labelling.finished.label_status import label_status

@@ -26,7 +26,6 @@ from raysp.ops.rows import remedy
 from raysp.ops.step_ops import UNREADABLE_TEXT
 from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import Todo
-from raysp.sink.receipts import TextColumns
 from raysp.sink.run_record import Resolved
 from raysp.sink.sinks import Sink
 from raysp.specs.code import UserCode
@@ -208,11 +207,6 @@ class Plan(Brief):
     def file_id(self) -> str:
         """Hash of settings that change a label shard but no label."""
         return hash_parts(file_parts(self.pipeline))
-
-    @property
-    def texts(self) -> TextColumns | None:
-        """Columns of the reference and of the first transcript; None if either is missing."""
-        return text_columns(self.pipeline)
 
     @property
     def facts(self) -> Mapping[str, str]:
@@ -457,10 +451,3 @@ def output_schema(*passes: Pass) -> pa.Schema:
             outputs = output.completed(outputs)
         fields += listed(outputs) if pipeline.decode.channel == EACH else outputs
     return pa.schema(fields)
-
-
-def text_columns(pipeline: Pipeline) -> TextColumns | None:
-    """Return the columns of the reference and of the first transcript; None if either is missing."""
-    reference = pipeline.source.text
-    transcript = next((output.text_column for output in pipeline.outputs if output.text_column), None)
-    return TextColumns(reference, transcript) if reference and transcript else None
