@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import signal
 import sys
 import sysconfig
 import threading
@@ -82,11 +83,11 @@ def raise_if_stopped(error: BaseException) -> None:
     """Raise what ends the process and is no fault of the code that it interrupted.
 
     Raises:
-        KeyboardInterrupt: the error or one of its causes is `BdbQuit`: the user has left the debugger.
+        KeyboardInterrupt: the error is one, or it or one of its causes is `BdbQuit`: the user has left the debugger.
         BdbQuit: in a worker of Ray, that has no terminal (`refuse_debuggers`).
-        SystemExit: the error is that by which a worker of Ray answers SIGTERM.
+        BaseException: the handler of a signal raised the error, which is no `Exception`: so workers of Ray end.
     """
-    if isinstance(error, SystemExit) and any(_is_of_ray(frame) for frame, _ in traceback.walk_tb(error.__traceback__)):
+    if isinstance(error, KeyboardInterrupt) or (not isinstance(error, Exception) and _is_of_a_signal(error)):
         raise error
     cause: BaseException | None = error
     while cause is not None:
@@ -157,8 +158,10 @@ def _is_of_user(frame: FrameType, owner: str = "") -> bool:
     return _is_users(frame.f_code.co_filename)
 
 
-def _is_of_ray(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).startswith("ray.")
+def _is_of_a_signal(error: BaseException) -> bool:
+    handlers = [signal.getsignal(number) for number in signal.valid_signals()]
+    codes = {getattr(handler, "__code__", None) for handler in handlers}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _is_of_raysp(frame: FrameType) -> bool:

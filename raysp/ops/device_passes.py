@@ -44,7 +44,7 @@ class _Item:
             try:
                 with stream:
                     work()
-            except (Exception, SystemExit) as error:  # a model, an output or a user's output may raise any error
+            except BaseException as error:  # a model, an output or a user's output may raise any error
                 self.error = error
 
 
@@ -134,11 +134,11 @@ class DevicePasses:
 
     def _run_failed(self) -> None:
         for item in self._failed:
-            error = None
+            error: BaseException | None = None
             try:
                 with for_passes(self.device):
                     item.batch.run(item.error)
-            except Exception as raised:
+            except BaseException as raised:
                 error = raised
             self._leave(item, error)
         self._failed.clear()

@@ -232,17 +232,18 @@ class Labelling:
         They have the added columns and those of all outputs, `schema` and `staged`, in place of `wave`.
         """
         statuses, labels = given.statuses, given.labels
-        kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
-        table = beside(statuses_table(statuses), chosen(given.block, self.added, kept))
-        table = beside(table, for_joining(source_columns(given.block), statuses))
         if PLACE in given.block.column_names:
-            table = beside(table, staged_places(given.windows_at))
             labels = [
                 self._joined(given, index, label)
                 if label is not None and statuses[index].status == OK and not statuses[index].is_part
                 else label
                 for index, label in enumerate(labels)
             ]
+        kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
+        table = beside(statuses_table(statuses), chosen(given.block, self.added, kept))
+        table = beside(table, for_joining(source_columns(given.block), statuses))
+        if PLACE in given.block.column_names:
+            table = beside(table, staged_places(given.windows_at))
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
         return completed(self.completing, within_recordings(with_labels(table, columns, labels), self.timed))
 
@@ -257,7 +258,7 @@ class Labelling:
             batch.launch()
             batch.finish()
             return
-        except (Exception, SystemExit) as error:  # a model, an output or a user's output may raise any error
+        except BaseException as error:  # a model, an output or a user's output may raise any error
             tracebacks.raise_if_stopped(error)
             refuse_lost(error)
             why = tracebacks.described(error)
@@ -379,7 +380,7 @@ class Labelling:
         forward.results.update(zip(output.schema.names, values, strict=False))
         return list(values)
 
-    def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...]:
+    def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...] | None:
         """Return the values of a row whose only window is a part of it, as `joining` does for several."""
         place = given.windows_at[index]
         if place is None:
@@ -389,7 +390,9 @@ class Labelling:
             window = window.append_column(f"{CARRIED}{name}", [[given.columns[name][index]]])
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         window = with_labels(window, columns, [label])
-        found = joined(self.outputs, window)
+        found = joined(self.outputs, window, given.statuses[index])
+        if found is None:
+            return None
         return tuple(
             value
             for output, values in zip(self.outputs, found, strict=True)

@@ -28,10 +28,13 @@ from raysp.ops.rows import (
 from raysp.ops.step_ops import (
     NO_COLUMNS,
     ColumnOp,
+    FunctionError,
     RowOp,
     added_columns,
     beside,
+    calling,
     chosen,
+    failure_of,
     judge,
     reasons,
     samples_column,
@@ -453,8 +456,8 @@ class Joining:
             parts = windows.slice(first, end - first)
             row_status = row_outcome(row_statuses(parts), self.sample_rate)
             statuses.append(row_status)
-            is_labelled = self._is_labelled(parts)
-            labels.append((*chain.from_iterable(joined(self.outputs, parts)),) if is_labelled else None)
+            found = joined(self.outputs, parts, row_status) if self._is_labelled(parts) else None
+            labels.append(None if found is None else (*chain.from_iterable(found),))
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
@@ -489,11 +492,20 @@ def row_outcome(windows: Sequence[RowStatus], sample_rate: int) -> RowStatus:
     return row_status
 
 
-def joined(outputs: Sequence[JoinOp], windows: pa.Table) -> list[tuple[object, ...]]:
-    """Return the columns of each output of one row; texts of earlier outputs are there for later ones."""
+def joined(outputs: Sequence[JoinOp], windows: pa.Table, row_status: RowStatus) -> list[tuple[object, ...]] | None:
+    """Return the columns of each output of one row; texts of earlier outputs are there for later ones.
+
+    If a user's output raises an error, the row fails and has none.
+    """
     found = []
     for output in outputs:
-        found.append(output.join(windows))
+        try:
+            with calling(output):
+                found.append(output.join(windows))
+        except FunctionError as error:
+            if row_status.status == OK:  # a damaged row keeps its error
+                row_status.fail("step_failed", failure_of(output, error))
+            return None
         for field, value in zip(output.schema, found[-1], strict=True):
             if pa.types.is_string(field.type):
                 texts = [*(None for _ in range(windows.num_rows - 1)), value]

@@ -109,7 +109,7 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
     failed: BaseException
     try:
         result = op(rows)
-    except (Exception, SystemExit) as error:  # a function of a user may raise any error, or call sys.exit
+    except BaseException as error:  # a function of a user may raise any error, or call sys.exit
         tracebacks.raise_if_stopped(error)
         refuse_lost_device(op.name, error)
         failed = error
@@ -279,7 +279,7 @@ def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     except FunctionError as error:
         refuse_lost_device(_name(op), error.__cause__ or error)
         if rows.num_rows == 1:
-            return [_failure(op, error)]
+            return [failure_of(op, error)]
     middle = rows.num_rows // 2
     return [*reasons(op, rows[:middle]), *reasons(op, rows[middle:])]
 
@@ -315,10 +315,10 @@ def by_seconds(op: RowOp, seconds: float) -> str | None:
         with calling(op):
             return op.judge(seconds)
     except FunctionError as error:
-        return _failure(op, error)
+        return failure_of(op, error)
 
 
-def _failure(op: RowOp, error: FunctionError) -> Failure:
+def failure_of(op: object, error: FunctionError) -> Failure:
     """Return the failure of a row by the error of a user's function, and keep its traceback.
 
     Raises:
@@ -331,24 +331,26 @@ def _failure(op: RowOp, error: FunctionError) -> Failure:
 
 
 @contextmanager
-def calling(op: RowOp) -> Iterator[None]:
-    """Call an op within the `with` block.
+def calling(op: object, function: object = None) -> Iterator[None]:
+    """Call an op, or a user's function that it has, within the `with` block.
 
     Raises:
-        RunError: in place of an error of the op, which may be of any type.
+        FunctionError: in place of an error of a user's code, of any class.
+        RunError: in place of an error of an op of raysp; errors of raysp stay as they are.
     """
     try:
         yield
-    except RayspError:
-        raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         tracebacks.raise_if_stopped(error)
-        owner: str = getattr(op, "owner", type(op).__module__)
-        kind = RunError if owner.startswith("raysp.") else FunctionError
+        owner: str = (function or type(op)).__module__
+        is_ours = owner.startswith("raysp.")
+        if isinstance(error, FunctionError) or (is_ours and isinstance(error, RayspError)):
+            raise
+        kind = RunError if is_ours else FunctionError
         raise kind(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
 
 
-def _name(op: RowOp) -> str:
+def _name(op: object) -> str:
     """Return the name of an op for messages."""
     return getattr(op, "name", f"{type(op).__module__}:{type(op).__qualname__}")
 
@@ -488,18 +490,13 @@ class Keeping(RowOp):
         """Name for messages, with that of the function."""
         return f"Keep {_named(self.where)}" if callable(self.where) else "Keep"
 
-    @property
-    def owner(self) -> str:
-        """Module of the function."""
-        return self.where.__module__ if callable(self.where) else type(self).__module__
-
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
         """Return for each row None, or the first condition that it does not meet, with its value."""
         if self.where is None:
             return [None] * rows.num_rows
         if callable(self.where):
             reason = self._rules["where"].reason()
-            return [None if is_wanted else reason for is_wanted in _by_function(self.where, rows)]
+            return [None if is_wanted else reason for is_wanted in self._by_function(self.where, rows)]
         reasons: list[str | None] = [None] * rows.num_rows
         for number, (name, compare, value) in enumerate(self.where):
             rule, column = self._rules[f"where.{number}"], column_of(rows, name)
@@ -516,25 +513,27 @@ class Keeping(RowOp):
             return self._rules["max_seconds"].reason(f"{seconds:.3f}")
         return None
 
-
-def _by_function(function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table) -> Sequence[bool]:
-    given: object = function(rows)
-    if isinstance(given, pa.Array | pa.ChunkedArray):
-        given = given.to_pylist()
-    wanted = [value.as_py() if isinstance(value, pa.Scalar) else value for value in cast("Sequence[Any]", given)]
-    if len(wanted) != rows.num_rows:
-        raise RunError(
-            f"Keep {_named(function)} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, "
-            f"expected one for each row{tracebacks.at(function)}"
-        )
-    for value in wanted:
-        # A text such as "no", or NaN, is true to Python.
-        if not (value is None or isinstance(value, bool | np.bool_) or value in (0, 1)):
+    def _by_function(self, function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table) -> Sequence[bool]:
+        with calling(self, function):
+            given: object = function(rows)
+            if isinstance(given, pa.Array | pa.ChunkedArray):
+                given = given.to_pylist()
+            wanted = [
+                value.as_py() if isinstance(value, pa.Scalar) else value for value in cast("Sequence[Any]", given)
+            ]
+        if len(wanted) != rows.num_rows:
             raise RunError(
-                f"Keep {_named(function)} returned the value {value!r}, expected True or False for each "
-                f"row{tracebacks.at(function)}"
+                f"{self.name} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, "
+                f"expected one for each row{tracebacks.at(function)}"
             )
-    return wanted
+        for value in wanted:
+            # A text such as "no", or NaN, is true to Python.
+            if not (value is None or isinstance(value, bool | np.bool_) or value in (0, 1)):
+                raise RunError(
+                    f"{self.name} returned the value {value!r}, expected True or False for each "
+                    f"row{tracebacks.at(function)}"
+                )
+        return wanted
 
 
 def _named(function: Callable[..., object]) -> str:

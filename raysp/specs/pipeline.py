@@ -424,7 +424,7 @@ def load_function(name: str) -> Callable[..., object]:
     module, _, attribute = name.partition(":")
     try:
         found = cast("object", getattr(importlib.import_module(module), attribute))
-    except Exception as error:  # importing runs the module, which may raise any error
+    except (Exception, SystemExit) as error:  # importing runs the module, which may raise any error
         raise SpecError(
             f"{name!r} cannot be imported: {tracebacks.described(error)}; it must be importable from the folder of the "
             "pipeline file"

@@ -313,7 +313,7 @@ def _class(name: str) -> type:
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except Exception as error:  # importing runs the module, which may raise any error
+        except (Exception, SystemExit) as error:  # importing runs the module, which may raise any error
             raise SpecError(f"type {name!r} cannot be imported: {tracebacks.described(error)}") from error
     else:
         import raysp

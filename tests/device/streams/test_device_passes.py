@@ -46,6 +46,8 @@ class Log:
 class Fake:
     """A batch that fails in one stage, or none."""
 
+    error: type[BaseException] = ValueError
+
     def __init__(self, log: Log, number: int, fails: str = "", hold: Callable[[str], None] = lambda _: None) -> None:
         self.log, self.number, self.fails, self.hold = log, number, fails, hold
 
@@ -53,7 +55,7 @@ class Fake:
         self.hold(name)
         self.log.add(name, self.number)
         if name in self.fails:
-            raise ValueError(f"{name} of {self.number}")
+            raise self.error(f"{name} of {self.number}")
 
     def fill(self, room: object) -> None:
         self.room = room
@@ -117,9 +119,11 @@ def test_a_batch_that_fails_runs_again_with_no_other_on_the_device(stage):
         assert {number for number in launched if number not in ended} <= {2, 3, 7}
 
 
-def test_an_error_of_a_batch_that_runs_again_is_raised_once_all_have_ended():
+@pytest.mark.parametrize("error", [ValueError, SystemExit, KeyboardInterrupt, BaseException])
+def test_an_error_of_a_batch_that_runs_again_is_raised_once_all_have_ended(monkeypatch, error):
     log = Log()
-    with pytest.raises(ValueError, match="run of 3"):
+    monkeypatch.setattr(Fake, "error", error)
+    with pytest.raises(error, match="run of 3"):
         DevicePasses(DEVICE)([Fake(log, number, fails="launch run" if number in (3, 5) else "") for number in range(8)])
     assert sorted([*log.of("finish"), *log.of("run")]) == [*range(8)]
 
