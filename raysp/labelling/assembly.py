@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow as pa
 import raysp.audio as in_process
 from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import check_library, choice_of
+from raysp.checkpoints.contents import OF_VOCABULARY, languages_of
 from raysp.columns import RECORDING_COLUMNS, STATUS
 from raysp.corpus import sources
 from raysp.corpus.shards import FAULT, Shard
@@ -36,13 +37,17 @@ from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
 from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters
 from raysp.ops.step_ops import ColumnOp, Labelled, RowOp
 from raysp.sink.sorting import in_order
+from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline, ReadsCorpus, Shards, added_schema, load_function
 from raysp.specs.steps import EACH, Decode, Functions, Step
+from raysp.specs.values import Column
 from raysp.storage.audio_root import AudioRoot
 
 if TYPE_CHECKING:
-    from raysp.models.labelled_passes import CheckpointSummary
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
+    from raysp.ops.forward import OutputOp
     from raysp.ops.labelling import Labelling
+    from raysp.ops.row_languages import RowLanguages
     from raysp.ops.speech.pauses import SpeechWindows
 
 MEASURED_SECONDS = 60.0
@@ -81,7 +86,7 @@ def decoding(
         decoder=decoder,
         functions=functions,
         outputs=label.reads,
-        language=label.language_column,
+        together=label.language_column,
         cut_at_pauses=speech_windows(pipeline, settings) if cuts_at_pauses else None,
     )
 
@@ -123,13 +128,12 @@ def _decoding(
     decoder: Decoder | None,
     functions: Functions = _NO_FUNCTIONS,
     outputs: Sequence[str] = (),
-    language: str | None = None,
+    together: str | None = None,
     cut_at_pauses: CutAtPauses | None = None,
 ) -> Decoding:
     """Return the op of the steps before `Label`; those of `late` are applied to decoded blocks.
 
-    `outputs` are the source columns that outputs read, `language` the column with the languages of rows, and
-    `cut_at_pauses` cuts recordings at pauses.
+    `outputs` are the source columns that outputs read; `together` and `cut_at_pauses` as for `Decoding`.
     """
     decode = next(step for step in steps if isinstance(step, Decode))
     place = steps.index(decode)
@@ -155,13 +159,14 @@ def _decoding(
         block_seconds=block_seconds,
         before=[*([Labelled()] if source.labels is not None else []), *before],
         after=after,
-        carrying=Carrying(columns, reads_samples, rate, outputs, language),
+        carrying=Carrying(columns, reads_samples, rate, outputs),
         late=LateSteps(late_ops, audio=source.audio, sample_rate=rate, outputs=outputs) if late else None,
         decoder=in_process if decoder is None else decoder,
         root=root,
         excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
         texts=() if source.text is None else (source.text,),
         cut_at_pauses=cut_at_pauses,
+        together=together,
     )
 
 
@@ -256,7 +261,13 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
     refuse_changed(f"checkpoint {label.checkpoint!r}", found, settings.checkpoint_digest)
     outputs, _ = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
-    return Labelling(
+    make: Callable[..., Labelling] = Labelling
+    if label.language_column is not None:
+        from raysp.ops.row_languages import LabellingByLanguage
+
+        languages = _row_languages(label.language_column, outputs, replace(settings.checkpoint, path=folder))
+        make = partial(LabellingByLanguage, languages=languages)
+    return make(
         str(folder),
         lambda loaded: [output.op(loaded.summary, loaded) for output in outputs],
         batch_seconds=settings.batch_seconds,
@@ -279,11 +290,33 @@ def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.T
     outputs = [output.op(checkpoint) for output in located]
     added = added_schema(pipeline)
     completing = completing_ops(pipeline, checkpoint)
-    join = partial(join_windows, join=Joining(outputs, checkpoint.sample_rate, added, completing))
+    make: Callable[..., Joining] = Joining
+    if (column := pipeline.label.language_column) is not None:
+        from raysp.ops.row_languages import JoiningByLanguage
+
+        make = partial(JoiningByLanguage, languages=_row_languages(column, located, checkpoint))
+    join = partial(join_windows, join=make(outputs, checkpoint.sample_rate, added, completing))
     if pipeline.decode.channel != EACH:
         return join
     names = [name for output in outputs for name in output.schema.names]
     return lambda windows: gather(join(windows), added, names)
+
+
+def _row_languages(column: str, outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> "RowLanguages":
+    """Return the languages that the rows name in a column, with the ops of outputs in each of them."""
+    from raysp.ops.row_languages import RowLanguages
+
+    def ops(language: str, without: "Sequence[OutputOp]", loaded: "LabellingModel | None") -> "list[OutputOp]":
+        summary = checkpoint if loaded is None else loaded.summary
+        return [
+            replace(cast("Any", output), language=language).op(summary, loaded)
+            if isinstance(output.language, Column)
+            else op
+            for output, op in zip(outputs, without, strict=True)
+        ]
+
+    of_decoder = checkpoint.languages
+    return RowLanguages(column, of_decoder or languages_of(checkpoint.path), "" if of_decoder else OF_VOCABULARY, ops)
 
 
 def join_windows(windows: pa.Table, join: Callable[[pa.Table], pa.Table]) -> pa.Table:

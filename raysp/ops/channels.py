@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.bounds import MOST_CHANNELS
-from raysp.ops.row_languages import UNKNOWN
 from raysp.ops.rows import NO_SPEECH, OK, RowStatus, plain, row_statuses, statuses_table
 from raysp.ops.step_ops import beside, chosen
 
-OF_MODEL = ("too_short", UNKNOWN, "step_failed", "out_of_memory", "model_output")
+OF_MODEL = ("too_short", "unknown_language", "step_failed", "out_of_memory", "model_output")
 """Outcomes of labelling; those of decoding come before them."""
 OF_CHANNEL = (*OF_MODEL[1:], "invalid_audio")
 """Errors whose messages name the channel."""

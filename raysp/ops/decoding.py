@@ -101,6 +101,7 @@ class Decoding:
         excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
         texts: columns of texts, also if they hold bytes; a row whose text cannot be read fails.
         cut_at_pauses: function that cuts all rows into windows; None: long rows are cut by `windowing`.
+        together: column of the source; rows with the same value are in blocks together. None: rows of any value are.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Decoding:
         excerpt_columns: Sequence[str] = (),
         texts: Sequence[str] = (),
         cut_at_pauses: CutAtPauses | None = None,
+        together: str | None = None,
     ) -> None:
         self.audio = audio
         self.windowing = windowing
@@ -137,6 +139,7 @@ class Decoding:
         self.decoder = decoder
         self.root = root
         self.excerpt_columns, self.texts = excerpt_columns, texts
+        self.together = together
 
     def __call__(self, rows: pa.Table, first: int) -> Iterator[pa.Table]:
         """Decode a piece: first rows of several windows, as a stream, then the others as `cut_blocks` does.
@@ -249,7 +252,7 @@ class Decoding:
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
         """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
-        languages = self.carrying.languages_of(piece.columns)
+        kinds = None if self.together is None else piece.columns.column(self.together).to_pylist()
         short = list[int]()
         for index, seconds in enumerate(piece.claimed):
             if seconds > self.windowing.window_seconds:
@@ -260,7 +263,7 @@ class Decoding:
             [min(piece.claimed[index], self.max_seconds) for index in short],
             block_seconds=self.block_seconds,
             bytes_per_second=SAMPLE_BYTES * self.sample_rate,
-            kinds=[languages[index] for index in short] if languages else None,
+            kinds=[str(kinds[index]) for index in short] if kinds else None,
         )
         for number, block in enumerate(blocks, 1):
             yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))

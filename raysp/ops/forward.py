@@ -147,6 +147,8 @@ class BlockInHand:
     """Windows that go through the model."""
     labels: list[tuple[object, ...] | None]
     """Values of each window, as far as there are any."""
+    outputs: "Sequence[OutputOp]"
+    """Ops of the outputs."""
 
     def place(self, index: int) -> str:
         """Return the name of a window: shard, row and number of the window."""

@@ -41,7 +41,6 @@ from raysp.ops.late_steps import (
     source_columns,
     timed_of,
 )
-from raysp.ops.row_languages import ByLanguage, of_one_language, refuses_language
 from raysp.ops.rows import (
     ERROR,
     OK,
@@ -127,7 +126,6 @@ class Labelling:
         self.timed = timed_of(self.outputs)
         self.has_users_code = bool(completing) or not all(map(is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
-        self.by_language = [output for output in self.outputs if isinstance(output, ByLanguage)]
         self.passes = self._passes(threads)
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
@@ -149,10 +147,8 @@ class Labelling:
             self.loaded.device,
             launched=LAUNCHED + beside,
             ending=1 + beside,
-            # Blocks take turns if weights are exchanged for a language, or code from outside raysp runs.
-            blocks_in_hand=1
-            if self.by_language or self.has_users_code
-            else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
+            # Blocks take turns if code from outside raysp runs.
+            blocks_in_hand=1 if self.has_users_code else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
 
     @property
@@ -179,12 +175,14 @@ class Labelling:
         statuses = row_statuses(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
-        columns = {name: carried_values(block, name) for name in self.reads}
+        is_ok = [one.status == OK for one in statuses]
+        columns = {
+            name: [value if ok else None for value, ok in zip(carried_values(block, name), is_ok, strict=True)]
+            for name in self.reads
+        }
         pending: list[int] = []
         for index, row_status in enumerate(statuses):
             is_short = len(waves[index]) < self.loaded.summary.min_samples
-            if refuses_language(self.by_language, row_status, columns, index):
-                continue
             if row_status.status == OK and is_short:
                 least = self.loaded.summary.min_samples
                 row_status.skip("too_short", f"{count(len(waves[index]), 'sample')}; the model needs at least {least}")
@@ -193,16 +191,14 @@ class Labelling:
                 )
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
-        return BlockInHand(block, shard, names, statuses, waves, columns, places_of(block), pending, labels)
+        places = places_of(block)
+        return BlockInHand(block, shard, names, statuses, waves, columns, places, pending, labels, self.outputs)
 
     def run(self, given: BlockInHand) -> Figures:
         """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
-        samples = padded = 0
-        for pending in of_one_language(self.by_language, given.pending, given.statuses, given.columns):
-            samples += sum(len(given.waves[i]) for i in pending)
-            padded += self._run_group(pending, given)
+        samples, padded = sum(len(given.waves[i]) for i in given.pending), self._run(given)
         with self.lock:
             before, self.ended = self.ended, time.perf_counter()
             ended = self.ended
@@ -214,8 +210,9 @@ class Labelling:
             highest_memory(self.device),
         )
 
-    def _run_group(self, pending: Sequence[int], given: BlockInHand) -> int:
-        """Run the model over windows of a block that may share a batch; return the padded samples."""
+    def _run(self, given: BlockInHand) -> int:
+        """Run the model over a block, and return the padded samples."""
+        pending = given.pending
         costs = [self._cost(given.waves[i]) for i in pending]
         most = 0 if self.is_alone else self.max_samples
         passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
@@ -313,9 +310,11 @@ class Labelling:
         num_samples, is_last = len(given.waves[index]), row_status.windows is not None
         return self.windowing.owned_frames(row_status.window, num_samples, is_last=is_last)
 
-    def columns(self, forward: Forward) -> "Together[list[Sequence[object]]]":
+    def columns(self, forward: Forward, outputs: Sequence[OutputOp]) -> "Together[list[Sequence[object]]]":
         """Return whether the values of windows are finite, then the columns of each output, on their way."""
-        return Together([self._finite(forward), *(self._steps(place, forward) for place in range(len(self.outputs)))])
+        return Together(
+            [self._finite(forward), *(self._steps(outputs, place, forward) for place in range(len(outputs)))]
+        )
 
     def _finite(self, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return whether the values of each window are finite."""
@@ -363,12 +362,12 @@ class Labelling:
             return None
         return Lengths(num_samples, *self.loaded.num_frames(num_samples))
 
-    def _steps(self, place: int, forward: Forward) -> Steps[list[Sequence[object]]]:
+    def _steps(self, outputs: Sequence[OutputOp], place: int, forward: Forward) -> Steps[list[Sequence[object]]]:
         """Return the columns of an output; one without steps begins when those before it have their columns.
 
         An op from outside raysp is never called twice at once.
         """
-        output, before = self.outputs[place], [name for one in self.outputs[:place] for name in one.schema.names]
+        output, before = outputs[place], [name for one in outputs[:place] for name in one.schema.names]
         if is_ours(output) and hasattr(output, "steps"):
             values = yield from output.steps(forward)
         else:
@@ -390,7 +389,7 @@ class Labelling:
             window = window.append_column(f"{CARRIED}{name}", [[given.columns[name][index]]])
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         window = with_labels(window, columns, [label])
-        found = joined(self.outputs, window, given.statuses[index])
+        found = joined(given.outputs, window, given.statuses[index])
         if found is None:
             return None
         return tuple(
@@ -423,7 +422,8 @@ class OneBatch:
             raise MemoryError("the batch exceeds the budget, which lack of memory has reduced")
         assert self.run_model is not None
         assert self.padded is not None
-        self.columns = self.op.columns(self.op.forward(self.run_model, self.padded, self.chosen, self.given))
+        forward = self.op.forward(self.run_model, self.padded, self.chosen, self.given)
+        self.columns = self.op.columns(forward, self.given.outputs)
 
     @torch.inference_mode()
     def finish(self) -> None:

@@ -60,12 +60,6 @@ class Carrying:
     sample_rate: int = 0
     outputs: Sequence[str] = ()
     """Source columns that outputs read."""
-    language: str | None = None
-    """The one of them with the language of each row, which a damaged row has too: its samples may be labelled."""
-
-    def languages_of(self, rows: pa.Table) -> list[str] | None:
-        """Return the language of each row of a piece; None: rows have none of their own."""
-        return None if self.language is None else [str(one) for one in rows.column(self.language).to_pylist()]
 
     def __call__(
         self,
@@ -88,14 +82,11 @@ class Carrying:
             return block
         is_end = _is_end(statuses)
         numbers = np.array(places, np.int64)
-        of_all = pa.array(numbers, pa.int64())
-        of_windows = pa.array(numbers, pa.int64(), mask=np.array([one.status != OK for one in statuses], bool))
+        of_windows = pa.array(numbers, pa.int64())
         of_ends = pa.array(numbers, pa.int64(), mask=~np.array(is_end, bool))
         for name, column in zip(source.column_names, source.columns, strict=True):
             if name in self.outputs:
-                block = block.append_column(
-                    f"{CARRIED}{name}", column.take(of_all if name == self.language else of_windows)
-                )
+                block = block.append_column(f"{CARRIED}{name}", column.take(of_windows))
             elif self.columns is None or name in self.columns:
                 block = block.append_column(f"{CARRIED}{name}", column.take(of_ends))
         if self.samples:
@@ -456,12 +447,16 @@ class Joining:
             parts = windows.slice(first, end - first)
             row_status = row_outcome(row_statuses(parts), self.sample_rate)
             statuses.append(row_status)
-            found = joined(self.outputs, parts, row_status) if self._is_labelled(parts) else None
+            found = joined(self.outputs_of(parts), parts, row_status) if self._is_labelled(parts) else None
             labels.append(None if found is None else (*chain.from_iterable(found),))
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
         return completed(self.completing, within_recordings(with_labels(table, columns, labels), self.timed))
+
+    def outputs_of(self, windows: pa.Table) -> Sequence[JoinOp]:
+        """Return the ops of the row of some windows."""
+        return self.outputs
 
     def _is_labelled(self, windows: pa.Table) -> bool:
         *before, last = windows.column(STATUS).to_pylist()

@@ -1,162 +1,156 @@
-"""Labels in the language of each row: an op of each language, and batches of one language."""
+"""Labels in the language of each row: windows are grouped by language, and the model takes one group after another."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import pyarrow as pa
 
-from raysp.checkpoints.contents import OF_VOCABULARY, misnamed
+from raysp.checkpoints.contents import misnamed
 from raysp.errors import CheckpointError
-from raysp.ops.rows import ERROR, OK, RowStatus
+from raysp.models.labelled_passes import LabellingModel
+from raysp.models.loading import LoadedCheckpoint
+from raysp.ops.forward import BlockInHand, Figures, OutputOp
+from raysp.ops.labelling import Labelling
+from raysp.ops.late_steps import CARRIED, Joining, carried_values
+from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
+from raysp.ops.step_ops import beside
 
-if TYPE_CHECKING:
-    from raysp.ops.forward import Forward
-
-MOST_OPS = 128
+MOST_LANGUAGES = 128
 """Languages whose ops stay in memory: a tokenizer each, and tables of a beam search."""
-UNKNOWN = "unknown_language"
-"""Error of a row whose language is null, or one that the checkpoint does not have."""
 
 
-class LanguageOp(Protocol):
-    """Op of an output in one language, for windows and for rows of several windows."""
+@dataclass(frozen=True)
+class RowLanguages:
+    """Languages that rows name."""
 
-    def __call__(self, forward: "Forward") -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window."""
-        ...
+    column: str
+    """Column of the source with the language of each row."""
+    known: Sequence[str]
+    """Languages of the checkpoint."""
+    note: str
+    """Follows the message on a language that the checkpoint does not have."""
+    ops: Callable[[str, Sequence[OutputOp], LabellingModel | None], Sequence[OutputOp]]
+    """Returns the output ops in a language, from those without one, and the model; None: none runs here."""
 
-    def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
-        ...
-
-
-class ByLanguage:
-    """Op of an output in the language of each row: a batch has one language, and each language an op of its own.
-
-    Args:
-        schema: columns of the output.
-        staged: staged columns of the op of a language; the language of a window is staged beside them.
-        name: prefix of the columns' names.
-        column: column of the source with the languages.
-        languages: those of the checkpoint.
-        make: returns the op of a language.
-        empty: values of a recording shorter than one frame.
-        switch: makes the model use a language; None: no model runs here, or it takes the language with each batch.
-        note: follows the message on a language that the checkpoint does not have.
-    """
-
-    layers: tuple[int, ...] = ()
-
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        *,
-        name: str,
-        column: str,
-        languages: Sequence[str],
-        make: Callable[[str], LanguageOp],
-        empty: tuple[object, ...],
-        switch: Callable[[str], None] | None = None,
-        note: str = OF_VOCABULARY,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged.append(pa.field(f"{name}_language", pa.string()))
-        self.column = column
-        self.languages = languages
-        self._make = make
-        self._empty = empty
-        self._switch = switch
-        self._note = note
-        self._ops: OrderedDict[str, LanguageOp] = OrderedDict()
-        self._lock = threading.Lock()
+    def of(self, windows: pa.Table) -> list[object]:
+        """Return the language of each window."""
+        return carried_values(windows, self.column)
 
     def why_not(self, language: object) -> str:
         """Return the reason why a value of the column names no language, with a remedy; empty if it does."""
-        why = misnamed(language, self.languages, self._note)
+        why = misnamed(language, self.known, self.note)
         return why and f"column {self.column!r}: {why}"
 
-    def use(self, language: str) -> None:
-        """Prepare for batches of a language.
+
+class LabellingByLanguage(Labelling):
+    """Op that labels blocks with one checkpoint, each row in its language.
+
+    Args:
+        checkpoint: a model folder.
+        outputs: returns the output ops without a language.
+        languages: languages of the rows.
+        settings: further arguments of `Labelling`.
+    """
+
+    blocks_in_hand = 1  # weights are exchanged for a language
+
+    def __init__(
+        self,
+        checkpoint: str,
+        outputs: Callable[[LabellingModel], Sequence[OutputOp]],
+        *,
+        languages: RowLanguages,
+        **settings: Any,  # noqa: ANN401 - of `Labelling`
+    ) -> None:
+        super().__init__(checkpoint, outputs, **settings)
+        self.languages = languages
+        self.ops = lru_cache(MOST_LANGUAGES)(lambda language: languages.ops(language, self.outputs, self.loaded))
+
+    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
+        """Read a block, as `Labelling` does; rows without a language of the checkpoint fail."""
+        languages = self.languages.of(block)
+        why_not = {language: self.languages.why_not(language) for language in languages}
+        if any(why_not.values()):
+            statuses, waves = row_statuses(block), waves_of(block)
+            for place, why in enumerate(why_not[language] for language in languages):
+                if why:
+                    waves[place] = None
+                    _fail(statuses[place], why)
+            carried = block.drop_columns([*ROW_SCHEMA.names, WAVE])
+            block = beside(with_waves(statuses_table(statuses), waves), carried)
+        return super().prepare(block, shard, names=names)
+
+    def run(self, given: BlockInHand) -> Figures:
+        """Run the model over the windows of one language after another, and return the figures of the block.
+
+        Rows fail whose language has no file in the checkpoint, or one that does not fit.
 
         Raises:
-            CheckpointError: the checkpoint lacks the file of the language, or its files do not fit.
-            StoreError: the file cannot be fetched.
+            StoreError: the file of a language cannot be fetched.
         """
-        if self._switch is not None:
-            self._switch(language)
-        self._of(language)
+        languages, groups, figures = self.languages.of(given.block), dict[str, list[int]](), [Figures()]
+        for place in given.pending:
+            groups.setdefault(str(languages[place]), []).append(place)
+        for language, pending in groups.items():
+            try:
+                if isinstance(self.loaded, LoadedCheckpoint):
+                    self.loaded.use_language(language)
+                outputs = self.ops(language)
+            except CheckpointError as error:
+                for place in pending:
+                    _fail(given.statuses[place], str(error))
+            else:
+                figures.append(super().run(replace(given, pending=pending, outputs=outputs)))
+        windows, audio, padded, busy, memory = zip(*map(astuple, figures), strict=True)
+        return Figures(sum(windows), sum(audio), sum(padded), sum(busy), max(memory))
 
-    def __call__(self, forward: "Forward") -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window."""
-        language = str(forward.columns[self.column][0])
-        names = [None if part is None else language for part in forward.parts]
-        return [*self._of(language)(forward), names]
+    def table(self, given: BlockInHand) -> pa.Table:
+        """Return the windows of a block that ran, as `Labelling` does, each with its language."""
+        table, name = super().table(given), f"{CARRIED}{self.languages.column}"
+        return table.set_column(table.schema.get_field_index(name), name, given.block.column(name))
+
+    def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...] | None:
+        outputs = self.ops(str(self.languages.of(given.block)[index]))
+        return super()._joined(replace(given, outputs=outputs), index, label)
+
+
+class JoiningByLanguage(Joining):
+    """Op that joins windows to rows, each in its language.
+
+    Args:
+        outputs: the output ops without a language.
+        languages: languages of the rows.
+        settings: further arguments of `Joining`.
+    """
+
+    def __init__(self, outputs: Sequence[OutputOp], *settings: Any, languages: RowLanguages) -> None:  # noqa: ANN401
+        super().__init__(outputs, *settings)
+        self.languages = languages
+        self.ops = lru_cache(MOST_LANGUAGES)(lambda language: languages.ops(language, outputs, None))
+
+    def outputs_of(self, windows: pa.Table) -> Sequence[OutputOp]:
+        """Return the ops of the language of a row."""
+        return self.ops(str(self.languages.of(windows)[0]))
+
+
+@dataclass(frozen=True)
+class WithoutLanguage:
+    """Op of an output in the language of each row, in place of which an op in a language runs and joins."""
+
+    schema: pa.Schema
+    staged: pa.Schema
+    values: tuple[object, ...]
+    """Values of a recording shorter than one frame."""
+    layers: tuple[int, ...] = ()
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame."""
-        return self._empty
-
-    def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
-        language = str(windows.column(self.staged.names[-1])[0].as_py())
-        return self._of(language).join(windows)
-
-    def _of(self, language: str) -> LanguageOp:
-        with self._lock:
-            if language not in self._ops:
-                self._ops[language] = self._make(language)
-                if len(self._ops) > MOST_OPS:
-                    self._ops.popitem(last=False)
-            self._ops.move_to_end(language)
-            return self._ops[language]
+        return self.values
 
 
-def refuses_language(
-    ops: Sequence[ByLanguage], row_status: RowStatus, columns: Mapping[str, Sequence[object]], index: int
-) -> bool:
-    """Return whether the checkpoint lacks the language of a window, and make its row an error row then."""
-    if row_status.status not in (OK, ERROR):
-        return False
-    why = next((why for op in ops if (why := op.why_not(columns[op.column][index]))), "")
-    if why and row_status.status == OK:  # a damaged one keeps its error
-        row_status.fail(UNKNOWN, why)
-    return bool(why)
-
-
-def of_one_language(
-    ops: Sequence[ByLanguage],
-    pending: Sequence[int],
-    statuses: Sequence[RowStatus],
-    columns: Mapping[str, Sequence[object]],
-) -> Iterator[Sequence[int]]:
-    """Yield windows of one language each, once the ops are prepared for it; all windows if there are no ops.
-
-    Windows of a language whose files are missing or do not fit are those of error rows, and left out.
-
-    Args:
-        ops: ops of outputs in the language of each row.
-        pending: windows of a block that go through the model.
-        statuses: outcomes of all windows of the block.
-        columns: source columns that outputs read.
-
-    Raises:
-        StoreError: the file of a language cannot be fetched.
-    """
-    if not ops:
-        yield pending
-        return
-    groups: dict[str, list[int]] = {}
-    for index in pending:
-        groups.setdefault(str(columns[ops[0].column][index]), []).append(index)
-    for language, group in groups.items():
-        try:
-            for op in ops:
-                op.use(language)
-        except CheckpointError as error:
-            for row_status in (statuses[index] for index in group if statuses[index].status == OK):
-                row_status.fail(UNKNOWN, str(error))
-        else:
-            yield group
+def _fail(row_status: RowStatus, why: str) -> None:
+    """Make a row an error row for its language; a damaged one keeps its error."""
+    if row_status.status == OK:
+        row_status.fail("unknown_language", why)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.ops.aligning import Aligning
-    from raysp.ops.row_languages import ByLanguage
 
 Named = Annotated[str, Field(min_length=1)]
 
@@ -149,7 +148,7 @@ class Align(Output):
         }
         return pa.schema([(column, types[column.rpartition("_")[2]]) for column in self.columns])
 
-    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Aligning | ByLanguage":
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Aligning":
         """Return the op that computes the columns."""
         import pyarrow as pa
 

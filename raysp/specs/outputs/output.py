@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, SpeakingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.ops.labelling import OutputOp
-    from raysp.ops.row_languages import ByLanguage, LanguageOp
     from raysp.ops.step_ops import ColumnOp
 
 
@@ -33,7 +32,7 @@ def _column_prefix(name: str) -> str:
     return name
 
 
-Op = TypeVar("Op", bound="LanguageOp")
+Op = TypeVar("Op", bound="OutputOp")
 OutputName = Annotated[str, AfterValidator(_column_prefix)]
 
 
@@ -210,41 +209,28 @@ def spoken_op(
     make: "Callable[[CheckpointSummary, CTCTokenizer], Op]",
     empty: tuple[object, ...],
     loaded: "LabellingModel | None",
-) -> "Op | ByLanguage":
-    """Return the op of an output in its language, or in that of each row, which a loaded model switches between.
+) -> "Op":
+    """Return the op of an output in its language, which a loaded model uses from then on.
 
     Args:
         output: the output.
         schemas: its columns, and staged ones.
         checkpoint: description of the checkpoint.
-        make: returns the op of a language, from the description and the tokenizer of `spoken`.
+        make: returns the op, from the description and the tokenizer of `spoken`.
         empty: values of a recording shorter than one frame.
         loaded: the model; None: none runs here.
     """
-    from raysp.checkpoints.contents import languages_of
-    from raysp.ops.row_languages import ByLanguage
-
-    def of(one: str | None) -> "Op":
-        if one is None and loaded is not None:
-            from raysp.models.loading import LoadedCheckpoint  # imports torch
-
-            if isinstance(loaded, LoadedCheckpoint):
-                return make(checkpoint, loaded.text_tokenizer)
-        summary, tokenizer = spoken(checkpoint, one)
-        return make(summary, cast("CTCTokenizer", tokenizer))
-
     language = output.language
-    switch = None if loaded is None or language is None else cast("SpeakingModel", loaded).use_language
-    if not isinstance(language, Column):
-        if switch is not None and language is not None:
-            switch(language)
-        return of(language)
-    return ByLanguage(
-        *schemas,
-        name=output.name,
-        column=language.name,
-        languages=languages_of(checkpoint.path),
-        make=of,
-        empty=empty,
-        switch=switch,
-    )
+    if isinstance(language, Column):
+        from raysp.ops.row_languages import WithoutLanguage
+
+        return cast("Op", WithoutLanguage(*schemas, empty))
+    if loaded is not None and language is not None:
+        cast("SpeakingModel", loaded).use_language(language)
+    elif loaded is not None:
+        from raysp.models.loading import LoadedCheckpoint  # imports torch
+
+        if isinstance(loaded, LoadedCheckpoint):
+            return make(checkpoint, loaded.text_tokenizer)
+    summary, tokenizer = spoken(checkpoint, language)
+    return make(summary, cast("CTCTokenizer", tokenizer))

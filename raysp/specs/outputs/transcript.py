@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.ops.labelling import OutputOp
-    from raysp.ops.row_languages import ByLanguage
     from raysp.ops.transcribing import Transcribing
     from raysp.ops.transcripts.searching import Searching
     from raysp.ops.transcripts.transducer_texts import Transducing
@@ -326,7 +325,7 @@ class Transcript(Output):
 
     def _spoken_op(
         self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
-    ) -> "Transcribing | Transducing | Searching | ByLanguage":
+    ) -> "Transcribing | Transducing | Searching":
         import pyarrow as pa
 
         from raysp.ops.transcribing import Transcribing
@@ -364,33 +363,20 @@ class Transcript(Output):
         empty: tuple[object, ...] = ("", None, *([] for _ in self.columns[2:]))
         return spoken_op(self, schemas, checkpoint, of, empty, loaded)
 
-    def _written(self, checkpoint: "CheckpointSummary", loaded: "WritingModel | None" = None) -> "Writing | ByLanguage":
-        """Return the op of texts of another backend, in the language or in that of each row."""
-        from raysp.ops.row_languages import ByLanguage
+    def _written(self, checkpoint: "CheckpointSummary", loaded: "WritingModel | None" = None) -> "Writing":
+        """Return the op of texts of another backend."""
         from raysp.ops.writing import Writing
 
-        schemas, options = (self.schema(checkpoint), self._parts()), self._options(checkpoint)
+        options, language = self._options(checkpoint), self._of_decoder
         asked: dict[str, Any] = {name: True for name in ("words", "detect") if getattr(self, name)}
 
-        def of(language: str | None) -> Writing:
-            return Writing(
-                *schemas,
-                write=None if loaded is None else loaded.writer(options, language=language, task=self.task, **asked),
-                frame_seconds=checkpoint.frame_seconds,
-                words=self.words,
-                languages=checkpoint.languages if self.detect else None,
-            )
-
-        if not isinstance(self.language, Column):
-            return of(self.language)
-        return ByLanguage(
-            *schemas,
-            name=self.name,
-            column=self.language.name,
-            languages=checkpoint.languages,
-            make=of,
-            empty=Writing(*schemas, words=self.words).empty(),
-            note="",
+        return Writing(
+            self.schema(checkpoint),
+            self._parts(),
+            write=None if loaded is None else loaded.writer(options, language=language, task=self.task, **asked),
+            frame_seconds=checkpoint.frame_seconds,
+            words=self.words,
+            languages=checkpoint.languages if self.detect else None,
         )
 
     def _parts(self) -> "pa.Schema":

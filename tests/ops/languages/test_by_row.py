@@ -197,16 +197,18 @@ def test_the_samples_before_a_damage_are_labelled_in_the_language_of_the_row(che
 
 
 @pytest.mark.slow
-def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path):
+@pytest.mark.parametrize("before", [[], [raysp.Embedding("sound")]], ids=["one step", "a second step"])
+def test_a_pipeline_labels_shards_of_mixed_languages(checkpoint, tmp_path, before):
     languages = [TWENTY[7 * place % 20] for place in range(40)]
     (tmp_path / "in").mkdir()
     pq.write_table(rows_of(languages), tmp_path / "in" / "a.parquet", row_group_size=13)
-    label = raysp.Label(str(checkpoint), outputs=[raysp.Transcript(language=LANG)])
+    steps = [raysp.Label(str(checkpoint), outputs=before)] if before else []
+    steps.append(raysp.Label(str(checkpoint), outputs=[raysp.Transcript(language=LANG)]))
     source, sink = raysp.Shards(f"{tmp_path}/in/*.parquet"), raysp.Parquet(str(tmp_path / "out"))
-    pipeline = raysp.Pipeline(source, steps=[raysp.Decode(), label], sink=sink)
+    pipeline = raysp.Pipeline(source, steps=[raysp.Decode(), *steps], sink=sink)
     raysp.run(pipeline, engine="here", progress=False)
     record = json.loads((tmp_path / "out" / ".raysp" / "run.json").read_text())
-    assert record["pipeline"]["steps"][1]["outputs"][0]["language"] == {"type": "Column", "name": "lang"}
+    assert record["pipeline"]["steps"][-1]["outputs"][0]["language"] == {"type": "Column", "name": "lang"}
     texts = pq.read_table(tmp_path / "out" / "a.parquet").column("pred_text").to_pylist()
     alone = labelled(checkpoint, rows_of(languages), raysp.Transcript(language=LANG))
     assert texts == [row["pred_text"] for row in alone]
