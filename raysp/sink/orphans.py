@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from raysp.errors import ChangedError
 from raysp.sink import footer, layout, lease, plan_record, run_record, sinks
 from raysp.sink.commit import committed
+from raysp.sink.fencing import FencedStore
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.store import Store
 
@@ -77,12 +78,12 @@ def remove_orphans(store: Store, own: lease.Lease, find: Find = find_orphans) ->
     """
     taken = store.stat(layout.lease_path(own.epoch))
     orphans = tuple(find(store, now=taken.modified if taken else None))
+    fenced = FencedStore(store, own.epoch, own)
     for orphan in orphans:
-        own.check()
-        if orphan.reason == UPLOAD:
+        if orphan.reason == UPLOAD:  # of a file that no reader sees
             store.abort_upload(orphan.path)  # type: ignore[attr-defined]
         else:
-            store.delete(orphan.path)
+            fenced.delete(orphan.path)
     return orphans
 
 

@@ -15,7 +15,7 @@ from typing import cast
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError, StoreError
-from raysp.sink import layout, lease, records
+from raysp.sink import layout, records
 from raysp.sink.records import Natural
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store, explain
@@ -150,7 +150,7 @@ def _read(store: Store) -> RunRecord:
         ) from error
 
 
-def begin(store: Store, made: RunRecord, *, replaces_record: bool = False, epoch: int = 0) -> RunRecord:
+def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> RunRecord:
     """Create the record with a sink's first run, or add a later run to it.
 
     With `replaces_record` the sink holds no result, so the recorded pipeline is replaced without a check.
@@ -163,11 +163,10 @@ def begin(store: Store, made: RunRecord, *, replaces_record: bool = False, epoch
         store: the sink.
         made: record of the run, as if it was the first one.
         replaces_record: replace the recorded pipeline.
-        epoch: that of the run's lease; 0: it holds none.
 
     Raises:
         ChangedError: The sink belongs to a pipeline that produces other labels or other files.
-        RunError: Another run took over the lease.
+        RunError: Another run took over the lease, if the store is a `FencedStore`.
     """
     # Of two first runs one creates the record, and the other one is checked against it.
     if store.create(layout.RUN, _encode(made)):
@@ -175,8 +174,6 @@ def begin(store: Store, made: RunRecord, *, replaces_record: bool = False, epoch
     while True:
         # In this order: a record that another run writes after any of these steps is not replaced.
         found = store.stat(layout.RUN)
-        if epoch:
-            lease.check_epoch(store, epoch)
         if found is None:
             raise StoreError(
                 f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run "

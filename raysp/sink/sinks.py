@@ -17,6 +17,8 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.sink import absent, layout, plan_record, run_record
 from raysp.sink.absent import AbsentShard
+from raysp.sink.fencing import FencedStore
+from raysp.sink.lease import Lease
 from raysp.sink.run_record import RunRecord
 from raysp.specs.pipeline import Parquet
 from raysp.storage.options import GivenOptions
@@ -80,6 +82,10 @@ class Sink:
     def url(self) -> str:
         """Url of the folder."""
         return self.store.url
+
+    def fenced(self, own: Lease) -> Self:
+        """Return the sink as the holder of its lease writes it."""
+        return replace(self, store=FencedStore(self.store, own.epoch, own))
 
     def record(self) -> RunRecord | None:
         """Return the record of the runs; None if there was none yet.

@@ -14,6 +14,7 @@ from raysp.errors import PlanError, RunError, StoreError
 from raysp.evaluation.scores import Estimate
 from raysp.models.loading import load_feature_extractor
 from raysp.sink import fault_injection, lease
+from raysp.sink.fencing import FencedStore
 from raysp.sink.layout import ERRORS
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import check_class, to_json
@@ -37,7 +38,6 @@ from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import exports, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.extending import has_other_length, with_length
-from raysp.training.sink.fencing import FencedStore
 from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune

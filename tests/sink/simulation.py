@@ -25,6 +25,7 @@ from raysp.labelling.engine.open_shards import ErrorRate
 from raysp.sink import commit as commit_module
 from raysp.sink import footer, layout, lease, orphans, plan_record, receipts, run_record, stage
 from raysp.sink.commit import LabelShard, Todo, commit
+from raysp.sink.fencing import FencedStore
 from raysp.sink.layout import StagedName
 from raysp.sink.lease import Process
 from raysp.sink.recommitting import find_error_rows, recommit, retry_whole
@@ -90,7 +91,8 @@ class Driver:
             if own:
                 check_planned_under(self.world, self, own)
                 actor.epoch = own.epoch
-            self._record(store)
+                store = FencedStore(store, own.epoch, own)
+            self._record(actor, store)
             plan_record.record(store, fresh, supersede=self.kind == "again")
             self.log = RunLog(store, self.name)
             try:
@@ -156,9 +158,9 @@ class Driver:
                 self.world.violations.append(f"{self.name} labels again what is staged of {one.shard.name}")
         return fresh, [one.without_failed(self.world.most) for one in todo]
 
-    def _record(self, store: Store) -> None:
-        with self._refused(store.actor):
-            run_record.begin(store, self._run_record(), epoch=store.actor.epoch)
+    def _record(self, actor: Actor, store: Store | FencedStore) -> None:
+        with self._refused(actor):
+            run_record.begin(store, self._run_record())
 
     def _run_record(self) -> RunRecord:
         entry = replace(ENTRY, run_id=self.name)
@@ -242,7 +244,7 @@ class Driver:
         for shard in shards:
             self._start(todo[shard.name], None)
 
-    def _stop(self, actor: Actor, store: Store) -> None:
+    def _stop(self, actor: Actor, store: Store | FencedStore) -> None:
         """End because too many rows failed, and remove the results of those rows."""
         for task in self.tasks:
             task.doomed = self.world.random.random() < 0.8

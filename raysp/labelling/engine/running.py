@@ -181,6 +181,7 @@ def label_corpus(
         opened.sink.refuse_other_kind()
         store.probe()
         own = stack.enter_context(lease.held(store))
+        opened = replace(opened, sink=opened.sink.fenced(own))
         own_ray = Background(partial(_ray_and_its_workers, opened.resources))
         stack.callback(own_ray.end)
         plan = _plan(opened, asked, own_ray, rows, again)
@@ -188,8 +189,7 @@ def label_corpus(
         if plan.todo and plan.resources.can_grow:
             from raysp.cluster.shared_places import check_shared
 
-            check_shared(store, plan.pipeline, {"source": [todo.shard for todo in plan.todo]})
-        own.check()  # other runs may have written since, if this one was suspended
+            check_shared(plan.sink.store, plan.pipeline, {"source": [todo.shard for todo in plan.todo]})
         stack.enter_context(lease.work_begun())
         state, failed = _label(plan, stack, own, own_ray, progress_shown)
         status = _status(plan, state)
@@ -226,7 +226,7 @@ def _label(
     """
     store, faults = plan.sink.store, fault_injection.arm()
     entry = RunEntry.now(resolved=plan.run_settings)
-    begin(plan, entry, own.epoch)
+    begin(plan, entry)
     if plan.engine == "here":
         _check_begun(plan)
     secrets = secret_values(to_json(plan.pipeline))
@@ -238,15 +238,15 @@ def _label(
     failed: dict[str, str] = {}
     if plan.todo:
         with run_progress.ending(log, progress):
+            job = Job.of(plan, faults)
             if plan.engine == "here":
-                workers: Workers = Here(Begins(store, entry.run_id, plan.stage_id))
-                job = Job.of(plan, faults)
+                workers: Workers = Here(Begins(job.store, entry.run_id, plan.stage_id))
             else:
                 own_ray.wait()
                 from raysp.labelling.engine.ray_metrics import exported
                 from raysp.labelling.engine.ray_pool import OnRay
 
-                workers, job = OnRay(log), replace(Job.of(plan, faults), hang_seconds=hang_seconds())
+                workers, job = OnRay(log), replace(job, hang_seconds=hang_seconds())
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             failed = Execution(plan, job, own, log, progress, on_progress, workers)()

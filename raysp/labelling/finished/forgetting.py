@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import cast
 
@@ -97,10 +97,10 @@ def forget(
         raise PlanError(f"{sink}: found no id to forget; name the ids of the recordings")
     recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     with lease.held(recorded.sink.store) as own, lease.work_begun():
-        return _forget(recorded, wanted, own)
+        return _forget(replace(recorded, sink=recorded.sink.fenced(own)), wanted)
 
 
-def _forget(recorded: Recorded, ids: frozenset[str], own: lease.Lease) -> Forgotten:
+def _forget(recorded: Recorded, ids: frozenset[str]) -> Forgotten:
     store, labelling = recorded.sink.store, Labelling.of(recorded.sink, recorded.record)
     found, labels, already = Counter[str](), 0, 0
     not_searched, staged, to_replace = dict(labelling.foreign), list[tuple[str, Piece]](), dict[str, Shard]()
@@ -121,12 +121,10 @@ def _forget(recorded: Recorded, ids: frozenset[str], own: lease.Lease) -> Forgot
     label_rows.record_forgotten(store, ids)
     removed = 0
     for name, piece in staged:
-        own.check()
         removed += stage.discard(store, name, rows=piece) > 0
     if to_replace:
         recorded.sink.remove_report()
     for shard in to_replace.values():
-        own.check()
         _replace(labelling, shard)
     repeated = {one: number for one, number in sorted(found.items()) if number > 1}
     return Forgotten(store.url, found.total(), labels, already, tuple(to_replace), removed, repeated, not_searched)

@@ -222,13 +222,12 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
     return plan
 
 
-def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:
+def begin(plan: Plan, run: RunEntry) -> None:
     """Record a run and its shards.
 
     Args:
         plan: the plan, whose sink was probed.
         run: entry of this run.
-        epoch: that of its lease; 0: it holds none.
 
     Raises:
         StoreError: the sink cannot be written.
@@ -250,7 +249,7 @@ def begin(plan: Plan, run: RunEntry, epoch: int = 0) -> None:
         encode(plan.corpus.carried),
         "" if plan.stage_id == plan.fingerprint else plan.stage_id,
     )
-    run_record.begin(store, record, replaces_record=plan.replaces_record, epoch=epoch)
+    run_record.begin(store, record, replaces_record=plan.replaces_record)
     if any(todo.retry and not todo.keeps_rows for todo in plan.todo):
         plan.sink.remove_report()
     with fault_injection.passing("plan_written"):

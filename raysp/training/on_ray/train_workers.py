@@ -26,6 +26,7 @@ from raysp.devices import num_cpus
 from raysp.errors import PlanError, RayspError, RunError
 from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.sink import fault_injection
+from raysp.sink.fencing import FencedStore
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.process_settings import process_settings
@@ -38,7 +39,6 @@ from raysp.training.on_ray.rank_input import READER_CPUS, FedRows, Feeder
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
-from raysp.training.sink.fencing import FencedStore
 from raysp.words import count
 
 logger = logging.getLogger(__name__)

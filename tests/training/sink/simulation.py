@@ -13,11 +13,11 @@ from pathlib import Path
 
 from raysp import ChangedError, PlanError, RayspError, RunError, StoreError
 from raysp.sink import layout, lease
+from raysp.sink.fencing import FencedStore
 from raysp.sink.lease import Process
 from raysp.sink.run_record import RunEntry
 from raysp.training.sink import committed_steps, exports, step_metrics, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position
-from raysp.training.sink.fencing import FencedStore
 from raysp.training.sink.step_metrics import MetricsLog, StepMetrics
 from tests.sink import simulated_store
 from tests.sink.simulated_actors import Actor, ViolationError

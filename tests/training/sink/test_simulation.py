@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from raysp.sink import layout
+from raysp.sink.fencing import FencedStore
 from raysp.training.sink import committed_steps, exports, step_metrics, training_record
-from raysp.training.sink.fencing import FencedStore
 from tests.sink.simulation import ViolationError
 from tests.sink.test_simulation import new_seeds, words_told
 from tests.training.sink import simulation

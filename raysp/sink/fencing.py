@@ -1,8 +1,11 @@
 """A sink as the holder of an epoch of its lease writes it: nothing of a run that took over is ever replaced.
 
-Each write first reads which version of the file is there, then whether the epoch is still the highest, and then
+A replacement first reads which version of the file is there, then whether the epoch is still the highest, and then
 replaces that version alone. So a process that is suspended at any moment finds one of the two changed when it wakes.
 A removal has no such condition: a process that is suspended after its check can still remove one file.
+
+Trainings write everything through a `FencedStore`. For labels that holds for the records and for what `forget` and `gc`
+change; staged results and label shards are safe without it, since they never replace what they were not made for.
 """
 
 from collections.abc import Iterator
@@ -26,10 +29,12 @@ class FencedStore:
     Args:
         store: the sink.
         epoch: epoch of the lease over all of it that this run holds.
+        own: the lease, which may answer for new files and removals without a request; None: the store is always read.
     """
 
-    def __init__(self, store: Store, epoch: int) -> None:
+    def __init__(self, store: Store, epoch: int, own: lease.Lease | None = None) -> None:
         self._store = store
+        self._own = own or self
         self.epoch = epoch
 
     @property
@@ -68,7 +73,7 @@ class FencedStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file. Returns False without a change if it exists."""
-        self.check()
+        self._own.check()
         return self._store.create(path, data)
 
     def replace(self, path: str, data: bytes) -> None:
@@ -82,7 +87,7 @@ class FencedStore:
 
     def delete(self, path: str) -> None:
         """Remove a file."""
-        self.check()
+        self._own.check()
         self._store.delete(path)
 
     def scratch(self) -> AbstractContextManager[Path]:
@@ -91,14 +96,15 @@ class FencedStore:
 
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         """Make a written scratch file visible, as `Store.publish` does, unless another run took over."""
-        if not replace:
-            self.check()
-            return self._store.publish(scratch, path, expected=expected)
+        if not replace and expected is None:
+            self._own.check()
+            return self._store.publish(scratch, path)
         for _ in range(ATTEMPTS):
             # In this order: a run that takes over before the check changes the epoch, later the version.
-            found = self.stat(path)
+            found = self.stat(path) if expected is None else None
             self.check()
-            if entry := self._store.publish(scratch, path, expected=found.version if found else None):
+            entry = self._store.publish(scratch, path, expected=found.version if found else expected)
+            if entry or expected is not None:
                 return entry
         raise StoreError(f"{self.url}/{path}: it changed {ATTEMPTS} times while it was replaced; run again to go on")
 

@@ -4,17 +4,18 @@ import pytest
 
 from raysp import RunError
 from raysp.sink import lease
-from raysp.training.sink.fencing import FencedStore
+from raysp.sink.fencing import FencedStore
 
 
-@pytest.fixture
-def taken_over(store):
-    """The store of a run that lost its lease to another one, of whose files one exists."""
-    first = lease.acquire(store)
-    mine = FencedStore(store, first.epoch)
+def lost(store, *, seconds: float = 0.0, is_own: bool = False) -> FencedStore:
+    """Return the store of a run that lost its lease to another one so long ago, of whose files one exists."""
+    now = [0.0]
+    first = lease.acquire(store, clock=lambda: now[0])
+    mine = FencedStore(store, first.epoch, first if is_own else None)
     first.release()
     lease.acquire(store)
     store.create("a", b"theirs")
+    now[0] += seconds
     return mine
 
 
@@ -33,12 +34,32 @@ def _published(store, *, replace: bool) -> None:
         store.publish(scratch, "a" if replace else "b", replace=replace)
 
 
+@pytest.mark.parametrize("seconds", [0.0, 40.0])
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
-def test_a_run_that_lost_its_lease_writes_nothing(taken_over, store, write):
+def test_a_run_that_lost_its_lease_writes_nothing(store, write, seconds):
+    # The holder of the lease looks after half a minute before it writes what replaces nothing.
     with pytest.raises(RunError, match=r"another run took over: .* holds the lease \(epoch 2, this run held 1\)"):
-        write(taken_over)
+        write(lost(store, seconds=seconds, is_own=seconds > 0))
     assert store.read("a") == b"theirs"
     assert store.stat("b") is None
+
+
+@pytest.mark.parametrize("write", ["replace", "publish over"])
+def test_nothing_is_replaced_by_a_run_that_has_just_lost_its_lease(store, write):
+    with pytest.raises(RunError, match="another run took over"):
+        WRITES[write](lost(store, is_own=True))
+    assert store.read("a") == b"theirs"
+
+
+def test_only_replacements_ask_the_store_for_the_lease(store, monkeypatch):
+    own = lease.acquire(store)
+    mine, asked = FencedStore(store, own.epoch, own), []
+    monkeypatch.setattr(lease, "check_epoch", lambda *epoch: asked.append(epoch))
+    for write in ("create", "delete", "publish"):
+        WRITES[write](mine)
+    assert asked == []
+    WRITES["replace"](mine)
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
@@ -48,6 +69,15 @@ def test_the_holder_of_the_lease_writes(store, write):
     write(mine)
     found = {path: store.read(path) for path in ("a", "b") if store.stat(path)}
     assert found in ({"a": b"mine"}, {"a": b"theirs", "b": b"mine"}, {})
+
+
+def test_a_version_that_is_not_there_is_not_replaced(store):
+    mine = FencedStore(store, lease.acquire(store).epoch)
+    store.create("a", b"theirs")
+    with mine.scratch() as scratch:
+        scratch.write_bytes(b"mine")
+        assert mine.publish(scratch, "a", replace=True, expected="another") is None
+    assert store.read("a") == b"theirs"
 
 
 def test_a_run_that_is_suspended_between_its_check_and_its_write_replaces_nothing(store, monkeypatch):
