@@ -16,7 +16,6 @@ from .labelling.engine.datasets.applying import apply as apply
 from .labelling.engine.datasets.labeller import Labeller as Labeller
 from .labelling.engine.running import retry as retry
 from .labelling.engine.running import run as run
-from .labelling.finished.forgetting import forget as forget
 from .labelling.planning.opening import plan as plan
 from .specs.outputs.align import Align as Align
 from .specs.outputs.classes import Classes as Classes
@@ -68,6 +67,7 @@ from .verbs.export.rttm import Rttm as Rttm
 from .verbs.export.subtitle_files import Srt as Srt
 from .verbs.export.subtitle_files import Vtt as Vtt
 from .verbs.export.textgrid import TextGrid as TextGrid
+from .verbs.forgetting import forget as forget
 from .verbs.gc import gc as gc
 from .verbs.merge.merging import merge as merge
 from .verbs.report import report as report

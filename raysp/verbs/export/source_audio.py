@@ -11,7 +11,6 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard, without_suffix
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.trust import check_same_source, read_recorded
 from raysp.ops.recordings import Recordings
 from raysp.sink import footer, run_record
@@ -23,6 +22,7 @@ from raysp.storage.options import GivenOptions
 from raysp.storage.store import join_url
 from raysp.verbs.export.destination import ShardFiles
 from raysp.verbs.export.export_rows import KEYS, only_ok
+from raysp.verbs.replaced import find_replaced
 from raysp.words import RESTORE
 
 

@@ -20,7 +20,6 @@ from raysp.corpus.shards import Shard
 from raysp.corpus.sources import cast_column, kind_of
 from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
-from raysp.labelling.planning.replaced import find_replaced
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
 from raysp.ops.blocks import DIGITS, agreed_rate, most_unequal
 from raysp.sink import footer, run_record
@@ -34,6 +33,7 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
+from raysp.verbs.replaced import find_replaced
 from raysp.verbs.verify.recomputing import Recomputing, differing
 from raysp.words import Brief, count, label_again
 
