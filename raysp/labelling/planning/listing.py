@@ -1,25 +1,21 @@
 """Shards of a corpus: the files that its urls list, and the names of their label shards relative to its root.
 
 The root is the same in every run. With another one the same shards would get other names, and readers of the sink would
-see their rows twice. Folders whose Parquet files are not all current are refused. A table of Delta Lake, Iceberg or
-Hudi keeps files whose rows were deleted or replaced, and a cache of the hub keeps a folder for each revision: read as
-plain folders they would give old rows beside the current ones.
+see their rows twice.
 """
 
 import os
-import posixpath
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, pairwise, product, takewhile
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from raysp import words
-from raysp.bounds import shortened
 from raysp.corpus import sources
+from raysp.corpus.old_files import refuse_revisions, refuse_tables
 from raysp.corpus.shards import Beside, Cut, Metadata, Origin, Shard, SourceKind, is_audio, suffix_of
 from raysp.corpus.sources import options_beside
 from raysp.errors import ChangedError, PlanError, RayspError, ShardError, StoreError
@@ -30,107 +26,7 @@ from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.values import JsonValue
 from raysp.storage.options import has_wildcard, is_listed, literal_prefix, split_glob
 from raysp.storage.store import Entry, Listing, NothingListedError, check_names, join_url, normalise, scheme_of
-from raysp.storage.stores import expand, open_store
-
-Options = Mapping[str, object] | None
-
-
-class _Table(NamedTuple):
-    name: str
-    place: str
-    """Prefix of the paths of the files that mark a table, in its folder."""
-    mark: re.Pattern[str]
-    """A path in a table; its first group is the folder of the table with a slash."""
-    lister: str = ""
-    """How current files are listed."""
-
-
-_TABLES = (
-    _Table(
-        "a Delta Lake table",
-        "_delta_log/",
-        re.compile(r"((?:.*/)?)_delta_log(?:/.*)?"),
-        " (deltalake: DeltaTable(...).file_uris())",
-    ),
-    _Table(
-        "an Iceberg table",
-        "metadata/",
-        re.compile(r"((?:.*/)?)metadata/[^/]*\.metadata\.json"),
-        " (pyiceberg: table.inspect.data_files())",
-    ),
-    _Table("a Hudi table", ".hoodie/", re.compile(r"((?:.*/)?)\.hoodie(?:/.*)?")),
-)
-_SNAPSHOT = re.compile(r"(.*/(?:datasets|models|spaces)--[^/]+)/snapshots/([^/]+)/.+")
-
-
-def refuse_tables(
-    root: str, shards: Sequence[str], seen: Collection[str], storage_options: Options, *, saw_root: bool
-) -> None:
-    """Raise if shards lie in a table with a log of its own.
-
-    Args:
-        root: folder of the listing.
-        shards: paths of the shards.
-        seen: paths of all files and folders that the listing saw, hidden ones included.
-        storage_options: options of the folder's storage.
-        saw_root: whether the listing saw all files of the root.
-
-    Raises:
-        ShardError: with the kind of table and the remedy.
-    """
-    unseen = [] if saw_root else [root]
-    above = root  # a partition (`lang=en`) or the data of a table
-    while (name := above.rpartition("/")[2]) == "data" or "=" in name:
-        above = above.rpartition("/")[0]
-        unseen.append(above)
-    for table in _TABLES:
-        folders = sorted({found[1] for path in seen if (found := table.mark.fullmatch(path))})
-        marked = (join_url(root, one).rstrip("/") for one in folders if any(path.startswith(one) for path in shards))
-        place = next(marked, None) or next((one for one in unseen if _is_marked(one, table, storage_options)), None)
-        if place is not None:
-            raise ShardError(
-                f"{place}: is {table.name}, whose folder also holds files with rows that were deleted or replaced; "
-                f"expected files that are all current. Export the table as plain Parquet, or "
-                f"list its current files in source.url{table.lister}"
-            )
-
-
-def _is_marked(folder: str, table: _Table, storage_options: Options) -> bool:
-    with suppress(StoreError):
-        found = open_store(folder, storage_options).list(table.place)
-        return any(table.mark.fullmatch(entry.path) for entry in found)
-    return False
-
-
-def refuse_revisions(root: str, paths: Sequence[str], storage_options: Options) -> None:
-    """Raise if files are of several revisions of a repository in a cache of the Hugging Face hub.
-
-    Raises:
-        ShardError: with the revisions, and the folder of the main one.
-    """
-    revisions: dict[str, set[str]] = {}
-    for path in paths:
-        if found := _SNAPSHOT.fullmatch(join_url(root, path)):
-            revisions.setdefault(found[1], set()).add(found[2])
-    for place, names in sorted(revisions.items()):
-        if len(names) > 1:
-            main = _main(place, storage_options)
-            chosen = main if main in names else min(names)
-            raise ShardError(
-                f"{place}: holds snapshots of {len(names)} revisions ({', '.join(map(shortened, sorted(names)[:5]))}), "
-                "with the same rows in several; expected one. Give its folder: "
-                f"source.url={posixpath.join(place, 'snapshots', chosen)!r}"
-            )
-
-
-def _main(place: str, storage_options: Options) -> str:
-    """Return the revision of the main branch; empty if it is not recorded."""
-    with suppress(StoreError):
-        store = open_store(place, storage_options)
-        if (entry := store.stat("refs/main")) is not None and entry.num_bytes < 1000:
-            return store.read("refs/main").decode(errors="replace").strip()
-    return ""
-
+from raysp.storage.stores import expand
 
 SUFFIXES_SHOWN = 8
 FAULTS_SHOWN = 3
