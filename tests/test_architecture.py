@@ -318,12 +318,12 @@ def test_only_models_in_jax_and_their_backend_import_jax(name):
 
 def test_only_what_reads_its_data_sets_imports_datasets():
     places = foreign_imports(PACKAGE, "datasets", set())
-    assert {place.partition(":")[0] for place in places} == {"labelling/planning/hub_data.py"}
+    assert {place.partition(":")[0] for place in places} == {"corpus/hub_data.py"}
 
 
 def test_only_checkpoints_and_the_source_of_its_data_sets_talk_to_the_hub():
     places = foreign_imports(PACKAGE, "huggingface_hub", {"checkpoints"})
-    assert {place.partition(":")[0] for place in places} == {"labelling/planning/hub_data.py"}
+    assert {place.partition(":")[0] for place in places} == {"corpus/hub_data.py", "storage/hub_answers.py"}
 
 
 def test_torch_stays_with_models_ops_and_what_drives_them():

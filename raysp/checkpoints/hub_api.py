@@ -1,91 +1,25 @@
-"""Requests to the Hugging Face hub: bounds on its answers, contents of repositories, downloads and uploads.
+"""Requests to the Hugging Face hub: contents of repositories, downloads and uploads.
 
 HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub, which only this module imports for
 checkpoints: it is imported itself where the hub is asked.
 """
 
-import contextlib
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import huggingface_hub
-from huggingface_hub import HfApi, ModelCardData, constants, errors, metadata_load, utils
+from huggingface_hub import HfApi, ModelCardData, constants, errors, metadata_load
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from raysp import bounds
 from raysp.errors import CheckpointError, StoreError
+from raysp.storage.hub_answers import bounded_answers, no_bars_without_terminal
 
-_library: Any = utils  # its types do not export these public functions
-_CHUNK_BYTES = 1 << 16
 MOST_PULL_REQUESTS = 8
 """Pull requests that are looked at for safetensors, the oldest first."""
 _SECONDS = 10.0
-
-
-class _Budget:
-    """Hook of an HTTP client that reads answers of the API within a number of bytes. Files are left to streaming."""
-
-    def __init__(self) -> None:
-        self._left = bounds.MOST_ANSWERS_BYTES
-
-    def __call__(self, response: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - of httpx or requests
-        if not urlsplit(str(response.url)).path.startswith(_api_path()):
-            return
-        body = bytearray()
-        for chunk in _chunks(response):
-            body += chunk
-            self._left -= len(chunk)
-            if self._left < 0:
-                response.close()
-                raise bounds.TooLargeError(
-                    f"the hub's answers have more than {bounds.MOST_ANSWERS_BYTES:,} bytes, the most allowed"
-                )
-        response._content = bytes(body)
-        response._content_consumed = True  # requests has this flag
-
-
-def _api_path() -> str:
-    return urlsplit(constants.ENDPOINT).path.rstrip("/") + "/api/"
-
-
-def _chunks(response: Any) -> Iterator[bytes]:  # noqa: ANN401 - of httpx or requests
-    """Yield the decoded body of a response that is not read yet."""
-    stream = getattr(response, "iter_bytes", None) or response.iter_content
-    yield from stream(_CHUNK_BYTES)
-
-
-@contextlib.contextmanager
-def bounded_answers() -> Iterator[None]:
-    """Bound the bytes that the hub's API answers to the requests within the block.
-
-    Raises:
-        TooLargeError: the answers have more bytes.
-    """
-    session = _library.get_session()
-    hooks = "event_hooks" if hasattr(session, "event_hooks") else "hooks"  # of httpx, or of requests
-    before = dict(getattr(session, hooks))
-    setattr(session, hooks, {**before, "response": [_Budget(), *before["response"]]})
-    try:
-        yield
-    finally:
-        setattr(session, hooks, before)
-
-
-@contextlib.contextmanager
-def no_bars_without_terminal() -> Iterator[None]:
-    """Disable progress bars, which the library shows for cached files too, unless on a terminal."""
-    if sys.stderr.isatty() or _library.are_progress_bars_disabled():
-        yield
-        return
-    _library.disable_progress_bars()
-    try:
-        yield
-    finally:
-        _library.enable_progress_bars()
 
 
 def download(

@@ -11,7 +11,8 @@ import pytest
 
 from raysp.checkpoints import hub
 from raysp.checkpoints.hub import hub_id
-from raysp.checkpoints.hub_api import bounded_answers, licence_of
+from raysp.checkpoints.hub_api import licence_of
+from raysp.storage.hub_answers import bounded_answers
 from tests import hub_server
 from tests.corpora import CHECKPOINT
 from tests.hub_server import COMMIT, lay_out

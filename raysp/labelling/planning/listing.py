@@ -458,7 +458,7 @@ def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
     """
     if source.split is None:
         return source
-    from raysp.labelling.planning.hub_data import find_split
+    from raysp.corpus.hub_data import find_split
 
     name, _, revision = source.urls[0].partition("@")
     urls = recorded.get("url") if isinstance(recorded, dict) else None

@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub as sources: the Parquet files of one split, at one commit.
 
-HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub. Planning imports this module where a source
-is such a data set (`listing.source_of_commit`).
+HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub. Only for such a source is this module
+imported.
 """
 
 import fnmatch
@@ -12,8 +12,8 @@ from typing import Any
 import datasets
 from huggingface_hub import HfApi, errors
 
-from raysp.checkpoints.hub_api import bounded_answers, no_bars_without_terminal
 from raysp.errors import PlanError
+from raysp.storage.hub_answers import bounded_answers, no_bars_without_terminal
 from raysp.storage.options import resolve
 
 CONNECT_SECONDS = 30.0
