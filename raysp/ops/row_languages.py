@@ -112,7 +112,7 @@ class LabellingByLanguage(Labelling):
         return table.set_column(table.schema.get_field_index(name), name, given.block.column(name))
 
     def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...] | None:
-        outputs = self.ops(str(self.languages.of(given.block)[index]))
+        outputs = self.ops(str(given.columns[self.languages.column][index]))
         return super()._joined(replace(given, outputs=outputs), index, label)
 
 

@@ -18,6 +18,7 @@ import raysp
 from raysp import CheckpointError, PlanError, SpecError
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForSequenceClassification
 from tests.models.encoder.many_languages import FLAGS, lay_out, model_of, vocabulary
+from tests.ops.channels.calls import encoded, side
 from tests.soaked import some
 
 TWENTY = [f"{a}{b}{c}" for a in "aegkt" for b in "ou" for c in "mn"]
@@ -116,6 +117,22 @@ def test_a_row_of_several_windows_is_joined_in_its_language(checkpoint):
     mixed = labelled(checkpoint, rows, *outputs(LANG), **windows)
     for place, language in enumerate(["ton", "aom", "ton"]):
         [alone] = labelled(checkpoint, rows.slice(place, 1), *outputs(language), **windows)
+        assert agree(without_place(alone), without_place(mixed[place]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1, 30], ids=["several windows", "one window"])
+def test_windows_cut_at_pauses_are_joined_in_the_language_of_their_row(checkpoint, seconds):
+    waves = [side(0, [0.5, 0.2]), side(1, [1.2, 0.1, 0.8]), side(0, [0.5, 0.2])]
+    languages = ["ton", "aom", "eun"]
+    audio = [{"bytes": encoded([wave]), "path": None} for wave in waves]
+    rows = pa.table({"id": languages, "audio": audio, "lang": languages})
+    windows = {"windows": "speech", "window_seconds": seconds, "overlap_seconds": 0.25}
+    mixed = labelled(checkpoint, rows, raysp.Transcript(language=LANG, words=True), **windows)
+    assert len({row["pred_text"] for row in mixed}) == 3
+    for place, language in enumerate(languages):
+        output = raysp.Transcript(language=language, words=True)
+        [alone] = labelled(checkpoint, rows.slice(place, 1), output, **windows)
         assert agree(without_place(alone), without_place(mixed[place]))
 
 
