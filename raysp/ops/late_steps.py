@@ -43,6 +43,8 @@ from raysp.text.times import timed_columns, within_recordings
 from raysp.words import count
 
 _OUTCOME = ("status", "error_type", "error_message")
+MOST_EXAMPLES = 3
+"""Error rows of a piece or commit that are named."""
 CARRIED = f"{INNER_PREFIX}source:"
 """Prefix of carried source columns, whose own names other columns of a block may have."""
 CARRIED_SAMPLES = f"{INNER_PREFIX}samples"
@@ -177,6 +179,8 @@ class RowFilters:
         """Rows that were left out."""
         self.num_failed = 0
         """Rows for which a filter failed."""
+        self.examples: tuple[tuple[int, str, str], ...] = ()
+        """Row, `error_type` and message of a few of them."""
 
     def __call__(self, rows: pa.Table, source: pa.Table | None = None) -> pa.Table:
         """Return rows with the outcomes of the filters.
@@ -208,8 +212,12 @@ class RowFilters:
         failed = [place for place in places if outcomes["status"][place] == ERROR]
         self.num_failed += len(failed)
         self.num_filtered += int(left_out.sum()) - len(failed)
+        if failed and len(self.examples) < MOST_EXAMPLES:
+            numbers = rows.column("row").to_numpy()
+            named = [(int(numbers[place]), "step_failed", str(outcomes["error_message"][place])) for place in failed]
+            self.examples = (*self.examples, *named)[:MOST_EXAMPLES]
         if failed:
-            self._check_failed(str(outcomes["error_message"][failed[-1]]))
+            self._check_failed(self.examples[-1][2])
         return self._without_labels(rows, outcomes, left_out) if left_out.any() else rows
 
     def _check_failed(self, example: str) -> None:

@@ -257,6 +257,8 @@ class ShardReceipt:
     """Rows that steps behind the model left out in this commit; the receipts of their pieces count them as ok."""
     failed_behind: Natural = 0
     """Rows for which such a step failed; the receipts of their pieces count them as ok."""
+    examples_behind: tuple[tuple[Natural, str, str], ...] = ()
+    """A few of them: row, `error_type` and message."""
     existing: bool = False
     """Whether the shard was committed before, by another run or a concurrent task."""
     version: str = ""

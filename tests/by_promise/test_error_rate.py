@@ -122,6 +122,27 @@ def test_error_rows_that_were_committed_before_it_stopped_are_for_retry(corpus):
     assert statuses(pipeline) == {**all_ok, name(0): one_error}
 
 
+def test_rows_that_a_step_behind_label_fails_in_the_last_commits_count(corpus, monkeypatch, raysp_command):
+    """Two of ten shards wait for the end; the first of them exceeds the limit, and the other one is not committed."""
+    rows, module = 21, f"rules_{corpus.parent.name}"
+    write_recordings(corpus, {8: 4, 9: 4}, rows)
+    (corpus.parent / f"{module}.py").write_text(
+        "def wanted(rows):\n    return [1 / (name not in ('8-20', '9-20')) > 0 for name in rows['id'].to_pylist()]\n"
+    )
+    monkeypatch.syspath_prepend(corpus.parent)
+    steps = [*by_path(corpus).steps, raysp.Keep(where=f"{module}:wanted")]
+    pipeline = by_path(corpus, steps=steps, max_error_rate=0.04)
+    ran = raysp_command("run", kit.pipeline_file(corpus.parent / "label.py", pipeline))
+    assert ran.code == 1
+    assert "9 of 210 rows failed (8 unsupported_format, 1 step_failed), more than max_error_rate=0.04" in ran.err
+    ok, last = ["ok"] * rows, ["ok"] * (rows - 1) + ["error"]
+    first = {**{name(number): ok for number in range(8)}, name(8): ["error"] * 4 + last[4:]}
+    assert statuses(pipeline) == first
+    write_recordings(corpus, {}, rows)
+    assert raysp_command("run", corpus.parent / "label.py").code == 0
+    assert statuses(pipeline) == {**first, name(9): last}
+
+
 @pytest.fixture
 def mapped(corpus, monkeypatch):
     """A function that returns a pipeline for a sink; its step fails for every row while the file `broken` exists."""

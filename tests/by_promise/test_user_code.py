@@ -281,6 +281,11 @@ def test_a_function_of_keep_that_fails_for_a_row_fails_this_row_alone(command, r
     assert rows[1]["pred_text"] is None
     assert json.loads(raysp_command("status", "out", "--json").out)["errors_by_type"] == {"step_failed": 1}
     assert json.loads(ran.out)["errors"] == {"step_failed": 1}
+    [example] = json.loads(ran.out)["error_examples"]
+    assert example.startswith("a.parquet row 1 (id ")
+    assert f"step_failed: Keep rules:picky failed: {line_of('picky')}: Zero" in example
+    log = "".join(file.read_text() for file in (folder / "out" / ".raysp" / "log").iterdir())
+    assert log.count('"row_blamed"') == 1
     retried = raysp_command("retry", "label.py")
     assert (retried.code, "1 labelled again, 1 failed again" in retried.out) == (3, True), retried.err
     assert pq.read_table(folder / "out" / "a.parquet").column("status").to_pylist() == ["ok", "error", "ok"]

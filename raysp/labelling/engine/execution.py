@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from textwrap import shorten
 from typing import NoReturn, Protocol
 
@@ -117,12 +117,13 @@ class Execution:
                 self._handle(message)
                 if self.rate.is_exceeded:
                     break
-        if self.rate.is_exceeded:
-            self._stop()
         self._commit(self.rate.released(at_end=True))
-        for outcomes in self.commits.rest():
+        rest = self.commits.rest()
+        while not self.rate.is_exceeded and (outcomes := next(rest, None)) is not None:
             self._settle(outcomes)
             self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
+        if self.rate.is_exceeded:
+            self._stop()
         self.on_progress(self.progress)
         return dict(self.open_shards.unfinished())
 
@@ -145,8 +146,7 @@ class Execution:
         # Without waiting: the next messages are not held up by commits.
         self._settle(self.commits.finished())
         self.on_progress(self.progress)
-        if not self.rate.is_exceeded:
-            self._commit(self.rate.released())
+        self._commit(self.rate.released())
 
     def _stop(self) -> NoReturn:
         """End the run so that none of its error rows is used: their results are removed, and labelled again.
@@ -163,8 +163,11 @@ class Execution:
         self._commit(self.rate.release(todo, self.open_shards.errors[todo.shard.name]))
 
     def _commit(self, shards: Sequence[Shard]) -> None:
+        """Start commits until too many rows have failed, also behind the last model in one of them."""
         for shard in shards:
-            self.commits.start(shard, self.open_shards.staged_bytes[shard.name])
+            if not self.rate.is_exceeded:
+                self.commits.start(shard, self.open_shards.staged_bytes[shard.name])
+                self._settle(self.commits.finished())
 
     def _add(self, labelled: LabelledPiece) -> None:
         receipt = labelled.receipt
@@ -173,12 +176,15 @@ class Execution:
         if not labelled.is_staged:
             return
         self.log.add(receipt)
-        for row, kind, message in labelled.examples:
-            self.blamed[kind] += 1
-            if self.blamed[kind] <= MOST_BLAMED:
-                self.log.event("row_blamed", shard=receipt.shard, row=row, error_type=kind, message=message)
+        self._blame(receipt.shard, labelled.examples)
         if shard is not None:
             self._release(self.open_shards.todo[shard.name])
+
+    def _blame(self, shard: str, examples: Iterable[tuple[int, str, str]]) -> None:
+        for row, kind, message in examples:
+            self.blamed[kind] += 1
+            if self.blamed[kind] <= MOST_BLAMED:
+                self.log.event("row_blamed", shard=shard, row=row, error_type=kind, message=message)
 
     def _fail(self, failure: ShardFailure) -> None:
         self.open_shards.fail(failure.shard, failure.reason)
@@ -191,6 +197,7 @@ class Execution:
                 self._fail(outcome)
             else:
                 self.log.add(outcome)
+                self._blame(outcome.shard, outcome.examples_behind)
                 self.progress.behind += Counts(
                     skipped={FILTERED: outcome.filtered_behind}, errors={"step_failed": outcome.failed_behind}
                 )

@@ -56,10 +56,7 @@ class OpenShards:
         self.progress.add(labelled)
         if not labelled.is_staged:
             return None
-        self.progress.examples = [
-            *self.progress.examples,
-            *(Example(shard, *example) for example in labelled.examples),
-        ][:MAX_EXAMPLES]
+        self._show(shard, labelled.examples)
         self.staged_bytes[shard] += labelled.receipt.counts.staged_bytes
         self.errors[shard] += sum(labelled.receipt.counts.errors.values())
         self.rows_left[shard] -= labelled.num_rows
@@ -81,9 +78,14 @@ class OpenShards:
         progress.shards_committed += 1
         progress.new_commits += 1
         progress.unchanged += receipt.existing
+        self._show(shard, receipt.examples_behind)
         if receipt.counts.by_status[OK] and not receipt.existing:
             progress.first_shards = sorted([*progress.first_shards, shard])[:FIRST_SHARDS]
         del self.rows_left[shard], self.staged_bytes[shard], self.errors[shard]
+
+    def _show(self, shard: str, examples: Iterable[tuple[int, str, str]]) -> None:
+        shown = [*self.progress.examples, *(Example(shard, *example) for example in examples)]
+        self.progress.examples = shown[:MAX_EXAMPLES]
 
     def unfinished(self) -> Mapping[str, str]:
         """Return shards that failed, or have rows without a result, with the reasons."""

@@ -31,6 +31,7 @@ from raysp.labelling.engine.model import LabelledBlock, Model, in_order
 from raysp.labelling.engine.piece_reading import filtering
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.run_plan import output_schema
+from raysp.ops.late_steps import MOST_EXAMPLES
 from raysp.sink import fault_injection, stage
 from raysp.sink.commit import RESULT_SCHEMA, LabelShard, Retry, commit
 from raysp.sink.layout import StagedName
@@ -44,7 +45,6 @@ from raysp.storage.store import Store, UnusableError
 Read = Callable[[PieceTodo], Iterator[pa.Table]]
 """Yields the decoded blocks of rows for their pass; raises ReadingError."""
 
-MAX_EXAMPLES = 3
 MEMORY_BYTES = 64 * 1024 * 1024
 """Bytes of label rows held in memory; the other ones of a piece are in a scratch file."""
 
@@ -254,7 +254,7 @@ class PieceLabels:
             if status == OK or row in self._outcomes:
                 continue
             self._outcomes[row] = status, error_type
-            if status == ERROR and len(self._examples) < MAX_EXAMPLES:
+            if status == ERROR and len(self._examples) < MOST_EXAMPLES:
                 self._examples.append(RowError(row, error_type, message))
 
 
@@ -284,7 +284,12 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
             finish=filtering(job, shard, filters) if filters.filters else None,
         )
         receipt = recommit(store, label_shard, retry) if retry else commit(store, label_shard)
-        return replace(receipt, filtered_behind=filters.num_filtered, failed_behind=filters.num_failed)
+        return replace(
+            receipt,
+            filtered_behind=filters.num_filtered,
+            failed_behind=filters.num_failed,
+            examples_behind=filters.examples,
+        )
     except UnusableError as error:
         return error
     except (Exception, SystemExit) as error:  # steps behind the model are code of the user

@@ -202,7 +202,8 @@ def test_rows_of_a_frequent_error_are_left_out_of_the_log(tmp_path):
     shard = Shard("a.parquet", "a", 1, "", 9, "0", (piece,))
     frequent = [RowError(row, "corrupt_audio", "cut short") for row in range(3)]
     plan = SimpleNamespace(todo=(Todo(shard, (piece,)),), pipeline=SimpleNamespace(max_error_rate=1.0))
-    workers = SimpleNamespace(commits=lambda job, retries: SimpleNamespace(start=lambda shard, num_bytes: None))
+    commits = SimpleNamespace(start=lambda shard, num_bytes: None, finished=list)
+    workers = SimpleNamespace(commits=lambda job, retries: commits)
     with RunLog(store, "run") as log:
         execution = Execution(plan, None, None, log, Progress(rows_total=9, shards_total=1), print, workers)
         for examples in [*[frequent] * MOST_BLAMED, [RowError(5, "worker_crashed", "alone")]]:
