@@ -239,6 +239,7 @@ def _label(
     if plan.todo:
         with run_progress.ending(log, progress):
             job = Job.of(plan, faults)
+            job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             if plan.engine == "here":
                 workers: Workers = Here(Begins(job.store, entry.run_id, plan.stage_id))
             else:
@@ -248,7 +249,6 @@ def _label(
 
                 workers, job = OnRay(log), replace(job, hang_seconds=hang_seconds())
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
-            job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             failed = Execution(plan, job, own, log, progress, on_progress, workers)()
     if not failed:
         forget_begun(store)
