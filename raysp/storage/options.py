@@ -57,15 +57,10 @@ def _resolved(value: object) -> object:
 _WILDCARD = re.compile(r"[*?\[]")
 
 
-def has_wildcard(text: str) -> bool:
-    """Return whether a path, or one of its components, is a pattern."""
-    return _WILDCARD.search(text) is not None
-
-
 def split_glob(path: str) -> tuple[str, str]:
     """Split before the first component with a wildcard: ("a/b", "*.parquet"). Without one the second part is empty."""
     parts = path.split("/")
-    first = next((i for i, part in enumerate(parts) if has_wildcard(part)), len(parts))
+    first = next((i for i, part in enumerate(parts) if _WILDCARD.search(part)), len(parts))
     return "/".join(parts[:first]), "/".join(parts[first:])
 
 

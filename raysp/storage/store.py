@@ -121,7 +121,7 @@ class LocalStore:
     """A local folder, created by the first write."""
 
     def __init__(self, root: str | Path) -> None:
-        self._root = _absolute(root)
+        self._root = local_path(root)
         self._made: set[Path] = set()
         """Folders that this store created for scratch files."""
 
@@ -286,10 +286,6 @@ class Listing:
     markers: frozenset[str] = frozenset()
     """Paths that were seen and not listed, as far as they may mark the format of a folder; see `options.marker`."""
 
-    def url(self, entry: Entry) -> str:
-        """Return the full url of an entry."""
-        return join_url(self.root, entry.path)
-
 
 def inside(path: str, root: str | Path) -> str:
     """Return a path of a store unchanged.
@@ -329,7 +325,7 @@ def scheme_of(url: str) -> str:
 def normalise(url: str) -> str:
     """Return a url or local path as listings and stores write it: absolute, without a trailing slash."""
     if not (scheme := scheme_of(url)):
-        return str(_absolute(local_path(url)))
+        return str(local_path(url))
     rest = SCHEME.sub("", url).rstrip("/")
     return f"{scheme}://{rest}"
 
@@ -366,17 +362,20 @@ def join_url(folder: str, path: str) -> str:
 
 def expand_local(url: str, folder_pattern: str) -> Listing:
     """List local files; see `raysp.storage.stores.expand`."""
-    path = _absolute(local_path(url))
+    path = local_path(url)
+    root, pattern = str(path), folder_pattern
+    found: dict[str, Entry] = {}
+    markers: set[str] = set()
     with _explained("list", path):
-        if path.is_dir():
-            return _listing(path, folder_pattern)
-        if path.exists():
-            found = path.stat()
-            return Listing(str(path.parent), (_entry(found, path.name),))
-        root, pattern = split_glob(str(path))
+        if not path.is_dir():
+            if path.exists():
+                return Listing(str(path.parent), (_entry(path.stat(), path.name),))
+            root, pattern = split_glob(root)
+            root = root or "/"
         if not pattern:
             raise NothingListedError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
-        return _listing(Path(root or "/"), pattern)
+        _match(root, "", tuple(pattern.split("/")), frozenset({os.path.realpath(root)}), found, markers)
+    return Listing(root, tuple(sorted(found.values(), key=lambda entry: entry.path)), frozenset(markers))
 
 
 @contextmanager
@@ -441,13 +440,10 @@ def _refuse_special(place: Path) -> None:
         raise StoreError(f"{place}: is a pipe, a socket or a device; expected a regular file")
 
 
-def _absolute(path: str | Path) -> Path:
+def local_path(url: str | Path) -> Path:
+    """Return the absolute path of a local url or path, with `..` resolved, and links not."""
+    path = SCHEME.sub("", str(url))
     return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 (resolves `..` but not links)
-
-
-def local_path(url: str) -> str:
-    """Return a local path without its scheme."""
-    return SCHEME.sub("", url)
 
 
 def _bring(scratch: Path, place: Path, *, replace: bool) -> None:
@@ -538,13 +534,6 @@ def _entry(found: os.stat_result, path: str) -> Entry:
     return Entry(path, found.st_size, str(found.st_mtime_ns), found.st_mtime)
 
 
-def _listing(root: Path, pattern: str) -> Listing:
-    found: dict[str, Entry] = {}
-    markers: set[str] = set()
-    _match(str(root), "", tuple(pattern.split("/")), frozenset({os.path.realpath(root)}), found, markers)
-    return Listing(str(root), tuple(sorted(found.values(), key=lambda entry: entry.path)), frozenset(markers))
-
-
 def check_names(listing: Listing) -> None:
     """Raise if the name of a listed file is not valid UTF-8, or is a key with an empty part.
 
@@ -552,9 +541,13 @@ def check_names(listing: Listing) -> None:
         StoreError: there is such a file; the message has the first one's name.
     """
     for entry in listing.entries:
-        _utf8(entry.path, listing.root)
+        try:
+            entry.path.encode()
+        except UnicodeEncodeError:
+            reason = f"the file name {entry.path!r} is not valid UTF-8; rename the file"
+            raise StoreError(f"{listing.root}: {reason}") from None
         if "" in entry.path.split("/"):
-            raise StoreError(_EMPTY_PART.format(listing.url(entry)))
+            raise StoreError(_EMPTY_PART.format(join_url(listing.root, entry.path)))
 
 
 def _match(
@@ -586,11 +579,3 @@ def _match(
                 real = os.path.realpath(child.path)
                 if real not in above:  # a link that forms a loop is not followed
                     _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found, markers)
-
-
-def _utf8(name: str, folder: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise StoreError(f"{folder}: the file name {name!r} is not valid UTF-8; rename the file") from None
-    return name

@@ -12,7 +12,6 @@ from raysp.storage.store import (
     NothingListedError,
     Store,
     expand_local,
-    local_path,
     normalise,
     refuse_empty_part,
     scheme_of,
@@ -31,7 +30,7 @@ def open_store(url: str, storage_options: GivenOptions | None = None) -> Store:
     """
     scheme = scheme_of(url)
     if not scheme:
-        return LocalStore(local_path(url))
+        return LocalStore(url)
     options = options_of(storage_options or {})
     if scheme == "s3":
         from raysp.storage.s3 import S3Store

@@ -62,7 +62,7 @@ class TestAWebServer:
     def test_a_shard_is_found_by_its_url_and_read_by_parts(self, web):
         listing = expand(f"{web.url}/a.parquet")
         [entry] = listing.entries
-        assert (listing.url(entry), entry.version) == (f"{web.url}/a.parquet", "one")
+        assert (listing.root, entry.path, entry.version) == (web.url, "a.parquet", "one")
         assert entry.num_bytes == len(web.files["/in/a.parquet"])
         assert read_footer(f"{web.url}/a.parquet").metadata.num_rows == 50
 

@@ -427,7 +427,7 @@ class TestExpand:
         listing = expand(f"{corpus}{pattern}")
         assert listing.root == f"{corpus}{root}"
         assert [entry.path for entry in listing.entries] == [f"{name}.parquet" for name in expected]
-        assert all(Path(listing.url(entry)).stat().st_size == entry.num_bytes == 1 for entry in listing.entries)
+        assert all(Path(listing.root, entry.path).stat().st_size == entry.num_bytes == 1 for entry in listing.entries)
 
     @pytest.mark.parametrize(("pattern", "root"), [("", ""), ("/a/*", "a/"), ("/**/*.parquet", "")])
     @pytest.mark.parametrize(("name", "is_listed"), [("_1.parquet", True), (".1.parquet", False)])

@@ -24,7 +24,7 @@ from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline, Shards
 from raysp.specs.values import JsonValue
-from raysp.storage.options import has_wildcard, is_listed, literal_prefix, split_glob
+from raysp.storage.options import is_listed, literal_prefix, split_glob
 from raysp.storage.store import Entry, Listing, NothingListedError, check_names, join_url, normalise, scheme_of
 from raysp.storage.stores import expand
 
@@ -88,7 +88,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         listings = [_list_url(url, source) for url in source.urls]
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
-    root = _normal(source.root) if source.root else _common_root([one.listing for one in listings])
+    root = normalise(source.root) if source.root else _common_root([one.listing for one in listings])
     shards: list[tuple[Shard, Cut]] = []
     unreadable: dict[str, str] = {}
     for kind, origin in _origins(listings):
@@ -131,7 +131,7 @@ def _origins(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]
         if one.is_audio:
             recordings.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
         else:
-            files |= {one.listing.url(entry): entry for entry in one.listing.entries}
+            files |= {join_url(one.listing.root, entry.path): entry for entry in one.listing.entries}
     metadata = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
     for folder, found in recordings.items():
         entries = tuple(found[path] for path in sorted(found))
@@ -164,7 +164,7 @@ def _list_url(url: str, source: Shards) -> _Sorted:
                 "source.split='train'"
             ) from None
         raise
-    is_folder = listing.root == _normal(url)
+    is_folder = listing.root == normalise(url)
     # Readers would ignore `_old.parquet` of a folder.
     names_hidden = url.rpartition("/")[2].startswith("_")
     shards: Sequence[Entry] = [
@@ -207,7 +207,7 @@ def _refuse_old_files(
     url: str, listing: Listing, kept: Sequence[str], storage_options: Mapping[str, object], *, are_shards: bool
 ) -> None:
     """Raise if some files are of earlier versions of a table or repository."""
-    place = _normal(url)
+    place = normalise(url)
     if place == join_url(listing.root, kept[0]):  # a file, which a user may have taken from the log of a table
         return
     pattern = place.removeprefix(join_url(listing.root, "")) if place != listing.root else ""
@@ -339,17 +339,18 @@ def refuse_listed_sink(source: Shards, found: Sequence[Shard], sink_url: str) ->
     Raises:
         PlanError: sink and source overlap; the message has the url and the label shard.
     """
-    sinks = {_normal(sink_url), _real(_normal(sink_url))}
+    sinks = {normalise(sink_url), _real(normalise(sink_url))}
     shards = {place for one in found for place in (one.url, _real(one.url))}
     folders = {one.url for one in found if sources.kind_named(one.kind).is_folder}
     files = shards.difference(folders, map(_real, folders))
-    patterns = [
-        (url, join_url(top, ""), pattern)
-        for url in source.urls
-        if _normal(url) not in files
-        for root, pattern in [_pattern(url)]
-        for top in (root, _real(root))
-    ]
+    patterns: list[tuple[str, str, str]] = []
+    for url in source.urls:
+        if (place := normalise(url)) in files:
+            continue
+        root, pattern = split_glob(place)
+        if not pattern or (not scheme_of(place) and Path(place).is_dir()):
+            root, pattern = place, "**/*.parquet"
+        patterns += [(url, join_url(top, ""), pattern) for top in (root or "/", _real(root or "/"))]
     for sink, one in product(sinks, found):
         place = join_url(sink, one.name)
         lists = (
@@ -371,24 +372,9 @@ def refuse_listed_sink(source: Shards, found: Sequence[Shard], sink_url: str) ->
             )
 
 
-def _normal(url: str) -> str:
-    try:
-        return normalise(url)
-    except StoreError as error:
-        raise PlanError(str(error)) from error
-
-
 def _real(place: str) -> str:
     """Return a local path with its links resolved; urls are unchanged."""
     return place if scheme_of(place) else os.path.realpath(place)
-
-
-def _pattern(url: str) -> tuple[str, str]:
-    """Return root and pattern of a folder or glob."""
-    place = _normal(url)
-    is_folder = not has_wildcard(place) or (not scheme_of(place) and Path(place).is_dir())
-    root, pattern = (place, "**/*.parquet") if is_folder else split_glob(place)
-    return root or "/", pattern
 
 
 def check_root(
@@ -424,7 +410,7 @@ def are_listed(found: Sequence[Shard], recorded: Mapping[str, Shard]) -> bool:
     names = {(one.url, one.part): one.name for one in found}
     for name, shard in recorded.items():
         # The part of a whole file is known after its survey only.
-        part = shard.part if sources.kind_of(shard).is_sliced else ""
+        part = shard.part if sources.kind_named(shard.kind).is_sliced else ""
         content = (shard.num_bytes, shard.version, shard.labels_version)
         if contents.get(name) != content or names.get((shard.url, part), name) != name:
             return False

@@ -17,7 +17,7 @@ from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
-from raysp.storage.options import GivenOptions, has_wildcard, options_of, split_glob
+from raysp.storage.options import GivenOptions, options_of, split_glob
 from raysp.storage.store import Store, normalise, scheme_of
 
 _NAMES = frozenset(("url", "root", "labels", "audio_root", "checkpoint", "lm", "where", "function"))
@@ -69,7 +69,7 @@ class Recorded:
 def _outside(places: Iterable[str], urls: Iterable[str]) -> Iterator[str]:
     """Yield the urls outside of some places, which may have wildcards; empty urls name nothing."""
     normal = [normalise(place) for place in places]
-    roots = {split_glob(place)[0] if has_wildcard(place) else place for place in normal}
+    roots = {split_glob(place)[0] for place in normal}
     folders = tuple(f"{root.rstrip('/')}/" for root in roots)
     for url in filter(None, dict.fromkeys(urls)):
         is_inside = url.startswith(folders) and normalise(url) == url and ".." not in url.split("/")
