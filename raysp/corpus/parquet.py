@@ -334,9 +334,12 @@ def _thrift_string(raw: bytes, place: int) -> bytes:
 
 def _groups(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Sequence[str] | None) -> list[Group]:
     """Return the row groups of a shard; the first of `columns` holds the recordings, or names their files."""
-    of_audio = columns[:1] if columns else None
-    recordings = {chunk.path_in_schema for chunk in _chunks(metadata, of_audio)}
-    name = _first_path(metadata, columns[0]) if columns else ""
+    audio = columns[:1] if columns else None
+    chunks = [*leaves(metadata.row_group(0), audio)] if metadata.num_row_groups else []
+    recordings = {chunk.path_in_schema for chunk in chunks}
+    of_paths = [chunk.statistics for chunk in chunks if audio and chunk.path_in_schema == f"{audio[0]}.path"]
+    least = next((one.min_raw for one in of_paths if one is not None and one.has_min_max), None)
+    name = least.decode(errors="replace") if isinstance(least, bytes) else ""
     return [
         Group(
             metadata.row_group(index).num_rows,
@@ -345,20 +348,6 @@ def _groups(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Sequence[st
         )
         for index, decoded in enumerate(decoded_bytes(file, metadata, columns))
     ]
-
-
-def _chunks(metadata: pq.FileMetaData, columns: Collection[str] | None) -> Iterator[pq.ColumnChunkMetaData]:
-    """Yield the leaves of some columns (None: all) in the first row group."""
-    return leaves(metadata.row_group(0), columns) if metadata.num_row_groups else iter(())
-
-
-def _first_path(metadata: pq.FileMetaData, audio: str) -> str:
-    """Return the least name of a recording in the first row group by the footer; empty if it has none."""
-    for chunk in _chunks(metadata, [f"{audio}.path"]):
-        known = chunk.statistics
-        if known is not None and known.has_min_max and isinstance(known.min_raw, bytes):
-            return known.min_raw.decode(errors="replace")
-    return ""
 
 
 def _batches(

@@ -93,11 +93,6 @@ class PieceSize:
     num_pieces: int = 1
     """Number of pieces to cut all shards into, as far as their audio suffices."""
 
-    @property
-    def enough_seconds(self) -> float:
-        """Seconds of audio from which more audio does not change the size."""
-        return self.most_seconds * self.num_pieces
-
     def seconds(self, corpus_seconds: float) -> float:
         """Return the estimated seconds of a piece of a corpus."""
         return max(LEAST_SECONDS, min(self.most_seconds, corpus_seconds / self.num_pieces))
@@ -172,13 +167,14 @@ def cut_groups(
     most = Group(most_rows, PIECE_BYTES, seconds)
     pieces: list[Group] = []
     for part in (part for group in groups for part in _slices(group, most)):
-        if pieces and _is_open(pieces[-1], part, most) and _can_be_joined(pieces[-1], part, most):
-            pieces[-1] = _joined(pieces[-1], part)
+        joined = _joined(pieces[-1], part, most) if pieces else None
+        if joined and (pieces[-1].seconds < LEAST_SECONDS or joined.seconds <= seconds):
+            pieces[-1] = joined
         else:
             pieces.append(part)
     match pieces:
-        case [*_, before, last] if last.seconds < LEAST_SECONDS and _can_be_joined(before, last, most):
-            pieces[-2:] = [_joined(before, last)]
+        case [*_, before, last] if last.seconds < LEAST_SECONDS and (joined := _joined(before, last, most)):
+            pieces[-2:] = [joined]
     edges = accumulate((piece.num_rows for piece in pieces), initial=0)
     return tuple(Piece(first, end) for first, end in pairwise(edges))
 
@@ -195,17 +191,10 @@ def _slices(group: Group, most: Group) -> Iterator[Group]:
         yield Group(rows, num_bytes * rows // num_rows, seconds * rows / num_rows)
 
 
-def _is_open(piece: Group, part: Group, most: Group) -> bool:
-    """Return whether the audio of a piece lets it go on with the next part."""
-    return piece.seconds < LEAST_SECONDS or piece.seconds + part.seconds <= most.seconds
-
-
-def _can_be_joined(piece: Group, part: Group, most: Group) -> bool:
-    return piece.num_rows + part.num_rows <= most.num_rows and piece.num_bytes + part.num_bytes <= most.num_bytes
-
-
-def _joined(piece: Group, part: Group) -> Group:
-    return Group(piece.num_rows + part.num_rows, piece.num_bytes + part.num_bytes, piece.seconds + part.seconds)
+def _joined(piece: Group, part: Group, most: Group) -> Group | None:
+    """Return neighbours as one; None if that would have too many rows or bytes."""
+    joined = Group(piece.num_rows + part.num_rows, piece.num_bytes + part.num_bytes, piece.seconds + part.seconds)
+    return joined if joined.num_rows <= most.num_rows and joined.num_bytes <= most.num_bytes else None
 
 
 def only_first_rows(shards: Sequence[Shard], num_rows: int) -> tuple[Shard, ...]:

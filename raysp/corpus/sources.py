@@ -175,11 +175,6 @@ def _kinds_for(name: str) -> list[SourceKind]:
     return [one.kind for one in KINDS if name.endswith(one.endings)]
 
 
-def kind_of(shard: Shard) -> SourceKind:
-    """Return the kind of a shard."""
-    return kind_named(shard.kind)
-
-
 def kind_of_file(name: str) -> SourceKind:
     """Return the kind of a file by its name."""
     return next((kind for kind in _kinds_for(name) if kind.claims(name)), KINDS[0].kind)
@@ -219,12 +214,12 @@ def describes_shards(name: str) -> bool:
 
 def audio_root(shard: Shard, given: str | None) -> str | None:
     """Return the folder that confines the paths of a shard's recordings; None if they are not read by path."""
-    return kind_of(shard).audio_root(shard) if given is None else given
+    return kind_named(shard.kind).audio_root(shard) if given is None else given
 
 
 def open_audio_root(shard: Shard, given: str | None, storage_options: Options = None) -> AudioRoot | None:
     """Open the folder that confines the paths of a shard's recordings; None if they are not read by path."""
-    kind = kind_of(shard)
+    kind = kind_named(shard.kind)
     if kind.is_folder:
         return recordings_of(shard.url, storage_options, given)
     root, own = audio_root(shard, given), kind.audio_root(shard)
@@ -245,7 +240,7 @@ def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options 
     Raises:
         ShardError: the shard is damaged, or changed since it was planned.
     """
-    kind = kind_of(shard)
+    kind = kind_named(shard.kind)
     column = kind.path_column(shard, audio, storage_options)
     if column is None:
         return [None] * piece.num_rows
@@ -264,17 +259,14 @@ def survey(
     found = source_kind.survey(url, part, storage_options, columns)
     schema = schema_without_views(found.schema)
     found = found if schema is found.schema else replace(found, schema=schema)
-    if columns and source_kind.holds_audio and _names_files(found, columns[0]):
+    if not columns or not source_kind.holds_audio:
+        return found
+    audio, index = columns[0], schema.get_field_index(columns[0])
+    is_null = found.nulls & {audio, f"{audio}.bytes"}
+    if index >= 0 and (is_null or recording_type(schema.field(index).type) in WITHOUT_BYTES):
         groups = [group._replace(seconds=group.num_rows * SECONDS_BY_PATH) for group in found.groups]
         return replace(found, groups=groups)
     return found
-
-
-def _names_files(surveyed: Survey, audio: str) -> bool:
-    """Return whether no row holds a recording, as far as known."""
-    index = surveyed.schema.get_field_index(audio)
-    is_null = bool(surveyed.nulls & {audio, f"{audio}.bytes"})
-    return index >= 0 and (is_null or recording_type(surveyed.schema.field(index).type) in WITHOUT_BYTES)
 
 
 def read_batches(
@@ -298,7 +290,7 @@ def read_batches(
         yield labels.select([*columns])
         return
     first = 0
-    kind = kind_of(shard).within(audio_root)
+    kind = kind_named(shard.kind).within(audio_root)
     batches = kind.read_rows(shard, piece, own, storage_options, as_dictionaries)
     for part in (part for batch in batches for part in parts_of(batch, as_dictionaries)):
         try:
@@ -355,17 +347,17 @@ def _num_bytes(array: "pa.Array[Any]") -> int:
 
 def starts(shard: Shard, storage_options: Options = None) -> list[int]:
     """Return rows at which reading may begin without reading the rows before; see `SourceKind.starts`."""
-    return kind_of(shard).starts(shard, storage_options)
+    return kind_named(shard.kind).starts(shard, storage_options)
 
 
 def narrow(shard: Shard, piece: Piece) -> Shard:
     """Return a shard reduced to one of its pieces; see `SourceKind.narrow`."""
-    return kind_of(shard).narrow(shard, piece)
+    return kind_named(shard.kind).narrow(shard, piece)
 
 
 def column_names(shard: Shard, storage_options: Options = None) -> list[str]:
     """Return the names of all columns of a shard, and of its label shard."""
-    own = kind_of(shard).survey(shard.url, shard.part, storage_options).schema.names
+    own = kind_named(shard.kind).survey(shard.url, shard.part, storage_options).schema.names
     return [*dict.fromkeys((*own, *label_column_names(shard, storage_options)))]
 
 

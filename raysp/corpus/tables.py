@@ -438,16 +438,14 @@ def without_views(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_binary_view(kind):
         return pa.binary()
     if pa.types.is_struct(kind):
-        fields = [_field(one) for one in kind]
+        fields = [one.with_type(without_views(one.type)) for one in kind]
         return kind if fields == [*kind] else pa.struct(fields)
-    if _holds_runs(kind):
+    if not isinstance(kind, (pa.MapType, *_LISTS)) or _holds_runs(kind):
         return kind
     if isinstance(kind, pa.MapType):
         key, item = without_views(kind.key_type), without_views(kind.item_type)
         return kind if (key, item) == (kind.key_type, kind.item_type) else pa.map_(key, item)
-    if not isinstance(kind, _LISTS):
-        return kind
-    value = _field(kind.value_field)
+    value = kind.value_field.with_type(without_views(kind.value_type))
     if pa.types.is_list_view(kind):
         return pa.list_(value)
     if pa.types.is_large_list_view(kind):
@@ -466,13 +464,9 @@ def _holds_runs(kind: pa.DataType) -> bool:
     return isinstance(kind, pa.RunEndEncodedType) or any(_holds_runs(one) for one in children)
 
 
-def _field(field: "pa.Field[Any]") -> "pa.Field[Any]":
-    return field.with_type(without_views(field.type))
-
-
 def schema_without_views(schema: pa.Schema) -> pa.Schema:
     """Return a schema whose columns have no views; the same one if there are none."""
-    fields = [_field(one) for one in schema]
+    fields = [one.with_type(without_views(one.type)) for one in schema]
     return schema if fields == [*schema] else pa.schema(fields)
 
 

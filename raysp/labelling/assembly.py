@@ -163,7 +163,7 @@ def _decoding(
         late=LateSteps(late_ops, audio=source.audio, sample_rate=rate, outputs=outputs) if late else None,
         decoder=in_process if decoder is None else decoder,
         root=root,
-        excerpt_columns=sources.kind_of(shard).excerpt_columns if shard else (),
+        excerpt_columns=sources.kind_named(shard.kind).excerpt_columns if shard else (),
         texts=() if source.text is None else (source.text,),
         cut_at_pauses=cut_at_pauses,
         together=together,
@@ -220,12 +220,12 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
 def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     """Return the columns of a shard that its decoding op reads: the audio, those of other steps, and of texts."""
     source = work.source
-    columns = {source.audio, *sources.kind_of(shard).excerpt_columns, *work.flow.reads}
+    columns = {source.audio, *sources.kind_named(shard.kind).excerpt_columns, *work.flow.reads}
     if source.labels is not None:
         columns.add(STATUS)
     if source.text is not None and source.text in work.kept:
         columns.add(source.text)
-    if sources.kind_of(shard).has_faults and (values := {*work.kept, *work.flow.reads} - {source.audio}):
+    if sources.kind_named(shard.kind).has_faults and (values := {*work.kept, *work.flow.reads} - {source.audio}):
         columns |= {FAULT, *values}
     if any(step.reads_all for step in work.flow.before):
         columns |= {*sources.column_names(shard, source.storage_options)}

@@ -133,7 +133,7 @@ def test_a_corpus_makes_enough_pieces_of_at_least_a_minute(audio, most_seconds, 
     found = size.seconds(audio)
     assert LEAST_SECONDS <= found <= most_seconds
     assert audio / found >= num_pieces - 1e-6 or found == LEAST_SECONDS
-    assert size.seconds(size.enough_seconds + audio) == pytest.approx(most_seconds)
+    assert size.seconds(most_seconds * num_pieces + audio) == pytest.approx(most_seconds)
 
 
 @pytest.mark.parametrize(

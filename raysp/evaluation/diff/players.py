@@ -72,7 +72,7 @@ def _player(recorded: Recorded, shard: Shard, row: int, num_bytes: int) -> str |
 def _recording(recorded: Recorded, shard: Shard, row: int, most: int) -> bytes | None:
     """Return the bytes of a recording; None if they are more than `most`, or if the row is only a part of them."""
     source = recorded.trusted_pipeline([shard]).source
-    excerpts = sources.kind_of(shard).excerpt_columns
+    excerpts = sources.kind_named(shard.kind).excerpt_columns
     table = sources.read_table(shard, Piece(row, row + 1), [source.audio, *excerpts], source.storage_options)
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
     recordings = Recordings(table, source.audio, root, excerpts)

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.corpus.shards import Shard
-from raysp.corpus.sources import FOLDER, kind_of, read_table
+from raysp.corpus.sources import FOLDER, kind_named, read_table
 from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError
 from raysp.evaluation.scores import Key
@@ -69,7 +69,7 @@ def read_references(source: Shards, shards: Sequence[Shard], wanted: Wanted) -> 
 
 
 def _read(source: Shards, shard: Shard, wanted: Wanted) -> References:
-    schema = kind_of(shard).survey(shard.url, shard.part, source.storage_options).schema
+    schema = kind_named(shard.kind).survey(shard.url, shard.part, source.storage_options).schema
     _check(source, shard, schema, wanted)
     id_column = source.id or (ID if ID in schema.names else None)
     names = [name for name in (id_column, wanted.reference, *wanted.others) if name is not None]

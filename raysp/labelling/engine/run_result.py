@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
-from raysp.corpus.sources import kind_of, read_table
+from raysp.corpus.sources import kind_named, read_table
 from raysp.errors import RayspError, RunError
 from raysp.labelling.engine.run_progress import Example
 from raysp.labelling.finished.first_rows import first_rows
@@ -184,7 +184,7 @@ def _describe(one: Example, shard: Shard | None, pipeline: Pipeline) -> str:
 def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:
     """Return the id of a row; None if it has none or it cannot be read."""
     column = pipeline.source.id
-    is_costly = not kind_of(shard).reads_columns_alone and shard.num_bytes > MOST_BYTES
+    is_costly = not kind_named(shard.kind).reads_columns_alone and shard.num_bytes > MOST_BYTES
     if column is None or is_costly:  # None: ids are <shard>:<row>
         return None
     try:

@@ -86,7 +86,7 @@ class Opened:
         is_by_path = self.pipeline.source.audio_root is not None
         num_bytes = num_rows = 0
         for shard in shards:
-            if is_by_path or not sources.kind_of(shard).holds_audio:
+            if is_by_path or not sources.kind_named(shard.kind).holds_audio:
                 num_rows += shard.num_rows
             else:
                 num_bytes += shard.num_bytes

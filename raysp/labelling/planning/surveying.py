@@ -218,7 +218,8 @@ class _NewShards:
             if isinstance(surveyed, Survey):
                 num_rows += surveyed.num_rows
                 seconds += sum(group.seconds for group in surveyed.groups)
-            if seconds >= self._size.enough_seconds or (self._limit_rows is not None and num_rows >= self._limit_rows):
+            is_enough = seconds >= self._size.most_seconds * self._size.num_pieces  # more does not change the size
+            if is_enough or (self._limit_rows is not None and num_rows >= self._limit_rows):
                 break
         piece_seconds = self._size.seconds(seconds)
         return ((surveyed, piece_seconds) for surveyed in chain(ahead, surveys))

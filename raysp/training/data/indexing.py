@@ -102,7 +102,7 @@ def _is_known(recipe: Finetune) -> bool:
 
 def _content_of_files(recipe: Finetune, shard: Shard) -> bytes:
     """Return digests of the files that hold the recordings of a shard, for recordings that are not read."""
-    files = sources.kind_of(shard).files_of(shard)
+    files = sources.kind_named(shard.kind).files_of(shard)
     return b"".join(_content_of_file(url, recipe.source.storage_options) for url in files)
 
 
@@ -153,7 +153,7 @@ def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: b
     source = work.source
     columns = {*assembly.decoded_columns(work, shard), *work.kept}
     if not with_audio:
-        columns = columns - {source.audio, *sources.kind_of(shard).excerpt_columns} | {SECONDS}
+        columns = columns - {source.audio, *sources.kind_named(shard.kind).excerpt_columns} | {SECONDS}
     num_rows = 0
     batches = sources.read_batches(
         shard, piece, sorted(columns), source.storage_options, (source.audio,), audio_root=source.audio_root

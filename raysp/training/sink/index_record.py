@@ -103,7 +103,7 @@ def path_of(shard: Shard, key: str) -> str:
         shard: the shard.
         key: hash of everything besides the shard's content that decides what is in it.
     """
-    return f"{INDEX}{key}/{sources.kind_of(shard).rows_id(shard)}.arrow"
+    return f"{INDEX}{key}/{sources.kind_named(shard.kind).rows_id(shard)}.arrow"
 
 
 def save(store: Store, shard: Shard, key: str, index: ShardIndex, *, replaces: bool = False) -> None:

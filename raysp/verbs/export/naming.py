@@ -62,7 +62,7 @@ def _finished(source: Source) -> list[Shard]:
 
 def _by_path(source: Source, suffix: str) -> RowNames:
     shards = _finished(source)
-    are_paths = any(sources.kind_of(shard).ids_are_paths for shard in shards)
+    are_paths = any(sources.kind_named(shard.kind).ids_are_paths for shard in shards)
     if all(root is None for root in source.roots.values()):
         return IdNames(suffix, are_paths=True)
     others = IdNames(suffix, "~", are_paths)

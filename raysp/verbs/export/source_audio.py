@@ -90,7 +90,7 @@ class Source:
         root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
         is_read = footer.hashes(self.labelling.store, shard, labels).is_read
         found: dict[int, tuple[str, float | None]] = {}
-        offset_columns = sources.kind_of(shard).excerpt_columns[:1]
+        offset_columns = sources.kind_named(shard.kind).excerpt_columns[:1]
         for piece in shard.pieces:
             paths = sources.read_paths(shard, piece, source.audio, source.storage_options)
             offsets: list[float | None] = [None] * len(paths)
@@ -116,7 +116,7 @@ class Source:
         return {shard.name: self._root(shard) for shard in shards}
 
     def _root(self, shard: Shard) -> str | None:
-        kind = sources.kind_of(shard)
+        kind = sources.kind_named(shard.kind)
         if kind.is_folder:  # its listing is in the plan, and the folder is not read
             return shard.url
         if kind.holds_audio and not run_record.names_audio_root(self.labelling.record.pipeline):
@@ -125,7 +125,7 @@ class Source:
 
     def only_folder(self) -> str | None:
         """Return the url of the folder that is the whole source; None if it is something else."""
-        kinds = [sources.kind_of(shard) for shard in self.labelling.shards.values()]
+        kinds = [sources.kind_named(shard.kind) for shard in self.labelling.shards.values()]
         urls = {*self.roots.values()}
         return urls.pop() if len(urls) == 1 and all(kind.is_folder for kind in kinds) else None
 
@@ -133,7 +133,7 @@ class Source:
         """Return whether rows were read by path or from archives, as far as the sink's record shows."""
         if run_record.names_audio_root(self.labelling.record.pipeline):
             return True
-        kinds = (sources.kind_of(shard) for shard in self.labelling.shards.values())
+        kinds = (sources.kind_named(shard.kind) for shard in self.labelling.shards.values())
         return any(kind.ids_are_paths or not kind.holds_audio for kind in kinds)
 
     def names(self, shard: Shard) -> list[str | None]:
@@ -158,7 +158,7 @@ class Source:
         return [first for first, *others in takewhile(lambda found: len({*found}) == 1, parts)]
 
     def _paths(self, shard: Shard, piece: Piece, url: str) -> list[str | None]:
-        if sources.kind_of(shard).is_folder:
+        if sources.kind_named(shard.kind).is_folder:
             return sources.read_paths(shard, piece, "audio")
         source = self.pipeline.source
         root = AudioRoot(url, source.storage_options)
@@ -180,7 +180,7 @@ class Source:
         self._refuse_replaced(shard)
         source = self.pipeline.source
         root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
-        excerpts = sources.kind_of(shard).excerpt_columns
+        excerpts = sources.kind_named(shard.kind).excerpt_columns
         names = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
         labels = Cursor(self.labelling.tables(shard, names))
         for first, table in self._tables(shard):
@@ -195,7 +195,7 @@ class Source:
     def _tables(self, shard: Shard) -> Iterator[tuple[int, pa.Table]]:
         """Yield the source's columns of recordings in batches, each with the number of its first row."""
         source = self.pipeline.source
-        excerpts = sources.kind_of(shard).excerpt_columns
+        excerpts = sources.kind_named(shard.kind).excerpt_columns
         for piece in shard.pieces:
             first = piece.first
             for table in sources.read_batches(shard, piece, [source.audio, *excerpts], source.storage_options):

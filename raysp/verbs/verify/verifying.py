@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from raysp.columns import OK
 from raysp.corpus.shards import Shard
-from raysp.corpus.sources import cast_column, kind_of
+from raysp.corpus.sources import cast_column, kind_named
 from raysp.errors import ChangedError, PlanError, ShardError, refuse_unused
 from raysp.labelling.planning.carried import read_source_columns
 from raysp.labelling.planning.trust import Recorded, check_same_source, read_recorded
@@ -292,7 +292,7 @@ class _Check:
             checked.ids += [_hashes(table.column("id")) for table in self._ids(shard)]
             return
         folder, name = split_url(shard.url)
-        is_file = not kind_of(shard).is_folder
+        is_file = not kind_named(shard.kind).is_folder
         if is_file and open_store(folder, self.pipeline.source.storage_options).stat(name) is None:
             checked.source_is_missing = True
             return
