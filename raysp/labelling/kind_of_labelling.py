@@ -31,9 +31,13 @@ def estimate(work: Pipeline | Plan, given: Given) -> "Estimate":
 def plan_parts(work: Pipeline, given: Given, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
     """Yield the plan of a run, and its estimate unless no rows are left or sampled."""
     found = make_plan(work)
-    unread = found.corpus.unreadable
+    unread, facts = found.corpus.unreadable, [*found.facts.items()]
+    if not found.todo:
+        readable = " that can be read" if unread else ""
+        is_any = found.corpus.shards or not unread
+        facts.append(("nothing to do", f"all shards{readable} are committed" if is_any else "no shard can be read"))
     yield PlanPart(
-        [*found.facts.items(), *_nothing_to_do(found)],
+        facts,
         found.messages,
         unread,
         {**found.json, "estimate": None},
@@ -49,13 +53,6 @@ def plan_parts(work: Pipeline, given: Given, on_indexed: Callable[[int, int], No
         return
     estimated = estimate(found, given)
     yield PlanPart(estimated.facts, estimated.messages, json={"estimate": dataclasses.asdict(estimated)})
-
-
-def _nothing_to_do(found: Plan) -> Iterator[tuple[str, str]]:
-    if not found.todo:
-        readable = " that can be read" if found.corpus.unreadable else ""
-        is_any = found.corpus.shards or not found.corpus.unreadable
-        yield "nothing to do", f"all shards{readable} are committed" if is_any else "no shard can be read"
 
 
 def opened(asked: Asked) -> Store:

@@ -11,7 +11,6 @@ from enum import StrEnum
 import numpy as np
 
 from raysp.audio.waveforms import Windowing
-from raysp.capabilities import Capability
 from raysp.devices import is_accelerator
 from raysp.models.labelled_passes import CheckpointSummary
 
@@ -161,6 +160,8 @@ def windowing_of(checkpoint: CheckpointSummary, *, window_seconds: float, overla
 # to ten bits, is treated as half precision. `raysp.models.base.placing` sets the flags of both.
 HALF = ("bfloat16", "float16")
 EIGHT_BITS = ("int8", "int8_float32", "int8_float16")
+WEIGHT_BYTES = {**dict.fromkeys(HALF, 2), **dict.fromkeys(EIGHT_BITS, 1)}
+"""Bytes of a weight by the dtype; of any other one 4."""
 ROUNDED = (*HALF, "tf32", *EIGHT_BITS)
 """Arithmetic in which products round their inputs, so that the kernel for another batch may change a label."""
 AGREED_RATE = 0.9
@@ -171,11 +172,6 @@ of other rows or of another checkpoint mostly differ.
 """
 DIGITS = {"float32": 3, "bfloat16": 1, "float16": 2, "tf32": 2, **dict.fromkeys(EIGHT_BITS, 1)}
 """Digits to which numbers of two labellings agree, by dtype: the tolerance, relative or absolute, is 10**-digits."""
-
-
-def item_bytes(dtype: str) -> int:
-    """Return the bytes of a weight."""
-    return 1 if dtype in EIGHT_BITS else 2 if dtype in HALF else 4
 
 
 class Batching(StrEnum):
@@ -234,17 +230,12 @@ MOST_AT_ONCE = 4
 """Most forward passes that an actor runs at once on CPUs: each needs memory, and holds the interpreter now and then."""
 
 
-def passes_at_once(threads: int) -> int:
-    """Return the number of forward passes that share the threads of an actor on CPUs, each with an equal number.
-
-    Passes of one thread each do not wait for each other, as the threads of one pass do after every operation. Two
-    threads or more have several passes: of the numbers that leave the fewest threads over, the largest.
-    """
-    return max(range(min(threads, MOST_AT_ONCE), 0, -1), key=lambda n: (n > 1, n * (threads // n)))
-
-
 def passes_of_actor(threads: int | None, batching: Batching, *, is_own: bool = True) -> int:
     """Return the number of forward passes that an actor runs at once: of windows alone, one for each thread.
+
+    Batches share the threads on CPUs, each with an equal number. Passes of one thread each do not wait for each other,
+    as the threads of one pass do after every operation. Two threads or more have several passes: of the numbers that
+    leave the fewest threads over, the largest.
 
     Args:
         threads: torch threads on CPUs; None: one pass at a time, as on a GPU.
@@ -253,7 +244,9 @@ def passes_of_actor(threads: int | None, batching: Batching, *, is_own: bool = T
     """
     if threads is None or not is_own:
         return 1
-    return threads if batching is Batching.ALONE else passes_at_once(threads)
+    if batching is Batching.ALONE:
+        return threads
+    return max(range(min(threads, MOST_AT_ONCE), 0, -1), key=lambda n: (n > 1, n * (threads // n)))
 
 
 def batch_seconds(
@@ -267,26 +260,18 @@ def batch_seconds(
         memory: bytes of memory of an actor; None: unknown, and assumed sufficient.
         at_once: number of forward passes that run at once.
     """
-    most = _most_seconds(checkpoint, on_gpu=on_gpu)
+    if on_gpu:
+        most = GPU_TEXT_SECONDS if checkpoint.writes_text else GPU_BATCH_SECONDS
+    else:
+        is_coarse = checkpoint.hidden_stride * USUAL_FRAMES_A_SECOND > checkpoint.sample_rate
+        coarse = COARSE_BATCH_FRAMES * checkpoint.hidden_stride / checkpoint.sample_rate if is_coarse else 0
+        together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
+        most = max(CPU_TEXT_SECONDS if checkpoint.writes_text else CPU_BATCH_SECONDS, coarse, together)
     if memory is None:
         return most
     itemsize = 2 if on_gpu else 4
     room = MEMORY_SHARE * memory - itemsize * checkpoint.num_parameters
     return max(LEAST_BATCH_SECONDS, min(most, room / at_once / (itemsize * checkpoint.activations_per_second)))
-
-
-def _most_seconds(checkpoint: CheckpointSummary, *, on_gpu: bool) -> float:
-    writes_text = Capability.TEXT_DECODER in checkpoint.gives
-    if on_gpu:
-        return GPU_TEXT_SECONDS if writes_text else GPU_BATCH_SECONDS
-    together = checkpoint.windows_together * checkpoint.padded_samples / checkpoint.sample_rate
-    return max(CPU_TEXT_SECONDS if writes_text else CPU_BATCH_SECONDS, _coarse_seconds(checkpoint), together)
-
-
-def _coarse_seconds(checkpoint: CheckpointSummary) -> float:
-    """Return the seconds of a pass of coarse frames; 0 for usual ones, and for models without frames (stride 0)."""
-    is_coarse = checkpoint.hidden_stride * USUAL_FRAMES_A_SECOND > checkpoint.sample_rate
-    return COARSE_BATCH_FRAMES * checkpoint.hidden_stride / checkpoint.sample_rate if is_coarse else 0
 
 
 def block_seconds(

@@ -150,7 +150,13 @@ def outcomes(
         fingerprint: fingerprint of the pipeline.
         file_id: hash of settings that change the file but no label; empty: not compared.
     """
-    versions, batches = _list(store)
+    versions: dict[str, str | None] = {}
+    batches: list[str] = []
+    for entry in store.list():
+        if entry.path.startswith(layout.LOG):
+            batches.append(entry.path)
+        elif not entry.path.startswith(layout.HOME):
+            versions[entry.path] = _version(entry)
     rest = {shard.name: shard for shard in shards if shard.name in versions}
     for _, receipt in receipts.load(store, ("shard", "failure"), batches):
         if isinstance(receipt, ShardFailure):
@@ -178,18 +184,6 @@ def for_each(work: Callable[[S], T], items: Sequence[S]) -> Iterator[T]:
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
         for start in range(0, len(items), FOOTERS_A_WINDOW):
             yield from pool.map(work, items[start : start + FOOTERS_A_WINDOW])
-
-
-def _list(store: Store) -> tuple[dict[str, str | None], list[str]]:
-    """Return the versions of the files that readers see, and the paths of the batches of receipts."""
-    versions: dict[str, str | None] = {}
-    batches: list[str] = []
-    for entry in store.list():
-        if entry.path.startswith(layout.LOG):
-            batches.append(entry.path)
-        elif not entry.path.startswith(layout.HOME):
-            versions[entry.path] = _version(entry)
-    return versions, batches
 
 
 def _version(entry: Entry) -> str | None:
@@ -505,9 +499,8 @@ def compare(
         raise ChangedError(reasons[0] + more, tuple(reasons))
     open_shards = [shard for shard in shards if shard.name not in done]
     staged = stage.listed(store, open_shards, stage_id or fingerprint)
-    return done, tuple(_todo(shard, staged.get(shard.name, ())) for shard in open_shards)
-
-
-def _todo(shard: Shard, staged: Sequence[stage.Staged]) -> Todo:
-    tiles = [tile for piece in shard.pieces for tile in stage.tiles(piece, staged)]
-    return Todo(shard, tuple(stage.unstaged(shard.pieces, staged)), staged=tuple(tiles))
+    todo: list[Todo] = []
+    for shard in open_shards:
+        tiles = [tile for piece in shard.pieces for tile in stage.tiles(piece, staged.get(shard.name, ()))]
+        todo.append(Todo(shard, tuple(stage.unstaged(shard.pieces, tiles)), staged=tuple(tiles)))
+    return done, tuple(todo)

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from raysp.bounds import MOST_CHANNELS
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
-from raysp.specs.values import Column, Device, JsonValue, Listed, Url, hashed_fields, spec
+from raysp.specs.values import Column, Device, JsonValue, Listed, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,10 +65,6 @@ class Step:
         import pyarrow as pa
 
         return pa.schema([])
-
-    def label_fields(self) -> dict[str, JsonValue]:
-        """Return the fields as JSON, without those that change nothing."""
-        return hashed_fields(self)
 
     def op(self, functions: "Functions") -> "RowOp | ColumnOp":
         """Return the op: a `ColumnOp` if the step adds columns, else a `RowOp` that filters rows.
@@ -453,11 +449,6 @@ class Label(Step):
         from raysp.specs.outputs.speech import Speech
 
         return next((one for one in self.outputs if isinstance(one, Speech)), Speech())
-
-    @property
-    def finds_speech(self) -> bool:
-        """Whether the step needs the model of speech."""
-        return self.windows == "speech" or any(output.finds_speech for output in self.outputs)
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -77,7 +77,10 @@ def _module(path: Path, expected: str) -> ModuleType:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise SpecError(f"{path}: {found}; expected a Python file that defines a {expected}")
-    _refuse_taken_name(path)
+    installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
+    if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):  # the module would shadow it
+        raise SpecError(f"{path}: Python or an installed package has a module named {path.stem!r}; rename the file")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -95,14 +98,6 @@ def _module(path: Path, expected: str) -> ModuleType:
         at = f", at {where}" if where else ""
         raise SpecError(f"{path} raised {tracebacks.named(error)}{at}") from error
     return module
-
-
-def _refuse_taken_name(path: Path) -> None:
-    """Raise SpecError for a file that, as a module, would shadow one of Python or of an installed package."""
-    installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
-    taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
-    if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):
-        raise SpecError(f"{path}: Python or an installed package has a module named {path.stem!r}; rename the file")
 
 
 def with_overrides(work: Loaded, settings: Sequence[str]) -> Loaded:

@@ -14,7 +14,7 @@ from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
 from raysp.ops import ordering
 from raysp.ops.ordering import Epoch, Index, Window
-from raysp.specs.values import JsonValue, to_json
+from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
 from raysp.training.data.indexes import Indexed, Indexer, index_all
@@ -266,7 +266,7 @@ def _key(plan: TrainingPlan, task: Task) -> str:
         "version": TRAINING_VERSION,
         "index": INDEX_VERSION,
         "source": {name: source[name] for name in ("audio", "text", "audio_root")},
-        "steps": [cast("JsonValue", step.label_fields()) for step in recipe.steps],
+        "steps": [cast("JsonValue", hashed_fields(step)) for step in recipe.steps],
         "code": plan.code.parts(),
         **({} if recipe.limits_rows else {"longest_seconds": recipe.longest_seconds}),
         **task.index_parts,

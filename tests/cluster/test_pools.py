@@ -51,7 +51,7 @@ def test_the_default_pool_is_one_actor_with_the_whole_machine(tmp_path, two_core
     plan = a_plan(tmp_path, raysp.Pool(), rows=1, shards=4)
     assert (str(plan.pool_size), str(plan.settings.cpus_per_actor)) == ("1 actor", "2 CPUs (all of this machine)")
     assert plan.resources.cpus == 3  # of Ray: a reader has a place beside the model
-    assert plan.shortage == ""
+    assert plan.notes == ()
     two = a_plan(tmp_path, raysp.Pool(2), rows=1, shards=4)
     assert (two.settings.cpus_per_actor.number, two.resources.cpus) == (1, 3)
     assert two.fingerprint == plan.fingerprint == a_plan(tmp_path, raysp.Pool(cpus=1), rows=1, shards=4).fingerprint
@@ -89,14 +89,14 @@ def test_a_cluster_that_can_grow_keeps_the_requested_pool_up_to_the_work(tmp_pat
 def test_more_cpus_than_any_node_of_a_cluster_has_are_a_shortage(tmp_path):
     nodes_of_16 = Resources(160, node_cpus=16, can_grow=True)
     plan = a_plan(tmp_path, raysp.Pool(cpus=64), rows=1, shards=1, resources=nodes_of_16)
-    assert plan.shortage == "64 CPUs on one node, 16 on the largest found"
-    assert a_plan(tmp_path, raysp.Pool(cpus=16), rows=1, shards=1, resources=nodes_of_16).shortage == ""
+    assert plan.notes[-1].startswith("the pool requests 64 CPUs on one node, 16 on the largest found: the run waits")
+    assert a_plan(tmp_path, raysp.Pool(cpus=16), rows=1, shards=1, resources=nodes_of_16).notes == ()
 
 
 def test_gpus_bound_the_pool_of_a_machine(tmp_path):
     resources = Resources(cpus=32, gpus=2, gpu_memory=80e9)
     plan = a_plan(tmp_path, raysp.Pool(8), rows=1, shards=9, resources=resources)
-    assert (plan.pool_size.low, plan.pool_size.high, plan.shortage) == (2, 2, "")
+    assert (plan.pool_size.low, plan.pool_size.high, plan.notes) == (2, 2, ())
     assert plan.pool_size.reason.endswith("and 2 GPUs)")
     shared = a_plan(tmp_path, raysp.Pool(8, gpus=0.3), rows=1, shards=9, resources=resources)
     assert shared.pool_size.high == 6

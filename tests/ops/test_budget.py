@@ -6,7 +6,7 @@ import pytest
 
 from raysp.capabilities import Capability
 from raysp.models import check_checkpoint
-from raysp.ops.blocks import LEAST_BATCH_SECONDS, MOST_AT_ONCE, batch_seconds, block_seconds, passes_at_once
+from raysp.ops.blocks import LEAST_BATCH_SECONDS, MOST_AT_ONCE, Batching, batch_seconds, block_seconds, passes_of_actor
 from tests.corpora import CHECKPOINT
 
 SUMMARY = check_checkpoint(CHECKPOINT)
@@ -64,8 +64,8 @@ def test_passes_that_run_at_once_share_the_memory():
 
 
 def test_passes_share_the_threads_equally_and_leave_few_over():
-    assert [passes_at_once(threads) for threads in (1, 2, 3, 4, 6, 8)] == [1, 2, 3, 4, 3, 4]
+    assert [passes_of_actor(threads, Batching.FREE) for threads in (1, 2, 3, 4, 6, 8)] == [1, 2, 3, 4, 3, 4]
     for threads in range(2, 200):
-        at_once = passes_at_once(threads)
+        at_once = passes_of_actor(threads, Batching.FREE)
         assert 2 <= at_once <= MOST_AT_ONCE
         assert threads - at_once * (threads // at_once) <= 1

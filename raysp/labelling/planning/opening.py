@@ -136,9 +136,8 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     plan = without_work(opened, state.binding_record)
     for schema, url in corpus.schemas.items():
         try_late_filters(url, schema, plan.pipeline, output_schema(*plan.passes))
-    done, todo = compare(
-        opened.sink.store, corpus.shards, plan.fingerprint, file_id=plan.file_id, stage_id=plan.stage_id
-    )
+    file_id = fingerprint(file_parts(plan.pipeline))
+    done, todo = compare(opened.sink.store, corpus.shards, plan.fingerprint, file_id=file_id, stage_id=plan.stage_id)
     # A run that stops for error rows removes them, unless its process is killed.
     todo = tuple(shard.without_failed(plan.pipeline.max_error_rate) for shard in todo)
     refuse_without_recordings(corpus, todo, plan.pipeline)

@@ -135,11 +135,13 @@ def located_outputs(
     """
     if planned:
         check_speech(planned)
-    language, located = pipeline.label.language, []
+    label = pipeline.label
+    language, located = label.language, []
     if language is not None and not languages_of(folder):
         language = None  # that of a text decoder
-    digests: dict[str, set[str]] = {SPEECH_MODEL: {speech_digest()}} if pipeline.label.finds_speech else {}
-    for output in pipeline.label.outputs:
+    finds_speech = label.windows == "speech" or any(output.finds_speech for output in label.outputs)
+    digests: dict[str, set[str]] = {SPEECH_MODEL: {speech_digest()}} if finds_speech else {}
+    for output in label.outputs:
         local: dict[str, Any] = {}
         for field, name, path, digest in _used_by(output, pipeline):
             if planned and name in planned:

@@ -29,8 +29,7 @@ from raysp.sink.commit import Todo
 from raysp.sink.run_record import Resolved
 from raysp.sink.sinks import Sink
 from raysp.specs.code import UserCode
-from raysp.specs.pipeline import USUAL_ID, Pipeline, added_schema, file_parts
-from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.pipeline import USUAL_ID, Pipeline, added_schema
 from raysp.specs.steps import EACH, Keep, Label
 from raysp.specs.values import JsonValue
 from raysp.words import Brief, count, duration
@@ -204,11 +203,6 @@ class Plan(Brief):
         return self.passes[0].settings
 
     @property
-    def file_id(self) -> str:
-        """Hash of settings that change a label shard but no label."""
-        return hash_parts(file_parts(self.pipeline))
-
-    @property
     def facts(self) -> Mapping[str, str]:
         """Facts of the plan for users, as text by name."""
         settings, source = self.settings, self.pipeline.source
@@ -306,15 +300,6 @@ class Plan(Brief):
         return (*self.notes, *pool)
 
     @property
-    def shortage(self) -> str:
-        """Resources that the pool requests and that are not up; empty if all are, or nothing is to be done."""
-        if not self.todo:
-            return ""
-        settings = self.settings
-        each = settings.cpus_per_actor.number, settings.gpus_per_actor
-        return shortage_of(self.pool_size.low, self.resources, *each)
-
-    @property
     def resolved(self) -> Resolved:
         """Values of "auto" settings that later plans use."""
         first, *later = (
@@ -406,7 +391,8 @@ class Plan(Brief):
                 f"{len(bare):,} of {count(len(shards), 'shard')} hold no recordings, such as {bare[0]}: their rows "
                 f"become errors. To read recordings by path, {remedy('path_not_allowed')}"
             )
-        if shortage := self.shortage:
+        each = self.settings.cpus_per_actor.number, self.settings.gpus_per_actor
+        if self.todo and (shortage := shortage_of(self.pool_size.low, self.resources, *each)):
             found.append(f"the pool requests {shortage}: the run waits until they are available")
         return tuple(found)
 

@@ -22,11 +22,11 @@ from raysp.labelling.planning.run_plan import Pass, Plan, Settings, output_schem
 from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.ops.blocks import (
     EIGHT_BITS,
+    WEIGHT_BYTES,
     Batching,
     batch_seconds,
     batching,
     block_seconds,
-    item_bytes,
     passes_of_actor,
     windowing_of,
 )
@@ -36,7 +36,7 @@ from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
 from raysp.specs.steps import Decode, Label, Step
-from raysp.specs.values import JsonValue, to_json
+from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.words import count, megabytes
 
 CPU_PIECE_SECONDS = 5 * 60.0
@@ -111,8 +111,7 @@ def _settings(
     """Return the settings of a pass; `others` are the checkpoints of other passes, which are in the same actor."""
     label = pipeline.label
     outputs, file_digests = located_outputs(pipeline, summary.path)
-    _check_outputs(label, summary, outputs)
-    _check_windows(label, summary)
+    _check_checkpoint(label, summary, outputs)
     device, gpus = _placement(label, resources, before)
     on_gpu = is_accelerator(device)
     auto_dtype = before.dtype if before else ("bfloat16" if on_gpu else "float32")
@@ -122,7 +121,8 @@ def _settings(
     if gpus:
         resources = with_gpu_memory(resources)
     _check_pool(label, resources, cpus.number, gpus, before)
-    weights, most = item_bytes(dtype) * summary.num_parameters, resources.gpu_memory if gpus else label.pool.memory
+    weights = WEIGHT_BYTES.get(dtype, 4) * summary.num_parameters
+    most = resources.gpu_memory if gpus else label.pool.memory
     if most is not None and weights > most:
         raise PlanError(
             f"{label.checkpoint}: its weights take {megabytes(weights)} in {dtype}, and an actor has "
@@ -161,8 +161,11 @@ def _settings(
     )
 
 
-def _check_outputs(label: Label, summary: CheckpointSummary, outputs: Sequence[Output]) -> None:
-    """Raise CheckpointError or PlanError if a checkpoint does not give the outputs of a step."""
+def _check_checkpoint(label: Label, summary: CheckpointSummary, outputs: Sequence[Output]) -> None:
+    """Raise CheckpointError or PlanError if a checkpoint does not give the outputs of a step, or not by its windows.
+
+    Windows must not be longer than the longest input of the model, and hold a frame of it.
+    """
     summary.require_language(label.language)
     if len(label.languages) > 1 and not summary.writes_text:
         found = ", ".join(map(repr, label.languages))
@@ -183,10 +186,6 @@ def _check_outputs(label: Label, summary: CheckpointSummary, outputs: Sequence[O
         label.speech.check(summary)
         for output in outputs:
             output.check_gaps(summary)
-
-
-def _check_windows(label: Label, summary: CheckpointSummary) -> None:
-    """Raise PlanError if windows are longer than the longest input of a model, or hold no frame of it."""
     most = summary.max_samples
     if most is not None and label.window_seconds * summary.sample_rate > most:
         seconds = most / summary.sample_rate
@@ -320,7 +319,7 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
     version = LABEL_VERSION
     parts: dict[str, JsonValue] = {"source.id": pipeline.source.id, "source.audio": pipeline.source.audio}
     for index, step in enumerate(pipeline.steps):
-        fields = step.label_fields()
+        fields = hashed_fields(step)
         if isinstance(step, Label):
             resolved = next(of_labels)
             if resolved.dtype in ("bfloat16", "float16"):

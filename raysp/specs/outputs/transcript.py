@@ -41,6 +41,8 @@ TOKENS_PER_SECOND = 4
 """Tokens of fast speech in a second."""
 _WEIGHTS = {"lm_weight": 0.5, "word_bonus": 1.0}
 """Weights of a language model without weights of its own."""
+_OF_SEARCH: Mapping[str, object] = {"nbest": 1, "lm": None, "hot_words": {}}
+"""Fields of beam search, with the values that they have if they are left out."""
 Named = Annotated[str, Field(min_length=1)]
 
 
@@ -95,7 +97,8 @@ class Transcript(Output):
 
     def __post_init__(self) -> None:
         """Check the fields of beam search against each other."""
-        if self.beams == 1 and (asked := [name for name in ("nbest", "lm", "hot_words") if self._sets(name)]):
+        asked = [name for name, unset in _OF_SEARCH.items() if getattr(self, name) != unset]
+        if self.beams == 1 and asked:
             raise ValueError(f"{', '.join(asked)} given with beams=1; they need a beam search, such as beams=8")
         if self.detect and self.language is not None:
             raise ValueError(f"detect with language={self.language!r}, which is given: leave out one of them")
@@ -121,9 +124,6 @@ class Transcript(Output):
     def _of_decoder(self) -> str | None:
         """Language of a text decoder, which is one for all rows."""
         return None if isinstance(self.language, Column) else self.language
-
-    def _sets(self, name: str) -> bool:
-        return getattr(self, name) not in (1, None, {})
 
     @property
     def files(self) -> Mapping[str, str]:
@@ -281,7 +281,7 @@ class Transcript(Output):
                 "transducer, which is searched greedily: leave beams out"
             )
         if checkpoint.searches:
-            if asked := [name for name in ("nbest", "lm", "hot_words") if self._sets(name)]:
+            if asked := [name for name, unset in _OF_SEARCH.items() if getattr(self, name) != unset]:
                 raise CheckpointError(
                     f"{checkpoint.path}: {', '.join(asked)} given, which are for CTC checkpoints; the beams of "
                     f"{checkpoint.architecture} take none"

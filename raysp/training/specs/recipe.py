@@ -411,7 +411,7 @@ def training_parts(
     parts: dict[str, JsonValue] = {"training_version": TRAINING_VERSION, "dtype": dtype}
     parts |= {f"source.{name}": source[name] for name in ("id", "audio", "text")}
     for index, step in enumerate(recipe.steps):
-        parts |= {f"steps.{index}.{name}": value for name, value in step.label_fields().items()}
+        parts |= {f"steps.{index}.{name}": value for name, value in hashed_fields(step).items()}
     for name in ("objective", "schedule", "batching"):
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}

@@ -55,10 +55,10 @@ def test_a_sink_begun_on_gpus_stays_on_them_while_no_gpu_is_up(corpus):
     second = a_plan(corpus, SCALED_TO_ZERO)
     assert where(second) == where(first)
     assert second.fingerprint == first.fingerprint
-    assert second.shortage == "1 GPU, 0 found"
+    assert "the pool requests 1 GPU, 0 found: the run waits until they are available" in second.notes
     begun(corpus, SCALED_TO_ZERO)
     assert where(a_plan(corpus, WITH_GPUS)) == where(first)
-    assert a_plan(corpus, WITH_GPUS).shortage == ""
+    assert a_plan(corpus, WITH_GPUS).notes == ()
 
 
 @pytest.mark.parametrize("label", [{}, {"pool": raysp.Pool(4, cpus=2)}, {"dtype": "bfloat16"}])
@@ -91,7 +91,7 @@ def test_a_sink_begun_without_gpus_stays_in_its_precision_when_they_are_up(corpu
 def test_gpus_that_are_requested_need_not_be_up(corpus):
     plan = a_plan(corpus, SCALED_TO_ZERO, pool=raysp.Pool(gpus=3, cpus=6))
     assert where(plan) == ("cuda", "bfloat16", 3)
-    assert plan.shortage == "3 GPUs, 0 found; 7 CPUs, 4 found"
+    assert "the pool requests 3 GPUs, 0 found; 7 CPUs, 4 found: the run waits until they are available" in plan.notes
     assert where(a_plan(corpus, SCALED_TO_ZERO, device="cuda")) == ("cuda", "bfloat16", 1)
 
 
