@@ -12,8 +12,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from functools import cache
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
@@ -128,13 +127,29 @@ def plain(words: object, most: int = SHOWN_CHARACTERS) -> str:
     return line if len(line) <= most and len(text) <= 8 * most else f"{line[:most]}..."
 
 
-def parse_json(data: bytes | str, most: int = MOST_JSON_BYTES) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _missing(constant: str) -> None:
+    if constant != "NaN":
+        raise ValueError(f"found {constant}, expected a number or null")
+
+
+_JSON, _JSON_OF_CORPUS = json.JSONDecoder(), json.JSONDecoder(parse_constant=_missing)
+"""Decoders, made once: `json.loads` would make one for each line. By default they take NaN, Infinity and -Infinity,
+which JSON does not have."""
+
+
+def parse_json(data: bytes | str, most: int = MOST_JSON_BYTES, decoder: json.JSONDecoder = _JSON) -> Any:  # noqa: ANN401 - whatever JSON holds
     """Parse one JSON value. An integer with more digits than Python converts is returned as a string.
 
     Raises:
         ValueError: it is not valid JSON; TooLargeError: it has more than `most` bytes or `MOST_DEPTH` levels.
     """
-    return _parse(data, most, None)
+    check(len(data), most, "bytes")
+    try:
+        value = _parsed(data, decoder)
+        _check_depth(data, value)
+    except RecursionError:
+        raise TooLargeError(_TOO_DEEP) from None
+    return value
 
 
 def parse_values(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -143,26 +158,7 @@ def parse_values(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON hold
     Raises:
         ValueError: as `parse_json`; or it holds Infinity or -Infinity, which are not JSON either.
     """
-    return _parse(data, MOST_JSON_BYTES, _missing)
-
-
-def _missing(constant: str) -> None:
-    if constant != "NaN":
-        raise ValueError(f"found {constant}, expected a number or null")
-
-
-Constant = Callable[[str], object]
-"""Function that returns the value of NaN, Infinity or -Infinity, which Python's parser takes and JSON does not have."""
-
-
-def _parse(data: bytes | str, most: int, constant: Constant | None) -> Any:  # noqa: ANN401 - whatever JSON holds
-    check(len(data), most, "bytes")
-    try:
-        value = _parsed(data, constant)
-        _check_depth(data, value)
-    except RecursionError:
-        raise TooLargeError(_TOO_DEEP) from None
-    return value
+    return parse_json(data, decoder=_JSON_OF_CORPUS)
 
 
 _TOO_DEEP = f"values are nested too deeply; expected at most {MOST_DEPTH} levels"
@@ -182,22 +178,16 @@ def _check_depth(data: bytes | str, value: object) -> None:
     raise TooLargeError(_TOO_DEEP)
 
 
-def _parsed(data: bytes | str, constant: Constant | None) -> Any:  # noqa: ANN401 - whatever JSON holds
+def _parsed(data: bytes | str, decoder: json.JSONDecoder) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
         text = data if isinstance(data, str) else data.decode(json.detect_encoding(data), "surrogatepass")
-        return _decoder(constant).decode(text)
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(plain(str(error))) from None
     except UnicodeDecodeError:
         raise
     except ValueError:  # only for an integer beyond the limit of the interpreter
-        return json.loads(data, parse_int=_integer, parse_constant=constant)
-
-
-@cache
-def _decoder(constant: Constant | None) -> json.JSONDecoder:
-    """Return a decoder. `json.loads` would make one for each line."""
-    return json.JSONDecoder(parse_constant=constant)
+        return json.loads(data, parse_int=_integer, parse_constant=decoder.parse_constant)
 
 
 def parse_record(data: bytes | str) -> Any:  # noqa: ANN401 - whatever JSON holds
@@ -365,17 +355,20 @@ class _Format(NamedTuple):
     remedy: str
 
 
-def _compressed(begins: bytes, name: str, command: str) -> _Format:
-    return _Format(re.compile(begins, re.DOTALL), f"is compressed by {name}", f"Decompress it: {command} < IN > OUT")
-
-
+_COMPRESSED = {
+    "gzip": (re.escape(GZIP), "gunzip"),
+    "zstd": (rb"\x28\xb5\x2f\xfd", "unzstd"),
+    "bzip2": (rb"BZh[1-9]1AY&SY", "bunzip2"),
+    "xz": (rb"\xfd7zXZ\x00", "unxz"),
+    "lz4": (rb"\x04\x22\x4d\x18", "unlz4"),
+    "zip": (rb"PK\x03\x04", "funzip"),
+}
+"""First bytes of compressed files by the names of the formats, with the commands that decompress them."""
 _FORMATS = (
-    _compressed(re.escape(GZIP), "gzip", "gunzip"),
-    _compressed(rb"\x28\xb5\x2f\xfd", "zstd", "unzstd"),
-    _compressed(rb"BZh[1-9]1AY&SY", "bzip2", "bunzip2"),
-    _compressed(rb"\xfd7zXZ\x00", "xz", "unxz"),
-    _compressed(rb"\x04\x22\x4d\x18", "lz4", "unlz4"),
-    _compressed(rb"PK\x03\x04", "zip", "funzip"),
+    *(
+        _Format(re.compile(begins, re.DOTALL), f"is compressed by {name}", f"Decompress it: {command} < IN > OUT")
+        for name, (begins, command) in _COMPRESSED.items()
+    ),
     _Format(
         re.compile(rb"version https://git-lfs"), "is a Git LFS pointer, not the file itself", "Fetch it: git lfs pull"
     ),

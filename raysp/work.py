@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from raysp.sink.lease import Running
 from raysp.sink.run_record import RunEntry
-from raysp.sink.sinks import KINDS, Registered, Sink
+from raysp.sink.sinks import KINDS, Sink
 from raysp.specs.pipeline import Pipeline, Work
 from raysp.specs.text_rules import Text
 from raysp.specs.work_files import load_value
@@ -159,22 +159,18 @@ class Kind(Protocol):
 def kind_of_sink(asked: Asked) -> Kind:
     """Return the kind of a sink by its record: that of label shards if it has none, or if a pipeline is given."""
     other = None if asked.pipeline is not None else Sink.open(asked.place, asked.options).other_kind()
-    return _answers(other or KINDS["pipeline"])
+    return cast("Kind", import_module((other or KINDS["pipeline"]).module))
 
 
 def kind_of_work(work: "Named") -> Kind:
     """Return the kind of work, or of a plan of it."""
-    return _answers(KINDS[work.NOUN])
+    return cast("Kind", import_module(KINDS[work.NOUN].module))
 
 
 class Named(Protocol):
     """Work, or a plan of it."""
 
     NOUN: ClassVar[str]
-
-
-def _answers(kind: Registered) -> Kind:
-    return cast("Kind", import_module(kind.module))
 
 
 def load_work(target: str) -> Work:

@@ -380,7 +380,10 @@ def digest_content(file: Path) -> str:
 
 def _contents(files: Sequence[Path]) -> list[str]:
     """Return the hash of each file's content."""
-    known = _read_cache()
+    known: dict[str, str] = {}
+    with contextlib.suppress(ValueError):  # another program wrote the cache
+        found = json.loads(read_cached(DIGESTS) or b"{}")
+        known = found if isinstance(found, dict) else {}
     fresh: dict[str, str] = {}
     for file in files:
         facts = file.stat()
@@ -399,11 +402,3 @@ def _digest_file(file: Path) -> str:
         while chunk := stream.read(_READ_BYTES):
             found.update(chunk)
     return found.hexdigest()
-
-
-def _read_cache() -> dict[str, str]:
-    try:
-        found = json.loads(read_cached(DIGESTS) or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -77,11 +77,6 @@ def _print_version(value: bool) -> None:
         raise typer.Exit
 
 
-def _with_examples(verb: Callable[..., None]) -> str:
-    """Return the docstring of a verb, with its examples marked so that their line breaks are kept."""
-    return re.sub(r"^Examples?:$", "\b\n\\g<0>", inspect.getdoc(verb) or "", flags=re.MULTILINE)
-
-
 def _command(verb: Callable[..., None]) -> Callable[..., None]:
     """Return a verb with the options that all verbs have."""
 
@@ -116,7 +111,9 @@ def application(verbs: Iterable[str] = VERBS) -> typer.Typer:
     app.callback()(_raysp)
     for name in verbs:
         verb = getattr(import_module(f".{VERBS[name]}_verbs", __package__), name)
-        app.command(help=_with_examples(verb))(_command(verb))
+        # The mark keeps the line breaks of examples.
+        shown = re.sub(r"^Examples?:$", "\b\n\\g<0>", inspect.getdoc(verb) or "", flags=re.MULTILINE)
+        app.command(help=shown)(_command(verb))
     return app
 
 
