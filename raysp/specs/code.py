@@ -67,6 +67,10 @@ class UserCode:
     """Versions of installed packages, which are not shipped."""
     process: str = field(default=_PROCESS, compare=False)
 
+    def __bool__(self) -> bool:
+        """Return whether a pipeline has any."""
+        return bool(self.files or self.versions)
+
     def parts(self) -> dict[str, str]:
         """Return the parts of the fingerprint: a digest per file, a version per installed package."""
         return {
