@@ -1,8 +1,10 @@
 """Runs, evaluations, try-outs and calls of Python programs on the stand-in device: the labels of the CPU."""
 
 import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +16,12 @@ import raysp
 from raysp import Labeller, PlanError, RunError
 from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
+from raysp.labelling.engine.run_progress import Progress
+from raysp.labelling.planning import settling
 from raysp.models.base.placing import arithmetic
 from raysp.ops import labelling
-from raysp.ops.labelling import Labelling, as_float, highest_memory
+from raysp.ops.decoding import seconds_left
+from raysp.ops.labelling import BlockInHand, Labelling, as_float, highest_memory
 from raysp.specs.steps import Step
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same
@@ -123,6 +128,51 @@ def test_a_device_that_torch_cannot_use_is_refused(corpus):
         raysp.run(pipeline(corpus, "xpu"), rows=3, progress=False)
     with pytest.raises(RunError, match="device 'xpu': the installed torch cannot use it"):
         Labelling(str(CHECKPOINT), lambda loaded: [], batch_seconds=8, device="xpu")
+
+
+@pytest.mark.parametrize("seconds", [1000.0, 1.0], ids=["one block", "several blocks"])
+def test_the_next_piece_is_labelled_while_the_last_block_of_a_piece_is(corpus, tmp_path, monkeypatch, seconds):
+    names = ["a", "b", "c"]
+    for name in names:
+        write_shard(tmp_path / "in" / f"{name}.parquet", table=pq.read_table(corpus))
+    run, lock = Labelling.run, threading.Lock()
+    begun = {name: threading.Event() for name in names}
+    blocks: list[str] = []
+
+    def waiting(op: Labelling, given: BlockInHand) -> object:
+        name = given.shard[0]
+        with lock:
+            blocks.append(name)
+        begun[name].set()
+        if name != "c" and seconds_left(given.block) == 0:
+            assert begun[names[names.index(name) + 1]].wait(60), "the last block of a piece is waited for"
+        return run(op, given)
+
+    monkeypatch.setattr(Labelling, "run", waiting)
+    monkeypatch.setattr(settling, "block_seconds", lambda *_, **__: seconds)
+    raysp.run(pipeline(tmp_path / "in", NAME, tmp_path / "out"), engine="here", progress=False)
+    assert (len(blocks) == 3) == (seconds == 1000.0)
+    log = "".join(file.read_text() for file in sorted((tmp_path / "out" / ".raysp" / "log").iterdir()))
+    assert re.findall(r'"kind": "piece".*"shard": "(.)', log) == names
+    expected = labels_of(pipeline(corpus, "cpu"))
+    for name in names:
+        assert_same(pq.read_table(tmp_path / "out" / f"{name}.parquet").select([*expected[0]]).to_pylist(), expected)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_is_stopped_between_pieces_in_hand_continues(corpus, tmp_path, stop):
+    for name in "abcd":
+        write_shard(tmp_path / "in" / f"{name}.parquet", table=pq.read_table(corpus))
+    made = pipeline(tmp_path / "in", NAME, tmp_path / "out")
+
+    def stopping(progress: Progress) -> None:
+        if progress.staged.rows:
+            raise stop
+
+    with pytest.raises(stop):
+        raysp.run(made, engine="here", progress=False, on_progress=stopping)
+    assert "raysp-reader" not in [thread.name for thread in threading.enumerate()]
+    assert raysp.run(made, engine="here", progress=False).shards_committed == 4
 
 
 def test_an_evaluation_has_the_scores_of_the_cpu(corpus):

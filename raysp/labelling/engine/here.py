@@ -1,8 +1,8 @@
 """The engine `here`: pieces are read, labelled and committed in the calling process, without Ray.
 
-Blocks are decoded ahead while the model runs. A pipeline with a user's code runs in the calling thread alone, so that
-breakpoints and prints behave as in any program. A row that crashes the process ends the run; the next run reads the
-record of begun pieces and warns. The engine `ray` isolates such rows.
+Blocks are decoded ahead while the model runs, and a device has two pieces in hand. A pipeline with a user's code runs
+in the calling thread alone, so that breakpoints and prints behave as in any program. A row that crashes the process
+ends the run; the next run reads the record of begun pieces and warns. The engine `ray` isolates such rows.
 
 The record is one small file per run, in `.raysp/begun/`, with the pieces that the process has begun and not ended. A
 run replaces its file before it begins a piece, and deletes it at its end, also after an error or a signal. A file that
@@ -15,9 +15,11 @@ import logging
 import os
 import socket
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import cast
 
 import pyarrow as pa
 
@@ -122,6 +124,8 @@ def forget_begun(store: Store) -> None:
 
 BLOCKS_AHEAD = 2
 """Blocks decoded while one is labelled."""
+IN_HAND = 2
+"""Pieces that a device has in hand: while one is staged, it labels blocks of the next one."""
 
 
 Item = tuple[PieceTodo | ShardFailure, pa.Table | Exception | None]
@@ -186,21 +190,60 @@ class Here:
     def _messages(
         self, models: Sequence[Model], items: Iterator[Item], job: Job, decoder: Decoder
     ) -> Generator[Message]:
-        """Label pieces; of one that fails, blocks that are read already are dropped."""
+        """Label pieces in order; on a device the next one begins when all blocks of a piece are read.
+
+        Of a piece that fails, blocks that are read already are dropped.
+        """
         actor = f"{socket.gethostname()}:{os.getpid()}"
-        content: pa.Table | Exception | None = None
-        done: PieceTodo | None = None
+        at_once = min(IN_HAND, models[0].at_once)
+        stopped, later_passes = threading.Event(), threading.Lock()
+        latest: PieceTodo | ShardFailure | None = None
 
-        def read(part: PieceTodo) -> Iterator[pa.Table]:
-            return read_blocks(job, part, decoder) if part.number else _blocks(content, items)
+        def next_piece(may_read: threading.Event, is_read: threading.Event) -> Generator[Message]:
+            nonlocal latest
 
-        for todo, content in items:  # noqa: B007 - `read` uses it
-            if isinstance(todo, ShardFailure):
-                yield todo
-            elif todo is not done:
+            def read(part: PieceTodo) -> Iterator[pa.Table]:
+                if not part.number:
+                    yield from _blocks(content, items)
+                    is_read.set()
+                    return
+                with later_passes:
+                    yield from read_blocks(job, part, decoder)
+
+            try:
+                may_read.wait()
+                found = None if stopped.is_set() else next((one for one in items if one[0] is not latest), None)
+                if found is None:
+                    return
+                todo, content = found
+                latest = todo
+                if isinstance(todo, ShardFailure):
+                    yield todo
+                    return
                 yield from label_piece(job, models, todo, read, job.store, actor)
                 self._begins.end(todo.name, todo.part)
-                done = todo
+            finally:
+                is_read.set()
+
+        in_hand = deque[Generator[Message]]()
+        is_read = threading.Event()
+        is_read.set()
+        try:
+            while True:
+                before, is_read = is_read, threading.Event()
+                piece = next_piece(before, is_read)
+                in_hand.append(piece if at_once == 1 else _begun(piece))
+                if len(in_hand) == at_once:
+                    message = None
+                    for message in in_hand[0]:
+                        yield message
+                    if message is None:
+                        return
+                    in_hand.popleft()
+        finally:
+            stopped.set()
+            for piece in in_hand:
+                piece.close()
 
     def commits(self, job: Job, retries: Mapping[str, Retry]) -> "CommitsHere":
         """Return an empty set of commits."""
@@ -214,6 +257,13 @@ def _blocks(content: pa.Table | Exception | None, items: Iterator[Item]) -> Iter
             raise content
         yield content
         _, content = next(items)
+
+
+def _begun(messages: Iterator[Message]) -> Generator[Message]:
+    """Return messages that another thread makes from now on."""
+    begun = ahead(chain(["begun"], messages), 0)
+    next(begun)
+    return cast("Generator[Message]", begun)
 
 
 class CommitsHere:

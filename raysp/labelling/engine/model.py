@@ -183,7 +183,7 @@ def in_order(call: Callable[[Item], Answer], items: Iterable[Item], at_once: int
 
 
 def ahead(items: Iterable[Item], most: int) -> Generator[Item]:
-    """Yield items that another thread produces, at most `most` of them in advance.
+    """Yield items that another thread produces, at most `most` of them in advance; 0: any number.
 
     Raises:
         BaseException: the error that ended the other thread.
