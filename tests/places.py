@@ -56,9 +56,8 @@ class Bucket:
         return place / name
 
     def writes(self, name: str) -> dict[str, object]:
-        found = self.server.marks(self.name, f"{name}/")
-        paths = {key.removeprefix(f"{name}/"): mark for key, mark in found.items()}
-        return {path: mark for path, mark in paths.items() if not path.startswith(".raysp/")}
+        marks = self.server.marks(self.name, f"{name}/")
+        return {key.removeprefix(f"{name}/"): mark for key, mark in marks.items()}
 
 
 Place = Folder | Bucket

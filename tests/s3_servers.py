@@ -73,9 +73,13 @@ class S3Server:
         return f"s3://{bucket}/{path}".rstrip("/")
 
     def marks(self, bucket: str, prefix: str) -> dict[str, object]:
-        """Return by key what changes with every write of an object: its mark, for an etag is that of the bytes."""
-        found = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
-        heads = {one["Key"]: self.client.head_object(Bucket=bucket, Key=one["Key"]) for one in found}
+        """Return by key what changes with every write of a label shard: its mark, for an etag is that of the bytes.
+
+        Objects in `.raysp/` may be removed while they are read, by a process that outlives its driver.
+        """
+        objects = self.client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", ())
+        keys = [entry["Key"] for entry in objects if "/.raysp/" not in entry["Key"]]
+        heads = {key: self.client.head_object(Bucket=bucket, Key=key) for key in keys}
         return {key: (head["ETag"], head["Metadata"].get("raysp-write")) for key, head in heads.items()}
 
     def upload(self, folder: Path, bucket: str, prefix: str = "") -> None:
