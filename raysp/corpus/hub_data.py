@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub as sources: the Parquet files of one split, at one commit.
 
-HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub. Only for such a source is this module
-imported.
+HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub. This module is imported only for such a
+source.
 """
 
 import fnmatch

@@ -198,7 +198,7 @@ class Labelling:
         """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
-        samples, padded = sum(len(given.waves[i]) for i in given.pending), self._run(given)
+        samples, padded = self._run(given)
         with self.lock:
             before, self.ended = self.ended, time.perf_counter()
             ended = self.ended
@@ -210,8 +210,8 @@ class Labelling:
             highest_memory(self.device),
         )
 
-    def _run(self, given: BlockInHand) -> int:
-        """Run the model over a block, and return the padded samples."""
+    def _run(self, given: BlockInHand) -> tuple[int, int]:
+        """Run the model over a block, and return its samples, without and with padding."""
         pending = given.pending
         costs = [self._cost(given.waves[i]) for i in pending]
         most = 0 if self.is_alone else self.max_samples
@@ -221,7 +221,7 @@ class Labelling:
         one_by_one = self.at_once > 1 and not self.is_alone and would_wait(padded, self.at_once)
         with arithmetic(dtype=self.dtype, device=self.device):
             self.passes([OneBatch(self, chosen, given) for chosen in batches], one_by_one=one_by_one)
-        return sum(padded)
+        return sum(len(given.waves[i]) for i in pending), sum(padded)
 
     def table(self, given: BlockInHand) -> pa.Table:
         """Return the windows of a block that ran, in the same order.

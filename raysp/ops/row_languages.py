@@ -1,7 +1,7 @@
 """Labels in the language of each row: windows are grouped by language, and the model takes one group after another."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from raysp.checkpoints.contents import misnamed
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.forward import BlockInHand, Figures, OutputOp
+from raysp.ops.forward import BlockInHand, OutputOp
 from raysp.ops.labelling import Labelling
 from raysp.ops.late_steps import CARRIED, Joining, carried_values
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
@@ -82,15 +82,16 @@ class LabellingByLanguage(Labelling):
             block = beside(with_waves(statuses_table(statuses), waves), carried)
         return super().prepare(block, shard, names=names)
 
-    def run(self, given: BlockInHand) -> Figures:
-        """Run the model over the windows of one language after another, and return the figures of the block.
+    def _run(self, given: BlockInHand) -> tuple[int, int]:
+        """Run the model over the windows of one language after another, and return their samples.
 
         Rows fail whose language has no file in the checkpoint, or one that does not fit.
 
         Raises:
             StoreError: the file of a language cannot be fetched.
         """
-        languages, groups, figures = self.languages.of(given.block), dict[str, list[int]](), [Figures()]
+        languages, groups = self.languages.of(given.block), dict[str, list[int]]()
+        samples = padded = 0
         for place in given.pending:
             groups.setdefault(str(languages[place]), []).append(place)
         for language, pending in groups.items():
@@ -102,9 +103,9 @@ class LabellingByLanguage(Labelling):
                 for place in pending:
                     _fail(given.statuses[place], str(error))
             else:
-                figures.append(super().run(replace(given, pending=pending, outputs=outputs)))
-        windows, audio, padded, busy, memory = zip(*map(astuple, figures), strict=True)
-        return Figures(sum(windows), sum(audio), sum(padded), sum(busy), max(memory))
+                of_language = super()._run(replace(given, pending=pending, outputs=outputs))
+                samples, padded = samples + of_language[0], padded + of_language[1]
+        return samples, padded
 
     def table(self, given: BlockInHand) -> pa.Table:
         """Return the windows of a block that ran, as `Labelling` does, each with its language."""

@@ -70,6 +70,7 @@ class RunLog:
     def add(self, receipt: Receipt) -> None:
         """Add a receipt; a failure is written soon."""
         fields = asdict(receipt)
+        fields.pop("examples_behind", None)  # events have these messages, without secrets
         if isinstance(receipt, ShardFailure):
             fields |= {"reason": self._shown(receipt.reason)}
         self._append(KIND_OF[type(receipt)], fields)

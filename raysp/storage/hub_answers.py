@@ -1,6 +1,6 @@
 """Answers of the Hugging Face hub: bounds on their bytes, and no progress bars in files.
 
-It imports huggingface_hub, so it is imported itself where the hub is asked.
+It imports huggingface_hub, so callers import it only where they ask the hub.
 """
 
 import contextlib

@@ -136,6 +136,7 @@ ARRAYS = {
     "list": (pa.ListArray.from_arrays([0, 1, 3, 3], TEXTS), [["caf\ufffd"], ["a", None], []]),
     "struct": (pa.StructArray.from_arrays([TEXTS], ["x"]), [{"x": "caf\ufffd"}, {"x": "a"}, {"x": None}]),
     "dictionary": (pa.DictionaryArray.from_arrays(pa.array([1, 0, None]), TEXTS), ["a", "caf\ufffd", None]),
+    "ordered": (pa.DictionaryArray.from_arrays(pa.array([1, 0, None]), TEXTS, ordered=True), ["a", "caf\ufffd", None]),
     "map": (
         pa.MapArray.from_arrays([0, 1, 2, 2], pa.array(["k", "l"]), TEXTS.slice(0, 2)),
         [[("k", "caf\ufffd")], [("l", "a")], []],

@@ -112,6 +112,7 @@ class Execution:
         for todo in self.plan.todo:
             if not todo.pieces:
                 self._release(todo)
+        self._check_rate()
         with contextlib.closing(self.workers.label(self.plan, self.job, self._submit)) as messages:
             for message in messages:
                 self._handle(message)
@@ -122,8 +123,7 @@ class Execution:
         while not self.rate.is_exceeded and (outcomes := next(rest, None)) is not None:
             self._settle(outcomes)
             self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
-        if self.rate.is_exceeded:
-            self._stop()
+        self._check_rate()
         self.on_progress(self.progress)
         return dict(self.open_shards.unfinished())
 
@@ -147,6 +147,10 @@ class Execution:
         self._settle(self.commits.finished())
         self.on_progress(self.progress)
         self._commit(self.rate.released())
+
+    def _check_rate(self) -> None:
+        if self.rate.is_exceeded:
+            self._stop()
 
     def _stop(self) -> NoReturn:
         """End the run so that none of its error rows is used: their results are removed, and labelled again.

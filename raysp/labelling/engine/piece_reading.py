@@ -40,12 +40,12 @@ def read_blocks(job: Job, todo: PieceTodo, decoder: Decoder | None = None) -> It
 
 
 def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.Table]:
-    one = job.passes[todo.number]
+    pipeline, settings = job.passes[todo.number]
     shard, piece, source = todo.shard, todo.piece, job.pipeline.source
-    op = assembly.decoding(*one, shard, decoder=decoder or process_decoder(), functions=job.functions)
+    op = assembly.decoding(pipeline, settings, shard, decoder=decoder or process_decoder(), functions=job.functions)
     columns = todo.columns
     of_labels = {} if columns is None else dict(zip(columns.column_names, columns.columns, strict=True))
-    names = [name for name in assembly.decoded_columns(one.pipeline, shard) if name not in of_labels]
+    names = [name for name in assembly.decoded_columns(pipeline, shard) if name not in of_labels]
     table = sources.read_table(
         shard, piece, names, source.storage_options, (source.audio,), audio_root=source.audio_root
     )

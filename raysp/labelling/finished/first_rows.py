@@ -87,7 +87,7 @@ def _readable(array: Any) -> Any:  # noqa: ANN401 - the stubs of pyarrow lack wh
         values = array.cast(pa.large_binary()).to_pylist()
         return pa.array([None if one is None else one.decode(errors="replace") for one in values], kind)
     if pa.types.is_dictionary(kind):
-        return pa.DictionaryArray.from_arrays(array.indices, _readable(array.dictionary))
+        return pa.DictionaryArray.from_arrays(array.indices, _readable(array.dictionary), ordered=kind.ordered)
     if pa.types.is_struct(kind):
         fields = [_readable(array.field(number)) for number in range(kind.num_fields)]
         return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
