@@ -419,9 +419,9 @@ def _happen(world: World, draw: Random) -> None:
         world.run()
     world.chances = Chances()
     _finish(world)
-    finished = world.fingerprint
     world.run()  # those who come late
-    if world.fingerprint != finished:  # without a lease a late run may record its steps, which the next one mends
+    # Without a lease a late run may record its steps, which the next one mends.
+    if any(fingerprint != world.fingerprint for _, fingerprint in world.made_of.values()):
         _finish(world)
         world.run()
     check(world, errors=True)
