@@ -424,7 +424,8 @@ def load_function(name: str) -> Callable[..., object]:
     module, _, attribute = name.partition(":")
     try:
         found = cast("object", getattr(importlib.import_module(module), attribute))
-    except (Exception, SystemExit) as error:  # importing runs the module, which may raise any error
+    except BaseException as error:  # importing runs the module, which may raise any error
+        tracebacks.raise_if_stopped(error)
         raise SpecError(
             f"{name!r} cannot be imported: {tracebacks.described(error)}; it must be importable from the folder of the "
             "pipeline file"

@@ -313,7 +313,8 @@ def _class(name: str) -> type:
         module, _, attribute = name.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except (Exception, SystemExit) as error:  # importing runs the module, which may raise any error
+        except BaseException as error:  # importing runs the module, which may raise any error
+            tracebacks.raise_if_stopped(error)
             raise SpecError(f"type {name!r} cannot be imported: {tracebacks.described(error)}") from error
     else:
         import raysp

@@ -93,7 +93,8 @@ def _module(path: Path, expected: str) -> ModuleType:
         definition.loader.exec_module(module)
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        tracebacks.raise_if_stopped(error)
         where = tracebacks.place(error)
         at = f", at {where}" if where else ""
         raise SpecError(f"{path} raised {tracebacks.named(error)}{at}") from error

@@ -188,7 +188,9 @@ class Execution:
         for row, kind, message in examples:
             self.blamed[kind] += 1
             if self.blamed[kind] <= MOST_BLAMED:
-                self.log.event("row_blamed", shard=shard, row=row, error_type=kind, message=message)
+                # A function of the user may quote labels, and `forget` changes no log.
+                said = {} if kind == "step_failed" else {"message": message}
+                self.log.event("row_blamed", shard=shard, row=row, error_type=kind, **said)
 
     def _fail(self, failure: ShardFailure) -> None:
         self.open_shards.fail(failure.shard, failure.reason)

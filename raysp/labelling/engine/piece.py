@@ -292,5 +292,5 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
         )
     except UnusableError as error:
         return error
-    except (Exception, SystemExit) as error:  # steps behind the model are code of the user
+    except BaseException as error:  # steps behind the model are code of the user
         return shard_failure(shard.name, error)
