@@ -68,7 +68,8 @@ def message_of(error: BaseException) -> str:
     """Return the message of an error; the empty text if the error fails to give one."""
     try:
         return str(error)
-    except Exception:  # by `__str__` of a user's class
+    except BaseException as failed:  # by `__str__` of a user's class
+        raise_if_stopped(failed)
         return ""
 
 
