@@ -163,10 +163,9 @@ def _try_out(
     address: str | None,
     next_command: str,
 ) -> NoReturn:
-    from raysp.labelling.engine.running import run as run_pipeline
-    from raysp.labelling.finished.first_rows import readable
-
     with stoppable_display(is_kept=False) as display:
+        from raysp.labelling.engine.running import run as run_pipeline
+
         result = run_pipeline(
             pipeline,
             rows=num_rows,
@@ -176,6 +175,8 @@ def _try_out(
             progress=False,
         )
     with showing(result.exit_code):
+        from raysp.labelling.finished.first_rows import readable
+
         table = readable(cast("pa.Table", result.table))
         if is_json():
             print_json({**result.json, "table": table.to_pylist()})

@@ -107,7 +107,8 @@ def _stopped_by_signals(stop: Stop, said: str, at_the_first: Callable[[], None] 
     finally:
         _previous.clear()
         for number, before in previous.items():
-            signal.signal(number, before)
+            # Another signal ends a process that stops, without a traceback of what Python does at its end.
+            signal.signal(number, signal.SIG_DFL if stop() else before)
 
 
 def _leave_to_the_parent() -> None:

@@ -3,15 +3,15 @@
 import pytest
 
 import raysp
-from tests.corpora import a_pipeline, write_shard
+from raysp.sink.receipts import TextColumns
+from tests.corpora import a_pipeline
 from tests.user_specs import Spelled
 
 
 def compared(folder, *outputs, text="text"):
-    """Return the columns that a plan compares."""
-    write_shard(folder / "in" / "a.parquet")
+    """Return the columns that a run compares."""
     source = raysp.Shards(f"{folder}/in", text=text)
-    found = raysp.plan(a_pipeline(source, folder / "out", label={"outputs": list(outputs)})).texts
+    found = TextColumns.of(a_pipeline(source, folder / "out", label={"outputs": list(outputs)}))
     return None if found is None else (found.reference, found.hypothesis)
 
 
