@@ -57,7 +57,8 @@ class Bucket:
 
     def writes(self, name: str) -> dict[str, object]:
         marks = self.server.marks(self.name, f"{name}/")
-        return {key.removeprefix(f"{name}/"): mark for key, mark in marks.items()}
+        paths = {key.removeprefix(f"{name}/"): mark for key, mark in marks.items()}
+        return {path: mark for path, mark in paths.items() if not path.startswith(".raysp/")}
 
 
 Place = Folder | Bucket
