@@ -53,7 +53,9 @@ def submit(
     ] = None,
     with_raysp: Annotated[
         str | None,
-        typer.Option(metavar="REQUIREMENT", help="Install raysp by this requirement of pip; else the cluster's raysp."),
+        typer.Option(
+            metavar="WHEEL", help="Install this wheel beside FILE, or this requirement; else the cluster's raysp."
+        ),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
     ca: Ca = None,
@@ -146,7 +148,9 @@ def _follow(head: "Head", job_id: str, ca: str | None) -> NoReturn:
         raise typer.Exit(INTERRUPTED) from None
     with showing(job.exit_code or 0):
         print_json(_fields(job)) if is_json() else _print_job(job)
-        if job.status == "failed" and not job.driver_exit_code:
+        if job.lacks_raysp:
+            say("the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp")
+        elif job.status == "failed" and not job.driver_exit_code:
             say(f"the job failed outside of the run: {job.message}")
     raise AssertionError
 

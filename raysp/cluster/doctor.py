@@ -2,11 +2,14 @@
 
 import os
 import platform
+import resource
 import shutil
 import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from raysp.cluster.connection import default_folder, local_ray
 from raysp.cluster.resources import Resources, count_gpus
@@ -16,7 +19,9 @@ from raysp.words import count
 
 MIN_SHARED_BYTES = 500_000_000
 MIN_MEMORY_BYTES = 4_000_000_000
+MIN_OPEN_FILES = 1024
 PACKAGES = ("raysp", "ray", "torch", "pyarrow", "soundfile", "soxr")
+DEVELOPMENT = frozenset({"dev", "docs", "audit"})
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,33 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Run all checks; the last one starts a local Ray and stops it."""
-    quick = (_processors, _memory, _shared_memory)
+    quick = (_extras, _processors, _memory, _shared_memory, _open_files)
     python = Finding("python", f"{platform.python_version()} on {platform.machine()}", ok=True)
     packages = [Finding(name, metadata.version(name), ok=True) for name in PACKAGES]
     return [python, *packages, *(check() for check in quick), _ray()]
+
+
+def _extras() -> Finding:
+    """Look for the packages of each extra of raysp; a missing one is not a failure."""
+    found: list[str] = []
+    missing: list[str] = []
+    for extra, packages in _packages_of_extras().items():
+        (found if all(any(metadata.distributions(name=name)) for name in packages) else missing).append(extra)
+    shown = ", ".join(found) or "none"
+    advice = f"not installed: {', '.join(missing)}; pip install 'raysp[NAME]' adds one" if missing else ""
+    return Finding("extras", shown, ok=True, advice=advice)
+
+
+def _packages_of_extras() -> dict[str, list[str]]:
+    """Return the packages that each extra adds, but for those with which raysp itself is developed."""
+    lines = [Requirement(line) for line in metadata.requires("raysp") or ()]
+    extras = metadata.metadata("raysp").get_all("Provides-Extra") or []
+    packages = {
+        extra: [one.name for one in lines if one.marker and one.marker.evaluate({"extra": extra})]
+        for extra in extras
+        if extra not in DEVELOPMENT
+    }
+    return {extra: names for extra, names in packages.items() if names}
 
 
 def _processors() -> Finding:
@@ -71,6 +99,13 @@ def _shared_memory() -> Finding:
     ok = free >= MIN_SHARED_BYTES
     advice = "" if ok else "Ray passes blocks through it: start the container with --shm-size=4g"
     return Finding("shared memory", f"{free / 1e9:.1f} GB free in {place}", ok, advice)
+
+
+def _open_files() -> Finding:
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ok = most == resource.RLIM_INFINITY or most >= MIN_OPEN_FILES
+    found = "no limit" if most == resource.RLIM_INFINITY else f"at most {most:,}"
+    return Finding("open files", found, ok, "" if ok else f"Ray may need more: ulimit -n {MIN_OPEN_FILES * 64}")
 
 
 def _ray() -> Finding:

@@ -77,6 +77,15 @@ class TestSubmit:
         assert json.loads(ran.out) == {"id": next(iter(head.jobs)), "address": head.url}
         assert ran.err == ""
 
+    @pytest.mark.parametrize("message", ["/usr/bin/python: No module named raysp", "No module named 'raysp'"])
+    def test_a_cluster_without_raysp_is_said_to_have_none(self, raysp_command, file, head, message):
+        head.logs = [[ending(head, "FAILED", 1, message)]]
+        ran = raysp_command("submit", file, "--address", head.url)
+        assert ran.code == 2
+        assert ran.err.splitlines()[-1] == (
+            "raysp: the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp"
+        )
+
     def test_a_job_that_ray_could_not_start_is_shown_with_rays_words(self, raysp_command, file, head):
         head.logs = [[ending(head, "FAILED", None, "Failed to set up runtime environment: pip failed")]]
         ran = raysp_command("submit", file, "--address", head.url)

@@ -233,7 +233,7 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "finetune --steps": [Acts("cli/test_finetune.py::test_a_try_out_prints_texts_and_the_command_that_trains")],
     "submit --env": [Acts("cli/test_jobs.py::TestSubmit::test_what_is_wrong_here_is_refused_before_a_job_is_made")],
     "submit --with-raysp": [
-        Acts("cluster/submitting/test_submission.py::TestSubmitting::test_raysp_comes_along_by_a_requirement")
+        Refused(f"{SUBMIT} --with-raysp raysp-0-any.whl", "no such file; expected a wheel of raysp")
     ],
     "submit --detach": [Acts("cli/test_jobs.py::TestSubmit::test_detached_it_says_how_to_follow_and_to_stop")],
     "jobs --follow": [Refused("jobs --follow", "--follow: follows one job; give its id")],

@@ -1,7 +1,9 @@
 """What `raysp doctor` finds, where Ray does not start."""
 
+import importlib.metadata
 import os
 import re
+import resource
 import shutil
 from types import SimpleNamespace
 
@@ -19,6 +21,21 @@ def free(monkeypatch):
     return lambda num_bytes: monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=num_bytes))
 
 
+def test_extras_are_those_of_the_package_and_missing_ones_are_no_failure(monkeypatch):
+    lines = ["torch>=2.10", 'av>=15; extra == "av"', 'jax>=0.10; extra == "jax"', "nowhere; extra == 'jax'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda _: [*lines, 'ruff>=0.8; extra == "dev"'])
+    found = findings()["extras"]
+    assert (found["found"], found["ok"]) == ("av", True)
+    assert found["advice"] == "not installed: jax; pip install 'raysp[NAME]' adds one"
+
+
+def test_extras_of_this_installation_are_named():
+    found = findings()["extras"]
+    names = set(re.findall(r"[\w-]+", f"{found['found']}, {found['advice']}"))
+    assert {"av", "s3", "transformers", "kenlm"} <= names
+    assert not {"dev", "docs", "audit"} & names
+
+
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no shared memory as a folder")
 def test_little_shared_memory_is_found(free):
     free(0.4e9)
@@ -27,6 +44,15 @@ def test_little_shared_memory_is_found(free):
     assert "--shm-size=4g" in found["advice"]
     free(0.5e9)
     assert findings()["shared memory"]["ok"]
+
+
+def test_few_open_files_are_found(monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    found = findings()["open files"]
+    assert (found["found"], found["ok"]) == ("at most 256", False)
+    assert "ulimit -n" in found["advice"]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    assert findings()["open files"]["ok"]
 
 
 @pytest.mark.parametrize(("cuda", "says"), [(None, "is a build for CPUs"), ("12.8", "fits the driver")])

@@ -31,7 +31,7 @@ ADDRESS_VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 Status = Literal["pending", "running", "succeeded", "failed", "stopped"]
 VERSION, SINK, FILE = "raysp_version", "raysp_sink", "raysp_file"
 """Keys of a job's metadata: the version of raysp that submitted it, the url of the sink, the pipeline file."""
-STOPPED_CODE, FAILED_CODE = 143, 1
+STOPPED_CODE, NOT_FOUND_CODE, FAILED_CODE, REFUSED_CODE = 143, 127, 1, 2
 _LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 
 PAUSE_SECONDS = 1.0
@@ -68,12 +68,20 @@ class Job:
         return self.status in ("succeeded", "failed", "stopped")
 
     @property
+    def lacks_raysp(self) -> bool:
+        """Whether the job failed because the cluster has no raysp, or no Python of that name."""
+        is_missing = any(f"No module named {name}" in self.message for name in ("raysp", "'raysp'", "'raysp."))
+        return self.status == "failed" and (self.driver_exit_code == NOT_FOUND_CODE or is_missing)
+
+    @property
     def exit_code(self) -> int | None:
         """Exit code of the run: 143 if the job was stopped, 128 + n if signal n killed it; None while it runs."""
         if not self.is_over:
             return None
         if self.status == "stopped":
             return STOPPED_CODE
+        if self.lacks_raysp:
+            return REFUSED_CODE
         if self.driver_exit_code is None:
             return 0 if self.status == "succeeded" else FAILED_CODE
         return self.driver_exit_code if self.driver_exit_code >= 0 else 128 - self.driver_exit_code

@@ -37,7 +37,15 @@ CODE = (".py", ".md")
 """Endings of files that are shipped unless they are hidden."""
 MAX_BYTES = 100_000_000
 """Ray's dashboard takes requests of this size."""
+LARGEST = 5
+"""Number of files named in the message on a package that is too large."""
 GIT_SECONDS = 60.0
+
+_WHEEL = re.compile(r"([^:]*\.whl)(\[[\w,. -]+\])?")
+_EXTRAS = "[s3]"
+"""Extras of a wheel that is given without any."""
+_FOLDER_OF_PACKAGE = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
+"""Expanded by Ray, in requirements, to the folder into which it unpacks the package."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ def collect(folder: Path) -> Package:
     """
     ignored = _ignored_by_git(folder)
     left_out: list[str] = []
-    total = 0
+    sizes: dict[str, int] = {}
     for here, folders, files in os.walk(folder, followlinks=True):
         for name in sorted([*folders, *files]):
             path = Path(here, name)
@@ -93,11 +101,12 @@ def collect(folder: Path) -> Package:
                 left_out.append(relative)
                 folders[:] = [other for other in folders if other != name]
             elif path.is_file():
-                total += path.stat().st_size
-    if total > MAX_BYTES:
+                sizes[relative] = path.stat().st_size
+    if (total := sum(sizes.values())) > MAX_BYTES:
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]
         raise SpecError(
             f"{folder}: the pipeline file and its neighbours come to {megabytes(total)}; the limit is "
-            f"{megabytes(MAX_BYTES)}. "
+            f"{megabytes(MAX_BYTES)}. Largest: {', '.join(f'{name} ({megabytes(sizes[name])})' for name in largest)}. "
             "Let git ignore what the job does not need, or move the pipeline file to a folder of its own"
         )
     return Package(folder, tuple(left_out))
@@ -142,7 +151,7 @@ def prepare(
         target: file of the pipeline or recipe, or FILE:NAME.
         settings: changes, as `PATH=VALUE`.
         variables: names of environment variables to send.
-        with_raysp: requirement of pip that installs raysp.
+        with_raysp: requirement of pip, or path of a wheel in the folder of the file, that installs raysp.
 
     Raises:
         SpecError: it is invalid, its code is not in the folder of its file, the folder is too large, or a variable is
@@ -165,7 +174,7 @@ def prepare(
         "env_vars": {**sent, SUBMITTED_BY: __version__, "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)},
     }
     if with_raysp:
-        runtime_env["pip"] = [with_raysp]
+        runtime_env["pip"] = [_requirement(with_raysp, package)]
     sink = normalise(work.sink.url)
     readable = re.sub(r"[^a-z0-9]+", "-", (work.name or file.stem).lower()).strip("-")[:40] or "pipeline"
     arguments = {
@@ -182,6 +191,17 @@ def entrypoint(target: str, work: Work, settings: Sequence[str]) -> str:
     path, separator, name = target.partition(":")
     changes = [word for setting in settings for word in ("--set", setting)]
     return shlex.join(["python", "-m", "raysp", work.VERB, f"{Path(path).name}{separator}{name}", *changes])
+
+
+def _requirement(with_raysp: str, package: Package) -> str:
+    """Return a requirement of pip; of a wheel, its path on the cluster."""
+    if not (wheel := _WHEEL.fullmatch(with_raysp)):
+        return with_raysp
+    path = Path(wheel[1]).absolute()
+    if not path.is_file():
+        raise SpecError(f"--with-raysp {with_raysp}: no such file; expected a wheel of raysp")
+    _refuse_missing(package, path, f"--with-raysp {with_raysp}: the wheel")
+    return f"{_FOLDER_OF_PACKAGE}/{package.name_of(path)}{wheel[2] or _EXTRAS}"
 
 
 def _value_of(name: str) -> str:

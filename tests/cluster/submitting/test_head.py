@@ -224,7 +224,9 @@ class TestJobs:
             ("FAILED", 137, "", 137),
             ("FAILED", None, "the node failed", 1),
             ("STOPPED", None, "", 143),
-            ("FAILED", 127, "sh: 1: python: not found", 127),
+            ("FAILED", 127, "sh: 1: python: not found", 2),
+            ("FAILED", 1, "/usr/bin/python: No module named raysp", 2),
+            ("FAILED", None, "ModuleNotFoundError: No module named 'raysp'", 2),
         ]
         for number, (status, code, message, _) in enumerate(cases):
             head.add(f"raysp-{number}", status, driver_exit_code=code, message=message, start_time=1000 * (number + 1))

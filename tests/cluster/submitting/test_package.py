@@ -144,7 +144,7 @@ def test_links_are_followed_and_circles_end(tmp_path, names):
     assert names(project) == [*twice, "label.py", "shared.py", "words/list.txt"]
 
 
-def test_a_package_above_the_limit_is_refused(tmp_path, head, refusal):
+def test_a_package_above_the_limit_is_refused_with_its_largest_files(tmp_path, head, refusal):
     make(tmp_path, "label.py", "small.txt")
     (tmp_path / "corpus").mkdir()
     for name, size in (("corpus/a.wav", 60_000_000), ("b.bin", 50_000_000)):
@@ -152,7 +152,7 @@ def test_a_package_above_the_limit_is_refused(tmp_path, head, refusal):
             file.truncate(size)
     message = (
         rf"^raysp: {tmp_path}: the pipeline file and its neighbours come to 110\.0 MB; the limit is 100\.0 MB\. "
-        rf"Let git ignore what the job does not need"
+        rf"Largest: corpus/a\.wav \(60\.0 MB\), b\.bin \(50\.0 MB\), .*Let git ignore what the job does not need"
     )
     assert re.search(message, refusal(tmp_path))
     git(tmp_path, "init", "-q")

@@ -166,6 +166,12 @@ class TestChecks:
     def test_a_missing_file_is_refused(self, tmp_path, refusal):
         assert "missing.py: no such file" in refusal(tmp_path / "missing.py")
 
+    def test_a_wheel_that_does_not_travel_is_refused(self, project, tmp_path, refusal):
+        (tmp_path / "raysp-1-any.whl").write_bytes(b"")
+        found = refusal(project, options=["--with-raysp", tmp_path / "raysp-1-any.whl"])
+        assert f"the wheel is outside of {project}, the folder of the submitted file" in found
+        assert "no such file; expected a wheel" in refusal(project, options=["--with-raysp", tmp_path / "gone.whl"])
+
 
 def test_the_command_runs_the_file_in_the_package_with_its_settings(project, submitted):
     job = submitted(project, "steps.2.pool.actors=[1, 4]", "sink.url=s3://b/o")
@@ -293,9 +299,13 @@ class TestSubmitting:
         assert "Kubernetes Secret" in found
         assert "hush-hush" not in found
 
-    @pytest.mark.parametrize(
-        "requirement", ["raysp[s3]==0.1.0", "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/raysp-0.1.0-py3-none-any.whl[s3]"]
-    )
-    def test_raysp_comes_along_by_a_requirement(self, project, requirement, submitted):
-        job = submitted(project, options=["--with-raysp", requirement])
-        assert job["runtime_env"]["pip"]["packages"] == [requirement]
+    @pytest.mark.parametrize(("given", "extras"), [("", "[s3]"), ("[av,s3,speech]", "[av,s3,speech]")])
+    def test_raysp_comes_along_as_a_wheel_or_by_a_requirement(self, project, head: FakeHead, given, extras, submitted):
+        name = f"raysp-{raysp.__version__}-py3-none-any.whl"
+        (project / name).write_bytes(b"wheel")
+        job = submitted(project, options=["--with-raysp", f"{project / name}{given}"])
+        assert name in names_in_the_package(head)
+        pip = job["runtime_env"]["pip"]["packages"]
+        assert pip == ["${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}/" + name + extras]
+        job = submitted(project, options=["--with-raysp", f"raysp=={raysp.__version__}"])
+        assert job["runtime_env"]["pip"]["packages"] == [f"raysp=={raysp.__version__}"]
