@@ -88,7 +88,10 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         listings = [_list_url(url, source) for url in source.urls]
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
-    root = normalise(source.root) if source.root else _common_root([one.listing for one in listings])
+    try:
+        root = normalise(source.root) if source.root else _common_root([one.listing for one in listings])
+    except StoreError as error:
+        raise PlanError(f"source.root: {error}") from error
     shards: list[tuple[Shard, Cut]] = []
     unreadable: dict[str, str] = {}
     for kind, origin in _origins(listings):

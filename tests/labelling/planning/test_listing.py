@@ -105,6 +105,10 @@ class TestNames:
         with pytest.raises(PlanError, match=told):
             names(raysp.Shards(f"{data}/a.parquet", root=f"{data}/x"))
 
+    def test_a_root_with_an_unknown_scheme_is_refused(self, data):
+        with pytest.raises(PlanError, match=r"source\.root: 'foo://x': found the scheme 'foo'; expected a local path"):
+            names(raysp.Shards(f"{data}/a.parquet", root="foo://x"))
+
     @pytest.mark.parametrize(
         ("url", "message"),
         [
