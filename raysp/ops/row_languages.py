@@ -71,7 +71,7 @@ class LabellingByLanguage(Labelling):
     def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
         """Read a block, as `Labelling` does; rows without a language of the checkpoint fail."""
         languages = self.languages.of(block)
-        why_not = {language: self.languages.why_not(language) for language in languages}
+        why_not = {language: self.languages.why_not(language) for language in dict.fromkeys(languages)}
         if any(why_not.values()):
             statuses, waves = row_statuses(block), waves_of(block)
             for place, why in enumerate(why_not[language] for language in languages):
