@@ -54,9 +54,7 @@ class Aligner:
     """Alignment with one checkpoint."""
 
     def __init__(self, checkpoint: str) -> None:
-        self.loaded: LoadedCheckpoint = load_checkpoint(
-            Path(checkpoint), dtype="float32", device="cpu", padding="exact"
-        )
+        self.loaded: LoadedCheckpoint = load_checkpoint(Path(checkpoint), dtype="float32", device="cpu")
         tokenizer = self.loaded.text_tokenizer
         self.blank = tokenizer.pad_token_id
         self.frame_seconds = self.loaded.summary.frame_seconds

@@ -115,15 +115,15 @@ def read_waves(url: str, sample_rate: int) -> dict[str, np.ndarray]:
     return waves
 
 
-def raysp_forward(checkpoint: str, device: str, dtype: str, exact: bool) -> tuple[Forward, int]:
+def raysp_forward(checkpoint: str, device: str, dtype: str) -> tuple[Forward, int]:
     """Load the checkpoint with raysp.models. On a GPU batches go through it as those of an actor do."""
-    loaded = load_checkpoint(Path(checkpoint), dtype=dtype, device=device, padding="exact" if exact else "reference")
+    loaded = load_checkpoint(Path(checkpoint), dtype=dtype, device=device)
     blank = loaded.text_tokenizer.pad_token_id or 0
     passes = bare_batches.passes_of(loaded.device)
     return lambda batches: bare_batches.run(loaded, batches, passes, blank), loaded.sample_rate
 
 
-def transformers_forward(checkpoint: str, device: str, dtype: str, exact: bool) -> tuple[Forward, int]:
+def transformers_forward(checkpoint: str, device: str, dtype: str) -> tuple[Forward, int]:
     """Load the checkpoint with transformers; one trained without an attention mask runs without one."""
     import transformers
 
@@ -239,7 +239,6 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=1, help="number of repeats")
     parser.add_argument("--device", default="cpu", help="device of the model")
     parser.add_argument("--dtype", default="float32", help="dtype of the model")
-    parser.add_argument("--reference", action="store_true", help="pad as transformers does")
     parser.add_argument("--texts", action="store_true", help="also write the texts to the JSON file")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
@@ -248,7 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     texts: dict[str, dict[str, str]] = {}
     waves: dict[str, np.ndarray] = {}
     for library in available(args.libraries.split(",")):
-        forward, sample_rate = LIBRARIES[library](args.checkpoint, args.device, args.dtype, not args.reference)
+        forward, sample_rate = LIBRARIES[library](args.checkpoint, args.device, args.dtype)
         waves = waves or read_waves(args.corpus, sample_rate)
         figures, ids = measure(
             library,

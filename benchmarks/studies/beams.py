@@ -97,7 +97,7 @@ def measure(
 
 def frames_of_digits(checkpoint: Path, rows: int, seconds: float, kept: int) -> tuple[TopFrames, list[int]]:
     """Return the best tokens of the frames of joined digits, and the number of frames of each row."""
-    loaded = load_checkpoint(checkpoint, dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(checkpoint, dtype="float32", device="cpu")
     speakers = [*read_utterances(AUDIO, 16_000).values()]
     draw, found = np.random.default_rng(0), []
     for row in range(rows):
@@ -117,7 +117,7 @@ def measure_search(
 ) -> list[dict[str, object]]:
     """Return CPU times of searches over joined digits, and texts that the limit of tokens changes."""
     num_rows = round(SEARCHED_SECONDS / seconds)
-    loaded = load_checkpoint(checkpoint, dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(checkpoint, dtype="float32", device="cpu")
     rows = []
     for name, options in {"beams": {}, "3-grams, hot words": {"lm": lm, "hot_words": HOT_WORDS}}.items():
         op = Transcript(beams=beams, **options).op(loaded.summary, loaded)  # type: ignore[arg-type]

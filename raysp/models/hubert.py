@@ -91,7 +91,6 @@ class HubertModel(HubertPreTrainedModel, WaveformEncoder):
     """The encoder without a head."""
 
     gives_features: ClassVar[bool] = False
-    masks_padded_spans: ClassVar[bool] = True
 
     def __init__(self, config: HubertConfig) -> None:
         super().__init__(config)

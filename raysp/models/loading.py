@@ -16,7 +16,7 @@ from raysp.checkpoints.contents import announced, check_known, languages_of, ref
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import short
-from raysp.models.base.modeling import Model, Padding
+from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import built
 from raysp.models.base.weights import Fit, TensorHeader, hold_equal, read_headers
@@ -499,13 +499,12 @@ def load_model(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
-    padding: Padding = "exact",
 ) -> Model:
     """Load the model of a checkpoint folder or hub id in eval mode; the first of several heads.
 
     Arguments as for `Model.from_pretrained`.
     """
-    return load_models(folder, dtype=dtype, device=device, padding=padding)[0]
+    return load_models(folder, dtype=dtype, device=device)[0]
 
 
 def load_models(
@@ -513,13 +512,12 @@ def load_models(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
-    padding: Padding = "exact",
 ) -> list[Model]:
     """Load the model of a checkpoint and further heads over its encoder, as `load_model` does."""
     folder = local_checkpoint(folder)
     classes = model_classes(folder)
     options: dict[str, Any] = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
-    options |= {"dtype": dtype, "padding": padding, "strict": len(classes) == 1}
+    options |= {"dtype": dtype, "strict": len(classes) == 1}
     if len(classes) > 1:
         # Checks all weights against all classes; each class below ignores those of others.
         check_checkpoint(folder, is_announced=False)
@@ -532,7 +530,6 @@ def load_checkpoint(
     *,
     dtype: torch.dtype | str | None = None,
     device: torch.device | str | None = None,
-    padding: Padding = "exact",
     is_announced: bool = True,
 ) -> LoadedCheckpoint:
     """Load the model of a checkpoint folder or hub id with its feature extractor and its tokenizer.
@@ -540,7 +537,7 @@ def load_checkpoint(
     Arguments as for `Model.from_pretrained` and `check_checkpoint`; without `is_announced`, `use_language` follows.
     """
     folder = local_checkpoint(folder)
-    model, *more_heads = load_models(folder, dtype=dtype, device=device, padding=padding)
+    model, *more_heads = load_models(folder, dtype=dtype, device=device)
     summary = check_checkpoint(folder, is_announced=is_announced)
     has_text = TEXT & {*summary.gives} and not summary.contradiction
     loaded = LoadedCheckpoint(

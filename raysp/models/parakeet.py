@@ -330,7 +330,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         receiver = states if kept is None else kept
         inputs = inputs.to(self.dtype)
         weights: list[Tensor] = []
-        if not (with_weights or self.training) and can_pack(inputs, valid_BT, self.padding == "exact"):
+        if not (with_weights or self.training) and can_pack(inputs):
             hidden_BTH = self._packed(inputs, mask_BM, receiver)
         else:
             hidden_BTH, weights = self._padded(inputs, mask_BM, valid_BT, receiver, with_weights)
@@ -350,9 +350,9 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         with_weights: bool,
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the last hidden state and attention weights of rows side by side."""
-        config, exact = self.encoder_config, self.padding == "exact"
+        config = self.encoder_config
         num_mels_B = None if mask_BM is None else mask_BM.sum(-1)
-        if num_mels_B is not None and exact:
+        if num_mels_B is not None:
             mels_BMN = without_padding(mels_BMN[:, None], num_mels_B)[:, 0]
         hidden_BTH = self._scaled(self.subsampling(mels_BMN, num_mels_B))
         hidden_BTH = dropped(hidden_BTH, config.dropout, self.training)
@@ -367,7 +367,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
                 states.append(hidden_BTH)
             if self.training and config.layerdrop > 0.0 and torch.rand([]) < config.layerdrop:
                 continue
-            arguments = (hidden_BTH, valid_BT, keys_B11T, waves_WH, with_weights, exact)
+            arguments = (hidden_BTH, valid_BT, keys_B11T, waves_WH, with_weights)
             recomputes = self.gradient_checkpointing and self.training
             hidden_BTH, weights_BATT = run_layer(layer, *arguments, recomputes=recomputes)
             if weights_BATT is not None:
@@ -390,7 +390,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
         for layer in self.layers:
             if unpacked is not None:
                 unpacked.append(hidden_1NH)
-            hidden_1NH, _ = layer(hidden_1NH, None, None, None, False, True, packing)
+            hidden_1NH, _ = layer(hidden_1NH, None, None, None, False, packing)
         if unpacked is not None:
             unpacked.append(hidden_1NH)
         return packing.unpack(hidden_1NH)

@@ -253,22 +253,15 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
 
     def search(self, frames_BTJ: Tensor, num_frames_B: Tensor, *, frames_a_step: int | None = None) -> SearchPath:
         """Return the most probable tokens of projected frames, see `raysp.models.decoder.transducing.search`."""
-        return search(self, frames_BTJ, num_frames_B, self._rules(frames_BTJ.shape[1]), frames_a_step=frames_a_step)
+        return search(self, frames_BTJ, num_frames_B, self._rules(), frames_a_step=frames_a_step)
 
-    def _rules(self, num_frames: int) -> Rules:
-        """Return the rules of a search over a batch of `num_frames`.
+    def _rules(self) -> Rules:
+        """Return the rules of a search.
 
         The original of TDT takes the number of a duration for its frames, and any number of tokens at one frame.
         """
-        config, is_exact = self.config, self.padding == "exact"
-        most = config.max_symbols_per_step
-        return Rules(
-            blank=config.blank_token_id,
-            vocab_size=config.vocab_size,
-            durations=self.durations if is_exact else tuple(range(len(self.durations))),
-            max_symbols=most if is_exact or not self.durations else None,
-            max_steps=None if is_exact else max(0, most * num_frames - 1),
-        )
+        config = self.config
+        return Rules(config.blank_token_id, config.vocab_size, self.durations, config.max_symbols_per_step)
 
     @torch.no_grad()
     def generate(
@@ -279,8 +272,8 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
     ) -> ParakeetRNNTGenerateOutput:
         """Return the most probable token of each step, and the frames that it takes.
 
-        After a row's end there are `pad_token_id` and 0. With "exact" padding a row does not depend on the others, and
-        TDT too goes on after `max_symbols_per_step` tokens at a frame. `tokenizer.decode` takes the tokens without
+        After a row's end there are `pad_token_id` and 0. A row does not depend on the others, and TDT too goes on after
+        `max_symbols_per_step` tokens at a frame. `tokenizer.decode` takes the tokens without
         blanks with `group_tokens=False`.
 
         Args:

@@ -196,14 +196,13 @@ class SEWDTransformerEncoder(nn.Module):
         self.bucket_starts = bucket_starts(config.distance_span, config.position_buckets, config.furthest_distance)
 
     def forward(
-        self, hidden_BQH: Tensor, valid_BQ: Tensor | None, states: States | None, with_weights: bool, exact: bool
+        self, hidden_BQH: Tensor, valid_BQ: Tensor | None, states: States | None, with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights; `states` receives the first input and all outputs.
 
-        Without weights and training, a CPU does no work on padding, whose frames are then zero. With "reference"
-        padding they have values, as in the original.
+        Without weights and training, a CPU does no work on padding, whose frames are then zero.
         """
-        if not (with_weights or self.training) and self.conv is None and can_pack(hidden_BQH, valid_BQ, exact):
+        if not (with_weights or self.training) and self.conv is None and can_pack(hidden_BQH):
             return self._packed(hidden_BQH, Packing.of(hidden_BQH, valid_BQ), states), ()
         keys_B11Q = None if valid_BQ is None else attended_keys(valid_BQ)
         distances = None
@@ -276,7 +275,7 @@ class SEWDEncoder(nn.Module):
         self.upsample = SEWDUpsampling(config)
 
     def forward(
-        self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool, exact: bool
+        self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state, zero after the last whole group of frames, and attention weights.
 
@@ -285,8 +284,6 @@ class SEWDEncoder(nn.Module):
             valid_BT: True where a frame is part of its row; None: all of them.
             states: Receives hidden states, which are squeezed.
             with_weights: Return attention weights.
-            exact: Exclude an incomplete group of frames, as for a row alone. The original includes it if other rows
-                are longer.
         """
         num_frames, factor = hidden_BTH.shape[1], self.config.squeeze_factor
         num_squeezed = num_frames // factor
@@ -294,15 +291,15 @@ class SEWDEncoder(nn.Module):
         if valid_BT is not None:
             # The positional convolution reads across a row's end.
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-            groups_BQF = self._groups(valid_BT[:, :, None])[..., 0]
-            valid_BQ = groups_BQF.all(-1) if exact else groups_BQF.any(-1)
+            # An incomplete group of frames is excluded, as for a row alone.
+            valid_BQ = self._groups(valid_BT[:, :, None])[..., 0].all(-1)
         positions_BQH = self.pos_conv_embed(hidden_BTH, num_squeezed)
         hidden_BQH = self._groups(hidden_BTH).mean(2) + positions_BQH
-        if valid_BQ is not None and exact:
+        if valid_BQ is not None:
             hidden_BQH = hidden_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
-        hidden_BQH, weights = self.encoder(hidden_BQH, valid_BQ, states, with_weights, exact)
+        hidden_BQH, weights = self.encoder(hidden_BQH, valid_BQ, states, with_weights)
         stretched_BTH = self.upsample(hidden_BQH)
-        if valid_BQ is not None and exact:
+        if valid_BQ is not None:
             stretched_BTH = stretched_BTH.masked_fill(~valid_BQ.repeat_interleave(factor, 1)[:, :, None], 0.0)
         # An odd number of frames leaves one in no whole group; it has zeros, as in the original.
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
@@ -346,10 +343,6 @@ class SEWDPreTrainedModel(SpeechModel):
         """Return the number of squeezed frames for inputs of these numbers of samples."""
         return self.num_frames(num_samples) // self.config.squeeze_factor
 
-    def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
-        """Return valid_BT; a row without frames has no valid ones, with any padding, as in the original."""
-        return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
-
     def _init_module(self, module: nn.Module) -> None:
         match module:
             case nn.Conv1d():
@@ -364,7 +357,6 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
     """The encoder without a head."""
 
     gives_features: ClassVar[bool] = False
-    masks_padded_spans: ClassVar[bool] = True
     feature_extractor: FeatureEncoder
     encoder: SEWDEncoder
 
@@ -391,8 +383,7 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
         """Return the encoder's input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""
         if inputs.shape[1] < self.min_samples:
             raise RuntimeError(f"input has {inputs.shape[1]} samples, the model needs at least {self.min_samples}")
-        is_exact = self.padding == "exact"
-        features_BTC = self.feature_extractor(inputs, mask_BS.sum(-1) if mask_BS is not None and is_exact else None)
+        features_BTC = self.feature_extractor(inputs, None if mask_BS is None else mask_BS.sum(-1))
         hidden_BTH = self.layer_norm(features_BTC)
         if self.feature_projection is not None:
             hidden_BTH = self.feature_projection(hidden_BTH)
@@ -412,6 +403,6 @@ class SEWDForSequenceClassification(ForSequenceClassification, SEWDPreTrainedMod
 
     def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
         """Return valid_BT; frames of a layer sum are squeezed, which the original ignores."""
-        if self.layer_weights is None or self.padding == "reference":
+        if self.layer_weights is None:
             return self._get_feature_vector_attention_mask(num_frames, mask_BS)
         return self._valid_frames(self.num_hidden_frames(mask_BS.sum(-1)), num_frames)

@@ -198,9 +198,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         )
         features_BTC = dropped(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
         known_BT = None if attention_mask is None else valid_on_host(valid_BT)
-        quantized_BTD, perplexity, codes_BTG = self.quantizer(
-            features_BTC, known_BT if self.padding == "exact" else None
-        )
+        quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, known_BT)
         output = UniSpeechForPreTrainingOutput(
             projected_states=encoded.last_hidden_state,
             projected_quantized_states=self.project_hid(self.project_q(quantized_BTD)),

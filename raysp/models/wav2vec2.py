@@ -166,10 +166,7 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
     def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
         frames = super()._get_feat_extract_output_lengths(input_lengths)
         for _ in range(self.config.num_adapter_layers if self._includes_adapter(add_adapter) else 0):
-            if self.padding == "reference":  # as if the kernel were 1, which is right for the usual one of 3
-                frames = (frames - 1) // self.config.adapter_stride + 1
-            else:
-                frames = adapter_output_frames(frames, self.config)
+            frames = adapter_output_frames(frames, self.config)
         return frames
 
     def _get_feature_vector_attention_mask(
@@ -211,7 +208,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
         encoded = super().encode(inputs, mask_BS, mask_time_indices, output_attentions, output_hidden_states, states)
         if self.adapter is not None:
             num_frames_B: Tensor | None = None
-            if mask_BS is not None and self.padding == "exact":
+            if mask_BS is not None:
                 num_frames_B = conv_output_frames(mask_BS.sum(-1), *self.config.convolutions)
             encoded.last_hidden_state = self.adapter(encoded.last_hidden_state, num_frames_B)
         return encoded

@@ -156,19 +156,18 @@ class Wav2Vec2BertEncoder(nn.Module):
         valid_BT: Tensor | None,
         states: States | None,
         with_weights: bool,
-        exact: bool = False,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights; `states` receives the first input and all outputs.
 
-        A layer dropped in training returns its input. With `exact`, frames of a row's padding after the first are
-        undefined; on a CPU they are zero and cost nothing.
+        A layer dropped in training returns its input. Frames of a row's padding after the first are undefined; on a CPU
+        they are zero and cost nothing.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             keys_B11T = attended_keys(valid_BT)
             valid_BT = valid_BT if keys_B11T is not None else None
-        if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
+        if not (with_weights or self.training) and can_pack(hidden_BTH):
             return self._packed(hidden_BTH, valid_BT, states), ()
         hidden_BTH = dropped(hidden_BTH, self.config.hidden_dropout, self.training)
         positions = self.positions(hidden_BTH)
@@ -293,7 +292,7 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
         """Return the number of frames for these numbers of input frames."""
         if asked(add_adapter, self.config.add_adapter):
             for _ in range(self.config.num_adapter_layers):
-                input_lengths = adapted_frames(input_lengths, self.config, self.padding == "exact")
+                input_lengths = adapted_frames(input_lengths, self.config)
         return input_lengths
 
     def _get_feature_vector_attention_mask(
@@ -379,7 +378,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
             hidden_BTH = torch.add(hidden_BTH, self.intermediate_ffn(hidden_BTH), alpha=0.5)
         if self.adapter is not None:
             valid_BT = None if mask_BT is None else mask_BT.bool()
-            hidden_BTH = self.adapter(hidden_BTH, valid_BT, self.padding == "exact")
+            hidden_BTH = self.adapter(hidden_BTH, valid_BT)
         encoded.last_hidden_state = hidden_BTH
         return encoded
 

@@ -1,4 +1,3 @@
-import numpy as np
 import torch
 import transformers
 
@@ -6,7 +5,6 @@ from raysp.models import HubertConfig, HubertModel, check_checkpoint
 from tests.models.encoder.encoder_cases import HEADS
 from tests.models.oracles import TINY, make_pair
 from tests.models.parity import (
-    as_reference,
     assert_close,
     waves_and_mask,
 )
@@ -16,26 +14,19 @@ def test_padding_leaks_through_the_batch_norm_in_their_way_alone(tmp_path):
     oracle, model = make_pair("HubertModel", tmp_path, **HEADS["Hubert"]["batch norm, odd, layer"][1])
     waves, mask = waves_and_mask()
     with torch.inference_mode():
-        exact, reference = model(waves, mask)[0], as_reference(model)(waves, mask)[0]
+        ours, theirs = model(waves, mask)[0], oracle(waves, mask)[0]
         alone = oracle(waves[3:, :800])[0][0]
-    assert_close(exact[3, : len(alone)], alone)
-    assert (reference[3, : len(alone)] - alone).abs().max() > 1e-3
+    assert_close(ours[3, : len(alone)], alone)
+    assert (theirs[3, : len(alone)] - alone).abs().max() > 1e-3
 
 
-def test_training_masks_spans_in_padding_as_theirs_unless_padding_is_exact(tmp_path):
-    still = dict.fromkeys(
-        ["hidden_dropout", "activation_dropout", "attention_dropout", "feat_proj_dropout", "layerdrop"], 0.0
-    )
-    oracle, model = make_pair("HubertModel", tmp_path, **still, mask_time_prob=0.4, mask_time_length=3)
-    waves, mask = waves_and_mask()
-    outputs = []
-    for one in (oracle.train(), as_reference(model).train()):
-        np.random.seed(3)
-        outputs.append(one(waves, mask)[0])
-    valid = model._get_feature_vector_attention_mask(outputs[0].shape[1], mask)
-    assert_close(outputs[1][valid], outputs[0][valid])
-    np.random.seed(3)
-    drawn = model.draw_time_mask(4, outputs[0].shape[1], valid)
+def test_training_masks_no_spans_in_padding(tmp_path):
+    _, model = make_pair("HubertModel", tmp_path, mask_time_prob=0.4, mask_time_length=3)
+    _, mask = waves_and_mask()
+    num_frames = model.num_frames(mask.shape[1])
+    valid = model._get_feature_vector_attention_mask(num_frames, mask)
+    drawn = model.draw_time_mask(4, num_frames, valid)
+    assert drawn.any()
     assert not (drawn & ~valid)[:, :-1].any()
 
 

@@ -303,9 +303,6 @@ def test_a_row_in_a_batch_of_a_model_normalised_over_time_too(tmp_path):
     together = model(waves, mask, ids).logits
     for row, length in enumerate((1000, 300, 700)):
         assert_close(together[row], model(waves[row : row + 1, :length], None, ids[row : row + 1]).logits[0], 1e-5)
-    assert model.padding == "exact"
-    model.padding = "reference"
-    assert model.encoder.padding == "reference"
 
 
 @torch.inference_mode()

@@ -272,11 +272,3 @@ def test_configuration_round_trips_and_keeps_unknown_keys(tmp_path):
     assert theirs.hidden_size == 32
     assert theirs.num_labels == 3
     assert UniSpeechConfig.from_pretrained(tmp_path, mask_time_prob=0.2).mask_time_prob == 0.2
-
-
-def test_padding_is_one_setting_for_a_model_and_its_base():
-    model = random_model()
-    model.padding = "reference"
-    assert model.unispeech.padding == "reference"
-    with pytest.raises(ValueError, match="padding is 'hf', expected 'exact' or 'reference'"):
-        model.padding = "hf"

@@ -20,12 +20,11 @@ def test_codes_are_drawn_in_training_as_theirs(tmp_path):
     oracle, model = pretraining(tmp_path, apply_spec_augment=False)
     oracle.set_gumbel_temperature(0.5)
     model.set_gumbel_temperature(0.5)
-    waves, mask = waves_and_mask()
+    waves, _ = waves_and_mask()
     outputs = []
-    model.padding = "reference"
     for one in (oracle.train(), model.train()):
         torch.manual_seed(3)
-        outputs.append(one(waves, mask))
+        outputs.append(one(waves))
     assert outputs[1].loss is outputs[0].loss is None
     assert_close(outputs[1].projected_quantized_states, outputs[0].projected_quantized_states)
     assert_close(outputs[1].codevector_perplexity, outputs[0].codevector_perplexity)
@@ -34,7 +33,7 @@ def test_codes_are_drawn_in_training_as_theirs(tmp_path):
     assert_close(model.quantizer.weight_proj.weight.grad, oracle.quantizer.weight_proj.weight.grad)
 
 
-def test_the_perplexity_of_an_exact_batch_leaves_padding_out(tmp_path):
+def test_the_perplexity_of_a_batch_leaves_padding_out(tmp_path):
     _, model = pretraining(tmp_path)
     waves, mask = waves_and_mask((3001, 1000))
     with torch.inference_mode():
@@ -68,11 +67,9 @@ def by_the_page(model, output, masked, negatives):
     return contrast + model.config.diversity_loss_weight * diversity
 
 
-@pytest.mark.parametrize("padding", ["exact", "reference"])
 @pytest.mark.parametrize("training", [True, False])
-def test_the_loss_of_pretraining_is_contrast_and_diversity(tmp_path, training, padding):
+def test_the_loss_of_pretraining_is_contrast_and_diversity(tmp_path, training):
     _, model = pretraining(tmp_path)
-    model.padding = padding
     model.train(training)
     waves, mask = waves_and_mask()
     num_frames = model.num_frames(waves.shape[1])

@@ -21,7 +21,7 @@ COLUMNS = ("score", "skipped", "words", "chars")
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    return load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ class Nearsighted(torch.nn.Module):
 @pytest.fixture(scope="module")
 def nearsighted() -> LoadedCheckpoint:
     """A loaded checkpoint with the model above; samples go in as they are, since windows are normalised each."""
-    real = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    real = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
 
     def extract(waves, num_samples):
         return {"input_values": waves, "attention_mask": torch.arange(waves.shape[1]) < num_samples[:, None]}

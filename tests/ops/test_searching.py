@@ -20,7 +20,7 @@ NUMBERS = ["ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT
 
 @pytest.fixture(scope="module")
 def loaded():
-    return load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    return load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="module")

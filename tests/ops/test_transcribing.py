@@ -22,7 +22,7 @@ from tests.corpora import CHECKPOINT
 
 @pytest.fixture(scope="module")
 def op():
-    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
     return raysp.Transcript("mine").op(loaded.summary, loaded)
 
 
@@ -71,7 +71,7 @@ def test_the_columns_are_named_after_the_output_and_a_short_recording_fills_them
 
 @pytest.fixture(scope="module")
 def timed():
-    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
     return raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
 
 
@@ -135,7 +135,7 @@ def test_a_character_that_lasts_has_the_probability_of_its_best_frame_and_a_word
 
 @pytest.mark.parametrize("asked", [{}, {"words": True}, {"chars": True}, {"words": True, "chars": True}])
 def test_only_requested_columns_are_returned(asked):
-    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
     output = raysp.Transcript(**asked)
     op = output.op(loaded.summary, loaded)
     names = ["pred_text", "pred_score", *(f"pred_{name}" for name in asked)]

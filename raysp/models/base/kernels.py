@@ -411,12 +411,11 @@ class Packing:
         return x_BTH
 
 
-def can_pack(hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> bool:
-    """Return whether rows can be packed: on a CPU, without gradients, and if padding needs no values."""
+def can_pack(hidden_BTH: Tensor) -> bool:
+    """Return whether rows can be packed: on a CPU, without gradients."""
     if torch.compiler.is_compiling():  # a compiled program for any lengths has padding
         return False
-    is_plain = hidden_BTH.device.type == "cpu" and not torch.is_grad_enabled() and len(hidden_BTH) > 0
-    return is_plain and (exact or valid_BT is None)
+    return hidden_BTH.device.type == "cpu" and not torch.is_grad_enabled() and len(hidden_BTH) > 0
 
 
 def is_known_to_be_full(valid_BT: Tensor) -> bool:

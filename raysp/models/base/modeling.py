@@ -32,7 +32,6 @@ from raysp.models.base.weights import (
 
 logger = logging.getLogger(__name__)
 
-Padding = Literal["exact", "reference"]
 Count = TypeVar("Count", int, Tensor)
 Output = TypeVar("Output", bound=ModelOutput)
 SHARD_BYTES = 5 * 10**9
@@ -50,7 +49,7 @@ pre-training."""
 
 
 ARGUMENTS = (
-    *("config", "dtype", "device", "device_map", "padding", "strict", "ignore_mismatched_sizes", "allow_pickle"),
+    *("config", "dtype", "device", "device_map", "strict", "ignore_mismatched_sizes", "allow_pickle"),
     *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", "variant", "state_dict"),
     *KEYWORDS,
 )
@@ -71,8 +70,7 @@ class LoadingInfo(TypedDict):
 class Model(Recognised, Checkpointing):
     """A model of one architecture; constructed from a configuration, its weights are randomly initialised.
 
-    `padding` sets the effect of padding. "exact": a row of a padded batch has the same output as alone, provided that
-    `attention_mask` marks its end. "reference": the arithmetic of transformers, where padding affects outputs.
+    A row of a padded batch has the same output as alone, provided that `attention_mask` marks its end.
     """
 
     config_class: ClassVar[type[Config]]
@@ -93,23 +91,9 @@ class Model(Recognised, Checkpointing):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self._padding: Padding = "exact"
         self._origin: tuple[str | Path, str | None, Access] | None = None
         self.new_weights: frozenset[str] = frozenset()
         """Names of weights that the checkpoint lacked, or had in another shape; they were randomly initialised."""
-
-    @property
-    def padding(self) -> Padding:
-        """Effect of padding: "exact" or "reference"."""
-        return self._padding
-
-    @padding.setter
-    def padding(self, value: Padding) -> None:
-        if value not in ("exact", "reference"):
-            raise ValueError(f"padding is {value!r}, expected 'exact' or 'reference'")
-        for module in self.modules():
-            if isinstance(module, Model):
-                module._padding = value
 
     @property
     def device(self) -> torch.device:
@@ -214,7 +198,6 @@ class Model(Recognised, Checkpointing):
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         device_map: DeviceMap = None,
-        padding: Padding = "exact",
         strict: bool = False,
         ignore_mismatched_sizes: bool = False,
         allow_pickle: bool = False,
@@ -234,7 +217,6 @@ class Model(Recognised, Checkpointing):
         dtype: torch.dtype | str | None = None,
         device: torch.device | str | None = None,
         device_map: DeviceMap = None,
-        padding: Padding = "exact",
         strict: bool = False,
         ignore_mismatched_sizes: bool = False,
         allow_pickle: bool = False,
@@ -253,7 +235,6 @@ class Model(Recognised, Checkpointing):
             dtype: Data type of the weights, such as torch.bfloat16 or "float32"; None or "auto": as stored.
             device: Device of the weights; None is the CPU.
             device_map: Alternative to `device`, as in transformers: "auto" is the GPU if there is one. One device only.
-            padding: See the class.
             strict: Refuse a checkpoint without this model's head or with another one. If False, a missing head is
                 randomly initialised with a warning, and an extra one is ignored. Weights of the base model must always
                 match, except those that `config` or an override adds to or removes from the model of config.json, such
@@ -314,7 +295,6 @@ class Model(Recognised, Checkpointing):
         # Before the adapter is loaded, which takes the type and device of the model.
         model.to(device=one_device(device, device_map), dtype=as_dtype(dtype))
         model._complete(allow_pickle)
-        model.padding = padding
         config.dtype = str(model.dtype).removeprefix("torch.")
         return (model.eval(), info) if output_loading_info else model.eval()
 

@@ -32,12 +32,10 @@ class Rules:
 
     blank: int
     vocab_size: int
-    durations: tuple[int, ...] = ()
+    durations: tuple[int, ...]
     """Frames of each duration; none: a row goes on by one frame after a blank."""
-    max_symbols: int | None = None
-    """Tokens at one frame after which its row goes on by one frame; None: any number."""
-    max_steps: int | None = None
-    """Steps after which rows end; None: the end of their frames ends them, which needs `max_symbols`."""
+    max_symbols: int
+    """Tokens at one frame after which its row goes on by one frame."""
 
 
 class Transducer(Protocol):
@@ -104,8 +102,6 @@ class _Search:
 
     def goes_on(self) -> bool:
         """Return whether a row has not ended; the host waits for it."""
-        if len(self.steps) == self.rules.max_steps:
-            return False
         is_active_R = self.at_R < self.ends_R
         if self.on_device:
             return bool(number(is_active_R.any()))
@@ -122,8 +118,6 @@ class _Search:
 
     def step(self) -> None:
         """Look for the next token of each row among the frames of a step."""
-        if len(self.steps) == self.rules.max_steps:
-            return
         logits_RKV, tokens_RK, spans_RK = self._seen()
         place_R = self._place_of_token(tokens_RK, spans_RK)
         inside_R1 = place_R.clamp(max=self.block - 1)[:, None]
@@ -174,8 +168,6 @@ class _Search:
 
     def _forced(self, place_R: Tensor, span_R: Tensor) -> Tensor:
         """Return the spans of tokens, one frame for the last token that a frame may have."""
-        if self.rules.max_symbols is None:
-            return span_R
         symbols_R = torch.where(place_R == 0, self.symbols_R, 0) + 1
         return torch.where(symbols_R >= self.rules.max_symbols, span_R.clamp(min=1), span_R)
 

@@ -85,13 +85,12 @@ class Wav2Vec2BertAdapter(nn.Module):
             self.proj_layer_norm = nn.LayerNorm(config.adapter_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(Wav2Vec2BertAdapterLayer(config) for _ in range(config.num_adapter_layers))
 
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool) -> Tensor:
+    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
         """Return the frames after the last layer.
 
         Args:
             hidden_BTH: The encoder's output.
             valid_BT: True where a frame is part of its row; None: all of them.
-            exact: Keep padding out of the convolutions; in the original it affects the last frame of a row.
         """
         if self.proj is not None and self.proj_layer_norm is not None:
             hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
@@ -99,18 +98,19 @@ class Wav2Vec2BertAdapter(nn.Module):
         for layer in self.layers:
             # Convolutions read frames before a row's end by the count below them, attention by the count after them.
             reaching_BT: Tensor | None = None
-            if exact and num_frames_B is not None:
+            if num_frames_B is not None:
                 places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
                 reaching_BT = places_T < num_frames_B[:, None]
             is_dropped = self.training and self.config.layerdrop > 0.0 and torch.rand([]) <= self.config.layerdrop
-            if num_frames_B is not None and not (exact and is_dropped):
-                num_frames_B = adapted_frames(num_frames_B, self.config, exact)
-            if not is_dropped:
-                hidden_BTH = layer(hidden_BTH, reaching_BT, num_frames_B)
+            if is_dropped:
+                continue
+            if num_frames_B is not None:
+                num_frames_B = adapted_frames(num_frames_B, self.config)
+            hidden_BTH = layer(hidden_BTH, reaching_BT, num_frames_B)
         return hidden_BTH
 
 
-def adapted_frames(num_frames: Count, config: AdapterConfig, exact: bool) -> Count:
-    """Return the frames after one adapter layer; the original computes them with a padding of half the kernel."""
-    padding = config.adapter_stride // 2 if exact else config.adapter_kernel_size // 2
+def adapted_frames(num_frames: Count, config: AdapterConfig) -> Count:
+    """Return the frames after one adapter layer."""
+    padding = config.adapter_stride // 2
     return (num_frames + 2 * padding - config.adapter_kernel_size) // config.adapter_stride + 1

@@ -54,9 +54,8 @@ from raysp.models.encoder.transformer import EncoderConfig, XVectorConfig
 class ForCTC(SpeechModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank.
 
-    With a mask and "exact" padding, frames after a row's end have the blank with probability 1, so that
-    `logits.argmax(-1)` of a padded batch decodes to the texts of its rows alone. Without a mask the rows' ends are
-    unknown.
+    With a mask, frames after a row's end have the blank with probability 1, so that `logits.argmax(-1)` of a padded
+    batch decodes to the texts of its rows alone. Without a mask the rows' ends are unknown.
 
     A language's adapter (MMS) is loaded with the weights (`target_lang`), or later by `load_adapter`.
     """
@@ -102,7 +101,7 @@ class ForCTC(SpeechModel):
         logits_BTV = self.head(dropped(encoded.last_hidden_state, self.config.final_dropout, self.training))
         # Of the logits before blanks are set, which are constants without a gradient.
         loss = None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels)
-        if attention_mask is not None and self.padding == "exact":
+        if attention_mask is not None:
             num_frames_B = self._decoded_frames(input_values, attention_mask)
             logits_BTV = blank_after_end(logits_BTV, num_frames_B, self.config.pad_token_id)
         output = CausalLMOutput(
@@ -282,15 +281,15 @@ class ForAudioFrameClassification(SpeechModel):
     ) -> TokenClassifierOutput | tuple[Any, ...]:
         """Return logits_BTN, and the cross entropy if one-hot labels (B, T, N) are given.
 
-        With a mask and "exact" padding the loss excludes frames of padding, which the original includes. For the other
-        arguments see the base model's `forward`.
+        With a mask the loss excludes frames of padding, which the original includes. For the other arguments see the
+        base model's `forward`.
         """
         frames_BTH, encoded = encoded_frames(
             self, input_values, attention_mask, output_attentions, output_hidden_states
         )
         logits_BTN = self.classifier(frames_BTH)
         valid_BT: Tensor | None = None
-        if attention_mask is not None and self.padding == "exact":
+        if attention_mask is not None:
             valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
         output = TokenClassifierOutput(
             loss=None if labels is None else frame_classification_loss(logits_BTN, labels, valid_BT),
@@ -368,14 +367,8 @@ class ForXVector(SpeechModel):
 
     def _tdnn_frames(self, mask_BS: Tensor) -> Tensor:
         """Return the number of valid frames of each row after the TDNN."""
-        if self.padding == "reference":
-            return self._get_tdnn_output_lengths(self._get_feat_extract_output_lengths(mask_BS.sum(-1)))
         seen_B = self._seen_frames(mask_BS.sum(-1))
         return tdnn_output_frames(seen_B, self.config.tdnn_kernel, self.config.tdnn_dilation).clamp(min=0)
-
-    def _get_tdnn_output_lengths(self, input_lengths: Tensor) -> Tensor:
-        """Return the original's number of frames, which ignores dilation and layer sums."""
-        return tdnn_output_frames(input_lengths, self.config.tdnn_kernel)
 
 
 Encode = Callable[..., ModelOutput]

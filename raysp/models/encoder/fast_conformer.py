@@ -276,21 +276,17 @@ class ConvolutionModule(nn.Module):
         self.norm = nn.BatchNorm1d(size)
         self.pointwise_conv2 = nn.Conv1d(size, size, 1, bias=bias)
 
-    def forward(
-        self, hidden_BTH: Tensor, valid_BT: Tensor | None, exact: bool, packing: Packing | None = None
-    ) -> Tensor:
+    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, packing: Packing | None = None) -> Tensor:
         """Return the residual (B, T, H).
 
-        With `exact`, training normalises by the running statistics, too, and leaves them unchanged: those of a batch
-        would make a row depend on the others.
+        Training normalises by the running statistics, too, and leaves them unchanged: those of a batch would make a row
+        depend on the others.
         """
         x_BTH = F.glu(pointwise(self.pointwise_conv1, hidden_BTH), dim=-1)
         if valid_BT is not None:
             x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
         if packing is not None:
             x_BTH = packing.mixed(partial(self._over_time, weights=self._folded()), x_BTH)
-        elif self.training and not exact:
-            x_BTH = self.norm(self.depthwise_conv(x_BTH.transpose(1, 2))).transpose(1, 2)
         else:
             x_BTH = self._over_time(x_BTH, self._folded())
         return pointwise(self.pointwise_conv2, self.act(x_BTH))
@@ -344,7 +340,6 @@ class FastConformerLayer(nn.Module):
         keys_B11T: Tensor | None,
         waves_WH: Tensor | None,
         with_weights: bool,
-        exact: bool,
         packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights if requested."""
@@ -352,6 +347,6 @@ class FastConformerLayer(nn.Module):
         normed_BTH = self.norm_self_att(hidden_BTH)
         attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, waves_WH, with_weights, packing)
         hidden_BTH = hidden_BTH + attended_BTH
-        hidden_BTH = hidden_BTH + self.conv(self.norm_conv(hidden_BTH), valid_BT, exact, packing)
+        hidden_BTH = hidden_BTH + self.conv(self.norm_conv(hidden_BTH), valid_BT, packing)
         hidden_BTH = torch.add(hidden_BTH, self.feed_forward2(self.norm_feed_forward2(hidden_BTH)), alpha=0.5)
         return self.norm_out(hidden_BTH), weights_BATT

@@ -134,12 +134,9 @@ def tdnn_layers(dims: Sequence[int], kernels: Sequence[int], dilations: Sequence
     return nn.ModuleList(TDNNLayer(*width) for width in widths)
 
 
-def tdnn_output_frames(num_frames: Count, kernels: Sequence[int], dilations: Sequence[int] | None = None) -> Count:
-    """Return the number of frames after TDNN layers; below 1 for too few.
-
-    None ignores dilations, as transformers does, whose count includes invalid frames.
-    """
-    for kernel, dilation in zip(kernels, [1] * len(kernels) if dilations is None else dilations, strict=True):
+def tdnn_output_frames(num_frames: Count, kernels: Sequence[int], dilations: Sequence[int]) -> Count:
+    """Return the number of frames after TDNN layers; below 1 for too few."""
+    for kernel, dilation in zip(kernels, dilations, strict=True):
         num_frames = num_frames - (kernel - 1) * dilation
     return num_frames
 

@@ -81,8 +81,8 @@ class ForSpeechClassification(SpeechModel):
     ) -> SequenceClassifierOutput | tuple[Any, ...]:
         """Return logits_BN, and a loss by `config.problem_type` if labels are given.
 
-        With a mask and "exact" padding only the frames of a row are pooled; the original pools padding too. `labels`:
-        see `heads.classification_loss`. For the other arguments see the base model's `forward`.
+        With a mask only the frames of a row are pooled; the original pools padding too. `labels`: see
+        `heads.classification_loss`. For the other arguments see the base model's `forward`.
         """
         encoded = self.base_model.encoded(
             input_values,
@@ -91,7 +91,7 @@ class ForSpeechClassification(SpeechModel):
             output_hidden_states=output_hidden_states,
         )
         frames_BTH, valid_BT = encoded.last_hidden_state, None
-        if attention_mask is not None and self.padding == "exact":
+        if attention_mask is not None:
             valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
         logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)

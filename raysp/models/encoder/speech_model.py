@@ -189,10 +189,7 @@ class SpeechModel(Model):
         return self._valid_frames(num_frames_B, feature_vector_length)
 
     def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
-        """Return valid_BT; with "reference" padding a row without frames is all valid."""
-        if self.padding == "reference":
-            # The original marks the place before an end and fills those before it: of an empty row the last one.
-            num_frames_B = torch.where(num_frames_B < 1, num_frames_B + length, num_frames_B)
+        """Return valid_BT."""
         return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
 
     def check_inputs(self, inputs: Tensor, mask_BS: Tensor | None) -> None:
@@ -327,8 +324,6 @@ class EncoderModel(SpeechModel):
 
     gives_features: ClassVar[bool] = True
     """Whether the output includes `extract_features`."""
-    masks_padded_spans: ClassVar[bool] = False
-    """Whether "reference" padding lets spans of SpecAugment fall into padding."""
     feature_extractor: nn.Module
     feature_projection: nn.Module | None
     encoder: nn.Module
@@ -393,9 +388,7 @@ class EncoderModel(SpeechModel):
         if mask_time_indices is None and self.training:
             mask_time_indices = self.draw_time_mask(hidden_BTH.shape[0], hidden_BTH.shape[1], valid_BT)
         hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
-        hidden_BTH, weights = self.encoder(
-            hidden_BTH, valid_BT, states if kept is None else kept, with_weights, self.padding == "exact"
-        )
+        hidden_BTH, weights = self.encoder(hidden_BTH, valid_BT, states if kept is None else kept, with_weights)
         hidden_states = None if kept is None else tuple(kept)
         attentions = weights if with_weights else None
         if not self.gives_features:
@@ -410,7 +403,7 @@ class EncoderModel(SpeechModel):
     def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""
         num_samples_B = None if mask_BS is None else mask_BS.sum(-1)
-        features_BTC = self.feature_extractor(inputs, num_samples_B if self.padding == "exact" else None)
+        features_BTC = self.feature_extractor(inputs, num_samples_B)
         valid_BT: Tensor | None = None
         if num_samples_B is not None:
             num_frames_B = conv_output_frames(num_samples_B, *self.config.convolutions)
@@ -424,8 +417,6 @@ class EncoderModel(SpeechModel):
         config = self.config
         if not config.apply_spec_augment or config.mask_time_prob <= 0:
             return None
-        if self.masks_padded_spans and self.padding == "reference":
-            valid_BT = None
         masked = compute_mask_indices(
             (batch, num_frames), config.mask_time_prob, config.mask_time_length, valid_BT, config.mask_time_min_masks
         )

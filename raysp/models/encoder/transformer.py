@@ -347,7 +347,6 @@ class Encoder(nn.Module):
         valid_BT: Tensor | None,
         states: States | None,
         with_weights: bool,
-        exact: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights.
 
@@ -355,18 +354,17 @@ class Encoder(nn.Module):
             hidden_BTH: Projected features.
             valid_BT: True where a frame is part of its row; None: all of them.
             states: Receives each layer's input and the last output; a layer dropped in training returns its input.
-            with_weights: Return attention weights.
-            exact: Keep padding out of frames even where the original does not. Without weights and training, a CPU
-                then does no work on padding, whose frames are meaningless.
+            with_weights: Return attention weights. Without them and training, a CPU does no work on padding, whose
+                frames are meaningless.
         """
         keys_B11T: Tensor | None = None
         if valid_BT is not None:
             hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
             keys_B11T = attended_keys(valid_BT)
-        hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT if exact else None)
+        hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT)
         if not self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
-        if not (with_weights or self.training) and can_pack(hidden_BTH, valid_BT, exact):
+        if not (with_weights or self.training) and can_pack(hidden_BTH):
             packing = Packing.of(hidden_BTH, valid_BT)
             unpacked = None if states is None else UnpackedStates(states, packing)
             return packing.unpack(self._packed(packing.pack(hidden_BTH), packing, unpacked)), ()

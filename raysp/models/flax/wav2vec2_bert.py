@@ -167,7 +167,7 @@ class AdapterLayer(nn.Module):
         config, eps, (hidden_BTH, num_frames_B) = self.config, self.config.layer_norm_eps, x
         valid_BT = is_before(num_frames_B, hidden_BTH.shape[1])
         counts: Any = num_frames_B
-        counts = adapted_frames(counts, config, exact=True)
+        counts = adapted_frames(counts, config)
         width, kernel, stride = hidden_BTH.shape[-1], config.adapter_kernel_size, config.adapter_stride
         padding = [(stride // 2, stride // 2)]
 
@@ -221,7 +221,7 @@ class Wav2Vec2BertModule(nn.Module):
         if config.add_adapter:
             hidden_BTH, num_frames_B = Adapter(config, name="adapter")(hidden_BTH, num_frames_B, run)
             for _ in range(config.num_adapter_layers):
-                num_labels = adapted_frames(num_labels, config, exact=True)
+                num_labels = adapted_frames(num_labels, config)
         valid_BT, labelled_BT = (is_before(count_B, hidden_BTH.shape[1]) for count_B in (num_frames_B, num_labels))
         return Encoded(hidden_BTH, features_BTC, valid_BT, labelled_BT)
 

@@ -228,14 +228,13 @@ class Turns(Output):
             if _has_vectors(found):
                 return self._turning(checkpoint, found, self._speech.op(checkpoint))
             return self._frame_turning(checkpoint, found)
-        from raysp.models.loading import LoadedCheckpoint, load_checkpoint
+        from raysp.models.loading import load_checkpoint
         from raysp.ops.speakers.frame_turning import WindowFrames
         from raysp.ops.speakers.turning import WindowVectors
 
         other = loaded
         if self.checkpoint is not None:
-            padding = loaded.model.padding if isinstance(loaded, LoadedCheckpoint) else "exact"
-            other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device, padding=padding)
+            other = load_checkpoint(Path(self.checkpoint), dtype=loaded.dtype, device=loaded.device)
         if _has_vectors(other.summary):
             return self._turning(checkpoint, other.summary, self._speech.op(checkpoint, loaded), WindowVectors(other))
         return self._frame_turning(checkpoint, other.summary, None if other is loaded else WindowFrames(other))

@@ -98,18 +98,6 @@ def test_numbers_equal_those_of_a_plain_model_and_of_each_row_alone(tmp_path, fa
             assert_close(next(iter(run.heads.values())).logits[row], alone)
 
 
-def test_with_reference_padding_the_frames_of_padding_count_as_in_the_original(tmp_path):
-    reference = Reference("Wav2Vec2", "mean")
-    model = Wav2Vec2ForSpeechClassification.from_pretrained(
-        reference.save(tmp_path, "Wav2Vec2"), strict=True, padding="reference"
-    )
-    mask = (torch.arange(3000) < LENGTHS[:, None]).long()
-    with torch.inference_mode():
-        hidden = reference.encoder(waves(), attention_mask=mask).last_hidden_state
-        expected = reference.classifier.out_proj(torch.tanh(reference.classifier.dense(hidden.mean(1))))
-        assert_close(model(waves(), attention_mask=mask).logits, expected)
-
-
 def test_classes_of_a_pipeline_are_its_numbers(tmp_path, raysp_command):
     reference = Reference("Wav2Vec2", "mean")
     reference.save(tmp_path, "Wav2Vec2")

@@ -309,13 +309,13 @@ def test_wav2vec2_bert_compares_speakers(hub, capsys):
     """003-6; the shorter recording is held to what theirs gives of it alone, as padding has a part in theirs."""
     publish_log_mels("Wav2Vec2BertForXVector")
 
-    def page(library, rows=slice(2), **options):
+    def page(library, rows=slice(2)):
         dataset = load_dataset("hf-internal-testing/librispeech_asr_demo", "clean", split="validation")
         dataset = dataset.sort("id")
         sampling_rate = dataset.features["audio"].sampling_rate
 
         feature_extractor = library.AutoFeatureExtractor.from_pretrained(LOG_MELS)
-        model = library.Wav2Vec2BertForXVector.from_pretrained(LOG_MELS, **options)
+        model = library.Wav2Vec2BertForXVector.from_pretrained(LOG_MELS)
 
         # audio file is decoded on the fly
         inputs = feature_extractor(
@@ -337,8 +337,7 @@ def test_wav2vec2_bert_compares_speakers(hub, capsys):
 
     alone = torch.cat([page(transformers, slice(row, row + 1)) for row in range(2)])
     assert_same(compare(page(raysp.models)), compare(alone))
-    assert_same(compare(page(raysp.models, padding="reference")), compare(page(transformers)))
-    assert capsys.readouterr().out.count("Speakers are not the same!") in (0, 4)
+    assert capsys.readouterr().out.count("Speakers are not the same!") in (0, 2)
 
 
 @pytest.mark.parametrize(

@@ -147,14 +147,6 @@ def test_frames_behind_a_row_are_blank_with_certainty_and_leave_loss_and_gradien
     assert gradient.eq(0).all()
 
 
-def test_reference_padding_leaves_what_the_original_gives_behind_a_row():
-    model = random_model(UniSpeechForCTC)
-    model.padding = "reference"
-    inputs, mask = inputs_and_mask((3001, 1700), None)
-    raw = model.lm_head(model.base_model.encode(inputs, mask).last_hidden_state)
-    assert torch.equal(model(inputs, mask).logits, raw)
-
-
 @torch.inference_mode()
 def test_an_odd_log_mel_frame_at_the_end_of_a_row_keeps_its_label():
     model, extractor = random_model(Wav2Vec2BertForCTC), SeamlessM4TFeatureExtractor()

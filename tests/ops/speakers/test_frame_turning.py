@@ -45,7 +45,7 @@ def threshold(frames, waves) -> float:
 
 def probabilities(folder: str, wave: np.ndarray) -> np.ndarray:
     """Return the probabilities (T, N) of a recording alone, as a shard holds it."""
-    loaded = load_checkpoint(Path(folder), dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(Path(folder), dtype="float32", device="cpu")
     file = io.BytesIO()
     soundfile.write(file, wave, RATE, format="WAV", subtype="PCM_16")
     samples = torch.from_numpy(soundfile.read(io.BytesIO(file.getvalue()), dtype="float32")[0])

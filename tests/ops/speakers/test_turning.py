@@ -163,7 +163,7 @@ def test_classes_of_windows_of_a_longer_row_give_the_turns_of_the_whole(tmp_path
 
 @pytest.mark.lengthy
 def test_vectors_are_those_of_the_model_for_the_samples_alone(speakers):
-    loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu")
     wave = torch.from_numpy(joined(["george", "lucas"] * 9, 1))
     firsts = list(range(0, len(wave) - 24_000, 4_000))
     assert len(firsts) > turning.AT_ONCE
@@ -175,7 +175,7 @@ def test_vectors_are_those_of_the_model_for_the_samples_alone(speakers):
 
 
 def test_a_recording_shorter_than_the_other_model_takes_is_filled_up(speakers):
-    loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(Path(speakers), dtype="float32", device="cpu")
     assert turning.WindowVectors(loaded)(torch.ones(50), [0], 50).shape == (1, 12)
 
 

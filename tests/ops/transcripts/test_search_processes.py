@@ -27,7 +27,7 @@ NUM_FRAMES = [40, 0, 23, 1]
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
     pairs = [list(pair) for pair in pairwise(NUMBERS)]
     lm = write_arpa(tmp_path_factory.mktemp("lm") / "words.arpa", pairs, 2)
     greedy = raysp.Transcript(nbest=3, beams=8, words=True).op(loaded.summary, loaded).greedy

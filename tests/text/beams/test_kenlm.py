@@ -60,7 +60,7 @@ def test_scores_are_those_of_the_arpa_file(kenlm_package, kind, boundaries):  # 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_search_finds_the_texts_of_the_arpa_file(kenlm_package, kind):  # noqa: F811
-    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu", padding="exact")
+    loaded = load_checkpoint(CHECKPOINT, dtype="float32", device="cpu")
     logits = 3 * torch.randn(4, 40, 20, generator=torch.Generator().manual_seed(3))
     rows = []
     for name in (f"{kind}.binary", "words.arpa"):

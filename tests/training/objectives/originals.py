@@ -58,7 +58,6 @@ def model_pair(encoder: str, name: str, **fields):
     theirs = perturbed(theirs_class(still(theirs_class.config_class(**fields))))
     mine = mine_class(still(mine_class.config_class(**fields)))
     mine.load_state_dict(theirs.state_dict())
-    mine.padding = "reference"
     return theirs.train(), mine.train()
 
 
@@ -88,7 +87,6 @@ def decoder_pair(encoder: str, kind: str):
     theirs = perturbed(transformers.SpeechEncoderDecoderModel(config))
     mine = decoder_model(config)
     mine.load_state_dict(theirs.state_dict(), strict=False)
-    mine.padding = "reference"
     return theirs.train(), mine
 
 

@@ -25,9 +25,7 @@ NAMES = ["calm", "angry", "sad"]
 
 
 def model_of(head: str, encoder: str = "wav2vec2 layer", **fields):
-    model = model_pair(encoder, ENCODERS[encoder][0] + head, num_labels=3, **fields)[1]
-    model.padding = "exact"
-    return model
+    return model_pair(encoder, ENCODERS[encoder][0] + head, num_labels=3, **fields)[1]
 
 
 @pytest.fixture(scope="module")

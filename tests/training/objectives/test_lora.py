@@ -34,15 +34,11 @@ def adapted(model, **options):
 
 def classifier(encoder: str):
     """Return a model of classes, in the arithmetic that is trained."""
-    model = model_pair(encoder, ENCODERS[encoder][0] + "ForSequenceClassification", num_labels=3)[1]
-    model.padding = "exact"
-    return model
+    return model_pair(encoder, ENCODERS[encoder][0] + "ForSequenceClassification", num_labels=3)[1]
 
 
 def writer(kind: str, encoder: str = "wav2vec2 layer"):
-    model = decoder_pair(encoder, kind)[1]
-    model.padding = "exact"
-    return model
+    return decoder_pair(encoder, kind)[1]
 
 
 def logits(model, encoder: str = "wav2vec2 layer", length: int = 6640) -> torch.Tensor:

@@ -48,14 +48,11 @@ class Case(NamedTuple):
 
 
 def with_head(head: str, encoder: str = ENCODER, **fields):
-    model = model_pair(encoder, ENCODERS[encoder][0] + head, **fields)[1]
-    model.padding = "exact"
-    return model
+    return model_pair(encoder, ENCODERS[encoder][0] + head, **fields)[1]
 
 
 def pretraining():
     model = model_pair("unispeech", "UniSpeechForPreTraining", **CODES, **LAYER, num_ctc_classes=20, num_negatives=7)[1]
-    model.padding = "exact"
     config = model.config
     config.apply_spec_augment, config.mask_time_prob, config.mask_time_length = True, 0.4, 6
     return model

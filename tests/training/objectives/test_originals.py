@@ -29,6 +29,11 @@ from tests.training.objectives.originals import (
 TEXTS = [[4, 5, 6, 6, 9], [7], [8, 5, 4]]
 
 
+def rows_of(targets):
+    """Return rows of one length: padding has a part in outputs and losses of the original."""
+    return random_batch(targets, (LENGTHS[0],) * 3)
+
+
 def of_head(head: str):
     return pytest.mark.parametrize(("encoder", "name"), [one for one in CLASSES if one[1].endswith(head)])
 
@@ -37,7 +42,7 @@ def of_head(head: str):
 def test_ctc_steps_equal_theirs(encoder, name):
     theirs, mine = model_pair(encoder, name, **CTC)
     objective = CTCObjective(mine, extractor_of(encoder))
-    assert_step_equals(objective, random_batch(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
+    assert_step_equals(objective, rows_of(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
 
 
 @of_head("ForSequenceClassification")
@@ -45,7 +50,7 @@ def test_steps_of_classes_equal_theirs(encoder, name):
     theirs, mine = model_pair(encoder, name, num_labels=5)
     labels = torch.tensor([4, 0, 4])
     objective = ClassObjective(mine, extractor_of(encoder))
-    assert_step_equals(objective, random_batch([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
+    assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
 @pytest.mark.parametrize(
@@ -68,15 +73,14 @@ def test_steps_of_other_problems_equal_theirs(problem, targets, labels, loss, su
     theirs, mine = model_pair("wav2vec2 layer", "Wav2Vec2ForSequenceClassification", **fields)
     objective = ClassObjective(mine, extractor_of("wav2vec2 layer"), problem=problem)
     labels = torch.tensor(labels, dtype=torch.float32)
-    assert_step_equals(objective, random_batch(targets), theirs, lambda **of: loss(theirs(**of).logits, labels))
+    assert_step_equals(objective, rows_of(targets), theirs, lambda **of: loss(theirs(**of).logits, labels))
 
 
 @of_head("ForAudioFrameClassification")
 def test_steps_of_frames_equal_theirs(encoder, name):
-    """Rows of one length: the original's loss includes padding."""
     theirs, mine = model_pair(encoder, name, num_labels=5)
     classes = torch.randint(5, (3, mine.num_frames(LENGTHS[0])), generator=torch.Generator().manual_seed(0))
-    batch = random_batch(classes.tolist(), (LENGTHS[0],) * 3)
+    batch = rows_of(classes.tolist())
     one_hot = torch.nn.functional.one_hot(classes, 5)
     objective = FrameObjective(mine, extractor_of(encoder))
     assert_step_equals(objective, batch, theirs, lambda **of: theirs(**of, labels=one_hot).loss)
@@ -88,7 +92,7 @@ def test_steps_of_speakers_equal_theirs(encoder, name):
     theirs, mine = model_pair(encoder, name, num_labels=5)
     labels = torch.tensor([4, 0, 4])
     objective = SpeakerObjective(mine, extractor_of(encoder), margin=0.4, margin_warmup=0.0)
-    assert_step_equals(objective, random_batch([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
+    assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
 
 
 @pytest.mark.parametrize("decoder", ["bert", "gpt2", "bart", "mbart"])
@@ -96,7 +100,7 @@ def test_steps_of_speakers_equal_theirs(encoder, name):
 def test_steps_of_encoders_with_decoders_equal_theirs(encoder, decoder):
     theirs, mine = decoder_pair(encoder, decoder)
     objective = Seq2SeqObjective(mine, extractor_of(encoder), smoothing=0.0)
-    assert_step_equals(objective, random_batch(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
+    assert_step_equals(objective, rows_of(TEXTS), theirs, lambda **of: theirs(**of, labels=padded(TEXTS)).loss)
 
 
 def test_label_smoothing_equals_theirs():
@@ -107,7 +111,7 @@ def test_label_smoothing_equals_theirs():
     labels = padded(TEXTS)
     assert_step_equals(
         objective,
-        random_batch(TEXTS),
+        rows_of(TEXTS),
         theirs,
         lambda **of: LabelSmoother(0.1)(theirs(**of, labels=labels), labels),
     )
@@ -122,7 +126,7 @@ def test_steps_of_pretraining_equal_theirs(monkeypatch):
         config.apply_spec_augment, config.mask_time_prob, config.mask_time_length = True, 0.4, 6
     objective = PretrainingObjective(mine, extractor_of("unispeech"), alpha=0.3, temperature=Temperature(1.5, 1.5))
     theirs.set_gumbel_temperature(1.5)
-    texts, batch = [[4, 5, 6, 6, 9], [7], []], random_batch([[4, 5, 6, 6, 9], [7], []])
+    texts, batch = [[4, 5, 6, 6, 9], [7], []], rows_of([[4, 5, 6, 6, 9], [7], []])
     replaced = torch.rand(3, mine.num_frames(LENGTHS[0]), generator=torch.Generator().manual_seed(0)) < 0.5
     monkeypatch.setattr(objective, "_replaced", lambda _: replaced)
 

@@ -26,7 +26,6 @@ TEXTS = [[4, 5, 6, 6, 9], [7], [8, 5, 4]]
 def new_model(**fields):
     values = {**CODES, **LAYER, "num_ctc_classes": 20, "num_negatives": 7, "pad_token_id": 0, **fields}
     model = model_pair("unispeech", "UniSpeechForPreTraining", **values)[1]
-    model.padding = "exact"
     config = model.config
     config.apply_spec_augment, config.mask_time_prob, config.mask_time_length = True, 0.4, 6
     return model

@@ -17,9 +17,7 @@ EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
 
 
 def model_of(encoder: str = "wav2vec2 layer"):
-    model = model_pair(encoder, ENCODERS[encoder][0] + "ForXVector", num_labels=4)[1]
-    model.padding = "exact"
-    return model
+    return model_pair(encoder, ENCODERS[encoder][0] + "ForXVector", num_labels=4)[1]
 
 
 @pytest.fixture(scope="module")
