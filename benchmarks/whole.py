@@ -2,11 +2,13 @@
 
     python -m benchmarks throughput --whole
     python -m benchmarks throughput --whole --minutes 4 --repeats 1 --corpora test-like --systems S2,S4
+    python -m benchmarks throughput --whole --minutes 20 --checkpoints base --systems S4,S1:bfloat16,S4:bfloat16
 
 S1 is `transformers.pipeline`, S2 a loop over `transformers` with sorted windows, S3 Ray Data; `benchmarks/programs` has
 them. Each system runs in a separate process, in turn (S0 S1 S4 S0 S1 S4), from shards to files of labels, S0 without
 the files. S0 to S3 use one torch thread per core; S4 uses its default pool. Two times of S0 are compared: its forward
-passes alone, with waveforms in memory, and its whole process, which also imports, loads and decodes.
+passes alone, with waveforms in memory, and its whole process, which also imports, loads and decodes. A system whose
+name ends with a dtype has its model in it; the others have float32.
 
 Question of docs/evidence/comparison.md, "Speed":
 how long does a whole job take, start-up included, beside other programs?
@@ -55,22 +57,26 @@ class Whole:
     """Of the process tree."""
 
 
-def bare(checkpoint: Path, shards: str, threads: int, budget: float) -> Whole:
+def bare(checkpoint: Path, shards: str, threads: int, budget: float, system: str = "S0") -> Whole:
     """Run S0."""
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
         command = [sys.executable, "-m", "benchmarks.bare", str(checkpoint), shards, "--texts", "--json", file.name]
-        watched = _watched(
-            [*command, "--libraries", "raysp", "--budgets", f"{budget:g}", "--threads", str(threads)],
-        )
+        command += ["--libraries", "raysp", "--budgets", f"{budget:g}", "--threads", str(threads)]
+        watched = _watched([*command, "--dtype", dtype_of(system)])
         found = json.loads(Path(file.name).read_text())
-    return _whole("S0", watched, found["measured"][0]["median"], found["texts"]["raysp"])
+    return _whole(system, watched, found["measured"][0]["median"], found["texts"]["raysp"])
+
+
+def dtype_of(system: str) -> str:
+    """Return the dtype of the model of a system, such as "S4:bfloat16"."""
+    return system.partition(":")[2] or "float32"
 
 
 def program(system: str, checkpoint: Path, shards: str) -> Whole:
     """Run one of `PROGRAMS`."""
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
-        module = f"benchmarks.programs.{PROGRAMS[system]}"
-        watched = _watched([sys.executable, "-m", module, str(checkpoint), shards, folder])
+        module = f"benchmarks.programs.{PROGRAMS[system[:2]]}"
+        watched = _watched([sys.executable, "-m", module, str(checkpoint), shards, folder, dtype_of(system)])
         return _whole(system, watched, None, program_texts(Path(folder)))
 
 
@@ -85,20 +91,21 @@ def program_texts(folder: Path) -> dict[str, str]:
     return {name: " ".join(filter(None, (of[i] for i in sorted(of)))) for name, of in parts.items()}
 
 
-def run(checkpoint: Path, shards: str) -> Whole:
+def run(checkpoint: Path, shards: str, system: str = "S4") -> Whole:
     """Run S4 with its default pool."""
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
-        watched = _watched(run_command(checkpoint, shards, Path(folder) / "labels"))
+        watched = _watched(run_command(checkpoint, shards, Path(folder) / "labels", dtype_of(system)))
         texts = columns(f"{folder}/labels/*.parquet", "pred_text")
         pieces = [one["counts"] for one in receipts(Path(folder) / "labels") if one["kind"] == "piece"]
         model = sum(one["busy_seconds"] for one in pieces)
-    return _whole("S4", watched, model, texts)
+    return _whole(system, watched, model, texts)
 
 
-def run_command(checkpoint: Path, shards: str, sink: Path) -> list[str]:
+def run_command(checkpoint: Path, shards: str, sink: Path, dtype: str = "float32") -> list[str]:
     """Return the command of S4."""
     recipe = REPOSITORY / "pipelines" / "label_digits.py"
     changes = [f"source.url={shards}", f"steps.1.checkpoint={checkpoint}", f"sink.url={sink}"]
+    changes.append(f"steps.1.dtype={dtype}")
     return [
         *[sys.executable, "-m", "raysp", "run", str(recipe), "--json"],
         *[part for change in changes for part in ("--set", change)],
@@ -143,15 +150,15 @@ def _whole(system: str, watched: processes.Watched, model: float | None, texts: 
 def compare(checkpoint: Path, shards: str, args: argparse.Namespace) -> list[Whole]:
     """Run the systems in turn."""
     threads, budget = num_cpus(), float(str(args.budgets).split(",")[0])
-    systems = [one for one in args.systems.split(",") if one not in PROGRAMS or "transformers" in args.libraries]
+    systems = [one for one in args.systems.split(",") if one[:2] not in PROGRAMS or "transformers" in args.libraries]
     found: list[Whole] = []
     others = args.repeats if args.pipeline_repeats is None else args.pipeline_repeats
     for repeat in range(args.repeats):
         for system in systems:
-            if system == "S0":
-                found.append(bare(checkpoint, shards, threads, budget))
-            elif system == "S4":
-                found.append(run(checkpoint, shards))
+            if system.startswith("S0"):
+                found.append(bare(checkpoint, shards, threads, budget, system))
+            elif system.startswith("S4"):
+                found.append(run(checkpoint, shards, system))
             elif repeat < others:
                 found.append(program(system, checkpoint, shards))
     return found
@@ -242,4 +249,6 @@ def measure(args: argparse.Namespace) -> dict[str, object]:
 def _checkpoint(name: str | None, work: Path) -> Path:
     if name is None:
         return checkpoints.make(work / "model", layers=LAYERS, hidden_size=HIDDEN_SIZE)
+    if name == "base":
+        return checkpoints.make(work / "model")
     return checkpoints.BUNDLED if name == "small" else Path(name).absolute()

@@ -126,6 +126,11 @@ def num_cpus(root: Path = ROOT) -> int:
     return max(1, int(min([usable, *quotas])))
 
 
+def has_amx(root: Path = ROOT) -> bool:
+    """Return whether the processor multiplies matrices of bfloat16 by AMX; `root` is that of `num_cpus`."""
+    return "amx_bf16" in _read(root / "proc/cpuinfo").split()
+
+
 def physical_bytes() -> int:
     """Return the bytes of main memory of the machine."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -114,6 +114,7 @@ def test_the_page_for_sceptics_has_the_output_of_its_commands(raysp_command, tmp
         for words in shown.raysp_commands:
             ran = raysp_command(*words)
             said = make.normalised(ran.err + ran.out, tmp_path, tour.varies).splitlines()
+            said = [line for line in said if not line.startswith("bfloat16 ")]  # where the processor has AMX
             assert sorted(said) == sorted(
                 line for line in shown.printed if line not in ("checkpoint", "digits", "label.py")
             )

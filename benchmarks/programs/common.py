@@ -16,11 +16,11 @@ import soxr
 WINDOW_SECONDS = 30
 
 
-def arguments() -> tuple[str, str, Path]:
-    """Return the checkpoint, the shards and the folder of labels that the command names."""
-    checkpoint, shards, out = sys.argv[1:]
+def arguments() -> tuple[str, str, Path, str]:
+    """Return the checkpoint, the shards, the folder of labels and the dtype of the model that the command names."""
+    checkpoint, shards, out, dtype = sys.argv[1:]
     Path(out).mkdir(parents=True, exist_ok=True)
-    return checkpoint, shards, Path(out)
+    return checkpoint, shards, Path(out), dtype
 
 
 def rows(shards: str) -> Iterator[Mapping[str, Any]]:

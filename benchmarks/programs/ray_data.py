@@ -26,26 +26,26 @@ def decode(row: dict[str, Any], rate: int) -> list[dict[str, Any]]:
 class Model:
     """Holds the model."""
 
-    def __init__(self, checkpoint: str, threads: int) -> None:
+    def __init__(self, checkpoint: str, threads: int, dtype: str) -> None:
         torch.set_num_threads(threads)
         self.processor = transformers.AutoProcessor.from_pretrained(checkpoint)
         self.rate = self.processor.feature_extractor.sampling_rate
-        self.model = transformers.AutoModelForCTC.from_pretrained(checkpoint).eval()
+        self.model = transformers.AutoModelForCTC.from_pretrained(checkpoint, dtype=dtype).eval()
 
     @torch.inference_mode()
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return the texts of a batch."""
         waves = list(batch["wave"])
         inputs = self.processor(waves, sampling_rate=self.rate, padding=True, return_tensors="pt")
-        ids = self.model(**inputs).logits.argmax(-1)
+        ids = self.model(**inputs.to(self.model.dtype)).logits.argmax(-1)
         num_frames = self.model._get_feat_extract_output_lengths(torch.tensor([len(wave) for wave in waves]))
         texts = [self.processor.decode(one[:frames]) for one, frames in zip(ids, num_frames, strict=True)]
         return {"id": batch["id"], "number": batch["number"], "text": texts}
 
 
 def main() -> None:
-    """Label shards: CHECKPOINT SHARDS OUT."""
-    checkpoint, shards, out = common.arguments()
+    """Label shards: CHECKPOINT SHARDS OUT DTYPE."""
+    checkpoint, shards, out, dtype = common.arguments()
     ray.init(address="local", log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     cpus = int(ray.cluster_resources()["CPU"])
@@ -58,7 +58,7 @@ def main() -> None:
             batch_size=BATCH,
             concurrency=1,
             num_cpus=max(1, cpus - 1),
-            fn_constructor_kwargs={"checkpoint": checkpoint, "threads": cpus},
+            fn_constructor_kwargs={"checkpoint": checkpoint, "threads": cpus, "dtype": dtype},
         )
         .write_parquet(str(out))
     )

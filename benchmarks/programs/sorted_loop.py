@@ -25,11 +25,11 @@ def batches(lengths: list[int], most: int) -> Iterator[list[int]]:
 
 @torch.inference_mode()
 def main() -> None:
-    """Label shards: CHECKPOINT SHARDS OUT."""
-    checkpoint, shards, out = common.arguments()
+    """Label shards: CHECKPOINT SHARDS OUT DTYPE."""
+    checkpoint, shards, out, dtype = common.arguments()
     transformers.logging.set_verbosity_error()
     processor = transformers.AutoProcessor.from_pretrained(checkpoint)
-    model = transformers.AutoModelForCTC.from_pretrained(checkpoint).eval()
+    model = transformers.AutoModelForCTC.from_pretrained(checkpoint, dtype=dtype).eval()
     rate = processor.feature_extractor.sampling_rate
     owners: list[str] = []
     waves: list[np.ndarray] = []
@@ -40,7 +40,7 @@ def main() -> None:
     texts = [""] * len(waves)
     for batch in batches([len(wave) for wave in waves], BATCH_SECONDS * rate):
         inputs = processor([waves[i] for i in batch], sampling_rate=rate, padding=True, return_tensors="pt")
-        ids = model(**inputs).logits.argmax(-1)
+        ids = model(**inputs.to(model.dtype)).logits.argmax(-1)
         num_frames = model._get_feat_extract_output_lengths(torch.tensor([len(waves[i]) for i in batch]))
         for index, found, frames in zip(batch, ids, num_frames, strict=True):
             texts[index] = processor.decode(found[:frames])

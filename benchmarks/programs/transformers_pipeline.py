@@ -9,10 +9,10 @@ BATCH = 8
 
 
 def main() -> None:
-    """Label shards: CHECKPOINT SHARDS OUT."""
-    checkpoint, shards, out = common.arguments()
+    """Label shards: CHECKPOINT SHARDS OUT DTYPE."""
+    checkpoint, shards, out, dtype = common.arguments()
     transformers.logging.set_verbosity_error()
-    label = transformers.pipeline("automatic-speech-recognition", model=checkpoint, device="cpu")
+    label = transformers.pipeline("automatic-speech-recognition", model=checkpoint, device="cpu", dtype=dtype)
     rate = label.feature_extractor.sampling_rate
     ids: list[str] = []
 

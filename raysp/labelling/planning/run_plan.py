@@ -18,6 +18,7 @@ from raysp.cluster.resources import (
 )
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
+from raysp.devices import has_amx
 from raysp.labelling.planning.listing import Listed, count_files
 from raysp.labelling.planning.planned_checkpoint import Chosen
 from raysp.ops.blocks import AGREED_RATE, Batching
@@ -42,6 +43,10 @@ SMALL_BYTES = 64 * 2**20
 """Encoded bytes up to which a run is small: half an hour of 16-bit audio at 16 kHz, some hours of compressed audio."""
 SMALL_ROWS = 1_000
 """Rows up to which a run is small if they are read by path, so that their bytes are unknown."""
+GAIN_OF_AMX = (
+    'this processor has AMX: dtype="bfloat16" takes about a third of the time of float32 for rows of at least 3 s, and '
+    "some texts may differ from those in float32"
+)
 _EXPECTED = "; expected "
 """Ends what an error message says of one file."""
 
@@ -232,6 +237,7 @@ class Plan(Brief):
                 f"checkpoint {number}": f"{_described(one)}, {one.settings.dtype} on {one.settings.device}"
                 for number, one in enumerate(self.passes[1:], 2)
             },
+            "bfloat16": GAIN_OF_AMX if self._gains_by_bfloat16 else "",
             **self._filters,
             "sink": f"{self.pipeline.sink.url}: {len(self.done):,} of {shards} committed",
             "to do": f"{count(self.rows_todo, 'row')} in {count(self.pieces_todo, 'piece')} "
@@ -291,6 +297,13 @@ class Plan(Brief):
             f"{AGREED_RATE:.0%} of rows to be equal; with dtype='float32' labels do not depend on the batch"
         )
         return (*self.notes, batching)
+
+    @property
+    def _gains_by_bfloat16(self) -> bool:
+        """Whether labels of a new sink would take less time on a CPU like this one in bfloat16 than in float32."""
+        settings, is_new = self.settings, not self.done and self.pipeline.label.dtype == "auto"
+        by_frames = not settings.library and not settings.checkpoint.writes_text
+        return is_new and by_frames and (settings.device, settings.dtype) == ("cpu", "float32") and has_amx()
 
     @property
     def messages_at_start(self) -> tuple[str, ...]:

@@ -99,6 +99,12 @@ def test_the_affinity_mask_binds_too(write, monkeypatch):
     assert devices.num_cpus(system(write, "0::/", {"cpu.max": "400000 100000"})) == 2
 
 
+def test_amx_is_read_from_the_flags_of_the_processor(write, tmp_path):
+    assert not devices.has_amx(tmp_path)
+    assert not devices.has_amx(write({"proc/cpuinfo": "flags\t\t: fpu avx512_bf16 amx_int8"}))
+    assert devices.has_amx(write({"proc/cpuinfo": "flags\t\t: fpu amx_bf16 amx_tile\nbugs\t\t:"}))
+
+
 def test_a_local_ray_is_planned_with_what_the_container_has(monkeypatch):
     import raysp
     from raysp.cluster import resources as here
