@@ -311,7 +311,7 @@ def test_only_the_backend_for_its_models_imports_transformers():
 
 
 @pytest.mark.parametrize("name", ["jax", "flax"])
-def test_only_models_in_jax_and_their_backend_import_jax(name):
+def test_only_models_in_jax_import_jax(name):
     places = foreign_imports(PACKAGE, name, set())
     assert all(place.startswith("models/flax/") for place in places)
 

@@ -1,19 +1,22 @@
-"""Auto classes of Flax models: counterparts of the classes that those of PyTorch choose."""
+"""Auto classes of Flax models, which choose a class by the `model_type` of a configuration."""
 
 from pathlib import Path
 from typing import Any, ClassVar
 
-import raysp.models
-from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCTC, AutoModelForSpeechSeq2Seq
+from raysp.errors import CheckpointError
+from raysp.models.auto import AutoConfig
 from raysp.models.base.configuration import Config
 from raysp.models.flax.modeling import FlaxModel
+from raysp.models.flax.speech_encoder_decoder import FlaxSpeechEncoderDecoderModel
+from raysp.models.flax.text_decoder import FlaxBartForCausalLM, FlaxBertForCausalLM, FlaxGPT2LMHeadModel
+from raysp.models.flax.wav2vec2 import FlaxWav2Vec2Model
 
 
-class _FlaxAutoModel:
+class _FlaxAuto:
     """Base of classes that create objects of other classes and have no instances."""
 
-    of_torch: ClassVar[Any]
-    """The auto class of PyTorch for the same task."""
+    classes: ClassVar[dict[str, type[FlaxModel]]]
+    """The classes by `model_type`."""
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} has no instances: use {type(self).__name__}.from_pretrained")
@@ -21,8 +24,7 @@ class _FlaxAutoModel:
     @classmethod
     def from_config(cls, config: Config, **options: Any) -> FlaxModel:  # noqa: ANN401 - those of the model
         """Return a randomly initialised model."""
-        model: FlaxModel = cls._class_of(type(config).model_type)(config, **options)
-        return model
+        return cls._class_of(config)(config, **options)
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - a model
@@ -31,27 +33,33 @@ class _FlaxAutoModel:
         if config is None:
             access = ("revision", "token", "cache_dir", "local_files_only", "force_download", "subfolder")
             config = AutoConfig.from_pretrained(name, **{key: options[key] for key in access if key in options})
-        return cls._class_of(type(config).model_type).from_pretrained(name, *args, **options)
+        return cls._class_of(config).from_pretrained(name, *args, **options)
 
     @classmethod
-    def _class_of(cls, model_type: str) -> Any:  # noqa: ANN401 - a class
-        name = f"Flax{cls.of_torch._class_of(model_type).__name__}"
-        return getattr(raysp.models, name)
+    def _class_of(cls, config: Config) -> type[FlaxModel]:
+        model_type = type(config).model_type
+        if model_type not in cls.classes:
+            raise CheckpointError(
+                f"model_type is {model_type!r}, {cls.__name__} has {', '.join(cls.classes)}: use "
+                f"{cls.__name__.removeprefix('Flax')}, which has the others"
+            )
+        return cls.classes[model_type]
 
 
-class FlaxAutoModel(_FlaxAutoModel):
-    """Speech model without a head, or encoder with decoder."""
+class FlaxAutoModel(_FlaxAuto):
+    """Speech encoder, or encoder with decoder."""
 
-    of_torch = AutoModel
-
-
-class FlaxAutoModelForCTC(_FlaxAutoModel):
-    """Speech model with a CTC head."""
-
-    of_torch = AutoModelForCTC
+    classes: ClassVar[dict[str, type[FlaxModel]]] = {
+        "speech-encoder-decoder": FlaxSpeechEncoderDecoderModel,
+        "wav2vec2": FlaxWav2Vec2Model,
+    }
 
 
-class FlaxAutoModelForSpeechSeq2Seq(_FlaxAutoModel):
-    """Speech encoder with a text decoder."""
+class FlaxAutoModelForCausalLM(_FlaxAuto):
+    """Text decoder."""
 
-    of_torch = AutoModelForSpeechSeq2Seq
+    classes: ClassVar[dict[str, type[FlaxModel]]] = {
+        "bart": FlaxBartForCausalLM,
+        "bert": FlaxBertForCausalLM,
+        "gpt2": FlaxGPT2LMHeadModel,
+    }

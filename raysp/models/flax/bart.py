@@ -1,4 +1,4 @@
-"""The decoders of BART (Lewis et al. 2019) and mBART (Liu et al. 2020) in Flax: see models/bart.py and mbart.py.
+"""The decoder of BART (Lewis et al. 2019) in Flax: see models/bart.py.
 
 Legend: R rows, L tokens, H hidden, V vocabulary.
 """
@@ -40,10 +40,9 @@ class BartAttention(nn.Module):
 
 
 class BartLayer(nn.Module):
-    """Self-attention, cross-attention and feed-forward network, with a norm after each, or before (mBART)."""
+    """Self-attention, cross-attention and feed-forward network, each followed by a norm."""
 
     config: Any
-    norms_first: bool
     index: int
 
     @nn.compact
@@ -51,32 +50,25 @@ class BartLayer(nn.Module):
         """Return the layer's output."""
         run.note(hidden_RLH)
         attention = BartAttention(self.config, self.index, name="self_attn")
-        to_frames = BartAttention(self.config, self.index, is_cross=True, name="encoder_attn")
         inner = nn.Dense(self.config.decoder_ffn_dim, name="fc1")
         outer = nn.Dense(self.config.d_model, name="fc2")
 
-        def feed_forward(x_RLH: Array, run: DecoderPass) -> Array:
+        def feed_forward(x_RLH: Array) -> Array:
             activated = activation(self.config.activation_function)(inner(x_RLH))
             return dropout(outer(dropout(activated, self.config.activation_dropout, run)), self.config.dropout, run)
 
-        for function, name in (
-            (attention, "self_attn_layer_norm"),
-            (to_frames, "encoder_attn_layer_norm"),
-            (feed_forward, "final_layer_norm"),
-        ):
-            layer_norm = norm(name)
-            if self.norms_first:
-                hidden_RLH = hidden_RLH + function(layer_norm(hidden_RLH), run)
-            else:
-                hidden_RLH = layer_norm(hidden_RLH + function(hidden_RLH, run))
-        return hidden_RLH
+        hidden_RLH = norm("self_attn_layer_norm")(hidden_RLH + attention(hidden_RLH, run))
+        if run.has_encoder:
+            to_frames = BartAttention(self.config, self.index, is_cross=True, name="encoder_attn")
+            hidden_RLH = norm("encoder_attn_layer_norm")(hidden_RLH + to_frames(hidden_RLH, run))
+        output_RLH: Array = norm("final_layer_norm")(hidden_RLH + feed_forward(hidden_RLH))
+        return output_RLH
 
 
 class BartDecoder(nn.Module):
-    """Embeddings, layers, and mBART's last norm."""
+    """Embeddings and layers."""
 
     config: Any
-    norms_first: bool
 
     @nn.compact
     def __call__(self, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
@@ -87,9 +79,8 @@ class BartDecoder(nn.Module):
         table = nn.Embed(config.max_position_embeddings + POSITION_OFFSET, config.d_model, name="embed_positions")
         hidden_RLH = norm("layernorm_embedding")(words_RLH + table(positions + POSITION_OFFSET))
         hidden_RLH = dropout(hidden_RLH, config.dropout, run)
-        make = functools.partial(BartLayer, config, self.norms_first)
-        hidden_RLH = Numbered(make, config.decoder_layers, name="layers")(hidden_RLH, run)
-        output_RLH: Array = norm("layer_norm")(hidden_RLH) if self.norms_first else hidden_RLH
+        layers = Numbered(functools.partial(BartLayer, config), config.decoder_layers, name="layers")
+        output_RLH: Array = layers(hidden_RLH, run)
         run.note(output_RLH)
         return output_RLH
 
@@ -98,12 +89,11 @@ class BartDecoderWrapper(nn.Module):
     """Container that gives the decoder its name in checkpoints."""
 
     config: Any
-    norms_first: bool
 
     @nn.compact
     def __call__(self, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
         """Return the output of the last layer."""
-        output_RLH: Array = BartDecoder(self.config, self.norms_first, name="decoder")(ids_RL, positions, run)
+        output_RLH: Array = BartDecoder(self.config, name="decoder")(ids_RL, positions, run)
         return output_RLH
 
 
@@ -111,16 +101,11 @@ class BartModule(nn.Module):
     """BART's decoder as a causal language model."""
 
     config: Any
-    norms_first: bool = False
 
     @nn.compact
     def __call__(self, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
         """Return logits_RLV; `positions` are (R, L) or (L,)."""
-        hidden_RLH = BartDecoderWrapper(self.config, self.norms_first, name="model")(ids_RL, positions, run)
+        hidden_RLH = BartDecoderWrapper(self.config, name="model")(ids_RL, positions, run)
         head = nn.Dense(self.config.vocab_size, use_bias=False, name="lm_head")
-        logits_RLV: Array = head(hidden_RLH[:, -1:] if run.is_last_only else hidden_RLH)
+        logits_RLV: Array = head(hidden_RLH)
         return logits_RLV
-
-
-MBartModule = functools.partial(BartModule, norms_first=True)
-"""mBART's decoder: each norm precedes its sublayer, and one follows the last layer."""

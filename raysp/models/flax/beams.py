@@ -29,17 +29,12 @@ class Candidates(NamedTuple):
     ended: Array
     """(B, n), true where a text has ended."""
     num_tokens: Array
-    """(B, n) of texts that have ended, prompt included."""
-    log_probs: Array
-    """(B, n, M), of each token as the model gives it; zero in the prompt and after the end."""
+    """(B, n) of texts that have ended, the first token included."""
 
     def chosen(self, places_BK: Array) -> "Candidates":
         """Return the texts of each row at these indices."""
-        tokens, log_probs = (jnp.take_along_axis(x, places_BK[..., None], 1) for x in (self.tokens, self.log_probs))
-        scores, ended, num_tokens = (
-            jnp.take_along_axis(x, places_BK, 1) for x in (self.scores, self.ended, self.num_tokens)
-        )
-        return Candidates(tokens, scores, ended, num_tokens, log_probs)
+        tokens = jnp.take_along_axis(self.tokens, places_BK[..., None], 1)
+        return Candidates(tokens, *(jnp.take_along_axis(x, places_BK, 1) for x in self[1:]))
 
 
 class State(NamedTuple):
@@ -59,10 +54,10 @@ def beam_search(start: Start) -> Texts:
     """Search until no result can improve."""
     beams = start.settings.num_beams
     first = State(
-        jnp.asarray(start.prompt_BT.shape[1]),
+        jnp.asarray(1),
         _first(start, is_running=True),
         _first(start, is_running=False),
-        start.open_B,
+        jnp.ones(len(start.first_B1), bool),
         jnp.asarray(False),
         started(start, beams),
     )
@@ -76,21 +71,20 @@ def beam_search(start: Start) -> Texts:
         return _advanced(start, state._replace(cache=cache), logits_R1V[:, 0])
 
     last = lax.while_loop(goes_on, continued, first)
-    count, found = start.settings.num_return_sequences, last.finished
-    return Texts(*(x[:, :count] for x in (found.tokens, found.num_tokens, found.scores, found.log_probs)))
+    count, results = start.settings.num_return_sequences, last.finished
+    return Texts(*(x[:, :count] for x in (results.tokens, results.num_tokens, results.scores)))
 
 
 def _first(start: Start, *, is_running: bool) -> Candidates:
-    settings, (batch, length) = start.settings, start.prompt_BT.shape
-    beams = settings.num_beams
+    settings, batch, beams = start.settings, len(start.first_B1), start.settings.num_beams
     # As in transformers the end token fills texts where padding is token 0.
     filling = (settings.pad_token_id or settings.eos_token_ids[0]) if settings.eos_token_ids else -1
-    tokens = jnp.full((batch, beams, settings.max_length), filling, start.prompt_BT.dtype)
-    tokens = tokens.at[:, :, :length].set(start.prompt_BT[:, None])
+    tokens = jnp.full((batch, beams, settings.max_length), filling, start.first_B1.dtype)
+    tokens = tokens.at[:, :, 0].set(start.first_B1)
     scores = jnp.full((batch, beams), LOWEST)
     scores = scores.at[:, 0].set(0.0) if is_running else scores  # all beams are equal at first: one is enough
-    no_end, counts = jnp.zeros((batch, beams), bool), jnp.full((batch, beams), length)
-    return Candidates(tokens, scores, no_end, counts, jnp.zeros(tokens.shape))
+    no_end, counts = jnp.zeros((batch, beams), bool), jnp.ones((batch, beams), int)
+    return Candidates(tokens, scores, no_end, counts)
 
 
 def _is_full(start: Start, state: State) -> Array:
@@ -120,40 +114,29 @@ def _advanced(start: Start, state: State, logits_RV: Array) -> State:
 
 
 def _candidates(start: Start, state: State, logits_RV: Array) -> tuple[Candidates, Array]:
-    """Return the best, or sampled, continuations of the beams of each row, from the best down, and their beams."""
+    """Return the best continuations of the beams of each row, from the best down, and their beams."""
     settings, (batch, beams, room) = start.settings, state.running.tokens.shape
-    scores_RV = log_probs_RV = jax.nn.log_softmax(logits_RV, -1)
+    scores_RV = jax.nn.log_softmax(logits_RV, -1)
     tokens_RM = state.running.tokens.reshape(-1, room)
     for change in start.changes:
         scores_RV = change(tokens_RM, state.length, scores_RV)
     size = scores_RV.shape[1]
     all_BN = (scores_RV.reshape(batch, beams, size) + state.running.scores[..., None]).reshape(batch, -1)
     count = min(max(2, 1 + len(settings.eos_token_ids)) * beams, all_BN.shape[1])
-    if settings.do_sample:  # the largest of scores with Gumbel noise are a sample without repetition
-        keys_B = jax.vmap(jax.random.fold_in, (0, None))(start.keys_B, state.length)
-        noise_BN = jax.vmap(lambda key: jax.random.gumbel(key, (beams * size,)))(keys_B)
-        sampled_BC = lax.top_k(all_BN + noise_BN, count)[1]
-        scores_BC, order_BC = lax.top_k(jnp.take_along_axis(all_BN, sampled_BC, 1), count)
-        places_BC = jnp.take_along_axis(sampled_BC, order_BC, 1)
-    else:
-        scores_BC, places_BC = lax.top_k(all_BN, count)
+    scores_BC, places_BC = lax.top_k(all_BN, count)
     from_BC, ids_BC = places_BC // size, (places_BC % size).astype(tokens_RM.dtype)
     texts = state.running.chosen(from_BC)
-    chosen_BC = jnp.take_along_axis(log_probs_RV.reshape(batch, -1), places_BC, 1)
-    tokens, log_probs = (
-        lax.dynamic_update_slice(before, new_BC[..., None], (0, 0, state.length))
-        for before, new_BC in ((texts.tokens, ids_BC), (texts.log_probs, chosen_BC))
-    )
+    tokens = lax.dynamic_update_slice(texts.tokens, ids_BC[..., None], (0, 0, state.length))
     ended = is_one_of(ids_BC, settings.eos_token_ids) | (state.length + 1 >= settings.max_length)
     counts = jnp.broadcast_to(state.length + 1, ids_BC.shape)
-    return Candidates(tokens, scores_BC, ended, counts, log_probs), from_BC
+    return Candidates(tokens, scores_BC, ended, counts), from_BC
 
 
 def _finished_with(start: Start, state: State, candidates: Candidates) -> Candidates:
     """Return the best of the finished texts and of the candidates that end now."""
-    beams, prompt_length = start.settings.num_beams, start.prompt_BT.shape[1]
+    beams = start.settings.num_beams
     ended_BC = candidates.ended & (jnp.arange(candidates.ended.shape[1]) < beams)  # the others only replace ended ones
-    scores_BC = candidates.scores / (state.length + 1 - prompt_length) ** float(start.settings.length_penalty)
+    scores_BC = candidates.scores / state.length ** float(start.settings.length_penalty)
     is_closed_B = _is_full(start, state) | ~state.open_B
     scores_BC = scores_BC + is_closed_B[:, None] * LOWEST + ~ended_BC * LOWEST
     merged = Candidates(
@@ -161,7 +144,6 @@ def _finished_with(start: Start, state: State, candidates: Candidates) -> Candid
         jnp.concatenate([state.finished.scores, scores_BC], 1),
         jnp.concatenate([state.finished.ended, ended_BC], 1),
         jnp.concatenate([state.finished.num_tokens, candidates.num_tokens], 1),
-        jnp.concatenate([state.finished.log_probs, candidates.log_probs], 1),
     )
     return merged.chosen(lax.top_k(merged.scores, beams)[1])
 
@@ -170,7 +152,7 @@ def _can_improve(start: Start, state: State) -> Array:
     """Return, for each row, whether its best beam can still beat its worst result."""
     settings = start.settings
     never = settings.early_stopping == "never" and settings.length_penalty > 0.0
-    hoped_for = (settings.max_length if never else state.length) - start.prompt_BT.shape[1]
+    hoped_for = (settings.max_length if never else state.length) - 1
     possible_B1 = state.running.scores[:, :1] / hoped_for ** float(settings.length_penalty)
     worst_B1 = state.finished.scores.min(-1, keepdims=True)
     worst_BK = jnp.where(state.finished.ended, worst_B1, LOWEST)

@@ -104,7 +104,7 @@ class BertLayer(nn.Module):
         config = self.config
         run.note(hidden_RLH)
         hidden_RLH = BertAttention(config, self.index, name="attention")(hidden_RLH, run)
-        if config.add_cross_attention:
+        if config.add_cross_attention and run.has_encoder:
             hidden_RLH = BertAttention(config, self.index, is_cross=True, name="crossattention")(hidden_RLH, run)
         inner = BertActivated(config.intermediate_size, config.hidden_act, name="intermediate")(hidden_RLH)
         output_RLH: Array = BertResidual(config, name="output")(inner, hidden_RLH, run)
@@ -187,5 +187,5 @@ class BertModule(nn.Module):
     def __call__(self, ids_RL: Array, positions: Array, run: DecoderPass) -> Array:
         """Return logits_RLV; `positions` are (R, L) or (L,)."""
         hidden_RLH = BertBody(self.config, name="bert")(ids_RL, positions, run)
-        logits_RLV: Array = BertHead(self.config, name="cls")(hidden_RLH[:, -1:] if run.is_last_only else hidden_RLH)
+        logits_RLV: Array = BertHead(self.config, name="cls")(hidden_RLH)
         return logits_RLV

@@ -61,11 +61,14 @@ class DecoderPass(Pass):
     frames_allowed: Array | None = None
     """(B, 1, 1, S), true where a frame is attended to."""
     cache: FlaxCache | None = None
-    is_last_only: bool = False
-    """Whether logits of the last token alone are computed."""
     tokens: list[KeysAndValues] = field(default_factory=list)
     frames: list[KeysAndValues] = field(default_factory=list)
     cross_attentions: list[Array] = field(default_factory=list)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether there are frames to attend to."""
+        return self.frames_BSH is not None
 
     def new_cache(self, num_new: int) -> FlaxCache | None:
         """Return the cache after the pass."""

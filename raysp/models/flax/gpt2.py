@@ -80,7 +80,7 @@ class GPT2Block(nn.Module):
         run.note(hidden_RLH)
         attention = GPT2Attention(config, self.index, name="attn")
         hidden_RLH = hidden_RLH + attention(norm("ln_1", eps)(hidden_RLH), run)
-        if config.add_cross_attention:
+        if config.add_cross_attention and run.has_encoder:
             to_frames = GPT2CrossAttention(config, self.index, name="crossattention")
             hidden_RLH = hidden_RLH + to_frames(norm("ln_cross_attn", eps)(hidden_RLH), run)
         output_RLH: Array = hidden_RLH + GPT2MLP(config, name="mlp")(norm("ln_2", eps)(hidden_RLH), run)
@@ -115,5 +115,5 @@ class GPT2Module(nn.Module):
         """Return logits_RLV; `positions` are (R, L) or (L,)."""
         hidden_RLH = GPT2Body(self.config, name="transformer")(ids_RL, positions, run)
         head = nn.Dense(self.config.vocab_size, use_bias=False, name="lm_head")
-        logits_RLV: Array = head(hidden_RLH[:, -1:] if run.is_last_only else hidden_RLH)
+        logits_RLV: Array = head(hidden_RLH)
         return logits_RLV

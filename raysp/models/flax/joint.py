@@ -1,38 +1,30 @@
-"""The Linen module of a speech encoder and a text decoder, and the modules of both by `model_type`.
+"""The Linen module of a speech encoder and a text decoder.
 
-Legend: B rows, S samples or frames of features, T frames of the encoder, L tokens, H hidden, V vocabulary.
+Legend: B rows, S samples, T frames of the encoder, L tokens, H hidden, V vocabulary.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
 from jax import Array
 
-from raysp.models.flax.bart import BartModule, MBartModule
-from raysp.models.flax.bert import BertModule
+from raysp.errors import CheckpointError
 from raysp.models.flax.decoding import DecoderPass
-from raysp.models.flax.gpt2 import GPT2Module
-from raysp.models.flax.hubert import HubertModule
 from raysp.models.flax.layers import Pass, attended_keys
-from raysp.models.flax.sew_d import SEWDModule
-from raysp.models.flax.transformer import Encoded, TransformerModule
-from raysp.models.flax.wav2vec2 import Wav2Vec2Module
-from raysp.models.flax.wav2vec2_bert import Wav2Vec2BertModule
+from raysp.models.flax.text_decoder import DECODERS
+from raysp.models.flax.wav2vec2 import Encoded, Wav2Vec2Module
 
-ENCODERS: dict[str, Callable[..., nn.Module]] = {
-    "hubert": HubertModule,
-    "sew-d": SEWDModule,
-    "unispeech": TransformerModule,
-    "wav2vec2": Wav2Vec2Module,
-    "wav2vec2-bert": Wav2Vec2BertModule,
-}
-DECODERS: dict[str, Callable[..., nn.Module]] = {
-    "bart": BartModule,
-    "bert": BertModule,
-    "gpt2": GPT2Module,
-    "mbart": MBartModule,
-}
+ENCODERS = {"wav2vec2": Wav2Vec2Module}
+
+
+def check_parts(config: Any) -> None:  # noqa: ANN401 - of a speech-encoder-decoder
+    """Raise CheckpointError where there is no Flax module for one of the two parts."""
+    for name, part, modules in (("encoder", config.encoder, ENCODERS), ("decoder", config.decoder, DECODERS)):
+        if part.model_type not in modules:
+            raise CheckpointError(
+                f"{name} has model_type {part.model_type!r}, expected {' or '.join(modules)} in JAX: use "
+                "SpeechEncoderDecoderModel, which has the others"
+            )
 
 
 class SpeechEncoderDecoderModule(nn.Module):
@@ -48,9 +40,9 @@ class SpeechEncoderDecoderModule(nn.Module):
         if config.has_projection:
             self.enc_to_dec_proj = nn.Dense(config.decoder.hidden_size)
 
-    def encode(self, inputs: Array, mask_BS: Array, run: Pass) -> Encoded:
+    def encode(self, waves_BS: Array, mask_BS: Array, run: Pass) -> Encoded:
         """Return the encoder's frames."""
-        encoded: Encoded = self.encoder(inputs, mask_BS, run)
+        encoded: Encoded = self.encoder(waves_BS, mask_BS, run)
         return encoded
 
     def project(self, hidden_BTH: Array) -> Array:
@@ -64,10 +56,10 @@ class SpeechEncoderDecoderModule(nn.Module):
         return logits_BLV
 
     def __call__(
-        self, inputs: Array, mask_BS: Array, ids_BL: Array, positions: Array, run: Pass, of_decoder: DecoderPass
+        self, waves_BS: Array, mask_BS: Array, ids_BL: Array, positions: Array, run: Pass, of_decoder: DecoderPass
     ) -> tuple[Array, Array]:
         """Return the projected frames and logits_BLV."""
-        encoded = self.encode(inputs, mask_BS, run)
+        encoded = self.encode(waves_BS, mask_BS, run)
         of_decoder.frames_BSH = self.project(encoded.hidden_BTH)
         of_decoder.frames_allowed = attended_keys(encoded.valid_BT)
         return of_decoder.frames_BSH, self.decode(ids_BL, positions, of_decoder)

@@ -1,7 +1,6 @@
 """Parts that Flax models share: activations, norms, attention, numbered layers, inputs of all layers of a pass.
 
-Legend: R rows, L queries, S keys, A heads, D head, H hidden; of biases by the distance of frames B batch, T frames,
-R rows of a table of distances, W distances of T frames (2T - 1).
+Legend: R rows, L queries, S keys, A heads, D head, H hidden, B batch, T frames.
 """
 
 from collections.abc import Callable
@@ -113,13 +112,10 @@ def attend(
     rate: float,
     run: Pass,
     scale: float | None = None,
-    bias: Array | None = None,
 ) -> tuple[Array, Array]:
     """Return the mixed values (R, A, L, D) and the weights (R, A, L, S), whose softmax is in float32."""
     scale = q_RALD.shape[-1] ** -0.5 if scale is None else scale
     scores = jnp.einsum("rald,rasd->rals", q_RALD * scale, k_RASD).astype(jnp.float32)
-    if bias is not None:
-        scores = scores + bias
     if allowed is not None:
         # The least number and not -inf: of a row without any key softmax and gradient would be NaN.
         scores = jnp.where(allowed, scores, float(np.finfo(np.float32).min))
@@ -141,16 +137,3 @@ def is_before(counts_B: Array, length: int) -> Array:
 def without_padding(x_BTH: Array, valid_BT: Array) -> Array:
     """Return frames that are zero where not valid."""
     return jnp.where(valid_BT[:, :, None], x_BTH, jnp.zeros((), x_BTH.dtype))
-
-
-def by_distance(values_W: Array) -> Array:
-    """Return values_TT: at i, j the value of `values_W` for `j - i`, in order from `1 - T` to `T - 1`."""
-    num_frames = (values_W.shape[0] + 1) // 2
-    places_T = jnp.arange(num_frames)
-    return values_W[places_T + (num_frames - 1 - places_T)[:, None]]
-
-
-def gathered(product_BATR: Array, index_TT: Array) -> Array:
-    """Return each query's products with the table rows of its keys, (B, A, T, T)."""
-    index_11TT = jnp.broadcast_to(index_TT, (*product_BATR.shape[:2], *index_TT.shape))
-    return jnp.take_along_axis(product_BATR, index_11TT, -1)

@@ -14,8 +14,6 @@ from jax import Array, lax
 from raysp.models.decoder.generation_config import Settings
 
 Change = Callable[[Array, Array, Array], Array]
-Processor = Callable[[Array, Array, Array], Array]
-"""A caller's change, of (input_ids, scores, cur_len) as in the original."""
 
 NEVER = -jnp.inf
 
@@ -23,23 +21,6 @@ NEVER = -jnp.inf
 def is_one_of(tokens: Array, ids: Sequence[int]) -> Array:
     """Return a mask of the tokens that are among these."""
     return (tokens[..., None] == jnp.array(ids, tokens.dtype)).any(-1)
-
-
-def repetition_penalty(penalty: float, num_padding_B: Array | None) -> Change:
-    """Make earlier tokens less likely (Keskar et al. 2019, section 4.1), except padding on the left of a prompt."""
-
-    def change(tokens_RM: Array, length: Array, scores_RV: Array) -> Array:
-        rows, vocabulary = scores_RV.shape
-        places_M = jnp.arange(tokens_RM.shape[1])
-        counts_RM = jnp.broadcast_to(places_M < length, tokens_RM.shape)
-        if num_padding_B is not None:
-            first_R = jnp.repeat(num_padding_B, rows // num_padding_B.shape[0])
-            counts_RM = counts_RM & (places_M >= first_R[:, None])
-        seen_RV = _marked(jnp.where(counts_RM, tokens_RM, vocabulary), vocabulary)
-        changed_RV = jnp.where(scores_RV < 0, scores_RV * penalty, scores_RV / penalty)
-        return jnp.where(seen_RV, changed_RV, scores_RV)
-
-    return change
 
 
 def _marked(tokens_RN: Array, vocabulary: int) -> Array:
@@ -62,21 +43,6 @@ def no_repeated_ngrams(size: int) -> Change:
         matches_RW = (windows_RWN[..., :-1] == last_RN[:, None]).all(-1) & (starts_W + size <= length)
         banned_RW = jnp.where(matches_RW, windows_RWN[..., -1], scores_RV.shape[1])
         return jnp.where(_marked(banned_RW, scores_RV.shape[1]), NEVER, scores_RV)
-
-    return change
-
-
-def no_bad_words(words: Sequence[tuple[int, ...]]) -> Change:
-    """Ban the last token of each word whose other tokens end the text."""
-
-    def change(tokens_RM: Array, length: Array, scores_RV: Array) -> Array:
-        for *before, last in words:
-            if len(before) > tokens_RM.shape[1]:
-                continue
-            found_RN = lax.dynamic_slice_in_dim(tokens_RM, length - len(before), len(before), axis=1)
-            ends_R = (found_RN == jnp.array(before, tokens_RM.dtype)).all(-1) & (len(before) <= length)
-            scores_RV = scores_RV.at[:, last].set(jnp.where(ends_R, NEVER, scores_RV[:, last]))
-        return scores_RV
 
     return change
 
@@ -130,38 +96,32 @@ def top_p(share: float, at_least: int) -> Change:
     return change
 
 
-def min_p(share: float, at_least: int) -> Change:
-    """Keep tokens of at least this share of the best one's probability (Nguyen et al. 2024), and `at_least`."""
-
-    def change(tokens_RM: Array, length: Array, scores_RV: Array) -> Array:
-        probs_RV = jax.nn.softmax(scores_RV, -1)
-        least_R1 = lax.top_k(scores_RV, min(at_least, scores_RV.shape[1]))[0][:, -1:]
-        banned_RV = (probs_RV < share * probs_RV.max(-1, keepdims=True)) & (scores_RV < least_R1)
-        return jnp.where(banned_RV, NEVER, scores_RV)
-
-    return change
-
-
-def _of_caller(processor: Processor) -> Change:
-    return lambda tokens_RM, length, scores_RV: processor(tokens_RM, scores_RV, length)
+MAKERS: dict[str, Callable[..., Change]] = {
+    "no_repeated_ngrams": no_repeated_ngrams,
+    "suppress": suppress,
+    "force": force,
+    "temperature": temperature,
+    "top_k": top_k,
+    "top_p": top_p,
+}
+LEFT_OUT: dict[str, object] = {"repetition_penalty": 1.0, "bad_words_ids": (), "min_p": 0.0, "output_scores": False}
+"""Options of the PyTorch class that have no change here, and the values with which they do nothing."""
 
 
-def changes_of(
-    settings: Settings, prompt_length: int, num_padding_B: Array | None, processors: Sequence[Processor]
-) -> list[Change]:
-    """Return the changes set by options and by the caller, in the order of transformers."""
-    makers: dict[str, Callable[..., Change]] = {
-        "repetition_penalty": lambda penalty: repetition_penalty(penalty, num_padding_B),
-        "no_repeated_ngrams": no_repeated_ngrams,
-        "no_bad_words": no_bad_words,
-        "suppress": suppress,
-        "force": force,
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "min_p": min_p,
-    }
-    before, sampling = (
-        [makers[name](*arguments) for name, arguments in part] for part in settings.changes(prompt_length)
-    )
-    return [*before, *map(_of_caller, processors), *sampling]
+def changes_of(settings: Settings) -> list[Change]:
+    """Return the changes set by options, in the order of transformers."""
+    return [MAKERS[name](*arguments) for part in settings.changes(prompt_length=1) for name, arguments in part]
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise ValueError where an option is set that Flax models do not have."""
+    named = [
+        f"{name}={getattr(settings, name)!r}" for name, usual in LEFT_OUT.items() if getattr(settings, name) != usual
+    ]
+    if settings.do_sample and settings.num_beams > 1:
+        named.append(f"do_sample=True with num_beams={settings.num_beams}")
+    if named:
+        raise ValueError(
+            f"generate of a Flax model does not support {', '.join(named)}: set other options, or use "
+            "SpeechEncoderDecoderModel, which loads the same folder"
+        )

@@ -29,6 +29,8 @@ from raysp.models.flax.weights import (
     with_tied,
 )
 
+SWITCHES = ("train", "with_states", "with_weights", "freezes_features")
+"""Arguments of a pass that select a program."""
 IGNORED = ("from_pt", "input_shape")
 """Arguments of the original without effect: every checkpoint is read alike, and no input is needed to build a model."""
 
@@ -36,7 +38,8 @@ IGNORED = ("from_pt", "input_shape")
 class FlaxModel:
     """A model of one architecture; constructed from a configuration, its parameters are randomly initialised.
 
-    Rows of a padded batch have the same outputs as alone, provided that `attention_mask` marks their ends.
+    Rows of a padded batch have the same outputs as alone, provided that `attention_mask` marks their ends. A program is
+    compiled for each shape.
 
     Args:
         config: Configuration of the model.
@@ -106,9 +109,8 @@ class FlaxModel:
         self._places = places_of(loaded)
         self._tied = tied_places(loaded)
         self._params: Tree | None = None
-        self._buffers: Tree = {}
         if loaded.device.type != "meta":
-            self._params, self._buffers = tree_of(self._places, loaded.state_dict())
+            self._params = tree_of(self._places, loaded.state_dict())
             loaded.to("meta")
         self.module = self.build_module()
         self._compile()
@@ -148,15 +150,6 @@ class FlaxModel:
         check_tree(self._places, value)
         self._params = dict(value)
 
-    def init_weights(self, seed: int = 0) -> Tree:
-        """Return new parameters, those of the PyTorch class after `torch.manual_seed(seed)`."""
-        model = _seeded(self.torch_class, type(self.config).from_dict(self.config.to_dict()), seed)
-        return tree_of(self._places, model.state_dict())[0]
-
-    def num_parameters(self) -> int:
-        """Return the number of elements of the parameters."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
-
     # Types
 
     def to_bf16(self, params: Mapping[str, Any] | None = None, mask: Any = None) -> Tree:  # noqa: ANN401 - a tree
@@ -171,10 +164,6 @@ class FlaxModel:
     def to_fp16(self, params: Mapping[str, Any] | None = None, mask: Any = None) -> Tree:  # noqa: ANN401 - a tree
         """Return parameters as float16; arguments as for `to_bf16`."""
         return _cast(self._given(params), jnp.float16, mask)
-
-    def to_fp32(self, params: Mapping[str, Any] | None = None, mask: Any = None) -> Tree:  # noqa: ANN401 - a tree
-        """Return parameters as float32; arguments as for `to_bf16`."""
-        return _cast(self._given(params), jnp.float32, mask)
 
     def _given(self, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
         return self.params if params is None else params
@@ -191,7 +180,7 @@ class FlaxModel:
             params: Parameters in place of the model's own.
             shard_bytes: Largest size of a file of weights.
         """
-        tensors = tensors_of(self._places, dict(self._given(params)), self._buffers)
+        tensors = tensors_of(self._places, self._given(params))
         self._sister.to(dtype=next(value.dtype for value in tensors.values() if value.is_floating_point()))
         self._sister.save_pretrained(folder, state_dict=tensors, shard_bytes=shard_bytes)
 
@@ -199,12 +188,22 @@ class FlaxModel:
 
     def _variables(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the variables of the module: parameters in the type of the computation, tied ones filled in."""
-        cast = _cast(with_tied(params, self._tied), self.dtype, None)
-        return {"params": cast, **({"buffers": self._buffers} if self._buffers else {})}
+        return {"params": _cast(with_tied(params, self._tied), self.dtype, None)}
 
     def _apply(self, variables: Any, *args: Any, rngs: Any = None, method: str | None = None) -> Any:  # noqa: ANN401
         """Run a method of the module."""
         return self.module.apply(variables, *args, rngs=rngs, method=method)
+
+    def _switches(
+        self, train: bool, output_attentions: bool | None, output_hidden_states: bool | None, freezes_features: bool
+    ) -> dict[str, bool]:
+        """Return the switches of a pass."""
+        return {
+            "train": train,
+            "with_states": asked(output_hidden_states, self.config.output_hidden_states),
+            "with_weights": asked(output_attentions, self.config.output_attentions),
+            "freezes_features": freezes_features,
+        }
 
     def _returned(self, output: ModelOutput, return_dict: bool | None) -> Any:  # noqa: ANN401 - the output, or a tuple
         return output if asked(return_dict, self.config.return_dict) else output.to_tuple()

@@ -40,17 +40,8 @@ class FlaxWav2Vec2BaseModelOutput(ModelOutput):
 
 
 @output
-class FlaxCausalLMOutput(ModelOutput):
-    """`logits` (B, T, V) before softmax, states and weights."""
-
-    logits: Array
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
-
-
-@output
 class FlaxCausalLMOutputWithCrossAttentions(ModelOutput):
-    """Output of `decode`: `logits` (B, L, V), the cache if one was given, states and weights."""
+    """Output of a text decoder: `logits` (B, L, V), the cache if one was given, states and weights."""
 
     logits: Array
     past_key_values: Any = None
@@ -75,12 +66,7 @@ class FlaxSeq2SeqLMOutput(ModelOutput):
 
 @output
 class FlaxGenerateOutput(ModelOutput):
-    """Output of `generate`: `sequences` (B * n, T), and for beam search `sequences_scores` (B * n,).
-
-    `log_probs` (B * n, T) are those of the tokens as the model gives them, before options such as a temperature change
-    them; they are zero in the prompt and after the end of a text.
-    """
+    """Output of `generate`: `sequences` (B * n, T), and for beam search `sequences_scores` (B * n,)."""
 
     sequences: Array
     sequences_scores: Array | None = None
-    log_probs: Array | None = None

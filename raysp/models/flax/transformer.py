@@ -1,11 +1,10 @@
-"""The Transformer over waveforms shared by wav2vec 2.0, HuBERT and UniSpeech, in Flax: see encoder/transformer.py.
+"""The Transformer of wav2vec 2.0 in Flax: see encoder/transformer.py.
 
-Legend: B batch, S samples, T frames, C channels of the front end, H hidden.
+Legend: B batch, T frames, C channels of the front end, H hidden.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from flax import linen as nn
 from jax import Array
@@ -17,37 +16,23 @@ from raysp.models.flax.layers import (
     attend,
     attended_keys,
     dropout,
-    is_before,
     joined_heads,
     norm,
     split_heads,
     without_padding,
 )
-from raysp.models.flax.waveform import FeatureEncoder, PositionalConvEmbedding, num_frames_of
-
-
-class Encoded(NamedTuple):
-    """Output of an encoder's module."""
-
-    hidden_BTH: Array
-    features_BTC: Array
-    valid_BT: Array
-    """True where a frame of `hidden_BTH` is part of its row."""
-    labelled_BT: Array | None = None
-    """True where a frame has a label, if these are not the valid ones."""
+from raysp.models.flax.waveform import PositionalConvEmbedding
 
 
 class FeatureProjection(nn.Module):
     """Normalisation of the front end's features and projection to the hidden width."""
 
     config: Any
-    has_norm: bool = True
 
     @nn.compact
     def __call__(self, features_BTC: Array, run: Pass) -> tuple[Array, Array]:
         """Return the projected and the normalised features."""
-        if self.has_norm:
-            features_BTC = norm("layer_norm", self.config.layer_norm_eps)(features_BTC)
+        features_BTC = norm("layer_norm", self.config.layer_norm_eps)(features_BTC)
         hidden_BTH = nn.Dense(self.config.hidden_size, name="projection")(features_BTC)
         return dropout(hidden_BTH, self.config.feat_proj_dropout, run), features_BTC
 
@@ -76,13 +61,12 @@ class FeedForward(nn.Module):
     """Two dense layers with an activation between them."""
 
     config: Any
-    act: str
 
     @nn.compact
     def __call__(self, hidden_BTH: Array, run: Pass) -> Array:
         """Return (B, T, H), each frame on its own."""
         config = self.config
-        inner = activation(self.act)(nn.Dense(config.intermediate_size, name="intermediate_dense")(hidden_BTH))
+        inner = activation(config.hidden_act)(nn.Dense(config.intermediate_size, name="intermediate_dense")(hidden_BTH))
         inner = dropout(inner, config.activation_dropout, run)
         return dropout(nn.Dense(hidden_BTH.shape[-1], name="output_dense")(inner), config.hidden_dropout, run)
 
@@ -110,10 +94,7 @@ class EncoderLayer(nn.Module):
     def __call__(self, hidden_BTH: Array, keys_B11T: Array, run: Pass) -> Array:
         """Return the layer's output."""
         config = self.config
-        attention, feed_forward = (
-            Attention(config, name="attention"),
-            FeedForward(config, config.hidden_act, name="feed_forward"),
-        )
+        attention, feed_forward = Attention(config, name="attention"), FeedForward(config, name="feed_forward")
         first, last = (norm(name, config.layer_norm_eps) for name in ("layer_norm", "final_layer_norm"))
         run.note(hidden_BTH)
         if not config.do_stable_layer_norm:
@@ -133,16 +114,14 @@ class Encoder(nn.Module):
     """The positional convolution and the layers."""
 
     config: Any
-    positions: Callable[..., nn.Module] = PositionalConvEmbedding
 
     @nn.compact
     def __call__(self, hidden_BTH: Array, valid_BT: Array, run: Pass) -> Array:
         """Return the last hidden state."""
         config = self.config
         last_norm = norm("layer_norm", config.layer_norm_eps)
-        positions = self.positions(config, name="pos_conv_embed")
         hidden_BTH = without_padding(hidden_BTH, valid_BT)
-        hidden_BTH = hidden_BTH + positions(hidden_BTH, valid_BT, run)
+        hidden_BTH = hidden_BTH + PositionalConvEmbedding(config, name="pos_conv_embed")(hidden_BTH)
         if not config.do_stable_layer_norm:
             hidden_BTH = last_norm(hidden_BTH)
         hidden_BTH = dropout(hidden_BTH, config.hidden_dropout, run)
@@ -150,32 +129,3 @@ class Encoder(nn.Module):
         hidden_BTH = layers(hidden_BTH, attended_keys(valid_BT), run)
         run.note(hidden_BTH)
         return last_norm(hidden_BTH) if config.do_stable_layer_norm else hidden_BTH
-
-
-class TransformerModule(nn.Module):
-    """Front end, projection and encoder."""
-
-    config: Any
-
-    def projection(self) -> nn.Module:
-        """Return the projection of features."""
-        return FeatureProjection(self.config, name="feature_projection")
-
-    def encoder(self) -> nn.Module:
-        """Return the layers."""
-        return Encoder(self.config, name="encoder")
-
-    def adapted(self, hidden_BTH: Array, num_frames_B: Array) -> tuple[Array, Array]:
-        """Return the frames of an adapter above the layers, if there is one, and their numbers."""
-        return hidden_BTH, num_frames_B
-
-    @nn.compact
-    def __call__(self, inputs: Array, mask_BS: Array, run: Pass) -> Encoded:
-        """Encode waveforms (B, S); `mask_BS` is true for samples of the row, which come first."""
-        config, num_samples_B = self.config, mask_BS.sum(-1)
-        features_BTC = FeatureEncoder(config, name="feature_extractor")(inputs, num_samples_B, run)
-        num_frames_B = num_frames_of(num_samples_B, config.conv_kernel, config.conv_stride)
-        hidden_BTH, features_BTC = self.projection()(features_BTC, run)
-        hidden_BTH = self.encoder()(hidden_BTH, is_before(num_frames_B, hidden_BTH.shape[1]), run)
-        hidden_BTH, num_frames_B = self.adapted(hidden_BTH, num_frames_B)
-        return Encoded(hidden_BTH, features_BTC, is_before(num_frames_B, hidden_BTH.shape[1]))

@@ -1,19 +1,34 @@
-"""wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477) in Flax: the layers of transformer.py, and the adapter.
+"""wav2vec 2.0 (Baevski et al. 2020, arXiv:2006.11477) in Flax: front end, layers and adapter.
 
-Legend: B batch, T frames, H hidden.
+Legend: B batch, S samples, T frames, C channels of the front end, H hidden.
 """
 
 import functools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from raysp.models.flax.encoders import FlaxEncoderForCTC, FlaxEncoderModel
-from raysp.models.flax.layers import Numbered, is_before, norm, without_padding
-from raysp.models.flax.transformer import TransformerModule
-from raysp.models.flax.waveform import glu
-from raysp.models.wav2vec2 import ADAPTER_PADDING, Wav2Vec2ForCTC, Wav2Vec2Model, adapter_output_frames
+from raysp.models.encoder.speech_model import SpeechModel
+from raysp.models.flax.decoding import Noted
+from raysp.models.flax.layers import Numbered, Pass, is_before, norm, without_padding
+from raysp.models.flax.modeling import SWITCHES, FlaxModel, rngs_of
+from raysp.models.flax.outputs import FlaxWav2Vec2BaseModelOutput
+from raysp.models.flax.transformer import Encoder, FeatureProjection
+from raysp.models.flax.waveform import FeatureEncoder, num_frames_of
+from raysp.models.wav2vec2 import ADAPTER_PADDING, Wav2Vec2Model, adapter_output_frames
+
+
+class Encoded(NamedTuple):
+    """Output of the encoder's module."""
+
+    hidden_BTH: Array
+    features_BTC: Array
+    valid_BT: Array
+    """True where a frame of `hidden_BTH` is part of its row."""
 
 
 class Wav2Vec2AdapterLayer(nn.Module):
@@ -30,7 +45,8 @@ class Wav2Vec2AdapterLayer(nn.Module):
         padding, width = [(ADAPTER_PADDING, ADAPTER_PADDING)], 2 * hidden_BTH.shape[-1]
         conv = nn.Conv(width, (config.adapter_kernel_size,), (config.adapter_stride,), padding, name="conv")
         counts: Any = num_frames_B
-        return glu(conv(hidden_BTH)), adapter_output_frames(counts, config)
+        gated_BTH: Array = jax.nn.glu(conv(hidden_BTH))
+        return gated_BTH, adapter_output_frames(counts, config)
 
 
 class Wav2Vec2Adapter(nn.Module):
@@ -51,26 +67,107 @@ class Wav2Vec2Adapter(nn.Module):
         return adapted
 
 
-class Wav2Vec2Module(TransformerModule):
+class Wav2Vec2Module(nn.Module):
     """The encoder without a head; includes the adapter if there is one."""
 
-    def adapted(self, hidden_BTH: Array, num_frames_B: Array) -> tuple[Array, Array]:
-        """Return the frames of the adapter, and their numbers."""
-        if not self.config.add_adapter:
-            return hidden_BTH, num_frames_B
-        frames: tuple[Array, Array] = Wav2Vec2Adapter(self.config, name="adapter")(hidden_BTH, num_frames_B)
-        return frames
+    config: Any
+
+    @nn.compact
+    def __call__(self, waves_BS: Array, mask_BS: Array, run: Pass) -> Encoded:
+        """Encode waveforms; `mask_BS` is true for samples of the row, which come first."""
+        config, num_samples_B = self.config, mask_BS.sum(-1)
+        features_BTC = FeatureEncoder(config, name="feature_extractor")(waves_BS, num_samples_B, run)
+        num_frames_B = num_frames_of(num_samples_B, config.conv_kernel, config.conv_stride)
+        hidden_BTH, features_BTC = FeatureProjection(config, name="feature_projection")(features_BTC, run)
+        valid_BT = is_before(num_frames_B, hidden_BTH.shape[1])
+        hidden_BTH = Encoder(config, name="encoder")(hidden_BTH, valid_BT, run)
+        if config.add_adapter:
+            hidden_BTH, num_frames_B = Wav2Vec2Adapter(config, name="adapter")(hidden_BTH, num_frames_B)
+        return Encoded(hidden_BTH, features_BTC, is_before(num_frames_B, hidden_BTH.shape[1]))
 
 
-class FlaxWav2Vec2Model(FlaxEncoderModel):
+class FlaxWav2Vec2Model(FlaxModel):
     """The encoder without a head."""
 
     torch_class = Wav2Vec2Model
-    encoder_module = Wav2Vec2Module
+    _sister: Wav2Vec2Model
+
+    def build_module(self) -> nn.Module:
+        """Return the Linen module."""
+        return Wav2Vec2Module(self.config)
+
+    def _compile(self) -> None:
+        self._program = jax.jit(self._encode, static_argnames=SWITCHES)
+
+    def __call__(
+        self,
+        input_values: Any,  # noqa: ANN401 - an array of either kind
+        attention_mask: Any = None,  # noqa: ANN401 - an array of either kind
+        *,
+        params: Mapping[str, Any] | None = None,
+        dropout_rng: Any = None,  # noqa: ANN401 - a key
+        train: bool = False,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        freeze_feature_encoder: bool = False,
+        return_dict: bool | None = None,
+    ) -> Any:  # noqa: ANN401 - the output, or a tuple
+        """Encode speech.
+
+        Args:
+            input_values: (B, S) normalised samples.
+            attention_mask: (B, S), nonzero for samples of the row, which come first; None: all.
+            params: Parameters in place of the model's.
+            dropout_rng: Key of dropout, needed with `train`.
+            train: Turn dropout on.
+            output_attentions: Return `attentions`; None: as configured.
+            output_hidden_states: Return `hidden_states`; None: as configured.
+            freeze_feature_encoder: Stop gradients at the front end.
+            return_dict: False returns a plain tuple.
+        """
+        mask_BS = mask_of(self._sister, input_values, attention_mask)
+        encoded, run = self._program(
+            self._given(params),
+            input_values,
+            mask_BS,
+            rngs_of(dropout_rng, train),
+            **self._switches(train, output_attentions, output_hidden_states, freeze_feature_encoder),
+        )
+        output = FlaxWav2Vec2BaseModelOutput(
+            last_hidden_state=encoded.hidden_BTH,
+            extract_features=encoded.features_BTC,
+            hidden_states=run.states or None,
+            attentions=run.attentions or None,
+        )
+        return self._returned(output, return_dict)
+
+    def _encode(
+        self,
+        params: Any,  # noqa: ANN401 - a tree
+        waves_BS: Array,
+        mask_BS: Array,
+        rngs: Any,  # noqa: ANN401 - keys
+        **switches: Any,  # noqa: ANN401 - bools
+    ) -> tuple[Encoded, Noted]:
+        """Return the encoder's frames, with states and weights."""
+        run, variables = Pass(**switches), self._variables(params)
+        encoded: Encoded = self._apply(variables, waves_BS.astype(self.dtype), mask_BS != 0, run, rngs=rngs)
+        return encoded, Noted.of(run)
 
 
-class FlaxWav2Vec2ForCTC(FlaxEncoderForCTC):
-    """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank."""
+def mask_of(sister: SpeechModel, waves: Any, mask: Any) -> Any:  # noqa: ANN401 - arrays of either kind
+    """Return the mask (B, S) of samples, which may be None, once shapes are checked.
 
-    torch_class = Wav2Vec2ForCTC
-    encoder_module = Wav2Vec2Module
+    Raises:
+        ValueError: The input is not (B, S), too short for one frame, or has a mask of another shape.
+    """
+    shape = tuple(waves.shape)
+    if len(shape) != 2:
+        raise ValueError(f"{type(sister).__name__} was given an input of shape {shape!r}, expected (B, S) samples")
+    if shape[1] < sister.min_samples:
+        raise ValueError(f"input has {shape[1]} samples, the model needs at least {sister.min_samples}")
+    if mask is None:
+        return jnp.ones(shape, bool)
+    if tuple(mask.shape) != shape:
+        raise ValueError(f"attention_mask has shape {tuple(mask.shape)!r}, expected {shape!r} like the input")
+    return mask

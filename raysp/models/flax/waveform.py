@@ -1,4 +1,4 @@
-"""The convolutional front end of wav2vec 2.0 and related encoders of waveforms, and their positional convolution.
+"""The convolutional front end of wav2vec 2.0, and its positional convolution.
 
 Group norm over time counts the frames of a row alone, so that padding does not change it.
 
@@ -8,7 +8,6 @@ Legend: B batch, S samples, T frames, C channels, O outputs, K taps of a kernel.
 import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
@@ -83,12 +82,11 @@ class WeightNormConv(nn.Module):
 
     kernel: int
     groups: int
-    stride: int = 1
 
     @nn.compact
     def __call__(self, x_BTC: Array) -> Array:
-        """Convolve with `kernel // 2` zeros on each side."""
-        width = x_BTC.shape[-1]
+        """Convolve with `kernel // 2` zeros on each side; an even kernel yields a frame more."""
+        width, half = x_BTC.shape[-1], self.kernel // 2
         shape = (width, width // self.groups, self.kernel)
         direction_OCK = self.param("weight_v", nn.initializers.normal(), shape)
         length_11K = self.param("weight_g", nn.initializers.ones, (1, 1, self.kernel))
@@ -97,20 +95,15 @@ class WeightNormConv(nn.Module):
         # In float32: a sum of thousands of squares in half precision would change every tap.
         size_11K = jnp.sqrt(jnp.square(wide_OCK).sum((0, 1), keepdims=True))
         weight_OCK = (wide_OCK * (length_11K / size_11K)).astype(x_BTC.dtype)
-        return grouped_convolution(x_BTC, weight_OCK.transpose(2, 1, 0), self.groups, self.stride) + bias_O
-
-
-def grouped_convolution(x_BTC: Array, weight_KCO: Array, groups: int, stride: int = 1) -> Array:
-    """Convolve over time with half a kernel of zeros on each side; an even kernel yields a frame more."""
-    half = weight_KCO.shape[0] // 2
-    return lax.conv_general_dilated(
-        x_BTC,
-        weight_KCO,
-        (stride,),
-        [(half, half)],
-        dimension_numbers=("NWC", "WIO", "NWC"),
-        feature_group_count=groups,
-    )
+        convolved_BTO = lax.conv_general_dilated(
+            x_BTC,
+            weight_OCK.transpose(2, 1, 0),
+            (1,),
+            [(half, half)],
+            dimension_numbers=("NWC", "WIO", "NWC"),
+            feature_group_count=self.groups,
+        )
+        return convolved_BTO + bias_O
 
 
 class PositionalConvEmbedding(nn.Module):
@@ -119,15 +112,8 @@ class PositionalConvEmbedding(nn.Module):
     config: Any
 
     @nn.compact
-    def __call__(self, hidden_BTH: Array, valid_BT: Array, run: Pass) -> Array:
+    def __call__(self, hidden_BTH: Array) -> Array:
         """Return the residual (B, T, H); frames that are not valid are zero already."""
         config = self.config
         conv = WeightNormConv(config.num_conv_pos_embeddings, config.num_conv_pos_embedding_groups, name="conv")
-        x_BTH = conv(hidden_BTH)[:, : hidden_BTH.shape[1]]
-        return activation(config.feat_extract_activation)(x_BTH)
-
-
-def glu(x: Array) -> Array:
-    """Return the first half of the last axis, gated by the second."""
-    first, second = jnp.split(x, 2, axis=-1)
-    return first * jax.nn.sigmoid(second)
+        return activation(config.feat_extract_activation)(conv(hidden_BTH)[:, : hidden_BTH.shape[1]])

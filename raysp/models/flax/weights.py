@@ -33,11 +33,9 @@ class Place(NamedTuple):
     name: str
     """Name in checkpoints."""
     path: Path
-    """Path in the tree of parameters, or of buffers."""
+    """Path in the tree of parameters."""
     is_turned: bool
     """Whether its axes are reversed: dense layers are (in, out), convolutions (taps, in, out)."""
-    is_buffer: bool
-    """Whether it is a statistic and not a parameter."""
     shape: tuple[int, ...]
     """Shape in the tree."""
 
@@ -56,11 +54,10 @@ def tree_with(leaves: Mapping[Path, Any]) -> Tree:
 
 def places_of(model: Model) -> list[Place]:
     """Return the place of each weight that a checkpoint of this model holds."""
-    buffers = {name for name, _ in model.named_buffers()}
-    return [_place(model, name, value, name in buffers) for name, value in model.stored_weights().items()]
+    return [_place(model, name, value) for name, value in model.stored_weights().items()]
 
 
-def _place(model: Model, name: str, value: Tensor, is_buffer: bool) -> Place:
+def _place(model: Model, name: str, value: Tensor) -> Place:
     module_name, _, leaf = name.rpartition(".")
     module, path, is_turned = model.get_submodule(module_name), module_name.split("."), False
     if isinstance(module, WeightNorm):
@@ -69,7 +66,7 @@ def _place(model: Model, name: str, value: Tensor, is_buffer: bool) -> Place:
         is_turned = isinstance(module, nn.Linear | nn.Conv1d)
         leaf = _leaf_of(module)
     shape = tuple(value.shape[::-1] if is_turned else value.shape)
-    return Place(name, (*(part for part in path if part), leaf), is_turned, is_buffer, shape)
+    return Place(name, (*(part for part in path if part), leaf), is_turned, shape)
 
 
 def _leaf_of(module: nn.Module) -> str:
@@ -79,35 +76,34 @@ def _leaf_of(module: nn.Module) -> str:
             return "kernel"
         case nn.Embedding():
             return "embedding"
-        case nn.LayerNorm() | nn.GroupNorm() | nn.BatchNorm1d():
+        case nn.LayerNorm() | nn.GroupNorm():
             return "scale"
         case _:
             return "weight"
 
 
-def tree_of(places: Iterable[Place], tensors: Mapping[str, Tensor]) -> tuple[Tree, Tree]:
-    """Return the trees of parameters and of buffers."""
-    found: dict[bool, dict[Path, Any]] = {False: {}, True: {}}
+def tree_of(places: Iterable[Place], tensors: Mapping[str, Tensor]) -> Tree:
+    """Return the tree of parameters."""
+    leaves = {}
     for place in places:
         value = _as_array(tensors[place.name])
-        found[place.is_buffer][place.path] = jax.device_put(value.T if place.is_turned else value)
-    return tree_with(found[False]), tree_with(found[True])
+        leaves[place.path] = jax.device_put(value.T if place.is_turned else value)
+    return tree_with(leaves)
 
 
-def tensors_of(places: Iterable[Place], params: Tree, buffers: Tree) -> dict[str, Tensor]:
+def tensors_of(places: Iterable[Place], params: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the weights by their names in checkpoints."""
-    leaves = {False: leaves_of(params), True: leaves_of(buffers)}
-    found = {}
+    leaves, tensors = leaves_of(params), {}
     for place in places:
-        value = np.asarray(jax.device_get(leaves[place.is_buffer][place.path]))
-        found[place.name] = _as_tensor(value.T if place.is_turned else value)
-    return found
+        value = np.asarray(jax.device_get(leaves[place.path]))
+        tensors[place.name] = _as_tensor(value.T if place.is_turned else value)
+    return tensors
 
 
 def check_tree(places: Iterable[Place], params: Mapping[str, Any]) -> None:
     """Raise ValueError unless a tree holds exactly the parameters, in their shapes."""
     found = {"/".join(path): tuple(leaf.shape) for path, leaf in leaves_of(params).items()}
-    expected = {"/".join(place.path): place.shape for place in places if not place.is_buffer}
+    expected = {"/".join(place.path): place.shape for place in places}
     difference = compare(found, expected)
     if difference.names:
         shapes = [f"{name} {is_} instead of {wanted}" for name, is_, wanted in difference.mismatched]
@@ -130,7 +126,7 @@ def tied_places(model: Model) -> list[tuple[Place, Place]]:
     """Return the places of tied weights, each with the one that it equals."""
     weights = model.state_dict()
     return [
-        (_place(model, name, weights[name], False), _place(model, source, weights[source], False))
+        (_place(model, name, weights[name]), _place(model, source, weights[source]))
         for name, source in model.tied_weights().items()
     ]
 

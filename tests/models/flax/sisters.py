@@ -7,7 +7,13 @@ import numpy as np
 import torch
 
 import raysp.models
-from raysp.models import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
+from raysp.models import (
+    AutoModelForCausalLM,
+    SpeechEncoderDecoderConfig,
+    SpeechEncoderDecoderModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+)
 
 WAVES = {
     "vocab_size": 20,
@@ -22,26 +28,9 @@ WAVES = {
     "num_conv_pos_embedding_groups": 2,
 }
 STABLE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
-FEATURES = {**{name: WAVES[name] for name in list(WAVES)[:5]}, "feature_projection_input_dim": 6}
-FEATURES |= {"conv_depthwise_kernel_size": 5, "left_max_position_embeddings": 4, "right_max_position_embeddings": 2}
-ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "wav2vec2": ("Wav2Vec2", {}),
-    "wav2vec2 adapters": ("Wav2Vec2", {**STABLE, "adapter_attn_dim": 6, "add_adapter": True, "output_hidden_size": 20}),
-    "hubert": ("Hubert", {"conv_pos_batch_norm": True, "feat_proj_layer_norm": False}),
-    "sew-d": ("SEWD", {"position_buckets": 8, "max_position_embeddings": 32}),
-    "sew-d conv": (
-        "SEWD",
-        {"share_att_key": False, "pos_att_type": ("c2p",), "position_buckets": -1, "max_position_embeddings": 9}
-        | {"squeeze_factor": 3, "conv_kernel_size": 3, "norm_rel_ebd": "none"},
-    ),
-    "wav2vec2-bert": ("Wav2Vec2Bert", {}),
-    "wav2vec2-bert relative": (
-        "Wav2Vec2Bert",
-        {"position_embeddings_type": "relative", "add_adapter": True, "output_hidden_size": 20}
-        | {"use_intermediate_ffn_before_adapter": True},
-    ),
-    "wav2vec2-bert rotary": ("Wav2Vec2Bert", {"position_embeddings_type": "rotary"}),
-    "unispeech": ("UniSpeech", {"do_stable_layer_norm": True, "num_conv_pos_embeddings": 7}),
+ENCODERS: dict[str, dict[str, Any]] = {
+    "wav2vec2": {},
+    "wav2vec2 adapters": {**STABLE, "adapter_attn_dim": 6, "add_adapter": True, "output_hidden_size": 20},
 }
 VOCAB = 40
 TEXT = {"vocab_size": VOCAB, "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -52,7 +41,6 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("Bert", TEXT),
     "gpt2": ("GPT2", {"vocab_size": VOCAB, "n_embd": 12, "n_layer": 1, "n_head": 2, "n_positions": 32}),
     "bart": ("Bart", {**BART, "scale_embedding": True}),
-    "mbart": ("MBart", BART),
 }
 LENGTHS = (900, 700, 333)
 
@@ -66,13 +54,19 @@ def perturbed(model):
     return model.eval()
 
 
-def save_encoder(folder: Path, kind: str, head: str = "Model"):
+def save_encoder(folder: Path, kind: str):
     """Save a random encoder and return it."""
     torch.manual_seed(0)
-    prefix, flags = ENCODERS[kind]
-    cls = getattr(raysp.models, prefix + head)
-    base = FEATURES if prefix == "Wav2Vec2Bert" else WAVES
-    model = perturbed(cls(cls.config_class(**{**base, **flags})))
+    model = perturbed(Wav2Vec2Model(Wav2Vec2Config(**WAVES, **ENCODERS[kind])))
+    model.save_pretrained(folder)
+    return model
+
+
+def save_decoder(folder: Path, kind: str, **flags: Any):
+    """Save a random text decoder and return it."""
+    torch.manual_seed(0)
+    name, values = DECODERS[kind]
+    model = perturbed(AutoModelForCausalLM.from_config(getattr(raysp.models, f"{name}Config")(**values, **flags)))
     model.save_pretrained(folder)
     return model
 
@@ -80,10 +74,11 @@ def save_encoder(folder: Path, kind: str, head: str = "Model"):
 def speech_encoder_decoder(encoder: str, decoder: str, **flags: Any) -> SpeechEncoderDecoderModel:
     """Return a random encoder with a random decoder."""
     torch.manual_seed(0)
-    (encoder_prefix, encoder_flags), (decoder_prefix, decoder_flags) = ENCODERS[encoder], DECODERS[decoder]
-    base = FEATURES if encoder_prefix == "Wav2Vec2Bert" else WAVES
-    of_encoder = getattr(raysp.models, f"{encoder_prefix}Config")(**{**base, **encoder_flags})
-    of_decoder = getattr(raysp.models, f"{decoder_prefix}Config")(**decoder_flags)
+    name, values = DECODERS[decoder]
+    of_encoder, of_decoder = (
+        Wav2Vec2Config(**WAVES, **ENCODERS[encoder]),
+        getattr(raysp.models, f"{name}Config")(**values),
+    )
     tokens = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3, **flags}
     config = SpeechEncoderDecoderConfig.from_encoder_decoder_configs(of_encoder, of_decoder, **tokens)
     return perturbed(SpeechEncoderDecoderModel(config))
@@ -93,11 +88,6 @@ def waves_and_mask(lengths=LENGTHS, seed=1):
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     return torch.randn(mask.shape, generator=generator) * mask, mask.long()
-
-
-def features_and_mask(lengths=(30, 17, 9), width=6):
-    waves, mask = waves_and_mask(lengths)
-    return waves[:, :, None] * torch.linspace(-1, 1, width), mask
 
 
 def token_ids(rows=3, length=7):

@@ -4,10 +4,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import raysp.models
+from raysp.errors import CheckpointError
 from raysp.models import SpeechEncoderDecoderModel
 from tests.models.flax.sisters import (
+    BART,
     DECODERS,
     ENCODERS,
+    WAVES,
     assert_close,
     assert_same_weights,
     speech_encoder_decoder,
@@ -30,7 +33,7 @@ def bert(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bert")
     sister = speech_encoder_decoder("wav2vec2", "bert")
     sister.save_pretrained(folder)
-    return sister, raysp.models.FlaxAutoModelForSpeechSeq2Seq.from_pretrained(folder)
+    return sister, raysp.models.FlaxAutoModel.from_pretrained(folder)
 
 
 HEAD, EMBEDDINGS = "decoder.lm_head.weight", "decoder.model.decoder.embed_tokens.weight"
@@ -118,7 +121,7 @@ def test_a_cache_continues_as_one_pass_over_all_tokens(bert):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_weights_written_by_the_flax_class_are_those_of_pytorch(encoder, tmp_path):
-    decoder = dict(zip(ENCODERS, [*DECODERS] * 3, strict=False))[encoder]
+    decoder = dict(zip(ENCODERS, DECODERS, strict=False))[encoder]
     sister = speech_encoder_decoder(encoder, decoder)
     sister.save_pretrained(tmp_path / "one")
     raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(tmp_path / "one").save_pretrained(tmp_path / "two")
@@ -133,7 +136,7 @@ def test_half_precision_converts_parameters_that_a_folder_keeps(bert, jax, tmp_p
     assert kinds == {"bfloat16", "float32"}
     half = model.to_bf16(model.params)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(half)} == {"bfloat16"}
-    assert {str(leaf.dtype) for leaf in jax.tree.leaves(model.to_fp32(model.to_fp16(half)))} == {"float32"}
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(model.to_fp16(half))} == {"float16"}
     model.save_pretrained(tmp_path, params=half)
     assert SpeechEncoderDecoderModel.from_pretrained(tmp_path).dtype == torch.bfloat16
     again, params = raysp.models.FlaxSpeechEncoderDecoderModel.from_pretrained(
@@ -166,7 +169,6 @@ def test_parameters_are_initialised_as_in_pytorch_by_seed(bert):
     torch.manual_seed(3)
     other = SpeechEncoderDecoderModel(sister.config)
     assert np.array_equal(model.params["enc_to_dec_proj"]["kernel"], other.enc_to_dec_proj.weight.detach().T.numpy())
-    assert model.num_parameters() == other.num_parameters()
 
 
 def test_wrong_parameters_and_missing_inputs_are_refused(bert):
@@ -179,5 +181,17 @@ def test_wrong_parameters_and_missing_inputs_are_refused(bert):
         model(waves.numpy())
     with pytest.raises(ValueError, match="found 40 tokens, expected at most max_position_embeddings 32"):
         model(waves.numpy(), decoder_input_ids=np.zeros((3, 40), int))
-    with pytest.raises(TypeError, match="FlaxAutoModelForSpeechSeq2Seq has no instances"):
-        raysp.models.FlaxAutoModelForSpeechSeq2Seq()
+    with pytest.raises(TypeError, match="FlaxAutoModel has no instances"):
+        raysp.models.FlaxAutoModel()
+
+
+def test_parts_without_a_class_in_jax_are_refused(tmp_path):
+    parts = {"encoder": raysp.models.Wav2Vec2Config(**WAVES), "decoder": raysp.models.MBartConfig(**BART)}
+    config = raysp.models.SpeechEncoderDecoderConfig(**parts)
+    with pytest.raises(
+        CheckpointError, match="decoder has model_type 'mbart', expected bart or bert or gpt2 in JAX: use "
+    ):
+        raysp.models.FlaxSpeechEncoderDecoderModel(config, _do_init=False)
+    raysp.models.HubertConfig(**WAVES).save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="model_type is 'hubert', FlaxAutoModel has speech-encoder-decoder, wav2"):
+        raysp.models.FlaxAutoModel.from_pretrained(tmp_path)
