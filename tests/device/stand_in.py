@@ -1,32 +1,32 @@
 """A stand-in for a GPU: tensors on the device "standin" compute on the CPU, and behave as on CUDA in all else.
 
 `install()` registers it with torch as a device of its own (PrivateUse1) for the rest of the process. An operation over
-tensors of the device and of the CPU raises, as do a generator of the CPU and `numpy()`. `counted()` counts launches,
-waits of the host and copies, with the functions of raysp that caused them. Backward passes, threads and inference mode
-work.
+tensors of the device and of the CPU raises, as do a generator of the CPU and `numpy()`. `counted()` counts waits of the
+host and copies, with the functions of raysp that caused them. Backward passes, threads and inference mode work.
+
+Kernels run when they are launched. A copy that does not block is made as late as the order of its stream and events
+allows: before the next kernel of its stream, or once the host or another stream has waited for it. Until then its
+destination holds no value of either tensor, so code that does not wait for a copy gets other results.
 
 What it cannot show: that kernels exist for a dtype or a layout, numerics of kernels (TF32, sums in another order),
-races between kernels of two streams (those of copies it shows, `stand_in_streams`), memory, pinned or not, and time.
+races between kernels of two streams, memory, and time.
 No operation is refused for having no deterministic kernel. Names of one parameter are parameters of their own after
 `model.to(device)`, so a model whose weights are tied is loaded onto the device, or tied again.
 """
 
 import contextlib
 import functools
-import math
 import sys
 import threading
 import weakref
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 from unittest import mock
 
 import torch
 from torch.nn.functional import linear
-
-from tests.device.streams import stand_in_streams
 
 NAME = "standin"
 PACKAGE = "/raysp/"
@@ -54,29 +54,13 @@ SOURCES = ("aten._to_copy", "aten.copy_")
 class Counts:
     """What happened within `counted()`; keys of counters name file, line and function of raysp that were the cause."""
 
-    launches_at: Counter[str] = field(default_factory=Counter)
-    """Operations that run a kernel: all but views and allocations."""
     waits: Counter[str] = field(default_factory=Counter)
     """Times that the host waited for a value of the device."""
     copies_in: Counter[str] = field(default_factory=Counter)
     """Copies from the host."""
     blocking: Counter[str] = field(default_factory=Counter)
-    """Those that the host waits for, and for all work before them: of `.to(device)` without `non_blocking`."""
-    pageable_in: Counter[str] = field(default_factory=Counter)
-    """Those from memory that is not pinned, which cannot overlap with work."""
-    bytes_in: int = 0
+    """Those that the host waits for, and for all work before them."""
     copies_out: Counter[str] = field(default_factory=Counter)
-    pageable_out: Counter[str] = field(default_factory=Counter)
-    """Copies to memory of the host that is not pinned."""
-    bytes_out: int = 0
-    bytes_moved: int = 0
-    """What kernels read and write: their inputs and results, each once. Attention counts as its products."""
-    largest_bytes: int = 0
-    """The largest result of a kernel."""
-
-    @property
-    def launches(self) -> int:
-        return sum(self.launches_at.values())
 
 
 _counting: list[Counts] = []
@@ -155,8 +139,64 @@ class Generator(torch.Generator):
         return generator._cdata in cls._of_the_device
 
 
+class Stream:
+    """Work in order: copies that are not made yet, and waits for those of other streams."""
+
+    def __init__(self, _device: object = None) -> None:
+        self._left: deque[Callable[[], object]] = deque()
+        self.taken = self.done = 0
+
+    def add(self, work: Callable[[], object]) -> None:
+        with _streams:
+            self._left.append(work)
+            self.taken += 1
+
+    def finish(self, end: int | None = None) -> None:
+        """Do the work before a place, or all of it."""
+        with _streams:
+            while self._left and (end is None or self.done < end):
+                self.done += 1
+                self._left.popleft()()
+
+    def wait_event(self, event: "Event") -> None:
+        self.add(lambda: event.stream.finish(event.place))
+
+    def wait_stream(self, stream: "Stream") -> None:
+        self.wait_event(stream.record_event(Event()))
+
+    def record_event(self, event: "Event") -> "Event":
+        event.stream, event.place = self, self.taken
+        return event
+
+
+class Event:
+    """A place in the work of a stream."""
+
+    stream: Stream
+    place: int
+
+    def __init__(self, *, blocking: bool = False) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        _note("waits", "an event")
+        self.stream.finish(self.place)
+
+
+_streams = threading.RLock()
+_default = Stream()
+_of_thread = threading.local()
+
+
+def current() -> Stream:
+    """Return the stream of the calling thread."""
+    return getattr(_of_thread, "stream", _default)
+
+
 class Module:
     """The module `torch.standin`."""
+
+    Stream, Event = Stream, Event
 
     @staticmethod
     def is_available() -> bool:
@@ -189,12 +229,22 @@ class Module:
     @staticmethod
     def synchronize(_device: object = None) -> None:
         _note("waits", "synchronize")
-        stand_in_streams.wait()
+        current().finish()
 
-    Stream = stand_in_streams.Stream
-    Event = stand_in_streams.Event
-    stream = staticmethod(stand_in_streams.on)
-    current_stream = staticmethod(stand_in_streams.current)
+    @staticmethod
+    @contextlib.contextmanager
+    def stream(stream: "Stream") -> Iterator[None]:
+        """Give the work of the calling thread to a stream."""
+        before = current()
+        _of_thread.stream = stream
+        try:
+            yield
+        finally:
+            _of_thread.stream = before
+
+    @staticmethod
+    def current_stream(_device: object = None) -> "Stream":
+        return current()
 
 
 _libraries: list[torch.library.Library] = []
@@ -214,22 +264,8 @@ def install() -> None:
     for func in (*past_python, *_factories()):
         aten.impl(func, lambda *args, _func=func, **kwargs: _run(_func, args, kwargs), "PrivateUse1")
     _libraries.extend((every, aten))
-    stand_in_streams.Event.waited = staticmethod(lambda: _note("waits", "an event"))
     torch.Generator = Generator  # type: ignore[misc]
     torch.empty = _empty
-
-
-_paused = threading.local()
-
-
-@contextlib.contextmanager
-def _uncounted() -> Iterator[None]:
-    """Count nothing that this thread does within the block."""
-    _paused.is_on = True
-    try:
-        yield
-    finally:
-        _paused.is_on = False
 
 
 _empty_of_torch = torch.empty
@@ -285,10 +321,10 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return _copy(op.name, *args, **kwargs)
     _refuse_what_a_gpu_refuses(op.name, args, kwargs, ours, others)
     if op.is_kernel:
-        stand_in_streams.launched()
+        current().finish()
     if op.name in READ_BY_THE_HOST or (op.name in WITH_INDICES and _has_masks(args)):
         _note("waits", op.name)
-        stand_in_streams.wait()
+        current().finish()
     is_for_the_host = options.get("device") is not None and not _is_ours(options["device"])
     if options.get("device") is not None:
         options["device"] = "cpu"
@@ -296,9 +332,6 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     for x in ours:
         if x.inner.shape != x.shape:
             raise NotImplementedError(f"the stand-in cannot resize tensors: {op.name} at {_where()}")
-    if op.is_kernel:
-        _note("launches_at", op.name)
-        _note_bytes([x.inner for x in ours], result)
     return result if is_for_the_host else _on_device(result, ours)
 
 
@@ -395,81 +428,60 @@ def _copy(name: str, *args: Any, **kwargs: Any) -> Any:
     target = source.device if target is None else torch.device(target)
     non_blocking = kwargs.pop("non_blocking", args[2] if len(args) > 2 else False)
     inner = source.inner if isinstance(source, OnDevice) else source
-    if isinstance(source, OnDevice) and _is_ours(target):
-        _note("launches_at", name)
-    elif isinstance(source, OnDevice):
-        _note("copies_out", _words(inner))
-        _add("bytes_out", inner.nbytes)
-        if destination is None or not _is_pinned(destination):
-            _note("pageable_out", _words(inner))
-        if not non_blocking:
-            _note("waits", "copy to the host")
-    else:
-        _note_copy_in(inner, non_blocking=non_blocking)
     is_within = isinstance(source, OnDevice) and _is_ours(target)
     is_pinned = not is_within and _is_pinned(destination if isinstance(source, OnDevice) else source)
     is_late = non_blocking and is_pinned
-    if is_within:
-        stand_in_streams.launched()
-    else:
-        stand_in_streams.copied(inner.nbytes, is_pinned=is_pinned, is_late=is_late)
+    if not is_within and not isinstance(source, OnDevice):
+        _note_copy_in(inner, non_blocking=non_blocking)
+    elif not is_within:
+        _note("copies_out", _words(inner))
+        if not non_blocking:
+            _note("waits", "copy to the host")
+    if not is_late:
+        current().finish()
     if destination is not None:
         into = destination.inner if isinstance(destination, OnDevice) else destination
-        stand_in_streams.copy_late(into, inner) if is_late else into.copy_(inner)
+        _copy_late(into, inner) if is_late else into.copy_(inner)
         return destination
     options = {k: v for k, v in kwargs.items() if k != "pin_memory"}
     copied = torch.ops.aten._to_copy.default(inner, **options)
     if is_late:
-        stand_in_streams.copy_late(copied, inner)
+        _copy_late(copied, inner)
     return _on_device(copied, []) if _is_ours(target) else copied
+
+
+def _copy_late(destination: torch.Tensor, source: torch.Tensor) -> None:
+    """Copy one tensor of the CPU to another within the stream of the calling thread."""
+    kind = destination.dtype
+    is_number = kind.is_floating_point or kind.is_complex
+    nothing = float("nan") if is_number else True if kind == torch.bool else torch.iinfo(kind).max
+
+    def copy() -> None:
+        with torch.inference_mode():
+            destination.copy_(source)
+
+    with torch.inference_mode():
+        destination.fill_(nothing)
+    current().add(copy)
 
 
 def _note_copy_in(inner: torch.Tensor, *, non_blocking: bool = False) -> None:
     _note("copies_in", _words(inner))
-    if not non_blocking:
+    if not non_blocking or not _is_pinned(inner):
         _note("blocking", _words(inner))
-    if not _is_pinned(inner):
-        _note("pageable_in", _words(inner))
-    _add("bytes_in", inner.nbytes)
-
-
-def _note_bytes(given: list[torch.Tensor], result: Any) -> None:
-    if not _is_counted():
-        return
-    results = result if isinstance(result, list | tuple) else [result]
-    made = [_num_bytes(one) for one in results if isinstance(one, torch.Tensor)]
-    with _lock:
-        for counts in _counting:
-            counts.bytes_moved += sum(map(_num_bytes, given)) + sum(made)
-            counts.largest_bytes = max(counts.largest_bytes, *made, 0)
-
-
-def _num_bytes(x: torch.Tensor) -> int:
-    """Return the bytes of a tensor; values that stand at several places count once."""
-    return x.itemsize * math.prod(size for size, step in zip(x.shape, x.stride(), strict=True) if step)
 
 
 def _words(x: torch.Tensor) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} of {x.dim()} axes"
 
 
-def _is_counted() -> bool:
-    return bool(_counting) and not getattr(_paused, "is_on", False)
-
-
 def _note(what: str, why: str = "") -> None:
-    if not _is_counted():
+    if not _counting:
         return
     key = f"{why} at {_where()}"
     with _lock:
         for counts in _counting:
             getattr(counts, what)[key] += 1
-
-
-def _add(what: str, number: int) -> None:
-    with _lock:
-        for counts in _counting:
-            setattr(counts, what, getattr(counts, what) + number)
 
 
 def _where() -> str:

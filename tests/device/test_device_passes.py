@@ -7,20 +7,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 import raysp
 from raysp import crossing
+from raysp.audio import decode
 from raysp.models import LoadedCheckpoint
 from raysp.ops import device_passes
 from raysp.ops.device_passes import AHEAD, LAUNCHED, DevicePasses
 from raysp.ops.labelling import Labelling
-from tests.corpora import CHECKPOINT
+from tests.corpora import CHECKPOINT, DEMO
 from tests.device.conftest import assert_same
-from tests.device.crossing_cases import spoken
-from tests.device.stand_in import NAME, counted
-from tests.device.streams import stand_in_streams
+from tests.device.stand_in import NAME, Event, counted
 from tests.ops.test_labelling import block_of
 
 DEVICE = torch.device(NAME, 0)
@@ -163,7 +163,9 @@ def test_the_first_batches_of_a_block_are_launched_before_the_last_ones_of_anoth
 
 
 def digits(count: int) -> list[np.ndarray]:
-    waves = [one[: 16_000 + 800 * (place % 9)] for place, one in enumerate(spoken()[0])]
+    cells = pq.ParquetFile(min((DEMO / "audio").glob("*.parquet"))).read_row_group(0, ["audio"]).to_pylist()
+    spoken = [decode(cell["audio"]["bytes"], sample_rate=16_000) for cell in cells[:6]]
+    waves = [one[: 16_000 + 800 * (place % 9)] for place, one in enumerate(spoken)]
     return [(32767 * waves[place % len(waves)]).astype(np.int16) for place in range(count)]
 
 
@@ -204,7 +206,7 @@ def test_pinned_memory_is_made_once_for_all_batches(monkeypatch):
     assert batches < len(made) <= batches + 4 * rooms  # of results, which are small, and while rooms grow
 
 
-@pytest.mark.parametrize(("of", "name"), [(crossing, "wait_for"), (stand_in_streams.Event, "synchronize")])
+@pytest.mark.parametrize(("of", "name"), [(crossing, "wait_for"), (Event, "synchronize")])
 def test_a_wait_that_is_missing_changes_labels(monkeypatch, of, name):
     """So a test with the stand-in device shows that each of them is there."""
     expected = labels("cpu", digits(12))
