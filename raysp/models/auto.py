@@ -5,14 +5,14 @@ The tables of architectures are `MODULES` and `DECODERS` in registry.py. A class
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import raysp.models
 from raysp.checkpoints.hub import CONFIG_FILES, PROCESSOR_FILES, Access, local_folder, pinned, refuse_foreign
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config, read_json
 from raysp.models.base.modeling import Model
-from raysp.models.base.placing import OWN_CLASSES, as_dtype, check_attn_implementation
+from raysp.models.base.placing import as_dtype, check_attn_implementation
 from raysp.models.features.processors import Wav2Vec2Processor, read_feature_extractor_config
 from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, module_of, read_config
 from raysp.models.tokenizers.named_tokenizers import read_tokenizer
@@ -36,15 +36,6 @@ class _Auto:
 
     def __init__(self) -> None:
         raise TypeError(f"{type(self).__name__} has no instances: use {type(self).__name__}.from_pretrained")
-
-    @classmethod
-    def register(cls, *args: Any, **options: Any) -> NoReturn:  # noqa: ANN401 - of transformers
-        """Raise an error that names the ways to use other classes.
-
-        Raises:
-            NotImplementedError: Always.
-        """
-        raise NotImplementedError(f"{cls.__name__}.register is not provided: {OWN_CLASSES}")
 
 
 class AutoConfig(_Auto):

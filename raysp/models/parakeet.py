@@ -209,7 +209,6 @@ class ParakeetPreTrainedModel(SpeechModel):
 
     config_class: ClassVar[type[Config]] = ParakeetCTCConfig
     base_model_prefix: ClassVar[str] = "encoder"
-    main_input_name: ClassVar[str] = "input_features"
     input_axes: ClassVar[str] = "(B, T, C)"
     training_only: ClassVar[tuple[str, ...]] = ()
 

@@ -22,10 +22,8 @@ from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
 from raysp.models.base.weights import Value
-from raysp.models.decoder.callers import AllowedTokensFunction, functions_of
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
-from raysp.models.decoder.logits import LogitsProcessor, StoppingCriteria
 from raysp.models.decoder.text_decoder import TextDecoder, initial_deviation
 from raysp.models.encoder.heads import check_labels
 from raysp.models.registry import decoder_types, encoder_types
@@ -420,10 +418,6 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         generation_config: GenerationConfig | None = None,
         generator: torch.Generator | None = None,
         generators: Sequence[torch.Generator] | None = None,
-        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
-        prefix_allowed_tokens_fn: AllowedTokensFunction | None = None,
-        streamer: Any = None,  # noqa: ANN401 - of transformers, or another with put and end
         **options: Any,  # noqa: ANN401 - fields of GenerationConfig
     ) -> Tensor | GenerateOutput:
         """Generate a text for each row of speech, in the current mode of the model (see `eval`).
@@ -439,34 +433,19 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             generation_config: Options, in place of the model's; of raysp or of transformers.
             generator: Random generator for sampling.
             generators: One per row, so that samples do not depend on the batch.
-            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows.
-                They run after the changes of other options and before those of sampling.
-            stopping_criteria: Functions of (input_ids, scores) that return a bool per text: true ends it.
-            prefix_allowed_tokens_fn: Function of (row, input_ids of one text) that returns the ids that may follow.
-            streamer: Object whose `put` gets the prompt and each new token of all rows, and whose `end` is called
-                last; without beams.
-            options: Options by name, in place of either; see `GenerationConfig`. `labels` have no effect.
+            options: Options by name, in place of either; see `GenerationConfig`.
 
         Returns:
             Tokens (B * num_return_sequences, T) with the start token; rows are padded after their end.
             `GenerateOutput` with `return_dict_in_generate=True`.
         """
-        options.pop("labels", None)  # of a batch that a Seq2SeqTrainer evaluates
         merged = self._options(generation_config, options)
         with torch.no_grad():
             if encoder_outputs is None:
                 encoder_outputs = self._encode(_one_input(inputs, input_values, input_features), attention_mask)
             frames_BTH = self._projected(encoder_outputs[0])
         prompt_BL, mask_BL = self._prompt(merged, len(frames_BTH), decoder_input_ids, decoder_attention_mask)
-        functions = functions_of(
-            merged,
-            prompt_BL,
-            processors=logits_processor,
-            criteria=stopping_criteria,
-            allowed=prefix_allowed_tokens_fn,
-            streamer=streamer,
-        )
-        found = generate(
+        return generate(
             self.decoder,
             merged,
             prompt_BL,
@@ -474,11 +453,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             encoder_mask_BS=self._frame_mask(frames_BTH, attention_mask),
             prompt_mask_BT=mask_BL,
             generators=generators_of(generator, generators),
-            functions=functions,
         )
-        if streamer is not None:
-            streamer.end()
-        return found
 
     def _prompt(
         self, options: GenerationConfig, batch: int, ids_BL: Tensor | None, mask_BL: Tensor | None

@@ -239,7 +239,6 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
 
     config_class: ClassVar[type[Config]] = Wav2Vec2BertConfig
     base_model_prefix: ClassVar[str] = "wav2vec2_bert"
-    main_input_name: ClassVar[str] = "input_features"
     input_axes: ClassVar[str] = "(B, T, C)"
     config: Wav2Vec2BertConfig
 

@@ -62,22 +62,3 @@ def test_every_option_has_a_case():
     assert {name for options in OPTIONS.values() for name in options} == {
         field.name for field in dataclasses.fields(GenerationConfig)
     }
-
-
-@pytest.mark.parametrize("beams", [1, 2])
-def test_functions_of_programs_are_given_tensors_of_the_device(beams, models):
-    devices = set()
-
-    def processor(ids, scores):
-        devices.update((ids.device.type, scores.device.type))
-        return scores.masked_fill(torch.arange(scores.shape[-1], device=scores.device) == 5, -torch.inf)
-
-    def stops(ids, scores):
-        return torch.full((len(ids),), ids.shape[1] >= 5, device=ids.device)
-
-    here, there = models
-    options = {"logits_processor": [processor], "stopping_criteria": [stops], "num_beams": beams, "max_new_tokens": 9}
-    options |= {"prefix_allowed_tokens_fn": lambda row, ids: [3, 5, 6, 7, 8 + row]}
-    found = written(there, **options)
-    assert devices == {NAME}
-    assert found == written(here, **options)

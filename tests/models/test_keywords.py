@@ -1,4 +1,4 @@
-"""Keywords of transformers that scripts pass to `from_pretrained` and `save_pretrained`, and its Trainer."""
+"""Keywords of transformers that scripts pass to `from_pretrained` and `save_pretrained`."""
 
 import pytest
 import torch
@@ -16,7 +16,6 @@ from tests.models.oracles import TINY, make_oracle
 
 BERT = {"model_type": "bert", "vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 24, "max_position_embeddings": 64, "is_decoder": True, "add_cross_attention": True}
-pytestmark = pytest.mark.usefixtures("uncollected")
 
 
 @pytest.fixture
@@ -96,35 +95,6 @@ def test_a_tokenizer_has_ids_of_its_tokens_and_encodes():
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.encode("A A")) == (1, 2, [5, 4, 5])
     without = Wav2Vec2CTCTokenizer({"<pad>": 0, "<unk>": 1, "|": 2, "A": 3}, bos_token=None, eos_token=None)
     assert without.bos_token_id is without.eos_token_id is None
-
-
-class Rows(torch.utils.data.Dataset):
-    """Two rows of noise."""
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        return {"input_values": torch.randn(2000), "labels": torch.tensor([5, 6])}
-
-
-class Saving(transformers.Trainer):
-    """The Trainer of the guide."""
-
-    def _save(self, output_dir=None, state_dict=None):
-        self.model.save_pretrained(output_dir or self.args.output_dir)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", ["CTC", "encoder with decoder"])
-def test_the_trainer_of_transformers_trains_a_model_and_saves_it_as_the_guide_says(model, tmp_path, kind):
-    trained = model.train() if kind == "CTC" else encoder_decoder()
-    options = transformers.TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to=[])
-    trainer = Saving(model=trained, args=options, train_dataset=Rows())
-    trainer.train()
-    trainer.save_model(str(tmp_path / "final"))
-    assert_same(type(trained).from_pretrained(tmp_path / "final"), trained)
 
 
 def test_weights_that_a_trainer_saved_without_a_configuration_are_refused_with_advice(model, tmp_path):

@@ -18,7 +18,6 @@ def test_names_resolve_when_first_used():
 
 
 def test_no_model_has_more_than_ten_classes_in_its_resolution_order():
-    """Two hold what programs written for transformers call, `Recognised` and `Checkpointing`."""
     public = [getattr(raysp.models, name) for name in raysp.models.__all__]
     models = [cls for cls in public if isinstance(cls, type) and issubclass(cls, torch.nn.Module)]
     assert len(models) > 20

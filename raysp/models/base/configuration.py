@@ -80,12 +80,6 @@ SAME_BUT_FOR_A_LETTER = 0.93  # for names of ten letters or more; unrelated fiel
 READ_FROM = "_read_from"  # attribute that is not a value
 NOT_FIELDS = {"is_encoder_decoder": False, "tokenizer_class": None, "_attn_implementation": "sdpa"}
 """Values of transformers that models without a decoder, and all models, have."""
-OTHER_WAYS = {
-    "get_text_config": ": `config.decoder` is the configuration of the text decoder",
-    "update_from_string": ": call config.update({...})",
-    "register_for_auto_class": ": code that comes with a checkpoint is never run",
-}
-"""Names of transformers that a configuration does not have, with a remedy."""
 MAX_FLOAT = 1e38  # below the largest float32
 
 
@@ -210,8 +204,8 @@ class Config(Shareable):
                 return NOT_FIELDS[name]
             if name == "_name_or_path":
                 return self.name_or_path
-            way_out = OTHER_WAYS.get(name) or suggestion(name, [*vars(self), *dir(type(self))])
-            raise AttributeError(f"{type(self).__name__} has no {name!r}{way_out}")
+            close = suggestion(name, [*vars(self), *dir(type(self))])
+            raise AttributeError(f"{type(self).__name__} has no {name!r}{close}")
 
     def validate(self) -> None:
         """Raise CheckpointError for fields that contradict each other."""

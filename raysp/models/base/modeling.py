@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from raysp.capabilities import Capability
 from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.errors import CheckpointError
+from raysp.models.base.checkpointing import Checkpointing
 from raysp.models.base.configuration import Config, short, suggestion, upload_folder, upload_saved
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, built, check_attn_implementation, one_device
-from raysp.models.base.recognised import Checkpointing, Recognised
 from raysp.models.base.weights import (
     Fit,
     Value,
@@ -67,7 +67,7 @@ class LoadingInfo(TypedDict):
     """Always empty: errors are raised."""
 
 
-class Model(Recognised, Checkpointing):
+class Model(Checkpointing):
     """A model of one architecture; constructed from a configuration, its weights are randomly initialised.
 
     A row of a padded batch has the same output as alone, provided that `attention_mask` marks its end.
@@ -79,8 +79,8 @@ class Model(Recognised, Checkpointing):
     """Results of the head, besides the hidden states."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Suffixes of weights used in training only, which published checkpoints may lack or add."""
-    accepts_loss_kwargs: ClassVar[bool] = False
-    """Read by the Trainer of transformers: `forward` takes no `num_items_in_batch`."""
+    name_or_path: str = ""
+    """Folder or hub id that the model was loaded from."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - as the base's
         """Wrap the constructor so that weights are initialised after the outermost one has returned."""
@@ -104,6 +104,10 @@ class Model(Recognised, Checkpointing):
     def dtype(self) -> torch.dtype:
         """Data type of the weights."""
         return next(self.parameters()).dtype
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """Return the number of elements of the parameters, or of those that require gradients; tied ones count once."""
+        return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
 
     @property
     def min_samples(self) -> int:

@@ -237,10 +237,6 @@ def is_without_weights() -> bool:
 
 
 ATTN_IMPLEMENTATIONS = ("eager", "sdpa", "flash_attention_2")
-OWN_CLASSES = (
-    "code that comes with a checkpoint is never run: import the class in the program, or install it as a package with "
-    "an entry point (docs/extend.md)"
-)
 DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | None
 
 

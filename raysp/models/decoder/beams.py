@@ -162,10 +162,6 @@ class BeamSearch(Search):
         texts.history[:, :, 0, self.length] = ids_BC
         texts.history[:, :, 1, self.length - self.start] = from_BC + batch * self.settings.num_beams
         ended = torch.isin(ids_BC, self.eos) | (self.length + 1 >= self.settings.max_length)
-        if self.functions.criteria:
-            tokens_NT = texts.history[:, :, 0, : self.length + 1].flatten(0, 1)
-            stopped_N = self.functions.stop(tokens_NT, tuple(self.all_scores) if self.all_scores else None)
-            ended = ended | stopped_N.view_as(ended)
         return replace(texts, scores=scores_BC, ended=ended)
 
     def _advance(self, candidates: Texts) -> bool:

@@ -18,7 +18,7 @@ from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.attention import frame_mask
 from raysp.models.decoder.beams import BeamSearch
 from raysp.models.decoder.generation_config import GenerationConfig, Settings
-from raysp.models.decoder.logits import NO_FUNCTIONS, Functions, changes_of
+from raysp.models.decoder.logits import changes_of
 from raysp.models.decoder.sampling import Decoding, Generators, TokenByToken, TokenDecoder
 
 
@@ -88,7 +88,6 @@ def generate(
     prompt_mask_BT: Tensor | None = None,
     num_positions: int | None = None,
     generators: Generators = None,
-    functions: Functions = NO_FUNCTIONS,
 ) -> Tensor | GenerateOutput:
     """Continue each row of a prompt.
 
@@ -102,7 +101,6 @@ def generate(
         num_positions: Limit of the default length.
         generators: Random generators for sampling; with a list, one per row, the text of a row does not depend on its
             batch.
-        functions: Functions given by the caller.
 
     Returns:
         Tokens (B * num_return_sequences, T), prompt included, or `GenerateOutput` with `return_dict_in_generate=True`.
@@ -112,11 +110,11 @@ def generate(
     if isinstance(generators, list) and len(generators) != len(prompt_BT):
         raise ValueError(f"{len(generators)} generators given for {len(prompt_BT)} rows, expected one per row")
     padding_B = None if prompt_mask_BT is None else (prompt_mask_BT != 0).int().argmax(-1)
-    changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B, functions.processors)
+    changes = changes_of(settings, prompt_BT.shape[1], prompt_BT.device, padding_B)
     room = settings.max_length - 1
     decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, settings.num_texts)
     if settings.num_beams > 1:
-        found = BeamSearch(settings, decoding, changes, prompt_BT, generators, functions).run()
+        found = BeamSearch(settings, decoding, changes, prompt_BT, generators).run()
         if not settings.return_dict:
             return found.sequences
         return GenerateOutput(
@@ -125,7 +123,7 @@ def generate(
             scores=found.scores if settings.output_scores else None,
             beam_indices=found.beam_indices,
         )
-    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators, functions).run()
+    tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators).run()
     if not settings.return_dict:
         return tokens
     return GenerateOutput(sequences=tokens, scores=scores if settings.output_scores else None)

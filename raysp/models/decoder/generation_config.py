@@ -4,7 +4,7 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_type_hints
+from typing import Any, Literal, Self, get_type_hints
 
 from raysp.checkpoints.hub import GENERATION_FILES, Access, local_folder
 from raysp.errors import CheckpointError
@@ -162,13 +162,6 @@ class GenerationConfig(Shareable):
                 setattr(self, name, value)
         return {name: value for name, value in values.items() if name not in known}
 
-    _from_model_config: ClassVar[bool] = False
-    """Read and set by the Seq2SeqTrainer of transformers."""
-
-    def _get_default_generation_params(self) -> dict[str, Any]:
-        """Return the length to which the Seq2SeqTrainer of transformers pads texts, if none is set."""
-        return {"max_length": DEFAULT_NEW_TOKENS}
-
     def _save(self, folder: Path) -> None:
         """Write generation_config.json."""
         write_json(folder / FILE, self.to_dict())
@@ -303,8 +296,8 @@ class Settings:
         settings._check(prompt_length)
         return settings
 
-    def changes(self, prompt_length: int) -> tuple[list[Change], list[Change]]:
-        """Return the changes of scores before and after those of a caller, by name, in the order of transformers.
+    def changes(self, prompt_length: int) -> list[Change]:
+        """Return the changes of scores by name, in the order of transformers.
 
         Both implementations, decoder/logits.py and flax/logits.py, make theirs of this list.
         """
@@ -329,8 +322,8 @@ class Settings:
             ("top_p", (self.top_p, at_least), self.top_p < 1.0),
             ("min_p", (self.min_p, at_least), self.min_p > 0.0),
         ]
-        first = [(name, arguments) for name, arguments, acts in before if acts]
-        return first, [(name, arguments) for name, arguments, acts in sampling if acts and self.do_sample]
+        listed = [*before, *(sampling if self.do_sample else ())]
+        return [(name, arguments) for name, arguments, acts in listed if acts]
 
     def _check(self, prompt_length: int) -> None:
         expected = {

@@ -7,7 +7,7 @@ Legend: R rows (beams included), T earlier tokens, V vocabulary.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,6 @@ from torch import Tensor
 
 from raysp.crossing import constant
 from raysp.models.decoder.generation_config import Settings
-
-LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
-"""A caller's change: takes `input_ids` (R, T) and scores (R, V), returns scores."""
-StoppingCriteria = Callable[[Tensor, Any], Tensor | bool]
-"""A caller's stopping rule: takes `input_ids` (R, T) and the scores, or None; returns a bool per text."""
 
 NEVER = float("-inf")
 
@@ -202,71 +197,13 @@ class MinP(_Ban):
         return scores_RV.masked_fill_(banned_RV.scatter(1, best_RN, False), NEVER)
 
 
-@dataclass(frozen=True)
-class Functions:
-    """Functions given by a caller of `generate`."""
-
-    processors: tuple[LogitsProcessor, ...] = ()
-    criteria: tuple[StoppingCriteria, ...] = ()
-
-    @classmethod
-    def of(cls, processors: Any, criteria: Any) -> "Functions":  # noqa: ANN401 - None, a function or a list of them
-        """Return the functions, given alone or in lists."""
-        return cls(_functions("logits_processor", processors), _functions("stopping_criteria", criteria))
-
-    @property
-    def need_all_rows(self) -> bool:
-        """Whether finished rows stay in the batch, because a function may identify rows by index."""
-        return bool(self.processors or self.criteria)
-
-    def stop(self, tokens_RT: Tensor, scores: tuple[Tensor, ...] | None) -> Tensor:
-        """Return (R,), true where any of the criteria ends a text."""
-        stopped_R = tokens_RT.new_zeros(tokens_RT.shape[0], dtype=torch.bool)
-        for criterion in self.criteria:
-            found = torch.as_tensor(criterion(tokens_RT, scores), device=tokens_RT.device).bool()
-            if found.shape not in ((), stopped_R.shape):
-                raise ValueError(
-                    f"a stopping_criteria returned shape {tuple(found.shape)!r}, expected {tuple(stopped_R.shape)!r}: "
-                    "a bool for each text"
-                )
-            stopped_R = stopped_R | found
-        return stopped_R
-
-
-NO_FUNCTIONS = Functions()
-
-
-def _functions(name: str, given: Any) -> tuple[Callable[..., Any], ...]:  # noqa: ANN401 - None, a function or a list
-    listed = [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
-    for one in listed:
-        if not callable(one):
-            raise TypeError(f"{name} has {one!r}, expected functions of (input_ids, scores)")
-    return tuple(listed)
-
-
-@dataclass(frozen=True)
-class CallersProcessor(_Always):
-    """A caller's change, as in transformers: scores from `input_ids` and scores."""
-
-    processor: LogitsProcessor
-
-    def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Return the scores of the caller's function."""
-        found: Any = self.processor(tokens_RT, scores_RV)
-        if not isinstance(found, Tensor) or found.shape != scores_RV.shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-            raise ValueError(f"a logits_processor returned {shape!r}, expected scores {tuple(scores_RV.shape)!r}")
-        return found
-
-
 def changes_of(
     settings: Settings,
     prompt_length: int,
     device: torch.device,
     padding_B: Tensor | None = None,
-    given: Sequence[LogitsProcessor] = (),
 ) -> Sequence[Change]:
-    """Return the changes set by options and by the caller, in the order of transformers."""
+    """Return the changes set by options, in the order of transformers."""
 
     def ids(values: Sequence[int]) -> Tensor:
         return constant(tuple(values), device)
@@ -282,7 +219,4 @@ def changes_of(
         "top_p": TopP,
         "min_p": MinP,
     }
-    before, sampling = (
-        [makers[name](*arguments) for name, arguments in part] for part in settings.changes(prompt_length)
-    )
-    return [*before, *map(CallersProcessor, given), *sampling]
+    return [makers[name](*arguments) for name, arguments in settings.changes(prompt_length)]

@@ -14,7 +14,7 @@ from raysp.crossing import constant, fetch, number
 from raysp.models.decoder.attention import Pass, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation_config import Settings
-from raysp.models.decoder.logits import NO_FUNCTIONS, Change, Functions
+from raysp.models.decoder.logits import Change
 
 
 class TokenDecoder(Protocol):
@@ -148,7 +148,6 @@ class Search:
         changes: Changes of the scores, in order.
         prompt_BT: Tokens to start from.
         generators: Random generators for sampling.
-        functions: Functions given by the caller.
     """
 
     def __init__(
@@ -158,9 +157,7 @@ class Search:
         changes: Sequence[Change],
         prompt_BT: Tensor,
         generators: Generators,
-        functions: Functions = NO_FUNCTIONS,
     ) -> None:
-        self.functions = functions
         self.settings = settings
         self.decoding = decoding
         self.changes = changes
@@ -182,7 +179,7 @@ class Search:
     def keeps_all(self, open_B: Tensor) -> bool:
         """Return whether decided rows stay: more than half are open, or rows are identified by their places."""
         draws_for_all = self.settings.do_sample and not isinstance(self.generators, list)
-        needs_all = self.keeps_scores or self.functions.need_all_rows or draws_for_all
+        needs_all = self.keeps_scores or draws_for_all
         return bool(needs_all or 2 * number(open_B.sum()) > len(open_B))
 
 
@@ -210,7 +207,7 @@ class TokenByToken(Search):
         self.decoding.expand(self.texts)
         while True:
             self._write(self._next(logits_RV))
-            num_done = number(self.done_R.sum()) if self.settings.eos_token_ids or self.functions.criteria else 0
+            num_done = number(self.done_R.sum()) if self.settings.eos_token_ids else 0
             if self.length >= self.settings.max_length or num_done == len(self.done_R):
                 return self.tokens_RT[:, : self.length], tuple(self.all_scores)
             if 2 * num_done >= len(self.done_R):
@@ -234,9 +231,6 @@ class TokenByToken(Search):
             self.done_R = self.done_R | torch.isin(next_R, self.eos)
         self.tokens_RT[self.rows_R, self.length] = next_R
         self.length += 1
-        if self.functions.criteria:
-            scores = tuple(self.all_scores) if self.keeps_scores else None
-            self.done_R = self.done_R | self.functions.stop(self.tokens_RT[:, : self.length], scores)
 
     def _drop_done(self) -> None:
         """Keep only the rows with an open text, once they are at most half."""

@@ -26,7 +26,6 @@ from raysp.models.decoder.attention import Pass, frame_mask, token_mask
 from raysp.models.decoder.cache import KeyValueCache
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
-from raysp.models.decoder.logits import Functions, LogitsProcessor, StoppingCriteria
 
 logger = logging.getLogger(__name__)
 
@@ -285,8 +284,6 @@ class TextDecoder(GeneratingModel):
         generation_config: GenerationConfig | None = None,
         generator: torch.Generator | None = None,
         generators: Sequence[torch.Generator] | None = None,
-        logits_processor: LogitsProcessor | Sequence[LogitsProcessor] | None = None,
-        stopping_criteria: StoppingCriteria | Sequence[StoppingCriteria] | None = None,
         **options: Any,  # noqa: ANN401 - fields of GenerationConfig
     ) -> Tensor | GenerateOutput:
         """Continue texts; without a prompt, generate one text from `bos_token_id`.
@@ -299,9 +296,6 @@ class TextDecoder(GeneratingModel):
             generation_config: Options, in place of the model's.
             generator: Random generator for sampling.
             generators: One per row, so that samples do not depend on the batch.
-            logits_processor: Functions of (input_ids, scores) that return scores, (R, V) for the texts of all rows.
-                They run after the changes of other options and before those of sampling.
-            stopping_criteria: Functions of (input_ids, scores) that return a bool per text: true ends it.
             options: Options by name, in place of either.
 
         Returns:
@@ -323,7 +317,6 @@ class TextDecoder(GeneratingModel):
             prompt_mask_BT=attention_mask,
             num_positions=self.num_positions,
             generators=generators_of(generator, generators),
-            functions=Functions.of(logits_processor, stopping_criteria),
         )
 
     # Weights

@@ -384,14 +384,6 @@ class Wav2Vec2Processor(Shareable):
         """Names of the inputs of a model and of its labels."""
         return [*self.feature_extractor.model_input_names, "labels"]
 
-    def as_target_processor(self) -> Any:  # noqa: ANN401 - never returns
-        """Raise an error with the call that has taken its place in transformers 5 too.
-
-        Raises:
-            TypeError: Always.
-        """
-        raise TypeError("as_target_processor was replaced by a keyword: processor(text=texts), or text= beside audio")
-
     def decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
         """Decode by the tokenizer."""
         return self.tokenizer.decode(*args, **options)

@@ -110,7 +110,7 @@ LEFT_OUT: dict[str, object] = {"repetition_penalty": 1.0, "bad_words_ids": (), "
 
 def changes_of(settings: Settings) -> list[Change]:
     """Return the changes set by options, in the order of transformers."""
-    return [MAKERS[name](*arguments) for part in settings.changes(prompt_length=1) for name, arguments in part]
+    return [MAKERS[name](*arguments) for name, arguments in settings.changes(prompt_length=1)]
 
 
 def check_settings(settings: Settings) -> None:

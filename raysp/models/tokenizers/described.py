@@ -102,18 +102,6 @@ NOT_RETURNED = {
     "stride": "cut the ids of the whole text",
 }
 """Keywords of a call that are refused, with a remedy."""
-REFUSED = {
-    "apply_chat_template": "models of speech have no chats",
-    "register_for_auto_class": "code that comes with a checkpoint is never run: import the class in the program",
-    "train_new_from_iterator": "write a vocab.json, or train with the `tokenizers` library",
-    "prepare_for_model": "call tokenizer(text), or tokenizer.pad({'input_ids': ids})",
-    "truncate_sequences": "pass truncation=True and max_length to the call",
-    "build_inputs_with_special_tokens": "call tokenizer(text), which adds them",
-    "create_token_type_ids_from_sequences": "call tokenizer(text, text_pair), which returns token_type_ids",
-    "backend_tokenizer": "`backend` of a text tokenizer is the tokenizer of the `tokenizers` library",
-    "as_target_tokenizer": "call tokenizer(text_target=texts)",
-}
-"""Names of transformers that raysp does not have, with a remedy."""
 
 
 class Added(Protocol):
@@ -292,14 +280,13 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
     if not TYPE_CHECKING:  # so that type checkers find names that do not exist
 
         def __getattr__(self, name: str) -> NoReturn:
-            """Raise AttributeError with a remedy, or a similar name."""
+            """Raise AttributeError with a similar name, if there is one."""
             raise AttributeError(unknown_attribute(type(self), name))
 
 
 def unknown_attribute(cls: type, name: str) -> str:
     """Return the message for an attribute that a class of tokenizers lacks."""
-    way_out = f": {REFUSED[name]}" if name in REFUSED else suggestion(name, [one for one in dir(cls) if one[0] != "_"])
-    return f"{cls.__name__} has no {name!r}{way_out}"
+    return f"{cls.__name__} has no {name!r}{suggestion(name, [known for known in dir(cls) if known[0] != '_'])}"
 
 
 def text_of(token: Any) -> Any:  # noqa: ANN401 - a string, None, or an object with the text as `content`

@@ -15,7 +15,6 @@ ONE_VALUE = ("any", "all", "sum", "max", "min", "argmax", "amax", "amin", "nonze
 ALLOWED = {
     **dict.fromkeys(("crossing.py",), "the module itself"),
     **dict.fromkeys(("models/base/weights.py",), "weights that are stored"),
-    **dict.fromkeys(("models/decoder/callers.py",), "a streamer of the caller, who reads each token"),
     **dict.fromkeys(("models/base/kernels.py",), "on the CPU alone"),
     **dict.fromkeys(("models/encoder/speech_model.py", "models/unispeech.py"), "on the CPU, or numbers drawn by numpy"),
     **dict.fromkeys(("models/features/processors.py",), "features of waves on the host"),

@@ -17,7 +17,6 @@ from tests.models.decoder_oracles import (
     theirs_generated,
     waves_and_mask,
 )
-from tests.models.oracles import transformers
 from tests.soaked import some
 
 # Every setting that decides which token comes next, and some together.
@@ -429,49 +428,3 @@ def test_settings_together_equal_theirs(every_pair, seed, request):
 @pytest.mark.parametrize("seed", range(12, 400))
 def test_many_settings_together_equal_theirs(every_pair, seed, request):
     check_settings(every_pair, drawn_settings(request.node.callspec.params["every_pair"], seed))
-
-
-class BanEven:
-    def __call__(self, input_ids, scores):
-        return scores.masked_fill((torch.arange(scores.shape[1]) % 2 == 0) & (input_ids.shape[1] > 2), float("-inf"))
-
-
-def prefer_the_row_number(input_ids, scores):
-    rows = torch.arange(len(scores))
-    return scores.index_put((rows, rows % scores.shape[1]), torch.tensor(0.5), accumulate=True)
-
-
-class StopBehindFive(transformers.StoppingCriteria):
-    def __call__(self, input_ids, scores, **kwargs):
-        return input_ids[:, -1] % 5 == 0
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("eos_token_id", [2, None])
-def test_functions_of_the_caller_change_scores_and_end_texts_as_theirs(pair, beams, eos_token_id):
-    given = {"num_beams": beams, "max_new_tokens": 12, "eos_token_id": eos_token_id, "pad_token_id": 0}
-    processors = transformers.LogitsProcessorList([BanEven(), prefer_the_row_number])
-    criteria = transformers.StoppingCriteriaList([StopBehindFive()])
-    for functions in (
-        {"logits_processor": processors},
-        {"stopping_criteria": criteria},
-        {"logits_processor": processors, "stopping_criteria": criteria},
-    ):
-        ours, theirs = both(pair, **given, **functions)
-        assert torch.equal(ours, theirs)
-    _, model = pair
-    waves, mask = waves_and_mask()
-    alone = model.generate(waves, mask, num_beams=beams, logits_processor=BanEven(), stopping_criteria=StopBehindFive())
-    assert alone.shape[0] == len(waves)
-
-
-def test_functions_that_return_something_else_are_named_with_what_is_expected(pair):
-    _, model = pair
-    waves, mask = waves_and_mask()
-    with pytest.raises(ValueError, match=r"logits_processor returned .*, expected scores \(\d+, \d+\)"):
-        model.generate(waves, mask, logits_processor=lambda input_ids, scores: scores[:, :1])
-    with pytest.raises(ValueError, match=r"stopping_criteria returned shape .*: a bool for each text"):
-        model.generate(waves, mask, stopping_criteria=lambda input_ids, scores: torch.zeros(9, 2))
-    with pytest.raises(TypeError, match=r"stopping_criteria has 7, expected functions of \(input_ids, scores\)"):
-        model.generate(waves, mask, stopping_criteria=[7])

@@ -17,17 +17,6 @@ from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_
 DIGITS = Path(__file__).parents[3] / "pipelines" / "demo" / "unispeech-digits-ctc"
 
 
-REFUSED = {
-    "apply_chat_template": "models of speech have no chats",
-    "register_for_auto_class": "import the class in the program",
-    "train_new_from_iterator": "write a vocab.json, or train with the `tokenizers` library",
-    "prepare_for_model": "call tokenizer(text), or tokenizer.pad({'input_ids': ids})",
-    "truncate_sequences": "pass truncation=True and max_length to the call",
-    "build_inputs_with_special_tokens": "call tokenizer(text), which adds them",
-    "create_token_type_ids_from_sequences": "call tokenizer(text, text_pair), which returns token_type_ids",
-    "backend_tokenizer": "`backend` of a text tokenizer is the tokenizer of the `tokenizers` library",
-    "as_target_tokenizer": "call tokenizer(text_target=texts)",
-}
 NOT_RETURNED = {
     "return_overflowing_tokens": "cut the ids of the whole text",
     "return_offsets_mapping": "of a text tokenizer, tokenizer.backend.encode(text).offsets has them",
@@ -151,11 +140,6 @@ def test_settings_are_kept_in_files_and_copies(folder, tmp_path):
 
 def test_what_tokenizers_have_not_is_refused_with_the_way_out(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    for name, way_out in REFUSED.items():
-        assert not hasattr(tokenizer, name)
-        with pytest.raises(AttributeError, match=f"^{type(tokenizer).__name__} has no '{name}': ") as raised:
-            getattr(tokenizer, name)
-        assert str(raised.value).endswith(way_out)
     with pytest.raises(AttributeError, match=r"has no 'all_special_token' \(did you mean 'all_special_tokens'\?\)"):
         tokenizer.all_special_token  # noqa: B018
     for name, way_out in NOT_RETURNED.items():
