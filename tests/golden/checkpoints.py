@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from raysp import models as raysp_models
+from tests.models.tokenizers.phonemes import PHONEMES, write_tokenizer
 from tests.models.tokenizers.text_tokenizers import BERT_VOCAB, write_bert_tokenizer, write_byte_tokenizer
 
 Write = Callable[[Path], object]
@@ -78,17 +79,27 @@ def encoder_decoder(
     return partial(_write_encoder_decoder, decoder=decoder, encoder=encoder, of_decoder=of_decoder, fields=fields)
 
 
-def fill(folder: Path, **factors: float) -> None:
-    """Replace the weights of a checkpoint by those that the names of its tensors give; `factors` are as in SHARP."""
-    path, factors = folder / "model.safetensors", {**SHARP, **factors}
-    tensors = {name: _drawn(name, tensor, factors) for name, tensor in load_file(path).items()}
+def phonemes() -> Write:
+    """Return a function that writes a checkpoint of phonemes."""
+    return lambda folder: of_encoder("Wav2Vec2ForCTC", vocab_size=len(PHONEMES))(folder) or write_tokenizer(folder)
+
+
+def languages(*names: str) -> Write:
+    """Return a function that writes a checkpoint with adapters of languages, as MMS; the weights have the first one."""
+    return partial(_write_languages, names=names)
+
+
+def fill(folder: Path, file: str = "model.safetensors", seed: str = "", **factors: float) -> None:
+    """Replace the weights of a file by those that the names of its tensors give; `factors` are as in SHARP."""
+    path, factors = folder / file, {**SHARP, **factors}
+    tensors = {name: _drawn(name, tensor, factors, seed) for name, tensor in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def _drawn(name: str, tensor: np.ndarray, factors: Mapping[str, float]) -> np.ndarray:
+def _drawn(name: str, tensor: np.ndarray, factors: Mapping[str, float], seed: str) -> np.ndarray:
     if not np.issubdtype(tensor.dtype, np.floating):
         return tensor
-    drawn = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(tensor.shape)
+    drawn = np.random.default_rng(zlib.crc32(f"{seed}{name}".encode())).standard_normal(tensor.shape)
     parts = name.split(".")
     if (
         "running_var" in name
@@ -120,6 +131,21 @@ def _write_encoder(folder: Path, names: tuple[str, ...], fields: Mapping[str, An
     if any("ForCTC" in name for name in names):
         (folder / "letters.json").write_text(json.dumps({token: index for index, token in enumerate(LETTERS)}))
         raysp_models.Wav2Vec2CTCTokenizer(folder / "letters.json").save_pretrained(folder)
+
+
+def _write_languages(folder: Path, names: tuple[str, ...]) -> None:
+    _write_encoder(folder, ("Wav2Vec2ForCTC",), {"adapter_attn_dim": 8})
+    model = raysp_models.Wav2Vec2ForCTC.from_pretrained(folder)
+    for name in names:
+        model.save_adapter(folder, name)
+        fill(folder, f"adapter.{name}.safetensors", seed=name)
+    letters = {
+        name: [*LETTERS[:5], *LETTERS[:4:-1][place:], *LETTERS[:4:-1][:place]] for place, name in enumerate(names)
+    }
+    ids = {name: {letter: index for index, letter in enumerate(tokens)} for name, tokens in letters.items()}
+    (folder / "vocab.json").write_text(json.dumps(ids))
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "target_lang": names[0]}))
 
 
 def _write_extractor(folder: Path, prefix: str) -> None:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,6 @@ RECORDINGS = shared_folder() / "data"
 DIGITS_RATE = 8_000
 WORDS_OF_A_ROW = (3, 1, 4, 2, 18)
 """Digits of each row of `joined`. The last one is several windows long."""
-
-Source = Callable[[Path], raysp.Shards]
-"""Write a corpus into a folder, and return it."""
 
 
 def all_digits(folder: Path) -> raysp.Shards:
@@ -63,18 +60,22 @@ def faulty(folder: Path) -> raysp.Shards:
     return raysp.Shards(corpus.url, audio_root=corpus.audio_root, text="text")
 
 
-def real(name: str, *files: str) -> Source:
-    """Return a source of some recordings of a folder of `RECORDINGS`."""
+def spoken(folder: Path) -> raysp.Shards:
+    """Write a shard of recordings of several digits with a column of languages."""
+    joined(folder)
+    table = pq.read_table(folder / "0.parquet")
+    pq.write_table(table.append_column("lang", pa.array(["aaa", "ccc", "bbb", "aaa", "ccc"])), folder / "0.parquet")
+    return raysp.Shards(f"{folder}/*.parquet", text="text")
 
-    def write(folder: Path) -> raysp.Shards:
-        lines = [json.loads(line) for line in (RECORDINGS / name / "manifest.jsonl").read_text().splitlines()]
-        chosen = {line["audio_filepath"]: line for line in lines if line["audio_filepath"] in files}
-        columns = ("audio_filepath", "text")
-        rows = [{"id": file, **{column: chosen[file][column] for column in columns}} for file in files]
-        (folder / "manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        return raysp.Shards(f"{folder}/manifest.jsonl", audio_root=str(RECORDINGS / name), text="text")
 
-    return write
+def real(folder: Path, name: str, *files: str) -> raysp.Shards:
+    """Write a manifest of some recordings of a folder of `RECORDINGS`."""
+    lines = [json.loads(line) for line in (RECORDINGS / name / "manifest.jsonl").read_text().splitlines()]
+    chosen = {line["audio_filepath"]: line for line in lines if line["audio_filepath"] in files}
+    columns = ("audio_filepath", "text")
+    rows = [{"id": file, **{column: chosen[file][column] for column in columns}} for file in files]
+    (folder / "manifest.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return raysp.Shards(f"{folder}/manifest.jsonl", audio_root=str(RECORDINGS / name), text="text")
 
 
 def _shards() -> list[Path]:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.golden import recorded
 from tests.golden.cases import CASES
+from tests.golden.classes import LEFT_OUT, VARIANTS, public_classes
 
 
 @pytest.mark.slow
@@ -18,6 +19,11 @@ def test_a_case_equals_its_record(name, tmp_path):
 
 def test_every_record_has_its_case():
     assert sorted(recorded.files()) == sorted(CASES)
+
+
+def test_every_public_class_of_models_has_its_records():
+    assert public_classes() >= LEFT_OUT
+    assert public_classes() - LEFT_OUT == {*VARIANTS}
 
 
 def test_records_stay_small():
