@@ -2,14 +2,16 @@
 
 Corpora, checkpoints and sinks come from strangers, and a small file can decode to one that fills the memory. Every
 reader of them decompresses and parses through this module, which raises `TooLargeError`; the reader adds where, and
-what to do.
+what to do. Libraries that cannot be bounded so run in processes with limits.
 """
 
+import contextlib
 import gzip
 import io
 import json
 import os
 import re
+import resource
 import sys
 import zlib
 from collections.abc import Collection, Iterator
@@ -63,10 +65,8 @@ MOST_CLASSES = 1_000_000
 """Classes of a head."""
 MOST_MEMBERS = 10_000
 """Members of an archive that holds one model."""
-MOST_PICKLE_BYTES, MOST_PICKLE_STEPS = 64 * MIB, 2_000_000
-"""Bytes and instructions of a pickle of weights, without their values. Those of real models are below 1 MB."""
-MOST_WEIGHTS, MOST_DIMENSIONS = 100_000, 32
-"""Tensors of a file of weights, and dimensions of one."""
+MOST_WEIGHTS = 100_000
+"""Tensors of a file of weights."""
 MOST_GROWTH = 4
 """Bytes of the tensors of a file, in sizes of the file: tensors may share bytes."""
 FREE_BYTES, MOST_RATIO = 64 * MIB, 200
@@ -89,6 +89,24 @@ def check(found: float, most: int, noun: str) -> None:
     """Raise TooLargeError if there are more than `most`, such as `noun` "bytes"."""
     if found > most:
         raise TooLargeError(f"has {found:,} {noun}; expected at most {most:,}")
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Limit the address space of this process to what it has and more. Without effect without /proc (macOS)."""
+    if not Path("/proc/self/statm").exists():
+        return
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = pages * resource.getpagesize() + more_bytes
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def limit_time(seconds: int) -> None:
+    """Limit the processor time of this process."""
+    with contextlib.suppress(ValueError):  # a lower limit holds already
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
 
 
 def check_columns(names: Collection[str]) -> None:

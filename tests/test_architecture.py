@@ -83,6 +83,7 @@ MODELS_MAY_USE_OF_RAYSP = {
     "devices",
     "errors",
     "public_names",
+    "words",
     "checkpoints",
 }
 FOLDERS_MAY_USE = {"base": {"safetensors", "yaml"}, "tokenizers": {"tokenizers"}, "flax": {"jax", "flax"}}
@@ -102,7 +103,7 @@ READ_OWN_DATA = {
     *("training/sink/step_metrics.py", "training/tasks/frame_task.py"),
 }
 # Archives are opened over `bounds.HeaderReader` or after a look at their members.
-OPEN_ARCHIVES = {"corpus/archive.py", "models/base/nemo_archives.py", "checkpoints/pickles/files.py"}
+OPEN_ARCHIVES = {"corpus/archive.py", "models/base/nemo_archives.py", "models/base/pickle_process.py"}
 
 
 MOST_FILES, MOST_LINES = 25, 600

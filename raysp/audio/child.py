@@ -14,10 +14,10 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
+from raysp import bounds
 from raysp.audio.decoder_protocol import (
     ANSWER,
     AUDIO_ERROR,
@@ -39,7 +39,6 @@ from raysp.audio.decoder_protocol import (
     REQUEST,
     TOO_LONG,
     UNREADABLE,
-    has_memory_limit,
 )
 from raysp.audio.source import read_header
 from raysp.audio.stream_decoding import decode_chunks
@@ -197,20 +196,6 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-def _limit(memory_bytes: int) -> None:
-    """Limit the memory of this process. Without effect without `has_memory_limit`; the parent process warns."""
-    if not has_memory_limit():
-        return
-    import resource
-
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    # Beside what is mapped already: the limit counts libraries too.
-    most = pages * resource.getpagesize() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    # Damaged audio may crash a decoder again and again; none leaves a core file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
 def main(arguments: Iterable[str]) -> None:
     """Serve requests until the parent process closes the pipe or ends."""
     requests, answers, ranges, memory_bytes = (int(argument) for argument in arguments)
@@ -218,7 +203,7 @@ def main(arguments: Iterable[str]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # mpg123 writes a message for every irregular frame. Errors before this line still reach the parent.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    _limit(memory_bytes)
+    bounds.limit_memory(memory_bytes)
     serve(Pipes(requests, answers, ranges))
 
 

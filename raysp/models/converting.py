@@ -1,6 +1,6 @@
 """Conversion of checkpoints with pickled weights to folders with safetensors, verified before they appear.
 
-`raysp.checkpoints.pickles` reads the pickles in a process of its own, which runs nothing of them.
+A process of its own reads the pickles, which runs nothing of them.
 """
 
 import os
@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raysp.checkpoints.hub import locate_pickled
-from raysp.checkpoints.pickles.conversion import convert_files
-from raysp.checkpoints.pickles.new_folders import belonging, check_empty, check_links, new_folder
-from raysp.checkpoints.pickles.safetensors import Written
+from raysp.checkpoints.new_folders import belonging, check_empty, check_links, new_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import INDEX_FILE, PICKLE_INDEX_FILE, read_json, short, weight_files, write_json
+from raysp.models.base.pickled_weights import Written, convert_files
 from raysp.models.base.weights import read_header, verify
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.models.loading import check_checkpoint

@@ -14,7 +14,7 @@ def limited(imports: str, work: str, *, more_bytes: int = 300 * MIB, **environme
     """
     indented = "\n".join(f"    {line}" for line in work.splitlines())
     program = (
-        "from raysp.checkpoints.pickles.process import limit_memory, limit_time\n"
+        "from raysp.bounds import limit_memory, limit_time\n"
         "from raysp.errors import RayspError\n"
         f"{imports}\nlimit_time(60)\nlimit_memory({more_bytes})\n"
         f"try:\n{indented}\nexcept RayspError as error:\n    print(type(error).__name__, error)\n"

@@ -1,12 +1,11 @@
 """Reading of .nemo archives, which come from strangers.
 
 Nothing is unpacked but the configuration, the weights and the sentencepiece model, into names of our own. Weights are
-read by PyTorch's reader of plain weights, which runs no code.
+read like those of other pickles.
 """
 
 import shutil
 import tarfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -138,21 +137,8 @@ def _tokenizer_name(archive: Path, config: Mapping[str, Any], members: Mapping[s
 
 
 def read_weights(path: Path, archive: Path) -> dict[str, Tensor]:
-    """Return tensors by name; raise unless the file is a plain zip of them."""
+    """Return the tensors of an archive by name, from the file that `read_archive` wrote."""
     try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise CheckpointError(
-            f"{archive}: {WEIGHTS} is not a zip of tensors ({error}): save the model again"
-        ) from error
-    total = sum(entry.file_size for entry in entries)
-    if total > path.stat().st_size or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-        raise CheckpointError(
-            f"{archive}: {WEIGHTS} would unpack to {total} bytes, of {path.stat().st_size}: expected uncompressed "
-            "tensors"
-        )
-    try:
-        return read_pickle(path, mmap=True)
+        return read_pickle(path)
     except CheckpointError as error:
-        raise CheckpointError(f"{archive}: {str(error).removeprefix(f'{path}: ')}") from error.__cause__
+        raise CheckpointError(f"{archive}: {WEIGHTS}: {str(error).removeprefix(f'{path}: ')}") from error.__cause__

@@ -1,7 +1,7 @@
 """Weights of a checkpoint folder: read, compared with those of a model, and verified after they are written.
 
-`pytorch_model.bin` is a pickle, which can run code. It is read only with `allow_pickle`, by PyTorch's reader of plain
-weights, which refuses everything else. The check of a folder, which has headers alone, and the loader, which has
+`pytorch_model.bin` is a pickle, which can run code. It is read only with `allow_pickle`, by way of safetensors that a
+process with bounds writes. The check of a folder, which has headers alone, and the loader, which has
 tensors, decide by `Model.fit`, which is made of the comparison here.
 """
 
@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import struct
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from raysp import bounds
 from raysp.bounds import shortened
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import INDEX_FILE, SINGLE_FILE, short, weight_files, with_variant, write_json
+from raysp.models.base.pickled_weights import convert_files
 from raysp.models.base.placing import is_without_weights
 
 DTYPES = {
@@ -216,24 +218,16 @@ def read_safetensors(path: Path, names: Collection[str] | None = None) -> dict[s
         raise _corrupt(path, str(error)) from error
 
 
-def read_pickle(path: Path, *, mmap: bool = False) -> dict[str, Tensor]:
-    """Load the tensors of one file of `torch.save` on the CPU; refuse anything but tensors by name.
+def read_pickle(path: Path) -> dict[str, Tensor]:
+    """Load the tensors of one file of `torch.save` on the CPU, by way of a temporary safetensors file.
 
-    `mmap` leaves the values in the file, which must stay, and allocates nothing for them.
+    Raises:
+        CheckpointError: it holds anything but tensors by name, or is damaged.
     """
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:  # pickles can fail in any way
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"{path}: not plain weights ({type(error).__name__}: {reason}); copy the file again, or convert it "
-            "if you trust it"
-        ) from error
-    if not isinstance(tensors, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
-    ):
-        raise CheckpointError(f"{path}: holds {type(tensors).__name__}, expected tensors by name: use another file")
-    return dict(tensors)
+    with tempfile.TemporaryDirectory(prefix="raysp-weights-") as scratch:
+        target = Path(scratch) / SINGLE_FILE
+        convert_files([(path, target)])
+        return read_safetensors(target)
 
 
 def num_file_bytes(headers: Iterable[TensorHeader]) -> int:
@@ -464,15 +458,16 @@ def _compare(path: Path, names: Sequence[str], digests: Mapping[str, str], on_by
     with safetensors.safe_open(path, framework="pt") as file:
         for name in names:
             tensor = file.get_tensor(name)
-            if _digest(tensor) != digests[name]:
+            if digest(tensor) != digests[name]:
                 raise CheckpointError(
                     f"{path}: {shortened(name)} differs from what was written; check the disk, and run again"
                 )
             on_bytes(tensor.nbytes)
 
 
-def _digest(tensor: torch.Tensor) -> str:
-    digest = hashlib.sha256()
+def digest(tensor: Tensor) -> str:
+    """Return the SHA-256 of the values of a tensor."""
+    values = hashlib.sha256()
     if tensor.numel():
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        values.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return values.hexdigest()

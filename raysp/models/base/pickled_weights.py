@@ -1,35 +1,52 @@
-"""Conversion of pickled weights by a process of their own, which is ended if it hangs."""
+"""Conversion of pickled weights to safetensors by a process of their own, which is ended if it hangs.
+
+A pickle can run any code when it is opened. Nothing else in raysp opens one that comes from outside.
+"""
 
 import json
 import os
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from raysp import bounds
-from raysp.checkpoints.pickles import process
-from raysp.checkpoints.pickles.safetensors import Written
 from raysp.errors import CheckpointError, StoreError
 from raysp.words import ending
 
+PROCESS = "raysp.models.base.pickle_process"
+"""Module that the process runs."""
 SILENT_SECONDS = 300
-"""Time without an event after which the process counts as hung. It reports each part of `CHUNK_BYTES`."""
+"""Time without an event after which the process counts as hung, beyond that for the size of the files."""
+BYTES_PER_SECOND = 5_000_000
+"""Slowest expected speed."""
 _KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
+@dataclass(frozen=True)
+class Written:
+    """Result of the conversion of a file of `torch.save`."""
+
+    digests: Mapping[str, str]
+    """The SHA-256 of each tensor's values, by its name in the new file."""
+    tied: Mapping[str, str]
+    """Names of tensors that are not stored, each with the name of the equal tensor that is."""
+
+
 def convert_files(
-    files: Sequence[tuple[Path, Path]], *, are_tied: bool, on_bytes: Callable[[int], None]
+    files: Sequence[tuple[Path, Path]], *, are_tied: bool = False, on_bytes: Callable[[int], None] = lambda _: None
 ) -> list[Written]:
-    """Write each file of `torch.save` as a new safetensors file; nothing that a file names is imported or called.
+    """Write each file of `torch.save` as a new safetensors file, by PyTorch's reader of plain weights.
 
     Args:
         files: pairs of a file and the new one.
-        are_tied: see `write_weights`.
-        on_bytes: called with the number of bytes that were written since the last call.
+        are_tied: whether the model's configuration ties its outputs to its embeddings: of several names of one tensor,
+            those of outputs are then left out. Other names are stored with values of their own.
+        on_bytes: called with the number of bytes that were read since the last call.
 
     Raises:
         CheckpointError: a file holds anything but plain weights, or is damaged.
@@ -37,9 +54,10 @@ def convert_files(
     """
     request = {"files": [(str(source), str(target)) for source, target in files], "are_tied": are_tied}
     child = _started(json.dumps(request).encode())
+    seconds = SILENT_SECONDS + sum(source.stat().st_size for source, _ in files) // BYTES_PER_SECOND
     written: list[Written] = []
     try:
-        for event in _events(child):
+        for event in _events(child, seconds):
             if "bytes" in event:
                 on_bytes(event["bytes"])
             elif "written" in event:
@@ -66,11 +84,11 @@ def _started(request: bytes) -> "subprocess.Popen[bytes]":
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     child = subprocess.Popen(
-        [sys.executable, "-P", "-m", process.__name__],
+        [sys.executable, "-P", "-m", PROCESS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**kept, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
+        env={**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         start_new_session=True,  # signals of a terminal are for this process, which ends the other
     )
     assert child.stdin is not None
@@ -80,20 +98,20 @@ def _started(request: bytes) -> "subprocess.Popen[bytes]":
     return child
 
 
-def _events(child: "subprocess.Popen[bytes]") -> Iterator[dict[str, Any]]:
+def _events(child: "subprocess.Popen[bytes]", seconds: float) -> Iterator[dict[str, Any]]:
     """Yield the events of the process until it closes its output."""
     assert child.stdout is not None
     pending = b""
-    while chunk := _read(child.stdout):
+    while chunk := _read(child.stdout, seconds):
         *lines, pending = (pending + chunk).split(b"\n")
         for line in lines:
             yield bounds.parse_json(line, bounds.MOST_RECORD_BYTES)
 
 
-def _read(pipe: IO[bytes]) -> bytes:
+def _read(pipe: IO[bytes], seconds: float) -> bytes:
     """Return some bytes of the output; of a process that hangs, a refusal."""
-    if not select.select([pipe], [], [], SILENT_SECONDS)[0]:
-        return json.dumps({"refused": f"reading it takes more than {SILENT_SECONDS} s"}).encode() + b"\n"
+    if not select.select([pipe], [], [], seconds)[0]:
+        return json.dumps({"refused": f"reading it takes more than {seconds} s"}).encode() + b"\n"
     # Not `pipe.read`: `select` does not see bytes in the buffer of Python.
     return os.read(pipe.fileno(), 1 << 20)
 
