@@ -29,10 +29,6 @@ CROSSED = "crossed"
 OF_ROWS = ("input_values", "input_features", "input_ids", "attention_mask")
 GREEDY = {"max_new_tokens": 8}
 SEARCHES = {"greedy": GREEDY, "beams": {**GREEDY, "num_beams": 3, "no_repeat_ngram_size": 2, "length_penalty": 0.7}}
-LEFT_OUT = {
-    f"Flax{kind}{end}" for kind in ("Hubert", "SEWD", "UniSpeech", "Wav2Vec2Bert") for end in ("Model", "ForCTC")
-}
-"""Classes of JAX that are compared with those of torch alone."""
 
 Inputs = dict[str, torch.Tensor]
 
@@ -88,7 +84,7 @@ def public_classes() -> set[str]:
     names = {name for name in dir(raysp.models) if name[:1].isupper()}
     flax = {name for name in names if name.startswith("Flax")}
     modules = {name for name in names - flax if issubclass(getattr(raysp.models, name), torch.nn.Module)}
-    return modules | {name for name in flax if name.endswith(("Model", "ForCTC")) and "Auto" not in name}
+    return modules | {name for name in flax if name.endswith("Model") and "Auto" not in name}
 
 
 def _config(cls: Any, variant: str, fields: Mapping[str, Any]) -> Any:
