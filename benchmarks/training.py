@@ -30,9 +30,9 @@ from benchmarks.inputs import corpus
 from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp.corpus.shards import Piece, Shard
-from raysp.ops.ordering import Epoch, Index, Sizes
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch
+from raysp.training.data.ordering import Epoch, Index, Sizes
 from raysp.training.sink import index_record
 from raysp.training.sink.index_record import ShardIndex
 

@@ -9,9 +9,9 @@ No other code that labels or trains reads a tensor of a device (`.cpu()`, `.nump
 """
 
 import functools
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,6 @@ from torch import Tensor
 from raysp.devices import is_accelerator, kind_of, module_of
 
 Array: TypeAlias = npt.NDArray[Any]
-Result = TypeVar("Result")
-Steps: TypeAlias = Generator[Sequence[Tensor], Sequence[Array], Result]
-"""Work in steps: it yields the tensors whose values it needs next, is sent their arrays, and returns its result."""
 Shape: TypeAlias = tuple[int, ...]
 
 ALIGNMENT = 8
@@ -60,46 +57,6 @@ def fetch(*tensors: Tensor) -> list[Array]:
 def number(value: Tensor) -> int | float | bool:
     """Return a single value, for which the host waits: a search that depends on it cannot go on before."""
     return value.item()
-
-
-class Together(Generic[Result]):
-    """Works that run beside each other; tensors that they ask for at the same time cross in one copy.
-
-    The first copy begins at once, so that another thread may wait for it, and go on.
-    """
-
-    def __init__(self, works: Sequence[Steps[Result]]) -> None:
-        self._works = works
-        self._results: dict[int, Result] = {}
-        self._advance(dict.fromkeys(range(len(works))))
-
-    def results(self) -> list[Result]:
-        """Run the works to their ends, and return their results."""
-        while self._asked:
-            found = iter(self._fetching.arrays())
-            self._advance({place: [next(found) for _ in tensors] for place, tensors in self._asked.items()})
-        return [self._results[place] for place in range(len(self._works))]
-
-    def _advance(self, answers: Mapping[int, Sequence[Array] | None]) -> None:
-        """Run works up to where they next ask for values, and begin to fetch these."""
-        self._asked: dict[int, Sequence[Tensor]] = {}
-        for place, answer in answers.items():
-            work = self._works[place]
-            try:
-                self._asked[place] = next(work) if answer is None else work.send(answer)
-            except StopIteration as end:
-                self._results[place] = end.value
-        self._fetching = Fetching(*(one for tensors in self._asked.values() for one in tensors))
-
-
-def together(works: Sequence[Steps[Result]]) -> list[Result]:
-    """Run works to their ends, and return their results; tensors asked for at the same time cross in one copy."""
-    return Together(works).results()
-
-
-def alone(work: Steps[Result]) -> Result:
-    """Run one work to its end, and return its result."""
-    return together([work])[0]
 
 
 class Room:

@@ -11,7 +11,7 @@ from raysp.models.base.placing import arithmetic
 from raysp.models.features.processors import as_float, fill
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.device_passes import DevicePasses
-from raysp.ops.forward import HostPasses, Passes
+from raysp.ops.host_passes import HostPasses
 from raysp.text.greedy_ctc import best_frames, collapsed
 
 Waves = Sequence[np.ndarray]
@@ -60,14 +60,16 @@ class BareBatch:
         self.finish()
 
 
-def passes_of(device: torch.device) -> Passes:
+def passes_of(device: torch.device) -> HostPasses | DevicePasses:
     """Return what runs batches on a device, one after another on a CPU."""
     if is_accelerator(device):
         return DevicePasses(device)
     return HostPasses(1, in_threads=False, threads=None, threads_each=None)
 
 
-def run(loaded: LoadedCheckpoint, batches: Sequence[Waves], passes: Passes, blank: int = 0) -> list[list[int]]:
+def run(
+    loaded: LoadedCheckpoint, batches: Sequence[Waves], passes: HostPasses | DevicePasses, blank: int = 0
+) -> list[list[int]]:
     """Return the tokens of the rows of all batches, in their order."""
     given = [BareBatch(loaded, waves, blank) for waves in batches]
     with arithmetic(dtype=str(loaded.dtype).removeprefix("torch."), device=str(loaded.device)):

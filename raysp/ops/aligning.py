@@ -1,6 +1,6 @@
 """Forced alignment: the times of the words of a given text, and how well it fits its recording."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.crossing import Array, fetch, send
+from raysp.crossing import Array, send
 from raysp.models.tokenizers.described import CTCTokenizer
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.late_steps import RESULT, carried_values
 from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, list_lengths
@@ -41,35 +40,20 @@ class _Timed:
         return {name: self.text, "start": self.start, "end": self.end, "score": self.score}
 
 
-@dataclass(frozen=True)
-class CTCFrames:
-    """The frames of a CTC head for a batch of windows."""
-
-    log_probs_BTV: Tensor
-    num_frames: Sequence[int]
-    parts: Sequence[tuple[int, int] | None]
-    """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
-
-    def owned(self, window: int) -> Ints:
-        """Return the numbers, among the frames of all windows, of those that a window of a longer row owns."""
-        first, end = cast("tuple[int, int]", self.parts[window])
-        width = self.log_probs_BTV.shape[1]
-        return window * width + np.arange(first, min(end, width))
-
-
 class Aligning:
     """Op that aligns a text with the frames of a CTC head: of a column of the source, or of an earlier output.
 
-    For a window of a longer row it stages the log-probabilities of the blank, of the tokens that the text has and of
-    the best token, of each frame that the window owns. `join` aligns the text with the frames of all windows.
+    It selects the log-probabilities of the blank, of the tokens that the text has and of the best token, of each frame.
+    A window of a longer row stages those of the frames that it owns. `join` aligns the text with the frames of all
+    windows.
 
     Args:
         schema: columns of score and number of characters left out, then optionally of words and characters.
         staged: staged column of a window of a longer row, the log-probabilities.
         tokenizer: tokenizer with the vocabulary; its padding token is the blank.
         column: column with the texts.
-        is_result: whether it is one of an earlier output, not of the source. Then the text of a longer row is not known
-            to its windows, so all tokens are staged.
+        is_result: whether it is one of an earlier output, not of the source. Then the text is not known on the device,
+            so all tokens are selected.
         vocab_size: tokens of the head.
         frame_seconds: time between frames.
         wildcard: whether other speech may be before, between and behind the words.
@@ -101,34 +85,56 @@ class Aligning:
         self.frame_seconds = frame_seconds
         self.wildcard = wildcard
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the columns of `schema`, then that of `staged`, one value per window."""
-        log_probs_BTV = forward.of(Capability.CTC)["logits"].float().log_softmax(-1)
-        frames = CTCFrames(log_probs_BTV, forward.lengths.frames, forward.parts)
-        texts = (forward.results if self.is_result else forward.columns)[self.column]
-        spelt = [self._spelt(text) for text in texts]
-        is_whole = [part is None and one is not None for part, one in zip(frames.parts, spelt, strict=True)]
-        targets = [
-            one.target(wildcard=self.wildcard) if one is not None and whole else Target(())
-            for one, whole in zip(spelt, is_whole, strict=True)
-        ]
-        found = align(frames.log_probs_BTV, frames.num_frames, targets, blank=self.blank)
-        values = [
-            self._row(one, alignment) if one is not None and whole else self.empty()
-            for one, whole, alignment in zip(spelt, is_whole, found, strict=True)
-        ]
-        return [*zip(*values, strict=True), self._staged(frames, spelt)]
+    def select(self, forward: Forward) -> Selected:
+        log_probs_BTV = forward.heads[Capability.CTC]["logits"].float().log_softmax(-1)
+        spelt: list[Spelt | None] = [None] * len(log_probs_BTV)
+        if not self.is_result:
+            spelt = [self._spelt(text) for text in forward.rows.source[self.column]]
+        kept = [self._kept(one) for one in spelt]
+        ids_BK = np.full((len(kept), max(map(len, kept))), self.blank, np.int64)
+        for of_row, ids in zip(ids_BK, kept, strict=True):
+            of_row[: len(ids)] = ids
+        [places_BK] = send(log_probs_BTV.device, ids_BK)
+        chosen_BTK = log_probs_BTV.gather(-1, places_BK[:, None].expand(-1, log_probs_BTV.shape[1], -1))
+        return {"log probs": torch.cat([chosen_BTK, log_probs_BTV.amax(-1, keepdim=True)], -1), "spelt": spelt}
 
-    def _staged(self, frames: CTCFrames, spelt: Sequence[Spelt | None]) -> list[object]:
-        rows = [
-            row
-            for row, (part, one) in enumerate(zip(frames.parts, spelt, strict=True))
-            if part is not None and (self.is_result or one is not None)
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        values_BTK = arrays["log probs"]
+        spelt = cast("list[Spelt | None]", arrays["spelt"])
+        if self.is_result:
+            texts = rows.results[self.column]
+            spelt = [self._spelt(text) if part is None else None for text, part in zip(texts, rows.parts, strict=True)]
+        whole = [one if part is None else None for one, part in zip(spelt, rows.parts, strict=True)]
+        targets = [Target(()) if one is None else self._target(one) for one in whole]
+        found = self._aligned(values_BTK, rows.lengths.frames, targets)
+        values = [
+            self.empty() if one is None else self._row(one, alignment)
+            for one, alignment in zip(whole, found, strict=True)
         ]
-        values: list[object] = [None] * len(spelt)
-        for row, found in zip(rows, _staged(frames, rows, [self._kept(spelt[row]) for row in rows]), strict=True):
-            values[row] = found
-        return values
+        return [*zip(*values, strict=True), self._staged(values_BTK, spelt, rows)]
+
+    def _staged(self, values_BTK: Array, spelt: Sequence[Spelt | None], rows: Rows) -> list[object]:
+        """Return the log-probabilities of the frames that each window of a longer row owns, frame by frame."""
+        return [
+            None
+            if part is None or (one is None and not self.is_result)
+            else values_TK[slice(*part), [*range(len(self._kept(one))), -1]].ravel()
+            for values_TK, one, part in zip(values_BTK, spelt, rows.parts, strict=True)
+        ]
+
+    def _target(self, spelt: Spelt) -> Target:
+        """Return the tokens of a text, numbered by their places among those that are kept."""
+        places = {index: place for place, index in enumerate(self._kept(spelt))}
+        target = spelt.target(wildcard=self.wildcard)
+        separator = None if target.separator is None else places[target.separator]
+        return replace(target, ids=[places[index] for index in target.ids], separator=separator)
+
+    def _aligned(
+        self, values_BTK: Array, num_frames: Sequence[int], targets: Sequence[Target]
+    ) -> list[Alignment | None]:
+        """Return the paths of targets through frames, whose last value is that of the best token."""
+        values = torch.from_numpy(values_BTK)
+        return align(values[..., :-1], num_frames, targets, blank=0, best=values[..., -1])
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame, or without a text: nulls."""
@@ -143,17 +149,13 @@ class Aligning:
         kept = self._kept(spelt)
         pauses = [place for place, index in enumerate(kept) if index in (self.blank, spelt.delimiter)]
         values, frames = self._joined(windows, len(kept) + 1, pauses)
-        places = {index: place for place, index in enumerate(kept)}
-        target = spelt.target(wildcard=self.wildcard)
-        separator = None if target.separator is None else places[target.separator]
-        local = replace(target, ids=[places[index] for index in target.ids], separator=separator)
-        [found] = align(values[..., :-1], [values.shape[1]], [local], blank=0, best=values[..., -1])
+        [found] = self._aligned(values[None], [len(values)], [self._target(spelt)])
         if found is not None:
             firsts, lasts = found.first_frames, found.last_frames
             found = replace(found, first_frames=frames[firsts], last_frames=frames[lasts])
         return self._row(spelt, found)
 
-    def _joined(self, windows: pa.Table, num_values: int, pauses: Sequence[int]) -> tuple[Tensor, Ints]:
+    def _joined(self, windows: pa.Table, num_values: int, pauses: Sequence[int]) -> tuple[Array, Ints]:
         """Return the frames of a row: their values, and their numbers in the recording.
 
         Where a part of the recording is left out, one frame stands for it, which is certainly a pause. The frames
@@ -179,7 +181,7 @@ class Aligning:
             values.append(part)
             frames.append(first + np.arange(len(part)))
             until = first + len(part)
-        return torch.from_numpy(np.concatenate(values)[None]), np.concatenate(frames)
+        return np.concatenate(values), np.concatenate(frames)
 
     def _spelt(self, text: object) -> Spelt | None:
         return None if text is None else self.spelling(str(text))
@@ -243,22 +245,6 @@ def _with_any_pause(values: npt.NDArray[np.float32], pauses: Sequence[int]) -> n
     changed = values.copy()
     changed[:num_frames, pauses] = highest[:num_frames, None]
     return changed
-
-
-def _staged(frames: CTCFrames, windows: Sequence[int], kept: Sequence[Sequence[int]]) -> Iterator[Array]:
-    """Yield log-probabilities of the tokens `kept` and of the best token of a window's frames, frame by frame."""
-    if not windows:
-        return
-    owned = [frames.owned(one) for one in windows]
-    ids = np.zeros((len(windows), max(map(len, kept))), np.int64)
-    for of_window, one in zip(ids, kept, strict=True):
-        of_window[: len(one)] = one
-    of_frames = np.repeat(np.arange(len(windows)), [*map(len, owned)])
-    places_N, of_N, ids_RK = send(frames.log_probs_BTV.device, np.concatenate(owned), of_frames, ids)
-    log_probs_NV = frames.log_probs_BTV.flatten(0, 1)[places_N]
-    [found] = fetch(torch.cat([log_probs_NV.gather(1, ids_RK[of_N]), log_probs_NV.amax(-1, keepdim=True)], -1))
-    for values, one in zip(np.split(found, np.cumsum([*map(len, owned)])[:-1]), kept, strict=True):
-        yield values[:, [*range(len(one)), -1]].ravel()
 
 
 def spelling_of(

@@ -1,6 +1,6 @@
 """Classes of recordings, and segments of classes of frames."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.capabilities import Capability
-from raysp.crossing import Steps, alone
+from raysp.crossing import Array
 from raysp.models.labelled_passes import MULTI_LABEL, REGRESSION
-from raysp.ops.forward import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import stretches
-from raysp.ops.transcribing import flat, list_lengths
+from raysp.ops.transcribing import flat, frames_of_whole_rows, list_lengths, owned_values
 
 Floats = npt.NDArray[np.float32]
 
@@ -56,22 +56,15 @@ class Classifying:
         self.as_list = top_k > 1 if as_list is None else as_list
         self.problem_type = REGRESSION if len(labels) == 1 and problem_type is None else problem_type
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return labels and scores of each window, then weighted logits and weights of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        return {"logits": forward.heads[Capability.CLASSES]["logits"].float()}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [logits_BN] = yield [forward.of(Capability.CLASSES)["logits"].float()]
-        weights = [None if part is None else part[1] - part[0] for part in forward.parts]
-        rows = list(zip(weights, logits_BN, strict=True))
-        given = [self._classes(logits) if weight is None else (None, None) for weight, logits in rows]
-        return [
-            [labels for labels, _ in given],
-            [scores for _, scores in given],
-            [None if weight is None else logits * np.float32(weight) for weight, logits in rows],
-            weights,
-        ]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        logits_BN = arrays["logits"]
+        weights = [None if part is None else part[1] - part[0] for part in rows.parts]
+        found = [self._classes(logits_N) for logits_N in logits_BN]
+        weighted = [logits_N * np.float32(weight or 0) for weight, logits_N in zip(weights, logits_BN, strict=True)]
+        return [*(rows.whole(values) for values in zip(*found, strict=True)), rows.staged(weighted), weights]
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: nulls."""
@@ -139,18 +132,13 @@ class Segmenting:
         self.min_seconds = min_seconds
         self.merge_seconds = merge_seconds
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the segments of each window, then the probabilities of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        return {"scores": forward.heads[Capability.FRAME_CLASSES]["logits"].float().sigmoid()}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [scores_BTN] = yield [forward.of(Capability.FRAME_CLASSES)["logits"].float().sigmoid()]
-        rows = list(zip(forward.parts, scores_BTN, forward.lengths.frames, strict=True))
-        return [
-            [self._segments(row[:frames]) if part is None else None for part, row, frames in rows],
-            [None if part is None else row[slice(*part)].ravel() for part, row, _ in rows],
-        ]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        scores_BTN = arrays["scores"]
+        found = [self._segments(row[:count]) for row, count in zip(scores_BTN, frames_of_whole_rows(rows), strict=True)]
+        return [rows.whole(found), owned_values(scores_BTN, rows)]
 
     def empty(self) -> tuple[object, ...]:
         """Return the value of a recording shorter than one frame: an empty list."""

@@ -16,7 +16,7 @@ import torch
 
 from raysp.crossing import Room, for_copies, for_passes
 from raysp.devices import synchronize
-from raysp.ops.forward import Batch
+from raysp.ops.host_passes import Batch
 
 Done: TypeAlias = "SimpleQueue[BaseException | None]"
 

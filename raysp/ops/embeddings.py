@@ -1,7 +1,6 @@
 """Embeddings: a vector per recording, or per frame; of one layer, of several, or of their learned sum."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -9,12 +8,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from raysp.capabilities import Capability
-from raysp.crossing import Array, Steps, alone, send
-from raysp.models.base.outputs import ModelOutput
+from raysp.crossing import Array, send
 from raysp.models.encoder.heads import LayerSum
-from raysp.ops.forward import Forward, LayerFrames
+from raysp.ops.forward import Forward, Rows, Selected
 
 Floats = npt.NDArray[np.float32]
 
@@ -30,27 +29,16 @@ class ChosenFrames:
         self.numbered = 0 if layer == LEARNED_SUM else layer
         """The layer, or one with the same places."""
 
-    def __call__(self, encoded: ModelOutput) -> Tensor:
-        """Return the frames (B, T, H) of the results of an encoder."""
-        if self.layer == -1:
-            return cast("Tensor", encoded["last_hidden_state"])
-        states = cast("Sequence[Tensor]", encoded["hidden_states"])
+    def __call__(self, forward: Forward) -> Tensor:
+        """Return the frames (B, T, H) of a pass."""
         if self.layer != LEARNED_SUM:
-            return states[self.layer]
+            return forward.layer(self.layer).hidden_BTH
         if self.layer_weights_K is None:
             raise ValueError("layer weights are missing; expected those of a head that reads a sum of hidden states")
         total = LayerSum(self.layer_weights_K)
-        for hidden_BTH in states:
+        for hidden_BTH in cast("Sequence[Tensor]", forward.encoded["hidden_states"]):
             total.append(hidden_BTH)
         return total.total
-
-    def of(self, forward: Forward) -> LayerFrames:
-        """Return the frames of a pass."""
-        return replace(forward.layer(self.numbered), hidden_BTH=self(forward.encoded))
-
-    def sums(self, forward: Forward) -> Tensor:
-        """Return the sum over the frames that each window owns, of shape (B, H)."""
-        return _sums(self.of(forward))
 
 
 class MeanEmbedding:
@@ -82,21 +70,13 @@ class MeanEmbedding:
         self.layers: tuple[int, ...] = (self.frames.numbered,)
         self.normalize = normalize
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the mean of each window, then sums and numbers of frames of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        return {"sums": _sums(self.frames(forward).float(), forward.rows.owned(self.frames.numbered))}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [sums_BH] = yield [self.frames.sums(forward)]
-        counts = [end - first for first, end in forward.layer(self.frames.numbered).owned]
-        parts = [part is not None for part in forward.parts]
-        rows = list(zip(parts, sums_BH, counts, strict=True))
-        return [
-            [None if part else self._mean(total, count) for part, total, count in rows],
-            [total if part else None for part, total, _ in rows],
-            [count if part else None for part, _, count in rows],
-        ]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        counts = [end - first for first, end in rows.owned(self.frames.numbered)]
+        means = [self.mean(total_H, count) for total_H, count in zip(arrays["sums"], counts, strict=True)]
+        return [rows.whole(means), rows.staged(arrays["sums"]), rows.staged(counts)]
 
     def empty(self) -> tuple[object, ...]:
         """Return the value of a recording shorter than one frame: null."""
@@ -107,9 +87,10 @@ class MeanEmbedding:
         sums, counts = (windows.column(name).combine_chunks() for name in self.staged.names)
         # In float64, so that the number of windows costs no digits.
         total = _matrix(sums, len(counts)).sum(0, dtype=np.float64)
-        return (self._mean(total.astype(np.float32), int(counts.to_numpy().sum())),)
+        return (self.mean(total.astype(np.float32), int(counts.to_numpy().sum())),)
 
-    def _mean(self, total: Floats, count: int) -> Floats:
+    def mean(self, total: Floats, count: int) -> Floats:
+        """Return the mean of a number of vectors from their sum."""
         mean = total / np.float32(max(count, 1))
         # The bound is that of torch's `normalize`: a vector of zeros stays one.
         return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalize else mean
@@ -141,23 +122,14 @@ class FrameEmbeddings:
         self.layers: tuple[int, ...] = (self.frames.numbered,)
         self.normalize = normalize
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the vectors of each window, then those of the owned frames of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        vectors_BTH = self.frames(forward).float()
+        return {"vectors": functional.normalize(vectors_BTH, dim=-1) if self.normalize else vectors_BTH}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        vectors_BTH = self.frames(forward.encoded).float()
-        if self.normalize:
-            vectors_BTH = torch.nn.functional.normalize(vectors_BTH, dim=-1)
-        [vectors] = yield [vectors_BTH]
-        owned = forward.layer(self.frames.numbered).owned
-        rows = [list(row[first:end]) for row, (first, end) in zip(vectors, owned, strict=True)]
-        parts = [part is not None for part in forward.parts]
-        return [
-            [None if part else row for part, row in zip(parts, rows, strict=True)],
-            [row if part else None for part, row in zip(parts, rows, strict=True)],
-        ]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        owned = zip(arrays["vectors"], rows.owned(self.frames.numbered), strict=True)
+        vectors = [list(of_window[first:end]) for of_window, (first, end) in owned]
+        return [rows.whole(vectors), rows.staged(vectors)]
 
     def empty(self) -> tuple[object, ...]:
         """Return the value of a recording shorter than one frame: an empty list."""
@@ -187,22 +159,15 @@ class SpeakerEmbedding:
         self.staged = staged
         self._mean = MeanEmbedding(schema, staged, normalize=normalize)
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the vector of each window, then weighted vectors and weights of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        return {"vectors": forward.heads[Capability.XVECTOR]["embeddings"].float()}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        [vectors_BE] = yield [forward.of(Capability.XVECTOR)["embeddings"].float()]
-        rows = [
-            (part is not None, vector, 1 if part is None else part[1] - part[0])
-            for part, vector in zip(forward.parts, vectors_BE, strict=True)
-        ]
-        return [
-            [None if part else self._mean._mean(vector, 1) for part, vector, _ in rows],
-            [vector * np.float32(count) if part else None for part, vector, count in rows],
-            [count if part else None for part, _, count in rows],
-        ]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        vectors_BE = arrays["vectors"]
+        counts = [1 if part is None else part[1] - part[0] for part in rows.parts]
+        weighted = [vector_E * np.float32(count) for vector_E, count in zip(vectors_BE, counts, strict=True)]
+        whole = rows.whole([self._mean.mean(vector_E, 1) for vector_E in vectors_BE])
+        return [whole, rows.staged(weighted), rows.staged(counts)]
 
     def empty(self) -> tuple[object, ...]:
         """Return the value of a recording that is too short for the model: null."""
@@ -219,7 +184,9 @@ class _OfOneLayer(Protocol):
     staged: pa.Schema
     layers: tuple[int, ...]
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]: ...
+    def select(self, forward: Forward) -> Selected: ...
+
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]: ...
 
     def empty(self) -> tuple[object, ...]: ...
 
@@ -240,16 +207,16 @@ class SeveralLayers:
         self.staged = pa.schema([field for op in ops for field in op.staged])
         self.layers = tuple(layer for op in ops for layer in op.layers)
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the embeddings of each window, then the staged columns of all layers."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        selected = [op.select(forward) for op in self.ops]
+        return {f"{place} {name}": value for place, of_op in enumerate(selected) for name, value in of_op.items()}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        works = [op.steps(forward) for op in self.ops]
-        asked = [next(work) for work in works]
-        arrays = iter((yield [one for tensors in asked for one in tensors]))
-        found = [_end(work, [next(arrays) for _ in tensors]) for work, tensors in zip(works, asked, strict=True)]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        of_ops: list[dict[str, Array]] = [{} for _ in self.ops]
+        for key, value in arrays.items():
+            place, _, name = key.partition(" ")
+            of_ops[int(place)][name] = value
+        found = [op.columns(of_op, rows) for op, of_op in zip(self.ops, of_ops, strict=True)]
         of_rows = [_beside(values) for values in zip(*(columns[0] for columns in found), strict=True)]
         return [of_rows, *(column for columns in found for column in columns[1:])]
 
@@ -267,26 +234,16 @@ def _beside(values: Sequence[object]) -> list[object] | None:
     return None if any(value is None for value in values) else [*values]
 
 
-def _end(work: Steps[list[Sequence[object]]], arrays: Sequence[Array]) -> list[Sequence[object]]:
-    """Return the columns of an op whose only step has these values."""
-    try:
-        work.send(arrays)
-    except StopIteration as end:
-        return cast("list[Sequence[object]]", end.value)
-    raise RuntimeError("the op of a layer asks for more values, expected one step")
-
-
-def _sums(frames: LayerFrames) -> Tensor:
+def _sums(hidden_BTH: Tensor, owned: Sequence[tuple[int, int]]) -> Tensor:
     """Return the sum over the frames that each window owns, of shape (B, H)."""
-    hidden_BTH = frames.hidden_BTH.float()
-    if {*frames.owned} == {(0, hidden_BTH.shape[1])}:
+    if {*owned} == {(0, hidden_BTH.shape[1])}:
         return hidden_BTH.sum(1)
     places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
-    if len(frames.owned) == 1:
-        [(first, end)] = frames.owned
+    if len(owned) == 1:
+        [(first, end)] = owned
         owned_T = (places_T >= first) & (places_T < end)
         return hidden_BTH.masked_fill(~owned_T[:, None], 0.0).sum(1)
-    [bounds_B2] = send(hidden_BTH.device, np.array(frames.owned, np.int64).reshape(-1, 2))
+    [bounds_B2] = send(hidden_BTH.device, np.array(owned, np.int64).reshape(-1, 2))
     owned_BT = (places_T >= bounds_B2[:, :1]) & (places_T < bounds_B2[:, 1:])
     # Filled, not multiplied by the mask: padded frames may hold NaN, and NaN times 0 is NaN.
     return hidden_BTH.masked_fill(~owned_BT[:, :, None], 0.0).sum(1)

@@ -3,8 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,11 +14,19 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from raysp import tracebacks
 from raysp.backends.finding import Backend
-from raysp.crossing import Room, Sending, Steps, Together
-from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
+from raysp.crossing import Array, Fetching, Room, Sending
+from raysp.devices import (
+    highest_allocated,
+    highest_resident_bytes,
+    is_accelerator,
+    is_out_of_memory,
+    refuse_absent,
+    refuse_lost,
+)
 from raysp.errors import RunError
 from raysp.models.base.outputs import NoOutput
 from raysp.models.base.placing import arithmetic, weights_dtype
@@ -24,13 +34,8 @@ from raysp.models.features.processors import as_float, fill
 from raysp.models.labelled_passes import OWN, LabellingModel, Lengths, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.blocks import Batching, batching, cut_passes, passes_of_actor, windowing_of, would_wait
-from raysp.ops.forward import BlockInHand as BlockInHand
-from raysp.ops.forward import Figures as Figures
-from raysp.ops.forward import Forward as Forward
-from raysp.ops.forward import HostPasses
-from raysp.ops.forward import LayerFrames as LayerFrames
-from raysp.ops.forward import OutputOp as OutputOp
-from raysp.ops.forward import highest_memory as highest_memory
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.host_passes import HostPasses
 from raysp.ops.late_steps import (
     CARRIED,
     carried_values,
@@ -45,6 +50,7 @@ from raysp.ops.rows import (
     ERROR,
     OK,
     PLACE,
+    Place,
     RowStatus,
     places_of,
     row_statuses,
@@ -58,12 +64,47 @@ from raysp.text.times import within_recordings
 from raysp.words import count
 
 if TYPE_CHECKING:
-    from raysp.ops.forward import Passes
+    from raysp.ops.device_passes import DevicePasses
 
 logger = logging.getLogger(__name__)
 
 REGROWTH = 1.1
 """Growth per block of a budget reduced by out-of-memory: the cause may be temporary."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Amounts of audio in a block, and its compute time."""
+
+    windows: int = 0
+    audio_seconds: float = 0.0
+    padded_seconds: float = 0.0
+    busy_seconds: float = 0.0
+    memory_bytes: int = 0
+    """Highest memory of this process so far in bytes: allocated by torch on the GPU, or on a CPU the resident set."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block between the steps of labelling it, with a value for each of its windows."""
+
+    table: pa.Table
+    statuses: list[RowStatus]
+    waves: Sequence[np.ndarray]
+    """Samples of each window; none where it has no audio."""
+    names: Sequence[str]
+    """Shard, row and number of the window."""
+    parts: Sequence[tuple[int, int] | None]
+    """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
+    places: Sequence[Place | None]
+    """Places of windows that are cut at pauses."""
+    source: Mapping[str, Sequence[object]]
+    """Columns of the source that outputs read."""
+    labels: list[tuple[object, ...] | None]
+    """Values of the columns of outputs, as far as there are any."""
+    pending: Sequence[int]
+    """Windows that go through the model."""
+    outputs: Sequence[OutputOp]
 
 
 class Labelling:
@@ -130,10 +171,11 @@ class Labelling:
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = summary.sample_rate
+        self.frames_a_hidden_frame = Fraction(summary.hidden_stride or summary.frame_stride, summary.frame_stride)
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
 
-    def _passes(self, threads: int | None) -> "Passes":
+    def _passes(self, threads: int | None) -> "HostPasses | DevicePasses":
         if not is_accelerator(self.device):
             # The last bits of half precision depend on the number of threads.
             has_one_thread = self.is_alone and self.loaded.summary.backend == OWN
@@ -160,11 +202,11 @@ class Labelling:
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
     ) -> tuple[pa.Table, Figures]:
         """Label the windows of a block: `prepare`, `run` and `table`."""
-        given = self.prepare(block, shard, names=names)
-        figures = self.run(given)
-        return self.table(given), figures
+        prepared = self.prepare(block, shard, names=names)
+        figures = self.run(prepared)
+        return self.table(prepared), figures
 
-    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
+    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> Block:
         """Read a block, and decide which of its windows go through the model.
 
         Args:
@@ -172,224 +214,115 @@ class Labelling:
             shard: name of the shard, which with the number of a row seeds random sampling.
             names: names of rows by their numbers, which seed random sampling in their place.
         """
-        statuses = row_statuses(block)
+        statuses, places = row_statuses(block), places_of(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
         is_ok = [one.status == OK for one in statuses]
-        columns = {
+        source = {
             name: [value if ok else None for value, ok in zip(carried_values(block, name), is_ok, strict=True)]
             for name in self.reads
         }
         pending: list[int] = []
+        least = self.loaded.summary.min_samples
         for index, row_status in enumerate(statuses):
-            is_short = len(waves[index]) < self.loaded.summary.min_samples
+            is_short = len(waves[index]) < least
             if row_status.status == OK and is_short:
-                least = self.loaded.summary.min_samples
                 row_status.skip("too_short", f"{count(len(waves[index]), 'sample')}; the model needs at least {least}")
                 labels[index] = tuple(
                     value for one in self.outputs for value in (*one.empty(), *(None for _ in one.staged))
                 )
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
-        places = places_of(block)
-        return BlockInHand(block, shard, names, statuses, waves, columns, places, pending, labels, self.outputs)
+        of_rows = [f"{shard}|{one.row}" if names is None else str(names[one.row]) for one in statuses]
+        return Block(
+            table=block,
+            statuses=statuses,
+            waves=waves,
+            names=[f"{name}|{one.window}" for name, one in zip(of_rows, statuses, strict=True)],
+            parts=[self._part(*of_window) for of_window in zip(statuses, waves, places, strict=True)],
+            places=places,
+            source=source,
+            labels=labels,
+            pending=pending,
+            outputs=self.outputs,
+        )
 
-    def run(self, given: BlockInHand) -> Figures:
+    def _part(self, row_status: RowStatus, wave: np.ndarray, place: Place | None) -> tuple[int, int] | None:
+        if place is not None:
+            return place.first, place.end
+        if not row_status.is_part:
+            return None
+        return self.windowing.owned_frames(row_status.window, len(wave), is_last=row_status.windows is not None)
+
+    def run(self, block: Block) -> Figures:
         """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
-        samples, padded = self._run(given)
+        samples, padded = self._run(block)
         with self.lock:
             before, self.ended = self.ended, time.perf_counter()
             ended = self.ended
         return Figures(
-            len(given.pending),
+            len(block.pending),
             samples / self.sample_rate,
             padded / self.sample_rate,
             ended - max(started, before),
             highest_memory(self.device),
         )
 
-    def _run(self, given: BlockInHand) -> tuple[int, int]:
+    def _run(self, block: Block) -> tuple[int, int]:
         """Run the model over a block, and return its samples, without and with padding."""
-        pending = given.pending
-        costs = [self._cost(given.waves[i]) for i in pending]
+        pending = block.pending
+        costs = [self.cost(block.waves[i]) for i in pending]
         most = 0 if self.is_alone else self.max_samples
         passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
-        batches = [[pending[i] for i in batch] for batch in passes]
         padded = [costs[batch[0]] * len(batch) for batch in passes]
         one_by_one = self.at_once > 1 and not self.is_alone and would_wait(padded, self.at_once)
         with arithmetic(dtype=self.dtype, device=self.device):
-            self.passes([OneBatch(self, chosen, given) for chosen in batches], one_by_one=one_by_one)
-        return sum(len(given.waves[i]) for i in pending), sum(padded)
+            self.passes([Batch(self, block, [pending[i] for i in batch]) for batch in passes], one_by_one=one_by_one)
+        return sum(len(block.waves[i]) for i in pending), sum(padded)
 
-    def table(self, given: BlockInHand) -> pa.Table:
+    def cost(self, wave: np.ndarray) -> int:
+        """Return the number of samples that a window costs the model."""
+        return max(len(wave), self.loaded.summary.padded_samples)
+
+    def table(self, block: Block) -> pa.Table:
         """Return the windows of a block that ran, in the same order.
 
         They have the added columns and those of all outputs, `schema` and `staged`, in place of `wave`.
         """
-        statuses, labels = given.statuses, given.labels
-        if PLACE in given.block.column_names:
+        statuses, labels = block.statuses, block.labels
+        has_places = PLACE in block.table.column_names
+        if has_places:
             labels = [
-                self._joined(given, index, label)
+                self._joined(block, index, label)
                 if label is not None and statuses[index].status == OK and not statuses[index].is_part
                 else label
                 for index, label in enumerate(labels)
             ]
         kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
-        table = beside(statuses_table(statuses), chosen(given.block, self.added, kept))
-        table = beside(table, for_joining(source_columns(given.block), statuses))
-        if PLACE in given.block.column_names:
-            table = beside(table, staged_places(given.windows_at))
+        table = beside(statuses_table(statuses), chosen(block.table, self.added, kept))
+        table = beside(table, for_joining(source_columns(block.table), statuses))
+        if has_places:
+            table = beside(table, staged_places(block.places))
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
         return completed(self.completing, within_recordings(with_labels(table, columns, labels), self.timed))
 
-    def label(self, chosen: Sequence[int], given: BlockInHand) -> None:
-        """Label one batch. A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail."""
-        if self.exceeds_budget(chosen, given):
-            self._halve(chosen, given)
-            return
-        try:
-            batch = OneBatch(self, chosen, given)
-            batch.fill()
-            batch.launch()
-            batch.finish()
-            return
-        except BaseException as error:  # a model, an output or a user's output may raise any error
-            tracebacks.raise_if_stopped(error)
-            refuse_lost(error)
-            why = tracebacks.described(error)
-            if len(chosen) == 1:
-                tracebacks.note(error)
-            failed = error.with_traceback(None)  # which holds the tensors of the pass
-        self._failed(chosen, given, failed, why)
+    def outputs_of(self, block: Block, index: int) -> Sequence[OutputOp]:
+        """Return the ops of the row of a window."""
+        return block.outputs
 
-    def exceeds_budget(self, chosen: Sequence[int], given: BlockInHand) -> bool:
-        """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
-        return len(chosen) > 1 and self._padded(chosen, given) > self.max_samples
-
-    def _padded(self, chosen: Sequence[int], given: BlockInHand) -> int:
-        """Return the padded samples of a batch, of which the first window is the longest."""
-        return self._cost(given.waves[chosen[0]]) * len(chosen)
-
-    def _failed(self, chosen: Sequence[int], given: BlockInHand, error: BaseException, why: str) -> None:
-        """Halve a batch that failed; the row of a single window becomes an error row, with the reason `why`."""
-        if len(chosen) > 1:
-            logger.warning("a batch of %d windows failed and is halved: %s", len(chosen), tracebacks.named(error))
-            if is_out_of_memory(error):
-                self.max_samples = min(self.max_samples, self._padded(chosen, given) // 2)
-            self._halve(chosen, given)
-            return
-        kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
-        _fail(given.statuses[chosen[0]], kind, f"the model failed: {why}")
-
-    def store(
-        self, chosen: Sequence[int], given: BlockInHand, finite: Sequence[bool], columns: Sequence[Sequence[object]]
-    ) -> None:
-        """Store the labels of a batch."""
-        for place, index in enumerate(chosen):
-            if finite[place]:
-                given.labels[index] = tuple(column[place] for column in columns)
-            else:
-                _fail(given.statuses[index], "model_output", "the model's output is not finite")
-
-    def _cost(self, wave: np.ndarray) -> int:
-        """Return the number of samples that a window costs the model."""
-        return max(len(wave), self.loaded.summary.padded_samples)
-
-    def _halve(self, chosen: Sequence[int], given: BlockInHand) -> None:
-        for half in (chosen[: len(chosen) // 2], chosen[len(chosen) // 2 :]):
-            self.label(half, given)
-
-    def _part(self, given: BlockInHand, index: int) -> tuple[int, int] | None:
-        row_status, place = given.statuses[index], given.windows_at[index]
-        if place is not None:
-            return place.first, place.end
-        if not row_status.is_part:
-            return None
-        num_samples, is_last = len(given.waves[index]), row_status.windows is not None
-        return self.windowing.owned_frames(row_status.window, num_samples, is_last=is_last)
-
-    def columns(self, forward: Forward, outputs: Sequence[OutputOp]) -> "Together[list[Sequence[object]]]":
-        """Return whether the values of windows are finite, then the columns of each output, on their way."""
-        return Together(
-            [self._finite(forward), *(self._steps(outputs, place, forward) for place in range(len(outputs)))]
-        )
-
-    def _finite(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return whether the values of each window are finite."""
-        [finite_B] = yield [forward.finite(with_hidden=bool(self.layers))]
-        return [finite_B.tolist()]
-
-    def ready(self, waves: Sequence[np.ndarray]) -> Callable[..., ModelPass]:
-        """Return the pass of the model over a batch, after the work on the host that it needs."""
-        if not isinstance(self.loaded, PreparingModel):
-            return self.loaded.run
-        return partial(self.loaded.run, prepared=self.loaded.prepare(waves))
-
-    def forward(
-        self, run: Callable[..., ModelPass], padded: Sending, chosen: Sequence[int], given: BlockInHand
-    ) -> Forward:
-        """Run the model over a batch, and return its results.
-
-        On a GPU the pass need not be over when this returns.
-        """
-        samples, num_samples_B = padded.tensors()
-        waves_BS = as_float(samples)
-        found = run(waves_BS, num_samples_B, hidden_states=self.with_states)
-        encoded = NoOutput() if found.encoded is None else found.encoded
-        output = next(iter(found.heads.values()), encoded)
-        return Forward(
-            output=output,
-            encoded=encoded,
-            num_frames_B=found.num_frames_B,
-            parts=[self._part(given, i) for i in chosen],
-            features=found.features,
-            places=[given.place(i) for i in chosen],
-            hidden_frames_B=found.num_frames_B if found.hidden_frames_B is None else found.hidden_frames_B,
-            frames_a_hidden_frame=found.frames_a_hidden_frame,
-            of_heads={one: head for one, head in found.heads.items() if head is not output},
-            columns={name: [values[i] for i in chosen] for name, values in given.columns.items()},
-            waves_BS=waves_BS,
-            num_samples_B=num_samples_B,
-            speech=[given.windows_at[i] for i in chosen],
-            known_lengths=self._lengths([len(given.waves[i]) for i in chosen]),
-        )
-
-    def _lengths(self, num_samples: Sequence[int]) -> Lengths | None:
-        """Return the lengths of a batch, of which the models of raysp know those of frames."""
-        if not isinstance(self.loaded, LoadedCheckpoint):
-            return None
-        return Lengths(num_samples, *self.loaded.num_frames(num_samples))
-
-    def _steps(self, outputs: Sequence[OutputOp], place: int, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Return the columns of an output; one without steps begins when those before it have their columns.
-
-        An op from outside raysp is never called twice at once.
-        """
-        output, before = outputs[place], [name for one in outputs[:place] for name in one.schema.names]
-        if is_ours(output) and hasattr(output, "steps"):
-            values = yield from output.steps(forward)
-        else:
-            yield []  # on a GPU it may wait for values: not in the thread that launches
-            while any(name not in forward.results for name in before):
-                yield []
-            with nullcontext() if is_ours(output) else self.one_by_one:
-                values = output(forward)
-        forward.results.update(zip(output.schema.names, values, strict=False))
-        return list(values)
-
-    def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...] | None:
+    def _joined(self, block: Block, index: int, label: tuple[object, ...]) -> tuple[object, ...] | None:
         """Return the values of a row whose only window is a part of it, as `joining` does for several."""
-        place = given.windows_at[index]
+        place = block.places[index]
         if place is None:
             return label
         window = staged_places([place])
         for name in self.reads:
-            window = window.append_column(f"{CARRIED}{name}", [[given.columns[name][index]]])
+            window = window.append_column(f"{CARRIED}{name}", [[block.source[name][index]]])
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         window = with_labels(window, columns, [label])
-        found = joined(given.outputs, window, given.statuses[index])
+        found = joined(self.outputs_of(block, index), window, block.statuses[index])
         if found is None:
             return None
         return tuple(
@@ -399,53 +332,170 @@ class Labelling:
         )
 
 
-class OneBatch:
-    """A batch of a block, in the stages of `Batch`."""
+class Batch:
+    """One forward pass over windows of a block, in stages that different threads may run, one after another.
 
-    def __init__(self, op: Labelling, chosen: Sequence[int], given: BlockInHand) -> None:
-        self.op, self.chosen, self.given = op, chosen, given
+    Args:
+        op: the op that labels the block.
+        block: the block.
+        windows: places of the windows in the block, the longest first.
+    """
+
+    def __init__(self, op: Labelling, block: Block, windows: Sequence[int]) -> None:
+        self.op, self.block, self.windows = op, block, windows
+        self._release()
+
+    def _release(self) -> None:
+        """Drop the tensors: a block holds its batches until all of them have ended."""
         self.padded: Sending | None = None
-        self.run_model: Callable[..., ModelPass] | None = None
-        self.columns: Together[list[Sequence[object]]] | None = None
+        self.prepared: Mapping[str, Tensor] | None = None
+        self.rows: Rows | None = None
+        self.selected: list[Selected] = []
+        self.fetching: Fetching | None = None
 
     @torch.inference_mode()
     def fill(self, room: Room | None = None) -> None:
         """Pad the samples, and start their copy to the device."""
-        waves = [self.given.waves[i] for i in self.chosen]
-        self.padded, self.run_model = fill(waves, self.op.loaded.device, room), self.op.ready(waves)
+        waves = [self.block.waves[i] for i in self.windows]
+        self.padded = fill(waves, self.op.loaded.device, room)
+        if isinstance(self.op.loaded, PreparingModel):
+            self.prepared = self.op.loaded.prepare(waves)
         self.padded.start()
 
     @torch.inference_mode()
     def launch(self) -> None:
-        """Start the pass, and the copy of its results."""
-        if self.op.exceeds_budget(self.chosen, self.given):  # since a batch before it did
+        """Start the pass, and the copy of the values that outputs select."""
+        if self.exceeds_budget():  # since a batch before it did
             raise MemoryError("the batch exceeds the budget, which lack of memory has reduced")
-        assert self.run_model is not None
+        forward = self.forward()
+        self.rows = forward.rows
+        self.selected = [{"finite": forward.finite(with_hidden=bool(self.op.layers))}]
+        for output in self.block.outputs:
+            with self._turn(output):
+                self.selected.append(output.select(forward))
+        values = (value for selected in self.selected for value in selected.values())
+        self.fetching = Fetching(*(value for value in values if isinstance(value, Tensor)))
+
+    def forward(self) -> Forward:
+        """Run the model over the batch, and return its results. On a GPU the pass need not be over then."""
         assert self.padded is not None
-        forward = self.op.forward(self.run_model, self.padded, self.chosen, self.given)
-        self.columns = self.op.columns(forward, self.given.outputs)
+        samples, num_samples_B = self.padded.tensors()
+        waves_BS = as_float(samples)
+        run: Callable[..., ModelPass] = self.op.loaded.run
+        if self.prepared is not None:
+            run = partial(run, prepared=self.prepared)
+        found = run(waves_BS, num_samples_B, hidden_states=self.op.with_states)
+        return Forward(
+            rows=self._rows(),
+            heads=found.heads,
+            encoded=NoOutput() if found.encoded is None else found.encoded,
+            num_frames_B=found.num_frames_B,
+            features=found.features,
+            waves_BS=waves_BS,
+            num_samples_B=num_samples_B,
+        )
+
+    def _rows(self) -> Rows:
+        block, loaded = self.block, self.op.loaded
+        num_samples = [len(block.waves[i]) for i in self.windows]
+        if isinstance(loaded, LoadedCheckpoint):
+            frames, hidden_frames = loaded.num_frames(num_samples)
+        else:
+            frames = hidden_frames = [loaded.summary.num_frames(one) for one in num_samples]
+        return Rows(
+            lengths=Lengths(num_samples, frames, hidden_frames),
+            parts=[block.parts[i] for i in self.windows],
+            names=[block.names[i] for i in self.windows],
+            source={name: [values[i] for i in self.windows] for name, values in block.source.items()},
+            speech=[block.places[i] for i in self.windows],
+            frames_a_hidden_frame=self.op.frames_a_hidden_frame,
+        )
+
+    def _turn(self, output: OutputOp) -> AbstractContextManager[object]:
+        """Return a lock under which an op is called; one from outside raysp is never called twice at once."""
+        return nullcontext() if is_ours(output) else self.op.one_by_one
 
     @torch.inference_mode()
     def finish(self) -> None:
-        """Wait for the results, and store the labels."""
-        assert self.columns is not None
-        [finite], *outputs = self.columns.results()
-        self.release()
-        columns = [column for output in outputs for column in output]
-        self.op.store(self.chosen, self.given, cast("list[bool]", finite), columns)
-
-    def release(self) -> None:
-        """Drop the tensors: a block holds its batches until all of them have ended."""
-        self.columns = self.padded = self.run_model = None
+        """Wait for the values, and store the labels."""
+        assert self.fetching is not None
+        assert self.rows is not None
+        arrays, rows = iter(self.fetching.arrays()), self.rows
+        [finite, *values] = [
+            {name: next(arrays) if isinstance(value, Tensor) else value for name, value in selected.items()}
+            for selected in self.selected
+        ]
+        self._release()
+        columns: list[Sequence[object]] = []
+        for output, selected in zip(self.block.outputs, values, strict=True):
+            with self._turn(output):
+                made = output.columns(cast("Mapping[str, Array]", selected), rows)
+            rows.results.update(zip(output.schema.names, made, strict=False))
+            columns += made
+        for place, (index, is_finite) in enumerate(zip(self.windows, finite["finite"], strict=True)):
+            if is_finite:
+                self.block.labels[index] = tuple(column[place] for column in columns)
+            else:
+                _fail(self.block.statuses[index], "model_output", "the model's output is not finite")
 
     def run(self, error: BaseException | None = None) -> None:
-        """Label the batch, or its halves, in the calling thread."""
-        self.release()
+        """Label the batch in the calling thread, after an `error` of an earlier stage if there is one.
+
+        A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail.
+        """
+        self._release()
         if error is not None:
-            tracebacks.raise_if_stopped(error)
-            refuse_lost(error)
+            _refuse(error)
             error.with_traceback(None)  # which holds the tensors of the pass
-        self.op.label(self.chosen, self.given)
+        if self.exceeds_budget():
+            self._halve()
+            return
+        try:
+            self.fill()
+            self.launch()
+            self.finish()
+            return
+        except BaseException as raised:  # a model, an output or a user's output may raise any error
+            _refuse(raised)
+            if len(self.windows) == 1:
+                tracebacks.note(raised)
+            why, failed = tracebacks.described(raised), raised.with_traceback(None)  # which holds the tensors
+        self._release()
+        self._fail(failed, why)
+
+    def exceeds_budget(self) -> bool:
+        """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
+        return len(self.windows) > 1 and self._padded_samples() > self.op.max_samples
+
+    def _padded_samples(self) -> int:
+        return self.op.cost(self.block.waves[self.windows[0]]) * len(self.windows)
+
+    def _halve(self) -> None:
+        middle = len(self.windows) // 2
+        for half in (self.windows[:middle], self.windows[middle:]):
+            Batch(self.op, self.block, half).run()
+
+    def _fail(self, error: BaseException, why: str) -> None:
+        """Halve a batch that failed; the row of a single window becomes an error row, with the reason `why`."""
+        if len(self.windows) > 1:
+            logger.warning("a batch of %d windows failed and is halved: %s", len(self.windows), tracebacks.named(error))
+            if is_out_of_memory(error):
+                self.op.max_samples = min(self.op.max_samples, self._padded_samples() // 2)
+            self._halve()
+            return
+        kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
+        _fail(self.block.statuses[self.windows[0]], kind, f"the model failed: {why}")
+
+
+def highest_memory(device: str) -> int:
+    """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
+    return highest_allocated(device) if is_accelerator(device) else highest_resident_bytes()
+
+
+def _refuse(error: BaseException) -> None:
+    """Raise if a batch cannot run again, for an error of one of its stages."""
+    tracebacks.raise_if_stopped(error)
+    refuse_lost(error)
 
 
 def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:

@@ -1,7 +1,6 @@
 """Signals of recordings and their texts: levels of the samples, absent speech, repetition and rates of the texts."""
 
 import functools
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
@@ -13,9 +12,9 @@ from torch.nn.functional import pad
 
 from raysp.audio.levels import Cells, cell_samples, levels, weighting
 from raysp.columns import SECONDS
-from raysp.crossing import Array, Steps, alone, send
+from raysp.crossing import Array, send
 from raysp.models.base.outputs import ModelOutput
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.step_ops import ColumnOp
 from raysp.text.error_rates import compression, longest_repetition
 
@@ -27,8 +26,8 @@ PIECE_FACTOR = 4
 """Samples of a piece of the convolution over those of the history, at least."""
 SAMPLES_AT_ONCE = 2**21
 """Padded samples that are measured at once, of which there are several copies in double precision."""
-MEASURES = 5
-"""Tensors of measures: energies, weighted energies, clipped samples, peaks and spectra."""
+MEASURES = ("energy", "weighted", "clipped", "peaks", "spectra")
+"""Names of the tensors of measures: of cells, and spectra of windows."""
 
 
 class Owned(NamedTuple):
@@ -70,52 +69,52 @@ class Measuring:
         self.at_quiet_points = at_quiet_points
         self.cell = cell_samples(sample_rate, frame_stride)
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the levels of each window, then the staged columns of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        waves_BS, owned = forward.waves_BS, self._owned(forward.rows)
+        most = max(1, SAMPLES_AT_ONCE // max(1, waves_BS.shape[1]))
+        [owned_B3] = send(waves_BS.device, np.array(owned, np.int64).reshape(-1, len(Owned._fields)))
+        parts = [
+            self._measured(
+                pad(waves_BS[begin : begin + most], (0, -waves_BS.shape[1] % self.cell)),
+                owned_B3[begin : begin + most],
+            )
+            for begin in range(0, len(owned), most)
+        ]
+        found = parts[0] if len(parts) == 1 else [torch.cat(of_parts) for of_parts in zip(*parts, strict=True)]
+        return dict(zip(MEASURES, found, strict=True))
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        lengths = zip(forward.parts, forward.lengths.samples, forward.lengths.frames, strict=True)
-        owned = [self._owned(part, max(1, samples // self.cell), frames) for part, samples, frames in lengths]
-        arrays = yield [*itertools.chain(*self._parts(forward.waves_BS, owned))]
-        values: list[object] = []
-        staged: list[Sequence[object]] = []
-        for cells, part, mine in zip(self._cells(arrays, owned), forward.parts, owned, strict=True):
-            values.append(levels(cells) if part is None else None)
-            staged.append([None] * len(self.staged) if part is None else _staged(cells, mine.until - mine.first))
-        return [values, *map(list, zip(*staged, strict=True))]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        owned = self._owned(rows)
+        cells = [*self._cells(arrays, owned)]
+        staged = [_staged(one, mine.until - mine.first) for one, mine in zip(cells, owned, strict=True)]
+        whole = [levels(one) if part is None else None for one, part in zip(cells, rows.parts, strict=True)]
+        return [whole, *(rows.staged(values) for values in zip(*staged, strict=True))]
 
-    def _owned(self, part: tuple[int, int] | None, num_cells: int, num_frames: int) -> Owned:
+    def _owned(self, rows: Rows) -> list[Owned]:
+        """Return the cells of each window that belong to its row."""
+        lengths = zip(rows.parts, rows.lengths.samples, rows.lengths.frames, strict=True)
+        return [self._of_window(part, max(1, samples // self.cell), frames) for part, samples, frames in lengths]
+
+    def _of_window(self, part: tuple[int, int] | None, num_cells: int, num_frames: int) -> Owned:
         if part is None or self.at_quiet_points:
             return Owned(0, num_cells, num_cells)
         first, until = (frame * self.frame_stride // self.cell for frame in part)
         return Owned(first, until, num_cells if part[1] >= num_frames else until)
 
-    def _parts(self, waves_BS: Tensor, owned: Sequence[Owned]) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the measures of some of the windows at a time."""
-        most = max(1, SAMPLES_AT_ONCE // max(1, waves_BS.shape[1]))
-        [owned_B3] = send(waves_BS.device, np.array(owned, np.int64).reshape(-1, len(Owned._fields)))
-        for begin in range(0, len(owned), most):
-            waves = pad(waves_BS[begin : begin + most], (0, -waves_BS.shape[1] % self.cell))
-            yield self._measured(waves, owned_B3[begin : begin + most])
-
-    def _cells(self, arrays: Sequence[Array], owned: Sequence[Owned]) -> Iterator[Cells]:
+    def _cells(self, arrays: Mapping[str, Array], owned: Sequence[Owned]) -> Iterator[Cells]:
         """Yield the cells of each window."""
-        rest = iter(owned)
-        for place in range(0, len(arrays), MEASURES):
-            *of_cells, spectra = arrays[place : place + MEASURES]
-            for row, (first, _, end) in enumerate(itertools.islice(rest, len(spectra))):
-                energy, weighted, clipped, peaks = (one[row, first:end] for one in of_cells)
-                yield Cells(
-                    sample_rate=self.sample_rate,
-                    samples=self.cell,
-                    energy=energy.astype(np.float32),
-                    weighted=weighted.astype(np.float32),
-                    clipped=clipped.astype(np.int32),
-                    peak=float(peaks.max(initial=0)),
-                    spectrum=spectra[row],
-                )
+        *of_cells, spectra = (arrays[name] for name in MEASURES)
+        for row, (first, _, end) in enumerate(owned):
+            energy, weighted, clipped, peaks = (one[row, first:end] for one in of_cells)
+            yield Cells(
+                sample_rate=self.sample_rate,
+                samples=self.cell,
+                energy=energy.astype(np.float32),
+                weighted=weighted.astype(np.float32),
+                clipped=clipped.astype(np.int32),
+                peak=float(peaks.max(initial=0)),
+                spectrum=spectra[row],
+            )
 
     def _measured(self, waves_BS: Tensor, owned_B3: Tensor) -> tuple[Tensor, ...]:
         """Return energies, weighted energies, clipped samples and peaks of cells (B, N), and spectra (B, F)."""
@@ -242,6 +241,10 @@ def signals_of_text(text: str, seconds: float) -> dict[str, float]:
     }
 
 
+NO_SPEECH = "no speech"
+"""Name of the probabilities that `Silence` selects."""
+
+
 class Silence:
     """Op for levels with the probability of no speech; that of a row of several windows is their mean.
 
@@ -261,17 +264,15 @@ class Silence:
         [name] = levels.schema.names
         self.staged = levels.staged.append(pa.field(f"{name}_{field}", pa.float64()))
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the signals of each window, then the staged columns of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        found = self.find(forward.encoded) if self.find else [0.0] * len(forward.rows.parts)
+        return {**self.levels.select(forward), NO_SPEECH: found}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        rows, *staged = yield from self.levels.steps(forward)
-        found = self.find(forward.encoded) if self.find else [0.0] * len(rows)
-        whole = [None if row is None else self._with(row, one) for row, one in zip(rows, found, strict=True)]
-        parts = [None if part is None else one for part, one in zip(forward.parts, found, strict=True)]
-        return [whole, *staged, parts]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        whole, *staged = self.levels.columns(arrays, rows)
+        found = cast("Sequence[float]", arrays[NO_SPEECH])
+        whole = [None if row is None else self._with(row, one) for row, one in zip(whole, found, strict=True)]
+        return [whole, *staged, rows.staged(found)]
 
     def _with(self, row: object, probability: float) -> dict[str, object]:
         return {**cast("Mapping[str, object]", row), self.field: probability}

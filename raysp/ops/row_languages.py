@@ -11,8 +11,8 @@ from raysp.checkpoints.contents import misnamed
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.loading import LoadedCheckpoint
-from raysp.ops.forward import BlockInHand, OutputOp
-from raysp.ops.labelling import Labelling
+from raysp.ops.forward import OutputOp
+from raysp.ops.labelling import Block, Labelling
 from raysp.ops.late_steps import CARRIED, Joining, carried_values
 from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
 from raysp.ops.step_ops import beside
@@ -68,7 +68,7 @@ class LabellingByLanguage(Labelling):
         self.languages = languages
         self.ops = lru_cache(MOST_LANGUAGES)(lambda language: languages.ops(language, self.outputs, self.loaded))
 
-    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> BlockInHand:
+    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> Block:
         """Read a block, as `Labelling` does; rows without a language of the checkpoint fail."""
         languages = self.languages.of(block)
         why_not = {language: self.languages.why_not(language) for language in dict.fromkeys(languages)}
@@ -82,7 +82,7 @@ class LabellingByLanguage(Labelling):
             block = beside(with_waves(statuses_table(statuses), waves), carried)
         return super().prepare(block, shard, names=names)
 
-    def _run(self, given: BlockInHand) -> tuple[int, int]:
+    def _run(self, block: Block) -> tuple[int, int]:
         """Run the model over the windows of one language after another, and return their samples.
 
         Rows fail whose language has no file in the checkpoint, or one that does not fit.
@@ -90,9 +90,9 @@ class LabellingByLanguage(Labelling):
         Raises:
             StoreError: the file of a language cannot be fetched.
         """
-        languages, groups = self.languages.of(given.block), dict[str, list[int]]()
+        languages, groups = self.languages.of(block.table), dict[str, list[int]]()
         samples = padded = 0
-        for place in given.pending:
+        for place in block.pending:
             groups.setdefault(str(languages[place]), []).append(place)
         for language, pending in groups.items():
             try:
@@ -101,20 +101,20 @@ class LabellingByLanguage(Labelling):
                 outputs = self.ops(language)
             except CheckpointError as error:
                 for place in pending:
-                    _fail(given.statuses[place], str(error))
+                    _fail(block.statuses[place], str(error))
             else:
-                of_language = super()._run(replace(given, pending=pending, outputs=outputs))
+                of_language = super()._run(replace(block, pending=pending, outputs=outputs))
                 samples, padded = samples + of_language[0], padded + of_language[1]
         return samples, padded
 
-    def table(self, given: BlockInHand) -> pa.Table:
+    def table(self, block: Block) -> pa.Table:
         """Return the windows of a block that ran, as `Labelling` does, each with its language."""
-        table, name = super().table(given), f"{CARRIED}{self.languages.column}"
-        return table.set_column(table.schema.get_field_index(name), name, given.block.column(name))
+        table, name = super().table(block), f"{CARRIED}{self.languages.column}"
+        return table.set_column(table.schema.get_field_index(name), name, block.table.column(name))
 
-    def _joined(self, given: BlockInHand, index: int, label: tuple[object, ...]) -> tuple[object, ...] | None:
-        outputs = self.ops(str(given.columns[self.languages.column][index]))
-        return super()._joined(replace(given, outputs=outputs), index, label)
+    def outputs_of(self, block: Block, index: int) -> Sequence[OutputOp]:
+        """Return the ops of the language of a window's row."""
+        return self.ops(str(block.source[self.languages.column][index]))
 
 
 class JoiningByLanguage(Joining):

@@ -1,6 +1,6 @@
 """Transcripts from the frames of CTC models, with times of words and characters."""
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -14,9 +14,9 @@ from raysp.text.greedy_ctc import CTCTokens, best_frames, collapsed
 from raysp.text.times import Span, is_mark, times_of_word, words_of
 
 if TYPE_CHECKING:
-    from raysp.crossing import Steps
+    from raysp.crossing import Array
     from raysp.models.tokenizers.described import CTCTokenizer
-    from raysp.ops.labelling import Forward
+    from raysp.ops.forward import Forward, Rows, Selected
 
 Spans = list[dict[str, object]]
 
@@ -67,35 +67,18 @@ class Transcribing:
         self.words = words
         self.chars = chars
 
-    def __call__(self, forward: "Forward") -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window."""
-        from raysp.crossing import alone
+    def select(self, forward: "Forward") -> "Selected":
+        frames = best_frames(forward.heads[Capability.CTC]["logits"])
+        return {"ids": frames.ids.int(), "log_probs": frames.log_probs}
 
-        return alone(self.steps(forward))
-
-    def steps(self, forward: "Forward") -> "Steps[list[Sequence[object]]]":
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        frames = best_frames(forward.of(Capability.CTC)["logits"])
-        ids_BT, log_probs_BT = yield [frames.ids.int(), frames.log_probs]
-        is_part = [part is not None for part in forward.parts]
+    def columns(self, arrays: "Mapping[str, Array]", rows: "Rows") -> list[Sequence[object]]:
+        ids_BT, log_probs_BT = arrays["ids"], arrays["log_probs"]
         # The text of a part alone is not used, so its frames are masked out.
-        num_frames = [0 if part else count for part, count in zip(is_part, forward.lengths.frames, strict=True)]
-        tokens = collapsed(ids_BT, log_probs_BT, num_frames, blank=self.blank)
-        if not any(is_part):
-            nothing: list[Sequence[object]] = [[None] * len(is_part) for _ in self.staged]
-            return [*self.columns(tokens), *nothing]
-        columns: list[Sequence[object]] = [
-            [None if part else value for part, value in zip(is_part, column, strict=True)]
-            for column in self.columns(tokens)
+        tokens = collapsed(ids_BT, log_probs_BT, frames_of_whole_rows(rows), blank=self.blank)
+        return [
+            *map(rows.whole, self.texts(tokens)),
+            *(owned_values(values_BT, rows) for values_BT in (ids_BT, log_probs_BT)),
         ]
-        for values_BT in (ids_BT, log_probs_BT):
-            columns.append(
-                [
-                    None if part is None else row[slice(*part)]
-                    for part, row in zip(forward.parts, values_BT, strict=True)
-                ]
-            )
-        return columns
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
@@ -111,10 +94,10 @@ class Transcribing:
     def _of_stretch(self, stretch: Stretch) -> StretchText:
         ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
         tokens = collapsed(ids[None], log_probs[None], [len(ids)], blank=self.blank)
-        columns = tuple(column[0] for column in self.columns(tokens))
+        columns = tuple(column[0] for column in self.texts(tokens))
         return StretchText(columns, int(tokens.counts[0]), stretch.frame * self.frame_seconds)
 
-    def columns(
+    def texts(
         self, tokens: CTCTokens, times: Sequence[npt.NDArray[np.float64]] | None = None
     ) -> list[Sequence[object]]:
         """Return the columns of text and score, and of words and characters if asked for.
@@ -148,6 +131,19 @@ class Transcribing:
             ]
             separated = _separated(spans, ids[row], begins_words) if begins_words else spans
             yield separated if self.marks.isdisjoint(ids[row]) else _with_silent_marks(separated)
+
+
+def frames_of_whole_rows(rows: "Rows") -> list[int]:
+    """Return the number of frames of each row that is one window, and 0 for the others."""
+    return [0 if part else count for part, count in zip(rows.parts, rows.lengths.frames, strict=True)]
+
+
+def owned_values(values: npt.NDArray[Any], rows: "Rows") -> list[object]:
+    """Return the values of the frames that each window of a longer row owns, one after another; else None."""
+    return [
+        None if part is None else of_window[slice(*part)].ravel()
+        for part, of_window in zip(rows.parts, values, strict=True)
+    ]
 
 
 def _begins_words(tokenizer: "CTCTokenizer") -> frozenset[int]:

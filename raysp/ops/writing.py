@@ -11,11 +11,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from raysp.crossing import constant, fetch
-from raysp.models.base.outputs import ModelOutput
+from raysp.crossing import Array, constant
 from raysp.models.labelled_passes import Writer, Written
 from raysp.models.tokenizers.described import is_language, token_of
-from raysp.ops.forward import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import PLACE
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Writing:
         self.staged = staged
         self.model = model
         self.tokenizer = tokenizer
-        self.write = write or self._write
+        self.write = write
         self.is_prompted = prompt is not None
         given, self.prompt = ({}, ()) if prompt is None else (prompt.options, prompt.ids)
         self.options = {**(options or {}), **given, **ONE_TEXT}
@@ -110,34 +109,43 @@ class Writing:
             self.options["forced_bos_token_id"] = self.prompt[0]
         self.seed = self.options.pop("seed", 0)
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window."""
-        rows = self.write(forward.encoded, forward.features, forward.places)
+    def select(self, forward: Forward) -> Selected:
+        # On a GPU the host waits between the steps of a text.
+        if self.write is not None:
+            return {"written": self.write(forward.encoded, forward.features, forward.rows.names)}
+        mask, names = forward.features.get("attention_mask"), forward.rows.names
+        options = dict(self.options)
+        if options.get("do_sample"):
+            options["generators"] = [self._generator(name) for name in names]
+        if len(self.prompt) > 1:
+            options["decoder_input_ids"] = constant(self.prompt, self.model.device).expand(len(names), -1)
+        encoded = {"encoder_outputs": forward.encoded, "attention_mask": mask}
+        ids_BL = self.model.generate(**encoded, **options)
+        # Scores by one more pass: cheap beside generation, and alike for beam search, sampling and greedy search.
+        logits_BLV = self.model(**encoded, decoder_input_ids=ids_BL[:, :-1]).logits
+        log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
+        emitted_BL = self._emitted(ids_BL)
+        totals_B = log_probs_BL.masked_fill(~emitted_BL, 0.0).sum(1)
+        # A token of a language need not be a special one, which are left out anyhow.
+        ids_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
+        return {"ids": ids_BL, "totals": totals_B, "counts": emitted_BL.sum(1)}
+
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        parts = [self._part(one) for one in self._written(arrays)]
         no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
         values = [
-            (*no_label, *self._part(row)) if part is not None else (*self._label(*self._part(row)), *no_part)
-            for row, part in zip(rows, forward.parts, strict=True)
+            (*self._label(*of_window), *no_part) if part is None else (*no_label, *of_window)
+            for of_window, part in zip(parts, rows.parts, strict=True)
         ]
         return [list(column) for column in zip(*values, strict=True)]
 
-    def _write(self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]) -> list[Written]:
-        mask = features.get("attention_mask")
-        options = dict(self.options)
-        if options.get("do_sample"):
-            options["generators"] = [self._generator(place) for place in places]
-        if len(self.prompt) > 1:
-            options["decoder_input_ids"] = constant(self.prompt, self.model.device).expand(len(places), -1)
-        ids_BL = self.model.generate(encoder_outputs=encoded, attention_mask=mask, **options)
-        # Scores by one more pass: cheap beside generation, and alike for beam search, sampling and greedy search.
-        logits_BLV = self.model(encoder_outputs=encoded, attention_mask=mask, decoder_input_ids=ids_BL[:, :-1]).logits
-        log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
-        emitted_BL = self._emitted(ids_BL)
-        log_probs_BL = log_probs_BL.masked_fill(~emitted_BL, 0.0)
-        # A token of a language need not be a special one, which are left out anyhow.
-        written_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
-        written, totals, counts = fetch(written_BL, log_probs_BL.sum(1), emitted_BL.sum(1))
-        texts = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-        return [Written(*one) for one in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
+    def _written(self, arrays: Mapping[str, Array]) -> Sequence[Written]:
+        """Return the text of each window."""
+        if "written" in arrays:
+            return cast("Sequence[Written]", arrays["written"])
+        texts = self.tokenizer.batch_decode(arrays["ids"], skip_special_tokens=True)
+        totals, counts = arrays["totals"].tolist(), arrays["counts"].tolist()
+        return [Written(*one) for one in zip(texts, totals, counts, strict=True)]
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""

@@ -2,8 +2,8 @@
 
 At each frame, a path is in one of 2 L + 1 states: the L tokens, each between two blanks. It stays, advances by one
 state, or skips the blank between two different tokens. All rows of a batch advance together, frame by frame, on the
-device of the log-probabilities; how a state was reached takes two bits. A row's path does not depend on the other rows
-of its batch, nor on padding.
+host; how a state was reached takes two bits. A row's path does not depend on the other rows of its batch, nor on
+padding.
 
 A row with more than `EXACT_CELLS` pairs of frame and state is aligned alone, within a beam: after every `CHUNK` frames,
 states before the first and behind the last one whose score is within a beam of the best are dropped. So time and
@@ -21,7 +21,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from raysp.crossing import fetch, send
 from raysp.text.targets import frames_needed
 
 CHUNK = 64
@@ -120,8 +119,7 @@ def align(
     fitting = [row for row, one in enumerate(targets) if one.ids and frames_needed(one.ids) <= num_frames[row]]
     for rows in _groups(fitting, num_frames, targets):
         most_frames = max(num_frames[row] for row in rows)
-        [chosen] = send(log_probs_BTV.device, np.array(rows, np.int64))
-        part_BTV, part_BT = log_probs_BTV[chosen, :most_frames], best_BT[chosen, :most_frames]
+        part_BTV, part_BT = log_probs_BTV[rows, :most_frames], best_BT[rows, :most_frames]
         trellis = _Trellis(part_BTV, part_BT, [targets[row] for row in rows], blank)
         if num_frames[rows[0]] * _num_states(targets[rows[0]]) > EXACT_CELLS:
             found[rows[0]] = _within_beams(trellis, num_frames[rows[0]])
@@ -170,10 +168,8 @@ def _groups(rows: Sequence[int], num_frames: Sequence[int], targets: Sequence[Ta
 class _Steps:
     """How the states of a path were reached: for each chunk, the number of states back, in two bits each."""
 
-    on_device: list[Tensor] = field(default_factory=list)
-    """(C / 4, B, W) each."""
     chunks: list[npt.NDArray[np.uint8]] = field(default_factory=list)
-    """`on_device`, copied to the host."""
+    """(C / 4, B, W) each."""
     offsets: list[int] = field(default_factory=list)
     """First state of each chunk."""
 
@@ -217,7 +213,7 @@ class _Trellis:
         skips = np.full(tokens.shape, -np.inf, np.float32)
         skips[:, 1] = 0.0
         skips[:, 3::2][tokens[:, 3::2] != tokens[:, 1:-2:2]] = 0.0
-        self.tokens_BS, self.skips_BS, self.floors_BS = send(log_probs_BTV.device, tokens, skips, floors)
+        self.tokens_BS, self.skips_BS, self.floors_BS = map(torch.from_numpy, (tokens, skips, floors))
 
     def paths(self, num_frames: Sequence[int], beam: float | None) -> list[Ints | None]:
         """Return the state of each row's path at each frame (T,); None if no path ends in time."""
@@ -231,7 +227,7 @@ class _Trellis:
         for first in range(0, max(num_frames), CHUNK):
             chunk = chunk.after(before_BS)
             chunk.advance(self._emitted(first, slice(low, high)), self.skips_BS[:, low:high])
-            steps.on_device.append(chunk.packed_steps())
+            steps.chunks.append(chunk.packed_steps().numpy())
             steps.offsets.append(low)
             ends.look(chunk.scores_CBS, first, low)
             num_cells += CHUNK * (high - low)
@@ -241,9 +237,7 @@ class _Trellis:
                 return [None] * num_rows
             else:
                 before_BS, low, high = _narrowed(chunk.scores_CBS[-1], low, beam, num_states)
-        *steps.chunks, scores = fetch(*steps.on_device, ends.scores(before_BS))
-        states = ends.states(scores)
-        return [None if end is None else steps.path(row, num_frames[row], end) for row, end in enumerate(states)]
+        return [None if end is None else steps.path(row, num_frames[row], end) for row, end in enumerate(ends.states)]
 
     def _emitted(self, first: int, states: slice) -> Tensor:
         """Return the log-probability of each state in each frame of a chunk (C, B, W), below that of the best token."""
@@ -258,13 +252,13 @@ class _Trellis:
         for row, path in enumerate(paths):
             if path is not None:
                 states[row, : len(path)] = path
-        [states_BT] = send(self.best_BT.device, states)
+        states_BT = torch.from_numpy(states)
         ids_BT = self.tokens_BS.gather(1, states_BT)
         log_probs_BT = self.log_probs_BTV.gather(-1, ids_BT[:, :, None])[:, :, 0]
         floors_BT = self.floors_BS.gather(1, states_BT)
         costs_BT = torch.minimum(self.best_BT - log_probs_BT, -floors_BT)
         is_foreign_BT = (floors_BT > FLOOR) & (costs_BT >= -floors_BT)
-        log_probs, costs, is_foreign = fetch(log_probs_BT, costs_BT.double(), is_foreign_BT)
+        log_probs, costs, is_foreign = (one.numpy() for one in (log_probs_BT, costs_BT.double(), is_foreign_BT))
         for row, path in enumerate(paths):
             if path is None:
                 yield None, -np.inf
@@ -281,8 +275,7 @@ def _with_pauses(log_probs_BTV: Tensor, targets: Sequence[Target], blank: int) -
     if all(one.separator is None for one in targets):
         return log_probs_BTV
     ids = np.array([blank if one.separator is None else one.separator for one in targets], np.int64)
-    [separators] = send(log_probs_BTV.device, ids)
-    ids_BT1 = separators[:, None, None].expand(-1, log_probs_BTV.shape[1], 1)
+    ids_BT1 = torch.from_numpy(ids)[:, None, None].expand(-1, log_probs_BTV.shape[1], 1)
     pauses_BT1 = torch.maximum(log_probs_BTV.gather(-1, ids_BT1), log_probs_BTV[..., blank, None])
     return torch.cat([log_probs_BTV, pauses_BT1], -1)
 
@@ -346,38 +339,27 @@ class _Ends:
     def __init__(self, num_frames: Sequence[int], num_tokens: Sequence[int]) -> None:
         self.last_frames = np.array(num_frames) - 1
         self.tokens = np.array(num_tokens)
-        self.found: list[tuple[Ints, Tensor]] = []
+        self.states: list[int | None] = [None] * len(num_tokens)
+        """State in which each row ends; None if it cannot be reached."""
 
     def look(self, scores_CBS: Tensor, first: int, low: int) -> None:
-        """Keep the scores of rows that end in a chunk."""
+        """Find the states of rows that end in a chunk."""
         places = self.last_frames - first
         [rows] = np.nonzero((places >= 0) & (places < len(scores_CBS) - 1))
         last = 2 * self.tokens[rows] - low + 2
         if not len(rows) or (last >= scores_CBS.shape[2]).any() or (last < 3).any():
             return  # the end is outside of the beam
-        frames, rows_at, last_at = send(scores_CBS.device, places[rows] + 1, rows, last)
-        scores = torch.stack([scores_CBS[frames, rows_at, last_at], scores_CBS[frames, rows_at, last_at - 1]], 1)
-        self.found.append((rows, scores))
-
-    def scores(self, like: Tensor) -> Tensor:
-        """Return the scores (N, 2) of all rows that were found, in the order in which they were found."""
-        return torch.cat([one for _, one in self.found]) if self.found else like.new_zeros(0, 2)
-
-    def states(self, scores: Floats) -> list[int | None]:
-        """Return the state in which each row ends, from its scores; None if it cannot be reached."""
-        states: list[int | None] = [None] * len(self.tokens)
-        rows = [row for of_chunk, _ in self.found for row in of_chunk.tolist()]
-        for row, (blank, token) in zip(rows, scores.tolist(), strict=True):
+        scores = scores_CBS.numpy()
+        of_blanks, of_tokens = (scores[places[rows] + 1, rows, end] for end in (last, last - 1))
+        for row, blank, token in zip(rows.tolist(), of_blanks.tolist(), of_tokens.tolist(), strict=True):
             if max(blank, token) > -np.inf:
-                states[row] = int(2 * self.tokens[row]) - (token > blank)
-        return states
+                self.states[row] = int(2 * self.tokens[row]) - (token > blank)
 
 
 def _narrowed(scores_BS: Tensor, low: int, beam: float, num_states: int) -> tuple[Tensor, int, int]:
     """Return the scores of the states that are kept of one row, the first of them, and the end after a chunk."""
     [scores] = scores_BS[:, 2:]
-    [is_near] = fetch(~(scores < scores.max() - beam))
-    near = np.flatnonzero(is_near)
+    near = np.flatnonzero(~(scores < scores.max() - beam).numpy())
     first, last = low + int(near[0]), low + int(near[-1])
     widths = -(-(last + 1 + 2 * CHUNK - first) // WIDTH)  # a path advances by up to two states a frame
     high = min(num_states, first + widths * WIDTH)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from raysp.audio.isolation import Decoder
-from raysp.ops.ordering import Epoch
 from raysp.training.data.micro_batches import MicroBatch, Objective
+from raysp.training.data.ordering import Epoch
 from raysp.training.data.row_windows import Failures, Reading, micro_batch
 from raysp.training.preparing import Prepared
 from raysp.training.tasks.task import DescribesRows

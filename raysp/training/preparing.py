@@ -12,14 +12,14 @@ import numpy as np
 from raysp.corpus.shards import Shard
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
-from raysp.ops import ordering
-from raysp.ops.ordering import Epoch, Index, Window
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
+from raysp.training.data import ordering
 from raysp.training.data.indexes import Indexed, Indexer, index_all
 from raysp.training.data.indexing import index_sounds
 from raysp.training.data.mixed_epochs import Mixture, mixture_of
+from raysp.training.data.ordering import Epoch, Index, Window
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan

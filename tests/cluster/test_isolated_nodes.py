@@ -45,9 +45,12 @@ class Slow:
         self.op, self.seconds = op, seconds
         self.schema, self.staged, self.layers, self.empty = op.schema, op.staged, op.layers, op.empty
 
-    def __call__(self, forward):
+    def select(self, forward):
+        return self.op.select(forward)
+
+    def columns(self, arrays, rows):
         time.sleep(self.seconds)
-        return self.op(forward)
+        return self.op.columns(arrays, rows)
 """
 PIPELINE = """
 import raysp

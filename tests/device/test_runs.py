@@ -21,7 +21,7 @@ from raysp.labelling.planning import settling
 from raysp.models.base.placing import arithmetic
 from raysp.ops import labelling
 from raysp.ops.decoding import seconds_left
-from raysp.ops.labelling import BlockInHand, Labelling, as_float, highest_memory
+from raysp.ops.labelling import Block, Labelling, as_float, highest_memory
 from raysp.specs.steps import Step
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same
@@ -139,14 +139,14 @@ def test_the_next_piece_is_labelled_while_the_last_block_of_a_piece_is(corpus, t
     begun = {name: threading.Event() for name in names}
     blocks: list[str] = []
 
-    def waiting(op: Labelling, given: BlockInHand) -> object:
-        name = given.shard[0]
+    def waiting(op: Labelling, block: Block) -> object:
+        name = block.names[0][0]
         with lock:
             blocks.append(name)
         begun[name].set()
-        if name != "c" and seconds_left(given.block) == 0:
+        if name != "c" and seconds_left(block.table) == 0:
             assert begun[names[names.index(name) + 1]].wait(60), "the last block of a piece is waited for"
-        return run(op, given)
+        return run(op, block)
 
     monkeypatch.setattr(Labelling, "run", waiting)
     monkeypatch.setattr(settling, "block_seconds", lambda *_, **__: seconds)

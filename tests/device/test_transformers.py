@@ -11,7 +11,7 @@ import raysp
 from raysp.backends.hugging_face import models
 from raysp.backends.hugging_face.models import known_features
 from raysp.models.features.processors import pad
-from raysp.ops.labelling import Labelling
+from raysp.ops.labelling import Batch
 from tests.backends import theirs
 from tests.device.conftest import assert_same
 from tests.device.stand_in import NAME, counted
@@ -70,7 +70,7 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
     expected = theirs.labelling(folder, *outputs, **options)(block_of(waves))[0].to_pylist()
     op = theirs.labelling(folder, *outputs, device=NAME, **options)
     held, passes, generated = [], [], []
-    original, run = models.features_of, Labelling.forward
+    original, run = models.features_of, Batch.forward
 
     def features_of(*given):
         held.append("copy" not in threading.current_thread().name)
@@ -85,7 +85,7 @@ def test_the_host_computes_no_features_while_the_device_is_held(kind, tmp_path, 
     for cls in (transformers.WhisperForConditionalGeneration, transformers.Speech2TextForConditionalGeneration):
         monkeypatch.setattr(cls, "generate", counting(cls.generate, generated))
     monkeypatch.setattr(models, "features_of", features_of)
-    monkeypatch.setattr(Labelling, "forward", forward)
+    monkeypatch.setattr(Batch, "forward", forward)
     op(block_of(waves))  # constants are made
     held.clear()
     passes.clear()

@@ -81,8 +81,12 @@ def ops_file() -> str:
     """Return the file of the op that the page describes as the class of the section before."""
     source = OWN_OUTPUT["peak.py"]
     [op] = (node for node in ast.parse(source).body if getattr(node, "name", "") == "PeakOp")
-    lines = '"""Largest magnitudes over frames."""', "from collections.abc import Sequence", "import numpy as np"
-    imports = "import pyarrow as pa", "from raysp.ops.labelling import Forward"
+    lines = (
+        '"""Largest magnitudes over frames."""',
+        "from collections.abc import Mapping, Sequence",
+        "import numpy as np",
+    )
+    imports = "import pyarrow as pa", "import torch", "from raysp.ops.forward import Forward, Rows"
     return "\n".join([*lines, *imports, ast.get_source_segment(source, op), ""])
 
 

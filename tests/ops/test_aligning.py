@@ -1,5 +1,7 @@
 """Times of given texts: columns of rows, and of longer rows from their windows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,8 +14,9 @@ from raysp.models import load_checkpoint
 from raysp.ops.late_steps import CARRIED
 from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, write_shard
 from tests.device.class_cases import make_checkpoint
+from tests.ops.phases import columns_of
 from tests.ops.test_pauses import spoken
-from tests.ops.test_transcribing import ctc_forward, forward_of
+from tests.ops.test_transcribing import ctc_forward, forward_of, logits_of
 
 SPEC = raysp.Align("said", chars=True)
 COLUMNS = ("score", "skipped", "words", "chars")
@@ -36,8 +39,8 @@ def transcribing(loaded):
 
 def rows_of(op, forward, texts) -> list[dict]:
     """Return the columns of each row; `staged` is the last one."""
-    object.__setattr__(forward, "columns", {"said": texts})
-    return [dict(zip((*COLUMNS, "staged"), row, strict=True)) for row in zip(*op(forward), strict=True)]
+    forward = replace(forward, rows=replace(forward.rows, source={"said": texts}))
+    return [dict(zip((*COLUMNS, "staged"), row, strict=True)) for row in zip(*columns_of(op, forward), strict=True)]
 
 
 def noisy(num_rows: int, num_frames: int, seed: int = 0):
@@ -48,7 +51,7 @@ def noisy(num_rows: int, num_frames: int, seed: int = 0):
 
 def test_a_text_that_the_model_hears_has_the_times_and_scores_of_the_transcript(op, transcribing):
     forward = forward_of(transcribing, "ONE TWO", "THREE")
-    texts, _, words, chars, *_ = transcribing(forward)
+    texts, _, words, chars, *_ = columns_of(transcribing, forward)
     for row, text, expected, letters in zip(
         rows_of(op, forward, ["one, Two!", "Three"]), texts, words, chars, strict=True
     ):
@@ -65,7 +68,7 @@ def test_a_text_that_the_model_hears_has_the_times_and_scores_of_the_transcript(
 @pytest.mark.parametrize("heard", [" ONE TWO", "ONE TWO ", "  ONE   TWO  "])
 def test_separators_that_no_text_has_change_no_score(op, transcribing, heard):
     forward = forward_of(transcribing, heard)
-    [text], _, [words], *_ = transcribing(forward)
+    [text], _, [words], *_ = columns_of(transcribing, forward)
     [row] = rows_of(op, forward, [text])
     assert text.split() == ["ONE", "TWO"]
     assert row["score"] == pytest.approx(0, abs=1e-6)
@@ -107,12 +110,11 @@ def test_a_text_without_a_known_character_keeps_its_words(op, transcribing):
 
 def test_a_row_in_a_batch_equals_the_row_alone(op):
     texts = ["one two", None, "three one one", "", "nine"]
-    forward = noisy(5, 60)
     frames = [60, 20, 41, 3, 9]
-    forward.num_frames_B[:] = torch.tensor(frames)
+    forward = ctc_forward(logits_of(noisy(5, 60)), torch.tensor(frames), [None] * 5)
     together = rows_of(op, forward, texts)
     for row, (text, num_frames) in enumerate(zip(texts, frames, strict=True)):
-        logits = forward.output["logits"][row : row + 1, :num_frames]
+        logits = logits_of(forward)[row : row + 1, :num_frames]
         alone = ctc_forward(logits, torch.tensor([num_frames]), [None])
         assert rows_of(op, alone, [text]) == [together[row]]
 
@@ -125,7 +127,7 @@ def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, tex
     spec = raysp.Align("said", chars=True, wildcard=wildcard)
     op = spec.op(loaded.summary, loaded)
     whole = noisy(1, 120)
-    logits = whole.output["logits"]
+    logits = logits_of(whole)
     # Windows of 50 frames from every 35th one, of which the middle of each overlap is the joint.
     windows = [(0, 0, 43), (35, 8, 43), (70, 8, 50)]
     batch = torch.stack([logits[0, start : start + 50] for start, _, _ in windows])
@@ -145,8 +147,7 @@ def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, tex
 
 
 def test_a_window_stages_only_the_tokens_of_its_text(op, loaded):
-    forward = noisy(2, 50)
-    object.__setattr__(forward, "parts", [(0, 43), (8, 50)])
+    forward = ctc_forward(logits_of(noisy(2, 50)), torch.tensor([50, 50]), [(0, 43), (8, 50)])
     rows = rows_of(op, forward, ["nine"] * 2)
     assert [len(row["staged"]) for row in rows] == [43 * 6, 42 * 6]  # blank, separator, E, I, N and the best token
     assert rows[0]["staged"].dtype == np.float32
@@ -154,7 +155,7 @@ def test_a_window_stages_only_the_tokens_of_its_text(op, loaded):
 
 def test_a_part_of_what_is_said_lies_at_its_place_with_a_wildcard(loaded, transcribing):
     spoken = forward_of(transcribing, "ONE TWO THREE FOUR FIVE")
-    *_, words, _, _, _ = transcribing(spoken)
+    *_, words, _, _, _ = columns_of(transcribing, spoken)
     [row] = rows_of(raysp.Align("said", chars=True, wildcard=True).op(loaded.summary, loaded), spoken, ["two four"])
     expected = [{**words[0][place], "word": words[0][place]["word"].lower()} for place in (1, 3)]
     assert row["words"] == expected
@@ -177,7 +178,7 @@ def test_the_columns_fit_their_types(op, transcribing):
 
 def test_scores_of_frames_that_are_not_finite_do_not_disturb_other_rows(op, transcribing):
     forward = forward_of(transcribing, "ONE", "TWO")
-    forward.output["logits"][0] = float("nan")
+    logits_of(forward)[0] = float("nan")
     assert rows_of(op, forward, ["one", "two"])[1]["score"] == pytest.approx(0, abs=1e-6)
 
 

@@ -9,11 +9,13 @@ import pytest
 import torch
 
 import raysp
+from raysp.capabilities import Capability
 from raysp.models.base.outputs import BaseModelOutput, SequenceClassifierOutput, TokenClassifierOutput, XVectorOutput
 from raysp.ops.classifying import MULTI_LABEL, Classifying, Segmenting
 from raysp.ops.embeddings import FrameEmbeddings, MeanEmbedding, SpeakerEmbedding
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward
 from tests.corpora import a_pipeline, rows_table, wav, write_shard
+from tests.ops.phases import a_pass, columns_of
 
 WIDTH = 6
 VECTOR = pa.list_(pa.float32(), WIDTH)
@@ -23,14 +25,12 @@ LABELS = ["cat", "dog", "owl"]
 
 
 def forward(output, hidden, frames, parts=None, states=(), rate=1, hidden_frames=None) -> Forward:
-    return Forward(
-        output=output,
+    return a_pass(
+        frames,
+        parts,
+        heads={} if output is None else dict.fromkeys(Capability, output),
         encoded=BaseModelOutput(last_hidden_state=hidden, hidden_states=tuple(states)),
-        num_frames_B=torch.tensor(frames),
-        parts=parts or [None] * len(frames),
-        features={},
-        places=[""] * len(frames),
-        hidden_frames_B=torch.tensor(hidden_frames or frames),
+        hidden_frames=hidden_frames,
         frames_a_hidden_frame=Fraction(rate),
     )
 
@@ -52,14 +52,14 @@ class TestMeanEmbedding:
 
     def test_padding_has_no_part_in_a_mean(self, hidden):
         op = MeanEmbedding(self.schema, MEAN)
-        vectors, *_ = op(forward(BaseModelOutput(last_hidden_state=hidden), hidden, [20, 5, 1]))
+        vectors, *_ = columns_of(op, forward(BaseModelOutput(last_hidden_state=hidden), hidden, [20, 5, 1]))
         for row, frames in enumerate([20, 5, 1]):
             np.testing.assert_allclose(vectors[row], hidden[row, :frames].mean(0), atol=1e-6)
 
     def test_windows_join_to_the_mean_in_which_each_frame_counts_once(self, hidden):
         op = MeanEmbedding(self.schema, MEAN)
         parts = [(0, 12), (3, 20), (2, 7)]
-        columns = op(forward(None, hidden, [20, 20, 7], parts))
+        columns = columns_of(op, forward(None, hidden, [20, 20, 7], parts))
         assert columns[0] == [None] * 3
         [joined] = op.join(staged(op, columns, parts))
         owned = torch.cat([hidden[0, :12], hidden[1, 3:20], hidden[2, 2:7]])
@@ -67,17 +67,17 @@ class TestMeanEmbedding:
 
     def test_a_normalised_mean_has_length_one_joined_or_not(self, hidden):
         op = MeanEmbedding(self.schema, MEAN, normalize=True)
-        vectors, *_ = op(forward(None, hidden, [20, 20, 20]))
+        vectors, *_ = columns_of(op, forward(None, hidden, [20, 20, 20]))
         assert [round(float(np.linalg.norm(v)), 5) for v in vectors] == [1.0] * 3
         parts = [(0, 12), (3, 20), (2, 7)]
-        [joined] = op.join(staged(op, op(forward(None, hidden, [20, 20, 7], parts)), parts))
+        [joined] = op.join(staged(op, columns_of(op, forward(None, hidden, [20, 20, 7], parts)), parts))
         assert np.linalg.norm(joined) == pytest.approx(1)
 
     def test_a_hidden_state_at_half_the_rate_is_cut_where_its_frames_are(self, hidden):
         states = [hidden[:, :10], hidden[:, 10:]]
         op = MeanEmbedding(self.schema, MEAN, layer=1)
         parts = [(0, 12), (4, 20), None]
-        columns = op(forward(None, hidden, [20, 20, 8], parts, states, rate=2, hidden_frames=[10, 10, 4]))
+        columns = columns_of(op, forward(None, hidden, [20, 20, 8], parts, states, rate=2, hidden_frames=[10, 10, 4]))
         table = staged(op, columns, parts)
         assert table.column("e_weight").to_pylist() == [6, 8, None]
         np.testing.assert_allclose(columns[0][2], states[1][2, :4].mean(0), atol=1e-6)
@@ -89,7 +89,7 @@ class TestFrameEmbeddings:
     staged = pa.schema([("e_frames", pa.list_(VECTOR))])
 
     def test_a_row_has_a_vector_for_each_of_its_frames(self, hidden):
-        vectors, rest = FrameEmbeddings(self.schema, self.staged)(forward(None, hidden, [20, 5, 0]))
+        vectors, rest = columns_of(FrameEmbeddings(self.schema, self.staged), forward(None, hidden, [20, 5, 0]))
         assert [len(row) for row in vectors] == [20, 5, 0]
         np.testing.assert_allclose(np.stack(vectors[1]), hidden[1, :5])
         assert rest == [None] * 3
@@ -97,7 +97,7 @@ class TestFrameEmbeddings:
     def test_windows_join_to_the_vectors_of_the_frames_they_answer_for(self, hidden):
         op = FrameEmbeddings(self.schema, self.staged)
         parts = [(0, 12), (3, 20), (2, 7)]
-        [joined] = op.join(staged(op, op(forward(None, hidden, [20, 20, 7], parts)), parts))
+        [joined] = op.join(staged(op, columns_of(op, forward(None, hidden, [20, 20, 7], parts)), parts))
         expected = torch.cat([hidden[0, :12], hidden[1, 3:20], hidden[2, 2:7]])
         np.testing.assert_allclose(np.stack(joined), expected)
 
@@ -106,10 +106,10 @@ def test_a_longer_rows_speaker_is_the_mean_of_its_windows_by_their_frames(hidden
     op = SpeakerEmbedding(pa.schema([("e", VECTOR)]), MEAN)
     embeddings = hidden[:, 0]
     output = XVectorOutput(logits=embeddings, embeddings=embeddings)
-    vectors, *_ = op(forward(output, hidden, [20, 20, 20]))
+    vectors, *_ = columns_of(op, forward(output, hidden, [20, 20, 20]))
     np.testing.assert_allclose(np.stack(vectors), embeddings)
     parts = [(0, 12), (3, 20), (2, 7)]
-    [joined] = op.join(staged(op, op(forward(output, hidden, [20, 20, 7], parts)), parts))
+    [joined] = op.join(staged(op, columns_of(op, forward(output, hidden, [20, 20, 7], parts)), parts))
     expected = (12 * embeddings[0] + 17 * embeddings[1] + 5 * embeddings[2]) / 34
     np.testing.assert_allclose(joined, expected, atol=1e-6)
 
@@ -123,32 +123,34 @@ class TestClassifying:
 
     def test_the_most_likely_class_has_its_softmax_as_score_and_the_first_wins_a_tie(self, hidden):
         output = SequenceClassifierOutput(logits=self.logits)
-        labels, scores, *_ = self.make()(forward(output, hidden, [20, 20, 20]))
+        labels, scores, *_ = columns_of(self.make(), forward(output, hidden, [20, 20, 20]))
         assert labels == ["dog", "cat", "owl"]
         assert scores == pytest.approx(self.logits.softmax(-1).max(-1).values.tolist())
 
     def test_several_classes_are_lists_from_the_most_likely_one(self, hidden):
-        labels, scores, *_ = self.make(top_k=2)(
-            forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20])
+        labels, scores, *_ = columns_of(
+            self.make(top_k=2), forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20])
         )
         assert labels == [["dog", "owl"], ["cat", "owl"], ["owl", "cat"]]
         assert [len(row) for row in scores] == [2, 2, 2]
 
     def test_independent_classes_are_all_that_are_more_likely_than_not(self, hidden):
         op = self.make(problem_type=MULTI_LABEL)
-        labels, scores, *_ = op(forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20]))
+        labels, scores, *_ = columns_of(op, forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 20]))
         assert labels == [["dog", "owl"], ["cat", "owl"], []]
         assert scores[0] == pytest.approx(self.logits[0].sigmoid()[[1, 2]].tolist())
 
     def test_a_regression_gives_its_number(self, hidden):
         op = Classifying(self.schema, LOGITS, ["valence"], top_k=1, problem_type=None)
-        labels, scores, *_ = op(forward(SequenceClassifierOutput(logits=self.logits[:, :1]), hidden, [20, 20, 20]))
+        labels, scores, *_ = columns_of(
+            op, forward(SequenceClassifierOutput(logits=self.logits[:, :1]), hidden, [20, 20, 20])
+        )
         assert (labels, scores) == (["valence"] * 3, [0.0, 3.0, -2.0])
 
     def test_windows_join_by_their_frames(self, hidden):
         op = self.make()
         parts = [(0, 12), (3, 20), (2, 7)]
-        columns = op(forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 7], parts))
+        columns = columns_of(op, forward(SequenceClassifierOutput(logits=self.logits), hidden, [20, 20, 7], parts))
         assert columns[0] == columns[1] == [None] * 3
         label, score = op.join(staged(op, columns, parts))
         mean = (12 * self.logits[0] + 17 * self.logits[1] + 5 * self.logits[2]) / 34
@@ -174,7 +176,7 @@ class TestSegmenting:
 
     def test_stretches_may_overlap_and_are_ordered_by_their_start(self, hidden):
         output = self.output([["xx..xx", ".xxx.x"]])
-        [segments], _ = self.make()(forward(output, hidden, [6]))
+        [segments], _ = columns_of(self.make(), forward(output, hidden, [6]))
         assert [(s["label"], s["start"], s["end"]) for s in segments] == [
             ("cat", 0.0, 1.0), ("dog", 0.5, 2.0), ("cat", 2.0, 3.0), ("dog", 2.5, 3.0),
         ]  # fmt: skip
@@ -182,7 +184,7 @@ class TestSegmenting:
 
     def test_padding_is_not_a_frame_and_short_stretches_are_left_out(self, hidden):
         output = self.output([["xx.x.x", "xxxxxx"]])
-        [segments], _ = self.make(min_seconds=1)(forward(output, hidden, [4]))
+        [segments], _ = columns_of(self.make(min_seconds=1), forward(output, hidden, [4]))
         assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 0.0, 1.0), ("dog", 0.0, 2.0)]
 
     @pytest.mark.parametrize(
@@ -205,7 +207,9 @@ class TestSegmenting:
 
     def test_a_stretch_continues_over_a_joint(self, hidden):
         op, parts = self.make(), [(0, 4), (2, 6)]
-        columns = op(forward(self.output([["..xx..", "......"], ["xxx...", ".....x"]]), hidden, [6, 6], parts))
+        columns = columns_of(
+            op, forward(self.output([["..xx..", "......"], ["xxx...", ".....x"]]), hidden, [6, 6], parts)
+        )
         [segments] = op.join(staged(op, columns, parts))
         assert [(s["label"], s["start"], s["end"]) for s in segments] == [("cat", 1.0, 2.5), ("dog", 3.5, 4.0)]
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ from raysp.devices import DeviceLostError
 from raysp.models import LoadedCheckpoint
 from raysp.models.features.processors import as_float, pad
 from raysp.ops.device_passes import DevicePasses
-from raysp.ops.labelling import Forward, Labelling
+from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.labelling import Labelling
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO
 
@@ -117,9 +118,9 @@ class TestSeveralPassesAtOnce:
         counted = set()
 
         class Counting(Constant):
-            def __call__(self, forward: Forward) -> list[list[int]]:
+            def select(self, forward: Forward) -> Selected:
                 counted.add((threading.current_thread().name, torch.get_num_threads()))
-                return super().__call__(forward)
+                return super().select(forward)
 
         op = labelling(5, extra=Counting(), threads=6)
         labels(op, block_of([*waves, *waves]))
@@ -135,12 +136,19 @@ class TestSeveralPassesAtOnce:
         class Alone(Constant):
             inside = 0
 
-            def __call__(self, forward: Forward) -> list[list[int]]:
+            def select(self, forward: Forward) -> Selected:
+                self.be_alone()
+                return super().select(forward)
+
+            def columns(self, arrays: object, rows: Rows) -> list[list[int]]:
+                self.be_alone()
+                return super().columns(arrays, rows)
+
+            def be_alone(self) -> None:
                 self.inside += 1
                 time.sleep(0.02)
                 assert self.inside == 1
                 self.inside -= 1
-                return super().__call__(forward)
 
         found = labels(labelling(3, extra=Alone(), threads=4), block_of(waves))
         assert {row["status"] for row in found.values()} == {"ok"}
@@ -152,15 +160,19 @@ class TestSeveralPassesAtOnce:
 @pytest.mark.slow
 def test_batches_in_the_threads_of_a_device_have_the_labels_of_rows_alone(waves, alone):
     class Watching(Constant):
-        def __call__(self, forward: Forward) -> list[list[int]]:
-            threads.add(threading.current_thread().name)
-            return super().__call__(forward)
+        def select(self, forward: Forward) -> Selected:
+            threads[0].add(threading.current_thread().name)
+            return super().select(forward)
 
-    threads: set[str] = set()
+        def columns(self, arrays: object, rows: Rows) -> list[list[int]]:
+            threads[1].add(threading.current_thread().name)
+            return super().columns(arrays, rows)
+
+    threads: tuple[set[str], set[str]] = (set(), set())
     op = labelling(3, extra=Watching())
     op.passes = DevicePasses(torch.device("cpu"))  # as on a GPU
     assert_same(labels(op, block_of([*waves, *waves])), {row: alone[row % NUM_ROWS] for row in range(2 * NUM_ROWS)})
-    assert threads == {"raysp-label_0"}  # which is not the thread that launches
+    assert threads == ({"raysp-pass_0"}, {"raysp-label_0"})
 
 
 class Constant:
@@ -170,8 +182,11 @@ class Constant:
     staged = pa.schema([])
     layers = ()
 
-    def __call__(self, forward: Forward) -> list[list[int]]:
-        return [[1] * len(forward.places)]
+    def select(self, forward: Forward) -> Selected:
+        return {}
+
+    def columns(self, arrays: object, rows: Rows) -> list[list[int]]:
+        return [[1] * len(rows.names)]
 
     def empty(self) -> tuple[int]:
         return (0,)
@@ -304,12 +319,18 @@ class Fussy:
         self.error = error
         self.calls: list[int] = []
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        frames = forward.num_frames_B.tolist()
+    def select(self, forward: Forward) -> Selected:
+        frames = forward.rows.lengths.frames
         self.calls.append(len(frames))
-        if 49 in frames:
+        if self.is_refused(frames):
             raise self.error
-        return [frames]
+        return {"frames": forward.num_frames_B}
+
+    def columns(self, arrays: Mapping[str, np.ndarray], rows: Rows) -> list[Sequence[object]]:
+        return [arrays["frames"].tolist()]
+
+    def is_refused(self, frames: Sequence[int]) -> bool:
+        return 49 in frames
 
     def empty(self) -> tuple[object, ...]:
         return (0,)
@@ -322,12 +343,8 @@ class RoomFor(Fussy):
         super().__init__(torch.OutOfMemoryError("CUDA out of memory"))
         self.most = most
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        frames = forward.num_frames_B.tolist()
-        self.calls.append(len(frames))
-        if len(frames) > self.most:
-            raise self.error
-        return [frames]
+    def is_refused(self, frames: Sequence[int]) -> bool:
+        return len(frames) > self.most
 
 
 class TestFaults:

@@ -1,7 +1,6 @@
 """Signals: loudness as recommended, noise, bandwidth and clipping of known size, in any batch and any windows."""
 
 import json
-from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -14,12 +13,12 @@ import raysp
 from benchmarks.inputs.corpus import read_utterances
 from raysp.audio import decode
 from raysp.audio.levels import filters
-from raysp.models.base.outputs import BaseModelOutput
 from raysp.ops import measuring
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward
 from raysp.ops.measuring import Measuring, TextMeasuring
 from raysp.specs.outputs.signals import LEVELS
 from tests.corpora import DEMO
+from tests.ops.phases import a_pass, columns_of
 
 RATE, STRIDE = 16_000, 320
 STAGED = pa.schema(
@@ -41,27 +40,13 @@ def op(rate: int = RATE, *, at_quiet_points: bool = False) -> Measuring:
 
 
 def forward(waves: list[np.ndarray], parts: list[tuple[int, int] | None] | None = None) -> Forward:
-    num_samples = torch.tensor([len(wave) for wave in waves])
-    num_frames = (num_samples - 400) // STRIDE + 1
-    nothing = BaseModelOutput(last_hidden_state=torch.empty(0))
-    padded = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(one).float() for one in waves], batch_first=True)
-    return Forward(
-        nothing,
-        nothing,
-        num_frames,
-        parts or [None] * len(waves),
-        {},
-        [""] * len(waves),
-        num_frames,
-        Fraction(1),
-        waves_BS=padded,
-        num_samples_B=num_samples,
-    )
+    frames = [(len(wave) - 400) // STRIDE + 1 for wave in waves]
+    return a_pass(frames, parts, waves=[torch.from_numpy(one).float() for one in waves])
 
 
 def measured(*waves: np.ndarray, rate: int = RATE) -> list[dict[str, float]]:
     """Return the levels of recordings, in single precision as they are stored."""
-    return pa.array(op(rate)(forward([*waves]))[0], SCHEMA[0].type).to_pylist()
+    return pa.array(columns_of(op(rate), forward([*waves]))[0], SCHEMA[0].type).to_pylist()
 
 
 def sine(hertz: float, level: float, seconds: float, rate: int = RATE) -> np.ndarray:
@@ -215,7 +200,7 @@ def test_windows_that_end_at_quiet_points_have_the_levels_of_the_row(speech):
 
 
 def joined(op: Measuring, windows: list[np.ndarray], parts: list[tuple[int, int]]) -> dict[str, float]:
-    nulls, *staged = op(forward(windows, parts))
+    nulls, *staged = columns_of(op, forward(windows, parts))
     assert nulls == [None] * len(windows)
     [found] = op.join(pa.table(staged, schema=STAGED))
     return pa.array([found], SCHEMA[0].type).to_pylist()[0]

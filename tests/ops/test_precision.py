@@ -14,7 +14,7 @@ import raysp
 from raysp.audio import decode
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 from raysp.ops.blocks import AGREED_RATE, Batching, batching, most_unequal
-from raysp.ops.labelling import Labelling
+from raysp.ops.labelling import Batch, Labelling
 from tests.device.class_cases import CASES, make_checkpoint
 from tests.models.kernels import label_independence
 from tests.models.kernels.label_independence import FEW_ROWS, LIMITS, TRAINED, count_with, labellings
@@ -158,12 +158,12 @@ class TestOnACpu:
         taken: list[tuple[int, int]] = []
         one = op(wide, [raysp.Transcript()], 600, threads=2)
 
-        def seen(run, padded, chosen, block):
-            taken.append((len(chosen), torch.get_num_threads()))
-            return forward(run, padded, chosen, block)
+        def seen(batch):
+            taken.append((len(batch.windows), torch.get_num_threads()))
+            return forward(batch)
 
-        forward = one.forward
-        monkeypatch.setattr(one, "forward", seen)
+        forward = Batch.forward
+        monkeypatch.setattr(Batch, "forward", seen)
         found = labels(one, block_of(noise([1.0, 2.0, 1.0, 0.5])))
         assert {label["status"] for label in found.values()} == {"ok"}
         assert taken == [(1, 1)] * 4
@@ -172,7 +172,7 @@ class TestOnACpu:
     def test_float32_goes_in_batches(self, wide, monkeypatch):
         taken: list[int] = []
         one = op(wide, [raysp.Transcript()], 600, dtype="float32")
-        monkeypatch.setattr(one, "forward", lambda run, padded, chosen, _: (taken.append(len(chosen)), 1 / 0))
+        monkeypatch.setattr(Batch, "forward", lambda batch: (taken.append(len(batch.windows)), 1 / 0))
         one(block_of(noise([1.0] * 4)))
         assert taken[0] == 4
 

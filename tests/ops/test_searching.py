@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import raysp
 from raysp.models import load_checkpoint
 from tests.corpora import CHECKPOINT
+from tests.ops.phases import columns_of
 from tests.ops.test_transcribing import alone, check_joined, ctc_forward, forward_of
 from tests.text.beams.arpa_files import write_arpa
 
@@ -43,14 +44,14 @@ def test_sure_frames_have_the_text_score_words_and_characters_of_greedy_decoding
     greedy = raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
     search = raysp.Transcript(words=True, chars=True, beams=8).op(loaded.summary, loaded)
     forward = forward_of(greedy, "ONE TWO", "THREE", "")
-    assert search(forward) == greedy(forward)
+    assert columns_of(search, forward) == columns_of(greedy, forward)
 
 
 def test_rows_whose_text_is_that_of_greedy_decoding_have_its_scores_and_times_to_the_last_bit(loaded):
     greedy = raysp.Transcript(words=True, chars=True).op(loaded.summary, loaded)
     search = raysp.Transcript(words=True, chars=True, beams=8).op(loaded.summary, loaded)
     forward = ctc_forward(noisy(5, 20, 25, 6.0), torch.full((20,), 25), [None] * 20)
-    theirs, ours = (list(zip(*op(forward)[:4], strict=True)) for op in (greedy, search))
+    theirs, ours = (list(zip(*columns_of(op, forward)[:4], strict=True)) for op in (greedy, search))
     same = [place for place in range(20) if ours[place][0] == theirs[place][0]]
     assert len(same) >= 5
     assert [ours[place] for place in same] == [theirs[place] for place in same]
@@ -58,7 +59,7 @@ def test_rows_whose_text_is_that_of_greedy_decoding_have_its_scores_and_times_to
 
 def test_the_best_of_several_texts_is_the_text_and_all_differ(everything):
     forward = ctc_forward(noisy(1, 6, 40, 2.0), torch.full((6,), 40), [None] * 6)
-    columns = dict(zip(everything.schema.names, everything(forward), strict=False))
+    columns = dict(zip(everything.schema.names, columns_of(everything, forward), strict=False))
     assert everything.schema.names[-1] == "pred_nbest"
     for text, several in zip(columns["pred_text"], columns["pred_nbest"], strict=True):
         assert several[0]["text"] == text
@@ -80,7 +81,7 @@ def spaced(loaded, *texts: str) -> torch.Tensor:
 def test_texts_have_single_spaces_and_differ_in_more_than_spaces(loaded):
     op = raysp.Transcript(beams=16, nbest=8, words=True).op(loaded.summary, loaded)
     logits = spaced(loaded, "A", "BC") if "A" in loaded.text_tokenizer.encoder else spaced(loaded, "E", "ONE")
-    [text], _, _, [several], *_ = op(ctc_forward(logits, torch.tensor([logits.shape[1]]), [None]))
+    [text], _, _, [several], *_ = columns_of(op, ctc_forward(logits, torch.tensor([logits.shape[1]]), [None]))
     assert text == several[0]["text"]
     assert "  " not in text
     assert " " in text
@@ -105,7 +106,7 @@ def test_the_column_of_several_texts_exists_only_if_asked_for(loaded):
     assert op.empty() == ("", None, [])
     kind = op.schema.field("mine_nbest").type
     assert kind == pa.list_(pa.struct([("text", pa.string()), ("score", pa.float32())]))
-    [[text], _, [several], *_] = op(ctc_forward(torch.zeros(1, 0, 20), torch.tensor([0]), [None]))
+    [[text], _, [several], *_] = columns_of(op, ctc_forward(torch.zeros(1, 0, 20), torch.tensor([0]), [None]))
     assert (text, several) == ("", [{"text": "", "score": 0.0}])
 
 
@@ -115,7 +116,7 @@ def test_a_row_in_a_batch_equals_the_row_alone_to_the_last_bit(everything, size)
     logits = noisy(2, 5, 30, size)
     for row, frames in enumerate(lengths):
         logits[row, frames:] = math.nan
-    columns = everything(ctc_forward(logits, torch.tensor(lengths), [None] * 5))
+    columns = columns_of(everything, ctc_forward(logits, torch.tensor(lengths), [None] * 5))
     for row, frames in enumerate(lengths):
         assert alone(everything, logits[row, :frames]) == [column[row] for column in columns[: len(everything.schema)]]
 
@@ -135,7 +136,7 @@ def test_any_row_in_one_window_equals_the_row_joined(everything, seed, frames, c
 def test_a_row_of_numbers_that_are_not_finite_harms_no_other(everything):
     logits = noisy(3, 2, 20)
     logits[0, 7] = math.nan
-    columns = everything(ctc_forward(logits, torch.tensor([20, 20]), [None, None]))
+    columns = columns_of(everything, ctc_forward(logits, torch.tensor([20, 20]), [None, None]))
     assert alone(everything, logits[1]) == [column[1] for column in columns[: len(everything.schema)]]
 
 
@@ -178,7 +179,9 @@ def test_a_model_of_characters_is_recognised_by_its_words(loaded, tmp_path):
 
 
 def test_the_best_tokens_are_those_of_all_frames_whatever_is_chosen_at_once(everything, monkeypatch):
-    op, logits = everything, torch.randn(2, 40, 32, generator=torch.Generator().manual_seed(0))
-    whole = op._top_tokens(logits)
+    logits = torch.randn(2, 40, 32, generator=torch.Generator().manual_seed(0))
+    forward = ctc_forward(logits, torch.tensor([40, 40]), [None, None])
+    whole = everything.select(forward)
     monkeypatch.setattr("raysp.ops.transcripts.searching.VALUES_AT_ONCE", 32 * 7)
-    assert all(map(torch.equal, op._top_tokens(logits), whole))
+    parts = everything.select(forward)
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)

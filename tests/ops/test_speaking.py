@@ -1,7 +1,6 @@
 """Regions of speech: those of the original for the same probabilities, whatever windows a row is cut into."""
 
 import io
-from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +11,11 @@ import torch
 
 import raysp
 from benchmarks.inputs.corpus import read_utterances
-from raysp.models.base.outputs import BaseModelOutput
 from raysp.models.silero_vad import CHUNK_SAMPLES
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward
 from raysp.ops.speech.speaking import Chunks, Speaking, regions
 from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
+from tests.ops.phases import a_pass, columns_of
 
 STRIDE = 320
 STAGED = pa.schema([("s_probabilities", pa.list_(pa.float32())), ("s_offset", pa.int32()), ("s_samples", pa.int64())])
@@ -41,21 +40,7 @@ def speaking(**fields: float) -> Speaking:
 
 
 def forward(waves: list[torch.Tensor], parts: list[tuple[int, int] | None]) -> Forward:
-    num_samples = torch.tensor([len(wave) for wave in waves])
-    num_frames = (num_samples - 400) // STRIDE + 1
-    nothing = BaseModelOutput(last_hidden_state=torch.empty(0))
-    return Forward(
-        nothing,
-        nothing,
-        num_frames,
-        parts,
-        {},
-        [""] * len(waves),
-        num_frames,
-        Fraction(1),
-        waves_BS=torch.nn.utils.rnn.pad_sequence(waves, batch_first=True),
-        num_samples_B=num_samples,
-    )
+    return a_pass([(len(wave) - 400) // STRIDE + 1 for wave in waves], parts, waves=waves)
 
 
 def probabilities(seed: int, count: int = 300) -> np.ndarray:
@@ -116,8 +101,8 @@ def test_windows_give_the_regions_of_the_whole_row(length, overlap):
         windows.append(wave[start : start + size if number < len(starts) - 1 else None])
         last = (len(windows[-1]) - 400) // STRIDE + 1
         parts.append((half if number else 0, half + step // STRIDE if number < len(starts) - 1 else last))
-    [whole], *_ = op(forward([wave], [None]))
-    nulls, *staged = op(forward(windows, parts))
+    [whole], *_ = columns_of(op, forward([wave], [None]))
+    nulls, *staged = columns_of(op, forward(windows, parts))
     assert nulls == [None] * len(windows)
     [joined] = op.join(pa.table(staged, schema=STAGED))
     assert sum(staged[2]) == len(wave)
@@ -128,7 +113,7 @@ def test_windows_give_the_regions_of_the_whole_row(length, overlap):
 
 
 def test_a_recording_without_speech_has_no_regions():
-    [found], *_ = speaking()(forward([torch.zeros(20_000)], [None]))
+    [found], *_ = columns_of(speaking(), forward([torch.zeros(20_000)], [None]))
     assert found == []
     assert speaking().empty() == ([],)
 

@@ -4,7 +4,6 @@ import math
 import pickle
 import subprocess
 import sys
-from fractions import Fraction
 from itertools import pairwise
 
 import pyarrow as pa
@@ -14,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import raysp
+from raysp.capabilities import Capability
 from raysp.models import check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward
 from tests.corpora import CHECKPOINT
+from tests.ops.phases import a_pass, columns_of
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +29,11 @@ def op():
 
 def ctc_forward(logits, num_frames, parts) -> Forward:
     """Make the output of a CTC model."""
-    output = CausalLMOutput(logits=logits)
-    return Forward(output, output, num_frames, parts, {}, [""] * len(parts), num_frames, Fraction(1))
+    return a_pass(num_frames.tolist(), parts, heads={Capability.CTC: CausalLMOutput(logits=logits)})
+
+
+def logits_of(forward: Forward) -> torch.Tensor:
+    return forward.heads[Capability.CTC]["logits"]
 
 
 def forward_of(op, *texts: str, pad_with: float = 0.0) -> Forward:
@@ -45,14 +49,14 @@ def forward_of(op, *texts: str, pad_with: float = 0.0) -> Forward:
 
 
 def test_each_window_has_its_text_and_a_sure_score(op):
-    texts, scores, *_ = op(forward_of(op, "ONE", "TWO THREE"))
+    texts, scores, *_ = columns_of(op, forward_of(op, "ONE", "TWO THREE"))
     assert texts == ["ONE", "TWO THREE"]
     assert scores == pytest.approx([0.0, 0.0], abs=1e-6)
 
 
 @pytest.mark.parametrize("pad_with", [0.0, 50.0, math.nan, math.inf])
 def test_padded_frames_say_nothing_whatever_they_hold(op, pad_with):
-    texts, scores, *_ = op(forward_of(op, "ONE", "TWO THREE", pad_with=pad_with))
+    texts, scores, *_ = columns_of(op, forward_of(op, "ONE", "TWO THREE", pad_with=pad_with))
     assert texts == ["ONE", "TWO THREE"]
     assert scores == pytest.approx([0.0, 0.0], abs=1e-6)
 
@@ -60,7 +64,7 @@ def test_padded_frames_say_nothing_whatever_they_hold(op, pad_with):
 def test_a_window_of_blanks_has_an_empty_text_and_no_score(op):
     blanks = torch.zeros(1, 5, len(op.tokenizer.vocab))
     blanks[..., op.blank] = 10
-    assert op(ctc_forward(blanks, torch.tensor([5]), [None])) == [[""], [None], [None], [None]]
+    assert columns_of(op, ctc_forward(blanks, torch.tensor([5]), [None])) == [[""], [None], [None], [None]]
 
 
 def test_the_columns_are_named_after_the_output_and_a_short_recording_fills_them(op):
@@ -76,13 +80,13 @@ def timed():
 
 
 def staged(op, forward: Forward) -> pa.Table:
-    columns = op(forward)[len(op.schema) :]
+    columns = columns_of(op, forward)[len(op.schema) :]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, op.staged, strict=True)], schema=op.staged)
 
 
 def alone(op, logits: torch.Tensor) -> list[object]:
     frames = torch.tensor([len(logits)])
-    return [column[0] for column in op(ctc_forward(logits[None], frames, [None]))[: len(op.schema)]]
+    return [column[0] for column in columns_of(op, ctc_forward(logits[None], frames, [None]))[: len(op.schema)]]
 
 
 def check_joined(op, logits: torch.Tensor, cuts: set[int], left: int, right: int) -> None:
@@ -93,7 +97,7 @@ def check_joined(op, logits: torch.Tensor, cuts: set[int], left: int, right: int
         window[left : left + end - first] = logits[first:end]
     parts = [(left, left + end - first) for first, end in pairwise(edges)]
     forward = ctc_forward(torch.stack(windows), torch.full((len(windows),), len(windows[0])), parts)
-    assert op(forward)[0] == [None] * len(windows)
+    assert columns_of(op, forward)[0] == [None] * len(windows)
     assert list(op.join(staged(op, forward))) == alone(op, logits)
 
 
@@ -109,7 +113,7 @@ def test_the_frames_of_a_row_give_the_same_to_the_last_bit_in_one_window_and_joi
 
 def test_a_word_begins_with_its_first_frame_and_ends_with_the_end_of_its_last(timed):
     forward = forward_of(timed, "ONE TWO")  # O _ N _ E _ | _ T _ W _ O _, 20 ms each
-    _, _, (words,), (chars,), *_ = timed(forward)
+    _, _, (words,), (chars,), *_ = columns_of(timed, forward)
     assert [(w["word"], w["start"], w["end"]) for w in words] == [
         ("ONE", 0.0, pytest.approx(0.1)),
         ("TWO", pytest.approx(0.16), pytest.approx(0.26)),
@@ -122,11 +126,11 @@ def test_a_word_begins_with_its_first_frame_and_ends_with_the_end_of_its_last(ti
 
 def test_a_character_that_lasts_has_the_probability_of_its_best_frame_and_a_word_their_mean(timed):
     forward = forward_of(timed, "AB" if "A" in timed.tokenizer.vocab else "ON")
-    logits = forward.output["logits"].clone()
+    logits = logits_of(forward).clone()
     logits[0, 1] = logits[0, 0]  # the first character again in place of the blank, less surely
     logits[0, 0, timed.blank] = 0.0  # now as sure as the blank
     logits[0, 0] += torch.nn.functional.one_hot(logits[0, 1].argmax(), logits.shape[-1]) * 0.1
-    _, _, (words,), (chars,), *_ = timed(ctc_forward(logits, forward.num_frames_B, forward.parts))
+    _, _, (words,), (chars,), *_ = columns_of(timed, ctc_forward(logits, forward.num_frames_B, forward.rows.parts))
     assert [c["end"] - c["start"] for c in chars] == pytest.approx([0.04, 0.02])
     assert [c["score"] for c in chars] == pytest.approx([1.0, 1.0])
     (word,) = words
@@ -140,7 +144,7 @@ def test_only_requested_columns_are_returned(asked):
     op = output.op(loaded.summary, loaded)
     names = ["pred_text", "pred_score", *(f"pred_{name}" for name in asked)]
     assert list(output.columns) == op.schema.names == names
-    assert len(op(forward_of(op, "ONE"))) == len(names) + 2
+    assert len(columns_of(op, forward_of(op, "ONE"))) == len(names) + 2
     assert op.empty() == ("", None, *([] for _ in asked))
     spans = [output.schema(None).field(f"pred_{name}").type.value_type for name in asked]
     for span, name in zip(spans, asked, strict=True):

@@ -9,6 +9,7 @@ import raysp
 from raysp import CheckpointError
 from raysp.models import check_checkpoint, load_checkpoint
 from tests.models.tokenizers.word_pieces import PIECES, save_parakeet
+from tests.ops.phases import columns_of
 from tests.ops.test_transcribing import ctc_forward
 
 BLANK = 19
@@ -26,7 +27,7 @@ def columns(loaded, output, frames):
     probabilities = torch.full((1, len(frames), BLANK + 1), 0.5 / BLANK)
     probabilities[0, torch.arange(len(frames)), torch.tensor(frames)] = 0.5
     op = output.op(loaded.summary, loaded)
-    return op(ctc_forward(probabilities.log(), torch.tensor([len(frames)]), [None]))[: len(op.schema)]
+    return columns_of(op, ctc_forward(probabilities.log(), torch.tensor([len(frames)]), [None]))[: len(op.schema)]
 
 
 def test_words_begin_at_their_marks_and_last_to_their_last_piece(loaded):

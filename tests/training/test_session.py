@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from raysp import Batching, RunError, Schedule, finetune
-from raysp.ops import ordering
-from raysp.ops.ordering import Index, Sizes, Window
 from raysp.storage.store import LocalStore
+from raysp.training.data import ordering
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
+from raysp.training.data.ordering import Index, Sizes, Window
 from raysp.training.loop.averaging import MovingAverage, mean_of_last
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import MODEL, Course, Session

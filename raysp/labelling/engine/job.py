@@ -208,7 +208,7 @@ class LabelledPiece:
     examples: Sequence[RowError] = ()
     """A few error rows."""
     memory_bytes: int = 0
-    """Highest memory of the model's process so far (`ops.forward.Figures`)."""
+    """Highest memory of the model's process so far (`ops.labelling.Figures`)."""
 
     @property
     def place(self) -> tuple[str, Piece]:

@@ -19,7 +19,7 @@ from raysp.ops.decoding import seconds_left
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.job import Job
-    from raysp.ops.labelling import BlockInHand, Figures, Labelling
+    from raysp.ops.labelling import Block, Figures, Labelling
 
 
 P = ParamSpec("P")
@@ -110,16 +110,16 @@ class Model:
         Raises:
             DeviceLostError: the device of the model failed.
         """
-        given = self.op.prepare(block, shard, names=names)
-        table, figures, waited = self._in_thread(self._run, given)
-        labels = self.op.table(given) if table is None else table
+        prepared = self.op.prepare(block, shard, names=names)
+        table, figures, waited = self._in_thread(self._run, prepared)
+        labels = self.op.table(prepared) if table is None else table
         return LabelledBlock(labels, figures, waited, seconds_left(block))
 
-    def _run(self, given: "BlockInHand") -> "tuple[pa.Table | None, Figures, float]":
+    def _run(self, block: "Block") -> "tuple[pa.Table | None, Figures, float]":
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
         with self.in_hand.taken() as waited, watched(self._hang_seconds * self.op.blocks_in_hand):
-            figures = self.op.run(given)
-            table = self.op.table(given) if self.op.has_users_code else None
+            figures = self.op.run(block)
+            table = self.op.table(block) if self.op.has_users_code else None
         return table, figures, waited
 
 

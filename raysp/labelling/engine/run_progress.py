@@ -53,7 +53,7 @@ class Progress(Counted):
     in_flight: "dict[tuple[str, Piece], LabelledPiece | None]" = field(default_factory=dict)
     """Pieces taken by workers and not staged yet, by shard and rows, as labelled so far."""
     memory_bytes: int = 0
-    """Highest memory of a model's process (`ops.forward.Figures`)."""
+    """Highest memory of a model's process (`ops.labelling.Figures`)."""
     new_commits: int = 0
     """Shards committed by this run."""
     unchanged: int = 0

@@ -1,6 +1,6 @@
 """Turns of speakers by a frame classifier, whose classes are speakers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.crossing import Steps, alone
+from raysp.crossing import Array
 from raysp.models.labelled_passes import LabellingModel
-from raysp.ops.forward import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.speakers.speaker_frames import FrameDiarization, FrameWindow, stitched
 from raysp.ops.transcribing import flat, list_lengths
 
@@ -75,30 +75,26 @@ class FrameTurning:
         self.frame_stride = frame_stride
         self.frames = frames
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the turns of each window, then the staged columns of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        if self.frames is None:
+            return {"scores": forward.heads[Capability.FRAME_CLASSES]["logits"].float().sigmoid()}
+        waves = zip(forward.waves_BS, forward.rows.lengths.samples, strict=True)
+        found = [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves]
+        return {str(row): scores_TN for row, scores_TN in enumerate(found)}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        scores = yield from self._scores(forward)
-        rows = list(zip(forward.parts, scores, forward.lengths.samples, forward.lengths.frames, strict=True))
-        whole = [self._turns(scores_TN) if part is None else None for part, scores_TN, *_ in rows]
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        scores = [*arrays.values()]
+        if self.frames is None:
+            scores = [row_TN[:frames] for row_TN, frames in zip(arrays["scores"], rows.lengths.frames, strict=True)]
+        windows = list(zip(rows.parts, scores, rows.lengths.samples, rows.lengths.frames, strict=True))
+        whole = [self._turns(scores_TN) if part is None else None for part, scores_TN, *_ in windows]
         staged = [
             (None, None, None)
             if part is None
             else (scores_TN.ravel(), *self._own_samples(part, num_samples, is_last=part[1] >= num_frames))
-            for part, scores_TN, num_samples, num_frames in rows
+            for part, scores_TN, num_samples, num_frames in windows
         ]
         return [whole, *map(list, zip(*staged, strict=True))]
-
-    def _scores(self, forward: Forward) -> Steps[Sequence[Floats]]:
-        """Return the probabilities (T, N) of the frames of each window."""
-        if self.frames is None:
-            [found_BTN] = yield [forward.of(Capability.FRAME_CLASSES)["logits"].float().sigmoid()]
-            return [row_TN[:frames] for row_TN, frames in zip(found_BTN, forward.lengths.frames, strict=True)]
-        waves = zip(forward.waves_BS, forward.lengths.samples, strict=True)
-        return (yield [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves])
 
     def _own_samples(self, part: tuple[int, int], num_samples: int, *, is_last: bool) -> tuple[int, int]:
         """Return the numbers of samples of a window before its own ones, and of these."""

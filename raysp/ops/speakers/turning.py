@@ -1,6 +1,6 @@
 """Turns of speakers: vectors of short windows of a recording, and its regions of speech."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.checkpoints.hub import SPEECH_RATE
-from raysp.crossing import Steps, alone
+from raysp.crossing import Array, fetch
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.silero_vad import CHUNK_SAMPLES
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import PLACE
 from raysp.ops.speakers.speaker_turns import Diarization, Region, within
 from raysp.ops.speech.speaking import HYSTERESIS, LOWEST, Speaking
@@ -23,6 +23,8 @@ from raysp.ops.transcribing import flat, list_lengths
 
 Floats = npt.NDArray[np.float32]
 
+VECTORS = "vectors"
+"""Prefix of the names of the vectors of each row."""
 AT_ONCE = 16
 """Windows of a pass of the model. Those of one recording, in order, so that a pass is the same in any batch."""
 
@@ -87,40 +89,42 @@ class Turning:
         self.step_samples = step_samples
         self.frame_stride = frame_stride
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the turns of each window, then the staged columns of windows of longer rows."""
-        return alone(self.steps(forward))
+    def select(self, forward: Forward) -> Selected:
+        # The host waits for the probabilities of speech, which decide over the windows of which vectors are computed.
+        selected, rows = self.speaking.select(forward), forward.rows
+        arrays = dict(zip(selected, fetch(*cast("Iterable[Tensor]", selected.values())), strict=True))
+        regions, *of_speech = self.speaking.columns(arrays, rows)
+        middles = [self._middles(rows, row, regions[row], of_speech) for row in range(len(rows.parts))]
+        vectors = {f"{VECTORS} {row}": self._vectors(forward, row, one) for row, one in enumerate(middles) if len(one)}
+        return {"regions": regions, "of speech": of_speech, "middles": middles, **vectors}
 
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        regions, *of_speech = yield from self.speaking.steps(forward)
-        middles = [self._middles(forward, row, regions[row], of_speech) for row in range(len(forward.parts))]
-        chosen = [row for row, of_row in enumerate(middles) if len(of_row)]
-        arrays = yield [self._vectors(forward, row, middles[row]) for row in chosen]
-        vectors = dict(zip(chosen, arrays, strict=True))
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         whole: list[object] = []
         staged: list[tuple[object, object]] = []
-        for row, part in enumerate(forward.parts):
+        for row, (part, regions, middles) in enumerate(
+            zip(rows.parts, arrays["regions"], arrays["middles"], strict=True)
+        ):
+            vectors = arrays.get(f"{VECTORS} {row}")
             if part is None:
-                whole.append(self._turns(regions[row], middles[row], vectors.get(row)))
+                whole.append(self._turns(regions, middles, vectors))
                 staged.append((None, None))
             else:
                 whole.append(None)
                 first = part[0] * self.frame_stride
-                staged.append((middles[row] - first, vectors[row].ravel() if row in vectors else []))
-        return [whole, *of_speech, *map(list, zip(*staged, strict=True))]
+                staged.append((middles - first, [] if vectors is None else vectors.ravel()))
+        return [whole, *arrays["of speech"], *map(list, zip(*staged, strict=True))]
 
     def _middles(
-        self, forward: Forward, row: int, regions: object, of_speech: Sequence[Sequence[Any]]
+        self, rows: Rows, row: int, regions: object, of_speech: Sequence[Sequence[Any]]
     ) -> npt.NDArray[np.int64]:
         """Return the middles, in samples of a window of the row, of the steps that have speech and that it owns."""
-        num_samples, part = forward.lengths.samples[row], forward.parts[row]
+        num_samples, part = rows.lengths.samples[row], rows.parts[row]
         if part is None:
             middles = self._grid(0, num_samples)
             spans = [(start * SPEECH_RATE, end * SPEECH_RATE) for start, end in _spans(regions)]
             return middles[within(middles, spans, self.step_samples // 2)]
         first = part[0] * self.frame_stride
-        if any(forward.speech):  # cut at pauses: speech but for short pauses
+        if any(rows.speech):  # cut at pauses: speech but for short pauses
             return self._grid(first, min(num_samples, part[1] * self.frame_stride))
         probabilities, offset, owned_samples = (column[row] for column in of_speech)
         middles = self._grid(first, min(num_samples, first + owned_samples))
@@ -136,7 +140,7 @@ class Turning:
     def _vectors(self, forward: Forward, row: int, middles: npt.NDArray[np.int64]) -> Tensor:
         """Return the vectors of the windows around some samples, which are moved into the recording."""
         assert self.vectors is not None
-        num_samples = forward.lengths.samples[row]
+        num_samples = forward.rows.lengths.samples[row]
         size = min(self.window_samples, num_samples)
         firsts = np.clip(middles - size // 2, 0, num_samples - size).tolist()
         return self.vectors(forward.waves_BS[row, :num_samples], firsts, size)

@@ -1,6 +1,6 @@
 """Regions of speech, from probabilities of a voice-activity model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from raysp.checkpoints.hub import SPEECH_RATE
-from raysp.crossing import Steps, alone
+from raysp.crossing import Array
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import Place
 
 Floats = npt.NDArray[np.float32]
@@ -74,26 +74,25 @@ class Speaking:
         self.min_speech = min_speech_seconds * SPEECH_RATE
         self.min_silence = min_silence_seconds * SPEECH_RATE
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the regions of each window, then the staged columns of windows of longer rows."""
-        return alone(self.steps(forward))
-
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        if any(forward.speech):
-            return self._known(forward.speech)
+    def select(self, forward: Forward) -> Selected:
+        if any(forward.rows.speech):
+            return {}
         assert self.model is not None
-        [found_BC] = yield [self.model.probabilities(forward.waves_BS, forward.num_samples_B)]
-        num_samples, num_frames = forward.lengths.samples, forward.lengths.frames
-        found = [row_C[: num_chunks(samples)] for row_C, samples in zip(found_BC, num_samples, strict=True)]
-        rows = list(zip(found, num_samples, forward.parts, num_frames, strict=True))
+        return {"speech": self.model.probabilities(forward.waves_BS, forward.num_samples_B)}
+
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        if any(rows.speech):
+            return self._known(rows.speech)
+        num_samples = rows.lengths.samples
+        found = [row_C[: num_chunks(samples)] for row_C, samples in zip(arrays["speech"], num_samples, strict=True)]
+        windows = list(zip(found, num_samples, rows.parts, rows.lengths.frames, strict=True))
         whole = [
             self._regions(Chunks(_starts(len(row)), row, num_samples)) if part is None else None
-            for row, num_samples, part, _ in rows
+            for row, num_samples, part, _ in windows
         ]
         owned = [
             (None, None, None) if part is None else self._owned(row, num_samples, part, num_frames)
-            for row, num_samples, part, num_frames in rows
+            for row, num_samples, part, num_frames in windows
         ]
         return [whole, *map(list, zip(*owned, strict=True))]
 

@@ -75,7 +75,7 @@ class SearchedTexts:
         """Return the columns of the op from the first frames of each row."""
         hypotheses = self.decoder(frames, num_frames, best=self.beams if self.nbest > 1 else 1)
         tokens = self.decoder.aligned(frames, num_frames, [row[0] for row in hypotheses])
-        columns = self.greedy.columns(tokens)
+        columns = self.greedy.texts(tokens)
         columns[0] = [_with_single_spaces(str(text)) for text in columns[0]]
         if self.nbest > 1:
             columns.append([self._different(row) for row in hypotheses])

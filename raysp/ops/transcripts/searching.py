@@ -6,17 +6,24 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.checkpoints.language_models import open_model, weighed
-from raysp.crossing import Steps, alone
+from raysp.crossing import Array
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
 from raysp.models.tokenizers.described import CTCTokenizer
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
-from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row, list_lengths
+from raysp.ops.transcribing import (
+    StretchText,
+    Transcribing,
+    flat,
+    frames_of_whole_rows,
+    in_a_row,
+    list_lengths,
+    owned_values,
+)
 from raysp.ops.transcripts.search_processes import MOST_TOGETHER, packed, processes
 from raysp.ops.transcripts.searched_texts import FoundTexts, SearchedTexts, SearchSettings, once, token_texts
 from raysp.text.beams.search import TopFrames
@@ -78,28 +85,22 @@ class Searching:
         """Number of batches whose texts are searched by other processes at once."""
         return MOST_TOGETHER * processes().most if self.is_beside else 0
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window."""
-        return alone(self.steps(forward))
-
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
-        values = yield self._top_tokens(forward.of(Capability.CTC)["logits"])
-        frames = TopFrames(*values)
-        is_part = [part is not None for part in forward.parts]
-        # The text of a part alone is not used, so its frames are masked out.
-        num_frames = [0 if part else count for part, count in zip(is_part, forward.lengths.frames, strict=True)]
-        columns: list[Sequence[object]] = [
-            [None if part else value for part, value in zip(is_part, column, strict=True)]
-            for column in self._found(frames, num_frames).columns
-        ]
-        return [*columns, *self._staged(frames, forward.parts)]
-
-    def _top_tokens(self, logits_BTV: Tensor) -> Sequence[Tensor]:
-        """Return the fields of `TopFrames`; of some frames at a time."""
+    def select(self, forward: Forward) -> Selected:
+        logits_BTV = forward.heads[Capability.CTC]["logits"]
+        # Of some frames at a time.
         parts = torch.split(logits_BTV, max(1, VALUES_AT_ONCE // logits_BTV.shape[-1]), dim=1)
         found = [top_tokens(part, blank=self.blank) for part in parts]
-        return found[0] if len(found) == 1 else [torch.cat(of_parts, dim=1) for of_parts in zip(*found, strict=True)]
+        joined = found[0] if len(found) == 1 else [torch.cat(parts, dim=1) for parts in zip(*found, strict=True)]
+        return dict(zip(("blanks", "ids", "log_probs"), joined, strict=True))
+
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        frames = TopFrames(**arrays)
+        # The text of a part alone is not used, so its frames are masked out.
+        found = self._found(frames, frames_of_whole_rows(rows))
+        # Of each window its tokens, and the log-probabilities of the blank and of these tokens, by frame.
+        log_probs = np.concatenate([frames.blanks[..., None], frames.log_probs], -1)
+        staged = [owned_values(values, rows) for values in (frames.ids, log_probs)]
+        return [*map(rows.whole, found.columns), *staged]
 
     def _found(self, frames: TopFrames, num_frames: Sequence[int]) -> FoundTexts:
         """Return the texts of a batch, found by another process if this one has a device to feed."""
@@ -146,16 +147,6 @@ class Searching:
             ]
             best = list(once(sorted(both, key=lambda one: -one[1])).items())[: self.nbest]
         return [{"text": text, "score": score} for text, score in best]
-
-    def _staged(self, frames: TopFrames, parts: Sequence[tuple[int, int] | None]) -> list[list[object]]:
-        """Return for each window its tokens, and the log-probabilities of the blank and of these tokens, by frame."""
-        if not any(part is not None for part in parts):
-            return [[None] * len(parts) for _ in self.staged]
-        log_probs = np.concatenate([frames.blanks[..., None], frames.log_probs], -1)
-        return [
-            [None if part is None else row[slice(*part)].ravel() for part, row in zip(parts, values, strict=True)]
-            for values in (frames.ids, log_probs)
-        ]
 
 
 def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, hot_words: Mapping[str, float]) -> None:

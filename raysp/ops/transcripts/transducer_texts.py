@@ -1,8 +1,8 @@
 """Transcripts from the frames of transducers, with times of words and of pieces."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +10,9 @@ import pyarrow as pa
 from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.crossing import Steps, alone
+from raysp.crossing import Array
 from raysp.models.decoder.transducing import Path
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
@@ -65,29 +65,25 @@ class Transducing:
         self.texts, self.schema, self.staged = texts, texts.schema, staged
         self.model = model
 
-    def __call__(self, forward: Forward) -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window."""
-        return alone(self.steps(forward))
-
-    def steps(self, forward: Forward) -> Steps[list[Sequence[object]]]:
-        """Yield the tensors whose values are needed on the host, then return the result of `__call__`."""
+    def select(self, forward: Forward) -> Selected:
         assert self.model is not None
-        path = self.model.search(forward.of(Capability.TRANSDUCER)["pooler_output"], forward.num_frames_B)
-        values = yield [path.tokens_BS.int(), path.frames_BS.int(), path.spans_BS.int(), path.scores_BS]
-        rows = [*self._rows(values, forward.lengths.frames)]
-        # The text of a part alone is not used.
-        labels = self.columns(
-            [_owned(row, 0, 0) if part else row for row, part in zip(rows, forward.parts, strict=True)]
-        )
-        shown = [[None if part else one for part, one in zip(forward.parts, of, strict=True)] for of in labels]
-        parts = [None if part is None else self._part(row, part) for row, part in zip(rows, forward.parts, strict=True)]
-        staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
-        return [*shown, *staged]
+        # On a GPU the host waits between the steps of the search.
+        path = self.model.search(forward.heads[Capability.TRANSDUCER]["pooler_output"], forward.num_frames_B)
+        frames, spans = path.frames_BS.int(), path.spans_BS.int()
+        return {"ids": path.tokens_BS.int(), "frames": frames, "spans": spans, "scores": path.scores_BS}
 
-    def _rows(self, values: Sequence[npt.NDArray[Any]], num_frames: Sequence[int]) -> Iterator[Tokens]:
+    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
+        found = [*self._rows(arrays, rows.lengths.frames)]
+        # The text of a part alone is not used.
+        texts = self.texts_of([_owned(row, 0, 0) if part else row for row, part in zip(found, rows.parts, strict=True)])
+        parts = [None if part is None else self._part(row, part) for row, part in zip(found, rows.parts, strict=True)]
+        staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
+        return [*map(rows.whole, texts), *staged]
+
+    def _rows(self, arrays: Mapping[str, Array], num_frames: Sequence[int]) -> Iterator[Tokens]:
         """Yield the tokens of each row."""
         assert self.model is not None
-        ids, frames, spans, scores = values
+        ids, frames, spans, scores = (arrays[name] for name in ("ids", "frames", "spans", "scores"))
         ends = np.minimum(frames + np.maximum(spans, 1), np.array(num_frames, np.int32)[:, None])
         is_shown = ~np.isin(ids, (self.model.blank, self.texts.blank))  # the latter is the id of padding
         for row, shown in enumerate(is_shown):
@@ -97,7 +93,7 @@ class Transducing:
         first, end = part
         return (*_owned(row, first, end).later(-first), end - first)
 
-    def columns(self, rows: Sequence[Tokens]) -> list[Sequence[object]]:
+    def texts_of(self, rows: Sequence[Tokens]) -> list[Sequence[object]]:
         """Return the columns of text and score, and of words and pieces if asked for."""
         counts = np.array([len(row.ids) for row in rows], np.int64)
         ids, frames, ends, scores = (np.concatenate(of) for of in zip(*rows, strict=True))
@@ -111,7 +107,7 @@ class Transducing:
             last_frames=ends - 1,
             finite=np.ones(len(rows), np.bool_),
         )
-        return self.texts.columns(tokens, [np.concatenate(of) for of in zip(*times, strict=True)])
+        return self.texts.texts(tokens, [np.concatenate(of) for of in zip(*times, strict=True)])
 
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame: an empty text without a score."""
@@ -129,7 +125,7 @@ class Transducing:
             Tokens(*(flat(one.slice(place, 1)) for one in lists)).later(begins[place]) for place in range(len(counts))
         ]
         row = Tokens(*(np.concatenate(of) for of in zip(*parts, strict=True)))
-        columns = tuple(column[0] for column in self.columns([row]))
+        columns = tuple(column[0] for column in self.texts_of([row]))
         return StretchText(columns, len(row.ids), stretch.frame * self.texts.frame_seconds)
 
 

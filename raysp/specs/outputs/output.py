@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, SpeakingModel
     from raysp.models.tokenizers.described import CTCTokenizer
-    from raysp.ops.labelling import OutputOp
+    from raysp.ops.forward import OutputOp
     from raysp.ops.step_ops import ColumnOp
 
 

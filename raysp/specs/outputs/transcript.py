@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, WritingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
-    from raysp.ops.labelling import OutputOp
+    from raysp.ops.forward import OutputOp
     from raysp.ops.transcribing import Transcribing
     from raysp.ops.transcripts.searching import Searching
     from raysp.ops.transcripts.transducer_texts import Transducing

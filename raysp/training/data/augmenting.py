@@ -9,10 +9,10 @@ from raysp.audio.waveforms import Samples
 from raysp.corpus import sources
 from raysp.errors import PlanError
 from raysp.labelling import assembly
-from raysp.ops.ordering import Index, Window
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.training.data import waveform_augmentation
 from raysp.training.data.micro_batches import Rows, TrainingRow
+from raysp.training.data.ordering import Index, Window
 from raysp.training.data.row_windows import WaveBuffer
 from raysp.training.data.waveform_augmentation import Augmentation, as_float32, at_speed, augmented, speed_places
 from raysp.training.planning.training_plan import TrainingPlan

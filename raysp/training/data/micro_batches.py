@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.models.base.modeling import Model
-from raysp.ops.ordering import Window
+from raysp.training.data.ordering import Window
 
 
 class TrainingRow(NamedTuple):

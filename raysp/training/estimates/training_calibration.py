@@ -10,8 +10,8 @@ from raysp.devices import is_accelerator, synchronize
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
 from raysp.ops.labelling import highest_memory
-from raysp.ops.ordering import micro_batch_costs
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
+from raysp.training.data.ordering import micro_batch_costs
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.process_settings import process_settings

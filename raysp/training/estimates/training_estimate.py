@@ -8,8 +8,8 @@ from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits, unpriced
 from raysp.models.decoder.transducer_loss import CHUNK_BYTES
-from raysp.ops.ordering import numbers_of_workers
 from raysp.storage.store import Store
+from raysp.training.data.ordering import numbers_of_workers
 from raysp.training.estimates.step_speed import of_other, of_steps
 from raysp.training.estimates.training_rows import Left, RowFacts
 from raysp.training.estimates.weight_sizes import Commit, model_of, weights_of

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from raysp.errors import ChangedError, RunError
-from raysp.ops.ordering import Epoch, Index, Sizes, Window
 from raysp.storage.store import Store
 from raysp.training.data.micro_batches import Rows, TrainingRow
+from raysp.training.data.ordering import Epoch, Index, Sizes, Window
 from raysp.training.data.row_windows import micro_batch
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage, mean_of_last

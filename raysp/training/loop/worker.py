@@ -5,11 +5,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from raysp.ops.ordering import Index
 from raysp.storage.store import Store
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.data.micro_batches import Objective, Rows
 from raysp.training.data.mixed_epochs import Mixture
+from raysp.training.data.ordering import Index
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.curve import Curve

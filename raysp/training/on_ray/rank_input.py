@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from raysp.labelling.engine.piece_reading import process_decoder
-from raysp.ops.ordering import Window
 from raysp.training.data.micro_batches import TrainingRow
+from raysp.training.data.ordering import Window
 from raysp.training.data.row_windows import Failures, PieceRows, wanted_rows
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from raysp.labelling.planning.listing import list_corpus, source_of_commit
 from raysp.labelling.planning.planned_checkpoint import digest_of, folder_of, summary_of
 from raysp.labelling.planning.run_plan import Corpus
 from raysp.labelling.planning.surveying import CheckSchema, survey, with_ids
-from raysp.ops.ordering import Sizes
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code, with_places
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import in_language
+from raysp.training.data.ordering import Sizes
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
 from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
 from raysp.training.planning.suggestions import suggested

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from raysp import Transcript
-from raysp.ops.labelling import Forward
+from raysp.ops.forward import Forward, Rows
 from raysp.specs import spec
 
 CRASH_FRAMES, HANG_FRAMES = 99, 149
@@ -29,14 +29,17 @@ class _Deadly:
     def __init__(self, op) -> None:
         self.op, self.schema, self.staged, self.layers = op, op.schema, op.staged, op.layers
 
-    def __call__(self, forward: Forward):
-        frames = forward.num_frames_B.tolist()
+    def select(self, forward: Forward):
+        return self.op.select(forward)
+
+    def columns(self, arrays, rows: Rows):
+        frames = rows.lengths.frames
         if CRASH_FRAMES in frames:
             os.kill(os.getpid(), signal.SIGSEGV)
             time.sleep(10_000)  # another thread may take the signal, and this one would go on until it is through
         if HANG_FRAMES in frames:
             time.sleep(10_000)
-        return self.op(forward)
+        return self.op.columns(arrays, rows)
 
     def empty(self):
         return self.op.empty()
@@ -52,7 +55,7 @@ class FailingTranscript(Transcript):
 
 
 class _Failing(_Deadly):
-    def __call__(self, forward: Forward):
+    def columns(self, arrays, rows: Rows):
         raise ValueError("no such language")
 
 

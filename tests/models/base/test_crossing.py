@@ -22,6 +22,7 @@ ALLOWED = {
     **dict.fromkeys(
         ("models/encoder/heads.py",), "labels given are checked once, and negatives read once for all rows"
     ),
+    **dict.fromkeys(("text/alignment.py",), "alignment, which is of the host"),
     **dict.fromkeys(("ops/speech/pauses.py",), "the model of speech in tasks that decode, on the CPU"),
     **dict.fromkeys(
         ("training/loop/training_steps.py", "training/loop/session.py"),
@@ -37,7 +38,7 @@ ALLOWED = {
 }
 """Modules that may read tensors themselves, with the reason."""
 ALLOWED_FOLDERS = ("models/flax/", "training/objectives/")
-ARRAYS = {"ops/aligning.py", "ops/classifying.py", "ops/embeddings.py", "ops/measuring.py", "text/alignment.py"}
+ARRAYS = {"ops/aligning.py", "ops/classifying.py", "ops/embeddings.py", "ops/measuring.py"}
 """Modules whose `int(x.argmax())`, `float(x.sum())` are of arrays."""
 ARRAYS_TOO = {"text/beams/search.py", "ops/labelling.py", "ops/speech/speaking.py"}
 
@@ -96,19 +97,3 @@ def test_on_the_cpu_arrays_and_tensors_share_their_memory():
     [sent] = crossing.send(torch.device("cpu"), array)
     array[0] = 5
     assert sent.tolist() == [5, 1, 2]
-
-
-def test_works_that_ask_at_the_same_time_cross_together(monkeypatch):
-    copies = []
-    fetching = crossing.Fetching
-    monkeypatch.setattr(crossing, "Fetching", lambda *tensors: copies.append(len(tensors)) or fetching(*tensors))
-
-    def work(number: int, steps: int):
-        total = 0
-        for step in range(steps):
-            one, other = yield [torch.tensor([number]), torch.tensor([step])]
-            total += int(one[0]) + int(other[0])
-        return total
-
-    assert crossing.together([work(10, 2), work(20, 1), work(30, 0)]) == [21, 20, 0]
-    assert copies == [4, 2, 0]

@@ -35,8 +35,10 @@ class FlagsOfPass(raysp.Transcript):
         class Op:
             schema, staged, layers, empty, join = op.schema, op.staged, op.layers, op.empty, op.join
 
-            def __call__(self, forward):
-                columns = op(forward)
+            select = op.select
+
+            def columns(self, arrays, rows):
+                columns = op.columns(arrays, rows)
                 return [[json.dumps(found[-1])] * len(columns[0]), *columns[1:]]
 
         return Op()

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from raysp.models import load_checkpoint
 from tests import kit
 from tests.corpora import AUDIO, a_pipeline, rows_table, wav, write_shard
 from tests.models.tokenizers.phonemes import PHONEMES, save_phonemes
+from tests.ops.phases import columns_of
 from tests.ops.test_transcribing import ctc_forward
 from tests.soaked import some
 from tests.text.beams.arpa_files import write_arpa
@@ -42,12 +44,12 @@ def frames_of(folder, text: str, other: float):
     return ctc_forward(logits, torch.tensor([len(ids)]), [None])
 
 
-def columns_of(output, folder, text: str, columns=None, other: float = -9.0) -> dict:
+def labelled(output, folder, text: str, columns=None, other: float = -9.0) -> dict:
     loaded = load_checkpoint(folder)
     op = output.op(loaded.summary, loaded)
     forward = frames_of(folder, text, other)
-    object.__setattr__(forward, "columns", columns or {})
-    return dict(zip(op.schema.names, (column[0] for column in op(forward)), strict=False))
+    forward = replace(forward, rows=replace(forward.rows, source=columns or {}))
+    return dict(zip(op.schema.names, (column[0] for column in columns_of(op, forward)), strict=False))
 
 
 @pytest.mark.parametrize(
@@ -84,18 +86,18 @@ def test_texts_of_a_run_equal_those_of_transformers(tmp_path, plain, of_words, b
 
 def test_words_are_between_delimiters_or_else_each_phoneme(plain, of_words):
     output = raysp.Transcript(words=True, chars=True)
-    found = columns_of(output, of_words, "l ɛ | tʃ ə s")
+    found = labelled(output, of_words, "l ɛ | tʃ ə s")
     assert found["pred_text"] == "l ɛ tʃ ə s"
     assert [one["word"] for one in found["pred_words"]] == ["l ɛ", "tʃ ə s"]
     assert [one["char"] for one in found["pred_chars"]] == ["l", "ɛ", "tʃ", "ə", "s"]
     assert found["pred_words"][1]["start"] == found["pred_chars"][2]["start"]
-    found = columns_of(output, plain, "l ɛ tʃ")
+    found = labelled(output, plain, "l ɛ tʃ")
     assert [one["word"] for one in found["pred_words"]] == ["l", "ɛ", "tʃ"]
 
 
 def test_beams_have_the_text_and_different_ones(plain, of_words):
     for folder in (plain, of_words):
-        found = columns_of(raysp.Transcript(beams=8, nbest=4, words=True), folder, "l ɛ tʃ")
+        found = labelled(raysp.Transcript(beams=8, nbest=4, words=True), folder, "l ɛ tʃ")
         assert found["pred_text"] == "l ɛ tʃ" == found["pred_nbest"][0]["text"]
         assert len({one["text"] for one in found["pred_nbest"]}) == 4
 
@@ -105,9 +107,9 @@ def test_a_language_model_and_hot_words_of_phonemes_are_used(tmp_path, plain):
     close = raysp.Transcript(beams=8, lm=str(lm), lm_weight=20.0)
     summary = load_checkpoint(plain).summary
     close.check(summary)
-    assert columns_of(close, plain, "l ɛ tʃ", other=1.0)["pred_text"] != "l ɛ tʃ"
+    assert labelled(close, plain, "l ɛ tʃ", other=1.0)["pred_text"] != "l ɛ tʃ"
     raysp.Transcript(beams=8, hot_words={"dʒ ɛ": 4.0}).check(summary)
-    found = columns_of(raysp.Transcript(beams=8, hot_words={"dʒ ɛ": 4.0}), plain, "tʃ ɛ l", other=1.0)
+    found = labelled(raysp.Transcript(beams=8, hot_words={"dʒ ɛ": 4.0}), plain, "tʃ ɛ l", other=1.0)
     assert found["pred_text"] == "tʃ dʒ ɛ l"
     with pytest.raises(CheckpointError, match=r"cannot write 'hello'; its phonemes, separated by spaces, are '.*n s t"):
         raysp.Transcript(beams=8, hot_words={"hello": 1.0}).check(summary)
@@ -115,10 +117,10 @@ def test_a_language_model_and_hot_words_of_phonemes_are_used(tmp_path, plain):
 
 @pytest.mark.parametrize("text", ["l ɛ | tʃ ə s", "l ɛ tʃ ə s"])
 def test_given_phonemes_are_aligned_to_where_they_are_heard(of_words, text):
-    heard = columns_of(raysp.Transcript(words=True, chars=True), of_words, text)
+    heard = labelled(raysp.Transcript(words=True, chars=True), of_words, text)
     output = raysp.Align("said", chars=True)
     output.check(load_checkpoint(of_words).summary)
-    found = columns_of(output, of_words, text, {"said": [text]})
+    found = labelled(output, of_words, text, {"said": [text]})
     assert found["aligned_score"] == pytest.approx(0, abs=1e-5)
     assert found["aligned_skipped"] == 0
     assert [(one["char"], one["start"], one["end"]) for one in found["aligned_chars"]] == [
@@ -130,11 +132,11 @@ def test_given_phonemes_are_aligned_to_where_they_are_heard(of_words, text):
 
 def test_unknown_phonemes_are_counted_and_text_in_letters_is_an_error_that_says_what_is_expected(plain):
     output = raysp.Align("said")
-    found = columns_of(output, plain, "l ɛ tʃ", {"said": ["l xx ɛ ʔ tʃ"]})
+    found = labelled(output, plain, "l ɛ tʃ", {"said": ["l xx ɛ ʔ tʃ"]})
     assert found["aligned_skipped"] == 2
     assert [one["start"] is None for one in found["aligned_words"]] == [False, True, False, True, False]
     with pytest.raises(ValueError, match="'hello there' has none of the checkpoint's phonemes; expected phonemes sep"):
-        columns_of(output, plain, "l ɛ tʃ", {"said": ["hello there"]})
+        labelled(output, plain, "l ɛ tʃ", {"said": ["hello there"]})
 
 
 def test_the_text_of_the_step_itself_is_aligned(tmp_path, plain):

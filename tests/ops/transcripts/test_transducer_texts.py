@@ -13,12 +13,12 @@ from raysp import CTC, CheckpointError, Classify
 from raysp.capabilities import Capability
 from raysp.models import AutoProcessor, check_checkpoint, load_checkpoint
 from raysp.models.decoder.transducing import Path
-from raysp.ops.forward import Lengths
 from raysp.ops.labelling import Labelling
 from raysp.specs.outputs.table import outputs_for
 from raysp.training.planning.objective_checks import check_objective
 from tests.models.oracles import transformers
 from tests.models.tokenizers.word_pieces import PIECES, save_parakeet, save_transducer
+from tests.ops.phases import a_pass, columns_of
 from tests.ops.test_labelling import block_of
 from tests.ops.test_precision import noise
 
@@ -61,13 +61,7 @@ def spoken_path(steps, num_frames, blank):
 
 def forward_of(num_frames, parts):
     output = {"pooler_output": torch.zeros(1, num_frames, 1)}
-    lengths = Lengths([num_frames * 1280], [num_frames], [num_frames])
-    return SimpleNamespace(
-        of=lambda capability: output if capability is Capability.TRANSDUCER else None,
-        num_frames_B=torch.tensor([num_frames]),
-        parts=parts,
-        lengths=lengths,
-    )
+    return a_pass([num_frames], parts, heads={Capability.TRANSDUCER: output})
 
 
 STEPS = [
@@ -91,7 +85,7 @@ def op_of(checkpoint, num_frames=15):
 
 def test_words_begin_with_their_first_token_and_last_for_its_duration(checkpoint):
     op = op_of(checkpoint)
-    (text,), (score,), (words,), (chars,) = op(forward_of(15, [None]))[:4]
+    (text,), (score,), (words,), (chars,) = columns_of(op, forward_of(15, [None]))[:4]
     assert text == "the cats on on."
     assert score == pytest.approx(np.mean(np.log([0.5, 0.8, 0.2, 0.5, 0.25, 0.5])))
     found = [(one["word"], round(one["start"], 2), round(one["end"], 2), round(one["score"], 3)) for one in words]
@@ -108,11 +102,11 @@ def test_words_begin_with_their_first_token_and_last_for_its_duration(checkpoint
 def test_windows_are_joined_to_the_label_of_the_row(checkpoint, joints):
     """Each window searches the same tokens, and owns those that begin between two joints."""
     op = op_of(checkpoint)
-    whole = [column[0] for column in op(forward_of(15, [None]))[:4]]
+    whole = [column[0] for column in columns_of(op, forward_of(15, [None]))[:4]]
     edges = [0, *joints, 15]
     staged = []
     for first, end in pairwise(edges):
-        columns = op(forward_of(15, [(first, end)]))
+        columns = columns_of(op, forward_of(15, [(first, end)]))
         assert [column[0] for column in columns[:4]] == [None] * 4
         staged.append([column[0] for column in columns[4:]])
     windows = pa.table([pa.array(column) for column in zip(*staged, strict=True)], schema=op.staged)

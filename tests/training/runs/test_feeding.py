@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.ops.ordering import Window
+from raysp.training.data.ordering import Window
 from raysp.training.on_ray.rank_input import Feeder
 
 NUM_WORKERS = 2

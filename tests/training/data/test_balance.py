@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from raysp.ops.ordering import Epoch, Index, Sizes, imbalance, longest_seconds, micro_batch_costs, numbers_of_workers
+from raysp.training.data.ordering import (
+    Epoch,
+    Index,
+    Sizes,
+    imbalance,
+    longest_seconds,
+    micro_batch_costs,
+    numbers_of_workers,
+)
 
 SIZES = Sizes(micro_seconds=12, micro_batches=4, window_seconds=100, quadratic_seconds=60)
 
