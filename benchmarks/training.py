@@ -32,7 +32,7 @@ from benchmarks.tables import show, write_json
 from raysp.corpus.shards import Piece, Shard
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch
-from raysp.training.data.ordering import Epoch, Index, Sizes
+from raysp.training.planning.ordering import Epoch, Index, Sizes
 from raysp.training.sink import index_record
 from raysp.training.sink.index_record import ShardIndex
 

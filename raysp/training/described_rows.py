@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from raysp.audio.isolation import Decoder
 from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.data.ordering import Epoch
 from raysp.training.data.row_windows import Failures, Reading, micro_batch
+from raysp.training.planning.ordering import Epoch
 from raysp.training.preparing import Prepared
 from raysp.training.tasks.task import DescribesRows
 

@@ -15,12 +15,12 @@ from raysp.errors import PlanError, ShardError
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
-from raysp.training.data import ordering
 from raysp.training.data.indexes import Indexed, Indexer, index_all
 from raysp.training.data.indexing import index_sounds
 from raysp.training.data.mixed_epochs import Mixture, mixture_of
-from raysp.training.data.ordering import Epoch, Index, Window
 from raysp.training.data.row_windows import PieceReader
+from raysp.training.planning import ordering
+from raysp.training.planning.ordering import Epoch, Index, Window
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink import index_record

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.ops.labelling import Labelling
+from raysp.ops.labelling import Batch
 from tests.device.class_cases import CASES as CLASSES
 from tests.device.conftest import labelling
 from tests.device.output_cases import ARPA, with_files
@@ -17,8 +17,8 @@ STEP_BY_STEP = {name for name in CASES if "generation" in name or "sampling" in 
     "class ParakeetForTDT",
 }
 """Texts that are written token by token: what comes next depends on values that the host reads."""
-COSTS = {name: (3, 3) for name in CASES if name.startswith("alignment")}
-"""Waits and copies to the host. An alignment needs the number of tokens that fit, then the path that is traced."""
+COSTS = {name: (2, 2) for name in CASES if name.startswith("turns by vectors")}
+"""Waits and copies to the host. Regions of speech decide over the windows of which vectors are computed."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -29,7 +29,7 @@ def test_a_batch_has_one_copy_to_the_host_and_one_wait(name, checkpoints, tmp_pa
     waves = [(wave * 32767 / 2).astype(np.int16) for wave in noise([1.5, 1.5, 1.2], seed=1)]
     label = labelling(checkpoints(checkpoint), outputs, NAME, texts=["seven two", "two", "one"])
     label(waves)  # constants are made
-    passes, run = [], Labelling.forward
+    passes, run = [], Batch.forward
 
     def run_and_count(*args):
         with counted() as counts:
@@ -37,7 +37,7 @@ def test_a_batch_has_one_copy_to_the_host_and_one_wait(name, checkpoints, tmp_pa
         passes.append(counts)
         return result
 
-    monkeypatch.setattr(Labelling, "forward", run_and_count)  # no public name is a pass alone
+    monkeypatch.setattr(Batch, "forward", run_and_count)  # no public name is a pass alone
     with counted() as counts:
         assert {row["status"] for row in label(waves)} == {"ok"}
     [within] = passes

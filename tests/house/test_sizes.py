@@ -116,6 +116,14 @@ def test_a_trace_counts_functions_of_raysp(name):
     assert 10 < figures["files"] <= figures["modules"] + 1
 
 
+def test_a_batch_calls_no_more_functions_than_its_ceiling():
+    figures = house.traced("batch")
+    found = {name: figures[name] for name in house.CEILINGS}
+    assert all(found[name] <= most for name, most in house.CEILINGS.items()), (
+        "`python -m tests.house.traces batch --names` lists the functions"
+    )
+
+
 def test_tests_by_promise_use_public_names_and_patch_nothing_of_raysp():
     texts = {path.name: path.read_text() for path in (sizes.CHECKOUT / "tests" / "by_promise").glob("*.py")}
     assert len(texts) > 20

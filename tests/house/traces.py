@@ -1,4 +1,7 @@
-"""Functions of raysp that some work calls: `python -m tests.house.traces batch|start` prints their number as JSON."""
+"""Functions of raysp that some work calls: `python -m tests.house.traces batch|start` prints their number as JSON.
+
+`--names` lists them by file.
+"""
 
 import contextlib
 import inspect
@@ -46,18 +49,26 @@ class Trace:
         elif code.co_filename.startswith(self._package):
             self._codes.add(code)
 
+    def names(self) -> dict[str, list[str]]:
+        """Return the names of the functions that were called, by file, in their order there."""
+        found: dict[str, list[str]] = {}
+        codes = (code for code in self._codes if not code.co_name.startswith("<"))
+        for code in sorted(codes, key=lambda one: (one.co_filename, one.co_firstlineno)):
+            found.setdefault(str(Path(code.co_filename).relative_to(CHECKOUT)), []).append(code.co_qualname)
+        return found
+
     def figures(self) -> dict[str, int]:
         """Return the number of functions that were called, of their files, and of modules at the end of the trace."""
-        functions = [code for code in self._codes if not code.co_name.startswith("<")]
-        files = {code.co_filename for code in functions}
-        return {"functions": len(functions), "files": len(files), "modules": self._modules or _num_modules()}
+        names = self.names()
+        functions = sum(map(len, names.values()))
+        return {"functions": functions, "files": len(names), "modules": self._modules or _num_modules()}
 
 
 def _num_modules() -> int:
     return sum(name.partition(".")[0] == "raysp" for name in sys.modules)
 
 
-def trace_batch() -> dict[str, int]:
+def trace_batch() -> Trace:
     """Trace one CTC batch of three rows, from recordings to columns, in a labeller that has labelled before."""
     import pyarrow.parquet as pq
 
@@ -70,10 +81,10 @@ def trace_batch() -> dict[str, int]:
         labeller(rows)
         with Trace() as trace:
             labeller(rows)
-    return trace.figures()
+    return trace
 
 
-def trace_start() -> dict[str, int]:
+def trace_start() -> Trace:
     """Trace `raysp run` of the demo in this process up to the first piece."""
     from raysp.cli import main
 
@@ -83,8 +94,11 @@ def trace_start() -> dict[str, int]:
             main(["run", str(CHECKOUT / "pipelines" / "label_digits.py"), "--set", sink])
         if not any(Path(folder, "out").glob("*.parquet")):
             raise RuntimeError(f"the run of the demo failed: {errors.getvalue()}")
-    return trace.figures()
+    return trace
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{json.dumps({'batch': trace_batch, 'start': trace_start}[sys.argv[1]]())}\n")
+    made = {"batch": trace_batch, "start": trace_start}[sys.argv[1]]()
+    for file, functions in made.names().items() if "--names" in sys.argv else ():
+        sys.stdout.write(f"{len(functions):3} {file}: {', '.join(functions)}\n")
+    sys.stdout.write(f"{json.dumps(made.figures())}\n")

@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from raysp import Batching, RunError, Schedule, finetune
 from raysp.storage.store import LocalStore
-from raysp.training.data import ordering
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
-from raysp.training.data.ordering import Index, Sizes, Window
 from raysp.training.loop.averaging import MovingAverage, mean_of_last
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.session import MODEL, Course, Session
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import NotFiniteError, Training
+from raysp.training.planning import ordering
+from raysp.training.planning.ordering import Index, Sizes, Window
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import Position
 from raysp.training.tasks.ctc_task import CTCObjective

@@ -12,9 +12,9 @@ from raysp.labelling import assembly
 from raysp.ops.rows import OK, row_statuses, waves_of
 from raysp.training.data import waveform_augmentation
 from raysp.training.data.micro_batches import Rows, TrainingRow
-from raysp.training.data.ordering import Index, Window
 from raysp.training.data.row_windows import WaveBuffer
 from raysp.training.data.waveform_augmentation import Augmentation, as_float32, at_speed, augmented, speed_places
+from raysp.training.planning.ordering import Index, Window
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.augmentations import Gain, Noise, OfSounds, Room, Speed
 

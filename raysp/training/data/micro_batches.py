@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raysp.models.base.modeling import Model
-from raysp.training.data.ordering import Window
+from raysp.training.planning.ordering import Window
 
 
 class TrainingRow(NamedTuple):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import PlanError
-from raysp.training.data.ordering import Index
+from raysp.training.planning.ordering import Index
 from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.specs.mix import Mix
 from raysp.words import duration

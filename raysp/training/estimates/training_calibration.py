@@ -11,12 +11,12 @@ from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
 from raysp.ops.labelling import highest_memory
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
-from raysp.training.data.ordering import micro_batch_costs
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Training
 from raysp.training.loop.worker import new_training
+from raysp.training.planning.ordering import micro_batch_costs
 from raysp.training.preparing import Prepared
 from raysp.training.specs.objectives import trains_few_weights
 from raysp.words import count, duration

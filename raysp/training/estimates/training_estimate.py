@@ -9,11 +9,11 @@ from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits, unpriced
 from raysp.models.decoder.transducer_loss import CHUNK_BYTES
 from raysp.storage.store import Store
-from raysp.training.data.ordering import numbers_of_workers
 from raysp.training.estimates.step_speed import of_other, of_steps
 from raysp.training.estimates.training_rows import Left, RowFacts
 from raysp.training.estimates.weight_sizes import Commit, model_of, weights_of
 from raysp.training.estimates.worker_memory import Memory, predict
+from raysp.training.planning.ordering import numbers_of_workers
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.tasks.task_table import task_of

@@ -18,9 +18,9 @@ from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.data.indexing import read_batches
 from raysp.training.data.mixed_epochs import seconds_an_epoch
-from raysp.training.data.ordering import imbalance, longest_seconds
 from raysp.training.estimates.activation_memory import Batch
 from raysp.training.loop.worker import course_of
+from raysp.training.planning.ordering import imbalance, longest_seconds
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps as steps

@@ -14,7 +14,6 @@ import torch
 from raysp.errors import ChangedError, RunError
 from raysp.storage.store import Store
 from raysp.training.data.micro_batches import Rows, TrainingRow
-from raysp.training.data.ordering import Epoch, Index, Sizes, Window
 from raysp.training.data.row_windows import micro_batch
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage, mean_of_last
@@ -23,6 +22,7 @@ from raysp.training.loop.optimizing import Group
 from raysp.training.loop.schedules import Shape, factor
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError, Training, Update, described_losses, has_grown
+from raysp.training.planning.ordering import Epoch, Index, Sizes, Window
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_metrics import StepMetrics, load_last

@@ -9,7 +9,6 @@ from raysp.storage.store import Store
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.data.micro_batches import Objective, Rows
 from raysp.training.data.mixed_epochs import Mixture
-from raysp.training.data.ordering import Index
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.curve import Curve
@@ -19,6 +18,7 @@ from raysp.training.loop.optimizing import Group, group_parameters, new_optimize
 from raysp.training.loop.session import Course, Evaluations, Session
 from raysp.training.loop.step_commits import Keeper, RunOfSink
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
+from raysp.training.planning.ordering import Index
 from raysp.training.preparing import Prepared
 from raysp.training.specs.objectives import freeze_steps_of, trains_few_weights
 from raysp.training.specs.recipe import Schedule

@@ -7,8 +7,8 @@ import ray
 
 from raysp.labelling.engine.piece_reading import process_decoder
 from raysp.training.data.micro_batches import TrainingRow
-from raysp.training.data.ordering import Window
 from raysp.training.data.row_windows import Failures, PieceRows, wanted_rows
+from raysp.training.planning.ordering import Window
 
 if TYPE_CHECKING:
     from raysp.training.preparing import Prepared

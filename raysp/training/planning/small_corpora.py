@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 from typing import cast
 
-from raysp.training.data.ordering import Epoch, Index
+from raysp.training.planning.ordering import Epoch, Index
 from raysp.training.planning.training_plan import TrainingPlan, sizes_of
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import MOST_BETWEEN, Finetune

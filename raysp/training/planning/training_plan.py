@@ -20,9 +20,9 @@ from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code, with_places
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import in_language
-from raysp.training.data.ordering import Sizes
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
 from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
+from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.suggestions import suggested
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from raysp.training.data.ordering import Window
 from raysp.training.on_ray.rank_input import Feeder
+from raysp.training.planning.ordering import Window
 
 NUM_WORKERS = 2
 ORDER = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.training.data.ordering import (
+from raysp.training.planning.ordering import (
     Epoch,
     Index,
     Sizes,

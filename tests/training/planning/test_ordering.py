@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raysp.training.data.ordering import Epoch, Index, Sizes, micro_batch_edges, window_edges
+from raysp.training.planning.ordering import Epoch, Index, Sizes, micro_batch_edges, window_edges
 
 
 def index_of(pieces: list[list[float]]) -> Index:
