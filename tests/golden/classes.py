@@ -24,8 +24,8 @@ SAMPLES, FRAMES, TOKENS = (1500, 1000, 700), (40, 25, 17), (7, 5, 3)
 """Lengths of the rows of a batch. X-vectors need fifteen frames."""
 NUM_FEATURES, HIDDEN_SIZE, NUM_CLASSES, FIRST_LETTER, MOST_NUMBERS = 16, 16, 3, 4, 64
 SPEECH_TO_TEXT, TRANSDUCERS = "SpeechEncoderDecoderModel", ("ForRNNT", "ForTDT")
-CROSSED = "crossed"
-"""Configurations of text decoders that attend to frames."""
+CROSSED, FLAX_TEXT = "crossed", "FlaxAutoModelForCausalLM"
+"""Configurations of text decoders that attend to frames; the class whose configurations have names of torch classes."""
 OF_ROWS = ("input_values", "input_features", "input_ids", "attention_mask")
 GREEDY = {"max_new_tokens": 8}
 SEARCHES = {"greedy": GREEDY, "beams": {**GREEDY, "num_beams": 3, "no_repeat_ngram_size": 2, "length_penalty": 0.7}}
@@ -56,9 +56,9 @@ class Outputs:
 
     def run(self, folder: Path) -> Result:
         """Write and load each configuration in a folder, and return its outputs."""
-        cls, torch_cls = (getattr(raysp.models, name) for name in (self.name, self.name.removeprefix("Flax")))
-        rows = []
+        cls, rows = getattr(raysp.models, self.name), []
         for place, (variant, fields) in enumerate(VARIANTS[self.name].items()):
+            torch_cls = getattr(raysp.models, variant if self.name == FLAX_TEXT else self.name.removeprefix("Flax"))
             torch_cls(_config(torch_cls, variant, fields)).save_pretrained(path := folder / str(place))
             fill(path, layers=1.5)
             model, inputs = torch_cls.from_pretrained(path, strict=True).eval(), _inputs(torch_cls.__name__, variant)
@@ -84,7 +84,7 @@ def public_classes() -> set[str]:
     names = {name for name in dir(raysp.models) if name[:1].isupper()}
     flax = {name for name in names if name.startswith("Flax")}
     modules = {name for name in names - flax if issubclass(getattr(raysp.models, name), torch.nn.Module)}
-    return modules | {name for name in flax if name.endswith("Model") and "Auto" not in name}
+    return modules | {name for name in flax if name.endswith(("Model", FLAX_TEXT)) and name != "FlaxAutoModel"}
 
 
 def _config(cls: Any, variant: str, fields: Mapping[str, Any]) -> Any:
@@ -106,7 +106,7 @@ def _inputs(name: str, variant: str) -> Inputs:
             "encoder_hidden_states": _numbers(drawn, 3, 6, HIDDEN_SIZE),
             "encoder_attention_mask": _mask((6, 3, 4)),
         }
-        return {"input_ids": tokens, "attention_mask": _mask(TOKENS), **(frames if variant == CROSSED else {})}
+        return {"input_ids": tokens, "attention_mask": _mask(TOKENS), **(frames if variant in (CROSSED, name) else {})}
     if (variant if name == SPEECH_TO_TEXT else name).startswith(("Parakeet", "Wav2Vec2Bert")):
         mask = _mask(FRAMES)
         inputs = {
@@ -151,8 +151,9 @@ def _gradients(model: Any, inputs: Inputs) -> Iterator[tuple[str, Any]]:
 
 def _flax(model: Any, sister: Any, inputs: Inputs) -> Iterator[tuple[str, Any]]:
     arrays = [value.numpy() for value in inputs.values()]
+    of_frames = dict(zip([*inputs][2:], arrays[2:], strict=True))  # or of texts
     with torch.no_grad():
-        yield from _valid(model(*arrays), sister, inputs)
+        yield from _valid(model(*arrays[:2], **of_frames), sister, inputs)
     if type(sister).__name__ == SPEECH_TO_TEXT:
         yield "greedy", model.generate(*arrays[:2], **GREEDY).sequences
 
