@@ -69,18 +69,29 @@ def _num_modules() -> int:
 
 
 def trace_batch() -> Trace:
-    """Trace one CTC batch of three rows, from recordings to columns, in a labeller that has labelled before."""
+    """Trace one CTC batch of three rows, from a decoded block to columns, by an op that has labelled before."""
     import pyarrow.parquet as pq
+    import soundfile
+    import soxr
 
     import raysp
+    from raysp.ops.labelling import Labelling
+    from raysp.ops.rows import RowStatus, statuses_table, with_waves
 
     demo = CHECKOUT / "pipelines" / "demo"
-    rows = pq.read_table(min((demo / "audio").glob("*.parquet"))).slice(0, 3)
-    label = raysp.Label(str(demo / "unispeech-digits-ctc"), outputs=[raysp.Transcript()])
-    with raysp.Labeller([raysp.Decode(), label]) as labeller:
-        labeller(rows)
-        with Trace() as trace:
-            labeller(rows)
+    cells = pq.read_table(min((demo / "audio").glob("*.parquet")), columns=["audio"]).slice(0, 3).to_pylist()
+    read = (soundfile.read(io.BytesIO(cell["audio"]["bytes"]), dtype="float32") for cell in cells)
+    waves = [soxr.resample(wave, rate, 16_000) for wave, rate in read]
+    block = with_waves(statuses_table([RowStatus(row) for row, _ in enumerate(waves)]), waves)
+    output = raysp.Transcript()
+    op = Labelling(
+        str(demo / "unispeech-digits-ctc"),
+        lambda loaded: [output.op(loaded.summary, loaded)],
+        batch_seconds=30,
+    )
+    op(block)
+    with Trace() as trace:
+        op(block)
     return trace
 
 
