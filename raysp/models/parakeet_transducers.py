@@ -182,7 +182,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             output_hidden_states: As for `ParakeetEncoder.forward`.
             return_dict: False returns a plain tuple.
         """
-        encoded = self.base_model.encoded(
+        encoded = self.base_model.encode(
             input_features,
             attention_mask,
             output_attentions=output_attentions,

@@ -11,7 +11,6 @@ R rows of the table of distances, F frames of a group, N frames of all rows.
 from collections.abc import Sequence
 from typing import ClassVar, cast
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +22,6 @@ from raysp.models.base.modeling import Count
 from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States, UnpackedStates
-from raysp.models.encoder.relative_attention import bucket_starts
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import WaveformConfig, run_layer
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
@@ -193,7 +191,6 @@ class SEWDTransformerEncoder(nn.Module):
         self.conv = ConvLayer(config, kernel) if kernel > 0 else None
         # Normalised once for all layers and batches, and again when one of its weights changes.
         self._table: Folded[Tensor] = Folded()
-        self.bucket_starts = bucket_starts(config.distance_span, config.position_buckets, config.furthest_distance)
 
     def forward(
         self, hidden_BQH: Tensor, valid_BQ: Tensor | None, states: States | None, with_weights: bool
@@ -206,10 +203,7 @@ class SEWDTransformerEncoder(nn.Module):
             return self._packed(hidden_BQH, Packing.of(hidden_BQH, valid_BQ), states), ()
         keys_B11Q = None if valid_BQ is None else attended_keys(valid_BQ)
         distances = None
-        # From the starts of buckets: a table by length would specialise the program on the length.
-        if self.config.relative_attention and torch.compiler.is_compiling():
-            distances = Distances.of_any(self.bucket_starts, self._normalised_table(), hidden_BQH.shape[1])
-        elif self.config.relative_attention:
+        if self.config.relative_attention:
             distances = Distances.of(self.config, self._normalised_table(), hidden_BQH.shape[1])
         if states is not None:
             states.append(hidden_BQH)
@@ -309,11 +303,7 @@ class SEWDEncoder(nn.Module):
         factor = self.config.squeeze_factor
         batch, num_frames, width = x_BTH.shape
         num_squeezed = num_frames // factor
-        if torch.compiler.is_compiling():  # a slice would specialise on whether a frame is left over
-            whole_BTH = x_BTH.index_select(1, torch.arange(num_squeezed * factor, device=x_BTH.device))
-        else:
-            whole_BTH = x_BTH[:, : num_squeezed * factor]
-        return whole_BTH.reshape(batch, num_squeezed, factor, width)
+        return x_BTH[:, : num_squeezed * factor].reshape(batch, num_squeezed, factor, width)
 
 
 class SEWDPreTrainedModel(SpeechModel):
@@ -330,7 +320,6 @@ class SEWDPreTrainedModel(SpeechModel):
     @property
     def min_samples(self) -> int:
         """Samples of the shortest input, which yields one squeezed frame."""
-        # super() in a property is beyond torch.compile
         shortest = receptive_samples(*self.config.convolutions)
         return shortest + (self.config.squeeze_factor - 1) * self.frame_stride
 

@@ -189,7 +189,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         valid_BT = self._valid(input_values, attention_mask)
         if mask_time_indices is None and self.training:
             mask_time_indices = self.draw_mask(input_values, attention_mask)
-        encoded = self.unispeech.encoded(
+        encoded = self.unispeech.encode(
             input_values,
             attention_mask,
             mask_time_indices=mask_time_indices,

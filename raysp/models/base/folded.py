@@ -20,7 +20,6 @@ from raysp.devices import is_accelerator
 from raysp.models.base.kernels import (
     MIN_CHANNELS,
     has_bfloat16_products,
-    has_hooks,
     in_safe_precision,
     is_inference_on_cpu,
 )
@@ -72,12 +71,7 @@ class Folded(nn.Module, Generic[Value]):
         self._kept: Kept[Value] | None = None
 
     def __call__(self, weights: Sequence[Tensor], compute: Callable[[], Value]) -> Value:
-        """Return the cached result of `compute`, or call it if the weights have changed.
-
-        Programs of `torch.compile` and `torch.export` do not cache: weights are their inputs.
-        """
-        if torch.compiler.is_compiling():
-            return compute()
+        """Return the cached result of `compute`, or call it if the weights have changed."""
         if any(weight.is_meta for weight in weights):  # convolutions of torch read undefined memory for them
             raise RuntimeError("weights are on the device meta, expected on that of the input: do not offload them")
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
@@ -154,7 +148,7 @@ class PackedProduct(nn.Module):
     def __call__(self, x_RLI: Tensor, weight_OI: Tensor, bias: Tensor | None) -> Tensor:
         """Return `torch.nn.functional.linear` of (R, L, I) or (R, I)."""
         if not _is_step(x_RLI, weight_OI):
-            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            if torch.is_grad_enabled():
                 self._packed.clear()  # an update of the weight follows gradients
             return F.linear(x_RLI, weight_OI, bias)
         pack: Callable[[], Tensor] = lambda: torch.ops.mkldnn._reorder_linear_weight(weight_OI.contiguous())  # noqa: E731
@@ -177,8 +171,6 @@ class StepLinear(nn.Linear):
 
 def _is_step(x_RLI: Tensor, weight_OI: Tensor) -> bool:
     """Return whether each of several texts has one row, and the weight can be packed."""
-    if torch.compiler.is_compiling():  # the number of texts stays open
-        return False
     dtype = x_RLI.dtype if has_bfloat16_products(x_RLI.dtype) else torch.float32
     is_one_row_each = (x_RLI.dim() == 2 or (x_RLI.dim() == 3 and x_RLI.shape[1] == 1)) and len(x_RLI) > 1
     return (
@@ -224,9 +216,9 @@ class JoinedProduct(nn.Module):
 
 def _are_plain(x_RLI: Tensor, layers: Sequence[nn.Linear]) -> bool:
     """Return whether the layers do no more than their product, in inference, and whether their copy can be cached."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x_RLI.device.type):
+    if torch.is_grad_enabled() or torch.is_autocast_enabled(x_RLI.device.type):
         return False
-    are_ours = all(type(one) is StepLinear and not has_hooks(one) for one in layers)  # not those of LoRA
+    are_ours = all(type(one) is StepLinear for one in layers)  # not those of LoRA
     kinds = {(one.bias is None, one.weight.dtype, one.weight.is_inference()) for one in layers}
     return are_ours and kinds in ({(True, x_RLI.dtype, False)}, {(False, x_RLI.dtype, False)})
 
@@ -242,10 +234,6 @@ class WeightNorm(nn.Module):
         length_11K = weight_OCK[:1, :1] if is_meta else weight_OCK.norm(dim=(0, 1), keepdim=True)
         self.original0 = nn.Parameter(length_11K)
         self.original1 = nn.Parameter(weight_OCK)
-
-    def forward(self) -> Tensor:
-        """Return the weight; called where hooks fetch the factors."""
-        return self.folded()
 
     def folded(self) -> Tensor:
         """Return the weight; the norm is computed in float32, as it sums many small squares."""
@@ -299,9 +287,6 @@ class WeightNormConv1d(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The folded weight; cached while neither factor changes or requires gradients."""
-        if has_hooks(self.norm):
-            weight_OCK: Tensor = self.norm()
-            return weight_OCK
         if self.training:
             return self.norm.folded()
         return self._folded((self.norm.original0, self.norm.original1), self.norm.folded)
@@ -311,8 +296,7 @@ def _can_reorder(x: Tensor) -> bool:
     """Return whether a convolution is half precision on a CPU whose oneDNN has it, outside training and autocast."""
     supported = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
     return (
-        not torch.compiler.is_compiling()
-        and x.dtype in supported
+        x.dtype in supported
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules import module as every_module
 
 from raysp.errors import CheckpointError
 
@@ -64,7 +63,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 # torch draws a double for each value of a mask on a CPU, 7 ns, which was a tenth of a training step. Masks here are
 # drawn by numpy's SFC64, seeded by torch's generator, and kept as bytes for the backward pass, a quarter of the
-# memory. On other devices, under autocast and in compiled programs the functions of torch are called.
+# memory. On other devices and under autocast the functions of torch are called.
 LEVELS = 1 << 16
 """Probabilities are rounded to a multiple of one over this."""
 
@@ -109,12 +108,7 @@ def attention_with_dropout(
 
 
 def _draws_bits(x: Tensor, probability: float) -> bool:
-    return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
-        and 0.0 < probability < 1.0 - 1 / LEVELS
-    )
+    return x.device.type == "cpu" and not torch.is_autocast_enabled("cpu") and 0.0 < probability < 1.0 - 1 / LEVELS
 
 
 def _kept(shape: torch.Size, threshold: int) -> Tensor:
@@ -163,26 +157,6 @@ def in_safe_precision(x_BCT: Tensor, weight_OCK: Tensor, bias: Tensor | None) ->
     return x_BCT, weight_OCK, bias
 
 
-def has_hooks(module: nn.Module) -> bool:
-    """Return whether a call of the module runs more than its class's `forward`.
-
-    Hooks of the module, forward or backward, hooks of all modules, or a `forward` that takes the place of its own, as
-    accelerate sets it to fetch weights.
-    """
-    return bool(
-        "forward" in vars(module)
-        or module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or (not torch.compiler.is_compiling() and _are_global())
-    )
-
-
-def _are_global() -> bool:
-    return bool(every_module._has_any_global_hook())  # type: ignore[no-untyped-call]
-
-
 # torch multiplies float32 matrices by MKL, which is slower than oneDNN on processors other than Intel's: 103 against
 # 112 GFLOP/s on a core of an AMD Zen 4, 110 against 220 to 255 on a Zen 5. oneDNN also fuses the activation. It caches
 # a program of half a megabyte for each number of rows, so it is called for numbers that recur: those of `filled`, or a
@@ -213,8 +187,8 @@ def linear(
 
 
 def dense(module: nn.Module, x: Tensor, act: str = "linear") -> Tensor:
-    """Apply a dense layer and an activation; calls modules other than plain `nn.Linear` and those with hooks."""
-    if type(module) is nn.Linear and not has_hooks(module):
+    """Apply a dense layer and an activation; calls modules other than plain `nn.Linear`."""
+    if type(module) is nn.Linear:
         return linear(x, module.weight, module.bias, act)
     return activation(act)(module(x))
 
@@ -242,7 +216,6 @@ def is_inference_on_cpu(x: Tensor, weight_OI: Tensor, dtype: torch.dtype = torch
     """Return whether a product is of a type on a CPU, outside training and autocast, as oneDNN requires."""
     return (
         x.dtype == dtype
-        and not torch.compiler.is_compiling()  # the compiler chooses kernels
         and x.device.type == "cpu"
         and x.dtype == weight_OI.dtype
         and not torch.is_grad_enabled()
@@ -282,7 +255,7 @@ def strided_convolution(x_BTC: Tensor, weight_OCK: Tensor, bias_O: Tensor | None
         stride: stride in frames.
     """
     is_half = torch.is_autocast_enabled(x_BTC.device.type) or x_BTC.dtype != torch.float32
-    if is_half or x_BTC.device.type != "cpu" or torch.compiler.is_compiling():
+    if is_half or x_BTC.device.type != "cpu":
         return _convolution(x_BTC, weight_OCK, bias_O, stride)
     y_BQO: Tensor = _Convolution.apply(x_BTC, weight_OCK, bias_O, stride)  # type: ignore[no-untyped-call]
     return y_BQO
@@ -413,14 +386,12 @@ class Packing:
 
 def can_pack(hidden_BTH: Tensor) -> bool:
     """Return whether rows can be packed: on a CPU, without gradients."""
-    if torch.compiler.is_compiling():  # a compiled program for any lengths has padding
-        return False
     return hidden_BTH.device.type == "cpu" and not torch.is_grad_enabled() and len(hidden_BTH) > 0
 
 
 def is_known_to_be_full(valid_BT: Tensor) -> bool:
-    """Return whether a mask has no zeros; False if unknown: on a GPU, or in a compiled program."""
-    return valid_BT.device.type == "cpu" and not torch.compiler.is_compiling() and bool(valid_BT.all())
+    """Return whether a mask has no zeros; False if unknown, on a GPU."""
+    return valid_BT.device.type == "cpu" and bool(valid_BT.all())
 
 
 def attended_keys(valid_BT: Tensor) -> Tensor | None:

@@ -68,12 +68,7 @@ def attend(
 
     `causal` without `allowed` expects queries that start at the first key.
     """
-    is_faster = (
-        not torch.compiler.is_compiling()
-        and q_RALD.is_cpu
-        and q_RALD.dtype == torch.float32
-        and (q_RALD.shape[2] <= FEW_QUERIES or dropout > 0.0)
-    )
+    is_faster = q_RALD.is_cpu and q_RALD.dtype == torch.float32 and (q_RALD.shape[2] <= FEW_QUERIES or dropout > 0.0)
     if _is_slow(q_RALD, with_weights):
         q, k, v = (x.float() for x in (q_RALD, k_RASD, v_RASD))
         mixed_RLH, _ = attend(q, k, v, allowed, causal=causal, scale=scale)
@@ -94,7 +89,7 @@ def attend(
 def _is_slow(q_RALD: Tensor, with_weights: bool) -> bool:
     """Return whether few queries are in half precision on a CPU, whose fused kernel takes four times as long."""
     is_half = q_RALD.is_cpu and q_RALD.dtype in (torch.bfloat16, torch.float16)
-    is_plain = not (with_weights or torch.compiler.is_compiling() or torch.is_grad_enabled())
+    is_plain = not (with_weights or torch.is_grad_enabled())
     return is_half and is_plain and q_RALD.shape[2] <= FEW_QUERIES
 
 

@@ -47,8 +47,6 @@ class ConformerConfig(FeedForwardConfig, Protocol):
 
 def sinusoids(num_frames: int, hidden_size: int, like: Tensor) -> Tensor:
     """Return sines and cosines_WH of the distances `i - j` from `T - 1` down to `1 - T` (Dai et al. 2019)."""
-    if torch.compiler.is_compiling():
-        return _sinusoids(num_frames, hidden_size).to(like)
     most = _table_frames(num_frames)
     table_WH = _table(_sinusoids, (most, hidden_size), like.dtype, like.device)
     return table_WH[most - num_frames : most + num_frames - 1]
@@ -56,8 +54,6 @@ def sinusoids(num_frames: int, hidden_size: int, like: Tensor) -> Tensor:
 
 def rotations(num_frames: int, head_size: int, base: int, like: Tensor) -> Tensor:
     """Return cosine and sine (2, T, 1, D) that rotate each frame by its place (Su et al. 2021, arXiv:2104.09864)."""
-    if torch.compiler.is_compiling():
-        return _rotations(num_frames, head_size, base).to(like)
     arguments = (_table_frames(num_frames), head_size, base)
     return _table(_rotations, arguments, like.dtype, like.device)[:, :num_frames]
 

@@ -4,7 +4,7 @@ Legend: B batch, Q frames, H hidden, A attention heads, D head, R rows of the ta
 frames (2Q - 1), N frames of all rows, or rows of a table in the order of reading.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Literal, Protocol
@@ -18,7 +18,6 @@ from raysp.models.encoder.relative_attention import (
     Bias,
     attend,
     attention_weights,
-    bucket_rows,
     by_distance,
     gathered,
     log_buckets,
@@ -69,12 +68,6 @@ class Distances:
     """Row at i, j; used if gathered."""
     turned_QQ: Tensor
     """Row at j, i; used if gathered."""
-
-    @classmethod
-    def of_any(cls, bucket_starts: Sequence[int], table_RH: Tensor, num_squeezed: int) -> "Distances":
-        """Look up the rows without branches on the number of frames, for `torch.compile` and `torch.export`."""
-        index_QQ = bucket_rows(num_squeezed, bucket_starts, table_RH.device)
-        return cls(table_RH, slice(0, 2 * len(bucket_starts)), index_QQ[0], "gathered", index_QQ, index_QQ.T)
 
     @classmethod
     def of(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":

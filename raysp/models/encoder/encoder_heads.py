@@ -92,7 +92,7 @@ class ForCTC(SpeechModel):
         """
         if labels is not None:
             check_labels(labels, len(self.get_parameter(f"{self.head_name}.weight")))
-        encoded = self.base_model.encoded(
+        encoded = self.base_model.encode(
             input_values,
             attention_mask,
             output_attentions=output_attentions,
@@ -198,7 +198,7 @@ def encoded_frames(
 ) -> tuple[Tensor, Encoded]:
     """Return the frames (B, T, H) that a head over classes reads, and the output of its base model."""
     layer_sum = None if model.layer_weights is None else LayerSum(model.layer_weights)
-    encoded = model.base_model.encoded(
+    encoded = model.base_model.encode(
         inputs,
         mask_BS,
         output_attentions=output_attentions,

@@ -2,14 +2,14 @@
 
 A bias (B, A, T, T) is the largest tensor of a layer. It is computed for a few rows or heads at a time, so that it stays
 in the cache: on a CPU it is overwritten by their scores and weights; on a GPU `scaled_dot_product_attention` receives
-it. With gradients, and in compiled programs, it is computed whole. It is read from the product of frames with a table
+it. With gradients it is computed whole. It is read from the product of frames with a table
 of distances, or is a skewed view of it (Dai et al. 2019, appendix B); no tensor is (T, T, D).
 
 Legend: B batch, T frames, A attention heads, D head, R rows of a table of distances, W distances of T frames (2T - 1),
 I some of the queries, N distances between them and all frames (I + T - 1).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
@@ -27,7 +27,6 @@ Bias: TypeAlias = Callable[[slice, slice], Tensor]
 
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
 BLOCK_SCORES_OF_GPUS = 1 << 24  # 32 MB of half precision, which the caches of data-centre GPUs hold
-FAR_FRAMES = 1 << 14  # eleven minutes of squeezed frames
 TILE_FRAMES = 96  # fewer: products too thin to be fast; more: too wide
 
 
@@ -45,7 +44,7 @@ def attend(
     if bias is None:
         return attention_with_dropout(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale)
     batch, heads, num_frames, _ = q_BATD.shape
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+    if torch.is_grad_enabled():
         return _mixed_at_once(q_BATD, k_BATD, v_BATD, bias(slice(None), slice(None)), keys_B11T, scale, dropout)
     is_on_cpu = q_BATD.device.type == "cpu"
     mix, most = (_mixed, BLOCK_SCORES) if is_on_cpu else (_mixed_at_once, BLOCK_SCORES_OF_GPUS)
@@ -147,9 +146,6 @@ def tiled(frames_BATD: Tensor, table_AWD: Tensor) -> Tensor:
 def by_distance(values_W: Tensor) -> Tensor:
     """Return values_TT: at i, j the value of `values_W` for `j - i`, in order from `1 - T` to `T - 1`."""
     num_frames = (values_W.shape[0] + 1) // 2
-    if torch.compiler.is_compiling():  # a view would fix the number of frames
-        places_T = torch.arange(num_frames, device=values_W.device)
-        return values_W[places_T + (num_frames - 1 - places_T)[:, None]]
     return values_W.unfold(0, num_frames, 1).flip(0)
 
 
@@ -162,7 +158,7 @@ def once(make: Callable[[], Value]) -> Callable[[], Value]:
     """Return a function that computes a value at its first call and returns the same value later."""
     made: list[Value] = []
 
-    def kept() -> Value:  # not `functools.cache`, of which `torch.compile` warns
+    def kept() -> Value:
         if not made:
             made.append(make())
         return made[0]
@@ -194,18 +190,3 @@ def log_buckets(num_frames: int, num_buckets: int, max_distance: int) -> Tensor:
         steps_W = torch.log(size_W / middle) / torch.log(torch.tensor((max_distance - 1) / middle)) * (middle - 1)
         far_W = (torch.ceil(steps_W) + middle) * torch.sign(distance_W)
         return torch.where(size_W <= middle, distance_W.type_as(far_W), far_W).long()
-
-
-def bucket_starts(span: int, num_buckets: int, max_distance: int) -> tuple[int, ...]:
-    """Return the first distance of each bucket from 1 to `span`, for distances below `FAR_FRAMES`."""
-    buckets = log_buckets(FAR_FRAMES, num_buckets, max_distance)[:FAR_FRAMES].flip(0)  # of the distances from 0 on
-    numbers = torch.arange(1, span + 1, device="cpu")
-    return tuple(torch.searchsorted(buckets.contiguous(), numbers).tolist())
-
-
-def bucket_rows(num_frames: int, starts: Sequence[int], device: torch.device) -> Tensor:
-    """Return index_TT: at i, j the row of a table of `2 * len(starts)` rows for `i - j`, by integer arithmetic."""
-    places_T = torch.arange(num_frames, device=device)
-    distance_TT = places_T[:, None] - places_T
-    size_TT = torch.bucketize(distance_TT.abs(), torch.tensor(starts, device=device), right=True)
-    return (distance_TT.sign() * size_TT + len(starts)).clamp(max=2 * len(starts) - 1)

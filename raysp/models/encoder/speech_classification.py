@@ -84,7 +84,7 @@ class ForSpeechClassification(SpeechModel):
         With a mask only the frames of a row are pooled; the original pools padding too. `labels`: see
         `heads.classification_loss`. For the other arguments see the base model's `forward`.
         """
-        encoded = self.base_model.encoded(
+        encoded = self.base_model.encode(
             input_values,
             attention_mask,
             output_attentions=output_attentions,

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from raysp.crossing import sent
 from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.folded import WeightNorm, WeightNormConv1d
-from raysp.models.base.kernels import has_hooks
 from raysp.models.base.modeling import Count, Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
@@ -71,14 +70,6 @@ def compute_mask_indices(
     """
     if mask_length < 1:
         raise ValueError(f"mask_length is {mask_length!r}, expected at least 1")
-    # A decorator would import torch's compiler, which takes seconds, in every process that imports a model.
-    draw = torch.compiler.disable(_draw) if torch.compiler.is_compiling() else _draw  # type: ignore[no-untyped-call]
-    return draw(shape, mask_prob, mask_length, attention_mask, min_masks)
-
-
-def _draw(
-    shape: tuple[int, int], mask_prob: float, mask_length: int, attention_mask: Tensor | None, min_masks: int
-) -> npt.NDArray[np.bool_]:
     num_rows, num_places = shape
     # Drawn even where no span fits: later draws of the same seed would otherwise differ from the original's.
     rounding = np.random.rand(1).item()
@@ -208,7 +199,7 @@ class SpeechModel(Model):
                     "input of the same call"
                 )
         # On a GPU the question would wait for the device; one row alone has no padding.
-        elif len(inputs) > 1 and inputs.device.type == "cpu" and not torch.compiler.is_compiling():
+        elif len(inputs) > 1 and inputs.device.type == "cpu":
             is_padded_B = self._seems_padded(inputs)
             if bool(is_padded_B.any()) and not bool(is_padded_B.all()):
                 warn_of_missing_mask()
@@ -230,43 +221,6 @@ class SpeechModel(Model):
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
         raise NotImplementedError
-
-    def encoded(
-        self,
-        inputs: Tensor,
-        mask_BS: Tensor | None,
-        *,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        states: States | None = None,
-    ) -> Encoded:
-        """Return `encode` for a head; a model with hooks is called, so that they run."""
-        # `encode` and not a call: a head passes `states`, which `forward` does not take.
-        if torch.compiler.is_compiling() or not has_hooks(self):
-            return self.encode(
-                inputs,
-                mask_BS,
-                mask_time_indices=mask_time_indices,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                states=states,
-            )
-        is_asked = asked(output_hidden_states, self.config.output_hidden_states)
-        masked = {} if mask_time_indices is None else {"mask_time_indices": mask_time_indices}
-        output: Encoded = self(
-            inputs,
-            attention_mask=mask_BS,
-            output_attentions=output_attentions,
-            output_hidden_states=is_asked or states is not None,
-            return_dict=True,
-            **masked,
-        )
-        if states is not None:
-            for hidden_BTH in output.hidden_states or ():
-                states.append(hidden_BTH)
-            output.hidden_states = output.hidden_states if is_asked else None
-        return output
 
     def freeze_feature_encoder(self) -> None:
         """Exclude the convolutional front end from training; encoders of log-mel features have none."""

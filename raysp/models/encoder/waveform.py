@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.base.folded import Folded
-from raysp.models.base.kernels import activation, has_hooks, linear, strided_convolution
+from raysp.models.base.kernels import activation, linear, strided_convolution
 
 Count = TypeVar("Count", int, Tensor)
 Product = Callable[[Tensor], Tensor]
@@ -70,16 +70,6 @@ class ConvLayer(nn.Module):
         self.act = act
         self.conv = nn.Conv1d(in_channels, channels, kernel, stride, bias=bias)
         self._flat_weight: Folded[Tensor] = Folded()
-
-    def forward(self, x_BCT: Tensor) -> Tensor:
-        """Return the layer's output (B, C, T) by calls of its modules, so that hooks on them run."""
-        x_BCT = self.conv(x_BCT)
-        norm = getattr(self, "layer_norm", None)
-        if isinstance(norm, nn.LayerNorm):
-            x_BCT = norm(x_BCT.transpose(1, 2)).transpose(1, 2)
-        elif norm is not None:
-            x_BCT = norm(x_BCT)
-        return self.act(x_BCT)
 
     @property
     def flat_weight(self) -> Tensor:
@@ -159,10 +149,6 @@ class FeatureEncoder(nn.Module):
         num_samples = waves_BS.shape[1]
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
-        if not torch.compiler.is_compiling() and self._has_hooks():
-            return self._called(waves_BS, num_samples_B)
-        if torch.compiler.is_compiling():  # plain convolutions for any shape
-            return self._frames(waves_BS, [self._first(waves_BS, num_samples_B), *self._products(convolved)])
         has_gradients = waves_BS.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         if has_gradients and torch.is_grad_enabled():
             steps = [self._first(waves_BS, num_samples_B), *self._products(convolved)]
@@ -170,25 +156,6 @@ class FeatureEncoder(nn.Module):
         by = self._frames_by_chunk if waves_BS.device.type == "cpu" else self._frames_by_batch
         with torch.no_grad():  # a frozen front end in training
             return by(waves_BS, num_samples_B)
-
-    def _has_hooks(self) -> bool:
-        return any(has_hooks(layer) or any(map(has_hooks, layer.children())) for layer in self.conv_layers)
-
-    def _called(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
-        """Return the features by calls of the layers; rows go alone where a norm over time must not see padding."""
-        if self.norm == "group" and num_samples_B is not None:
-            num_frames = conv_output_frames(waves_BS.shape[1], self.kernels, self.strides)
-            rows = []
-            for wave_S, num_samples in zip(waves_BS, num_samples_B.tolist(), strict=True):
-                wave_1S = wave_S[None, : max(int(num_samples), self.receptive)]
-                row_1TC = self._called(wave_1S, None)
-                rows.append(F.pad(row_1TC, (0, 0, 0, num_frames - row_1TC.shape[1])))
-            return torch.cat(rows)
-        x_BCT = waves_BS.to(self.layers[0].conv.weight.dtype)[:, None]
-        recomputes = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        for layer in self.conv_layers:
-            x_BCT = checkpoint(layer, x_BCT, use_reentrant=False) if recomputes else layer(x_BCT)
-        return x_BCT.transpose(1, 2)
 
     @property
     def layers(self) -> list[ConvLayer]:
@@ -254,7 +221,7 @@ class FeatureEncoder(nn.Module):
 
     def _first_product(self, weight_BCK: Tensor, bias_B1C: Tensor, waves_BS: Tensor) -> Tensor:
         windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
-        if not torch.compiler.is_compiling() and len(windows_BTK) == 1:
+        if len(windows_BTK) == 1:
             if windows_BTK.device.type != "cpu":  # a device adds the bias in the product, if this is of two axes
                 return linear(windows_BTK[0], weight_BCK[0], bias_B1C[0, 0])[None]
             return linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
@@ -298,9 +265,7 @@ class FeatureEncoder(nn.Module):
 
 def convolved(layer: ConvLayer, stride: int) -> Product:
     """Return a convolution along T with gradients; drops the cached kernel, as a weight update follows."""
-    if not torch.compiler.is_compiling():
-        layer.forget_flat_weight()
-
+    layer.forget_flat_weight()
     return lambda x_BTC: strided_convolution(x_BTC, layer.conv.weight, layer.conv.bias, stride)
 
 

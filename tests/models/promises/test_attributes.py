@@ -35,7 +35,6 @@ OF_MODELS = {
     "modes": lambda it: (it.training, it.train().training),
     "loss": lambda it: round(float(it(WAVES, labels=torch.tensor([[5, 6], [7, -100]])).loss), 3),
     "tuple": lambda it: [type(one) for one in it(WAVES, return_dict=False, output_hidden_states=True)],
-    "compile": lambda it: it.compile(backend="eager"),
     "config": lambda it: (it.config.is_encoder_decoder, it.config.use_return_dict, it.config.torch_dtype),
     "config, names": lambda it: (it.config.attribute_map, it.config._attn_implementation),
     "config, copied": lambda it: copy.deepcopy(it.config) == it.config,
