@@ -86,7 +86,7 @@ def sew_d(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
 
 def sew_d_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
     """Run the attention of one layer, projections included."""
-    from raysp.models.base.kernels import Packing
+    from raysp.models.base.row_layout import Layout
     from raysp.models.encoder.disentangled import Distances
 
     theirs, ours = pair_of("SEWDModel", {**flags, "num_hidden_layers": 1})
@@ -101,12 +101,11 @@ def sew_d_attention(flags: Flags) -> Callable[[Batch], tuple[Run, Run]]:
             "rel_embeddings": their_encoder.get_rel_embedding(),
         }
         distances = Distances.of(ours.config, our_encoder._normalised_table(), frames)
-        packing = Packing.of(hidden, None)
-        packed = packing.pack(hidden)
+        with torch.inference_mode():
+            layout = Layout.of(hidden, None).packed(hidden)
+        packed = layout.pack(hidden)
         their_part, our_part = (encoder.layer[0].attention.self for encoder in (their_encoder, our_encoder))
-        return lambda: their_part(hidden, **options), lambda: our_part(
-            packed, None, [distances] * len(seconds), False, packing
-        )
+        return lambda: their_part(hidden, **options), lambda: our_part(packed, layout, distances, False)
 
     return batch
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.kernels import Packing, attended_keys, can_pack, dense, dropped
+from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import Count, asked
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.fast_conformer import (
@@ -30,11 +31,10 @@ from raysp.models.encoder.fast_conformer import (
     num_subsamplings,
     pointwise,
     subsampled,
-    without_padding,
 )
-from raysp.models.encoder.heads import KeptStates, States, UnpackedStates
+from raysp.models.encoder.heads import KeptStates, States
 from raysp.models.encoder.speech_model import SpeechModel
-from raysp.models.encoder.transformer import run_layer
+from raysp.models.encoder.transformer import run_layers
 from raysp.models.features.parakeet_features import ParakeetFeatureExtractor
 
 HOP_SAMPLES = 160
@@ -278,7 +278,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
     def forward(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attention_mask: bool = True,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -308,7 +308,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
     def encode(  # type: ignore[override]
         self,
         inputs: Tensor,
-        mask_BM: Tensor | None = None,
+        mask: Tensor | Layout | None = None,
         /,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -319,86 +319,26 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
 
         `mask_time_indices` must be None: this architecture masks no frames.
         """
-        self.check_inputs(inputs, mask_BM)
+        layout, config = self.input_layout(inputs, mask), self.encoder_config
         with_weights = asked(output_attentions, self.config.output_attentions)
         kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
-        valid_BT: Tensor | None = None
-        if mask_BM is not None:
-            length = self._get_feat_extract_output_lengths(inputs.shape[1])
-            valid_BT = self._get_feature_vector_attention_mask(length, mask_BM)
-        receiver = states if kept is None else kept
+        side_by_side = self.frame_layout(layout, self._get_feat_extract_output_lengths(inputs.shape[1]))
         inputs = inputs.to(self.dtype)
-        weights: list[Tensor] = []
-        if not (with_weights or self.training) and can_pack(inputs):
-            hidden_BTH = self._packed(inputs, mask_BM, receiver)
-        else:
-            hidden_BTH, weights = self._padded(inputs, mask_BM, valid_BT, receiver, with_weights)
-        return ParakeetEncoderModelOutput(
-            last_hidden_state=hidden_BTH,
-            attention_mask=None if valid_BT is None else valid_BT.int(),
-            hidden_states=None if kept is None else tuple(kept),
-            attentions=tuple(weights) if with_weights else None,
-        )
-
-    def _padded(
-        self,
-        mels_BMN: Tensor,
-        mask_BM: Tensor | None,
-        valid_BT: Tensor | None,
-        states: States | None,
-        with_weights: bool,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Return the last hidden state and attention weights of rows side by side."""
-        config = self.encoder_config
-        num_mels_B = None if mask_BM is None else mask_BM.sum(-1)
-        if num_mels_B is not None:
-            mels_BMN = without_padding(mels_BMN[:, None], num_mels_B)[:, 0]
-        hidden_BTH = self._scaled(self.subsampling(mels_BMN, num_mels_B))
+        frames = side_by_side if with_weights or self.training else side_by_side.packed(inputs)
+        hidden_BTH = self._scaled(self.subsampling(inputs, layout, frames))
         hidden_BTH = dropped(hidden_BTH, config.dropout, self.training)
-        waves_WH = sinusoids(hidden_BTH.shape[1], config.hidden_size, hidden_BTH)
-        waves_WH = dropped(waves_WH, config.dropout_positions, self.training)
-        # None if no frame is masked: attention without a mask is faster.
-        keys_B11T = None if valid_BT is None else attended_keys(valid_BT)
-        valid_BT = None if keys_B11T is None else valid_BT
-        weights = []
-        for layer in self.layers:
-            if states is not None:
-                states.append(hidden_BTH)
-            if self.training and config.layerdrop > 0.0 and torch.rand([]) < config.layerdrop:
-                continue
-            arguments = (hidden_BTH, valid_BT, keys_B11T, waves_WH, with_weights)
-            recomputes = self.gradient_checkpointing and self.training
-            hidden_BTH, weights_BATT = run_layer(layer, *arguments, recomputes=recomputes)
-            if weights_BATT is not None:
-                weights.append(weights_BATT)
-        if states is not None:
-            states.append(hidden_BTH)
-        return hidden_BTH, weights
-
-    def _packed(self, mels_BMN: Tensor, mask_BM: Tensor | None, states: States | None) -> Tensor:
-        """Return the last hidden state of rows end to end, without work on padding."""
-        batch, num_mels, _ = mels_BMN.shape
-        counts = [num_mels] * batch if mask_BM is None else mask_BM.sum(-1).tolist()
-        frames = [self._get_feat_extract_output_lengths(count) for count in counts]
-        packing = Packing(tuple(frames), self._get_feat_extract_output_lengths(num_mels))
-        rows = (row[None, :count] for row, count in zip(mels_BMN, counts, strict=True))
-        unpacked = None if states is None else UnpackedStates(states, packing)
-        # Over rows end to end the convolutions would read the neighbour's first frames.
-        convolved_1NC = packing.joined(map(self._convolved, rows))
-        hidden_1NH = self._scaled(dense(self.subsampling.linear, convolved_1NC))
-        for layer in self.layers:
-            if unpacked is not None:
-                unpacked.append(hidden_1NH)
-            hidden_1NH, _ = layer(hidden_1NH, None, None, None, False, packing)
-        if unpacked is not None:
-            unpacked.append(hidden_1NH)
-        return packing.unpack(hidden_1NH)
-
-    def _convolved(self, mels_1MN: Tensor) -> Tensor:
-        """Return the input (1, T, channels times bins) of the subsampling's dense layer for one row."""
-        if mels_1MN.shape[1] == 0:
-            return mels_1MN.new_zeros(1, 0, self.subsampling.linear.in_features)
-        return self.subsampling.convolved(mels_1MN, None)
+        waves_WH: Tensor | None = None
+        if not frames.is_packed:
+            waves_WH = sinusoids(frames.num_frames, config.hidden_size, hidden_BTH)
+            waves_WH = dropped(waves_WH, config.dropout_positions, self.training)
+        receiver, arguments = states if kept is None else kept, (waves_WH, with_weights)
+        hidden_BTH, weights = run_layers(self, self.layers, hidden_BTH, frames, *arguments, states=receiver)
+        return ParakeetEncoderModelOutput(
+            last_hidden_state=frames.unpack(hidden_BTH),
+            attention_mask=None if mask is None else side_by_side.valid(inputs.device).int(),
+            hidden_states=None if kept is None else tuple(kept),
+            attentions=weights if with_weights else None,
+        )
 
     def _scaled(self, hidden_BTH: Tensor) -> Tensor:
         config = self.encoder_config
@@ -442,7 +382,7 @@ class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
     def forward(  # type: ignore[override]  # the order of arguments is the original's
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -457,7 +397,7 @@ class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
     def generate(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         return_dict_in_generate: bool = False,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -475,9 +415,9 @@ class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
             input_features, attention_mask, None, output_attentions, output_hidden_states, True
         )
         sequences = given.logits.argmax(-1)
-        if attention_mask is not None:
-            valid_BT = self._get_feature_vector_attention_mask(sequences.shape[1], attention_mask)
-            sequences = sequences.masked_fill(~valid_BT, self.config.pad_token_id or 0)
+        layout = self.frame_layout(self.input_layout(input_features, attention_mask), sequences.shape[1])
+        if layout.mask is not None:
+            sequences = sequences.masked_fill(~layout.mask, self.config.pad_token_id or 0)
         if not return_dict_in_generate:
             return sequences
         return ParakeetCTCGenerateOutput(

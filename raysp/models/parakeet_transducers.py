@@ -20,6 +20,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config, write_json
 from raysp.models.base.kernels import activation, dense, few_rows
 from raysp.models.base.outputs import ModelOutput, output
+from raysp.models.base.row_layout import Layout
 from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
@@ -163,7 +164,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
     def forward(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         decoder_input_ids: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -182,9 +183,10 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             output_hidden_states: As for `ParakeetEncoder.forward`.
             return_dict: False returns a plain tuple.
         """
+        layout = self.input_layout(input_features, attention_mask)
         encoded = self.base_model.encode(
             input_features,
-            attention_mask,
+            layout,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
@@ -194,9 +196,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             logits_BTUV = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
         loss = None
         if labels is not None:
-            num_frames_B = torch.full(input_features.shape[:1], frames_BTJ.shape[1])
-            if attention_mask is not None:
-                num_frames_B = self._get_feature_vector_attention_mask(frames_BTJ.shape[1], attention_mask).sum(-1)
+            num_frames_B = self.frame_layout(layout, frames_BTJ.shape[1]).counts(frames_BTJ.device)
             is_token_BU = (labels != IGNORED_LABEL) & (labels != self._label_padding)
             loss = self.reduced(self.row_losses(frames_BTJ, num_frames_B, labels, is_token_BU.sum(-1)), is_token_BU)
         found = ParakeetRNNTOutput(
@@ -267,7 +267,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
     def generate(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         **options: Any,  # noqa: ANN401 - those of `GREEDY`
     ) -> ParakeetRNNTGenerateOutput:
         """Return the most probable token of each step, and the frames that it takes.
@@ -289,10 +289,8 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         ]:
             raise ValueError(f"{type(self).__name__} searches greedily and takes no {', '.join(refused)}: omit it")
         given: ParakeetRNNTOutput = self(input_features, attention_mask, return_dict=True)
-        num_frames = given.pooler_output.shape[1]
-        num_frames_B = torch.full(input_features.shape[:1], num_frames, device=input_features.device)
-        if attention_mask is not None:
-            num_frames_B = self._get_feature_vector_attention_mask(num_frames, attention_mask).sum(-1)
+        layout = self.input_layout(input_features, attention_mask)
+        num_frames_B = self.frame_layout(layout, given.pooler_output.shape[1]).counts(input_features.device)
         path = self.search(given.pooler_output, num_frames_B, frames_a_step=1)
         is_ended_BS = path.spans_BS.cumsum(1) - path.spans_BS >= num_frames_B[:, None]
         pad = self.config.blank_token_id if self.config.pad_token_id is None else self.config.pad_token_id

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.folded import Folded, WeightNormConv1d
-from raysp.models.base.kernels import Packing, activation, attended_keys, can_pack, conv1d, dense, dropped
+from raysp.models.base.kernels import activation, conv1d, dense, dropped
 from raysp.models.base.modeling import Count
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
-from raysp.models.encoder.heads import States, UnpackedStates
+from raysp.models.encoder.heads import States
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
 from raysp.models.encoder.transformer import WaveformConfig, run_layer
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
@@ -142,13 +143,12 @@ class SEWDLayer(nn.Module):
     def forward(
         self,
         hidden_BQH: Tensor,
-        keys_B11Q: Tensor | None,
+        layout: Layout,
         distances: Distances | None,
         with_weights: bool,
-        packing: Packing | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights if requested."""
-        attended_BQH, weights_BAQQ = self.attention.self(hidden_BQH, keys_B11Q, distances, with_weights, packing)
+        attended_BQH, weights_BAQQ = self.attention.self(hidden_BQH, layout, distances, with_weights)
         hidden_BQH = self.attention.output(attended_BQH, hidden_BQH)
         return self.output(self.intermediate(hidden_BQH), hidden_BQH), weights_BAQQ
 
@@ -164,14 +164,14 @@ class ConvLayer(nn.Module):
         self.act = activation(getattr(config, "conv_act", "tanh"))
         self.dropout = getattr(config, "hidden_dropout_prob", config.hidden_dropout)
 
-    def forward(self, hidden_BQH: Tensor, residual_BQH: Tensor, valid_BQ: Tensor | None) -> Tensor:
-        """Return the first layer's output with the convolution of its input added; zero where not valid."""
-        x_BQH = conv1d(self.conv, hidden_BQH.transpose(1, 2)).transpose(1, 2)
-        if valid_BQ is not None:
-            x_BQH = x_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
+    def forward(self, hidden_BQH: Tensor, residual_BQH: Tensor, layout: Layout) -> Tensor:
+        """Return the first layer's output with the convolution of its input added; zero in padding."""
+        x_BQH = layout.zeroed(layout.mixed(self._over_time, hidden_BQH))
         x_BQH = self.act(dropped(x_BQH, self.dropout, self.training))
-        output_BQH: Tensor = self.LayerNorm(residual_BQH + x_BQH)
-        return output_BQH if valid_BQ is None else output_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
+        return layout.zeroed(self.LayerNorm(residual_BQH + x_BQH))
+
+    def _over_time(self, x_BQH: Tensor) -> Tensor:
+        return conv1d(self.conv, x_BQH.transpose(1, 2)).transpose(1, 2)
 
 
 class SEWDTransformerEncoder(nn.Module):
@@ -193,48 +193,34 @@ class SEWDTransformerEncoder(nn.Module):
         self._table: Folded[Tensor] = Folded()
 
     def forward(
-        self, hidden_BQH: Tensor, valid_BQ: Tensor | None, states: States | None, with_weights: bool
+        self, hidden_BQH: Tensor, layout: Layout, states: States | None, with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights; `states` receives the first input and all outputs.
 
         Without weights and training, a CPU does no work on padding, whose frames are then zero.
         """
-        if not (with_weights or self.training) and self.conv is None and can_pack(hidden_BQH):
-            return self._packed(hidden_BQH, Packing.of(hidden_BQH, valid_BQ), states), ()
-        keys_B11Q = None if valid_BQ is None else attended_keys(valid_BQ)
-        distances = None
+        if not (with_weights or self.training):
+            layout = layout.packed(hidden_BQH)
+        hidden_BQH = layout.pack(hidden_BQH)
+        distances, weights = None, []
         if self.config.relative_attention:
-            distances = Distances.of(self.config, self._normalised_table(), hidden_BQH.shape[1])
+            longest = max(1, *layout.host_lengths) if layout.is_packed else layout.num_frames
+            distances = Distances.of(self.config, self._normalised_table(), longest)
         if states is not None:
-            states.append(hidden_BQH)
-        weights = []
+            states.append(layout.unpack(hidden_BQH))
         for index, layer in enumerate(self.layer):
             input_BQH = hidden_BQH
             recomputes = self.gradient_checkpointing and self.training
             hidden_BQH, weights_BAQQ = run_layer(
-                layer, hidden_BQH, keys_B11Q, distances, with_weights, recomputes=recomputes
+                layer, hidden_BQH, layout, distances, with_weights, recomputes=recomputes
             )
             if states is not None:
-                states.append(hidden_BQH)
+                states.append(layout.unpack(hidden_BQH))
             if weights_BAQQ is not None:
                 weights.append(weights_BAQQ)
             if index == 0 and self.conv is not None:
-                hidden_BQH = self.conv(input_BQH, hidden_BQH, valid_BQ)
-        return hidden_BQH, tuple(weights)
-
-    def _packed(self, hidden_BQH: Tensor, packing: Packing, states: States | None) -> Tensor:
-        distances = None
-        if self.config.relative_attention:  # of the longest row
-            distances = Distances.of(self.config, self._normalised_table(), max(1, *packing.counts))
-        unpacked = None if states is None else UnpackedStates(states, packing)
-        hidden_1NH = packing.pack(hidden_BQH)
-        if unpacked is not None:
-            unpacked.append(hidden_1NH)
-        for layer in self.layer:
-            hidden_1NH, _ = layer(hidden_1NH, None, distances, False, packing)
-            if unpacked is not None:
-                unpacked.append(hidden_1NH)
-        return packing.unpack(hidden_1NH)
+                hidden_BQH = self.conv(input_BQH, hidden_BQH, layout)
+        return layout.unpack(hidden_BQH), tuple(weights)
 
     def _normalised_table(self) -> Tensor:
         if not self.norms_table:
@@ -269,32 +255,26 @@ class SEWDEncoder(nn.Module):
         self.upsample = SEWDUpsampling(config)
 
     def forward(
-        self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None, with_weights: bool
+        self, hidden_BTH: Tensor, layout: Layout, states: States | None, with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state, zero after the last whole group of frames, and attention weights.
 
         Args:
             hidden_BTH: Projected features.
-            valid_BT: True where a frame is part of its row; None: all of them.
+            layout: Layout of the frames.
             states: Receives hidden states, which are squeezed.
             with_weights: Return attention weights.
         """
         num_frames, factor = hidden_BTH.shape[1], self.config.squeeze_factor
         num_squeezed = num_frames // factor
-        valid_BQ: Tensor | None = None
-        if valid_BT is not None:
-            # The positional convolution reads across a row's end.
-            hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-            # An incomplete group of frames is excluded, as for a row alone.
-            valid_BQ = self._groups(valid_BT[:, :, None])[..., 0].all(-1)
+        # An incomplete group of frames is excluded, as for a row alone.
+        squeezed = layout.after(lambda count: count // factor, num_squeezed)
+        hidden_BTH = layout.zeroed(hidden_BTH)  # the positional convolution reads across a row's end
         positions_BQH = self.pos_conv_embed(hidden_BTH, num_squeezed)
-        hidden_BQH = self._groups(hidden_BTH).mean(2) + positions_BQH
-        if valid_BQ is not None:
-            hidden_BQH = hidden_BQH.masked_fill(~valid_BQ[:, :, None], 0.0)
-        hidden_BQH, weights = self.encoder(hidden_BQH, valid_BQ, states, with_weights)
-        stretched_BTH = self.upsample(hidden_BQH)
-        if valid_BQ is not None:
-            stretched_BTH = stretched_BTH.masked_fill(~valid_BQ.repeat_interleave(factor, 1)[:, :, None], 0.0)
+        hidden_BQH = squeezed.zeroed(self._groups(hidden_BTH).mean(2) + positions_BQH)
+        hidden_BQH, weights = self.encoder(hidden_BQH, squeezed, states, with_weights)
+        stretched = squeezed.after(lambda count: count * factor, num_squeezed * factor)
+        stretched_BTH = stretched.zeroed(self.upsample(hidden_BQH))
         # An odd number of frames leaves one in no whole group; it has zeros, as in the original.
         return F.pad(stretched_BTH, (0, 0, 0, num_frames - num_squeezed * factor)), weights
 
@@ -368,19 +348,16 @@ class SEWDModel(SEWDPreTrainedModel, EncoderModel):
         """Modules that take the output of the last layer."""
         return (self.encoder.get_submodule("upsample"),)
 
-    def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the encoder's input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""
+    def project(self, inputs: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Layout]:
+        """Return the encoder's input (B, T, H), the features (B, T, C) that it is projected from, and their layout."""
         if inputs.shape[1] < self.min_samples:
             raise RuntimeError(f"input has {inputs.shape[1]} samples, the model needs at least {self.min_samples}")
-        features_BTC = self.feature_extractor(inputs, None if mask_BS is None else mask_BS.sum(-1))
+        features_BTC = self.feature_extractor(inputs, layout)
         hidden_BTH = self.layer_norm(features_BTC)
         if self.feature_projection is not None:
             hidden_BTH = self.feature_projection(hidden_BTH)
         hidden_BTH = dropped(hidden_BTH, self.config.feat_proj_dropout, self.training)
-        valid_BT: Tensor | None = None
-        if mask_BS is not None:
-            valid_BT = self._get_feature_vector_attention_mask(hidden_BTH.shape[1], mask_BS)
-        return hidden_BTH, features_BTC, valid_BT
+        return hidden_BTH, features_BTC, self.layer_layout(layout, hidden_BTH.shape[1])
 
 
 class SEWDForCTC(ForCTC, SEWDPreTrainedModel):
@@ -390,8 +367,8 @@ class SEWDForCTC(ForCTC, SEWDPreTrainedModel):
 class SEWDForSequenceClassification(ForSequenceClassification, SEWDPreTrainedModel):
     """The encoder with classes over the mean of its frames."""
 
-    def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
-        """Return valid_BT; frames of a layer sum are squeezed, which the original ignores."""
+    def _pooled_layout(self, layout: Layout, num_frames: int) -> Layout:
+        """Return the layout of the frames; those of a layer sum are squeezed, which the original ignores."""
         if self.layer_weights is None:
-            return self._get_feature_vector_attention_mask(num_frames, mask_BS)
-        return self._valid_frames(self.num_hidden_frames(mask_BS.sum(-1)), num_frames)
+            return self.frame_layout(layout, num_frames)
+        return layout.after(self.num_hidden_frames, num_frames)

@@ -21,6 +21,7 @@ from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Count, Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
+from raysp.models.base.row_layout import Layout
 from raysp.models.base.weights import Value
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig
@@ -293,7 +294,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
     def forward(
         self,
         inputs: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: Any = None,  # noqa: ANN401 - an output, or a tuple
@@ -376,7 +377,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
     def _encode(
         self,
         inputs: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: Tensor | Layout | None,
         with_weights: bool = False,
         with_states: bool = False,
         **kwargs: Any,  # noqa: ANN401
@@ -394,11 +395,12 @@ class SpeechEncoderDecoderModel(GeneratingModel):
     def _projected(self, frames_BTH: Tensor) -> Tensor:
         return frames_BTH if self.enc_to_dec_proj is None else self.enc_to_dec_proj(frames_BTH)
 
-    def _frame_mask(self, frames_BTH: Tensor, attention_mask: Tensor | None) -> Tensor | None:
-        """Return the mask of frames for a mask of samples or feature frames."""
+    def _frame_mask(self, frames_BTH: Tensor, attention_mask: Tensor | Layout | None) -> Tensor | None:
+        """Return the mask of frames for a mask of samples or feature frames; None without padding."""
         if attention_mask is None:
             return None
-        mask_BT: Tensor = self.encoder._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
+        layout = Layout.of(attention_mask, attention_mask) if isinstance(attention_mask, Tensor) else attention_mask
+        mask_BT: Tensor | None = self.encoder.frame_layout(layout, frames_BTH.shape[1]).mask
         return mask_BT
 
     def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
@@ -408,7 +410,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
     def generate(
         self,
         inputs: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         *,
         input_values: Tensor | None = None,
         input_features: Tensor | None = None,

@@ -16,6 +16,7 @@ from raysp.crossing import sent
 from raysp.models.base.configuration import Config
 from raysp.models.base.kernels import dropped
 from raysp.models.base.outputs import ModelOutput
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import (
     GumbelVectorQuantizer,
@@ -23,7 +24,7 @@ from raysp.models.encoder.heads import (
     diversity_loss,
     sample_negative_indices,
 )
-from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder, compute_mask_indices, valid_on_host
+from raysp.models.encoder.speech_model import SpeechModel, WaveformEncoder, compute_mask_indices
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig
 from raysp.models.encoder.waveform import FeatureEncoder
 
@@ -145,7 +146,7 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -179,26 +180,26 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
     def pretrain(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         mask_time_indices: Tensor | None = None,
         sampled_negative_indices: Tensor | None = None,
     ) -> tuple[UniSpeechForPreTrainingOutput, UniSpeechPreTrainingLosses | None]:
         """Return the output of `forward` without a loss, and its losses if frames are masked."""
-        valid_BT = self._valid(input_values, attention_mask)
+        layout = self.input_layout(input_values, attention_mask)
         if mask_time_indices is None and self.training:
-            mask_time_indices = self.draw_mask(input_values, attention_mask)
+            mask_time_indices = self.draw_mask(input_values, layout)
         encoded = self.unispeech.encode(
             input_values,
-            attention_mask,
+            layout,
             mask_time_indices=mask_time_indices,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
         features_BTC = dropped(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
-        known_BT = None if attention_mask is None else valid_on_host(valid_BT)
-        quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, known_BT)
+        counted_BT = self._counted(layout, features_BTC.shape[1])
+        quantized_BTD, perplexity, codes_BTG = self.quantizer(features_BTC, counted_BT)
         output = UniSpeechForPreTrainingOutput(
             projected_states=encoded.last_hidden_state,
             projected_quantized_states=self.project_hid(self.project_q(quantized_BTD)),
@@ -209,21 +210,21 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         if mask_time_indices is None:
             return output, None
         masked_BT = mask_time_indices.to("cpu", torch.bool)
-        if known_BT is not None:
-            masked_BT = masked_BT & known_BT
+        if counted_BT is not None:
+            masked_BT = masked_BT & counted_BT
         return output, self._losses(output, codes_BTG, masked_BT, self._negatives(masked_BT, sampled_negative_indices))
 
-    def draw_mask(self, input_values: Tensor, attention_mask: Tensor | None = None) -> Tensor | None:
+    def draw_mask(self, input_values: Tensor, attention_mask: Tensor | Layout | None = None) -> Tensor | None:
         """Return frames to mask, drawn at random as configured, (B, T); None if the configuration masks none."""
-        valid_BT = self._valid(input_values, attention_mask)
-        return self.unispeech.draw_time_mask(len(valid_BT), valid_BT.shape[1], valid_BT)
+        layout = self.input_layout(input_values, attention_mask)
+        return self.unispeech.draw_time_mask(self.frame_layout(layout, self.num_frames(input_values.shape[1])))
 
-    def _valid(self, waves_BS: Tensor, mask_BS: Tensor | None) -> Tensor:
-        """Return valid_BT, all true without a mask."""
-        num_frames = self.num_frames(waves_BS.shape[1])
-        if mask_BS is not None:
-            return self._get_feature_vector_attention_mask(num_frames, mask_BS)
-        return torch.ones(waves_BS.shape[0], num_frames, dtype=torch.bool, device=waves_BS.device)
+    def _counted(self, layout: Layout, num_frames: int) -> Tensor | None:
+        """Return a mask (B, T) of the frames of rows, on the CPU; None without padding."""
+        frames = self.frame_layout(layout, num_frames)
+        if frames.counts_B is None:
+            return None
+        return torch.arange(num_frames) < torch.tensor(frames.host_lengths)[:, None]
 
     def _negatives(self, masked_BT: Tensor, given_BTK: Tensor | None) -> Tensor:
         if given_BTK is not None:

@@ -8,16 +8,17 @@ Legend: B batch, S samples, T frames, H hidden, O output hidden, C channels of a
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Count
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,
@@ -28,7 +29,7 @@ from raysp.models.encoder.heads import States, sample_negative_indices
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder, compute_mask_indices
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig, XVectorConfig
-from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
+from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 
 _compute_mask_indices = compute_mask_indices  # the names that training scripts import
 _sample_negative_indices = sample_negative_indices
@@ -72,9 +73,9 @@ class Wav2Vec2AdapterLayer(nn.Module):
             width, 2 * width, config.adapter_kernel_size, stride=config.adapter_stride, padding=ADAPTER_PADDING
         )
 
-    def forward(self, hidden_BOT: Tensor) -> Tensor:
+    def forward(self, hidden_BTO: Tensor) -> Tensor:
         """Return about one frame per `adapter_stride` frames."""
-        return F.glu(self.conv(hidden_BOT), dim=1)
+        return F.glu(self.conv(hidden_BTO.transpose(1, 2)), dim=1).transpose(1, 2)
 
 
 class Wav2Vec2Adapter(nn.Module):
@@ -90,22 +91,18 @@ class Wav2Vec2Adapter(nn.Module):
             self.proj_layer_norm = nn.LayerNorm(_output_hidden_size(config))
         self.layers = nn.ModuleList(Wav2Vec2AdapterLayer(config) for _ in range(config.num_adapter_layers))
 
-    def forward(self, hidden_BTH: Tensor, num_frames_B: Tensor | None) -> Tensor:
-        """Return fewer frames; with `num_frames_B` frames after a row's end count as zero."""
+    def forward(self, hidden_BTH: Tensor, layout: Layout) -> Tensor:
+        """Return fewer frames; those after a row's end count as zero."""
         if self.proj is not None and self.proj_layer_norm is not None:
             hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
-        hidden_BOT = hidden_BTH.transpose(1, 2)
         for layer in self.layers:
             # numpy's generator and <=, as in the original; the layers below draw from torch's and compare by <.
             if self.training and np.random.random() <= self.config.layerdrop:
                 continue
-            if num_frames_B is not None:
-                after_BT = torch.arange(hidden_BOT.shape[2], device=num_frames_B.device) >= num_frames_B[:, None]
-                # Before each convolution: the one below has written its bias behind the row's end.
-                hidden_BOT = hidden_BOT.masked_fill(after_BT[:, None], 0.0)
-                num_frames_B = adapter_output_frames(num_frames_B, self.config)
-            hidden_BOT = layer(hidden_BOT)
-        return hidden_BOT.transpose(1, 2)
+            # Before each convolution: the one below has written its bias behind the row's end.
+            hidden_BTH = layer(layout.zeroed(hidden_BTH))
+            layout = layout.after(lambda count: adapter_output_frames(count, self.config), hidden_BTH.shape[1])
+        return hidden_BTH
 
 
 def _output_hidden_size(config: Wav2Vec2Config) -> int:
@@ -172,8 +169,9 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
     def _get_feature_vector_attention_mask(
         self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
     ) -> Tensor:
-        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1), add_adapter)
-        return self._valid_frames(num_frames_B, feature_vector_length)
+        layout = Layout.of(attention_mask, attention_mask)
+        count = partial(self._get_feat_extract_output_lengths, add_adapter=add_adapter)
+        return layout.after(count, feature_vector_length).valid(attention_mask.device)
 
     def _includes_adapter(self, add_adapter: bool | None) -> bool:
         return self.config.add_adapter if add_adapter is None else add_adapter
@@ -197,7 +195,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
     def encode(
         self,
         inputs: Tensor,
-        mask_BS: Tensor | None = None,
+        mask: Tensor | Layout | None = None,
         /,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -205,12 +203,11 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
         states: States | None = None,
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        encoded = super().encode(inputs, mask_BS, mask_time_indices, output_attentions, output_hidden_states, states)
+        layout = self.input_layout(inputs, mask)
+        encoded = super().encode(inputs, layout, mask_time_indices, output_attentions, output_hidden_states, states)
         if self.adapter is not None:
-            num_frames_B: Tensor | None = None
-            if mask_BS is not None:
-                num_frames_B = conv_output_frames(mask_BS.sum(-1), *self.config.convolutions)
-            encoded.last_hidden_state = self.adapter(encoded.last_hidden_state, num_frames_B)
+            hidden_BTH = encoded.last_hidden_state
+            encoded.last_hidden_state = self.adapter(hidden_BTH, self.layer_layout(layout, hidden_BTH.shape[1]))
         return encoded
 
 
@@ -240,5 +237,5 @@ class Wav2Vec2ForXVector(ForXVector, Wav2Vec2PreTrainedModel):
         """Samples of the shortest input, which leaves two frames after the TDNN, the least with a deviation."""
         return self._samples_of(self._least_frames(), self._adapter_is_seen)
 
-    def _seen_frames(self, num_inputs_B: Tensor) -> Tensor:
-        return self._get_feat_extract_output_lengths(num_inputs_B, self._adapter_is_seen)
+    def _seen_frames(self, num_inputs: Count) -> Count:
+        return self._get_feat_extract_output_lengths(num_inputs, self._adapter_is_seen)

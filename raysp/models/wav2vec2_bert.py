@@ -10,6 +10,7 @@ A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L lab
 
 import itertools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.kernels import Packing, attended_keys, can_pack, dense, dropped
+from raysp.models.base.kernels import dense, dropped
 from raysp.models.base.modeling import Count, asked
 from raysp.models.base.outputs import (
     CausalLMOutput,
@@ -27,6 +28,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
 from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapter, adapted_frames
 from raysp.models.encoder.encoder_heads import (
@@ -35,10 +37,10 @@ from raysp.models.encoder.encoder_heads import (
     ForSequenceClassification,
     ForXVector,
 )
-from raysp.models.encoder.heads import States, UnpackedStates
+from raysp.models.encoder.heads import States
 from raysp.models.encoder.relative_attention import clipped_distances
 from raysp.models.encoder.speech_model import Encoded, EncoderModel, SpeechModel
-from raysp.models.encoder.transformer import FeatureProjection, FeedForward, XVectorConfig, run_layer
+from raysp.models.encoder.transformer import FeatureProjection, FeedForward, XVectorConfig, run_layers
 from raysp.models.features.log_mels import HOP_SAMPLES, MELS_PER_FRAME, num_mels, samples_of_mels
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 
@@ -151,61 +153,28 @@ class Wav2Vec2BertEncoder(nn.Module):
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
-        self,
-        hidden_BTH: Tensor,
-        valid_BT: Tensor | None,
-        states: States | None,
-        with_weights: bool,
+        self, hidden_BTH: Tensor, layout: Layout, states: States | None, with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the last hidden state and attention weights; `states` receives the first input and all outputs.
 
         A layer dropped in training returns its input. Frames of a row's padding after the first are undefined; on a CPU
         they are zero and cost nothing.
         """
-        keys_B11T: Tensor | None = None
-        if valid_BT is not None:
-            hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-            keys_B11T = attended_keys(valid_BT)
-            valid_BT = valid_BT if keys_B11T is not None else None
-        if not (with_weights or self.training) and can_pack(hidden_BTH):
-            return self._packed(hidden_BTH, valid_BT, states), ()
-        hidden_BTH = dropped(hidden_BTH, self.config.hidden_dropout, self.training)
-        positions = self.positions(hidden_BTH)
-        weights = []
-        for layer in self.layers:
-            if states is not None:
-                states.append(hidden_BTH)
-            if self.training and self.config.layerdrop > 0.0 and torch.rand([]) < self.config.layerdrop:
-                continue
-            arguments = (hidden_BTH, valid_BT, keys_B11T, positions, with_weights)
-            recomputes = self.gradient_checkpointing and self.training
-            hidden_BTH, weights_BATT = run_layer(layer, *arguments, recomputes=recomputes)
-            if weights_BATT is not None:
-                weights.append(weights_BATT)
-        if states is not None:
-            states.append(hidden_BTH)
-        return hidden_BTH, tuple(weights)
+        hidden_BTH = dropped(layout.zeroed(hidden_BTH), self.config.hidden_dropout, self.training)
+        if not (with_weights or self.training):
+            layout = layout.packed(hidden_BTH, num_next=1)
+        hidden_BTH = layout.pack(hidden_BTH)
+        positions = self.positions(hidden_BTH, layout)
+        arguments = (positions, with_weights)
+        hidden_BTH, weights = run_layers(self, self.layers, hidden_BTH, layout, *arguments, states=states)
+        return layout.unpack(hidden_BTH), weights
 
-    def _packed(self, hidden_BTH: Tensor, valid_BT: Tensor | None, states: States | None) -> Tensor:
-        """Run the layers over the frames of all rows end to end, without padding."""
-        packing = Packing.of(hidden_BTH, valid_BT, keeps_next=True)
-        hidden_1NH, valid_1N = packing.pack(hidden_BTH), None if valid_BT is None else packing.pack(valid_BT)
-        unpacked = None if states is None else UnpackedStates(states, packing)
-        positions = self.positions(hidden_1NH, packing)
-        if unpacked is not None:
-            unpacked.append(hidden_1NH)
-        for layer in self.layers:
-            hidden_1NH, _ = layer(hidden_1NH, valid_1N, None, positions, False, packing)
-            if unpacked is not None:
-                unpacked.append(hidden_1NH)
-        return packing.unpack(hidden_1NH)
-
-    def positions(self, hidden_BTH: Tensor, packing: Packing | None = None) -> Tensor | None:
+    def positions(self, hidden_BTH: Tensor, layout: Layout) -> Tensor | None:
         """Return the input of attention for the kind of positions: index_TT, sinusoids_WH, turns_2T1D or None.
 
-        Of packed frames, those of the longest row.
+        Turns are those of all frames, index and sinusoids those of the longest row.
         """
-        config, num_frames = self.config, hidden_BTH.shape[1] if packing is None else packing.num_frames
+        config, num_frames = self.config, layout.num_frames
         match config.position_embeddings_type:
             case "relative_key":
                 left, right = config.left_max_position_embeddings, config.right_max_position_embeddings
@@ -214,19 +183,22 @@ class Wav2Vec2BertEncoder(nn.Module):
                 return sinusoids(num_frames, config.hidden_size, hidden_BTH)
             case "rotary":
                 head_size = config.hidden_size // config.num_attention_heads
-                return rotations(hidden_BTH.shape[1], head_size, config.rotary_embedding_base, hidden_BTH)
+                turns_2T1D = rotations(num_frames, head_size, config.rotary_embedding_base, hidden_BTH)
+                if not layout.is_packed:
+                    return turns_2T1D
+                return layout.joined(turns_2T1D[:, : place.stop - place.start] for place in layout.places)
             case _:
                 return None
 
 
-def has_odd_mel(features_BTC: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return a mask (B,) of the rows that end in an odd log-mel frame, in their features but not in their mask.
+def has_odd_mel(features_BTC: Tensor, count_B: Tensor) -> Tensor:
+    """Return a mask (B,) of the rows that end in an odd log-mel frame, in their features but not in their count.
 
     It is the first half of a frame whose second half is padding, of one value. A row that itself ends in that value,
     digital silence, is ambiguous; its frame counts as its own.
     """
     batch, num_frames, width = features_BTC.shape
-    rows_B, count_B = torch.arange(batch, device=features_BTC.device), mask_BT.sum(-1).long()
+    rows_B = torch.arange(batch, device=features_BTC.device)
     next_BC, last_BC = (features_BTC[rows_B, places_B.clamp(0, num_frames - 1)] for places_B in (count_B, count_B - 1))
     padding_B1 = next_BC[:, -1:]
     is_half_B = (next_BC[:, width // 2 :] == padding_B1).all(-1)
@@ -298,8 +270,9 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
         self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
     ) -> Tensor:
         """Return valid_BP for a mask over input frames."""
-        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1), add_adapter)
-        return self._valid_frames(num_frames_B, feature_vector_length)
+        layout = Layout.of(attention_mask, attention_mask)
+        count = partial(self._get_feat_extract_output_lengths, add_adapter=add_adapter)
+        return layout.after(count, feature_vector_length).valid(attention_mask.device)
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
         """Return a mask (B,) of the rows that end in a frame of one value."""
@@ -338,7 +311,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
     def forward(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -362,7 +335,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
     def encode(
         self,
         inputs: Tensor,
-        mask_BT: Tensor | None = None,
+        mask: Tensor | Layout | None = None,
         /,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -370,21 +343,20 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
         states: States | None = None,
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        encoded = super().encode(inputs, mask_BT, mask_time_indices, output_attentions, output_hidden_states, states)
+        layout = self.input_layout(inputs, mask)
+        encoded = super().encode(inputs, layout, mask_time_indices, output_attentions, output_hidden_states, states)
         hidden_BTH = encoded.last_hidden_state
         if self.intermediate_ffn is not None:
             # Half a feed-forward, as in the Conformer layers (Gulati et al. 2020, section 2.4).
             hidden_BTH = torch.add(hidden_BTH, self.intermediate_ffn(hidden_BTH), alpha=0.5)
         if self.adapter is not None:
-            valid_BT = None if mask_BT is None else mask_BT.bool()
-            hidden_BTH = self.adapter(hidden_BTH, valid_BT)
+            hidden_BTH = self.adapter(hidden_BTH, layout)
         encoded.last_hidden_state = hidden_BTH
         return encoded
 
-    def project(self, inputs: Tensor, mask_BT: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""
-        hidden_BTH, features_BTC = self.feature_projection(inputs.to(self.dtype))
-        return hidden_BTH, features_BTC, None if mask_BT is None else mask_BT.bool()
+    def project(self, inputs: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Layout]:
+        """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and their layout."""
+        return (*self.feature_projection(inputs.to(self.dtype)), layout)
 
 
 class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
@@ -393,7 +365,7 @@ class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
     def forward(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -404,9 +376,9 @@ class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
             input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
 
-    def _decoded_frames(self, inputs: Tensor, mask_BS: Tensor) -> Tensor:
+    def _decoded_frames(self, inputs: Tensor, num_inputs_B: Tensor) -> Tensor:
         """Return the number of frames of each row alone, including that of an odd log-mel frame at its end."""
-        return self._get_feat_extract_output_lengths(mask_BS.sum(-1) + has_odd_mel(inputs, mask_BS))
+        return self._get_feat_extract_output_lengths(num_inputs_B + has_odd_mel(inputs, num_inputs_B))
 
 
 class Wav2Vec2BertForSequenceClassification(ForSequenceClassification, Wav2Vec2BertPreTrainedModel):
@@ -415,7 +387,7 @@ class Wav2Vec2BertForSequenceClassification(ForSequenceClassification, Wav2Vec2B
     def forward(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -433,7 +405,7 @@ class Wav2Vec2BertForAudioFrameClassification(ForAudioFrameClassification, Wav2V
     def forward(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -453,7 +425,7 @@ class Wav2Vec2BertForXVector(ForXVector, Wav2Vec2BertPreTrainedModel):
     def forward(
         self,
         input_features: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -464,5 +436,5 @@ class Wav2Vec2BertForXVector(ForXVector, Wav2Vec2BertPreTrainedModel):
             input_features, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
 
-    def _seen_frames(self, num_inputs_B: Tensor) -> Tensor:
-        return self._get_feat_extract_output_lengths(num_inputs_B, self._adapter_is_seen)
+    def _seen_frames(self, num_inputs: Count) -> Count:
+        return self._get_feat_extract_output_lengths(num_inputs, self._adapter_is_seen)

@@ -8,22 +8,17 @@ Legend: B batch, T frames, H hidden, A attention heads, D head, R rows of a tabl
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.models.base.kernels import Packing, activation, dense, dropped, linear
-from raysp.models.encoder.relative_attention import (
-    Bias,
-    attend,
-    attention_weights,
-    gathered,
-    of_every_distance,
-)
+from raysp.models.base.kernels import activation, dense, dropped, linear
+from raysp.models.base.row_layout import Layout
+from raysp.models.encoder.relative_attention import Bias, BiasOf, attended, gathered, of_every_distance
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
@@ -108,15 +103,12 @@ class ConvolutionModule(nn.Module):
         self.act = activation(config.hidden_act)
         self.pointwise_conv2 = nn.Conv1d(size, size, 1, bias=False)
 
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, packing: Packing | None = None) -> Tensor:
+    def forward(self, hidden_BTH: Tensor, layout: Layout) -> Tensor:
         """Return the residual (B, T, H)."""
-        x_BTH = self.layer_norm(hidden_BTH)
-        if valid_BT is not None:
-            x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
+        x_BTH = layout.zeroed(self.layer_norm(hidden_BTH))
         # Convolutions of one tap are dense layers.
         x_BTH = F.glu(linear(x_BTH, self.pointwise_conv1.weight[:, :, 0]), dim=-1)
-        x_BTH = self._over_time(x_BTH) if packing is None else packing.mixed(self._over_time, x_BTH)
-        x_BTH = self.act(self.depthwise_layer_norm(x_BTH))
+        x_BTH = self.act(self.depthwise_layer_norm(layout.mixed(self._over_time, x_BTH)))
         x_BTH = linear(x_BTH, self.pointwise_conv2.weight[:, :, 0])
         return dropped(x_BTH, self.dropout, self.training)
 
@@ -124,14 +116,6 @@ class ConvolutionModule(nn.Module):
         past = self.depthwise_conv.kernel_size[0] - 1
         mixed_BHT: Tensor = self.depthwise_conv(F.pad(x_BTH.transpose(1, 2), (past, 0)))
         return mixed_BHT.transpose(1, 2)
-
-
-class Keyed(NamedTuple):
-    """Distances of the frames of the longest row, and the scaled table of their embeddings."""
-
-    index_TT: Tensor
-    """Row of the table at query i, key j."""
-    table_DR: Tensor
 
 
 class SelfAttention(nn.Module):
@@ -156,89 +140,53 @@ class SelfAttention(nn.Module):
             self.distance_embedding = nn.Embedding(sum(self.most_distances) + 1, head_size)
 
     def forward(
-        self,
-        hidden_BTH: Tensor,
-        keys_B11T: Tensor | None,
-        positions: Tensor | None,
-        with_weights: bool,
-        packing: Packing | None = None,
+        self, hidden_BTH: Tensor, layout: Layout, positions: Tensor | None, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the attended frames, and weights_BATT if requested, which packed frames do not support.
+        """Return the attended frames, and weights_BATT if requested.
 
-        `positions` are those of `Wav2Vec2BertEncoder.positions`; of packed frames, those of one row.
+        `positions` are those of `Wav2Vec2BertEncoder.positions`.
         """
-        q_BATD, k_BATD, v_BATD = self._projected(hidden_BTH, positions, packing)
-        if packing is not None:
-            mixed_1NH = packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, positions, packing))
-            return dense(self.linear_out, mixed_1NH), None
-        mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, positions, with_weights)
-        return dense(self.linear_out, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
-
-    def _projected(self, hidden_BTH: Tensor, positions: Tensor | None, packing: Packing | None) -> list[Tensor]:
-        """Return q_BATD, k_BATD, v_BATD; rotary positions rotate the layer's input, not its projections."""
         turned_BTH = hidden_BTH
-        if self.kind == "rotary" and positions is not None:
-            if packing is not None:
-                positions = packing.joined(positions[:, :size] for size in packing.sizes)
+        if self.kind == "rotary" and positions is not None:  # they turn the layer's input, not its projections
             turned_BTH = rotated(hidden_BTH, positions)
         inputs = ((self.linear_q, turned_BTH), (self.linear_k, turned_BTH), (self.linear_v, hidden_BTH))
         shape = (*hidden_BTH.shape[:2], self.heads, -1)
-        return [dense(module, x_BTH).view(shape).transpose(1, 2) for module, x_BTH in inputs]
-
-    def _mixed_rows(
-        self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, positions: Tensor | None, packing: Packing
-    ) -> Iterator[Tensor]:
-        """Yield the attended frames (1, T, H) of each row; the first frame of its padding is a query, not a key."""
-        keyed = self._keyed(positions, q_1AND.dtype) if self.kind == "relative_key" and positions is not None else None
-        for place, count in zip(packing.places, packing.counts, strict=True):
-            keys = slice(place.start, place.start + max(1, count))  # a row without frames needs a key
-            q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, keys], v_1AND[:, :, keys]
-            mixed_1ATD, _ = self._mixed(q_1ATD, k_1ATD, v_1ATD, None, positions, False, keyed)
-            yield mixed_1ATD.transpose(1, 2).flatten(2)
-
-    def _mixed(
-        self,
-        q_BATD: Tensor,
-        k_BATD: Tensor,
-        v_BATD: Tensor,
-        keys_B11T: Tensor | None,
-        positions: Tensor | None,
-        with_weights: bool,
-        keyed: Keyed | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return mixed_BATD, and weights_BATT if requested; there may be fewer keys than queries."""
-        bias: Bias | None = None
+        q_BATD, k_BATD, v_BATD = (dense(module, x_BTH).view(shape).transpose(1, 2) for module, x_BTH in inputs)
+        bias_of: BiasOf | None = None
         if self.kind == "relative_key" and positions is not None:
-            bias = self._key_bias(q_BATD, k_BATD.shape[2], keyed or self._keyed(positions, q_BATD.dtype))
+            bias_of = self._key_bias(q_BATD, positions)
         elif self.kind == "relative" and positions is not None:
-            bias = self._sinusoid_bias(q_BATD + self.pos_bias_v[:, None], positions, k_BATD.shape[2])
+            bias_of = self._sinusoid_bias(q_BATD + self.pos_bias_v[:, None], positions)
             q_BATD = q_BATD + self.pos_bias_u[:, None]
         dropout = self.dropout if self.training else 0.0
-        if not with_weights:
-            return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
-        weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
-        weights_BATT = dropped(weights_BATT, dropout, self.training)
-        return weights_BATT @ v_BATD, weights_BATT
+        mixed_BTH, weights_BATT = attended(
+            q_BATD, k_BATD, v_BATD, layout, bias_of, scale=self.scale, dropout=dropout, with_weights=with_weights
+        )
+        return dense(self.linear_out, mixed_BTH), weights_BATT
 
-    def _keyed(self, index_TT: Tensor, dtype: torch.dtype) -> Keyed:
-        """Return the distances of frames and the table that they read."""
-        return Keyed(index_TT, self.distance_embedding.weight.T.to(dtype) * self.scale)
-
-    def _key_bias(self, q_BATD: Tensor, num_keys: int, keyed: Keyed) -> Bias:
+    def _key_bias(self, q_BATD: Tensor, index_TT: Tensor) -> BiasOf:
         """Return `q_i . embedding(j - i)`, scaled (Shaw et al. 2018): a product with few rows, then a lookup."""
-        index_TT = keyed.index_TT[: q_BATD.shape[2], :num_keys]
-        product_BATR = q_BATD @ keyed.table_DR
-        return lambda rows, heads: gathered(product_BATR[rows, heads], index_TT)
+        table_DR = self.distance_embedding.weight.T.to(q_BATD.dtype) * self.scale
 
-    def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor, num_keys: int) -> Bias:
-        """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3); waves may be of more frames."""
-        beyond = (waves_WH.shape[0] + 1) // 2 - q_BATD.shape[2]
-        waves_WH = waves_WH[beyond : waves_WH.shape[0] - beyond]
+        def bias_of(queries: slice, keys: slice) -> Bias:
+            near_TT = index_TT[: queries.stop - queries.start, : keys.stop - keys.start]
+            product_BATR = q_BATD[:, :, queries] @ table_DR
+            return lambda rows, heads: gathered(product_BATR[rows, heads], near_TT)
+
+        return bias_of
+
+    def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor) -> BiasOf:
+        """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3)."""
         distances_ADW = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)
-        bias = of_every_distance(q_BATD, distances_ADW)
-        if num_keys == q_BATD.shape[2]:
-            return bias
-        return lambda rows, heads: bias(rows, heads)[..., :num_keys]
+        most = (waves_WH.shape[0] + 1) // 2
+
+        def bias_of(queries: slice, keys: slice) -> Bias:
+            num_frames, num_keys = queries.stop - queries.start, keys.stop - keys.start
+            near_ADW = distances_ADW[..., most - num_frames : most + num_frames - 1]
+            bias = of_every_distance(q_BATD[:, :, queries], near_ADW)
+            return bias if num_keys == num_frames else lambda rows, heads: bias(rows, heads)[..., :num_keys]
+
+        return bias_of
 
 
 class ConformerLayer(nn.Module):
@@ -258,19 +206,13 @@ class ConformerLayer(nn.Module):
         self.final_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
 
     def forward(
-        self,
-        hidden_BTH: Tensor,
-        valid_BT: Tensor | None,
-        keys_B11T: Tensor | None,
-        positions: Tensor | None,
-        with_weights: bool,
-        packing: Packing | None = None,
+        self, hidden_BTH: Tensor, layout: Layout, positions: Tensor | None, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights if requested."""
         hidden_BTH = torch.add(hidden_BTH, self.ffn1(self.ffn1_layer_norm(hidden_BTH)), alpha=0.5)
         normed_BTH = self.self_attn_layer_norm(hidden_BTH)
-        attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, positions, with_weights, packing)
+        attended_BTH, weights_BATT = self.self_attn(normed_BTH, layout, positions, with_weights)
         hidden_BTH = hidden_BTH + dropped(attended_BTH, self.dropout, self.training)
-        hidden_BTH = hidden_BTH + self.conv_module(hidden_BTH, valid_BT, packing)
+        hidden_BTH = hidden_BTH + self.conv_module(hidden_BTH, layout)
         hidden_BTH = torch.add(hidden_BTH, self.ffn2(self.ffn2_layer_norm(hidden_BTH)), alpha=0.5)
         return self.final_layer_norm(hidden_BTH), weights_BATT

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from raysp.models.base.kernels import attended_keys, dropped
+from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import Count
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.conformer import ConformerConfig, SelfAttention
 from raysp.models.encoder.transformer import FeedForward
 
@@ -47,28 +48,17 @@ class Wav2Vec2BertAdapterLayer(nn.Module):
         self.ffn_layer_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.ffn = FeedForward(config, size, config.adapter_act)
 
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, num_frames_B: Tensor | None) -> Tensor:
-        """Return hidden_BPH.
-
-        Args:
-            hidden_BTH: Output of the layer below.
-            valid_BT: Frames that the convolutions read, the others as zero; None: all of them.
-            num_frames_B: Number of the P frames that are attended to; None: all of them.
-        """
-        residual_BPH = self._strided(self.residual_layer_norm(hidden_BTH), valid_BT, self.residual_conv)
-        hidden_BPH = self._strided(self.self_attn_layer_norm(hidden_BTH), valid_BT, self.self_attn_conv)
-        keys_B11P: Tensor | None = None
-        if num_frames_B is not None:
-            places_P = torch.arange(hidden_BPH.shape[1], device=hidden_BPH.device)
-            keys_B11P = attended_keys(places_P < num_frames_B[:, None])
-        attended_BPH, _ = self.self_attn(hidden_BPH, keys_B11P, None, False)
+    def forward(self, hidden_BTH: Tensor, layout: Layout) -> tuple[Tensor, Layout]:
+        """Return hidden_BPH, for which convolutions read padding as zero, and their layout."""
+        residual_BPH = self._strided(layout.zeroed(self.residual_layer_norm(hidden_BTH)), self.residual_conv)
+        hidden_BPH = self._strided(layout.zeroed(self.self_attn_layer_norm(hidden_BTH)), self.self_attn_conv)
+        layout = layout.after(lambda count: adapted_frames(count, self.config), hidden_BPH.shape[1])
+        attended_BPH, _ = self.self_attn(hidden_BPH, layout, None, False)
         hidden_BPH = dropped(attended_BPH, self.dropout, self.training) + residual_BPH
         output_BPH: Tensor = hidden_BPH + self.ffn(self.ffn_layer_norm(hidden_BPH))
-        return output_BPH
+        return output_BPH, layout
 
-    def _strided(self, hidden_BTH: Tensor, valid_BT: Tensor | None, conv: nn.Conv1d) -> Tensor:
-        if valid_BT is not None:
-            hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
+    def _strided(self, hidden_BTH: Tensor, conv: nn.Conv1d) -> Tensor:
         return F.glu(conv(hidden_BTH.transpose(1, 2)), dim=1).transpose(1, 2)
 
 
@@ -85,28 +75,13 @@ class Wav2Vec2BertAdapter(nn.Module):
             self.proj_layer_norm = nn.LayerNorm(config.adapter_size, eps=config.layer_norm_eps)
         self.layers = nn.ModuleList(Wav2Vec2BertAdapterLayer(config) for _ in range(config.num_adapter_layers))
 
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
-        """Return the frames after the last layer.
-
-        Args:
-            hidden_BTH: The encoder's output.
-            valid_BT: True where a frame is part of its row; None: all of them.
-        """
+    def forward(self, hidden_BTH: Tensor, layout: Layout) -> Tensor:
+        """Return the frames after the last layer."""
         if self.proj is not None and self.proj_layer_norm is not None:
             hidden_BTH = self.proj_layer_norm(self.proj(hidden_BTH))
-        num_frames_B = None if valid_BT is None else valid_BT.sum(1)
         for layer in self.layers:
-            # Convolutions read frames before a row's end by the count below them, attention by the count after them.
-            reaching_BT: Tensor | None = None
-            if num_frames_B is not None:
-                places_T = torch.arange(hidden_BTH.shape[1], device=hidden_BTH.device)
-                reaching_BT = places_T < num_frames_B[:, None]
-            is_dropped = self.training and self.config.layerdrop > 0.0 and torch.rand([]) <= self.config.layerdrop
-            if is_dropped:
-                continue
-            if num_frames_B is not None:
-                num_frames_B = adapted_frames(num_frames_B, self.config)
-            hidden_BTH = layer(hidden_BTH, reaching_BT, num_frames_B)
+            if not (self.training and self.config.layerdrop > 0.0 and torch.rand([]) <= self.config.layerdrop):
+                hidden_BTH, layout = layer(hidden_BTH, layout)
         return hidden_BTH
 
 

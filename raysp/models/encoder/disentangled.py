@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from raysp.models.base.folded import Folded
-from raysp.models.base.kernels import Packing, dense, dropped
+from raysp.models.base.kernels import dense, dropped
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.relative_attention import (
     Bias,
-    attend,
-    attention_weights,
+    BiasOf,
+    attended,
     by_distance,
     gathered,
     log_buckets,
@@ -135,56 +136,36 @@ class DisentangledSelfAttention(nn.Module):
         self._tables: Folded[tuple[Tensor, Tensor]] = Folded()
 
     def forward(
-        self,
-        hidden_BQH: Tensor,
-        keys_B11Q: Tensor | None,
-        distances: Distances | None,
-        with_weights: bool,
-        packing: Packing | None = None,
+        self, hidden_BQH: Tensor, layout: Layout, distances: Distances | None, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended frames, and weights_BAQQ if requested.
 
-        `distances` are those of the longest row; None: attention by content alone. With a packing, which excludes
-        gradients, masks and weights, `hidden_BQH` is (1, N, H).
+        `distances` are those of the longest row; None: attention by content alone.
         """
-        if packing is not None:
-            return self._packed(hidden_BQH, distances, packing), None
         q_BAQD, k_BAQD, v_BAQD = (
             self._heads(dense(projection, hidden_BQH))
             for projection in (self.query_proj, self.key_proj, self.value_proj)
         )
-        bias = None
+        bias_of: BiasOf | None = None
         if distances is not None and (self.has_c2p or self.has_p2c):
-            bias = self._bias(q_BAQD, k_BAQD, distances, partial(self._tables_of, distances))
+            bias_of = self._bias_of(q_BAQD, k_BAQD, distances)
         dropout = self.config.attention_dropout if self.training else 0.0
-        if not with_weights:
-            mixed_BAQD = attend(q_BAQD, k_BAQD, v_BAQD, bias, keys_B11Q, scale=self.scale, dropout=dropout)
-            return mixed_BAQD.transpose(1, 2).flatten(2), None
-        weights_BAQQ = attention_weights(q_BAQD, k_BAQD, bias, keys_B11Q, scale=self.scale)
-        weights_BAQQ = dropped(weights_BAQQ, dropout, self.training)
-        return (weights_BAQQ @ v_BAQD).transpose(1, 2).flatten(2), weights_BAQQ
+        return attended(
+            q_BAQD, k_BAQD, v_BAQD, layout, bias_of, scale=self.scale, dropout=dropout, with_weights=with_weights
+        )
 
     def _heads(self, x_BQE: Tensor) -> Tensor:
         heads = self.config.num_attention_heads
         return x_BQE.reshape(*x_BQE.shape[:-1], heads, x_BQE.shape[-1] // heads).transpose(-3, -2)
 
-    def _packed(self, hidden_1NH: Tensor, distances: Distances | None, packing: Packing) -> Tensor:
-        """Return the attended frames of all rows end to end; a row alone needs no mask."""
-        heads_1AND = [
-            self._heads(dense(projection, hidden_1NH))
-            for projection in (self.query_proj, self.key_proj, self.value_proj)
-        ]
-        tables = None
-        if distances is not None and (self.has_c2p or self.has_p2c):
-            tables = once(partial(self._tables_of, distances))
-        mixed = []
-        for place in packing.places:
-            q_1AQD, k_1AQD, v_1AQD = (x_1AND[:, :, place].contiguous() for x_1AND in heads_1AND)
-            bias = None
-            if distances is not None and tables is not None and place.start < place.stop:
-                bias = self._bias(q_1AQD, k_1AQD, distances.among(place.stop - place.start), tables)
-            mixed.append(attend(q_1AQD, k_1AQD, v_1AQD, bias, None, scale=self.scale).transpose(1, 2).flatten(2))
-        return packing.joined(mixed)
+    def _bias_of(self, q_BAQD: Tensor, k_BAQD: Tensor, distances: Distances) -> BiasOf:
+        tables = once(partial(self._tables_of, distances))
+
+        def bias_of(queries: slice, keys: slice) -> Bias:
+            among = distances.among(queries.stop - queries.start)
+            return self._bias(q_BAQD[:, :, queries], k_BAQD[:, :, keys], among, tables)
+
+        return bias_of
 
     def _tables_of(self, distances: Distances) -> tuple[Tensor, Tensor]:
         keys_ARD, queries_ARD = self._position_tables(distances.table_RH)

@@ -23,7 +23,7 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config, short
 from raysp.models.base.kernels import dropped
-from raysp.models.base.modeling import Model
+from raysp.models.base.modeling import Count, Model
 from raysp.models.base.outputs import (
     CausalLMOutput,
     ModelOutput,
@@ -31,6 +31,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
+from raysp.models.base.row_layout import Layout
 from raysp.models.base.weights import write_tensors
 from raysp.models.encoder import languages
 from raysp.models.encoder.heads import (
@@ -79,7 +80,7 @@ class ForCTC(SpeechModel):
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -92,17 +93,18 @@ class ForCTC(SpeechModel):
         """
         if labels is not None:
             check_labels(labels, len(self.get_parameter(f"{self.head_name}.weight")))
+        layout = self.input_layout(input_values, attention_mask)
         encoded = self.base_model.encode(
             input_values,
-            attention_mask,
+            layout,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
         logits_BTV = self.head(dropped(encoded.last_hidden_state, self.config.final_dropout, self.training))
         # Of the logits before blanks are set, which are constants without a gradient.
-        loss = None if labels is None else self._loss(logits_BTV, input_values, attention_mask, labels)
-        if attention_mask is not None:
-            num_frames_B = self._decoded_frames(input_values, attention_mask)
+        loss = None if labels is None else self._loss(logits_BTV, layout, labels)
+        if layout.counts_B is not None:
+            num_frames_B = self._decoded_frames(input_values, layout.counts_B)
             logits_BTV = blank_after_end(logits_BTV, num_frames_B, self.config.pad_token_id)
         output = CausalLMOutput(
             loss=loss,
@@ -121,17 +123,14 @@ class ForCTC(SpeechModel):
         """The layer over the vocabulary; rows of its `weight` are tokens."""
         return self.get_submodule(self.head_name)
 
-    def _decoded_frames(self, inputs: Tensor, mask_BS: Tensor) -> Tensor:
+    def _decoded_frames(self, inputs: Tensor, num_inputs_B: Tensor) -> Tensor:
         """Return the number of frames of each row alone."""
-        return self._get_feat_extract_output_lengths(mask_BS.sum(-1))
+        return self._get_feat_extract_output_lengths(num_inputs_B)
 
-    def _loss(self, logits_BTV: Tensor, inputs: Tensor, mask_BS: Tensor | None, labels_BL: Tensor) -> Tensor:
-        num_inputs_B = torch.full(inputs.shape[:1], inputs.shape[1], device=inputs.device)
-        if mask_BS is not None:
-            num_inputs_B = mask_BS.sum(-1)
+    def _loss(self, logits_BTV: Tensor, layout: Layout, labels_BL: Tensor) -> Tensor:
         return ctc_loss(
             logits_BTV,
-            self._get_feat_extract_output_lengths(num_inputs_B).clamp(min=0),
+            self.frame_layout(layout, logits_BTV.shape[1]).counts(logits_BTV.device),
             labels_BL,
             blank=self.config.pad_token_id,
             reduction=self.config.ctc_loss_reduction,
@@ -192,7 +191,7 @@ def add_encoder(
 def encoded_frames(
     model: "ForSequenceClassification | ForAudioFrameClassification | ForXVector",
     inputs: Tensor,
-    mask_BS: Tensor | None,
+    layout: Layout,
     output_attentions: bool | None,
     output_hidden_states: bool | None,
 ) -> tuple[Tensor, Encoded]:
@@ -200,7 +199,7 @@ def encoded_frames(
     layer_sum = None if model.layer_weights is None else LayerSum(model.layer_weights)
     encoded = model.base_model.encode(
         inputs,
-        mask_BS,
+        layout,
         output_attentions=output_attentions,
         output_hidden_states=output_hidden_states,
         states=layer_sum,
@@ -236,7 +235,7 @@ class ForSequenceClassification(SpeechModel):
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -246,17 +245,16 @@ class ForSequenceClassification(SpeechModel):
 
         `labels`: see `heads.classification_loss`. For the other arguments see the base model's `forward`.
         """
-        frames_BTH, encoded = encoded_frames(
-            self, input_values, attention_mask, output_attentions, output_hidden_states
-        )
-        valid_BT = None if attention_mask is None else self._pooled_frames(frames_BTH.shape[1], attention_mask)
+        layout = self.input_layout(input_values, attention_mask)
+        frames_BTH, encoded = encoded_frames(self, input_values, layout, output_attentions, output_hidden_states)
+        valid_BT = self._pooled_layout(layout, frames_BTH.shape[1]).mask
         # Projected first, as in the original: a row without frames pools to zero, not to the bias.
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
-    def _pooled_frames(self, num_frames: int, mask_BS: Tensor) -> Tensor:
-        """Return valid_BT of the frames that the mean is over."""
-        return self._get_feature_vector_attention_mask(num_frames, mask_BS)
+    def _pooled_layout(self, layout: Layout, num_frames: int) -> Layout:
+        """Return the layout of the frames that the mean is over."""
+        return self.frame_layout(layout, num_frames)
 
 
 class ForAudioFrameClassification(SpeechModel):
@@ -273,7 +271,7 @@ class ForAudioFrameClassification(SpeechModel):
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -284,13 +282,10 @@ class ForAudioFrameClassification(SpeechModel):
         With a mask the loss excludes frames of padding, which the original includes. For the other arguments see the
         base model's `forward`.
         """
-        frames_BTH, encoded = encoded_frames(
-            self, input_values, attention_mask, output_attentions, output_hidden_states
-        )
+        layout = self.input_layout(input_values, attention_mask)
+        frames_BTH, encoded = encoded_frames(self, input_values, layout, output_attentions, output_hidden_states)
         logits_BTN = self.classifier(frames_BTH)
-        valid_BT: Tensor | None = None
-        if attention_mask is not None:
-            valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
+        valid_BT = self.frame_layout(layout, frames_BTH.shape[1]).mask
         output = TokenClassifierOutput(
             loss=None if labels is None else frame_classification_loss(logits_BTN, labels, valid_BT),
             logits=logits_BTN,
@@ -325,7 +320,7 @@ class ForXVector(SpeechModel):
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -335,11 +330,10 @@ class ForXVector(SpeechModel):
 
         For the other arguments see the base model's `forward`.
         """
-        frames_BTH, encoded = encoded_frames(
-            self, input_values, attention_mask, output_attentions, output_hidden_states
-        )
+        layout = self.input_layout(input_values, attention_mask)
+        frames_BTH, encoded = encoded_frames(self, input_values, layout, output_attentions, output_hidden_states)
         frames_BTC = self._tdnn(self.projector(frames_BTH))
-        num_frames_B = None if attention_mask is None else self._tdnn_frames(attention_mask)
+        num_frames_B = None if layout.counts_B is None else self._tdnn_frames(layout.counts_B)
         embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))
         logits_BE = self.classifier(embeddings_BE)
         output = XVectorOutput(
@@ -361,13 +355,13 @@ class ForXVector(SpeechModel):
         """Whether the head reads the adapter's frames; a sum over layers has those before the adapter."""
         return self.config.add_adapter and self.layer_weights is None
 
-    def _seen_frames(self, num_inputs_B: Tensor) -> Tensor:
+    def _seen_frames(self, num_inputs: Count) -> Count:
         """Return the number of frames of each row that the head reads."""
         raise NotImplementedError
 
-    def _tdnn_frames(self, mask_BS: Tensor) -> Tensor:
+    def _tdnn_frames(self, num_inputs_B: Tensor) -> Tensor:
         """Return the number of valid frames of each row after the TDNN."""
-        seen_B = self._seen_frames(mask_BS.sum(-1))
+        seen_B = self._seen_frames(num_inputs_B)
         return tdnn_output_frames(seen_B, self.config.tdnn_kernel, self.config.tdnn_dilation).clamp(min=0)
 
 

@@ -7,7 +7,6 @@ heads, D head, W distances of T frames (2T - 1).
 """
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -16,15 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.folded import Folded
-from raysp.models.base.kernels import Packing, activation, dense, dropped, is_inference_on_cpu, linear
+from raysp.models.base.kernels import activation, dense, dropped, is_inference_on_cpu, linear
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.relative_attention import (
-    Bias,
-    attend,
-    attention_weights,
-    of_every_distance,
-    tiled,
-)
+from raysp.models.encoder.relative_attention import Bias, BiasOf, attended, of_every_distance, tiled
 
 Count = TypeVar("Count", int, Tensor)
 
@@ -85,25 +79,40 @@ class Subsampling(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.linear = nn.Linear(channels * subsampled(config.num_mel_bins, config), config.hidden_size)
 
-    def forward(self, mels_BMN: Tensor, num_mels_B: Tensor | None) -> Tensor:
-        """Return hidden_BTH.
+    def forward(self, mels_BMN: Tensor, layout: Layout, frames: Layout) -> Tensor:
+        """Return hidden_BTH, as its layout has them.
 
         Args:
             mels_BMN: Log-mel frames.
-            num_mels_B: Frames of each row; convolutions read zeros after them, above the first layer. None: all.
+            layout: Their layout; convolutions read zeros in padding.
+            frames: Layout of the result.
         """
-        return dense(self.linear, self.convolved(mels_BMN, num_mels_B))
+        if not frames.is_packed:
+            return dense(self.linear, self._convolved(mels_BMN, layout))
+        # Over rows end to end the convolutions would read the neighbour's first frames.
+        rows = (mels_MN[None, :length] for mels_MN, length in zip(mels_BMN, layout.host_lengths, strict=True))
+        return dense(self.linear, frames.joined(map(self._convolved_row, rows)))
 
-    def convolved(self, mels_BMN: Tensor, num_mels_B: Tensor | None) -> Tensor:
+    def _convolved_row(self, mels_1MN: Tensor) -> Tensor:
+        """Return the input (1, T, channels times bins) of the dense layer for one row."""
+        if mels_1MN.shape[1] == 0:
+            return mels_1MN.new_zeros(1, 0, self.linear.in_features)
+        if is_inference_on_cpu(mels_1MN, self.linear.weight):
+            return self._in_tiles(mels_1MN[0])[None]
+        return self._convolved(mels_1MN, Layout.of(mels_1MN, None))
+
+    def _convolved(self, mels_BMN: Tensor, layout: Layout) -> Tensor:
         """Return the input of the dense layer (B, T, channels times bins)."""
-        if num_mels_B is None and is_inference_on_cpu(mels_BMN, self.linear.weight):
-            return torch.stack([self._in_tiles(mels_MN) for mels_MN in mels_BMN])
-        x_BCMN = mels_BMN[:, None]
+        x_BCMN = layout.zeroed(mels_BMN)[:, None]
         for layer in self.layers:
-            x_BCMN = F.relu(x_BCMN, inplace=not x_BCMN.requires_grad) if isinstance(layer, nn.ReLU) else layer(x_BCMN)
-            if num_mels_B is not None and isinstance(layer, nn.Conv2d):
-                num_mels_B = _strided(num_mels_B, layer.kernel_size[0], layer.stride[0])
-                x_BCMN = without_padding(x_BCMN, num_mels_B)
+            if isinstance(layer, nn.Conv2d):
+                x_BCMN = layer(x_BCMN)
+                count = partial(_strided, kernel=layer.kernel_size[0], stride=layer.stride[0])
+                layout = layout.after(count, x_BCMN.shape[2])
+                if layout.mask is not None:
+                    x_BCMN = x_BCMN.masked_fill(~layout.mask[:, None, :, None], 0.0)
+            else:
+                x_BCMN = F.relu(x_BCMN, inplace=not x_BCMN.requires_grad)
         return x_BCMN.transpose(1, 2).flatten(2)
 
     def _in_tiles(self, mels_MN: Tensor) -> Tensor:
@@ -150,12 +159,6 @@ def _separable(depthwise: nn.Conv2d, pointwise: nn.Conv2d, x_1CMN: Tensor) -> Te
     return linear(x_1MNC, pointwise.weight[:, :, 0, 0], pointwise.bias, "relu", any_rows=True).permute(0, 3, 1, 2)
 
 
-def without_padding(x_BCMN: Tensor, num_mels_B: Tensor) -> Tensor:
-    """Return frames with zeros after each row's."""
-    out_BM = torch.arange(x_BCMN.shape[2], device=x_BCMN.device) >= num_mels_B[:, None]
-    return x_BCMN.masked_fill(out_BM[:, None, :, None], 0.0)
-
-
 class FeedForward(nn.Module):
     """Two dense layers with an activation between them."""
 
@@ -190,26 +193,42 @@ class SelfAttention(nn.Module):
         self._distances: Folded[Tensor] = Folded()
 
     def forward(
-        self,
-        hidden_BTH: Tensor,
-        keys_B11T: Tensor | None,
-        waves_WH: Tensor | None,
-        with_weights: bool,
-        packing: Packing | None = None,
+        self, hidden_BTH: Tensor, layout: Layout, waves_WH: Tensor | None, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the attended frames, and weights_BATT if requested, which packed frames do not support.
+        """Return the attended frames, and weights_BATT if requested.
 
-        `waves_WH` are the sinusoids of the longest row; None for packed frames.
+        `waves_WH` are the sinusoids of the longest row; None for packed rows.
         """
         shape = (*hidden_BTH.shape[:2], self.heads, -1)
         q_BATD, k_BATD, v_BATD = (
             dense(module, hidden_BTH).view(shape).transpose(1, 2) for module in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if packing is not None:
-            return dense(self.o_proj, packing.joined(self._mixed_rows(q_BATD, k_BATD, v_BATD, packing))), None
-        assert waves_WH is not None
-        mixed_BATD, weights_BATT = self._mixed(q_BATD, k_BATD, v_BATD, keys_B11T, waves_WH, with_weights)
-        return dense(self.o_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
+        placed_BATD, q_BATD = q_BATD + self.bias_v[:, None], q_BATD + self.bias_u[:, None]
+        bias_of = self._near_bias(placed_BATD) if waves_WH is None else self._whole_bias(placed_BATD, waves_WH)
+        dropout = self.config.attention_dropout if self.training else 0.0
+        mixed_BTH, weights_BATT = attended(
+            q_BATD, k_BATD, v_BATD, layout, bias_of, scale=self.scale, dropout=dropout, with_weights=with_weights
+        )
+        return dense(self.o_proj, mixed_BTH), weights_BATT
+
+    def _whole_bias(self, placed_BATD: Tensor, waves_WH: Tensor) -> BiasOf:
+        """Return the products of frames with the keys of their distances, of a batch."""
+        return lambda *_: of_every_distance(placed_BATD, self._projected(waves_WH).transpose(1, 2))
+
+    def _near_bias(self, placed_1AND: Tensor) -> BiasOf:
+        """Return the products of frames with the keys of their distances, of each packed row in tiles."""
+        distances: dict[int, Tensor] = {}
+
+        def bias_of(queries: slice, _: slice) -> Bias:
+            num_frames = queries.stop - queries.start
+            reach = max(KEPT_FRAMES, num_frames)
+            if reach not in distances:
+                distances[reach] = self._distances_of(reach, placed_1AND)
+            beyond, placed_1ATD = reach - num_frames, placed_1AND[:, :, queries]
+            near_AWD = distances[reach][:, beyond : 2 * reach - 1 - beyond]
+            return lambda rows, heads: tiled(placed_1ATD[rows, heads], near_AWD[heads])
+
+        return bias_of
 
     def _projected(self, waves_WH: Tensor) -> Tensor:
         """Return the scaled keys of distances, (A, W, D)."""
@@ -217,51 +236,12 @@ class SelfAttention(nn.Module):
         distances_AWD: Tensor = keys_WAD.transpose(0, 1) * self.scale
         return distances_AWD
 
-    def _mixed_rows(self, q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
-        """Yield the attended frames (1, T, H) of each row."""
-        frames = (q_1AND + self.bias_u[:, None], k_1AND, v_1AND, q_1AND + self.bias_v[:, None])
-        distances: dict[int, Tensor] = {}
-        for place in packing.places:
-            reach = max(KEPT_FRAMES, place.stop - place.start)
-            if reach not in distances:
-                distances[reach] = self._distances_of(reach, q_1AND)
-            q_1ATD, k_1ATD, v_1ATD, placed_1ATD = (x_1AND[:, :, place] for x_1AND in frames)
-            bias = _near(placed_1ATD, distances[reach])
-            yield attend(q_1ATD, k_1ATD, v_1ATD, bias, None, scale=self.scale).transpose(1, 2).flatten(2)
-
     def _distances_of(self, num_frames: int, like: Tensor) -> Tensor:
         """Return distances_AWD, cached if they are those that short rows share."""
         waves_WH = sinusoids(num_frames, self.config.hidden_size, like)
         if num_frames > KEPT_FRAMES:
             return self._projected(waves_WH)
         return self._distances((self.relative_k_proj.weight, waves_WH), lambda: self._projected(waves_WH).contiguous())
-
-    def _mixed(
-        self,
-        q_BATD: Tensor,
-        k_BATD: Tensor,
-        v_BATD: Tensor,
-        keys_B11T: Tensor | None,
-        waves_WH: Tensor,
-        with_weights: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return mixed_BATD, and weights_BATT if requested."""
-        distances_ADW = self._projected(waves_WH).transpose(1, 2)
-        placed_BATD, q_BATD = q_BATD + self.bias_v[:, None], q_BATD + self.bias_u[:, None]
-        bias = of_every_distance(placed_BATD, distances_ADW)
-        dropout = self.config.attention_dropout if self.training else 0.0
-        if not with_weights:
-            return attend(q_BATD, k_BATD, v_BATD, bias, keys_B11T, scale=self.scale, dropout=dropout), None
-        weights_BATT = attention_weights(q_BATD, k_BATD, bias, keys_B11T, scale=self.scale)
-        weights_BATT = dropped(weights_BATT, dropout, self.training)
-        return weights_BATT @ v_BATD, weights_BATT
-
-
-def _near(placed_BATD: Tensor, distances_AWD: Tensor) -> Bias:
-    """Return the products of frames with the keys of their distances; these may be those of more frames."""
-    beyond = (distances_AWD.shape[1] + 1) // 2 - placed_BATD.shape[2]
-    near_AWD = distances_AWD[:, beyond : distances_AWD.shape[1] - beyond]
-    return lambda rows, heads: tiled(placed_BATD[rows, heads], near_AWD[heads])
 
 
 class ConvolutionModule(nn.Module):
@@ -276,19 +256,14 @@ class ConvolutionModule(nn.Module):
         self.norm = nn.BatchNorm1d(size)
         self.pointwise_conv2 = nn.Conv1d(size, size, 1, bias=bias)
 
-    def forward(self, hidden_BTH: Tensor, valid_BT: Tensor | None, packing: Packing | None = None) -> Tensor:
+    def forward(self, hidden_BTH: Tensor, layout: Layout) -> Tensor:
         """Return the residual (B, T, H).
 
         Training normalises by the running statistics, too, and leaves them unchanged: those of a batch would make a row
         depend on the others.
         """
         x_BTH = F.glu(pointwise(self.pointwise_conv1, hidden_BTH), dim=-1)
-        if valid_BT is not None:
-            x_BTH = x_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-        if packing is not None:
-            x_BTH = packing.mixed(partial(self._over_time, weights=self._folded()), x_BTH)
-        else:
-            x_BTH = self._over_time(x_BTH, self._folded())
+        x_BTH = layout.mixed(partial(self._over_time, weights=self._folded()), layout.zeroed(x_BTH))
         return pointwise(self.pointwise_conv2, self.act(x_BTH))
 
     def _folded(self) -> tuple[Tensor, Tensor]:
@@ -334,19 +309,13 @@ class FastConformerLayer(nn.Module):
         self.norm_out = nn.LayerNorm(size)
 
     def forward(
-        self,
-        hidden_BTH: Tensor,
-        valid_BT: Tensor | None,
-        keys_B11T: Tensor | None,
-        waves_WH: Tensor | None,
-        with_weights: bool,
-        packing: Packing | None = None,
+        self, hidden_BTH: Tensor, layout: Layout, waves_WH: Tensor | None, with_weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights if requested."""
         hidden_BTH = torch.add(hidden_BTH, self.feed_forward1(self.norm_feed_forward1(hidden_BTH)), alpha=0.5)
         normed_BTH = self.norm_self_att(hidden_BTH)
-        attended_BTH, weights_BATT = self.self_attn(normed_BTH, keys_B11T, waves_WH, with_weights, packing)
+        attended_BTH, weights_BATT = self.self_attn(normed_BTH, layout, waves_WH, with_weights)
         hidden_BTH = hidden_BTH + attended_BTH
-        hidden_BTH = hidden_BTH + self.conv(self.norm_conv(hidden_BTH), valid_BT, packing)
+        hidden_BTH = hidden_BTH + self.conv(self.norm_conv(hidden_BTH), layout)
         hidden_BTH = torch.add(hidden_BTH, self.feed_forward2(self.norm_feed_forward2(hidden_BTH)), alpha=0.5)
         return self.norm_out(hidden_BTH), weights_BATT

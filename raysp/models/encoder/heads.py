@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from raysp.crossing import sent
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
-from raysp.models.base.kernels import Packing
 from raysp.models.base.placing import without_cudnn
 
 Count = TypeVar("Count", int, Tensor)
@@ -48,17 +47,6 @@ class KeptStates(list[Tensor]):
         super().append(hidden_BTH)
         if self._also is not None:
             self._also.append(hidden_BTH)
-
-
-class UnpackedStates:
-    """Passes the hidden states of packed rows to another receiver, as padded batches."""
-
-    def __init__(self, states: States, packing: Packing) -> None:
-        self._states, self._packing = states, packing
-
-    def append(self, hidden_1NH: Tensor, /) -> None:
-        """Unpack the next state and pass it on."""
-        self._states.append(self._packing.unpack(hidden_1NH))
 
 
 class LayerSum:

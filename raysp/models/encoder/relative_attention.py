@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.models.base.kernels import attention_with_dropout, dropped
+from raysp.models.base.row_layout import Layout
 
 Value = TypeVar("Value")
 
@@ -28,6 +29,37 @@ Bias: TypeAlias = Callable[[slice, slice], Tensor]
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
 BLOCK_SCORES_OF_GPUS = 1 << 24  # 32 MB of half precision, which the caches of data-centre GPUs hold
 TILE_FRAMES = 96  # fewer: products too thin to be fast; more: too wide
+
+
+BiasOf: TypeAlias = Callable[[slice, slice], Bias]
+"""Function of the places of the frames that ask and of those that are asked; their bias."""
+
+
+def attended(
+    q_BATD: Tensor,
+    k_BATD: Tensor,
+    v_BATD: Tensor,
+    layout: Layout,
+    bias_of: BiasOf | None = None,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    with_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the attended frames (B, T, H), and weights_BATT if requested, which packed rows do not support."""
+    if with_weights:
+        bias = None if bias_of is None else bias_of(*layout.queries_and_keys[0])
+        weights_BATT = attention_weights(q_BATD, k_BATD, bias, layout.keys, scale=scale)
+        weights_BATT = dropped(weights_BATT, dropout)
+        return (weights_BATT @ v_BATD).transpose(1, 2).flatten(2), weights_BATT
+    keys_B11T = None if layout.is_packed else layout.keys  # a row alone needs no mask
+    mixed = []
+    for queries, keys in layout.queries_and_keys:
+        bias = bias_of(queries, keys) if bias_of is not None and queries.start < queries.stop else None
+        q, k, v = q_BATD[:, :, queries], k_BATD[:, :, keys], v_BATD[:, :, keys]
+        mixed_BATD = attend(q, k, v, bias, keys_B11T, scale=scale, dropout=dropout)
+        mixed.append(mixed_BATD.transpose(1, 2).flatten(2))
+    return layout.joined(mixed) if layout.is_packed else mixed[0], None
 
 
 def attend(

@@ -16,6 +16,7 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.kernels import dropped
 from raysp.models.base.outputs import SequenceClassifierOutput
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.encoder_heads import classes_output
 from raysp.models.encoder.heads import masked_mean
 from raysp.models.encoder.speech_model import SpeechModel
@@ -73,7 +74,7 @@ class ForSpeechClassification(SpeechModel):
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -84,26 +85,24 @@ class ForSpeechClassification(SpeechModel):
         With a mask only the frames of a row are pooled; the original pools padding too. `labels`: see
         `heads.classification_loss`. For the other arguments see the base model's `forward`.
         """
+        layout = self.input_layout(input_values, attention_mask)
         encoded = self.base_model.encode(
             input_values,
-            attention_mask,
+            layout,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        frames_BTH, valid_BT = encoded.last_hidden_state, None
-        if attention_mask is not None:
-            valid_BT = self._get_feature_vector_attention_mask(frames_BTH.shape[1], attention_mask)
-        logits_BN = self.classifier(self._pooled(frames_BTH, valid_BT))
+        frames_BTH = encoded.last_hidden_state
+        logits_BN = self.classifier(self._pooled(frames_BTH, self.frame_layout(layout, frames_BTH.shape[1])))
         return classes_output(self, logits_BN, encoded, labels, return_dict)
 
-    def _pooled(self, frames_BTH: Tensor, valid_BT: Tensor | None) -> Tensor:
+    def _pooled(self, frames_BTH: Tensor, layout: Layout) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""
         if self.pooling_mode == "mean":
-            return masked_mean(frames_BTH, valid_BT)
-        if valid_BT is None:
-            valid_BT = frames_BTH.new_ones(frames_BTH.shape[:2], dtype=torch.bool)
+            return masked_mean(frames_BTH, layout.mask)
         if self.pooling_mode == "sum":
-            return frames_BTH.masked_fill(~valid_BT[:, :, None], 0.0).sum(1)
+            return layout.zeroed(frames_BTH).sum(1)
+        valid_BT = layout.valid(frames_BTH.device)
         # -inf and not 0: frames may all be negative.
         highest_BH = frames_BTH.masked_fill(~valid_BT[:, :, None], -torch.inf).amax(1)
         return highest_BH.masked_fill(~valid_BT.any(1, keepdim=True), 0.0)

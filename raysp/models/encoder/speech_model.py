@@ -3,10 +3,8 @@
 Legend: B batch, S samples or frames of features, T frames, C channels of the front end, H hidden.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -19,41 +17,13 @@ from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.folded import WeightNorm, WeightNormConv1d
 from raysp.models.base.modeling import Count, Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
 from raysp.models.encoder.transformer import Encoder, EncoderConfig, FeatureProjection
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 
+
 # SpecAugment (Park et al. 2019, section 2), with the random spans that checkpoints were trained with.
-_LENGTHS: ContextVar[Sequence[int] | None] = ContextVar("lengths", default=None)
-
-
-@contextlib.contextmanager
-def known_lengths(num_frames: Sequence[int]) -> Iterator[None]:
-    """Set the numbers of frames before the layers of the rows of passes within the block.
-
-    Spans are then drawn without waiting for the attention mask of a device.
-    """
-    token = _LENGTHS.set(num_frames)
-    try:
-        yield
-    finally:
-        _LENGTHS.reset(token)
-
-
-def _lengths_of(attention_mask: Tensor) -> Sequence[int]:
-    """Return the lengths of rows: those that are known, else those of a mask."""
-    known = _LENGTHS.get()
-    return attention_mask.sum(-1).tolist() if known is None else known
-
-
-def valid_on_host(valid_BT: Tensor) -> Tensor:
-    """Return the valid frames of rows on the CPU: by their lengths, if these are known."""
-    known = _LENGTHS.get()
-    if known is None:
-        return valid_BT.cpu()
-    return torch.arange(valid_BT.shape[1]) < torch.tensor(known)[:, None]
-
-
 def compute_mask_indices(
     shape: tuple[int, int],
     mask_prob: float,
@@ -68,6 +38,14 @@ def compute_mask_indices(
     original raises. numpy's global generator is used in the order of the original, one number for the rounding and
     then the starts of each row, so `numpy.random.seed` repeats a training run.
     """
+    lengths = None if attention_mask is None else attention_mask.sum(-1).tolist()
+    return masked_spans(shape, mask_prob, mask_length, lengths, min_masks)
+
+
+def masked_spans(
+    shape: tuple[int, int], mask_prob: float, mask_length: int, lengths: Sequence[int] | None, min_masks: int
+) -> npt.NDArray[np.bool_]:
+    """Return the spans of `compute_mask_indices` for rows of these lengths; None: all as long as the axis."""
     if mask_length < 1:
         raise ValueError(f"mask_length is {mask_length!r}, expected at least 1")
     num_rows, num_places = shape
@@ -81,8 +59,7 @@ def compute_mask_indices(
     masked = np.zeros(shape, dtype=np.bool_)
     if num_spans(num_places) == 0:
         return masked
-    places = [num_places] * num_rows if attention_mask is None else _lengths_of(attention_mask)
-    for row, available in zip(masked, places, strict=True):
+    for row, available in zip(masked, lengths or [num_places] * num_rows, strict=True):
         starts = np.random.choice(np.arange(available - mask_length + 1), num_spans(available), replace=False)
         for start in starts:
             row[start : start + mask_length] = True
@@ -176,14 +153,25 @@ class SpeechModel(Model):
 
     def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
         """Return valid_BT for a mask over inputs."""
-        num_frames_B = self._get_feat_extract_output_lengths(attention_mask.sum(-1))
-        return self._valid_frames(num_frames_B, feature_vector_length)
+        layout = self.frame_layout(Layout.of(attention_mask, attention_mask), feature_vector_length)
+        return layout.valid(attention_mask.device)
 
-    def _valid_frames(self, num_frames_B: Tensor, length: int) -> Tensor:
-        """Return valid_BT."""
-        return torch.arange(length, device=num_frames_B.device) < num_frames_B[:, None]
+    def frame_layout(self, layout: Layout, num_frames: int) -> Layout:
+        """Return the layout of `num_frames` frames of inputs that have a layout."""
+        return layout.after(self._get_feat_extract_output_lengths, num_frames)
 
-    def check_inputs(self, inputs: Tensor, mask_BS: Tensor | None) -> None:
+    def input_layout(self, inputs: Tensor, mask: Tensor | Layout | None) -> Layout:
+        """Return the layout of inputs by their mask; a layout is returned as it is.
+
+        Raises:
+            ValueError: inputs or mask have another shape than the model takes.
+        """
+        if isinstance(mask, Layout):
+            return mask
+        self._check_inputs(inputs, mask)
+        return Layout.of(inputs, mask)
+
+    def _check_inputs(self, inputs: Tensor, mask_BS: Tensor | None) -> None:
         """Raise ValueError for inputs or a mask of the wrong shape; warn of padded rows without a mask, on a CPU."""
         num_axes = self.input_axes.count(",") + 1
         if inputs.dim() != num_axes:
@@ -212,7 +200,7 @@ class SpeechModel(Model):
     def encode(
         self,
         inputs: Tensor,
-        mask_BS: Tensor | None = None,
+        mask: Tensor | Layout | None = None,
         /,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -301,7 +289,7 @@ class EncoderModel(SpeechModel):
     def forward(
         self,
         input_values: Tensor,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Layout | None = None,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -327,7 +315,7 @@ class EncoderModel(SpeechModel):
     def encode(
         self,
         inputs: Tensor,
-        mask_BS: Tensor | None = None,
+        mask: Tensor | Layout | None = None,
         /,
         mask_time_indices: Tensor | None = None,
         output_attentions: bool | None = None,
@@ -335,14 +323,14 @@ class EncoderModel(SpeechModel):
         states: States | None = None,
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        self.check_inputs(inputs, mask_BS)
+        layout = self.input_layout(inputs, mask)
         with_weights = asked(output_attentions, self.config.output_attentions)
         kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
-        hidden_BTH, features_BTC, valid_BT = self.project(inputs, mask_BS)
+        hidden_BTH, features_BTC, layout = self.project(inputs, layout)
         if mask_time_indices is None and self.training:
-            mask_time_indices = self.draw_time_mask(hidden_BTH.shape[0], hidden_BTH.shape[1], valid_BT)
+            mask_time_indices = self.draw_time_mask(layout)
         hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
-        hidden_BTH, weights = self.encoder(hidden_BTH, valid_BT, states if kept is None else kept, with_weights)
+        hidden_BTH, weights = self.encoder(hidden_BTH, layout, states if kept is None else kept, with_weights)
         hidden_states = None if kept is None else tuple(kept)
         attentions = weights if with_weights else None
         if not self.gives_features:
@@ -354,26 +342,25 @@ class EncoderModel(SpeechModel):
             attentions=attentions,
         )
 
-    def project(self, inputs: Tensor, mask_BS: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and valid_BT."""
-        num_samples_B = None if mask_BS is None else mask_BS.sum(-1)
-        features_BTC = self.feature_extractor(inputs, num_samples_B)
-        valid_BT: Tensor | None = None
-        if num_samples_B is not None:
-            num_frames_B = conv_output_frames(num_samples_B, *self.config.convolutions)
-            valid_BT = self._valid_frames(num_frames_B, features_BTC.shape[1])
+    def project(self, inputs: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Layout]:
+        """Return the layers' input (B, T, H), the features (B, T, C) that it is projected from, and their layout."""
+        features_BTC = self.feature_extractor(inputs, layout)
         assert self.feature_projection is not None
         hidden_BTH, features_BTC = self.feature_projection(features_BTC)
-        return hidden_BTH, features_BTC, valid_BT
+        return hidden_BTH, features_BTC, self.layer_layout(layout, hidden_BTH.shape[1])
 
-    def draw_time_mask(self, batch: int, num_frames: int, valid_BT: Tensor | None) -> Tensor | None:
+    def layer_layout(self, layout: Layout, num_frames: int) -> Layout:
+        """Return the layout of the layers' input."""
+        return layout.after(lambda count: conv_output_frames(count, *self.config.convolutions), num_frames)
+
+    def draw_time_mask(self, layout: Layout) -> Tensor | None:
         """Return frames for training to mask, drawn at random, (B, T) on the CPU; None where it masks none."""
         config = self.config
         if not config.apply_spec_augment or config.mask_time_prob <= 0:
             return None
-        masked = compute_mask_indices(
-            (batch, num_frames), config.mask_time_prob, config.mask_time_length, valid_BT, config.mask_time_min_masks
-        )
+        shape, length = (layout.num_rows, layout.num_frames), config.mask_time_length
+        lengths = layout.host_lengths
+        masked = masked_spans(shape, config.mask_time_prob, length, lengths, config.mask_time_min_masks)
         # Drawn on the CPU by numpy, so that a seed masks the same frames as in the original, on any device.
         return torch.from_numpy(masked)
 

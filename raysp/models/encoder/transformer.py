@@ -8,30 +8,23 @@ Legend: B batch, T frames, N frames of all rows, C channels of the front end, H 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from itertools import accumulate, islice
 from operator import truediv
 from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.folded import WeightNormConv1d
-from raysp.models.base.kernels import (
-    Packing,
-    activation,
-    attended_keys,
-    attention_with_dropout,
-    can_pack,
-    dense,
-    dropped,
-)
-from raysp.models.encoder.heads import States, UnpackedStates
+from raysp.models.base.kernels import activation, dense, dropped
+from raysp.models.base.row_layout import Layout
+from raysp.models.encoder.heads import States
 from raysp.models.encoder.languages import AttnAdapterLayer
+from raysp.models.encoder.relative_attention import attended
 
 Convolutions = tuple[tuple[int, ...], tuple[int, ...]]
 """Kernels and strides, from the first layer to the last."""
@@ -230,36 +223,19 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
-    def forward(
-        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the attended frames, and weights_BATT if requested, which packed frames do not support."""
+    def forward(self, hidden_BTH: Tensor, layout: Layout, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+        """Return the attended frames, and weights_BATT if requested."""
         heads = self.config.num_attention_heads
         shape = (*hidden_BTH.shape[:2], heads, hidden_BTH.shape[2] // heads)
         q_BATD, k_BATD, v_BATD = (
             dense(projection, hidden_BTH).view(shape).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
-        if packing is not None:
-            return dense(self.out_proj, packing.joined(_mixed_rows(q_BATD, k_BATD, v_BATD, packing))), None
         dropout = self.config.attention_dropout if self.training else 0.0
-        weights_BATT: Tensor | None = None
-        if with_weights:
-            scores_BATT = q_BATD @ k_BATD.transpose(2, 3) * q_BATD.shape[-1] ** -0.5
-            if keys_B11T is not None:
-                scores_BATT = scores_BATT.masked_fill(~keys_B11T, torch.finfo(scores_BATT.dtype).min)
-            weights_BATT = dropped(scores_BATT.softmax(-1), dropout, self.training)
-            mixed_BATD = weights_BATT @ v_BATD
-        else:
-            mixed_BATD = attention_with_dropout(q_BATD, k_BATD, v_BATD, keys_B11T, dropout)
-        return dense(self.out_proj, mixed_BATD.transpose(1, 2).flatten(2)), weights_BATT
-
-
-def _mixed_rows(q_1AND: Tensor, k_1AND: Tensor, v_1AND: Tensor, packing: Packing) -> Iterator[Tensor]:
-    """Yield the attended frames (1, T, H) of each row; a row alone needs no mask."""
-    for place in packing.places:
-        q_1ATD, k_1ATD, v_1ATD = q_1AND[:, :, place], k_1AND[:, :, place], v_1AND[:, :, place]
-        yield F.scaled_dot_product_attention(q_1ATD, k_1ATD, v_1ATD).transpose(1, 2).flatten(2)
+        mixed_BTH, weights_BATT = attended(
+            q_BATD, k_BATD, v_BATD, layout, scale=shape[-1] ** -0.5, dropout=dropout, with_weights=with_weights
+        )
+        return dense(self.out_proj, mixed_BTH), weights_BATT
 
 
 class FeedForwardConfig(Protocol):
@@ -301,20 +277,16 @@ class EncoderLayer(nn.Module):
         if config.do_stable_layer_norm and config.adapter_attn_dim is not None:
             self.adapter_layer = AttnAdapterLayer(config.hidden_size, config.adapter_attn_dim)
 
-    def forward(
-        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden_BTH: Tensor, layout: Layout, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         """Return the layer's output, and attention weights if requested."""
         if self.config.do_stable_layer_norm:
-            return self._forward_stable(hidden_BTH, keys_B11T, with_weights, packing)
-        attended_BTH, weights_BATT = self.attention(hidden_BTH, keys_B11T, with_weights, packing)
+            return self._forward_stable(hidden_BTH, layout, with_weights)
+        attended_BTH, weights_BATT = self.attention(hidden_BTH, layout, with_weights)
         hidden_BTH = self.layer_norm(hidden_BTH + self._dropout(attended_BTH))
         return self.final_layer_norm(hidden_BTH + self.feed_forward(hidden_BTH)), weights_BATT
 
-    def _forward_stable(
-        self, hidden_BTH: Tensor, keys_B11T: Tensor | None, with_weights: bool, packing: Packing | None
-    ) -> tuple[Tensor, Tensor | None]:
-        attended_BTH, weights_BATT = self.attention(self.layer_norm(hidden_BTH), keys_B11T, with_weights, packing)
+    def _forward_stable(self, hidden_BTH: Tensor, layout: Layout, with_weights: bool) -> tuple[Tensor, Tensor | None]:
+        attended_BTH, weights_BATT = self.attention(self.layer_norm(hidden_BTH), layout, with_weights)
         hidden_BTH = hidden_BTH + self._dropout(attended_BTH)
         hidden_BTH = hidden_BTH + self.feed_forward(self.final_layer_norm(hidden_BTH))
         if self.adapter_layer is not None:
@@ -342,59 +314,70 @@ class Encoder(nn.Module):
         return self.layer_norm if self.config.do_stable_layer_norm else None
 
     def forward(
-        self,
-        hidden_BTH: Tensor,
-        valid_BT: Tensor | None,
-        states: States | None,
-        with_weights: bool,
+        self, hidden_BTH: Tensor, layout: Layout, states: States | None, with_weights: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the last hidden state and attention weights.
+        """Return the last hidden state, whose padding is meaningless, and attention weights.
 
         Args:
             hidden_BTH: Projected features.
-            valid_BT: True where a frame is part of its row; None: all of them.
+            layout: Layout of the frames.
             states: Receives each layer's input and the last output; a layer dropped in training returns its input.
-            with_weights: Return attention weights. Without them and training, a CPU does no work on padding, whose
-                frames are meaningless.
+            with_weights: Return attention weights.
         """
-        keys_B11T: Tensor | None = None
-        if valid_BT is not None:
-            hidden_BTH = hidden_BTH.masked_fill(~valid_BT[:, :, None], 0.0)
-            keys_B11T = attended_keys(valid_BT)
-        hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, valid_BT)
+        hidden_BTH = layout.zeroed(hidden_BTH)
+        hidden_BTH = hidden_BTH + self.pos_conv_embed(hidden_BTH, layout.mask)
         if not self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
-        if not (with_weights or self.training) and can_pack(hidden_BTH):
-            packing = Packing.of(hidden_BTH, valid_BT)
-            unpacked = None if states is None else UnpackedStates(states, packing)
-            return packing.unpack(self._packed(packing.pack(hidden_BTH), packing, unpacked)), ()
         hidden_BTH = dropped(hidden_BTH, self.config.hidden_dropout, self.training)
-        weights = []
-        for layer in self.layers:
-            if states is not None:
-                states.append(hidden_BTH)
-            if self.training and self.config.layerdrop > 0.0 and torch.rand([]) < self.config.layerdrop:
-                continue
-            hidden_BTH, weights_BATT = run_layer(
-                layer, hidden_BTH, keys_B11T, with_weights, recomputes=self.gradient_checkpointing and self.training
-            )
-            if weights_BATT is not None:
-                weights.append(weights_BATT)
-        if states is not None:
-            states.append(hidden_BTH)
+        if not (with_weights or self.training):
+            layout = layout.packed(hidden_BTH)
+        hidden_BTH, weights = run_layers(
+            self, self.layers, layout.pack(hidden_BTH), layout, with_weights, states=states
+        )
         if self.config.do_stable_layer_norm:
             hidden_BTH = self.layer_norm(hidden_BTH)
-        return hidden_BTH, tuple(weights)
+        return layout.unpack(hidden_BTH), weights
 
-    def _packed(self, hidden_1NH: Tensor, packing: Packing, states: States | None) -> Tensor:
-        """Run the layers over the frames of all rows end to end, without padding."""
-        for layer in self.layers:
-            if states is not None:
-                states.append(hidden_1NH)
-            hidden_1NH, _ = layer(hidden_1NH, None, False, packing)
+
+class Checkpointed(Protocol):
+    """A module of layers."""
+
+    training: bool
+    gradient_checkpointing: bool
+    config: Any
+
+
+def run_layers(
+    encoder: Checkpointed,
+    layers: Iterable[nn.Module],
+    hidden_BTH: Tensor,
+    layout: Layout,
+    *arguments: Any,  # noqa: ANN401
+    states: States | None,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Return the output of the last layer and attention weights.
+
+    Args:
+        encoder: Module of the layers.
+        layers: Functions of frames, layout and arguments.
+        hidden_BTH: Frames, as the layout has them.
+        layout: Layout of the frames.
+        arguments: Further arguments of the layers.
+        states: Receives each layer's input and the last output, side by side.
+    """
+    weights, layerdrop = [], encoder.config.layerdrop
+    recomputes = encoder.gradient_checkpointing and encoder.training
+    for layer in layers:
         if states is not None:
-            states.append(hidden_1NH)
-        return self.layer_norm(hidden_1NH) if self.config.do_stable_layer_norm else hidden_1NH
+            states.append(layout.unpack(hidden_BTH))
+        if encoder.training and layerdrop > 0.0 and torch.rand([]) < layerdrop:
+            continue
+        hidden_BTH, weights_BATT = run_layer(layer, hidden_BTH, layout, *arguments, recomputes=recomputes)
+        if weights_BATT is not None:
+            weights.append(weights_BATT)
+    if states is not None:
+        states.append(layout.unpack(hidden_BTH))
+    return hidden_BTH, tuple(weights)
 
 
 def run_layer(layer: nn.Module, *arguments: Any, recomputes: bool) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401

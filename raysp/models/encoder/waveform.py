@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, linear, strided_convolution
+from raysp.models.base.row_layout import Layout
 
 Count = TypeVar("Count", int, Tensor)
 Product = Callable[[Tensor], Tensor]
@@ -141,21 +142,21 @@ class FeatureEncoder(nn.Module):
             act=config.feat_extract_activation,
         )
 
-    def forward(self, waves_BS: Tensor, num_samples_B: Tensor | None = None) -> Tensor:
-        """Return features_BTC; with `num_samples_B` they do not depend on samples after a row's end.
+    def forward(self, waves_BS: Tensor, layout: Layout) -> Tensor:
+        """Return features_BTC, which do not depend on samples after a row's end.
 
-        Frames that extend beyond a row's end are then zero or undefined.
+        Frames that extend beyond a row's end are zero or undefined.
         """
         num_samples = waves_BS.shape[1]
         if num_samples < self.receptive:
             raise RuntimeError(f"input has {num_samples} samples, the model needs at least {self.receptive}")
         has_gradients = waves_BS.requires_grad or any(parameter.requires_grad for parameter in self.parameters())
         if has_gradients and torch.is_grad_enabled():
-            steps = [self._first(waves_BS, num_samples_B), *self._products(convolved)]
+            steps = [self._first(waves_BS, layout.counts_B), *self._products(convolved)]
             return self._frames(waves_BS, steps, self.gradient_checkpointing and self.training)
         by = self._frames_by_chunk if waves_BS.device.type == "cpu" else self._frames_by_batch
         with torch.no_grad():  # a frozen front end in training
-            return by(waves_BS, num_samples_B)
+            return by(waves_BS, layout)
 
     @property
     def layers(self) -> list[ConvLayer]:
@@ -166,14 +167,13 @@ class FeatureEncoder(nn.Module):
         """Return the functions of the layers after the first."""
         return [kind(layer, stride) for layer, stride in zip(self.layers[1:], self.strides[1:], strict=True)]
 
-    def _frames_by_chunk(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
-        batch, num_samples = waves_BS.shape
-        num_frames = conv_output_frames(num_samples, self.kernels, self.strides)
-        features_BTC = self.layers[0].conv.weight.new_zeros(batch, num_frames, self.layers[-1].conv.out_channels)
-        counts = [num_samples] * batch if num_samples_B is None else num_samples_B.tolist()
+    def _frames_by_chunk(self, waves_BS: Tensor, layout: Layout) -> Tensor:
+        num_frames = conv_output_frames(waves_BS.shape[1], self.kernels, self.strides)
+        shape = (len(waves_BS), num_frames, self.layers[-1].conv.out_channels)
+        features_BTC = self.layers[0].conv.weight.new_zeros(shape)
         chunk_frames = self._chunk_frames()
         products = self._products(window_product)
-        for features_TC, wave_S, count in zip(features_BTC, waves_BS, counts, strict=True):
+        for features_TC, wave_S, count in zip(features_BTC, waves_BS, layout.host_lengths, strict=True):
             wave_1S = wave_S[None, :count]
             row_frames = conv_output_frames(wave_1S.shape[1], self.kernels, self.strides)
             if row_frames < 1:
@@ -191,9 +191,9 @@ class FeatureEncoder(nn.Module):
         narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
         return min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
 
-    def _frames_by_batch(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Tensor:
+    def _frames_by_batch(self, waves_BS: Tensor, layout: Layout) -> Tensor:
         rows = max(1, BATCH_SAMPLES // waves_BS.shape[1])
-        counts = [None] * -(-len(waves_BS) // rows) if num_samples_B is None else torch.split(num_samples_B, rows)
+        counts = [None] * -(-len(waves_BS) // rows) if layout.counts_B is None else torch.split(layout.counts_B, rows)
         batches = zip(torch.split(waves_BS, rows), counts, strict=True)
         products = self._products(strided_product)
         return torch.cat([self._frames(waves, [self._first(waves, count), *products]) for waves, count in batches])

@@ -11,8 +11,8 @@ from torch import Tensor
 from raysp.crossing import sent
 from raysp.models.base.modeling import Model
 from raysp.models.base.placing import arithmetic
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.heads import IGNORED_LABEL
-from raysp.models.encoder.speech_model import known_lengths
 from raysp.models.encoder.waveform import conv_output_frames
 from raysp.models.features.processors import FeatureExtractor, as_float, pad
 from raysp.training.data.micro_batches import MicroBatch
@@ -53,8 +53,10 @@ class Passes:
         waves_BS, num_samples_B = pad(_of_one_dtype(waves))
         features = self.feature_extractor.extract(as_float(sent(waves_BS, device)), sent(num_samples_B, device))
         num_inputs = next(iter(features.values())).shape[1]
-        with self._short_masks(num_inputs, num_samples_B), self._precision():
-            result = run(**features, **arguments)
+        lengths = self.feature_extractor.num_inputs(num_samples_B).tolist()
+        inputs: dict[str, Any] = {**features, "attention_mask": Layout.of_lengths(lengths, num_inputs, device)}
+        with self._short_masks(num_inputs), self._precision():
+            result = run(**inputs, **arguments)
         return result, self.model.num_frames(num_samples_B)
 
     def _precision(self) -> contextlib.AbstractContextManager[object]:
@@ -63,24 +65,16 @@ class Passes:
         return torch.autocast(self.model.device.type, dtype=self.dtype)
 
     @contextlib.contextmanager
-    def _short_masks(self, num_inputs: int, num_samples_B: Tensor) -> Iterator[None]:
-        """Shorten SpecAugment's spans for rows that are shorter than one, which would have no span.
-
-        Args:
-            num_inputs: inputs of the model, with padding.
-            num_samples_B: samples of each row, on the CPU.
-        """
+    def _short_masks(self, num_inputs: int) -> Iterator[None]:
+        """Shorten SpecAugment's spans for rows that are shorter than one, which would have no span."""
         config: Any = self.model.speech_encoder.config
         if not hasattr(config, "mask_time_length"):  # Parakeet has no SpecAugment
             yield
             return
         num_frames, length = conv_output_frames(num_inputs, *config.convolutions), config.mask_time_length
-        num_inputs_B = self.feature_extractor.num_inputs(num_samples_B)
-        lengths_B = conv_output_frames(num_inputs_B, *config.convolutions).clamp(0, num_frames)
         config.mask_time_length = max(1, min(num_frames, length))
         try:
-            with known_lengths(lengths_B.tolist()):
-                yield
+            yield
         finally:
             config.mask_time_length = length
 

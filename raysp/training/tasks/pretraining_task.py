@@ -18,6 +18,7 @@ from raysp.evaluation.scores import Comparison, no_metrics
 from raysp.models.auto import AutoConfig
 from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import Model
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.heads import ctc_loss
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.loading import load_feature_extractor
@@ -137,7 +138,7 @@ class PretrainingObjective:
         weights_B = 1 - ctc_weights_B
         return weights_B, weights_B * losses.contrast_B + ctc_weights_B * ctc_B
 
-    def _pass(self, input_values: Tensor, attention_mask: Tensor) -> tuple[UniSpeechPreTrainingLosses, Tensor]:
+    def _pass(self, input_values: Tensor, attention_mask: Layout) -> tuple[UniSpeechPreTrainingLosses, Tensor]:
         """Return the losses over masked frames, and the logits of CTC (B, T, V)."""
         model = self.model
         output, losses = model.pretrain(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 import raysp.models
+from raysp.models.base.row_layout import Layout
 from raysp.models.features.processors import FeatureExtractor
 from raysp.training.data.micro_batches import MicroBatch, Objective
 from tests.models.decoder_oracles import BERT, CONFIGS, GPT2, perturbed
@@ -133,8 +134,8 @@ def features_of(objective: Objective, batch: MicroBatch) -> dict[str, torch.Tens
     """Return the inputs of the model, for theirs."""
     found: dict[str, torch.Tensor] = {}
 
-    def collect(**features: torch.Tensor) -> None:
-        found.update(features)
+    def collect(attention_mask: Layout, **features: torch.Tensor) -> None:
+        found.update(features, attention_mask=attention_mask.valid(torch.device("cpu")))
 
     objective.passes(collect, batch.waves)
     return found
