@@ -20,8 +20,8 @@ from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import built
 from raysp.models.base.weights import Fit, TensorHeader, hold_equal, read_headers
-from raysp.models.encoder.encoder_heads import ForCTC, encoded_before, encoded_by, refuse_shared_names, with_encoder_of
-from raysp.models.encoder.heads import layer_weights_of
+from raysp.models.encoder.encoder_heads import ForCTC, refuse_shared_names, with_encoder_of
+from raysp.models.encoder.heads import SharedStates, layer_weights_of
 from raysp.models.encoder.languages import (
     LanguageSwitch,
     adapter_of,
@@ -472,22 +472,22 @@ class LoadedCheckpoint:
 
     def run(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor, *, hidden_states: bool) -> ModelPass:
         """Run the encoder once, and all heads over it, as `LabellingModel` says."""
-        model, weighs_layers = self.model, any(layer_weights_of(head) is not None for head in self.more_heads)
+        model, encoder = self.model, cast(Any, self.model.speech_encoder)
         features = self.feature_extractor.extract(waves_BS, num_samples_B)
-        with encoded_by(model) as encoded:
-            # Heads of pre-training, and text decoders, have no output of frames that a label is made of.
-            first = model if model.gives and not self.summary.writes_text else model.speech_encoder
-            output = first(**features, output_hidden_states=hidden_states or weighs_layers)
+        inputs, mask = features.values()
+        # A text decoder has no output of frames that a label is made of.
+        readers: list[Any] = [one for one in (model, *self.more_heads) if {*one.gives} - {Capability.TEXT_DECODER}]
+        sums = [one.layer_sum() for one in readers]
+        receivers = [one for one in sums if one is not None]
+        layout, states = encoder.input_layout(inputs, mask), SharedStates(receivers) if receivers else None
+        encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=states)
         heads: dict[Capability, ModelOutput] = {}
-        if not self.summary.writes_text:
-            heads |= {one: output for one in self.summary.gives if one is not Capability.HIDDEN_STATES}
-        for head in self.more_heads:
-            with encoded_before(model, encoded[0]):
-                heads |= dict.fromkeys(head.gives, head(**features))
+        for head, layer_sum in zip(readers, sums, strict=True):
+            heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, layer_sum))
         return ModelPass(
             heads=heads,
             num_frames_B=model.num_frames(num_samples_B),
-            encoded=encoded[0],
+            encoded=encoded,
             features=features,
             hidden_frames_B=model.num_hidden_frames(num_samples_B),
             frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),

@@ -24,7 +24,8 @@ from raysp.models.base.row_layout import Layout
 from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
-from raysp.models.encoder.heads import IGNORED_LABEL
+from raysp.models.encoder.heads import IGNORED_LABEL, LayerSum
+from raysp.models.encoder.speech_model import Encoded
 from raysp.models.parakeet import ParakeetEncoder, ParakeetHeadConfig, ParakeetPreTrainedModel
 from raysp.models.parakeet import check_features as check_features
 
@@ -190,24 +191,34 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
         )
-        frames_BTJ = dense(self.encoder_projector, encoded.last_hidden_state)
-        logits_BTUV = None
+        found = self.read(encoded, input_features, layout, None, labels)
         if decoder_input_ids is not None:
-            logits_BTUV = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
+            frames_BTJ = found.pooler_output
+            found.logits = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
+        return self.returned(found, return_dict)
+
+    def read(
+        self,
+        encoded: Encoded,
+        inputs: Tensor,
+        layout: Layout,
+        layer_sum: LayerSum | None = None,
+        labels: Tensor | None = None,
+    ) -> ParakeetRNNTOutput:
+        """Return the output of the head: see the base."""
+        frames_BTJ = dense(self.encoder_projector, encoded.last_hidden_state)
         loss = None
         if labels is not None:
             num_frames_B = self.frame_layout(layout, frames_BTJ.shape[1]).counts(frames_BTJ.device)
             is_token_BU = (labels != IGNORED_LABEL) & (labels != self._label_padding)
             loss = self.reduced(self.row_losses(frames_BTJ, num_frames_B, labels, is_token_BU.sum(-1)), is_token_BU)
-        found = ParakeetRNNTOutput(
+        return ParakeetRNNTOutput(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=frames_BTJ,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
             loss=loss,
-            logits=logits_BTUV,
         )
-        return self.returned(found, return_dict)
 
     @property
     def moves(self) -> Moves:

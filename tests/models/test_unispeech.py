@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from raysp.models import UniSpeechConfig, UniSpeechForCTC, UniSpeechModel
+from raysp.models.base.row_layout import Layout
 from tests.models.oracles import TINY, make_pair, transformers
 from tests.models.oracles import random_model as random_model_of
 from tests.models.parity import LENGTHS, assert_close, waves_and_mask
@@ -47,7 +48,8 @@ def spans(shape, prob, span, min_masks, valid):
     """Return the frames that a model masks in training, (B, T)."""
     config = UniSpeechConfig(**TINY, mask_time_prob=prob, mask_time_length=span, mask_time_min_masks=min_masks)
     with torch.device("meta"):  # no weights, so that a model takes no time
-        return UniSpeechModel(config).draw_time_mask(*shape, valid)
+        model = UniSpeechModel(config)
+    return model.draw_time_mask(Layout.of(torch.zeros(shape), valid))
 
 
 @pytest.mark.parametrize("valid", [None, torch.ones(3, 7, dtype=torch.bool)])
@@ -77,10 +79,10 @@ def test_frames_by_batch_on_a_gpu_equal_frames_by_chunk(norm, masked, monkeypatc
     model = random_model(feat_extract_norm=norm)
     encoder = model.unispeech.feature_extractor
     waves, mask = waves_and_mask((20000, 9000, 70, 30, 12345))
-    num_samples = mask.sum(-1) if masked else None
-    expected = encoder(waves, num_samples)
+    layout = Layout.of(waves, mask if masked else None)
+    expected = encoder(waves, layout)
     monkeypatch.setattr("raysp.models.encoder.waveform.BATCH_SAMPLES", 40000)
-    found = encoder._frames_by_batch(waves, num_samples)
+    found = encoder._frames_by_batch(waves, layout)
     assert found.shape == expected.shape
     for row, count in enumerate(model._get_feat_extract_output_lengths(mask.sum(-1))):
         assert_close(found[row, : max(count, 0)], expected[row, : max(count, 0)], 1e-5)
@@ -93,10 +95,10 @@ def test_chunks_filled_up_to_usual_lengths_equal_one_convolution_after_the_other
     encoder = random_model(feat_extract_norm=norm, **flags).unispeech.feature_extractor
     for num_frames in (1, 7, 8, 9, 97, 255, 256, 257, 513):
         waves = torch.randn(2, (num_frames - 1) * encoder.stride + encoder.receptive + 3)
-        with_gradients = encoder(waves)
+        with_gradients = encoder(waves, Layout.of(waves, None))
         assert with_gradients.requires_grad
         with torch.inference_mode():
-            assert_close(encoder(waves), with_gradients.detach(), 1e-5)
+            assert_close(encoder(waves, Layout.of(waves, None)), with_gradients.detach(), 1e-5)
 
 
 @torch.inference_mode()

@@ -20,6 +20,7 @@ from raysp.audio.waveforms import Windowing
 from raysp.capabilities import Capability
 from raysp.models import LoadedCheckpoint, check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput
+from raysp.models.base.row_layout import Layout
 from raysp.ops.decoding import Decoding
 from raysp.ops.labelling import Labelling
 from raysp.ops.late_steps import Joining
@@ -60,17 +61,22 @@ class Nearsighted(torch.nn.Module):
     def speech_encoder(self):
         return self
 
-    def encode(self, logits):
-        return CausalLMOutput(logits=logits)  # nothing asks for its layers
+    input_layout = staticmethod(Layout.of)
 
-    def forward(self, input_values, attention_mask, output_hidden_states):
+    def layer_sum(self):
+        return None
+
+    def encode(self, input_values, layout, output_hidden_states, states):
         self.calls.append(len(input_values))
         frames = input_values.unfold(1, NEEDED, STRIDE)  # (B, T, NEEDED)
-        is_padding = torch.arange(frames.shape[1]) >= self.num_frames(attention_mask.sum(1))[:, None]
+        is_padding = torch.arange(frames.shape[1]) >= self.num_frames(layout.counts(self.device))[:, None]
         frames = frames.masked_fill(is_padding[:, :, None], 0.0)
         around = torch.nn.functional.pad(frames, (0, 0, 1, 1))
         logits = self.mix(torch.cat([around[:, :-2], frames, around[:, 2:]], -1))
-        return self.encode(torch.round(logits * 2**12) / 2**12)  # sums in any order
+        return CausalLMOutput(logits=torch.round(logits * 2**12) / 2**12)  # sums in any order
+
+    def read(self, encoded, *_):
+        return encoded
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from raysp.models.base.kernels import activation, dense, dropped, linear
 from raysp.models.base.row_layout import Layout
-from raysp.models.encoder.relative_attention import Bias, BiasOf, attended, gathered, of_every_distance
-from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig
+from raysp.models.encoder.relative_attention import Bias, BiasOf, gathered, of_every_distance
+from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig, attended
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
 """Kinds of positions, as `position_embeddings_type` names them."""

@@ -18,7 +18,6 @@ from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.relative_attention import (
     Bias,
     BiasOf,
-    attended,
     by_distance,
     gathered,
     log_buckets,
@@ -26,6 +25,7 @@ from raysp.models.encoder.relative_attention import (
     skewed,
     tiled,
 )
+from raysp.models.encoder.transformer import attended
 
 
 class DisentangledConfig(Protocol):

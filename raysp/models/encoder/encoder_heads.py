@@ -10,9 +10,7 @@ Legend: B batch, S samples or frames of features, T frames, H hidden, C channels
 of a row, N classes, E embedding.
 """
 
-import contextlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,7 +24,6 @@ from raysp.models.base.kernels import dropped
 from raysp.models.base.modeling import Count, Model
 from raysp.models.base.outputs import (
     CausalLMOutput,
-    ModelOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
     XVectorOutput,
@@ -37,7 +34,6 @@ from raysp.models.encoder import languages
 from raysp.models.encoder.heads import (
     AMSoftmaxLoss,
     LayerSum,
-    blank_after_end,
     check_labels,
     classification_loss,
     ctc_loss,
@@ -93,26 +89,32 @@ class ForCTC(SpeechModel):
         """
         if labels is not None:
             check_labels(labels, len(self.get_parameter(f"{self.head_name}.weight")))
-        layout = self.input_layout(input_values, attention_mask)
-        encoded = self.base_model.encode(
-            input_values,
-            layout,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+        output: CausalLMOutput | tuple[Any, ...] = self.encoded_and_read(
+            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
+        return output
+
+    def read(
+        self,
+        encoded: Encoded,
+        inputs: Tensor,
+        layout: Layout,
+        layer_sum: LayerSum | None = None,
+        labels: Tensor | None = None,
+    ) -> CausalLMOutput:
+        """Return the output of the head: see the base."""
         logits_BTV = self.head(dropped(encoded.last_hidden_state, self.config.final_dropout, self.training))
         # Of the logits before blanks are set, which are constants without a gradient.
         loss = None if labels is None else self._loss(logits_BTV, layout, labels)
         if layout.counts_B is not None:
-            num_frames_B = self._decoded_frames(input_values, layout.counts_B)
+            num_frames_B = self._decoded_frames(inputs, layout.counts_B)
             logits_BTV = blank_after_end(logits_BTV, num_frames_B, self.config.pad_token_id)
-        output = CausalLMOutput(
+        return CausalLMOutput(
             loss=loss,
             logits=logits_BTV,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return self.returned(output, return_dict)
 
     def build_head(self, vocab_size: int) -> nn.Module:
         """Return a new head."""
@@ -188,39 +190,44 @@ def add_encoder(
     model.layer_weights = initial_layer_weights(config.num_hidden_layers) if config.use_weighted_layer_sum else None
 
 
-def encoded_frames(
-    model: "ForSequenceClassification | ForAudioFrameClassification | ForXVector",
-    inputs: Tensor,
-    layout: Layout,
-    output_attentions: bool | None,
-    output_hidden_states: bool | None,
-) -> tuple[Tensor, Encoded]:
-    """Return the frames (B, T, H) that a head over classes reads, and the output of its base model."""
-    layer_sum = None if model.layer_weights is None else LayerSum(model.layer_weights)
-    encoded = model.base_model.encode(
-        inputs,
-        layout,
-        output_attentions=output_attentions,
-        output_hidden_states=output_hidden_states,
-        states=layer_sum,
-    )
-    return (encoded.last_hidden_state if layer_sum is None else layer_sum.total), encoded
+class WeighingLayers(SpeechModel):
+    """A head over frames, or over a learned sum of the hidden states of all layers."""
+
+    layer_weights: nn.Parameter | None
+
+    def layer_sum(self) -> LayerSum | None:
+        """Return a receiver of the hidden states, if the head reads their learned sum."""
+        return None if self.layer_weights is None else LayerSum(self.layer_weights)
 
 
 def classes_output(
-    model: SpeechModel, logits_BN: Tensor, encoded: Encoded, labels: Tensor | None, return_dict: bool | None
-) -> SequenceClassifierOutput | tuple[Any, ...]:
+    model: SpeechModel, logits_BN: Tensor, encoded: Encoded, labels: Tensor | None
+) -> SequenceClassifierOutput:
     """Return the output of a head with classes or numbers for each row, with a loss if labels are given."""
-    output = SequenceClassifierOutput(
+    return SequenceClassifierOutput(
         loss=None if labels is None else classification_loss(logits_BN, labels, model.config.problem_type),
         logits=logits_BN,
         hidden_states=encoded.hidden_states,
         attentions=encoded.attentions,
     )
-    return model.returned(output, return_dict)
 
 
-class ForSequenceClassification(SpeechModel):
+def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None) -> Tensor:
+    """Return logits in which frames after each row's end have the blank with probability 1, and no gradient.
+
+    Logits are unchanged if the vocabulary has no such token; None is 0, as for `ctc_loss`.
+    """
+    _, num_frames, vocab_size = logits_BTV.shape
+    blank = blank or 0
+    if not 0 <= blank < vocab_size:
+        return logits_BTV
+    # `where`, not a product: frames behind a row's end may hold anything.
+    after_BT = torch.arange(num_frames, device=logits_BTV.device) >= num_frames_B[:, None]
+    is_other_V = torch.arange(vocab_size, device=logits_BTV.device) != blank
+    return torch.where(after_BT[:, :, None], is_other_V.to(logits_BTV.dtype) * NOT_BLANK, logits_BTV)
+
+
+class ForSequenceClassification(WeighingLayers):
     """The encoder with classes over the mean of its frames."""
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.CLASSES,)
@@ -245,19 +252,32 @@ class ForSequenceClassification(SpeechModel):
 
         `labels`: see `heads.classification_loss`. For the other arguments see the base model's `forward`.
         """
-        layout = self.input_layout(input_values, attention_mask)
-        frames_BTH, encoded = encoded_frames(self, input_values, layout, output_attentions, output_hidden_states)
+        output: SequenceClassifierOutput | tuple[Any, ...] = self.encoded_and_read(
+            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
+        )
+        return output
+
+    def read(
+        self,
+        encoded: Encoded,
+        inputs: Tensor,
+        layout: Layout,
+        layer_sum: LayerSum | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Return the output of the head: see the base."""
+        frames_BTH = encoded.last_hidden_state if layer_sum is None else layer_sum.total
         valid_BT = self._pooled_layout(layout, frames_BTH.shape[1]).mask
         # Projected first, as in the original: a row without frames pools to zero, not to the bias.
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
-        return classes_output(self, logits_BN, encoded, labels, return_dict)
+        return classes_output(self, logits_BN, encoded, labels)
 
     def _pooled_layout(self, layout: Layout, num_frames: int) -> Layout:
         """Return the layout of the frames that the mean is over."""
         return self.frame_layout(layout, num_frames)
 
 
-class ForAudioFrameClassification(SpeechModel):
+class ForAudioFrameClassification(WeighingLayers):
     """The encoder with classes for each frame, such as speakers."""
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.FRAME_CLASSES,)
@@ -282,20 +302,32 @@ class ForAudioFrameClassification(SpeechModel):
         With a mask the loss excludes frames of padding, which the original includes. For the other arguments see the
         base model's `forward`.
         """
-        layout = self.input_layout(input_values, attention_mask)
-        frames_BTH, encoded = encoded_frames(self, input_values, layout, output_attentions, output_hidden_states)
+        output: TokenClassifierOutput | tuple[Any, ...] = self.encoded_and_read(
+            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
+        )
+        return output
+
+    def read(
+        self,
+        encoded: Encoded,
+        inputs: Tensor,
+        layout: Layout,
+        layer_sum: LayerSum | None = None,
+        labels: Tensor | None = None,
+    ) -> TokenClassifierOutput:
+        """Return the output of the head: see the base."""
+        frames_BTH = encoded.last_hidden_state if layer_sum is None else layer_sum.total
         logits_BTN = self.classifier(frames_BTH)
         valid_BT = self.frame_layout(layout, frames_BTH.shape[1]).mask
-        output = TokenClassifierOutput(
+        return TokenClassifierOutput(
             loss=None if labels is None else frame_classification_loss(logits_BTN, labels, valid_BT),
             logits=logits_BTN,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return self.returned(output, return_dict)
 
 
-class ForXVector(SpeechModel):
+class ForXVector(WeighingLayers):
     """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.XVECTOR,)
@@ -330,20 +362,32 @@ class ForXVector(SpeechModel):
 
         For the other arguments see the base model's `forward`.
         """
-        layout = self.input_layout(input_values, attention_mask)
-        frames_BTH, encoded = encoded_frames(self, input_values, layout, output_attentions, output_hidden_states)
+        output: XVectorOutput | tuple[Any, ...] = self.encoded_and_read(
+            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
+        )
+        return output
+
+    def read(
+        self,
+        encoded: Encoded,
+        inputs: Tensor,
+        layout: Layout,
+        layer_sum: LayerSum | None = None,
+        labels: Tensor | None = None,
+    ) -> XVectorOutput:
+        """Return the output of the head: see the base."""
+        frames_BTH = encoded.last_hidden_state if layer_sum is None else layer_sum.total
         frames_BTC = self._tdnn(self.projector(frames_BTH))
         num_frames_B = None if layout.counts_B is None else self._tdnn_frames(layout.counts_B)
         embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))
         logits_BE = self.classifier(embeddings_BE)
-        output = XVectorOutput(
+        return XVectorOutput(
             loss=None if labels is None else self.objective(logits_BE, labels),
             logits=logits_BE,
             embeddings=embeddings_BE,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        return self.returned(output, return_dict)
 
     def _tdnn(self, frames_BTC: Tensor) -> Tensor:
         for layer in self.tdnn:
@@ -365,8 +409,8 @@ class ForXVector(SpeechModel):
         return tdnn_output_frames(seen_B, self.config.tdnn_kernel, self.config.tdnn_dilation).clamp(min=0)
 
 
-Encode = Callable[..., ModelOutput]
-
+NOT_BLANK = -1e4
+"""Logit of all other tokens if the blank's is 0: its exponential is 0, and all floating-point types can hold it."""
 PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
 
 
@@ -374,74 +418,6 @@ def with_encoder_of(model: Model, head: Model) -> Model:
     """Replace a head's encoder by a model's; return the head, on the model's device."""
     setattr(head, head.base_model_prefix, model.base_model)
     return head.to(model.device).eval()
-
-
-class _Replaced:
-    """`encode` of an encoder that several threads replace, each for itself."""
-
-    def __init__(self, own: Encode) -> None:
-        self.own = own
-        self.of_threads: dict[int, Encode] = {}
-
-    def __call__(self, *args: Any, **kwargs: Any) -> ModelOutput:  # noqa: ANN401 - as for encode
-        return self.of_threads.get(threading.get_ident(), self.own)(*args, **kwargs)
-
-
-_replacing = threading.Lock()
-
-
-@contextlib.contextmanager
-def _encode_replaced(encoder: Model, make: Callable[[Encode], Encode]) -> Iterator[None]:
-    """Replace the `encode` of an encoder within the block, in this thread; `make` is given the one before."""
-    attributes, thread = vars(encoder), threading.get_ident()
-    with _replacing:
-        replaced: _Replaced = attributes.setdefault("encode", _Replaced(encoder.encode))  # type: ignore[arg-type]
-        before = replaced.of_threads.get(thread)
-        replaced.of_threads[thread] = make(before or replaced.own)
-    try:
-        yield
-    finally:
-        with _replacing:
-            if before is None:
-                del replaced.of_threads[thread]
-            else:
-                replaced.of_threads[thread] = before
-            if not replaced.of_threads:
-                del attributes["encode"]  # restores the method of the class
-
-
-@contextlib.contextmanager
-def encoded_by(model: Model) -> Iterator[list[ModelOutput]]:
-    """Collect the outputs of a model's encoder within the block, so that several heads share one pass.
-
-    Several threads may run one model in such blocks at once; each collects its own outputs.
-    """
-    outputs: list[ModelOutput] = []
-
-    def make(encode: Encode) -> Encode:
-        def observed(*args: Any, **kwargs: Any) -> ModelOutput:  # noqa: ANN401 - as for encode
-            output = encode(*args, **kwargs)
-            outputs.append(output)
-            return output
-
-        return observed
-
-    with _encode_replaced(model.speech_encoder, make):
-        yield outputs
-
-
-@contextlib.contextmanager
-def encoded_before(model: Model, encoded: ModelOutput) -> Iterator[None]:
-    """Replay an encoder's output inside the block, so that a further head needs no second pass."""
-
-    def replayed(*_: object, states: Any = None, **__: object) -> ModelOutput:  # noqa: ANN401 - as for encode
-        if states is not None:
-            for hidden_BTH in encoded["hidden_states"]:
-                states.append(hidden_BTH)
-        return encoded
-
-    with _encode_replaced(model.speech_encoder, lambda _: replayed):
-        yield
 
 
 def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int = 5 * 10**9) -> None:

@@ -18,7 +18,8 @@ from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, dense, dropped, is_inference_on_cpu, linear
 from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.relative_attention import Bias, BiasOf, attended, of_every_distance, tiled
+from raysp.models.encoder.relative_attention import Bias, BiasOf, of_every_distance, tiled
+from raysp.models.encoder.transformer import attended
 
 Count = TypeVar("Count", int, Tensor)
 

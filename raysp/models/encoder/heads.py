@@ -23,8 +23,6 @@ Count = TypeVar("Count", int, Tensor)
 
 IGNORED_LABEL = -100  # label of positions excluded from losses
 AM_SCALE, AM_MARGIN = 30.0, 0.4  # Wang et al. 2018, "Additive margin softmax", with the margin of speaker verification
-NOT_BLANK = -1e4
-"""Logit of all other tokens if the blank's is 0: its exponential is 0, and all floating-point types can hold it."""
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
 
@@ -47,6 +45,18 @@ class KeptStates(list[Tensor]):
         super().append(hidden_BTH)
         if self._also is not None:
             self._also.append(hidden_BTH)
+
+
+class SharedStates:
+    """Several receivers of hidden states."""
+
+    def __init__(self, receivers: Sequence[States]) -> None:
+        self._receivers = receivers
+
+    def append(self, hidden_BTH: Tensor, /) -> None:
+        """Pass the next state to each receiver."""
+        for receiver in self._receivers:
+            receiver.append(hidden_BTH)
 
 
 class LayerSum:
@@ -230,21 +240,6 @@ def ctc_loss(
             zero_infinity=zero_infinity,
         )
     return loss.to(logits_BTV.device)
-
-
-def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None) -> Tensor:
-    """Return logits in which frames after each row's end have the blank with probability 1, and no gradient.
-
-    Logits are unchanged if the vocabulary has no such token; None is 0, as for `ctc_loss`.
-    """
-    _, num_frames, vocab_size = logits_BTV.shape
-    blank = blank or 0
-    if not 0 <= blank < vocab_size:
-        return logits_BTV
-    # `where`, not a product: frames behind a row's end may hold anything.
-    after_BT = torch.arange(num_frames, device=logits_BTV.device) >= num_frames_B[:, None]
-    is_other_V = torch.arange(vocab_size, device=logits_BTV.device) != blank
-    return torch.where(after_BT[:, :, None], is_other_V.to(logits_BTV.dtype) * NOT_BLANK, logits_BTV)
 
 
 def classification_loss(logits_BN: Tensor, labels: Tensor, problem_type: str | None = None) -> Tensor:

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from raysp.models.base.kernels import attention_with_dropout, dropped
-from raysp.models.base.row_layout import Layout
 
 Value = TypeVar("Value")
 
@@ -35,46 +34,17 @@ BiasOf: TypeAlias = Callable[[slice, slice], Bias]
 """Function of the places of the frames that ask and of those that are asked; their bias."""
 
 
-def attended(
-    q_BATD: Tensor,
-    k_BATD: Tensor,
-    v_BATD: Tensor,
-    layout: Layout,
-    bias_of: BiasOf | None = None,
-    *,
-    scale: float,
-    dropout: float = 0.0,
-    with_weights: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Return the attended frames (B, T, H), and weights_BATT if requested, which packed rows do not support."""
-    if with_weights:
-        bias = None if bias_of is None else bias_of(*layout.queries_and_keys[0])
-        weights_BATT = attention_weights(q_BATD, k_BATD, bias, layout.keys, scale=scale)
-        weights_BATT = dropped(weights_BATT, dropout)
-        return (weights_BATT @ v_BATD).transpose(1, 2).flatten(2), weights_BATT
-    keys_B11T = None if layout.is_packed else layout.keys  # a row alone needs no mask
-    mixed = []
-    for queries, keys in layout.queries_and_keys:
-        bias = bias_of(queries, keys) if bias_of is not None and queries.start < queries.stop else None
-        q, k, v = q_BATD[:, :, queries], k_BATD[:, :, keys], v_BATD[:, :, keys]
-        mixed_BATD = attend(q, k, v, bias, keys_B11T, scale=scale, dropout=dropout)
-        mixed.append(mixed_BATD.transpose(1, 2).flatten(2))
-    return layout.joined(mixed) if layout.is_packed else mixed[0], None
-
-
 def attend(
     q_BATD: Tensor,
     k_BATD: Tensor,
     v_BATD: Tensor,
-    bias: Bias | None,
+    bias: Bias,
     keys_B11T: Tensor | None,
     *,
     scale: float,
     dropout: float = 0.0,
 ) -> Tensor:
     """Return mixed_BATD: values weighted by the softmax of `q k^T scale + bias` over unmasked keys."""
-    if bias is None:
-        return attention_with_dropout(q_BATD, k_BATD, v_BATD, keys_B11T, dropout, scale)
     batch, heads, num_frames, _ = q_BATD.shape
     if torch.is_grad_enabled():
         return _mixed_at_once(q_BATD, k_BATD, v_BATD, bias(slice(None), slice(None)), keys_B11T, scale, dropout)

@@ -18,8 +18,8 @@ from raysp.models.base.kernels import dropped
 from raysp.models.base.outputs import SequenceClassifierOutput
 from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.encoder_heads import classes_output
-from raysp.models.encoder.heads import masked_mean
-from raysp.models.encoder.speech_model import SpeechModel
+from raysp.models.encoder.heads import LayerSum, masked_mean
+from raysp.models.encoder.speech_model import Encoded, SpeechModel
 from raysp.models.encoder.transformer import EncoderConfig
 
 POOLING_MODES = ("mean", "sum", "max")
@@ -85,16 +85,23 @@ class ForSpeechClassification(SpeechModel):
         With a mask only the frames of a row are pooled; the original pools padding too. `labels`: see
         `heads.classification_loss`. For the other arguments see the base model's `forward`.
         """
-        layout = self.input_layout(input_values, attention_mask)
-        encoded = self.base_model.encode(
-            input_values,
-            layout,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+        output: SequenceClassifierOutput | tuple[Any, ...] = self.encoded_and_read(
+            input_values, attention_mask, output_attentions, output_hidden_states, return_dict, labels
         )
+        return output
+
+    def read(
+        self,
+        encoded: Encoded,
+        inputs: Tensor,
+        layout: Layout,
+        layer_sum: LayerSum | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Return the output of the head: see the base."""
         frames_BTH = encoded.last_hidden_state
         logits_BN = self.classifier(self._pooled(frames_BTH, self.frame_layout(layout, frames_BTH.shape[1])))
-        return classes_output(self, logits_BN, encoded, labels, return_dict)
+        return classes_output(self, logits_BN, encoded, labels)
 
     def _pooled(self, frames_BTH: Tensor, layout: Layout) -> Tensor:
         """Return one vector (B, H) for each row, zero for one without frames."""

@@ -18,7 +18,7 @@ from raysp.models.base.folded import WeightNorm, WeightNormConv1d
 from raysp.models.base.modeling import Count, Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.base.row_layout import Layout
-from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, States
+from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, LayerSum, States
 from raysp.models.encoder.transformer import Encoder, EncoderConfig, FeatureProjection
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples
 
@@ -209,6 +209,49 @@ class SpeechModel(Model):
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
         raise NotImplementedError
+
+    def layer_sum(self) -> LayerSum | None:
+        """Return a receiver of the hidden states, if the head reads their learned sum."""
+        return None
+
+    def read(
+        self,
+        encoded: Encoded,
+        inputs: Tensor,
+        layout: Layout,
+        layer_sum: LayerSum | None = None,
+        labels: Tensor | None = None,
+    ) -> ModelOutput:
+        """Return the output of the head for an output of the encoder; several heads may read one.
+
+        Args:
+            encoded: Output of the base model's `encode`.
+            inputs: Its inputs.
+            layout: Layout of the inputs.
+            layer_sum: Receiver of its hidden states, as `layer_sum` returns it.
+            labels: Labels for a loss.
+        """
+        raise NotImplementedError
+
+    def encoded_and_read(
+        self,
+        inputs: Tensor,
+        mask: Tensor | Layout | None,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+        labels: Tensor | None,
+    ) -> Any:  # noqa: ANN401 - the head's output, or its tuple
+        """Encode inputs and return the output of the head."""
+        layout, layer_sum = self.input_layout(inputs, mask), self.layer_sum()
+        encoded = self.base_model.encode(
+            inputs,
+            layout,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            states=layer_sum,
+        )
+        return self.returned(self.read(encoded, inputs, layout, layer_sum, labels), return_dict)
 
     def freeze_feature_encoder(self) -> None:
         """Exclude the convolutional front end from training; encoders of log-mel features have none."""

@@ -20,11 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.folded import WeightNormConv1d
-from raysp.models.base.kernels import activation, dense, dropped
+from raysp.models.base.kernels import activation, attention_with_dropout, dense, dropped
 from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.languages import AttnAdapterLayer
-from raysp.models.encoder.relative_attention import attended
+from raysp.models.encoder.relative_attention import BiasOf, attend, attention_weights
 
 Convolutions = tuple[tuple[int, ...], tuple[int, ...]]
 """Kernels and strides, from the first layer to the last."""
@@ -210,6 +210,36 @@ class PositionalConvEmbedding(nn.Module):
         """Return the residual (B, T, H); frames outside `kept_BT` are zero already."""
         x_BHT = self.conv(hidden_BTH.transpose(1, 2))[:, :, : hidden_BTH.shape[1]]  # an even kernel yields one extra
         return self.act(x_BHT).transpose(1, 2)
+
+
+def attended(
+    q_BATD: Tensor,
+    k_BATD: Tensor,
+    v_BATD: Tensor,
+    layout: Layout,
+    bias_of: BiasOf | None = None,
+    *,
+    scale: float,
+    dropout: float = 0.0,
+    with_weights: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """Return the attended frames (B, T, H), and weights_BATT if requested, which packed rows do not support."""
+    if with_weights:
+        bias = None if bias_of is None else bias_of(*layout.queries_and_keys[0])
+        weights_BATT = attention_weights(q_BATD, k_BATD, bias, layout.keys, scale=scale)
+        weights_BATT = dropped(weights_BATT, dropout)
+        return (weights_BATT @ v_BATD).transpose(1, 2).flatten(2), weights_BATT
+    keys_B11T = None if layout.is_packed else layout.keys  # a row alone needs no mask
+    mixed = []
+    for queries, keys in layout.queries_and_keys:
+        bias = bias_of(queries, keys) if bias_of is not None and queries.start < queries.stop else None
+        q, k, v = q_BATD[:, :, queries], k_BATD[:, :, keys], v_BATD[:, :, keys]
+        if bias is None:
+            mixed_BATD = attention_with_dropout(q, k, v, keys_B11T, dropout, scale)
+        else:
+            mixed_BATD = attend(q, k, v, bias, keys_B11T, scale=scale, dropout=dropout)
+        mixed.append(mixed_BATD.transpose(1, 2).flatten(2))
+    return layout.joined(mixed) if layout.is_packed else mixed[0], None
 
 
 class Attention(nn.Module):

@@ -87,7 +87,6 @@ def test_both_heads_read_one_pass_of_the_encoder(saved):
     assert loaded.model(waves()).logits.shape[0] == 2  # a head by itself makes its own pass again
     assert not torch.equal(loaded.more_heads[0](waves()).logits, loaded.more_heads[0](torch.zeros_like(waves())).logits)
     assert len(passes) == 6
-    assert "encode" not in vars(loaded.model.speech_encoder)
 
 
 @pytest.mark.slow
@@ -102,7 +101,6 @@ def test_threads_read_the_outputs_of_their_own_passes(saved, often):
             features = features_of(loaded, one)
             for logits, original in zip(found, (ctc, classifier), strict=True):
                 torch.testing.assert_close(logits, original(features).logits, rtol=1e-4, atol=1e-6)
-    assert "encode" not in vars(loaded.model.speech_encoder)
 
 
 def test_the_summary_is_of_all_heads(saved):
