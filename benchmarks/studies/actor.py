@@ -134,7 +134,8 @@ def _use_as_device(model: "Model", launched: int) -> None:
     from raysp.ops.device_passes import DevicePasses
 
     model.close()
-    model.op.passes = DevicePasses(torch.device("cpu"), launched=launched)
+    model.op.passes = passes = DevicePasses(torch.device("cpu"), launched=launched)
+    model.op.blocks_in_hand = passes.blocks_in_hand
     model._threads, model.in_hand = ThreadPoolExecutor(model.op.blocks_in_hand), InHand(model.op.blocks_in_hand)
 
 

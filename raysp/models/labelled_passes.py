@@ -8,7 +8,6 @@ Legend: B batch, S samples, T frames, H hidden, V vocabulary, N classes, E speak
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
@@ -155,19 +154,6 @@ class ModelPass:
     """`last_hidden_state` (B, T, H), and `hidden_states` if requested; None if the model gives no hidden states."""
     features: Mapping[str, "Tensor"] = field(default_factory=dict)
     """Input of the model."""
-    hidden_frames_B: "Tensor | None" = None
-    """Number of frames of `hidden_states`; None: as `num_frames_B`."""
-    frames_a_hidden_frame: Fraction = Fraction(1)
-
-
-class Lengths(NamedTuple):
-    """Lengths of the windows of a batch."""
-
-    samples: Sequence[int]
-    frames: Sequence[int]
-    """Numbers of frames of logits and of `last_hidden_state`."""
-    hidden_frames: Sequence[int]
-    """Numbers of frames of `hidden_states`."""
 
 
 class LabellingModel(Protocol):

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -489,8 +488,6 @@ class LoadedCheckpoint:
             num_frames_B=model.num_frames(num_samples_B),
             encoded=encoded,
             features=features,
-            hidden_frames_B=model.num_hidden_frames(num_samples_B),
-            frames_a_hidden_frame=Fraction(model.hidden_stride, model.frame_stride),
         )
 
 

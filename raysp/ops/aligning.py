@@ -1,7 +1,7 @@
 """Forced alignment: the times of the words of a given text, and how well it fits its recording."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -40,6 +40,7 @@ class _Timed:
         return {name: self.text, "start": self.start, "end": self.end, "score": self.score}
 
 
+@dataclass(eq=False)
 class Aligning:
     """Op that aligns a text with the frames of a CTC head: of a column of the source, or of an earlier output.
 
@@ -47,7 +48,7 @@ class Aligning:
     A window of a longer row stages those of the frames that it owns. `join` aligns the text with the frames of all
     windows.
 
-    Args:
+    Attributes:
         schema: columns of score and number of characters left out, then optionally of words and characters.
         staged: staged column of a window of a longer row, the log-probabilities.
         tokenizer: tokenizer with the vocabulary; its padding token is the blank.
@@ -60,30 +61,21 @@ class Aligning:
         case_rules: language whose case rules hold; None: those that most languages share.
     """
 
-    layers: tuple[int, ...] = ()
+    schema: pa.Schema
+    staged: pa.Schema
+    tokenizer: CTCTokenizer
+    _: KW_ONLY
+    column: str
+    vocab_size: int
+    frame_seconds: float
+    wildcard: bool = False
+    case_rules: Language | None = None
+    is_result: bool = False
+    layers: tuple[int, ...] = field(default=(), init=False)
 
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        tokenizer: CTCTokenizer,
-        *,
-        column: str,
-        vocab_size: int,
-        frame_seconds: float,
-        wildcard: bool = False,
-        case_rules: Language | None = None,
-        is_result: bool = False,
-    ) -> None:
-        self.is_result = is_result
-        self.vocab_size = vocab_size
-        self.schema = schema
-        self.staged = staged
-        self.column = column
-        self.blank = tokenizer.pad_token_id
-        self.spelling = spelling_of(tokenizer, vocab_size, case_rules, is_result=is_result)
-        self.frame_seconds = frame_seconds
-        self.wildcard = wildcard
+    def __post_init__(self) -> None:
+        self.blank = self.tokenizer.pad_token_id
+        self.spelling = spelling_of(self.tokenizer, self.vocab_size, self.case_rules, is_result=self.is_result)
 
     def select(self, forward: Forward) -> Selected:
         log_probs_BTV = forward.heads[Capability.CTC]["logits"].float().log_softmax(-1)
@@ -137,11 +129,9 @@ class Aligning:
         return align(values[..., :-1], num_frames, targets, blank=0, best=values[..., -1])
 
     def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame, or without a text: nulls."""
         return tuple(None for _ in self.schema)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the columns of `schema` of one row, from the staged column of its windows in order."""
         given = windows.column(f"{RESULT}{self.column}").to_pylist() if self.is_result else None
         spelt = self._spelt((given or carried_values(windows, self.column))[-1])
         if spelt is None:

@@ -1,6 +1,7 @@
 """Classes of recordings, and segments of classes of frames."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import pairwise
 from typing import Any, cast
 
@@ -18,13 +19,14 @@ from raysp.ops.transcribing import flat, frames_of_whole_rows, list_lengths, own
 Floats = npt.NDArray[np.float32]
 
 
+@dataclass(eq=False)
 class Classifying:
     """Op for the most likely classes of each recording with their probabilities.
 
     For a window of a longer row it stages the logits, weighted by the number of frames that the window owns: logits are
     linear in the mean over frames.
 
-    Args:
+    Attributes:
         schema: columns of labels and scores.
         staged: staged columns of a window of a longer row: weighted logits and the weight.
         labels: names of the classes.
@@ -35,26 +37,15 @@ class Classifying:
         as_list: whether the columns are lists; those of independent classes always are.
     """
 
-    layers: tuple[int, ...] = ()
-
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        labels: Sequence[str],
-        *,
-        top_k: int,
-        problem_type: str | None,
-        threshold: float = 0.5,
-        as_list: bool | None = None,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.labels = labels
-        self.top_k = top_k
-        self.threshold = threshold
-        self.as_list = top_k > 1 if as_list is None else as_list
-        self.problem_type = REGRESSION if len(labels) == 1 and problem_type is None else problem_type
+    schema: pa.Schema
+    staged: pa.Schema
+    labels: Sequence[str]
+    _: KW_ONLY
+    top_k: int
+    problem_type: str | None
+    threshold: float = 0.5
+    as_list: bool | None = None
+    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         return {"logits": forward.heads[Capability.CLASSES]["logits"].float()}
@@ -67,17 +58,15 @@ class Classifying:
         return [*(rows.whole(values) for values in zip(*found, strict=True)), rows.staged(weighted), weights]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame: nulls."""
         return (None, None)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return labels and scores of one row, from the logits of its windows."""
         logits, weights = (windows.column(name).combine_chunks() for name in self.staged.names)
         matrix_WN = np.asarray(cast("pa.ListArray[Any]", logits).flatten(), np.float32).reshape(len(weights), -1)
         return self._classes(matrix_WN.sum(0) / np.float32(max(1, weights.to_numpy().sum())))
 
     def _classes(self, logits_N: Floats) -> tuple[object, object]:
-        if self.problem_type == REGRESSION:
+        if self.problem_type == REGRESSION or (len(self.labels) == 1 and self.problem_type is None):
             return self._shaped(list(zip(self.labels, map(float, logits_N[: self.top_k]), strict=False)))
         if self.problem_type == MULTI_LABEL:
             scores_N = sigmoid(logits_N)
@@ -90,15 +79,16 @@ class Classifying:
         return self._shaped([(self.labels[index], float(scores_N[index])) for index in best])
 
     def _shaped(self, classes: list[tuple[str, float]]) -> tuple[object, object]:
-        if not self.as_list:
+        if not (self.top_k > 1 if self.as_list is None else self.as_list):
             return classes[0]
         return [label for label, _ in classes], [score for _, score in classes]
 
 
+@dataclass(eq=False)
 class Segmenting:
     """Op for the segments in which the probability of a class of a frame classifier exceeds a threshold.
 
-    Args:
+    Attributes:
         schema: column of lists of structs.
         staged: staged column of a window of a longer row: probabilities of the frames that it owns.
         labels: names of the classes.
@@ -109,28 +99,16 @@ class Segmenting:
         merge_seconds: segments of a class with a shorter gap between them become one, before short ones are dropped.
     """
 
-    layers: tuple[int, ...] = ()
-
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        labels: Sequence[str],
-        *,
-        frame_seconds: float,
-        threshold: float = 0.5,
-        end_threshold: float | None = None,
-        min_seconds: float = 0.0,
-        merge_seconds: float = 0.0,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.labels = labels
-        self.frame_seconds = frame_seconds
-        self.threshold = threshold
-        self.end_threshold = threshold if end_threshold is None else end_threshold
-        self.min_seconds = min_seconds
-        self.merge_seconds = merge_seconds
+    schema: pa.Schema
+    staged: pa.Schema
+    labels: Sequence[str]
+    _: KW_ONLY
+    frame_seconds: float
+    threshold: float = 0.5
+    end_threshold: float | None = None
+    min_seconds: float = 0.0
+    merge_seconds: float = 0.0
+    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         return {"scores": forward.heads[Capability.FRAME_CLASSES]["logits"].float().sigmoid()}
@@ -141,11 +119,9 @@ class Segmenting:
         return [rows.whole(found), owned_values(scores_BTN, rows)]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the segments of one row, from the frames of its windows in order."""
         [name] = self.staged.names
         counts = [count // len(self.labels) for count in list_lengths(windows, name)]
         found: list[dict[str, object]] = []
@@ -161,7 +137,7 @@ class Segmenting:
             for first, end in spans_above(
                 scores_TN[:, number],
                 self.threshold,
-                self.end_threshold,
+                self.threshold if self.end_threshold is None else self.end_threshold,
                 frame_seconds=self.frame_seconds,
                 merge_seconds=self.merge_seconds,
             ):

@@ -82,10 +82,11 @@ CutAtPauses = Callable[[Iterator[Samples]], Iterator[PlacedWave]]
 """Function that cuts a recording at pauses while it is decoded; it yields nothing without speech."""
 
 
+@dataclass(eq=False, kw_only=True)
 class Decoding:
     """Op that decodes the recordings of a piece, block by block.
 
-    Args:
+    Attributes:
         audio: column of the recordings.
         windowing: division into windows; its sample rate is the model's.
         channel: "mean", an index, or "each": blocks have a row for each channel (`raysp.ops.channels`).
@@ -104,42 +105,27 @@ class Decoding:
         together: column of the source; rows with the same value are in blocks together. None: rows of any value are.
     """
 
-    def __init__(
-        self,
-        *,
-        audio: str,
-        windowing: Windowing,
-        channel: Literal["mean", "each"] | int = "mean",
-        max_seconds: float = 43200,
-        keep_prefix: bool = False,
-        block_seconds: float,
-        before: Sequence[RowOp] = (),
-        after: Sequence[RowOp] = (),
-        carrying: Carrying = NOTHING,
-        late: Callable[[pa.Table], pa.Table] | None = None,
-        decoder: Decoder = in_process,
-        root: AudioRoot | None = None,
-        excerpt_columns: Sequence[str] = (),
-        texts: Sequence[str] = (),
-        cut_at_pauses: CutAtPauses | None = None,
-        together: str | None = None,
-    ) -> None:
-        self.audio = audio
-        self.windowing = windowing
-        self.cut_at_pauses = cut_at_pauses
-        self.sample_rate = windowing.sample_rate
-        self.each_channel = channel == "each"
-        by_default = 0 if channel == "each" else channel  # all channels of a recording have one duration
-        self.options = DecodeOptions(windowing.sample_rate, by_default, max_seconds, keep_prefix)
-        self.max_seconds = max_seconds
-        self.block_seconds = block_seconds
-        self.before, self.after = before, after
-        self.carrying = carrying
-        self.late = late
-        self.decoder = decoder
-        self.root = root
-        self.excerpt_columns, self.texts = excerpt_columns, texts
-        self.together = together
+    audio: str
+    windowing: Windowing
+    channel: Literal["mean", "each"] | int = "mean"
+    max_seconds: float = 43200
+    keep_prefix: bool = False
+    block_seconds: float
+    before: Sequence[RowOp] = ()
+    after: Sequence[RowOp] = ()
+    carrying: Carrying = NOTHING
+    late: Callable[[pa.Table], pa.Table] | None = None
+    decoder: Decoder = in_process
+    root: AudioRoot | None = None
+    excerpt_columns: Sequence[str] = ()
+    texts: Sequence[str] = ()
+    cut_at_pauses: CutAtPauses | None = None
+    together: str | None = None
+
+    def __post_init__(self) -> None:
+        self.sample_rate = self.windowing.sample_rate
+        by_default = 0 if self.channel == "each" else self.channel  # all channels of a recording have one duration
+        self.options = DecodeOptions(self.sample_rate, by_default, self.max_seconds, self.keep_prefix)
 
     def __call__(self, rows: pa.Table, first: int) -> Iterator[pa.Table]:
         """Decode a piece: first rows of several windows, as a stream, then the others as `cut_blocks` does.
@@ -157,7 +143,7 @@ class Decoding:
             window has the error.
         """
         piece = _Piece.of(self, rows, first)
-        yield from self._blocks(piece.exploded() if self.each_channel else piece)
+        yield from self._blocks(piece.exploded() if self.channel == "each" else piece)
 
     def measure(self, rows: pa.Table, first: int) -> list[RowStatus]:
         """Return the outcome of each row, with its duration, as far as headers have it; a row may fail when decoded.
@@ -439,7 +425,7 @@ class _Piece:
             apply(one, statuses, others)
         after = [reasons(one, others) for one in op.after]
         read = op.decoder.read_headers
-        claimed, channels = read_claims(recordings, statuses, read, op.each_channel, are_counted=are_counted)
+        claimed, channels = read_claims(recordings, statuses, read, op.channel == "each", are_counted=are_counted)
         sources = [(index, None) for index in range(rows.num_rows)]
         return cls(statuses, recordings, after, claimed, channels, others, sources)
 

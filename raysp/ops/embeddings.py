@@ -1,6 +1,7 @@
 """Embeddings: a vector per recording, or per frame; of one layer, of several, or of their learned sum."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -41,13 +42,14 @@ class ChosenFrames:
         return total.total
 
 
+@dataclass(eq=False)
 class MeanEmbedding:
     """Op for the mean of a layer over the frames of each recording.
 
     For a window of a longer row it stages the sum over the frames that the window owns, and their number, so that each
     frame counts once.
 
-    Args:
+    Attributes:
         schema: the column.
         staged: staged columns of a window of a longer row: the sum and the number of frames.
         layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`, or `LEARNED_SUM`.
@@ -55,20 +57,16 @@ class MeanEmbedding:
         layer_weights_K: for `LEARNED_SUM`, of a head; None if only `join` is called.
     """
 
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        *,
-        layer: int = -1,
-        normalize: bool = False,
-        layer_weights_K: Tensor | None = None,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.frames = ChosenFrames(layer, layer_weights_K)
+    schema: pa.Schema
+    staged: pa.Schema
+    _: KW_ONLY
+    layer: int = -1
+    normalize: bool = False
+    layer_weights_K: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.frames = ChosenFrames(self.layer, self.layer_weights_K)
         self.layers: tuple[int, ...] = (self.frames.numbered,)
-        self.normalize = normalize
 
     def select(self, forward: Forward) -> Selected:
         return {"sums": _sums(self.frames(forward).float(), forward.rows.owned(self.frames.numbered))}
@@ -79,11 +77,9 @@ class MeanEmbedding:
         return [rows.whole(means), rows.staged(arrays["sums"]), rows.staged(counts)]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: null."""
         return (None,)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the mean of one row, from the sums of its windows."""
         sums, counts = (windows.column(name).combine_chunks() for name in self.staged.names)
         # In float64, so that the number of windows costs no digits.
         total = _matrix(sums, len(counts)).sum(0, dtype=np.float64)
@@ -96,10 +92,11 @@ class MeanEmbedding:
         return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalize else mean
 
 
+@dataclass(eq=False)
 class FrameEmbeddings:
     """Op for a layer's vectors of all frames of a recording.
 
-    Args:
+    Attributes:
         schema: the column.
         staged: staged column of a window of a longer row: the vectors of the frames that it owns.
         layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`, or `LEARNED_SUM`.
@@ -107,20 +104,16 @@ class FrameEmbeddings:
         layer_weights_K: for `LEARNED_SUM`, of a head; None if only `join` is called.
     """
 
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        *,
-        layer: int = -1,
-        normalize: bool = False,
-        layer_weights_K: Tensor | None = None,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.frames = ChosenFrames(layer, layer_weights_K)
+    schema: pa.Schema
+    staged: pa.Schema
+    _: KW_ONLY
+    layer: int = -1
+    normalize: bool = False
+    layer_weights_K: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.frames = ChosenFrames(self.layer, self.layer_weights_K)
         self.layers: tuple[int, ...] = (self.frames.numbered,)
-        self.normalize = normalize
 
     def select(self, forward: Forward) -> Selected:
         vectors_BTH = self.frames(forward).float()
@@ -132,11 +125,9 @@ class FrameEmbeddings:
         return [rows.whole(vectors), rows.staged(vectors)]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the vectors of one row, from those of its windows in order."""
         [name] = self.staged.names
         lists = cast("pa.ListArray[Any]", windows.column(name).combine_chunks())
         vectors = cast("pa.FixedSizeListArray[Any, Any]", lists.flatten())
@@ -170,11 +161,9 @@ class SpeakerEmbedding:
         return [whole, rows.staged(weighted), rows.staged(counts)]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording that is too short for the model: null."""
         return (None,)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the vector of one row, from those of its windows."""
         return self._mean.join(windows)
 
 
@@ -221,11 +210,9 @@ class SeveralLayers:
         return [of_rows, *(column for columns in found for column in columns[1:])]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: null, or an empty list for each layer."""
         return (_beside([op.empty()[0] for op in self.ops]),)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the embeddings of one row, from those of its windows in order."""
         return (_beside([op.join(windows)[0] for op in self.ops]),)
 
 

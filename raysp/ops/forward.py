@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import pyarrow as pa
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Array
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.labelled_passes import Lengths
 from raysp.ops.late_steps import JoinOp
 from raysp.ops.rows import Place
 
@@ -20,6 +19,16 @@ MADE_OF = ("logits", "embeddings", "pooler_output")
 """Names of values of a head that labels are made of."""
 Selected: TypeAlias = Mapping[str, Tensor | Sequence[Any]]
 """Tensors whose values an output needs, by names of its own. Sequences, of the host already, stay as they are."""
+
+
+class Lengths(NamedTuple):
+    """Lengths of the windows of a batch."""
+
+    samples: Sequence[int]
+    frames: Sequence[int]
+    """Numbers of frames of logits and of `last_hidden_state`."""
+    hidden_frames: Sequence[int]
+    """Numbers of frames of `hidden_states`."""
 
 
 @dataclass(frozen=True)

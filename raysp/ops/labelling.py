@@ -31,10 +31,10 @@ from raysp.errors import RunError
 from raysp.models.base.outputs import NoOutput
 from raysp.models.base.placing import arithmetic, weights_dtype
 from raysp.models.features.processors import as_float, fill
-from raysp.models.labelled_passes import OWN, LabellingModel, Lengths, ModelPass, PreparingModel
+from raysp.models.labelled_passes import OWN, LabellingModel, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.blocks import Batching, batching, cut_passes, passes_of_actor, windowing_of, would_wait
-from raysp.ops.forward import Forward, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, Lengths, OutputOp, Rows, Selected
 from raysp.ops.host_passes import HostPasses
 from raysp.ops.late_steps import (
     CARRIED,
@@ -168,6 +168,8 @@ class Labelling:
         self.has_users_code = bool(completing) or not all(map(is_ours, self.outputs))
         _refuse_clash(added, self.outputs)
         self.passes = self._passes(threads)
+        self.blocks_in_hand = self.passes.blocks_in_hand
+        """Blocks over which `run` may run at once, from as many threads."""
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = summary.sample_rate
@@ -192,11 +194,6 @@ class Labelling:
             # Blocks take turns if code from outside raysp runs.
             blocks_in_hand=1 if self.has_users_code else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
         )
-
-    @property
-    def blocks_in_hand(self) -> int:
-        """Blocks over which `run` may run at once, from as many threads."""
-        return self.passes.blocks_in_hand
 
     def __call__(
         self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
@@ -343,6 +340,7 @@ class Batch:
 
     def __init__(self, op: Labelling, block: Block, windows: Sequence[int]) -> None:
         self.op, self.block, self.windows = op, block, windows
+        self.padded_samples = op.cost(block.waves[windows[0]]) * len(windows)
         self._release()
 
     def _release(self) -> None:
@@ -465,10 +463,7 @@ class Batch:
 
     def exceeds_budget(self) -> bool:
         """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
-        return len(self.windows) > 1 and self._padded_samples() > self.op.max_samples
-
-    def _padded_samples(self) -> int:
-        return self.op.cost(self.block.waves[self.windows[0]]) * len(self.windows)
+        return len(self.windows) > 1 and self.padded_samples > self.op.max_samples
 
     def _halve(self) -> None:
         middle = len(self.windows) // 2
@@ -480,7 +475,7 @@ class Batch:
         if len(self.windows) > 1:
             logger.warning("a batch of %d windows failed and is halved: %s", len(self.windows), tracebacks.named(error))
             if is_out_of_memory(error):
-                self.op.max_samples = min(self.op.max_samples, self._padded_samples() // 2)
+                self.op.max_samples = min(self.op.max_samples, self.padded_samples // 2)
             self._halve()
             return
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"

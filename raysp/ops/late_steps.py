@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import chain, pairwise
 from typing import Any, Protocol, cast
 
@@ -109,28 +109,22 @@ class LateFilter:
     """Columns that it reads; None: all."""
 
 
+@dataclass(eq=False)
 class LateSteps:
     """Op that applies steps to a block; values of a row are those that it has in any other block.
 
-    Args:
+    Attributes:
         ops: ops that add columns, and filters by added ones, in order.
         audio: column of the recordings, for ops that read samples.
         sample_rate: sample rate of the decoded recordings.
         outputs: source columns that stay in the block, for outputs.
     """
 
-    def __init__(
-        self,
-        ops: Sequence[ColumnOp | LateFilter],
-        *,
-        audio: str,
-        sample_rate: int,
-        outputs: Sequence[str] = (),
-    ) -> None:
-        self.ops = ops
-        self.audio = audio
-        self.sample_rate = sample_rate
-        self.outputs = [f"{CARRIED}{name}" for name in outputs]
+    ops: Sequence[ColumnOp | LateFilter]
+    _: KW_ONLY
+    audio: str
+    sample_rate: int
+    outputs: Sequence[str] = ()
 
     def __call__(self, block: pa.Table) -> pa.Table:
         """Return a block with the added columns, null unless the row ends with the window and is ok.
@@ -144,16 +138,17 @@ class LateSteps:
                 rows.filter(op)
             else:
                 rows.add(op)
-        return rows.table(self.outputs)
+        return rows.table([f"{CARRIED}{name}" for name in self.outputs])
 
 
+@dataclass(eq=False)
 class RowFilters:
     """Op that applies the steps behind the model to labelled rows.
 
     A filter sees the rows that are ok. A row that it does not let pass becomes `skipped: filtered`, and one for which
     it fails `error: step_failed`, both without labels.
 
-    Args:
+    Attributes:
         filters: the filters, in order.
         columns: columns that steps add, which rows that are left out lose. Functions get them beside those of the
             source.
@@ -161,26 +156,22 @@ class RowFilters:
         max_error_rate: share of the rows of the shard that may fail, and at least one may.
     """
 
-    def __init__(
-        self,
-        filters: Sequence[LateFilter],
-        columns: Sequence[str],
-        *,
-        num_rows: int | None = None,
-        max_error_rate: float = 1.0,
-    ) -> None:
-        self.filters = filters
-        self.columns = columns
-        self.num_rows = num_rows
-        self.max_error_rate = max_error_rate
-        self.reads_source = any(one.reads is None for one in filters)
+    filters: Sequence[LateFilter]
+    columns: Sequence[str]
+    _: KW_ONLY
+    num_rows: int | None = None
+    max_error_rate: float = 1.0
+    num_filtered: int = 0
+    """Rows that were left out."""
+    num_failed: int = 0
+    """Rows for which a filter failed."""
+    examples: tuple[tuple[int, str, str], ...] = ()
+    """Row, `error_type` and message of a few of them."""
+
+    @property
+    def reads_source(self) -> bool:
         """Whether a filter may read any column of the source."""
-        self.num_filtered = 0
-        """Rows that were left out."""
-        self.num_failed = 0
-        """Rows for which a filter failed."""
-        self.examples: tuple[tuple[int, str, str], ...] = ()
-        """Row, `error_type` and message of a few of them."""
+        return any(one.reads is None for one in self.filters)
 
     def __call__(self, rows: pa.Table, source: pa.Table | None = None) -> pa.Table:
         """Return rows with the outcomes of the filters.
@@ -419,6 +410,7 @@ class JoinOp(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class Joining:
     """Op that joins windows to rows.
 
@@ -427,18 +419,13 @@ class Joining:
     the damage of its recording are kept: then its last window is an error with staged columns.
     """
 
-    def __init__(
-        self,
-        outputs: Sequence[JoinOp],
-        sample_rate: int,
-        added: pa.Schema = NO_COLUMNS,
-        completing: Sequence[ColumnOp] = (),
-    ) -> None:
-        self.outputs = outputs
-        self.timed = timed_of(outputs)
-        self.completing = completing
-        self.sample_rate = sample_rate
-        self.added = added
+    outputs: Sequence[JoinOp]
+    sample_rate: int
+    added: pa.Schema = NO_COLUMNS
+    completing: Sequence[ColumnOp] = ()
+
+    def __post_init__(self) -> None:
+        self.timed = timed_of(self.outputs)
 
     def __call__(self, windows: pa.Table) -> pa.Table:
         """Return one row for all windows of a row.

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -40,6 +41,7 @@ class Owned(NamedTuple):
     """End of those that it has if it is the last window of its row."""
 
 
+@dataclass(eq=False)
 class Measuring:
     """Op for the levels of each recording.
 
@@ -48,7 +50,7 @@ class Measuring:
     about 1e-12 of it before it is stored in single precision. If windows overlap by less than `2 * HISTORY_SECONDS`,
     the filters of loudness restart with each window.
 
-    Args:
+    Attributes:
         schema: column of structs.
         staged: staged columns of a window: energies, weighted energies and clipped samples of cells, the number of
             cells that it owns, peak and spectrum.
@@ -57,17 +59,18 @@ class Measuring:
         at_quiet_points: whether windows do not overlap, and own all of their samples.
     """
 
-    layers: tuple[int, ...] = ()
+    schema: pa.Schema
+    staged: pa.Schema
+    _: KW_ONLY
+    sample_rate: int
+    frame_stride: int
+    at_quiet_points: bool
+    layers: tuple[int, ...] = field(default=(), init=False)
 
-    def __init__(
-        self, schema: pa.Schema, staged: pa.Schema, *, sample_rate: int, frame_stride: int, at_quiet_points: bool
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.sample_rate = sample_rate
-        self.frame_stride = frame_stride
-        self.at_quiet_points = at_quiet_points
-        self.cell = cell_samples(sample_rate, frame_stride)
+    @property
+    def cell(self) -> int:
+        """Samples of a cell."""
+        return cell_samples(self.sample_rate, self.frame_stride)
 
     def select(self, forward: Forward) -> Selected:
         waves_BS, owned = forward.waves_BS, self._owned(forward.rows)
@@ -146,11 +149,9 @@ class Measuring:
         return filtered_BKS.reshape(len(waves_BS), -1)[:, :num_samples]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: null."""
         return (None,)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the levels of one row, from the cells of its windows in order."""
         names = self.staged.names
         energies, weighted, clipped, spectra = (_arrays(windows, names[place]) for place in (0, 1, 2, 5))
         owned, peaks = (windows.column(names[place]).to_pylist() for place in (3, 4))
@@ -209,7 +210,6 @@ class TextMeasuring(ColumnOp):
         self.reads = tuple(filter(None, (*schema.names, SECONDS, text, speech)))
 
     def __call__(self, rows: pa.Table) -> Mapping[str, Sequence[object]]:
-        """Return the column with all signals."""
         [name] = self.schema.names
         seconds = cast("list[float]", rows.column(SECONDS).to_pylist())
         found = [dict(cast("dict[str, object]", one)) for one in rows.column(name).to_pylist()]
@@ -278,11 +278,9 @@ class Silence:
         return {**cast("Mapping[str, object]", row), self.field: probability}
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: null."""
         return self.levels.empty()
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the signals of one row, from those of its windows in order."""
         [levels] = self.levels.join(windows)
         found = cast("list[float]", windows.column(self.staged.names[-1]).to_pylist())
         return (self._with(levels, sum(found) / len(found)),)

@@ -54,8 +54,6 @@ class LabellingByLanguage(Labelling):
         settings: further arguments of `Labelling`.
     """
 
-    blocks_in_hand = 1  # weights are exchanged for a language
-
     def __init__(
         self,
         checkpoint: str,
@@ -65,6 +63,7 @@ class LabellingByLanguage(Labelling):
         **settings: Any,  # noqa: ANN401 - of `Labelling`
     ) -> None:
         super().__init__(checkpoint, outputs, **settings)
+        self.blocks_in_hand = 1  # weights are exchanged for a language
         self.languages = languages
         self.ops = lru_cache(MOST_LANGUAGES)(lambda language: languages.ops(language, self.outputs, self.loaded))
 

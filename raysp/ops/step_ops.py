@@ -67,7 +67,6 @@ class Computing(ColumnOp):
         self.schema = schema
 
     def __call__(self, rows: pa.Table) -> object:
-        """Return the result of the function."""
         return self.function(rows)
 
 
@@ -250,7 +249,6 @@ class Labelled(RowOp):
     """Op that skips rows that the label shard beside their shard did not label; it reads `status` from there."""
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
-        """Return the reasons, as a `RowOp`."""
         found = rows.column(STATUS).to_pylist()
         return [None if one == OK else f"not labelled in source.labels: its status there is {one}" for one in found]
 
@@ -491,7 +489,6 @@ class Keeping(RowOp):
         return f"Keep {_named(self.where)}" if callable(self.where) else "Keep"
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
-        """Return for each row None, or the first condition that it does not meet, with its value."""
         if self.where is None:
             return [None] * rows.num_rows
         if callable(self.where):

@@ -1,6 +1,7 @@
 """Transcripts from the frames of CTC models, with times of words and characters."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -30,13 +31,14 @@ class StretchText(NamedTuple):
     """Seconds from the start of the recording."""
 
 
+@dataclass(eq=False)
 class Transcribing:
     """Op for text and score of each recording, and optionally the times of its words and characters.
 
     For a window of a longer row it stages the best token of each frame that the window owns. `join` decodes the text
     from the frames of all windows, with the same arithmetic, in a process that does without torch.
 
-    Args:
+    Attributes:
         schema: columns of text and score, then optionally of words and characters.
         staged: staged columns of a window of a longer row: token ids and log-probabilities of its frames.
         tokenizer: tokenizer that converts ids to text; its padding token is the blank.
@@ -45,27 +47,19 @@ class Transcribing:
         chars: whether to return characters.
     """
 
-    layers: tuple[int, ...] = ()
+    schema: pa.Schema
+    staged: pa.Schema
+    tokenizer: "CTCTokenizer"
+    _: KW_ONLY
+    frame_seconds: float
+    words: bool = False
+    chars: bool = False
+    layers: tuple[int, ...] = field(default=(), init=False)
 
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        tokenizer: "CTCTokenizer",
-        *,
-        frame_seconds: float,
-        words: bool = False,
-        chars: bool = False,
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.blank = tokenizer.pad_token_id
-        self.begins_words = _begins_words(tokenizer)
-        self.marks = _marks(tokenizer)
-        self.schema = schema
-        self.staged = staged
-        self.frame_seconds = frame_seconds
-        self.words = words
-        self.chars = chars
+    def __post_init__(self) -> None:
+        self.blank = self.tokenizer.pad_token_id
+        self.begins_words = _begins_words(self.tokenizer)
+        self.marks = _marks(self.tokenizer)
 
     def select(self, forward: "Forward") -> "Selected":
         frames = best_frames(forward.heads[Capability.CTC]["logits"])
@@ -81,11 +75,9 @@ class Transcribing:
         ]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame: an empty text without a score."""
         return ("", None, *([] for _ in self.schema.names[2:]))
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
         found = [
             self._of_stretch(stretch) for stretch in stretches(windows, list_lengths(windows, self.staged.names[-1]))
         ]

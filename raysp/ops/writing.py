@@ -148,7 +148,6 @@ class Writing:
         return [Written(*one) for one in zip(texts, totals, counts, strict=True)]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame: an empty text without a score."""
         return self._label("", 0.0, 0, [], [])
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:

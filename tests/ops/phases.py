@@ -8,8 +8,7 @@ import torch
 from raysp.capabilities import Capability
 from raysp.crossing import fetch
 from raysp.models.base.outputs import ModelOutput, NoOutput
-from raysp.models.labelled_passes import Lengths
-from raysp.ops.forward import Forward, OutputOp, Rows
+from raysp.ops.forward import Forward, Lengths, OutputOp, Rows
 
 
 def columns_of(op: OutputOp, forward: Forward) -> list[Sequence[object]]:

@@ -1,7 +1,7 @@
 """Turns of speakers by a frame classifier, whose classes are speakers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import cast
 
 import numpy as np
@@ -38,13 +38,14 @@ class WindowFrames:
         return cast("Tensor", found.heads[Capability.FRAME_CLASSES]["logits"])[0]
 
 
+@dataclass(eq=False)
 class FrameTurning:
     """Op for the turns of the speakers of each recording, by the probabilities of a frame classifier.
 
     A window of a longer row stages the probabilities of all its frames, those that it shares with its neighbours too,
     by which `join` finds which class of a window is which speaker.
 
-    Args:
+    Attributes:
         schema: column of lists of structs.
         staged: staged columns of a window: probabilities, and the numbers of samples before its own ones and of these.
         diarization: returns the turns.
@@ -54,26 +55,15 @@ class FrameTurning:
         frames: returns the logits of a window; None: the step's checkpoint is the classifier, or only `join` is called.
     """
 
-    layers: tuple[int, ...] = ()
-
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        diarization: FrameDiarization,
-        num_speakers: int,
-        *,
-        step_stride: int,
-        frame_stride: int,
-        frames: WindowFrames | None = None,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.diarization = diarization
-        self.num_speakers = num_speakers
-        self.step_stride = step_stride
-        self.frame_stride = frame_stride
-        self.frames = frames
+    schema: pa.Schema
+    staged: pa.Schema
+    diarization: FrameDiarization
+    num_speakers: int
+    _: KW_ONLY
+    step_stride: int
+    frame_stride: int
+    frames: WindowFrames | None = None
+    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         if self.frames is None:
@@ -105,11 +95,9 @@ class FrameTurning:
         return [one._asdict() for one in self.diarization(scores_TN)]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the turns of one row, from the probabilities of its windows in order."""
         name, before, owned = self.staged.names
         edges = np.cumsum(list_lengths(windows, name))[:-1]
         scores = np.split(np.asarray(flat(windows.column(name)), np.float32), edges)

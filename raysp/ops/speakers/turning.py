@@ -1,7 +1,7 @@
 """Turns of speakers: vectors of short windows of a recording, and its regions of speech."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -48,6 +48,7 @@ class WindowVectors:
         return cast("Tensor", found.heads[Capability.XVECTOR]["embeddings"]).float()
 
 
+@dataclass(eq=False)
 class Turning:
     """Op for the turns of the speakers of each recording.
 
@@ -55,7 +56,7 @@ class Turning:
     A window of a longer row stages the middles and vectors of the steps that it owns, and the probabilities of speech.
     `join` finds the speakers of the whole row.
 
-    Args:
+    Attributes:
         schema: column of lists of structs.
         staged: staged columns of a window of a longer row: those of `speaking`, middles and vectors.
         speaking: op for the regions of speech.
@@ -66,28 +67,16 @@ class Turning:
         frame_stride: samples between the frames that windows of a longer row own.
     """
 
-    layers: tuple[int, ...] = ()
-
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        speaking: Speaking,
-        diarization: Diarization,
-        vectors: Callable[[Tensor, Sequence[int], int], Tensor] | None = None,
-        *,
-        window_samples: int,
-        step_samples: int,
-        frame_stride: int,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.speaking = speaking
-        self.diarization = diarization
-        self.vectors = vectors
-        self.window_samples = window_samples
-        self.step_samples = step_samples
-        self.frame_stride = frame_stride
+    schema: pa.Schema
+    staged: pa.Schema
+    speaking: Speaking
+    diarization: Diarization
+    vectors: Callable[[Tensor, Sequence[int], int], Tensor] | None = None
+    _: KW_ONLY
+    window_samples: int
+    step_samples: int
+    frame_stride: int
+    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         # The host waits for the probabilities of speech, which decide over the windows of which vectors are computed.
@@ -154,11 +143,9 @@ class Turning:
         return [one._asdict() for one in self.diarization(_spans(regions), middles / SPEECH_RATE, vectors)]
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the turns of one row, from the staged columns of its windows in order."""
         [regions] = self.speaking.join(windows)
         middles, vectors = self.staged.names[-2:]
         counts = list_lengths(windows, middles)

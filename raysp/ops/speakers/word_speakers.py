@@ -34,7 +34,6 @@ class WordSpeakers(ColumnOp):
         self.reads = tuple(self.schema.names)
 
     def __call__(self, rows: pa.Table) -> Mapping[str, Sequence[object]]:
-        """Return the columns with the speakers of words."""
         turns, *words = (cast("list[Any]", rows.column(name).to_pylist()) for name in self.reads)
         found = [[spoken(of_row, said) for of_row, said in zip(turns, column, strict=True)] for column in words]
         return dict(zip(self.reads, [turns, *found], strict=True))

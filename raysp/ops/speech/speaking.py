@@ -1,7 +1,7 @@
 """Regions of speech, from probabilities of a voice-activity model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -36,13 +36,14 @@ class Chunks:
     """Samples of the recording."""
 
 
+@dataclass(eq=False)
 class Speaking:
     """Op for the regions of a recording in which there is speech.
 
     For a window of a longer row it stages the probabilities of the chunks whose middle the window owns. `join` finds
     the regions of the whole row. Where rows are cut at pauses, the probabilities are those by which they were cut.
 
-    Args:
+    Attributes:
         schema: column of lists of structs.
         staged: staged columns of a window: probabilities, the place of the first chunk from the first owned sample, and
             the number of owned samples.
@@ -53,26 +54,15 @@ class Speaking:
         min_silence_seconds: shorter pauses do not end a region.
     """
 
-    layers: tuple[int, ...] = ()
-
-    def __init__(
-        self,
-        schema: pa.Schema,
-        staged: pa.Schema,
-        model: SileroVAD | None,
-        *,
-        frame_stride: int,
-        threshold: float = 0.5,
-        min_speech_seconds: float = 0.25,
-        min_silence_seconds: float = 0.1,
-    ) -> None:
-        self.schema = schema
-        self.staged = staged
-        self.model = model
-        self.frame_stride = frame_stride
-        self.threshold = threshold
-        self.min_speech = min_speech_seconds * SPEECH_RATE
-        self.min_silence = min_silence_seconds * SPEECH_RATE
+    schema: pa.Schema
+    staged: pa.Schema
+    model: SileroVAD | None
+    _: KW_ONLY
+    frame_stride: int
+    threshold: float = 0.5
+    min_speech_seconds: float = 0.25
+    min_silence_seconds: float = 0.1
+    layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
         if any(forward.rows.speech):
@@ -113,11 +103,9 @@ class Speaking:
         return row[from_chunk:to_chunk], from_chunk * CHUNK_SAMPLES - first, end - first
 
     def empty(self) -> tuple[object, ...]:
-        """Return the value of a recording shorter than one frame: an empty list."""
         return ([],)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the regions of one row, from the chunks of its windows in order."""
         lists, offsets, samples = (windows.column(name).combine_chunks() for name in self.staged.names)
         values = cast("pa.ListArray[Any]", lists)
         counts = values.value_lengths().to_numpy()
@@ -131,7 +119,10 @@ class Speaking:
 
     def _regions(self, chunks: Chunks) -> list[dict[str, object]]:
         found = regions(
-            chunks, threshold=self.threshold, min_speech_samples=self.min_speech, min_silence_samples=self.min_silence
+            chunks,
+            threshold=self.threshold,
+            min_speech_samples=self.min_speech_seconds * SPEECH_RATE,
+            min_silence_samples=self.min_silence_seconds * SPEECH_RATE,
         )
         padded = _padded([(start, end) for start, end, _ in found], chunks.num_samples)
         return [

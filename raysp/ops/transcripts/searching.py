@@ -17,7 +17,6 @@ from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import (
     StretchText,
-    Transcribing,
     flat,
     frames_of_whole_rows,
     in_a_row,
@@ -42,38 +41,17 @@ class Searching:
     that the window owns. `join` searches over the frames of all windows, with the same arithmetic.
 
     Args:
-        greedy: op that writes the columns of the best text; its schema may end with the column of n-best texts.
-        vocab_size: tokens of the model.
-        beams: prefixes that are kept after each frame.
-        nbest: texts of a recording; the column exists if it is above 1.
-        lm: local path of a language model, or of the folder of one that comes with a checkpoint; None: no model.
-        lm_weight: factor of its natural log-probabilities; None: that of the checkpoint, or the usual one.
-        word_bonus: added for each of its words; None: as `lm_weight`.
-        hot_words: weights of words and phrases.
+        settings: settings of the search; the schema of `greedy` may end with the column of n-best texts.
         device: device of the logits.
     """
 
     layers: tuple[int, ...] = ()
 
-    def __init__(
-        self,
-        greedy: Transcribing,
-        *,
-        vocab_size: int,
-        beams: int,
-        nbest: int = 1,
-        lm: str | None = None,
-        lm_weight: float | None = None,
-        word_bonus: float | None = None,
-        hot_words: Mapping[str, float] | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.greedy = greedy
-        self.schema: pa.Schema = greedy.schema
-        self.staged: pa.Schema = greedy.staged
-        self.blank = greedy.blank
-        self.nbest = nbest
-        settings = SearchSettings(greedy, vocab_size, beams, nbest, lm, lm_weight, word_bonus, dict(hot_words or {}))
+    def __init__(self, settings: SearchSettings, device: torch.device | str = "cpu") -> None:
+        self.greedy, self.nbest = settings.greedy, settings.nbest
+        self.schema: pa.Schema = self.greedy.schema
+        self.staged: pa.Schema = self.greedy.staged
+        self.blank = self.greedy.blank
         self.texts = SearchedTexts(settings)
         self.is_beside = is_accelerator(device)
         if self.is_beside:
@@ -108,11 +86,9 @@ class Searching:
         return self.texts(frames, num_frames) if found is None else found
 
     def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame: an empty text without a score."""
         return self.greedy.empty()
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
         found = [self._of_stretch(stretch) for stretch in stretches(windows, self._num_frames(windows))]
         spans = len(self.schema) - (self.nbest > 1)
         joined = in_a_row([one for one, _ in found], spans)

@@ -110,11 +110,9 @@ class Transducing:
         return self.texts.texts(tokens, [np.concatenate(of) for of in zip(*times, strict=True)])
 
     def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame: an empty text without a score."""
         return self.texts.empty()
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return the columns of `schema` of one row, from the `staged` columns of its windows in order."""
         num_frames = cast("list[int]", windows.column(self.staged.names[-1]).to_pylist())
         return in_a_row([self._of_stretch(one) for one in stretches(windows, num_frames)], len(self.schema))
 

@@ -346,9 +346,10 @@ class Transcript(Output):
                 return Transducing(greedy, staged, model)
             if self.beams == 1:
                 return greedy
+            from raysp.ops.transcripts.searched_texts import SearchSettings
             from raysp.ops.transcripts.searching import Searching
 
-            return Searching(
+            settings = SearchSettings(
                 greedy,
                 vocab_size=summary.vocab_size or 0,
                 beams=self.beams,
@@ -356,9 +357,9 @@ class Transcript(Output):
                 lm=self.lm,
                 lm_weight=self.lm_weight,
                 word_bonus=self.word_bonus,
-                hot_words=self.hot_words,
-                device=device,
+                hot_words=dict(self.hot_words),
             )
+            return Searching(settings, device)
 
         empty: tuple[object, ...] = ("", None, *([] for _ in self.columns[2:]))
         return spoken_op(self, schemas, checkpoint, of, empty, loaded)
