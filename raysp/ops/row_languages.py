@@ -8,14 +8,14 @@ from typing import Any
 import pyarrow as pa
 
 from raysp.checkpoints.contents import misnamed
+from raysp.columns import STATUS
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.loading import LoadedCheckpoint
 from raysp.ops.forward import OutputOp
 from raysp.ops.labelling import Block, Labelling
 from raysp.ops.late_steps import CARRIED, Joining, carried_values
-from raysp.ops.rows import OK, ROW_SCHEMA, WAVE, RowStatus, row_statuses, statuses_table, waves_of, with_waves
-from raysp.ops.step_ops import beside
+from raysp.ops.rows import OK, RowStatus
 
 MOST_LANGUAGES = 128
 """Languages whose ops stay in memory: a tokenizer each, and tables of a beam search."""
@@ -69,17 +69,14 @@ class LabellingByLanguage(Labelling):
 
     def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> Block:
         """Read a block, as `Labelling` does; rows without a language of the checkpoint fail."""
+        prepared = super().prepare(block, shard, names=names)
         languages = self.languages.of(block)
         why_not = {language: self.languages.why_not(language) for language in dict.fromkeys(languages)}
-        if any(why_not.values()):
-            statuses, waves = row_statuses(block), waves_of(block)
-            for place, why in enumerate(why_not[language] for language in languages):
-                if why:
-                    waves[place] = None
-                    _fail(statuses[place], why)
-            carried = block.drop_columns([*ROW_SCHEMA.names, WAVE])
-            block = beside(with_waves(statuses_table(statuses), waves), carried)
-        return super().prepare(block, shard, names=names)
+        for place, status in enumerate(block.column(STATUS).to_pylist()):
+            if status == OK and (why := why_not[languages[place]]):
+                prepared.statuses[place].fail("unknown_language", why)
+                prepared.labels[place] = None
+        return replace(prepared, pending=[place for place in prepared.pending if not why_not[languages[place]]])
 
     def _run(self, block: Block) -> tuple[int, int]:
         """Run the model over the windows of one language after another, and return their samples.
