@@ -142,6 +142,11 @@ def memory_bytes(root: Path = ROOT) -> int:
     return min([physical_bytes(), *(limit for limit, *_ in limits)])
 
 
+def highest_memory(device: str) -> int:
+    """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
+    return highest_allocated(device) if is_accelerator(device) else highest_resident_bytes()
+
+
 def highest_resident_bytes(root: Path = ROOT) -> int:
     """Return the largest resident set that this process had; `root` is that of `num_cpus`."""
     _, named, rest = _read(root / "proc/self/status").partition("VmHWM:")

@@ -19,14 +19,7 @@ from torch import Tensor
 from raysp import tracebacks
 from raysp.backends.finding import Backend
 from raysp.crossing import Array, Fetching, Room, Sending
-from raysp.devices import (
-    highest_allocated,
-    highest_resident_bytes,
-    is_accelerator,
-    is_out_of_memory,
-    refuse_absent,
-    refuse_lost,
-)
+from raysp.devices import highest_memory, is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
 from raysp.errors import RunError
 from raysp.models.base.outputs import NoOutput
 from raysp.models.base.placing import arithmetic, weights_dtype
@@ -480,11 +473,6 @@ class Batch:
             return
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
         _fail(self.block.statuses[self.windows[0]], kind, f"the model failed: {why}")
-
-
-def highest_memory(device: str) -> int:
-    """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
-    return highest_allocated(device) if is_accelerator(device) else highest_resident_bytes()
 
 
 def _refuse(error: BaseException) -> None:

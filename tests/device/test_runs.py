@@ -14,6 +14,7 @@ import torch
 
 import raysp
 from raysp import Labeller, PlanError, RunError
+from raysp.devices import highest_memory
 from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
 from raysp.labelling.engine.run_progress import Progress
@@ -21,7 +22,7 @@ from raysp.labelling.planning import settling
 from raysp.models.base.placing import arithmetic
 from raysp.ops import labelling
 from raysp.ops.decoding import seconds_left
-from raysp.ops.labelling import Block, Labelling, as_float, highest_memory
+from raysp.ops.labelling import Block, Labelling, as_float
 from raysp.specs.steps import Step
 from tests.corpora import CHECKPOINT, DEMO, write_shard
 from tests.device.conftest import assert_same

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysp.devices import is_accelerator, synchronize
+from raysp.devices import highest_memory, is_accelerator, synchronize
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Speed
-from raysp.ops.labelling import highest_memory
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
