@@ -2,6 +2,7 @@ import torch
 import transformers
 
 from raysp.models import HubertConfig, HubertModel, check_checkpoint
+from raysp.models.base.row_layout import Layout
 from tests.models.encoder.encoder_cases import HEADS
 from tests.models.oracles import TINY, make_pair
 from tests.models.parity import (
@@ -25,7 +26,7 @@ def test_training_masks_no_spans_in_padding(tmp_path):
     _, mask = waves_and_mask()
     num_frames = model.num_frames(mask.shape[1])
     valid = model._get_feature_vector_attention_mask(num_frames, mask)
-    drawn = model.draw_time_mask(4, num_frames, valid)
+    drawn = model.draw_time_mask(Layout.of(valid, valid))
     assert drawn.any()
     assert not (drawn & ~valid)[:, :-1].any()
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from raysp.models import HubertConfig, SEWDConfig
 from raysp.models.base.folded import WeightNormConv1d
+from raysp.models.base.row_layout import Layout
 from raysp.models.hubert import HubertBatchNormConvEmbedding
 from raysp.models.sew_d import ConvLayer
 
@@ -54,8 +55,9 @@ def test_the_convolution_beside_sew_ds_first_layer_is_near_float32():
     )
     layer = ConvLayer(config, kernel=3).eval()
     x, residual = torch.randn(2, 60, 32), torch.zeros(2, 60, 32)
-    low = copy.deepcopy(layer).bfloat16()(x.bfloat16(), residual.bfloat16(), None)
-    assert_near(low, layer(x.bfloat16().float(), residual, None))
+    layout = Layout.of(x, None)
+    low = copy.deepcopy(layer).bfloat16()(x.bfloat16(), residual.bfloat16(), layout)
+    assert_near(low, layer(x.bfloat16().float(), residual, layout))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
