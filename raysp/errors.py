@@ -44,8 +44,8 @@ class TrustError(PlanError):
         self.unused = unused
 
 
-class CheckpointError(RayspError, ValueError):
-    """A checkpoint that is missing, incomplete, unsafe or of an unsupported kind."""
+class CheckpointError(RayspError, ValueError, OSError):
+    """A checkpoint that is missing, incomplete, unsafe or of an unsupported kind: an OSError, as in transformers."""
 
 
 class ShardError(RayspError):

@@ -201,9 +201,9 @@ def fetch_adapter(folder: Path, name: str) -> None:
             if copied.store.stat(name) != entry:
                 raise StoreError(f"{copied.store.url}/{name}: the checkpoint changed while it was used; run again")
             Path(part, name).replace(folder / name)
+    except (StoreError, CheckpointError):
+        raise
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         raise explain(error, "keep a checkpoint in", folder) from error
 
 
@@ -289,9 +289,9 @@ def kept(folder: Path, what: str) -> Iterator[bool]:
         yield is_missing
         if is_missing:
             remove_unused(folder.parent)
+    except (StoreError, CheckpointError):
+        raise
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         raise explain(error, f"keep {what} in", folder.parent) from error
 
 

@@ -101,7 +101,7 @@ def check_empty(folder: Path) -> None:
 
 
 def _explained(error: OSError, place: Path) -> Exception:
-    return error if isinstance(error, StoreError) else explain(error, "write a checkpoint to", place)
+    return error if isinstance(error, StoreError | CheckpointError) else explain(error, "write a checkpoint to", place)
 
 
 def _check_space(parent: Path, num_bytes: int) -> None:

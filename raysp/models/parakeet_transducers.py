@@ -29,7 +29,12 @@ from raysp.models.encoder.speech_model import Encoded
 from raysp.models.parakeet import ParakeetEncoder, ParakeetHeadConfig, ParakeetPreTrainedModel
 from raysp.models.parakeet import check_features as check_features
 
-GREEDY: dict[str, object] = {"num_beams": 1, "do_sample": False, "num_return_sequences": 1}
+GREEDY: dict[str, tuple[object, ...]] = {
+    "num_beams": (1,),
+    "do_sample": (False,),
+    "num_return_sequences": (1,),
+    "return_dict_in_generate": (False, True),
+}
 """Options of `generate` and the values that they may have."""
 
 
@@ -290,14 +295,13 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         Args:
             input_features: As for `forward`.
             attention_mask: As for `forward`.
-            options: `num_beams=1` and `do_sample=False` are accepted: the search is greedy.
+            options: `return_dict_in_generate` has no effect; `num_beams=1` and `do_sample=False` are accepted: the
+                search is greedy.
 
         Raises:
             ValueError: Another option is given.
         """
-        if refused := [
-            f"{name}={value!r}" for name, value in options.items() if value != GREEDY.get(name, NotImplemented)
-        ]:
+        if refused := [f"{name}={value!r}" for name, value in options.items() if value not in GREEDY.get(name, ())]:
             raise ValueError(f"{type(self).__name__} searches greedily and takes no {', '.join(refused)}: omit it")
         given: ParakeetRNNTOutput = self(input_features, attention_mask, return_dict=True)
         layout = self.input_layout(input_features, attention_mask)

@@ -297,7 +297,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         attention_mask: Tensor | Layout | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: Any = None,  # noqa: ANN401 - an output, or a tuple
+        encoder_outputs: Any = None,  # noqa: ANN401 - an output, a mapping or a tuple
         past_key_values: Any = None,  # noqa: ANN401 - a cache, or tuples
         decoder_inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
@@ -344,7 +344,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
                 **of_encoder,
             )
         else:
-            encoded = encoder_outputs if isinstance(encoder_outputs, ModelOutput) else _as_output(encoder_outputs)
+            encoded = _as_output(encoder_outputs)
         frames_BTH = self._projected(encoded[0])
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
@@ -414,7 +414,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         *,
         input_values: Tensor | None = None,
         input_features: Tensor | None = None,
-        encoder_outputs: Any = None,  # noqa: ANN401 - an output, or a tuple
+        encoder_outputs: Any = None,  # noqa: ANN401 - an output, a mapping or a tuple
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         generation_config: GenerationConfig | None = None,
@@ -445,7 +445,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         with torch.no_grad():
             if encoder_outputs is None:
                 encoder_outputs = self._encode(_one_input(inputs, input_values, input_features), attention_mask)
-            frames_BTH = self._projected(encoder_outputs[0])
+            frames_BTH = self._projected(_as_output(encoder_outputs)[0])
         prompt_BL, mask_BL = self._prompt(merged, len(frames_BTH), decoder_input_ids, decoder_attention_mask)
         return generate(
             self.decoder,
@@ -502,10 +502,11 @@ def _one_input(inputs: Tensor | None, input_values: Tensor | None, input_feature
     return given[0]
 
 
-def _as_output(values: Sequence[Any]) -> BaseModelOutput:
-    """Return (last_hidden_state, hidden_states, attentions) by name; the last two may be missing."""
+def _as_output(values: Mapping[str, Any] | ModelOutput | Sequence[Any]) -> BaseModelOutput:
+    """Return (last_hidden_state, hidden_states, attentions) of a mapping or a tuple; the last two may be missing."""
     names = ("last_hidden_state", "hidden_states", "attentions")
-    return BaseModelOutput(**dict(zip(names, values, strict=False)))
+    named = values if isinstance(values, Mapping | ModelOutput) else dict(zip(names, values, strict=False))
+    return BaseModelOutput(**{name: named[name] for name in names if name in named})
 
 
 def _check_parts(encoder: Model, decoder: Model) -> None:

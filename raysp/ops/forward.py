@@ -101,7 +101,7 @@ class Forward:
         """Return a boolean mask (B,) of the windows with finite values only in their frames."""
         values = [self.encoded["last_hidden_state"]] if with_hidden else []
         for head in {id(one): one for one in self.heads.values()}.values():
-            values += [head[name] for name in MADE_OF if name in head.keys()]  # noqa: SIM118
+            values += [value for name in MADE_OF if (value := getattr(head, name, None)) is not None]
         finite_B = torch.ones_like(self.num_frames_B, dtype=torch.bool)
         for value in values:
             is_finite = torch.isfinite(value).all(-1)

@@ -12,7 +12,7 @@ import torch
 from raysp.capabilities import Capability
 from raysp.checkpoints.hub import hub_id
 from raysp.checkpoints.hub_api import front_matter, licence_of
-from raysp.errors import RunError
+from raysp.errors import CheckpointError, RunError
 from raysp.models.base.modeling import Model
 from raysp.models.base.placing import arithmetic
 from raysp.models.encoder.encoder_heads import ForCTC
@@ -155,6 +155,8 @@ def export(
                 add_languages(folder, source, model.target_lang)
             for file, text in texts.items():
                 (folder / file).write_text(text, encoding="utf-8")
+        except CheckpointError:
+            raise
         except OSError as error:
             raise explain(error, "write", folder) from error
         _check(model, folder)

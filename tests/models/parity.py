@@ -37,8 +37,8 @@ def check_outputs(oracle, model, lengths=LENGTHS, width=None, short=None):
     oracle.set_attn_implementation("eager")
     for inputs in ((waves[:2],), filled, (waves[1:2, : lengths[1]],)):
         ours, theirs = model(*inputs, **asked), oracle(*inputs, **asked)
-        assert ours.keys() == list(theirs.keys())
-        for name in ours.keys():  # noqa: SIM118 - not a mapping
+        assert [*ours] == list(theirs.keys())
+        for name in ours:
             mine, others = ours[name], theirs[name]
             if not isinstance(mine, tuple):
                 mine, others = (mine,), (others,)
@@ -99,7 +99,7 @@ def check_rows_alone(model, lengths=LENGTHS, tolerance=1e-4, width=None, **optio
     together = model(waves, mask, **options)
     for row, length in enumerate(lengths):
         alone = model(waves[row : row + 1, :length], **options)
-        for name in [name for name in alone.keys() if name != "loss"]:  # noqa: SIM118
+        for name in [name for name in alone if name != "loss"]:
             mine, others = together[name], alone[name]
             if not isinstance(mine, tuple):
                 mine, others = (mine,), (others,)

@@ -394,7 +394,7 @@ def test_a_mask_embedding_may_be_missing_or_left_over(checkpoint):
 
 def test_a_configuration_that_requests_tuples_does_not_reach_the_steps(checkpoint):
     edit_json(checkpoint / "config.json", return_dict=False, output_hidden_states=True)
-    assert load_model(checkpoint)(torch.randn(1, 2000)).keys() == ["logits"]
+    assert [*load_model(checkpoint)(torch.randn(1, 2000))] == ["logits"]
 
 
 def as_pickle(folder, *, sharded=False):

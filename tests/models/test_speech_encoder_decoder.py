@@ -75,7 +75,7 @@ def test_outputs_equal_theirs(pair, masked):
     kwargs |= {"labels": labels_of(), "output_hidden_states": True, "output_attentions": True}
     with torch.inference_mode():
         ours, theirs = model(waves, **kwargs), oracle(waves, **kwargs)
-    assert ours.keys() == ["past_key_values" if name == "cache" else name for name in theirs.keys()]  # noqa: SIM118
+    assert [*ours] == ["past_key_values" if name == "cache" else name for name in theirs]
     assert_close(ours.loss, theirs.loss)
     assert_close(ours.logits, theirs.logits)
     for name in ("decoder_hidden_states", "decoder_attentions", "cross_attentions"):
@@ -198,14 +198,14 @@ def test_inputs_have_three_names_and_encoder_outputs_stand_for_them(bart):
         found = model(**{name: waves}, attention_mask=mask, decoder_input_ids=ids)
         assert torch.equal(found.logits, expected)
     encoded = model.encoder(waves, attention_mask=mask, output_hidden_states=True)
-    for outputs in (encoded, (encoded.last_hidden_state, encoded.hidden_states)):
+    theirs = transformers.modeling_outputs.Wav2Vec2BaseModelOutput(**encoded)
+    for outputs in (encoded, (encoded.last_hidden_state, encoded.hidden_states), theirs, dict(theirs)):
         found = model(encoder_outputs=outputs, attention_mask=mask, decoder_input_ids=ids)
         assert torch.equal(found.logits, expected)
         assert len(found.encoder_hidden_states or ()) == 3
-    assert torch.equal(
-        model.generate(encoder_outputs=(encoded.last_hidden_state,), attention_mask=mask),
-        model.generate(waves, mask),
-    )
+    for outputs in ((encoded.last_hidden_state,), theirs, dict(theirs)):
+        tokens = model.generate(encoder_outputs=outputs, attention_mask=mask)
+        assert torch.equal(tokens, model.generate(waves, mask))
     for wrong in ({}, {"inputs": waves, "input_values": waves}):
         with pytest.raises(ValueError, match="of inputs, input_values and input_features given, expected one"):
             model(**wrong, decoder_input_ids=ids)

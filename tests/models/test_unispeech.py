@@ -150,9 +150,9 @@ def test_outputs_read_by_position_name_and_attribute():
     output = model(waves)
     assert output[0] is output.logits is output["logits"]
     assert output.loss is None
-    assert output.keys() == ["logits"]
+    assert [*output] == ["logits"]
     assert len(output) == 1
-    (logits,) = output
+    (logits,) = output.values()
     assert logits is output.logits
     plain = model(waves, return_dict=False, output_hidden_states=True)
     assert isinstance(plain, tuple)

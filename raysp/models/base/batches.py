@@ -45,7 +45,7 @@ def tensors_of(values: Mapping[str, Any], kind: str | None) -> BatchFeature:
         lengths = {len(row) for row in rows if hasattr(row, "__len__") and getattr(row, "ndim", 1) != 0}
         if len(lengths) > 1:
             raise ValueError(f"{name}: rows of lengths {sorted(lengths)} cannot form a tensor: pass padding=True")
-        array = np.asarray(rows)
+        array = np.asarray(rows) if lengths != {0} else np.asarray(rows, getattr(rows[0], "dtype", np.int64))
         batch[name] = torch.from_numpy(array) if kind == "pt" else array
     return batch
 

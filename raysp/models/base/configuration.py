@@ -134,7 +134,6 @@ class Config(Shareable):
     """Default number of classes of a head."""
 
     architectures: list[str] | None = None
-    dtype: str | None = None
     id2label: dict[int, str] | None = None
     label2id: dict[str, int] | None = None
     output_attentions: bool = False
@@ -153,7 +152,7 @@ class Config(Shareable):
         _check_count("num_labels", num_labels, bounds.MOST_CLASSES)
         if "torch_dtype" in values:  # its name before transformers 5
             values.setdefault("dtype", values.pop("torch_dtype"))
-        values["dtype"] = _dtype_name(values.get("dtype"))
+        self.dtype = values.pop("dtype", None)
         hints = _field_types(type(self))
         for name in hints:
             setattr(self, name, values.pop(name, getattr(type(self), name)))
@@ -190,11 +189,26 @@ class Config(Shareable):
         return self.return_dict
 
     @property
-    def torch_dtype(self) -> Any:  # noqa: ANN401 - torch is imported only if it is asked for
-        """The data type `dtype` of torch; None if it is not set."""
+    def dtype(self) -> Any:  # noqa: ANN401 - torch is imported only if it is asked for
+        """The data type of the weights, one of torch; None if it is not set. Files have its name."""
+        name = vars(self)["dtype"]
+        if name is None:
+            return None
         import torch
 
-        return None if self.dtype is None else getattr(torch, self.dtype)
+        if not isinstance(value := getattr(torch, name, None), torch.dtype):
+            raise CheckpointError(f"dtype is {name!r}, expected a data type of torch: correct config.json")
+        return value
+
+    @dtype.setter
+    def dtype(self, value: object) -> None:
+        """Assign a data type of torch, or its name."""
+        vars(self)["dtype"] = None if value is None else str(value).removeprefix("torch.")
+
+    @property
+    def torch_dtype(self) -> Any:  # noqa: ANN401 - as `dtype`
+        """Value of `dtype`, by its older name."""
+        return self.dtype
 
     if not TYPE_CHECKING:
 
@@ -297,9 +311,9 @@ class Config(Shareable):
 
     def _save(self, folder: Path) -> None:
         """Write config.json, without common fields that have their default."""
-        values, defaults = self.to_dict(), Config(num_labels=self.default_labels)
-        for name in _field_types(Config):
-            if values[name] == getattr(defaults, name):
+        values, defaults = self.to_dict(), Config(num_labels=self.default_labels).to_dict()
+        for name in (*_field_types(Config), "dtype"):
+            if values[name] == defaults[name]:
                 del values[name]
         write_json(folder / "config.json", values)
 
@@ -325,11 +339,6 @@ def _check_count(name: str, value: object, most: int) -> None:
     found = len(value) if isinstance(value, list | tuple) else value
     if isinstance(found, int) and found > most:
         raise CheckpointError(f"{name} is {shortened(found)}, expected at most {most:,}: correct config.json")
-
-
-def _dtype_name(value: object) -> str | None:
-    """Return the name of a dtype given as a name or a `torch.dtype`."""
-    return None if value is None else str(value).removeprefix("torch.")
 
 
 def _field_types(cls: type[Config]) -> dict[str, Any]:

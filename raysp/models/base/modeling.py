@@ -299,7 +299,7 @@ class Model(Checkpointing):
         # Before the adapter is loaded, which takes the type and device of the model.
         model.to(device=one_device(device, device_map), dtype=as_dtype(dtype))
         model._complete(allow_pickle)
-        config.dtype = str(model.dtype).removeprefix("torch.")
+        config.dtype = model.dtype
         return (model.eval(), info) if output_loading_info else model.eval()
 
     def _changed_names(self, folder: Path) -> set[str]:
@@ -499,7 +499,7 @@ class Model(Checkpointing):
         if max_shard_size is not None:
             shard_bytes = num_bytes(max_shard_size)
         self.config.architectures = [type(self).__name__]
-        self.config.dtype = str(self.dtype).removeprefix("torch.")
+        self.config.dtype = self.dtype
         self.config.save_pretrained(folder)
         weights = self.stored_weights() if state_dict is None else state_dict
         write_tensors(folder, weights, shard_bytes, variant=variant)

@@ -1,31 +1,22 @@
 """Outputs of models, with fields by attribute, name or position."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from torch import Tensor
 from torch.export import register_dataclass
 
+from raysp.models.base.fields import Fields
+
 Class = TypeVar("Class")
 
 
-class ModelOutput:
-    """Base of output dataclasses, which read as tuples and mappings too."""
+class ModelOutput(Fields):
+    """Base of output dataclasses, whose fields are read by attribute, name or position."""
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the fields that are not None, in order."""
-        return tuple(self[name] for name in self.keys())
-
-    def keys(self) -> list[str]:
-        """Return the names of the fields that are not None, in order."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.to_tuple())
-
-    def __len__(self) -> int:
-        return len(self.keys())
+        return tuple(self.values())
 
     @overload
     def __getitem__(self, key: slice) -> tuple[Any, ...]: ...
@@ -34,9 +25,9 @@ class ModelOutput:
     def __getitem__(self, key: int | slice | str) -> Any:
         if not isinstance(key, str):
             return self.to_tuple()[key]
-        if key not in self.keys():
+        if key not in vars(self) or (value := getattr(self, key)) is None:
             raise KeyError(key)
-        return getattr(self, key)
+        return value
 
 
 @dataclass_transform(eq_default=False, kw_only_default=True)

@@ -440,7 +440,7 @@ def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int 
         weights.update(head)
     config = type(first.config).from_dict(_merged_fields(models))
     config.architectures = [type(model).__name__ for model in models]
-    config.dtype = str(first.dtype).removeprefix("torch.")
+    config.dtype = first.dtype
     config.save_pretrained(folder)
     write_tensors(Path(folder), weights, shard_bytes)
 

@@ -7,24 +7,31 @@ Each bin of a row has zero mean and unit variance over the row's own frames.
 Legend: B batch, S samples, M log-mel frames, N mel bins, K frequencies.
 """
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, tensors_of
+from raysp.models.base.batches import BatchFeature, on_host, tensors_of
 from raysp.models.features.log_mels import Count
 from raysp.models.features.processors import PaddingExtractor, Wav2Vec2Processor, waveforms_of
 from raysp.models.tokenizers.described import BLANK
+from raysp.models.tokenizers.pieces import ParakeetTokenizer
 
 ENERGY_FLOOR = 2.0**-24  # added to energies
 DEVIATION_FLOOR = 1e-5  # added to deviations
 LINEAR_HERTZ, LINEAR_MELS = 1000.0, 15.0  # where Slaney's scale turns from linear to logarithmic
 MEL_RATIO = math.log(6.4) / 27  # of frequencies one mel apart above that
+SUBSAMPLING = 8
+"""Log-mel frames for each frame of an encoder: of all published models, and in transformers."""
+MARKS = frozenset("?'¡¿-:,%/.!")
+"""Punctuation that takes no time."""
 
 
 def slaney_filters(num_bins: int, num_frequencies: int, sample_rate: int) -> Tensor:
@@ -213,16 +220,38 @@ class ParakeetProcessor(Wav2Vec2Processor):
     """The feature extractor and the tokenizer of a Parakeet checkpoint."""
 
     extractor_class = ParakeetFeatureExtractor
+    defaults: ClassVar[Mapping[str, Any]] = {"padding": True, "return_tensors": "pt"}
 
-    def __call__(self, audio: Any = None, text: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Process audio, text or both, as `Wav2Vec2Processor` does; texts are padded and tensors by default."""
-        if text is not None:
-            options = {"padding": True, "return_tensors": "pt", **options}
-        return super().__call__(audio, text, **options)
+    def decode(self, token_ids: Any, durations: Any = None, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
+        """Decode by the tokenizer; repeated tokens of a transducer stay.
 
-    def decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
-        """Decode by the tokenizer; repeated tokens of a transducer stay."""
-        return super().decode(*args, **self._grouped(options))
+        With `durations` (B, S) of a transducer's `generate` also return the tokens of each row with their times: dicts
+        of `token`, and of `start` and `end` in seconds.
+        """
+        texts = super().decode(token_ids, **self._grouped(options))
+        if durations is None:
+            return texts
+        ids_BS, spans_BS = (np.asarray(on_host(values), np.int64) for values in (token_ids, durations))
+        vocabulary = self.tokenizer.get_vocab()
+        is_token_BS = np.isin(ids_BS, [*{*vocabulary.values()} - {self.tokenizer.pad_token_id, vocabulary.get(BLANK)}])
+        # Tokens of RNN-T take no frame: blanks alone go on to the next.
+        has_spans = np.count_nonzero(spans_BS[is_token_BS]) > 0
+        starts_BS = spans_BS.cumsum(-1) - spans_BS
+        ends_BS = starts_BS + (spans_BS if has_spans else 1)
+        rows = zip(ids_BS, starts_BS, ends_BS, is_token_BS, strict=True)
+        timed = [self._timed(*np.stack([ids, starts, ends])[:, kept].tolist()) for ids, starts, ends, kept in rows]
+        return texts, [_with_moved_marks(row) for row in timed] if has_spans else timed
+
+    def _timed(self, ids: Sequence[int], starts: Sequence[int], ends: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the texts of tokens with their times."""
+        extractor = cast(ParakeetFeatureExtractor, self.feature_extractor)
+        seconds = extractor.hop_length * SUBSAMPLING / extractor.sampling_rate
+        texts = cast(ParakeetTokenizer, self.tokenizer).added_texts(ids)
+        return [
+            {"token": text, "start": start * seconds, "end": end * seconds}
+            for text, start, end in zip(texts, starts, ends, strict=True)
+            if text is not None
+        ]
 
     def batch_decode(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the tokenizer
         """Decode by the tokenizer; repeated tokens of a transducer stay."""
@@ -230,3 +259,11 @@ class ParakeetProcessor(Wav2Vec2Processor):
 
     def _grouped(self, options: Mapping[str, Any]) -> dict[str, Any]:
         return {"group_tokens": BLANK not in self.tokenizer.get_vocab(), **options}
+
+
+def _with_moved_marks(timed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Move each punctuation mark to the end of the token before it."""
+    for before, after in itertools.pairwise(timed):
+        if after["token"] in MARKS:
+            after["start"] = after["end"] = before["end"]
+    return timed

@@ -348,6 +348,8 @@ class Wav2Vec2Processor(Shareable):
     """A feature extractor and the tokenizer of the same checkpoint: of a CTC head, or of a text decoder."""
 
     extractor_class: ClassVar[type[FeatureExtractor]] = Wav2Vec2FeatureExtractor
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Options of a call for both parts."""
 
     def __init__(self, feature_extractor: FeatureExtractor, tokenizer: TextOrCTCTokenizer) -> None:
         self.feature_extractor = feature_extractor
@@ -356,14 +358,19 @@ class Wav2Vec2Processor(Shareable):
     def __call__(self, audio: Any = None, text: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
         """Process audio, text (into `input_ids`) or both (then the text's ids are `labels`).
 
-        Options go to both parts, except those that only one part has.
+        Options, and those of `common_kwargs`, go to both parts, except those that only one part has; `audio_kwargs` and
+        `text_kwargs` go to one.
         """
         if audio is None and text is None:
             raise ValueError("neither audio nor text given, expected at least one")
-        for_text = {name: value for name, value in options.items() if name not in AUDIO_ONLY}
+        of_audio, of_text, shared = (options.pop(f"{name}_kwargs", {}) for name in ("audio", "text", "common"))
+        options = dict(**options, **shared)
+        for_text = {k: value for k, value in options.items() if k not in AUDIO_ONLY}
+        for_text = {**self.defaults, **dict(**for_text, **of_text)}
         if audio is None:
             return self.tokenizer(text, **for_text)
-        batch = self.feature_extractor(audio, **{k: value for k, value in options.items() if k not in TEXT_ONLY})
+        for_audio = {k: value for k, value in options.items() if k not in TEXT_ONLY}
+        batch = self.feature_extractor(audio, **{**self.defaults, **dict(**for_audio, **of_audio)})
         if text is not None:
             batch["labels"] = self.tokenizer(text, **for_text)["input_ids"]
         return batch

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.base.configuration import read_json, short, write_json
 from raysp.models.tokenizers.described import (
     NO_LIMIT,
@@ -178,6 +178,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - of any attribute
         """Assign an attribute; a special token, such as `tokenizer.pad_token = "_"`, changes what is decoded."""
+        name, value = self._assigned(name, value)
         is_changed = name in self.named_tokens and hasattr(self, name)
         super().__setattr__(name, text_of(value) if name in self.named_tokens else value)
         if is_changed:
@@ -395,11 +396,11 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         """Return the text of each collapsed id within a word; "" for delimiters."""
         return list(map(self._characters_of.__getitem__, ids))
 
-    def decode(
+    def _decode(
         self,
-        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
+        ids: npt.NDArray[np.int64],
+        skip_special_tokens: bool,
+        clean: bool,
         output_char_offsets: bool = False,
         output_word_offsets: bool = False,
         group_tokens: bool = True,
@@ -410,10 +411,6 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         `skip_special_tokens` drops special tokens, blanks included, before repeats are merged: letters separated by
         blanks only are merged.
         """
-        clean = (
-            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        )
-        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1)
         with_offsets = output_char_offsets or output_word_offsets
         if group_tokens and not (skip_special_tokens or spaces_between_special_tokens or with_offsets):
             plain = self._plain_text(ids)
@@ -453,14 +450,14 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         return self.decode_collapsed(kept.tolist())  # blanks have an empty text
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str] | CTCDecoded:  # noqa: ANN401 - as for decode
-        """Decode each sequence; the options are those of `decode`."""
-        decoded = [self.decode(ids, **options) for ids in on_host(sequences)]
+        """Decode each row of ids; the options are those of `decode`."""
+        rows = super().batch_decode(sequences, **options)
         if not (options.get("output_char_offsets") or options.get("output_word_offsets")):
-            return cast(list[str], decoded)
-        rows = cast(list[CTCDecoded], decoded)
-        return CTCDecoded(
-            [str(row.text) for row in rows], [row.char_offsets for row in rows], [row.word_offsets for row in rows]
+            return cast(list[str], rows)
+        texts, chars, words = (
+            [getattr(row, name) for row in rows] for name in ("text", "char_offsets", "word_offsets")
         )
+        return CTCDecoded(texts, *(None if None in column else column for column in (chars, words)))
 
     def _char_offsets(self, tokens: Iterable[str], *, group_tokens: bool) -> Offsets:
         """Return the tokens other than blanks with their frames; repeats are merged with `group_tokens`."""

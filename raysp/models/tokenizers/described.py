@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, padded_length, tensors_of
+from raysp.models.base.batches import BatchFeature, on_host, padded_length, tensors_of
 from raysp.models.base.configuration import Shareable, read_json, suggestion
+from raysp.models.base.fields import Fields
 
 Rows = list[list[int]]
 PADDED_WITH_0 = ("token_type_ids", "attention_mask")
@@ -126,6 +127,8 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
     name_or_path: str = ""
     """Folder or hub id that the tokenizer was read from."""
     truncation_side: str = "right"
+    clean_up_tokenization_spaces: bool
+    """Whether decoding removes spaces before punctuation."""
     model_max_length: int | None
     """Number of tokens at which `truncation=True` cuts; None: no limit."""
 
@@ -244,7 +247,44 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         """Call the tokenizer with a list of texts, by a name before transformers 5."""
         return self(batch_text_or_text_pairs, **options)
 
+    # Ids to text
+
+    @abstractmethod
+    def _decode(self, *ids: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Return the text of ids (N,), given whether to skip special tokens, and spaces before punctuation."""
+
+    def decode(
+        self,
+        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them, or several
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+        **options: Any,  # noqa: ANN401 - those of `_decode`
+    ) -> Any:  # noqa: ANN401 - a text, or several, with offsets if they are asked for
+        """Return the text of ids; of several rows of ids the texts, as `batch_decode`."""
+        clean = clean_up_tokenization_spaces
+        clean = self.clean_up_tokenization_spaces if clean is None else clean
+        ids = on_host(token_ids)
+        if isinstance(ids, list | tuple | np.ndarray) and _is_row(ids) and len(ids) > 0 and _is_row(ids[0]):
+            shared = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": clean}
+            return self.batch_decode(ids, **shared, **options)
+        return self._decode(np.asarray(ids, dtype=np.int64).reshape(-1), skip_special_tokens, clean, **options)
+
+    def batch_decode(self, sequences: Any, **options: Any) -> Any:  # noqa: ANN401 - as for decode
+        """Decode each row of ids; the options are those of `decode`."""
+        return [self.decode(ids, **options) for ids in on_host(sequences)]
+
     # Tokens
+
+    def _assigned(self, name: str, value: Any) -> tuple[str, Any]:  # noqa: ANN401 - of any attribute
+        """Return the attribute that an assignment sets, with its value: of `pad_token_id` the token."""
+        token = name.removesuffix("_id")
+        if token == name or token not in self.named_tokens:
+            return name, value
+        return token, None if value is None else self.convert_ids_to_tokens(int(value))
+
+    @abstractmethod
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:  # noqa: ANN401 - ids, tokens
+        """Return the token of an id, or of each in a list."""
 
     @abstractmethod
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - a token or several
@@ -492,15 +532,12 @@ class CTCTokenizer(Protocol):
 
 
 @dataclass
-class CTCDecoded:
+class CTCDecoded(Fields):
     """Texts with the frames of their characters and words, from `start_offset` to before `end_offset`."""
 
     text: str | list[str]
     char_offsets: Any = None
     word_offsets: Any = None
-
-    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - one of the fields
-        return getattr(self, name)
 
 
 class Written(dict[int, str]):

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from raysp.models.base.batches import BatchFeature, on_host
+from raysp.models.base.batches import BatchFeature
 from raysp.models.tokenizers.ctc import Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
 from raysp.models.tokenizers.described import AddedToken, CTCDecoded
 
@@ -143,11 +143,11 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         ends = np.cumsum(counts).tolist()
         return [self.decode_collapsed(ids[start:end].tolist()) for start, end in pairwise([0, *ends])]
 
-    def decode(
+    def _decode(
         self,
-        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
+        ids: npt.NDArray[np.int64],
+        skip_special_tokens: bool,
+        clean: bool,
         output_char_offsets: bool = False,
         output_word_offsets: bool = False,
         group_tokens: bool = True,
@@ -159,12 +159,8 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         The chars of `output_char_offsets` are phonemes; words are those between delimiters, or else each phoneme.
         `skip_special_tokens` drops special tokens, blanks included, before repeats are merged.
         """
-        clean = (
-            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
-        )
-        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1).tolist()
         skipped = {*self.all_special_ids} if skip_special_tokens else set()
-        tokens = cast(list[str], self.convert_ids_to_tokens([index for index in ids if index not in skipped]))
+        tokens = cast(list[str], self.convert_ids_to_tokens([index for index in ids.tolist() if index not in skipped]))
         found = self._decoded(
             tokens,
             group_tokens=group_tokens,

@@ -3,11 +3,9 @@
 The `tokenizers` library splits and joins texts (tokenizer.json); decoding merges repeats and drops blanks first.
 """
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +13,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from raysp import bounds
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import on_host
 from raysp.models.tokenizers.text import TextTokenizer
 
 SPACE = "▁"
@@ -41,19 +38,18 @@ class ParakeetTokenizer(TextTokenizer):
             raise CheckpointError(f"tokenizer_config.json: pad_token is {token!r}, expected a token of tokenizer.json")
         return index
 
-    def decode(
-        self,
-        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-        group_tokens: bool = True,
+    def _decode(
+        self, ids: npt.NDArray[np.int64], skip_special_tokens: bool, clean: bool, group_tokens: bool = True
     ) -> str:
         """Return the text of frame-wise ids: repeats are merged (`group_tokens`), then blanks dropped."""
-        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1).tolist()
         if group_tokens:
-            ids = [index for index, _ in itertools.groupby(ids)]
-        kept = [index for index in ids if index != self.pad_token_id]
-        return super().decode(kept, skip_special_tokens, clean_up_tokenization_spaces)
+            ids = ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]]
+        return super()._decode(ids[ids != self.pad_token_id], skip_special_tokens, clean)
+
+    def added_texts(self, ids: Iterable[int]) -> list[str | None]:
+        """Return the text that each id adds to that of the ids before it; None where it completes no character."""
+        stream = decoders.DecodeStream(skip_special_tokens=True)
+        return [stream.step(self.backend, index) for index in ids]
 
     # Collapsed ids, without repeats and blanks, for raysp's own steps
 

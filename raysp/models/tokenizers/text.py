@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from raysp import bounds
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.batches import BatchFeature, on_host, tensors_of, truncates
+from raysp.models.base.batches import BatchFeature, tensors_of, truncates
 from raysp.models.base.configuration import read_json, write_json
 from raysp.models.tokenizers import sentencepiece
 from raysp.models.tokenizers.ctc import without_extra_spaces
@@ -197,6 +198,7 @@ class TextTokenizer(DescribedTokenizer):
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         """Assign an attribute; `tokenizer.pad_token = "<pad>"` adds a special token."""
+        name, value = self._assigned(name, value)
         if name in NAMED_TOKENS:
             self.tokens[name] = text_of(value)
             self._add_named_tokens()
@@ -330,22 +332,9 @@ class TextTokenizer(DescribedTokenizer):
 
     # Ids to text
 
-    def decode(
-        self,
-        token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool | None = None,
-    ) -> str:
-        """Return the text of ids."""
-        ids = np.asarray(on_host(token_ids), dtype=np.int64).reshape(-1).tolist()
-        text = self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
-        clean = clean_up_tokenization_spaces
-        clean = self.clean_up_tokenization_spaces if clean is None else clean
+    def _decode(self, ids: npt.NDArray[np.int64], skip_special_tokens: bool, clean: bool) -> str:
+        text = self.backend.decode(ids.tolist(), skip_special_tokens=skip_special_tokens)
         return without_extra_spaces(text) if clean and not isinstance(self.backend.model, models.BPE) else text
-
-    def batch_decode(self, sequences: Any, **options: Any) -> list[str]:  # noqa: ANN401 - as for decode
-        """Decode each sequence; the options are those of `decode`."""
-        return [self.decode(ids, **options) for ids in on_host(sequences)]
 
     # Files
 

@@ -150,7 +150,7 @@ def test_scores_equal_theirs(every_pair, options):
         assert_close(ours.sequences_scores, theirs.sequences_scores)
         assert torch.equal(ours.beam_indices, theirs.beam_indices.long())
     else:
-        assert ours.keys() == ["sequences", "scores"]
+        assert [*ours] == ["sequences", "scores"]
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3, "num_return_sequences": 2}])

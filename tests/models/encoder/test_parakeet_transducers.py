@@ -103,7 +103,7 @@ def check_outputs(oracle, model, features, mask):
     asked = {"output_attentions": True, "output_hidden_states": True, "decoder_input_ids": tokens}
     for inputs in ((features, mask), (features,)):
         theirs, ours = oracle(*inputs, **asked), model(*inputs, **asked)
-        assert ours.keys() == list(theirs.keys())
+        assert [*ours] == list(theirs.keys())
         frames = oracle._get_subsampling_output_length(mask.sum(-1) if len(inputs) == 2 else torch.tensor([97] * 3))
         for name in ("last_hidden_state", "pooler_output", "logits"):
             for row, count in enumerate(frames):
@@ -314,7 +314,7 @@ def test_searches_other_than_the_greedy_one_are_refused(pair, option):
     features = inputs_and_mask((161,), 16)[0]
     with pytest.raises(ValueError, match="searches greedily and takes no"):
         pair[1].generate(features, **option)
-    assert pair[1].generate(features, num_beams=1, do_sample=False)
+    assert pair[1].generate(features, num_beams=1, do_sample=False, return_dict_in_generate=True)
 
 
 def test_losses_of_given_texts_are_theirs(pair):

@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers
 
+import raysp.models
 from raysp import CheckpointError
 from raysp.models import (
     AutoProcessor,
@@ -135,6 +136,25 @@ def test_texts_equal_theirs(checkpoint, skip, group):
     assert ours.batch_decode(rows, **options) == theirs.batch_decode(rows, **options)
     for text in ("the cat sat on the mat.", "  the  ", "xyz", ""):
         assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+
+
+@pytest.mark.parametrize("frames", [(0, 1, 2, 4), (0,)], ids=["TDT", "RNN-T"])
+def test_tokens_of_a_transducer_have_their_times(checkpoint, frames):
+    ours, theirs = (models.AutoProcessor.from_pretrained(checkpoint) for models in (raysp.models, transformers))
+    for processor in (ours, theirs):
+        processor.tokenizer.add_tokens(["<blank>"], special_tokens=True)
+    blank = ours.tokenizer.convert_tokens_to_ids("<blank>")
+    theirs.blank_token_id, theirs.decoder_type = blank, "tdt" if any(frames) else "rnnt"
+    ids = torch.tensor([[blank, 4, 5, 6, blank, 11, 9, 19], [blank, 12, 12, blank, 11, 4, blank, blank]])
+    spans = torch.tensor(frames)[torch.arange(ids.numel()).reshape(ids.shape) % len(frames)]
+    spans = spans.masked_fill(ids == blank, 1)
+    found = ours.decode(ids, durations=spans, skip_special_tokens=True)
+    texts, times = theirs.decode(ids, durations=spans, skip_special_tokens=True)
+    assert found[0] == texts == ours.batch_decode(ids, skip_special_tokens=True)
+    assert [[one["token"] for one in row] for row in found[1]] == [[one["token"] for one in row] for row in times]
+    for name in ("start", "end"):
+        mine, other = ([one[name] for row in rows for one in row] for rows in (found[1], times))
+        assert mine == pytest.approx(other)
 
 
 def test_collapsed_ids_are_texts_and_words():

@@ -152,6 +152,11 @@ def test_batches_decode_with_offsets(tokenizers):
     mine = ours.batch_decode(ids, output_word_offsets=True)
     other = theirs.batch_decode(ids, output_word_offsets=True)
     assert (mine.text, mine.word_offsets) == (other.text, other.word_offsets)
+    assert dict(mine) == dict(other)
+    assert [*mine] == [*other.keys()] == ["text", "word_offsets"]
+    assert mine["text"] == mine.text == ours.decode(ids) == ours.decode(ids, output_word_offsets=True).text
+    assert "char_offsets" in ours.decode(ids[0], output_char_offsets=True)
+    assert mine.get("char_offsets") is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -280,10 +285,21 @@ def test_a_processor_takes_audio_text_or_both(tmp_path):
     assert mine.keys() == other.keys()
     for name in mine:
         torch.testing.assert_close(mine[name], other[name])
-    assert ours(text="AB C").input_ids == theirs(text="AB C")["input_ids"]
     moved = mine.to("cpu", torch.bfloat16)
     assert moved.input_values.dtype == torch.bfloat16
     assert moved.attention_mask.dtype == torch.int32
+    assert ours(text="AB C").input_ids == theirs(text="AB C")["input_ids"]
+    for structured in (
+        {"audio_kwargs": {"padding": True}, "text_kwargs": {"padding": "max_length", "max_length": 9}},
+        {"common_kwargs": {"padding": True}, "audio_kwargs": {"return_attention_mask": True}},
+    ):
+        named = {"text": ["A", "BC", "D A"], "sampling_rate": 16000, "return_tensors": "pt", **structured}
+        mine, other = ours(waves(), **named), theirs(waves(), **named)
+        assert mine.keys() == other.keys()
+        for name in mine:
+            torch.testing.assert_close(mine[name], other[name])
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'padding'"):
+        ours(waves(), padding=True, audio_kwargs={"padding": False})
     features = [{"input_values": wave} for wave in waves()]
     labels = [{"input_ids": [5]}, {"input_ids": [6, 7]}, {"input_ids": [8]}]
     padded = ours.pad(features, labels=labels, return_tensors="pt")

@@ -32,7 +32,7 @@ def test_rows_of_a_padded_batch_equal_those_of_the_sister_in_pytorch(kind, tmp_p
     last, hidden = (
         counts_of(mask.sum(-1)) for counts_of in (sister._get_feat_extract_output_lengths, sister.num_hidden_frames)
     )
-    for name in theirs.keys():  # noqa: SIM118 - values are iterated otherwise
+    for name in theirs:
         counts = last if name == "last_hidden_state" else hidden
         for mine, value in zip(*(x if isinstance(x, tuple) else (x,) for x in (ours[name], theirs[name])), strict=True):
             assert mine.shape == value.shape, name

@@ -64,7 +64,7 @@ def test_outputs_equal_those_of_the_sister_in_pytorch(decoder, tmp_path):
         theirs = sister(waves, mask, ids, token_mask, use_cache=False, **flags)
     ours = model(waves.numpy(), mask.numpy(), ids.numpy(), token_mask.numpy(), **flags)
     assert ours.keys() == theirs.keys()
-    for name in theirs.keys():  # noqa: SIM118 - values are iterated otherwise
+    for name in theirs:
         for mine, value in zip(*(x if isinstance(x, tuple) else (x,) for x in (ours[name], theirs[name])), strict=True):
             assert mine.shape == value.shape, name
             rows = slice(1) if name.startswith("encoder_") else slice(None)  # the first row has no padding

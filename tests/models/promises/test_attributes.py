@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,18 @@ DEMO = Path(__file__).parents[3] / "pipelines" / "demo"
 DIGITS = DEMO / "unispeech-digits-ctc"
 LIBRARIES = (raysp.models, transformers)
 WAVES = torch.randn(2, 4000, generator=torch.Generator().manual_seed(0))
+
+
+def reads(output):
+    """Return what a program finds in an output that it reads as a mapping, and assigns to."""
+    found = [*output], [*output.keys()], [name for name, _ in output.items()], [type(x) for x in output.values()]
+    asked = "logits" in output, "loss" in output, output.get("loss"), output.get("loss", 1), len(output)
+    output["loss"] = torch.tensor(2.0)
+    loss = float(output["loss"]), float(output.loss), sorted({**output}), len(output)
+    again = copy.copy(output), pickle.loads(pickle.dumps(output))
+    return found, asked, loss, [sorted(one) for one in again], type(output).__name__
+
+
 OF_MODELS = {
     "half": lambda it: (it.half().dtype, it.dtype),
     "bfloat16": lambda it: it.to(torch.bfloat16)(WAVES.bfloat16()).logits.dtype,
@@ -35,7 +48,13 @@ OF_MODELS = {
     "modes": lambda it: (it.training, it.train().training),
     "loss": lambda it: round(float(it(WAVES, labels=torch.tensor([[5, 6], [7, -100]])).loss), 3),
     "tuple": lambda it: [type(one) for one in it(WAVES, return_dict=False, output_hidden_states=True)],
-    "config": lambda it: (it.config.is_encoder_decoder, it.config.use_return_dict, it.config.torch_dtype),
+    "outputs as mappings": lambda it: reads(it(WAVES, output_hidden_states=True)),
+    "config": lambda it: (
+        it.config.is_encoder_decoder,
+        it.config.use_return_dict,
+        it.config.torch_dtype,
+        it.config.dtype,
+    ),
     "config, names": lambda it: (it.config.attribute_map, it.config._attn_implementation),
     "config, copied": lambda it: copy.deepcopy(it.config) == it.config,
     "config, file": lambda it: type(it.config).from_json_file(DIGITS / "config.json").vocab_size,
@@ -72,8 +91,33 @@ def test_keywords_of_loading_give_the_model_of_transformers(name):
         theirs.device,
         theirs.lm_head.weight.shape,
     )
+    assert (ours.config.dtype, ours.config.to_dict()["dtype"]) == (
+        theirs.config.dtype,
+        theirs.config.to_dict()["dtype"],
+    )
     for field in ("ctc_loss_reduction", "attention_dropout", "mask_time_prob", "vocab_size"):
         assert getattr(ours.config, field) == getattr(theirs.config, field)
+
+
+CLASSES = ("AutoConfig", "AutoModelForCTC", "AutoTokenizer", "AutoFeatureExtractor", "AutoProcessor", "UniSpeechConfig")
+CLASSES += ("UniSpeechForCTC", "Wav2Vec2CTCTokenizer", "Wav2Vec2FeatureExtractor")
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_folder_that_is_missing_is_an_oserror(name, tmp_path):
+    for models in LIBRARIES:
+        with pytest.raises(OSError, match="missing"):
+            getattr(models, name).from_pretrained(tmp_path / "missing")
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):  # and one without the files
+        getattr(raysp.models, name).from_pretrained(tmp_path)
+
+
+def test_a_field_that_an_output_lacks_is_refused():
+    output = AutoModelForCTC.from_pretrained(DIGITS)(WAVES)
+    with pytest.raises(
+        KeyError, match="CausalLMOutput has no field 'los', expected one of loss, logits, hidden_states"
+    ):
+        output["los"] = 1
 
 
 def test_first_arguments_have_the_names_of_transformers(tmp_path):

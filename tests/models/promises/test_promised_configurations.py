@@ -316,7 +316,7 @@ def observed(config_class, name, flags):
         labels = labels_of(name, evaluated[0])
         given = {} if labels is None else {"labels": labels}
         trained = seeded(lambda: model.train()(inputs, **given))
-        outputs = [*evaluated, *trained]
+        outputs = [*evaluated.values(), *trained.values()]
         if name.endswith("ForCTC"):
             outputs.append(model.eval()(inputs[:, :100], labels=torch.full((2, 90), 5)).loss)
     return {**model.state_dict(), **{f"{name} {index}": value for index, value in enumerate(outputs)}}

@@ -133,7 +133,7 @@ def shapes_of(output):
     def shape(value):
         return [tuple(one.shape) for one in value] if isinstance(value, tuple) else tuple(value.shape)
 
-    return {name: shape(output[name]) for name in output.keys()}  # noqa: SIM118 - no mapping
+    return {name: shape(output[name]) for name in output}
 
 
 @torch.no_grad()
@@ -291,7 +291,7 @@ def test_speech_encoder_decoder_outputs_have_the_fields_and_shapes_of_the_page()
     output = model(waves, labels=ids, **asked)
     past = [(ROWS, HEADS, 5, 8)] * 2 + [(ROWS, HEADS, frames, 8)] * 2
     assert [[tuple(one.shape) for one in layer] for layer in output.past_key_values] == [past] * LAYERS
-    shapes = {name: output[name] for name in output.keys() if name != "past_key_values"}  # noqa: SIM118 - no mapping
+    shapes = {name: output[name] for name in output if name != "past_key_values"}
     assert {
         name: [tuple(one.shape) for one in value] if isinstance(value, tuple) else tuple(value.shape)
         for name, value in shapes.items()
@@ -305,7 +305,7 @@ def test_speech_encoder_decoder_outputs_have_the_fields_and_shapes_of_the_page()
         "encoder_hidden_states": [(ROWS, frames, WIDTH)] * (LAYERS + 1),
         "encoder_attentions": [(ROWS, HEADS, frames, frames)] * LAYERS,
     }
-    assert model(waves, decoder_input_ids=ids, use_cache=False).keys() == ["logits", "encoder_last_hidden_state"]
+    assert [*model(waves, decoder_input_ids=ids, use_cache=False)] == ["logits", "encoder_last_hidden_state"]
     model.config.decoder.use_cache = False
     assert model(waves, decoder_input_ids=ids).past_key_values is None
 

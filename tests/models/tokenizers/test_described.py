@@ -6,7 +6,9 @@ import pickle
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from tokenizers import AddedToken
 
 import raysp.models
@@ -61,6 +63,10 @@ OF_ALL = {
     "add_tokens": lambda it: (it.add_tokens([AddedToken("<r>"), "<s2>"]), it.convert_tokens_to_ids("<r>")),
     "a new special token": lambda it: (it.add_special_tokens({"extra_special_tokens": ["<x>"]}), it.encode("ONE<x>")),
     "a token assigned": lambda it: (setattr(it, "pad_token", it.unk_token), it.pad_token_id),
+    "an id assigned": lambda it: (setattr(it, "pad_token_id", 5), it.pad_token, it.pad_token_id),
+    "no id assigned": lambda it: (setattr(it, "bos_token_id", None), it.bos_token),
+    "an empty text": lambda it: [it(text, add_special_tokens=False, return_tensors=kind)["input_ids"].dtype
+                                 for text in ("", ["", ""]) for kind in ("np", "pt")],
     "cut from the left": lambda it: (setattr(it, "truncation_side", "left"),
                                      it.encode("ONE TWO", max_length=3, truncation=True)),
     "do_not_truncate": lambda it: it.encode("ONE TWO", max_length=3, truncation="do_not_truncate"),
@@ -96,6 +102,16 @@ def test_tokenizers_have_the_values_of_transformers(folder, name, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     found, expected = values_of((raysp.models, transformers), folder, OF_ALL[name])
     assert found == expected
+
+
+def test_several_rows_of_ids_decode_to_as_many_texts(folder):
+    ours, theirs = (models.AutoTokenizer.from_pretrained(folder) for models in (raysp.models, transformers))
+    rows = [[5, 6, 4, 7], [6, 7, 7, 5]]
+    for ids in (rows, rows[:1], torch.tensor(rows), np.array(rows), [torch.tensor(rows[0]), torch.tensor(rows[1][:2])]):
+        found = ours.decode(ids, skip_special_tokens=True)
+        assert found == theirs.batch_decode(ids, skip_special_tokens=True)
+        if theirs.is_fast:  # the decode of others takes one row
+            assert found == theirs.decode(ids, skip_special_tokens=True)
 
 
 def test_offsets_of_tokens_are_those_of_transformers(folder):
