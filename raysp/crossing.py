@@ -54,6 +54,11 @@ def fetch(*tensors: Tensor) -> list[Array]:
     return Fetching(*tensors).arrays()
 
 
+def can_cross(tensor: Tensor) -> bool:
+    """Return whether arrays have the type of a tensor, and it has all its values."""
+    return tensor.dtype in _NAMES and tensor.layout == torch.strided and not tensor.is_meta
+
+
 def number(value: Tensor) -> int | float | bool:
     """Return a single value, for which the host waits: a search that depends on it cannot go on before."""
     return value.item()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.crossing import Array
+from raysp.crossing import Array, can_cross
 from raysp.models.base.outputs import ModelOutput
 from raysp.ops.late_steps import JoinOp
 from raysp.ops.rows import Place
+from raysp.ops.step_ops import FunctionError, name_of
 
 MADE_OF = ("logits", "embeddings", "pooler_output")
 """Names of values of a head that labels are made of."""
@@ -147,3 +148,16 @@ class OutputOp(JoinOp, Protocol):
     def empty(self) -> tuple[object, ...]:
         """Return the values of a recording shorter than one frame."""
         ...
+
+
+def check_selected(output: OutputOp, selected: object) -> None:
+    """Raise FunctionError if a user's output selected what cannot cross to the host."""
+    if not isinstance(selected, Mapping):
+        kind = type(selected).__name__
+        raise FunctionError(f"{name_of(output)} selected a {kind}; expected a dict of tensors by name")
+    for name, value in selected.items():
+        if isinstance(value, Tensor) and not can_cross(value):
+            kind = f"{value.dtype} and {value.layout} on {value.device}"
+            raise FunctionError(
+                f"{name_of(output)} selected {name!r} as {kind}, which numpy lacks: convert it, as by .float()"
+            )

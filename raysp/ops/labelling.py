@@ -27,15 +27,17 @@ from raysp.models.features.processors import as_float, fill
 from raysp.models.labelled_passes import OWN, LabellingModel, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.blocks import Batching, batching, cut_passes, passes_of_actor, windowing_of, would_wait
-from raysp.ops.forward import Forward, Lengths, OutputOp, Rows, Selected
+from raysp.ops.forward import Forward, Lengths, OutputOp, Rows, Selected, check_selected
 from raysp.ops.host_passes import HostPasses
 from raysp.ops.late_steps import (
     CARRIED,
     carried_values,
+    check_columns,
     completed,
     for_joining,
     is_ours,
     joined,
+    row_of,
     source_columns,
     timed_of,
 )
@@ -52,7 +54,7 @@ from raysp.ops.rows import (
     waves_of,
     with_labels,
 )
-from raysp.ops.step_ops import NO_COLUMNS, ColumnOp, beside, chosen
+from raysp.ops.step_ops import NO_COLUMNS, ColumnOp, FunctionError, beside, chosen
 from raysp.text.times import within_recordings
 from raysp.words import count
 
@@ -218,9 +220,14 @@ class Labelling:
             is_short = len(waves[index]) < least
             if row_status.status == OK and is_short:
                 row_status.skip("too_short", f"{count(len(waves[index]), 'sample')}; the model needs at least {least}")
-                labels[index] = tuple(
-                    value for one in self.outputs for value in (*one.empty(), *(None for _ in one.staged))
-                )
+                try:
+                    labels[index] = tuple(
+                        value
+                        for one in self.outputs
+                        for value in (*row_of(one, one.empty), *(None for _ in one.staged))
+                    )
+                except FunctionError as error:
+                    row_status.fail("step_failed", str(error))
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
         of_rows = [f"{shard}|{one.row}" if names is None else str(names[one.row]) for one in statuses]
@@ -363,7 +370,10 @@ class Batch:
         self.selected = [{"finite": forward.finite(with_hidden=bool(self.op.layers))}]
         for output in self.block.outputs:
             with self._turn(output):
-                self.selected.append(output.select(forward))
+                selected = output.select(forward)
+            if not is_ours(output):
+                check_selected(output, selected)
+            self.selected.append(selected)
         values = (value for selected in self.selected for value in selected.values())
         self.fetching = Fetching(*(value for value in values if isinstance(value, Tensor)))
 
@@ -421,6 +431,8 @@ class Batch:
         for output, selected in zip(self.block.outputs, values, strict=True):
             with self._turn(output):
                 made = output.columns(cast("Mapping[str, Array]", selected), rows)
+            if not is_ours(output):
+                check_columns(output, [*output.schema, *output.staged], made, len(self.windows))
             rows.results.update(zip(output.schema.names, made, strict=False))
             columns += made
         for place, (index, is_finite) in enumerate(zip(self.windows, finite["finite"], strict=True)):
@@ -450,7 +462,9 @@ class Batch:
             _refuse(raised)
             if len(self.windows) == 1:
                 tracebacks.note(raised)
-            why, failed = tracebacks.described(raised), raised.with_traceback(None)  # which holds the tensors
+            is_checked = isinstance(raised, FunctionError)
+            why = str(raised) if is_checked else f"the model failed: {tracebacks.described(raised)}"
+            failed = raised.with_traceback(None)  # which holds the tensors
         self._release()
         self._fail(failed, why)
 
@@ -472,7 +486,7 @@ class Batch:
             self._halve()
             return
         kind = "out_of_memory" if is_out_of_memory(error) else "step_failed"
-        _fail(self.block.statuses[self.windows[0]], kind, f"the model failed: {why}")
+        _fail(self.block.statuses[self.windows[0]], kind, why)
 
 
 def _refuse(error: BaseException) -> None:

@@ -1,8 +1,9 @@
 """Steps on decoded rows, which add columns or filter rows by them, joining of windows, and steps on labelled rows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any, Protocol, cast
 
@@ -20,6 +21,7 @@ from raysp.ops.rows import (
     RowStatus,
     on_grid,
     row_statuses,
+    single,
     statuses_table,
     waves_of,
     with_labels,
@@ -36,6 +38,7 @@ from raysp.ops.step_ops import (
     chosen,
     failure_of,
     judge,
+    name_of,
     reasons,
     samples_column,
 )
@@ -467,6 +470,41 @@ def is_ours(output: object) -> bool:
     return type(output).__module__.startswith("raysp.")
 
 
+def check_columns(output: object, fields: "Sequence[pa.Field[Any]]", made: object, num_rows: int) -> None:
+    """Raise FunctionError if a user's output made other columns than those of `fields`, with one value per row each."""
+    name = name_of(output)
+    if not isinstance(made, list | tuple):
+        raise FunctionError(f"{name} returned a {type(made).__name__}; expected a sequence of columns")
+    if len(made) != len(fields):
+        names = ", ".join(field.name for field in fields)
+        raise FunctionError(f"{name} returned {count(len(made), 'column')}; expected {len(fields)}: {names}")
+    for field, values in zip(fields, made, strict=True):
+        if not isinstance(values, Collection):
+            raise FunctionError(f"{name} returned a {type(values).__name__} for {field.name}; expected a sequence")
+        if len(values) != num_rows:
+            raise FunctionError(f"{name} returned {count(len(values), 'value')} for {field.name}; expected {num_rows}")
+        try:
+            pa.array([*values], single(field.type)).cast(field.type)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise FunctionError(
+                f"{name} returned values for {field.name} that are not {field.type}: {error}"
+            ) from error
+
+
+def row_of(output: JoinOp, make: Callable[[], object]) -> tuple[object, ...]:
+    """Return the values of `schema` that an output makes for one row.
+
+    Raises:
+        FunctionError: an output of a user fails, or makes other values.
+    """
+    with calling(output):
+        made = make()
+    if not is_ours(output):
+        columns = [[value] for value in made] if isinstance(made, list | tuple) else made
+        check_columns(output, [*output.schema], columns, 1)
+    return cast("tuple[object, ...]", made)
+
+
 def timed_of(outputs: Sequence[JoinOp]) -> list[str]:
     """Return the names of the columns with times of raysp's own outputs."""
     return [name for output in outputs if is_ours(output) for name in timed_columns(output.schema)]
@@ -490,8 +528,7 @@ def joined(outputs: Sequence[JoinOp], windows: pa.Table, row_status: RowStatus) 
     found = []
     for output in outputs:
         try:
-            with calling(output):
-                found.append(output.join(windows))
+            found.append(row_of(output, partial(output.join, windows)))
         except FunctionError as error:
             if row_status.status == OK:  # a damaged row keeps its error
                 row_status.fail("step_failed", failure_of(output, error))

@@ -275,7 +275,7 @@ def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     try:
         return called(op, rows)
     except FunctionError as error:
-        refuse_lost_device(_name(op), error.__cause__ or error)
+        refuse_lost_device(name_of(op), error.__cause__ or error)
         if rows.num_rows == 1:
             return [failure_of(op, error)]
     middle = rows.num_rows // 2
@@ -294,11 +294,11 @@ def called(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
         texts = list(result) if isinstance(result, Iterable) else None
     expected = f"for {count(rows.num_rows, 'row')}; expected None or the reason to skip it for each"
     if texts is None:
-        raise RunError(f"{_name(op)} returned {result!r:.100} {expected}")
+        raise RunError(f"{name_of(op)} returned {result!r:.100} {expected}")
     if len(texts) != rows.num_rows:
-        raise RunError(f"{_name(op)} returned {count(len(texts), 'value')} {expected}")
+        raise RunError(f"{name_of(op)} returned {count(len(texts), 'value')} {expected}")
     if wrong := [text for text in texts if not isinstance(text, str | None)]:
-        raise RunError(f"{_name(op)} returned {wrong[0]!r:.100} {expected}")
+        raise RunError(f"{name_of(op)} returned {wrong[0]!r:.100} {expected}")
     return texts
 
 
@@ -323,7 +323,7 @@ def failure_of(op: object, error: FunctionError) -> Failure:
         DeviceLostError: the GPU that the function uses failed.
     """
     cause = error.__cause__ or error
-    refuse_lost_device(_name(op), cause)
+    refuse_lost_device(name_of(op), cause)
     tracebacks.note(cause)
     return Failure(error)
 
@@ -345,10 +345,10 @@ def calling(op: object, function: object = None) -> Iterator[None]:
         if isinstance(error, FunctionError) or (is_ours and isinstance(error, RayspError)):
             raise
         kind = RunError if is_ours else FunctionError
-        raise kind(f"{_name(op)} failed: {tracebacks.described(error, owner)}") from error
+        raise kind(f"{name_of(op)} failed: {tracebacks.described(error, owner)}") from error
 
 
-def _name(op: object) -> str:
+def name_of(op: object) -> str:
     """Return the name of an op for messages."""
     return getattr(op, "name", f"{type(op).__module__}:{type(op).__qualname__}")
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from raysp.models.features.processors import as_float, pad
 from raysp.ops.device_passes import DevicePasses
 from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.labelling import Labelling
+from raysp.ops.late_steps import joined
 from raysp.ops.rows import RowStatus, statuses_table, with_waves
 from tests.corpora import CHECKPOINT, DEMO
 
@@ -420,3 +421,68 @@ def test_int16_becomes_the_floats_that_a_decoder_gives():
 
 def test_the_bundled_checkpoint_is_the_one_that_these_numbers_are_of():
     assert json.loads((CHECKPOINT / "config.json").read_text())["architectures"] == ["UniSpeechForCTC"]
+
+
+class Wrong(Fussy):
+    """An output that selects or returns something else for recordings of one length."""
+
+    __module__ = "levels"
+
+    def __init__(self, selected: object = None, columns: Callable[[list[int]], object] | None = None) -> None:
+        super().__init__(ValueError())
+        self.selected, self.made = selected, columns
+
+    def select(self, forward: Forward) -> Selected:
+        is_wrong = self.selected is not None and self.is_refused(forward.rows.lengths.frames)
+        return self.selected if is_wrong else {"frames": forward.num_frames_B}
+
+    def columns(self, arrays: Mapping[str, np.ndarray], rows: Rows) -> list[Sequence[object]]:
+        frames = arrays["frames"].tolist()
+        return self.made(frames) if self.made and self.is_refused(frames) else [frames]
+
+
+class TestAnOutputThatIsWrong:
+    @pytest.mark.parametrize(
+        ("wrong", "reason"),
+        [
+            ({"selected": [1]}, "selected a list; expected a dict of tensors by name"),
+            ({"selected": {"frames": torch.ones(1, dtype=torch.bfloat16)}}, "selected 'frames' as torch.bfloat16"),
+            ({"columns": lambda frames: []}, "returned 0 columns; expected 1: frames"),
+            ({"columns": lambda frames: [frames, frames]}, "returned 2 columns; expected 1: frames"),
+            ({"columns": lambda frames: iter([frames])}, "returned a list_iterator; expected a sequence of columns"),
+            ({"columns": lambda frames: {"frames": frames}}, "returned a dict; expected a sequence of columns"),
+            ({"columns": lambda frames: [iter(frames)]}, "returned a list_iterator for frames; expected a sequence"),
+            ({"columns": lambda frames: [[*frames, 0]]}, r"returned \d values for frames; expected 1"),
+            ({"columns": lambda frames: [["many" for _ in frames]]}, "returned values for frames that are not int64: "),
+        ],
+    )
+    def test_fails_its_row_alone_and_is_named(self, waves, alone, wrong, reason):
+        op = labelling(600, extra=Wrong(**wrong))
+        frames = [op.loaded.model.num_frames(torch.tensor([len(wave)])).item() for wave in waves[:12]]
+        rows = [row for row, of_row in enumerate(frames) if of_row != 49][:5]
+        found = labels(op, block_of([*(waves[row] for row in rows), np.zeros(16_000, np.int16)], [*rows, 99]))
+        failed = found.pop(99)
+        assert (failed["status"], failed["error_type"]) == ("error", "step_failed")
+        assert re.match(f"levels:Wrong {reason}", failed["error_message"])
+        assert_same(found, alone)
+        assert [found[row]["frames"] for row in rows] == [frames[row] for row in rows]
+
+    def test_fails_rows_that_are_too_short_for_a_frame(self, waves, alone):
+        op = labelling(600, extra=(wrong := Wrong()))
+        wrong.empty = lambda: ()
+        found = labels(op, block_of([waves[0], np.zeros(3, np.int16)], [0, 99]))
+        failed = found.pop(99)
+        assert (failed["status"], failed["error_message"]) == (
+            "error",
+            "levels:Wrong returned 0 columns; expected 1: frames",
+        )
+        assert_same(found, alone)
+
+    @pytest.mark.parametrize("made", [None, (), (1, 2), ("many",), iter([1])])
+    def test_fails_the_longer_row_whose_windows_it_joins(self, made):
+        wrong = Wrong()
+        wrong.join = lambda windows: made
+        row_status = RowStatus(0)
+        assert joined([wrong], statuses_table([row_status]), row_status) is None
+        assert (row_status.status, row_status.error_type) == ("error", "step_failed")
+        assert row_status.error_message.startswith("levels:Wrong returned ")

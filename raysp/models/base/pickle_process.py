@@ -36,6 +36,8 @@ TIED = (
 )
 """Ends of the names of embeddings, and those of the weights that models tie to them and so may lack in a checkpoint."""
 _ZIP, _PICKLE, _TAR_PLACE, _TAR = b"PK", b"\x80", 257, b"ustar"
+_FRAME = 149
+"""Instruction with which pickles of protocols above 3 begin."""
 _POINTER = b"version https://git-lfs"
 
 
@@ -108,15 +110,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def _check_members(path: Path) -> None:
     """Raise for members that are compressed, which decode to any size, and for a program of TorchScript."""
     with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
-            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
-                raise NotWeightsError(
-                    f"its member {shortened(member.filename)} is compressed; torch.save never does that"
-                )
-            if Path(member.filename).name == "constants.pkl":
-                raise NotWeightsError(
-                    "it is a TorchScript program, not weights: use the checkpoint that it was made from"
-                )
+        members = archive.infolist()
+    if any(Path(member.filename).name == "constants.pkl" for member in members):  # its code is compressed
+        raise NotWeightsError("it is a TorchScript program, not weights: use the checkpoint that it was made from")
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+            raise NotWeightsError(f"its member {shortened(member.filename)} is compressed; torch.save never does that")
 
 
 def _other_kind(start: bytes) -> str:
@@ -178,6 +177,8 @@ def _reason(error: Exception) -> str:
         return text
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return f"reading it takes more than {MEMORY_BYTES:,} bytes of memory beyond the size of the file"
+    if re.search(rf"Unsupported operand {_FRAME}\b", text):
+        return "its pickle has protocol 4 or higher; expected 2, which torch.save writes by default"
     if named := re.search(r"GLOBAL (\S+)", text):
         return f"its pickle names {bounds.plain(named[1])}, which plain weights never need"
     cause = bounds.plain((text.partition("WeightsUnpickler error: ")[2] or text).strip().partition("\n")[0])

@@ -169,7 +169,7 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
         "code that is evaluated": (state(Call(eval, code)), refused_name.format("eval")),
         "code that is executed, protocol 4": (
             archive(pickled({"w": Call(exec, code)}, 4)),
-            damaged.format("UnpicklingError: Unsupported operand 149"),
+            "its pickle has protocol 4 or higher; expected 2",
         ),
         "attributes of attributes": (
             archive(b"\x80\x02c__builtin__\ngetattr\ncos\npath\nX\x07\x00\x00\x00dirname\x86R."),
@@ -254,7 +254,14 @@ def files(mark: Path) -> dict[str, tuple[bytes | Callable[[], bytes], str]]:
             "is compressed; torch.save never does that",
         ),
         "an archive of something else": (zip_of("readme.txt"), damaged.format("RuntimeError")),
-        "a program of TorchScript": (zip_of("m/data.pkl", "m/constants.pkl"), "it is a TorchScript program"),
+        "a program of TorchScript": (
+            zip_of("m/code/m.py", "m/data.pkl", "m/constants.pkl"),
+            "it is a TorchScript program",
+        ),
+        "a pickle of protocol 4": (
+            archive(pickled({"w": tensor(floats(), 0, (4,), (1,))}, 4), _0=bytes(16)),
+            "its pickle has protocol 4 or higher; expected 2",
+        ),
         "half an archive": (one_tensor()[: len(one_tensor()) // 2], damaged.format("BadZipFile")),
         "a storage of the older format that claims a terabyte": (
             older(pickled({"w": tensor(older_floats(), 0, (4,), (1,))}), ["0"], struct.pack("<q", 1 << 38) + bytes(16)),
@@ -276,5 +283,6 @@ def zip_of(*names: str) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as zipped:
         for name in names:
-            zipped.writestr(name, pickled({}) if name.endswith("data.pkl") else "big")
+            compression = zipfile.ZIP_DEFLATED if name.endswith(".py") else zipfile.ZIP_STORED
+            zipped.writestr(name, pickled({}) if name.endswith("data.pkl") else "big", compression)
     return file.getvalue()
