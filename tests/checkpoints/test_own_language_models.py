@@ -26,6 +26,7 @@ from raysp.text.beams import arpa
 from raysp.text.beams.language_model import NgramScores
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.hub_server import lay_out
+from tests.ops.phases import columns_of
 from tests.ops.test_transcribing import ctc_forward
 from tests.text.beams.arpa_files import write_arpa
 from tests.text.beams.kenlm_package import BINARIES, kenlm_package  # noqa: F401 - a fixture
@@ -112,7 +113,8 @@ def test_scores_are_weighed_as_pyctcdecode_does(checkpoint, boundary):
     logits[0, 1::2, loaded.text_tokenizer.pad_token_id] = 5.0
     forward = ctc_forward(logits, torch.tensor([2 * len(ids)]), [None])
     with_lm, without = (
-        {one["text"]: one["score"] for one in op.op(loaded.summary, loaded)(forward)[2][0]} for op in (output, plain)
+        {one["text"]: one["score"] for one in columns_of(op.op(loaded.summary, loaded), forward)[2][0]}
+        for op in (output, plain)
     )
     model = arpa.parse(own / "5gram.arpa")
     scores, words = NgramScores(model), ["ONE", "SEVEN", "NIN"]  # SEVEN is no unigram, NIN no word of the model
@@ -176,7 +178,8 @@ def test_the_files_may_be_compressed_or_binary(checkpoint, kenlm_package):  # no
     [output] = located(pipeline_of(checkpoint, lm="own"))
     output.check(loaded.summary)
     logits = torch.randn(1, 30, 20, generator=torch.Generator().manual_seed(0))
-    [text] = output.op(loaded.summary, loaded)(ctc_forward(logits, torch.tensor([30]), [None]))[0]
+    forward = ctc_forward(logits, torch.tensor([30]), [None])
+    [text] = columns_of(output.op(loaded.summary, loaded), forward)[0]
     assert isinstance(text, str)
 
 
