@@ -1,6 +1,6 @@
 """Conversion of checkpoints with pickled weights to folders with safetensors, verified before they appear.
 
-A process of its own reads the pickles, which runs nothing of them.
+A process of its own reads the pickles, and runs no code of them.
 """
 
 import os

@@ -288,7 +288,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
 
         Args:
             input_features: (B, M, N) normalised log-mel frames, see `ParakeetFeatureExtractor`.
-            attention_mask: (B, M), nonzero for frames of the row, which come first; None: all of them.
+            attention_mask: (B, M), nonzero for frames of the row, which come first; None: all of them. Or a `Layout`.
             output_attention_mask: Return `attention_mask`, (B, T) int32, if a mask is given.
             output_attentions: Return `attentions`, (B, A, T, T) for each layer; None: as configured.
             output_hidden_states: Return `hidden_states`, (B, T, H) before the first layer and after each; None: as

@@ -321,7 +321,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
 
         Args:
             input_features: (B, T, C) pairs of normalised log-mel frames, see `SeamlessM4TFeatureExtractor`.
-            attention_mask: (B, T), nonzero for frames of the row, which come first; None: all of them.
+            attention_mask: (B, T), nonzero for frames of the row, which come first; None: all of them. Or a `Layout`.
             mask_time_indices: (B, T), true where a frame is replaced by the learned mask.
             output_attentions: Return `attentions`, (B, A, T, T) for each layer; None: as configured.
             output_hidden_states: Return `hidden_states`, (B, T, H) before the first layer and after each; None: as

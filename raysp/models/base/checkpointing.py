@@ -13,6 +13,9 @@ class Checkpointing(nn.Module):
         """Recompute layers in the backward pass of training: less memory, more time.
 
         Only the non-reentrant variant of torch is supported (`use_reentrant=False`).
+
+        Raises:
+            ValueError: `use_reentrant` is True, or no part of the model can recompute its activations.
         """
         if (gradient_checkpointing_kwargs or {}).get("use_reentrant", False):
             raise ValueError("use_reentrant is True, expected False: omit it")

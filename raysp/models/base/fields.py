@@ -8,7 +8,7 @@ from typing import Any
 class Fields:
     """Base of dataclasses with the methods of a mapping of the fields that are not None, in order.
 
-    It is no `Mapping`: programs make those anew, as `type(value)({...})`.
+    It is not a `Mapping`: programs copy mappings by `type(value)({...})`, which a dataclass does not take.
     """
 
     def _set(self) -> dict[str, Any]:

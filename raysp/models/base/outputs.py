@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from torch import Tensor
-from torch.export import register_dataclass
 
 from raysp.models.base.fields import Fields
 
@@ -32,10 +31,8 @@ class ModelOutput(Fields):
 
 @dataclass_transform(eq_default=False, kw_only_default=True)
 def output(cls: type[Class]) -> type[Class]:
-    """Make a class an output dataclass, registered with `torch.export`."""
-    made = dataclass(eq=False, kw_only=True)(cls)
-    register_dataclass(made, serialized_type_name=f"{made.__module__}.{made.__qualname__}")
-    return made
+    """Make a class an output dataclass."""
+    return dataclass(eq=False, kw_only=True)(cls)
 
 
 @dataclass(eq=False)

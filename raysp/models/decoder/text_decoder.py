@@ -216,8 +216,8 @@ class TextDecoder(GeneratingModel):
             encoder_attention_mask: (B, S), nonzero where a frame is attended to; None: everywhere.
             labels: (R, L) ids; -100 is ignored by the loss. They are shifted where `shifts_labels` is true.
             past_key_values: The cache that an earlier call returned, or N tuples of 2 or 4 tensors. It is not changed.
-            use_cache: Return `past_key_values`. None: the value of the configuration; False under `torch.export`.
-                Always False in training with gradient checkpointing, where recomputation would append to it again.
+            use_cache: Return `past_key_values`. None: the value of the configuration. Always False in training with
+                gradient checkpointing, where recomputation would append to it again.
             output_attentions: Return weights, (R, A, L, P + L) and (R, A, L, S), one of each per layer.
             output_hidden_states: Return (R, L, H) before the first layer and after each; the last is normalised.
             return_dict: False returns a plain tuple.
@@ -255,8 +255,7 @@ class TextDecoder(GeneratingModel):
         has_labels: bool,
     ) -> tuple[KeyValueCache | None, bool]:
         """Return the cache of a call, if any, and whether the output includes it."""
-        default = self.config.use_cache and not torch.compiler.is_exporting()
-        returns_cache = asked(use_cache, default) and (self.caches_with_labels or not has_labels)
+        returns_cache = asked(use_cache, self.config.use_cache) and (self.caches_with_labels or not has_labels)
         if self._recomputes:
             returns_cache = self._without_cache(use_cache, past_key_values)
         if past_key_values is not None:

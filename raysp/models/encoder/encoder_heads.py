@@ -47,6 +47,10 @@ from raysp.models.encoder.heads import (
 from raysp.models.encoder.speech_model import Encoded, SpeechModel
 from raysp.models.encoder.transformer import EncoderConfig, XVectorConfig
 
+NOT_BLANK = -1e4
+"""Logit of all other tokens if the blank's is 0: its exponential is 0, and all floating-point types can hold it."""
+PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
+
 
 class ForCTC(SpeechModel):
     """The encoder with a linear head over the vocabulary; `pad_token_id` is the blank.
@@ -407,11 +411,6 @@ class ForXVector(WeighingLayers):
         """Return the number of valid frames of each row after the TDNN."""
         seen_B = self._seen_frames(num_inputs_B)
         return tdnn_output_frames(seen_B, self.config.tdnn_kernel, self.config.tdnn_dilation).clamp(min=0)
-
-
-NOT_BLANK = -1e4
-"""Logit of all other tokens if the blank's is 0: its exponential is 0, and all floating-point types can hold it."""
-PER_HEAD_FIELDS = ("architectures", "dtype")  # fields of a configuration that may differ between heads
 
 
 def with_encoder_of(model: Model, head: Model) -> Model:

@@ -24,14 +24,12 @@ Value = TypeVar("Value")
 
 Bias: TypeAlias = Callable[[slice, slice], Tensor]
 """Function of rows and heads that returns their bias (B', A', T, T) by the distance of frames, in writable memory."""
+BiasOf: TypeAlias = Callable[[slice, slice], Bias]
+"""Function of the places of queries and of keys that returns their bias."""
 
 BLOCK_SCORES = 1 << 18  # 1 MB of float32, the second-level cache of a core
 BLOCK_SCORES_OF_GPUS = 1 << 24  # 32 MB of half precision, which the caches of data-centre GPUs hold
 TILE_FRAMES = 96  # fewer: products too thin to be fast; more: too wide
-
-
-BiasOf: TypeAlias = Callable[[slice, slice], Bias]
-"""Function of the places of the frames that ask and of those that are asked; their bias."""
 
 
 def attend(

@@ -342,7 +342,7 @@ class EncoderModel(SpeechModel):
 
         Args:
             input_values: (B, S) normalised samples.
-            attention_mask: (B, S), nonzero for samples of the row, which come first; None: all of them.
+            attention_mask: (B, S), nonzero for samples of the row, which come first; None: all of them. Or a `Layout`.
             mask_time_indices: (B, T), true where a frame is replaced by the learned mask.
             output_attentions: Return `attentions`, (B, A, T, T) for each layer; None: as configured.
             output_hidden_states: Return `hidden_states`, (B, T, H) before the first layer and after each; None: as
