@@ -133,7 +133,11 @@ class OutputOp(JoinOp, Protocol):
     """Hidden layers that it reads: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]`."""
 
     def select(self, forward: Forward) -> Selected:
-        """Return the tensors whose values `columns` needs. On a GPU no value is read here: the next pass would wait."""
+        """Return the tensors whose values `columns` needs.
+
+        On a GPU no value is read here: the next pass would wait. Other outputs read the same pass: no tensor of it is
+        changed in place.
+        """
         ...
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:

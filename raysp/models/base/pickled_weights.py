@@ -6,6 +6,7 @@ A pickle can run any code when it is opened. Nothing else in raysp opens one tha
 import json
 import os
 import select
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,9 +53,9 @@ def convert_files(
         CheckpointError: a file holds anything but plain weights, or is damaged.
         StoreError: a file cannot be read, or there is no space for the new one.
     """
+    seconds = SILENT_SECONDS + sum(_num_bytes(source) for source, _ in files) // BYTES_PER_SECOND
     request = {"files": [(str(source), str(target)) for source, target in files], "are_tied": are_tied}
     child = _started(json.dumps(request).encode())
-    seconds = SILENT_SECONDS + sum(source.stat().st_size for source, _ in files) // BYTES_PER_SECOND
     written: list[Written] = []
     try:
         for event in _events(child, seconds):
@@ -77,6 +78,17 @@ def convert_files(
     if len(written) < len(files):
         raise _refusal(files[len(written)][0], f"reading it ended a process with {ending(code)}")
     return written
+
+
+def _num_bytes(source: Path) -> int:
+    """Return the size of a regular file; a pipe would be waited for."""
+    try:
+        facts = source.stat()
+    except OSError as error:
+        raise StoreError(f"{source}: cannot be read ({error.strerror}); make the file readable") from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise _refusal(source, "it is no regular file")
+    return facts.st_size
 
 
 def _started(request: bytes) -> "subprocess.Popen[bytes]":

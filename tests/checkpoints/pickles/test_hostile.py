@@ -2,13 +2,14 @@
 
 import io
 import json
+import os
 import pickle
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from raysp import CheckpointError
+from raysp import CheckpointError, StoreError
 from raysp.models import convert_checkpoint
 from raysp.models.base import pickled_weights
 from tests.checkpoints.pickles import hostile, misbehaving
@@ -78,3 +79,12 @@ def test_a_reader_that_takes_memory_or_time_without_end_or_crashes_is_ended(tmp_
 def kept(children, child):
     children.append(child)
     return child
+
+
+def test_a_pipe_and_a_link_to_itself_are_refused_at_once(tmp_path):
+    pipe, link = tmp_path / "pipe.bin", tmp_path / "link.bin"
+    os.mkfifo(pipe)
+    link.symlink_to(link)
+    for file, kind, message in ((pipe, CheckpointError, "no regular file"), (link, StoreError, "cannot be read")):
+        with pytest.raises(kind, match=f"{file}: .*{message}"):
+            pickled_weights.convert_files([(file, tmp_path / "new.safetensors")])

@@ -20,6 +20,7 @@ from raysp.models import load_checkpoint
 from raysp.text.beams import arpa, kenlm
 from raysp.text.beams.language_model import scores_of
 from tests.corpora import CHECKPOINT
+from tests.ops.phases import columns_of
 from tests.ops.test_transcribing import ctc_forward
 from tests.text.beams.kenlm_package import BINARIES, KINDS, kenlm_package  # noqa: F401 - a fixture
 
@@ -67,7 +68,7 @@ def test_a_search_finds_the_texts_of_the_arpa_file(kenlm_package, kind):  # noqa
         output = raysp.Transcript(beams=6, nbest=3, lm=str(BINARIES / name), lm_weight=1.5)
         output.check(loaded.summary)
         op = output.op(loaded.summary, loaded)
-        rows.append(op(ctc_forward(logits, torch.full((4,), 40), [None] * 4))[:3])
+        rows.append(columns_of(op, ctc_forward(logits, torch.full((4,), 40), [None] * 4))[:3])
     assert rows[0][0] == rows[1][0]
     best, expected = ([one["score"] for row in found[2] for one in row] for found in rows)
     assert best == pytest.approx(expected, abs=1e-2 if kind in ("quantised", "both") else 1e-4)
