@@ -158,7 +158,7 @@ class TestPlan:
         for has_amx in (False, True):
             monkeypatch.setattr("raysp.labelling.planning.run_plan.has_amx", lambda: has_amx)  # noqa: B023
             is_named = [
-                'dtype="bfloat16" takes about a third of the time' in raysp_command("plan", recipe, *settings).out
+                'dtype="bfloat16" takes half of the time' in raysp_command("plan", recipe, *settings).out
                 for settings in ((), ("--set", "steps.1.dtype=float32"), ("--set", "steps.1.dtype=bfloat16"))
             ]
             assert is_named == [has_amx, False, False]

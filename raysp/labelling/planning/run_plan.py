@@ -44,8 +44,8 @@ SMALL_BYTES = 64 * 2**20
 SMALL_ROWS = 1_000
 """Rows up to which a run is small if they are read by path, so that their bytes are unknown."""
 GAIN_OF_AMX = (
-    'this processor has AMX: dtype="bfloat16" takes about a third of the time of float32 for rows of at least 3 s, and '
-    "some texts may differ from those in float32"
+    'this processor has AMX: dtype="bfloat16" takes half of the time of float32 for rows of 3 s, a third for rows '
+    "of 7 s, and some texts may differ from those in float32"
 )
 _EXPECTED = "; expected "
 """Ends what an error message says of one file."""
