@@ -16,7 +16,7 @@ import torch
 
 from raysp.crossing import Room, for_copies, for_passes
 from raysp.devices import synchronize
-from raysp.ops.host_passes import Batch
+from raysp.ops.host_passes import Stages
 
 Done: TypeAlias = "SimpleQueue[BaseException | None]"
 
@@ -33,7 +33,7 @@ AHEAD = 1
 class _Item:
     """A batch on its way."""
 
-    def __init__(self, batch: Batch, done: Done) -> None:
+    def __init__(self, batch: Stages, done: Done) -> None:
         self.batch, self.done = batch, done
         self.room: Room
         self.error: BaseException | None = None
@@ -84,7 +84,7 @@ class DevicePasses:
         self._ending = ThreadPoolExecutor(ending, "raysp-label")
         synchronize(device)  # weights were copied on another stream
 
-    def __call__(self, batches: Sequence[Batch], *, one_by_one: bool = False) -> None:
+    def __call__(self, batches: Sequence[Stages], *, one_by_one: bool = False) -> None:
         """Run batches to their ends."""
         done: Done = SimpleQueue()
         # So that the batches of a block follow each other in all three threads.

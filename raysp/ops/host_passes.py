@@ -9,7 +9,7 @@ import torch
 from raysp.crossing import Room
 
 
-class Batch(Protocol):
+class Stages(Protocol):
     """One forward pass, in stages that different threads may run, one after another."""
 
     def fill(self, room: Room) -> None:
@@ -52,7 +52,7 @@ class HostPasses:
         self.threads, self.threads_each = threads, threads_each
         self.pool = ThreadPoolExecutor(at_once, "raysp-pass") if at_once > 1 or in_threads else None
 
-    def __call__(self, batches: Sequence[Batch], *, one_by_one: bool = False) -> None:
+    def __call__(self, batches: Sequence[Stages], *, one_by_one: bool = False) -> None:
         """Run batches to their ends; `one_by_one`: one after another with all threads."""
         if self.pool is None or one_by_one:
             if self.threads is not None:
@@ -63,7 +63,7 @@ class HostPasses:
         for done in [self.pool.submit(self._run, batch) for batch in batches]:
             done.result()
 
-    def _run(self, batch: Batch) -> None:
+    def _run(self, batch: Stages) -> None:
         if self.threads_each is not None:
             torch.set_num_threads(self.threads_each)  # of this thread
         batch.run()

@@ -466,7 +466,7 @@ class Batch:
             why = str(raised) if is_checked else f"the model failed: {tracebacks.described(raised)}"
             failed = raised.with_traceback(None)  # which holds the tensors
         self._release()
-        self._fail(failed, why)
+        self._give_up(failed, why)
 
     def exceeds_budget(self) -> bool:
         """Return whether a batch of several windows exceeds the budget, which lack of memory may have reduced."""
@@ -477,7 +477,7 @@ class Batch:
         for half in (self.windows[:middle], self.windows[middle:]):
             Batch(self.op, self.block, half).run()
 
-    def _fail(self, error: BaseException, why: str) -> None:
+    def _give_up(self, error: BaseException, why: str) -> None:
         """Halve a batch that failed; the row of a single window becomes an error row, with the reason `why`."""
         if len(self.windows) > 1:
             logger.warning("a batch of %d windows failed and is halved: %s", len(self.windows), tracebacks.named(error))

@@ -19,9 +19,9 @@ from raysp.ops.rows import (
     ROW_SCHEMA,
     WAVE,
     RowStatus,
+    in_single_precision,
     on_grid,
     row_statuses,
-    single,
     statuses_table,
     waves_of,
     with_labels,
@@ -484,7 +484,7 @@ def check_columns(output: object, fields: "Sequence[pa.Field[Any]]", made: objec
         if len(values) != num_rows:
             raise FunctionError(f"{name} returned {count(len(values), 'value')} for {field.name}; expected {num_rows}")
         try:
-            pa.array([*values], single(field.type)).cast(field.type)
+            pa.array([*values], in_single_precision(field.type)).cast(field.type)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise FunctionError(
                 f"{name} returned values for {field.name} that are not {field.type}: {error}"

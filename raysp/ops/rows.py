@@ -263,19 +263,19 @@ def with_labels(
     """
     for place, column in enumerate(columns):
         values = [None if label is None else label[place] for label in labels]
-        kind = single(column.type)  # pyarrow takes no float32 values for half precision
+        kind = in_single_precision(column.type)  # pyarrow takes no float32 values for half precision
         table = table.append_column(column, pa.array(values, kind).cast(column.type))
     return table
 
 
-def single(kind: pa.DataType) -> pa.DataType:
+def in_single_precision(kind: pa.DataType) -> pa.DataType:
     """Return a type with half precision, at any depth of lists, replaced by single precision."""
     if pa.types.is_float16(kind):
         return pa.float32()
     if isinstance(kind, pa.FixedSizeListType):
-        return pa.list_(single(kind.value_type), kind.list_size)
+        return pa.list_(in_single_precision(kind.value_type), kind.list_size)
     if isinstance(kind, pa.ListType) and not pa.types.is_struct(kind.value_type):
-        return pa.list_(single(kind.value_type))
+        return pa.list_(in_single_precision(kind.value_type))
     return kind
 
 
