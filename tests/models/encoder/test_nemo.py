@@ -141,7 +141,7 @@ REFUSED = {
     ),
     "a bare pickle": (
         with_member(WEIGHTS, lambda model, folder: pickle.dumps(Bomb(folder / "exploded"))),
-        r"model_weights\.ckpt: not plain weights: it is damaged",
+        r"model_weights\.ckpt: not plain weights: its pickle has protocol 4 or higher",
     ),
     "a bomb of zeros": (with_member(WEIGHTS, deflated), "its member 'model/data.pkl' is compressed"),
     "no tensors": (with_member(WEIGHTS, lambda model, folder: saved([1])), "it holds a list; expected tensors by name"),
