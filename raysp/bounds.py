@@ -79,6 +79,7 @@ GZIP = b"\x1f\x8b"
 DAMAGED = (gzip.BadGzipFile, EOFError, zlib.error)
 """Errors of a compressed file that is damaged or truncated."""
 _CHUNK_BYTES = 1 << 20
+_STATM = Path("/proc/self/statm")
 
 
 class TooLargeError(ValueError):
@@ -91,11 +92,16 @@ def check(found: float, most: int, noun: str) -> None:
         raise TooLargeError(f"has {found:,} {noun}; expected at most {most:,}")
 
 
+def has_memory_limit() -> bool:
+    """Return whether the memory of a process can be limited here: Linux only, which has /proc."""
+    return _STATM.exists()
+
+
 def limit_memory(more_bytes: int) -> None:
     """Limit the address space of this process to what it has and more. Without effect without /proc (macOS)."""
-    if not Path("/proc/self/statm").exists():
+    if not has_memory_limit():
         return
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(_STATM.read_text().split()[0])
     hard = resource.getrlimit(resource.RLIMIT_AS)[1]
     most = pages * resource.getpagesize() + more_bytes
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)

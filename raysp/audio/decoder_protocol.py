@@ -7,7 +7,6 @@ import select
 import struct
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from raysp.audio.process_clock import ProcessClock
 from raysp.errors import AudioError, RunError
@@ -36,11 +35,6 @@ FAULTS = "RAYSP_DECODER_FAULTS"
 """Environment variable for fault injection in tests, such as
 `marker=SIGSEGV,marker=sleep,marker=spin,marker=gigabyte,marker=memory,marker=TypeError`.
 A fault occurs at a recording with its marker in the first bytes."""
-
-
-def has_memory_limit() -> bool:
-    """Return whether the memory of a process can be limited here: Linux only, which has /proc."""
-    return Path("/proc/self/statm").exists()
 
 
 # A recording is at fault if decoder processes crash on it by themselves, or exceed their own time, `TRIES` times. A

@@ -27,6 +27,7 @@ from typing import Self, TypeVar
 
 import numpy as np
 
+from raysp import bounds
 from raysp.audio import decoder_protocol as protocol
 from raysp.audio.decoder_protocol import (
     AnswerTimeout,
@@ -292,7 +293,7 @@ class Decoder:
 @functools.cache
 def _warn_without_limit() -> None:
     """Warn once per process where the memory of the child cannot be limited."""
-    if not protocol.has_memory_limit():
+    if not bounds.has_memory_limit():
         logger.warning(
             "the memory of the decoder is not limited on %s: a recording that decodes to gigabytes can fill this "
             "machine's; label untrusted data on Linux",

@@ -392,7 +392,7 @@ def test_an_error_of_the_program_ends_the_call_with_its_traceback(faulty, fault,
 
 @pytest.mark.lengthy
 def test_a_system_without_a_limit_of_memory_is_named_once(monkeypatch, caplog):
-    monkeypatch.setattr(isolation.protocol, "has_memory_limit", lambda: False)  # macOS
+    monkeypatch.setattr(isolation.bounds, "has_memory_limit", lambda: False)  # macOS
     isolation._warn_without_limit.cache_clear()
     for _ in range(2):
         with isolation.Decoder() as decoder, pytest.raises(AudioError):

@@ -48,12 +48,12 @@ def printed(program: str, system: str = "", *arguments: Path) -> str:
 
 
 LACKED = """
-from raysp import devices
-from raysp.audio import isolation, decoder_protocol, process_clock
+from raysp import bounds, devices
+from raysp.audio import isolation, process_clock
 
 import os
 print(devices.system(), hasattr(devices.os, "sched_getaffinity"), hasattr(os, "sched_getaffinity"))
-print(hasattr(isolation.fcntl, "F_SETPIPE_SZ"), decoder_protocol.has_memory_limit())
+print(hasattr(isolation.fcntl, "F_SETPIPE_SZ"), bounds.has_memory_limit())
 print(process_clock.read_times(os.getpid()), devices.num_cpus() >= 1, devices.memory_bytes() > 0)
 """
 

@@ -178,7 +178,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError) or "allocate memory" in text:
         return f"reading it takes more than {MEMORY_BYTES:,} bytes of memory beyond the size of the file"
     if re.search(rf"Unsupported operand {_FRAME}\b", text):
-        return "its pickle has protocol 4 or higher; expected 2, which torch.save writes by default"
+        return "its pickle has protocol 4 or higher; expected 2: save it again by torch.save, as it is by default"
     if named := re.search(r"GLOBAL (\S+)", text):
         return f"its pickle names {bounds.plain(named[1])}, which plain weights never need"
     cause = bounds.plain((text.partition("WeightsUnpickler error: ")[2] or text).strip().partition("\n")[0])

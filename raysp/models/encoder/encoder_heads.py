@@ -178,9 +178,7 @@ class ForCTC(SpeechModel):
         return languages.adapter_weights(self)
 
 
-def add_encoder(
-    model: "ForSequenceClassification | ForAudioFrameClassification | ForXVector", *, takes_adapter: bool = False
-) -> None:
+def add_encoder(model: "WeighingLayers", *, takes_adapter: bool = False) -> None:
     """Set the base model of a head over classes, and the weights of its layer sum if configured.
 
     Raises:
@@ -202,6 +200,10 @@ class WeighingLayers(SpeechModel):
     def layer_sum(self) -> LayerSum | None:
         """Return a receiver of the hidden states, if the head reads their learned sum."""
         return None if self.layer_weights is None else LayerSum(self.layer_weights)
+
+    def frames(self, encoded: Encoded, layer_sum: LayerSum | None) -> Tensor:
+        """Return the frames (B, T, H) that the head reads."""
+        return encoded.last_hidden_state if layer_sum is None else layer_sum.total
 
 
 def classes_output(
@@ -235,7 +237,6 @@ class ForSequenceClassification(WeighingLayers):
     """The encoder with classes over the mean of its frames."""
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.CLASSES,)
-    layer_weights: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -270,7 +271,7 @@ class ForSequenceClassification(WeighingLayers):
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Return the output of the head: see the base."""
-        frames_BTH = encoded.last_hidden_state if layer_sum is None else layer_sum.total
+        frames_BTH = self.frames(encoded, layer_sum)
         valid_BT = self._pooled_layout(layout, frames_BTH.shape[1]).mask
         # Projected first, as in the original: a row without frames pools to zero, not to the bias.
         logits_BN = self.classifier(masked_mean(self.projector(frames_BTH), valid_BT))
@@ -285,7 +286,6 @@ class ForAudioFrameClassification(WeighingLayers):
     """The encoder with classes for each frame, such as speakers."""
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.FRAME_CLASSES,)
-    layer_weights: nn.Parameter | None
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)
@@ -320,7 +320,7 @@ class ForAudioFrameClassification(WeighingLayers):
         labels: Tensor | None = None,
     ) -> TokenClassifierOutput:
         """Return the output of the head: see the base."""
-        frames_BTH = encoded.last_hidden_state if layer_sum is None else layer_sum.total
+        frames_BTH = self.frames(encoded, layer_sum)
         logits_BTN = self.classifier(frames_BTH)
         valid_BT = self.frame_layout(layout, frames_BTH.shape[1]).mask
         return TokenClassifierOutput(
@@ -335,7 +335,6 @@ class ForXVector(WeighingLayers):
     """The encoder with a TDNN that yields one vector per speaker (Snyder et al. 2018)."""
 
     gives: ClassVar[tuple[Capability, ...]] = (Capability.XVECTOR,)
-    layer_weights: nn.Parameter | None
     config: XVectorConfig
 
     def __init__(self, config: XVectorConfig) -> None:
@@ -380,7 +379,7 @@ class ForXVector(WeighingLayers):
         labels: Tensor | None = None,
     ) -> XVectorOutput:
         """Return the output of the head: see the base."""
-        frames_BTH = encoded.last_hidden_state if layer_sum is None else layer_sum.total
+        frames_BTH = self.frames(encoded, layer_sum)
         frames_BTC = self._tdnn(self.projector(frames_BTH))
         num_frames_B = None if layout.counts_B is None else self._tdnn_frames(layout.counts_B)
         embeddings_BE = self.feature_extractor(pooled_statistics(frames_BTC, num_frames_B))

@@ -369,7 +369,7 @@ class Encoder(nn.Module):
         return layout.unpack(hidden_BTH), weights
 
 
-class Checkpointed(Protocol):
+class LayerStack(Protocol):
     """A module of layers."""
 
     training: bool
@@ -378,7 +378,7 @@ class Checkpointed(Protocol):
 
 
 def run_layers(
-    encoder: Checkpointed,
+    encoder: LayerStack,
     layers: Iterable[nn.Module],
     hidden_BTH: Tensor,
     layout: Layout,
