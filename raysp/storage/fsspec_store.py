@@ -16,9 +16,17 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.errors import StoreError
-from raysp.storage.azure_client import AzureClient
-from raysp.storage.fsspec_client import Client, Facts, NoContainerError, PlainClient, ReplacedError
-from raysp.storage.gcs_client import GcsClient
+from raysp.storage.fsspec_files import (
+    MARK,
+    AzureFiles,
+    Facts,
+    Files,
+    ForgottenError,
+    GoogleFiles,
+    NoContainerError,
+    PlainFiles,
+    ReplacedError,
+)
 from raysp.storage.opened import Opened
 from raysp.storage.options import resolve
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
@@ -60,17 +68,14 @@ class FsspecStore:
         return self._url
 
     @cached_property
-    def _client(self) -> Client:
+    def _files(self) -> Files:
+        kind = GoogleFiles if self._scheme in GOOGLE else AzureFiles if self._scheme in AZURE else PlainFiles
         with self._explained("reach", ""):
-            if self._scheme in GOOGLE:
-                return GcsClient(self._options)
-            if self._scheme in AZURE:
-                return AzureClient(self._url, self._options)
-            return PlainClient(self._scheme, self._url, self._options)
+            return kind(self._url, resolve(self._options))
 
     @cached_property
     def _root(self) -> str:
-        return self._client.root(self._url)
+        return self._files.root(self._url)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         """Yield the files whose path begins with `prefix`, at any depth, sorted by path."""
@@ -81,7 +86,7 @@ class FsspecStore:
             )
         begins = f"{self._locate('')}/"
         with self._explained("list", ""):
-            for place, facts in self._client.list(begins + prefix):
+            for place, facts in self._files.list(begins + prefix):
                 yield _entry(place.removeprefix(begins), facts)
 
     def stat(self, path: str) -> Entry | None:
@@ -92,13 +97,13 @@ class FsspecStore:
     def _facts(self, path: str) -> Facts | None:
         place = self._locate(path)
         with self._explained("look at", path):
-            return self._client.facts(place)
+            return self._files.facts(place)
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
         place = self._locate(path)
         with self._explained("read", path):
-            return self._client.read(place)
+            return self._files.read(place)
 
     def open(self, path: str) -> pa.NativeFile:
         """Open a file for random access."""
@@ -123,7 +128,7 @@ class FsspecStore:
 
         def fetch(first: int, last: int) -> bytes:
             with self._explained("read", path):
-                data = self._client.fetch(place, first, last, facts)
+                data = self._files.fetch(place, first, last, facts)
             if len(data) != last - first:
                 raise StoreError(
                     f"{self._place(path)}: received {len(data):,} of {last - first:,} bytes; its server does not "
@@ -145,7 +150,7 @@ class FsspecStore:
         """Remove a file. A missing file is not an error."""
         place = self._writable(path)
         with self._explained("remove", path), suppress(FileNotFoundError):
-            self._client.delete(place)
+            self._files.delete(place)
 
     def scratch(self) -> AbstractContextManager[Path]:
         """Yield a path in this machine's temporary folder (TMPDIR)."""
@@ -172,9 +177,18 @@ class FsspecStore:
         self.delete(path)
 
     def _write(self, path: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
-        place = self._writable(path)
+        place, mark = self._writable(path), uuid.uuid4().hex
         with self._explained("write", path):
-            return self._client.write(place, body, new=new, over=over)
+            try:
+                return self._files.write(place, body, mark, new=new, over=over)
+            except (FileExistsError, ForgottenError) as error:
+                # A request whose response was lost is repeated, and then meets its own file.
+                facts = self._files.facts(place)
+                if facts is not None and (facts.get("metadata") or {}).get(MARK) == mark:
+                    return facts
+                if isinstance(error, ForgottenError):
+                    raise
+                return None
 
     def _writable(self, path: str) -> str:
         if self._scheme not in ATOMIC:

@@ -24,7 +24,7 @@ EXTRAS = {
 }
 ROOMS = re.compile(r"backends/\w+/|models/flax/")
 """Folders that are imported only if a checkpoint is run by the libraries of an extra."""
-COMES_ALONG = {"aiohttp": "gcsfs", "azure": "adlfs", "botocore": "boto3"}
+COMES_ALONG = {"aiohttp": "gcsfs", "azure": "azure-storage-blob", "botocore": "boto3"}
 """Packages that belong to a requirement."""
 BY_NAME = {
     "gcsfs": "gcs",
