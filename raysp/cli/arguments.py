@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from raysp.specs.work_files import Loaded
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+AGAIN = "submit it again"
+"""How a job on a cluster is continued."""
 
 PipelineFile = Annotated[
     str, typer.Argument(metavar="PIPELINE", help="A Python file that defines a raysp.Pipeline, or FILE:NAME.")

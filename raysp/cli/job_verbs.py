@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from raysp.cli.arguments import INTERRUPTED, PlannedFile, Settings
+from raysp.cli.arguments import AGAIN, INTERRUPTED, PlannedFile, Settings
 from raysp.cli.console import (
     announce,
     err,
@@ -150,6 +150,8 @@ def _follow(head: "Head", job_id: str, ca: str | None) -> NoReturn:
         print_json(_fields(job)) if is_json() else _print_job(job)
         if job.lacks_raysp:
             say("the cluster has no raysp; use an image with this version of it, or bring it along by --with-raysp")
+        elif job.status == "stopped" and not log.has_remedy:  # Ray killed the run, or its last lines were not read
+            say(f"the job was stopped; what it committed is kept. To resume: {AGAIN}")
         elif job.status == "failed" and not job.driver_exit_code:
             say(f"the job failed outside of the run: {job.message}")
     raise AssertionError
@@ -181,6 +183,8 @@ class _Log:
 
     def __init__(self) -> None:
         self._live = err.status("") if err.is_terminal else None
+        self.has_remedy = False
+        """Whether the run said how to resume it."""
 
     def __enter__(self) -> "_Log":
         return self
@@ -191,6 +195,7 @@ class _Log:
 
     def show(self, line: str) -> None:
         """Show a line."""
+        self.has_remedy = self.has_remedy or line.endswith(AGAIN)
         with printing():
             progress = self.PROGRESS.fullmatch(line)
             if progress and self._live:

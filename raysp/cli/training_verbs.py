@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raysp.cli.arguments import Engine, RecipeFile, Settings, command_line
+from raysp.cli.arguments import AGAIN, Engine, RecipeFile, Settings, command_line
 from raysp.cli.console import announce, err, is_json, print_command, print_fact, print_some, printing, show
 from raysp.cli.printed_runs import print_failures, show_indexed, urls
 from raysp.cli.stop_signals import stopping_after_a_step
@@ -117,6 +117,6 @@ def _print_result(result: "FinetuneResult", again: str, after: str, *, is_try_ou
         print_fact("report", join_url(result.sink, REPORT))
         print_command("next", after)
     elif is_submitted():
-        print_fact("to continue", "submit it again")
+        print_fact("to continue", AGAIN)
     else:
         print_command("to continue", again)

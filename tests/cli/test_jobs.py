@@ -95,6 +95,19 @@ class TestSubmit:
         )
 
     @pytest.mark.parametrize(
+        ("last", "said"),
+        [
+            ("raysp: 1% · 1 row", "raysp: the job was stopped; what it committed is kept. To resume: submit it again"),
+            ("raysp: stopped; ... To resume: submit it again", "raysp: stopped; ... To resume: submit it again"),
+        ],
+    )
+    def test_a_stopped_job_says_once_how_to_resume_it(self, raysp_command, file, head, last, said):
+        head.logs = [[f"{last}\n", ending(head, "STOPPED", None)]]
+        ran = raysp_command("submit", file, "--address", head.url)
+        assert (ran.code, ran.err.splitlines()[-1]) == (143, said)
+        assert ran.err.count("submit it again") == 1
+
+    @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["--set", "sink.urll=x"], r"has no field 'urll'"),

@@ -311,7 +311,9 @@ def follow(
                 lines.pop()
             for line in lines[shown:]:
                 on_line(line)
-            shown, failures = max(shown, len(lines)), 0
-            if job.is_over:
+            # Ray answers with an empty log while it cannot read the file, also as a job ends.
+            failures = 0 if len(lines) >= shown else failures + 1
+            shown = max(shown, len(lines))
+            if job.is_over and failures in (0, LOG_ATTEMPTS):
                 return job
         time.sleep(pause_seconds + len(log) / BYTES_PER_SECOND)

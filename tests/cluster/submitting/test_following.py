@@ -51,6 +51,17 @@ def test_last_lines_that_a_log_leaves_out_as_the_job_ends_are_read_afterwards(ru
     assert (job.exit_code, lines) == (143, ["one", "raysp: stopped"])
 
 
+def test_a_log_that_is_empty_as_the_job_ends_is_read_again(running):
+    running.logs = [["one\n"], [ends(running, 143), ""], [""], ["one\nraysp: stopped\n"]]
+    job, lines = followed(running)
+    assert (job.exit_code, lines) == (143, ["one", "raysp: stopped"])
+
+
+def test_a_log_that_stays_empty_is_given_up(running):
+    running.logs = [["one\n"], [ends(running), ""]]
+    assert followed(running)[1] == ["one"]
+
+
 def test_a_head_that_is_away_for_a_while_is_waited_for(running):
     running.logs = [["one\n", lambda: running.failing.extend([502, 503])], ["one\ntwo\n", ends(running)]]
     assert followed(running)[1] == ["one", "two"]
