@@ -1,5 +1,4 @@
 import atexit
-import contextlib
 import gc
 import itertools
 import os
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 import raysp.cli.console  # noqa: F401 - consoles keep COLUMNS of their import, which is that of no test
 from raysp.cli import main
-from tests import decoders, s3_servers
+from tests import s3_servers
 from tests.clouds.azure_server import running_azure
 from tests.clouds.cloud import CLOUDS, Cloud
 from tests.clouds.gcs_server import running_gcs
@@ -285,14 +284,6 @@ def _one_thread_of_torch() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.get_num_threads() != 1:
         torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _kept_decoders(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Share decoder processes among tests, but for those of them."""
-    own = decoders.OWN in request.path.as_posix()
-    with contextlib.nullcontext() if own else decoders.kept():
-        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

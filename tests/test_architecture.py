@@ -99,7 +99,7 @@ UNBOUNDED = {
 # What these parse is written by this machine: by a process of raysp, its user, or into the user's cache.
 READ_OWN_DATA = {
     *("corpus/surveys.py", "corpus/survey_process.py", "checkpoints/fetching.py", "text/beams/arpa.py"),
-    *("audio/isolation.py", "cluster/submitting/head.py", "specs/values.py"),
+    *("audio/child.py", "audio/isolation.py", "cluster/submitting/head.py", "specs/values.py"),
     *("training/sink/step_metrics.py", "training/tasks/frame_task.py"),
 }
 # Archives are opened over `bounds.HeaderReader` or after a look at their members.

@@ -1,101 +1,74 @@
-"""Decoder process of `isolation.Decoder`: reads requests from one pipe and writes answers to another, in order.
+"""Decoder process of `isolation.Decoder`: reads requests from a socket and writes answers to it, in order.
 
-Run as `python -m raysp.audio.child REQUESTS ANSWERS RANGES MEMORY_BYTES` with three inherited pipes. The process exits
-at the end of its standard input, hence with its parent, even while it decodes.
+Run as `python -m raysp.audio.child MEMORY_BYTES` with the socket as standard input. A thread reads the requests, so
+that the parent process never waits to send one, and ends the process at their end, hence with its parent.
 """
 
 import builtins
-import io
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from queue import SimpleQueue
+from typing import cast
 
 import numpy as np
 
 from raysp import bounds
-from raysp.audio.decoder_protocol import (
-    ANSWER,
-    AUDIO_ERROR,
-    COUNTED_HEADER,
-    DECODE,
-    FAULTS,
-    FLOAT32,
-    HEADER_IS,
-    INT16,
-    LAST_FLOAT32,
-    LAST_INT16,
-    MEAN,
-    NO_MEMORY,
-    NUMBER,
-    PROGRAM_ERROR,
-    RANGE,
-    RANGES,
-    READY,
-    REQUEST,
-    TOO_LONG,
-    UNREADABLE,
-)
+from raysp.audio import decoder_protocol as protocol
+from raysp.audio.decoder_protocol import FAULTS, FRAME
 from raysp.audio.source import read_header
 from raysp.audio.stream_decoding import decode_chunks
-from raysp.audio.waveforms import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, TooLong
+from raysp.audio.waveforms import AudioHeader, DecodeOptions, Excerpt, Recording, TooLong
 from raysp.errors import AudioError
 
 PROGRAM_ERRORS = (TypeError, AttributeError, NameError, ImportError, SyntaxError, AssertionError)
 """Exceptions of a program that is wrong or incomplete. No content of a recording is their cause."""
+BUFFER_BYTES = 256 * 1024
 
 
-class UnreadableError(Exception):
-    """A failure of the parent process to read the recording. The parent holds the cause."""
+class Parent:
+    """The connection to the parent process."""
 
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._ranges: SimpleQueue[bytes] = SimpleQueue()
+        self.requests: SimpleQueue[tuple[bytes, bytes, bytes]] = SimpleQueue()
+        self.seconds = 0.0
+        """Limit of CPU time until the next answer."""
 
-class Pipes:
-    """The child's ends of the pipes."""
+    def receive(self) -> None:
+        """Receive messages until the end of the connection, then end this process."""
+        with self._socket.makefile("rb", BUFFER_BYTES) as stream:
+            while len(frame := stream.read(FRAME.size)) == FRAME.size:
+                kind, num_fields, num_bytes = FRAME.unpack(frame)
+                fields, data = stream.read(num_fields), stream.read(num_bytes)
+                if kind == protocol.RANGE:
+                    self._ranges.put(data)
+                else:
+                    self.requests.put((kind, fields, data))
+        os._exit(0)
 
-    def __init__(self, requests: int, answers: int, ranges: int) -> None:
-        self.requests = io.BufferedReader(io.FileIO(requests), 256 * 1024)
-        self.answers = answers
-        self.ranges = io.FileIO(ranges)
-
-    def answer(self, kind: bytes, payload: "bytes | memoryview" = b"") -> None:
-        """Write a whole answer, in several writes if necessary."""
-        parts = [memoryview(ANSWER.pack(kind, len(payload))), memoryview(payload)]
-        while parts:
-            written = os.writev(self.answers, parts)
-            while parts and written >= len(parts[0]):
-                written -= len(parts.pop(0))
-            if parts:
-                parts[0] = parts[0][written:]
+    def send(self, kind: bytes, fields: object = None, data: "bytes | memoryview" = b"") -> None:
+        """Send a message, and restart the count of CPU time: its default action ends the process."""
+        protocol.send(self._socket, protocol.packed(kind, fields, data))
+        signal.setitimer(signal.ITIMER_PROF, self.seconds)
 
     def range(self, place: int, num_bytes: int) -> bytes:
-        """Request a range of the current recording from the parent process.
-
-        Raises:
-            UnreadableError: the range could not be read.
-        """
-        self.answer(RANGES, RANGE.pack(place, num_bytes))
-        (found,) = NUMBER.unpack(self._exactly(NUMBER.size))
-        if found < 0:
-            raise UnreadableError
-        return self._exactly(found)
-
-    def _exactly(self, num_bytes: int) -> bytes:
-        data = bytearray(num_bytes)
-        view = memoryview(data)
-        while view:
-            view = view[self.ranges.readinto(view) or os._exit(0) :]  # the parent process is gone
-        return bytes(data)
+        """Request a range of the current recording."""
+        self.send(protocol.RANGE, [place, num_bytes])
+        return self._ranges.get()
 
 
 class RemoteFile:
     """A recording held by the parent process."""
 
-    def __init__(self, pipes: Pipes, head: bytes, num_bytes: int) -> None:
-        self.pipes = pipes
+    def __init__(self, parent: Parent, head: bytes, num_bytes: int) -> None:
+        self.parent = parent
         self.head = head
         self.num_bytes = num_bytes
         self.place = 0
@@ -107,105 +80,81 @@ class RemoteFile:
 
     def read(self, num_bytes: int, /) -> bytes:
         """Read at most `num_bytes`, from `head` or by a request to the parent."""
-        data = self.head[self.place : self.place + num_bytes] or self.pipes.range(self.place, num_bytes)
+        data = self.head[self.place : self.place + num_bytes] or self.parent.range(self.place, num_bytes)
         self.place += len(data)
         return data
 
 
-def serve(pipes: Pipes) -> None:
-    """Answer requests until the end of their pipe, or until memory runs out."""
-    faults = _faults(os.environ.get(FAULTS, ""))
-    pipes.answer(READY)
-    while request := pipes.requests.read(REQUEST.size):
-        kind, num_bytes, num_head, sample_rate, channel, max_seconds, offset, has_duration, duration, *flags = (
-            REQUEST.unpack(request)
-        )
-        head = pipes.requests.read(num_head)
-        audio: Recording = head if num_head == num_bytes else RemoteFile(pipes, head, num_bytes)
+def serve(parent: Parent) -> None:
+    """Answer requests until memory runs out."""
+    faults = [fault.partition("=")[::2] for fault in os.environ.get(FAULTS, "").split(",")]
+    parent.send(protocol.READY)
+    while True:
+        kind, fields, data = parent.requests.get()
+        num_bytes, parent.seconds, offset, duration, *options = json.loads(fields)
+        signal.setitimer(signal.ITIMER_PROF, parent.seconds)
+        audio: Recording | None = None if num_bytes is None else data
+        if num_bytes and len(data) < num_bytes:
+            audio = RemoteFile(parent, data, num_bytes)
         try:
-            if faults:
-                _commit_fault(faults, audio)
-            if kind != DECODE:
-                pipes.answer(HEADER_IS, _header(read_header(audio, counted=kind == COUNTED_HEADER)))
-                continue
-            excerpt = Excerpt(audio, offset, duration if has_duration else None)
-            options = DecodeOptions(sample_rate, "mean" if channel == MEAN else channel, max_seconds, *flags)
-            _send(pipes, decode_chunks(excerpt, options))
+            for mark, fault in faults:
+                if fault and mark.encode() in head(audio):
+                    commit_fault(fault)
+            if kind == protocol.DECODE:
+                for chunk in decode_chunks(Excerpt(audio, offset, duration), DecodeOptions(*options)):
+                    parent.send(chunk.dtype.char.encode(), data=chunk.view(np.uint8).data)
+                parent.send(protocol.END)
+            else:
+                header = read_header(audio, counted=kind == protocol.COUNTED_HEADER)
+                parent.send(protocol.HEADER_FIELDS, [getattr(header, name) for name in AudioHeader.__slots__])
         except AudioError as error:
-            pipes.answer(AUDIO_ERROR, json.dumps([error.error_type, str(error)]).encode())
+            parent.send(protocol.AUDIO_ERROR, [error.error_type, str(error)])
         except TooLong as error:
-            pipes.answer(TOO_LONG, json.dumps([error.seconds, error.max_seconds]).encode())
-        except UnreadableError:
-            pipes.answer(UNREADABLE)
+            parent.send(protocol.TOO_LONG, [error.seconds, error.max_seconds])
         except MemoryError:
-            pipes.answer(NO_MEMORY)
+            parent.send(protocol.NO_MEMORY)
             return  # a process that ran out of memory is not reused
         except PROGRAM_ERRORS:
-            pipes.answer(PROGRAM_ERROR, traceback.format_exc().encode(errors="replace"))
+            parent.send(protocol.PROGRAM_ERROR, traceback.format_exc())
 
 
-def _send(pipes: Pipes, chunks: Iterator[Samples]) -> None:
-    """Write the chunks of a recording, and all before an error that is raised."""
-    last = next(chunks)  # one chunk is held back, since the kind of the last one ends the answer
-    try:
-        for chunk in chunks:
-            pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)
-            last = chunk
-    except AudioError:
-        pipes.answer(INT16 if last.dtype == np.int16 else FLOAT32, last.view(np.uint8).data)
-        raise
-    pipes.answer(LAST_INT16 if last.dtype == np.int16 else LAST_FLOAT32, last.view(np.uint8).data)
+def head(audio: Recording | None) -> bytes:
+    """Return the first bytes of a recording."""
+    if isinstance(audio, RemoteFile):
+        return audio.head or audio.parent.range(0, 4096)
+    return b"" if audio is None else cast("bytes", audio)[:4096]
 
 
-def _header(found: AudioHeader) -> bytes:
-    return json.dumps([getattr(found, name) for name in AudioHeader.__slots__]).encode()
+def commit_fault(fault: str) -> None:
+    """Fail as a test wants it."""
+    if fault == "sleep":
+        time.sleep(3600)
+    elif fault == "spin":
+        while True:
+            pass
+    elif fault == "gigabyte":
+        bytearray(1024 * 1024 * 1024)
+    elif fault == "memory":
+        hoard = []
+        while True:
+            hoard.append(bytearray(64 * 1024 * 1024))
+    elif fault.endswith("Error"):
+        raise getattr(builtins, fault)(f"{fault} in the decoder")
+    else:
+        os.kill(os.getpid(), signal.Signals[fault])
 
 
-def _faults(text: str) -> dict[bytes, str]:
-    return {marker.encode(): fault for marker, _, fault in (one.partition("=") for one in text.split(",")) if fault}
-
-
-def _commit_fault(faults: dict[bytes, str], audio: Recording) -> None:
-    head = audio.head if isinstance(audio, RemoteFile) else bytes(memoryview(audio)[:4096])  # type: ignore[arg-type]
-    if isinstance(audio, RemoteFile) and not head:
-        head = audio.pipes.range(0, min(4096, audio.num_bytes))
-    for marker, fault in faults.items():
-        if marker not in head:
-            continue
-        if fault == "sleep":
-            time.sleep(3600)
-        elif fault == "spin":
-            while True:
-                pass
-        elif fault == "gigabyte":
-            bytearray(1024 * 1024 * 1024)
-        elif fault == "memory":
-            hoard = []
-            while True:
-                hoard.append(bytearray(64 * 1024 * 1024))
-        elif fault.endswith("Error"):
-            raise getattr(builtins, fault)(f"{fault} in the decoder")
-        else:
-            os.kill(os.getpid(), signal.Signals[fault])
-
-
-def _end_with_parent() -> None:
-    # The parent's end of this pipe closes with it, however it ends.
-    while os.read(0, 1):
-        pass
-    os._exit(0)
-
-
-def main(arguments: Iterable[str]) -> None:
-    """Serve requests until the parent process closes the pipe or ends."""
-    requests, answers, ranges, memory_bytes = (int(argument) for argument in arguments)
+def main(memory_bytes: int) -> None:
+    """Serve requests until the parent process closes the socket or ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     # mpg123 writes a message for every irregular frame. Errors before this line still reach the parent.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    parent = Parent(socket.socket(fileno=0))
+    threading.Thread(target=parent.receive, daemon=True).start()
     bounds.limit_memory(memory_bytes)
-    serve(Pipes(requests, answers, ranges))
+    serve(parent)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(int(sys.argv[1]))

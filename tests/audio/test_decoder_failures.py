@@ -117,17 +117,23 @@ def test_endless_external_kills_are_an_error_of_the_run_and_never_of_a_recording
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGUSR1"])
 def test_signals_from_outside(name):
-    assert isinstance(failure_of(-signal.Signals[name]), ExternalFailure)
+    assert isinstance(failure_of(-signal.Signals[name], 60), ExternalFailure)
 
 
 @pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGXCPU"])
 def test_signals_that_a_process_causes_itself(name):
-    failure = failure_of(-signal.Signals[name])
+    failure = failure_of(-signal.Signals[name], 60)
     assert type(failure) is DecoderFailure
     assert (failure.error_type, str(failure)) == (
         "decoder_crashed",
         f"the decoder crashed with {name} on this recording, twice",
     )
+
+
+def test_the_signal_of_the_timer_of_cpu_time_is_a_time_out():
+    failure = failure_of(-signal.SIGPROF, 60)
+    assert failure.error_type == "decoder_timeout"
+    assert str(failure).startswith("the decoder returned nothing for 60 s of CPU time, twice")
 
 
 @pytest.mark.slow

@@ -49,11 +49,11 @@ def printed(program: str, system: str = "", *arguments: Path) -> str:
 
 LACKED = """
 from raysp import bounds, devices
-from raysp.audio import isolation, process_clock
+from raysp.labelling.engine import process_clock
 
 import os
 print(devices.system(), hasattr(devices.os, "sched_getaffinity"), hasattr(os, "sched_getaffinity"))
-print(hasattr(isolation.fcntl, "F_SETPIPE_SZ"), bounds.has_memory_limit())
+print(bounds.has_memory_limit())
 print(process_clock.read_times(os.getpid()), devices.num_cpus() >= 1, devices.memory_bytes() > 0)
 """
 
@@ -61,8 +61,8 @@ print(process_clock.read_times(os.getpid()), devices.num_cpus() >= 1, devices.me
 @pytest.mark.parametrize(
     ("system", "expected"),
     [
-        ("macos", ["macOS False True", "False False", "None True True"]),
-        ("", ["Linux True True", "True True", "True True"]),
+        ("macos", ["macOS False True", "False", "None True True"]),
+        ("", ["Linux True True", "True", "True True"]),
     ],
 )
 def test_calls_are_taken_away_from_raysp_alone(system, expected):
@@ -168,11 +168,12 @@ QUICK = ["audio"]
 """Folders of quick tests that `make test-drivers` runs. Those of `REST` belong to `make soak`."""
 REST = ["corpus", "labelling/finished", "ops", "sink", "specs", "storage", "text", "verbs"]
 OF_PROC = [
+    "audio/test_isolation.py::test_children_leave_no_process_and_no_descriptor",
     "audio/test_isolation.py::test_the_child_is_given_no_secrets_and_no_files_of_its_parent",
-    "audio/test_process_clock.py::test_a_process_that_computes_uses_its_cpu_time",
-    "audio/test_process_clock.py::test_a_process_that_sleeps_uses_up_its_time",
-    "audio/test_process_clock.py::test_a_stopped_process_uses_no_time",
-    "audio/test_process_clock.py::test_while_this_process_was_paused_nothing_counts_beyond_two_steps",
+    "labelling/engine/test_process_clock.py::test_a_process_that_computes_uses_its_cpu_time",
+    "labelling/engine/test_process_clock.py::test_a_process_that_sleeps_uses_up_its_time",
+    "labelling/engine/test_process_clock.py::test_a_stopped_process_uses_no_time",
+    "labelling/engine/test_process_clock.py::test_while_this_process_was_paused_nothing_counts_beyond_two_steps",
     "sink/test_lease.py::test_a_dead_process_of_this_machine_is_taken_over_at_once",
     "sink/test_lease.py::test_another_process_of_the_same_number_is_not_the_owner",
     "sink/test_lease.py::test_the_same_pid_of_another_boot_or_container_has_no_meaning",

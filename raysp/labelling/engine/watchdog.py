@@ -1,7 +1,7 @@
 """Watchdog that ends this process when work hangs, even if that holds the global interpreter lock.
 
 It counts seconds in which the process worked, or slept while it could have worked. A pause of the process, the
-container or the machine does not count. A small separate process counts them (`audio.process_clock`).
+container or the machine does not count. A small separate process counts them (`process_clock`).
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 
-from raysp.audio import process_clock
+from raysp.labelling.engine import process_clock
 
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH")
 

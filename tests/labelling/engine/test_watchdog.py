@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from raysp.audio.process_clock import read_times
 from raysp.labelling.engine import watchdog
+from raysp.labelling.engine.process_clock import read_times
 from tests.soaked import some
 
 START = "import ctypes, time\nfrom raysp.labelling.engine.watchdog import touch, watched\nprint(flush=True)\n"

@@ -67,8 +67,6 @@ class ProcessClock:
         self.pid = pid
         self.step = step
         self.seconds = 0.0
-        self.stopped_seconds = 0.0
-        """Seconds in which the process was stopped by a signal while this one was running."""
         self._before = read_times(pid)
 
     def advance(self, elapsed: float) -> None:
@@ -78,11 +76,9 @@ class ProcessClock:
         elapsed = min(elapsed, MOST_STEPS * self.step)
         if now is None or before is None:
             self.seconds += elapsed
-        elif now.states[0] in STOPPED:
-            self.stopped_seconds += elapsed
         elif RUNNABLE in now.states:  # on a CPU, or waiting for one
             self.seconds += min(elapsed, max(0.0, now.cpu_seconds - before.cpu_seconds))
-        else:
+        elif now.states[0] not in STOPPED:
             self.seconds += elapsed
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from raysp.audio.process_clock import ProcessClock, ProcessTimes, read_times
+from raysp.labelling.engine.process_clock import ProcessClock, ProcessTimes, read_times
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_process_that_sleeps_uses_up_its_time(started):
     wait_for_state(pid, "S")
     clock = ProcessClock(pid, 1.0)
     clock.advance(0.75)
-    assert (clock.seconds, clock.stopped_seconds) == (0.75, 0)
+    assert clock.seconds == 0.75
 
 
 @pytest.mark.lengthy
@@ -62,7 +62,7 @@ def test_a_stopped_process_uses_no_time(started):
     wait_for_state(pid, "T")
     clock = ProcessClock(pid, 1.0)
     clock.advance(1.0)
-    assert (clock.seconds, clock.stopped_seconds) == (0, 1.0)
+    assert clock.seconds == 0
 
 
 def test_while_this_process_was_paused_nothing_counts_beyond_two_steps(started):
@@ -74,7 +74,7 @@ def test_while_this_process_was_paused_nothing_counts_beyond_two_steps(started):
 
 
 def test_a_process_that_waits_for_a_cpu_uses_no_time(monkeypatch):
-    monkeypatch.setattr("raysp.audio.process_clock.read_times", lambda pid: ProcessTimes("SSR", 7.0))
+    monkeypatch.setattr("raysp.labelling.engine.process_clock.read_times", lambda pid: ProcessTimes("SSR", 7.0))
     clock = ProcessClock(1, 1.0)
     clock.advance(1.0)
     assert clock.seconds == 0
