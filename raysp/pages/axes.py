@@ -1,7 +1,7 @@
 """Axes of charts: their range, and few round ticks."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +9,6 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-LOG_RATIO = 30.0
-"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
 MOST_TICKS = 6
 PLAIN = (1e-2, 1e6)
 """Magnitudes that are written without exponents."""
@@ -31,16 +29,12 @@ class Axis:
 
     low: float
     high: float
-    is_log: bool
     ticks: tuple[Tick, ...]
 
     def places(self, values: Floats) -> Floats:
         """Return the places of values, from 0 to 1; of values outside the range the nearer end."""
-        low, high, inside = self.low, self.high, np.clip(values, self.low, self.high)
-        if self.is_log:
-            low, high, inside = math.log10(low), math.log10(high), np.log10(inside)
-        found: Floats = (inside - low) / (high - low)
-        return found
+        inside: Floats = (np.clip(values, self.low, self.high) - self.low) / (self.high - self.low)
+        return inside
 
 
 def count_axis(last: int) -> Axis:
@@ -50,19 +44,9 @@ def count_axis(last: int) -> Axis:
     return _with_ticks(0.0, float(high), _multiples(0.0, high, size), short)
 
 
-def value_axis(values: Floats, *, from_zero: bool = False, is_share: bool = False, may_be_log: bool = False) -> Axis:
-    """Return an axis whose ends are round, over some finite values.
-
-    Args:
-        values: at least one value.
-        from_zero: whether the axis begins at 0 or lower.
-        is_share: whether ticks are percentages.
-        may_be_log: whether the axis is logarithmic if the values are positive and far apart.
-    """
+def value_axis(values: Floats, *, is_share: bool = False) -> Axis:
+    """Return an axis whose ends are round, over at least one finite value; ticks of shares are percentages."""
     low, high = float(values.min()), float(values.max())
-    if may_be_log and low > 0 and high / low >= LOG_RATIO:
-        return _log_axis(low, high)
-    low = min(0.0, low) if from_zero else low
     if high - low < 1e-9 * max(abs(low), abs(high), 1e-30):
         low, high = _around(high, is_share=is_share)
     size = _round_size((high - low) / (MOST_TICKS - 2))
@@ -125,24 +109,6 @@ def _multiples(low: float, high: float, size: float) -> list[float]:
     return [place * size for place in range(first, last + 1)]
 
 
-def _log_axis(low: float, high: float) -> Axis:
-    """Return a logarithmic axis with ticks at 1, 2 and 5 times powers of ten, or at powers only if these are many."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    fine = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-    first = max(value for value in fine if value <= low * (1 + 1e-9))
-    last = min((value for value in fine if value >= high * (1 - 1e-9)), default=fine[-1])
-    inside = [value for value in fine if first <= value <= last]
-    for every in range(1, 100):
-        if len(inside) <= MOST_TICKS:
-            break
-        inside = [10.0**power for power in powers[::every] if first <= 10.0**power <= last]
-    return _with_ticks(first, last, inside, lambda value: number(value, value, value), is_log=True)
-
-
-def _with_ticks(
-    low: float, high: float, values: Iterable[float], text: Callable[[float], str], *, is_log: bool = False
-) -> Axis:
-    axis = Axis(low, high, is_log, ())
-    chosen = np.array([*values], np.float64)
-    ticks = (Tick(float(place), text(float(value))) for place, value in zip(axis.places(chosen), chosen, strict=True))
-    return Axis(low, high, is_log, tuple(ticks))
+def _with_ticks(low: float, high: float, values: Sequence[float], text: Callable[[float], str]) -> Axis:
+    places = Axis(low, high, ()).places(np.array(values, np.float64)).tolist()
+    return Axis(low, high, tuple(Tick(place, text(value)) for place, value in zip(places, values, strict=True)))

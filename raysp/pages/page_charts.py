@@ -1,6 +1,5 @@
 """Charts of a page: paths of an SVG of 1000 by 1000 units that is stretched to its place, and labels beside it."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -10,8 +9,8 @@ from raysp.pages.axes import Axis, Floats, count_axis, value_axis
 
 SIDE = 1000
 """Width and height of a chart in units of its paths."""
-MOST_POINTS = 500
-"""Points of a curve; a longer one is drawn by its range in as many parts."""
+MOST_POINTS = 200
+"""Points of a curve; a longer one is drawn by means of neighbouring values."""
 MOST_BARS = 40
 """Bars of a histogram."""
 
@@ -22,14 +21,12 @@ class Chart:
 
     title: str
     note: str
-    """Unit, scale and smoothing."""
+    """Unit, and what a point or bar stands for."""
     figure: str
     """The most important value, as text."""
     x: Axis
     y: Axis
     line: str
-    raw: str = ""
-    """Single values, behind a smoothed line."""
     band: str = ""
     """Area of intervals, or of bars."""
     points: str = ""
@@ -44,23 +41,29 @@ class Chart:
         return "".join(f"M0 {unit(1 - tick.place)}H{SIDE}" for tick in self.y.ticks)
 
 
-def histogram(title: str, values: Floats, across: str, *, note: str = "", may_be_log: bool = False) -> Chart:
-    """Return the distribution of at least one finite value.
+def histogram(title: str, values: Floats, across: str, *, note: str = "") -> Chart:
+    """Return the distribution of at least one finite value; the last bar has the highest hundredth.
 
     Args:
         title: name of the values.
         values: the values.
         across: unit of the values.
         note: of which rows they are.
-        may_be_log: whether the axis is logarithmic if the values are positive and far apart.
     """
-    x = value_axis(values, may_be_log=may_be_log)
-    places = np.clip(x.places(values), 0, 1)
-    rows = np.histogram(places, bins=min(MOST_BARS, max(8, round(len(values) ** 0.5))), range=(0.0, 1.0))[0]
+    x = value_axis(np.percentile(values, [0, 99]))
+    rows = np.histogram(x.places(values), bins=min(MOST_BARS, max(8, round(len(values) ** 0.5))), range=(0.0, 1.0))[0]
     y = count_axis(int(rows.max()))
-    notes = ", ".join(one for one in ("rows", "log scale" if x.is_log else "", note) if one)
-    middle = f"median {np.median(values):.3g}"
-    return Chart(title, notes, middle, x, y, line=outline(rows / y.high), band=bars(rows / y.high), across=across)
+    figure = f"median {np.median(values):.3g}, {values.min():.3g} to {values.max():.3g}"
+    return Chart(
+        title,
+        f"rows, {note}" if note else "rows",
+        figure,
+        x,
+        y,
+        line=outline(rows / y.high),
+        band=bars(rows / y.high),
+        across=across,
+    )
 
 
 def bars(heights: Floats) -> str:
@@ -81,21 +84,9 @@ def outline(heights: Floats) -> str:
 
 
 def line(across: Floats, up: Floats) -> str:
-    """Return a line through points, of which some are left out if they are many."""
-    if len(across) > MOST_POINTS:
-        chosen = np.unique(np.linspace(0, len(across) - 1, MOST_POINTS).astype(int))
-        across, up = across[chosen], up[chosen]
+    """Return a line through points."""
     points = [f"{unit(x)} {unit(1 - y)}" for x, y in zip(across, up, strict=True)]
     return f"M{'L'.join(points)}" if len(points) > 1 else dots(across, up)
-
-
-def spread(across: Floats, up: Floats) -> str:
-    """Return a line through points; if they are many, through the lowest and the highest of neighbours."""
-    if len(across) <= MOST_POINTS:
-        return line(across, up)
-    first = np.linspace(0, len(across), MOST_POINTS // 2, endpoint=False).astype(int)
-    pairs = np.stack([np.minimum.reduceat(up, first), np.maximum.reduceat(up, first)], axis=1)
-    return line(np.repeat(across[first], 2), pairs.ravel())
 
 
 def area(across: Floats, low: Floats, high: Floats) -> str:
@@ -115,21 +106,3 @@ def dots(across: Floats, up: Floats) -> str:
 def unit(place: float) -> str:
     """Return a place from 0 to 1 in units of paths."""
     return f"{SIDE * place:.1f}".removesuffix(".0")
-
-
-@dataclass(frozen=True)
-class Share:
-    """A bar of a list of bars with names, as of classes."""
-
-    name: str
-    figure: str
-    share: float
-    """Share of the longest bar, from 0 to 1."""
-
-
-def shares(names: Sequence[str], numbers: Sequence[float], figures: Sequence[str]) -> tuple[Share, ...]:
-    """Return bars whose lengths are proportional to numbers, of which none is negative."""
-    longest = max([*numbers, 0.0]) or 1.0
-    return tuple(
-        Share(name, figure, number / longest) for name, number, figure in zip(names, numbers, figures, strict=True)
-    )

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from raysp.pages.page_charts import MOST_BARS, SIDE, histogram, shares
+from raysp.pages.page_charts import MOST_BARS, SIDE, histogram
 
 
 def heights(path: str) -> list[float]:
@@ -19,18 +19,16 @@ def test_bars_have_the_numbers_of_values(number):
     chart = histogram("Score", values, "value")
     assert sum(heights(chart.band)) * chart.y.high == pytest.approx(number, rel=0.01)
     assert len(heights(chart.band)) <= MOST_BARS
-    assert chart.figure == f"median {np.median(values):.3g}"
+    assert chart.figure == f"median {np.median(values):.3g}, {values.min():.3g} to {values.max():.3g}"
 
 
-def test_values_far_apart_have_a_logarithmic_axis():
-    chart = histogram("Duration", np.array([0.1, 1.0, 100.0]), "seconds", may_be_log=True)
-    assert (chart.x.is_log, chart.note, chart.across) == (True, "rows, log scale", "seconds")
+def test_the_last_bar_has_the_highest_hundredth():
+    values = np.append(np.linspace(0, 10, 1000), 500.0)
+    chart = histogram("Duration", values, "seconds")
+    assert (chart.x.high, chart.note, chart.across) == (10, "rows", "seconds")
+    assert sum(heights(chart.band)) * chart.y.high == pytest.approx(len(values), rel=0.01)
+    assert chart.figure == "median 5.01, 0 to 500"
 
 
 def test_equal_values_are_one_bar():
     assert heights(histogram("Score", np.full(9, -0.5), "value").band) == [pytest.approx(9 / 10, abs=0.11)]
-
-
-def test_the_longest_bar_is_whole():
-    assert [bar.share for bar in shares("ab", [4, 1], ["4", "1"])] == [1.0, 0.25]
-    assert shares([], [], []) == ()

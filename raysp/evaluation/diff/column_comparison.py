@@ -106,12 +106,10 @@ class _Texts:
         paired = PairedErrors(*(TextMeasures.joined(parts) for parts in self._against))
         chosen = np.flatnonzero(self._has_reference)
         columns = columns.of(chosen)
-        errors_of_a, errors_of_b = (one.words_N4[:, :-1].sum(1) for one in (paired.a, paired.b))
         return AgainstReference(
             self._reference,
             score(paired, len(chosen), columns, bootstrap),
             score_groups(paired, len(chosen), columns, bootstrap),
-            dict(sorted(Counter((errors_of_b - errors_of_a).tolist()).items())),
         )
 
 

@@ -1,9 +1,8 @@
 """Result of a comparison of two labellings."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from raysp.evaluation.diff.players import played
@@ -16,7 +15,6 @@ from raysp.labelling.finished.labellings import ShardMatch
 from raysp.labelling.planning.trust import Recorded, read_recorded
 from raysp.pages import rendering
 from raysp.pages.forest import Forest, Interval, forest
-from raysp.pages.page_charts import Share, shares
 from raysp.pages.page_tables import (
     MOST_GROUPS,
     ShownRow,
@@ -40,8 +38,6 @@ SHOWN_NAMES = 3
 MOST_FACT = 300
 MOST_COLUMNS = 12
 MOST_TABLES = 8
-MOST_CHANGE = 5
-"""Difference of word errors from which rows are one bar."""
 MOST_DRAWN = 8
 """Groups of a column whose differences are drawn."""
 PLAYER_BYTES = 3_000_000
@@ -96,8 +92,6 @@ class AgainstReference:
     """Metrics `wer_a`, `wer_b`, `wer_change` (B less A) and those for characters, from the same bootstrap draws."""
     by: Mapping[str, tuple[Group, ...]]
     """Groups by column, those with the largest increase of the word error rate first."""
-    rows_by_change: Mapping[int, int] = field(default_factory=dict)
-    """Rows by their word errors in B less those in A."""
 
     @property
     def verdict(self) -> str:
@@ -251,8 +245,6 @@ class _Shown:
     tables: tuple[Table, ...]
     worst: tuple[ShownRow, ...]
     forests: tuple[Forest, ...] = ()
-    by_row: tuple[Share, ...] = ()
-    by_row_note: str = ""
 
 
 def render(found: LabelDiff, recorded: Recorded | None = None) -> str:
@@ -332,7 +324,7 @@ def _shown(one: ColumnDifference) -> _Shown:
         return shown
     facts["WER change, B less A"] = one.against.verdict
     forests = tuple(found for found in _forests(one.against) if found)
-    return replace(shown, forests=forests, by_row=_by_row(one.against), by_row_note=_by_row_note(one.against))
+    return replace(shown, forests=forests)
 
 
 def _forests(against: AgainstReference) -> Iterator[Forest | None]:
@@ -353,32 +345,6 @@ def _interval(name: str, scores: Scores, metric: str) -> Interval:
     value = math.nan if one.value is None else one.value
     low, high = (value if end is None else end for end in (one.low, one.high))
     return Interval(name, scores.value(metric), low, value, high)
-
-
-def _by_row(against: AgainstReference) -> tuple[Share, ...]:
-    """Return bars of the rows by their change of word errors; large changes share a bar."""
-    found: Counter[int] = Counter()
-    for change, rows in against.rows_by_change.items():
-        found[max(-MOST_CHANGE, min(MOST_CHANGE, change))] += rows
-    changes = sorted(change for change in found if change)
-    return shares(
-        [_change(one) for one in changes], [found[one] for one in changes], [f"{found[o]:,}" for o in changes]
-    )
-
-
-def _change(number: int) -> str:
-    more = " or more" if abs(number) == MOST_CHANGE else ""
-    side = "A" if number > 0 else "B"
-    return f"{side} better by {abs(number)}{more}"
-
-
-def _by_row_note(against: AgainstReference) -> str:
-    found = against.rows_by_change
-    better, worse = (sum(rows for one, rows in found.items() if one * sign > 0) for sign in (-1, 1))
-    return (
-        f"B has fewer errors than A in {count(better, 'row')}, more in {count(worse, 'row')}, and as many in "
-        f"{count(found.get(0, 0), 'row')}"
-    )
 
 
 def _tables(one: ColumnDifference) -> Iterator[Table]:

@@ -164,7 +164,7 @@ def _histograms(rows: Rows) -> list[Chart]:
             shown = len(sample.values)
             note = "" if shown == sample.seen else f"a random sample of {shown:,} of {sample.seen:,} rows"
             title, across = ("Duration", "seconds") if name == SECONDS else (short(name), "value")
-            charts.append(histogram(title, sample.values, across, note=note, may_be_log=name == SECONDS))
+            charts.append(histogram(title, sample.values, across, note=note))
     return charts
 
 

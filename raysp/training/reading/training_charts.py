@@ -2,69 +2,35 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from raysp.evaluation.scores import Estimate
 from raysp.pages import page_charts
 from raysp.pages.axes import Floats, count_axis, value_axis
-from raysp.pages.page_charts import Chart
+from raysp.pages.page_charts import MOST_POINTS, Chart
 from raysp.training.sink import evaluation_records
 from raysp.training.sink.evaluation_records import StepEvaluation
 
-SMOOTHED_SHARE = 1 / 50
-"""Share of the steps over which a curve is averaged."""
-FEWEST_SMOOTHED = 5
-"""Steps over which a curve of 50 steps or more is averaged at least."""
 
+def curve(title: str, unit: str, steps: Floats, parts: Floats, wholes: Floats, *, is_share: bool = False) -> Chart:
+    """Return the chart of the ratios of two quantities over the steps of a training.
 
-@dataclass(frozen=True)
-class Curve:
-    """Values of consecutive steps: each a ratio of two quantities of the step.
-
-    Attributes:
-        title: name of the values.
-        unit: unit of the values; empty for none.
-        steps: numbers of the steps.
-        parts: numerators.
-        wholes: denominators; None: ones.
-        is_smoothed: whether to draw averages before the values of single steps.
-        from_zero: whether the axis begins at 0.
-        is_share: whether values are shares from 0 to 1.
-        may_be_log: whether the axis may be logarithmic.
+    A point is the ratio of the sums of neighbouring steps where these are many. Steps whose ratio is not finite are
+    left out; at least one has a finite one.
     """
+    is_finite = np.isfinite(parts / wholes)
+    width = -(-int(is_finite.sum()) // MOST_POINTS)
+    points = zip(*(_by_point(values[is_finite], width) for values in (steps, parts, wholes)), strict=True)
+    across, up = np.array([(at[-1], part.sum() / whole.sum()) for at, part, whole in points]).T
+    x, y = count_axis(int(steps[-1])), value_axis(np.append(up, 0.0), is_share=is_share)
+    note = ", ".join(filter(None, (unit, f"mean of {width:,} steps" if width > 1 else "")))
+    last = f"last {up[-1]:.1%}" if is_share else f"last {up[-1]:.4g}"
+    return Chart(title, note, last, x, y, line=page_charts.line(x.places(across), y.places(up)))
 
-    title: str
-    unit: str
-    steps: Floats
-    parts: Floats
-    wholes: Floats | None = None
-    is_smoothed: bool = True
-    from_zero: bool = False
-    is_share: bool = False
-    may_be_log: bool = False
 
-    def chart(self) -> Chart:
-        """Return the chart of the curve, which has at least one finite value; others are left out."""
-        wholes = np.ones_like(self.parts) if self.wholes is None else np.maximum(self.wholes, 1e-9)
-        is_finite = np.isfinite(self.parts / wholes)
-        steps, parts, wholes = self.steps[is_finite], self.parts[is_finite], wholes[is_finite]
-        width = _smoothed_steps(len(steps)) if self.is_smoothed else 1
-        raw, smooth = parts / wholes, _sums(parts, width) / _sums(wholes, width)
-        x = count_axis(int(self.steps[-1]))
-        y = value_axis(raw, from_zero=self.from_zero, is_share=self.is_share, may_be_log=self.may_be_log)
-        notes = [self.unit, "log scale" if y.is_log else "", f"mean of {width:,} steps" if width > 1 else ""]
-        last = f"{smooth[-1]:.1%}" if self.is_share else f"{smooth[-1]:.4g}"
-        return Chart(
-            self.title,
-            ", ".join(note for note in notes if note),
-            f"last {last}",
-            x,
-            y,
-            line=page_charts.line(x.places(steps), y.places(smooth)),
-            raw=page_charts.spread(x.places(steps), y.places(raw)) if width > 1 else "",
-        )
+def _by_point(values: Floats, width: int) -> list[Floats]:
+    return np.split(values, range(width, len(values), width))
 
 
 def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: int, corpus: str = "") -> Chart | None:
@@ -83,10 +49,10 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
     known = {step: ends for step, estimate in estimates.items() if (ends := _ends(estimate))}
     is_share, title = metric != evaluation_records.LOSS, evaluation_records.title(metric)
     values = np.array([*known.values()], np.float64)
-    x, y = count_axis(max(last_step, *known)), value_axis(values, is_share=is_share, may_be_log=not is_share)
+    x, y = count_axis(max(last_step, *known)), value_axis(values, is_share=is_share)
     across, (low, line, high) = x.places(np.array([*known], np.float64)), y.places(values.T)
     place = [*known].index(best)
-    notes = ("95% intervals" if is_share else "", "log scale" if y.is_log else "", _before(metric, estimates))
+    notes = ("95% intervals" if is_share else "", _before(metric, estimates))
     return Chart(
         title=(f"{corpus}: {title}" if corpus else title[0].upper() + title[1:]),
         note=", ".join(note for note in notes if note),
@@ -112,17 +78,3 @@ def _ends(estimate: Estimate) -> tuple[float, float, float] | None:
     if value is None or not math.isfinite(value):
         return None
     return value if low is None else low, value, value if high is None else high
-
-
-def _smoothed_steps(number: int) -> int:
-    """Return the number of steps to average over: a share of all, and at least a few unless there are hardly any."""
-    return max(1, min(FEWEST_SMOOTHED, number // 10), round(number * SMOOTHED_SHARE))
-
-
-def _sums(values: Floats, width: int) -> Floats:
-    """Return the sums over the `width` values around each value; fewer at the ends."""
-    total = np.concatenate([[0.0], np.cumsum(values)])
-    places = np.arange(len(values))
-    first, end = np.maximum(0, places - width // 2), np.minimum(len(values), places + (width + 1) // 2)
-    found: Floats = total[end] - total[first]
-    return found

@@ -16,7 +16,7 @@ from raysp.sink.lease import Running
 from raysp.sink.records import Natural
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
-from raysp.training.reading.training_charts import Curve, metric_chart
+from raysp.training.reading.training_charts import curve, metric_chart
 from raysp.training.reading.training_status import FIGURES, TrainingStatus, training_status
 from raysp.training.sink import evaluation_records, step_metrics
 from raysp.training.sink.evaluation_records import StepEvaluation
@@ -212,12 +212,11 @@ def _curves(steps: Sequence[StepMetrics]) -> list[Chart]:
     def values(name: str) -> Floats:
         return np.array([getattr(step, name) for step in steps], np.float64)
 
-    done, seconds = values("done"), values("seconds")
-    curves = (
-        Curve("Loss", "", done, values("loss"), may_be_log=True),
-        Curve("Learning rate", "", done, values("learning_rate"), is_smoothed=False, from_zero=True),
-        Curve("Gradient norm", "before clipping", done, values("norm"), may_be_log=True),
-        Curve("Speed", "seconds of audio a second", done, values("audio_seconds"), seconds, from_zero=True),
-        Curve("Waiting for rows", "share of the time", done, values("waited"), seconds, from_zero=True, is_share=True),
-    )
-    return [curve.chart() for curve in curves]
+    done, seconds, ones = values("done"), np.maximum(values("seconds"), 1e-9), np.ones(len(steps))
+    return [
+        curve("Loss", "", done, values("loss"), ones),
+        curve("Learning rate", "", done, values("learning_rate"), ones),
+        curve("Gradient norm", "before clipping", done, values("norm"), ones),
+        curve("Speed", "seconds of audio a second", done, values("audio_seconds"), seconds),
+        curve("Waiting for rows", "share of the time", done, values("waited"), seconds, is_share=True),
+    ]

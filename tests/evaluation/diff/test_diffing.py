@@ -129,17 +129,6 @@ class TestTexts:
             "cer_change": pytest.approx(jiwer.cer(right, b) - jiwer.cer(right, a)),
         }
 
-    def test_rows_are_counted_by_the_change_of_their_errors(self, diff, made):
-        texts = dict(zip(DIGITS["id"].to_pylist(), DIGITS["text"].to_pylist(), strict=True))
-        errors = []
-        for sink in "AB":
-            words = dict(zip(labels(made / sink, "id"), labels(made / sink, "pred_text"), strict=True))
-            outputs = {one: jiwer.process_words(texts[one], text) for one, text in words.items() if text is not None}
-            errors.append({i: o.substitutions + o.insertions + o.deletions for i, o in outputs.items()})
-        a, b = errors
-        [text, _] = diff(normalise="none").columns
-        assert text.against.rows_by_change == Counter(b[one] - a[one] for one in a.keys() & b.keys())
-
     def test_the_worst_rows_name_their_places(self, diff):
         [text, _] = diff(worst=1).columns
         [worst] = text.worst

@@ -7,7 +7,7 @@ import pytest
 
 from raysp.evaluation.scores import Estimate, Scores
 from raysp.pages.page_charts import MOST_POINTS, SIDE, Chart
-from raysp.training.reading.training_charts import Curve, metric_chart
+from raysp.training.reading.training_charts import curve, metric_chart
 from raysp.training.sink.evaluation_records import StepEvaluation
 
 
@@ -16,9 +16,9 @@ def points(path: str) -> np.ndarray:
     return np.array([[float(one) for one in pair.split()] for pair in re.split("[ML]", path)[1:]])
 
 
-def curve(values, **options) -> Chart:
+def drawn(values, wholes=None) -> Chart:
     parts = np.array(values, np.float64)
-    return Curve("Loss", "", np.arange(1.0, len(parts) + 1), parts, **options).chart()
+    return curve("Loss", "", np.arange(1.0, len(parts) + 1), parts, np.ones(len(parts)) if wholes is None else wholes)
 
 
 def evaluated(*values: tuple[float | None, ...], metric: str = "wer") -> dict[int, StepEvaluation]:
@@ -27,57 +27,36 @@ def evaluated(*values: tuple[float | None, ...], metric: str = "wer") -> dict[in
 
 
 def test_a_short_curve_is_drawn_as_it_is():
-    chart = curve([4.0, 0.0, 2.0])
+    chart = drawn([4.0, 0.0, 2.0])
     np.testing.assert_allclose(points(chart.line), [[333.3, 0], [666.7, 1000], [1000, 500]])
-    assert (chart.raw, chart.note, chart.figure) == ("", "", "last 2")
+    assert (chart.note, chart.figure) == ("", "last 2")
 
 
-def test_a_long_curve_is_smoothed_before_its_single_steps():
-    chart = curve([1.0, 3.0] * 150)
-    assert chart.note == "mean of 6 steps"
-    assert np.ptp(points(chart.line)[3:-3, 1]) == 0
-    assert len(points(chart.raw)) == 300
-    assert chart.figure == "last 2"
+@pytest.mark.parametrize(("steps", "width"), [(9, 1), (200, 1), (201, 2), (100_000, 500)])
+def test_a_point_of_a_long_curve_is_the_mean_of_neighbouring_steps(steps, width):
+    chart = drawn(np.arange(float(steps)))
+    assert chart.note == (f"mean of {width} steps" if width > 1 else "")
+    assert len(points(chart.line)) <= MOST_POINTS
+    assert chart.figure == f"last {np.arange(float(steps))[(steps - 1) // width * width :].mean():.4g}"
 
 
-@pytest.mark.parametrize(("steps", "width"), [(9, 1), (19, 1), (30, 3), (64, 5), (250, 5), (5000, 100)])
-def test_a_curve_is_averaged_over_a_share_of_its_steps(steps, width):
-    assert curve(np.arange(steps)).note == (f"mean of {width} steps" if width > 1 else "")
-
-
-def test_a_very_long_curve_keeps_its_extremes():
-    values = np.ones(100_000)
-    values[[777, 50_003]] = 5.0, 0.5
-    chart = curve(values)
-    assert max(len(points(chart.line)), len(points(chart.raw))) <= MOST_POINTS
-    heights = points(chart.raw)[:, 1]
-    assert (heights.min(), heights.max()) == (166.7, 916.7)  # 5.0 and 0.5 of 0 to 6
-    assert abs(points(chart.raw)[heights.argmin(), 0] - 7.77) < 5
-
-
-def test_a_curve_of_ratios_is_smoothed_by_both_quantities():
-    audio, seconds = np.full(300, 10.0), np.tile([1.0, 9.0], 150)
-    chart = Curve("Speed", "", np.arange(1.0, 301), audio, seconds, from_zero=True).chart()
+def test_a_mean_of_ratios_is_that_of_both_quantities():
+    chart = drawn(np.full(400, 10.0), np.tile([1.0, 9.0], 200))
     assert chart.figure == "last 2"
 
 
 def test_values_that_are_not_finite_are_left_out():
-    assert len(points(curve([1.0, np.inf, 2.0]).line)) == 2
-
-
-@pytest.mark.parametrize(("values", "note"), [([100.0, 1.0], "log scale"), ([20.0, 1.0], ""), ([100.0, -1.0], "")])
-def test_values_far_apart_have_a_logarithmic_axis(values, note):
-    assert curve(values, may_be_log=True).note == note
+    assert len(points(drawn([1.0, np.inf, 2.0]).line)) == 2
 
 
 def test_a_single_step_is_a_dot():
-    chart = curve([2.0])
+    chart = drawn([2.0])
     assert re.fullmatch(r"M1000 \S+h0", chart.line)
     assert [tick.text for tick in chart.x.ticks] == ["0", "1"]
 
 
 def test_the_grid_has_a_line_at_each_tick():
-    chart = curve([0.0, 4.0])
+    chart = drawn([0.0, 4.0])
     assert chart.grid == "".join(f"M0 {height}H{SIDE}" for height in (1000, 750, 500, 250, 0))
 
 
