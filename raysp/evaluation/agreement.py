@@ -1,4 +1,4 @@
-"""Agreement of two labellings: shares of equal rows, and means of differences."""
+"""Agreement of two labellings: shares of equal rows."""
 
 from dataclasses import dataclass
 
@@ -29,25 +29,3 @@ class Agreement:
     def of(self, rows: Ints) -> "Agreement":
         """Return the measures of some of the rows."""
         return Agreement(self.equal_N[rows])
-
-
-@dataclass(frozen=True)
-class Mean:
-    """The mean of the differences of two numbers of each row."""
-
-    values_N: Floats
-    """The differences; none is NaN."""
-
-    names = ("difference",)
-
-    def __call__(self, weights_DN: Floats) -> Floats:
-        """Return the mean for each weighting; NaN without rows."""
-        return ratios(weights_DN @ self.values_N, weights_DN.sum(1))[:, None]
-
-    def counts(self) -> dict[str, int]:
-        """Return the numbers of values above and below zero."""
-        return {"above_zero": int((self.values_N > 0).sum()), "below_zero": int((self.values_N < 0).sum())}
-
-    def of(self, rows: Ints) -> "Mean":
-        """Return the measures of some of the rows."""
-        return Mean(self.values_N[rows])

@@ -16,18 +16,24 @@ BANDS = (1, 2, 5, 10, 20, 30)
 """Seconds at which bands of duration begin."""
 HIGHER_IS_BETTER = {
     **{"wer": False, "cer": False, "accuracy": True, "f1": True, "eer": False},
-    **{"agreement": True, "difference": True},
-    **{"wer_change": False, "cer_change": False, "wer_a": False, "wer_b": False, "cer_a": False, "cer_b": False},
+    **{
+        "agreement": True,
+        "wer_change": False,
+        "cer_change": False,
+        "wer_a": False,
+        "wer_b": False,
+        "cer_a": False,
+        "cer_b": False,
+    },
 }
-"""All metrics. Those of the last two lines compare two labellings, A and B."""
+"""All metrics. Those of the last line compare two labellings, A and B."""
 TITLES = {
     **{"wer": "WER", "cer": "CER", "accuracy": "accuracy", "f1": "macro F1", "eer": "EER"},
-    **{"agreement": "agreement", "difference": "difference"},
-    **{"wer_change": "WER change", "cer_change": "CER change"},
+    **{"agreement": "agreement", "wer_change": "WER change", "cer_change": "CER change"},
     **{"wer_a": "WER A", "wer_b": "WER B", "cer_a": "CER A", "cer_b": "CER B"},
 }
 UNDEFINED = "-"
-_FORMATS = {"difference": "+.4f", "wer_change": "+.2%", "cer_change": "+.2%"}
+_FORMATS = {"wer_change": "+.2%", "cer_change": "+.2%"}
 """Formats of metrics that are not shares."""
 _EQUAL = {"accuracy": "correct", "agreement": "equal"}
 """Counts behind shares of rows."""

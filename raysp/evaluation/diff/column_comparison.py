@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.evaluation.agreement import Agreement, Bools, Mean
+from raysp.evaluation.agreement import Agreement, Bools
 from raysp.evaluation.diff.compared_columns import Compared
 from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference
 from raysp.evaluation.intervals import Bootstrap, Floats
@@ -60,8 +60,6 @@ def comparer(column: Compared, rules: Normalisation, worst: int, reference: str 
     """Return the comparison of a column. `reference` names the column of the references of texts, if there is one."""
     if column.kind == "text":
         return _Texts(column, rules, worst, reference)
-    if column.kind == "number":
-        return _Numbers(column)
     return _Values(column, worst)
 
 
@@ -140,25 +138,6 @@ class _Values:
         found = _difference(self._column, Agreement(equal), len(equal), columns, bootstrap)
         changes = tuple(ClassChange(a, b, number) for (a, b), number in self._changes.most_common())
         return replace(found, worst=tuple(self._worst), changes=changes)
-
-
-class _Numbers:
-    """Means of the differences of two numbers. Rows without one of them are not compared."""
-
-    def __init__(self, column: Compared) -> None:
-        self._column = column
-        self._differences: list[Floats] = [np.zeros(0)]
-
-    def add(self, rows: Both) -> None:
-        a, b = rows.columns(self._column.name)
-        self._differences.append(_floats(b) - _floats(a))
-
-    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
-        differences = np.concatenate(self._differences)
-        chosen = np.flatnonzero(~np.isnan(differences))
-        if len(chosen) < len(differences):
-            columns = columns.of(chosen)
-        return _difference(self._column, Mean(differences[chosen]), len(chosen), columns, bootstrap)
 
 
 def _difference(

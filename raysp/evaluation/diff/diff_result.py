@@ -111,7 +111,7 @@ class ColumnDifference:
     column: str
     kind: Kind
     scores: Scores
-    """Metrics `wer`, `cer` and `agreement` of texts; `difference` of numbers; else `agreement`."""
+    """Metrics `wer`, `cer` and `agreement` of texts, else `agreement`."""
     by: Mapping[str, tuple[Group, ...]]
     """Groups by column, the worst first; `seconds`: by bands of duration."""
     worst: tuple[WorstRow, ...] = ()
@@ -124,12 +124,7 @@ class ColumnDifference:
     @property
     def facts(self) -> dict[str, str]:
         """Facts of the column for users, as text by name."""
-        found = {TITLES[name]: self.scores.described(name) for name in self.scores.metrics}
-        if self.kind == "number":
-            rose, fell = self.scores.counts["above_zero"], self.scores.counts["below_zero"]
-            same = self.scores.rows - rose - fell
-            found[TITLES["difference"]] += f" on average, B less A: {rose:,} rose, {fell:,} fell, {same:,} equal"
-        return found
+        return {TITLES[name]: self.scores.described(name) for name in self.scores.metrics}
 
 
 @dataclass(frozen=True, repr=False)
@@ -303,8 +298,7 @@ def _verdict(found: LabelDiff) -> tuple[Verdict, ...]:
 
 def _title(one: ColumnDifference, metric: str) -> str:
     """Return the name of a metric, with the sides that it is of."""
-    ends = {"wer": ", B against A", "cer": ", B against A", "agreement": " of A and B"}
-    return f"{TITLES[metric]}{ends.get(metric, ', B less A' if metric == 'difference' else '')}"
+    return f"{TITLES[metric]}{' of A and B' if metric == 'agreement' else ', B against A'}"
 
 
 def _name(sink: str) -> str:

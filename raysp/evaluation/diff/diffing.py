@@ -207,8 +207,12 @@ def _side(one: Labelling) -> Side:
 
 
 def _limit(asked: AskedLimit, found: Sequence[ColumnDifference]) -> Limit:
-    """Return a limit compared with the worst value of a metric in all columns that have it."""
-    scores = [scores for one in found for scores in (one.scores, one.against.scores if one.against else None) if scores]
+    """Return a limit compared with the worst value of a metric in all columns that have it.
+
+    Columns of numbers do not count: those of two checkpoints always differ.
+    """
+    columns = [column for column in found if column.kind != "number"]
+    scores = [column.scores for column in columns] + [column.against.scores for column in columns if column.against]
     values = [one.metrics[asked.metric].value for one in scores if asked.metric in one.metrics]
     known = [value for value in values if value is not None]
     worst = min if HIGHER_IS_BETTER[asked.metric] else max

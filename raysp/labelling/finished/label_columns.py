@@ -10,7 +10,7 @@ from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.receipts import texts_of
 
 Kind = Literal["text", "class", "number", "value"]
-"""How a column is compared: by word errors, by class, by difference, or by equality alone."""
+"""How a column is compared: by word errors, by class, or by equality alone; of numbers reports draw histograms."""
 TEXT_SUFFIX, SCORES_SUFFIX = "_text", "_scores"
 
 

@@ -142,12 +142,10 @@ class TestClasses:
         assert [row.score for row in found.worst] == pytest.approx([0.7, 0.7])
 
 
-class TestNumbers:
-    def test_rises_and_falls_are_counted_without_nulls(self):
-        a, b = (table(4, pred_score=scores) for scores in ([0.5, 0.5, 0.5, None], [1.0, 0.25, 0.5, 1.0]))
-        found = compared(a, b, "pred_score")
-        assert value(found, "difference") == pytest.approx((0.5 - 0.25) / 3)
-        assert found.facts["difference"].endswith(" on average, B less A: 1 rose, 1 fell, 1 equal")
+def test_numbers_are_equal_or_not():
+    a, b = (table(4, pred_score=scores) for scores in ([0.5, 0.5, 0.5, None], [1.0, 0.5, 0.5, 1.0]))
+    found = compared(a, b, "pred_score")
+    assert (value(found, "agreement"), found.facts["agreement"].split(": ")[1]) == (0.5, "2 of 4 rows")
 
 
 def test_words_are_equal_if_their_texts_and_times_are():

@@ -161,7 +161,7 @@ class TestTexts:
             )
         [text, score] = raysp.diff(str(tmp_path / "one"), str(tmp_path / "two")).columns
         assert (text.against, text.worst, text.scores.metrics["agreement"].value) == (None, (), 1)
-        assert score.scores.counts == {"above_zero": 0, "below_zero": 0}
+        assert score.scores.counts == {"equal": score.scores.rows}
 
     @pytest.mark.parametrize(
         ("limits", "code"),

@@ -56,7 +56,7 @@ def test_the_facts_are_those_of_the_result(found):
         assert any(value.startswith(fact[:200]) for value in values), name
     [text, score] = found.columns
     assert page.after("Agreement of A and B") == text.facts["agreement"]
-    assert ("Difference, B less A", score.facts["difference"]) in pairwise(page.texts)
+    assert ("Agreement of A and B", score.facts["agreement"]) in pairwise(page.texts)
     assert page.after("WER change, B less A") == text.against.verdict
     change = text.against.scores.value("wer_change")
     assert page.texts.count(change) >= 3  # it leads the page, is drawn, and is in the table
@@ -74,7 +74,7 @@ def test_differences_classes_and_limits_are_shown(found):
 
 def test_each_figure_says_which_side_it_is_of(found):
     page = Page(render(found))
-    of_sides = {"WER", "CER", "agreement", "difference", "WER change"}
+    of_sides = {"WER", "CER", "agreement", "WER change"}
     heads = [text for tag, text in page.marked if tag in ("dt", "th", "b", "h3")]
     rates = heads[heads.index("Against the references in text") :][:6]
     assert rates[1:] == [
