@@ -1,5 +1,6 @@
 """Scores: metrics of rows with their intervals, of all rows and by groups."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -14,24 +15,13 @@ SECONDS = "seconds"
 """Name of the grouping by bands of duration."""
 BANDS = (1, 2, 5, 10, 20, 30)
 """Seconds at which bands of duration begin."""
-HIGHER_IS_BETTER = {
-    **{"wer": False, "cer": False, "accuracy": True, "f1": True, "eer": False},
-    **{
-        "agreement": True,
-        "wer_change": False,
-        "cer_change": False,
-        "wer_a": False,
-        "wer_b": False,
-        "cer_a": False,
-        "cer_b": False,
-    },
-}
-"""All metrics. Those of the last line compare two labellings, A and B."""
 TITLES = {
     **{"wer": "WER", "cer": "CER", "accuracy": "accuracy", "f1": "macro F1", "eer": "EER"},
     **{"agreement": "agreement", "wer_change": "WER change", "cer_change": "CER change"},
     **{"wer_a": "WER A", "wer_b": "WER B", "cer_a": "CER A", "cer_b": "CER B"},
 }
+"""All metrics. Those of the last two lines compare two labellings, A and B."""
+HIGHER_IS_BETTER = {metric: metric in ("accuracy", "f1", "agreement") for metric in TITLES}
 UNDEFINED = "-"
 _FORMATS = {"wer_change": "+.2%", "cer_change": "+.2%"}
 """Formats of metrics that are not shares."""
@@ -55,6 +45,14 @@ class Estimate:
     low: float | None = None
     """None for fewer than two units of the bootstrap."""
     high: float | None = None
+
+    @property
+    def ends(self) -> tuple[float, float, float] | None:
+        """Lower end, value and upper end; without an interval the value as each; None without a finite value."""
+        if self.value is None or not math.isfinite(self.value):
+            return None
+        low, high = (self.value if end is None else end for end in (self.low, self.high))
+        return low, self.value, high
 
     @property
     def percentage(self) -> str:

@@ -1,24 +1,12 @@
 """Estimates below each other with their intervals on one axis, as meta-analyses draw them."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from raysp.evaluation.scores import Scores
 from raysp.pages.axes import Axis, value_axis
-
-
-class Interval(NamedTuple):
-    """An estimate with the ends of its interval."""
-
-    name: str
-    figure: str
-    """The estimate as text."""
-    low: float
-    value: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -35,34 +23,26 @@ class ForestRow:
 
 @dataclass(frozen=True)
 class Forest:
-    """Estimates below each other."""
+    """Differences of shares below each other."""
 
     title: str
     note: str
+    """Meaning of the differences, and the better direction."""
     rows: tuple[ForestRow, ...]
     axis: Axis
-    zero: float | None
-    """Place of a line that stands for no difference; None: there is none."""
+    zero: float
+    """Place of the line that stands for no difference."""
 
 
-def forest(title: str, note: str, found: Sequence[Interval], *, with_zero: bool = False) -> Forest | None:
-    """Return shares and their intervals on one axis, or differences of shares; None if there are no finite ones.
-
-    Args:
-        title: name of the values.
-        note: meaning of the estimates, and the better direction.
-        found: the estimates.
-        with_zero: whether zero, which is on the axis, has a line.
-    """
-    known = [one for one in found if all(map(math.isfinite, one[2:]))]
-    if not known:
+def forest(title: str, note: str, metric: str, groups: Sequence[tuple[str, Scores]]) -> Forest | None:
+    """Return a difference of shares for groups of rows with names, on one axis; None if no group has a finite one."""
+    shown = [(name, scores.value(metric), ends) for name, scores in groups if (ends := scores.metrics[metric].ends)]
+    if not shown:
         return None
-    values = np.array([[one.low, one.value, one.high] for one in known], np.float64)
+    values = np.array([ends for _, _, ends in shown])
     axis = value_axis(np.append(values.ravel(), 0.0), is_share=True)
-    places = axis.places(values)
     rows = tuple(
-        ForestRow(one.name, one.figure, low, place, high - low)
-        for one, (low, place, high) in zip(known, places.tolist(), strict=True)
+        ForestRow(name, figure, low, place, high - low)
+        for (name, figure, _), (low, place, high) in zip(shown, axis.places(values).tolist(), strict=True)
     )
-    zero = float(axis.places(np.zeros(1))[0]) if with_zero else None
-    return Forest(title, note, rows, axis, zero)
+    return Forest(title, note, rows, axis, float(axis.places(np.zeros(1))[0]))

@@ -9,7 +9,7 @@ from raysp.pages.axes import Axis, Floats, count_axis, value_axis
 
 SIDE = 1000
 """Width and height of a chart in units of its paths."""
-MOST_POINTS = 200
+MOST_POINTS = 60
 """Points of a curve; a longer one is drawn by means of neighbouring values."""
 MOST_BARS = 40
 """Bars of a histogram."""
@@ -42,7 +42,7 @@ class Chart:
 
 
 def histogram(title: str, values: Floats, across: str, *, note: str = "") -> Chart:
-    """Return the distribution of at least one finite value; the last bar has the highest hundredth.
+    """Return the distribution of at least one finite value; the outer bars have a hundredth of the values each.
 
     Args:
         title: name of the values.
@@ -50,7 +50,7 @@ def histogram(title: str, values: Floats, across: str, *, note: str = "") -> Cha
         across: unit of the values.
         note: of which rows they are.
     """
-    x = value_axis(np.percentile(values, [0, 99]))
+    x = value_axis(np.percentile(values, [1, 99]))
     rows = np.histogram(x.places(values), bins=min(MOST_BARS, max(8, round(len(values) ** 0.5))), range=(0.0, 1.0))[0]
     y = count_axis(int(rows.max()))
     figure = f"median {np.median(values):.3g}, {values.min():.3g} to {values.max():.3g}"

@@ -22,12 +22,12 @@ def test_bars_have_the_numbers_of_values(number):
     assert chart.figure == f"median {np.median(values):.3g}, {values.min():.3g} to {values.max():.3g}"
 
 
-def test_the_last_bar_has_the_highest_hundredth():
-    values = np.append(np.linspace(0, 10, 1000), 500.0)
+def test_the_outer_bars_have_a_hundredth_of_the_values_each():
+    values = np.concatenate([[-500.0], np.linspace(0, 10, 1000), [500.0]])
     chart = histogram("Duration", values, "seconds")
-    assert (chart.x.high, chart.note, chart.across) == (10, "rows", "seconds")
+    assert (chart.x.low, chart.x.high, chart.note, chart.across) == (0, 10, "rows", "seconds")
     assert sum(heights(chart.band)) * chart.y.high == pytest.approx(len(values), rel=0.01)
-    assert chart.figure == "median 5.01, 0 to 500"
+    assert chart.figure == "median 5, -500 to 500"
 
 
 def test_equal_values_are_one_bar():

@@ -1,6 +1,5 @@
 """Result of a comparison of two labellings."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from raysp.labelling.finished.label_columns import Kind
 from raysp.labelling.finished.labellings import ShardMatch
 from raysp.labelling.planning.trust import Recorded, read_recorded
 from raysp.pages import rendering
-from raysp.pages.forest import Forest, Interval, forest
+from raysp.pages.forest import Forest, forest
 from raysp.pages.page_tables import (
     MOST_GROUPS,
     ShownRow,
@@ -23,7 +22,6 @@ from raysp.pages.page_tables import (
     groups_table,
     left_out,
     short,
-    shown_row,
 )
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
@@ -239,7 +237,7 @@ class _Shown:
     facts: dict[str, str]
     tables: tuple[Table, ...]
     worst: tuple[ShownRow, ...]
-    forests: tuple[Forest, ...] = ()
+    changes: Forest | None = None
 
 
 def render(found: LabelDiff, recorded: Recorded | None = None) -> str:
@@ -249,9 +247,14 @@ def render(found: LabelDiff, recorded: Recorded | None = None) -> str:
         found: the comparison.
         recorded: sink A with the pipeline that may be used, for players; None: recordings may not be read.
     """
-    rows = found.rows
-    columns = [_shown(one) for one in found.columns[:MOST_COLUMNS]] if rows.compared else []
-    columns, note = _with_players(found, columns, recorded)
+    rows, left, note = found.rows, PLAYER_BYTES, ""
+    shards = Labelling.of(recorded.sink, recorded.record).shards if recorded else {}
+    columns: list[_Shown] = []
+    for column in found.columns[:MOST_COLUMNS] if rows.compared else ():
+        shown = played(shards, recorded, column.worst[:MOST_WORST], left, "difference")
+        left -= sum(len(row.player) for row in shown.rows)
+        note = shown.note or note
+        columns.append(_shown(column, shown.rows))
     return rendering.render(
         "diff.html",
         title=f"A: {_name(found.a.sink)}, B: {_name(found.b.sink)}",
@@ -263,21 +266,6 @@ def render(found: LabelDiff, recorded: Recorded | None = None) -> str:
         players_note=note,
         limits=[short(limit.words) for limit in found.limits],
     )
-
-
-def _with_players(found: LabelDiff, columns: list[_Shown], recorded: Recorded | None) -> tuple[list[_Shown], str]:
-    """Return columns whose rows have players, as far as there is room, and a sentence about the others."""
-    note = ""
-    left = PLAYER_BYTES
-    sink = Labelling.of(recorded.sink, recorded.record) if recorded else None
-    for number, one in enumerate(columns):
-        worst = found.columns[number].worst[:MOST_WORST]
-        if not worst or not sink:
-            continue
-        shown = played(sink, recorded, worst, left, "difference")
-        left -= sum(len(row.player) for row in shown.rows)
-        columns[number], note = replace(one, worst=shown.rows), shown.note or note
-    return columns, note
 
 
 def _verdict(found: LabelDiff) -> tuple[Verdict, ...]:
@@ -309,36 +297,22 @@ def _capital(name: str) -> str:
     return f"{name[:1].upper()}{name[1:]}"
 
 
-def _shown(one: ColumnDifference) -> _Shown:
+def _shown(one: ColumnDifference, worst: tuple[ShownRow, ...]) -> _Shown:
     titles = {TITLES[name]: _capital(_title(one, name)) for name in one.scores.metrics}
-    facts = {titles.get(name, name): short(fact, MOST_FACT) for name, fact in one.facts.items()}
-    worst = tuple(shown_row(row, "difference") for row in one.worst[:MOST_WORST])
-    shown = _Shown(short(one.column), facts, tuple(_tables(one)), worst)
-    if one.against is None:
-        return shown
-    facts["WER change, B less A"] = one.against.verdict
-    forests = tuple(found for found in _forests(one.against) if found)
-    return replace(shown, forests=forests)
+    facts = {titles[name]: short(fact, MOST_FACT) for name, fact in one.facts.items()}
+    if one.against:
+        facts["WER change, B less A"] = one.against.verdict
+    return _Shown(short(one.column), facts, tuple(_tables(one)), worst, _forest(one.against) if one.against else None)
 
 
-def _forests(against: AgainstReference) -> Iterator[Forest | None]:
-    """Yield the drawn comparison: the rates of both, and the differences of all rows and of groups."""
-    scores = against.scores
-    rates = [_interval(side, scores, name) for side, name in (("A", "wer_a"), ("B", "wer_b"))]
-    yield forest("Word error rates of A and B", f"against {short(against.column)}, 95% intervals", rates)
-    found = [_interval("all rows", scores, "wer_change")]
+def _forest(against: AgainstReference) -> Forest | None:
+    """Return the drawn differences of all rows and of groups."""
+    shown = [("all rows", against.scores)]
     for column, groups in [*against.by.items()][:MOST_TABLES]:
         unit = " s" if column == SECONDS else ""
-        found += [_interval(f"{short(one.value)}{unit}", one.scores, "wer_change") for one in groups[:MOST_DRAWN]]
+        shown += [(f"{short(group.value)}{unit}", group.scores) for group in groups[:MOST_DRAWN]]
     note = "of the same rows, 95% intervals; left of the line B is better, right of it A"
-    yield forest("Difference, B less A", note, found, with_zero=True)
-
-
-def _interval(name: str, scores: Scores, metric: str) -> Interval:
-    one = scores.metrics[metric]
-    value = math.nan if one.value is None else one.value
-    low, high = (value if end is None else end for end in (one.low, one.high))
-    return Interval(name, scores.value(metric), low, value, high)
+    return forest("Difference, B less A", note, "wer_change", shown)
 
 
 def _tables(one: ColumnDifference) -> Iterator[Table]:

@@ -1,14 +1,13 @@
 """Recordings of a few rows as data urls, for players in a page: the stored bytes, which are not decoded here."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import AudioError, ShardError, StoreError, TrustError
 from raysp.evaluation.scores import WorstRow
-from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.trust import Recorded
 from raysp.ops.recordings import Recordings
 from raysp.pages.page_tables import ShownRow, shown_row
@@ -29,13 +28,17 @@ class Played:
 
 
 def played(
-    sink: Labelling, recorded: Recorded | None, worst: Sequence[WorstRow], num_bytes: int, noun: str = "error"
+    shards: Mapping[str, Shard],
+    recorded: Recorded | None,
+    worst: Sequence[WorstRow],
+    num_bytes: int,
+    noun: str = "error",
 ) -> Played:
     """Return rows with players, as far as these fit into a number of bytes.
 
     Args:
-        sink: the sink.
-        recorded: the same sink with the pipeline that may be used; None: recordings may not be read.
+        shards: shards of the sink, by name.
+        recorded: the sink with the pipeline that may be used; None: recordings may not be read.
         worst: the rows.
         num_bytes: bytes for all players.
         noun: noun of what is counted in each row.
@@ -50,7 +53,7 @@ def played(
         return Played(tuple(rows), reason)
     left, missing = num_bytes, 0
     for number, row in enumerate(worst):
-        if (player := _player(recorded, sink.shards[row.shard], row.row, left)) is None:
+        if (player := _player(recorded, shards[row.shard], row.row, left)) is None:
             missing += 1
             continue
         rows[number] = replace(rows[number], player=player)

@@ -1,6 +1,5 @@
 """Charts of the report of a training: curves over its steps, and metrics of its evaluations."""
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -46,7 +45,7 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
     if best is None:
         return None
     estimates = {step: one.metrics.get(metric, Estimate(None)) for step, one in found.items()}
-    known = {step: ends for step, estimate in estimates.items() if (ends := _ends(estimate))}
+    known = {step: ends for step, estimate in estimates.items() if (ends := estimate.ends)}
     is_share, title = metric != evaluation_records.LOSS, evaluation_records.title(metric)
     values = np.array([*known.values()], np.float64)
     x, y = count_axis(max(last_step, *known)), value_axis(values, is_share=is_share)
@@ -70,11 +69,3 @@ def _before(metric: str, estimates: Mapping[int, Estimate]) -> str:
     """Return the value of the weights before the first step as text; empty if it is not known."""
     found = estimates.get(0, Estimate(None))
     return "" if found.value is None else f"{evaluation_records.text(metric, Estimate(found.value))} before training"
-
-
-def _ends(estimate: Estimate) -> tuple[float, float, float] | None:
-    """Return lower end, value and upper end of an estimate; without an interval the value; None if it is undefined."""
-    value, low, high = estimate.value, estimate.low, estimate.high
-    if value is None or not math.isfinite(value):
-        return None
-    return value if low is None else low, value, value if high is None else high
