@@ -26,4 +26,4 @@ def export_to(to: str, sink: object, storage_options: Mapping[str, object] | Non
     names = {field.name for field in dataclasses.fields(FORMATS[to])}
     of_format = {name: value for name, value in options.items() if name in names}
     rest = {name: value for name, value in options.items() if name not in names}
-    return raysp.export(str(sink), storage_options, to=FORMATS[to](**of_format), **rest)
+    return raysp.export(str(sink), FORMATS[to](**of_format), storage_options=storage_options, **rest)

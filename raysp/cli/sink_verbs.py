@@ -277,9 +277,9 @@ def export(
 
     found = raysp.export(
         url,
+        form,
+        dest,
         options,
-        to=form,
-        dest=dest,
         beside=beside,
         dest_options=reached_by,
         pipeline=pipeline,

@@ -1,32 +1,15 @@
 """Export of files beside recordings: into a folder of other files, none of which is replaced."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from raysp.errors import PlanError
-from raysp.specs.values import JsonValue
 from raysp.storage.store import HOME, join_url, scheme_of
 from raysp.storage.stores import open_store
-from raysp.verbs.export.destination import DONE, NAMES, WHOLE, Destination, read_hashes
+from raysp.verbs.export.destination import Destination
 from raysp.verbs.export.source_audio import Source
 
 
-class Beside(Destination):
-    """The folder of recordings as a destination, with the records of the export below `.raysp/`."""
-
-    def _remove(self, record: Mapping[str, JsonValue]) -> None:
-        """Remove the markers of an export, then its unchanged files, then their hashes."""
-        found = [one.path for one in self.store.list(HOME)]
-        for path in (path for path in found if path.startswith(DONE)):
-            self.store.delete(path)
-        for name in (path for path in found if path.startswith(NAMES)):
-            for hashes in read_hashes(self.store, name):
-                for path, written in hashes.items():
-                    self.files_of(WHOLE).remove(path, written)
-            self.store.delete(name)
-
-
-def open_beside(source: Source, to: str) -> Beside:
+def open_beside(source: Source, to: str) -> Destination:
     """Open the folder of a source's recordings as a destination.
 
     Raises:
@@ -42,4 +25,4 @@ def open_beside(source: Source, to: str) -> Beside:
     if not scheme_of(folder) and not Path(folder).is_dir():
         raise PlanError(f"{folder}: the folder of the recordings is no longer there; run the pipeline on its new place")
     records = open_store(join_url(folder, f"{HOME}beside/{to}"), options)
-    return Beside(records, open_store(folder, options))
+    return Destination(records, open_store(folder, options))

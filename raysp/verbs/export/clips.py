@@ -1,6 +1,6 @@
 """Export of training clips, cut from recordings at pauses between words or regions of speech."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
@@ -23,7 +23,7 @@ from raysp.specs.values import spec
 from raysp.text.clipping import Clip, cut_clips, whole_clip
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, Split, card
 from raysp.verbs.export.datasets import data_path
-from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
+from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
 from raysp.verbs.export.spoken_words import SpokenWords
@@ -149,7 +149,6 @@ class ClipFiles:
     """Export of a file of clips for each label shard, and a card."""
 
     named: ClassVar[None] = None
-    suffixes: ClassVar[tuple[str, ...]] = (".parquet", CARD)
 
     labelling: Labelling
     source: Source
@@ -209,9 +208,10 @@ class ClipFiles:
                 for number, (row, place) in enumerate(zip(to_rows(labels), places, strict=True)):
                     cutting(row, kept.slice(number, 1), recordings, place, writer)
 
-    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+    def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1."""
-        destination.put(CARD, card(self.labelling, self.spec, self.schema, marks, has_audio=True))
+        with destination.whole() as files:
+            files.put([(CARD, card(self.labelling, self.spec, self.schema, total, has_audio=True))])
         return 1
 
 
@@ -230,7 +230,7 @@ class _Cutting:
         """Write the clips of a row; the recording is decoded in parts up to the end of the last clip."""
         clips = self._clips(row)
         if not clips:
-            self.files.left_out[NO_CLIP] += 1
+            self.files.tally.left_out[NO_CLIP] += 1
             return
         parts = [(round(one.start * self.rate), round(one.end * self.rate)) for one in clips]
         written: list[Clip] = []
@@ -241,24 +241,24 @@ class _Cutting:
                     writer.add(self._sample(row, kept, clip, number, encode_flac(samples, self.rate)))
                     written.append(clip)
         except (AudioError, TooLong) as error:
-            self.files.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
-        self.files.rows += bool(written)
-        self.files.clips += len(written)
-        self.files.seconds += sum(one.seconds for one in written)
+            self.files.tally.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
+        self.files.tally.rows += bool(written)
+        self.files.tally.clips += len(written)
+        self.files.tally.seconds += sum(one.seconds for one in written)
 
     def _clips(self, row: Row) -> list[Clip]:
         spans = spans_of(row, self.column)
         least, most = self.spec.min_seconds, self.spec.max_seconds
         if untimed := self.spoken.untimed(row) if self.spoken else "":
             clips, left_out = whole_clip(untimed, seconds_of(row), min_seconds=least, max_seconds=most)
-            self.files.untimed += 1
+            self.files.tally.untimed += 1
         else:
             clips, left_out = cut_clips(spans, seconds_of(row), min_seconds=least, max_seconds=most)
-        self.files.left_out.update(left_out)
+        self.files.tally.left_out.update(left_out)
         if (min_score := self.spec.min_score) is None:
             return clips
         kept = [one for one in clips if one.score is not None and one.score >= min_score]
-        self.files.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
+        self.files.tally.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
         return kept
 
     def _sample(self, row: Row, kept: pa.Table, clip: Clip, number: int, audio: bytes) -> Sample:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from collections.abc import Sequence
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Protocol, cast
 
@@ -12,7 +11,7 @@ from pydantic import Field
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
 from raysp.text.formats.safe_values import on_one_line, place_name
-from raysp.verbs.export.destination import ShardMark
+from raysp.verbs.export.destination import Tally
 from raysp.words import count, duration
 
 Split = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
@@ -43,7 +42,7 @@ def card(
     labelling: Labelling,
     to: Described,
     schema: pa.Schema,
-    marks: Sequence[ShardMark],
+    total: Tally,
     *,
     has_audio: bool,
 ) -> bytes:
@@ -53,12 +52,10 @@ def card(
         labelling: the sink.
         to: the format.
         schema: columns of the exported files.
-        marks: markers of the exported label shards.
+        total: counts of the exported label shards.
         has_audio: whether the column `audio` holds recordings.
     """
-    rows = sum(mark.clips if to.NAME == "clips" else mark.rows for mark in marks)
-    num_bytes = sum(mark.num_bytes for mark in marks)
-    seconds = sum(mark.seconds for mark in marks)
+    rows, num_bytes = total.clips if to.NAME == "clips" else total.rows, total.num_bytes
     head: dict[str, object] = {
         "license": to.licence or NO_LICENCE,
         "task_categories": ["automatic-speech-recognition"],
@@ -72,20 +69,17 @@ def card(
         },
     }
     front = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
-    return "\n".join(["---", *front, "---", "", *_body(labelling, to, marks, rows, seconds), ""]).encode()
+    return "\n".join(["---", *front, "---", "", *_body(labelling, to, total), ""]).encode()
 
 
-def _body(labelling: Labelling, to: Described, marks: Sequence[ShardMark], rows: int, seconds: float) -> list[str]:
-    left_out: dict[str, int] = {}
-    for mark in marks:
-        for reason, number in mark.left_out.items():
-            left_out[reason] = left_out.get(reason, 0) + number
-    reasons = ", ".join(f"{number:,} {on_one_line(reason)}" for reason, number in sorted(left_out.items()))
-    time = duration(seconds)
+def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
+    reasons = ", ".join(f"{number:,} {on_one_line(reason)}" for reason, number in sorted(total.left_out.items()))
+    rows = count(total.clips, "clip") if to.NAME == "clips" else count(total.rows, "row")
+    time = duration(total.seconds)
     units = "hours:minutes:seconds" if time.count(":") == 2 else "minutes:seconds"
     checkpoints = map(place_name, str(labelling.checkpoint).split(", "))
     made = [
-        f"- {count(rows, 'clip' if to.NAME == 'clips' else 'row')}, {time} of audio ({units})",
+        f"- {rows}, {time} of audio ({units})",
         f"- split: {to.split}",
         f"- left out: {reasons or 'nothing'}",
         f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {_code(labelling.checkpoint_digest)})",

@@ -21,7 +21,7 @@ from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import spec
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, Split, card
-from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
+from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import ok_rows, stem_of
 from raysp.verbs.export.source_audio import Source
 
@@ -72,7 +72,6 @@ class DatasetFiles:
     """Export of a Parquet file for each label shard, and a card."""
 
     named: ClassVar[None] = None
-    suffixes: ClassVar[tuple[str, ...]] = (".parquet", CARD)
 
     labelling: Labelling
     source: Source
@@ -95,8 +94,8 @@ class DatasetFiles:
         """Write the file of a label shard."""
         with files.file(data_path(shard)) as scratch, pq.ParquetWriter(scratch, self.schema, compression="zstd") as new:
             for table in self._tables(shard, files):
-                files.rows += table.num_rows
-                files.seconds += sum(one or 0.0 for one in table.column(SECONDS).to_pylist())
+                files.tally.rows += table.num_rows
+                files.tally.seconds += sum(one or 0.0 for one in table.column(SECONDS).to_pylist())
                 if table.num_rows:
                     new.write_table(table.select(self.schema.names).cast(self.schema))
 
@@ -110,10 +109,10 @@ class DatasetFiles:
             for labels, places, recordings in self.source.rows(shard, self.columns, files):
                 yield from read(labels, places, recordings)
 
-    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+    def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1."""
-        text = card(self.labelling, self.spec, self.schema, marks, has_audio=self.spec.audio)
-        destination.put(CARD, text)
+        with destination.whole() as files:
+            files.put([(CARD, card(self.labelling, self.spec, self.schema, total, has_audio=self.spec.audio))])
         return 1
 
 
@@ -137,10 +136,10 @@ class Reading:
             try:
                 data, name = self._bytes(recordings, place), recordings.name(place)
             except (AudioError, TooLong) as error:
-                self.files.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
+                self.files.tally.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
                 continue
             if data is None:
-                self.files.left_out["too_large"] += 1
+                self.files.tally.left_out["too_large"] += 1
                 continue
             rows.append(row)
             held.append({"bytes": data, "path": name})

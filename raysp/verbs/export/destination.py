@@ -1,8 +1,9 @@
 """The folder of an export: which export it holds, and which label shards it holds completely.
 
-`.raysp/export.json` is written first and identifies the export. The files of a label shard are each published in one
-atomic step, then its marker below `.raysp/done/`. The same labels and options give the same bytes, so that an export
-that was killed writes the files of an unmarked shard again.
+`.raysp/export.json` is written first and identifies the export. Each label shard has a record below `.raysp/shards/`
+with the contents of its files. It is written before the files, each of which is published in one atomic step, and
+again after the last one, with a mark. The same labels and options give the same bytes, so that an export that was
+killed writes the files of an unmarked shard again.
 
 A later export compares the files with what was recorded. Files of rows, which users edit, are the export's own as long
 as their content is one that was recorded before it was written: others are kept. Files of whole label shards are
@@ -15,12 +16,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import KW_ONLY, asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import pyarrow as pa
+from pydantic import Field
 
 from raysp import bounds
 from raysp.errors import ChangedError, PlanError
@@ -30,7 +32,7 @@ from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import HOME, TMP, Store
 
-RECORD, DONE, PARTS, NAMES = f"{HOME}export.json", f"{HOME}done/", f"{HOME}parts/", f"{HOME}names/"
+RECORD, SHARDS, PARTS = f"{HOME}export.json", f"{HOME}shards/", f"{HOME}parts/"
 AT_ONCE = 8
 """Files of rows that are written or compared concurrently."""
 MOST_BYTES = 64 * 1024 * 1024
@@ -38,112 +40,138 @@ MOST_BYTES = 64 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
 WHOLE = ""
 """Name that stands for the whole export, whose files are recorded as those of a label shard."""
-Hashes = Mapping[str, tuple[str, ...]]
-"""Hashes of the contents that an export wrote, or is about to write, by path."""
+Contents = Mapping[str, Annotated[tuple[str, ...], Field(min_length=1)]]
+"""Contents that an export wrote, or is about to write, by path: hashes, or sizes of files with recordings."""
+SIZE = " bytes"
+"""End of a content that is a size."""
+EDITED = -1
+"""Size that stands for a file of a row with another content than was written."""
 INSTEAD = "choose another destination, or add --restart (in Python restart=True), which removes the export in it"
 
 
-@dataclass(frozen=True)
-class ShardMark:
-    """Marker of a label shard that was exported completely."""
+@dataclass
+class Tally:
+    """Counts of exported rows and their files."""
 
-    shard: str
-    identity: str
-    """Hash of the version of the label shard and of its input."""
-    rows: Natural
-    """Rows exported."""
-    clips: Natural
-    num_files: Natural
-    seconds: float
-    """Seconds of audio of the exported rows, or of their clips."""
-    num_bytes: Natural
-    left_out: Mapping[str, Natural]
+    rows: Natural = 0
+    clips: Natural = 0
+    files: Natural = 0
+    num_bytes: Natural = 0
+    seconds: float = 0.0
+    """Seconds of audio of the rows, or of their clips."""
+    left_out: Counter[str] = field(default_factory=Counter)
     """Rows, and in exports of clips also clips, that were left out by reason."""
-    sizes: Mapping[str, Natural]
-    """Bytes of the files of the whole shard, by path; empty where each row has a file."""
     untimed: Natural = 0
     """Rows with a text none of whose words has a time."""
     without_reference: Natural = 0
     """Rows without a reference text, where other rows may have one; their text is the transcript."""
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """Return the sums."""
+        return Tally(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+@dataclass(frozen=True)
+class ShardMark:
+    """Mark of a label shard that was exported completely."""
+
+    identity: str
+    """Hash of the version of the label shard and of its input."""
+    tally: Tally
     kept: tuple[str, ...] = ()
     """Paths of files of rows that no export wrote, or that were edited since."""
-    hashes: Mapping[str, str] = field(default_factory=dict)
-    """Hashes of files in `sizes`, but of those with recordings, which are compared by their size."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class ShardRecord:
+    """Files of a label shard."""
+
+    shard: str
+    rows: Contents = field(default_factory=dict)
+    """Files of rows, which are kept where they were edited."""
+    files: Contents = field(default_factory=dict)
+    """Files of the whole shard."""
+    moved: Contents = field(default_factory=dict)
+    """Files whose paths are those of rows of another label shard by now."""
+    mark: ShardMark | None = None
+    """None: not all files are there."""
+
+
 class ShardFiles:
     """The files of one label shard while they are written, and counts of its rows."""
 
-    store: Store
-    """Folder of the records, and of the files of the whole shard."""
-    shard: str
-    """Name of the label shard."""
-    _: KW_ONLY
-    folder: Store
-    """Folder of the files of rows."""
-    is_of_another: Callable[[str, str], bool] = lambda path, content: False
-    """Callable that returns whether another label shard's record has a content, by its hash, of a path."""
-    rows: int = 0
-    clips: int = 0
-    untimed: int = 0
-    without_reference: int = 0
-    seconds: float = 0.0
-    left_out: Counter[str] = field(default_factory=Counter)
-    sizes: dict[str, int] = field(default_factory=dict)
-    hashes: dict[str, str] = field(default_factory=dict)
-    row_files: set[str] = field(default_factory=set)
-    num_bytes: int = 0
-    kept: list[str] = field(default_factory=list)
+    def __init__(self, destination: "Destination", shard: str) -> None:
+        self._destination = destination
+        self._store, self._folder = destination.store, destination.folder
+        self._before = self._record = destination.record_of(shard)
+        self._wanted: set[str] = set()
+        """Paths of the files of rows that the labels give."""
+        self._kept: list[str] = []
+        self.tally = Tally()
 
     @contextmanager
     def file(self, path: str, *, is_hashed: bool = False) -> Iterator[Path]:
-        """Yield a local path for the content of a file, which is published at the end.
+        """Yield a local path for the content of a file of the whole shard, which is published at the end.
 
         Args:
             path: path of the file.
             is_hashed: whether a later export compares the content, else the size alone.
         """
-        with self.store.scratch() as scratch:
+        with self._store.scratch() as scratch:
             yield scratch
-            self.sizes[path] = scratch.stat().st_size
-            if is_hashed:
-                with scratch.open("rb") as file:
-                    self.hashes[path] = hash_of(file)
-            self.num_bytes += self.sizes[path]
-            self.store.publish(scratch, path, replace=True)
+            num_bytes = scratch.stat().st_size
+            with scratch.open("rb") as file:
+                content = hash_of(file) if is_hashed else f"{num_bytes}{SIZE}"
+            there, before = self._destination.content(path, content), self._record.files.get(path, ())
+            if before and there not in before:
+                self._note_lost(path)
+            if there != content or content not in before:
+                files = {**self._record.files, path: (*before, content)}
+                self._write(replace(self._record, files=files, mark=None))
+                self._store.publish(scratch, path, replace=True)
+            self._record = replace(self._record, files={**self._record.files, path: (content,)})
+            self.tally.files += 1
+            self.tally.num_bytes += num_bytes
 
     def put(self, files: Iterable[tuple[str, bytes]]) -> None:
         """Write files of rows, each in one atomic step, after the hashes of their contents; keep those of others."""
-        held = list(files)
-        written = self.recorded
-        self.record({**written, **{path: (*written.get(path, ()), _hash(data)) for path, data in held}})
+        written = [(path, data, self._record.rows.get(path, ())) for path, data in files]
+        rows = {path: (*before, _hash(data)) for path, data, before in written}
+        self._write(replace(self._record, rows={**self._record.rows, **rows}, mark=None))
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            are_own = pool.map(lambda one: self._put(one[0], one[1], written.get(one[0], ())), held)
-            for (path, data), is_own in zip(held, are_own, strict=True):
+            are_own = pool.map(self._put, *zip(*written, strict=True)) if written else ()
+            for (path, data, _), is_own in zip(written, are_own, strict=True):
                 self._wanted.add(path)
                 if is_own:
-                    self.row_files.add(path)
-                    self.num_bytes += len(data)
+                    self.tally.files += 1
+                    self.tally.num_bytes += len(data)
                 else:
-                    self.kept.append(path)
+                    self._kept.append(path)
 
     def _put(self, path: str, data: bytes, written: tuple[str, ...]) -> bool:
         """Write a file; return False without a change if another one is there."""
-        if (not written or self.folder.stat(path) is None) and self.folder.create(path, data):
+        is_there = bool(written) and self._folder.stat(path) is not None
+        if not is_there and self._folder.create(path, data):
+            if written:
+                self._note_lost(path)
             return True
         found = self._content(path)
         if found is None or found == data:
             return found is not None
-        is_own = _hash(found) in written or self.is_of_another(path, _hash(found))
+        is_own = _hash(found) in written or self._destination.is_recorded(path, _hash(found))
         if is_own:
-            self.folder.replace(path, data)
+            self._folder.replace(path, data)
         return is_own
+
+    def _note_lost(self, path: str) -> None:
+        """Note that a file which an export completed is gone or has another content, and is written again."""
+        if (mark := self._before.mark) is not None and path not in mark.kept:
+            self._destination.lost.append(path)
 
     def _content(self, path: str) -> bytes | None:
         """Return the content of a file; None if there is none, or one that cannot be the export's own."""
-        entry = self.folder.stat(path)
-        return None if entry is None or entry.num_bytes > MOST_BYTES else self.folder.read(path)
+        entry = self._folder.stat(path)
+        return None if entry is None or entry.num_bytes > MOST_BYTES else self._folder.read(path)
 
     def remove_others(self, suffix: str, is_elsewhere: Callable[[str], bool]) -> None:
         """Remove unchanged files of rows that an export of earlier labels wrote for the label shard.
@@ -152,108 +180,38 @@ class ShardFiles:
             suffix: suffix of all files.
             is_elsewhere: whether a path, without the suffix, is now the file of a row of another label shard.
         """
-        written = {**self.moved, **self.recorded}
-        moved: dict[str, tuple[str, ...]] = {}
-        for path in sorted(written.keys() - self._wanted):
-            if path.endswith(suffix) and is_elsewhere(path.removesuffix(suffix)):
-                moved[path] = written[path]
-            elif path.endswith(suffix):
-                self.remove(path, written[path])
-        self.record({path: written[path][-1:] for path in self._wanted}, moved)
+        written = {**self._record.moved, **self._record.rows}
+        others = {path: written[path] for path in sorted(written.keys() - self._wanted) if path.endswith(suffix)}
+        moved = {path: contents for path, contents in others.items() if is_elsewhere(path.removesuffix(suffix))}
+        for path in others.keys() - moved.keys():
+            self._remove(path, others[path])
+        self._record = replace(self._record, moved=moved)
 
-    def remove(self, path: str, written: tuple[str, ...]) -> None:
-        """Remove a file if its content is one that was written."""
+    def _remove(self, path: str, written: tuple[str, ...]) -> None:
+        """Remove a file of a row if its content is one that was written."""
         found = self._content(path)
         if found is not None and _hash(found) in written:
-            self.folder.delete(path)
+            self._folder.delete(path)
 
-    def compare(self) -> tuple[dict[str, int], list[str], list[str]]:
-        """Return the bytes of recorded files of rows by path, the paths of removed ones, and those of edited ones."""
-        paths = sorted(self.recorded)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = list(pool.map(self._compared, paths))
-        own = {path: size for path, (size, _) in zip(paths, found, strict=True) if size is not None}
-        removed = [path for path, (_, is_there) in zip(paths, found, strict=True) if not is_there]
-        return own, removed, [path for path in paths if path not in own and path not in {*removed}]
+    def remove(self) -> None:
+        """Remove all files that were not edited."""
+        for path, written in {**self._record.rows, **self._record.moved}.items():
+            self._remove(path, written)
+        for path in self._record.files:
+            self._store.delete(path)
 
-    def _compared(self, path: str) -> tuple[int | None, bool]:
-        """Return the bytes of a file of a row if its content is as written, and whether there is a file."""
-        if (entry := self.folder.stat(path)) is None:
-            return None, False
-        is_own = entry.num_bytes <= MOST_BYTES and _hash(self.folder.read(path)) in self.recorded[path]
-        return (entry.num_bytes if is_own else None), True
+    def _write(self, record: ShardRecord) -> None:
+        if record != self._record:
+            self._store.replace(_place(record.shard), json.dumps(record, default=vars).encode())
+            self._record = record
 
-    @cached_property
-    def _wanted(self) -> set[str]:
-        """Paths of the files of rows that the labels give."""
-        return set()
-
-    @cached_property
-    def _read(self) -> tuple[Hashes, Hashes]:
-        return read_hashes(self.store, self._names)
-
-    @property
-    def recorded(self) -> Hashes:
-        """Hashes that were recorded before files of rows were written."""
-        return self._read[0]
-
-    @property
-    def moved(self) -> Hashes:
-        """Hashes of files whose paths are those of rows of another label shard by now."""
-        return self._read[1]
-
-    def record(self, files: Hashes, moved: Hashes | None = None) -> None:
-        """Record the hashes of files of rows; `moved` None: as they are recorded."""
-        found = files, self.moved if moved is None else moved
-        if found != self._read:
-            entries = [
-                [path, hashes, is_moved] for is_moved in (0, 1) for path, hashes in sorted(found[is_moved].items())
-            ]
-            self.store.replace(self._names, json.dumps(entries).encode())
-            self._read = found
-
-    @property
-    def _names(self) -> str:
-        return f"{NAMES}{_hashed(self.shard)}.json"
-
-    def mark(self, identity: str) -> ShardMark:
-        """Return the marker."""
-        return ShardMark(
-            shard=self.shard,
-            identity=identity,
-            rows=self.rows,
-            clips=self.clips,
-            num_files=len(self.sizes) + len(self.row_files),
-            seconds=round(self.seconds, 3),
-            num_bytes=self.num_bytes,
-            left_out=dict(sorted(self.left_out.items())),
-            sizes=self.sizes,
-            untimed=self.untimed,
-            without_reference=self.without_reference,
-            kept=tuple(self.kept),
-            hashes=self.hashes,
-        )
-
-
-def read_hashes(store: Store, name: str) -> tuple[Hashes, Hashes]:
-    """Return the recorded hashes of a label shard's files, and of those whose paths other label shards have by now.
-
-    There are none if there is no record, or it is damaged. Paths that an export never writes are left out.
-    """
-    if store.stat(name) is None:
-        return {}, {}
-    try:
-        found = records.parse(store.read(name), list[tuple[str, tuple[str, ...], Natural]])
-    except ValueError:
-        return {}, {}
-    own, moved = (
-        {path: contents for path, contents, of in found if of == is_moved and _may_be_own(path)} for is_moved in (0, 1)
-    )
-    return own, moved
-
-
-def _may_be_own(path: str) -> bool:
-    return not path.startswith(("/", HOME)) and ".." not in path.split("/")
+    def finish(self, identity: str) -> ShardMark:
+        """Record that all files are there, and return the mark."""
+        self.tally.seconds = round(self.tally.seconds, 3)
+        mark = ShardMark(identity, self.tally, tuple(self._kept))
+        rows = {path: self._record.rows[path][-1:] for path in sorted(self._wanted)}
+        self._write(replace(self._record, rows=rows, mark=mark))
+        return mark
 
 
 class Destination:
@@ -271,36 +229,49 @@ class Destination:
         self.kept: list[str] = []
         """Paths of files of the whole export that were edited since."""
 
-    @property
-    def url(self) -> str:
-        """Url of the folder that receives the files."""
-        return self.folder.url
+    @cached_property
+    def _recorded(self) -> frozenset[str]:
+        """Paths of the records that were there before."""
+        return frozenset(entry.path for entry in self.store.list(SHARDS))
 
-    def files_of(self, shard: str) -> ShardFiles:
-        """Return the files of a label shard."""
-        return ShardFiles(self.store, shard, folder=self.folder, is_of_another=self._is_recorded)
+    def record_of(self, shard: str) -> ShardRecord:
+        """Return the record of a label shard; an empty one if there is none, or it is damaged."""
+        found = self._read(path) if (path := _place(shard)) in self._recorded else None
+        return found if found and found.shard == shard else ShardRecord(shard)
 
-    def _is_recorded(self, path: str, content: str) -> bool:
-        return _key(path, content) in self._keys
+    def _read(self, path: str) -> ShardRecord | None:
+        try:
+            found = records.parse(self.store.read(path), ShardRecord)
+        except ValueError:
+            return None
+        return replace(found, rows=_own(found.rows), files=_own(found.files), moved=_own(found.moved))
 
     @cached_property
-    def _keys(self) -> frozenset[int]:
+    def _contents(self) -> frozenset[int]:
         """Keys of the contents in the records of all label shards; read once a file has another content."""
-        names = [one.path for one in self.store.list(NAMES)]
-        return frozenset(
-            _key(path, content)
-            for name in names
-            for hashes in read_hashes(self.store, name)
-            for path, contents in hashes.items()
-            for content in contents
-        )
+        read = filter(None, map(self._read, self._recorded))
+        written = (item for record in read for rows in (record.rows, record.moved) for item in rows.items())
+        return frozenset(hash((path, content)) for path, contents in written for content in contents)
+
+    def is_recorded(self, path: str, content: str) -> bool:
+        """Return whether the record of any label shard has a content of the file of a row."""
+        return hash((path, content)) in self._contents
+
+    def content(self, path: str, like: str) -> str:
+        """Return the hash of a file of a whole shard, or its size if `like` is one; empty without the file."""
+        if (entry := self.store.stat(path)) is None:
+            return ""
+        if like.endswith(SIZE):
+            return f"{entry.num_bytes}{SIZE}"
+        with self.store.open(path) as file:
+            return hash_of(file)
 
     def begin(self, record: Mapping[str, JsonValue], *, restart: bool) -> None:
         """Record the export, or check that the folder holds this one.
 
         Args:
             record: identity of the export.
-            restart: remove another export that the folder holds, with all files below it that such an export writes.
+            restart: remove another export that the folder holds, but for files that were edited.
 
         Raises:
             ChangedError: the folder holds another export.
@@ -309,16 +280,17 @@ class Destination:
         if self.store.stat(RECORD) is None:
             self._refuse_other_files()
             self.store.create(RECORD, _encode(record))
-        found = self._recorded()
+        found = self._export()
         if restart:
-            self._remove(found)
+            for path in sorted(self._recorded):
+                if old := self._read(path):
+                    ShardFiles(self, old.shard).remove()
+                self.store.delete(path)
             self.store.replace(RECORD, _encode(record))
+            del self._recorded
         elif found != record:
             changed = differences(found, record)
-            raise ChangedError(
-                f"{self.url}: holds another export ({'; '.join(changed)}); {INSTEAD}",
-                changed,
-            )
+            raise ChangedError(f"{self.folder.url}: holds another export ({'; '.join(changed)}); {INSTEAD}", changed)
 
     def _refuse_other_files(self) -> None:
         other = next((one.path for one in self.store.list() if not one.path.startswith(f"{TMP}/")), None)
@@ -328,7 +300,7 @@ class Destination:
                 "another destination"
             )
 
-    def _recorded(self) -> Mapping[str, JsonValue]:
+    def _export(self) -> Mapping[str, JsonValue]:
         try:
             return records.parse(self.store.read(RECORD), dict[str, JsonValue])
         except ValueError as error:
@@ -337,94 +309,52 @@ class Destination:
                 "destination"
             ) from error
 
-    def _remove(self, record: Mapping[str, JsonValue]) -> None:
-        """Remove the markers of an export, then its files: a marker never stands without them."""
-        names = {str(one) for one in _listed(record.get("files"))}
-        suffixes = tuple(name for name in names if name.startswith("."))
-        found = [one.path for one in self.store.list()]
-        paths = [path for path in found if path.startswith((DONE, PARTS, NAMES))]
-        paths += [path for path in found if not path.startswith(HOME) and (path.endswith(suffixes) or path in names)]
-        for path in paths:
-            self.store.delete(path)
-
-    @cached_property
-    def _marked(self) -> frozenset[str]:
-        return frozenset(one.path for one in self.store.list(DONE))
-
     def done(self, shard: str, identity: str) -> ShardMark | None:
-        """Return the marker of a label shard that was exported as it is now.
+        """Return the mark of a label shard that was exported as it is now.
 
-        None without one, or if a file of it was removed, or one of the whole shard changed; these are added to `lost`.
-        Files of rows that were edited are in `kept` of the marker.
+        None without one, or if a file was removed, or one of the whole shard changed. Files of rows that were edited
+        are in `kept` of the mark.
         """
-        if (mark := self._mark(shard)) is None:
+        record = self.record_of(shard)
+        if record.mark is None or record.mark.identity != identity:
             return None
-        changed = [path for path in mark.sizes if self._is_changed(path, mark)]
-        self.lost += changed
-        if mark.identity != identity:
+        if any(self.content(path, contents[-1]) not in contents for path, contents in record.files.items()):
             return None
-        own, removed, edited = self.files_of(shard).compare()
-        self.lost += [path for path in removed if path not in mark.kept]
-        if changed or removed:
+        if not record.rows:
+            return record.mark
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            sizes = [*pool.map(self._own_bytes, record.rows, record.rows.values())]
+        if None in sizes:
             return None
-        num_bytes = sum(own.values()) + sum(mark.sizes.values())
-        return replace(mark, kept=tuple(edited), num_files=len(own) + len(mark.sizes), num_bytes=num_bytes)
+        own = [size for size in sizes if size is not None and size != EDITED]
+        edited = tuple(path for path, size in zip(record.rows, sizes, strict=True) if size == EDITED)
+        tally = replace(record.mark.tally, files=len(own), num_bytes=sum(own))
+        return ShardMark(identity, tally, edited)
 
-    def _mark(self, shard: str) -> ShardMark | None:
-        path = _marker(shard)
-        if path not in self._marked:
+    def _own_bytes(self, path: str, contents: tuple[str, ...]) -> int | None:
+        """Return the bytes of a file of a row if its content is as written, else `EDITED`; None without a file."""
+        if (entry := self.folder.stat(path)) is None:
             return None
-        try:
-            found = records.parse(self.store.read(path), ShardMark)
-        except ValueError:
-            return None
-        return found if found.shard == shard else None
+        is_own = entry.num_bytes <= MOST_BYTES and _hash(self.folder.read(path)) in contents
+        return entry.num_bytes if is_own else EDITED
 
-    def _is_changed(self, path: str, mark: ShardMark) -> bool:
-        """Return whether a file of a whole label shard is not there as it was written."""
-        entry = self.store.stat(path)
-        if entry is None or entry.num_bytes != mark.sizes[path]:
-            return True
-        return path in mark.hashes and self._hash_of(path) != mark.hashes[path]
-
-    def _hash_of(self, path: str) -> str:
-        with self.store.open(path) as file:
-            return hash_of(file)
-
-    def finish(self, mark: ShardMark) -> None:
-        """Write the marker of a label shard after all its files."""
-        self.store.replace(_marker(mark.shard), json.dumps(asdict(mark)).encode())
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write a file of the whole export, unless it was edited."""
-        files = self.files_of(WHOLE)
-        is_lost = path in files.recorded and self.store.stat(path) is None
-        files.put([(path, data)])
-        files.record({path: files.recorded[path][-1:]})
-        self.lost += [path] if is_lost else []
-        self.kept += files.kept
-
-    def join(self, parts: Iterable[str], path: str, head: bytes = b"") -> None:
-        """Write the parts of the label shards as one file, after its head."""
-        files = self.files_of(WHOLE)
-        recorded = files.recorded.get(path, ())
-        with self.store.scratch() as scratch:
-            with scratch.open("wb") as file:
-                file.write(head)
-                for part in parts:
-                    file.write(self.store.read(part))
-            with scratch.open("rb") as file:
-                written = hash_of(file)
-            found = None if self.store.stat(path) is None else self._hash_of(path)
-            if found != written:
-                self.lost += [path] if recorded and found not in recorded else []
-                files.record({path: (*recorded, written)})
-                self.store.publish(scratch, path, replace=True)
-        files.record({path: (written,)})
+    @contextmanager
+    def whole(self) -> Iterator[ShardFiles]:
+        """Yield the files of the whole export; those that were edited are added to `kept`."""
+        files = ShardFiles(self, WHOLE)
+        yield files
+        self.kept += files.finish("").kept
 
 
-def _marker(shard: str) -> str:
-    return f"{DONE}{_hashed(shard)}.json"
+def _place(shard: str) -> str:
+    """Return the path of the record of a label shard."""
+    return f"{SHARDS}{_hash(shard.encode())[:32]}.json"
+
+
+def _own(contents: Contents) -> Contents:
+    """Return the contents of files that an export may have written: paths of a damaged record may lead elsewhere."""
+    inside = (path for path in contents if not path.startswith("/") and ".." not in path.split("/"))
+    return {path: contents[path] for path in inside if path.startswith(PARTS) or not path.startswith(HOME)}
 
 
 def hash_of(file: BinaryIO | pa.NativeFile) -> str:
@@ -439,17 +369,5 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _key(path: str, content: str) -> int:
-    return hash((path, content))
-
-
-def _hashed(shard: str) -> str:
-    return hashlib.sha256(shard.encode()).hexdigest()[:32]
-
-
 def _encode(record: Mapping[str, JsonValue]) -> bytes:
     return f"{json.dumps(record, indent=1, sort_keys=True)}\n".encode()
-
-
-def _listed(value: JsonValue) -> list[JsonValue]:
-    return value if isinstance(value, list) else []

@@ -64,7 +64,7 @@ def only_ok(table: pa.Table, files: ShardFiles) -> pa.Table:
     is_ok = pc.is_in(table.column(STATUS), value_set=pa.array([OK]))
     others = table.filter(pc.invert(is_ok))
     kinds = zip(others.column(STATUS).to_pylist(), others.column("error_type").to_pylist(), strict=True)
-    files.left_out.update(str(kind or status) for status, kind in kinds)
+    files.tally.left_out.update(str(kind or status) for status, kind in kinds)
     return table.filter(is_ok)
 
 

@@ -1,23 +1,21 @@
 """Export of a sink: the options are checked, then its label shards are written one after the other."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Callable
+from typing import Any, cast
 
-from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, RunError, SpecError, StoreError, refuse_unused
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
 from raysp.labelling.planning.trust import open_recorded
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import Entry, Store, scheme_of
+from raysp.storage.store import Store, scheme_of
 from raysp.storage.stores import open_store
 from raysp.verbs.export.beside_recordings import open_beside
-from raysp.verbs.export.destination import Destination, ShardMark
+from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark, Tally
 from raysp.verbs.export.export_result import Export
 from raysp.verbs.export.formats import Format, Writing, format_of
-from raysp.verbs.export.naming import ID, Named
+from raysp.verbs.export.naming import ID
 from raysp.verbs.export.source_audio import Source
 from raysp.words import listed
 
@@ -27,10 +25,10 @@ WRITER_VERSION = 3
 
 def export(
     sink: str,
-    storage_options: GivenOptions | None = None,
-    *,
     to: str | Format,
     dest: str | Store | None = None,
+    storage_options: GivenOptions | None = None,
+    *,
     beside: bool = False,
     dest_options: GivenOptions | None = None,
     pipeline: Pipeline | None = None,
@@ -45,15 +43,15 @@ def export(
 
     Args:
         sink: url of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
         to: the format, such as `raysp.Srt(max_chars=32)`, or its name, such as "srt", for its default options.
         dest: url of a new or empty folder, or of an earlier export.
+        storage_options: options to reach the sink; None: those of `pipeline`, or with `trust` the recorded ones.
         beside: for srt and vtt, instead of `dest`: write `talk.srt` beside `talk.mp4` in the folder of recordings that
             is the source. Files that no export wrote, or that were edited since, are kept and counted.
-        dest_options: options to reach it; None: those of the sink if both urls have the same scheme.
+        dest_options: options to reach `dest`; None: those of the sink if both urls have the same scheme.
         pipeline: pipeline that made the labels, from whose source recordings are read.
         trust: use the recorded pipeline and storage options.
-        restart: remove another export that `dest` holds.
+        restart: remove another export that `dest` holds, but for files of rows that were edited.
         on_shard: called after each label shard with the number of those done, and of all.
 
     Raises:
@@ -128,7 +126,6 @@ def _record(labelling: Labelling, spec: Format, writing: Writing) -> dict[str, J
         "options": {**cast("dict[str, JsonValue]", to_json(spec)), **names},
         "sink": labelling.url,
         "fingerprint": labelling.record.fingerprint,
-        "files": list(writing.suffixes),
         "writer_version": WRITER_VERSION,
     }
 
@@ -143,61 +140,38 @@ def _run(
     """Write the label shards that the destination lacks."""
     versions = {entry.path: entry for entry in labelling.store.list() if entry.path in labelling.done}
     marks: list[ShardMark] = []
-    before = 0
-    named = writing.named
+    before, named = 0, writing.named
     for name in (name for name in labelling.shards if name in versions):
-        shard = labelling.shards[name]
-        identity = _identity(shard, versions[name], named.names.digest(shard) if named else "")
-        mark = destination.done(name, identity)
-        before += mark is not None
-        marks.append(mark or _write(writing, shard, identity, destination))
+        shard, labels = labelling.shards[name], versions[name]
+        names = [digest] if named and (digest := named.names.digest(shard)) else []
+        identity = identity_of(shard.input_id, labels.num_bytes, labels.version, *names)
+        if mark := destination.done(name, identity):
+            before += 1
+        else:
+            files = ShardFiles(destination, name)
+            writing(shard, files)
+            mark = files.finish(identity)
+        marks.append(mark)
         if on_shard:
             on_shard(len(marks), len(versions))
-    others = writing.finish(destination, marks)
-    return _result(labelling, to, named, destination, marks, before, others)
-
-
-def _identity(shard: Shard, labels: Entry, names: str) -> str:
-    return identity_of(shard.input_id, labels.num_bytes, labels.version, *([names] if names else []))
-
-
-def _write(writing: Writing, shard: Shard, identity: str, destination: Destination) -> ShardMark:
-    files = destination.files_of(shard.name)
-    writing(shard, files)
-    mark = files.mark(identity)
-    destination.finish(mark)
-    return mark
-
-
-def _result(
-    labelling: Labelling,
-    to: str,
-    named: Named | None,
-    destination: Destination,
-    marks: Sequence[ShardMark],
-    before: int,
-    others: int,
-) -> Export:
-    left_out: Counter[str] = Counter()
-    for mark in marks:
-        left_out.update(mark.left_out)
+    total = sum((mark.tally for mark in marks), Tally())
+    total.files += writing.finish(destination, total)
     kept = [*destination.kept, *(path for mark in marks for path in mark.kept)]
+    counts: dict[str, Any] = {
+        **vars(total),
+        "seconds": round(total.seconds, 3),
+        "left_out": dict(total.left_out.most_common()),
+        "clips": total.clips if to == "clips" else None,
+    }
     return Export(
         sink=labelling.url,
-        dest=destination.url,
+        dest=destination.folder.url,
         to=to,
         shards=len(marks),
         shards_before=before,
         unfinished=labelling.unfinished,
         foreign=labelling.foreign,
-        rows=sum(mark.rows for mark in marks),
-        clips=sum(mark.clips for mark in marks) if to == "clips" else None,
-        files=sum(mark.num_files for mark in marks) + others,
-        num_bytes=sum(mark.num_bytes for mark in marks),
-        seconds=round(sum(mark.seconds for mark in marks), 3),
-        left_out=dict(left_out.most_common()),
-        untimed=sum(mark.untimed for mark in marks),
-        without_reference=sum(mark.without_reference for mark in marks),
+        **counts,
         names=named.kind if named else None,
         not_by_path=named.not_by_path if named else "",
         kept=len(kept),

@@ -1,12 +1,12 @@
 """Formats of exports: each is a frozen spec in a file of its own, whose fields are its options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar, Protocol, runtime_checkable
 
 from raysp.corpus.shards import Shard
 from raysp.errors import SpecError
 from raysp.specs.values import from_json
-from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark
+from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.naming import Named
 from raysp.verbs.export.source_audio import Source
 
@@ -29,11 +29,6 @@ class Writing(Protocol):
     """Export of label shards to one format."""
 
     @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of all files."""
-        ...
-
-    @property
     def named(self) -> Named | None:
         """Names of the files of rows; None in formats without such files."""
         ...
@@ -42,7 +37,7 @@ class Writing(Protocol):
         """Write the files of a label shard."""
         ...
 
-    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+    def finish(self, destination: Destination, total: Tally) -> int:
         """Write the files of the whole export, and return their number less that of parts."""
         ...
 

@@ -64,7 +64,7 @@ class Nemo:
             return line
 
         def count(row: Row, files: ShardFiles) -> None:
-            files.without_reference += known is not None and row[known] is None
+            files.tally.without_reference += known is not None and row[known] is None
 
         columns = [text, *([score] if score in names else []), *([known] if known else [])]
         return LineFiles(labelling, ".jsonl", columns, lines, self.one_file, count=count)

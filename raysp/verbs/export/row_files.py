@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from raysp.corpus.shards import Shard
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, ShardMark
+from raysp.verbs.export.destination import PARTS, Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, by_channel, every_row, id_of, ok_rows, seconds_of, stem_of, to_rows
 from raysp.verbs.export.naming import Named
 
@@ -29,11 +29,6 @@ class RowFiles:
     count: Count
     channels: Sequence[str] = ()
     """Columns with an entry for each channel, of which each has a file of its own."""
-
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of all files."""
-        return (self.suffix,)
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the files of a label shard."""
@@ -58,7 +53,7 @@ class RowFiles:
         """Return the name of a row from the path of a file of it, without the suffix."""
         return path.rpartition(".")[0] if self.channels else path
 
-    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+    def finish(self, destination: Destination, total: Tally) -> int:
         """Return 0: the export has no other files."""
         return 0
 
@@ -81,11 +76,6 @@ class LineFiles:
     """Whether rows that are not ok are written, too."""
     count: Count | None = None
 
-    @property
-    def suffixes(self) -> tuple[str, ...]:
-        """Suffixes of all files."""
-        return (self.suffix,)
-
     def path(self, shard: Shard) -> str:
         """Return the path of the file of a label shard."""
         return f"{PARTS if self.one_file else ''}{stem_of(shard)}{self.suffix}"
@@ -101,18 +91,22 @@ class LineFiles:
                 file.writelines(lines(row, id_of(row, shard)).encode() for row in rows)
                 _count(files, rows, self.count)
 
-    def finish(self, destination: Destination, marks: Sequence[ShardMark]) -> int:
+    def finish(self, destination: Destination, total: Tally) -> int:
         """Join the parts of one file, and return the change of the number of files."""
         if not self.one_file:
             return 0
-        parts = [path for mark in marks for path in mark.sizes]
-        destination.join(parts, f"labels{self.suffix}", self.head.encode())
-        return 1 - len(parts)
+        done = [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
+        parts = map(destination.store.read, map(self.path, done))
+        with destination.whole() as files, files.file(f"labels{self.suffix}", is_hashed=True) as scratch:
+            scratch.write_bytes(self.head.encode())
+            with scratch.open("ab") as file:
+                file.writelines(parts)
+        return 1 - len(done)
 
 
 def _count(files: ShardFiles, rows: list[dict[str, object]], count: Count | None) -> None:
-    files.rows += len(rows)
-    files.seconds += sum(map(seconds_of, rows))
+    files.tally.rows += len(rows)
+    files.tally.seconds += sum(map(seconds_of, rows))
     if count:
         for row in rows:
             count(row, files)

@@ -86,8 +86,8 @@ class SpokenWords:
     def count(self, row: Row, files: ShardFiles, *, words: bool = False) -> None:
         """Count a row if a text of it has no times; with `words` also single words without one, which are left out."""
         channels = self.channels(row)
-        files.untimed += any(self.untimed(one) for one in channels)
+        files.tally.untimed += any(self.untimed(one) for one in channels)
         if words:
             timed = [[is_timed(word) for word in self.words_of(one)] for one in channels]
             missing = sum(one.count(False) for one in timed if any(one))
-            files.left_out.update({NO_TIME: missing} if missing else {})
+            files.tally.left_out.update({NO_TIME: missing} if missing else {})

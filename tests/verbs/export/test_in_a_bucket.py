@@ -90,8 +90,8 @@ def test_a_sink_in_a_bucket_is_exported_to_it_with_the_same_options(s3, long, tm
     bucket = s3.bucket()
     s3.upload(long / "out", bucket, "out/")
     with pytest.raises(raysp.PlanError, match="is in the same folder as the sink"):
-        raysp.export(f"s3://{bucket}/out", s3.options, to="jsonl", dest=f"s3://{bucket}/out/x")
-    found = raysp.export(f"s3://{bucket}/out", s3.options, to="jsonl", dest=f"s3://{bucket}/json")
+        raysp.export(f"s3://{bucket}/out", "jsonl", f"s3://{bucket}/out/x", s3.options)
+    found = raysp.export(f"s3://{bucket}/out", "jsonl", f"s3://{bucket}/json", s3.options)
     raysp.export(str(long / "out"), to="jsonl", dest=str(tmp_path / "local"))
     s3.download(bucket, tmp_path / "copy")
     assert exported(tmp_path / "copy" / "json") == exported(tmp_path / "local")

@@ -103,11 +103,12 @@ class TestFolders:
         sink = shutil.copytree(folder / "out", tmp_path / "out")
         files(sink, tmp_path / "dest")
         (tmp_path / "mine.srt").write_text("mine")
-        [names] = (tmp_path / "dest" / ".raysp" / "names").iterdir()
+        [record] = (tmp_path / "dest" / ".raysp" / "shards").iterdir()
         content = hashlib.sha256(b"mine").hexdigest()
         paths = ["../mine.srt", str(tmp_path / "mine.srt"), ".raysp/export.json.srt"]
-        hostile = [[path, [content], 0] for path in paths]
-        names.write_text(json.dumps([*json.loads(names.read_text()), *hostile]))
+        written = json.loads(record.read_text())
+        written["rows"] |= {path: [content] for path in paths}
+        record.write_text(json.dumps(written | {"files": {path: [content] for path in paths}}))
         with_errors(sink / "in-00000.parquet", rows={1})
         assert "interviews/rec 48.srt" not in files(sink, tmp_path / "dest")
         assert (tmp_path / "mine.srt").exists()
