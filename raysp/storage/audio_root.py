@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import groupby, product, takewhile
+from itertools import groupby, takewhile
 from pathlib import PurePosixPath
 
 from raysp import bounds
@@ -28,9 +28,6 @@ from raysp.storage.store import (
 )
 from raysp.storage.stores import open_store
 
-MOST_FORMS = 16
-"""Paths that are tried for one: two forms of each of four parts."""
-
 
 def canonical(path: str) -> str:
     """Return a path in the form NFC, by which names in any form are compared."""
@@ -38,18 +35,9 @@ def canonical(path: str) -> str:
 
 
 def other_forms(path: str) -> list[str]:
-    """Return the path with each part in NFC or NFD, without the path itself.
-
-    At most `MOST_FORMS` mixed ones follow those whose parts have one form.
-    """
-    if path.isascii():
-        return []
-    parts = [dict.fromkeys(unicodedata.normalize(form, part) for form in ("NFC", "NFD")) for part in path.split("/")]
-    alike = [unicodedata.normalize(form, path) for form in ("NFC", "NFD")]
-    found = dict.fromkeys(
-        [*alike, *("/".join(one) for one, _ in zip(product(*parts), range(MOST_FORMS), strict=False))]
-    )
-    return [one for one in found if one != path]
+    """Return the path in the forms NFC and NFD, without the path itself."""
+    forms = dict.fromkeys(unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+    return [form for form in forms if form != path]
 
 
 def matched(named: Iterable[str], there: Iterable[str]) -> Mapping[str, str]:
@@ -166,8 +154,10 @@ class OpenRecording:
         self.version = version_of(opened.entry)
         self.num_bytes = opened.entry.num_bytes
         self.head = opened.head
-        self._file = opened.file
-        self._position = 0
+        self.seek = opened.file.seek
+        """Moves the position and returns it."""
+        self.read = opened.file.read
+        """Reads at most a number of bytes. Fewer are returned only at the end."""
 
     @property
     def is_whole(self) -> bool:
@@ -177,26 +167,7 @@ class OpenRecording:
     def whole(self, most_bytes: int) -> bytes:
         """Return all bytes; raises TooLargeError, before they are read, if there are more than `most_bytes`."""
         bounds.check(self.num_bytes, most_bytes, "bytes")
-        return self.head if self.is_whole else self.read()
-
-    def read(self, num_bytes: int = -1, /) -> bytes:
-        """Read at most `num_bytes`, by default all remaining bytes. Fewer are returned only at the end."""
-        num_bytes = self.num_bytes - self._position if num_bytes < 0 else num_bytes
-        data = self.head[self._position : self._position + num_bytes]
-        if not data and num_bytes > 0:
-            self._file.seek(self._position, os.SEEK_SET)
-            data = self._file.read(num_bytes)
-        elif len(data) < min(num_bytes, self.num_bytes - self._position):
-            self._file.seek(len(self.head), os.SEEK_SET)
-            data += self._file.read(num_bytes - len(data))
-        self._position += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        """Move the position and return it."""
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.num_bytes}[whence]
-        self._position = max(0, start + offset)
-        return self._position
+        return self.head if self.is_whole else self.read(self.num_bytes)
 
 
 class AudioRoot:

@@ -30,7 +30,7 @@ from raysp.storage.fsspec_files import (
 from raysp.storage.opened import Opened
 from raysp.storage.options import resolve
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
-from raysp.storage.store import SCHEME, TMP, ArchivedError, Entry, RefusedError, UnusableError, inside, local_scratch
+from raysp.storage.store import SCHEME, ArchivedError, Entry, RefusedError, UnusableError, inside, local_scratch, probe
 
 AZURE, GOOGLE = ("abfs", "abfss", "az"), ("gcs", "gs")
 ATOMIC = (*AZURE, *GOOGLE, "memory")
@@ -172,9 +172,7 @@ class FsspecStore:
 
     def probe(self) -> None:
         """Write and remove one small file."""
-        path = f"{TMP}/probe-{uuid.uuid4().hex}"
-        self.create(path, b"raysp asks whether it may write here\n")
-        self.delete(path)
+        probe(self)
 
     def _write(self, path: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
         place, mark = self._writable(path), uuid.uuid4().hex

@@ -27,7 +27,7 @@ from raysp.errors import StoreError
 from raysp.storage.opened import Opened
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
 from raysp.storage.s3_client import S3Client, S3Error, TruncatedError, code_of, connect
-from raysp.storage.store import TMP, Entry, explain, inside, local_scratch
+from raysp.storage.store import TMP, Entry, explain, inside, local_scratch, probe
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -247,10 +247,7 @@ class S3Store:
 
     def probe(self) -> None:
         """Write and remove one small file, and check whether the store honours if-none-match."""
-        path = f"{TMP}/probe-{uuid.uuid4().hex}"
-        self.replace(path, b"raysp asks whether it may write here\n")
-        self.delete(path)
-        self._honours(_PUT)
+        probe(self)
 
     def _put(
         self, path: str, body: Callable[[], bytes | IO[bytes]], md5: str, *, condition: Mapping[str, str]

@@ -180,7 +180,9 @@ class LocalStore:
             # Of the open file: the path may name another one by now.
             found = os.fstat(descriptor)
             file = LocalFile(descriptor, found, str(place))
-            return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), file.read(num_bytes), file)
+            head = file.read(num_bytes)
+            file.seek(0, os.SEEK_SET)
+            return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), head, file)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file in one atomic step. Returns False if it exists."""
@@ -259,9 +261,7 @@ class LocalStore:
 
     def probe(self) -> None:
         """Write, publish and remove one small file."""
-        path = f"{TMP}/probe-{uuid.uuid4().hex}"
-        self.create(path, b"raysp asks whether it may write here\n")
-        self.delete(path)
+        probe(self)
 
     def _fill(self, scratch: Path, data: bytes, path: str) -> None:
         with _explained("write", self._locate(path)):
@@ -273,6 +273,13 @@ class LocalStore:
 
     def _locate(self, path: str) -> Path:
         return self._root / inside(path, self._root)
+
+
+def probe(store: Store) -> None:
+    """Write and remove one small file of a store."""
+    path = f"{TMP}/probe-{uuid.uuid4().hex}"
+    store.create(path, b"raysp asks whether it may write here\n")
+    store.delete(path)
 
 
 @dataclass(frozen=True)

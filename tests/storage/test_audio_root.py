@@ -190,14 +190,6 @@ def test_parts_of_one_dot_name_the_folder_itself(stored, request):
     assert all("no such file in" in row["error_message"] for row in others)
 
 
-def test_folders_and_files_may_have_different_unicode_forms(stored):
-    store, labelled = stored
-    path = "\u00e9/e\u0301.wav"
-    store(path, INSIDE)
-    found = labelled(*(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
-    assert [row["seconds"] for row in found] == [0.1, 0.1]
-
-
 def test_a_name_that_several_files_have_in_other_unicode_forms_is_an_error_with_their_names(stored):
     store, labelled = stored
     store("\u00e9\u00e9.wav", INSIDE)
