@@ -7,14 +7,13 @@ partial file. Temporary files of a store are under `.raysp/tmp/`, locally on the
 """
 
 import errno
-import fnmatch
 import os
 import re
 import shutil
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from raysp import bounds
 from raysp.errors import StoreError
 from raysp.storage.opened import Entry as Entry
 from raysp.storage.opened import LocalFile, Opened, locked
-from raysp.storage.options import is_passed_over, split_glob
+from raysp.storage.options import is_passed_over, matches, split_glob
 
 HOME = ".raysp/"
 TMP = f"{HOME}tmp"
@@ -381,7 +380,7 @@ def expand_local(url: str, folder_pattern: str) -> Listing:
             root = root or "/"
         if not pattern:
             raise NothingListedError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
-        _match(root, "", tuple(pattern.split("/")), frozenset({os.path.realpath(root)}), found, markers)
+        _collect(root, "", pattern.split("/"), frozenset({os.path.realpath(root)}), found, markers)
     return Listing(root, tuple(sorted(found.values(), key=lambda entry: entry.path)), frozenset(markers))
 
 
@@ -557,32 +556,28 @@ def check_names(listing: Listing) -> None:
             raise StoreError(_EMPTY_PART.format(join_url(listing.root, entry.path)))
 
 
-def _match(
-    folder: str, path: str, parts: tuple[str, ...], above: frozenset[str], found: dict[str, Entry], markers: set[str]
+def _collect(
+    folder: str, path: str, pattern: Sequence[str], above: frozenset[str], found: dict[str, Entry], markers: set[str]
 ) -> None:
-    """Collect the files under `folder` that match the pattern's components into `found`, and markers of its format.
+    """Collect the files under `folder` that match a pattern's components into `found`, and markers of its format.
 
     `above` holds the real paths of the folders from the root to `folder`, to detect loops of links.
     """
-    part, rest = parts[0], parts[1:]
-    if part == "**":
-        _match(folder, path, rest or ("*",), above, found, markers)
-    matches = re.compile(fnmatch.translate(part)).match
     with _explained("list", folder), os.scandir(folder) as children:
         for child in children:
             below, is_folder = f"{path}{child.name}", _leads_to(child.is_dir)
-            if not matches(child.name) or is_passed_over(child.name, is_folder=is_folder):
-                if is_passed_over(child.name, is_folder=is_folder) or child.name.endswith(".json"):
-                    markers.add(below)
-                continue
-            if not is_folder:
-                if rest or part == "**":
-                    continue
-                if _leads_to(child.is_file):
-                    found[below] = _entry(child.stat(), below)
-                else:  # a link that leads nowhere, or a pipe: listed, so that whoever reads it names it
-                    found[below] = Entry(below, 0, "", 0.0)
-            elif part == "**" or rest:
-                real = os.path.realpath(child.path)
-                if real not in above:  # a link that forms a loop is not followed
-                    _match(child.path, f"{below}/", parts if part == "**" else rest, above | {real}, found, markers)
+            names = below.split("/")
+            if is_passed_over(child.name, is_folder=is_folder):
+                markers.add(below)
+            elif is_folder:
+                first = pattern[: len(names)]
+                if "**" in first or (len(first) < len(pattern) and matches(names, first)):
+                    real = os.path.realpath(child.path)
+                    if real not in above:  # a link that forms a loop is not followed
+                        _collect(child.path, f"{below}/", pattern, above | {real}, found, markers)
+            elif matches(names, pattern):
+                # A link that leads nowhere and a pipe are listed, so that whoever reads them names them.
+                is_file = _leads_to(child.is_file)
+                found[below] = _entry(child.stat(), below) if is_file else Entry(below, 0, "", 0.0)
+            elif child.name.endswith(".json"):
+                markers.add(below)
