@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.cells import cell_len
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from raysp.cli.arguments import (
@@ -42,10 +42,11 @@ from raysp.errors import SpecError
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
-    from raysp.evaluation.diff.diff_result import AgainstReference, ColumnDifference, LabelDiff
+    from raysp.evaluation.diff.diff_result import ColumnDifference, LabelDiff
     from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
     from raysp.evaluation.limits import Limit
-    from raysp.evaluation.scores import ClassScores, Group, WorstRow
+    from raysp.evaluation.scores import WorstRow
+    from raysp.pages.page_tables import Table
     from raysp.specs.pipeline import Parquet
 
 MOST_GROUPS = 10
@@ -232,6 +233,7 @@ def merge(
 def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None:
     """Print an evaluation, with a table for each of some columns."""
     from raysp.evaluation.evaluate.evaluation_result import LIMITS
+    from raysp.pages.page_tables import classes_table, groups_table
 
     print_failures(result.run.shards_failed)
     for name, fact in result.facts.items():
@@ -239,10 +241,10 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
             print_fact(name, fact)
     print_examples(result.run)
     if result.classes:
-        _print_classes(result.classes)
+        print_table(classes_table(result.classes, "rows"))
     for column in dict.fromkeys(columns):
         if groups := result.by[column]:
-            print_groups(column, groups)
+            print_table(groups_table(column, groups))
     if result.worst:
         print_worst(result.worst)
     print_nothing_labelled(result.run)
@@ -262,44 +264,21 @@ def print_limits(limits: "Sequence[Limit]") -> None:
             say(limit.words)
 
 
-def print_groups(column: str, groups: "Sequence[Group]", metrics: Sequence[str] | None = None) -> None:
-    """Print a table of some metrics of groups, the first of them with its interval; None: all metrics."""
-    from raysp.evaluation.scores import TITLES
-
-    has_words = "words" in groups[0].scores.counts
-    first, *others = metrics or groups[0].scores.metrics
-    titles = [TITLES[first], "95% interval", *(TITLES[name] for name in others)]
-    table = table_of(column, "rows", *(["words"] if has_words else []), *titles)
-    for group in groups[:MOST_GROUPS]:
-        scores = group.scores
-        words = [f"{scores.counts['words']:,}"] if has_words else []
-        shown = (scores.value(first), scores.interval(first), *(scores.value(name) for name in others))
-        cells = (f"{scores.rows:,}", *words, *shown)
-        table.add_row(Text(cell_text(group.value)), *cells)
-    print_table(table, len(groups) - MOST_GROUPS, "group")
-
-
-def _print_classes(classes: "Sequence[ClassScores]") -> None:
-    table = table_of("class", "rows", "predicted", "precision", "recall", "F1")
-    for one in classes[:MOST_GROUPS]:
-        shares = ("-" if share is None else f"{share:.2%}" for share in (one.precision, one.recall, one.f1))
-        table.add_row(Text(printable(one.name)), f"{one.rows:,}", f"{one.predicted:,}", *shares)
-    print_table(table, len(classes) - MOST_GROUPS, "class")
-
-
-def table_of(first: str, *others: str) -> Table:
-    """Return a table without rows: a first column of names, and others of numbers."""
-    table = Table()
-    table.add_column(Text(printable(first)), no_wrap=True, overflow="ellipsis")
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
-def print_table(table: Table, left_out: int, noun: str) -> None:
-    """Print a table, and the number of rows that it leaves out."""
-    out.print(table, soft_wrap=False)
-    print_rest(out, left_out, noun)
+def print_table(table: "Table") -> None:
+    """Print the first rows of a table, and the number of the others."""
+    drawn = RichTable()
+    for name in table.names:
+        is_first = not drawn.columns
+        drawn.add_column(
+            Text(printable(name)),
+            justify="left" if is_first else "right",
+            no_wrap=is_first,
+            overflow="ellipsis" if is_first else "fold",
+        )
+    for row in table.rows[:MOST_GROUPS]:
+        drawn.add_row(*map(Text, row))
+    out.print(drawn, soft_wrap=False)
+    print_rest(out, table.total - MOST_GROUPS, table.noun)
 
 
 def cell_text(value: object) -> str:
@@ -316,7 +295,7 @@ def print_worst(rows: "Sequence[WorstRow]", reference: str = "reference", label:
         return
     id_width = min(out.width // 3, max(cell_len(cell_text(row.id)) for row in rows))
     most = LINES_OF_A_ROW * (out.width - id_width - max(len(_errors(row)) for row in rows) - 4)
-    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid = RichTable.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=id_width)
     grid.add_column(no_wrap=True, justify="right")
     grid.add_column(overflow="fold")
@@ -333,15 +312,21 @@ def _errors(row: "WorstRow") -> str:
 
 
 def differences(row: "WorstRow") -> Text:
-    """Return a reference in which differing words are marked, without equal words far from a difference."""
-    if not row.edits:
-        return _marked(row.reference, row.hypothesis or "")
-    words, place, shown = row.reference.split(), 0, Text()
-    for edit in row.edits:
-        shown.append(_context(words[place : edit.start], before=place == 0))
-        shown.append_text(_marked(edit.reference, edit.hypothesis)).append(" ")
-        place = edit.start + len(edit.reference.split())
-    shown.append(_context(words[place:], after=True)).rstrip()
+    """Return a reference in which differing words are marked, without equal words far from a difference.
+
+    Removed and added words are marked as by `git diff --word-diff`.
+    """
+    from raysp.pages.page_tables import parts_of
+
+    parts, shown = parts_of(row), Text()
+    for place, part in enumerate(parts):
+        if part.kind == "same":
+            shown.append(_context(part.text.split(), before=place == 0, after=place == len(parts) - 1))
+            continue
+        is_removed, follower = part.kind == "removed", parts[place + 1].kind if place + 1 < len(parts) else ""
+        shown.append(f"[-{part.text}-]" if is_removed else f"{{+{part.text}+}}", style="red" if is_removed else "green")
+        shown.append("" if is_removed and follower == "added" else " ")
+    shown.rstrip()
     return shown
 
 
@@ -351,16 +336,6 @@ def _context(words: Sequence[str], *, before: bool = False, after: bool = False)
     if len(words) > first + last:
         words = [*words[:first], "…", *words[len(words) - last :]]
     return "".join(f"{printable(word)} " for word in words)
-
-
-def _marked(reference: str, hypothesis: str) -> Text:
-    """Return removed and added words with marks as of `git diff --word-diff`."""
-    shown = Text()
-    if reference:
-        shown.append(f"[-{printable(reference)}-]", style="red")
-    if hypothesis:
-        shown.append(f"{{+{printable(hypothesis)}+}}", style="green")
-    return shown
 
 
 def print_diff(found: "LabelDiff", columns: Sequence[str]) -> None:
@@ -376,34 +351,23 @@ def print_diff(found: "LabelDiff", columns: Sequence[str]) -> None:
 
 def _print_column(one: "ColumnDifference", columns: Sequence[str]) -> None:
     """Print the error rates of both against references, where there are any, then the differences between both."""
+    from raysp.evaluation.diff.diff_result import CHANGES
+    from raysp.pages.page_tables import groups_table
+
     if one.against:
-        out.print(
-            f"{cell_text(one.column)}, A and B against {cell_text(one.against.column)}", style="bold", markup=False
-        )
-        _print_against(one.against)
+        title = f"{cell_text(one.column)}, A and B against {cell_text(one.against.column)}"
+        out.print(title, style="bold", markup=False)
+        print_table(one.against.table)
+        print_fact("WER change", one.against.verdict)
         for column in columns:
-            print_groups(column, one.against.by[column], ("wer_change", "wer_a", "wer_b"))
+            print_table(groups_table(column, one.against.by[column], CHANGES))
     out.print(f"{cell_text(one.column)}, B against A", style="bold", markup=False)
     for name, fact in one.facts.items():
         print_fact(name, fact)
     for column in columns:
         if groups := one.by[column]:
-            print_groups(column, groups)
+            print_table(groups_table(column, groups))
     if one.changes:
-        table = table_of("class in A", "class in B", "rows")
-        for change in one.changes[:MOST_GROUPS]:
-            table.add_row(Text(cell_text(change.a)), Text(cell_text(change.b)), f"{change.rows:,}")
-        print_table(table, len(one.changes) - MOST_GROUPS, "change")
+        print_table(one.changes_table)
     if one.worst:
         print_worst(one.worst, "A", "B")
-
-
-def _print_against(against: "AgainstReference") -> None:
-    """Print the error rates of both labellings and their differences."""
-    scores = against.scores
-    table = table_of(f"against {against.column}", "WER", "95% interval", "CER", "95% interval")
-    for title, end in (("A", "_a"), ("B", "_b"), ("B less A", "_change")):
-        names = [f"{rate}{end}" for rate in ("wer", "cer")]
-        table.add_row(title, *(text for name in names for text in (scores.value(name), scores.interval(name))))
-    print_table(table, 0, "row")
-    print_fact("WER change", against.verdict)

@@ -36,8 +36,15 @@ class Table:
     title: str
     names: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
-    left_out: str = ""
-    """Number of the rows that are not shown, with their noun; empty: all are shown."""
+    """The first rows."""
+    total: int = 0
+    """Number of all rows."""
+    noun: str = "row"
+
+    @property
+    def left_out(self) -> str:
+        """Number of the rows that are not among the first, with their noun; empty if all are."""
+        return count(self.total - len(self.rows), f"more {self.noun}") if self.total > len(self.rows) else ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def groups_table(column: str, groups: Sequence[Group], names: Sequence[str] = ()
             (short(group.value), f"{scores.rows:,}", *words, scores.value(first), scores.interval(first), *more)
         )
     title, name = ("By duration", "seconds") if column == SECONDS else (f"By {short(column)}", short(column))
-    return Table(title, (name, *titles), rows, left_out(groups, "group"))
+    return Table(title, (name, *titles), rows, len(groups), "group")
 
 
 def classes_table(classes: Sequence[ClassScores], unit: str) -> Table:
@@ -100,7 +107,7 @@ def classes_table(classes: Sequence[ClassScores], unit: str) -> Table:
         metrics = (value_text("f1", share) for share in (one.precision, one.recall, one.f1))
         rows.append((short(one.name), f"{one.rows:,}", f"{one.predicted:,}", *metrics))
     names = ("class", unit, "predicted", "precision", "recall", "F1")
-    return Table("Classes", names, rows, left_out(classes, "class"))
+    return Table("Classes", names, rows, len(classes), "class")
 
 
 def runs_table(
@@ -115,13 +122,7 @@ def runs_table(
         (when(run.started), short(run.host), *figures(run), *(short(run.versions.get(name)) for name in packages))
         for run in last
     ]
-    earlier = count(len(runs) - MOST_RUNS, "earlier run") if len(runs) > MOST_RUNS else ""
-    return Table("Runs", ("began", "host", *names, *map(short, packages)), rows, earlier)
-
-
-def left_out(rows: Sequence[object], noun: str) -> str:
-    """Return a text on the number of rows that a table leaves out."""
-    return count(len(rows) - MOST_GROUPS, f"more {noun}") if len(rows) > MOST_GROUPS else ""
+    return Table("Runs", ("began", "host", *names, *map(short, packages)), rows, len(runs), "run")
 
 
 def when(started: str) -> str:
@@ -138,7 +139,7 @@ def shown_row(row: WorstRow, noun: str = "error") -> ShownRow:
     seconds = [f"{row.seconds:.1f} s"] if row.seconds is not None else []
     place = [] if row.id == f"{row.shard}:{row.row}" else [f"{short(row.shard)}, row {row.row:,}"]
     about = ", ".join([errors, *score, *seconds, *place])
-    return ShownRow(short(row.id), printable(about), tuple(_cut(_parts(row))))
+    return ShownRow(short(row.id), printable(about), tuple(_cut(parts_of(row))))
 
 
 def _cut(parts: Sequence[Part]) -> list[Part]:
@@ -155,7 +156,7 @@ def _cut(parts: Sequence[Part]) -> list[Part]:
     return found
 
 
-def _parts(row: WorstRow) -> list[Part]:
+def parts_of(row: WorstRow) -> list[Part]:
     """Return a reference in which words that differ stand beside those of the hypothesis."""
     if not row.edits:
         return _replaced(row.reference, row.hypothesis or "")

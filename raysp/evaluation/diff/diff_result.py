@@ -20,7 +20,6 @@ from raysp.pages.page_tables import (
     Table,
     Verdict,
     groups_table,
-    left_out,
     short,
 )
 from raysp.specs.pipeline import Pipeline
@@ -33,6 +32,8 @@ SHOWN_NAMES = 3
 """Names of shards in a text."""
 
 
+CHANGES = ("wer_change", "wer_a", "wer_b")
+"""Metrics of groups against references."""
 MOST_FACT = 300
 MOST_COLUMNS = 12
 MOST_TABLES = 8
@@ -92,6 +93,18 @@ class AgainstReference:
     """Groups by column, those with the largest increase of the word error rate first."""
 
     @property
+    def table(self) -> Table:
+        """Error rates of both labellings and their differences."""
+        rows = []
+        for title, end in (("A", "_a"), ("B", "_b"), ("B less A", "_change")):
+            names = [f"{rate}{end}" for rate in ("wer", "cer")]
+            shown = (text for name in names for text in (self.scores.value(name), self.scores.interval(name)))
+            rows.append((title, *shown))
+        column = short(self.column)
+        titles = (f"against {column}", "WER", "95% interval", "CER", "95% interval")
+        return Table(f"Against the references in {column}", titles, rows)
+
+    @property
     def verdict(self) -> str:
         """The change of the word error rate as text, with a judgement whether it is distinguishable from 0."""
         change, shown = self.scores.metrics["wer_change"], self.scores.described("wer_change")
@@ -118,6 +131,12 @@ class ColumnDifference:
     """Changes of classes, the most frequent first."""
     against: AgainstReference | None = None
     """Error rates of texts against the references that the label shards hold; None without references."""
+
+    @property
+    def changes_table(self) -> Table:
+        """Changes of classes."""
+        rows = [(short(change.a), short(change.b), f"{change.rows:,}") for change in self.changes[:MOST_GROUPS]]
+        return Table("Changed classes", ("class in A", "class in B", "rows"), rows, len(self.changes), "change")
 
     @property
     def facts(self) -> dict[str, str]:
@@ -317,10 +336,10 @@ def _forest(against: AgainstReference) -> Forest | None:
 
 def _tables(one: ColumnDifference) -> Iterator[Table]:
     if one.against:
-        yield _against(one.against)
+        yield one.against.table
     for column, groups in [*one.against.by.items()][:MOST_TABLES] if one.against else ():
         if groups:
-            table = groups_table(column, groups, ("wer_change", "wer_a", "wer_b"))
+            table = groups_table(column, groups, CHANGES)
             names = tuple("WER, B less A" if name == TITLES["wer_change"] else name for name in table.names)
             yield replace(table, names=names, title=f"{table.title}, against the references")
     for column, groups in [*one.by.items()][:MOST_TABLES]:
@@ -329,17 +348,4 @@ def _tables(one: ColumnDifference) -> Iterator[Table]:
             sides = {TITLES[name]: _title(one, name) for name in one.scores.metrics}
             yield replace(table, names=tuple(sides.get(name, name) for name in table.names))
     if one.changes:
-        changes = [(short(change.a), short(change.b), f"{change.rows:,}") for change in one.changes[:MOST_GROUPS]]
-        yield Table("Changed classes", ("in A", "in B", "rows"), changes, left_out(one.changes, "change"))
-
-
-def _against(against: AgainstReference) -> Table:
-    """Return the error rates of both labellings and their differences."""
-    scores = against.scores
-    sides = (("A", "_a"), ("B", "_b"), ("B less A", "_change"))
-    rows = []
-    for title, end in sides:
-        names = [f"{rate}{end}" for rate in ("wer", "cer")]
-        rows.append((title, *(text for name in names for text in (scores.value(name), scores.interval(name)))))
-    titles = ("labels", "WER", "95% interval", "CER", "95% interval")
-    return Table(f"Against the references in {short(against.column)}", titles, rows)
+        yield one.changes_table

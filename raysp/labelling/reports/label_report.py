@@ -15,7 +15,7 @@ from raysp.labelling.reports.row_error_rates import Groups
 from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.pages import rendering
 from raysp.pages.page_charts import Chart, histogram
-from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS, Table, Verdict, left_out, runs_table, short, shown_row
+from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS, Table, Verdict, runs_table, short, shown_row
 from raysp.sink.receipts import Counts, PieceReceipt, load
 from raysp.sink.run_record import RunEntry
 from raysp.specs.pipeline import Pipeline
@@ -197,7 +197,7 @@ def _table(column: str, groups: Groups, rows: Rows) -> Table:
     name = short(column, MOST_CELL)
     metrics = ("words", "WER", "95% interval", "CER") if rows.errors.rows else ()
     title = "By duration" if column == SECONDS else f"By {name}"
-    return Table(title, (name, "rows", "ok", "audio", *metrics), cells, left_out(scored, "group"))
+    return Table(title, (name, "rows", "ok", "audio", *metrics), cells, len(scored), "group")
 
 
 def _about_groups(rows: Rows, rules: Normalisation | None) -> str:

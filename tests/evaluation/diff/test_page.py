@@ -68,7 +68,7 @@ def test_differences_classes_and_limits_are_shown(found):
     page = Page(render(changed(found)))
     assert ("del", "one plain") in page.marked
     assert ("ins", "plain two") in page.marked
-    assert page.texts[page.texts.index("in B") + 2 :][:3] == ["plain", "plain", "7"]
+    assert page.texts[page.texts.index("class in B") + 2 :][:3] == ["plain", "plain", "7"]
     assert page.after("Limits") == "agreement is 50.00%, expected at least 90.00%: not met"
 
 
@@ -78,7 +78,7 @@ def test_each_figure_says_which_side_it_is_of(found):
     heads = [text for tag, text in page.marked if tag in ("dt", "th", "b", "h3")]
     rates = heads[heads.index("Against the references in text") :][:6]
     assert rates[1:] == [
-        "labels",
+        "against text",
         "WER",
         "95% interval",
         "CER",

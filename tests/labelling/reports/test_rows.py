@@ -168,6 +168,6 @@ class TestRuns:
         runs = Runs(store, entries)
         assert [*runs.counts] == [entry.run_id for entry in entries[-MOST_RUNS:]]
         table = runs_table(entries, ("rows",), lambda entry: runs.figures(entry)[:1])
-        assert (len(table.rows), table.left_out) == (MOST_RUNS, "2 earlier runs")
+        assert (len(table.rows), table.left_out) == (MOST_RUNS, "2 more runs")
         assert {row[2:] for row in table.rows} == {("2", "1")}
         assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", row[0]) for row in table.rows)

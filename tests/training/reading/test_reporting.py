@@ -163,7 +163,7 @@ def test_only_the_last_runs_are_listed(sink):
     for number in range(MOST_RUNS):
         sink.begin(f"20260102T00000000{number:04}Z-0a1b2c")
     page = page_of(sink)
-    assert "and 1 earlier run" in page.texts
+    assert "and 1 more run" in page.texts
     assert page.texts.count(sink.run["versions"]["torch"]) == MOST_RUNS
 
 
