@@ -1,11 +1,9 @@
 """Export of training clips, cut from recordings at pauses between words or regions of speech."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +20,7 @@ from raysp.specs.steps import EACH
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip, cut_clips, whole_clip
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, Split, card
-from raysp.verbs.export.datasets import data_path
+from raysp.verbs.export.datasets import Stored, data_path, in_groups, reason_of
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
@@ -46,60 +44,10 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of clips as Parquet, before those of the source that the sink keeps."""
+Values = dict[str, str | int | float | None]
+"""Values of the columns of a clip besides the audio and the kept ones."""
 OF_SOURCE = "source_"
 """Prefix of kept columns that have the name of a column of clips, such as the text of the whole recording."""
-
-
-class Sample(NamedTuple):
-    """A clip as it is written."""
-
-    key: str
-    """Unique name of the clip in its file."""
-    values: Mapping[str, str | int | float | None]
-    """Values of the columns besides the audio."""
-    audio: bytes
-    kept: pa.Table
-    """The kept columns of its row."""
-
-
-class ParquetClips:
-    """Writer of clips into a Parquet file.
-
-    Args:
-        writer: the open file.
-        schema: its columns.
-    """
-
-    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
-        self._writer, self._schema = writer, schema
-        self._held: list[Sample] = []
-        self._num_bytes = 0
-
-    def add(self, sample: Sample) -> None:
-        """Append a clip; memory holds one row group."""
-        self._held.append(sample)
-        self._num_bytes += len(sample.audio)
-        if self._num_bytes >= GROUP_BYTES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the clips that are held."""
-        rows = [{**one.values, AUDIO_COLUMN: {"bytes": one.audio, "path": f"{one.key}.flac"}} for one in self._held]
-        if rows:
-            table, kept = pa.Table.from_pylist(rows, SCHEMA), pa.concat_tables(one.kept for one in self._held)
-            for field in kept.schema:
-                table = table.append_column(field, kept.column(field.name))
-            self._writer.write_table(table.cast(self._schema))
-        self._held, self._num_bytes = [], 0
-
-
-@contextmanager
-def parquet_clips(path: Path, schema: pa.Schema) -> Iterator[ParquetClips]:
-    """Yield a writer of a Parquet file."""
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        clips = ParquetClips(writer, schema)
-        yield clips
-        clips.flush()
 
 
 @spec
@@ -199,14 +147,28 @@ class ClipFiles:
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the file of a label shard."""
+        with (
+            files.file(data_path(shard)) as scratch,
+            pq.ParquetWriter(scratch, self.schema, compression="zstd") as writer,
+            Decoder() as decoder,
+        ):
+            for group in in_groups(self._clips(shard, files, _Cutting(self, shard, decoder, files)), GROUP_BYTES):
+                table = pa.Table.from_pylist([{**values, AUDIO_COLUMN: audio} for (values, _), audio in group], SCHEMA)
+                kept = pa.concat_tables(row for (_, row), _ in group)
+                for field in kept.schema:
+                    table = table.append_column(field, kept.column(field.name))
+                writer.write_table(table.cast(self.schema))
+
+    def _clips(
+        self, shard: Shard, files: ShardFiles, cut: "_Cutting"
+    ) -> Iterator[tuple[tuple[Values, pa.Table], Stored]]:
+        """Yield clips: the values of their columns with the kept ones of their row, and the audio."""
         columns = [self.spans, *(self.spoken.columns if self.spoken else ()), *self.kept]
-        path = data_path(shard)
-        with files.file(path) as scratch, parquet_clips(scratch, self.schema) as writer, Decoder() as decoder:
-            cutting = _Cutting(self, shard, decoder, files)
-            for labels, places, recordings in self.source.rows(shard, columns, files):
-                kept = labels.select([*self.kept]).rename_columns([*self.kept.values()]).unify_dictionaries()
-                for number, (row, place) in enumerate(zip(to_rows(labels), places, strict=True)):
-                    cutting(row, kept.slice(number, 1), recordings, place, writer)
+        for labels, places, recordings in self.source.rows(shard, columns, files):
+            kept = labels.select([*self.kept]).rename_columns([*self.kept.values()]).unify_dictionaries()
+            for number, (row, place) in enumerate(zip(to_rows(labels), places, strict=True)):
+                for values, audio in cut(row, recordings, place):
+                    yield (values, kept.slice(number, 1)), audio
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1."""
@@ -226,25 +188,25 @@ class _Cutting:
         self.decode = DecodeOptions(self.rate, export.channel, export.source.pipeline.decode.max_seconds)
         self.key = stem_of(shard).replace("/", "-").replace(".", "-")
 
-    def __call__(self, row: Row, kept: pa.Table, recordings: Recordings, place: int, writer: ParquetClips) -> None:
-        """Write the clips of a row; the recording is decoded in parts up to the end of the last clip."""
+    def __call__(self, row: Row, recordings: Recordings, place: int) -> Iterator[tuple[Values, Stored]]:
+        """Yield the clips of a row; the recording is decoded in parts up to the end of the last clip."""
+        tally, written = self.files.tally, 0
         clips = self._clips(row)
         if not clips:
-            self.files.tally.left_out[NO_CLIP] += 1
+            tally.left_out[NO_CLIP] += 1
             return
         parts = [(round(one.start * self.rate), round(one.end * self.rate)) for one in clips]
-        written: list[Clip] = []
         try:
             chunks = self.decoder.decode_chunks(recordings.excerpt(place), self.decode)
             for number, (clip, samples) in enumerate(zip(clips, cut_parts(chunks, parts), strict=True)):
                 if len(samples):
-                    writer.add(self._sample(row, kept, clip, number, encode_flac(samples, self.rate)))
-                    written.append(clip)
+                    yield self._clip(row, clip, number, encode_flac(samples, self.rate))
+                    written += 1
+                    tally.seconds += clip.seconds
         except (AudioError, TooLong) as error:
-            self.files.tally.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
-        self.files.tally.rows += bool(written)
-        self.files.tally.clips += len(written)
-        self.files.tally.seconds += sum(one.seconds for one in written)
+            tally.left_out[reason_of(error)] += 1
+        tally.rows += bool(written)
+        tally.clips += written
 
     def _clips(self, row: Row) -> list[Clip]:
         spans = spans_of(row, self.column)
@@ -261,16 +223,16 @@ class _Cutting:
         self.files.tally.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
         return kept
 
-    def _sample(self, row: Row, kept: pa.Table, clip: Clip, number: int, audio: bytes) -> Sample:
-        source_id = id_of(row, self.shard)
-        values = {
+    def _clip(self, row: Row, clip: Clip, number: int, audio: bytes) -> tuple[Values, Stored]:
+        source_id, place = id_of(row, self.shard), int(str(row["row"]))
+        values: Values = {
             "id": f"{source_id}-{number:04}",
             "text": clip.text if self.spoken else None,
             "source_id": source_id,
-            "row": int(str(row["row"])),
+            "row": place,
             "start": clip.start,
             "end": clip.end,
             "seconds": clip.seconds,
             "score": clip.score,
         }
-        return Sample(f"{self.key}-{int(str(row['row'])):08}-{number:04}", values, audio, kept)
+        return values, {"bytes": audio, "path": f"{self.key}-{place:08}-{number:04}.flac"}

@@ -1,10 +1,11 @@
 """Export to a folder that `datasets.load_dataset` opens: labels, with the recordings of the source beside them."""
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +38,31 @@ FLAC_CHANNELS = 8
 def data_path(shard: Shard) -> str:
     """Return the path of the exported file of a label shard."""
     return f"data/{stem_of(shard)}.parquet"
+
+
+Stored = Mapping[str, Any]
+"""A recording in the layout of `datasets`: its bytes and its path."""
+Item = TypeVar("Item")
+
+
+def in_groups(
+    recordings: Iterable[tuple[Item, Stored]], most_bytes: int, most_rows: float = math.inf
+) -> Iterator[list[tuple[Item, Stored]]]:
+    """Yield rows and their recordings in row groups of a Parquet file, of which one is in memory."""
+    group, num_bytes = list[tuple[Item, Stored]](), 0
+    for item, audio in recordings:
+        group.append((item, audio))
+        num_bytes += len(audio["bytes"])
+        if num_bytes >= most_bytes or len(group) == most_rows:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
+def reason_of(error: AudioError | TooLong) -> str:
+    """Return the reason why the row of a recording is left out."""
+    return error.error_type if isinstance(error, AudioError) else "too_long"
 
 
 @spec
@@ -129,26 +155,22 @@ class Reading:
     def __call__(self, labels: pa.Table, places: Sequence[int], recordings: Recordings) -> Iterator[pa.Table]:
         """Yield label rows with their recordings; those whose recording cannot be read are left out and counted."""
         labels = labels.unify_dictionaries()
-        rows: list[int] = []
-        held: list[dict[str, bytes | str | None]] = []
-        num_bytes = 0
+        for group in in_groups(self._rows(places, recordings), GROUP_BYTES, GROUP_ROWS):
+            rows, held = [row for row, _ in group], [audio for _, audio in group]
+            yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(held, AUDIO))
+
+    def _rows(self, places: Sequence[int], recordings: Recordings) -> Iterator[tuple[int, Stored]]:
+        """Yield the rows that can be read, with their recordings."""
         for row, place in enumerate(places):
             try:
                 data, name = self._bytes(recordings, place), recordings.name(place)
             except (AudioError, TooLong) as error:
-                self.files.tally.left_out[error.error_type if isinstance(error, AudioError) else "too_long"] += 1
+                self.files.tally.left_out[reason_of(error)] += 1
                 continue
             if data is None:
                 self.files.tally.left_out["too_large"] += 1
-                continue
-            rows.append(row)
-            held.append({"bytes": data, "path": name})
-            num_bytes += len(data)
-            if num_bytes >= GROUP_BYTES or len(rows) == GROUP_ROWS:
-                yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(held, AUDIO))
-                rows, held, num_bytes = [], [], 0
-        if rows:
-            yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(held, AUDIO))
+            else:
+                yield row, {"bytes": data, "path": name}
 
     def _bytes(self, recordings: Recordings, place: int) -> bytes | None:
         """Return a recording as it is stored, or its excerpt as FLAC at its own sample rate; None if too large."""
