@@ -61,7 +61,14 @@ CheckpointOptions = Annotated[
         help="Storage option of the checkpoint; a secret as KEY=env:NAME. Repeatable.",
     ),
 ]
-Limits = list[str] | None
+FailAbove = Annotated[
+    list[str] | None,
+    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer=0.2. Repeatable."),
+]
+FailBelow = Annotated[
+    list[str] | None,
+    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as accuracy=0.9."),
+]
 _CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 """Values of storage options that are not text. Numbers stay texts: account keys may be all digits."""
 By = Annotated[
@@ -195,7 +202,7 @@ def command_line(
     return shlex.join(["raysp", verb, target, *words, *(["--address", address] if address else [])])
 
 
-def parse_limits(option: str, given: Limits) -> dict[str, float]:
+def parse_limits(option: str, given: list[str] | None) -> dict[str, float]:
     """Return limits by metric.
 
     Raises:

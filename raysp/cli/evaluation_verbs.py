@@ -13,7 +13,8 @@ from raysp.cli.arguments import (
     Address,
     By,
     Engine,
-    Limits,
+    FailAbove,
+    FailBelow,
     NamedSink,
     Normalise,
     Over,
@@ -66,12 +67,8 @@ def evaluate(
     by: By = None,
     over: Over = None,
     normalise: Normalise = None,
-    fail_above: Annotated[
-        Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer=0.2. Repeatable.")
-    ] = None,
-    fail_below: Annotated[
-        Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as accuracy=0.9.")
-    ] = None,
+    fail_above: FailAbove = None,
+    fail_below: FailBelow = None,
     rows: Annotated[int | None, typer.Option(min=1, metavar="N", help="Evaluate only the first N rows.")] = None,
     worst: Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of worst rows to show (10).")] = None,
     sink: Annotated[str | None, typer.Option(metavar="OUT", help="Keep the labels there; not those of --rows.")] = None,
@@ -126,12 +123,8 @@ def diff(
     by: By = None,
     over: Over = None,
     normalise: Normalise = None,
-    fail_above: Annotated[
-        Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer_change=0. Repeatable.")
-    ] = None,
-    fail_below: Annotated[
-        Limits, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as agreement=0.9.")
-    ] = None,
+    fail_above: FailAbove = None,
+    fail_below: FailBelow = None,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")] = 10,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write the comparison as one HTML file.")

@@ -10,8 +10,6 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 MOST_TICKS = 6
-PLAIN = (1e-2, 1e6)
-"""Magnitudes that are written without exponents."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +50,7 @@ def value_axis(values: Floats, *, is_share: bool = False) -> Axis:
     size = _round_size((high - low) / (MOST_TICKS - 2))
     low, high = math.floor(low / size + 1e-9) * size, math.ceil(high / size - 1e-9) * size
     ticks = _multiples(low, high, size)
-    largest = max(-low, high)
-    text = (lambda value: _percentage(value, size)) if is_share else (lambda value: number(value, size, largest))
-    return _with_ticks(low, high, ticks, text)
+    return _with_ticks(low, high, ticks, lambda value: f"{100 * value:,.12g}%" if is_share else f"{value:,.12g}")
 
 
 def _around(value: float, *, is_share: bool) -> tuple[float, float]:
@@ -71,31 +67,6 @@ def short(value: float) -> str:
         if abs(value) >= (unit if unit == 1e6 else 1e4):
             return f"{value / unit:g}{name}"
     return f"{value:,.0f}"
-
-
-def number(value: float, size: float, largest: float) -> str:
-    """Return a number as text.
-
-    Args:
-        value: the number.
-        size: smallest difference of two numbers that have different texts.
-        largest: largest magnitude of the numbers that are shown together, all with or all without exponents.
-    """
-    if value == 0:
-        return "0"
-    if PLAIN[0] <= largest < PLAIN[1]:
-        return f"{value:,.{_decimals(size)}f}"
-    digits = math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(size) + 1e-9)
-    mantissa, exponent = f"{value:.{max(0, digits)}e}".split("e")
-    return f"{mantissa.rstrip('0').rstrip('.') if '.' in mantissa else mantissa}e{int(exponent)}"
-
-
-def _percentage(value: float, size: float) -> str:
-    return f"{100 * value:.{_decimals(100 * size)}f}%"
-
-
-def _decimals(size: float) -> int:
-    return max(0, -math.floor(math.log10(size) + 1e-9))
 
 
 def _round_size(least: float) -> float:

@@ -1,7 +1,6 @@
 """Charts of a page: paths of an SVG of 1000 by 1000 units that is stretched to its place, and labels beside it."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -54,26 +53,8 @@ def histogram(title: str, values: Floats, across: str, *, note: str = "") -> Cha
     rows = np.histogram(x.places(values), bins=min(MOST_BARS, max(8, round(len(values) ** 0.5))), range=(0.0, 1.0))[0]
     y = count_axis(int(rows.max()))
     figure = f"median {np.median(values):.3g}, {values.min():.3g} to {values.max():.3g}"
-    return Chart(
-        title,
-        f"rows, {note}" if note else "rows",
-        figure,
-        x,
-        y,
-        line=outline(rows / y.high),
-        band=bars(rows / y.high),
-        across=across,
-    )
-
-
-def bars(heights: Floats) -> str:
-    """Return bars beside each other, whose heights are from 0 to 1."""
-    edges = np.linspace(0, 1, len(heights) + 1)
-    return "".join(
-        f"M{unit(left)} {SIDE}V{unit(1 - height)}H{unit(right)}V{SIDE}Z"
-        for (left, right), height in zip(pairwise(edges), heights, strict=True)
-        if height
-    )
+    edge, notes = outline(rows / y.high), f"rows, {note}" if note else "rows"
+    return Chart(title, notes, figure, x, y, line=edge, band=f"{edge}Z", across=across)
 
 
 def outline(heights: Floats) -> str:

@@ -10,7 +10,7 @@ from raysp.pages.page_charts import MOST_BARS, SIDE, histogram
 
 def heights(path: str) -> list[float]:
     """Return the heights of bars as shares of the chart."""
-    return [1 - float(top) / SIDE for top in re.findall(rf"M[\d.]+ {SIDE}V([\d.]+)H", path)]
+    return [1 - float(top) / SIDE for top in re.findall(r"V([\d.]+)H", path)]
 
 
 @pytest.mark.parametrize("number", [1, 50, 100_000])
@@ -31,4 +31,6 @@ def test_the_outer_bars_have_a_hundredth_of_the_values_each():
 
 
 def test_equal_values_are_one_bar():
-    assert heights(histogram("Score", np.full(9, -0.5), "value").band) == [pytest.approx(9 / 10, abs=0.11)]
+    assert [one for one in heights(histogram("Score", np.full(9, -0.5), "value").band) if one] == [
+        pytest.approx(0.9, abs=0.11)
+    ]

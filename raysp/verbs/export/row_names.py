@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count, islice
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,22 +22,6 @@ Namer = Callable[[Row], str]
 """Callable that returns the path of the file of a row of one label shard, without a suffix."""
 Paths = Callable[[Shard], Sequence[str | None]]
 """Callable that returns the path of each row of a shard, without the suffix of a recording; None: it has none."""
-
-
-class RowNames(Protocol):
-    """Names of the files of all rows of an export."""
-
-    def of(self, shard: Shard) -> Namer:
-        """Return the names of the rows of a label shard."""
-        ...
-
-    def digest(self, shard: Shard) -> str:
-        """Return a hash of the names of a label shard's rows; empty if they depend on the label shard alone."""
-        ...
-
-    def is_elsewhere(self, path: str, shard: Shard) -> bool:
-        """Return whether a path, without a suffix, is the name of a row of another label shard."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -116,7 +99,7 @@ class PathNames:
         shards: Sequence[Shard],
         first_rows: Mapping[str, int],
         paths: Paths,
-        others: RowNames,
+        others: IdNames,
         suffix: str,
         *,
         as_they_are: bool = False,
@@ -176,6 +159,10 @@ class PathNames:
     def _named(self) -> dict[str, NDArray[np.uint64]]:
         """Hashes of the names of each label shard."""
         return {shard.name: self._hashes(self._names(shard)) for shard in self._shards}
+
+
+RowNames = IdNames | PathNames
+"""Names of the files of all rows of an export."""
 
 
 def first_rows_of(shards: Iterable[Shard]) -> dict[str, int]:
