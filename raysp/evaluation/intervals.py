@@ -37,6 +37,12 @@ class Intervals:
     seed: int
     confidence: float = CONFIDENCE
 
+    @property
+    def words(self) -> str:
+        """The intervals as text, such as "95%, from 1,000 bootstrap draws of rows"."""
+        units = "rows" if self.over is None else f"the values of {self.over}"
+        return f"{self.confidence:.0%}, from {self.draws:,} bootstrap draws of {units}"
+
 
 def intervals(measure: Callable[[Floats], Floats], units_N: Ints, bootstrap: Bootstrap) -> Floats | None:
     """Return the lower and upper ends of the 95 % intervals of M metrics, (2, M); None for fewer than two units.

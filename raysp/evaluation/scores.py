@@ -133,6 +133,10 @@ class Mismatch:
     edits: tuple[Edit, ...] = ()
     """Differing words."""
 
+    def at(self, id_: object, shard: str, row: int, seconds: float | None) -> "WorstRow":
+        """Return the row with its place in the corpus."""
+        return WorstRow(id_, shard, row, seconds, self.reference, self.hypothesis, self.errors, self.score, self.edits)
+
 
 @dataclass(frozen=True)
 class WorstRow:

@@ -77,7 +77,7 @@ class _Texts:
         a, b = (self._normalised(texts_of(column)) for column in rows.columns(self._column.name))
         measures = measure_texts(a, b)
         self._between.append(measures)
-        found = [_worst_row(rows, one) for one in worst_texts(a, b, measures, self._most)]
+        found = [text.at(*rows.place(text.index)) for text in worst_texts(a, b, measures, self._most)]
         by_errors = sorted([*self._worst, *found], key=lambda row: (-row.errors, len(row.reference.split())))
         self._worst = by_errors[: self._most]
         if rows.references is not None:
@@ -130,7 +130,7 @@ class _Values:
         surest = np.nan_to_num([_floats(column) for column in rows.columns(self._column.scores)]).min(0)
         for row in sorted(changed, key=lambda row: -surest[row])[: self._most]:
             found = Mismatch(row, _name(a[row]), _name(b[row]), errors=1, score=float(surest[row]))
-            self._worst.append(_worst_row(rows, found))
+            self._worst.append(found.at(*rows.place(row)))
         self._worst = sorted(self._worst, key=lambda row: -(row.score or 0.0))[: self._most]
 
     def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
@@ -149,11 +149,6 @@ def _difference(
         score(measures, num_rows, columns, bootstrap),
         score_groups(measures, num_rows, columns, bootstrap),
     )
-
-
-def _worst_row(rows: Both, found: Mismatch) -> WorstRow:
-    place = rows.place(found.index)
-    return WorstRow(*place, found.reference, found.hypothesis, found.errors, found.score, found.edits)
 
 
 def _values(column: Column) -> Sequence[Any]:

@@ -189,8 +189,7 @@ class LabelDiff(Brief):
     @property
     def facts(self) -> dict[str, str]:
         """Facts of the comparison for users, as text by name, without those of the columns."""
-        shards, rows, rules, intervals = self.shards, self.rows, self.normalisation, self.intervals
-        units = "rows" if intervals.over is None else f"the values of {intervals.over}"
+        shards, rows, rules = self.shards, self.rows, self.normalisation
         facts = {
             "A": _side(self.a),
             "B": _side(self.b),
@@ -211,7 +210,7 @@ class LabelDiff(Brief):
             "no label row": count(rows.absent, "row") if rows.absent else "",
             "not compared": ", ".join(f"{name} ({reason})" for name, reason in self.not_compared.items()),
             "normalised": f"{rules.name}: {rules.description}" if rules else "",
-            "intervals": f"{intervals.confidence:.0%}, from {intervals.draws:,} bootstrap draws of {units}",
+            "intervals": self.intervals.words,
         }
         return {name: fact for name, fact in facts.items() if fact}
 

@@ -78,9 +78,8 @@ class EvaluationResult(Brief):
     @property
     def facts(self) -> dict[str, str]:
         """Facts of the evaluation for users, as text by name."""
-        rows, metrics, intervals, rules = self.rows, self.scores.metrics, self.intervals, self.normalisation
+        rows, metrics, rules = self.rows, self.scores.metrics, self.normalisation
         first = f" (at most the first {self.first_rows:,})" if self.first_rows is not None else ""
-        units = "rows" if intervals.over is None else f"the values of {intervals.over}"
         facts = {
             "checkpoint": f"{self.checkpoint} ({self.checkpoint_digest})",
             "rows": f"{rows.compared:,} of {count(rows.total, 'row')}{first} compared with the column {self.column}, "
@@ -88,7 +87,7 @@ class EvaluationResult(Brief):
             "not compared": ", ".join(rows.not_compared),
             **{TITLES[name]: self.scores.described(name) for name in metrics},
             "normalised": f"{rules.name}: {rules.description}" if rules else "",
-            "intervals": f"{intervals.confidence:.0%}, from {intervals.draws:,} bootstrap draws of {units}",
+            "intervals": self.intervals.words,
             LIMITS: "; ".join(limit.words for limit in self.limits),
             "labels": self._labels,
         }

@@ -34,18 +34,7 @@ class EvaluatedRows:
 
     def worst(self, found: Mismatch) -> WorstRow:
         """Return a mismatch with the id and the place of its row."""
-        shard, row = self.places[found.index]
-        return WorstRow(
-            id=self.ids[found.index],
-            shard=shard,
-            row=row,
-            seconds=self.seconds[found.index],
-            reference=found.reference,
-            hypothesis=found.hypothesis,
-            errors=found.errors,
-            score=found.score,
-            edits=found.edits,
-        )
+        return found.at(self.ids[found.index], *self.places[found.index], self.seconds[found.index])
 
 
 def join(

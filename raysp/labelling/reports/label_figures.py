@@ -194,7 +194,7 @@ class Rows:
         for text in worst_texts(ours, theirs, measures, MOST_WORST):
             row = table.slice(chosen[text.index], 1)
             place = keys_of(row.column("id"))[0], shard, row.column("row")[0].as_py(), row.column("seconds")[0].as_py()
-            self.worst.append(WorstRow(*place, text.reference, text.hypothesis, text.errors, text.score, text.edits))
+            self.worst.append(text.at(*place))
         self.worst = sorted(self.worst, key=lambda row: (-row.errors, len(row.reference.split())))[:MOST_WORST]
         return np.array(chosen, np.int64), counts
 
