@@ -3,7 +3,7 @@
 import json
 import shlex
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any, ClassVar, Protocol, cast
 
 import pyarrow as pa
 from pydantic import Field
@@ -14,10 +14,6 @@ from raysp.text.formats.safe_values import on_one_line, place_name
 from raysp.verbs.export.destination import Tally
 from raysp.words import count, duration
 
-if TYPE_CHECKING:
-    from raysp.verbs.export.clips import Clips
-    from raysp.verbs.export.datasets import Dataset
-
 Split = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
 """Name of a split: letters, digits and _."""
 CARD = "README.md"
@@ -26,9 +22,23 @@ NO_LICENCE = "unknown"
 """Licence in the metadata where none is given."""
 
 
+class Described(Protocol):
+    """A format whose export has a card."""
+
+    NAME: ClassVar[str]
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+
+    @property
+    def licence(self) -> str | None:
+        """Licence, as the Hugging Face hub names it."""
+
+
 def card(
     labelling: Labelling,
-    to: "Dataset | Clips",
+    to: Described,
     schema: pa.Schema,
     total: Tally,
     *,
@@ -60,7 +70,7 @@ def card(
     return "\n".join(["---", *front, "---", "", *_body(labelling, to, total), ""]).encode()
 
 
-def _body(labelling: Labelling, to: "Dataset | Clips", total: Tally) -> list[str]:
+def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
     reasons = ", ".join(f"{number:,} {on_one_line(reason)}" for reason, number in sorted(total.left_out.items()))
     rows = count(total.clips, "clip") if to.NAME == "clips" else count(total.rows, "row")
     time = duration(total.seconds)
@@ -83,11 +93,11 @@ def _code(value: object) -> str:
     return on_one_line(str(value)).replace("`", "'")
 
 
-def _command(labelling: Labelling, to: "Dataset | Clips") -> str:
+def _command(labelling: Labelling, to: Described) -> str:
     """Return the command that makes the export."""
     target = "PIPELINE" if getattr(to, "audio", True) else place_name(labelling.url)
     words = ["raysp", "export", target, "DEST", "--to", to.NAME]
-    for field in fields(to):
+    for field in fields(cast("Any", to)):
         if (value := getattr(to, field.name)) != field.default:
             words += ["--set", f"to.{field.name}={str(value).lower() if isinstance(value, bool) else value}"]
     return shlex.join(words)
