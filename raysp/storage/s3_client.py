@@ -19,7 +19,6 @@ from functools import cache, partial
 from typing import Any, TypeVar, cast
 
 from raysp.errors import StoreError
-from raysp.storage.options import resolve
 from raysp.storage.s3_options import ATTEMPTS, S3Options, read_options
 from raysp.storage.store import ArchivedError, RefusedError, UnusableError
 
@@ -128,23 +127,16 @@ class S3Client:
 
 
 _clients: dict[str, S3Client] = {}
-"""Clients by the hash of their options, and by that of the options as they were given, which is quicker to compute."""
+"""Clients by the hash of their options."""
 _clients_lock = threading.Lock()
 
 
 def connect(options: Mapping[str, object]) -> S3Client:
     """Return the client for these options. Equal options share one client per process, and its connections."""
-    given = _digest(resolve(options))
-    # Without the lock, which only the insertion needs.
-    if (known := _clients.get(given)) is not None:
-        return known
-    digest = _digest(asdict(read_options(options)))
+    read = json.dumps(asdict(read_options(options)), sort_keys=True, default=repr)
+    digest = hashlib.sha256(read.encode()).hexdigest()
     with _clients_lock:
-        return _clients.setdefault(given, _clients.setdefault(digest, S3Client(options)))
-
-
-def _digest(options: Mapping[str, object]) -> str:
-    return hashlib.sha256(json.dumps(options, sort_keys=True, default=repr).encode()).hexdigest()
+        return _clients.setdefault(digest, S3Client(options))
 
 
 def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
