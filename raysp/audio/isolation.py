@@ -65,7 +65,7 @@ AHEAD_BYTES, AHEAD_REQUESTS = 4 * 1024 * 1024, 256
 BATCH_BYTES, BATCH_REQUESTS = 512 * 1024, 32
 """Recordings that are sent together: as many until one of these is reached."""
 SOCKET_BYTES = 1024 * 1024
-MOST_IDLE = 2
+MOST_IDLE = 4
 """Children kept for the next `Decoder`."""
 
 _KEPT_ENVIRONMENT = (

@@ -2,8 +2,6 @@
 
 import contextlib
 import threading
-import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import closing
 from dataclasses import replace
@@ -16,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.audio.encoding import wav_of
-from raysp.audio.isolation import Decoder
+from raysp.audio.isolation import Decoder, end_idle
 from raysp.columns import OK, RESULT_COLUMNS
 from raysp.corpus.shards import AUDIO
 from raysp.errors import PlanError, RunError, SpecError
@@ -89,8 +87,6 @@ class Labeller:
         numbers = range(len(job.passes))
         self._filters = [assembly.row_filters(job.pipeline, job.functions, number) for number in numbers]
         self._joining = threading.Lock()
-        self._decoders = deque[Decoder]()
-        weakref.finalize(self, _close, self._decoders)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         """Return the label rows of some rows, in the same order, with the columns of a label shard.
@@ -110,7 +106,7 @@ class Labeller:
         self._job.check(rows.schema)
         audio = self._job.pipeline.source.audio
         source = rows.drop_columns([audio]) if any(one.reads_source for one in self._filters) else None
-        with _threads_kept(), self._decoder() as decoder:
+        with _threads_kept(), Decoder() as decoder:
             labels = self._filters[0](self._passed(0, rows, decoder), source)
             for number, one in enumerate(self._job.passes[1:], 1):
                 is_ok = pc.equal(labels.column("status"), pa.scalar(OK))
@@ -140,18 +136,6 @@ class Labeller:
             windows = [*in_order(lambda block: model(block, names=names).labels, blocks, model.at_once)]
         with self._joining:
             return self._joins[number](sorting.in_order(windows))
-
-    @contextlib.contextmanager
-    def _decoder(self) -> Iterator[Decoder]:
-        """Yield a decoding process that no other call uses."""
-        try:
-            decoder = self._decoders.pop()
-        except IndexError:
-            decoder = Decoder()
-        try:
-            yield decoder
-        finally:
-            self._decoders.append(decoder)
 
     def arrays(
         self,
@@ -198,8 +182,8 @@ class Labeller:
         )
 
     def close(self) -> None:
-        """End the decoding processes. A later call starts a new one."""
-        _close(self._decoders)
+        """End the decoding processes that no call uses. A later call starts a new one."""
+        end_idle()
 
     def __enter__(self) -> Self:
         return self
@@ -223,8 +207,3 @@ def _threads_kept() -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(threads)
-
-
-def _close(decoders: deque[Decoder]) -> None:
-    while decoders:
-        decoders.pop().close()

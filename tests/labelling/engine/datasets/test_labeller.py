@@ -261,9 +261,9 @@ def test_the_decoding_process_is_that_of_the_next_labeller(plain, rows):
         labeller = raysp.Labeller(steps)
         labeller(rows.slice(1, 1))
         [decoder] = children() - before
-        del labeller
-    isolation.end_idle()
+    labeller.close()
     assert decoder not in children()
+    assert labeller(rows.slice(1, 1)).num_rows == 1
 
 
 @pytest.mark.drivers
