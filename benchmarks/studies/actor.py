@@ -40,7 +40,7 @@ class StandIn:
     def __init__(self, model: torch.nn.Module, speech: np.ndarray, speed: float) -> None:
         self.speed = speed
         with torch.inference_mode():
-            self.output = model.base_model.encode(torch.from_numpy(speech)[None].float() / 32768)
+            self.output = model.base_model(torch.from_numpy(speech)[None].float() / 32768)
             self.logits = model.lm_head(self.output.last_hidden_state)
 
     def encode(self, model: torch.nn.Module, input_values: torch.Tensor, *args: object, **kwargs: object) -> object:

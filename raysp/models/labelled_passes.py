@@ -9,7 +9,7 @@ Legend: B batch, S samples, T frames, H hidden, V vocabulary, N classes, E speak
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
@@ -150,10 +150,14 @@ class ModelPass:
     `embeddings` (B, E). Text decoders have none: their `writer` continues from `encoded`."""
     num_frames_B: "Tensor"
     """Number of frames of logits and of `last_hidden_state` of each row."""
+    frames: "Sequence[int] | None" = None
+    """The same on the host; None: by the description of the checkpoint."""
+    hidden_frames: "Sequence[int] | None" = None
+    """Number of frames of `hidden_states` of each row on the host; None: as `frames`."""
     encoded: "ModelOutput | None" = None
     """`last_hidden_state` (B, T, H), and `hidden_states` if requested; None if the model gives no hidden states."""
-    features: Mapping[str, "Tensor"] = field(default_factory=dict)
-    """Input of the model."""
+    features: Mapping[str, Any] = field(default_factory=dict)
+    """Input of the model: tensors, and a `Layout` in place of a mask."""
 
 
 class LabellingModel(Protocol):

@@ -18,6 +18,7 @@ from raysp.models.base.configuration import short
 from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import built
+from raysp.models.base.row_layout import Layout
 from raysp.models.base.weights import Fit, TensorHeader, hold_equal, read_headers
 from raysp.models.encoder.encoder_heads import ForCTC, refuse_shared_names, with_encoder_of
 from raysp.models.encoder.heads import SharedStates, layer_weights_of
@@ -464,30 +465,48 @@ class LoadedCheckpoint:
         """
         self._switch.use(language)
 
-    def num_frames(self, num_samples: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Return the number of output frames of each row, and that of hidden states, from its number of samples."""
-        samples_B = torch.tensor(num_samples, dtype=torch.int64)
-        return self.model.num_frames(samples_B).tolist(), self.model.num_hidden_frames(samples_B).tolist()
+    @cached_property
+    def _encoder_and_heads(self) -> tuple[Any, list[Any]]:
+        """The encoder, and the heads that read its frames: a text decoder has no output of them for labels."""
+        heads = [one for one in (self.model, *self.more_heads) if {*one.gives} - {Capability.TEXT_DECODER}]
+        return self.model.speech_encoder, heads
 
-    def run(self, waves_BS: torch.Tensor, num_samples_B: torch.Tensor, *, hidden_states: bool) -> ModelPass:
-        """Run the encoder once, and all heads over it, as `LabellingModel` says."""
-        model, encoder = self.model, cast(Any, self.model.speech_encoder)
+    def run(
+        self,
+        waves_BS: torch.Tensor,
+        num_samples_B: torch.Tensor,
+        *,
+        hidden_states: bool,
+        num_samples: Sequence[int] | None = None,
+    ) -> ModelPass:
+        """Run the encoder once, and all heads over it, as `LabellingModel` says.
+
+        `num_samples` are the numbers of samples on the host, by which rows of one length have no mask on a GPU.
+        """
+        encoder, readers = self._encoder_and_heads
         features = self.feature_extractor.extract(waves_BS, num_samples_B)
-        inputs, mask = features.values()
-        # A text decoder has no output of frames that a label is made of.
-        readers: list[Any] = [one for one in (model, *self.more_heads) if {*one.gives} - {Capability.TEXT_DECODER}]
+        inputs = features[self.feature_extractor.model_input_names[0]]
+        num_inputs = self.feature_extractor.num_inputs
+        lengths = None if num_samples is None else [num_inputs(one) for one in num_samples]
+        layout = Layout.of_counts(num_inputs(num_samples_B), inputs.shape[1], lengths)
         sums = [one.layer_sum() for one in readers]
         receivers = [one for one in sums if one is not None]
-        layout, states = encoder.input_layout(inputs, mask), SharedStates(receivers) if receivers else None
+        states = SharedStates(receivers) if receivers else None
         encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=states)
         heads: dict[Capability, ModelOutput] = {}
         for head, layer_sum in zip(readers, sums, strict=True):
             heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, layer_sum))
+        frames = hidden_frames = None
+        if num_samples is not None:
+            frames = [self.model.num_frames(one) for one in num_samples]
+            hidden_frames = [self.model.num_hidden_frames(one) for one in num_samples] if hidden_states else frames
         return ModelPass(
             heads=heads,
-            num_frames_B=model.num_frames(num_samples_B),
+            num_frames_B=self.model.num_frames(num_samples_B),
+            frames=frames,
+            hidden_frames=hidden_frames,
             encoded=encoded,
-            features=features,
+            features={**features, "attention_mask": layout},
         )
 
 

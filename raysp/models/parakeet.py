@@ -11,7 +11,7 @@ V vocabulary.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.kernels import dropped
-from raysp.models.base.modeling import Count, asked
+from raysp.models.base.modeling import Count
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
 from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.conformer import sinusoids
@@ -295,49 +295,47 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
                 configured.
             return_dict: False returns a plain tuple.
         """
-        encoded = self.encode(
-            input_features,
-            attention_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+        layout = self.input_layout(input_features, attention_mask)
+        encoded = cast(
+            ParakeetEncoderModelOutput, self.encoded(input_features, layout, output_attentions, output_hidden_states)
         )
-        if not output_attention_mask:
-            encoded.attention_mask = None
+        if output_attention_mask and attention_mask is not None:
+            frames = self.frame_layout(layout, encoded.last_hidden_state.shape[1])
+            encoded.attention_mask = frames.valid(input_features.device).int()
         return self.returned(encoded, return_dict)
 
     def encode(  # type: ignore[override]
         self,
         inputs: Tensor,
-        mask: Tensor | Layout | None = None,
-        /,
+        layout: Layout,
+        *,
         mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
         states: States | None = None,
     ) -> ParakeetEncoderModelOutput:
         """Return the named output of `forward`; `states` receives each hidden state in addition.
 
         `mask_time_indices` must be None: this architecture masks no frames.
         """
-        layout, config = self.input_layout(inputs, mask), self.encoder_config
-        with_weights = asked(output_attentions, self.config.output_attentions)
-        kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
-        side_by_side = self.frame_layout(layout, self._get_feat_extract_output_lengths(inputs.shape[1]))
+        config = self.encoder_config
+        kept = KeptStates(states) if output_hidden_states else None
+        frames = self.frame_layout(layout, self._get_feat_extract_output_lengths(inputs.shape[1]))
         inputs = inputs.to(self.dtype)
-        frames = side_by_side if with_weights or self.training else side_by_side.packed(inputs)
+        if not (output_attentions or self.training):
+            frames = frames.packed(inputs)
         hidden_BTH = self._scaled(self.subsampling(inputs, layout, frames))
         hidden_BTH = dropped(hidden_BTH, config.dropout, self.training)
         waves_WH: Tensor | None = None
         if not frames.is_packed:
             waves_WH = sinusoids(frames.num_frames, config.hidden_size, hidden_BTH)
             waves_WH = dropped(waves_WH, config.dropout_positions, self.training)
-        receiver, arguments = states if kept is None else kept, (waves_WH, with_weights)
+        receiver, arguments = states if kept is None else kept, (waves_WH, output_attentions)
         hidden_BTH, weights = run_layers(self, self.layers, hidden_BTH, frames, *arguments, states=receiver)
         return ParakeetEncoderModelOutput(
             last_hidden_state=frames.unpack(hidden_BTH),
-            attention_mask=None if mask is None else side_by_side.valid(inputs.device).int(),
             hidden_states=None if kept is None else tuple(kept),
-            attentions=weights if with_weights else None,
+            attentions=weights if output_attentions else None,
         )
 
     def _scaled(self, hidden_BTH: Tensor) -> Tensor:

@@ -190,12 +190,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             return_dict: False returns a plain tuple.
         """
         layout = self.input_layout(input_features, attention_mask)
-        encoded = self.base_model.encode(
-            input_features,
-            layout,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-        )
+        encoded = self.encoded(input_features, layout, output_attentions, output_hidden_states)
         found = self.read(encoded, input_features, layout, None, labels)
         if decoder_input_ids is not None:
             frames_BTJ = found.pooler_output

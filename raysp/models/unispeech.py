@@ -190,12 +190,8 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         layout = self.input_layout(input_values, attention_mask)
         if mask_time_indices is None and self.training:
             mask_time_indices = self.draw_mask(input_values, layout)
-        encoded = self.unispeech.encode(
-            input_values,
-            layout,
-            mask_time_indices=mask_time_indices,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
+        encoded = self.encoded(
+            input_values, layout, output_attentions, output_hidden_states, mask_time_indices=mask_time_indices
         )
         features_BTC = dropped(encoded["extract_features"], self.config.feat_quantizer_dropout, self.training)
         counted_BT = self._counted(layout, features_BTC.shape[1])

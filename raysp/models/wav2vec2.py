@@ -25,7 +25,7 @@ from raysp.models.encoder.encoder_heads import (
     ForSequenceClassification,
     ForXVector,
 )
-from raysp.models.encoder.heads import States, sample_negative_indices
+from raysp.models.encoder.heads import sample_negative_indices
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.speech_model import Encoded, SpeechModel, WaveformEncoder, compute_mask_indices
 from raysp.models.encoder.transformer import Encoder, FeatureProjection, TransformerConfig, XVectorConfig
@@ -195,16 +195,11 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
     def encode(
         self,
         inputs: Tensor,
-        mask: Tensor | Layout | None = None,
-        /,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        states: States | None = None,
+        layout: Layout,
+        **options: Any,  # noqa: ANN401 - those of the base
     ) -> Encoded:
-        """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        layout = self.input_layout(inputs, mask)
-        encoded = super().encode(inputs, layout, mask_time_indices, output_attentions, output_hidden_states, states)
+        """Return the named output of `forward`: see the base."""
+        encoded = super().encode(inputs, layout, **options)
         if self.adapter is not None:
             hidden_BTH = encoded.last_hidden_state
             encoded.last_hidden_state = self.adapter(hidden_BTH, self.layer_layout(layout, hidden_BTH.shape[1]))

@@ -335,16 +335,11 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
     def encode(
         self,
         inputs: Tensor,
-        mask: Tensor | Layout | None = None,
-        /,
-        mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        states: States | None = None,
+        layout: Layout,
+        **options: Any,  # noqa: ANN401 - those of the base
     ) -> Encoded:
-        """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        layout = self.input_layout(inputs, mask)
-        encoded = super().encode(inputs, layout, mask_time_indices, output_attentions, output_hidden_states, states)
+        """Return the named output of `forward`: see the base."""
+        encoded = super().encode(inputs, layout, **options)
         hidden_BTH = encoded.last_hidden_state
         if self.intermediate_ffn is not None:
             # Half a feed-forward, as in the Conformer layers (Gulati et al. 2020, section 2.4).

@@ -91,8 +91,8 @@ class Forward:
     """Output of the base model: `last_hidden_state`, and `hidden_states` if an op reads one."""
     num_frames_B: Tensor
     """Number of frames of logits and of `last_hidden_state`."""
-    features: Mapping[str, Tensor] = field(default_factory=dict)
-    """Input of the model."""
+    features: Mapping[str, Any] = field(default_factory=dict)
+    """Input of the model, as `ModelPass.features`."""
     waves_BS: Tensor = field(default_factory=lambda: torch.empty(0, 0))
     """Samples at the checkpoint's rate, float32, before they are normalised."""
     num_samples_B: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))

@@ -381,13 +381,17 @@ class Batch:
         """Run the model over the batch, and return its results. On a GPU the pass need not be over then."""
         assert self.padded is not None
         samples, num_samples_B = self.padded.tensors()
-        waves_BS = as_float(samples)
+        waves_BS, num_samples = as_float(samples), [len(self.block.waves[i]) for i in self.windows]
         run: Callable[..., ModelPass] = self.op.loaded.run
         if self.prepared is not None:
             run = partial(run, prepared=self.prepared)
+        if isinstance(self.op.loaded, LoadedCheckpoint):
+            run = partial(run, num_samples=num_samples)
         found = run(waves_BS, num_samples_B, hidden_states=self.op.with_states)
+        frames = found.frames or [self.op.loaded.summary.num_frames(one) for one in num_samples]
+        lengths = Lengths(num_samples, frames, found.hidden_frames or frames)
         return Forward(
-            rows=self._rows(),
+            rows=self._rows(lengths),
             heads=found.heads,
             encoded=NoOutput() if found.encoded is None else found.encoded,
             num_frames_B=found.num_frames_B,
@@ -396,15 +400,10 @@ class Batch:
             num_samples_B=num_samples_B,
         )
 
-    def _rows(self) -> Rows:
-        block, loaded = self.block, self.op.loaded
-        num_samples = [len(block.waves[i]) for i in self.windows]
-        if isinstance(loaded, LoadedCheckpoint):
-            frames, hidden_frames = loaded.num_frames(num_samples)
-        else:
-            frames = hidden_frames = [loaded.summary.num_frames(one) for one in num_samples]
+    def _rows(self, lengths: Lengths) -> Rows:
+        block = self.block
         return Rows(
-            lengths=Lengths(num_samples, frames, hidden_frames),
+            lengths=lengths,
             parts=[block.parts[i] for i in self.windows],
             names=[block.names[i] for i in self.windows],
             source={name: [values[i] for i in self.windows] for name, values in block.source.items()},

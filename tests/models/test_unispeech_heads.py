@@ -39,7 +39,7 @@ def test_the_perplexity_of_a_batch_leaves_padding_out(tmp_path):
     with torch.inference_mode():
         alone = [model(waves[row : row + 1, :n]).projected_quantized_states for row, n in enumerate((3001, 1000))]
         found = model(waves, mask).codevector_perplexity
-        features = model.unispeech.encode(waves, mask).extract_features
+        features = model.unispeech(waves, mask).extract_features
         counts = [states.shape[1] for states in alone]
         joined = torch.cat([features[row, :n] for row, n in enumerate(counts)])
         expected = model.quantizer(joined[None])[1]

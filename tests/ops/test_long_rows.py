@@ -20,7 +20,6 @@ from raysp.audio.waveforms import Windowing
 from raysp.capabilities import Capability
 from raysp.models import LoadedCheckpoint, check_checkpoint, load_checkpoint
 from raysp.models.base.outputs import CausalLMOutput
-from raysp.models.base.row_layout import Layout
 from raysp.ops.decoding import Decoding
 from raysp.ops.labelling import Labelling
 from raysp.ops.late_steps import Joining
@@ -52,7 +51,8 @@ class Nearsighted(torch.nn.Module):
         self.calls: list[int] = []
 
     def num_frames(self, num_samples):
-        return ((num_samples - NEEDED) // STRIDE + 1).clamp(min=0)
+        frames = (num_samples - NEEDED) // STRIDE + 1
+        return frames * (frames > 0)
 
     num_hidden_frames = num_frames
     hidden_stride = STRIDE
@@ -60,8 +60,6 @@ class Nearsighted(torch.nn.Module):
     @property
     def speech_encoder(self):
         return self
-
-    input_layout = staticmethod(Layout.of)
 
     def layer_sum(self):
         return None
@@ -92,7 +90,9 @@ def nearsighted() -> LoadedCheckpoint:
             check_checkpoint(CHECKPOINT), frame_stride=STRIDE, receptive_samples=NEEDED, min_samples=NEEDED
         ),
         model=Nearsighted(),
-        feature_extractor=SimpleNamespace(extract=extract, sampling_rate=RATE),
+        feature_extractor=SimpleNamespace(
+            extract=extract, sampling_rate=RATE, num_inputs=lambda count: count, model_input_names=("input_values",)
+        ),
         tokenizer=real.text_tokenizer,
     )
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysp.crossing import sent
 from raysp.models.base.kernels import filled
 
 
@@ -42,20 +41,23 @@ class Layout:
         """Return the layout of inputs (B, T, ...) by a mask (B, T), nonzero for inputs of the row, which come first."""
         if isinstance(mask, Layout):
             return mask
-        num_rows, num_frames = inputs.shape[:2]
         if mask is None:
-            return cls.of_lengths([num_frames] * num_rows, num_frames, inputs.device)
-        counts_B = mask.sum(-1)
-        if counts_B.device.type == "cpu":
-            return cls.of_lengths(counts_B.tolist(), num_frames, inputs.device)
-        return cls(num_rows, num_frames, None, counts_B)
+            num_rows, num_frames = inputs.shape[:2]
+            return cls(num_rows, num_frames, (num_frames,) * num_rows, None)
+        return cls.of_counts(mask.sum(-1), inputs.shape[1])
 
     @classmethod
-    def of_lengths(cls, lengths: Sequence[int], num_frames: int, device: torch.device) -> "Layout":
-        """Return the layout of rows whose lengths the host has."""
-        clamped = tuple(max(0, min(length, num_frames)) for length in lengths)
-        is_padded = any(length < num_frames for length in clamped)
-        return cls(len(clamped), num_frames, clamped, sent(torch.tensor(clamped), device) if is_padded else None)
+    def of_counts(cls, counts_B: Tensor, num_frames: int, lengths: Sequence[int] | None = None) -> "Layout":
+        """Return the layout of rows by their frames, at most `num_frames`, on their device.
+
+        `lengths` are the same numbers on the host.
+        """
+        if lengths is None:
+            if counts_B.device.type != "cpu":
+                return cls(len(counts_B), num_frames, None, counts_B)
+            lengths = counts_B.tolist()
+        is_padded = any(length < num_frames for length in lengths)
+        return cls(len(lengths), num_frames, tuple(lengths), counts_B if is_padded else None)
 
     def after(self, count: Callable[[Any], Any], num_frames: int) -> "Layout":
         """Return the layout of the frames of strided layers, by the function that counts them."""

@@ -161,18 +161,11 @@ class SpeechModel(Model):
         return layout.after(self._get_feat_extract_output_lengths, num_frames)
 
     def input_layout(self, inputs: Tensor, mask: Tensor | Layout | None) -> Layout:
-        """Return the layout of inputs by their mask; a layout is returned as it is.
+        """Return the layout of inputs by their mask; warn of padded rows without a mask, on a CPU.
 
         Raises:
             ValueError: inputs or mask have another shape than the model takes.
         """
-        if isinstance(mask, Layout):
-            return mask
-        self._check_inputs(inputs, mask)
-        return Layout.of(inputs, mask)
-
-    def _check_inputs(self, inputs: Tensor, mask_BS: Tensor | None) -> None:
-        """Raise ValueError for inputs or a mask of the wrong shape; warn of padded rows without a mask, on a CPU."""
         num_axes = self.input_axes.count(",") + 1
         if inputs.dim() != num_axes:
             advice = "add the batch axis, x[None]" if inputs.dim() == num_axes - 1 else "reshape it"
@@ -180,17 +173,19 @@ class SpeechModel(Model):
                 f"{type(self).__name__} was given an input of shape {tuple(inputs.shape)!r}, expected "
                 f"{self.input_axes}: {advice}"
             )
-        if mask_BS is not None:
-            if mask_BS.shape != inputs.shape[:2]:
+        if mask is not None:
+            shape = (mask.num_rows, mask.num_frames) if isinstance(mask, Layout) else tuple(mask.shape)
+            if shape != inputs.shape[:2]:
                 raise ValueError(
-                    f"attention_mask has shape {tuple(mask_BS.shape)!r}, expected {tuple(inputs.shape[:2])!r} like the "
-                    "input of the same call"
+                    f"attention_mask has shape {shape!r}, expected {tuple(inputs.shape[:2])!r} like the input of the "
+                    "same call"
                 )
         # On a GPU the question would wait for the device; one row alone has no padding.
         elif len(inputs) > 1 and inputs.device.type == "cpu":
             is_padded_B = self._seems_padded(inputs)
             if bool(is_padded_B.any()) and not bool(is_padded_B.all()):
                 warn_of_missing_mask()
+        return Layout.of(inputs, mask)
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
         """Return a mask (B,) of the rows that end in one value for at least the length of the shortest input."""
@@ -200,15 +195,33 @@ class SpeechModel(Model):
     def encode(
         self,
         inputs: Tensor,
-        mask: Tensor | Layout | None = None,
-        /,
+        layout: Layout,
+        *,
         mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
         states: States | None = None,
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
         raise NotImplementedError
+
+    def encoded(
+        self,
+        inputs: Tensor,
+        layout: Layout,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        **options: Any,  # noqa: ANN401 - those of `encode`
+    ) -> Encoded:
+        """Return the output of the encoder, with weights and states as asked for, or else as configured."""
+        base = self.base_model
+        return base.encode(
+            inputs,
+            layout,
+            output_attentions=asked(output_attentions, base.config.output_attentions),
+            output_hidden_states=asked(output_hidden_states, base.config.output_hidden_states),
+            **options,
+        )
 
     def layer_sum(self) -> LayerSum | None:
         """Return a receiver of the hidden states, if the head reads their learned sum."""
@@ -244,13 +257,7 @@ class SpeechModel(Model):
     ) -> Any:  # noqa: ANN401 - the head's output, or its tuple
         """Encode inputs and return the output of the head."""
         layout, layer_sum = self.input_layout(inputs, mask), self.layer_sum()
-        encoded = self.base_model.encode(
-            inputs,
-            layout,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            states=layer_sum,
-        )
+        encoded = self.encoded(inputs, layout, output_attentions, output_hidden_states, states=layer_sum)
         return self.returned(self.read(encoded, inputs, layout, layer_sum, labels), return_dict)
 
     def freeze_feature_encoder(self) -> None:
@@ -350,32 +357,31 @@ class EncoderModel(SpeechModel):
                 `T // squeeze_factor` frames, as its attentions.
             return_dict: False returns a plain tuple.
         """
-        output: ModelOutput = self.encode(
-            input_values, attention_mask, mask_time_indices, output_attentions, output_hidden_states
+        layout = self.input_layout(input_values, attention_mask)
+        output: ModelOutput = self.encoded(
+            input_values, layout, output_attentions, output_hidden_states, mask_time_indices=mask_time_indices
         )
         return self.returned(output, return_dict)
 
     def encode(
         self,
         inputs: Tensor,
-        mask: Tensor | Layout | None = None,
-        /,
+        layout: Layout,
+        *,
         mask_time_indices: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_attentions: bool = False,
+        output_hidden_states: bool = False,
         states: States | None = None,
     ) -> Encoded:
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
-        layout = self.input_layout(inputs, mask)
-        with_weights = asked(output_attentions, self.config.output_attentions)
-        kept = KeptStates(states) if asked(output_hidden_states, self.config.output_hidden_states) else None
+        kept = KeptStates(states) if output_hidden_states else None
         hidden_BTH, features_BTC, layout = self.project(inputs, layout)
         if mask_time_indices is None and self.training:
             mask_time_indices = self.draw_time_mask(layout)
         hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
-        hidden_BTH, weights = self.encoder(hidden_BTH, layout, states if kept is None else kept, with_weights)
+        hidden_BTH, weights = self.encoder(hidden_BTH, layout, states if kept is None else kept, output_attentions)
         hidden_states = None if kept is None else tuple(kept)
-        attentions = weights if with_weights else None
+        attentions = weights if output_attentions else None
         if not self.gives_features:
             return BaseModelOutput(last_hidden_state=hidden_BTH, hidden_states=hidden_states, attentions=attentions)
         return Wav2Vec2BaseModelOutput(

@@ -51,10 +51,12 @@ class Passes:
         """
         device = self.model.device
         waves_BS, num_samples_B = pad(_of_one_dtype(waves))
-        features = self.feature_extractor.extract(as_float(sent(waves_BS, device)), sent(num_samples_B, device))
+        counts_B = sent(num_samples_B, device)
+        features = self.feature_extractor.extract(as_float(sent(waves_BS, device)), counts_B)
         num_inputs = next(iter(features.values())).shape[1]
-        lengths = self.feature_extractor.num_inputs(num_samples_B).tolist()
-        inputs: dict[str, Any] = {**features, "attention_mask": Layout.of_lengths(lengths, num_inputs, device)}
+        counts_B, lengths_B = (self.feature_extractor.num_inputs(one) for one in (counts_B, num_samples_B))
+        layout = Layout.of_counts(counts_B, num_inputs, lengths_B.tolist())
+        inputs: dict[str, Any] = {**features, "attention_mask": layout}
         with self._short_masks(num_inputs), self._precision():
             result = run(**inputs, **arguments)
         return result, self.model.num_frames(num_samples_B)

@@ -27,6 +27,7 @@ from raysp.models import (
     Wav2Vec2ForCTC,
 )
 from raysp.models.base.batches import warn_of_missing_mask
+from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.heads import ctc_loss
 from tests.models.parity import inputs_and_mask
 
@@ -127,7 +128,7 @@ def test_frames_behind_a_row_are_blank_with_certainty_and_leave_loss_and_gradien
     labels = torch.tensor([[5, 6, 7], [8, 9, -100], [5, 3, 5]])
     output = model(inputs, mask, labels=labels)
     frames = [int(model._get_feat_extract_output_lengths(length)) for length in lengths]
-    raw = model.head(model.base_model.encode(inputs, mask).last_hidden_state)
+    raw = model.head(model.base_model.encode(inputs, Layout.of(inputs, mask)).last_hidden_state)
     for row, count in enumerate(frames):
         assert torch.equal(output.logits[row, :count], raw[row, :count])
         behind = output.logits[row, count:]
