@@ -17,14 +17,14 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.folded import Folded, WeightNormConv1d
-from raysp.models.base.kernels import activation, conv1d, dense, dropped
+from raysp.models.base.kernels import activation, dense, dropped
 from raysp.models.base.modeling import Count
 from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States
 from raysp.models.encoder.speech_model import EncoderModel, SpeechModel
-from raysp.models.encoder.transformer import WaveformConfig, run_layer
+from raysp.models.encoder.transformer import WaveformConfig, run_layers
 from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 
 
@@ -153,27 +153,6 @@ class SEWDLayer(nn.Module):
         return self.output(self.intermediate(hidden_BQH), hidden_BQH), weights_BAQQ
 
 
-class ConvLayer(nn.Module):
-    """A convolution parallel to the first layer, for configurations with `conv_kernel_size`."""
-
-    def __init__(self, config: SEWDConfig, kernel: int) -> None:
-        super().__init__()
-        groups = getattr(config, "conv_groups", 1)
-        self.conv = nn.Conv1d(config.hidden_size, config.hidden_size, kernel, padding=(kernel - 1) // 2, groups=groups)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.act = activation(getattr(config, "conv_act", "tanh"))
-        self.dropout = getattr(config, "hidden_dropout_prob", config.hidden_dropout)
-
-    def forward(self, hidden_BQH: Tensor, residual_BQH: Tensor, layout: Layout) -> Tensor:
-        """Return the first layer's output with the convolution of its input added; zero in padding."""
-        x_BQH = layout.zeroed(layout.mixed(self._over_time, hidden_BQH))
-        x_BQH = self.act(dropped(x_BQH, self.dropout, self.training))
-        return layout.zeroed(self.LayerNorm(residual_BQH + x_BQH))
-
-    def _over_time(self, x_BQH: Tensor) -> Tensor:
-        return conv1d(self.conv, x_BQH.transpose(1, 2)).transpose(1, 2)
-
-
 class SEWDTransformerEncoder(nn.Module):
     """The layers, and the table of distances that they share."""
 
@@ -187,8 +166,6 @@ class SEWDTransformerEncoder(nn.Module):
         self.norms_table = "layer_norm" in [name.strip() for name in config.norm_rel_ebd.lower().split("|")]
         if self.norms_table:
             self.LayerNorm = nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        kernel = getattr(config, "conv_kernel_size", 0)
-        self.conv = ConvLayer(config, kernel) if kernel > 0 else None
         # Normalised once for all layers and batches, and again when one of its weights changes.
         self._table: Folded[Tensor] = Folded()
 
@@ -202,25 +179,12 @@ class SEWDTransformerEncoder(nn.Module):
         if not (with_weights or self.training):
             layout = layout.packed(hidden_BQH)
         hidden_BQH = layout.pack(hidden_BQH)
-        distances, weights = None, []
+        distances = None
         if self.config.relative_attention:
             longest = max(1, *layout.host_lengths) if layout.is_packed else layout.num_frames
             distances = Distances.of(self.config, self._normalised_table(), longest)
-        if states is not None:
-            states.append(layout.unpack(hidden_BQH))
-        for index, layer in enumerate(self.layer):
-            input_BQH = hidden_BQH
-            recomputes = self.gradient_checkpointing and self.training
-            hidden_BQH, weights_BAQQ = run_layer(
-                layer, hidden_BQH, layout, distances, with_weights, recomputes=recomputes
-            )
-            if states is not None:
-                states.append(layout.unpack(hidden_BQH))
-            if weights_BAQQ is not None:
-                weights.append(weights_BAQQ)
-            if index == 0 and self.conv is not None:
-                hidden_BQH = self.conv(input_BQH, hidden_BQH, layout)
-        return layout.unpack(hidden_BQH), tuple(weights)
+        hidden_BQH, weights = run_layers(self, self.layer, hidden_BQH, layout, distances, with_weights, states=states)
+        return layout.unpack(hidden_BQH), weights
 
     def _normalised_table(self) -> Tensor:
         if not self.norms_table:

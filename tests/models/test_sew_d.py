@@ -16,8 +16,8 @@ def samples_of(num_squeezed):
 
 @torch.inference_mode()
 @pytest.mark.parametrize("buckets", [8, 300])
-def test_biases_gathered_and_in_tiles_equal_theirs(buckets, tmp_path):
-    """With few buckets they are gathered, with many computed for 96 squeezed frames at a time."""
+def test_biases_in_tiles_equal_theirs(buckets, tmp_path):
+    """Biases are computed for 96 squeezed frames at a time."""
     oracle, model = make_pair("SEWDForCTC", tmp_path, position_buckets=buckets, max_position_embeddings=300)
     check_rows_alone_are_theirs(oracle, model, [samples_of(count) for count in (193, 192, 97, 96, 95, 9, 1)])
     check_rows_alone_are_theirs(oracle, model, LENGTHS)

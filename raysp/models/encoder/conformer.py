@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from raysp.models.base.kernels import activation, dense, dropped, linear
 from raysp.models.base.row_layout import Layout
-from raysp.models.encoder.relative_attention import Bias, BiasOf, gathered, of_every_distance
+from raysp.models.encoder.relative_attention import Bias, BiasOf, gathered, of_distances
 from raysp.models.encoder.transformer import FeedForward, FeedForwardConfig, attended
 
 POSITIONS = ("relative_key", "relative", "rotary", None)
@@ -177,14 +177,11 @@ class SelfAttention(nn.Module):
 
     def _sinusoid_bias(self, q_BATD: Tensor, waves_WH: Tensor) -> BiasOf:
         """Return `q_i . projection(i - j)`, scaled (Dai et al. 2019, section 3.3)."""
-        distances_ADW = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).permute(1, 2, 0)
-        most = (waves_WH.shape[0] + 1) // 2
+        distances_AWD = (self.linear_pos(waves_WH) * self.scale).unflatten(-1, (self.heads, -1)).transpose(0, 1)
 
         def bias_of(queries: slice, keys: slice) -> Bias:
-            num_frames, num_keys = queries.stop - queries.start, keys.stop - keys.start
-            near_ADW = distances_ADW[..., most - num_frames : most + num_frames - 1]
-            bias = of_every_distance(q_BATD[:, :, queries], near_ADW)
-            return bias if num_keys == num_frames else lambda rows, heads: bias(rows, heads)[..., :num_keys]
+            asking_BATD, num_keys = q_BATD[:, :, queries], keys.stop - keys.start
+            return lambda rows, heads: of_distances(asking_BATD[rows, heads], distances_AWD[heads])[..., :num_keys]
 
         return bias_of
 

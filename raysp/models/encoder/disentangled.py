@@ -5,9 +5,9 @@ frames (2Q - 1), N frames of all rows, or rows of a table in the order of readin
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,9 @@ from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.relative_attention import (
     Bias,
     BiasOf,
-    by_distance,
-    gathered,
     log_buckets,
+    of_distances,
     once,
-    skewed,
-    tiled,
 )
 from raysp.models.encoder.transformer import attended
 
@@ -49,69 +46,28 @@ class DisentangledConfig(Protocol):
         """Rows of the table of distances to one side."""
 
 
-Reading = Literal["gathered", "tiled", "skewed"]
-"""How biases are read: by an index into a product with the rows that occur, or as views of a product with a row for
-each distance, in tiles or, where gradients or a GPU favour few operations, at once."""
-
-
 @dataclass(frozen=True)
 class Distances:
-    """The table of distances, and the row of it that each pair of frames reads."""
+    """The table of distances, and the row of it that each distance reads."""
 
     table_RH: Tensor
-    rows: slice
-    """Rows of the table that occur among the frames."""
     row_W: Tensor
-    """Index into `rows` for `j - i` from `1 - Q` to `Q - 1`, with i the query and j the key."""
-    reading: Reading
-    """The reading with the smallest products."""
-    index_QQ: Tensor
-    """Row at i, j; used if gathered."""
-    turned_QQ: Tensor
-    """Row at j, i; used if gathered."""
+    """Row for `j - i` from `1 - Q` to `Q - 1`, with i the query and j the key."""
 
     @classmethod
     def of(cls, config: DisentangledConfig, table_RH: Tensor, num_squeezed: int) -> "Distances":
         """Look up the rows of `table_RH` (2 * `config.distance_span`, H) for a number of frames."""
-        span = config.distance_span
         buckets = (num_squeezed, config.position_buckets, config.furthest_distance)
-        first, last, row_W = _rows_that_occur(buckets, span, table_RH.device)
-        has_tiles = table_RH.device.type == "cpu" and not torch.is_grad_enabled()
-        if last - first + 1 < (num_squeezed if has_tiles else len(row_W)):  # gathering has a cost of its own
-            index_QQ, turned_QQ = by_distance(row_W), by_distance(row_W.flip(0))
-            return cls(table_RH, slice(first, last + 1), row_W, "gathered", index_QQ, turned_QQ)
-        return cls(table_RH, slice(first, last + 1), row_W, "tiled" if has_tiles else "skewed", row_W, row_W)
-
-    def among(self, num_squeezed: int) -> "Distances":
-        """Return the distances of the first frames alone."""
-        if self.reading != "gathered":
-            return self
-        first = slice(num_squeezed), slice(num_squeezed)
-        return replace(self, index_QQ=self.index_QQ[first], turned_QQ=self.turned_QQ[first])
-
-    def laid_out(self, table_ARD: Tensor, *, turned: bool) -> Tensor:
-        """Return table_AND, rows as they are read: each once, or one per distance `j - i` (`turned`: `i - j`)."""
-        if self.reading == "gathered":
-            return table_ARD[:, self.rows]
-        return table_ARD[:, self.rows].index_select(1, self.row_W.flip(0) if turned else self.row_W)
-
-    def read(self, x_BAQD: Tensor, table_AND: Tensor, *, turned: bool) -> Tensor:
-        """Return the product of frame i with the row for `j - i` at i, j (`turned`: with the row for `i - j`)."""
-        if self.reading == "gathered":
-            return gathered(x_BAQD @ table_AND.transpose(1, 2), self.turned_QQ if turned else self.index_QQ)
-        beyond = (table_AND.shape[1] + 1) // 2 - x_BAQD.shape[2]  # distances to either side that do not occur
-        table_AWD = table_AND[:, beyond : table_AND.shape[1] - beyond]
-        return tiled(x_BAQD, table_AWD) if self.reading == "tiled" else skewed(x_BAQD @ table_AWD.transpose(1, 2))
+        return cls(table_RH, _rows_of(buckets, config.distance_span, table_RH.device))
 
 
 @lru_cache(maxsize=1024)
-def _rows_that_occur(buckets: tuple[int, int, int], span: int, device: torch.device) -> tuple[int, int, Tensor]:
-    """Return the first and the last row of the table among the frames, and row_W from the first on, on a device."""
+def _rows_of(buckets: tuple[int, int, int], span: int, device: torch.device) -> Tensor:
+    """Return the row of a table for each distance, on a device."""
     # A table that is kept may serve a backward pass later, which inference tensors cannot.
     with torch.inference_mode(False):
         row_W = (log_buckets(*buckets) + span).clamp(0, 2 * span - 1)  # from the furthest before to the furthest after
-        first, last = int(row_W[-1]), int(row_W[0])
-        return first, last, (row_W - first).to(device)  # the host waits: any stream may use it next
+        return row_W.to(device)  # the host waits: any stream may use it next
 
 
 class DisentangledSelfAttention(nn.Module):
@@ -162,18 +118,16 @@ class DisentangledSelfAttention(nn.Module):
         tables = once(partial(self._tables_of, distances))
 
         def bias_of(queries: slice, keys: slice) -> Bias:
-            among = distances.among(queries.stop - queries.start)
-            return self._bias(q_BAQD[:, :, queries], k_BAQD[:, :, keys], among, tables)
+            return self._bias(q_BAQD[:, :, queries], k_BAQD[:, :, keys], tables)
 
         return bias_of
 
     def _tables_of(self, distances: Distances) -> tuple[Tensor, Tensor]:
+        """Return keys and queries (A, W, D) of distances: of `j - i` and of `i - j`, with i the frame that reads."""
         keys_ARD, queries_ARD = self._position_tables(distances.table_RH)
-        return distances.laid_out(keys_ARD, turned=False), distances.laid_out(queries_ARD, turned=True)
+        return keys_ARD.index_select(1, distances.row_W), queries_ARD.index_select(1, distances.row_W.flip(0))
 
-    def _bias(
-        self, q_BAQD: Tensor, k_BAQD: Tensor, distances: Distances, tables: Callable[[], tuple[Tensor, Tensor]]
-    ) -> Bias:
+    def _bias(self, q_BAQD: Tensor, k_BAQD: Tensor, tables: Callable[[], tuple[Tensor, Tensor]]) -> Bias:
         """Return a function of rows and heads for `q_i . key(i - j) + k_j . query(i - j)`, scaled.
 
         Both terms read the same row of the table, as `bucket(i - j) = -bucket(j - i)`.
@@ -183,15 +137,13 @@ class DisentangledSelfAttention(nn.Module):
         in_order = once(lambda: (q_BAQD.contiguous(), k_BAQD.contiguous(), *tables()))
 
         def bias(rows: slice, heads: slice) -> Tensor:
-            c2p = p2c = None
-            q, k, keys_AND, queries_AND = in_order()
-            if self.has_c2p:
-                c2p = distances.read(q[rows, heads], keys_AND[heads], turned=False)
-            if self.has_p2c:
-                p2c = distances.read(k[rows, heads], queries_AND[heads], turned=True).transpose(2, 3)
-            if c2p is None or p2c is None:
-                return (p2c if c2p is None else c2p).contiguous()  # type: ignore[union-attr]
-            return c2p + p2c if distances.reading == "skewed" else c2p.add_(p2c)  # a view must not be written to
+            q, k, keys_AWD, queries_AWD = in_order()
+            if not self.has_c2p:
+                return of_distances(k[rows, heads], queries_AWD[heads]).transpose(2, 3).contiguous()
+            c2p = of_distances(q[rows, heads], keys_AWD[heads])
+            if not self.has_p2c:
+                return c2p
+            return c2p.add_(of_distances(k[rows, heads], queries_AWD[heads]).transpose(2, 3))
 
         return bias
 

@@ -18,7 +18,7 @@ from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, dense, dropped, is_inference_on_cpu, linear
 from raysp.models.base.row_layout import Layout
 from raysp.models.encoder.conformer import sinusoids
-from raysp.models.encoder.relative_attention import Bias, BiasOf, of_every_distance, tiled
+from raysp.models.encoder.relative_attention import Bias, BiasOf, of_distances
 from raysp.models.encoder.transformer import attended
 
 Count = TypeVar("Count", int, Tensor)
@@ -214,7 +214,8 @@ class SelfAttention(nn.Module):
 
     def _whole_bias(self, placed_BATD: Tensor, waves_WH: Tensor) -> BiasOf:
         """Return the products of frames with the keys of their distances, of a batch."""
-        return lambda *_: of_every_distance(placed_BATD, self._projected(waves_WH).transpose(1, 2))
+        distances_AWD = self._projected(waves_WH)
+        return lambda *_: lambda rows, heads: of_distances(placed_BATD[rows, heads], distances_AWD[heads])
 
     def _near_bias(self, placed_1AND: Tensor) -> BiasOf:
         """Return the products of frames with the keys of their distances, of each packed row in tiles."""
@@ -225,9 +226,8 @@ class SelfAttention(nn.Module):
             reach = max(KEPT_FRAMES, num_frames)
             if reach not in distances:
                 distances[reach] = self._distances_of(reach, placed_1AND)
-            beyond, placed_1ATD = reach - num_frames, placed_1AND[:, :, queries]
-            near_AWD = distances[reach][:, beyond : 2 * reach - 1 - beyond]
-            return lambda rows, heads: tiled(placed_1ATD[rows, heads], near_AWD[heads])
+            placed_1ATD, distances_AWD = placed_1AND[:, :, queries], distances[reach]
+            return lambda rows, heads: of_distances(placed_1ATD[rows, heads], distances_AWD[heads])
 
         return bias_of
 

@@ -128,12 +128,17 @@ def skewed(product_BAIN: Tensor) -> Tensor:
     return product_BAIN.as_strided((batch, heads, num_asking, width - num_asking + 1), strides, offset)
 
 
-def tiled(frames_BATD: Tensor, table_AWD: Tensor) -> Tensor:
-    """Return a copy of `skewed` of the product with a table of W rows, without gradients.
+def of_distances(frames_BATD: Tensor, table_AWD: Tensor) -> Tensor:
+    """Return the product of frame i with the row of a table for `j - i` at i, j, in memory of its own.
 
-    A tile of frames needs the product with little more than T of the rows.
+    The table has the distances of T frames or more, in order from the furthest before. On a CPU without gradients tiles
+    of frames are computed, each of which needs the product with little more than T rows; else all are viewed at once.
     """
     batch, heads, num_frames, _ = frames_BATD.shape
+    beyond = (table_AWD.shape[1] + 1) // 2 - num_frames  # distances to either side that do not occur
+    table_AWD = table_AWD[:, beyond : table_AWD.shape[1] - beyond]
+    if frames_BATD.device.type != "cpu" or torch.is_grad_enabled():
+        return skewed(frames_BATD @ table_AWD.transpose(1, 2)).contiguous()
     size = -(-num_frames // -(-num_frames // TILE_FRAMES))
     bias_BATT = frames_BATD.new_empty(batch, heads, num_frames, num_frames)
     for start in range(0, num_frames, size):
@@ -147,11 +152,6 @@ def by_distance(values_W: Tensor) -> Tensor:
     """Return values_TT: at i, j the value of `values_W` for `j - i`, in order from `1 - T` to `T - 1`."""
     num_frames = (values_W.shape[0] + 1) // 2
     return values_W.unfold(0, num_frames, 1).flip(0)
-
-
-def of_every_distance(q_BATD: Tensor, distances_ADW: Tensor) -> Bias:
-    """Return the bias `q_i . distances(j - i)`, from a table with a column for each distance of T frames."""
-    return lambda rows, heads: skewed(q_BATD[rows, heads] @ distances_ADW[heads])
 
 
 def once(make: Callable[[], Value]) -> Callable[[], Value]:

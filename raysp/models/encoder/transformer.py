@@ -9,6 +9,7 @@ Legend: B batch, T frames, N frames of all rows, C channels of the front end, H 
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from itertools import accumulate, islice
 from operator import truediv
 from typing import Any, Protocol
@@ -312,19 +313,17 @@ class EncoderLayer(nn.Module):
         if self.config.do_stable_layer_norm:
             return self._forward_stable(hidden_BTH, layout, with_weights)
         attended_BTH, weights_BATT = self.attention(hidden_BTH, layout, with_weights)
-        hidden_BTH = self.layer_norm(hidden_BTH + self._dropout(attended_BTH))
+        attended_BTH = dropped(attended_BTH, self.config.hidden_dropout, self.training)
+        hidden_BTH = self.layer_norm(hidden_BTH + attended_BTH)
         return self.final_layer_norm(hidden_BTH + self.feed_forward(hidden_BTH)), weights_BATT
 
     def _forward_stable(self, hidden_BTH: Tensor, layout: Layout, with_weights: bool) -> tuple[Tensor, Tensor | None]:
         attended_BTH, weights_BATT = self.attention(self.layer_norm(hidden_BTH), layout, with_weights)
-        hidden_BTH = hidden_BTH + self._dropout(attended_BTH)
+        hidden_BTH = hidden_BTH + dropped(attended_BTH, self.config.hidden_dropout, self.training)
         hidden_BTH = hidden_BTH + self.feed_forward(self.final_layer_norm(hidden_BTH))
         if self.adapter_layer is not None:
             hidden_BTH = hidden_BTH + self.adapter_layer(hidden_BTH)
         return hidden_BTH, weights_BATT
-
-    def _dropout(self, x_BTH: Tensor) -> Tensor:
-        return dropped(x_BTH, self.config.hidden_dropout, self.training)
 
 
 class Encoder(nn.Module):
@@ -389,31 +388,24 @@ def run_layers(
 
     Args:
         encoder: Module of the layers.
-        layers: Functions of frames, layout and arguments.
+        layers: Functions of frames, layout and arguments, which return frames, and weights or None.
         hidden_BTH: Frames, as the layout has them.
         layout: Layout of the frames.
         arguments: Further arguments of the layers.
         states: Receives each layer's input and the last output, side by side.
     """
-    weights, layerdrop = [], encoder.config.layerdrop
-    recomputes = encoder.gradient_checkpointing and encoder.training
+    weights, layerdrop = [], getattr(encoder.config, "layerdrop", 0.0)
+    # Only the input of a layer is kept for gradients then; the rest is computed again.
+    recomputes = encoder.gradient_checkpointing and encoder.training and torch.is_grad_enabled()
     for layer in layers:
         if states is not None:
             states.append(layout.unpack(hidden_BTH))
         if encoder.training and layerdrop > 0.0 and torch.rand([]) < layerdrop:
             continue
-        hidden_BTH, weights_BATT = run_layer(layer, hidden_BTH, layout, *arguments, recomputes=recomputes)
+        run = partial(checkpoint, layer, use_reentrant=False) if recomputes else layer
+        hidden_BTH, weights_BATT = run(hidden_BTH, layout, *arguments)
         if weights_BATT is not None:
             weights.append(weights_BATT)
     if states is not None:
         states.append(layout.unpack(hidden_BTH))
     return hidden_BTH, tuple(weights)
-
-
-def run_layer(layer: nn.Module, *arguments: Any, recomputes: bool) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
-    """Return a layer's frames and weights; `recomputes` saves only its input and recomputes the rest for gradients."""
-    if recomputes and torch.is_grad_enabled():
-        hidden_BTH, weights_BATT = checkpoint(layer, *arguments, use_reentrant=False)
-    else:
-        hidden_BTH, weights_BATT = layer(*arguments)
-    return hidden_BTH, weights_BATT

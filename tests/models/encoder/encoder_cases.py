@@ -59,7 +59,6 @@ SEW_D = {
     "joined norms": {"norm_rel_ebd": "Layer_Norm | none"},
     "no squeezing": {"squeeze_factor": 1},
     "squeezed by three": {"squeeze_factor": 3},
-    "convolution beside": {"conv_kernel_size": 3, "hidden_dropout_prob": 0.1, "conv_act": "gelu", "conv_groups": 2},
     "no projection": {"hidden_size": 24, "num_attention_heads": 3},
     "odd positions": {"num_conv_pos_embeddings": 15},
     "relu": {"hidden_act": "relu", "feat_extract_activation": "relu"},

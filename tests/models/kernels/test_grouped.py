@@ -7,11 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from raysp.models import HubertConfig, SEWDConfig
+from raysp.models import HubertConfig
 from raysp.models.base.folded import WeightNormConv1d
-from raysp.models.base.row_layout import Layout
 from raysp.models.hubert import HubertBatchNormConvEmbedding
-from raysp.models.sew_d import ConvLayer
 
 CLOSE = 0.02
 """Of the largest value: bfloat16 has eight bits."""
@@ -40,24 +38,6 @@ def test_a_positional_convolution_behind_a_batch_norm_is_near_float32():
     embedding = HubertBatchNormConvEmbedding(config).eval()
     x = torch.randn(2, 60, 32)
     assert_near(copy.deepcopy(embedding).bfloat16()(x.bfloat16(), None), embedding(x.bfloat16().float(), None))
-
-
-@torch.inference_mode()
-def test_the_convolution_beside_sew_ds_first_layer_is_near_float32():
-    torch.manual_seed(0)
-    config = SEWDConfig(
-        hidden_size=32,
-        num_attention_heads=4,
-        num_conv_pos_embedding_groups=4,
-        hidden_dropout_prob=0.0,
-        conv_groups=4,
-        conv_act="gelu",
-    )
-    layer = ConvLayer(config, kernel=3).eval()
-    x, residual = torch.randn(2, 60, 32), torch.zeros(2, 60, 32)
-    layout = Layout.of(x, None)
-    low = copy.deepcopy(layer).bfloat16()(x.bfloat16(), residual.bfloat16(), layout)
-    assert_near(low, layer(x.bfloat16().float(), residual, layout))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
