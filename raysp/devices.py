@@ -33,7 +33,7 @@ class DeviceLostError(RunError):
 
 def is_accelerator(device: "str | torch.device") -> bool:
     """Return whether a device has memory of its own and computes beside the CPU, as a GPU does."""
-    return kind_of(device) not in OWN_MEMORY
+    return not str(device).startswith(OWN_MEMORY)
 
 
 def kind_of(device: "str | torch.device") -> str:

@@ -78,7 +78,7 @@ class Aligning:
         self.spelling = spelling_of(self.tokenizer, self.vocab_size, self.case_rules, is_result=self.is_result)
 
     def select(self, forward: Forward) -> Selected:
-        log_probs_BTV = forward.heads[Capability.CTC]["logits"].float().log_softmax(-1)
+        log_probs_BTV = forward.heads[Capability.CTC].logits.float().log_softmax(-1)
         spelt: list[Spelt | None] = [None] * len(log_probs_BTV)
         if not self.is_result:
             spelt = [self._spelt(text) for text in forward.rows.source[self.column]]

@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.bounds import MOST_CHANNELS
-from raysp.ops.rows import NO_SPEECH, OK, RowStatus, plain, row_statuses, statuses_table
-from raysp.ops.step_ops import beside, chosen
+from raysp.ops.rows import NO_SPEECH, OK, RowStatus, beside, chosen, plain, row_statuses, statuses_table
 
 OF_MODEL = ("too_short", "unknown_language", "step_failed", "out_of_memory", "model_output")
 """Outcomes of labelling; those of decoding come before them."""

@@ -48,7 +48,7 @@ class Classifying:
     layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
-        return {"logits": forward.heads[Capability.CLASSES]["logits"].float()}
+        return {"logits": forward.heads[Capability.CLASSES].logits.float()}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         logits_BN = arrays["logits"]
@@ -111,7 +111,7 @@ class Segmenting:
     layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
-        return {"scores": forward.heads[Capability.FRAME_CLASSES]["logits"].float().sigmoid()}
+        return {"scores": forward.heads[Capability.FRAME_CLASSES].logits.float().sigmoid()}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         scores_BTN = arrays["scores"]

@@ -37,7 +37,7 @@ class ChosenFrames:
         if self.layer_weights_K is None:
             raise ValueError("layer weights are missing; expected those of a head that reads a sum of hidden states")
         total = LayerSum(self.layer_weights_K)
-        for hidden_BTH in cast("Sequence[Tensor]", forward.encoded["hidden_states"]):
+        for hidden_BTH in cast("Sequence[Tensor]", forward.encoded.hidden_states):
             total.append(hidden_BTH)
         return total.total
 
@@ -151,7 +151,7 @@ class SpeakerEmbedding:
         self._mean = MeanEmbedding(schema, staged, normalize=normalize)
 
     def select(self, forward: Forward) -> Selected:
-        return {"vectors": forward.heads[Capability.XVECTOR]["embeddings"].float()}
+        return {"vectors": forward.heads[Capability.XVECTOR].embeddings.float()}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         vectors_BE = arrays["vectors"]

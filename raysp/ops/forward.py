@@ -11,7 +11,6 @@ from torch import Tensor
 
 from raysp.capabilities import Capability
 from raysp.crossing import Array, can_cross
-from raysp.models.base.outputs import ModelOutput
 from raysp.ops.late_steps import JoinOp
 from raysp.ops.rows import Place
 from raysp.ops.step_ops import FunctionError, name_of
@@ -85,9 +84,9 @@ class Forward:
     """Results of one forward pass for a batch; values of padded frames are undefined."""
 
     rows: Rows
-    heads: Mapping[Capability, ModelOutput]
+    heads: Mapping[Capability, Any]
     """Outputs of the heads by their capabilities."""
-    encoded: ModelOutput
+    encoded: Any
     """Output of the base model: `last_hidden_state`, and `hidden_states` if an op reads one."""
     num_frames_B: Tensor
     """Number of frames of logits and of `last_hidden_state`."""
@@ -100,7 +99,7 @@ class Forward:
 
     def finite(self, *, with_hidden: bool) -> Tensor:
         """Return a boolean mask (B,) of the windows with finite values only in their frames."""
-        values = [self.encoded["last_hidden_state"]] if with_hidden else []
+        values = [self.encoded.last_hidden_state] if with_hidden else []
         for head in {id(one): one for one in self.heads.values()}.values():
             values += [value for name in MADE_OF if (value := getattr(head, name, None)) is not None]
         finite_B = torch.ones_like(self.num_frames_B, dtype=torch.bool)
@@ -114,7 +113,7 @@ class Forward:
 
     def layer(self, index: int) -> LayerFrames:
         """Return the frames of `last_hidden_state` (-1), or of the hidden state before (0) or after the k-th layer."""
-        hidden_BTH = self.encoded["last_hidden_state"] if index == -1 else self.encoded["hidden_states"][index]
+        hidden_BTH = self.encoded.last_hidden_state if index == -1 else self.encoded.hidden_states[index]
         return LayerFrames(hidden_BTH, self.rows.owned(index))
 
 

@@ -19,9 +19,8 @@ from torch import Tensor
 from raysp import tracebacks
 from raysp.backends.finding import Backend
 from raysp.crossing import Array, Fetching, Room, Sending
-from raysp.devices import highest_memory, is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
+from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refuse_lost
 from raysp.errors import RunError
-from raysp.models.base.outputs import NoOutput
 from raysp.models.base.placing import arithmetic, weights_dtype
 from raysp.models.features.processors import as_float, fill
 from raysp.models.labelled_passes import OWN, LabellingModel, ModelPass, PreparingModel
@@ -33,12 +32,11 @@ from raysp.ops.late_steps import (
     CARRIED,
     carried_values,
     check_columns,
-    completed,
     for_joining,
     is_ours,
     joined,
+    labelled,
     row_of,
-    source_columns,
     timed_of,
 )
 from raysp.ops.rows import (
@@ -47,6 +45,8 @@ from raysp.ops.rows import (
     PLACE,
     Place,
     RowStatus,
+    beside,
+    chosen,
     places_of,
     row_statuses,
     staged_places,
@@ -54,8 +54,7 @@ from raysp.ops.rows import (
     waves_of,
     with_labels,
 )
-from raysp.ops.step_ops import NO_COLUMNS, ColumnOp, FunctionError, beside, chosen
-from raysp.text.times import within_recordings
+from raysp.ops.step_ops import NO_COLUMNS, ColumnOp, FunctionError
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -75,8 +74,6 @@ class Figures:
     audio_seconds: float = 0.0
     padded_seconds: float = 0.0
     busy_seconds: float = 0.0
-    memory_bytes: int = 0
-    """Highest memory of this process so far in bytes: allocated by torch on the GPU, or on a CPU the resident set."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +148,7 @@ class Labelling:
             self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device)
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
+        self.where = self.loaded.device
         found = batching(dtype=dtype, device=device)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, found, is_own=summary.backend == OWN)
@@ -260,28 +258,24 @@ class Labelling:
             before, self.ended = self.ended, time.perf_counter()
             ended = self.ended
         return Figures(
-            len(block.pending),
-            samples / self.sample_rate,
-            padded / self.sample_rate,
-            ended - max(started, before),
-            highest_memory(self.device),
+            windows=len(block.pending),
+            audio_seconds=samples / self.sample_rate,
+            padded_seconds=padded / self.sample_rate,
+            busy_seconds=ended - max(started, before),
         )
 
     def _run(self, block: Block) -> tuple[int, int]:
         """Run the model over a block, and return its samples, without and with padding."""
-        pending = block.pending
-        costs = [self.cost(block.waves[i]) for i in pending]
+        pending, num_samples = block.pending, [len(block.waves[i]) for i in block.pending]
+        costs = [max(one, self.loaded.summary.padded_samples) for one in num_samples]
         most = 0 if self.is_alone else self.max_samples
         passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
-        padded = [costs[batch[0]] * len(batch) for batch in passes]
+        batches = [Batch(self, block, [pending[i] for i in batch]) for batch in passes]
+        padded = [batch.padded_samples for batch in batches]
         one_by_one = self.at_once > 1 and not self.is_alone and would_wait(padded, self.at_once)
         with arithmetic(dtype=self.dtype, device=self.device):
-            self.passes([Batch(self, block, [pending[i] for i in batch]) for batch in passes], one_by_one=one_by_one)
-        return sum(len(block.waves[i]) for i in pending), sum(padded)
-
-    def cost(self, wave: np.ndarray) -> int:
-        """Return the number of samples that a window costs the model."""
-        return max(len(wave), self.loaded.summary.padded_samples)
+            self.passes(batches, one_by_one=one_by_one)
+        return sum(num_samples), sum(padded)
 
     def table(self, block: Block) -> pa.Table:
         """Return the windows of a block that ran, in the same order.
@@ -299,11 +293,11 @@ class Labelling:
             ]
         kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
         table = beside(statuses_table(statuses), chosen(block.table, self.added, kept))
-        table = beside(table, for_joining(source_columns(block.table), statuses))
+        table = beside(table, for_joining(block.table, statuses))
         if has_places:
             table = beside(table, staged_places(block.places))
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
-        return completed(self.completing, within_recordings(with_labels(table, columns, labels), self.timed))
+        return labelled(table, columns, labels, timed=self.timed, completing=self.completing)
 
     def outputs_of(self, block: Block, index: int) -> Sequence[OutputOp]:
         """Return the ops of the row of a window."""
@@ -340,7 +334,8 @@ class Batch:
 
     def __init__(self, op: Labelling, block: Block, windows: Sequence[int]) -> None:
         self.op, self.block, self.windows = op, block, windows
-        self.padded_samples = op.cost(block.waves[windows[0]]) * len(windows)
+        longest = max(len(block.waves[windows[0]]), op.loaded.summary.padded_samples)
+        self.padded_samples = longest * len(windows)
         self._release()
 
     def _release(self) -> None:
@@ -355,7 +350,7 @@ class Batch:
     def fill(self, room: Room | None = None) -> None:
         """Pad the samples, and start their copy to the device."""
         waves = [self.block.waves[i] for i in self.windows]
-        self.padded = fill(waves, self.op.loaded.device, room)
+        self.padded = fill(waves, self.op.where, room)
         if isinstance(self.op.loaded, PreparingModel):
             self.prepared = self.op.loaded.prepare(waves)
         self.padded.start()
@@ -381,34 +376,31 @@ class Batch:
         """Run the model over the batch, and return its results. On a GPU the pass need not be over then."""
         assert self.padded is not None
         samples, num_samples_B = self.padded.tensors()
-        waves_BS, num_samples = as_float(samples), [len(self.block.waves[i]) for i in self.windows]
-        run: Callable[..., ModelPass] = self.op.loaded.run
+        block, loaded = self.block, self.op.loaded
+        waves_BS, num_samples = as_float(samples), [len(block.waves[i]) for i in self.windows]
+        run: Callable[..., ModelPass] = loaded.run
         if self.prepared is not None:
             run = partial(run, prepared=self.prepared)
-        if isinstance(self.op.loaded, LoadedCheckpoint):
+        if isinstance(loaded, LoadedCheckpoint):
             run = partial(run, num_samples=num_samples)
         found = run(waves_BS, num_samples_B, hidden_states=self.op.with_states)
-        frames = found.frames or [self.op.loaded.summary.num_frames(one) for one in num_samples]
-        lengths = Lengths(num_samples, frames, found.hidden_frames or frames)
-        return Forward(
-            rows=self._rows(lengths),
-            heads=found.heads,
-            encoded=NoOutput() if found.encoded is None else found.encoded,
-            num_frames_B=found.num_frames_B,
-            features=found.features,
-            waves_BS=waves_BS,
-            num_samples_B=num_samples_B,
-        )
-
-    def _rows(self, lengths: Lengths) -> Rows:
-        block = self.block
-        return Rows(
-            lengths=lengths,
+        frames = found.frames or [loaded.summary.num_frames(one) for one in num_samples]
+        rows = Rows(
+            lengths=Lengths(num_samples, frames, found.hidden_frames or frames),
             parts=[block.parts[i] for i in self.windows],
             names=[block.names[i] for i in self.windows],
             source={name: [values[i] for i in self.windows] for name, values in block.source.items()},
             speech=[block.places[i] for i in self.windows],
             frames_a_hidden_frame=self.op.frames_a_hidden_frame,
+        )
+        return Forward(
+            rows=rows,
+            heads=found.heads,
+            encoded=found.encoded,
+            num_frames_B=found.num_frames_B,
+            features=found.features,
+            waves_BS=waves_BS,
+            num_samples_B=num_samples_B,
         )
 
     def _turn(self, output: OutputOp) -> AbstractContextManager[object]:

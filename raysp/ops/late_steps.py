@@ -1,7 +1,7 @@
 """Steps on decoded rows, which add columns or filter rows by them, joining of windows, and steps on labelled rows."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import chain, pairwise
@@ -19,6 +19,8 @@ from raysp.ops.rows import (
     ROW_SCHEMA,
     WAVE,
     RowStatus,
+    beside,
+    chosen,
     in_single_precision,
     on_grid,
     row_statuses,
@@ -33,9 +35,7 @@ from raysp.ops.step_ops import (
     FunctionError,
     RowOp,
     added_columns,
-    beside,
     calling,
-    chosen,
     failure_of,
     judge,
     name_of,
@@ -245,22 +245,28 @@ class RowFilters:
         return rows
 
 
-def source_columns(block: pa.Table) -> pa.Table:
-    """Return the carried columns of the source of a block, or of staged windows."""
-    return block.select([name for name in block.column_names if name.startswith(CARRIED)])
-
-
-def completed(ops: Sequence[ColumnOp], table: pa.Table) -> pa.Table:
-    """Return labelled windows or rows with the columns of ops in place of those of the same names, where these are set.
-
-    Outputs are completed by other columns, such as words by speakers: of whole rows that are ok, or of which the
-    samples before a damage are kept.
+def labelled(
+    table: pa.Table,
+    columns: "Iterable[pa.Field[Any]]",
+    labels: Sequence[tuple[object, ...] | None],
+    *,
+    timed: Sequence[str],
+    completing: Sequence[ColumnOp],
+) -> pa.Table:
+    """Return windows or rows with the columns of outputs.
 
     Args:
-        ops: the ops, in order.
-        table: `ROW_SCHEMA`, the added columns and those of outputs.
+        table: `ROW_SCHEMA` and the added columns.
+        columns: columns of outputs.
+        labels: for each row a value of each of these; None: all are null.
+        timed: those with times, which are kept within the recording.
+        completing: ops whose columns take the place of those of the same names, where these are set, such as words
+            with speakers: of whole rows that are ok, or of which the samples before a damage are kept.
     """
-    for op in ops:
+    table = with_labels(table, columns, labels)
+    if timed:
+        table = within_recordings(table, timed)
+    for op in completing:
         table = _completed(op, table)
     return table
 
@@ -382,8 +388,9 @@ def carried_values(windows: pa.Table, name: str) -> list[object]:
     return windows.column(f"{CARRIED}{name}").to_pylist()
 
 
-def for_joining(source: pa.Table, statuses: Sequence[RowStatus]) -> pa.Table:
-    """Return carried source columns as they are staged: in the last windows of rows of several windows."""
+def for_joining(block: pa.Table, statuses: Sequence[RowStatus]) -> pa.Table:
+    """Return the carried source columns of a block as they are staged: in the last windows of rows of several."""
+    source = block.select([name for name in block.column_names if name.startswith(CARRIED)])
     ends = [
         place if is_end and statuses[place].windows != 1 else None for place, is_end in enumerate(_is_end(statuses))
     ]
@@ -450,7 +457,7 @@ class Joining:
             ends.append(end - 1 if row_status.status == OK else None)
         table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
-        return completed(self.completing, within_recordings(with_labels(table, columns, labels), self.timed))
+        return labelled(table, columns, labels, timed=self.timed, completing=self.completing)
 
     def outputs_of(self, windows: pa.Table) -> Sequence[JoinOp]:
         """Return the ops of the row of some windows."""

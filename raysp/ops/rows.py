@@ -143,22 +143,20 @@ MAX_MESSAGE = 500
 NO_SPEECH = "no_speech"
 
 
+@dataclass(slots=True, eq=False)
 class RowStatus:
     """Outcome of a window or row."""
 
-    __slots__ = tuple(_COLUMNS)
-
-    def __init__(self, row: int, window: int = 0, windows: int | None = 1) -> None:
-        self.row = row
-        self.window = window
-        self.windows = windows
-        self.seconds: float | None = None
-        self.status = OK
-        self.error_type: str | None = None
-        self.error_message: str | None = None
-        self.recording: str | None = None
-        """Path, relative to its root, of the file that was read; None if no file was read."""
-        self.version: str | None = None
+    row: int
+    window: int = 0
+    windows: int | None = 1
+    seconds: float | None = None
+    status: str = OK
+    error_type: str | None = None
+    error_message: str | None = None
+    recording: str | None = None
+    """Path, relative to its root, of the file that was read; None if no file was read."""
+    version: str | None = None
 
     @property
     def is_part(self) -> bool:
@@ -199,15 +197,8 @@ def statuses_table(statuses: list[RowStatus]) -> pa.Table:
 
 def row_statuses(table: pa.Table) -> list[RowStatus]:
     """Return the outcomes of the rows of a table."""
-    statuses: list[RowStatus] = []
-    for row, seconds, status, error_type, message, window, windows, recording, version in zip(
-        *(table.column(name).to_pylist() for name in ROW_SCHEMA.names), strict=True
-    ):
-        one = RowStatus(row, window, windows)
-        one.seconds, one.status, one.error_type, one.error_message = seconds, status, error_type, message
-        one.recording, one.version = recording, version
-        statuses.append(one)
-    return statuses
+    columns = {name: table.column(name).to_pylist() for name in ROW_SCHEMA.names}
+    return [RowStatus(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
 def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
@@ -277,6 +268,23 @@ def in_single_precision(kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.ListType) and not pa.types.is_struct(kind.value_type):
         return pa.list_(in_single_precision(kind.value_type))
     return kind
+
+
+def chosen(table: pa.Table, schema: pa.Schema, rows: Sequence[int | None]) -> pa.Table:
+    """Return the added columns of some rows of a table, null for None and if the table lacks the columns."""
+    numbers = pa.array(rows, pa.int64())
+    columns = [
+        table.column(field.name).take(numbers) if field.name in table.column_names else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def beside(table: pa.Table, added: pa.Table) -> pa.Table:
+    """Return a table with the columns of another one appended."""
+    for field, column in zip(added.schema, added.columns, strict=True):
+        table = table.append_column(field, column)
+    return table
 
 
 FILTERED = "filtered"

@@ -206,23 +206,6 @@ def _type_of(values: object) -> str:
     return type(values).__name__ if kind is None else f"{type(values).__name__} of {kind}"
 
 
-def chosen(table: pa.Table, schema: pa.Schema, rows: Sequence[int | None]) -> pa.Table:
-    """Return the added columns of some rows of a table, null for None and if the table lacks the columns."""
-    numbers = pa.array(rows, pa.int64())
-    columns = [
-        table.column(field.name).take(numbers) if field.name in table.column_names else pa.nulls(len(rows), field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)
-
-
-def beside(table: pa.Table, added: pa.Table) -> pa.Table:
-    """Return a table with the columns of another one appended."""
-    for field, column in zip(added.schema, added.columns, strict=True):
-        table = table.append_column(field, column)
-    return table
-
-
 UNREADABLE_TEXT = "unreadable_text"
 """Error of rows with a text that cannot be read, such as one that is no UTF-8."""
 

@@ -62,7 +62,7 @@ class Transcribing:
         self.marks = _marks(self.tokenizer)
 
     def select(self, forward: "Forward") -> "Selected":
-        frames = best_frames(forward.heads[Capability.CTC]["logits"])
+        frames = best_frames(forward.heads[Capability.CTC].logits)
         return {"ids": frames.ids.int(), "log_probs": frames.log_probs}
 
     def columns(self, arrays: "Mapping[str, Array]", rows: "Rows") -> list[Sequence[object]]:

@@ -81,8 +81,9 @@ def greedy(logits: "Tensor", num_frames: "Tensor", *, blank: int) -> CTCTokens:
 
 def best_frames(logits: "Tensor") -> BestFrames:
     """Return the best token of each frame of `logits` (B, T, V)."""
-    ids = logits.argmax(-1)
-    return BestFrames(ids, _best_log_probs(logits, ids))
+    ids, logits = logits.argmax(-1), logits.float()
+    best = logits.gather(-1, ids[:, :, None])  # subtracted first, so that no exponential overflows
+    return BestFrames(ids, -(logits - best).exp().sum(-1).log())
 
 
 def collapse(frames: BestFrames, num_frames: "Tensor", *, blank: int) -> CTCTokens:
@@ -135,13 +136,6 @@ def _highest(
         bounds = np.stack([first[longer], first[longer] + num_joined[longer]], axis=1).ravel()
         highest[longer] = np.maximum.reduceat(np.append(values, values[-1:]), bounds)[::2]
     return highest
-
-
-def _best_log_probs(logits: "Tensor", ids: "Tensor") -> "Tensor":
-    """Return the log softmax of each frame's best token (B, T), in float32."""
-    logits = logits.float()
-    best = logits.gather(-1, ids[:, :, None])  # subtracted first, so that no exponential overflows
-    return -(logits - best).exp().sum(-1).log()
 
 
 def row_means(token_scores: npt.NDArray[np.float32], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

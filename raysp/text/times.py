@@ -127,8 +127,6 @@ def within_recordings(rows: pa.Table, names: Sequence[str]) -> pa.Table:
         rows: rows with their seconds.
         names: columns with times.
     """
-    if not names:
-        return rows
     seconds = rows.column(SECONDS).to_numpy()  # NaN for null
     seconds = np.where(np.isnan(seconds), np.inf, seconds)
     for name in names:

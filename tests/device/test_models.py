@@ -52,9 +52,9 @@ def test_a_checkpoint_is_loaded_onto_the_device():
 def test_rows_of_one_length_have_no_mask(lengths):
     """The device would have to be asked; the host has the lengths."""
     loaded = models.load_checkpoint(CHECKPOINT, device=NAME)
-    waves_BS, counts_B = torch.from_numpy(WAVE).to(NAME), torch.tensor(lengths).to(NAME)
+    waves, counts_of_rows = torch.from_numpy(WAVE).to(NAME), torch.tensor(lengths).to(NAME)
     with torch.inference_mode(), counted() as counts:
-        found = loaded.run(waves_BS, counts_B, hidden_states=False, num_samples=lengths)
+        found = loaded.run(waves, counts_of_rows, hidden_states=False, num_samples=lengths)
     layout = found.features["attention_mask"]
     assert (layout.mask is None) == (len({*lengths}) == 1)
     assert (found.frames, counts.waits) == ([49, 49] if lengths[1] == 16000 else [49, 27], {})

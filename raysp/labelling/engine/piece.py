@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from raysp.columns import ERROR, OK, RECORDING_COLUMNS, SKIPPED
 from raysp.corpus.shards import Shard
-from raysp.devices import DeviceLostError
+from raysp.devices import DeviceLostError, highest_memory
 from raysp.errors import ProgramError, RunError, StoreError
 from raysp.labelling import assembly
 from raysp.labelling.engine.job import (
@@ -104,7 +104,7 @@ class PieceLabels:
         """Status and type of the rows that are not ok; of a row of several windows, of the first that is not."""
         self._examples: list[RowError] = []
         self._counts = Counts()
-        self._seconds_left, self._memory = 0.0, 0
+        self._seconds_left = 0.0
 
     def __enter__(self) -> Self:
         """Return the labels; at the end of the block their scratch file is removed."""
@@ -147,7 +147,6 @@ class PieceLabels:
             staged_bytes=labels.nbytes,
         )
         self._seconds_left = labelled.seconds_left if number == 0 else 0.0
-        self._memory = max(self._memory, figures.memory_bytes)
         self._judge(labels, most_channels)
 
     def so_far(self, *, is_staged: bool = False) -> LabelledPiece:
@@ -158,9 +157,8 @@ class PieceLabels:
         counts = replace(self._counts, errors=dict(kinds[ERROR]), skipped=dict(kinds[SKIPPED]))
         part = self.todo.part
         receipt = PieceReceipt(self.todo.name, part.first, part.end, counts, self.actor, time.time())
-        return LabelledPiece(
-            receipt, is_staged, len(self.todo.rows), self._seconds_left, tuple(self._examples), self._memory
-        )
+        memory = max((highest_memory(one.settings.device) for one in self.job.passes), default=0)
+        return LabelledPiece(receipt, is_staged, len(self.todo.rows), self._seconds_left, tuple(self._examples), memory)
 
     def stage(self, models: Sequence[Model], read: Read) -> Message:
         """Run later passes, stage the rows in order, and return their receipt, or why it cannot be done.

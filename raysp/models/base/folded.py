@@ -80,7 +80,11 @@ class Folded(nn.Module, Generic[Value]):
         if any(weight.is_inference() for weight in weights):
             return compute()
         kept = self._kept
-        if kept is None or not _is_fresh(kept, weights):
+        if (
+            kept is None
+            or kept.num_steps != _optimizer_steps().so_far
+            or not all(source.matches(weight) for source, weight in zip(kept.sources, weights, strict=True))
+        ):
             kept = self._kept = self._derived(weights, compute)
         return kept.value
 
@@ -109,11 +113,6 @@ class Folded(nn.Module, Generic[Value]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_kept": None}
-
-
-def _is_fresh(kept: Kept[Any], weights: Sequence[Tensor]) -> bool:
-    are_same = all(source.matches(weight) for source, weight in zip(kept.sources, weights, strict=True))
-    return are_same and kept.num_steps == _optimizer_steps().so_far
 
 
 class OptimizerSteps:

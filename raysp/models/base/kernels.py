@@ -26,10 +26,6 @@ def _quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_fast": _gelu_tanh,
@@ -38,7 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": _gelu_tanh,
     "hardswish": F.hardswish,
     "leaky_relu": F.leaky_relu,
-    "linear": _identity,
+    "linear": nn.Identity(),
     "mish": F.mish,
     "quick_gelu": _quick_gelu,
     "relu": F.relu,
@@ -177,7 +173,15 @@ def linear(
 
     `any_rows` allows oneDNN for any number of rows, for callers with few different numbers.
     """
-    if not _suits_onednn(x, weight_OI, any_rows):
+    num_rows = x.shape[:-1].numel()
+    suits_onednn = (
+        _HAS_ONEDNN
+        and num_rows > 0
+        and is_inference_on_cpu(x, weight_OI)
+        and (any_rows or num_rows == filled(num_rows))
+        and weight_OI.is_contiguous()  # a hundred times slower otherwise
+    )
+    if not suits_onednn:
         return activation(act)(F.linear(x, weight_OI, bias_O))
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_OI, bias_O, FUSED.get(act, "none"), [], "")
     return y if act in FUSED else activation(act)(y)
@@ -217,18 +221,6 @@ def is_inference_on_cpu(x: Tensor, weight_OI: Tensor, dtype: torch.dtype = torch
         and x.dtype == weight_OI.dtype
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def _suits_onednn(x: Tensor, weight_OI: Tensor, any_rows: bool) -> bool:
-    if not is_inference_on_cpu(x, weight_OI):
-        return False
-    num_rows = x.shape[:-1].numel()
-    return (
-        num_rows > 0
-        and (any_rows or num_rows == filled(num_rows))
-        and weight_OI.is_contiguous()  # a hundred times slower otherwise
-        and _HAS_ONEDNN
     )
 
 

@@ -35,11 +35,6 @@ def output(cls: type[Class]) -> type[Class]:
     return dataclass(eq=False, kw_only=True)(cls)
 
 
-@dataclass(eq=False)
-class NoOutput(ModelOutput):
-    """Output without fields, of models that give no hidden states."""
-
-
 @output
 class Wav2Vec2BaseModelOutput(ModelOutput):
     """`last_hidden_state` (B, T, H), `extract_features` (B, T, C) before projection, states and weights."""

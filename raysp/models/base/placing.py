@@ -27,6 +27,12 @@ class _Flag(NamedTuple):
     read: Callable[[], object]
     write: Callable[[Any], object]
 
+    def value(self) -> object:
+        try:
+            return self.read()
+        except RuntimeError:
+            return _UNREADABLE
+
 
 def weights_dtype(dtype: str) -> str:
     """Return the dtype of weights and activations of arithmetic by name: float32 for "tf32"."""
@@ -45,7 +51,13 @@ def arithmetic(*, dtype: str, device: str) -> Iterator[None]:
     Blocks may be nested, and open in several threads at once: then TF32 is used only if all of them allow it. After the
     last one, also after an error, flags are as before the first.
     """
-    with _flags(_demands(dtype, is_gpu=is_accelerator(device))):
+    demands = dict(_ROUNDED if dtype == TF32 else _EXACT)
+    if is_accelerator(device) and dtype != "float32":
+        demands |= _STEADY
+        if dtype != TF32:
+            demands |= dict.fromkeys(_REDUCTIONS, (False, False))
+            demands |= {"flash_sdp": False, "cudnn_sdp": False, "mem_efficient_sdp": True, "math_sdp": True}
+    with _flags(demands):
         yield
 
 
@@ -61,16 +73,6 @@ def without_cudnn() -> Iterator[None]:
     """Use no kernel of cuDNN within the block."""
     with _flags({"backends.cudnn.enabled": False}):
         yield
-
-
-def _demands(dtype: str, *, is_gpu: bool) -> Mapping[str, object]:
-    demands = dict(_ROUNDED if dtype == TF32 else _EXACT)
-    if is_gpu and dtype != "float32":
-        demands |= _STEADY
-    if is_gpu and dtype not in ("float32", TF32):
-        demands |= dict.fromkeys(_REDUCTIONS, (False, False))
-        demands |= {"flash_sdp": False, "cudnn_sdp": False, "mem_efficient_sdp": True, "math_sdp": True}
-    return demands
 
 
 _OLDER = ("backends.cuda.matmul.allow_tf32", "backends.cudnn.allow_tf32")
@@ -117,12 +119,12 @@ def _apply() -> None:
         wanted |= demands  # those that allow TF32 first
     for name in wanted:
         if name in _FLAGS and name not in _before:
-            _before[name] = _FLAGS[name].read()
+            _before[name] = _FLAGS[name].value()
     for name, flag in _FLAGS.items():
         if name not in _before:
             continue
         value = wanted.get(name, _before[name])
-        if value is not _UNREADABLE and flag.read() != value:
+        if value is not _UNREADABLE and flag.value() != value:
             flag.write(value)
     for name in [name for name in _before if name not in wanted]:
         del _before[name]
@@ -134,18 +136,12 @@ def _attribute(path: str) -> _Flag | None:
     holder: Any = torch
     for parent in parents:
         holder = getattr(holder, parent, None)
-
-    def read() -> object:
-        try:
-            return getattr(holder, name)
-        except RuntimeError:
-            return _UNREADABLE
-
+    flag = _Flag(lambda: getattr(holder, name), lambda value: setattr(holder, name, value))
     try:
-        read()
+        flag.value()
     except AttributeError:
         return None
-    return _Flag(read, lambda value: setattr(holder, name, value))
+    return flag
 
 
 def _reduction(path: str) -> _Flag | None:
@@ -161,19 +157,11 @@ def _attention(kind: str) -> _Flag | None:
     return _Flag(enabled, enable) if enabled and enable else None
 
 
-def _matmul_precision() -> _Flag:
-    def read() -> object:
-        try:
-            return torch.get_float32_matmul_precision()
-        except RuntimeError:
-            return _UNREADABLE
-
-    return _Flag(read, torch.set_float32_matmul_precision)
-
-
 def _found() -> dict[str, _Flag]:
     """Return the flags of this release of torch; older interfaces first, which change what newer ones read."""
-    flags: dict[str, _Flag | None] = {"float32_matmul_precision": _matmul_precision()}
+    flags: dict[str, _Flag | None] = {
+        "float32_matmul_precision": _Flag(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
+    }
     of_cudnn = tuple(f"backends.cudnn.{name}" for name in ("benchmark", "deterministic", "enabled"))
     flags |= {path: _attribute(path) for path in (*_OLDER, *of_cudnn, *_ON_GPUS, *_ON_CPUS)}
     flags |= {path: _reduction(path) for path in _REDUCTIONS}

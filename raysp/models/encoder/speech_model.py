@@ -266,10 +266,6 @@ class SpeechModel(Model):
             if isinstance(module, FeatureEncoder):
                 module.requires_grad_(False)
 
-    def freeze_feature_extractor(self) -> None:
-        """Call `freeze_feature_encoder`: an older name of it."""
-        self.freeze_feature_encoder()
-
     def freeze_base_model(self) -> None:
         """Exclude all but the head from training."""
         self.base_model.requires_grad_(False)
@@ -376,9 +372,9 @@ class EncoderModel(SpeechModel):
         """Return the named output of `forward`; `states` receives each hidden state in addition."""
         kept = KeptStates(states) if output_hidden_states else None
         hidden_BTH, features_BTC, layout = self.project(inputs, layout)
-        if mask_time_indices is None and self.training:
-            mask_time_indices = self.draw_time_mask(layout)
-        hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
+        if mask_time_indices is not None or self.training:
+            mask_time_indices = self.draw_time_mask(layout) if mask_time_indices is None else mask_time_indices
+            hidden_BTH = augmented(hidden_BTH, self.config, self.masked_spec_embed, mask_time_indices, self.training)
         hidden_BTH, weights = self.encoder(hidden_BTH, layout, states if kept is None else kept, output_attentions)
         hidden_states = None if kept is None else tuple(kept)
         attentions = weights if output_attentions else None

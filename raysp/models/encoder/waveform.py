@@ -13,7 +13,6 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Protocol, Self, TypeVar
 
 import torch
@@ -121,6 +120,8 @@ class FeatureEncoder(nn.Module):
         self.act = activation(act)
         self.receptive = receptive_samples(kernels, strides)
         self.stride = math.prod(strides)
+        # Output frames of a chunk on a CPU.
+        self.chunk_frames = min(CHUNK_FRAMES * max(1, WIDE_CHANNELS // channels[0]), MAX_CHUNK_FRAMES)
         self.conv_layers = nn.ModuleList(
             ConvLayer(
                 1 if index == 0 else channels[index - 1], width, kernels[index], strides[index], bias=bias, act=self.act
@@ -171,7 +172,6 @@ class FeatureEncoder(nn.Module):
         num_frames = conv_output_frames(waves_BS.shape[1], self.kernels, self.strides)
         shape = (len(waves_BS), num_frames, self.layers[-1].conv.out_channels)
         features_BTC = self.layers[0].conv.weight.new_zeros(shape)
-        chunk_frames = self._chunk_frames()
         products = self._products(window_product)
         for features_TC, wave_S, count in zip(features_BTC, waves_BS, layout.host_lengths, strict=True):
             wave_1S = wave_S[None, :count]
@@ -179,17 +179,12 @@ class FeatureEncoder(nn.Module):
             if row_frames < 1:
                 continue
             steps = [self._first(wave_1S, None), *products]
-            for start in range(0, row_frames, chunk_frames):
-                end = min(start + chunk_frames, row_frames)
+            for start in range(0, row_frames, self.chunk_frames):
+                end = min(start + self.chunk_frames, row_frames)
                 chunk_1S = wave_1S[:, start * self.stride : (end - 1) * self.stride + self.receptive]
                 chunk_1S = F.pad(chunk_1S, (0, (usual_frames(end - start) - (end - start)) * self.stride))
                 features_TC[start:end] = self._frames(chunk_1S, steps)[0, : end - start]
         return features_BTC
-
-    def _chunk_frames(self) -> int:
-        """Return the output frames of a chunk of a row."""
-        narrowness = max(1, WIDE_CHANNELS // self.layers[0].conv.out_channels)
-        return min(CHUNK_FRAMES * narrowness, MAX_CHUNK_FRAMES)
 
     def _frames_by_batch(self, waves_BS: Tensor, layout: Layout) -> Tensor:
         rows = max(1, BATCH_SAMPLES // waves_BS.shape[1])
@@ -216,16 +211,16 @@ class FeatureEncoder(nn.Module):
         return self.act(x_BTC)
 
     def _first(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> Product:
-        """Return the function of the first layer, of waveforms (B, S)."""
-        return partial(self._first_product, *self._first_layer(waves_BS, num_samples_B))
+        """Return the function of the first layer, of waveforms (B, S) or of chunks of them."""
+        weight_BCK, bias_B1C = self._first_layer(waves_BS, num_samples_B)
 
-    def _first_product(self, weight_BCK: Tensor, bias_B1C: Tensor, waves_BS: Tensor) -> Tensor:
-        windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
-        if len(windows_BTK) == 1:
-            if windows_BTK.device.type != "cpu":  # a device adds the bias in the product, if this is of two axes
-                return linear(windows_BTK[0], weight_BCK[0], bias_B1C[0, 0])[None]
-            return linear(windows_BTK, weight_BCK[0], bias_B1C[0, 0], any_rows=True)
-        return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
+        def product(waves_BS: Tensor) -> Tensor:
+            windows_BTK = waves_BS.to(weight_BCK.dtype).unfold(1, self.kernels[0], self.strides[0])
+            if len(windows_BTK) == 1:  # of two axes: a device then adds the bias in the product
+                return linear(windows_BTK[0], weight_BCK[0], bias_B1C[0, 0], any_rows=True)[None]
+            return torch.baddbmm(bias_B1C, windows_BTK, weight_BCK.transpose(1, 2))
+
+        return product
 
     def _first_layer(self, waves_BS: Tensor, num_samples_B: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return weight_BCK and bias_B1C of the first convolution, with each row's group norm folded in."""

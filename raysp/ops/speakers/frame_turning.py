@@ -67,7 +67,7 @@ class FrameTurning:
 
     def select(self, forward: Forward) -> Selected:
         if self.frames is None:
-            return {"scores": forward.heads[Capability.FRAME_CLASSES]["logits"].float().sigmoid()}
+            return {"scores": forward.heads[Capability.FRAME_CLASSES].logits.float().sigmoid()}
         waves = zip(forward.waves_BS, forward.rows.lengths.samples, strict=True)
         found = [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves]
         return {str(row): scores_TN for row, scores_TN in enumerate(found)}

@@ -64,7 +64,7 @@ class Searching:
         return MOST_TOGETHER * processes().most if self.is_beside else 0
 
     def select(self, forward: Forward) -> Selected:
-        logits_BTV = forward.heads[Capability.CTC]["logits"]
+        logits_BTV = forward.heads[Capability.CTC].logits
         # Of some frames at a time.
         parts = torch.split(logits_BTV, max(1, VALUES_AT_ONCE // logits_BTV.shape[-1]), dim=1)
         found = [top_tokens(part, blank=self.blank) for part in parts]

@@ -68,7 +68,7 @@ class Transducing:
     def select(self, forward: Forward) -> Selected:
         assert self.model is not None
         # On a GPU the host waits between the steps of the search.
-        path = self.model.search(forward.heads[Capability.TRANSDUCER]["pooler_output"], forward.num_frames_B)
+        path = self.model.search(forward.heads[Capability.TRANSDUCER].pooler_output, forward.num_frames_B)
         frames, spans = path.frames_BS.int(), path.spans_BS.int()
         return {"ids": path.tokens_BS.int(), "frames": frames, "spans": spans, "scores": path.scores_BS}
 

@@ -60,7 +60,7 @@ def spoken_path(steps, num_frames, blank):
 
 
 def forward_of(num_frames, parts):
-    output = {"pooler_output": torch.zeros(1, num_frames, 1)}
+    output = SimpleNamespace(pooler_output=torch.zeros(1, num_frames, 1))
     return a_pass([num_frames], parts, heads={Capability.TRANSDUCER: output})
 
 
