@@ -7,7 +7,7 @@ import torch
 
 from raysp.capabilities import Capability
 from raysp.crossing import fetch
-from raysp.models.base.outputs import ModelOutput, NoOutput
+from raysp.models.base.outputs import ModelOutput
 from raysp.ops.forward import Forward, Lengths, OutputOp, Rows
 
 
@@ -43,7 +43,7 @@ def a_pass(
     return Forward(
         rows,
         heads or {},
-        NoOutput() if encoded is None else encoded,
+        encoded,
         torch.tensor(frames),
         waves_BS=torch.nn.utils.rnn.pad_sequence([*waves], batch_first=True) if waves else torch.empty(0, 0),
         num_samples_B=torch.tensor(num_samples),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,7 @@ from raysp.models.tokenizers.described import (
     OLD_SPECIAL_TOKENS,
     SPECIAL_TOKENS,
     AddedToken,
-    CTCDecoded,
     DescribedTokenizer,
-    Letters,
     Written,
     content_of,
     of_kind,
@@ -30,7 +28,6 @@ from raysp.models.tokenizers.described import (
     text_of,
 )
 
-Offsets = list[dict[str, str | int]]
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "word_delimiter_token")
 OPTIONS = {
     "replace_word_delimiter_char": str,
@@ -337,24 +334,6 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         dropped = {*self.all_special_tokens} if skip_special_tokens else set()
         return [token for token in tokens if token not in dropped]
 
-    def convert_tokens_to_string(
-        self,
-        tokens: Sequence[str],
-        group_tokens: bool = True,
-        spaces_between_special_tokens: bool = False,
-        output_char_offsets: bool = False,
-        output_word_offsets: bool = False,
-    ) -> dict[str, Any]:
-        """Return `text` of frame-wise tokens, `char_offsets` and `word_offsets`, as transformers does."""
-        found = self._decoded(
-            tokens,
-            group_tokens=group_tokens,
-            joint=" " if spaces_between_special_tokens else "",
-            with_chars=output_char_offsets,
-            with_words=output_word_offsets,
-        )
-        return dict(vars(found))
-
     def _token(self, index: int) -> str:
         if index in self.decoder:
             return self.decoder[index]
@@ -397,95 +376,24 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         return list(map(self._characters_of.__getitem__, ids))
 
     def _decode(
-        self,
-        ids: npt.NDArray[np.int64],
-        skip_special_tokens: bool,
-        clean: bool,
-        output_char_offsets: bool = False,
-        output_word_offsets: bool = False,
-        group_tokens: bool = True,
-        spaces_between_special_tokens: bool = False,
-    ) -> str | CTCDecoded:
-        """Return the text of frame-wise ids: repeats are merged, then blanks dropped.
+        self, ids: npt.NDArray[np.int64], skip_special_tokens: bool, clean: bool, group_tokens: bool = True
+    ) -> str:
+        """Return the text of frame-wise ids: repeats are merged (`group_tokens`), then blanks dropped.
 
         `skip_special_tokens` drops special tokens, blanks included, before repeats are merged: letters separated by
         blanks only are merged.
         """
-        with_offsets = output_char_offsets or output_word_offsets
-        if group_tokens and not (skip_special_tokens or spaces_between_special_tokens or with_offsets):
-            plain = self._plain_text(ids)
-            if plain is not None:
-                return without_extra_spaces(plain) if clean else plain
-        tokens = cast(list[str], self.convert_ids_to_tokens(ids.tolist()))
-        if skip_special_tokens:
-            dropped = {*self.all_special_tokens} - {self.word_delimiter_token}
-            tokens = [token for token in tokens if token not in dropped]
-        joint = " " if spaces_between_special_tokens else ""
-        found = self._decoded(
-            tokens,
-            group_tokens=group_tokens,
-            joint=joint,
-            with_chars=output_char_offsets,
-            with_words=output_word_offsets,
-        )
-        found.text = without_extra_spaces(str(found.text)) if clean else found.text
-        return found if with_offsets else str(found.text)
+        dropped = {*self.all_special_tokens} - {self.word_delimiter_token} if skip_special_tokens else set()
+        tokens = [token for index in ids.tolist() if (token := self._token(index)) not in dropped]
+        tokens = [token for token, _ in groupby(tokens)] if group_tokens else tokens
+        text = self._joined([token for token in tokens if token != self.pad_token]).strip()
+        return without_extra_spaces(text) if clean else text
 
-    def _decoded(
-        self, tokens: Sequence[str], *, group_tokens: bool, joint: str, with_chars: bool, with_words: bool
-    ) -> CTCDecoded:
-        """Return the text of frame-wise tokens, and the offsets that are asked for."""
-        offsets = self._char_offsets(tokens, group_tokens=group_tokens)
-        text = joint.join(str(offset["char"]) for offset in offsets).strip()
-        text = text.lower() if self.do_lower_case else text
-        words = self._get_word_offsets(offsets) if with_words else None
-        return CTCDecoded(text, offsets if with_chars else None, words)
-
-    def _plain_text(self, ids: npt.NDArray[np.int64]) -> str | None:
-        """Return the text of frame-wise ids; None if two ids may be the same token."""
-        if not self._letters.knows(ids):
-            return None
-        # Cut to the length: of an empty row the appended True is one too many.
-        kept = ids[np.append(True, ids[1:] != ids[:-1])[: len(ids)]]
-        return self.decode_collapsed(kept.tolist())  # blanks have an empty text
-
-    def batch_decode(self, sequences: Any, **options: Any) -> list[str] | CTCDecoded:  # noqa: ANN401 - as for decode
-        """Decode each row of ids; the options are those of `decode`."""
-        rows = super().batch_decode(sequences, **options)
-        if not (options.get("output_char_offsets") or options.get("output_word_offsets")):
-            return cast(list[str], rows)
-        texts, chars, words = (
-            [getattr(row, name) for row in rows] for name in ("text", "char_offsets", "word_offsets")
-        )
-        return CTCDecoded(texts, *(None if None in column else column for column in (chars, words)))
-
-    def _char_offsets(self, tokens: Iterable[str], *, group_tokens: bool) -> Offsets:
-        """Return the tokens other than blanks with their frames; repeats are merged with `group_tokens`."""
-        offsets: Offsets = []
-        frame = 0
-        for token, count in (
-            [(t, len(list(run))) for t, run in groupby(tokens)] if group_tokens else [(t, 1) for t in tokens]
-        ):
-            if token != self.pad_token:
-                offsets.append({"char": self._shown(token), "start_offset": frame, "end_offset": frame + count})
-            frame += count
-        return offsets
-
-    def _shown(self, token: str) -> str:
-        """Return the text of a token among those with offsets."""
-        return self.replace_word_delimiter_char if token == self.word_delimiter_token else token
-
-    def _get_word_offsets(self, chars: Offsets, word_delimiter_char: str | None = None) -> Offsets:
-        """Return the words of characters with offsets; pipelines of transformers call it by this name."""
-        delimiter = self.replace_word_delimiter_char if word_delimiter_char is None else word_delimiter_char
-        words: Offsets = []
-        for is_space, run in groupby(chars, key=lambda char: char["char"] == delimiter):
-            if not is_space:
-                parts = list(run)
-                word = self.joint.join(str(part["char"]) for part in parts)
-                start, end = parts[0]["start_offset"], parts[-1]["end_offset"]
-                words.append({"word": word, "start_offset": start, "end_offset": end})
-        return words
+    def _joined(self, tokens: Iterable[str]) -> str:
+        """Return the text of tokens, of which those between words are spaces."""
+        delimiter = self.word_delimiter_token
+        text = "".join(self.replace_word_delimiter_char if token == delimiter else token for token in tokens)
+        return text.lower() if self.do_lower_case else text
 
     # Files
 
@@ -586,3 +494,24 @@ def without_extra_spaces(text: str) -> str:
     ):  # fmt: skip
         text = text.replace(written, meant)
     return text
+
+
+class Letters:
+    """Texts of rows of ids with one character each, decoded in one pass.
+
+    Args:
+        written: Text of each id, from 0.
+    """
+
+    def __init__(self, written: list[str]) -> None:
+        self.codes = np.array([ord(text) if len(text) == 1 else 0 for text in written], np.dtype("<u4"))
+
+    def texts(self, ids: npt.NDArray[np.integer], ends: list[int]) -> list[str] | None:
+        """Return the text of each row, which ends at `ends`; None if an id is not one character."""
+        if len(ids) and not (ids.min() >= 0 and ids.max() < len(self.codes)):
+            return None
+        codes = self.codes[ids]
+        if not codes.all():
+            return None
+        text = codes.tobytes().decode("utf-32-le")
+        return [text[start:end] for start, end in pairwise([0, *ends])]

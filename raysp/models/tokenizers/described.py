@@ -4,7 +4,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, cast
 
@@ -14,7 +13,6 @@ import numpy.typing as npt
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, on_host, padded_length, tensors_of
 from raysp.models.base.configuration import Shareable, read_json, suggestion
-from raysp.models.base.fields import Fields
 
 Rows = list[list[int]]
 PADDED_WITH_0 = ("token_type_ids", "attention_mask")
@@ -98,7 +96,7 @@ OLD_SPECIAL_TOKENS = "additional_special_tokens"  # their name before transforme
 NOT_RETURNED = {
     "return_overflowing_tokens": "cut the ids of the whole text",
     "return_offsets_mapping": "of a text tokenizer, tokenizer.backend.encode(text).offsets has them",
-    "return_special_tokens_mask": "call tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)",
+    "return_special_tokens_mask": "compare the ids with tokenizer.all_special_ids",
     "return_length": "count the input_ids",
     "stride": "cut the ids of the whole text",
 }
@@ -178,33 +176,6 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         found: list[str] = self.special_tokens_map.get(SPECIAL_TOKENS, [])
         return found
 
-    @property
-    def max_len_single_sentence(self) -> int:
-        """Number of tokens of the longest text, without special ones around it."""
-        return (NO_LIMIT if self.model_max_length is None else self.model_max_length) - self.num_special_tokens_to_add()
-
-    def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return the number of special tokens that a call puts around a text."""
-        return 0
-
-    def get_special_tokens_mask(
-        self,
-        token_ids_0: Sequence[int],
-        token_ids_1: Sequence[int] | None = None,
-        already_has_special_tokens: bool = False,
-    ) -> list[int]:
-        """Return 1 for each id of a special token, else 0.
-
-        Raises:
-            ValueError: The ids have no special tokens yet, which a call adds.
-        """
-        if token_ids_1 is None and not already_has_special_tokens and not self.num_special_tokens_to_add():
-            return [0] * len(token_ids_0)
-        if token_ids_1 is not None or not already_has_special_tokens:
-            raise ValueError("expected the ids of one call, and already_has_special_tokens=True")
-        special = {*self.all_special_ids}
-        return [int(index in special) for index in token_ids_0]
-
     # Text to ids
 
     @abstractmethod
@@ -238,14 +209,6 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
     def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:  # noqa: ANN401 - ids, or a tensor of them
         """Return the ids of one text; options as for a call."""
         return self(text, text_pair, **options)["input_ids"]
-
-    def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Call the tokenizer, by a name before transformers 5."""
-        return self(text, text_pair, **options)
-
-    def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Call the tokenizer with a list of texts, by a name before transformers 5."""
-        return self(batch_text_or_text_pairs, **options)
 
     # Ids to text
 
@@ -531,15 +494,6 @@ class CTCTokenizer(Protocol):
         ...
 
 
-@dataclass
-class CTCDecoded(Fields):
-    """Texts with the frames of their characters and words, from `start_offset` to before `end_offset`."""
-
-    text: str | list[str]
-    char_offsets: Any = None
-    word_offsets: Any = None
-
-
 class Written(dict[int, str]):
     """Cache of the text of each id."""
 
@@ -550,26 +504,3 @@ class Written(dict[int, str]):
     def __missing__(self, index: int) -> str:
         self[index] = self.find(index)
         return self[index]
-
-
-class Letters:
-    """Texts of rows of ids with one character each, decoded in one pass.
-
-    Args:
-        written: Text of each id, from 0.
-    """
-
-    def __init__(self, written: list[str]) -> None:
-        self.codes = np.array([ord(text) if len(text) == 1 else 0 for text in written], np.dtype("<u4"))
-
-    def knows(self, ids: npt.NDArray[np.integer]) -> bool:
-        """Return whether all of the ids are known."""
-        return not len(ids) or bool(ids.min() >= 0 and ids.max() < len(self.codes))
-
-    def texts(self, ids: npt.NDArray[np.integer], ends: list[int]) -> list[str] | None:
-        """Return the text of each row, which ends at `ends`; None if an id is not one character."""
-        codes = self.codes[ids] if self.knows(ids) else np.zeros(1)
-        if not codes.all():
-            return None
-        text = codes.tobytes().decode("utf-32-le")
-        return [text[start:end] for start, end in pairwise([0, *ends])]

@@ -4,16 +4,16 @@ Texts are not turned into phonemes, which takes a pronunciation dictionary or es
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from raysp.models.base.batches import BatchFeature
-from raysp.models.tokenizers.ctc import Offsets, Wav2Vec2CTCTokenizer, without_extra_spaces
-from raysp.models.tokenizers.described import AddedToken, CTCDecoded
+from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer, without_extra_spaces
+from raysp.models.tokenizers.described import AddedToken
 
 SPACE = " "
 """Text between phonemes, whatever `phone_delimiter_token` is, as in transformers."""
@@ -148,53 +148,19 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         ids: npt.NDArray[np.int64],
         skip_special_tokens: bool,
         clean: bool,
-        output_char_offsets: bool = False,
-        output_word_offsets: bool = False,
         group_tokens: bool = True,
-        spaces_between_special_tokens: bool = False,  # of no effect: there is a space between all tokens
         filter_word_delimiter_token: bool = True,
-    ) -> str | CTCDecoded:
+    ) -> str:
         """Return the text of frame-wise ids: repeats are merged, then blanks and delimiters of words dropped.
 
-        The chars of `output_char_offsets` are phonemes; words are those between delimiters, or else each phoneme.
         `skip_special_tokens` drops special tokens, blanks included, before repeats are merged.
         """
-        skipped = {*self.all_special_ids} if skip_special_tokens else set()
-        tokens = cast(list[str], self.convert_ids_to_tokens([index for index in ids.tolist() if index not in skipped]))
-        found = self._decoded(
-            tokens,
-            group_tokens=group_tokens,
-            with_chars=output_char_offsets,
-            with_words=output_word_offsets,
-            hides_delimiters=filter_word_delimiter_token,
-        )
-        found.text = without_extra_spaces(str(found.text)) if clean else found.text
-        return found if output_char_offsets or output_word_offsets else str(found.text)
-
-    def _decoded(
-        self,
-        tokens: Sequence[str],
-        *,
-        group_tokens: bool,
-        joint: str = SPACE,  # of no effect
-        with_chars: bool,
-        with_words: bool,
-        hides_delimiters: bool = True,
-    ) -> CTCDecoded:
-        all_offsets = self._char_offsets(tokens, group_tokens=group_tokens)
-        hidden = self.word_delimiter_token if hides_delimiters else None
-        offsets = [one for one in all_offsets if one["char"] != hidden]
-        text = SPACE.join(str(one["char"]) for one in offsets).strip()
-        words = self._word_offsets(all_offsets) if with_words else None
-        return CTCDecoded(text, offsets if with_chars else None, words)
-
-    def _shown(self, token: str) -> str:
-        return token
-
-    def _word_offsets(self, chars: Offsets) -> Offsets:
-        if self.word_delimiter_token is None:
-            return [{"word" if name == "char" else name: value for name, value in char.items()} for char in chars]
-        return self._get_word_offsets(chars, self.word_delimiter_token)
+        dropped = {*self.all_special_ids} if skip_special_tokens else set()
+        tokens = [self._token(index) for index in ids.tolist() if index not in dropped]
+        tokens = [token for token, _ in groupby(tokens)] if group_tokens else tokens
+        hidden = {self.pad_token, *([self.word_delimiter_token] if filter_word_delimiter_token else ())}
+        text = SPACE.join(token for token in tokens if token not in hidden).strip()
+        return without_extra_spaces(text) if clean else text
 
     # Files
 

@@ -221,10 +221,6 @@ class TextTokenizer(DescribedTokenizer):
         """Added tokens by id."""
         return self.backend.get_added_tokens_decoder()
 
-    def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Return the number of special tokens that a call puts around a text, or a pair."""
-        return self.backend.num_special_tokens_to_add(pair)
-
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's
         """Add tokens behind the others, and return how many are new."""
         before = len(self)
@@ -258,11 +254,6 @@ class TextTokenizer(DescribedTokenizer):
             return self.backend.id_to_token(ids)
         dropped = {*self.all_special_ids} if skip_special_tokens else set()
         return [self.backend.id_to_token(int(index)) for index in ids if int(index) not in dropped]
-
-    def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
-        """Return the text of tokens."""
-        decoder = self.backend.decoder
-        return " ".join(tokens) if decoder is None else decoder.decode(list(tokens))
 
     def tokenize(self, text: str) -> list[str]:
         """Split a text into tokens, without special ones around it."""

@@ -118,11 +118,6 @@ def test_decoding_equals_theirs(tokenizers, ids, skip, group):
     ours, theirs = tokenizers
     options = {"skip_special_tokens": skip, "group_tokens": group}
     assert ours.decode(ids, **options) == theirs.decode(ids, **options)
-    mine = ours.decode(ids, output_char_offsets=True, output_word_offsets=True, **options)
-    other = theirs.decode(ids, output_char_offsets=True, output_word_offsets=True, **options)
-    assert mine.text == other.text
-    assert mine.char_offsets == other.char_offsets
-    assert mine.word_offsets == other.word_offsets
 
 
 @pytest.mark.parametrize("lower", [False, True])
@@ -144,19 +139,6 @@ def test_collapsed_rows_are_read_as_each_alone(tokenizers, rows):
     ids = np.array([index for row in rows for index in row], np.int32)
     texts = ours.decode_collapsed_rows(ids, np.array([len(row) for row in rows], np.int64))
     assert texts == [ours.decode_collapsed(row) for row in rows]
-
-
-def test_batches_decode_with_offsets(tokenizers):
-    ours, theirs = tokenizers
-    ids = [[5, 5, 0, 4, 6], [4, 7, 7, 4]]
-    mine = ours.batch_decode(ids, output_word_offsets=True)
-    other = theirs.batch_decode(ids, output_word_offsets=True)
-    assert (mine.text, mine.word_offsets) == (other.text, other.word_offsets)
-    assert dict(mine) == dict(other)
-    assert [*mine] == [*other.keys()] == ["text", "word_offsets"]
-    assert mine["text"] == mine.text == ours.decode(ids) == ours.decode(ids, output_word_offsets=True).text
-    assert "char_offsets" in ours.decode(ids[0], output_char_offsets=True)
-    assert mine.get("char_offsets") is None
 
 
 @settings(max_examples=200, deadline=None)

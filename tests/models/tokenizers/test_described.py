@@ -22,15 +22,10 @@ DIGITS = Path(__file__).parents[3] / "pipelines" / "demo" / "unispeech-digits-ct
 NOT_RETURNED = {
     "return_overflowing_tokens": "cut the ids of the whole text",
     "return_offsets_mapping": "of a text tokenizer, tokenizer.backend.encode(text).offsets has them",
-    "return_special_tokens_mask": "call tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)",
+    "return_special_tokens_mask": "compare the ids with tokenizer.all_special_ids",
     "return_length": "count the input_ids",
     "stride": "cut the ids of the whole text",
 }
-
-
-def text_in(found):
-    """Return the text of a result of `convert_tokens_to_string`, which for CTC is a dict with offsets."""
-    return found if isinstance(found, str) else found["text"]
 
 
 OF_ALL = {
@@ -45,11 +40,8 @@ OF_ALL = {
     "get_added_vocab": lambda it: it.get_added_vocab(),
     "lengths": lambda it: (len(it), it.vocab_size),
     "model_input_names": lambda it: list(it.model_input_names),
-    "num_special_tokens_to_add": lambda it: (it.num_special_tokens_to_add(), it.num_special_tokens_to_add(pair=True)),
-    "get_special_tokens_mask": lambda it: it.get_special_tokens_mask([0, 4, 5, 1], already_has_special_tokens=True),
     "convert_tokens_to_ids": lambda it: it.convert_tokens_to_ids(it.convert_ids_to_tokens([5, 7, 6])),
     "convert_ids_to_tokens": lambda it: it.convert_ids_to_tokens([0, 5, 7], skip_special_tokens=True),
-    "convert_tokens_to_string": lambda it: text_in(it.convert_tokens_to_string(it.convert_ids_to_tokens([5, 5, 6, 7]))),
     "text_pair": lambda it: dict(it("ONE", "TWO")),
     "text_target": lambda it: dict(it("ONE", text_target="TWO TWO")),
     "text_target alone": lambda it: dict(it(text_target=["ONE"])),
@@ -112,21 +104,6 @@ def test_several_rows_of_ids_decode_to_as_many_texts(folder):
         assert found == theirs.batch_decode(ids, skip_special_tokens=True)
         if theirs.is_fast:  # the decode of others takes one row
             assert found == theirs.decode(ids, skip_special_tokens=True)
-
-
-def test_offsets_of_tokens_are_those_of_transformers(folder):
-    with_words = (
-        {} if hasattr(AutoTokenizer.from_pretrained(folder), "phonemizer_lang") else {"output_word_offsets": True}
-    )
-    for options in ({}, {"output_char_offsets": True, **with_words}, {"group_tokens": False}):
-
-        def read(it, options=options):
-            found = it.convert_tokens_to_string(["O", "O", "<pad>", "O", "|", "E"], **options)
-            return {name: value for name, value in found.items() if value is not None}
-
-        if not AutoTokenizer.from_pretrained(folder).is_fast:
-            found, expected = values_of((raysp.models, transformers), folder, read)
-            assert found == expected
 
 
 def test_tokens_may_be_objects_and_settings_keywords(folder):

@@ -41,31 +41,6 @@ def test_decoding_equals_theirs(both, ids, options):
         assert ours.decode(ids, **options) == theirs.decode(ids, **options)
 
 
-@settings(max_examples=100, deadline=None)
-@given(ids=st.lists(st.sampled_from([0, 0, 4, 4, 5, 8, 9, 18]), min_size=1, max_size=30))
-@pytest.mark.parametrize("options", [{}, {"filter_word_delimiter_token": False}])
-def test_offsets_of_phonemes_equal_theirs(both, ids, options):
-    ours, theirs = (one.decode(ids, output_char_offsets=True, **options) for one in both)
-    assert (ours.text, ours.char_offsets) == (theirs.text, [dict(one) for one in theirs.char_offsets])
-
-
-def test_offsets_of_words_are_those_between_delimiters_or_of_each_phoneme(tmp_path):
-    with_words, without = (
-        Wav2Vec2PhonemeCTCTokenizer.from_pretrained(write_tokenizer(tmp_path / str(words), words=words))
-        for words in (True, False)
-    )
-    found = with_words.batch_decode([[4, 4, 0, 8, 18, 18, 0, 5, 18]], output_word_offsets=True)
-    assert found.text == ["n tʃ s"]
-    assert found.word_offsets[0] == [
-        {"word": "n tʃ", "start_offset": 0, "end_offset": 4},
-        {"word": "s", "start_offset": 7, "end_offset": 8},
-    ]
-    assert without.decode([4, 4, 8], output_word_offsets=True).word_offsets == [
-        {"word": "n", "start_offset": 0, "end_offset": 2},
-        {"word": "tʃ", "start_offset": 2, "end_offset": 3},
-    ]
-
-
 def test_given_phonemes_are_encoded_as_theirs(both):
     for text in ("n tʃ  ɔː", " n | s<s>t x", "ntʃ", "", "<pad> s", "n\ns"):
         found, expected = (one(text, do_phonemize=False)["input_ids"] for one in both)
