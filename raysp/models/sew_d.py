@@ -181,7 +181,7 @@ class SEWDTransformerEncoder(nn.Module):
         hidden_BQH = layout.pack(hidden_BQH)
         distances = None
         if self.config.relative_attention:
-            longest = max(1, *layout.host_lengths) if layout.is_packed else layout.num_frames
+            longest = max(1, *(place.stop - place.start for place in layout.places))
             distances = Distances.of(self.config, self._normalised_table(), longest)
         hidden_BQH, weights = run_layers(self, self.layer, hidden_BQH, layout, distances, with_weights, states=states)
         return layout.unpack(hidden_BQH), weights

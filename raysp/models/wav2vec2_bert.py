@@ -184,8 +184,6 @@ class Wav2Vec2BertEncoder(nn.Module):
             case "rotary":
                 head_size = config.hidden_size // config.num_attention_heads
                 turns_2T1D = rotations(num_frames, head_size, config.rotary_embedding_base, hidden_BTH)
-                if not layout.is_packed:
-                    return turns_2T1D
                 return layout.joined(turns_2T1D[:, : place.stop - place.start] for place in layout.places)
             case _:
                 return None

@@ -286,8 +286,6 @@ class WeightNormConv1d(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The folded weight; cached while neither factor changes or requires gradients."""
-        if self.training:
-            return self.norm.folded()
         return self._folded((self.norm.original0, self.norm.original1), self.norm.folded)
 
 

@@ -96,8 +96,8 @@ class Layout:
 
     @cached_property
     def keys(self) -> Tensor | None:
-        """Mask of the frames that are attended to, of rows side by side; None: all of them."""
-        if self.counts_B is None:
+        """Mask of the frames that are attended to; None: all of them, and of packed rows each by itself."""
+        if self.counts_B is None or self.is_packed:
             return None
         valid_BT = self.valid(self.counts_B.device)
         # A row without frames needs a key, or it would be NaN.
@@ -116,7 +116,9 @@ class Layout:
 
     @cached_property
     def places(self) -> list[slice]:
-        """Place of each row in the packed frames."""
+        """Place of each row in the packed frames; all frames of rows side by side."""
+        if not self.is_packed:
+            return [slice(0, self.num_frames)]
         sizes = [min(length + self.num_next, self.num_frames) for length in self.host_lengths]
         begins = itertools.accumulate(sizes, initial=0)
         return [slice(begin, begin + size) for begin, size in zip(begins, sizes, strict=False)]
@@ -124,10 +126,9 @@ class Layout:
     @cached_property
     def queries_and_keys(self) -> list[tuple[slice, slice]]:
         """Places of the queries and keys of each attention; a row without frames has one key, if it has a query."""
-        if not self.is_packed:
-            return [(slice(0, self.num_frames), slice(0, self.num_frames))]
-        pairs = zip(self.places, self.host_lengths, strict=True)
-        return [(place, slice(place.start, min(place.stop, place.start + max(1, length)))) for place, length in pairs]
+        lengths = self.host_lengths if self.is_packed else (self.num_frames,)
+        ends = [place.start + max(1, length) for place, length in zip(self.places, lengths, strict=True)]
+        return [(place, slice(place.start, min(place.stop, end))) for place, end in zip(self.places, ends, strict=True)]
 
     def pack(self, x_BTH: Tensor) -> Tensor:
         """Return frames side by side as this layout has them; the last axis may be missing."""
@@ -146,10 +147,12 @@ class Layout:
 
     def mixed(self, mix: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply a function that mixes frames and keeps their number: to the batch, or to each packed row."""
-        return self.joined(mix(x[:, place]) for place in self.places) if self.is_packed else mix(x)
+        return self.joined(mix(x[:, place]) for place in self.places)
 
-    def joined(self, rows: Iterable[Tensor]) -> Tensor:
-        """Return the packed frames of rows (1, T, ...); the first axis may have any size."""
-        parts = [*rows]
+    def joined(self, parts: Iterable[Tensor]) -> Tensor:
+        """Return the frames of `places`: of rows (1, T, ...), whose first axis may have any size, or of all of them."""
+        parts = [*parts]
+        if not self.is_packed:
+            return parts[0]
         total, like = self.places[-1].stop, parts[0]
         return torch.cat([*parts, like.new_zeros(len(like), filled(total) - total, *like.shape[2:])], dim=1)

@@ -80,10 +80,9 @@ def search(
         rules: Rules by which the search goes from frame to frame.
         frames_a_step: K; with 1, each blank is a step. None: the number that is fast on the device.
     """
-    on_device = is_accelerator(frames_BTJ.device)
-    found = _Search(model, frames_BTJ, num_frames_B, rules, frames_a_step or (FRAMES_A_STEP if on_device else 1))
+    found = _Search(model, frames_BTJ, num_frames_B, rules, frames_a_step)
     while found.goes_on():
-        for _ in range(STEPS_A_WAIT if on_device else 1):
+        for _ in range(STEPS_A_WAIT if found.on_device else 1):
             found.step()
     return found.path()
 
@@ -91,9 +90,12 @@ def search(
 class _Search:
     """State of a search. On a CPU rows that have ended leave it; on a device shapes stay, and no step waits."""
 
-    def __init__(self, model: Transducer, frames_BTJ: Tensor, num_frames_B: Tensor, rules: Rules, block: int) -> None:
-        self.model, self.rules, self.frames_BTJ, self.block = model, rules, frames_BTJ, block
+    def __init__(
+        self, model: Transducer, frames_BTJ: Tensor, num_frames_B: Tensor, rules: Rules, block: int | None
+    ) -> None:
+        self.model, self.rules, self.frames_BTJ = model, rules, frames_BTJ
         self.on_device = is_accelerator(frames_BTJ.device)
+        self.block = block or (FRAMES_A_STEP if self.on_device else 1)
         self.rows_R = torch.arange(len(frames_BTJ), device=frames_BTJ.device)
         self.ends_R = num_frames_B.to(frames_BTJ.device)
         self.at_R, self.symbols_R = torch.zeros_like(self.rows_R), torch.zeros_like(self.rows_R)

@@ -230,17 +230,16 @@ def attended(
         weights_BATT = attention_weights(q_BATD, k_BATD, bias, layout.keys, scale=scale)
         weights_BATT = dropped(weights_BATT, dropout)
         return (weights_BATT @ v_BATD).transpose(1, 2).flatten(2), weights_BATT
-    keys_B11T = None if layout.is_packed else layout.keys  # a row alone needs no mask
     mixed = []
     for queries, keys in layout.queries_and_keys:
         bias = bias_of(queries, keys) if bias_of is not None and queries.start < queries.stop else None
         q, k, v = q_BATD[:, :, queries], k_BATD[:, :, keys], v_BATD[:, :, keys]
         if bias is None:
-            mixed_BATD = attention_with_dropout(q, k, v, keys_B11T, dropout, scale)
+            mixed_BATD = attention_with_dropout(q, k, v, layout.keys, dropout, scale)
         else:
-            mixed_BATD = attend(q, k, v, bias, keys_B11T, scale=scale, dropout=dropout)
+            mixed_BATD = attend(q, k, v, bias, layout.keys, scale=scale, dropout=dropout)
         mixed.append(mixed_BATD.transpose(1, 2).flatten(2))
-    return layout.joined(mixed) if layout.is_packed else mixed[0], None
+    return layout.joined(mixed), None
 
 
 class Attention(nn.Module):
