@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.kernels import dropped
-from raysp.models.base.modeling import Count
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, output
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.fast_conformer import (

@@ -18,8 +18,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.folded import Folded, WeightNormConv1d
 from raysp.models.base.kernels import activation, dense, dropped
-from raysp.models.base.modeling import Count
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.disentangled import DisentangledSelfAttention, Distances
 from raysp.models.encoder.encoder_heads import ForCTC, ForSequenceClassification
 from raysp.models.encoder.heads import States

@@ -19,9 +19,9 @@ from raysp.crossing import constant, number
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
 from raysp.models.base.configuration import Config
-from raysp.models.base.modeling import Count, Model, warn_of_random
+from raysp.models.base.modeling import Model, warn_of_random
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Seq2SeqLMOutput
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.base.weights import Value
 from raysp.models.decoder.generation import GenerateOutput, GeneratingModel, generate, generators_of
 from raysp.models.decoder.generation_config import GenerationConfig

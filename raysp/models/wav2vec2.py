@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.modeling import Count
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
     ForCTC,

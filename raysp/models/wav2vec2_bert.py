@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.kernels import dense, dropped
-from raysp.models.base.modeling import Count, asked
+from raysp.models.base.modeling import asked
 from raysp.models.base.outputs import (
     CausalLMOutput,
     ModelOutput,
@@ -28,7 +28,7 @@ from raysp.models.base.outputs import (
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.conformer import POSITIONS, ConformerLayer, SelfAttention, rotations, sinusoids
 from raysp.models.encoder.conformer_adapter import Wav2Vec2BertAdapter, adapted_frames
 from raysp.models.encoder.encoder_heads import (

@@ -17,6 +17,7 @@ from raysp.models.base.checkpointing import Checkpointing
 from raysp.models.base.configuration import Config, short, suggestion, upload_folder, upload_saved
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, built, check_attn_implementation, one_device
+from raysp.models.base.row_layout import Count
 from raysp.models.base.weights import (
     Fit,
     Value,
@@ -32,7 +33,6 @@ from raysp.models.base.weights import (
 
 logger = logging.getLogger(__name__)
 
-Count = TypeVar("Count", int, Tensor)
 Output = TypeVar("Output", bound=ModelOutput)
 SHARD_BYTES = 5 * 10**9
 UPLOADING = ("repo_id", "commit_message", "private", "token", "revision", "create_pr")

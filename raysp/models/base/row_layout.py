@@ -9,12 +9,15 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from raysp.models.base.kernels import filled
+
+Count = TypeVar("Count", int, Tensor)
+"""A number of samples or frames on the host, or one for each row on a device."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.models.base.kernels import dropped
-from raysp.models.base.modeling import Count
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.conformer import ConformerConfig, SelfAttention
 from raysp.models.encoder.transformer import FeedForward
 

@@ -21,14 +21,14 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config, short
 from raysp.models.base.kernels import dropped
-from raysp.models.base.modeling import Count, Model
+from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import (
     CausalLMOutput,
     SequenceClassifierOutput,
     TokenClassifierOutput,
     XVectorOutput,
 )
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.base.weights import write_tensors
 from raysp.models.encoder import languages
 from raysp.models.encoder.heads import (

@@ -8,7 +8,7 @@ heads, D head, W distances of T frames (2T - 1).
 
 import math
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, dense, dropped, is_inference_on_cpu, linear
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.conformer import sinusoids
 from raysp.models.encoder.relative_attention import Bias, BiasOf, of_distances
 from raysp.models.encoder.transformer import attended
-
-Count = TypeVar("Count", int, Tensor)
 
 TILE_FRAMES = 8
 """Frames of the subsampling that are computed at a time: their inputs, 32 times as wide, fit into a core's cache."""

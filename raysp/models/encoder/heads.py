@@ -6,7 +6,7 @@ whole batch, M masked frames of one row.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +18,7 @@ from raysp.crossing import sent
 from raysp.devices import is_accelerator
 from raysp.errors import CheckpointError
 from raysp.models.base.placing import without_cudnn
-
-Count = TypeVar("Count", int, Tensor)
+from raysp.models.base.row_layout import Count
 
 IGNORED_LABEL = -100  # label of positions excluded from losses
 AM_SCALE, AM_MARGIN = 30.0, 0.4  # Wang et al. 2018, "Additive margin softmax", with the margin of speaker verification

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from raysp.crossing import sent
 from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.folded import WeightNorm, WeightNormConv1d
-from raysp.models.base.modeling import Count, Model, asked
+from raysp.models.base.modeling import Model, asked
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, LayerSum, States
 from raysp.models.encoder.transformer import Encoder, EncoderConfig, FeatureProjection
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames, receptive_samples

@@ -13,7 +13,7 @@ Legend: B batch, S samples, T frames, C channels, K taps of a kernel.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +23,8 @@ from torch.utils.checkpoint import checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.folded import Folded
 from raysp.models.base.kernels import activation, linear, strided_convolution
-from raysp.models.base.row_layout import Layout
+from raysp.models.base.row_layout import Count, Layout
 
-Count = TypeVar("Count", int, Tensor)
 Product = Callable[[Tensor], Tensor]
 """A layer's function of frames (B, T, C), without norm and activation."""
 

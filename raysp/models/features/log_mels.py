@@ -8,12 +8,12 @@ Legend: B batch, S samples, M log-mel frames, N mel bins, K real and imaginary p
 """
 
 from functools import lru_cache
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-Count = TypeVar("Count", int, Tensor)
+from raysp.models.base.row_layout import Count
+
 Band = tuple[slice, slice, Tensor]
 """A range of bins, the range of frequencies with nonzero weights, and the weights filters_KN."""
 

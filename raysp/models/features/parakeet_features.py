@@ -19,7 +19,7 @@ from torch import Tensor
 
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, on_host, tensors_of
-from raysp.models.features.log_mels import Count
+from raysp.models.base.row_layout import Count
 from raysp.models.features.processors import PaddingExtractor, Wav2Vec2Processor, waveforms_of
 from raysp.models.tokenizers.described import BLANK
 from raysp.models.tokenizers.pieces import ParakeetTokenizer

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, tensors_of
+from raysp.models.base.row_layout import Count
 from raysp.models.features.log_mels import (
     WINDOW_SAMPLES,
-    Count,
     log_mels,
     normalise,
     num_mels,
