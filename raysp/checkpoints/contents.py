@@ -17,21 +17,18 @@ PICKLED = re.compile(r"(pytorch_model.*|adapter\..+)\.bin")
 _SHOWN = 5
 
 
-def explanation(name: str, files: Iterable[str], revision: str | None = None) -> str:
+def explanation(name: str, files: Iterable[str]) -> str:
     """Return the weights that were found and expected, with a remedy, as text.
 
     Args:
         name: the checkpoint as the user gave it, for the command.
         files: names of its files.
-        revision: a revision of the hub id that has safetensors.
     """
     there = sorted(file for file in files if "/" not in file)
     if found := [file for file in there if PICKLED.fullmatch(file)]:
-        instead = f", or use the pull request that proposes safetensors, if you trust its author: {revision}"
         return (
             f"has pickled weights only ({_some(found)}), which can run any code; expected model.safetensors: convert "
             f"them with `raysp convert {_quoted(name)} FOLDER`, which runs no code, and use FOLDER"
-            f"{instead if revision else ''}"
         )
     for pattern, remedy in _OTHERS:
         if found := [file for file in there if re.fullmatch(pattern, file)]:

@@ -186,17 +186,11 @@ def model_folder(
     *,
     revision: str | None = None,
     allow_pickle: bool = False,
-    variant: str | None = None,
     access: Access = DIRECT,
 ) -> Path:
     """Return the folder with a model's weights; pickles of a hub id are downloaded only if it has no safetensors."""
-    files = MODEL_FILES
-    if variant is not None:
-        index = f"model.safetensors.index.{variant}.json"
-        weights = (f"model.{variant}.safetensors", index, f"model.{variant}-*-of-*.safetensors")
-        files = (*CONFIG_FILES, *GENERATION_FILES, *weights)
-    folder = local_folder(name, files, revision=revision, access=access)
-    if variant is None and is_hub_id(name) and not any(folder.glob("model*.safetensors")):
+    folder = local_folder(name, MODEL_FILES, revision=revision, access=access)
+    if is_hub_id(name) and not any(folder.glob("model*.safetensors")):
         if not allow_pickle:
             raise _without_weights(name, folder, revision, access)
         return local_folder(name, (*CONFIG_FILES, *PICKLE_FILES), revision=revision, access=access)
@@ -236,7 +230,7 @@ def refuse_foreign(name: str | Path, *, access: Access = DIRECT) -> None:
         return
     found = _described(*_parts(str(name), None), access)
     if found is not None and not found.has_safetensors and any(FOREIGN.fullmatch(file) for file in found.files):
-        raise CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files, found.proposed)}")
+        raise CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files)}")
 
 
 def _described(hub_id: str, revision: str | None, access: Access) -> "Repository | None":
@@ -256,7 +250,7 @@ def _without_weights(name: str | Path, folder: Path, revision: str | None, acces
             f"{str(name)!r}: no safetensors in the cache, which has {cached}; if the hub has pickled weights only, "
             f"convert them with `raysp convert {name} FOLDER`, and use FOLDER"
         )
-    return CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files, found.proposed)}")
+    return CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files)}")
 
 
 def local_checkpoint(

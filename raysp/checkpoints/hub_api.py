@@ -17,8 +17,6 @@ from raysp import bounds
 from raysp.errors import CheckpointError, StoreError
 from raysp.storage.hub_answers import bounded_answers, no_bars_without_terminal
 
-MOST_PULL_REQUESTS = 8
-"""Pull requests that are looked at for safetensors, the oldest first."""
 _SECONDS = 10.0
 
 
@@ -96,8 +94,6 @@ class Repository:
     """Hub id, with a revision unless it is that of the main branch."""
     files: tuple[str, ...]
     """Names of its files."""
-    proposed: str | None
-    """Hub id with the revision of a pull request that has safetensors; None if the hub lists none."""
 
     @property
     def has_safetensors(self) -> bool:
@@ -116,10 +112,9 @@ def describe(hub_id: str, revision: str | None, token: str | bool | None = None)
             is_main = revision in (None, "main", main.sha)
             found = main if is_main else hub.model_info(hub_id, revision=revision, timeout=_SECONDS)
             files = _files(found)
-            proposed = None if _has_safetensors(files) else _proposed(hub, hub_id)
     except Exception:
         return None
-    return Repository(hub_id if is_main else f"{hub_id}@{revision}", files, proposed)
+    return Repository(hub_id if is_main else f"{hub_id}@{revision}", files)
 
 
 def _files(info: Any) -> tuple[str, ...]:  # noqa: ANN401 - a value of the library
@@ -128,22 +123,6 @@ def _files(info: Any) -> tuple[str, ...]:  # noqa: ANN401 - a value of the libra
 
 def _has_safetensors(files: tuple[str, ...]) -> bool:
     return any(name.startswith("model") and name.endswith(".safetensors") for name in files)
-
-
-def _proposed(hub: Any, hub_id: str) -> str | None:  # noqa: ANN401 - a value of the library
-    try:
-        refs = [str(one.ref) for one in hub.list_repo_refs(hub_id, include_pull_requests=True).pull_requests or ()]
-        for ref in sorted(refs, key=_number)[:MOST_PULL_REQUESTS]:
-            if _has_safetensors(_files(hub.model_info(hub_id, revision=ref, timeout=_SECONDS))):
-                return f"{hub_id}@{ref}"
-    except Exception:
-        return None
-    return None
-
-
-def _number(ref: str) -> int:
-    number = ref.rpartition("/")[2]
-    return int(number) if number.isdecimal() else 0
 
 
 def upload(

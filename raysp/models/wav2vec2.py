@@ -8,7 +8,6 @@ Legend: B batch, S samples, T frames, H hidden, O output hidden, C channels of a
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -164,13 +163,6 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
         for _ in range(self.config.num_adapter_layers if self._includes_adapter(add_adapter) else 0):
             frames = adapter_output_frames(frames, self.config)
         return frames
-
-    def _get_feature_vector_attention_mask(
-        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
-    ) -> Tensor:
-        layout = Layout.of(attention_mask, attention_mask)
-        count = partial(self._get_feat_extract_output_lengths, add_adapter=add_adapter)
-        return layout.after(count, feature_vector_length).valid(attention_mask.device)
 
     def _includes_adapter(self, add_adapter: bool | None) -> bool:
         return self.config.add_adapter if add_adapter is None else add_adapter

@@ -10,7 +10,6 @@ A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L lab
 
 import itertools
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -263,14 +262,6 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
             for _ in range(self.config.num_adapter_layers):
                 input_lengths = adapted_frames(input_lengths, self.config)
         return input_lengths
-
-    def _get_feature_vector_attention_mask(
-        self, feature_vector_length: int, attention_mask: Tensor, add_adapter: bool | None = None
-    ) -> Tensor:
-        """Return valid_BP for a mask over input frames."""
-        layout = Layout.of(attention_mask, attention_mask)
-        count = partial(self._get_feat_extract_output_lengths, add_adapter=add_adapter)
-        return layout.after(count, feature_vector_length).valid(attention_mask.device)
 
     def _seems_padded(self, inputs: Tensor) -> Tensor:
         """Return a mask (B,) of the rows that end in a frame of one value."""

@@ -81,15 +81,6 @@ def test_a_repository_with_pickles_is_refused_with_the_command(hub, opening):
     assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".bin")]
 
 
-@pytest.mark.parametrize("opening", OPENINGS)
-def test_a_pull_request_with_safetensors_is_named(hub, checkpoint, pickled, opening):
-    hub.push(NAME, pickled, "a" * 40, "refs/pr/1")
-    hub.push(NAME, checkpoint, PROPOSAL, "refs/pr/2")
-    with pytest.raises(CheckpointError, match=rf"raysp convert {NAME} FOLDER.*author: {NAME}@refs/pr/2$"):
-        OPENINGS[opening](NAME)
-    assert check_checkpoint(f"{NAME}@refs/pr/2").architecture == "Wav2Vec2Model"
-
-
 def test_a_hub_id_is_converted(hub, checkpoint, tmp_path):
     convert_checkpoint(NAME, tmp_path / "out")
     assert_equal(load_file(tmp_path / "out" / WEIGHTS), load_file(checkpoint / WEIGHTS))

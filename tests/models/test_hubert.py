@@ -25,7 +25,7 @@ def test_training_masks_no_spans_in_padding(tmp_path):
     _, model = make_pair("HubertModel", tmp_path, mask_time_prob=0.4, mask_time_length=3)
     _, mask = waves_and_mask()
     num_frames = model.num_frames(mask.shape[1])
-    valid = model._get_feature_vector_attention_mask(num_frames, mask)
+    valid = model.frame_layout(Layout.of(mask, mask), num_frames).valid(mask.device)
     drawn = model.draw_time_mask(Layout.of(valid, valid))
     assert drawn.any()
     assert not (drawn & ~valid)[:, :-1].any()

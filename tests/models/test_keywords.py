@@ -12,7 +12,7 @@ from raysp.models import (
     Wav2Vec2CTCTokenizer,
     Wav2Vec2ForCTC,
 )
-from tests.models.oracles import TINY, make_oracle
+from tests.models.oracles import TINY
 
 BERT = {"model_type": "bert", "vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 BERT |= {"intermediate_size": 24, "max_position_embeddings": 64, "is_decoder": True, "add_cross_attention": True}
@@ -38,7 +38,7 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("size", ["20KB", "0.02 MB", 20_000, "19 KiB"])
 def test_files_of_weights_have_the_largest_size_that_is_given(model, tmp_path, size):
-    model.save_pretrained(tmp_path, max_shard_size=size, safe_serialization=True)
+    model.save_pretrained(tmp_path, max_shard_size=size)
     files = list(tmp_path.glob("model-*.safetensors"))
     assert len(files) > 1
     assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path), model)
@@ -49,24 +49,6 @@ def test_files_of_weights_have_the_largest_size_that_is_given(model, tmp_path, s
 def test_a_size_that_is_none_is_refused(model, tmp_path, size):
     with pytest.raises(ValueError, match=r"max_shard_size is .*, expected a number of bytes, or a size such as '5GB'"):
         model.save_pretrained(tmp_path, max_shard_size=size)
-
-
-@pytest.mark.parametrize("size", ["5GB", "20KB"])
-@pytest.mark.parametrize("writer", ["raysp", "transformers"])
-def test_a_variant_is_written_and_read_as_in_transformers(model, tmp_path, size, writer):
-    other = Wav2Vec2ForCTC(model.config).eval()
-    other.save_pretrained(tmp_path)
-    theirs = make_oracle("Wav2Vec2ForCTC")
-    written = model if writer == "raysp" else theirs
-    written.save_pretrained(tmp_path, variant="fp16", max_shard_size=size)
-    assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="fp16"), written)
-    assert_same(transformers.Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="fp16"), written)
-    if writer == "raysp":
-        assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path), other)
-    with pytest.raises(CheckpointError, match=r"no weights of variant 'bf16', expected model.bf16.safetensors"):
-        Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="bf16")
-    with pytest.raises(ValueError, match=r"variant is '../x'"):
-        Wav2Vec2ForCTC.from_pretrained(tmp_path, variant="../x")
 
 
 def test_weights_may_be_given_in_place_of_those_of_files(model, tmp_path):
@@ -80,14 +62,6 @@ def test_weights_may_be_given_in_place_of_those_of_files(model, tmp_path):
     assert_same(Wav2Vec2ForCTC.from_pretrained(tmp_path, state_dict=given), model)
     with pytest.raises(ValueError, match="name is None, expected a folder or a hub id, or both"):
         Wav2Vec2ForCTC.from_pretrained(None, config=model.config)
-
-
-def test_only_the_main_process_writes_and_pickles_are_refused(model, tmp_path):
-    model.save_pretrained(tmp_path / "other", is_main_process=False)
-    encoder_decoder().save_pretrained(tmp_path / "other", is_main_process=False)
-    assert not (tmp_path / "other").exists()
-    with pytest.raises(ValueError, match="safe_serialization=False given"):
-        model.save_pretrained(tmp_path, safe_serialization=False)
 
 
 def test_a_tokenizer_has_ids_of_its_tokens_and_encodes():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from raysp.models.base.row_layout import Layout
 from tests.models.encoder.encoder_cases import CODES, HEADS
 from tests.models.oracles import make_pair, transformers
 from tests.models.parity import assert_close, waves_and_mask
@@ -74,7 +75,7 @@ def test_the_loss_of_pretraining_is_contrast_and_diversity(tmp_path, training):
     waves, mask = waves_and_mask()
     num_frames = model.num_frames(waves.shape[1])
     masked = torch.from_numpy(np.random.default_rng(0).random((4, num_frames)) < 0.3)
-    masked &= model._get_feature_vector_attention_mask(num_frames, mask)
+    masked &= model.frame_layout(Layout.of(waves, mask), num_frames).valid(mask.device)
     negatives = theirs_of(masked)
     output = model(waves, mask, mask_time_indices=masked, sampled_negative_indices=negatives)
     assert_close(output.loss, by_the_page(model, output, masked, negatives))
@@ -118,7 +119,7 @@ def test_negatives_are_drawn_as_theirs(tmp_path):
     _, model = pretraining(tmp_path)
     waves, mask = waves_and_mask()
     num_frames = model.num_frames(waves.shape[1])
-    valid = model._get_feature_vector_attention_mask(num_frames, mask)
+    valid = model.frame_layout(Layout.of(waves, mask), num_frames).valid(mask.device)
     masked = torch.from_numpy(np.random.default_rng(0).random((4, num_frames)) < 0.4) & valid
     masked[3] = torch.isin(torch.arange(num_frames), torch.tensor([0, 5]))  # as few as have negatives
     losses = []

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from raysp.models import Wav2Vec2Config, Wav2Vec2ForCTC, Wav2Vec2ForSequenceClassification, Wav2Vec2Model
+from raysp.models.base.row_layout import Layout
 from tests.models.encoder.encoder_cases import ADAPTER, LAYER, SPEAKERS, labels_of
 from tests.models.oracles import TINY, make_pair
 from tests.models.parity import LENGTHS, assert_close, check_gradients, waves_and_mask
@@ -30,7 +31,7 @@ def test_the_loss_over_frames_excludes_padding(tmp_path):
     labels = labels_of("Wav2Vec2ForAudioFrameClassification", model.num_frames(max(LENGTHS)))
     with torch.inference_mode():
         found = model(waves, mask, labels=labels)
-        valid = model._get_feature_vector_attention_mask(labels.shape[1], mask)
+        valid = model.frame_layout(Layout.of(waves, mask), labels.shape[1]).valid(mask.device)
     expected = torch.nn.functional.cross_entropy(found.logits[valid], labels.argmax(-1)[valid])
     assert_close(found.loss, expected)
 

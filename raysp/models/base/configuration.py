@@ -7,7 +7,6 @@ import difflib
 import functools
 import json
 import logging
-import re
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -141,9 +140,6 @@ class Config(Shareable):
     problem_type: str | None = None
     return_dict: bool = True
 
-    attribute_map: ClassVar[dict[str, str]] = {}
-    """Other names of fields in transformers: empty, since fields have its names."""
-
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
         values.pop("model_type", None)
         num_labels = values.pop("num_labels", None)
@@ -182,11 +178,6 @@ class Config(Shareable):
     @name_or_path.setter
     def name_or_path(self, value: str | Path) -> None:
         vars(self)[READ_FROM] = str(value)
-
-    @property
-    def use_return_dict(self) -> bool:
-        """Value of `return_dict`, by its older name."""
-        return self.return_dict
 
     @property
     def dtype(self) -> Any:  # noqa: ANN401 - torch is imported only if it is asked for
@@ -272,11 +263,6 @@ class Config(Shareable):
         return made
 
     @classmethod
-    def from_json_file(cls, json_file: str | Path) -> Self:
-        """Make a configuration from a JSON file of any name."""
-        return cls.from_dict(cls.own_values(read_json(Path(json_file))))
-
-    @classmethod
     def own_values(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Return the part of a config.json that holds this configuration: all of it."""
         return values
@@ -287,27 +273,9 @@ class Config(Shareable):
         values.pop(READ_FROM, None)
         return {**values, "model_type": self.model_type}
 
-    def update(self, values: Mapping[str, Any]) -> None:
-        """Assign several fields, checked as where a configuration is made; other keys are stored unchanged."""
-        changed = self.from_dict(self.to_dict(), **values)
-        vars(self).update(vars(changed))
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """Return the values that differ from the defaults of the class, with `model_type`."""
-        defaults = type(self)().to_dict()
-        return {
-            name: value
-            for name, value in self.to_dict().items()
-            if name == "model_type" or name not in defaults or value != defaults[name]
-        }
-
-    def to_json_string(self, use_diff: bool = True) -> str:
-        """Return the values as JSON: those that differ from the defaults, or all."""
-        return json_text(self.to_diff_dict() if use_diff else self.to_dict())
-
-    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
-        """Write the values as JSON: those that differ from the defaults, or all."""
-        write_json(Path(json_file_path), self.to_diff_dict() if use_diff else self.to_dict())
+    def to_json_string(self) -> str:
+        """Return the values as JSON."""
+        return json_text(self.to_dict())
 
     def _save(self, folder: Path) -> None:
         """Write config.json, without common fields that have their default."""
@@ -388,7 +356,6 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 PICKLE_FILE = "pytorch_model.bin"
 PICKLE_INDEX_FILE = "pytorch_model.bin.index.json"
-VARIANT = re.compile(r"[A-Za-z0-9_]+")
 LABEL_FILES = (*PROCESSOR_FILES, *GENERATION_FILES, *SPEAKER_FILES)
 
 
@@ -398,31 +365,8 @@ def checkpoint_files(folder: str | Path) -> list[Path]:
     return sorted([*weight_files(folder), *(folder / name for name in LABEL_FILES if (folder / name).is_file())])
 
 
-def with_variant(name: str, variant: str | None) -> str:
-    """Return the name of a file of another set of weights: "model.fp16.safetensors" for "fp16"."""
-    if variant is None:
-        return name
-    if not VARIANT.fullmatch(variant):
-        raise ValueError(f"variant is {variant!r}, expected a name such as 'fp16'")
-    stem, _, ending = name.rpartition(".")
-    return f"{stem}.{variant}.{ending}"
-
-
-def weight_files(folder: Path, *, allow_pickle: bool = False, variant: str | None = None) -> list[Path]:
-    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists.
-
-    `variant` names another set of weights than the main one; it is never a pickle.
-    """
-    if variant is not None:
-        single, index = folder / with_variant(SINGLE_FILE, variant), folder / with_variant(INDEX_FILE, variant)
-        if single.is_file():
-            return [single]
-        if index.is_file():
-            return _indexed_files(index)
-        raise CheckpointError(
-            f"{folder}: no weights of variant {variant!r}, expected {single.name} or {index.name}: omit variant, or "
-            "complete the checkpoint"
-        )
+def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
+    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists."""
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():

@@ -50,7 +50,7 @@ pre-training."""
 
 ARGUMENTS = (
     *("config", "dtype", "device", "device_map", "strict", "ignore_mismatched_sizes", "allow_pickle"),
-    *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", "variant", "state_dict"),
+    *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", "state_dict"),
     *KEYWORDS,
 )
 """Arguments of `from_pretrained` besides fields of configurations."""
@@ -251,10 +251,9 @@ class Model(Checkpointing):
             target_lang: Language of a CTC model's adapter; see `load_adapter` there.
             output_loading_info: Return the model with a `LoadingInfo`.
             overrides: Values that replace those of the configuration. Or `state_dict`, weights by name in place of
-                those of the checkpoint; `variant="fp16"`, the weights of `model.fp16.safetensors`; `token`,
-                `cache_dir`, `local_files_only`, `force_download` and `subfolder` as in transformers.
-                `use_safetensors=True`, `low_cpu_mem_usage` and `trust_remote_code=False` are the defaults; code of a
-                checkpoint is never run.
+                those of the checkpoint; `token`, `cache_dir`, `local_files_only`, `force_download` and `subfolder`, as
+                in transformers. `use_safetensors=True`, `low_cpu_mem_usage` and `trust_remote_code=False` are the
+                defaults; code of a checkpoint is never run.
 
         Raises:
             CheckpointError: Files, names or shapes do not fit.
@@ -271,13 +270,12 @@ class Model(Checkpointing):
             )
         check_attn_implementation(attn_implementation)
         allow_pickle = allow_pickle and not use_safetensors
-        variant: str | None = overrides.pop("variant", None)
         given: Mapping[str, Tensor] | None = overrides.pop("state_dict", None)
         if name is None and (config is None or given is None):
             raise ValueError("name is None, expected a folder or a hub id, or both of config and state_dict")
         folder = Path("state_dict")  # in messages
         if name is not None:
-            folder = model_folder(name, revision=revision, allow_pickle=allow_pickle, variant=variant, access=access)
+            folder = model_folder(name, revision=revision, allow_pickle=allow_pickle, access=access)
         if isinstance(config, str | Path):
             config = cls.config_class.from_pretrained(config)
         is_written = config is None and not overrides
@@ -287,7 +285,7 @@ class Model(Checkpointing):
         model._origin = None if name is None else (name, revision, access)
         model.name_or_path = config.name_or_path = "" if name is None else str(name)
         if given is None:
-            stored = read_tensors(folder, allow_pickle=allow_pickle, variant=variant)
+            stored = read_tensors(folder, allow_pickle=allow_pickle)
         else:
             stored = {canonical_name(one): value.detach().clone() for one, value in given.items()}
         changed = set() if is_written or strict else model._changed_names(folder)
@@ -465,9 +463,6 @@ class Model(Checkpointing):
         state_dict: Mapping[str, Tensor] | None = None,
         shard_bytes: int = SHARD_BYTES,
         max_shard_size: int | str | None = None,
-        variant: str | None = None,
-        is_main_process: bool = True,
-        safe_serialization: bool = True,
         push_to_hub: bool = False,
         **options: Any,  # noqa: ANN401 - of `push_to_hub`
     ) -> None:
@@ -478,23 +473,14 @@ class Model(Checkpointing):
             state_dict: Weights in place of the model's own.
             shard_bytes: Largest size of a file of weights.
             max_shard_size: The same as in transformers, such as "5GB".
-            variant: Name in the names of the files of weights: "fp16" for `model.fp16.safetensors`.
-            is_main_process: False: nothing is written.
-            safe_serialization: True, since pickles are not written.
             push_to_hub: Upload the folder's files too, into the repository `repo_id`, by default the folder's name.
-            options: Those of `push_to_hub`, such as `repo_id`, `token` and `private`; and `save_function`, which is not
-                called: `accelerator.save` writes pickles, and only on the main process.
+            options: Those of `push_to_hub`, such as `repo_id`, `token` and `private`.
         """
-        options.pop("save_function", None)
         if unknown := [name for name in options if name not in (UPLOADING if push_to_hub else ())]:
             raise TypeError(
                 f"{', '.join(map(repr, unknown))}: no argument of save_pretrained"
                 + ("" if push_to_hub else " without push_to_hub=True")
             )
-        if not safe_serialization:
-            raise ValueError("safe_serialization=False given, but weights are written as safetensors only: omit it")
-        if not is_main_process:
-            return
         folder = Path(save_directory)
         if max_shard_size is not None:
             shard_bytes = num_bytes(max_shard_size)
@@ -502,7 +488,7 @@ class Model(Checkpointing):
         self.config.dtype = self.dtype
         self.config.save_pretrained(folder)
         weights = self.stored_weights() if state_dict is None else state_dict
-        write_tensors(folder, weights, shard_bytes, variant=variant)
+        write_tensors(folder, weights, shard_bytes)
         self._save_beside(folder)
         if push_to_hub:
             upload_folder(folder, options.pop("repo_id", None) or folder.resolve().name, **options)

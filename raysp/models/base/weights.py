@@ -25,7 +25,7 @@ from torch import Tensor
 from raysp import bounds
 from raysp.bounds import shortened
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import INDEX_FILE, SINGLE_FILE, short, weight_files, with_variant, write_json
+from raysp.models.base.configuration import INDEX_FILE, SINGLE_FILE, short, weight_files, write_json
 from raysp.models.base.pickled_weights import convert_files
 from raysp.models.base.placing import is_without_weights
 
@@ -135,10 +135,10 @@ def _corrupt(path: Path, what: str) -> CheckpointError:
     return CheckpointError(f"{path}: not a complete safetensors file: {what}; copy the file again")
 
 
-def read_headers(folder: Path, *, variant: str | None = None) -> dict[str, TensorHeader]:
-    """Return the tensors of a checkpoint, or of a variant, by canonical name, from the headers alone."""
+def read_headers(folder: Path) -> dict[str, TensorHeader]:
+    """Return the tensors of a checkpoint by canonical name, from the headers alone."""
     headers: dict[str, TensorHeader] = {}
-    for path in weight_files(folder, variant=variant):
+    for path in weight_files(folder):
         for header in read_header(path):
             name = canonical_name(header.name)
             if name in headers:
@@ -147,17 +147,15 @@ def read_headers(folder: Path, *, variant: str | None = None) -> dict[str, Tenso
     return headers
 
 
-def read_tensors(folder: Path, *, allow_pickle: bool = False, variant: str | None = None) -> dict[str, Tensor]:
-    """Load all tensors of a checkpoint, or of a variant, by canonical name, on the CPU, in their stored types.
+def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Load all tensors of a checkpoint by canonical name, on the CPU, in their stored types.
 
     Within `without_weights` they are on "meta", and only the headers of the files are read.
     """
     if is_without_weights() and not allow_pickle:
-        return {
-            name: torch.empty(one.shape, dtype=one.dtype) for name, one in read_headers(folder, variant=variant).items()
-        }
+        return {name: torch.empty(one.shape, dtype=one.dtype) for name, one in read_headers(folder).items()}
     tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder, allow_pickle=allow_pickle, variant=variant):
+    for path in weight_files(folder, allow_pickle=allow_pickle):
         found = read_pickle(path) if path.suffix == ".bin" else read_safetensors(path)
         for name, tensor in found.items():
             if canonical_name(name) in tensors:
@@ -268,10 +266,9 @@ def _system_error(error: Exception, path: Path) -> OSError:
     return OSError(f"{path}: {error}")
 
 
-def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int, *, variant: str | None = None) -> None:
-    """Write `model.safetensors`, or shards of at most `shard_bytes` with their index; or those of a variant."""
-    single, index = with_variant(SINGLE_FILE, variant), with_variant(INDEX_FILE, variant)
-    stem = single.removesuffix(".safetensors")
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
+    """Write `model.safetensors`, or shards of at most `shard_bytes` with their index."""
+    stem = SINGLE_FILE.removesuffix(".safetensors")
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in tensors.items():
@@ -280,10 +277,10 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int,
             shards.append({})
         shards[-1][name] = tensor
     # Files of an earlier save would be taken for the weights, or listed beside them.
-    for old in [folder / single, *folder.glob(f"{stem}-*-of-*.safetensors"), folder / index]:
+    for old in [folder / SINGLE_FILE, *folder.glob(f"{stem}-*-of-*.safetensors"), folder / INDEX_FILE]:
         old.unlink(missing_ok=True)
     if len(shards) == 1:
-        write_safetensors(folder / single, shards[0])
+        write_safetensors(folder / SINGLE_FILE, shards[0])
         return
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
@@ -291,7 +288,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int,
         write_safetensors(folder / file_name, shard)
         weight_map.update(dict.fromkeys(shard, file_name))
     total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(folder / index, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*((?:[KMGT]I?)?B|)", re.IGNORECASE)

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_type_hints
 
 from raysp.checkpoints.hub import GENERATION_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import Config, Shareable, checked, json_text, read_json, suggestion, write_json
+from raysp.models.base.configuration import Config, Shareable, checked, read_json, suggestion, write_json
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20  # where no length is set
@@ -144,23 +144,6 @@ class GenerationConfig(Shareable):
     def to_dict(self) -> dict[str, Any]:
         """Return the options that are set."""
         return {name: value for name, value in vars(self).items() if value is not None}
-
-    def to_diff_dict(self) -> dict[str, Any]:
-        """Return the options that are set, as `to_dict`; in transformers, those that differ from the defaults."""
-        return self.to_dict()
-
-    def to_json_string(self) -> str:
-        """Return the options that are set as JSON."""
-        return json_text(self.to_dict())
-
-    def update(self, defaults_only: bool = False, **values: Any) -> dict[str, Any]:  # noqa: ANN401 - options
-        """Set options, with `defaults_only` those that are not set yet; return those that are unknown."""
-        known = {field.name for field in fields(self)}
-        checked_values = self.from_dict({name: value for name, value in values.items() if name in known}).to_dict()
-        for name, value in checked_values.items():
-            if not defaults_only or getattr(self, name) is None:
-                setattr(self, name, value)
-        return {name: value for name, value in values.items() if name not in known}
 
     def _save(self, folder: Path) -> None:
         """Write generation_config.json."""

@@ -151,11 +151,6 @@ class SpeechModel(Model):
         """Return the number of frames for inputs of these lengths; below 1 for too short ones."""
         return conv_output_frames(input_lengths, *self.config.convolutions)
 
-    def _get_feature_vector_attention_mask(self, feature_vector_length: int, attention_mask: Tensor) -> Tensor:
-        """Return valid_BT for a mask over inputs."""
-        layout = self.frame_layout(Layout.of(attention_mask, attention_mask), feature_vector_length)
-        return layout.valid(attention_mask.device)
-
     def frame_layout(self, layout: Layout, num_frames: int) -> Layout:
         """Return the layout of `num_frames` frames of inputs that have a layout."""
         return layout.after(self._get_feat_extract_output_lengths, num_frames)

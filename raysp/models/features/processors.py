@@ -138,27 +138,13 @@ class PaddingExtractor(Shareable):
                 known[name] = float(value)
         return cls(**known)
 
-    @classmethod
-    def from_dict(cls, feature_extractor_dict: Mapping[str, Any], **overrides: Any) -> Self:  # noqa: ANN401
-        """Make an extractor from the content of preprocessor_config.json, with some values replaced."""
-        return cls._of(feature_extractor_dict, overrides, cls.__name__)
-
-    @property
-    def feature_extractor_type(self) -> str:
-        """Name of the class."""
-        return type(self).__name__
-
     def to_json_string(self) -> str:
         """Return the settings as JSON, as saved."""
         return json_text(self.to_dict())
 
-    def to_json_file(self, json_file_path: str | Path) -> None:
-        """Write the settings as JSON."""
-        write_json(Path(json_file_path), self.to_dict())
-
     def _save(self, folder: Path) -> None:
         """Write preprocessor_config.json."""
-        self.to_json_file(folder / "preprocessor_config.json")
+        write_json(folder / "preprocessor_config.json", self.to_dict())
 
 
 def _is_like(value: object, default: object) -> bool:
@@ -424,15 +410,11 @@ class Wav2Vec2Processor(Shareable):
         """Return the content of processor_config.json as JSON."""
         return json_text(self.to_dict())
 
-    def to_json_file(self, json_file_path: str | Path) -> None:
-        """Write the content of processor_config.json."""
-        write_json(Path(json_file_path), self.to_dict())
-
     def _save(self, folder: Path) -> None:
         """Write both parts, in the formats of transformers before and after release 5."""
         self.feature_extractor.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        self.to_json_file(folder / "processor_config.json")
+        write_json(folder / "processor_config.json", self.to_dict())
 
 
 def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:

@@ -239,7 +239,6 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     def _encoded(
         self,
         text: Any,  # noqa: ANN401 - a text, a list of words, or a list of texts
-        text_pair: Any = None,  # noqa: ANN401 - the same, to follow
         *,
         add_special_tokens: bool = True,  # there are none; calls are those of a text tokenizer
         padding: bool | str = False,
@@ -249,7 +248,6 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         is_split_into_words: bool = False,
         padding_side: str | None = None,
         return_attention_mask: bool = True,
-        return_token_type_ids: bool = False,
         return_tensors: str | None = None,
     ) -> BatchFeature:
         """Return `input_ids` and `attention_mask` of a text, or of each in a list.
@@ -260,17 +258,11 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         """
         one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
         ids = [self._ids(item, is_split_into_words) for item in ([text] if one else text)]
-        if text_pair is not None:
-            pairs = [text_pair] if one else text_pair
-            ids = [row + self._ids(pair, is_split_into_words) for row, pair in zip(ids, pairs, strict=True)]
         limit = self.model_max_length if max_length is None and truncation is not None else max_length
         if limit is not None and truncates(truncation, padding):
             ids = [row[:limit] if self.truncation_side == "right" else row[max(0, len(row) - limit) :] for row in ids]
-        values = {"input_ids": ids}
-        if return_token_type_ids:
-            values["token_type_ids"] = [[self.pad_token_type_id] * len(row) for row in ids]
         encoded = self.pad(
-            values,
+            {"input_ids": ids},
             padding=padding,
             max_length=max_length,
             pad_to_multiple_of=pad_to_multiple_of,
@@ -464,18 +456,12 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         config |= {name: "left" for name in ("padding_side", "truncation_side") if getattr(self, name) == "left"}
         if self.extra_special_tokens:
             config["extra_special_tokens"] = list(self.extra_special_tokens)
-        self.save_vocabulary(folder)
+        write_json(folder / "vocab.json", self.vocab)
         write_json(folder / "tokenizer_config.json", config)
         write_json(folder / "special_tokens_map.json", {k: v for k, v in named.items() if v is not None})
         beyond = {token.content: i for i, token in self._added.items() if token.content not in self.encoder}
         if beyond:
             write_json(folder / "added_tokens.json", beyond)
-
-    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write vocab.json alone, and return its path."""
-        path = Path(save_directory) / ("vocab.json" if filename_prefix is None else f"{filename_prefix}-vocab.json")
-        write_json(path, self.vocab)
-        return (str(path),)
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings in tokenizer_config.json that other tokenizers do not have."""

@@ -151,15 +151,6 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         """Added tokens by id."""
 
     @property
-    def added_tokens_encoder(self) -> dict[str, int]:
-        """Ids of added tokens."""
-        return {token.content: index for index, token in self.added_tokens_decoder.items()}
-
-    def get_added_vocab(self) -> dict[str, int]:
-        """Return the ids of added tokens."""
-        return self.added_tokens_encoder
-
-    @property
     def special_tokens_map(self) -> dict[str, Any]:
         """Special tokens by name, those that are set."""
         special = self.all_special_tokens
@@ -170,45 +161,27 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
             **({SPECIAL_TOKENS: others} if others else {}),
         }
 
-    @property
-    def additional_special_tokens(self) -> list[str]:
-        """Special tokens without a name, by their attribute before transformers 5."""
-        found: list[str] = self.special_tokens_map.get(SPECIAL_TOKENS, [])
-        return found
-
     # Text to ids
 
     @abstractmethod
     def _encoded(self, *texts: Any, **options: Any) -> BatchFeature:  # noqa: ANN401
-        """Return the ids of texts, and of those that follow them, for a call."""
+        """Return the ids of a text, or of each in a list, for a call."""
 
     def __call__(
         self,
-        text: Any = None,  # noqa: ANN401 - a text or a list of texts
-        text_pair: Any = None,  # noqa: ANN401 - the same, to follow
-        text_target: Any = None,  # noqa: ANN401 - the same, for `labels`
+        text: Any,  # noqa: ANN401 - a text or a list of texts
         **options: Any,  # noqa: ANN401 - those of `_encoded`
     ) -> BatchFeature:
-        """Return `input_ids` and `attention_mask` of a text, or of each in a list; with `text_target` also `labels`.
-
-        Of `text_target` alone the ids are `input_ids`, as in transformers.
-        """
+        """Return `input_ids` and `attention_mask` of a text, or of each in a list."""
         for name, way_out in NOT_RETURNED.items():
             if options.pop(name, None):
                 raise ValueError(f"{name} given, which tokenizers of raysp do not return: omit it; {way_out}")
         options.pop("verbose", None)
-        if text is None and text_target is None:
-            raise ValueError("neither text nor text_target given, expected a text or a list of texts")
-        if text is None:
-            return self._encoded(text_target, **options)
-        batch = self._encoded(text, text_pair, **options)
-        if text_target is not None:
-            batch["labels"] = self._encoded(text_target, **options)["input_ids"]
-        return batch
+        return self._encoded(text, **options)
 
-    def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:  # noqa: ANN401 - ids, or a tensor of them
+    def encode(self, text: Any, **options: Any) -> Any:  # noqa: ANN401 - ids, or a tensor of them
         """Return the ids of one text; options as for a call."""
-        return self(text, text_pair, **options)["input_ids"]
+        return self(text, **options)["input_ids"]
 
     # Ids to text
 
@@ -273,12 +246,6 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
     def _extend_special_tokens(self, tokens: Sequence[str]) -> None:
         """Note special tokens without a name."""
-
-    # Files
-
-    @abstractmethod
-    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the files of the vocabulary alone, and return their paths."""
 
     if not TYPE_CHECKING:  # so that type checkers find names that do not exist
 

@@ -89,7 +89,6 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
     def _encoded(
         self,
         text: Any,  # noqa: ANN401 - as in the class above
-        text_pair: Any = None,  # noqa: ANN401
         *,
         do_phonemize: bool | None = None,
         phonemizer_lang: str | None = None,  # of no effect: it is the language of `do_phonemize`
@@ -99,7 +98,6 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
 
         Args:
             text: Phonemes.
-            text_pair: Phonemes to follow.
             do_phonemize: Whether `text` is in letters; None: as the checkpoint says.
             phonemizer_lang: Language of a text in letters.
             options: As for `Wav2Vec2CTCTokenizer`.
@@ -109,7 +107,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         """
         if self.do_phonemize if do_phonemize is None else do_phonemize:
             raise ValueError(f"do_phonemize is true, {self.expected}; pass do_phonemize=False with phonemes")
-        return super()._encoded(text, text_pair, **options)
+        return super()._encoded(text, **options)
 
     @property
     def expected(self) -> str:

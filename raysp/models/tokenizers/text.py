@@ -264,7 +264,6 @@ class TextTokenizer(DescribedTokenizer):
     def _encoded(
         self,
         text: Any,  # noqa: ANN401 - a text or a list of texts
-        text_pair: Any = None,  # noqa: ANN401 - the same, to follow
         *,
         add_special_tokens: bool = True,
         padding: bool | str = False,
@@ -274,7 +273,6 @@ class TextTokenizer(DescribedTokenizer):
         is_split_into_words: bool = False,
         padding_side: str | None = None,
         return_attention_mask: bool = True,
-        return_token_type_ids: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
         """Return `input_ids`, `attention_mask` and, for BERT, `token_type_ids` of a text, or of each in a list.
@@ -284,19 +282,17 @@ class TextTokenizer(DescribedTokenizer):
         """
         one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
         texts = [text] if one else list(text)
-        pairs = None if text_pair is None else [text_pair] if one else list(text_pair)
         if max_length is not None and truncation is None:
             truncation = truncates(truncation, padding)
         self._truncate(truncation or False, max_length)
         try:
-            inputs = texts if pairs is None else list(zip(texts, pairs, strict=True))
             encodings = self.backend.encode_batch(
-                inputs, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
+                texts, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
             )
         finally:
             self.backend.no_truncation()
         values: dict[str, Any] = {"input_ids": [encoding.ids for encoding in encodings]}
-        if self.kind.has_types if return_token_type_ids is None else return_token_type_ids:
+        if self.kind.has_types:
             values["token_type_ids"] = [encoding.type_ids for encoding in encodings]
         batch = self.pad(
             values,
@@ -387,11 +383,6 @@ class TextTokenizer(DescribedTokenizer):
         }
         write_json(folder / "tokenizer_config.json", config)
         write_json(folder / "special_tokens_map.json", named)
-
-    def save_vocabulary(self, save_directory: str | Path, filename_prefix: str | None = None) -> tuple[str, ...]:
-        """Write the files of the vocabulary alone, such as vocab.json and merges.txt, and return their paths."""
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        return tuple(self.backend.model.save(str(save_directory), filename_prefix))
 
     def _settings(self) -> dict[str, Any]:
         """Return the settings that transformers needs beside the vocabulary."""

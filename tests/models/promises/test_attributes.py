@@ -51,13 +51,11 @@ OF_MODELS = {
     "outputs as mappings": lambda it: reads(it(WAVES, output_hidden_states=True)),
     "config": lambda it: (
         it.config.is_encoder_decoder,
-        it.config.use_return_dict,
         it.config.torch_dtype,
         it.config.dtype,
     ),
-    "config, names": lambda it: (it.config.attribute_map, it.config._attn_implementation),
+    "config, names": lambda it: it.config._attn_implementation,
     "config, copied": lambda it: copy.deepcopy(it.config) == it.config,
-    "config, file": lambda it: type(it.config).from_json_file(DIGITS / "config.json").vocab_size,
 }
 OF_LOADING = {
     "dtype": {"dtype": "bfloat16"},

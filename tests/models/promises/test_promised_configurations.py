@@ -382,7 +382,8 @@ def test_the_number_of_spans_is_their_share_of_the_axis():
     model = raysp.models.UniSpeechModel(UniSpeechConfig(**TINY[UniSpeechConfig]))
 
     def counts(prob, span, least=0, places=1000):
-        model.config.update({"mask_time_prob": prob, "mask_time_length": span, "mask_time_min_masks": least})
+        model.config.mask_time_prob, model.config.mask_time_length = prob, span
+        model.config.mask_time_min_masks = least
         rows = model.draw_time_mask(Layout.of(torch.zeros(200, places), None)).numpy()
         starts = np.diff(rows.astype(int), prepend=0, axis=1) == 1
         assert rows.sum(1).max() <= span * (int(prob * places / span) + 1 + least)  # spans overlap, and so cover less

