@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from raysp.backends.finding import WritingBackend
-    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, WritingModel
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel, Writer, WritingModel
     from raysp.models.tokenizers.described import CTCTokenizer
     from raysp.models.tokenizers.text import TextTokenizer
     from raysp.ops.forward import OutputOp
+    from raysp.ops.generating import Prompt
     from raysp.ops.transcribing import Transcribing
     from raysp.ops.transcripts.searching import Searching
     from raysp.ops.transcripts.transducer_texts import Transducing
-    from raysp.ops.writing import Prompt, Writing
 
 
 MOST_BEAMS = 1024
@@ -212,7 +212,7 @@ class Transcript(Output):
         """Check `generate`, language and task against a checkpoint with a text decoder."""
         from raysp.backends.finding import choice_of
         from raysp.models.labelled_passes import OWN
-        from raysp.ops.writing import ONE_TEXT
+        from raysp.ops.generating import ONE_TEXT
 
         if isinstance(self.language, Column) and not checkpoint.languages:
             raise CheckpointError(
@@ -234,7 +234,7 @@ class Transcript(Output):
     def _longest_text(self, checkpoint: "CheckpointSummary") -> int:
         """Check `generate`. Returns the number of tokens after which the text of a window is cut."""
         from raysp.models.generation_checks import check_generation
-        from raysp.ops.writing import Prompt
+        from raysp.ops.generating import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
         settings = check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
@@ -266,7 +266,7 @@ class Transcript(Output):
         """
         from raysp.models.generation_checks import start_token
         from raysp.models.tokenizers.named_tokenizers import read_tokenizer
-        from raysp.ops.writing import Prompt
+        from raysp.ops.generating import Prompt
 
         try:
             tokenizer = cast("TextTokenizer", read_tokenizer(checkpoint.path))
@@ -312,16 +312,16 @@ class Transcript(Output):
         """Return the op that computes the columns."""
         if not checkpoint.writes_text:
             return self._spoken_op(checkpoint, loaded)
-        if loaded is None:
-            return self._written(checkpoint)
-        from raysp.models.loading import LoadedCheckpoint
         from raysp.ops.writing import Writing
 
-        if not isinstance(loaded, LoadedCheckpoint):
-            return self._written(checkpoint, cast("WritingModel", loaded))
-        prompt = self._prompt(checkpoint) if self._is_prompted else None
-        schemas = self.schema(checkpoint), self._parts()
-        return Writing(*schemas, loaded.model, loaded.tokenizer, options=self.generate, prompt=prompt)
+        return Writing(
+            self.schema(checkpoint),
+            self._parts(),
+            None if loaded is None else self._writer(checkpoint, loaded),
+            frame_seconds=checkpoint.frame_seconds,
+            words=self.words,
+            languages=checkpoint.languages if self.detect else None,
+        )
 
     def _spoken_op(
         self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None
@@ -364,21 +364,17 @@ class Transcript(Output):
         empty: tuple[object, ...] = ("", None, *([] for _ in self.columns[2:]))
         return spoken_op(self, schemas, checkpoint, of, empty, loaded)
 
-    def _written(self, checkpoint: "CheckpointSummary", loaded: "WritingModel | None" = None) -> "Writing":
-        """Return the op of texts of another backend."""
-        from raysp.ops.writing import Writing
+    def _writer(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel") -> "Writer":
+        """Return the text decoder of a model, of raysp or of another backend."""
+        from raysp.models.loading import LoadedCheckpoint
+        from raysp.ops.generating import Generating
 
+        if isinstance(loaded, LoadedCheckpoint):
+            prompt = self._prompt(checkpoint) if self._is_prompted else None
+            return Generating(loaded.model, loaded.tokenizer, self.generate, prompt)
         options, language = self._options(checkpoint), self._of_decoder
         asked: dict[str, Any] = {name: True for name in ("words", "detect") if getattr(self, name)}
-
-        return Writing(
-            self.schema(checkpoint),
-            self._parts(),
-            write=None if loaded is None else loaded.writer(options, language=language, task=self.task, **asked),
-            frame_seconds=checkpoint.frame_seconds,
-            words=self.words,
-            languages=checkpoint.languages if self.detect else None,
-        )
+        return cast("WritingModel", loaded).writer(options, language=language, task=self.task, **asked)
 
     def _parts(self) -> "pa.Schema":
         """Return the staged columns of a text decoder."""
