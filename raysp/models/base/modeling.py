@@ -5,7 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -50,21 +50,10 @@ pre-training."""
 
 ARGUMENTS = (
     *("config", "dtype", "device", "device_map", "strict", "ignore_mismatched_sizes", "allow_pickle"),
-    *("attn_implementation", "target_lang", "output_loading_info", "use_safetensors", "state_dict"),
+    *("attn_implementation", "target_lang", "use_safetensors", "state_dict"),
     *KEYWORDS,
 )
 """Arguments of `from_pretrained` besides fields of configurations."""
-
-
-class LoadingInfo(TypedDict):
-    """Weights not loaded from the checkpoint, and weights of the checkpoint not used."""
-
-    missing_keys: set[str]
-    unexpected_keys: set[str]
-    mismatched_keys: set[tuple[str, tuple[int, ...], tuple[int, ...]]]
-    """Names with the shapes of the checkpoint and of the model."""
-    error_msgs: list[str]
-    """Always empty: errors are raised."""
 
 
 class Model(Checkpointing):
@@ -182,17 +171,6 @@ class Model(Checkpointing):
         """Return whether a weight is used in training only."""
         return name.rpartition(".")[2] in cls.training_only
 
-    @overload
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path | None,
-        *,
-        output_loading_info: Literal[True],
-        **options: Any,  # noqa: ANN401
-    ) -> tuple[Self, LoadingInfo]: ...
-
-    @overload
     @classmethod
     def from_pretrained(
         cls,
@@ -208,28 +186,8 @@ class Model(Checkpointing):
         attn_implementation: str | None = None,
         revision: str | None = None,
         target_lang: str | None = None,
-        output_loading_info: Literal[False] = False,
-        **overrides: Any,  # noqa: ANN401
-    ) -> Self: ...
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path | None,
-        *,
-        config: Config | str | Path | None = None,
-        dtype: torch.dtype | str | None = None,
-        device: torch.device | str | None = None,
-        device_map: DeviceMap = None,
-        strict: bool = False,
-        ignore_mismatched_sizes: bool = False,
-        allow_pickle: bool = False,
-        attn_implementation: str | None = None,
-        revision: str | None = None,
-        target_lang: str | None = None,
-        output_loading_info: bool = False,
-        **overrides: Any,
-    ) -> Self | tuple[Self, LoadingInfo]:
+        **overrides: Any,  # noqa: ANN401 - fields of the configuration, and those below
+    ) -> Self:
         """Load a checkpoint, in eval mode. Within `without_weights` its weights are not read.
 
         Args:
@@ -249,7 +207,6 @@ class Model(Checkpointing):
                 chooses the kernel, and attention weights are always available.
             revision: Branch, tag or commit of a hub id.
             target_lang: Language of a CTC model's adapter; see `load_adapter` there.
-            output_loading_info: Return the model with a `LoadingInfo`.
             overrides: Values that replace those of the configuration. Or `state_dict`, weights by name in place of
                 those of the checkpoint; `token`, `cache_dir`, `local_files_only`, `force_download` and `subfolder`, as
                 in transformers. `use_safetensors=True`, `low_cpu_mem_usage` and `trust_remote_code=False` are the
@@ -293,12 +250,12 @@ class Model(Checkpointing):
             stored, folder, are_equal=are_equal, strict=strict, ignore_sizes=ignore_mismatched_sizes, changed=changed
         )
         fit.refused.check(folder)
-        info = model._load(folder, fit, strict)
+        model._load(folder, fit, strict)
         # Before the adapter is loaded, which takes the type and device of the model.
         model.to(device=one_device(device, device_map), dtype=as_dtype(dtype))
         model._complete(allow_pickle)
         config.dtype = model.dtype
-        return (model.eval(), info) if output_loading_info else model.eval()
+        return model.eval()
 
     def _changed_names(self, folder: Path) -> set[str]:
         """Return the weights that are in either this model or the model of config.json, but not in both."""
@@ -394,21 +351,14 @@ class Model(Checkpointing):
         tied = self.tied_weights()
         return {name: value for name, value in self.state_dict().items() if name not in tied}
 
-    def _load(self, folder: Path, fit: Fit[Tensor], strict: bool) -> LoadingInfo:
+    def _load(self, folder: Path, fit: Fit[Tensor], strict: bool) -> None:
         """Take over the tensors of a checkpoint, and report those that differ."""
         later = {name for name in fit.difference.names if self._comes_later(name)}
-        reported = fit.difference.without(shapes=later)
-        info: LoadingInfo = {
-            "missing_keys": {*reported.missing} - later,
-            "unexpected_keys": {*fit.unused, *reported.unexpected},
-            "mismatched_keys": {*reported.mismatched},
-            "error_msgs": [],
-        }
-        initialised = {*info["missing_keys"], *(name for name, _, _ in info["mismatched_keys"])}
+        reported = fit.difference.without(later, shapes=later)
+        initialised = [*reported.missing, *(name for name, _, _ in reported.mismatched)]
         self.new_weights = frozenset(name for name in initialised if not self.is_training_only(name))
-        self._report(folder, info, strict)
+        self._report(folder, [*fit.unused, *reported.unexpected], strict)
         self._assign(dict(fit.values))
-        return info
 
     def _assign(self, tensors: dict[str, Tensor]) -> None:
         """Make these tensors the weights; initialise the weights that they lack."""
@@ -432,9 +382,9 @@ class Model(Checkpointing):
         """Return whether a weight belongs to a head over the base model."""
         return self.base_model is not self and not name.startswith(self.base_model_prefix + ".")
 
-    def _report(self, folder: Path, info: LoadingInfo, strict: bool) -> None:
+    def _report(self, folder: Path, unexpected: Iterable[str], strict: bool) -> None:
         warn_of_random(folder, self.new_weights)
-        unused = sorted(name for name in info["unexpected_keys"] if not self.is_training_only(name))
+        unused = sorted(name for name in unexpected if not self.is_training_only(name))
         if unused:
             parts = sorted({name.partition(".")[0] for name in unused})
             is_known = strict or len(self.config.architectures or ()) > 1  # checked and reported before
