@@ -1,17 +1,61 @@
 """Outputs of models, with fields by attribute, name or position."""
 
-from dataclasses import dataclass
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar, dataclass_transform, overload
 
 from torch import Tensor
 
-from raysp.models.base.fields import Fields
-
 Class = TypeVar("Class")
 
 
-class ModelOutput(Fields):
-    """Base of output dataclasses, whose fields are read by attribute, name or position."""
+class ModelOutput:
+    """Base of output dataclasses, whose fields are read by attribute, name or position, as transformers' are.
+
+    It has the methods of a mapping of the fields that are not None, in order, but is not a `Mapping`: programs copy
+    mappings by `type(value)({...})`, which a dataclass does not take.
+    """
+
+    def _set(self) -> dict[str, Any]:
+        """Return the fields that are not None."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return {name: value for name, value in values.items() if value is not None}
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the fields that are not None."""
+        return self._set().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """Return the values of the fields that are not None."""
+        return self._set().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return the fields that are not None, with their names."""
+        return self._set().items()
+
+    def get(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - the value of a field
+        """Return the value of a field, or a default where it is None."""
+        return self._set().get(key, default)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._set()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._set())
+
+    def __len__(self) -> int:
+        return len(self._set())
+
+    def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401 - the value of a field
+        """Assign a field.
+
+        Raises:
+            KeyError: There is no such field.
+        """
+        names = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        if key not in names:
+            raise KeyError(f"{type(self).__name__} has no field {key!r}, expected one of {', '.join(names)}")
+        setattr(self, key, value)
 
     def to_tuple(self) -> tuple[Any, ...]:
         """Return the fields that are not None, in order."""
