@@ -466,10 +466,13 @@ class LoadedCheckpoint:
         self._switch.use(language)
 
     @cached_property
-    def _encoder_and_heads(self) -> tuple[Any, list[Any]]:
-        """The encoder, and the heads that read its frames: a text decoder has no output of them for labels."""
+    def _encoder_and_heads(self) -> tuple[Any, list[Any], list[Any]]:
+        """The encoder, the heads that read its frames, and those of them that read a learned sum of its layers.
+
+        A text decoder has no output of frames that a label is made of.
+        """
         heads = [one for one in (self.model, *self.more_heads) if {*one.gives} - {Capability.TEXT_DECODER}]
-        return self.model.speech_encoder, heads
+        return self.model.speech_encoder, heads, [one for one in heads if layer_weights_of(one) is not None]
 
     def run(
         self,
@@ -483,19 +486,18 @@ class LoadedCheckpoint:
 
         `num_samples` are the numbers of samples on the host, by which rows of one length have no mask on a GPU.
         """
-        encoder, readers = self._encoder_and_heads
+        encoder, readers, weighing = self._encoder_and_heads
         features = self.feature_extractor.extract(waves_BS, num_samples_B)
         inputs = features[self.feature_extractor.model_input_names[0]]
         num_inputs = self.feature_extractor.num_inputs
         lengths = None if num_samples is None else [num_inputs(one) for one in num_samples]
         layout = Layout.of_counts(num_inputs(num_samples_B), inputs.shape[1], lengths)
-        sums = [one.layer_sum() for one in readers]
-        receivers = [one for one in sums if one is not None]
-        states = SharedStates(receivers) if receivers else None
+        sums = {head: head.layer_sum() for head in weighing}
+        states = SharedStates([*sums.values()]) if sums else None
         encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=states)
         heads: dict[Capability, ModelOutput] = {}
-        for head, layer_sum in zip(readers, sums, strict=True):
-            heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, layer_sum))
+        for head in readers:
+            heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, sums.get(head)))
         frames = hidden_frames = None
         if num_samples is not None:
             frames = [self.model.num_frames(one) for one in num_samples]

@@ -158,7 +158,12 @@ class Labelling:
         self.ended = 0.0
         self.outputs = tuple(outputs(self.loaded))
         self.timed = timed_of(self.outputs)
-        self.has_users_code = bool(completing) or not all(map(is_ours, self.outputs))
+        self.are_ours = [is_ours(output) for output in self.outputs]
+        self.has_users_code = bool(completing) or not all(self.are_ours)
+        # Outputs of users are never called twice at once.
+        self.turns: list[AbstractContextManager[object]] = [
+            nullcontext() if is_own else self.one_by_one for is_own in self.are_ours
+        ]
         _refuse_clash(added, self.outputs)
         self.passes = self._passes(threads)
         self.blocks_in_hand = self.passes.blocks_in_hand
@@ -363,10 +368,10 @@ class Batch:
         forward = self.forward()
         self.rows = forward.rows
         self.selected = [{"finite": forward.finite(with_hidden=bool(self.op.layers))}]
-        for output in self.block.outputs:
-            with self._turn(output):
+        for output, turn, is_own in zip(self.block.outputs, self.op.turns, self.op.are_ours, strict=True):
+            with turn:
                 selected = output.select(forward)
-            if not is_ours(output):
+            if not is_own:
                 check_selected(output, selected)
             self.selected.append(selected)
         values = (value for selected in self.selected for value in selected.values())
@@ -403,10 +408,6 @@ class Batch:
             num_samples_B=num_samples_B,
         )
 
-    def _turn(self, output: OutputOp) -> AbstractContextManager[object]:
-        """Return a lock under which an op is called; one from outside raysp is never called twice at once."""
-        return nullcontext() if is_ours(output) else self.op.one_by_one
-
     @torch.inference_mode()
     def finish(self) -> None:
         """Wait for the values, and store the labels."""
@@ -419,10 +420,11 @@ class Batch:
         ]
         self._release()
         columns: list[Sequence[object]] = []
-        for output, selected in zip(self.block.outputs, values, strict=True):
-            with self._turn(output):
+        of_outputs = zip(self.block.outputs, self.op.turns, self.op.are_ours, values, strict=True)
+        for output, turn, is_own, selected in of_outputs:
+            with turn:
                 made = output.columns(cast("Mapping[str, Array]", selected), rows)
-            if not is_ours(output):
+            if not is_own:
                 check_columns(output, [*output.schema, *output.staged], made, len(self.windows))
             rows.results.update(zip(output.schema.names, made, strict=False))
             columns += made

@@ -19,7 +19,7 @@ TRACES = {
     "start": "`raysp run` of the demo, before its first piece",
 }
 
-CEILINGS = {"functions": 124, "files": 21}
+CEILINGS = {"functions": 121, "files": 21}
 """Most functions and files of the batch; the aim is 120 functions in 20 files."""
 
 
