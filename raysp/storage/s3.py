@@ -7,18 +7,19 @@ Where a store honours neither, existence is checked before a write, with a warni
 
 import base64
 import hashlib
+import io
 import logging
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -158,7 +159,7 @@ class S3Store:
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file by one conditional PUT. Returns False if it exists."""
         if self._honours(_PUT):
-            return self._put(path, lambda: data, _md5(data), condition=_NEW) is not None
+            return self._put(path, data, _NEW) is not None
         if self.stat(path) is not None:
             return False
         self.replace(path, data)
@@ -166,7 +167,7 @@ class S3Store:
 
     def replace(self, path: str, data: bytes) -> None:
         """Write a file by one PUT, replacing an existing one."""
-        self._put(path, lambda: data, _md5(data), condition={})
+        self._put(path, data, {})
 
     def delete(self, path: str) -> None:
         """Remove a file. A missing file is not an error."""
@@ -206,13 +207,12 @@ class S3Store:
             return None
         if num_bytes > MAX_PUT_BYTES:
             return self._upload(scratch, path, only_new=False)
-        return self._put(path, lambda: scratch.open("rb"), _md5_of(scratch), condition=_NEW if only_new else {})
+        return self._put(path, scratch, _NEW if only_new else {})
 
     def _exchange(self, scratch: Path, path: str, expected: str) -> str | None:
         """Replace a file of the expected version, by one conditional PUT where the store honours if-match."""
         if scratch.stat().st_size <= MAX_PUT_BYTES and self._honours(_MATCH):
-            body, md5 = (lambda: scratch.open("rb")), _md5_of(scratch)
-            return self._put(path, body, md5, condition={"IfMatch": f'"{expected}"'})
+            return self._put(path, scratch, {"IfMatch": f'"{expected}"'})
         # Not atomic, but the best there is: the store ignores if-match, or the file is too large for a PUT.
         found = self.stat(path)
         is_expected = found is not None and found.version == expected
@@ -249,29 +249,24 @@ class S3Store:
         """Write and remove one small file, and check whether the store honours if-none-match."""
         probe(self)
 
-    def _put(
-        self, path: str, body: Callable[[], bytes | IO[bytes]], md5: str, *, condition: Mapping[str, str]
-    ) -> str | None:
+    def _put(self, path: str, body: bytes | Path, condition: Mapping[str, str]) -> str | None:
         """Write a file by one PUT, and return its etag; None if the condition does not hold."""
-        key, mark, tries = self._key(path), uuid.uuid4().hex, 0
+        key, md5, mark, tries = self._key(path), _md5(body), uuid.uuid4().hex, 0
 
         def work(s3: Any) -> str | None:  # noqa: ANN401 - boto3 has no types
             nonlocal tries
             tries += 1
             # Opened for each attempt, since a failed one has read a part of it.
-            data = body()
-            try:
-                answer = s3.put_object(
-                    Bucket=self._bucket, Key=key, Body=data, ContentMD5=md5, Metadata={_MARK: mark}, **condition
-                )
-            except Exception as error:
-                if condition and code_of(error) in (*_EXISTS, *_MISSING):
-                    # A PUT whose response was lost is retried, and then finds its own file.
-                    return self._etag_if_marked(s3, path, mark) if tries > 1 else None
-                raise
-            finally:
-                if not isinstance(data, bytes):
-                    data.close()
+            with nullcontext(body) if isinstance(body, bytes) else body.open("rb") as data:
+                try:
+                    answer = s3.put_object(
+                        Bucket=self._bucket, Key=key, Body=data, ContentMD5=md5, Metadata={_MARK: mark}, **condition
+                    )
+                except Exception as error:
+                    if condition and code_of(error) in (*_EXISTS, *_MISSING):
+                        # A PUT whose response was lost is retried, and then finds its own file.
+                        return self._etag_if_marked(s3, path, mark) if tries > 1 else None
+                    raise
             return _etag(answer)
 
         return self._call(work, "write", path)
@@ -313,7 +308,7 @@ class S3Store:
             if what == _MATCH:
                 return self._honours_versions(path)
             if what == _PUT:
-                return self._put(path, lambda: b"it can\n", _md5(b"it can\n"), condition=_NEW) is None
+                return self._put(path, b"it can\n", _NEW) is None
             return _Upload(self, path, True).run_with([b"it can\n"]) is None
         except S3Error as error:
             if error.code in _CONDITION_UNKNOWN:
@@ -328,9 +323,7 @@ class S3Store:
         data, right = b"it can\n", found.version if found else ""
         # In the form of an etag: a store could refuse a malformed one without comparing it.
         wrong = f"{int(right[0] == '0')}{right[1:]}" if right else "0"
-        refused, written = (
-            self._put(path, lambda: data, _md5(data), condition={"IfMatch": f'"{etag}"'}) for etag in (wrong, right)
-        )
+        refused, written = (self._put(path, data, {"IfMatch": f'"{etag}"'}) for etag in (wrong, right))
         return refused is None and written is not None
 
     def _call(self, work: Callable[[Any], T], doing: str, path: str) -> T:
@@ -461,11 +454,7 @@ def _whole(answer: Mapping[str, Any], num_bytes: int) -> bytes:
     return data
 
 
-def _md5(data: bytes) -> str:
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
-
-def _md5_of(file: Path) -> str:
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
-    return base64.b64encode(found.digest()).decode()
+def _md5(body: bytes | Path) -> str:
+    with io.BytesIO(body) if isinstance(body, bytes) else body.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(digest.digest()).decode()
