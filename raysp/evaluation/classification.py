@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, ratios
-from raysp.evaluation.scores import ClassScores, Columns, Comparison, Mismatch, score, score_groups
+from raysp.evaluation.scores import ClassScores, Columns, Comparison, Mismatch, compare
 
 NO_CLASS = -1
 """Number in place of the class of a row without one."""
@@ -170,7 +170,6 @@ def compare_classes(
     if not len(references) == len(predictions) == len(scores):
         found = f"{len(references)} references, {len(predictions)} predictions and {len(scores)} scores"
         raise ValueError(f"found {found}, expected as many")
-    columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     others = sorted({*references, *(one for one in predictions if one is not None)}.difference(classes))
     names = [*classes, *others]
     numbers = {name: number for number, name in enumerate(names)}
@@ -178,12 +177,8 @@ def compare_classes(
     predicted = np.array([NO_CLASS if name is None else numbers[name] for name in predictions], np.int64)
     detected = _scores_of_second(predicted, scores) if len(names) == 2 == len(classes) else None
     measures = ClassMeasures(actual, predicted, len(names), detected)
-    return Comparison(
-        scores=score(measures, len(actual), columns, bootstrap),
-        by=score_groups(measures, len(actual), columns, bootstrap),
-        worst=_worst(references, predictions, scores, worst),
-        classes=_class_scores(measures, names, len(actual)),
-    )
+    wrong, of_classes = _worst(references, predictions, scores, worst), _class_scores(measures, names, len(actual))
+    return compare(measures, len(actual), columns, bootstrap, worst=wrong, classes=of_classes)
 
 
 def compare_frames(
@@ -207,7 +202,6 @@ def compare_frames(
     """
     if len(references) != len(predictions):
         raise ValueError(f"expected as many predictions as references, found {len(predictions)} and {len(references)}")
-    columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     others = sorted(
         {name for row in (*references, *predictions) for name in row if name is not None}.difference(classes)
     )
@@ -221,12 +215,8 @@ def compare_frames(
                 counts[1, row, numbers[predicted]] += 1
                 counts[2, row, numbers[actual]] += actual == predicted
     measures = FrameMeasures(*counts)
-    return Comparison(
-        scores=score(measures, len(references), columns, bootstrap),
-        by=score_groups(measures, len(references), columns, bootstrap),
-        worst=tuple(worst),
-        classes=_class_scores(measures, names, len(references)),
-    )
+    of_classes = _class_scores(measures, names, len(references))
+    return compare(measures, len(references), columns, bootstrap, worst=worst, classes=of_classes)
 
 
 def _scores_of_second(predicted_N: Ints, scores: Sequence[float | None]) -> Floats:

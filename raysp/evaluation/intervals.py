@@ -33,8 +33,8 @@ class Intervals:
 
     over: str | None
     """Column whose values were drawn; None: rows were drawn."""
-    draws: int
-    seed: int
+    draws: int = Bootstrap.draws
+    seed: int = Bootstrap.seed
     confidence: float = CONFIDENCE
 
     @property

@@ -7,7 +7,7 @@ import numpy as np
 
 from raysp.evaluation.agreement import Agreement, Bools
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, ratios
-from raysp.evaluation.scores import Columns, Comparison, Mismatch, score, score_groups
+from raysp.evaluation.scores import Columns, Comparison, Mismatch, compare
 from raysp.text.error_rates import COUNTS, DEFAULT, Normalisation, count_errors, edits, normalisation
 
 
@@ -127,15 +127,10 @@ def compare_texts(
     """
     if len(references) != len(hypotheses):
         raise ValueError(f"expected as many hypotheses as references, found {len(hypotheses)} and {len(references)}")
-    columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     rules = normalisation(normalise) if isinstance(normalise, str) else normalise
     ours, theirs = [rules(text) for text in references], [rules(text) for text in hypotheses]
     measures = measure_texts(ours, theirs)
-    return Comparison(
-        scores=score(measures, len(ours), columns, bootstrap),
-        by=score_groups(measures, len(ours), columns, bootstrap),
-        worst=worst_texts(ours, theirs, measures, worst),
-    )
+    return compare(measures, len(ours), columns, bootstrap, worst=worst_texts(ours, theirs, measures, worst))
 
 
 def measure_texts(references: Sequence[str], hypotheses: Sequence[str]) -> TextMeasures:

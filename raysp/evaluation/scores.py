@@ -239,22 +239,29 @@ def score(measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootst
     return _scores(measures, np.arange(num_rows), columns, units_of(columns.over, num_rows), bootstrap)
 
 
-def score_groups(
-    measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap
-) -> dict[str, tuple[Group, ...]]:
-    """Return the scores of the groups of each column, and of the bands of duration if durations are known."""
+def compare(
+    measures: Measures,
+    num_rows: int,
+    columns: Columns | None = None,
+    bootstrap: Bootstrap | None = None,
+    *,
+    worst: Sequence[Mismatch] = (),
+    classes: tuple[ClassScores, ...] = (),
+) -> Comparison:
+    """Return the scores of all rows, of the groups of each column, and of bands of duration if durations are known."""
+    columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     units = units_of(columns.over, num_rows)
 
     def groups(values: Sequence[Key]) -> list[Group]:
         rows = _rows_by_value(values)
         return [Group(value, _scores(measures, one, columns, units, bootstrap)) for value, one in rows.items()]
 
-    found = {name: tuple(sorted(groups(values), key=_badness)) for name, values in columns.by.items()}
-    if columns.seconds is None:
-        return found
-    order = [band(second) for second in (0, *BANDS)]
-    bands = groups([band(second) for second in columns.seconds])
-    return {SECONDS: tuple(sorted(bands, key=lambda group: order.index(str(group.value)))), **found}
+    by = {name: tuple(sorted(groups(values), key=_badness)) for name, values in columns.by.items()}
+    if columns.seconds is not None:
+        order = [band(second) for second in (0, *BANDS)]
+        bands = groups([band(second) for second in columns.seconds])
+        by = {SECONDS: tuple(sorted(bands, key=lambda group: order.index(str(group.value)))), **by}
+    return Comparison(score(measures, num_rows, columns, bootstrap), by, tuple(worst), classes)
 
 
 def band(seconds: float) -> str:

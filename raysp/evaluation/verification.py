@@ -14,7 +14,7 @@ import numpy.typing as npt
 from raysp.evaluation.agreement import Bools
 from raysp.evaluation.classification import NO_CLASS, ClassMeasures, compare_classes, equal_error_rates
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints
-from raysp.evaluation.scores import Columns, Comparison, score, score_groups, units_of
+from raysp.evaluation.scores import Columns, Comparison, compare, units_of
 
 Vector = npt.NDArray[np.floating[Any]]
 Vectors = npt.NDArray[np.float32]
@@ -156,11 +156,7 @@ def compare_speakers(
     """
     columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     measures = _measures_of_pairs(speakers, vectors, columns, bootstrap)
-    return Comparison(
-        scores=score(measures, len(speakers), columns, bootstrap),
-        by=score_groups(measures, len(speakers), columns, bootstrap),
-        worst=(),
-    )
+    return compare(measures, len(speakers), columns, bootstrap)
 
 
 def compare_known_speakers(
@@ -201,12 +197,8 @@ def compare_known_speakers(
     )
     pairs = _measures_of_pairs(speakers, vectors, columns, bootstrap)
     measures = SpeakerMeasures(pairs, ClassMeasures(actual, predicted, len(classes)))
-    return Comparison(
-        scores=score(measures, len(speakers), columns, bootstrap),
-        by=score_groups(measures, len(speakers), columns, bootstrap),
-        worst=tuple(replace(one, index=known[one.index]) for one in of_known.worst),
-        classes=of_known.classes,
-    )
+    worst_rows = [replace(row, index=known[row.index]) for row in of_known.worst]
+    return compare(measures, len(speakers), columns, bootstrap, worst=worst_rows, classes=of_known.classes)
 
 
 def _measures_of_pairs(

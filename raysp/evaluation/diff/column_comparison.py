@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from raysp.evaluation.agreement import Agreement, Bools
 from raysp.evaluation.diff.compared_columns import Compared
 from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference
-from raysp.evaluation.intervals import Bootstrap, Floats
+from raysp.evaluation.intervals import Floats
 from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
-from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, score, score_groups
+from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, compare
 from raysp.labelling.finished.label_columns import keys_of
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.receipts import texts_of
@@ -51,7 +51,7 @@ class Comparer(Protocol):
         """Compare the rows of a batch, and keep the numbers of each."""
         ...
 
-    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
+    def result(self, columns: Columns) -> ColumnDifference:
         """Return the differences in all rows that were added; `columns` has a value for each of them."""
         ...
 
@@ -93,22 +93,18 @@ class _Texts:
     def _normalised(self, texts: Sequence[str | None]) -> list[str]:
         return [self._rules(text or "") for text in texts]
 
-    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
+    def result(self, columns: Columns) -> ColumnDifference:
         measures = TextAgreement(TextMeasures.joined(self._between))
-        found = _difference(self._column, measures, len(measures.errors.words_N4), columns, bootstrap)
-        return replace(found, worst=tuple(self._worst), against=self._against_reference(columns, bootstrap))
+        found = _difference(self._column, measures, len(measures.errors.words_N4), columns)
+        return replace(found, worst=tuple(self._worst), against=self._against_reference(columns))
 
-    def _against_reference(self, columns: Columns, bootstrap: Bootstrap) -> AgainstReference | None:
+    def _against_reference(self, columns: Columns) -> AgainstReference | None:
         if self._reference is None or not any(self._has_reference):
             return None
         paired = PairedErrors(*(TextMeasures.joined(parts) for parts in self._against))
         chosen = np.flatnonzero(self._has_reference)
-        columns = columns.of(chosen)
-        return AgainstReference(
-            self._reference,
-            score(paired, len(chosen), columns, bootstrap),
-            score_groups(paired, len(chosen), columns, bootstrap),
-        )
+        found = compare(paired, len(chosen), columns.of(chosen))
+        return AgainstReference(self._reference, found.scores, found.by)
 
 
 class _Values:
@@ -133,22 +129,16 @@ class _Values:
             self._worst.append(found.at(*rows.place(row)))
         self._worst = sorted(self._worst, key=lambda row: -(row.score or 0.0))[: self._most]
 
-    def result(self, columns: Columns, bootstrap: Bootstrap) -> ColumnDifference:
+    def result(self, columns: Columns) -> ColumnDifference:
         equal = np.concatenate(self._equal)
-        found = _difference(self._column, Agreement(equal), len(equal), columns, bootstrap)
+        found = _difference(self._column, Agreement(equal), len(equal), columns)
         changes = tuple(ClassChange(a, b, number) for (a, b), number in self._changes.most_common())
         return replace(found, worst=tuple(self._worst), changes=changes)
 
 
-def _difference(
-    column: Compared, measures: Measures, num_rows: int, columns: Columns, bootstrap: Bootstrap
-) -> ColumnDifference:
-    return ColumnDifference(
-        column.name,
-        column.kind,
-        score(measures, num_rows, columns, bootstrap),
-        score_groups(measures, num_rows, columns, bootstrap),
-    )
+def _difference(column: Compared, measures: Measures, num_rows: int, columns: Columns) -> ColumnDifference:
+    found = compare(measures, num_rows, columns)
+    return ColumnDifference(column.name, column.kind, found.scores, found.by)
 
 
 def _values(column: Column) -> Sequence[Any]:

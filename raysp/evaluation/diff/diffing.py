@@ -18,7 +18,7 @@ from raysp.evaluation.diff.compared_columns import (
     source_of_group,
 )
 from raysp.evaluation.diff.diff_result import ColumnDifference, LabelDiff, RowMatch, Side
-from raysp.evaluation.intervals import Bootstrap, Intervals
+from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import AskedLimit, Limit, asked_limits
 from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate, Key
 from raysp.labelling.finished.finished_labels import Labelling
@@ -91,8 +91,7 @@ def diff(
     comparers = [comparer(one, normalised, worst, reference) for one in compared]
     for name in shards.compared:
         reading.add(name, comparers)
-    bootstrap = Bootstrap()
-    found = tuple(one.result(reading.columns(), bootstrap) for one in comparers)
+    found = tuple(one.result(reading.columns()) for one in comparers)
     return LabelDiff(
         a=_side(first),
         b=_side(second),
@@ -102,7 +101,7 @@ def diff(
         columns=found,
         not_compared=others,
         normalisation=Normalised(normalised.name, normalised.description) if has_texts else None,
-        intervals=Intervals(over, bootstrap.draws, bootstrap.seed),
+        intervals=Intervals(over),
         limits=tuple(_limit(one, found) for one in limits),
     )
 

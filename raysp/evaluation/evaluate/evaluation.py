@@ -21,8 +21,8 @@ from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine.display import OnProgress
-from raysp.labelling.engine.run_result import RunResult
-from raysp.labelling.engine.running import label_corpus, run
+from raysp.labelling.engine.run_result import RunResult, refuse_no_commit
+from raysp.labelling.engine.running import label_corpus
 from raysp.labelling.planning.run_plan import Plan
 from raysp.models.labelled_passes import REGRESSION, CheckpointSummary
 from raysp.sink.label_rows import read_labels
@@ -141,22 +141,19 @@ def evaluate(
         why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
         refuse_unused({"sink": has_sink}, why)
     reading = _Reading(question, on_plan)
+    result = label_corpus(
+        pipeline,
+        rows=rows,
+        is_kept=is_kept,
+        text_beside=None if is_kept else text,
+        engine=engine,
+        address=address,
+        on_plan=reading,
+        on_progress=on_progress,
+        progress=progress,
+    )
     if is_kept:
-        result = run(
-            pipeline, engine=engine, address=address, on_plan=reading, on_progress=on_progress, progress=progress
-        )
-    else:
-        result = label_corpus(
-            pipeline,
-            rows=rows,
-            is_kept=False,
-            text_beside=text,
-            engine=engine,
-            address=address,
-            on_plan=reading,
-            on_progress=on_progress,
-            progress=progress,
-        )
+        refuse_no_commit(result)
     labels = _read_labels(reading.plan, result) if result.table is None else result.table
     joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
     found = _compare(joined, question, reading.plan.settings.checkpoint)
@@ -294,18 +291,16 @@ def _compare(rows: EvaluatedRows, question: Question, checkpoint: CheckpointSumm
             [text or "" for text in rows.hypotheses],
             columns,
             normalise=question.rules,
-            bootstrap=question.bootstrap,
             worst=question.worst,
         )
     if question.wanted.task == "verification":
-        return compare_speakers(rows.references, rows.vectors, columns, bootstrap=question.bootstrap)
+        return compare_speakers(rows.references, rows.vectors, columns)
     return compare_classes(
         rows.references,
         rows.hypotheses,
         rows.scores,
         columns,
         classes=checkpoint.labels,
-        bootstrap=question.bootstrap,
         worst=question.worst,
     )
 
@@ -320,7 +315,7 @@ def _result(
     rows: int | None,
     is_kept: bool,
 ) -> EvaluationResult:
-    wanted, rules, bootstrap = question.wanted, question.rules, question.bootstrap
+    wanted, rules = question.wanted, question.rules
     return EvaluationResult(
         checkpoint=plan.pipeline.label.checkpoint,
         checkpoint_digest=plan.settings.checkpoint_digest,
@@ -334,7 +329,7 @@ def _result(
         by=found.by,
         classes=found.classes,
         worst=tuple(joined.worst(one) for one in found.worst),
-        intervals=Intervals(question.over, bootstrap.draws, bootstrap.seed),
+        intervals=Intervals(question.over),
         limits=tuple(
             Limit.of(name, limit, found.scores.metrics.get(name, Estimate(None)), is_upper=is_upper)
             for name, limit, is_upper in question.limits

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from raysp.errors import SpecError, refuse_unused
 from raysp.evaluation.evaluate.references import Task, Wanted
-from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.limits import AskedLimit, asked_limits
 from raysp.evaluation.scores import SECONDS
 from raysp.specs.pipeline import Shards
@@ -31,7 +30,6 @@ class Question:
     rules: Normalisation
     limits: tuple[AskedLimit, ...]
     worst: int
-    bootstrap: Bootstrap
 
     @classmethod
     def of(
@@ -66,7 +64,6 @@ class Question:
             rules=normalisation_of(DEFAULT if normalise is None else normalise),
             limits=asked_limits(fail_above, fail_below, METRICS[task]),
             worst=WORST if worst is None else worst,
-            bootstrap=Bootstrap(),
         )
 
 

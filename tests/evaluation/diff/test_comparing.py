@@ -7,7 +7,6 @@ import pytest
 from raysp.evaluation.diff.column_comparison import Both, comparer
 from raysp.evaluation.diff.compared_columns import Compared
 from raysp.evaluation.diff.diff_result import ClassChange, ColumnDifference
-from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import Columns
 from raysp.labelling.finished.label_columns import kind_of
 from raysp.text.error_rates import normalisation
@@ -30,7 +29,7 @@ def compared(a: pa.Table, b: pa.Table, name: str, *, worst: int = 10, batch: int
     for first in range(0, a.num_rows, batch):
         part = slice(first, first + batch)
         one.add(Both("s", a.slice(first, batch), b.slice(first, batch), references[part] if references else None))
-    return one.result(Columns(seconds=[SECONDS] * a.num_rows), Bootstrap(draws=50))
+    return one.result(Columns(seconds=[SECONDS] * a.num_rows))
 
 
 def value(found: ColumnDifference, metric: str) -> float | None:
