@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from raysp import bounds
+from raysp.storage.store import part_of, size_of
 
 T = TypeVar("T")
 
@@ -188,10 +189,10 @@ class GoogleFiles:
         bucket, _, key = place.partition("/")
         condition = {"ifGenerationMatch": over["generation"] if over else "0"} if new or over else {}
         about = {"name": key, "metadata": {MARK: mark}}
-        url, num_bytes = f"{self._files.base.replace('/storage/v1/', '/upload/storage/v1/')}b/{{}}/o", _size_of(body)
+        url, num_bytes = f"{self._files.base.replace('/storage/v1/', '/upload/storage/v1/')}b/{{}}/o", size_of(body)
         with _container(bucket):
             if num_bytes <= ONE_REQUEST_BYTES:
-                both = {"uploadType": "multipart", **_related(about, _part_of(body, 0, num_bytes), mark)}
+                both = {"uploadType": "multipart", **_related(about, part_of(body, 0, num_bytes), mark)}
                 return _sized(self._files.call("POST", url, bucket, json_out=True, **both, **condition))
             begin = {"uploadType": "resumable", "json": about, "headers": {"X-Upload-Content-Type": _BINARY}}
             session, _ = self._files.call("POST", url, bucket, **begin, **condition)
@@ -204,7 +205,7 @@ class GoogleFiles:
 
         try:
             for first in range(0, num_bytes, PART_BYTES):
-                part = _part_of(body, first, PART_BYTES)
+                part = part_of(body, first, PART_BYTES)
                 sent = sync(self._files.loop, upload_chunk, self._files, location, part, first, num_bytes, _BINARY)
         except FileNotFoundError as error:
             raise ForgottenError(f"the upload is no longer known: {error}") from None
@@ -301,12 +302,12 @@ class AzureFiles:
             # Blocks of a large file have ids of this upload alone: another one of the same name cannot mix with it.
             with io.BytesIO(body) if isinstance(body, bytes) else body.open("rb") as file:
                 sent: Mapping[str, Any] = await self._blob(place).upload_blob(
-                    file, length=_size_of(body), max_concurrency=PARTS_AT_ONCE, **how
+                    file, length=size_of(body), max_concurrency=PARTS_AT_ONCE, **how
                 )
             return sent
 
         try:
-            return _facts(self._call(work), _size_of(body))
+            return _facts(self._call(work), size_of(body))
         except (ResourceExistsError, ResourceModifiedError):
             raise FileExistsError(place) from None
 
@@ -379,18 +380,6 @@ def _whole(fetch_to: Callable[[int], bytes]) -> bytes:
     if len(data) > most:
         raise bounds.TooLargeError(f"has more than {most:,} bytes, the most allowed")
     return data
-
-
-def _size_of(body: bytes | Path) -> int:
-    return len(body) if isinstance(body, bytes) else body.stat().st_size
-
-
-def _part_of(body: bytes | Path, first: int, num_bytes: int) -> bytes:
-    if isinstance(body, bytes):
-        return body[first : first + num_bytes]
-    with body.open("rb") as file:
-        file.seek(first)
-        return file.read(num_bytes)
 
 
 def _related(about: Mapping[str, object], data: bytes, boundary: str) -> dict[str, object]:

@@ -28,7 +28,7 @@ from raysp.errors import StoreError
 from raysp.storage.opened import Opened
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
 from raysp.storage.s3_client import S3Client, S3Error, TruncatedError, code_of, connect
-from raysp.storage.store import TMP, Entry, explain, inside, local_scratch, probe
+from raysp.storage.store import TMP, Entry, explain, inside, local_scratch, part_of, probe, size_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -309,7 +309,7 @@ class S3Store:
                 return self._honours_versions(path)
             if what == _PUT:
                 return self._put(path, b"it can\n", _NEW) is None
-            return _Upload(self, path, True).run_with([b"it can\n"]) is None
+            return _Upload(self, path, True).run(b"it can\n") is None
         except S3Error as error:
             if error.code in _CONDITION_UNKNOWN:
                 return False
@@ -345,41 +345,28 @@ class _Upload:
         self._mark = uuid.uuid4().hex
         self._id = ""
 
-    def run(self, scratch: Path) -> str | None:
+    def run(self, body: bytes | Path) -> str | None:
         """Upload a file, and return its etag; None if `only_new` is set and the file exists on completion."""
-        num_bytes = scratch.stat().st_size
-        part_bytes = max(PART_BYTES, -(-num_bytes // MAX_PARTS))
-
-        def part(first: int) -> bytes:
-            with scratch.open("rb") as file:
-                file.seek(first)
-                return file.read(part_bytes)
-
-        return self._run([partial(part, first) for first in range(0, num_bytes, part_bytes)])
-
-    def run_with(self, parts: list[bytes]) -> str | None:
-        """Upload parts held in memory. Returns as `run`."""
-        return self._run([partial(bytes, data) for data in parts])
-
-    def _run(self, parts: list[Callable[[], bytes]]) -> str | None:
         made = self._call(lambda s3: s3.create_multipart_upload(**self._where, Metadata={_MARK: self._mark}))
         upload = {**self._where, "UploadId": made["UploadId"]}
+        part_bytes = max(PART_BYTES, -(-size_of(body) // MAX_PARTS))
         etag = None
+
+        def send(number: int) -> dict[str, object]:
+            data = part_of(body, (number - 1) * part_bytes, part_bytes)
+            md5 = _md5(data)
+            answer = self._call(lambda s3: s3.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5))
+            return {"PartNumber": number, "ETag": answer["ETag"]}
+
         try:
             with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-                numbers = range(1, len(parts) + 1)
-                sent = list(pool.map(lambda number, part: self._send(upload, number, part()), numbers, parts))
+                sent = list(pool.map(send, range(1, -(-size_of(body) // part_bytes) + 1)))
             etag = self._complete(upload, sent)
         finally:
             if etag is None:
                 with suppress(StoreError):
                     self._call(lambda s3: s3.abort_multipart_upload(**upload))
         return etag
-
-    def _send(self, upload: Mapping[str, str], number: int, data: bytes) -> dict[str, object]:
-        md5 = _md5(data)
-        answer = self._call(lambda s3: s3.upload_part(**upload, PartNumber=number, Body=data, ContentMD5=md5))
-        return {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _complete(self, upload: Mapping[str, str], parts: list[dict[str, object]]) -> str | None:
         condition = {"IfNoneMatch": "*"} if self._only_new else {}

@@ -281,6 +281,20 @@ def probe(store: Store) -> None:
     store.delete(path)
 
 
+def size_of(body: bytes | Path) -> int:
+    """Return the number of bytes of a file to write."""
+    return len(body) if isinstance(body, bytes) else body.stat().st_size
+
+
+def part_of(body: bytes | Path, first: int, num_bytes: int) -> bytes:
+    """Return at most `num_bytes` of a file to write, from byte `first` on."""
+    if isinstance(body, bytes):
+        return body[first : first + num_bytes]
+    with body.open("rb") as file:
+        file.seek(first)
+        return file.read(num_bytes)
+
+
 @dataclass(frozen=True)
 class Listing:
     """The files of a url, glob or folder."""
