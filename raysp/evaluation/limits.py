@@ -1,19 +1,10 @@
 """Limits of metrics, for scripts that must end with an error if a metric is worse."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from raysp.errors import SpecError
-from raysp.evaluation.scores import HIGHER_IS_BETTER, TITLES, Estimate, value_text
-
-
-class AskedLimit(NamedTuple):
-    """A required value of a metric."""
-
-    metric: str
-    limit: float
-    is_upper: bool
+from raysp.evaluation.scores import HIGHER_IS_BETTER, TITLES, value_text
 
 
 @dataclass(frozen=True)
@@ -24,15 +15,13 @@ class Limit:
     limit: float
     is_upper: bool
     """Whether higher values fail; otherwise lower ones."""
-    found: float | None
-    is_met: bool
+    found: float | None = None
+    is_met: bool = False
 
-    @classmethod
-    def of(cls, metric: str, limit: float, estimate: Estimate, *, is_upper: bool) -> "Limit":
-        """Return a limit compared with a metric, not with its interval; an undefined metric does not meet it."""
-        found = estimate.value
-        is_met = found is not None and (found <= limit if is_upper else found >= limit)
-        return cls(metric, limit, is_upper, found, is_met)
+    def compared(self, value: float | None) -> "Limit":
+        """Return the limit compared with a metric, not with its interval; an undefined metric does not meet it."""
+        is_met = value is not None and (value <= self.limit if self.is_upper else value >= self.limit)
+        return replace(self, found=value, is_met=is_met)
 
     @property
     def words(self) -> str:
@@ -45,7 +34,7 @@ class Limit:
 
 def asked_limits(
     fail_above: Mapping[str, float] | None, fail_below: Mapping[str, float] | None, metrics: Collection[str]
-) -> tuple[AskedLimit, ...]:
+) -> tuple[Limit, ...]:
     """Return the upper and the lower limits of some metrics.
 
     Raises:
@@ -54,7 +43,7 @@ def asked_limits(
     return (*_limits(fail_above, metrics, is_upper=True), *_limits(fail_below, metrics, is_upper=False))
 
 
-def _limits(given: Mapping[str, float] | None, metrics: Collection[str], *, is_upper: bool) -> Iterator[AskedLimit]:
+def _limits(given: Mapping[str, float] | None, metrics: Collection[str], *, is_upper: bool) -> Iterator[Limit]:
     option, other = ("fail_above", "fail_below") if is_upper else ("fail_below", "fail_above")
     for metric, limit in (given or {}).items():
         if metric not in metrics:
@@ -64,4 +53,4 @@ def _limits(given: Mapping[str, float] | None, metrics: Collection[str], *, is_u
             raise SpecError(f"{option}: {better} values of {metric} are better; use {other}")
         if not 0 <= limit <= 1:
             raise SpecError(f"{option}: found {metric}={limit:g}, expected a share from 0 to 1, such as 0.2 for 20 %")
-        yield AskedLimit(metric, limit, is_upper)
+        yield Limit(metric, limit, is_upper)

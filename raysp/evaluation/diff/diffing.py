@@ -19,8 +19,8 @@ from raysp.evaluation.diff.compared_columns import (
 )
 from raysp.evaluation.diff.diff_result import ColumnDifference, LabelDiff, RowMatch, Side
 from raysp.evaluation.intervals import Intervals
-from raysp.evaluation.limits import AskedLimit, Limit, asked_limits
-from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Estimate, Key
+from raysp.evaluation.limits import Limit, asked_limits
+from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Key
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_columns import keys_of
 from raysp.labelling.finished.labellings import match, open_both
@@ -205,7 +205,7 @@ def _side(one: Labelling) -> Side:
     return Side(one.url, one.record.fingerprint, one.checkpoint, one.checkpoint_digest)
 
 
-def _limit(asked: AskedLimit, found: Sequence[ColumnDifference]) -> Limit:
+def _limit(asked: Limit, found: Sequence[ColumnDifference]) -> Limit:
     """Return a limit compared with the worst value of a metric in all columns that have it.
 
     Columns of numbers do not count: those of two checkpoints always differ.
@@ -215,5 +215,4 @@ def _limit(asked: AskedLimit, found: Sequence[ColumnDifference]) -> Limit:
     values = [one.metrics[asked.metric].value for one in scores if asked.metric in one.metrics]
     known = [value for value in values if value is not None]
     worst = min if HIGHER_IS_BETTER[asked.metric] else max
-    estimate = Estimate(worst(known) if known else None)
-    return Limit.of(asked.metric, asked.limit, estimate, is_upper=asked.is_upper)
+    return asked.compared(worst(known, default=None))

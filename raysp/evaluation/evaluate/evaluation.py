@@ -16,7 +16,7 @@ from raysp.evaluation.evaluate.kept_columns import not_kept, with_compared
 from raysp.evaluation.evaluate.question import Question
 from raysp.evaluation.evaluate.references import References, Task, read_references
 from raysp.evaluation.intervals import Intervals
-from raysp.evaluation.limits import AskedLimit, Limit
+from raysp.evaluation.limits import Limit
 from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
 from raysp.evaluation.verification import compare_speakers
@@ -219,7 +219,7 @@ def _check_pipeline(pipeline: Pipeline, task: Task) -> None:
         raise SpecError(f"sink: found rows={pipeline.sink.rows!r}, expected 'all': an evaluation counts all rows")
 
 
-def _check_classifier(checkpoint: CheckpointSummary, limits: Sequence[AskedLimit]) -> None:
+def _check_classifier(checkpoint: CheckpointSummary, limits: Sequence[Limit]) -> None:
     """Raise if a checkpoint does not give each recording one of its classes, or not one of two, as a limit requires."""
     if checkpoint.is_multi_label or checkpoint.problem_type == REGRESSION or len(checkpoint.labels) < 2:
         raise CheckpointError(
@@ -331,8 +331,7 @@ def _result(
         worst=tuple(joined.worst(one) for one in found.worst),
         intervals=Intervals(question.over),
         limits=tuple(
-            Limit.of(name, limit, found.scores.metrics.get(name, Estimate(None)), is_upper=is_upper)
-            for name, limit, is_upper in question.limits
+            limit.compared(found.scores.metrics.get(limit.metric, Estimate(None)).value) for limit in question.limits
         ),
         labels=result.sink if is_kept else None,
         run=result,

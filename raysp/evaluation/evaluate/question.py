@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from raysp.errors import SpecError, refuse_unused
 from raysp.evaluation.evaluate.references import Task, Wanted
-from raysp.evaluation.limits import AskedLimit, asked_limits
+from raysp.evaluation.limits import Limit, asked_limits
 from raysp.evaluation.scores import SECONDS
 from raysp.specs.pipeline import Shards
 from raysp.specs.text_rules import Text, normalisation_of
@@ -28,7 +28,7 @@ class Question:
     by: tuple[str, ...]
     over: str | None
     rules: Normalisation
-    limits: tuple[AskedLimit, ...]
+    limits: tuple[Limit, ...]
     worst: int
 
     @classmethod

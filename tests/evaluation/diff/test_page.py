@@ -40,7 +40,7 @@ def changed(found: LabelDiff, text: str = "plain", number: int = 3) -> LabelDiff
         worst=(row,) * number,
         changes=(ClassChange(text, text, 7),) * number,
     )
-    limit = Limit.of("agreement", 0.9, Estimate(0.5), is_upper=False)
+    limit = Limit("agreement", 0.9, is_upper=False).compared(0.5)
     a = replace(found.a, sink=text, checkpoint=text)
     return replace(found, a=a, columns=(column,), limits=(limit,), not_compared={text: text})
 
