@@ -63,11 +63,11 @@ CheckpointOptions = Annotated[
 ]
 FailAbove = Annotated[
     list[str] | None,
-    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 above, such as wer=0.2. Repeatable."),
+    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is above SHARE. Repeatable."),
 ]
 FailBelow = Annotated[
     list[str] | None,
-    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 below, such as accuracy=0.9."),
+    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is below SHARE. Repeatable."),
 ]
 _CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 """Values of storage options that are not text. Numbers stay texts: account keys may be all digits."""
