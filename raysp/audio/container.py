@@ -1,7 +1,7 @@
 """Detection of a recording's container by its first bytes, and classification of libsndfile's errors on opening.
 
-The allow-list is applied twice: to the magic bytes, so that no rare parser of libsndfile reads untrusted bytes, and to
-the format that libsndfile reports (an ID3 tag may precede any format).
+The allow-list is applied twice: to the magic bytes, so that no rare parser of libsndfile or FFmpeg reads untrusted
+bytes, and to the format that libsndfile reports.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,13 @@ from raysp.bounds import complaint
 from raysp.errors import AudioError
 from raysp.words import count
 
-CONTAINERS = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC", "MP3", "OGG"})
-MEDIA = {"MP4": "mov", "Matroska": "matroska", "AAC": "aac", "ASF": "asf"}
-"""Containers that PyAV reads where it is installed, and their demuxers in FFmpeg."""
-EXPECTED = "WAV, RF64, W64, AIFF, AU, CAF, NIST SPH, FLAC, MP3 or Ogg (Vorbis, Opus)"
+SOUND_FILES = frozenset({"WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "CAF", "NIST", "FLAC"})
+"""Containers that libsndfile reads."""
+MEDIA = {"MP3": "mp3", "OGG": "ogg", "AAC": "aac", "MP4": "mov", "Matroska": "matroska", "ASF": "asf"}
+"""Containers that PyAV reads, and their demuxers in FFmpeg."""
+FALLBACKS = {"WAV": "wav"}
+"""Containers of which PyAV reads some codecs, and their demuxers (see `is_for_media`)."""
+EXPECTED = "WAV, RF64, W64, AIFF, AU, CAF, NIST SPH, FLAC, MP3, Ogg, MP4, Matroska, WebM, AAC or WMA"
 
 MAGICS = {
     b"RF64": "RF64",
@@ -32,11 +35,13 @@ _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"})
 KINDED_MAGICS = {b"RIFF": (b"WAVE",), b"RIFX": (b"WAVE",), b"FORM": (b"AIFF", b"AIFC")}
 
 # libsndfile's error numbers (sndfile.h SF_ERR_*, common.h SFE_*)
-UNRECOGNISED, UNSUPPORTED_ENCODING, MALLOC_FAILED, UNIMPLEMENTED, WAV_FMT_MALFORMED = 1, 4, 17, 18, 64
+UNSUPPORTED_ENCODING, MALLOC_FAILED, UNIMPLEMENTED, WAV_FMT_MALFORMED = 4, 17, 18, 64
 OUT_OF_RANGE = frozenset({24, 32, 33, 34, 74, 129})  # SF_INFO incomplete (rate, frames); five about the channel count
 
 # WAV format tags that libsndfile reads: PCM, ADPCM (MS, IMA, NMS, G.72x), float, A-law, mu-law, GSM, extensible.
 WAV_TAGS = frozenset({1, 2, 3, 6, 7, 0x11, 0x31, 0x38, 0x40, 0x45, 0x64, 0x65, 0xFFFE})
+MEDIA_TAGS = frozenset({0x45, 0x50, 0x55, 0x64})
+"""WAV format tags that PyAV reads, as libsndfile does not, or not to the end: G.726, MPEG."""
 HEAD_BYTES = 4096
 
 
@@ -49,9 +54,9 @@ class Opening:
     num_bytes: int
 
 
-def sniff(opening: Opening) -> str | None:
+def sniff(head: bytes) -> str | None:
     """Return the container by the first bytes, or None if raysp does not read it."""
-    head = opening.head[:12]
+    head = head[:12]
     magic, kind = head[:4], head[8:]
     if magic in MAGICS:
         return MAGICS[magic]
@@ -63,7 +68,7 @@ def sniff(opening: Opening) -> str | None:
         return "MP4"
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # twelve sync bits and layer 0
         return "AAC"
-    return "MP3" if magic[:3] == b"ID3" or _is_mpeg_layer(head) else None
+    return "MP3" if _is_mpeg_layer(head) else None
 
 
 def _is_mpeg_layer(head: bytes) -> bool:
@@ -111,12 +116,8 @@ def describe(opening: Opening) -> str:
 
 def _is_foreign_codec(head: bytes, num_bytes: int, container: str, code: int) -> bool:
     """Return whether the codec is unsupported, not the header damaged. libsndfile has one error number for both."""
-    if container == "OGG":
-        return num_bytes >= 64 and b"\x01vorbis" not in head and b"OpusHead" not in head
     if container == "WAV" and code == WAV_FMT_MALFORMED:
-        return _has_foreign_wav_tag(head, num_bytes)
-    if code == UNRECOGNISED:
-        return container == "MP3"  # eleven sync bits are weak evidence, and an ID3 tag may precede any format
+        return _wav_tag(head, num_bytes) not in WAV_TAGS
     if code not in (UNSUPPORTED_ENCODING, UNIMPLEMENTED):
         return False
     if container == "FLAC":
@@ -124,14 +125,20 @@ def _is_foreign_codec(head: bytes, num_bytes: int, container: str, code: int) ->
     return not (container == "AIFF" and _has_short_aiff_comm(head))
 
 
-def _has_foreign_wav_tag(head: bytes, num_bytes: int) -> bool:
+def is_for_media(opening: Opening, container: str) -> bool:
+    """Return whether PyAV reads a sound file, by its codec."""
+    return container in FALLBACKS and _wav_tag(opening.head, opening.num_bytes) in MEDIA_TAGS
+
+
+def _wav_tag(head: bytes, num_bytes: int) -> int:
+    """Return the format tag of a WAV; that of PCM where its chunk is not whole."""
     place = head.find(b"fmt ")
     if place < 0 or place + 24 > len(head):
-        return False
+        return 1
     order: Literal["big", "little"] = "big" if head.startswith(b"RIFX") else "little"
     chunk_bytes = int.from_bytes(head[place + 4 : place + 8], order)
     tag = int.from_bytes(head[place + 8 : place + 10], order)
-    return 16 <= chunk_bytes <= num_bytes - place - 8 and tag not in WAV_TAGS
+    return tag if 16 <= chunk_bytes <= num_bytes - place - 8 else 1
 
 
 def _has_flac_streaminfo(head: bytes) -> bool:

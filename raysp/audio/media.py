@@ -1,61 +1,110 @@
-"""Audio streams of MP4, Matroska, ADTS and ASF, decoded by PyAV (FFmpeg) where it is installed.
+"""Streams that PyAV (FFmpeg) reads: MP3, Ogg, ADTS, MP4, Matroska, ASF, and some codecs in WAV.
 
-The demuxer is named after the first bytes, decoders are on a list, and nothing besides the given bytes is opened:
-neither files nor urls that a recording refers to. The delay of the encoder is skipped where the container has it (ADTS
-and ASF have no field for it), and the end is that of the stream.
+The demuxer is named after the first bytes, decoders are on a list, and nothing besides the bytes of the recording is
+opened: neither files nor urls that it refers to. Samples stand where the times of their packets place them, with
+silence where nothing was sent. The clock begins with the first stream of the container, in MP4 with its film. The delay
+of the encoder is skipped where the container has it (ADTS and ASF have no field for it).
 """
 
+import math
+import re
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from contextlib import ExitStack, contextmanager
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
+import av
 import numpy as np
 import numpy.typing as npt
 
-from raysp.audio.container import MEDIA, Opening, describe, unsupported
+from raysp.audio.container import FALLBACKS, MEDIA, Opening, describe, sniff, unsupported
+from raysp.audio.recording_bytes import (
+    BEGINNING,
+    OVERLAP_BYTES,
+    Reader,
+    RecordingBytes,
+    skip_tags,
+    skip_zeros,
+    strip_tags,
+)
+from raysp.audio.waveforms import AudioHeader
 from raysp.errors import AudioError
 
 if TYPE_CHECKING:
-    import av
+    from av.container import InputContainer
 
 CODECS = (
     *("aac", "aac_latm", "ac3", "alac", "amrnb", "amrwb", "dca", "eac3", "flac", "mp2", "mp2float", "mp3", "mp3float"),
-    *("opus", "pcm_alaw", "pcm_f32le", "pcm_mulaw", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32le"),
-    *("pcm_u8", "tta", "vorbis", "wavpack", "wmalossless", "wmapro", "wmav1", "wmav2", "wmavoice"),
+    *("opus", "libopus", "pcm_alaw", "pcm_f32be", "pcm_f32le", "pcm_f64be", "pcm_f64le", "pcm_mulaw", "pcm_s16be"),
+    *("pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le", "pcm_s8", "pcm_u8", "tta", "vorbis", "wavpack"),
+    *("g726", "g726le", "wmalossless", "wmapro", "wmav1", "wmav2", "wmavoice"),
 )
 UNBOUNDED = 2**63 - 1
-"""Frames of a stream that does not claim its own exactly, as libsndfile reports it."""
+"""Frames of a stream that does not claim its own exactly."""
+GAP_SECONDS = 0.1
+"""Least time without packets that becomes silence. Below it times of packets are rounded or jitter."""
+SILENCE_FRAMES = 1 << 18
+"""Frames of silence that are made at once."""
+FRAMED = frozenset({"MP3", "AAC"})
+"""Streams of frames without a container: a decoder goes on behind damage."""
+MOST_SKIPPED_BYTES = 1024
+"""Most bytes between or in damaged frames that are not an error."""
+MOST_PADDING = 2 * 1152
+"""Most samples that encoders of MP3 add; a count that lacks more is wrong."""
+HELD_FRAMES = 5
+"""Frames of MP3 that are held back, since the padding at its end may be so long."""
+SYNC = re.compile(rb"\xff[\xe2-\xff]")
+LARGEST_FRAME_BYTES = 2881
+COUNTING = re.compile(rb"Xing|Info|VBRI")
+"""What the first frame of an MP3 holds if it counts the others; its samples are silence."""
+RESTARTS = {
+    "OGG": re.compile(rb"OggS\x00[\x02\x06]"),
+    "Matroska": re.compile(rb"\x1aE\xdf\xa3[\x01\x80-\xff]"),
+    "ASF": re.compile(rb"0&\xb2u\x8ef\xcf\x11"),
+}
+"""First bytes of another stream of the same container, behind which a demuxer would go on."""
+SUBTYPES = {"mp3": "MPEG_LAYER_III", "mp3float": "MPEG_LAYER_III", "mp2": "MPEG_LAYER_II", "libopus": "OPUS"}
 _SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
 _OPTIONS = {"codec_whitelist": ",".join(CODECS), "protocol_whitelist": "none", "enable_drefs": "0"}
+_ASF_OBJECTS = (b"6&\xb2u", b"\x90\x08\x00\x33", b"\xd3\x29\xe2\xd6", b"\xf8\x03\xb1\xfe", b"\xd0\x3f\xb7\x3c")
+"""First bytes of data and of indexes of four kinds (ASF specification, sections 5.1, 6 and 10.2)."""
 _GAPLESS = "iTunSMPB"
 """Comment of iTunes: a zero, frames of delay, frames of padding and frames of the stream, in hexadecimal digits."""
 
 Frames = npt.NDArray[np.float32]  # (num_frames, channels)
 
 
-class SeekableReader(Protocol):
-    """A file that reads into buffers, as `source.ByteReader`."""
+class _Sequential:
+    """A recording as a file that PyAV reads once, up to the beginning of another stream."""
 
-    def readinto(self, buffer: memoryview) -> int:
-        """Copy the next bytes into `buffer`."""
-        ...
+    def __init__(self, data: RecordingBytes, start: int, end: int, restart: "re.Pattern[bytes] | None") -> None:
+        self._data, self._place, self._first = data, start, start + 1
+        self._restart = restart
+        self.end = end
+        if restart is RESTARTS["OGG"]:  # streams that are multiplexed begin together
+            while data.at(self._first - 1, 6)[5:] in (b"\x02", b"\x06"):
+                self._first = page_end(data, self._first - 1) + 1
 
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move the position and return it."""
-        ...
+    def read(self, num_bytes: int) -> bytes:
+        """Read at most `num_bytes`."""
+        num_bytes = min(num_bytes, self.end - self._place)
+        part = self._data.at(self._place, num_bytes + OVERLAP_BYTES if self._restart else num_bytes)
+        if self._restart:
+            found = self._restart.search(part, max(0, self._first - self._place))
+            if found is not None and self._place + found.start() < self.end:
+                self.end = self._place + found.start()
+                num_bytes = min(num_bytes, found.start())
+        self._place += min(num_bytes, len(part))
+        return part[:num_bytes]
 
-    def tell(self) -> int:
-        """Return the position of the next byte."""
-        ...
 
+class _Seekable:
+    """A reader as the seekable file that PyAV expects."""
 
-class _File:
-    """A reader as the file that PyAV expects."""
-
-    def __init__(self, reader: SeekableReader) -> None:
-        self.seek = reader.seek
-        self.tell = reader.tell
-        self._readinto = reader.readinto
+    def __init__(self, reader: Reader) -> None:
+        self.seek, self.tell, self._readinto = reader.seek, reader.tell, reader.readinto
+        self.end = reader.num_bytes
 
     def read(self, num_bytes: int) -> bytes:
         """Read at most `num_bytes`."""
@@ -63,58 +112,100 @@ class _File:
         return bytes(data[: self._readinto(memoryview(data))])
 
 
-class MediaSource:
-    """The first audio stream of a recording, read sequentially; the attributes are those of `soundfile.SoundFile`.
+class MediaStream:
+    """The audio track of a recording, read sequentially.
 
     Raises:
-        AudioError: `unsupported_format` without an audio stream of a supported codec, `corrupt_audio`.
+        AudioError: `unsupported_format` without one audio track of a supported codec, `corrupt_audio`.
     """
 
-    def __init__(self, media: "av.container.InputContainer", opening: Opening, container: str) -> None:
-        self.format = container
-        self._opening = opening
-        self._media = media
-        if not media.streams.audio:
+    def __init__(
+        self,
+        media: "InputContainer",
+        file: "_Sequential | _Seekable",
+        data: RecordingBytes,
+        start: int,
+        opening: Opening,
+        container: str,
+    ) -> None:
+        self._media, self._file, self._data, self._start = media, file, data, start
+        self._opening, self._container = opening, container
+        tracks = media.streams.audio
+        if not tracks:
             raise unsupported(opening, f"{container} without an audio stream")
-        self._stream = media.streams.audio[0]
-        codec: av.AudioCodecContext | None = self._stream.codec_context
-        if codec is None or codec.codec.name not in CODECS:
-            found = "unknown" if codec is None else repr(codec.codec.name)
-            raise unsupported(opening, f"{container}, its codec is {found}")
-        codec.thread_count = 1
-        self.subtype = codec.codec.name.upper()
-        self._held = np.empty((0, codec.channels), np.float32)
-        self.samplerate, self.channels = int(codec.sample_rate), int(codec.channels)
-        self._first_seconds = 0.0
-        """Time of the first packet; negative by the delay of the encoder."""
+        if len(tracks) > 1:
+            found = f"{container} with {len(tracks)} audio tracks, each of which may hold speech"
+            raise AudioError(
+                "unsupported_format", f"{found}, {describe(opening)}; expected one: extract it (ffmpeg -map 0:a:0)"
+            )
+        self._track = tracks[0]
+        context: av.AudioCodecContext | None = self._track.codec_context
+        if context is None or context.codec.name not in CODECS:
+            codec = "unknown" if context is None else repr(context.codec.name)
+            raise unsupported(opening, f"{container}, its codec is {codec}")
+        self._decoder = _libopus(context) if context.codec.name == "opus" else context
+        self._decoder.thread_count = 1
+        name = context.codec.name
+        self._subtype = SUBTYPES.get(name, name.upper())
+        self._rate, self._channels = int(context.sample_rate), int(context.channels)
+        self._held: Frames = np.empty((0, self._channels), np.float32)
+        self._index, self._unit = self._track.index, float(self._track.time_base or 0)
+        """Number of the track, and seconds of a unit of its times."""
+        self._zero: float | None = None
+        """Time in the container at which the recording begins."""
+        self._seconds = 0.0
+        """Seconds of the frames so far."""
+        self._reached = 0
+        """Place in the file behind the packets so far, for streams of frames."""
+        self._skipped = self._num_packets = 0
+        self._delay = 0.0
+        """Time of the first packet where that is negative, by the delay of the encoder."""
+        self._packet_start, self._packet_end = math.inf, 0.0
+        """Times of the first packet and of the end of the last one."""
+        self._joint: int | None = None
+        """Place of another stream that the demuxer would take for a part of this one."""
+        self._undecoded: int | None = None
+        """Place of the packets at the end that do not decode."""
+        self.num_silent = 0
+        """Frames of silence that follow at least."""
+        self._end, self._is_fragmented = end_of_elements(data, start, container)
         self._decoded = self._decode()
         first = next(self._decoded, None)
         if first is not None:  # a decoder may change the rate and channels of the header (HE-AAC)
-            self._held, self.samplerate = first
-            self.channels = self._held.shape[1]
-        self.frames = self._claimed_frames()
-        self._left = self.frames
+            self._held, self._rate = first
+            self._channels = self._held.shape[1]
+        if not self._rate or not self._channels:
+            raise self._corrupt("no frame decodes")
+        self._left = self._claimed_frames()
         self._turned: tuple[Frames, int] | None = None
+        self.place = 0
 
     @property
-    def claimed_frames(self) -> int | None:
-        """Frames that the header claims, for ordering rows; None without a claim."""
-        if self.frames < UNBOUNDED:
-            return self.frames
-        return None if self._media.duration is None else round(self._media.duration / 1e6 * self.samplerate)
+    def header(self) -> AudioHeader:
+        """Header of the stream."""
+        claimed: int | None = self._claimed_frames()
+        if claimed == UNBOUNDED:
+            claimed = None if self._media.duration is None else round(self._media.duration / 1e6 * self._rate)
+        return AudioHeader(self._rate, self._channels, claimed, self._container, self._subtype, self._opening.num_bytes)
+
+    @property
+    def num_left(self) -> int:
+        """Upper bound of the frames that follow, as far as it is known."""
+        return self._left
 
     def _claimed_frames(self) -> int:
         """Return the frames of the stream where its header has them exactly."""
-        if self.format != "MP4":
+        if self._container != "MP4":
             return UNBOUNDED
         gapless = self._media.metadata.get(_GAPLESS, "").split()
         try:
             return int(gapless[3], 16) or UNBOUNDED
         except (IndexError, ValueError):
             pass
-        if not self._stream.duration or self._stream.time_base is None:
+        if not self._track.duration or self._track.time_base is None:
             return UNBOUNDED
-        return round(self._stream.duration * self._stream.time_base * self.samplerate)
+        late = max(0.0, float((self._track.start_time or 0) * self._track.time_base) - (self._zero or 0.0))
+        return round((float(self._track.duration * self._track.time_base) + late) * self._rate)
 
     @property
     def has_turned(self) -> bool:
@@ -124,103 +215,253 @@ class MediaSource:
     def turn(self) -> None:
         """Go on with another rate or other channels."""
         assert self._turned is not None
-        self._held, self.samplerate = self._turned
-        self.channels = self._held.shape[1]
+        self._held, self._rate = self._turned
+        self._channels = self._held.shape[1]
         self._turned = None
-        self.frames = self._left = UNBOUNDED
+        self._left, self.place = UNBOUNDED, 0
 
-    def seek(self, frame: int) -> int:
-        """Return -1: positions are reached by decoding."""
-        return -1
+    def close(self) -> None:
+        """Nothing is left to close: the container is closed where it was opened."""
 
-    def read(self, num_frames: int, dtype: str = "float32", always_2d: bool = True) -> Frames:
-        """Read at most `num_frames` as float32. Fewer are returned only at the end."""
-        frames, error = self.read_to_damage(num_frames)
-        if error is not None:
-            raise error
-        return frames
+    def skip(self, num_frames: int) -> None:
+        """Skip frames by decoding them, or all up to the end."""
+        target = self.place + num_frames
+        while (num_wanted := min(SILENCE_FRAMES, target - self.place)) > 0:
+            frames, error = self.read(num_wanted)
+            if error is not None:
+                raise error
+            if len(frames) < num_wanted:
+                return
 
-    def read_to_damage(self, num_frames: int) -> tuple[Frames, AudioError | None]:
-        """Read at most `num_frames` as float32, fewer at the end or before an error, which is returned beside them."""
-        wanted = min(num_frames, self._left)
+    def read(self, num_wanted: int, dtype: Literal["int16", "float32"] = "float32") -> tuple[Frames, AudioError | None]:
+        """Return the next frames, (num_frames, channels), fewer at the end or before an error, which is returned."""
+        wanted = min(num_wanted, self._left)
         parts, num_held = [self._held], len(self._held)
         error: AudioError | None = None
         try:
             while num_held < wanted and not self._turned and (found := next(self._decoded, None)) is not None:
-                if (found[0].shape[1], found[1]) != (self.channels, self.samplerate):
+                if (found[0].shape[1], found[1]) != (self._channels, self._rate):
                     self._turned = found
                     break
                 parts.append(found[0])
                 num_held += len(found[0])
         except AudioError as damage:
             error = damage
-        whole = np.concatenate(parts)
+        whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._held = whole[wanted:].copy()
         self._left -= min(wanted, len(whole))
+        self.place += min(wanted, len(whole))
         return whole[:wanted], error
 
     def _decode(self) -> Iterator[tuple[Frames, int]]:
-        """Yield the frames of each packet and their rate. The last ones end where their packet or stream does."""
-        last: tuple[Frames, int, float] | None = None
-        num_frames = 0
+        """Yield frames and their rate, and silence between them, up to the end of the last packet or of the stream."""
+        held: deque[tuple[Frames, int]] = deque()
+        num_held = HELD_FRAMES if self._container == "MP3" else 1
+        num_frames, seconds = 0, 0.0
         with _explained(self._corrupt):
             for frame, delay in self._decode_packets():
-                if last is not None:
-                    num_frames += len(last[0])
-                    yield last[:2]
-                seconds = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-                last = _samples_of(frame)[delay:], int(frame.sample_rate), seconds
-        if last is not None:
-            samples, rate, seconds = last
-            ends = (round(seconds * rate), self._end(rate) - num_frames)
-            least = rate // 1000  # times of Matroska are milliseconds
-            end = min((one for one in ends if 0 < one < len(samples) - least), default=len(samples))
-            yield samples[:end], rate
+                samples, rate = _samples_of(frame)[delay:], int(frame.sample_rate)
+                gap = self._gap(frame)
+                for part in (samples,) if gap <= GAP_SECONDS else chain(self._silence(gap, samples, rate), (samples,)):
+                    held.append((part, rate))
+                    while len(held) > num_held:
+                        num_frames += len(held[0][0])
+                        yield held.popleft()
+                self._seconds += len(samples) / rate
+                seconds = (frame.duration or 0) * self._unit
+            num_frames += sum(len(samples) for samples, _ in held)
+            excess = self._padding(num_frames, len(held[-1][0]), seconds, held[-1][1]) if held else 0
+        while held:
+            samples, rate = held.popleft()
+            num_cut = max(0, min(len(samples), excess - sum(len(later) for later, _ in held)))
+            yield samples[: len(samples) - num_cut], rate
 
-    def _end(self, rate: int) -> int:
-        """Return the frames up to the end that Matroska has, which may be that of another stream; 0 without one."""
-        if self.format != "Matroska" or self._media.duration is None:
-            return 0
-        return round((self._media.duration / 1e6 + min(0.0, self._first_seconds)) * rate)
+    def _padding(self, num_frames: int, num_last: int, seconds: float, rate: int) -> int:
+        """Return the frames at the end that are none of the recording.
+
+        Args:
+            num_frames: frames of the stream.
+            num_last: those of its last packet.
+            seconds: its duration by the container.
+            rate: frames a second.
+        """
+        least = rate // 1000  # times of Matroska are milliseconds
+        if self._container == "Matroska" and self._media.duration is not None:  # the end may be that of another stream
+            end = round((self._media.duration / 1e6 + self._delay) * rate)
+        elif self._container == "MP3" and self._track.start_time and self.end_place() < self._data.num_bytes:
+            # FFmpeg does not believe the count of the first frame where more follows than its stream.
+            end = strip_tags(self._data, self._start, self.end_place())
+            with open_media(self._data, self._start, self._opening, "MP3", end=end, seekable=True) as alone:
+                excess = num_frames - (alone.header.num_frames or num_frames)
+                return excess if 0 < excess <= MOST_PADDING else 0
+        else:
+            end = 0
+        surplus = [num_last - round(seconds * rate)] if seconds else []
+        surplus += [num_frames - end] if end else []
+        return max((frames for frames in surplus if least < frames < num_last), default=0)
+
+    def _gap(self, frame: "av.AudioFrame") -> float:
+        """Return the seconds between the end of the frames so far and the time of a frame."""
+        if frame.pts is None:
+            return 0.0
+        time = frame.pts * self._unit
+        if self._zero is None:
+            start = self._media.start_time / 1e6 if len(self._media.streams) > 1 else time
+            self._zero = 0.0 if self._container == "MP4" and not self._is_fragmented else min(time, start)
+        return time - self._zero - self._seconds
+
+    def _silence(self, seconds: float, samples: Frames, rate: int) -> Iterator[Frames]:
+        """Yield silence with the channels of some samples."""
+        self.num_silent = round(seconds * rate)
+        self._seconds += seconds
+        while self.num_silent > 0:
+            num_frames = min(self.num_silent, SILENCE_FRAMES)
+            self.num_silent -= num_frames
+            yield np.zeros((num_frames, samples.shape[1]), np.float32)
 
     def _decode_packets(self) -> "Iterator[tuple[av.AudioFrame, int]]":
         """Yield decoded frames, with the samples to skip.
 
-        A damaged packet is an error, unless the recording ends in it.
+        A damaged packet is an error, unless the recording ends in it, or frames follow without a container.
         """
         is_cut, is_first = False, True
-        for packet in self._media.demux(self._stream):
+        for packet in self._packets():
             if packet.size and is_cut:
                 raise self._corrupt("a packet is damaged")
             is_cut = is_cut or packet.is_corrupt
-            if packet.pts is not None and packet.time_base:
-                self._first_seconds = min(self._first_seconds, float(packet.pts * packet.time_base))
-            if not packet.is_corrupt:
-                for frame in packet.decode():
-                    yield frame, self._remaining_delay(packet, frame) if is_first else 0
-                    is_first = False
+            if packet.is_corrupt and not self._subtype.startswith("PCM"):
+                continue
+            for frame in self._frames_of(packet):
+                yield frame, self._remaining_delay(packet, frame) if is_first else 0
+                is_first = False
 
-    def _remaining_delay(self, packet: "av.Packet[av.AudioStream]", frame: "av.AudioFrame") -> int:
+    def _frames_of(self, packet: "av.Packet[Any]") -> "list[av.AudioFrame]":
+        try:
+            frames = list(self._decoder.decode(packet))
+        except av.FFmpegError as error:
+            if self._container not in FRAMED or isinstance(error, av.error.MemoryError):
+                raise
+            self._skipped += packet.size
+            self._undecoded = self._reached - packet.size if self._undecoded is None else self._undecoded
+            return []
+        self._undecoded = None if packet.size else self._undecoded
+        return frames
+
+    def _packets(self) -> "Iterator[av.Packet[Any]]":
+        """Yield the packets of the track, up to a joint with another stream of frames."""
+        for packet in self._demuxed():
+            if packet.size and packet.pos is not None:
+                place = self._start + packet.pos
+                if self._container in FRAMED and not self._follows(packet, place):
+                    return
+                self._reached = max(self._reached, place + (0 if self._container == "OGG" else packet.size))
+                self._num_packets += 1
+            if packet.stream_index == self._index:
+                if packet.pts is not None:
+                    start = packet.pts * self._unit
+                    self._delay = min(self._delay, start)
+                    self._packet_start = min(self._packet_start, max(0.0, start))
+                    self._packet_end = max(self._packet_end, start + (packet.duration or 0) * self._unit)
+                yield packet
+
+    def _demuxed(self) -> "Iterator[av.Packet[Any]]":
+        """Yield the packets of all tracks, of formats whose places matter, else those of the track."""
+        packets = self._media.demux() if self._container in RESTARTS else self._media.demux(self._track)
+        try:
+            yield from packets
+        except av.FFmpegError:
+            if self._container not in ("OGG", *FRAMED):
+                raise
+            # It is at data that is none of theirs: `end_place` is before it.
+
+    def _follows(self, packet: "av.Packet[Any]", place: int) -> bool:
+        """Return whether a frame belongs to the stream; else another one begins at `_joint`."""
+        if not self._num_packets:
+            if place - self._start > MOST_SKIPPED_BYTES + LARGEST_FRAME_BYTES:
+                raise self._corrupt(f"{place - self._start:,} bytes before the first frame do not decode")
+            return True
+        if place != self._reached:
+            behind = skip_tags(self._data, skip_zeros(self._data, self._reached, place), place)
+            self._skipped += place - behind
+            first = self._data.find(SYNC, behind, place + 2)
+            if self._skipped > MOST_SKIPPED_BYTES or not frames_begin(self._data, place):
+                self._joint = self._reached
+            elif first is not None and first < place and frames_begin(self._data, first):
+                self._joint = first  # a frame that counts others is skipped by parsers behind tags
+            if self._joint is not None:
+                return False
+        if self._container == "MP3" and COUNTING.search(memoryview(packet)):
+            self._joint = self._find_counting(place, place + packet.size)
+        return self._joint is None
+
+    def _find_counting(self, place: int, end: int) -> int | None:
+        """Return the place in a packet at which a frame counts those of another stream; tags may stand before it."""
+        while (found := self._data.find(SYNC, place, end)) is not None:
+            if COUNTING.search(self._data.at(found, 64)) and frames_begin(self._data, found):
+                return found
+            place = found + 1
+        return None
+
+    def end_place(self) -> int:
+        """Return the place in the recording up to which the stream reaches."""
+        if self._joint is not None or self._undecoded is not None:
+            return min(place for place in (self._joint, self._undecoded) if place is not None)
+        if self._end is not None:
+            return self._end
+        place = self._reached
+        if self._container == "OGG":
+            while place < self._file.end and self._data.at(place, 4) == b"OggS":
+                place = page_end(self._data, place)
+        return min(place, self._file.end, self._data.num_bytes) if self._container in RESTARTS else place
+
+    def counted_seconds(self) -> float | None:
+        """Return the seconds of the packets, which are read but not decoded."""
+        for _ in self._packets():
+            pass
+        return self._packet_end - self._packet_start if self._num_packets else None
+
+    def missing(self) -> str | None:
+        """Return a message on samples that the header announces, of a stream without any."""
+        claimed = self.header.num_frames
+        if claimed and self._container not in ("OGG", *FRAMED):
+            return f"announces {claimed / self._rate:.3f} seconds"
+        return None if self._num_packets else "announces a stream, which does not end"
+
+    def _remaining_delay(self, packet: "av.Packet[Any]", frame: "av.AudioFrame") -> int:
         """Return the frames of Opus's pre-skip that FFmpeg has not skipped.
 
         In Matroska it takes the delay from CodecDelay, which older versions of its own muxer wrote too short. The one
         in the codec's own header (RFC 7845, section 5.1) is right.
         """
-        head = self._stream.codec_context.extradata or b""
-        if self.subtype not in ("OPUS", "LIBOPUS") or not head.startswith(b"OpusHead") or not packet.duration:
+        head = self._track.codec_context.extradata or b""
+        if self._subtype != "OPUS" or not head.startswith(b"OpusHead") or not packet.duration:
             return 0
         whole = round(float(packet.duration * packet.time_base) * frame.sample_rate)
         return max(0, int.from_bytes(head[10:12], "little") - (whole - frame.samples))
 
     def _corrupt(self, found: str, error_type: str = "corrupt_audio") -> AudioError:
-        message = f"{self.format}: {found}, {describe(self._opening)}; expected a stream without errors"
+        message = f"{self._container}: {found}, {describe(self._opening)}; expected a stream without errors"
         return AudioError(error_type, message)
+
+
+def _libopus(context: "av.AudioCodecContext") -> "av.AudioCodecContext":
+    """Return the decoder of libopus: FFmpeg's own has other samples at low bit rates, by delaying them otherwise."""
+    if "libopus" not in av.codecs_available:
+        return context
+    decoder = av.CodecContext.create("libopus", "r")
+    assert isinstance(decoder, av.AudioCodecContext)
+    decoder.extradata, decoder.sample_rate, decoder.layout = context.extradata, context.sample_rate, context.layout
+    decoder.options = {"request_sample_fmt": "flt"}  # else it rounds to 16 bits
+    return decoder
 
 
 def _samples_of(frame: "av.AudioFrame") -> Frames:
     """Return the samples of a frame as float32, nominally within -1 and 1."""
+    num_channels = frame.layout.nb_channels
+    if num_channels == 1 and frame.format.name in ("flt", "fltp"):  # several times faster than `to_ndarray`
+        return np.frombuffer(memoryview(frame.planes[0]), np.float32, frame.samples).reshape(-1, 1)
     values = frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(-1, frame.layout.nb_channels)
+    values = values.T if frame.format.is_planar else values.reshape(-1, num_channels)
     scale = _SCALES.get(frame.format.packed.name)
     if scale is None:
         return np.ascontiguousarray(values, np.float32)
@@ -230,40 +471,121 @@ def _samples_of(frame: "av.AudioFrame") -> Frames:
 
 
 @contextmanager
-def open_media(reader: SeekableReader, opening: Opening, container: str) -> Iterator[MediaSource]:
-    """Open a recording of one of the containers `MEDIA`.
+def open_media(
+    data: RecordingBytes,
+    start: int,
+    opening: Opening,
+    container: str,
+    *,
+    end: int | None = None,
+    seekable: bool = False,
+) -> Iterator[MediaStream]:
+    """Open a recording of one of the containers of `MEDIA` or `FALLBACKS`.
+
+    Args:
+        data: the recording.
+        start: place of the stream.
+        opening: its first bytes.
+        container: its container.
+        end: place up to which it is read, if that is known.
+        seekable: whether PyAV may look at its end for the duration, of the last stream of joined ones.
 
     Raises:
-        AudioError: `unsupported_format` (also if PyAV is not installed), `corrupt_audio`.
+        AudioError: `unsupported_format`, `corrupt_audio`.
     """
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        if error.name != "av":  # it is installed, and lacks what it needs
-            raise
-        raise unsupported(opening, f"{container}, which needs PyAV (pip install 'raysp[av]')") from None
 
     def corrupt(found: str, error_type: str = "corrupt_audio") -> AudioError:
         return AudioError(error_type, f"{container}: {found}, {describe(opening)}; expected a complete header")
 
-    with _explained(corrupt):
-        open_file: Callable[..., av.container.InputContainer] = av.open  # its arguments depend on the release
-        media = open_file(_File(reader), "r", format=MEDIA[container], options=_OPTIONS, **_tolerance())
-    with media:
-        yield MediaSource(media, opening, container)
+    is_bounded = end is not None
+    end = end or end_of_elements(data, start, container)[0] or data.num_bytes
+    file: _Sequential | _Seekable
+    if seekable or container not in RESTARTS:
+        file = _Seekable(Reader(data, start, end))
+    else:
+        file = _Sequential(data, start, end, RESTARTS.get(container))
+    with ExitStack() as stack:
+        with _explained(corrupt):
+            open_file: Callable[..., InputContainer] = av.open  # its arguments depend on the release
+            demuxer = MEDIA.get(container) or FALLBACKS[container]
+            try:
+                media = stack.enter_context(open_file(file, "r", format=demuxer, options=_OPTIONS, **_tolerance()))
+                stream = MediaStream(media, file, data, start, opening, container)
+            except av.FFmpegError:
+                end = data.find(BEGINNING, start + 12, data.num_bytes)
+                if container not in FRAMED or is_bounded or end is None:
+                    raise
+                # It has looked at the recording behind this one.
+                stream = stack.enter_context(open_media(data, start, opening, container, end=end))
+        yield stream
+
+
+def frames_begin(data: RecordingBytes, place: int) -> bool:
+    """Return whether frames of MPEG or ADTS follow one another from a place on."""
+    head = data.at(place, 64)
+    container = sniff(head)
+    if container not in FRAMED:
+        return False
+    file = _Sequential(data, place, min(data.num_bytes, place + 64 * 1024), None)
+    try:
+        with av.open(file, "r", format=MEDIA[container], options=_OPTIONS) as media:
+            first = [packet for packet, _ in zip(media.demux(audio=0), range(3), strict=False)]
+    except (av.FFmpegError, ValueError, IndexError):
+        return False
+    packets = [(packet.pos, bytes(packet)) for packet in first if packet.size and packet.pos is not None]
+    is_counted = COUNTING.search(head) is not None
+    are_joined = all(pos + len(packet) == later for (pos, packet), (later, _) in pairwise(packets))
+    are_alike = all(packet[:2] == head[:2] for _, packet in packets)
+    return len(packets) > 1 and are_joined and are_alike and (packets[0][0] == 0 or is_counted)
+
+
+def page_end(data: RecordingBytes, place: int) -> int:
+    """Return the place behind the page of Ogg at a place."""
+    head = data.at(place, 27 + 255)
+    sizes = head[27 : 27 + head[26]] if len(head) > 26 else b""
+    return place + 27 + len(sizes) + sum(sizes)
+
+
+def end_of_elements(data: RecordingBytes, start: int, container: str) -> tuple[int | None, bool]:
+    """Return the place at which a container ends by the sizes of its elements, and whether a film comes in fragments.
+
+    None without such sizes, as in a live stream.
+    """
+    if container == "Matroska":
+        place = start
+        for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):
+            head = data.at(place, 12)
+            size_bytes = 9 - head[4].bit_length() if len(head) > 4 else 9
+            size = int.from_bytes(head[4 : 4 + size_bytes], "big") & (1 << 7 * size_bytes) - 1
+            if not head.startswith(name) or size_bytes > 8 or size == (1 << 7 * size_bytes) - 1:
+                return None, False
+            place += 4 + size_bytes + size
+        return min(place, data.num_bytes), False
+    place, kinds = start, set[bytes]()
+    while container in ("MP4", "ASF") and place < data.num_bytes:
+        head = data.at(place, 24)
+        if container == "ASF":
+            kind, size = head[:4], int.from_bytes(head[16:], "little")
+            is_known = place == start or kind in _ASF_OBJECTS
+        else:
+            kind, size = head[4:8], int.from_bytes(head[:4], "big")
+            size = int.from_bytes(head[8:16], "big") if size == 1 else size
+            is_known = kind.isalnum() and (kind != b"ftyp" or b"moov" not in kinds)
+        if not is_known or size < 8 or (place > start and BEGINNING.match(head) and kind != b"ftyp"):
+            is_whole = container == "ASF" or {b"moov", b"mdat"} <= kinds
+            return (place if is_whole and (size or not is_known) else data.num_bytes), b"moof" in kinds
+        kinds.add(kind)
+        place += size
+    return (min(place, data.num_bytes) if kinds else None), b"moof" in kinds
 
 
 def _tolerance() -> dict[str, str]:
     """Return the argument of `av.open` for tags that are no UTF-8. From release 19 on, PyAV reads them without it."""
-    import av
-
     return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
 @contextmanager
 def _explained(make_error: Callable[..., AudioError]) -> Iterator[None]:
-    import av
-
     try:
         yield
     except av.error.MemoryError as error:  # also for a size that no recording has

@@ -3,15 +3,14 @@
 import math
 import sys
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Literal
+from contextlib import contextmanager
 
 import numpy as np
-import soundfile
 
-from raysp.audio.open_streams import BLOCKS_PER_SECOND, OpenStream, StreamEnding, chunk_frames
-from raysp.audio.source import open_reader, open_stream
-from raysp.audio.streams import Stream, Streams
+from raysp.audio.channel_balance import BLOCKS_PER_SECOND, ChannelBalance
+from raysp.audio.joints import following
+from raysp.audio.recording_bytes import bytes_of
+from raysp.audio.source import Stream, open_stream
 from raysp.audio.waveforms import (
     FINITE_SUBTYPES,
     AudioHeader,
@@ -29,6 +28,8 @@ from raysp.audio.waveforms import (
 )
 from raysp.errors import AudioError
 from raysp.words import count
+
+CHUNK_SAMPLES = 1 << 20  # over all channels, 4 MB of float32: most utterances are one chunk, the fastest case
 
 
 def decode(
@@ -99,8 +100,7 @@ class Decoding:
     def __init__(self, excerpt: Excerpt, options: DecodeOptions) -> None:
         self.options = options
         self.excerpt = excerpt
-        self.reader = open_reader(excerpt.audio)
-        self.streams = Streams(self.reader)
+        self.data = bytes_of(excerpt.audio)
         self.offset, self.duration = excerpt.offset, excerpt.duration
         """Seconds to skip and to decode, from the beginning of the present stream on."""
         self.seconds = 0.0
@@ -110,67 +110,66 @@ class Decoding:
         self.number = 0
         self.channels: int | None = None
         """Channels of the first stream."""
-        self.damage: AudioError | soundfile.LibsndfileError | None = None
+        self.damage: AudioError | None = None
         """Error that ended the frames early, to be raised once they are used."""
         self.missing: str | None = None
         """Text on data that a header announced and its stream lacked."""
 
     def chunks(self) -> Iterator[Samples]:
         """Yield the samples in chunks."""
-        stream: Stream | None = self.streams.at(0)
-        while stream is not None:
+        place: int | None = 0
+        while place is not None:
             self.number += 1
-            with self._named():
-                stream = yield from self._stream(stream)
+            with self._named(place):
+                place = yield from self._stream(place)
         if self.missing and not self.seconds and self.excerpt.duration != 0 and not self.excerpt.offset:
             raise AudioError("corrupt_audio", self.missing)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
+    def _named(self, place: int) -> Iterator[None]:
         """Raise errors of later streams with the name of the stream: they are damage of the recording."""
-        start = self.streams.last.start
         try:
             yield
         except AudioError as error:
             if self.number == 1 or error.error_type not in ("corrupt_audio", "unsupported_format", "invalid_audio"):
                 raise
             kind = "corrupt_audio" if error.error_type == "unsupported_format" else error.error_type
-            raise AudioError(kind, f"stream {self.number}, at byte {start:,} of the recording: {error}") from None
+            raise AudioError(kind, f"stream {self.number}, at byte {place:,} of the recording: {error}") from None
 
-    def _stream(self, stream: Stream) -> Generator[Samples, None, Stream | None]:
-        """Yield the samples of a stream. Returns the next one."""
-        for may_seek in (True, False):
-            with ExitStack() as stack:
-                found = OpenStream(
-                    stack.enter_context(open_stream(self.reader, self.streams, stream, by_opus=True)), stack
-                )
-                if not found.go_to(self._first(found.header), may_seek=may_seek):
-                    continue  # a failed seek leaves the decoder unusable: reopen and decode up to the part
-                while (first := self._first(found.header)) > found.place:
-                    following = self._following(found)
-                    if following is None and not found.turn():
-                        raise self._ends_before(found, first)
-                    if following is None or not following.num_given:
-                        self.offset = (first - found.place) / found.header.sample_rate
-                        self.skipped += found.place / found.header.sample_rate
-                        if following is not None:
-                            return following
-                        found.place = 0
-                    else:
-                        found.resume(open_stream(self.reader, self.streams, following))
-                    found.go_to(self._first(found.header), may_seek=False)
-                while True:
-                    following = yield from self._samples(found)
-                    if following is not None or not found.turn():
-                        break
-                if self.damage is not None:
-                    raise self.damage
-            return following
-        return None
+    def _stream(self, place: int) -> Generator[Samples, None, int | None]:
+        """Yield the wanted samples of the stream at a place. Returns the place of the next one, if more are wanted."""
+        with open_stream(self.data, place) as stream:
+            while True:
+                is_whole = yield from self._part(stream)
+                if not is_whole or not stream.has_turned:
+                    break
+                stream.turn()
+            if self.damage is not None:
+                raise self.damage
+            if not is_whole:
+                return None
+            self._note_missing(stream)
+            return following(self.data, stream.end_place())
 
-    def _first(self, header: AudioHeader) -> int:
+    def _part(self, stream: Stream) -> Generator[Samples, None, bool]:
+        """Yield the wanted samples of one rate and number of channels. Returns whether more of them may follow."""
+        header = stream.header
         self._check(header)
-        return _part(header, self.offset, self.duration)[0]
+        first, most = _part(header, self.offset, self.duration)
+        if first:
+            stream.skip(first)
+        if stream.place < first:
+            self.offset = (first - stream.place) / header.sample_rate
+            self.skipped += stream.place / header.sample_rate
+            if not stream.has_turned and following(self.data, stream.end_place()) is None:
+                raise self._ends_before()
+            return True
+        return (yield from self._samples(stream, header, most))
+
+    def _note_missing(self, stream: Stream) -> None:
+        if not stream.place and not self.missing and (found := stream.missing()):
+            follow = f"and {count(stream.place, 'sample')} follow; expected as many"
+            self.missing = f"{stream.header.container}: its header {found}, {follow}"
 
     def _check(self, header: AudioHeader) -> None:
         """Raise if a stream lacks the channel.
@@ -191,87 +190,61 @@ class Decoding:
             )
         self.channels = self.channels or header.channels
 
-    def _samples(self, found: OpenStream) -> Generator[Samples, None, Stream | None]:
-        """Yield the wanted samples of an open stream. Returns the next stream, if more samples are wanted."""
-        header, options = found.header, self.options
-        self._check(header)
-        most = _part(header, self.offset, self.duration)[1]
-        ending = StreamEnding(max(1, header.sample_rate // BLOCKS_PER_SECOND))
-        dtype = choose_dtype(header, options.channel, options.sample_rate)
-        chunks = self._mono(found, dtype, most, ending)
+    def _samples(self, stream: Stream, header: AudioHeader, most: int) -> Generator[Samples, None, bool]:
+        """Yield at most a number of frames as samples. Returns whether the stream ended before."""
+        options = self.options
+        balance = ChannelBalance(max(1, header.sample_rate // BLOCKS_PER_SECOND))
+        chunks = self._mono(stream, header, most, balance)
         if header.sample_rate != options.sample_rate:
             chunks = resample(chunks, header.sample_rate, options.sample_rate)
         for samples, _ in chunks:
             if header.sample_rate != options.sample_rate and header.subtype not in FINITE_SUBTYPES:
                 check_finite(samples, header)  # resampling may overflow though its input is finite
             yield samples
-        if how := ending.cancelled():
+        if how := balance.cancelled():
             raise AudioError(
                 "invalid_audio",
                 f"{count(header.channels, 'channel')} that cancel each other: {how}, as of a microphone whose wires "
                 'are swapped; label one by Decode(channel=0), or each by channel="each"',
             )
         self.offset = 0.0
-        self.seconds += ending.num_frames / header.sample_rate
+        self.seconds += balance.num_frames / header.sample_rate
         if self.duration is not None:
-            self.duration = (most - ending.num_frames) / header.sample_rate
-        return ending.following
+            self.duration = (most - balance.num_frames) / header.sample_rate
+        return balance.num_frames < most and self.damage is None
 
     def _mono(
-        self, found: OpenStream, dtype: Literal["int16", "float32"], most: int, ending: StreamEnding
+        self, stream: Stream, header: AudioHeader, most: int, balance: ChannelBalance
     ) -> Iterator[tuple[Samples, bool]]:
         """Yield (samples, whether they are the last) until `most` frames are read or the stream ends."""
-        header = found.header
+        dtype = choose_dtype(header, self.options.channel, self.options.sample_rate)
         max_frames = (self.options.max_seconds - self.seconds) * header.sample_rate
         rates = math.ceil(self.options.sample_rate / header.sample_rate / 4)
-        most_frames = chunk_frames(max(header.channels, rates))
+        most_frames = max(1, CHUNK_SAMPLES // max(header.channels, rates))
         is_last = False
         while not is_last:
-            # libsndfile returns at most the claimed frames, so a small claim saves a read and memory
-            num_held = 0 if found.opened.stream.is_empty else found.source.frames
-            left = min(most - ending.num_frames, num_held - found.place)
-            num_wanted = max(0, min(most_frames, left, math.ceil(max_frames) - ending.num_frames + 1))
-            frames, error = found.read(num_wanted, dtype)
-            ending.num_frames += len(frames)
-            if ending.num_frames > max_frames:
-                raise TooLong(self.seconds + ending.num_frames / header.sample_rate, self.options.max_seconds)
-            is_last = ending.num_frames >= most
-            if not is_last and (error is not None or len(frames) < num_wanted or num_wanted == left):
-                is_last = self._is_over(found, error, ending)
+            # A decoder returns at most the claimed frames, so a small claim saves a read and memory
+            left = min(most - balance.num_frames, stream.num_left)
+            num_wanted = max(0, min(most_frames, left, math.ceil(max_frames) - balance.num_frames + 1))
+            frames, error = stream.read(num_wanted, dtype)
+            balance.num_frames += len(frames)
+            num_silent = stream.num_silent if most == sys.maxsize else 0
+            if balance.num_frames + num_silent > max_frames:
+                raise TooLong(self.seconds + balance.num_frames / header.sample_rate, self.options.max_seconds)
+            is_last = balance.num_frames >= most or len(frames) < num_wanted or num_wanted == left or error is not None
+            if error is not None and balance.num_frames < most:
+                if not self.options.keep_prefix:
+                    raise error
+                self.damage = error
             if len(frames) < num_wanted // 2:
                 frames = frames.copy()  # a view would keep the buffer that the header's claim sized
             samples = mix(frames, self.options.channel)
             if self.options.channel == "mean" and header.channels > 1:
-                ending.compare(samples, frames)
+                balance.compare(samples, frames)
             if header.subtype not in FINITE_SUBTYPES:
                 samples = self._finite(samples, header)
                 is_last = is_last or self.damage is not None
             yield samples, is_last
-
-    def _is_over(
-        self, found: OpenStream, error: AudioError | soundfile.LibsndfileError | None, ending: StreamEnding
-    ) -> bool:
-        """Return whether a stream ends where its decoder does, and record the next one; else open its rest."""
-        following = self._following(found, by_error=error is not None)
-        if following is not None and following.num_given:
-            found.resume(open_stream(self.reader, self.streams, following))
-            return False
-        ending.following = following
-        if following is None and error is not None:
-            if not self.options.keep_prefix:
-                raise error
-            self.damage = error
-        elif following is None:
-            self.missing = self.missing or (None if found.place else found.missing(self.streams))
-        return True
-
-    def _following(self, found: OpenStream, *, by_error: bool = False) -> Stream | None:
-        if found.has_turned:
-            return None
-        following = self.streams.after(found.ended(by_error=by_error))
-        if self.reader.error:
-            raise self.reader.error
-        return following
 
     def _finite(self, samples: Samples, header: AudioHeader) -> Samples:
         """Return samples that are finite; to keep the prefix of a damaged recording those before the first that is not.
@@ -288,11 +261,10 @@ class Decoding:
             return samples[: int(np.isfinite(samples).argmin())].copy()
         return samples
 
-    def _ends_before(self, found: OpenStream, frame: int) -> AudioError:
-        seconds = self.skipped + found.place / found.header.sample_rate
+    def _ends_before(self) -> AudioError:
         return AudioError(
             "invalid_audio",
-            f"the file ends after {seconds:.3f} seconds; expected more than offset={self.excerpt.offset:g}",
+            f"the file ends after {self.skipped:.3f} seconds; expected more than offset={self.excerpt.offset:g}",
         )
 
 

@@ -442,19 +442,16 @@ class SourceKind(ABC):
 _READ = frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus"}
     | {".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
-)
-_READ_BY_PYAV = frozenset(
-    {".3ga", ".3gp", ".3gpp", ".aac", ".adts", ".asf", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4"}
+    | {".3ga", ".3gp", ".3gpp", ".aac", ".adts", ".asf", ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp4"}
     | {".weba", ".webm", ".wma", ".wmv"}
 )
-"""Suffixes of formats that need the extra `raysp[av]`."""
 _NOT_READ = frozenset(
     {".ac3", ".ac4", ".alac", ".amr", ".ape", ".avi", ".awb", ".dff", ".dsf", ".dts", ".eac3", ".flv", ".gsm", ".mp2"}
     | {".mpc", ".mpeg", ".mpg", ".mpga", ".nist", ".ogm", ".ogv", ".pcm", ".qcp", ".ra", ".raw", ".shn", ".spx"}
     | {".tta", ".voc", ".vox", ".wv", ".wv1", ".wv2"}
 )
 """Suffixes of formats that are mostly unsupported. Such a file is still a row (`unsupported_format`), never dropped."""
-SUFFIXES = _READ | _READ_BY_PYAV | _NOT_READ
+SUFFIXES = _READ | _NOT_READ
 OTHER_SUFFIXES = frozenset(
     {".cfg", ".csv", ".ini", ".json", ".toml", ".tsv", ".xls", ".xlsx", ".xml", ".yaml", ".yml"}
     | {".doc", ".docx", ".htm", ".html", ".ipynb", ".log", ".md", ".pdf", ".py", ".rst", ".sh", ".txt"}

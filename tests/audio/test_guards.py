@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from raysp import AudioError
-from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, isolation, open_streams, source, stream_decoding
+from raysp.audio import DecodeOptions, Excerpt, TooLong, child, decode, isolation, source, stream_decoding
 from raysp.audio.isolation import Decoder
 from tests.corpora import wav
 
@@ -128,7 +128,7 @@ class TestSamples:
         fields = int.from_bytes(lying[18:26], "big")  # the last 36 bits are the number of frames
         lying[18:26] = (fields >> 36 << 36 | 2**36 - 1).to_bytes(8, "big")
         assert _peak(lambda: decode(bytes(lying), sample_rate=16_000)) < 40_000_000
-        monkeypatch.setattr(open_streams, "CHUNK_SAMPLES", 1 << 40)
+        monkeypatch.setattr(stream_decoding, "CHUNK_SAMPLES", 1 << 40)
         assert _peak(lambda: decode(bytes(lying), sample_rate=16_000)) > 1_000_000_000
 
     def test_without_most_seconds_a_small_file_becomes_as_long_as_it_likes(self):

@@ -363,16 +363,16 @@ SKIPPING = [("WAV", "IMA_ADPCM"), ("MP3", "MPEG_LAYER_III"), ("OGG", "VORBIS"), 
 
 @pytest.mark.parametrize(("container", "subtype"), SEEKING + SKIPPING)
 def test_a_part_of_a_recording_is_its_frames_to_the_sample(container, subtype):
-    file = io.BytesIO()
-    samples = np.random.default_rng(0).normal(0, 0.1, 48_000).astype(np.float32)
-    with soundfile.SoundFile(file, "w", 16_000, 1, subtype=subtype, format=container) as sound:
+    file, rate = io.BytesIO(), 48_000 if subtype == "OPUS" else 16_000
+    samples = np.random.default_rng(0).normal(0, 0.1, 3 * rate).astype(np.float32)
+    with soundfile.SoundFile(file, "w", rate, 1, subtype=subtype, format=container) as sound:
         for start in range(0, len(samples), 8000):
             sound.write(samples[start : start + 8000])
-    whole = audio.decode(file.getvalue(), sample_rate=16_000)
-    for offset, duration in itertools.product([0, 1 / 16_000, 0.1, 1.2345, 2.9], [None, 0, 1 / 16_000, 0.5, 9]):
-        first = round(offset * 16_000)
-        end = None if duration is None else first + round(duration * 16_000)
-        found = audio.decode(file.getvalue(), sample_rate=16_000, offset=offset, duration=duration)
+    whole = audio.decode(file.getvalue(), sample_rate=rate)
+    for offset, duration in itertools.product([0, 1 / rate, 0.1, 1.2345, 2.9], [None, 0, 1 / rate, 0.5, 9]):
+        first = round(offset * rate)
+        end = None if duration is None else first + round(duration * rate)
+        found = audio.decode(file.getvalue(), sample_rate=rate, offset=offset, duration=duration)
         np.testing.assert_array_equal(found, whole[first:end], err_msg=f"{offset} {duration}")
 
 

@@ -64,7 +64,7 @@ def test_the_prefix_is_the_result_for_a_file_of_the_frames_before_the_damage(
 ):
     options = DecodeOptions(sample_rate, keep_prefix=True)
     isolated, _ = prefix(decoder.decode_chunks(Excerpt(raw), options))
-    monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", chunk_samples)
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", chunk_samples)
     found, error = prefix(audio.decode_chunks(Excerpt(raw), options))
     assert error.error_type == error_type
     with pytest.raises(AudioError) as usual:

@@ -1,10 +1,10 @@
-"""MP4, Matroska, ADTS and ASF by PyAV: delay, duration, damage, and the remedy where it is not installed."""
+"""MP4, Matroska, ADTS and ASF: delay, duration, damage, joined streams."""
 
 import io
 import struct
-import sys
 from fractions import Fraction
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +15,6 @@ from raysp.audio.isolation import Decoder
 from tests.audio.test_decoding import encode as store
 from tests.corpora import DEMO
 
-av = pytest.importorskip("av")
 RATE = 16_000
 
 
@@ -178,14 +177,6 @@ def test_a_film_without_sound_is_unsupported():
     assert caught.value.error_type == "unsupported_format"
 
 
-def test_without_pyav_the_remedy_names_the_extra(speech, monkeypatch):
-    data = encode(speech, "webm", "libopus", 48_000)
-    monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(AudioError, match=r"Matroska, which needs PyAV \(pip install 'raysp\[av\]'\)") as caught:
-        decode(data, sample_rate=RATE)
-    assert caught.value.error_type == "unsupported_format"
-
-
 @pytest.mark.parametrize("release", ["18.1.0", "19.0.2", "20.0.0"])
 def test_the_arguments_of_pyav_are_those_of_its_release(speech, monkeypatch, release):
     data = encode(speech, "ipod", "aac")
@@ -201,23 +192,6 @@ def test_the_arguments_of_pyav_are_those_of_its_release(speech, monkeypatch, rel
     monkeypatch.setattr(av, "open", opened)
     np.testing.assert_array_equal(decode(data, sample_rate=RATE), expected)
     assert [("metadata_errors" in one) for one in given] == [release < "19"]
-
-
-def test_a_pyav_that_cannot_be_imported_is_no_fault_of_the_recording(speech, monkeypatch):
-    data = encode(speech, "webm", "libopus", 48_000)
-    monkeypatch.setitem(sys.modules, "av", None)
-    monkeypatch.setattr("builtins.__import__", _lacking(__import__))
-    with pytest.raises(ImportError, match=r"libavcodec\.so"):
-        decode(data, sample_rate=RATE)
-
-
-def _lacking(really):
-    def imported(name, *arguments):
-        if name == "av":
-            raise ImportError("libavcodec.so.62: cannot open shared object file")
-        return really(name, *arguments)
-
-    return imported
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def extras_of_images() -> set[str]:
 
 def test_images_and_machines_read_every_recording_and_find_speech():
     extras = extras_of_images()
-    assert extras == {"av", "gcs", "s3", "speech"}
+    assert extras == {"gcs", "s3", "speech"}
     assert TEXT.count('"raysp[${EXTRAS}] @ file://$1"') == len(TARGETS)
     for cloud, other_store in (("aws", "gcs"), ("gcp", "s3")):
         (installed,) = re.findall(r'"raysp\[([\w,]+)\] @', (CLUSTER / "launcher" / f"{cloud}.yaml").read_text())

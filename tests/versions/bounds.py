@@ -9,7 +9,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("av", "s3", "turns")
+EXTRAS = ("s3", "turns")
 LEFT_OUT = ("torch", "silero-vad")
 TEST_PACKAGES = (
     "duckdb",

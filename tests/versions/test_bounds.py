@@ -19,7 +19,7 @@ def test_the_oldest_environment_has_every_lower_bound_and_the_newest_every_range
 
 
 def test_no_environment_asks_for_an_open_range_of_torch():
-    assert EXTRAS == ("av", "s3", "turns")
+    assert EXTRAS == ("s3", "turns")
     asking = {"torch", "silero-vad"}
     for which in ("oldest", "newest"):
         assert not asking & {Requirement(line).name for line in requirements(which, TEXT)}

@@ -300,9 +300,9 @@ def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, befo
     )
 
 
-LABEL_VERSION = 7
+LABEL_VERSION = 8
 """Version of labels, increased with every change of raysp that changes a label."""
-HALF_LABEL_VERSION = 11
+HALF_LABEL_VERSION = 12
 """Version of labels in half precision, increased with each change of these."""
 
 

@@ -1,0 +1,69 @@
+"""Where a recording begins behind tags and zeros, and what follows the end of a stream in it."""
+
+from raysp.audio.container import sniff
+from raysp.audio.media import SYNC, frames_begin
+from raysp.audio.recording_bytes import BEGINNING, RecordingBytes, skip_tags, skip_zeros, strip_tags
+from raysp.errors import AudioError
+from raysp.words import count
+
+MOST_UNKNOWN_BYTES = 1024
+"""Largest unknown data behind the samples that is not an error: less than a tenth of a second of most streams."""
+
+
+def begins(data: RecordingBytes, place: int) -> bool:
+    """Return whether a recording begins at a place: by its first bytes, or by frames of MPEG or ADTS."""
+    head = data.at(place, 24)
+    return BEGINNING.match(head) is not None or (sniff(head) in ("MP3", "AAC") and frames_begin(data, place))
+
+
+def front(data: RecordingBytes, place: int) -> int:
+    """Return the place at which a recording begins behind tags, zeros, and a part of a frame of MPEG.
+
+    Where none begins, the place itself.
+    """
+    end = data.num_bytes
+    start = here = skip_tags(data, place, end)
+    for _ in range(3):  # tags and zeros may alternate
+        if sniff(data.at(here, 12)):
+            return here
+        nonzero = skip_zeros(data, here, end)
+        for found in range(max(here, nonzero - 3), nonzero + 1):  # a size may begin with zeros
+            if sniff(data.at(found, 12)):
+                return found
+        here = skip_tags(data, nonzero, end)
+    frames = _find_frames(data, start)
+    return place if frames is None else frames
+
+
+def _find_frames(data: RecordingBytes, place: int) -> int | None:
+    """Return the place near another one from which on frames of MPEG or ADTS follow one another."""
+    end = min(data.num_bytes, place + MOST_UNKNOWN_BYTES)
+    while (sync := data.find(SYNC, place, end)) is not None:
+        if frames_begin(data, sync):
+            return sync
+        place = sync + 1
+    return None
+
+
+def following(data: RecordingBytes, place: int) -> int | None:
+    """Return the place of the stream behind one that ends at a place; None at the end of the recording.
+
+    Raises:
+        AudioError: `corrupt_audio`: something else follows, which may be lost audio.
+    """
+    place = skip_tags(data, place, data.num_bytes)
+    end = strip_tags(data, place, data.num_bytes)
+    if place >= end:
+        return None
+    here = skip_zeros(data, place, end)
+    if begins(data, max(place, here - 3)) or begins(data, here):
+        return max(place, here - 3) if begins(data, max(place, here - 3)) else here
+    found = data.find(BEGINNING, place, end)
+    found = _find_frames(data, place) if found is None else found
+    if (end if found is None else found) - place > MOST_UNKNOWN_BYTES:
+        raise AudioError(
+            "corrupt_audio",
+            f"{count(end - place, 'byte')} from byte {place:,} on follow the samples, and are not a stream that a "
+            "decoder reads; expected the end of the recording, tags, or another recording",
+        )
+    return found

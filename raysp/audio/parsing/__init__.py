@@ -1,1 +1,0 @@
-"""Parsers of the bytes of containers: where streams, samples, frames and tags begin and end."""
