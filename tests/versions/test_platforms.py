@@ -170,10 +170,6 @@ REST = ["corpus", "labelling/finished", "ops", "sink", "specs", "storage", "text
 OF_PROC = [
     "audio/test_isolation.py::test_children_leave_no_process_and_no_descriptor",
     "audio/test_isolation.py::test_the_child_is_given_no_secrets_and_no_files_of_its_parent",
-    "labelling/engine/test_process_clock.py::test_a_process_that_computes_uses_its_cpu_time",
-    "labelling/engine/test_process_clock.py::test_a_process_that_sleeps_uses_up_its_time",
-    "labelling/engine/test_process_clock.py::test_a_stopped_process_uses_no_time",
-    "labelling/engine/test_process_clock.py::test_while_this_process_was_paused_nothing_counts_beyond_two_steps",
     "sink/test_lease.py::test_a_dead_process_of_this_machine_is_taken_over_at_once",
     "sink/test_lease.py::test_another_process_of_the_same_number_is_not_the_owner",
     "sink/test_lease.py::test_the_same_pid_of_another_boot_or_container_has_no_meaning",
