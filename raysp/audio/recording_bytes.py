@@ -8,6 +8,8 @@ from raysp.audio.waveforms import Recording, SupportsRead, is_file, require_reco
 from raysp.errors import AudioError
 
 FARTHEST_SEEK = 2**62
+HEADER_READ_BYTES = 64
+"""Most bytes of a header that are read at once, and must come at once."""
 FIRST_READ_BYTES, MOST_READ_BYTES = 64 * 1024, 1024 * 1024  # reads of a file: small for a header, growing for a stream
 SEARCHED_BYTES, OVERLAP_BYTES = 256 * 1024, 64
 ID3V1_BYTES = 128
@@ -108,7 +110,7 @@ class Reader:
         self._position = 0
         self.num_bytes = end - self._shift
         self.single_from = end
-        """Place from which on bytes are read one by one, so that `place` shows what a decoder looked at last."""
+        """Place from which on buffers get byte after byte, so that `place` shows what a decoder looked at last."""
 
     @property
     def place(self) -> int:
@@ -129,7 +131,7 @@ class Reader:
     def readinto(self, buffer: memoryview) -> int:
         """Copy the next bytes into `buffer`. Returns their number."""
         done, wanted = 0, min(len(buffer), self.num_bytes - self._position)
-        if self.place + wanted > self.single_from:
+        if self.place + wanted > self.single_from and len(buffer) > HEADER_READ_BYTES:
             wanted = min(wanted, max(1, self.single_from - self.place))
         while done < wanted:
             if self._position < len(self._head):

@@ -89,6 +89,9 @@ class SoundFileStream:
         recording where its header would be damage of this one's."""
         self._head = b""
         self._claimed_frames: int | None = None
+        self._num_frames: int | None = None
+        """Frames of a FLAC behind which libFLAC fails."""
+        self._decoded_to = 0
         if container == "FLAC" and STREAMINFO.match(head := data.at(start, 26)):
             # Frames beyond the count are decoded, as those of a stream that does not count them.
             self._claimed_frames = int.from_bytes(head[21:], "big") & (1 << 36) - 1
@@ -152,6 +155,8 @@ class SoundFileStream:
         except soundfile.LibsndfileError as failure:
             frames = frames[: max(0, self._decoded_frames() - self.place)]
             error = self._judge(failure, self.place + len(frames))
+            if error is None and self._num_frames is not None:
+                frames = frames[: max(0, self._num_frames - self.place)]
         self.place += len(frames)
         return frames, error
 
@@ -170,27 +175,34 @@ class SoundFileStream:
             return error
         self._after = self._end_of_flac()
         end = strip_tags(self._data, self._after, self._end)
-        if (
-            not self._claimed_frames
-            and not begins(self._data, skip_tags(self._data, self._after, end))
-            and end > self._after
-        ):
-            return error
-        return None
+        is_end = end <= self._after or begins(self._data, skip_tags(self._data, self._after, end))
+        # libFLAC may have gone on to frames of another stream: those of this one alone are counted.
+        self._num_frames, failed = self._decode_flac(self._after)
+        is_whole = not failed and self._num_frames >= (self._claimed_frames or 1)
+        return None if is_whole and (is_end or self._claimed_frames) else error
 
     def _end_of_flac(self) -> int:
         """Return the place behind the last frame. libFLAC reads ahead, so the end is read again byte by byte."""
-        reader = Reader(self._data, self._start + len(self._head), self._end, self._head)
-        reader.single_from = self._reader.place - 3 * AHEAD_BYTES
-        with Source(reader) as source:
-            frames = np.empty((SKIPPED_VALUES // source.channels, source.channels), np.int16)
-            try:
-                while len(source.read(out=frames)) == len(frames):
-                    pass
-            except soundfile.LibsndfileError:
-                pass
-        place = reader.place - 2  # it has looked at two bytes, and at one more behind a byte of a sync code
-        return place - 1 if begins(self._data, place - 1) else place
+        self._decode_flac(self._end, single_from=self._reader.place - 3 * AHEAD_BYTES)
+        place = self._decoded_to - 2  # it has looked at two bytes, and at one more behind a byte of a sync code
+        place = place - 1 if begins(self._data, place - 1) else place
+        following = self._data.find(BEGINNING, self._start + len(self._head), min(place, self._end))
+        return place if following is None else following
+
+    def _decode_flac(self, end: int, single_from: int | None = None) -> tuple[int, bool]:
+        """Return the number of frames up to a place, and whether one fails. `_decoded_to` is where decoding ended."""
+        reader = Reader(self._data, self._start + len(self._head), end, self._head)
+        reader.single_from = end if single_from is None else single_from
+        num_frames, failed = 0, False
+        try:
+            with Source(reader) as source:
+                frames = np.empty((SKIPPED_VALUES // source.channels, source.channels), np.int16)
+                while num_read := len(source.read(out=frames)):
+                    num_frames += num_read
+        except soundfile.LibsndfileError:
+            failed = True
+        self._decoded_to = reader.place
+        return num_frames, failed
 
     def skip(self, num_frames: int) -> None:
         """Skip frames, or all up to the end: by a seek where the format has exact seeks, else by decoding."""

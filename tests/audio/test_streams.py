@@ -137,6 +137,25 @@ def test_a_flac_is_decoded_beyond_the_samples_that_it_counts(num_frames):
     same(with_flac_streaminfo(high, num_frames=num_frames), high)  # resampled without a joint
 
 
+@pytest.mark.parametrize("num_samples", [1, 200, 1000, 4000])
+def test_short_flac_streams_are_joined_too(num_samples):
+    one, other = encode(FIRST[:num_samples], RATE, "FLAC"), encode(SECOND[:3000], RATE, "FLAC")
+    for tail, parts in (
+        (other, [other]),
+        (TAG, []),
+        (plain_mp3(SECOND), [plain_mp3(SECOND)]),
+        (other + one, [other, one]),
+    ):
+        same(one + tail, one, *parts)
+
+
+def test_a_flac_that_is_cut_is_not_made_whole_by_frames_of_another_one():
+    one, other = encode(FIRST, RATE, "FLAC"), encode(np.tile(SECOND, 3), RATE, "FLAC")
+    for share in (0.2, 0.5, 0.9):
+        with pytest.raises(AudioError):
+            decode(one[: int(share * len(one))] + other, sample_rate=RATE)
+
+
 def test_an_mp3_is_decoded_beyond_the_frames_that_it_counts():
     one, other = encode(np.tile(FIRST, 3), RATE, "MP3"), encode(SECOND, RATE, "MP3")
     for change in (lambda n: 1, lambda n: n // 2, lambda n: n - 1):

@@ -74,7 +74,7 @@ class TestTheSameLabel:
 
     @pytest.mark.slow
     def test_of_a_recording_that_is_resampled_and_read_in_parts(self, tmp_path, calls, monkeypatch):
-        monkeypatch.setattr("raysp.audio.open_streams.CHUNK_SAMPLES", 3000)
+        monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", 3000)
         [row] = labelled(tmp_path / "each", [encoded(calls[0], rate=8000)])
         alone = labelled(tmp_path / "alone", [encoded([one], rate=8000) for one in calls[0]], "mean")
         assert outputs_of(row) == as_lists(alone)
