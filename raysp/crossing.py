@@ -91,7 +91,7 @@ class Sending:
 
     def __init__(self, device: torch.device, *parts: tuple[npt.DTypeLike, Shape], room: Room | None = None) -> None:
         self.device = device
-        self.is_zero = not is_accelerator(device)
+        self.is_zero = device.type == "cpu"
         """Whether arrays hold zeros before they are filled, and not any values."""
         if self.is_zero:
             self.arrays: list[Array] = [np.zeros(shape, dtype) for dtype, shape in parts]

@@ -52,7 +52,7 @@ def arithmetic(*, dtype: str, device: str) -> Iterator[None]:
     last one, also after an error, flags are as before the first.
     """
     demands = dict(_ROUNDED if dtype == TF32 else _EXACT)
-    if is_accelerator(device) and dtype != "float32":
+    if dtype != "float32" and is_accelerator(device):
         demands |= _STEADY
         if dtype != TF32:
             demands |= dict.fromkeys(_REDUCTIONS, (False, False))
