@@ -127,9 +127,12 @@ class MediaStream:
         start: int,
         opening: Opening,
         container: str,
+        *,
+        may_be_joined: bool,
     ) -> None:
         self._media, self._file, self._data, self._start = media, file, data, start
         self._opening, self._container = opening, container
+        self._may_be_joined = may_be_joined and container == "MP3"
         tracks = media.streams.audio
         if not tracks:
             raise unsupported(opening, f"{container} without an audio stream")
@@ -288,7 +291,7 @@ class MediaStream:
         least = rate // 1000  # times of Matroska are milliseconds
         if self._container == "Matroska" and self._media.duration is not None:  # the end may be that of another stream
             end = round((self._media.duration / 1e6 + self._delay) * rate)
-        elif self._container == "MP3" and self._track.start_time and self.end_place() < self._data.num_bytes:
+        elif self._may_be_joined and self._track.start_time and self.end_place() < self._data.num_bytes:
             # FFmpeg does not believe the count of the first frame where more follows than its stream.
             end = strip_tags(self._data, self._start, self.end_place())
             with open_media(self._data, self._start, self._opening, "MP3", end=end, seekable=True) as alone:
@@ -510,7 +513,7 @@ def open_media(
             demuxer = MEDIA.get(container) or FALLBACKS[container]
             try:
                 media = stack.enter_context(open_file(file, "r", format=demuxer, options=_OPTIONS, **_tolerance()))
-                stream = MediaStream(media, file, data, start, opening, container)
+                stream = MediaStream(media, file, data, start, opening, container, may_be_joined=not is_bounded)
             except av.FFmpegError:
                 end = data.find(BEGINNING, start + 12, data.num_bytes)
                 if container not in FRAMED or is_bounded or end is None:
