@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from raysp.audio.container import FALLBACKS, MEDIA, Opening, describe, sniff, unsupported
+from raysp.audio.elements import end_of_elements, frames_of_one_page, page_end
 from raysp.audio.recording_bytes import (
     BEGINNING,
     OVERLAP_BYTES,
@@ -52,6 +53,8 @@ MOST_SKIPPED_BYTES = 1024
 """Most bytes between or in damaged frames that are not an error."""
 MOST_PADDING = 2 * 1152
 """Most samples that encoders of MP3 add; a count that lacks more is wrong."""
+SKIP_MANUAL = int(av.codec.context.Flags2.skip_manual)
+"""Flag of a decoder that returns all frames, also those that the demuxer wants to be skipped."""
 HELD_FRAMES = 5
 """Frames of MP3 that are held back, since the padding at its end may be so long."""
 SYNC = re.compile(rb"\xff[\xe2-\xff]")
@@ -67,8 +70,6 @@ RESTARTS = {
 SUBTYPES = {"mp3": "MPEG_LAYER_III", "mp3float": "MPEG_LAYER_III", "mp2": "MPEG_LAYER_II", "libopus": "OPUS"}
 _SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
 _OPTIONS = {"codec_whitelist": ",".join(CODECS), "protocol_whitelist": "none", "enable_drefs": "0"}
-_ASF_OBJECTS = (b"6&\xb2u", b"\x90\x08\x00\x33", b"\xd3\x29\xe2\xd6", b"\xf8\x03\xb1\xfe", b"\xd0\x3f\xb7\x3c")
-"""First bytes of data and of indexes of four kinds (ASF specification, sections 5.1, 6 and 10.2)."""
 _GAPLESS = "iTunSMPB"
 """Comment of iTunes: a zero, frames of delay, frames of padding and frames of the stream, in hexadecimal digits."""
 
@@ -172,6 +173,10 @@ class MediaStream:
         self.num_silent = 0
         """Frames of silence that follow at least."""
         self._end, self._is_fragmented = end_of_elements(data, start, container)
+        self._page_frames = frames_of_one_page(data, start) if name == "vorbis" and container == "OGG" else None
+        """Frames of Vorbis in one page, whose times FFmpeg counts from the first block, which has no frames."""
+        if self._page_frames is not None:
+            self._decoder.flags2 |= SKIP_MANUAL
         self._decoded = self._decode()
         first = next(self._decoded, None)
         if first is not None:  # a decoder may change the rate and channels of the header (HE-AAC)
@@ -198,6 +203,8 @@ class MediaStream:
 
     def _claimed_frames(self) -> int:
         """Return the frames of the stream where its header has them exactly."""
+        if self._page_frames is not None:
+            return self._page_frames
         if self._container != "MP4":
             return UNBOUNDED
         gapless = self._media.metadata.get(_GAPLESS, "").split()
@@ -288,6 +295,8 @@ class MediaStream:
             seconds: its duration by the container.
             rate: frames a second.
         """
+        if self._page_frames is not None:
+            return 0
         least = rate // 1000  # times of Matroska are milliseconds
         if self._container == "Matroska" and self._media.duration is not None:  # the end may be that of another stream
             end = round((self._media.duration / 1e6 + self._delay) * rate)
@@ -334,7 +343,10 @@ class MediaStream:
             is_cut = is_cut or packet.is_corrupt
             if packet.is_corrupt and not self._subtype.startswith("PCM"):
                 continue
-            for frame in self._frames_of(packet):
+            frames = self._frames_of(packet)
+            if self._page_frames is not None and self._num_packets == 1:
+                continue
+            for frame in frames:
                 yield frame, self._remaining_delay(packet, frame) if is_first else 0
                 is_first = False
 
@@ -421,6 +433,8 @@ class MediaStream:
         """Return the seconds of the packets, which are read but not decoded."""
         for _ in self._packets():
             pass
+        if self._page_frames is not None:
+            return self._page_frames / self._rate
         return self._packet_end - self._packet_start if self._num_packets else None
 
     def missing(self) -> str | None:
@@ -540,46 +554,6 @@ def frames_begin(data: RecordingBytes, place: int) -> bool:
     are_joined = all(pos + len(packet) == later for (pos, packet), (later, _) in pairwise(packets))
     are_alike = all(packet[:2] == head[:2] for _, packet in packets)
     return len(packets) > 1 and are_joined and are_alike and (packets[0][0] == 0 or is_counted)
-
-
-def page_end(data: RecordingBytes, place: int) -> int:
-    """Return the place behind the page of Ogg at a place."""
-    head = data.at(place, 27 + 255)
-    sizes = head[27 : 27 + head[26]] if len(head) > 26 else b""
-    return place + 27 + len(sizes) + sum(sizes)
-
-
-def end_of_elements(data: RecordingBytes, start: int, container: str) -> tuple[int | None, bool]:
-    """Return the place at which a container ends by the sizes of its elements, and whether a film comes in fragments.
-
-    None without such sizes, as in a live stream.
-    """
-    if container == "Matroska":
-        place = start
-        for name in (b"\x1aE\xdf\xa3", b"\x18S\x80g"):
-            head = data.at(place, 12)
-            size_bytes = 9 - head[4].bit_length() if len(head) > 4 else 9
-            size = int.from_bytes(head[4 : 4 + size_bytes], "big") & (1 << 7 * size_bytes) - 1
-            if not head.startswith(name) or size_bytes > 8 or size == (1 << 7 * size_bytes) - 1:
-                return None, False
-            place += 4 + size_bytes + size
-        return min(place, data.num_bytes), False
-    place, kinds = start, set[bytes]()
-    while container in ("MP4", "ASF") and place < data.num_bytes:
-        head = data.at(place, 24)
-        if container == "ASF":
-            kind, size = head[:4], int.from_bytes(head[16:], "little")
-            is_known = place == start or kind in _ASF_OBJECTS
-        else:
-            kind, size = head[4:8], int.from_bytes(head[:4], "big")
-            size = int.from_bytes(head[8:16], "big") if size == 1 else size
-            is_known = kind.isalnum() and (kind != b"ftyp" or b"moov" not in kinds)
-        if not is_known or size < 8 or (place > start and BEGINNING.match(head) and kind != b"ftyp"):
-            is_whole = container == "ASF" or {b"moov", b"mdat"} <= kinds
-            return (place if is_whole and (size or not is_known) else data.num_bytes), b"moof" in kinds
-        kinds.add(kind)
-        place += size
-    return (min(place, data.num_bytes) if kinds else None), b"moof" in kinds
 
 
 def _tolerance() -> dict[str, str]:

@@ -6,9 +6,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from raysp import AudioError
-from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_all
+from raysp.audio import DecodeOptions, Excerpt, TooLong, decode, decode_all, read_header
 from tests.audio.test_decoding import encode, noise
 
 RATE = 48_000
@@ -154,3 +155,17 @@ def test_g726_in_a_wav_is_decoded(bits):
     found = decode(file.getvalue(), sample_rate=8000)
     assert abs(len(found) - len(tone)) <= 8
     assert np.corrcoef(found[: len(tone)], tone[: len(found)])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_short_ogg_has_as_many_frames_as_were_encoded(subtype, rate):
+    rate = 48_000 if subtype == "OPUS" else rate
+    for num_frames in (160, 2_487, 9_600, 16_000, 24_001):
+        samples = noise(num_frames, dtype="float32")
+        data = encode(samples, rate, "OGG", subtype)
+        decoded = decode(data, sample_rate=rate)
+        np.testing.assert_allclose(decoded, soundfile.read(io.BytesIO(data), dtype="float32")[0], atol=1e-4)
+        assert len(decoded) == num_frames
+        assert read_header(data, counted=True).num_frames == pytest.approx(num_frames, abs=312)  # Opus has a delay
+        np.testing.assert_array_equal(decode(data * 2, sample_rate=rate), np.concatenate([decoded, decoded]))
