@@ -16,10 +16,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import av
 import numpy as np
-import numpy.typing as npt
 
+from raysp.audio.codecs import CODECS, Frames, libopus, samples_of
 from raysp.audio.container import FALLBACKS, MEDIA, Opening, describe, sniff, unsupported
-from raysp.audio.elements import end_of_elements, frames_of_one_page, page_end
+from raysp.audio.elements import (
+    bytes_behind_packets,
+    end_of_elements,
+    frames_of_one_page,
+    page_end,
+    seconds_of_film,
+)
 from raysp.audio.recording_bytes import (
     BEGINNING,
     OVERLAP_BYTES,
@@ -35,12 +41,6 @@ from raysp.errors import AudioError
 if TYPE_CHECKING:
     from av.container import InputContainer
 
-CODECS = (
-    *("aac", "aac_latm", "ac3", "alac", "amrnb", "amrwb", "dca", "eac3", "flac", "mp2", "mp2float", "mp3", "mp3float"),
-    *("opus", "libopus", "pcm_alaw", "pcm_f32be", "pcm_f32le", "pcm_f64be", "pcm_f64le", "pcm_mulaw", "pcm_s16be"),
-    *("pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le", "pcm_s8", "pcm_u8", "tta", "vorbis", "wavpack"),
-    *("g726", "g726le", "wmalossless", "wmapro", "wmav1", "wmav2", "wmavoice"),
-)
 UNBOUNDED = 2**63 - 1
 """Frames of a stream that does not claim its own exactly."""
 GAP_SECONDS = 0.1
@@ -51,6 +51,10 @@ FRAMED = frozenset({"MP3", "AAC"})
 """Streams of frames without a container: a decoder goes on behind damage."""
 MOST_SKIPPED_BYTES = 1024
 """Most bytes between or in damaged frames that are not an error."""
+MOST_BYTES_BEHIND = 64
+"""Most bytes behind the last packet of Matroska that are none of other packets."""
+MOST_OF_PACKET = 4608
+"""Most frames of a packet of most codecs."""
 MOST_PADDING = 2 * 1152
 """Most samples that encoders of MP3 add; a count that lacks more is wrong."""
 SKIP_MANUAL = int(av.codec.context.Flags2.skip_manual)
@@ -68,12 +72,9 @@ RESTARTS = {
 }
 """First bytes of another stream of the same container, behind which a demuxer would go on."""
 SUBTYPES = {"mp3": "MPEG_LAYER_III", "mp3float": "MPEG_LAYER_III", "mp2": "MPEG_LAYER_II", "libopus": "OPUS"}
-_SCALES = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31}
 _OPTIONS = {"codec_whitelist": ",".join(CODECS), "protocol_whitelist": "none", "enable_drefs": "0"}
 _GAPLESS = "iTunSMPB"
 """Comment of iTunes: a zero, frames of delay, frames of padding and frames of the stream, in hexadecimal digits."""
-
-Frames = npt.NDArray[np.float32]  # (num_frames, channels)
 
 
 class _Sequential:
@@ -147,7 +148,7 @@ class MediaStream:
         if context is None or context.codec.name not in CODECS:
             codec = "unknown" if context is None else repr(context.codec.name)
             raise unsupported(opening, f"{container}, its codec is {codec}")
-        self._decoder = _libopus(context) if context.codec.name == "opus" else context
+        self._decoder = libopus(context) if context.codec.name == "opus" else context
         self._decoder.thread_count = 1
         name = context.codec.name
         self._subtype = SUBTYPES.get(name, name.upper())
@@ -166,6 +167,8 @@ class MediaStream:
         """Time of the first packet where that is negative, by the delay of the encoder."""
         self._packet_start, self._packet_end = math.inf, 0.0
         """Times of the first packet and of the end of the last one."""
+        self._last = self._longest = 0.0
+        """Time of the end of the packets of all tracks that are read, and most seconds of one of the stream."""
         self._joint: int | None = None
         """Place of another stream that the demuxer would take for a part of this one."""
         self._undecoded: int | None = None
@@ -261,7 +264,39 @@ class MediaStream:
         self._held = whole[wanted:].copy()
         self._left -= min(wanted, len(whole))
         self.place += min(wanted, len(whole))
+        if error is None and not self._left and not self._turned and self._container == "MP4":
+            error = self._excess()
         return whole[:wanted], error
+
+    def _excess(self) -> AudioError | None:
+        """Return the error of a stream of more frames than its header claims, by decoding its end."""
+        num_frames = largest = len(self._held)
+        try:
+            for frames, _ in self._decoded:
+                num_frames, largest = num_frames + len(frames), max(largest, len(frames))
+        except AudioError as error:
+            return error
+        if (
+            num_frames <= max(2 * min(largest, MOST_OF_PACKET), GAP_SECONDS * self._rate)
+            or _GAPLESS in self._media.metadata
+        ):
+            return None
+        return self._corrupt(f"{num_frames:,} frames follow those that its header announces")
+
+    def _shortfall(self) -> str | None:
+        """Return a message on seconds that the header announces and the packets lack."""
+        announced: float | None = None
+        if self._container == "MP4" and not self._is_fragmented:
+            announced = seconds_of_film(self._data, self._start, self._end or self._data.num_bytes)
+        elif self._container == "Matroska" and self._media.duration is not None:
+            announced = self._media.duration / 1e6
+        if announced is None or announced - max(self._last, self._seconds) <= GAP_SECONDS + self._longest:
+            return None
+        if self._container == "Matroska":  # programs that add a duration to live streams may announce too much
+            behind = bytes_behind_packets(self._data, self._start, self._reached)
+            if behind <= MOST_BYTES_BEHIND:
+                return None
+        return f"its header announces {announced:.3f} seconds, and its packets end at {self._last:.3f}"
 
     def _decode(self) -> Iterator[tuple[Frames, int]]:
         """Yield frames and their rate, and silence between them, up to the end of the last packet or of the stream."""
@@ -270,7 +305,7 @@ class MediaStream:
         num_frames, seconds = 0, 0.0
         with _explained(self._corrupt):
             for frame, delay in self._decode_packets():
-                samples, rate = _samples_of(frame)[delay:], int(frame.sample_rate)
+                samples, rate = samples_of(frame)[delay:], int(frame.sample_rate)
                 gap = self._gap(frame)
                 for part in (samples,) if gap <= GAP_SECONDS else chain(self._silence(gap, samples, rate), (samples,)):
                     held.append((part, rate))
@@ -285,6 +320,8 @@ class MediaStream:
             samples, rate = held.popleft()
             num_cut = max(0, min(len(samples), excess - sum(len(later) for later, _ in held)))
             yield samples[: len(samples) - num_cut], rate
+        if num_frames and (found := self._shortfall()) is not None:
+            raise self._corrupt(found)
 
     def _padding(self, num_frames: int, num_last: int, seconds: float, rate: int) -> int:
         """Return the frames at the end that are none of the recording.
@@ -383,7 +420,12 @@ class MediaStream:
         """Yield the packets of all tracks, of formats whose places matter, else those of the track."""
         packets = self._media.demux() if self._container in RESTARTS else self._media.demux(self._track)
         try:
-            yield from packets
+            for packet in packets:
+                if packet.pts is not None and packet.size:
+                    length = float((packet.duration or 0) * packet.time_base)
+                    self._last = max(self._last, float(packet.pts * packet.time_base) + length)
+                    self._longest = max(self._longest, length if packet.stream_index == self._index else 0.0)
+                yield packet
         except av.FFmpegError:
             if self._container not in ("OGG", *FRAMED):
                 raise
@@ -433,6 +475,8 @@ class MediaStream:
         """Return the seconds of the packets, which are read but not decoded."""
         for _ in self._packets():
             pass
+        if self._shortfall() is not None:
+            return None
         if self._page_frames is not None:
             return self._page_frames / self._rate
         return self._packet_end - self._packet_start if self._num_packets else None
@@ -459,32 +503,6 @@ class MediaStream:
     def _corrupt(self, found: str, error_type: str = "corrupt_audio") -> AudioError:
         message = f"{self._container}: {found}, {describe(self._opening)}; expected a stream without errors"
         return AudioError(error_type, message)
-
-
-def _libopus(context: "av.AudioCodecContext") -> "av.AudioCodecContext":
-    """Return the decoder of libopus: FFmpeg's own has other samples at low bit rates, by delaying them otherwise."""
-    if "libopus" not in av.codecs_available:
-        return context
-    decoder = av.CodecContext.create("libopus", "r")
-    assert isinstance(decoder, av.AudioCodecContext)
-    decoder.extradata, decoder.sample_rate, decoder.layout = context.extradata, context.sample_rate, context.layout
-    decoder.options = {"request_sample_fmt": "flt"}  # else it rounds to 16 bits
-    return decoder
-
-
-def _samples_of(frame: "av.AudioFrame") -> Frames:
-    """Return the samples of a frame as float32, nominally within -1 and 1."""
-    num_channels = frame.layout.nb_channels
-    if num_channels == 1 and frame.format.name in ("flt", "fltp"):  # several times faster than `to_ndarray`
-        return np.frombuffer(memoryview(frame.planes[0]), np.float32, frame.samples).reshape(-1, 1)
-    values = frame.to_ndarray()
-    values = values.T if frame.format.is_planar else values.reshape(-1, num_channels)
-    scale = _SCALES.get(frame.format.packed.name)
-    if scale is None:
-        return np.ascontiguousarray(values, np.float32)
-    # In float64, which holds samples of 32 bits exactly.
-    centred = values.astype(np.float64) - (scale if frame.format.packed.name == "u8" else 0.0)
-    return (centred / scale).astype(np.float32)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import io
 import struct
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -26,9 +27,11 @@ def speech() -> np.ndarray:
     return np.concatenate(parts).astype(np.float32)[:50_123]
 
 
-def encode(samples: np.ndarray, container: str, codec: str, rate: int = RATE, channels: int = 1) -> bytes:
+def encode(
+    samples: np.ndarray, container: str, codec: str, rate: int = RATE, channels: int = 1, **muxing: Any
+) -> bytes:
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as media:
+    with av.open(file, "w", format=container, **muxing) as media:
         layout = "mono" if channels == 1 else "stereo"
         stream = media.add_stream(codec, rate=rate, layout=layout)
         resampler = av.AudioResampler(
@@ -235,3 +238,45 @@ def test_unknown_data_behind_a_container_of_pyav_is_corrupt_and_tags_are_not(rec
     with pytest.raises(AudioError, match=r"follow the samples, and are not a stream|FFmpeg reports") as caught:
         decode(whole + np.random.default_rng(0).bytes(20_000), sample_rate=RATE)
     assert caught.value.error_type == "corrupt_audio"
+
+
+def with_number(data: bytes, name: bytes, offset: int, number: int) -> bytes:
+    """Return an MP4 with another number of four bytes in one of its boxes."""
+    place = data.index(name) + offset
+    return data[:place] + struct.pack(">I", number) + data[place + 4 :]
+
+
+DAMAGE = {
+    "duration of the track": ("ipod", lambda data: with_number(data, b"mdhd", 20, RATE)),
+    "duration of packets": ("ipod", lambda data: with_number(data, b"stts", 16, 512)),
+    "packets without duration": ("ipod", lambda data: with_number(data, b"stts", 16, 0)),
+    "number of packets": ("ipod", lambda data: with_number(data, b"stsz", 12, 10)),
+    "zeros in a cluster": ("matroska", lambda data: data[:40_000] + bytes(4096) + data[44_096:]),
+    "bytes lost from a cluster": ("matroska", lambda data: data[:40_000] + data[41_000:]),
+    "the end lost": ("matroska", lambda data: data[:40_000]),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+def test_a_recording_of_which_only_a_part_decodes_is_corrupt(speech, how):
+    container, damage = DAMAGE[how]
+    data = encode(speech, container, "aac" if container == "ipod" else "pcm_s16le")
+    assert len(decode(data, sample_rate=RATE)) == pytest.approx(len(speech), abs=16)
+    for given in (damage(data), io.BytesIO(damage(data))):
+        with pytest.raises(AudioError, match="announces") as caught:
+            decode(given, sample_rate=RATE)
+        assert caught.value.error_type == "corrupt_audio"
+    assert read_header(damage(data), counted=True).num_frames is None
+
+
+def test_a_list_of_edits_may_leave_out_sound(speech):
+    data = with_number(encode(speech, "ipod", "aac"), b"elst", 12, 1000)
+    assert len(decode(data, sample_rate=RATE)) == pytest.approx(RATE, abs=16)
+
+
+@pytest.mark.parametrize("options", [{}, {"movflags": "frag_keyframe+empty_moov", "frag_duration": "500000"}])
+def test_unknown_data_behind_an_mp4_is_no_box_of_it(speech, recordings, options):
+    data = encode(speech, "mp4", "aac", options=options)
+    joined = data + b"TAG" + b"x" * 125 + recordings["FLAC"]
+    expected = len(decode(data, sample_rate=RATE)) + len(speech)
+    assert len(decode(joined, sample_rate=RATE)) == pytest.approx(expected, abs=16)
