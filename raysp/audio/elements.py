@@ -7,6 +7,8 @@ from raysp.audio.recording_bytes import BEGINNING, RecordingBytes
 
 _ASF_OBJECTS = (b"6&\xb2u", b"\x90\x08\x00\x33", b"\xd3\x29\xe2\xd6", b"\xf8\x03\xb1\xfe", b"\xd0\x3f\xb7\x3c")
 """First bytes of data and of indexes of four kinds (ASF specification, sections 5.1, 6 and 10.2)."""
+_PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
+"""First bytes of a page that begins no stream."""
 _BOXES = frozenset(
     (
         b"ftyp",
@@ -44,6 +46,33 @@ def frames_of_one_page(data: RecordingBytes, place: int) -> int | None:
         if position > 0:
             return position if head[5] & 4 else None
         place = page_end(data, place)
+    return None
+
+
+def lost_page(data: RecordingBytes, start: int, end: int, packets: tuple[int, int], least: float) -> int | None:
+    """Return the place of a page of Ogg that is before or behind those with packets, and whole but for damage.
+
+    Args:
+        data: the recording.
+        start: place of the stream.
+        end: that of its end.
+        packets: places of the first page and of the last one with packets.
+        least: frames that are lost at least, behind the packets.
+    """
+    place, (first, last) = start, packets
+    while (head := data.at(place, 27)).startswith(b"OggS") and head[6:14] in (bytes(8), b"\xff" * 8):
+        place = page_end(data, place)
+    if place < first and head[5:6] != b"\x01":  # a live stream may begin in a packet
+        return place
+    position = int.from_bytes(data.at(last + 6, 8), "little", signed=True)
+    place, serial = last + 1, data.at(last + 14, 4)
+    while (found := data.find(_PAGE, place, end)) is not None:
+        head = data.at(found, 27)
+        is_later = int.from_bytes(head[6:14], "little", signed=True) - position > least
+        is_empty = page_end(data, found) == found + 27 + sum(head[26:])
+        if head[14:18] == serial and is_later and not is_empty and page_end(data, found) <= end:
+            return found
+        place = found + 1
     return None
 
 

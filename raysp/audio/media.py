@@ -23,6 +23,7 @@ from raysp.audio.elements import (
     bytes_behind_packets,
     end_of_elements,
     frames_of_one_page,
+    lost_page,
     page_end,
     seconds_of_film,
 )
@@ -169,6 +170,8 @@ class MediaStream:
         """Times of the first packet and of the end of the last one."""
         self._last = self._longest = 0.0
         """Time of the end of the packets of all tracks that are read, and most seconds of one of the stream."""
+        self._first_place = data.num_bytes
+        """Place of the first packet, of an Ogg that of its page."""
         self._joint: int | None = None
         """Place of another stream that the demuxer would take for a part of this one."""
         self._undecoded: int | None = None
@@ -285,6 +288,11 @@ class MediaStream:
 
     def _shortfall(self) -> str | None:
         """Return a message on seconds that the header announces and the packets lack."""
+        if self._container == "OGG" and len(self._media.streams) == 1:
+            least = (GAP_SECONDS + self._longest) * (48_000 if self._subtype == "OPUS" else self._rate)
+            packets = (self._first_place, self._reached)
+            lost = lost_page(self._data, self._start, min(self._file.end, self._data.num_bytes), packets, least)
+            return None if lost is None else f"the page at byte {lost:,} is damaged"
         announced: float | None = None
         if self._container == "MP4" and not self._is_fragmented:
             announced = seconds_of_film(self._data, self._start, self._end or self._data.num_bytes)
@@ -422,6 +430,7 @@ class MediaStream:
         try:
             for packet in packets:
                 if packet.pts is not None and packet.size:
+                    self._first_place = min(self._first_place, self._start + (packet.pos or 0))
                     length = float((packet.duration or 0) * packet.time_base)
                     self._last = max(self._last, float(packet.pts * packet.time_base) + length)
                     self._longest = max(self._longest, length if packet.stream_index == self._index else 0.0)

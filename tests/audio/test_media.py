@@ -280,3 +280,14 @@ def test_unknown_data_behind_an_mp4_is_no_box_of_it(speech, recordings, options)
     joined = data + b"TAG" + b"x" * 125 + recordings["FLAC"]
     expected = len(decode(data, sample_rate=RATE)) + len(speech)
     assert len(decode(joined, sample_rate=RATE)) == pytest.approx(expected, abs=16)
+
+
+@pytest.mark.parametrize("codec", ["libopus", "flac"])
+@pytest.mark.parametrize("place", [1500, -300])
+def test_an_ogg_whose_first_or_last_page_is_damaged_is_corrupt(speech, codec, place):
+    data = bytearray(encode(speech[: RATE * 3 // 2], "ogg", codec, 48_000 if codec == "libopus" else RATE))
+    assert len(decode(bytes(data), sample_rate=RATE)) == pytest.approx(RATE * 3 // 2, abs=160)
+    data[place] ^= 1
+    with pytest.raises(AudioError, match=r"the page at byte .* is damaged") as caught:
+        decode(bytes(data), sample_rate=RATE)
+    assert caught.value.error_type == "corrupt_audio"
