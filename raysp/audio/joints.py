@@ -45,6 +45,12 @@ def _find_frames(data: RecordingBytes, place: int) -> int | None:
     return None
 
 
+def frames_follow(data: RecordingBytes, place: int) -> bool:
+    """Return whether frames of MPEG or ADTS begin behind the zeros, or the little that is unknown, at a place."""
+    here = skip_zeros(data, place, data.num_bytes)
+    return _find_frames(data, skip_tags(data, here, data.num_bytes)) is not None
+
+
 def following(data: RecordingBytes, place: int) -> int | None:
     """Return the place of the stream behind one that ends at a place; None at the end of the recording.
 
@@ -55,11 +61,12 @@ def following(data: RecordingBytes, place: int) -> int | None:
     end = strip_tags(data, place, data.num_bytes)
     if place >= end:
         return None
-    here = skip_zeros(data, place, end)
-    if begins(data, max(place, here - 3)) or begins(data, here):
-        return max(place, here - 3) if begins(data, max(place, here - 3)) else here
-    found = data.find(BEGINNING, place, end)
-    found = _find_frames(data, place) if found is None else found
+    nonzero = skip_zeros(data, place, end)
+    for here in (max(place, nonzero - 3), nonzero, skip_tags(data, nonzero, end)):  # a size may begin with zeros
+        if begins(data, here):
+            return here
+    places = [data.find(BEGINNING, place, end), _find_frames(data, place)]
+    found = min((known for known in places if known is not None), default=None)
     if (end if found is None else found) - place > MOST_UNKNOWN_BYTES:
         raise AudioError(
             "corrupt_audio",

@@ -12,8 +12,8 @@ import numpy as np
 import soundfile
 
 from raysp.audio.container import Opening, describe, refusal
-from raysp.audio.joints import MOST_UNKNOWN_BYTES, begins
-from raysp.audio.recording_bytes import BEGINNING, Reader, RecordingBytes, skip_tags, strip_tags
+from raysp.audio.joints import MOST_UNKNOWN_BYTES, begins, frames_follow
+from raysp.audio.recording_bytes import BEGINNING, RangedBytes, Reader, RecordingBytes, skip_tags, strip_tags
 from raysp.audio.waveforms import AudioHeader, Samples
 from raysp.errors import AudioError
 from raysp.words import count
@@ -25,6 +25,8 @@ SKIPPED_VALUES = 1 << 20
 """Values of all channels that are decoded at once where they are not used."""
 UNSET = 0x7FFFF000
 """From this size on, a count of 32 bits stands for one that was not known when the header was written."""
+MOST_SEARCHED_BYTES = 16 * 1024 * 1024
+"""Most bytes of a file in ranges that are searched for another FLAC before a seek."""
 MOST_CHUNKS, MOST_HEADER_BYTES = 1000, 16 * 1024 * 1024
 WIDTHS = {
     "PCM_S8": 1,
@@ -92,6 +94,10 @@ class SoundFileStream:
         self._num_frames: int | None = None
         """Frames of a FLAC behind which libFLAC fails."""
         self._decoded_to = 0
+        self._sought = 0
+        """Frame from which on a FLAC is decoded."""
+        self._is_searched = False
+        """Whether another FLAC was looked for."""
         if container == "FLAC" and STREAMINFO.match(head := data.at(start, 26)):
             # Frames beyond the count are decoded, as those of a stream that does not count them.
             self._claimed_frames = int.from_bytes(head[21:], "big") & (1 << 36) - 1
@@ -148,7 +154,7 @@ class SoundFileStream:
 
     def read(self, num_wanted: int, dtype: Literal["int16", "float32"]) -> tuple[Samples, AudioError | None]:
         """Return the next frames, (num_frames, channels), fewer at the end or before an error, which is returned."""
-        frames: Samples = np.empty((num_wanted, self._source.channels), dtype)
+        first, frames = self.place, cast("Samples", np.empty((num_wanted, self._source.channels), dtype))
         error: AudioError | None = None
         try:
             frames = cast("Samples", self._source.read(out=frames)) if num_wanted else frames
@@ -157,8 +163,31 @@ class SoundFileStream:
             error = self._judge(failure, self.place + len(frames))
             if error is None and self._num_frames is not None:
                 frames = frames[: max(0, self._num_frames - self.place)]
+            if error is not None and self._is_flac:
+                frames = frames[: max(0, self._first_damaged(self.place + len(frames)) - self.place)]
+        if self._sought and len(frames) < num_wanted and error is None and self._end_before_another(UNBOUNDED):
+            self.skip(first)
+            return self.read(num_wanted, dtype)
         self.place += len(frames)
         return frames, error
+
+    def _first_damaged(self, end: int) -> int:
+        """Return the first frame of a block of FLAC that fails before a frame; libFLAC goes on behind the damage."""
+        block = max(1, int.from_bytes(self._head[8:10], "big"))
+        reader, place = Reader(self._data, self._start + len(self._head), self._end, self._head), 0
+        try:
+            with Source(reader) as source:
+                place = int(source.seek(self._sought)) if self._sought else 0
+                frames = np.empty((max(block, SKIPPED_VALUES // source.channels), source.channels), np.int16)
+                while place < end:
+                    left = self.place - place
+                    num_wanted = min(left, len(frames)) if left > 0 else min(block - place % block, end - place)
+                    if not (num_read := len(source.read(out=frames[:num_wanted]))):
+                        break
+                    place += num_read
+        except soundfile.LibsndfileError:
+            pass
+        return place
 
     def _decoded_frames(self) -> int:
         """Return the frames before an error, which libsndfile counts; those before the read where it cannot."""
@@ -206,11 +235,17 @@ class SoundFileStream:
 
     def skip(self, num_frames: int) -> None:
         """Skip frames, or all up to the end: by a seek where the format has exact seeks, else by decoding."""
-        source, target = self._source, self.place + num_frames
-        if source.subtype in WIDTHS and (self._is_flac or target <= source.frames):
+        target = self.place + num_frames
+        if self._is_flac:
+            self._end_before_another(MOST_SEARCHED_BYTES if isinstance(self._data, RangedBytes) else UNBOUNDED)
+        source = self._source
+        # A seek behind the count of a FLAC may reach the frame of that number in another one.
+        most = (self._claimed_frames or UNBOUNDED) if self._is_flac else source.frames
+        if source.subtype in WIDTHS and target <= most:
             try:
                 if source.seek(target) == target:
                     self.place = target
+                    self._sought = target if self._is_flac else 0
                     return
             except soundfile.LibsndfileError:
                 pass
@@ -223,6 +258,24 @@ class SoundFileStream:
                 raise error
             if len(frames) < num_wanted:
                 return
+
+    def _end_before_another(self, most_bytes: int) -> bool:
+        """Return whether another FLAC follows near enough, before which this one now ends, from its beginning on again.
+
+        libFLAC looks for frames up to the end of the file when it seeks, and takes those of another stream.
+        """
+        begin = self._start + len(self._head)
+        if self._is_searched or self._end - begin > most_bytes:
+            return False
+        self._is_searched = True
+        another = self._data.find(STREAMINFO, begin, self._end)
+        if another is None:
+            return False
+        self._end = self._after = another
+        self._source.close()
+        self._open()
+        self.place = self._sought = 0
+        return True
 
     def end_place(self) -> int:
         """Return the place in the recording from which on other streams are looked for."""
@@ -262,7 +315,8 @@ class SoundFileStream:
             return  # the usual header, which is right
         rest = _behind_chunks(data, self._container, claimed_end)
         width = WIDTHS.get(self._source.subtype)
-        if claimed_end < end and (strip_tags(data, rest, end) <= rest or begins(data, rest)):
+        is_end = claimed_end < end and (strip_tags(data, rest, end) <= rest or begins(data, rest))
+        if is_end or (layout.claimed and claimed_end < end and frames_follow(data, rest)):
             self._end, self._after = claimed_end, rest
         else:
             found = data.find(BEGINNING, layout.samples, end)

@@ -80,6 +80,19 @@ def test_the_prefix_is_the_result_for_a_file_of_the_frames_before_the_damage(
     assert (isolated.dtype, isolated.tobytes()) == (found.dtype, found.tobytes())
 
 
+@pytest.mark.parametrize("chunk_samples", [1 << 20, 30_000])
+def test_frames_that_are_decoded_behind_the_damage_are_not_kept(monkeypatch, chunk_samples):
+    monkeypatch.setattr("raysp.audio.stream_decoding.CHUNK_SAMPLES", chunk_samples)
+    quiet = NOISE // 1000
+    raw, num_bytes = encoded(quiet), 3000
+    half, earlier = len(raw) // 2, len(raw) // 4
+    damaged = raw[:half] + raw[earlier : earlier + num_bytes] + raw[half + num_bytes :]
+    found, error = prefix(audio.decode_chunks(Excerpt(damaged), DecodeOptions(RATE, keep_prefix=True)))
+    assert error.error_type == "corrupt_audio"
+    assert len(found) == 77_824
+    np.testing.assert_array_equal(found, quiet[: len(found)])
+
+
 @pytest.mark.parametrize("raw", [encoded(NOISE), encoded(NOISE[:0], "WAV"), encoded(NOISE, "WAV", "FLOAT")])
 def test_whole_recordings_are_the_same(decoder, raw):
     expected = audio.decode(raw, sample_rate=8000)

@@ -1,6 +1,7 @@
 """Streams joined in one file, headers that count too few samples, and data behind the samples that is no audio."""
 
 import io
+import itertools
 import struct
 
 import av
@@ -208,6 +209,27 @@ def test_a_part_of_joined_streams_is_that_of_the_whole(offset, duration):
     np.testing.assert_array_equal(found[:in_first], whole[first : first + in_first])
     if not 2.5 < offset < 3.7:  # within a resampled stream, whose part is resampled as a file of its own
         assert np.corrcoef(found[:num_samples], whole[first : first + len(found)])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("most_bytes", [0, 1 << 24])
+def test_a_part_of_joined_flac_streams_is_not_taken_from_another_one(monkeypatch, most_bytes):
+    monkeypatch.setattr("raysp.audio.sound_files.MOST_SEARCHED_BYTES", most_bytes)
+    one, other = encode(FIRST, RATE, "FLAC"), encode(SECOND[:20_000], RATE, "FLAC")
+    for audio in (one + one, one + other, *([other + one] if most_bytes else [])):
+        whole = samples(audio)
+        for offset, given in itertools.product((0.3, 0.7, 1.1, 1.2, 1.4, 1.9, 2.4), (audio, io.BytesIO(audio))):
+            np.testing.assert_array_equal(samples(given, offset=offset), whole[round(offset * RATE) :])
+
+
+@pytest.mark.parametrize("between", ["ID3v1", "zeros", "newline", "zeros and ID3v2"])
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("WAV", None), ("WAV", "FLOAT"), ("RF64", None), ("W64", None), ("AIFF", None), ("CAF", None), ("AU", None)],
+)
+def test_frames_of_mpeg_behind_counted_samples_are_no_samples(container, subtype, between):
+    one, other = encode(FIRST, RATE, container, subtype), plain_mp3(SECOND)
+    tag = {**TAGS, "newline": b"\r\n", "zeros and ID3v2": TAGS["zeros"] + TAGS["ID3v2"]}[between]
+    same(one + tag + other, one, other)
 
 
 def test_a_part_behind_the_end_names_the_duration_of_all_streams():
