@@ -49,17 +49,17 @@ def frames_of_one_page(data: RecordingBytes, place: int) -> int | None:
     return None
 
 
-def lost_page(data: RecordingBytes, start: int, end: int, packets: tuple[int, int], least: float) -> int | None:
+def lost_page(data: RecordingBytes, start: int, end: int, packets: tuple[int, int, int], least: float) -> int | None:
     """Return the place of a page of Ogg that is before or behind those with packets, and whole but for damage.
 
     Args:
         data: the recording.
         start: place of the stream.
         end: that of its end.
-        packets: places of the first page and of the last one with packets.
+        packets: places of the first page and the last two with packets.
         least: frames that are lost at least, behind the packets.
     """
-    place, (first, last) = start, packets
+    place, (first, _, last) = start, packets
     while (head := data.at(place, 27)).startswith(b"OggS") and head[6:14] in (bytes(8), b"\xff" * 8):
         place = page_end(data, place)
     if place < first and head[5:6] != b"\x01":  # a live stream may begin in a packet
@@ -74,6 +74,22 @@ def lost_page(data: RecordingBytes, start: int, end: int, packets: tuple[int, in
             return found
         place = found + 1
     return None
+
+
+def page_lost_before(data: RecordingBytes, packets: tuple[int, int], least: float) -> int | None:
+    """Return the place of a page of Ogg that was lost before the last one.
+
+    FFmpeg counts times of the last page from those of the page before it, so a time shows no gap.
+
+    Args:
+        data: the recording.
+        packets: places of the last two pages with packets.
+        least: least granule position of the last page that is too late.
+    """
+    before, last = (data.at(place, 27) for place in packets)
+    numbers = [int.from_bytes(head[18:22], "little") for head in (before, last)]
+    is_late = int.from_bytes(last[6:14], "little", signed=True) > least
+    return page_end(data, packets[0]) if is_late and numbers[1] > numbers[0] + 1 else None
 
 
 def end_of_elements(data: RecordingBytes, start: int, container: str) -> tuple[int | None, bool]:

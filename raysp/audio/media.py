@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import av
 import numpy as np
 
+from raysp.audio.av_files import RESTARTS, SeekableFile, SequentialFile
 from raysp.audio.codecs import CODECS, Frames, libopus, samples_of
 from raysp.audio.container import FALLBACKS, MEDIA, Opening, describe, sniff, unsupported
 from raysp.audio.elements import (
@@ -25,11 +26,11 @@ from raysp.audio.elements import (
     frames_of_one_page,
     lost_page,
     page_end,
+    page_lost_before,
     seconds_of_film,
 )
 from raysp.audio.recording_bytes import (
     BEGINNING,
-    OVERLAP_BYTES,
     Reader,
     RecordingBytes,
     skip_tags,
@@ -54,6 +55,8 @@ MOST_SKIPPED_BYTES = 1024
 """Most bytes between or in damaged frames that are not an error."""
 MOST_BYTES_BEHIND = 64
 """Most bytes behind the last packet of Matroska that are none of other packets."""
+MOST_OGG_SECONDS = 0.3
+"""Most seconds of a packet of Ogg."""
 MOST_OF_PACKET = 4608
 """Most frames of a packet of most codecs."""
 MOST_PADDING = 2 * 1152
@@ -66,53 +69,10 @@ SYNC = re.compile(rb"\xff[\xe2-\xff]")
 LARGEST_FRAME_BYTES = 2881
 COUNTING = re.compile(rb"Xing|Info|VBRI")
 """What the first frame of an MP3 holds if it counts the others; its samples are silence."""
-RESTARTS = {
-    "OGG": re.compile(rb"OggS\x00[\x02\x06]"),
-    "Matroska": re.compile(rb"\x1aE\xdf\xa3[\x01\x80-\xff]"),
-    "ASF": re.compile(rb"0&\xb2u\x8ef\xcf\x11"),
-}
-"""First bytes of another stream of the same container, behind which a demuxer would go on."""
 SUBTYPES = {"mp3": "MPEG_LAYER_III", "mp3float": "MPEG_LAYER_III", "mp2": "MPEG_LAYER_II", "libopus": "OPUS"}
 _OPTIONS = {"codec_whitelist": ",".join(CODECS), "protocol_whitelist": "none", "enable_drefs": "0"}
 _GAPLESS = "iTunSMPB"
 """Comment of iTunes: a zero, frames of delay, frames of padding and frames of the stream, in hexadecimal digits."""
-
-
-class _Sequential:
-    """A recording as a file that PyAV reads once, up to the beginning of another stream."""
-
-    def __init__(self, data: RecordingBytes, start: int, end: int, restart: "re.Pattern[bytes] | None") -> None:
-        self._data, self._place, self._first = data, start, start + 1
-        self._restart = restart
-        self.end = end
-        if restart is RESTARTS["OGG"]:  # streams that are multiplexed begin together
-            while data.at(self._first - 1, 6)[5:] in (b"\x02", b"\x06"):
-                self._first = page_end(data, self._first - 1) + 1
-
-    def read(self, num_bytes: int) -> bytes:
-        """Read at most `num_bytes`."""
-        num_bytes = min(num_bytes, self.end - self._place)
-        part = self._data.at(self._place, num_bytes + OVERLAP_BYTES if self._restart else num_bytes)
-        if self._restart:
-            found = self._restart.search(part, max(0, self._first - self._place))
-            if found is not None and self._place + found.start() < self.end:
-                self.end = self._place + found.start()
-                num_bytes = min(num_bytes, found.start())
-        self._place += min(num_bytes, len(part))
-        return part[:num_bytes]
-
-
-class _Seekable:
-    """A reader as the seekable file that PyAV expects."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.seek, self.tell, self._readinto = reader.seek, reader.tell, reader.readinto
-        self.end = reader.num_bytes
-
-    def read(self, num_bytes: int) -> bytes:
-        """Read at most `num_bytes`."""
-        data = bytearray(num_bytes)
-        return bytes(data[: self._readinto(memoryview(data))])
 
 
 class MediaStream:
@@ -125,7 +85,7 @@ class MediaStream:
     def __init__(
         self,
         media: "InputContainer",
-        file: "_Sequential | _Seekable",
+        file: "SequentialFile | SeekableFile",
         data: RecordingBytes,
         start: int,
         opening: Opening,
@@ -171,7 +131,8 @@ class MediaStream:
         self._last = self._longest = 0.0
         """Time of the end of the packets of all tracks that are read, and most seconds of one of the stream."""
         self._first_place = data.num_bytes
-        """Place of the first packet, of an Ogg that of its page."""
+        self._last_places = (start, start)
+        """Places of the first packet and the last two, of an Ogg those of their pages."""
         self._joint: int | None = None
         """Place of another stream that the demuxer would take for a part of this one."""
         self._undecoded: int | None = None
@@ -286,12 +247,17 @@ class MediaStream:
             return None
         return self._corrupt(f"{num_frames:,} frames follow those that its header announces")
 
-    def _shortfall(self) -> str | None:
+    def _shortfall(self, *, is_decoded: bool) -> str | None:
         """Return a message on seconds that the header announces and the packets lack."""
         if self._container == "OGG" and len(self._media.streams) == 1:
-            least = (GAP_SECONDS + self._longest) * (48_000 if self._subtype == "OPUS" else self._rate)
-            packets = (self._first_place, self._reached)
-            lost = lost_page(self._data, self._start, min(self._file.end, self._data.num_bytes), packets, least)
+            # The last packet of Vorbis lasts up to the granule position of its page, whatever is lost before.
+            end = self._seconds + max(0.0, self._packet_start) if is_decoded else self._last
+            rate = 48_000 if self._subtype == "OPUS" else self._rate
+            least = round((GAP_SECONDS + min(self._longest, MOST_OGG_SECONDS)) * rate)
+            packets, data_end = (self._first_place, *self._last_places), min(self._file.end, self._data.num_bytes)
+            lost = lost_page(self._data, self._start, data_end, packets, least)
+            if lost is None and math.isfinite(end):
+                lost = page_lost_before(self._data, self._last_places, round(end * rate) + least)
             return None if lost is None else f"the page at byte {lost:,} is damaged"
         announced: float | None = None
         if self._container == "MP4" and not self._is_fragmented:
@@ -328,7 +294,7 @@ class MediaStream:
             samples, rate = held.popleft()
             num_cut = max(0, min(len(samples), excess - sum(len(later) for later, _ in held)))
             yield samples[: len(samples) - num_cut], rate
-        if num_frames and (found := self._shortfall()) is not None:
+        if num_frames and (found := self._shortfall(is_decoded=True)) is not None:
             raise self._corrupt(found)
 
     def _padding(self, num_frames: int, num_last: int, seconds: float, rate: int) -> int:
@@ -430,7 +396,10 @@ class MediaStream:
         try:
             for packet in packets:
                 if packet.pts is not None and packet.size:
-                    self._first_place = min(self._first_place, self._start + (packet.pos or 0))
+                    place = self._start + (packet.pos or 0)
+                    self._first_place = min(self._first_place, place)
+                    if place > self._last_places[1]:
+                        self._last_places = (self._last_places[1], place)
                     length = float((packet.duration or 0) * packet.time_base)
                     self._last = max(self._last, float(packet.pts * packet.time_base) + length)
                     self._longest = max(self._longest, length if packet.stream_index == self._index else 0.0)
@@ -484,7 +453,7 @@ class MediaStream:
         """Return the seconds of the packets, which are read but not decoded."""
         for _ in self._packets():
             pass
-        if self._shortfall() is not None:
+        if self._shortfall(is_decoded=False) is not None:
             return None
         if self._page_frames is not None:
             return self._page_frames / self._rate
@@ -543,11 +512,11 @@ def open_media(
 
     is_bounded = end is not None
     end = end or end_of_elements(data, start, container)[0] or data.num_bytes
-    file: _Sequential | _Seekable
+    file: SequentialFile | SeekableFile
     if seekable or container not in RESTARTS:
-        file = _Seekable(Reader(data, start, end))
+        file = SeekableFile(Reader(data, start, end))
     else:
-        file = _Sequential(data, start, end, RESTARTS.get(container))
+        file = SequentialFile(data, start, end, RESTARTS.get(container))
     with ExitStack() as stack:
         with _explained(corrupt):
             open_file: Callable[..., InputContainer] = av.open  # its arguments depend on the release
@@ -570,7 +539,7 @@ def frames_begin(data: RecordingBytes, place: int) -> bool:
     container = sniff(head)
     if container not in FRAMED:
         return False
-    file = _Sequential(data, place, min(data.num_bytes, place + 64 * 1024), None)
+    file = SequentialFile(data, place, min(data.num_bytes, place + 64 * 1024), None)
     try:
         with av.open(file, "r", format=MEDIA[container], options=_OPTIONS) as media:
             first = [packet for packet, _ in zip(media.demux(audio=0), range(3), strict=False)]

@@ -291,3 +291,12 @@ def test_an_ogg_whose_first_or_last_page_is_damaged_is_corrupt(speech, codec, pl
     with pytest.raises(AudioError, match=r"the page at byte .* is damaged") as caught:
         decode(bytes(data), sample_rate=RATE)
     assert caught.value.error_type == "corrupt_audio"
+
+
+@pytest.mark.parametrize("codec", ["libopus", "flac"])
+def test_an_ogg_that_lost_the_page_before_its_last_one_is_corrupt(speech, codec):
+    data = bytearray(encode(np.tile(speech, 2)[: RATE * 7 // 2], "ogg", codec, 48_000 if codec == "libopus" else RATE))
+    data[data.rindex(b"OggS") - 300] ^= 1
+    with pytest.raises(AudioError, match=r"the page at byte .* is damaged") as caught:
+        decode(bytes(data), sample_rate=RATE)
+    assert caught.value.error_type == "corrupt_audio"
