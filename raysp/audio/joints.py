@@ -1,7 +1,7 @@
 """Where a recording begins behind tags and zeros, and what follows the end of a stream in it."""
 
 from raysp.audio.container import sniff
-from raysp.audio.media import SYNC, frames_begin
+from raysp.audio.media import COUNTING, FRAMED, SYNC, frames_begin
 from raysp.audio.recording_bytes import BEGINNING, RecordingBytes, skip_tags, skip_zeros, strip_tags
 from raysp.errors import AudioError
 from raysp.words import count
@@ -14,6 +14,11 @@ def begins(data: RecordingBytes, place: int) -> bool:
     """Return whether a recording begins at a place: by its first bytes, or by frames of MPEG or ADTS."""
     head = data.at(place, 24)
     return BEGINNING.match(head) is not None or (sniff(head) in ("MP3", "AAC") and frames_begin(data, place))
+
+
+def counts(data: RecordingBytes, place: int) -> bool:
+    """Return whether the frame of MPEG at a place counts those behind it."""
+    return COUNTING.search(data.at(place, 200)) is not None
 
 
 def front(data: RecordingBytes, place: int) -> int:
@@ -51,8 +56,8 @@ def frames_follow(data: RecordingBytes, place: int) -> bool:
     return _find_frames(data, skip_tags(data, here, data.num_bytes)) is not None
 
 
-def following(data: RecordingBytes, place: int) -> int | None:
-    """Return the place of the stream behind one that ends at a place; None at the end of the recording.
+def following(data: RecordingBytes, place: int, container: str) -> int | None:
+    """Return the place of the stream behind one of a container that ends at a place; None at the end of the recording.
 
     Raises:
         AudioError: `corrupt_audio`: something else follows, which may be lost audio.
@@ -62,11 +67,20 @@ def following(data: RecordingBytes, place: int) -> int | None:
     if place >= end:
         return None
     nonzero = skip_zeros(data, place, end)
-    for here in (max(place, nonzero - 3), nonzero, skip_tags(data, nonzero, end)):  # a size may begin with zeros
+    places = (max(place, nonzero - 3), nonzero, skip_tags(data, nonzero, end))  # a size may begin with zeros
+    if container in FRAMED and nonzero - place > MOST_UNKNOWN_BYTES and places[2] == nonzero < end:
+        is_header = any(BEGINNING.match(data.at(here, 24)) for here in places) or counts(data, nonzero)
+        if not is_header and begins(data, nonzero):
+            raise AudioError(
+                "corrupt_audio",
+                f"{count(nonzero - place, 'byte')} of zeros from byte {place:,} on stand between the samples; expected "
+                "tags or a header behind them, if another recording follows",
+            )
+    for here in places:
         if begins(data, here):
             return here
-    places = [data.find(BEGINNING, place, end), _find_frames(data, place)]
-    found = min((known for known in places if known is not None), default=None)
+    starts = [data.find(BEGINNING, place, end), _find_frames(data, place)]
+    found = min((known for known in starts if known is not None), default=None)
     if (end if found is None else found) - place > MOST_UNKNOWN_BYTES:
         raise AudioError(
             "corrupt_audio",

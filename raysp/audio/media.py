@@ -51,6 +51,9 @@ SILENCE_FRAMES = 1 << 18
 """Frames of silence that are made at once."""
 FRAMED = frozenset({"MP3", "AAC"})
 """Streams of frames without a container: a decoder goes on behind damage."""
+FIXED_BITS = {"MP3": b"\xff\xfe\x0c", "AAC": b"\xff\xfe\xfc"}
+"""Bits of the first bytes of a frame that are the same in all of a stream: version, layer or profile, and rate."""
+HEAD_BYTES = 16
 MOST_SKIPPED_BYTES = 1024
 """Most bytes between or in damaged frames that are not an error."""
 MOST_BYTES_BEHIND = 64
@@ -123,7 +126,10 @@ class MediaStream:
         """Seconds of the frames so far."""
         self._reached = 0
         """Place in the file behind the packets so far, for streams of frames."""
-        self._skipped = self._num_packets = 0
+        self._skipped = self._failed = self._num_packets = 0
+        """Bytes that are no frames, or do not decode; the latter of those up to here; packets."""
+        self._key = b""
+        """The bits that all frames of a stream without a container begin with."""
         self._delay = 0.0
         """Time of the first packet where that is negative, by the delay of the encoder."""
         self._packet_start, self._packet_end = math.inf, 0.0
@@ -325,7 +331,7 @@ class MediaStream:
 
     def _gap(self, frame: "av.AudioFrame") -> float:
         """Return the seconds between the end of the frames so far and the time of a frame."""
-        if frame.pts is None:
+        if frame.pts is None or self._container in FRAMED:
             return 0.0
         time = frame.pts * self._unit
         if self._zero is None:
@@ -367,10 +373,13 @@ class MediaStream:
         except av.FFmpegError as error:
             if self._container not in FRAMED or isinstance(error, av.error.MemoryError):
                 raise
-            self._skipped += packet.size
+            self._failed += packet.size
             self._undecoded = self._reached - packet.size if self._undecoded is None else self._undecoded
             return []
-        self._undecoded = None if packet.size else self._undecoded
+        if frames and packet.size:
+            self._skipped, self._failed, self._undecoded = self._skipped + self._failed, 0, None
+            if self._skipped > MOST_SKIPPED_BYTES:
+                raise self._corrupt(f"{self._skipped:,} bytes before byte {self._reached:,} do not decode")
         return frames
 
     def _packets(self) -> "Iterator[av.Packet[Any]]":
@@ -378,8 +387,10 @@ class MediaStream:
         for packet in self._demuxed():
             if packet.size and packet.pos is not None:
                 place = self._start + packet.pos
-                if self._container in FRAMED and not self._follows(packet, place):
-                    return
+                if self._container in FRAMED:
+                    place = self._place_of(packet, place)
+                    if not self._follows(packet, place):
+                        return
                 self._reached = max(self._reached, place + (0 if self._container == "OGG" else packet.size))
                 self._num_packets += 1
             if packet.stream_index == self._index:
@@ -409,17 +420,32 @@ class MediaStream:
                 raise
             # It is at data that is none of theirs: `end_place` is before it.
 
+    def _place_of(self, packet: "av.Packet[Any]", place: int) -> int:
+        """Return the place of a frame. A demuxer may name that of the damage that it has skipped before it."""
+        head = bytes(memoryview(packet)[:HEAD_BYTES])
+        if self._data.at(place, len(head)) == head:
+            return place
+        found = self._data.find(re.compile(re.escape(head)), place, self._file.end)
+        return place if found is None else found
+
     def _follows(self, packet: "av.Packet[Any]", place: int) -> bool:
         """Return whether a frame belongs to the stream; else another one begins at `_joint`."""
+        key = bytes(a & b for a, b in zip(bytes(memoryview(packet)[:3]), FIXED_BITS[self._container], strict=False))
+        self._key = self._key or key
+        if key != self._key:  # other frames, or none
+            self._joint = self._reached
+            return False
         if not self._num_packets:
             if place - self._start > MOST_SKIPPED_BYTES + LARGEST_FRAME_BYTES:
                 raise self._corrupt(f"{place - self._start:,} bytes before the first frame do not decode")
             return True
         if place != self._reached:
-            behind = skip_tags(self._data, skip_zeros(self._data, self._reached, place), place)
+            nonzero = skip_zeros(self._data, self._reached, place)
+            behind = skip_tags(self._data, nonzero, place)
             self._skipped += place - behind
             first = self._data.find(SYNC, behind, place + 2)
-            if self._skipped > MOST_SKIPPED_BYTES or not frames_begin(self._data, place):
+            num_skipped = max(self._skipped, nonzero - self._reached)
+            if num_skipped > MOST_SKIPPED_BYTES or not frames_begin(self._data, place):
                 self._joint = self._reached
             elif first is not None and first < place and frames_begin(self._data, first):
                 self._joint = first  # a frame that counts others is skipped by parsers behind tags

@@ -66,7 +66,7 @@ def _counts_all(data: RecordingBytes, seconds: float) -> bool:
         with open_stream(data, 0) as stream:
             counted = stream.counted_seconds()
             is_close = counted is not None and abs(counted - seconds) <= COUNTED_SECONDS + COUNTED_SHARE * seconds
-            return is_close and following(data, stream.end_place()) is None
+            return is_close and following(data, stream.end_place(), stream.header.container) is None
     except AudioError:
         return False
 

@@ -121,7 +121,10 @@ class Decoding:
         while place is not None:
             self.number += 1
             with self._named(place):
-                place = yield from self._stream(place)
+                behind = yield from self._stream(place)
+                if behind is not None and behind <= place:
+                    raise AudioError("corrupt_audio", f"frames begin at byte {place:,} that do not decode")
+            place = behind
         if self.missing and not self.seconds and self.excerpt.duration != 0 and not self.excerpt.offset:
             raise AudioError("corrupt_audio", self.missing)
 
@@ -149,7 +152,7 @@ class Decoding:
             if not is_whole:
                 return None
             self._note_missing(stream)
-            return following(self.data, stream.end_place())
+            return following(self.data, stream.end_place(), stream.header.container)
 
     def _part(self, stream: Stream) -> Generator[Samples, None, bool]:
         """Yield the wanted samples of one rate and number of channels. Returns whether more of them may follow."""
@@ -161,7 +164,7 @@ class Decoding:
         if stream.place < first:
             self.offset = (first - stream.place) / header.sample_rate
             self.skipped += stream.place / header.sample_rate
-            if not stream.has_turned and following(self.data, stream.end_place()) is None:
+            if not stream.has_turned and following(self.data, stream.end_place(), stream.header.container) is None:
                 raise self._ends_before()
             return True
         return (yield from self._samples(stream, header, most))

@@ -169,3 +169,42 @@ def test_short_ogg_has_as_many_frames_as_were_encoded(subtype, rate):
         assert len(decoded) == num_frames
         assert read_header(data, counted=True).num_frames == pytest.approx(num_frames, abs=312)  # Opus has a delay
         np.testing.assert_array_equal(decode(data * 2, sample_rate=rate), np.concatenate([decoded, decoded]))
+
+
+def adts(rate, *, channels=1):
+    """Encode two seconds of a tone as AAC without a container."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="adts") as media:
+        stream = media.add_stream("aac", rate=rate, layout="mono" if channels == 1 else "stereo")
+        tone = (np.sin(np.arange(rate * 2) * 800 / rate) * 0.3).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(np.repeat(tone[None], channels, 0), "fltp", stream.layout.name)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        for part in [*av.AudioResampler("fltp", stream.layout, rate, 1024).resample(frame), None]:
+            media.mux(stream.encode(part))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("first", "second"), [(16_000, 48_000), (48_000, 8_000), (44_100, 22_050)])
+def test_aac_of_two_rates_follows_one_another_without_silence(first, second):
+    parts = [decode(adts(rate, channels=channels), sample_rate=16_000) for rate, channels in ((first, 1), (second, 2))]
+    joined = decode(adts(first) + adts(second, channels=2), sample_rate=16_000)
+    assert len(joined) == sum(map(len, parts))
+    assert np.abs(joined[-len(parts[1]) :] - parts[1]).max() < 1e-4
+
+
+@pytest.mark.parametrize("hole", [bytes(6_000), np.random.default_rng(7).bytes(6_000)], ids=["zeros", "noise"])
+@pytest.mark.parametrize("kind", ["MP3", "AAC"])
+def test_a_hole_in_frames_without_a_container_is_an_error(kind, hole):
+    data = encode(noise(16_000 * 20, dtype="float32"), 16_000, "MP3") if kind == "MP3" else adts(48_000) * 10
+    place = len(data) // 3
+    with pytest.raises(AudioError) as raised:
+        decode(data[:place] + hole + data[place + len(hole) :], sample_rate=16_000)
+    assert raised.value.error_type == "corrupt_audio"
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "AIFF", "CAF"])
+def test_a_recording_behind_aac_is_decoded_by_its_own_decoder(container):
+    samples = noise(48_000, dtype="float32")
+    first = decode(adts(16_000), sample_rate=16_000)
+    joined = decode(adts(16_000) + encode(samples, 16_000, container), sample_rate=16_000)
+    assert len(joined) == len(first) + len(samples)

@@ -59,8 +59,8 @@ def with_flac_streaminfo(flac, *, num_frames=None, sample_rate=None):
 
 
 def same(samples, expected, container):
-    """Compare samples with those of libsndfile: bit for bit, a twentieth of a step of 16 bits where PyAV decodes."""
-    atol = 0.05 / 32768 if container in ("MP3", "OGG") else 0.0
+    """Compare samples with those of libsndfile: bit for bit, a tenth of a step of 16 bits where PyAV decodes."""
+    atol = 0.1 / 32768 if container in ("MP3", "OGG") else 0.0
     np.testing.assert_allclose(samples, expected, rtol=0, atol=atol)
 
 
@@ -482,7 +482,7 @@ def test_headers_of_odd_files_match_the_manifest(shared):
             assert (header.container, header.subtype) == (found["format"], found["subtype"])
             seconds = found["header_frames"] / found["sample_rate"]
             assert header.seconds == (
-                pytest.approx(seconds, abs=0.05) if found["format"] in ("MP3", "OGG") else seconds
+                pytest.approx(seconds, rel=0.03, abs=0.05) if found["format"] in ("MP3", "OGG") else seconds
             )
 
 
