@@ -481,9 +481,8 @@ def test_headers_of_odd_files_match_the_manifest(shared):
             assert (header.sample_rate, header.channels) == (rate, found["channels"])
             assert (header.container, header.subtype) == (found["format"], found["subtype"])
             seconds = found["header_frames"] / found["sample_rate"]
-            assert header.seconds == (
-                pytest.approx(seconds, rel=0.03, abs=0.05) if found["format"] in ("MP3", "OGG") else seconds
-            )
+            # FFmpeg 7 counts the padding at the end of an MP3.
+            assert header.seconds == (pytest.approx(seconds, abs=0.2) if found["format"] in ("MP3", "OGG") else seconds)
 
 
 def test_sentences_are_decoded_to_another_rate_as_by_soundfile(shared):
