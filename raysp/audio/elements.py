@@ -9,23 +9,7 @@ _ASF_OBJECTS = (b"6&\xb2u", b"\x90\x08\x00\x33", b"\xd3\x29\xe2\xd6", b"\xf8\x03
 """First bytes of data and of indexes of four kinds (ASF specification, sections 5.1, 6 and 10.2)."""
 _PAGE = re.compile(rb"OggS\x00[\x00\x01\x04\x05]")
 """First bytes of a page that begins no stream."""
-_BOXES = frozenset(
-    (
-        b"ftyp",
-        b"styp",
-        b"moov",
-        b"moof",
-        b"mdat",
-        b"free",
-        b"skip",
-        b"wide",
-        b"uuid",
-        b"meta",
-        b"udta",
-        b"sidx",
-        b"mfra",
-    )
-)
+_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid meta udta sidx mfra".split())
 """Kinds of top boxes of MP4 that may be cut at the end of a recording."""
 _BEHIND_CLUSTERS = re.compile(rb"\x1c\x53\xbb\x6b|\x12\x54\xc3\x67|\x19\x41\xa4\x69|\x10\x43\xa7\x70|\x11\x4d\x9b\x74")
 """Names of elements that stand behind the packets of Matroska: cues, tags, attachments, chapters and seek head."""

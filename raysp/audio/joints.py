@@ -12,8 +12,7 @@ MOST_UNKNOWN_BYTES = 1024
 
 def begins(data: RecordingBytes, place: int) -> bool:
     """Return whether a recording begins at a place: by its first bytes, or by frames of MPEG or ADTS."""
-    head = data.at(place, 24)
-    return BEGINNING.match(head) is not None or (sniff(head) in ("MP3", "AAC") and frames_begin(data, place))
+    return BEGINNING.match(data.at(place, 24)) is not None or frames_begin(data, place)
 
 
 def counts(data: RecordingBytes, place: int) -> bool:

@@ -51,9 +51,10 @@ SILENCE_FRAMES = 1 << 18
 """Frames of silence that are made at once."""
 FRAMED = frozenset({"MP3", "AAC"})
 """Streams of frames without a container: a decoder goes on behind damage."""
-FIXED_BITS = {"MP3": b"\xff\xfe\x0c", "AAC": b"\xff\xfe\xfc"}
-"""Bits of the first bytes of a frame that are the same in all of a stream: version, layer or profile, and rate."""
-HEAD_BYTES = 16
+FIXED_BITS = {"MP3": 0xFFFE0C, "AAC": 0xFFFEFC}
+"""Bits of the first three bytes of a frame that a stream has in all of them: version, layer or profile, and rate."""
+FRAME_HEAD_BYTES = 16
+"""Bytes by which a frame is found again in the recording."""
 MOST_SKIPPED_BYTES = 1024
 """Most bytes between or in damaged frames that are not an error."""
 MOST_BYTES_BEHIND = 64
@@ -128,7 +129,7 @@ class MediaStream:
         """Place in the file behind the packets so far, for streams of frames."""
         self._skipped = self._failed = self._num_packets = 0
         """Bytes that are no frames, or do not decode; the latter of those up to here; packets."""
-        self._key = b""
+        self._key = 0
         """The bits that all frames of a stream without a container begin with."""
         self._delay = 0.0
         """Time of the first packet where that is negative, by the delay of the encoder."""
@@ -202,9 +203,6 @@ class MediaStream:
         self._channels = self._held.shape[1]
         self._turned = None
         self._left, self.place = UNBOUNDED, 0
-
-    def close(self) -> None:
-        """Nothing is left to close: the container is closed where it was opened."""
 
     def skip(self, num_frames: int) -> None:
         """Skip frames by decoding them, or all up to the end."""
@@ -388,8 +386,9 @@ class MediaStream:
             if packet.size and packet.pos is not None:
                 place = self._start + packet.pos
                 if self._container in FRAMED:
-                    place = self._place_of(packet, place)
-                    if not self._follows(packet, place):
+                    head = bytes(memoryview(packet)[:FRAME_HEAD_BYTES])
+                    place = self._place_of(head, place)
+                    if not self._follows(packet, head, place):
                         return
                 self._reached = max(self._reached, place + (0 if self._container == "OGG" else packet.size))
                 self._num_packets += 1
@@ -420,17 +419,16 @@ class MediaStream:
                 raise
             # It is at data that is none of theirs: `end_place` is before it.
 
-    def _place_of(self, packet: "av.Packet[Any]", place: int) -> int:
-        """Return the place of a frame. A demuxer may name that of the damage that it has skipped before it."""
-        head = bytes(memoryview(packet)[:HEAD_BYTES])
+    def _place_of(self, head: bytes, place: int) -> int:
+        """Return the place of a frame by its first bytes. A demuxer may name that of damage that it has skipped."""
         if self._data.at(place, len(head)) == head:
             return place
         found = self._data.find(re.compile(re.escape(head)), place, self._file.end)
         return place if found is None else found
 
-    def _follows(self, packet: "av.Packet[Any]", place: int) -> bool:
+    def _follows(self, packet: "av.Packet[Any]", head: bytes, place: int) -> bool:
         """Return whether a frame belongs to the stream; else another one begins at `_joint`."""
-        key = bytes(a & b for a, b in zip(bytes(memoryview(packet)[:3]), FIXED_BITS[self._container], strict=False))
+        key = int.from_bytes(head[:3], "big") & FIXED_BITS[self._container]
         self._key = self._key or key
         if key != self._key:  # other frames, or none
             self._joint = self._reached

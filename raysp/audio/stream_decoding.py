@@ -123,7 +123,9 @@ class Decoding:
             with self._named(place):
                 behind = yield from self._stream(place)
                 if behind is not None and behind <= place:
-                    raise AudioError("corrupt_audio", f"frames begin at byte {place:,} that do not decode")
+                    raise AudioError(
+                        "corrupt_audio", f"frames that begin at byte {place:,} do not decode; expected audio"
+                    )
             place = behind
         if self.missing and not self.seconds and self.excerpt.duration != 0 and not self.excerpt.offset:
             raise AudioError("corrupt_audio", self.missing)
