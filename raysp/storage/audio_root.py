@@ -1,4 +1,4 @@
-"""Confinement of untrusted paths, of recordings and of files beside them, to a folder; the versions of its files.
+"""Confinement of untrusted paths, of recordings and of files next to them, to a folder; the versions of its files.
 
 One name may be stored in several Unicode normal forms, such as NFC by Linux and NFD by macOS.
 """
@@ -48,22 +48,22 @@ def matched(named: Iterable[str], there: Iterable[str]) -> Mapping[str, str]:
     named, there = {*named}, {*there}
     if all(map(str.isascii, named)):
         return {}
-    wanted, free = _by_form(named - there), _by_form(there - named)
-    pairs = ((wanted[form], free.get(form, [])) for form in wanted)
-    return {names[0]: found[0] for names, found in pairs if len(names) == len(found) == 1}
+    missing, free = _by_form(named - there), _by_form(there - named)
+    pairs = ((missing[form], free.get(form, [])) for form in missing)
+    return {names[0]: existing_names[0] for names, existing_names in pairs if len(names) == len(existing_names) == 1}
 
 
 def _by_form(paths: Iterable[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_form: dict[str, list[str]] = {}
     for path in paths:
         if not path.isascii():
-            found.setdefault(canonical(path), []).append(path)
-    return found
+            by_form.setdefault(canonical(path), []).append(path)
+    return by_form
 
 
 def existing(path: str, exists: Callable[[str], bool]) -> list[str]:
     """Return the paths that exist in other forms."""
-    return [one for one in other_forms(path) if exists(one)]
+    return [form for form in other_forms(path) if exists(form)]
 
 
 AT_ONCE = 16
@@ -90,45 +90,39 @@ def versions(store: Store, paths: Collection[str], of: Callable[[Entry], str] = 
     Raises:
         StoreError: the storage fails.
     """
-    found: dict[str, str] = {}
-    asked: list[str] = []
+    by_path: dict[str, str] = {}
+    unlisted: list[str] = []
+    is_keyed = scheme_of(store.url) in KEYED
     for _, group in groupby(sorted(set(paths)), lambda path: path.rpartition("/")[0]):
-        wanted = list(group)
-        listed, rest = _list(store, wanted, of) if _is_worth_listing(store, wanted) else ({}, wanted)
-        found |= listed
-        asked += rest
-    slices = [asked[first::AT_ONCE] for first in range(min(AT_ONCE, len(asked)))]
+        in_folder = list(group)
+        listed, rest = _list(store, in_folder, of) if is_keyed and len(in_folder) >= WORTH_LISTING else ({}, in_folder)
+        by_path |= listed
+        unlisted += rest
+    slices = [unlisted[first::AT_ONCE] for first in range(min(AT_ONCE, len(unlisted)))]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for some in pool.map(lambda one: dict(_ask(store, one, of)), slices):
-            found |= some
-    return found
+        for answers in pool.map(lambda part: dict(_ask(store, part, of)), slices):
+            by_path |= answers
+    return by_path
 
 
-def _is_worth_listing(store: Store, wanted: Sequence[str]) -> bool:
-    return scheme_of(store.url) in KEYED and len(wanted) >= WORTH_LISTING
-
-
-def _list(store: Store, wanted: Sequence[str], of: Callable[[Entry], str]) -> tuple[Mapping[str, str], Sequence[str]]:
-    """List one folder, up to a limit of entries.
-
-    Returns the versions found, and the paths behind the end of the listing.
-    """
-    names, found = set(wanted), {}
-    most = ENTRIES_A_FILE * len(wanted)
-    for number, entry in enumerate(store.list(_beginning(wanted[0], wanted[-1])), 1):
+def _list(store: Store, paths: Sequence[str], of: Callable[[Entry], str]) -> tuple[Mapping[str, str], Sequence[str]]:
+    """List a folder up to a limit of entries; return the versions by path, and the paths after the last entry."""
+    names, listed = set(paths), {}
+    most = ENTRIES_A_FILE * len(paths)
+    for number, entry in enumerate(store.list(_beginning(paths[0], paths[-1])), 1):
         if entry.path in names:
-            found[entry.path] = of(entry)
-        # Stores list by UTF-8 bytes, whose order is that of Python's strings: nothing wanted follows.
-        if entry.path >= wanted[-1]:
+            listed[entry.path] = of(entry)
+        # Stores list by UTF-8 bytes, whose order is that of Python's strings, so no other path follows.
+        if entry.path >= paths[-1]:
             break
         if number >= most:
-            return found, [path for path in wanted if path > entry.path]
-    return found, []
+            return listed, [path for path in paths if path > entry.path]
+    return listed, []
 
 
 def _beginning(first: str, last: str) -> str:
     same = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return "".join(one for one, _ in same)
+    return "".join(character for character, _ in same)
 
 
 def _ask(store: Store, paths: Sequence[str], of: Callable[[Entry], str]) -> Iterator[tuple[str, str]]:
@@ -171,7 +165,7 @@ class OpenRecording:
 
 
 class AudioRoot:
-    """A folder of recordings and of files beside them. Paths that lead out of it are refused.
+    """A folder of recordings and of files next to them. Paths that lead out of it are refused.
 
     Args:
         url: url of the folder.
@@ -220,10 +214,10 @@ class AudioRoot:
         for name in (relative, *self._other_places(relative)):
             if (opened := self._opened(path, name, head_bytes)) is not None:
                 return OpenRecording(name, opened)
-        others = existing(relative, self._exists) if self.by_form else []
-        if len(others) == 1 and (opened := self._opened(path, others[0], head_bytes)) is not None:
-            return OpenRecording(others[0], opened)
-        raise self._not_found(path, relative, others)
+        other_names = existing(relative, self._exists) if self.by_form else []
+        if len(other_names) == 1 and (opened := self._opened(path, other_names[0], head_bytes)) is not None:
+            return OpenRecording(other_names[0], opened)
+        raise self._not_found(path, relative, other_names)
 
     def read(self, path: str, most_bytes: int) -> bytes:
         """Return a whole file.
@@ -242,7 +236,7 @@ class AudioRoot:
     def _other_places(self, relative: str) -> list[str]:
         """Return further names that a path may stand for: without parts `.` on object storage, and in `below`."""
         plain = self._without_dots(relative)
-        return [one for one in (plain, self.below and join_url(self.below, plain or relative)) if one]
+        return [place for place in (plain, self.below and join_url(self.below, plain or relative)) if place]
 
     def _without_dots(self, relative: str) -> str:
         """Return the key that a path with parts `.` names on object storage; empty for others. Local ones follow it."""
@@ -263,27 +257,27 @@ class AudioRoot:
         Raises:
             StoreError: the storage fails.
         """
-        return self._known(paths, version_of)
+        return self._facts_at_places(paths, version_of)
 
     def contents(self, paths: Collection[str]) -> dict[str, str]:
         """Return identifiers of the current contents of recordings, as far as the store has them, as `versions`."""
-        return self._known(paths, content_of)
+        return self._facts_at_places(paths, content_of)
 
-    def _known(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
-        """Return facts on files by path, each found at the place where `open` finds it."""
-        found = versions(self.store, paths, of)
-        if not (missing := {path: self._other_places(path) for path in paths if path not in found}):
-            return found
-        others = versions(self.store, {place for places in missing.values() for place in places}, of)
+    def _facts_at_places(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
+        """Return facts on files by path, each at the place from which `open` reads it."""
+        facts = versions(self.store, paths, of)
+        if not (missing := {path: self._other_places(path) for path in paths if path not in facts}):
+            return facts
+        elsewhere = versions(self.store, {place for places in missing.values() for place in places}, of)
         for path, places in missing.items():
-            names = [place for place in places if place in others]
+            names = [place for place in places if place in elsewhere]
             if names:
-                found[path] = others[names[0]]
+                facts[path] = elsewhere[names[0]]
             elif self.by_form and not path.isascii():
                 names = existing(path, self._exists)
                 if len(names) == 1 and (there := versions(self.store, names, of)):
-                    found[path] = there[names[0]]
-        return found
+                    facts[path] = there[names[0]]
+        return facts
 
     def has(self, relative: str) -> bool:
         """Return whether there is a file of this name, or a link that leads nowhere."""
@@ -326,7 +320,7 @@ class AudioRoot:
             raise explain(error, "read", self._place(relative)) from error
         except (OSError, ValueError) as error:  # a loop of links, a name too long
             raise self._not_allowed(path, f"it cannot be followed ({error})") from None
-        allowed = next((one for one in self._allowed.values() if real.startswith(f"{one.rstrip('/')}/")), None)
+        allowed = next((folder for folder in self._allowed.values() if real.startswith(f"{folder.rstrip('/')}/")), None)
         if allowed is None:
             raise self._leads_out(path, real)
         if not stat.S_ISREG(kind):
@@ -350,20 +344,21 @@ class AudioRoot:
         expected = f"expected a file in {' or '.join(self._allowed)}"
         return AudioError("path_not_allowed", f"path {path!r:.200}: {why}; {expected}{advice}")
 
-    def _not_found(self, path: str, relative: str, others: Sequence[str] = ()) -> AudioError:
+    def _not_found(self, path: str, relative: str, other_names: Sequence[str] = ()) -> AudioError:
         more = ""
-        if others:
-            names = ", ".join(map(ascii, others))
-            more = f"; {len(others)} files have its name in other Unicode forms, {names}: write the path as one of them"
+        if other_names:
+            names = ", ".join(map(ascii, other_names))
+            forms = f"{len(other_names)} files have its name in other Unicode forms, {names}"
+            more = f"; {forms}: write the path as one of them"
         elif path.startswith(("[", "{")):
             more = "; it looks like a JSON list or object: write one path, and a row for each recording"
         elif self.real and os.path.islink(place := self._place(relative)):  # noqa: PTH114
             more = f"; it is a link to {os.path.realpath(place)!r:.200}, where nothing is: fetch the file"
-        shown = ascii(path) if others else repr(path)
+        shown = ascii(path) if other_names else repr(path)
         return AudioError("not_found", f"path {shown:.200}: no such file in {self.url}{more}")
 
 
 def recordings_of(folder: str, storage_options: Mapping[str, object] | None, links_into: str | None) -> AudioRoot:
-    """Open a folder whose listing has the names of its recordings and of the files beside them; see `AudioRoot`."""
+    """Open a folder whose listing has the names of its recordings and of the files next to them; see `AudioRoot`."""
     # Names are those of the listing, with which metadata was matched.
     return AudioRoot(folder, storage_options, by_form=False, links_into=links_into)

@@ -253,15 +253,15 @@ class AzureFiles:
         blobs = folder.list_blobs(begins, include=["metadata"], results_per_page=PAGE)
         pages: AsyncIterator[AsyncIterator[Any]] = blobs.by_page()
 
-        async def page() -> list[Any]:
+        async def next_page() -> list[Any]:
             return [blob async for blob in await anext(pages)]
 
         while True:
             try:
-                found = self._call(page)
+                blobs_of_page = self._call(next_page)
             except StopAsyncIteration:
                 return
-            for blob in found:
+            for blob in blobs_of_page:
                 if _is_file(blob):
                     yield f"{container}/{blob.name}", _facts(blob, blob.size)
 

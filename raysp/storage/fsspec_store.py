@@ -222,12 +222,11 @@ class FsspecStore:
 
     def _reason(self, error: Exception) -> str:
         """Return type and message of an error. The message is left out if it could reveal how requests are signed."""
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         for secret in _texts(resolve(self._options)):
-            said = said.replace(secret, "***")
-        return (
-            type(error).__name__ if _OF_SIGNING.search(said) else f"{type(error).__name__}: {said[:SHOWN_CHARACTERS]}"
-        )
+            message = message.replace(secret, "***")
+        shown = "" if _OF_SIGNING.search(message) else f": {message[:SHOWN_CHARACTERS]}"
+        return f"{type(error).__name__}{shown}"
 
 
 def _advice(error: Exception) -> str:
@@ -263,13 +262,13 @@ def _entry(path: str, facts: Mapping[str, Any]) -> Entry:
 
 def _modified(facts: Mapping[str, Any]) -> float | None:
     """Return the modification time in seconds. Each client has its own field name and type."""
-    found = next((facts[name] for name in MODIFIED if facts.get(name)), None)
-    if isinstance(found, str):
+    time = next((facts[name] for name in MODIFIED if facts.get(name)), None)
+    if isinstance(time, str):
         with suppress(ValueError):
-            found = datetime.fromisoformat(found)
-    if isinstance(found, datetime):
-        return found.timestamp()
-    return float(found) if isinstance(found, int | float) else None
+            time = datetime.fromisoformat(time)
+    if isinstance(time, datetime):
+        return time.timestamp()
+    return float(time) if isinstance(time, int | float) else None
 
 
 def _texts(value: object) -> Iterator[str]:

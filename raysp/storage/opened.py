@@ -43,7 +43,7 @@ class Entry:
     modified: float | None = field(default=None, compare=False)
     """Modification time in seconds since the epoch by the store's clock; None if unknown."""
     checksum: str = field(default="", compare=False)
-    """Checksum of the content alone, where the store has one beside the version; empty otherwise."""
+    """Checksum of the content alone, if the store has one besides the version; empty otherwise."""
 
 
 class ReadableFile(Protocol):
@@ -121,13 +121,13 @@ def sampled(file: ReadableFile) -> Iterator[bytes]:
     num_bytes = file.seek(0, os.SEEK_END)
     yield num_bytes.to_bytes(8, "little")
     last = max(0, num_bytes - END_BYTES)
-    for place, wanted in (
+    for place, num_read in (
         (0, END_BYTES),
         *((place, SAMPLE_BYTES) for place in range(END_BYTES + STRIDE_BYTES - SAMPLE_BYTES, last, STRIDE_BYTES)),
         (last, END_BYTES),
     ):
         file.seek(place, os.SEEK_SET)
-        yield file.read(wanted)
+        yield file.read(num_read)
 
 
 def digest_of(*parts: bytes | memoryview) -> bytes:

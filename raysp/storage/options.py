@@ -24,20 +24,20 @@ GivenOptions: TypeAlias = Mapping[str, object] | FileSystem
 """Values that functions accept as `storage_options`."""
 
 
-def options_of(given: GivenOptions) -> Mapping[str, object]:
+def options_of(options: GivenOptions) -> Mapping[str, object]:
     """Return storage options as a mapping.
 
     Raises:
         SpecError: a file system was made with positional arguments, which have no name.
     """
-    if isinstance(given, dict) or not isinstance(given, FileSystem):  # the first check is quick
-        return given
-    if given.storage_args:
+    if isinstance(options, dict) or not isinstance(options, FileSystem):  # the first check is quick
+        return options
+    if options.storage_args:
         raise SpecError(
-            f"storage_options: a {type(given).__name__} made with positional arguments; name them, as in "
-            f"{type(given).__name__}(anon=True)"
+            f"storage_options: a {type(options).__name__} made with positional arguments; name them, as in "
+            f"{type(options).__name__}(anon=True)"
         )
-    return given.storage_options
+    return options.storage_options
 
 
 def resolve(options: Mapping[str, object]) -> dict[str, object]:

@@ -31,7 +31,7 @@ class RangedFile(io.RawIOBase):
         self._num_bytes = num_bytes
         self._fetch = fetch
         self._position = 0
-        self._known = ((0, head), (num_bytes - len(tail), tail))
+        self._ends = ((0, head), (num_bytes - len(tail), tail))
         self._windows: list[tuple[int, bytes]] = []  # the newest is last
 
     def readable(self) -> bool:
@@ -57,14 +57,14 @@ class RangedFile(io.RawIOBase):
         end = self._num_bytes if size < 0 else min(self._position + size, self._num_bytes)
         parts: list[bytes] = []
         while self._position < end:
-            start, held = self._window(self._position, end)
-            parts.append(held[self._position - start : end - start])
+            start, window = self._window(self._position, end)
+            parts.append(window[self._position - start : end - start])
             self._position += len(parts[-1])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _window(self, first: int, end: int) -> tuple[int, bytes]:
         """Return a window that contains byte `first`, fetching it if necessary."""
-        for window in (*self._known, *self._windows):
+        for window in (*self._ends, *self._windows):
             if window[0] <= first < window[0] + len(window[1]):
                 return window
         behind = next((w for w in self._windows if w[0] + len(w[1]) == first), None)

@@ -82,9 +82,9 @@ class S3Store:
         begins = self._prefix + prefix
         while True:
             page = self._page(begins, **token)
-            for found in page.get("Contents", ()):
-                if not found["Key"].endswith("/"):  # placeholders of folders, written by some tools
-                    yield _entry(found["Key"].removeprefix(self._prefix), found["Size"], found)
+            for facts in page.get("Contents", ()):
+                if not facts["Key"].endswith("/"):  # placeholders of folders, written by some tools
+                    yield _entry(facts["Key"].removeprefix(self._prefix), facts["Size"], facts)
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -93,15 +93,15 @@ class S3Store:
         """Return the entry of a file, or None if it does not exist."""
         key = self._key(path)
         try:
-            found = self._call(lambda s3: s3.head_object(Bucket=self._bucket, Key=key), "look at", path)
+            facts = self._call(lambda s3: s3.head_object(Bucket=self._bucket, Key=key), "look at", path)
         except S3Error as error:
             if error.code in _MISSING:
                 return None
             if error.code in ("400", "403"):  # the response to HEAD has no body with a reason
                 first = self._page(key, MaxKeys=1).get("Contents", ())
-                return next((_entry(path, one["Size"], one) for one in first if one["Key"] == key), None)
+                return next((_entry(path, facts["Size"], facts) for facts in first if facts["Key"] == key), None)
             raise
-        return _entry(path, found["ContentLength"], found)
+        return _entry(path, facts["ContentLength"], facts)
 
     def _page(self, prefix: str, **more: object) -> dict[str, Any]:
         return self._call(lambda s3: s3.list_objects_v2(Bucket=self._bucket, Prefix=prefix, **more), "list", "")
@@ -120,7 +120,7 @@ class S3Store:
     def open_version(self, path: str, num_bytes: int) -> Opened | None:
         """Open a file by one request, which returns its size, version and first bytes. None if it does not exist."""
         try:
-            head, found, version = self._get(path, f"0-{num_bytes - 1}", num_bytes)
+            head, total, version = self._get(path, f"0-{num_bytes - 1}", num_bytes)
         except S3Error as error:
             if error.code in _MISSING:
                 return None
@@ -128,8 +128,8 @@ class S3Store:
                 raise
             entry = self.stat(path)  # an empty file has no first bytes
             return Opened(entry, b"", RangedFile(0, self._fetch(path, ""))) if entry else None
-        file = RangedFile(found, self._fetch(path, version), head=head)
-        return Opened(Entry(path, found, version.strip('"')), head, file)
+        file = RangedFile(total, self._fetch(path, version), head=head)
+        return Opened(Entry(path, total, version.strip('"')), head, file)
 
     def _get(self, path: str, part: str = "", most: int | None = None) -> tuple[bytes, int, str]:
         """Return a file or a range of it, which has `most` bytes or ends with the file; and its size and etag."""
@@ -149,8 +149,8 @@ class S3Store:
 
     def _fetch(self, path: str, version: str) -> Fetch:
         def fetch(first: int, last: int) -> bytes:
-            data, _, found = self._get(path, f"{first}-{last - 1}", last - first)
-            if found != version:
+            data, _, current = self._get(path, f"{first}-{last - 1}", last - first)
+            if current != version:
                 raise StoreError(f"{self._place(path)}: it was replaced while it was read; run again")
             return data
 
@@ -183,10 +183,9 @@ class S3Store:
         """Upload a written scratch file atomically."""
         try:
             num_bytes = scratch.stat().st_size
-            if expected is None:
-                etag = self._publish(scratch, path, replace)
-            else:
-                etag = self._exchange(scratch, path, expected)
+            etag = (
+                self._publish(scratch, path, replace) if expected is None else self._exchange(scratch, path, expected)
+            )
         except OSError as error:
             if isinstance(error, StoreError):
                 raise
@@ -214,8 +213,8 @@ class S3Store:
         if scratch.stat().st_size <= MAX_PUT_BYTES and self._honours(_MATCH):
             return self._put(path, scratch, {"IfMatch": f'"{expected}"'})
         # Not atomic, but the best there is: the store ignores if-match, or the file is too large for a PUT.
-        found = self.stat(path)
-        is_expected = found is not None and found.version == expected
+        entry = self.stat(path)
+        is_expected = entry is not None and entry.version == expected
         return self._publish(scratch, path, replace=True) if is_expected else None
 
     def incomplete_uploads(self, older_than_seconds: float = 0) -> Iterator[str]:
@@ -227,9 +226,9 @@ class S3Store:
         while True:
             page = self._uploads_page(**more)
             latest = _clock(page) - timedelta(seconds=older_than_seconds)
-            for found in page.get("Uploads") or ():
-                if found["Initiated"] <= latest:
-                    yield f"{found['Key'].removeprefix(self._prefix)}?uploadId={found['UploadId']}"
+            for upload in page.get("Uploads") or ():
+                if upload["Initiated"] <= latest:
+                    yield f"{upload['Key'].removeprefix(self._prefix)}?uploadId={upload['UploadId']}"
             if not page.get("IsTruncated"):
                 return
             more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
@@ -273,8 +272,8 @@ class S3Store:
 
     def _etag_if_marked(self, s3: Any, path: str, mark: str) -> str | None:  # noqa: ANN401 - boto3 has no types
         """Return the etag of a file that a certain write made; None if another one did."""
-        found = s3.head_object(Bucket=self._bucket, Key=self._key(path))
-        return _etag(found) if found["Metadata"].get(_MARK) == mark else None
+        facts = s3.head_object(Bucket=self._bucket, Key=self._key(path))
+        return _etag(facts) if facts["Metadata"].get(_MARK) == mark else None
 
     def _upload(self, scratch: Path, path: str, *, only_new: bool) -> str | None:
         for _ in range(UPLOADS):
@@ -286,28 +285,28 @@ class S3Store:
                     return None
         raise refused
 
-    def _honours(self, what: str) -> bool:
+    def _honours(self, operation: str) -> bool:
         """Return whether the store honours the condition of an operation. It is probed once per process."""
-        known = (self._client, self._bucket, what)
-        # Held during the probe, so that threads which ask meanwhile do not probe too.
+        key = (self._client, self._bucket, operation)
+        # Held during the probe, so that no two threads probe at once.
         with _honoured_lock:
-            if known not in _honoured:
-                _honoured[known] = self._ask_whether_honoured(what)
-                if not _honoured[known] and what == _PUT:
+            if key not in _honoured:
+                _honoured[key] = self._probe_condition(operation)
+                if not _honoured[key] and operation == _PUT:
                     logger.warning(
                         "%s: this store ignores if-none-match: whether a file exists is checked before it is written, "
                         "so two concurrent runs could write one label shard twice (with the same rows)",
                         self._url,
                     )
-            return _honoured[known]
+            return _honoured[key]
 
-    def _ask_whether_honoured(self, what: str) -> bool:
+    def _probe_condition(self, operation: str) -> bool:
         path = f"{TMP}/probe-{uuid.uuid4().hex}"
         self.replace(path, b"raysp asks whether this can be overwritten\n")
         try:
-            if what == _MATCH:
+            if operation == _MATCH:
                 return self._honours_versions(path)
-            if what == _PUT:
+            if operation == _PUT:
                 return self._put(path, b"it can\n", _NEW) is None
             return _Upload(self, path, True).run(b"it can\n") is None
         except S3Error as error:
@@ -319,8 +318,8 @@ class S3Store:
 
     def _honours_versions(self, path: str) -> bool:
         """Return whether a PUT with if-match is refused for another version and accepted for the current one."""
-        found = self.stat(path)
-        data, right = b"it can\n", found.version if found else ""
+        entry = self.stat(path)
+        data, right = b"it can\n", entry.version if entry else ""
         # In the form of an etag: a store could refuse a malformed one without comparing it.
         wrong = f"{int(right[0] == '0')}{right[1:]}" if right else "0"
         refused, written = (self._put(path, data, {"IfMatch": f'"{etag}"'}) for etag in (wrong, right))
@@ -369,7 +368,7 @@ class _Upload:
         return etag
 
     def _complete(self, upload: Mapping[str, str], parts: list[dict[str, object]]) -> str | None:
-        condition = {"IfNoneMatch": "*"} if self._only_new else {}
+        condition = _NEW if self._only_new else {}
         own_etag = partial(self._store._etag_if_marked, path=self._path, mark=self._mark)
         tries = 0
 
@@ -413,8 +412,8 @@ def _ignored(*codes: str) -> Iterator[None]:
 
 def _clock(answer: Mapping[str, Any]) -> datetime:
     """Return the time of a response by the store's clock, rounded up to the end of its second."""
-    said = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-    return (parsedate_to_datetime(said) if said else datetime.now(UTC)) + timedelta(seconds=1)
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return (parsedate_to_datetime(date) if date else datetime.now(UTC)) + timedelta(seconds=1)
 
 
 def _etag(answer: Mapping[str, Any]) -> str:

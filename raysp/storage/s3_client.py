@@ -117,11 +117,11 @@ class S3Client:
 
     def _explain(self, error: Exception, code: str, doing: str, place: str, attempts: int) -> S3Error:
         status = _status(error)
-        said = _said(error, self._secrets)
-        facts = [code, f"HTTP {status}" if status and str(status) != code else "", said]
+        message = _message(error, self._secrets)
+        facts = [code, f"HTTP {status}" if status and str(status) != code else "", message]
         tries = f", {attempts} attempts" if attempts > 1 else ""
-        found = ": ".join(fact for fact in (" ".join(f for f in facts[:2] if f), facts[2]) if fact)
-        made = _kind(code, status)(f"{place}: cannot {doing} it ({found}{tries}); {_advice(code, status)}")
+        reason = ": ".join(fact for fact in (" ".join(f for f in facts[:2] if f), facts[2]) if fact)
+        made = _kind(code, status)(f"{place}: cannot {doing} it ({reason}{tries}); {_advice(code, status)}")
         made.code = code
         return made
 
@@ -186,26 +186,24 @@ def _make(options: S3Options) -> tuple[Any, tuple[str, ...]]:
 
 @cache
 def _loader(folders: str | None) -> Any:  # noqa: ANN401 - botocore has no types
-    """Return botocore's loader of API definitions. One that is shared parses them once per process, not per client."""
+    """Return botocore's loader of API definitions, shared so that they are parsed once per process, not per client."""
     import botocore.loaders
 
     return botocore.loaders.create_loader(folders)
 
 
 def _time(text: str) -> datetime:
-    """Parse a time of a response: RFC 3339 in a listing, RFC 9110 in a header.
-
-    A page of a listing has a thousand of them, on which botocore's own parser spends three quarters of the page's time.
-    """
+    """Parse a time of a response: RFC 3339 in a listing, RFC 9110 in a header."""
+    # A page of a listing has a thousand times, on which botocore's own parser spends three quarters of the page's time.
     try:
-        found = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
+        time_read = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
+        time_read = None
+    if time_read is None or time_read.tzinfo is None:
         from botocore.utils import parse_timestamp
 
         return cast("datetime", parse_timestamp(text))
-    return found
+    return time_read
 
 
 def _with_parameters(more: Mapping[str, object], params: Mapping[str, object], model: Any, **_: object) -> object:  # noqa: ANN401
@@ -214,18 +212,15 @@ def _with_parameters(more: Mapping[str, object], params: Mapping[str, object], m
 
 
 def _end_redirects(context: Mapping[str, Any], **_: object) -> None:
-    """Keep botocore, which asks for the bucket's region after a redirect, from following a redirect of this question.
-
-    It would ask again after each one, until the interpreter ends the recursion.
-    """
+    """Keep botocore from following redirects of its own request for a bucket's region, which would recurse."""
     context.get("s3_redirect", {})["redirected"] = True
 
 
 def _secrets(session: Any) -> tuple[str, ...]:  # noqa: ANN401 - boto3 has no types
-    found = session.get_credentials()
-    if found is None:
+    credentials = session.get_credentials()
+    if credentials is None:
         return ()
-    frozen = found.get_frozen_credentials()
+    frozen = credentials.get_frozen_credentials()
     return tuple(secret for secret in (frozen.secret_key, frozen.token) if secret)
 
 
@@ -258,13 +253,13 @@ def _status(error: Exception) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def _said(error: Exception, secrets: Sequence[str]) -> str:
+def _message(error: Exception, secrets: Sequence[str]) -> str:
     """Return the message of the store or client. Empty if it could reveal how the request was signed."""
     response = getattr(error, "response", None)
-    said = response.get("Error", {}).get("Message") if isinstance(response, dict) else str(error)
-    if not isinstance(said, str) or _OF_SIGNING.search(said) or any(secret in said for secret in secrets):
+    message = response.get("Error", {}).get("Message") if isinstance(response, dict) else str(error)
+    if not isinstance(message, str) or _OF_SIGNING.search(message) or any(secret in message for secret in secrets):
         return ""
-    return " ".join(said.split())[:SHOWN_CHARACTERS]
+    return " ".join(message.split())[:SHOWN_CHARACTERS]
 
 
 _OF_SIGNING = re.compile("signature|credential=|token|secret|authorization|aws4|x-amz", re.I)

@@ -83,31 +83,31 @@ def read_options(options: Mapping[str, object]) -> S3Options:
     Raises:
         StoreError: an option is unknown, a value has the wrong type, or only one of `key` and `secret` is set.
     """
-    given = {name: value for name, value in resolve(options).items() if name not in WITHOUT_EFFECT}
-    found = _checked(given, KNOWN_OPTIONS, "storage_options")
-    nested = {name: _checked(found.pop(name, {}), _NESTED[name], f"storage_options[{name!r}]") for name in _NESTED}
-    for place, values in {"": found, **nested}.items():
-        _rename(values, found, place)
-    if ("key" in found) != ("secret" in found):
+    effective = {name: value for name, value in resolve(options).items() if name not in WITHOUT_EFFECT}
+    top = _checked(effective, KNOWN_OPTIONS, "storage_options")
+    nested = {name: _checked(top.pop(name, {}), _NESTED[name], f"storage_options[{name!r}]") for name in _NESTED}
+    for place, values in {"": top, **nested}.items():
+        _rename(values, top, place)
+    if ("key" in top) != ("secret" in top):
         raise StoreError("storage_options: 'key' and 'secret' go together; give both, or a profile")
     config, parameters = nested["config_kwargs"], nested["s3_additional_kwargs"]
-    if found.pop("requester_pays", False):
+    if top.pop("requester_pays", False):
         parameters.setdefault("RequestPayer", "requester")
     attempts = _attempts(config.pop("retries", {}))
-    return S3Options(**cast("dict[str, Any]", found), attempts=attempts, config=config, parameters=parameters)
+    return S3Options(**cast("dict[str, Any]", top), attempts=attempts, config=config, parameters=parameters)
 
 
-def _checked(options: object, known: Mapping[str, type], where: str) -> dict[str, object]:
+def _checked(values: object, types: Mapping[str, type], where: str) -> dict[str, object]:
     """Return the options that are set, or raise if one is unknown or has the wrong type."""
-    found = cast("Mapping[str, object]", options)
-    if unknown := sorted(set(found) - set(known)):
+    options = cast("Mapping[str, object]", values)
+    if unknown := sorted(set(options) - set(types)):
         hint = "; set AWS_CA_BUNDLE to the file of your own certificate" if unknown[0] == "verify" else ""
-        raise StoreError(f"{where}: s3 has no option {unknown[0]!r}; its options are {', '.join(known)}{hint}")
-    for name, value in found.items():
-        if value is not None and not _is_a(value, known[name]):
-            words = _WORDS.get(known[name], known[name].__name__)
+        raise StoreError(f"{where}: s3 has no option {unknown[0]!r}; its options are {', '.join(types)}{hint}")
+    for name, value in options.items():
+        if value is not None and not _is_a(value, types[name]):
+            words = _WORDS.get(types[name], types[name].__name__)
             raise StoreError(f"{where}[{name!r}] is a {type(value).__name__}; expected {words}")
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in options.items() if value is not None}
 
 
 _WORDS = {Mapping: "a mapping", float: "a number above 0", int: "a number from 0"}
@@ -120,18 +120,18 @@ def _is_a(value: object, expected: type) -> bool:
     return is_number and cast("float", value) >= 0 and (expected is int or value != 0)
 
 
-def _rename(values: dict[str, object], found: dict[str, object], place: str) -> None:
-    """Move the values that have a second name to `found`."""
+def _rename(values: dict[str, object], targets: dict[str, object], place: str) -> None:
+    """Move the values that have a second name to `targets`."""
     for theirs, ours in _OTHER_NAMES[place].items():
-        if theirs in values and found.setdefault(ours, value := values.pop(theirs)) != value:
+        if theirs in values and targets.setdefault(ours, value := values.pop(theirs)) != value:
             name = f"{place}[{theirs!r}]" if place else repr(theirs)
             raise StoreError(f"storage_options: {ours!r} and {name} differ; give one of them")
 
 
 def _attempts(retries: object) -> int:
     """Return the attempts for each request. `max_attempts` of botocore counts those after the first."""
-    known = {"max_attempts": int, "mode": str, "total_max_attempts": int}
-    found = _checked(retries, known, "storage_options['config_kwargs']['retries']")
+    types = {"max_attempts": int, "mode": str, "total_max_attempts": int}
+    counts = _checked(retries, types, "storage_options['config_kwargs']['retries']")
     return max(
-        1, cast("int", found.get("total_max_attempts", cast("int", found.get("max_attempts", ATTEMPTS - 1)) + 1))
+        1, cast("int", counts.get("total_max_attempts", cast("int", counts.get("max_attempts", ATTEMPTS - 1)) + 1))
     )

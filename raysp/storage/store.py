@@ -106,7 +106,7 @@ class Store(Protocol):
         """Make a written scratch file visible in one atomic step, and return its entry.
 
         The entry is that of the file that was written, also if another process has replaced it since. Returns None
-        without a change if `path` exists and `replace` is not set, or if `expected` is given and the existing file has
+        without a change if `path` exists and `replace` is not set, or if `expected` is set and the existing file has
         another version. A store without conditional writes checks before it writes.
         """
         ...
@@ -140,18 +140,18 @@ class LocalStore:
         with _explained("list", place):
             above = (os.path.realpath(self._root), os.path.realpath(place))
             walked = _walk(str(place), f"{folder}/" if folder else "", prefix, above)
-            found = sorted(walked, key=lambda entry: entry.path)
-        yield from found
+            entries = sorted(walked, key=lambda entry: entry.path)
+        yield from entries
 
     def stat(self, path: str) -> Entry | None:
         """Return the entry of a file, or None if it does not exist."""
         place = self._locate(path)
         with _explained("look at", place):
             try:
-                found = place.stat()
+                status = place.stat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            return None if place.is_dir() else _entry(found, path)
+            return None if place.is_dir() else _entry(status, path)
 
     def read(self, path: str) -> bytes:
         """Return a whole file."""
@@ -177,11 +177,11 @@ class LocalStore:
             except (FileNotFoundError, NotADirectoryError):
                 return None
             # Of the open file: the path may name another one by now.
-            found = os.fstat(descriptor)
-            file = LocalFile(descriptor, found, str(place))
+            status = os.fstat(descriptor)
+            file = LocalFile(descriptor, status, str(place))
             head = file.read(num_bytes)
             file.seek(0, os.SEEK_SET)
-            return Opened(Entry(path, found.st_size, str(found.st_mtime_ns)), head, file)
+            return Opened(Entry(path, status.st_size, str(status.st_mtime_ns)), head, file)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a new file in one atomic step. Returns False if it exists."""
@@ -218,7 +218,7 @@ class LocalStore:
         """Remove `.raysp` if it holds no file, and the folders above it that this store created."""
         home, scratches = self._locate(HOME), self._locate(TMP)
         if [*home.iterdir()] == [scratches]:
-            for folder in (scratches, home, *(one for one in home.parents if one in self._made)):
+            for folder in (scratches, home, *(parent for parent in home.parents if parent in self._made)):
                 folder.rmdir()
 
     @contextmanager
@@ -245,8 +245,8 @@ class LocalStore:
                 else:
                     # File systems have no conditional rename, so processes that replace a version take turns.
                     with locked(self._locate(REPLACING)):
-                        found = self.stat(path)
-                        if found is None or found.version != expected:
+                        current = self.stat(path)
+                        if current is None or current.version != expected:
                             return None
                         _bring(scratch, place, replace=True)
             except FileExistsError:
@@ -324,9 +324,9 @@ def scheme_of(url: str) -> str:
     Raises:
         StoreError: fsspec does not support the scheme, or several are chained.
     """
-    found = SCHEME.match(url)
-    scheme = found[1].lower() if found else ""
-    chained = found is not None and found[0].endswith("::")
+    match = SCHEME.match(url)
+    scheme = match[1].lower() if match else ""
+    chained = match is not None and match[0].endswith("::")
     if scheme in ("", "file", "local") and not chained:
         return ""
     if scheme == "s3" and not chained:
@@ -384,7 +384,7 @@ def expand_local(url: str, folder_pattern: str) -> Listing:
     """List local files; see `raysp.storage.stores.expand`."""
     path = local_path(url)
     root, pattern = str(path), folder_pattern
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     markers: set[str] = set()
     with _explained("list", path):
         if not path.is_dir():
@@ -394,8 +394,8 @@ def expand_local(url: str, folder_pattern: str) -> Listing:
             root = root or "/"
         if not pattern:
             raise NothingListedError(f"{url!r}: no such file or folder; check the path, or wait until it is mounted")
-        _collect(root, "", pattern.split("/"), frozenset({os.path.realpath(root)}), found, markers)
-    return Listing(root, tuple(sorted(found.values(), key=lambda entry: entry.path)), frozenset(markers))
+        _collect(root, "", pattern.split("/"), frozenset({os.path.realpath(root)}), entries, markers)
+    return Listing(root, tuple(sorted(entries.values(), key=lambda entry: entry.path)), frozenset(markers))
 
 
 @contextmanager
@@ -506,10 +506,7 @@ def _sync(place: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Sync a folder's entries to disk.
-
-    Ignores file systems without support, and a folder that a concurrent `delete` removed.
-    """
+    """Sync a folder's entries to disk, unless the file system cannot or a concurrent `delete` removed the folder."""
     try:
         _sync(folder)
     except OSError as error:
@@ -541,7 +538,7 @@ def _walk(folder: str, path: str, prefix: str, above: tuple[str, ...]) -> Iterat
 
 
 def _leads_to(look: Callable[[], bool]) -> bool:
-    """Return what a look at a file says; False for a link in a circle, as for a link that leads nowhere."""
+    """Return the result of a look at a file; False for a loop of links, as for a broken link."""
     try:
         return look()
     except OSError as error:
@@ -550,8 +547,8 @@ def _leads_to(look: Callable[[], bool]) -> bool:
         return False
 
 
-def _entry(found: os.stat_result, path: str) -> Entry:
-    return Entry(path, found.st_size, str(found.st_mtime_ns), found.st_mtime)
+def _entry(status: os.stat_result, path: str) -> Entry:
+    return Entry(path, status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
 
 def check_names(listing: Listing) -> None:
@@ -571,9 +568,9 @@ def check_names(listing: Listing) -> None:
 
 
 def _collect(
-    folder: str, path: str, pattern: Sequence[str], above: frozenset[str], found: dict[str, Entry], markers: set[str]
+    folder: str, path: str, pattern: Sequence[str], above: frozenset[str], entries: dict[str, Entry], markers: set[str]
 ) -> None:
-    """Collect the files under `folder` that match a pattern's components into `found`, and markers of its format.
+    """Collect the files under `folder` that match a pattern's components into `entries`, and markers of its format.
 
     `above` holds the real paths of the folders from the root to `folder`, to detect loops of links.
     """
@@ -588,10 +585,10 @@ def _collect(
                 if "**" in first or (len(first) < len(pattern) and matches(names, first)):
                     real = os.path.realpath(child.path)
                     if real not in above:  # a link that forms a loop is not followed
-                        _collect(child.path, f"{below}/", pattern, above | {real}, found, markers)
+                        _collect(child.path, f"{below}/", pattern, above | {real}, entries, markers)
             elif matches(names, pattern):
                 # A link that leads nowhere and a pipe are listed, so that whoever reads them names them.
                 is_file = _leads_to(child.is_file)
-                found[below] = _entry(child.stat(), below) if is_file else Entry(below, 0, "", 0.0)
+                entries[below] = _entry(child.stat(), below) if is_file else Entry(below, 0, "", 0.0)
             elif child.name.endswith(".json"):
                 markers.add(below)

@@ -44,7 +44,7 @@ def open_store(url: str, storage_options: GivenOptions | None = None) -> Store:
 def expand(
     url: str, storage_options: Mapping[str, object] | None = None, folder_pattern: str = "**/*.parquet"
 ) -> Listing:
-    """List the files of a folder that match `folder_pattern`, those of a glob (`*`, `?`, `[]`, `**`), or a single file.
+    """List the files of a folder that match `folder_pattern`, of a glob (`*`, `?`, `[]`, `**`), or a single file.
 
     Names that `is_passed_over` are skipped anywhere below the root. Links are followed, loops are not. An object store
     is listed once, by the literal prefix of the glob. Local names that are not valid UTF-8 are listed as well; see
@@ -90,7 +90,7 @@ def _expand_remote(url: str, storage_options: Mapping[str, object] | None, folde
 
 
 def _is_folder(url: str, storage_options: Mapping[str, object] | None) -> bool:
-    """Return whether files are under a url taken literally, whatever wildcards its name has."""
+    """Return whether files are under a url whose wildcards are taken literally."""
     with suppress(StoreError):
         return next(open_store(url, storage_options).list(), None) is not None
     return False

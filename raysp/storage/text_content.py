@@ -1,4 +1,4 @@
-"""Files of text that are read whatever their names are: gzip is decompressed, other formats are refused by their names.
+"""Text files, recognised by content: gzip is decompressed, other formats are refused by name.
 
 Names and content differ after downloads (a server decompresses `m.jsonl.gz`), and after `cat` of several parts. So
 tables of text are decompressed by content, and the messages on other files name the format.
@@ -42,5 +42,5 @@ def text_of(raw: bytes, most: int, expected: str) -> bytes:
 
 
 def _refuse_hidden(head: bytes, expected: str, is_gzip: bool) -> None:
-    if (found := complaint(head, expected)) is not None:
-        raise HiddenError(f"its content, decompressed by gzip, {found}" if is_gzip else found)
+    if (reason := complaint(head, expected)) is not None:
+        raise HiddenError(f"its content, decompressed by gzip, {reason}" if is_gzip else reason)
