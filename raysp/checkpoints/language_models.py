@@ -223,7 +223,7 @@ def _opened_binary(path: Path, content: str) -> KenlmModel:
     A process of its own opens and scores it first: the package trusts the tables of a file.
     """
     read_header(path)
-    if wrong := kenlm.found_wrong(path):
+    if wrong := kenlm.damage_of(path):
         raise kenlm.refusal(path, wrong)
     return KenlmModel(path)
 

@@ -15,6 +15,7 @@ Shapes: B batch, T frames, V vocabulary, L tokens of a row, S states, C frames o
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +72,7 @@ class Target:
     @property
     def pauses(self) -> list[bool]:
         """Whether the blank before each token, and that behind the last one, may be the separator."""
-        is_edge = [True, *(one == self.separator for one in self.ids), True]
+        is_edge = [True, *(token == self.separator for token in self.ids), True]
         return [self.separator is not None and any(pair) for pair in pairwise(is_edge)]
 
 
@@ -115,27 +116,27 @@ def align(
         than `MOST_CELLS`.
     """
     best_BT = log_probs_BTV.amax(-1) if best is None else best
-    found: list[Alignment | None] = [None] * len(targets)
-    fitting = [row for row, one in enumerate(targets) if one.ids and frames_needed(one.ids) <= num_frames[row]]
+    alignments: list[Alignment | None] = [None] * len(targets)
+    fitting = [row for row, target in enumerate(targets) if target.ids and frames_needed(target.ids) <= num_frames[row]]
     for rows in _groups(fitting, num_frames, targets):
         most_frames = max(num_frames[row] for row in rows)
         part_BTV, part_BT = log_probs_BTV[rows, :most_frames], best_BT[rows, :most_frames]
         trellis = _Trellis(part_BTV, part_BT, [targets[row] for row in rows], blank)
         if num_frames[rows[0]] * _num_states(targets[rows[0]]) > EXACT_CELLS:
-            found[rows[0]] = _within_beams(trellis, num_frames[rows[0]])
+            alignments[rows[0]] = _within_beams(trellis, num_frames[rows[0]])
             continue
         paths = trellis.paths([num_frames[row] for row in rows], None)
         for row, (alignment, _) in zip(rows, trellis.alignments(paths), strict=True):
-            found[row] = alignment
-    return found
+            alignments[row] = alignment
+    return alignments
 
 
 def _within_beams(trellis: "_Trellis", num_frames: int) -> Alignment | None:
     """Return the best path of one row within the first beam that has the best of all, else within the last one."""
     best: tuple[Alignment | None, float] = None, -np.inf
     for beam in BEAMS:
-        [found] = trellis.alignments(trellis.paths([num_frames], beam))
-        best = max(best, found, key=lambda one: one[1])
+        [aligned] = trellis.alignments(trellis.paths([num_frames], beam))
+        best = max(best, aligned, key=itemgetter(1))
         if best[1] >= -beam:
             break
     return best[0]
@@ -188,28 +189,21 @@ class _Steps:
 
 
 class _Trellis:
-    """States of a batch of rows.
-
-    Args:
-        log_probs_BTV: log-probabilities.
-        best_BT: log-probability of the best token of each frame.
-        targets: tokens of each row.
-        blank: id of the blank.
-    """
+    """States of a batch of rows; `best_BT` are the log-probabilities of the best token of each frame."""
 
     def __init__(self, log_probs_BTV: Tensor, best_BT: Tensor, targets: Sequence[Target], blank: int) -> None:
         self.log_probs_BTV = _with_pauses(log_probs_BTV, targets, blank)
         self.best_BT = best_BT
-        self.num_tokens = [len(one.ids) for one in targets]
+        self.num_tokens = [len(target.ids) for target in targets]
         num_states = 2 * max(self.num_tokens) + 1
         tokens = np.full((len(targets), num_states), blank)
         floors = np.full((len(targets), num_states), FLOOR, np.float32)
-        for row, one in enumerate(targets):
-            tokens[row, 1 : 2 * len(one.ids) : 2] = one.ids
-            tokens[row, : 2 * len(one.ids) + 1 : 2][one.pauses] = self.log_probs_BTV.shape[-1] - 1
-            if one.gaps is not None:
-                costs = np.array([AROUND, *(BETWEEN for _ in one.ids[1:]), AROUND])
-                floors[row, : 2 * len(one.ids) + 1 : 2] = np.where(one.gaps, -costs, FLOOR)
+        for row, target in enumerate(targets):
+            tokens[row, 1 : 2 * len(target.ids) : 2] = target.ids
+            tokens[row, : 2 * len(target.ids) + 1 : 2][target.pauses] = self.log_probs_BTV.shape[-1] - 1
+            if target.gaps is not None:
+                costs = np.array([AROUND, *(BETWEEN for _ in target.ids[1:]), AROUND])
+                floors[row, : 2 * len(target.ids) + 1 : 2] = np.where(target.gaps, -costs, FLOOR)
         skips = np.full(tokens.shape, -np.inf, np.float32)
         skips[:, 1] = 0.0
         skips[:, 3::2][tokens[:, 3::2] != tokens[:, 1:-2:2]] = 0.0
@@ -258,7 +252,7 @@ class _Trellis:
         floors_BT = self.floors_BS.gather(1, states_BT)
         costs_BT = torch.minimum(self.best_BT - log_probs_BT, -floors_BT)
         is_foreign_BT = (floors_BT > FLOOR) & (costs_BT >= -floors_BT)
-        log_probs, costs, is_foreign = (one.numpy() for one in (log_probs_BT, costs_BT.double(), is_foreign_BT))
+        log_probs, costs, is_foreign = (tensor.numpy() for tensor in (log_probs_BT, costs_BT.double(), is_foreign_BT))
         for row, path in enumerate(paths):
             if path is None:
                 yield None, -np.inf
@@ -271,20 +265,19 @@ class _Trellis:
 
 
 def _with_pauses(log_probs_BTV: Tensor, targets: Sequence[Target], blank: int) -> Tensor:
-    """Return log-probabilities with those of a pause behind them, if a row has a separator: of it or of the blank."""
-    if all(one.separator is None for one in targets):
+    """Append the log-probability of a pause, the separator or the blank, if a row has a separator."""
+    if all(target.separator is None for target in targets):
         return log_probs_BTV
-    ids = np.array([blank if one.separator is None else one.separator for one in targets], np.int64)
+    ids = np.array([blank if target.separator is None else target.separator for target in targets], np.int64)
     ids_BT1 = torch.from_numpy(ids)[:, None, None].expand(-1, log_probs_BTV.shape[1], 1)
     pauses_BT1 = torch.maximum(log_probs_BTV.gather(-1, ids_BT1), log_probs_BTV[..., blank, None])
     return torch.cat([log_probs_BTV, pauses_BT1], -1)
 
 
 class _Chunk:
-    """Scores of states in the frames of a chunk; frames behind the last one cost nothing.
+    """Scores of states in the frames of a chunk; frames after the last one cost nothing.
 
-    Args:
-        before_BS: (B, 2 + W) scores before the first frame, of states from two before the first.
+    `before_BS` (B, 2 + W) are the scores before the first frame, of states from two before the first.
     """
 
     def __init__(self, before_BS: Tensor) -> None:
@@ -315,11 +308,7 @@ class _Chunk:
             torch.add(best_BS, emitted_BS, out=reached_BS)
 
     def packed_steps(self) -> Tensor:
-        """Return the best move to each state, of equal ones the shortest, as codes of `STATES_BACK`, four a byte.
-
-        Returns:
-            (C / 4, B, W)
-        """
+        """Return the best move to each state (C / 4, B, W), the shortest of equal ones: four `STATES_BACK` a byte."""
         codes_CBS = (self.advanced_CBS > self.stayed_CBS).view(torch.uint8)
         codes_CBS = codes_CBS.add_((self.by_skips_CBS > self.by_others_CBS).view(torch.uint8), alpha=2)
         packed = codes_CBS[0::4]
@@ -329,12 +318,7 @@ class _Chunk:
 
 
 class _Ends:
-    """Scores of the two states in which a row may end, at its last frame.
-
-    Args:
-        num_frames: frames of each row.
-        num_tokens: tokens of each row.
-    """
+    """Scores of the two states in which a row may end, at its last frame."""
 
     def __init__(self, num_frames: Sequence[int], num_tokens: Sequence[int]) -> None:
         self.last_frames = np.array(num_frames) - 1

@@ -49,15 +49,15 @@ def cut_clips(
         max_seconds: longer words are left out.
     """
     placed = _Placed(words, seconds)
-    found: list[Clip] = []
+    clips: list[Clip] = []
     left_out: Counter[str] = Counter()
     for first, end in placed.clips(min_seconds, max_seconds):
         clip = placed.clip(first, end)
         if clip.seconds > max_seconds or clip.seconds < min_seconds:
             left_out[TOO_LONG if clip.seconds > max_seconds else TOO_SHORT] += 1
         elif clip.end > clip.start:
-            found.append(clip)
-    return found, left_out
+            clips.append(clip)
+    return clips, left_out
 
 
 def whole_clip(text: str, seconds: float, *, min_seconds: float, max_seconds: float) -> tuple[list[Clip], Counter[str]]:
@@ -73,9 +73,9 @@ class _Placed:
 
     def __init__(self, words: Iterable[Span], seconds: float) -> None:
         self.words = [
-            one._replace(end=min(one.end, seconds)) for one in in_order(with_times(words)) if one.start < seconds
+            word._replace(end=min(word.end, seconds)) for word in in_order(with_times(words)) if word.start < seconds
         ]
-        self.ends = list(accumulate((one.end for one in self.words), max))
+        self.ends = list(accumulate((word.end for word in self.words), max))
         self.lefts = [self._left(place) for place in range(len(self.words))]
         self.rights = [self._right(place, seconds) for place in range(len(self.words))]
 
@@ -121,10 +121,10 @@ class _Placed:
     def clip(self, first: int, end: int) -> Clip:
         """Return the clip of some words."""
         words: Sequence[Span] = self.words[first:end]
-        scores = [one.score for one in words if math.isfinite(one.score)]
+        scores = [word.score for word in words if math.isfinite(word.score)]
         return Clip(
             start=round(self.lefts[first], 3),
             end=round(self.rights[end - 1], 3),
-            text=" ".join(one.text for one in words),
+            text=" ".join(word.text for word in words),
             score=sum(scores) / len(scores) if scores else None,
         )

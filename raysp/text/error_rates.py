@@ -145,11 +145,11 @@ def _most(powers: list[Ranks], length: int) -> int:
 
 def _apart(places: list[int], length: int) -> int:
     """Return the number of places, in order, that are at least a length apart."""
-    found, end = 0, 0
+    count, end = 0, 0
     for place in places:
         if place >= end:
-            found, end = found + 1, place + length
-    return found
+            count, end = count + 1, place + length
+    return count
 
 
 def compression(text: str) -> float:
@@ -234,14 +234,14 @@ def joined(text: str) -> str:
     """Return a text without the characters that are not seen within a word, such as joiners and soft hyphens.
 
     A non-joiner after a virama is part of a cluster of Indic scripts (RFC 5892, appendix A.1). Elsewhere, as in
-    Persian, it separates what may as well be written with a space, and becomes one.
+    Persian, it separates parts that may also be written with a space, and becomes one.
     """
     return text if text.isascii() else _UNSEEN.sub(_seen, text)
 
 
-def _seen(found: re.Match[str]) -> str:
-    before = found.string[found.start() - 1 : found.start()]
-    return " " if found[0] == _NON_JOINER and (not before or unicodedata.combining(before) != _VIRAMA) else ""
+def _seen(match: re.Match[str]) -> str:
+    before = match.string[match.start() - 1 : match.start()]
+    return " " if match[0] == _NON_JOINER and (not before or unicodedata.combining(before) != _VIRAMA) else ""
 
 
 def _is_letter(character: str) -> bool:
@@ -293,7 +293,7 @@ def fault_of(name: str, value: object) -> str | None:
     """Return why a value of a JSON object is no text; None if it is one, or no string."""
     if not isinstance(value, str) or is_unicode(value):
         return None
-    wrong = next(one for one in value if not is_unicode(one))
+    wrong = next(character for character in value if not is_unicode(character))
     return f"{storable(name)!r} has the lone surrogate {wrong!a}; expected text of Unicode: write the row again"
 
 
@@ -396,19 +396,19 @@ def normalisation(choice: str | TextRules) -> Normalisation:
         return _in_language(_whisper(name), language)
     raise SpecError(
         f"found the normalisation {choice!r}, expected one of {', '.join(NAMES)}; all but none may end with the "
-        f"language of its case rules, {' or '.join(f'-{one}' for one in LANGUAGES)}"
+        f"language of its case rules, {' or '.join(f'-{code}' for code in LANGUAGES)}"
     )
 
 
-def _in_language(found: Normalisation, language: Language | None) -> Normalisation:
+def _in_language(general: Normalisation, language: Language | None) -> Normalisation:
     """Return a normalisation after which texts are in lower case, with the case rules of a language."""
     if language is None:
-        return found
+        return general
     lower = TextRules("lower", language=language)
     return Normalisation(
-        f"{found.name}-{language}",
-        f"{found.description}; case of {language}",
-        lambda text: found.function(lower(text)),
+        f"{general.name}-{language}",
+        f"{general.description}; case of {language}",
+        lambda text: general.function(lower(text)),
     )
 
 

@@ -94,7 +94,7 @@ class Spelling:
         self.vocabulary = vocabulary
         self.delimiter = delimiter
         self.most_characters = max(map(len, vocabulary), default=1)
-        self._known: dict[str, tuple[int, ...]] = {}
+        self._cache: dict[str, tuple[int, ...]] = {}
 
     def __call__(self, text: str) -> Spelt:
         """Return a text in tokens."""
@@ -114,21 +114,21 @@ class Spelling:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a character, or the one token of several; none if the vocabulary lacks them."""
-        if text not in self._known:
+        if text not in self._cache:
             find = self._of_character if len(text) == 1 else self._of_several
-            self._known[text] = find(text)
-        return self._known[text]
+            self._cache[text] = find(text)
+        return self._cache[text]
 
     def _of_several(self, text: str) -> tuple[int, ...]:
-        written = (one for language in self.languages for one in _cases(text, language))
-        return next(((self.vocabulary[one],) for one in written if one in self.vocabulary), ())
+        forms = (form for language in self.languages for form in _cases(text, language))
+        return next(((self.vocabulary[form],) for form in forms if form in self.vocabulary), ())
 
     def _of_character(self, character: str) -> tuple[int, ...]:
         for language in self.languages:
             for form in _forms(character):
                 for text in _cases(form, language):
-                    if text and all(one in self.vocabulary for one in text):
-                        return tuple(self.vocabulary[one] for one in text)
+                    if text and all(letter in self.vocabulary for letter in text):
+                        return tuple(self.vocabulary[letter] for letter in text)
         return ()
 
 
@@ -165,9 +165,9 @@ class PhonemeSpelling:
         """
         phonemes = text.split()
         is_of_words = self.delimiter is not None and self.delimiter_text in phonemes
-        words = self._between_delimiters(phonemes) if is_of_words else [[one] for one in phonemes]
-        letters = (tuple(Letters(one, self._ids(one)) for one in word) for word in words)
-        spelt = tuple(Word(" ".join(word), found) for word, found in zip(words, letters, strict=True))
+        words = self._between_delimiters(phonemes) if is_of_words else [[phoneme] for phoneme in phonemes]
+        letters = (tuple(Letters(phoneme, self._ids(phoneme)) for phoneme in word) for word in words)
+        spelt = tuple(Word(" ".join(word), spelling) for word, spelling in zip(words, letters, strict=True))
         if self.refuses_letters and spelt and not any(word.ids for word in spelt):
             shown = " ".join(list(self.vocabulary)[:4])
             raise ValueError(
@@ -177,12 +177,12 @@ class PhonemeSpelling:
         return Spelt(spelt, self.delimiter if is_of_words else None)
 
     def _between_delimiters(self, phonemes: Sequence[str]) -> list[list[str]]:
-        runs = groupby(phonemes, key=lambda one: one == self.delimiter_text)
+        runs = groupby(phonemes, key=lambda phoneme: phoneme == self.delimiter_text)
         return [list(run) for is_delimiter, run in runs if not is_delimiter]
 
     def _ids(self, phoneme: str) -> tuple[int, ...]:
-        forms = (phoneme, *(unicodedata.normalize(form, phoneme) for form in ("NFC", "NFD")))
-        return next(((self.vocabulary[one],) for one in forms if one in self.vocabulary), ())
+        forms = (phoneme, *(unicodedata.normalize(name, phoneme) for name in ("NFC", "NFD")))
+        return next(((self.vocabulary[form],) for form in forms if form in self.vocabulary), ())
 
 
 def _cases(text: str, language: Language | None) -> tuple[str, ...]:
@@ -197,4 +197,4 @@ def _forms(character: str) -> Iterator[str]:
     yield unicodedata.normalize("NFKC", character)
     decomposed = unicodedata.normalize("NFKD", character)
     yield decomposed
-    yield "".join(one for one in decomposed if not unicodedata.combining(one))
+    yield "".join(letter for letter in decomposed if not unicodedata.combining(letter))

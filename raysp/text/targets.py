@@ -17,12 +17,12 @@ BAR = "| in a text"
 
 def count_characters(texts: Iterable[str]) -> Counter[str]:
     """Return the count of each character; a space as `DELIMITER`, and a `DELIMITER` as `BAR`."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for text in texts:
-        found.update(text.replace(DELIMITER, "").replace(" ", DELIMITER))
+        counts.update(text.replace(DELIMITER, "").replace(" ", DELIMITER))
         if bars := text.count(DELIMITER):
-            found[BAR] += bars
-    return found
+            counts[BAR] += bars
+    return counts
 
 
 def build(counts: Mapping[str, int], *, least: int = 1) -> dict[str, int]:
@@ -32,14 +32,14 @@ def build(counts: Mapping[str, int], *, least: int = 1) -> dict[str, int]:
         counts: occurrences of each character, as `count_characters` returns them.
         least: occurrences under which a character is left out.
     """
-    kept = sorted(one for one, count in counts.items() if count >= least and one not in (DELIMITER, BAR))
+    kept = sorted(char for char, count in counts.items() if count >= least and char not in (DELIMITER, BAR))
     return {token: number for number, token in enumerate([PAD, UNKNOWN, DELIMITER, *kept])}
 
 
 def outside(counts: Mapping[str, int], vocabulary: Mapping[str, int]) -> dict[str, int]:
     """Return the characters that a vocabulary lacks with their occurrences, the most frequent first."""
     missing = {character: count for character, count in counts.items() if character not in vocabulary}
-    return dict(sorted(missing.items(), key=lambda one: (-one[1], one[0])))
+    return dict(sorted(missing.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 NO_TEXT, OUTSIDE, TOO_MANY = "empty_text", "outside_vocabulary", "label_too_long"
@@ -120,4 +120,4 @@ def contains_any(tokens: Iterable[str], text: str) -> bool:
 
 def frames_needed(ids: Sequence[float]) -> int:
     """Return the number of frames that CTC needs for labels: one each, and a blank between equal neighbours."""
-    return len(ids) + sum(one == other for one, other in pairwise(ids))
+    return len(ids) + sum(label == following for label, following in pairwise(ids))

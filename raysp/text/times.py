@@ -49,14 +49,14 @@ def timed_words(text: str, chars: Iterable[Span]) -> list[Span]:
     Where characters and text differ, as after a cleaning of the text, they are matched by their places. A word that no
     character begins in has no times; without characters there are no words.
     """
-    written = [one for one in chars if one.text.strip()]
+    written = [char for char in chars if char.text.strip()]
     words = text.split()
-    ends = list(accumulate(len(one.text.strip()) for one in written))
+    ends = list(accumulate(len(char.text.strip()) for char in written))
     if not written or not words:
         return []
     scale = sum(map(len, words)) / ends[-1]
-    places = [(end - len(one.text.strip())) * scale for one, end in zip(written, ends, strict=True)]
-    found: list[Span] = []
+    places = [(end - len(char.text.strip())) * scale for char, end in zip(written, ends, strict=True)]
+    timed: list[Span] = []
     used, length = 0, 0
     for word in words:
         length += len(word)
@@ -64,8 +64,8 @@ def timed_words(text: str, chars: Iterable[Span]) -> list[Span]:
         while used < len(written) and places[used] < length:
             used += 1
         of_word = written[first:used]
-        found.append(_joined(of_word)._replace(text=word) if of_word else Span(word, *(float("nan"),) * 3))
-    return found
+        timed.append(_joined(of_word)._replace(text=word) if of_word else Span(word, *(float("nan"),) * 3))
+    return timed
 
 
 def _joined(chars: list[Span], joint: str = "") -> Span:
@@ -85,7 +85,7 @@ _OF_WORDS = frozenset("'\u2019-\u2010\u2011\u00b7\u05f3\u05f4&@#%\u2030*/\\\u00a
 @cache
 def is_mark(text: str) -> bool:
     """Return whether a text has marks of punctuation alone."""
-    return bool(text) and all(unicodedata.category(one) in _CATEGORIES and one not in _OF_WORDS for one in text)
+    return bool(text) and all(unicodedata.category(char) in _CATEGORIES and char not in _OF_WORDS for char in text)
 
 
 def times_of_word(texts: Sequence[str], times: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -94,16 +94,16 @@ def times_of_word(texts: Sequence[str], times: Sequence[tuple[float, float]]) ->
     A mark is where the character before it ends, or, at the beginning of a word, where the first letter starts. In a
     word of marks alone each is at its own start.
     """
-    is_spoken = [not is_mark(one) for one in texts]
+    is_spoken = [not is_mark(character) for character in texts]
     until = next((start for (start, _), spoken in zip(times, is_spoken, strict=True) if spoken), None)
-    found: list[tuple[float, float]] = []
+    spans: list[tuple[float, float]] = []
     for (start, end), spoken in zip(times, is_spoken, strict=True):
         if spoken:
             until = end
         else:
             start = end = start if until is None else until
-        found.append((start, end))
-    return found
+        spans.append((start, end))
+    return spans
 
 
 TIMES = ("start", "end")

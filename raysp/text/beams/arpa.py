@@ -113,13 +113,13 @@ def load(folder: Path) -> Ngrams:
 
 
 def _arrays(model: Ngrams) -> Mapping[str, npt.NDArray[np.generic]]:
-    found: dict[str, npt.NDArray[np.generic]] = {
+    arrays: dict[str, npt.NDArray[np.generic]] = {
         name: getattr(model, name) for name in ("words", "word_ids", "prefixes", "texts")
     }
-    found |= {f"keys-{order}": values for order, values in enumerate(model.keys, 2)}
-    found |= {f"log_probs-{order}": values for order, values in enumerate(model.log_probs, 1)}
-    found |= {f"backoffs-{order}": values for order, values in enumerate(model.backoffs, 1)}
-    return found
+    arrays |= {f"keys-{order}": values for order, values in enumerate(model.keys, 2)}
+    arrays |= {f"log_probs-{order}": values for order, values in enumerate(model.log_probs, 1)}
+    arrays |= {f"backoffs-{order}": values for order, values in enumerate(model.backoffs, 1)}
+    return arrays
 
 
 def parse(path: Path, name: str | None = None) -> Ngrams:
@@ -265,15 +265,15 @@ class _Reader:
     def _keys(self, section: "_Section", keys: Sequence[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
         """Return the number of each n-gram of a section."""
         words = np.array(section.words, np.int64).reshape(-1, section.order)
-        found = words[:, 0]
-        for place, known in enumerate(keys, 1):
-            wanted = found * len(self.ids) + words[:, place]
-            found = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-            lost = np.flatnonzero(known[found] != wanted)
+        numbers = words[:, 0]
+        for place, stored_keys in enumerate(keys, 1):
+            ngram_keys = numbers * len(self.ids) + words[:, place]
+            numbers = np.minimum(np.searchsorted(stored_keys, ngram_keys), len(stored_keys) - 1)
+            lost = np.flatnonzero(stored_keys[numbers] != ngram_keys)
             if len(lost):
                 message = f"its first {place + 1} words are not among the {place + 1}-grams"
                 raise self._wrong_ngram(section, int(lost[0]), message)
-        return found * len(self.ids) + words[:, -1]
+        return numbers * len(self.ids) + words[:, -1]
 
     def _next(self) -> str | None:
         """Return the next line without spaces around it; None after the last."""
@@ -291,8 +291,8 @@ class _Reader:
         return text
 
     def _wrong(self, expected: str) -> CheckpointError:
-        found = self.text if len(self.text) <= 60 else f"{self.text[:60]}..."
-        return CheckpointError(f"language model {self.name!r}, line {self.line}: found {found!r}; {expected}")
+        line = self.text if len(self.text) <= 60 else f"{self.text[:60]}..."
+        return CheckpointError(f"language model {self.name!r}, line {self.line}: found {line!r}; {expected}")
 
     def _wrong_ngram(self, section: "_Section", index: int, message: str) -> CheckpointError:
         texts = list(self.ids)

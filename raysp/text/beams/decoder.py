@@ -48,24 +48,23 @@ class BeamDecoder:
 
     def __call__(self, frames: TopFrames, num_frames: Sequence[int], *, best: int) -> list[list[Hypothesis]]:
         """Return up to `best` hypotheses of each row's first `num_frames` (B,) frames, at least one of each."""
-        found = self.search(frames, num_frames, best=best)
+        hypotheses = self.search(frames, num_frames, best=best)
         nothing = Hypothesis(np.empty(0, np.int32), -np.inf)
-        return [row or [nothing] for row in found]
+        return [row or [nothing] for row in hypotheses]
 
     def aligned(self, frames: TopFrames, num_frames: Sequence[int], best: Sequence[Hypothesis]) -> CTCTokens:
         """Return the tokens of the best hypotheses with their most probable frames.
 
-        Those of a row with the tokens of greedy decoding are its own, since its alignment is the most probable.
+        A row whose tokens are those of greedy decoding keeps its alignment, which is the most probable.
         """
         greedy = collapsed(*frames.best(self.tokens.blank), num_frames, blank=self.tokens.blank)
         rows = [_Tokens.of(greedy, part) for part in greedy.rows()]
-        others = [
-            row for row, found in enumerate(best) if greedy.finite[row] and not np.array_equal(rows[row].ids, found.ids)
-        ]
-        found_others = _aligned(frames, num_frames, others, best, len(self.tokens.texts))
-        for row, tokens in zip(others, found_others, strict=True):
+        is_greedy = [np.array_equal(row.ids, hypothesis.ids) for row, hypothesis in zip(rows, best, strict=True)]
+        realigned = [row for row, same in enumerate(is_greedy) if greedy.finite[row] and not same]
+        aligned = _aligned(frames, num_frames, realigned, best, len(self.tokens.texts))
+        for row, tokens in zip(realigned, aligned, strict=True):
             rows[row] = tokens
-        counts = np.array([len(one.ids) for one in rows], np.int64)
+        counts = np.array([len(tokens.ids) for tokens in rows], np.int64)
         ids, first_frames, last_frames, scores = (np.concatenate(parts) for parts in zip(*rows, strict=True))
         return CTCTokens(
             flat_ids=ids,
@@ -87,12 +86,8 @@ class _Tokens(NamedTuple):
     scores: npt.NDArray[np.float32]
 
     @classmethod
-    def found(cls, ids: npt.NDArray[np.int32], alignment: Alignment | None, num_frames: int) -> Self:
-        """Return tokens with their alignment.
-
-        Raises:
-            ValueError: there is no alignment.
-        """
+    def aligned(cls, ids: npt.NDArray[np.int32], alignment: Alignment | None, num_frames: int) -> Self:
+        """Return tokens with the frames and scores of their alignment."""
         if alignment is None:
             if len(ids):
                 raise ValueError(f"{len(ids)} tokens have no alignment with {num_frames} frames")
@@ -128,10 +123,10 @@ def _aligned(
     log_probs[..., 0] = frames.blanks[chosen]
     highest = np.maximum(frames.blanks, frames.log_probs[..., 0])[chosen]
     counts = [num_frames[row] for row in rows]
-    kept_log_probs, best_of_frames = (torch.from_numpy(one) for one in (log_probs[..., :width], highest))
-    found = align(kept_log_probs, counts, targets, blank=0, best=best_of_frames)
-    for row, count, alignment in zip(rows, counts, found, strict=True):
-        yield _Tokens.found(best[row].ids, alignment, count)
+    kept_log_probs, best_of_frames = (torch.from_numpy(array) for array in (log_probs[..., :width], highest))
+    alignments = align(kept_log_probs, counts, targets, blank=0, best=best_of_frames)
+    for row, count, alignment in zip(rows, counts, alignments, strict=True):
+        yield _Tokens.aligned(best[row].ids, alignment, count)
 
 
 def _fusions(tokens: TokenTexts, extras: Extras) -> list[Fusion]:

@@ -27,14 +27,14 @@ def ids_by_hash(
     texts: Sequence[str], hashes: npt.NDArray[np.int64], ids: npt.NDArray[np.int64], unknown: int
 ) -> npt.NDArray[np.int64]:
     """Return the id of each text by sorted hashes of known ones and their ids; `unknown` for other texts."""
-    wanted = text_hashes(texts)
-    places = np.minimum(np.searchsorted(hashes, wanted), len(hashes) - 1)
-    return np.where(hashes[places] == wanted, ids[places], unknown)
+    hashes_of_texts = text_hashes(texts)
+    places = np.minimum(np.searchsorted(hashes, hashes_of_texts), len(hashes) - 1)
+    return np.where(hashes[places] == hashes_of_texts, ids[places], unknown)
 
 
 def prefix_hashes(texts: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the sorted hashes of all prefixes of texts, the empty one included."""
-    return np.unique(np.concatenate([np.zeros(1, np.int64), *(found for _, found in _hashes_by_place(texts))]))
+    return np.unique(np.concatenate([np.zeros(1, np.int64), *(hashes for _, hashes in _hashes_by_place(texts))]))
 
 
 def _hashes_by_place(texts: Sequence[str]) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:

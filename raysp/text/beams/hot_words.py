@@ -53,15 +53,15 @@ class HotWords:
 
     def _after(self, states: Ints, columns: Ints) -> Ints:
         """Return the states after tokens of these columns."""
-        found: Ints = self.next_states.ravel().take(states * self.next_states.shape[1] + columns)
-        return found
+        after: Ints = self.next_states.ravel().take(states * self.next_states.shape[1] + columns)
+        return after
 
     def end(self, states: Ints) -> Floats:
         """Return the weights of words that end with the text."""
         if not self.around:
             return np.ones(states.shape[:-1])
-        found: Floats = self.gains[self.next_states[states[..., 0], self.columns[self.around[0]]]]
-        return found
+        weights: Floats = self.gains[self.next_states[states[..., 0], self.columns[self.around[0]]]]
+        return weights
 
 
 class _Trie:
@@ -114,10 +114,10 @@ class _Trie:
 
     def table(self, used: Sequence[int]) -> np.ndarray:
         """Return the next node by node and token of `used`, whose columns begin with 1."""
-        found = np.zeros((len(self.edges), len(used) + 1), np.int64)
+        next_nodes = np.zeros((len(self.edges), len(used) + 1), np.int64)
         columns = {token: column for column, token in enumerate(used, 1)}
         for node in self.order:
-            found[node] = found[self.links[node]] if node else 0
+            next_nodes[node] = next_nodes[self.links[node]] if node else 0
             for token, child in self.edges[node].items():
-                found[node, columns[token]] = child
-        return found
+                next_nodes[node, columns[token]] = child
+        return next_nodes

@@ -2,7 +2,7 @@
 
 A binary file begins with a header: a magic line with the version, numbers that show how the machine that wrote it
 stores them, the kind of the model and its counts. It ends with the words in the order of their ids, each followed by a
-zero byte. What is between them is left to the package, which maps it into memory, so that processes share it.
+zero byte. The package maps the rest into memory, so that processes share it.
 
 The package trusts the tables of a file. Run as `python -m raysp.text.beams.kenlm FILE`, this module opens a file and
 scores its words, so that a damaged file ends that process and no worker. It exits with 0 if all goes well, or if the
@@ -90,8 +90,8 @@ def read_header(path: Path) -> Header:
     with path.open("rb") as file:
         sanity, kind = file.read(SANITY.size), file.read(KIND.size)
         if not sanity.startswith(MAGIC + VERSION):
-            found = sanity.partition(b"\n")[0].removeprefix(MAGIC).strip().decode("utf-8", "replace")
-            raise refusal(path, f"is {bounds.shortened(found)}; expected {VERSION.decode().strip()!r}")
+            version = sanity.partition(b"\n")[0].removeprefix(MAGIC).strip().decode("utf-8", "replace")
+            raise refusal(path, f"is {bounds.shortened(version)}; expected {VERSION.decode().strip()!r}")
         if len(kind) < KIND.size or SANITY.unpack(sanity)[1:] != EXPECTED:
             raise refusal(path, "was written by a machine that stores numbers otherwise, or is damaged")
         order, multiplier, number, has_words, _ = KIND.unpack(kind)
@@ -108,10 +108,10 @@ def read_header(path: Path) -> Header:
     return Header(KINDS[number], counts)
 
 
-def refusal(path: Path, found: str) -> CheckpointError:
+def refusal(path: Path, fault: str) -> CheckpointError:
     """Return the error of a file, with a clause on the finding."""
     return CheckpointError(
-        f"language model {str(path)!r}: this binary file of KenLM {found}; build it again from its ARPA file "
+        f"language model {str(path)!r}: this binary file of KenLM {fault}; build it again from its ARPA file "
         "(build_binary), or give the ARPA file"
     )
 
@@ -122,16 +122,16 @@ def read_words(path: Path, header: Header) -> list[str]:
     Raises:
         CheckpointError: the file does not end with as many words as its header states.
     """
-    number, found = header.counts[0], b""
+    number, tail = header.counts[0], b""
     with path.open("rb") as file:
         place = file.seek(0, 2)
-        while found.count(b"\0") <= number and place:
-            step = min(place, max(CHUNK_BYTES, len(found)))
+        while tail.count(b"\0") <= number and place:
+            step = min(place, max(CHUNK_BYTES, len(tail)))
             place = file.seek(place - step)
-            found = file.read(step) + found
-    ends = found.split(b"\0")
+            tail = file.read(step) + tail
+    ends = tail.split(b"\0")
     words = ends[-number - 1 : -1]
-    # Before the first word, <unk>, there is what the package reads.
+    # The first word, <unk>, follows data that only the package reads.
     if len(words) < number or ends[-1] or not words[0].endswith(UNKNOWN.encode()):
         raise refusal(path, f"does not end with its {number:,} words")
     try:
@@ -155,7 +155,7 @@ class KenlmModel:
         self.texts = read_words(path, self.header)
         self._package, self._model = _opened(path)
         ids = {text: index for index, text in enumerate(self.texts)}
-        if missing := [one for one in (BEGIN, END) if one not in ids]:
+        if missing := [mark for mark in (BEGIN, END) if mark not in ids]:
             raise refusal(path, f"has no {missing[0]} among its words")
         self.begin, self.end, self.unknown = ids[BEGIN], ids[END], ids[UNKNOWN]
         hashes = text_hashes(self.texts)
@@ -186,8 +186,8 @@ class KenlmModel:
     def log10(self, context: tuple[int, ...], word: int) -> float:
         """Return the decimal logarithm of the probability of a word after others, the last one first, -1 for none."""
         key = (*context, word)
-        if (known := self._scores.get(key)) is not None:
-            return known
+        if (cached := self._scores.get(key)) is not None:
+            return cached
         if len(self._scores) >= MOST_KEPT:
             self._scores.clear()
         score = float(self._model.BaseScore(self._state(context), self.texts[word], self._package.State()))
@@ -195,8 +195,8 @@ class KenlmModel:
         return score
 
     def _state(self, context: tuple[int, ...]) -> Any:  # noqa: ANN401 - of the package
-        if (known := self._states.get(context)) is not None:
-            return known
+        if (cached := self._states.get(context)) is not None:
+            return cached
         state = self._package.State()
         if context[:1] == (self.begin,):
             self._model.BeginSentenceWrite(state)
@@ -228,7 +228,7 @@ def _opened(path: Path) -> tuple[Any, Any]:
         raise refusal(path, f"cannot be opened ({bounds.plain(str(error))})") from None
 
 
-def found_wrong(path: Path) -> str | None:
+def damage_of(path: Path) -> str | None:
     """Return the damage of a file as text; None if it can be opened and scored, or if the package refuses it."""
     kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
     places = os.pathsep.join(filter(None, [str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH")]))

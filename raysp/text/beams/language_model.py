@@ -91,9 +91,9 @@ class NgramScores:
         after[..., 0] = words
         for place, (keys, own, backoffs) in enumerate(zip(self.keys, self.log_probs[1:], self.backoffs, strict=True)):
             before = contexts[..., place]
-            wanted = before * self.num_words + words
-            index = keys.searchsorted(wanted)
-            is_found = (keys.take(index, mode="clip") == wanted) & (before >= 0)
+            ngram_keys = before * self.num_words + words
+            index = keys.searchsorted(ngram_keys)
+            is_found = (keys.take(index, mode="clip") == ngram_keys) & (before >= 0)
             log_probs = np.where(is_found, own.take(index, mode="clip"), log_probs + backoffs.take(before))  # 0 at -1
             after[..., place + 1] = np.where(is_found, index, -1)
         return log_probs.astype(np.float64), after[..., : self.context_fields]
@@ -122,8 +122,8 @@ class KenlmScores:
         """Return natural log-probabilities, and the contexts after the words; shapes as for `NgramScores`."""
         rows = contexts.reshape(words.size, self.context_fields).tolist()
         log10 = self.model.log10
-        found = [log10(tuple(row), word) for row, word in zip(rows, words.ravel().tolist(), strict=True)]
-        log_probs = np.array(found, np.float64).reshape(words.shape) * np.log(10)
+        scores = [log10(tuple(row), word) for row, word in zip(rows, words.ravel().tolist(), strict=True)]
+        log_probs = np.array(scores, np.float64).reshape(words.shape) * np.log(10)
         after = np.concatenate([words[..., None], contexts[..., :-1]], -1) if self.context_fields else contexts
         return log_probs, after
 
@@ -154,16 +154,16 @@ class Lexicon:
         known: words that count as known if the model has them; None: all of the model.
     """
 
-    def __init__(self, model: Ngrams | KenlmModel, known: Sequence[str] | None) -> None:
+    def __init__(self, model: Ngrams | KenlmModel, texts: Sequence[str] | None) -> None:
         self.unknown = model.unknown
         self.words, self.word_ids = model.words, model.word_ids
         is_known = np.ones(len(model.word_ids), np.bool_)
         prefixes = model.prefixes
-        if known is not None:
-            ids = model.ids(known)
+        if texts is not None:
+            ids = model.ids(texts)
             is_known[:] = False
             is_known[ids] = True
-            prefixes = prefix_hashes([text for text, index in zip(known, ids, strict=True) if index != model.unknown])
+            prefixes = prefix_hashes([text for text, index in zip(texts, ids, strict=True) if index != model.unknown])
         is_known[model.unknown] = False
         self.is_known, self.prefixes = is_known, prefixes
 
@@ -175,8 +175,8 @@ class Lexicon:
 
     def begins_word(self, hashes: Ints) -> Flags:
         """Return whether a known word begins with letters of these hashes."""
-        found: Flags = self.prefixes.take(self.prefixes.searchsorted(hashes), mode="clip") == hashes
-        return found
+        is_prefix: Flags = self.prefixes.take(self.prefixes.searchsorted(hashes), mode="clip") == hashes
+        return is_prefix
 
 
 class WordModel:

@@ -59,16 +59,16 @@ class TopFrames:
 
     @classmethod
     def joined(cls, batches: "Sequence[TopFrames]") -> "TopFrames":
-        """Return the frames of the rows of several batches, with zeros behind those of the shorter ones."""
+        """Return the frames of the rows of several batches, padded with zeros to the longest."""
         if len(batches) == 1:
             return batches[0]
-        most = max(one.blanks.shape[1] for one in batches)
+        most = max(batch.blanks.shape[1] for batch in batches)
 
         def rows(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-            rest = [((0, 0), (0, most - one.shape[1]), *((0, 0),) * (one.ndim - 2)) for one in arrays]
-            return np.concatenate([np.pad(one, pad) for one, pad in zip(arrays, rest, strict=True)])
+            rest = [((0, 0), (0, most - batch.shape[1]), *((0, 0),) * (batch.ndim - 2)) for batch in arrays]
+            return np.concatenate([np.pad(batch, pad) for batch, pad in zip(arrays, rest, strict=True)])
 
-        return cls(*(rows([getattr(one, name) for one in batches]) for name in ("blanks", "ids", "log_probs")))
+        return cls(*(rows([getattr(batch, name) for batch in batches]) for name in ("blanks", "ids", "log_probs")))
 
     def best(self, blank: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Return id and log-probability (B, T) of the best token of each frame, as `best_frames` of greedy decoding.
@@ -198,7 +198,7 @@ class BeamSearch:
         self.fusions = tuple(fusions)
         self.delimiters = delimiters
         self.least_log_prob = least_log_prob
-        starts = [one.start() for one in self.fusions]
+        starts = [fusion.start() for fusion in self.fusions]
         edges = np.cumsum([PARENT + 1, *map(len, starts)]).tolist()
         self.fields = [slice(first, end) for first, end in pairwise(edges)]
         self.first_fields = [field for start in starts for field in start]
@@ -316,14 +316,14 @@ class BeamSearch:
         carried = []
         for fusion, fields in zip(self.fusions, self.fields, strict=True):
             own = states[..., fields]
-            found = fusion.extend(own, tokens, has_delimiter=has_delimiter)
-            carried.append(found.carried)
-            if found.factors is not None:
-                extended *= found.factors
+            extension = fusion.extend(own, tokens, has_delimiter=has_delimiter)
+            carried.append(extension.carried)
+            if extension.factors is not None:
+                extended *= extension.factors
             lift = fusion.lift(own)
-            if found.lifts is not None and lift is not None:
-                one = np.concatenate([lift, found.lifts.reshape(len(lift), -1)], 1)
-                lifts = one if lifts is None else lifts * one
+            if extension.lifts is not None and lift is not None:
+                of_fusion = np.concatenate([lift, extension.lifts.reshape(len(lift), -1)], 1)
+                lifts = of_fusion if lifts is None else lifts * of_fusion
         return lifts, carried
 
     def _chosen(self, index: Ints, tokens: Ints) -> Chosen:
@@ -339,8 +339,8 @@ class BeamSearch:
         np.copyto(after[..., LAST], chosen.tokens, where=is_new)
         np.copyto(after[..., HASH], hashes * MULTIPLIER + chosen.tokens + 1, where=is_new)
         np.copyto(after[..., PARENT], hashes, where=is_new)
-        for fusion, fields, one in zip(self.fusions, self.fields, carried, strict=True):
-            after[..., fields] = fusion.advance(after[..., fields], chosen, one)
+        for fusion, fields, of_fusion in zip(self.fusions, self.fields, carried, strict=True):
+            after[..., fields] = fusion.advance(after[..., fields], chosen, of_fusion)
         return after
 
 
@@ -383,20 +383,20 @@ class _History:
         ids = list(self._ids(order))
         scales = np.stack(self.scales, 1).tolist() if self.scales else [[]] * len(scores)
         gaps = np.concatenate(self.gaps, 1).tolist() if self.gaps else [[]] * len(scores)
-        found = []
+        by_row = []
         for row, (row_scales, row_gaps) in enumerate(zip(scales, gaps, strict=True)):
             # Sums are rounded once, so that zeros of padding change no bit.
             base = math.fsum([*map(math.log, row_scales), *row_gaps])
             kept = zip(ids[row], scores[row, order[row]].tolist(), strict=True)
-            found.append([Hypothesis(one, math.log(end) + base) for one, end in kept if end > 0])
-        return found
+            by_row.append([Hypothesis(tokens, math.log(end) + base) for tokens, end in kept if end > 0])
+        return by_row
 
     def _ids(self, order: Ints) -> Iterator[list[npt.NDArray[np.int32]]]:
         """Yield the tokens of the given beams (B, n) of each row, followed back from the last frame."""
-        found = np.empty((len(self.sources), *order.shape), np.int32)
+        tokens = np.empty((len(self.sources), *order.shape), np.int32)
         beams = order + np.arange(len(order))[:, None] * (self.sources[0].shape[1] if self.sources else 0)
         for frame in range(len(self.sources) - 1, -1, -1):
-            found[frame] = self.tokens[frame].ravel()[beams]
+            tokens[frame] = self.tokens[frame].ravel()[beams]
             beams = self.sources[frame].ravel()[beams]
         for row in range(len(order)):
-            yield [one[one >= 0] for one in found[:, row].T]
+            yield [ids[ids >= 0] for ids in tokens[:, row].T]

@@ -33,7 +33,7 @@ class TokenTexts:
         """Letters or phonemes of the vocabulary, for messages."""
         if self.are_phonemes:
             return f"its phonemes, separated by spaces, are {' '.join(filter(None, self.texts))[:SHOWN_TEXT]!r}"
-        return f"its letters are {''.join(sorted(one for one in self.texts if len(one) == 1))!r}"
+        return f"its letters are {''.join(sorted(text for text in self.texts if len(text) == 1))!r}"
 
     @property
     def is_delimiter(self) -> list[bool]:
@@ -64,11 +64,11 @@ def misfit(words: Sequence[str], tokens: TokenTexts) -> str:
     of_characters = is_of_characters(words, tokens)
     if not of_characters and tokens.delimiter is None:
         return "is a model of words, but the vocabulary has no token between words: use a model of characters"
-    known = {text for text in (tokens.characters if of_characters else tokens.texts) if text}
-    writable = re.compile("|".join(map(re.escape, sorted(known, key=len, reverse=True))))
+    token_texts = {text for text in (tokens.characters if of_characters else tokens.texts) if text}
+    writable = re.compile("|".join(map(re.escape, sorted(token_texts, key=len, reverse=True))))
     lost = [word for word in words if writable.sub("", word)]
     if len(words) - len(lost) < LEAST_WRITABLE * len(words):
-        letters = "".join(sorted(one for one in known if len(one) == 1))[:40]
+        letters = "".join(sorted(letter for letter in token_texts if len(letter) == 1))[:40]
         return (
             f"has {len(words):,} words, of which the checkpoint can write {len(words) - len(lost):,}, not {lost[0]!r}; "
             f"its letters are {letters!r}: write the text for the model in the same case and letters"
@@ -79,7 +79,7 @@ def misfit(words: Sequence[str], tokens: TokenTexts) -> str:
 def unwritable(phrases: Mapping[str, object], tokens: TokenTexts) -> str | None:
     """Return the first hot word with a character that no token writes; None if there is none."""
     if tokens.are_phonemes:
-        known = {*tokens.characters} - {""}
-        return next((one for one in phrases if not known.issuperset(one.split())), None)
-    known = {letter for text in tokens.texts for letter in text}
-    return next((one for one in phrases if not known.issuperset("".join(one.split()))), None)
+        writable = {*tokens.characters} - {""}
+        return next((phrase for phrase in phrases if not writable.issuperset(phrase.split())), None)
+    writable = {letter for text in tokens.texts for letter in text}
+    return next((phrase for phrase in phrases if not writable.issuperset("".join(phrase.split()))), None)

@@ -15,11 +15,11 @@ def top_tokens(logits: Tensor, *, blank: int, kept: int = KEPT_TOKENS) -> tuple[
     logits = logits.float()
     best = logits.max(-1, keepdim=True).values
     log_sums = (logits - best).exp().sum(-1, keepdim=True).log()
-    others = logits.clone()
-    others[..., blank] = -torch.inf
-    ids = _highest(others, min(kept, logits.shape[-1] - 1))
+    without_blank = logits.clone()
+    without_blank[..., blank] = -torch.inf
+    ids = _highest(without_blank, min(kept, logits.shape[-1] - 1))
     blanks = logits[..., blank : blank + 1]
-    return (blanks - best - log_sums)[..., 0], ids.int(), others.gather(-1, ids) - best - log_sums
+    return (blanks - best - log_sums)[..., 0], ids.int(), without_blank.gather(-1, ids) - best - log_sums
 
 
 def _highest(values: Tensor, number: int) -> Tensor:

@@ -28,7 +28,7 @@ def rttm(id_: str, segments: Iterable[Span], channel: int = 1) -> str:
     """
     begin, end = f"SPEAKER {as_field(id_)} {channel}", f"{NOTHING} {NOTHING}\n"
     return "".join(
-        f"{begin} {_times(one)} {NOTHING} {NOTHING} {as_field(one.text)} {end}" for one in in_order(segments)
+        f"{begin} {_times(span)} {NOTHING} {NOTHING} {as_field(span.text)} {end}" for span in in_order(segments)
     )
 
 
@@ -73,7 +73,7 @@ def _end(tiers: Collection[Sequence[Span]], seconds: float) -> float:
     """Return the end of a recording; of the last span if one has no time within the recording."""
     latest = max(LEAST_SECONDS, *(end_of(in_order(spans), seconds) for spans in tiers))
     within = seconds if LEAST_SECONDS <= seconds < latest else latest
-    texts = [[one.text for spans in tiers for one in _intervals(spans, end)] for end in (within, latest)]
+    texts = [[interval.text for spans in tiers for interval in _intervals(spans, end)] for end in (within, latest)]
     return within if len([*filter(None, texts[0])]) == len([*filter(None, texts[1])]) else latest
 
 
@@ -83,11 +83,11 @@ def _tier(name: str, intervals: Sequence[Span], end: float) -> Iterator[str]:
     yield "        xmin = 0"
     yield f"        xmax = {_number(end)}"
     yield f"        intervals: size = {len(intervals)}"
-    for number, one in enumerate(intervals, 1):
+    for number, interval in enumerate(intervals, 1):
         yield f"        intervals [{number}]:"
-        yield f"            xmin = {_number(one.start)}"
-        yield f"            xmax = {_number(one.end)}"
-        yield f"            text = {_quoted(one.text)}"
+        yield f"            xmin = {_number(interval.start)}"
+        yield f"            xmax = {_number(interval.end)}"
+        yield f"            text = {_quoted(interval.text)}"
 
 
 def _intervals(spans: Sequence[Span], end: float) -> Iterator[Span]:

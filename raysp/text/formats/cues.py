@@ -133,22 +133,22 @@ def cues_without_times(text: str, seconds: float, rules: Rules) -> tuple[Cue, ..
 
 def words_over(text: str, seconds: float) -> list[Span]:
     """Return the words of a text with shares of the time of a recording by their widths, without scores."""
-    return [one._replace(score=math.nan) for one in _shares(0.0, seconds, text.split())]
+    return [word._replace(score=math.nan) for word in _shares(0.0, seconds, text.split())]
 
 
 def parts_of(words: Iterable[Span], rules: Rules, text: str = "", chars: Sequence[Span] = ()) -> list[Part]:
     """Return the parts between which lines may break, in the order of time; arguments as those of `cues_of`."""
-    cleaned = [one._replace(text=on_one_line(one.text)) for one in in_order(with_times(words))]
+    cleaned = [word._replace(text=on_one_line(word.text)) for word in in_order(with_times(words))]
     kept = [word for word in cleaned if word.text]
-    found: list[Part] = []
-    for word, gap in zip(kept, _gaps([one.text for one in kept], text), strict=True):
+    parts: list[Part] = []
+    for word, gap in zip(kept, _gaps([word.text for word in kept], text), strict=True):
         for place, piece in enumerate(_timed_pieces(word, chars)):
             part = Part(piece.text, piece.start, piece.end, word.speaker, gap if place == 0 else 0, 0)
-            if found and not part.gap and found[-1].speaker == part.speaker and not _parted(found[-1].text, part.text):
-                before = found.pop()
+            if parts and not part.gap and parts[-1].speaker == part.speaker and not _parted(parts[-1].text, part.text):
+                before = parts.pop()
                 part = part._replace(text=before.text + part.text, start=before.start, gap=before.gap)
-            found.append(part)
-    return [one._replace(width=width_of(one.text)) for part in found for one in _divided(part, rules.max_chars)]
+            parts.append(part)
+    return [piece._replace(width=width_of(piece.text)) for part in parts for piece in _divided(part, rules.max_chars)]
 
 
 def _parted(before: str, after: str) -> bool:
@@ -158,13 +158,13 @@ def _parted(before: str, after: str) -> bool:
 
 def _gaps(words: Sequence[str], text: str) -> list[int]:
     """Return the number of spaces before each word, 0 or 1: as in a text that holds them, else by their scripts."""
-    text, place, found = on_one_line(text), 0, list[int]()
+    text, place, gaps = on_one_line(text), 0, list[int]()
     for before, word in zip(["", *words], words, strict=False):
         spaces = text.startswith(" ", place) if place >= 0 else False
         is_there = place >= 0 and text.startswith(word, place + spaces)
-        found.append(int(spaces) if is_there else int(bool(before) and not is_joined(before, word)))
+        gaps.append(int(spaces) if is_there else int(bool(before) and not is_joined(before, word)))
         place = place + spaces + len(word) if is_there else -1
-    return found
+    return gaps
 
 
 def _timed_pieces(word: Span, chars: Sequence[Span]) -> list[Span]:
@@ -172,10 +172,10 @@ def _timed_pieces(word: Span, chars: Sequence[Span]) -> list[Span]:
     pieces = [*pieces_of(word.text)]
     if len(pieces) == 1:
         return [word]
-    first = bisect_left(chars, word.start, key=lambda one: one.start)
-    last = bisect_right(chars, word.end, key=lambda one: one.end)
-    own = [one for one in chars[first:last] if one.text.strip()]
-    if "".join(one.text for one in own) == word.text:
+    first = bisect_left(chars, word.start, key=lambda char: char.start)
+    last = bisect_right(chars, word.end, key=lambda char: char.end)
+    own = [char for char in chars[first:last] if char.text.strip()]
+    if "".join(char.text for char in own) == word.text:
         return [*_of_chars(pieces, own)]
     return [*_shares(word.start, word.end, pieces)]
 
@@ -205,8 +205,8 @@ def _divided(part: Part, max_chars: int) -> Iterator[Part]:
     """Yield the parts of one that is wider than a line, with shares of its time."""
     pieces = [*divided(part.text, max_chars)]
     spaces = len(part.text) != sum(map(len, pieces))
-    for place, one in enumerate(_shares(part.start, part.end, pieces)):
-        yield part._replace(text=one.text, start=one.start, end=one.end, gap=int(spaces) if place else part.gap)
+    for place, piece in enumerate(_shares(part.start, part.end, pieces)):
+        yield part._replace(text=piece.text, start=piece.start, end=piece.end, gap=int(spaces) if place else part.gap)
 
 
 def _cost_after(text: str, pause: float = 0.0, after: str = "", gap: int = 1, language: str | None = None) -> float:
@@ -224,15 +224,15 @@ def _cost_after(text: str, pause: float = 0.0, after: str = "", gap: int = 1, la
 
 
 def _costs_after(parts: Sequence[Part], rules: Rules) -> list[float]:
-    found = [
+    costs = [
         _cost_after(before.text, after.start - before.end, after.text, after.gap, rules.language)
         for before, after in pairwise(parts)
     ]
-    return [*found, *(_cost_after(one.text) for one in parts[-1:])]
+    return [*costs, *(_cost_after(last.text) for last in parts[-1:])]
 
 
 def _grouped(words: Sequence[Part], rules: Rules) -> Iterator[list[Part]]:
-    """Yield the words of each cue: those of the cheapest way to cut all of them."""
+    """Yield the words of each cue of the cheapest division into cues."""
     costs = _costs_after(words, rules)
     best = [0.0, *[math.inf] * len(words)]
     first_of = [0] * (len(words) + 1)  # first word of the last cue, in the cheapest cut of the words before each place
@@ -271,11 +271,11 @@ def _cost(
     at_end: float, inside: int, chars: int, start: float, speech_end: float, after: Part | None, rules: Rules
 ) -> float:
     """Return the cost of a cue: of its end, of the sentences that end inside, and of too little time to read it."""
-    wanted = max(rules.min_seconds, chars / rules.max_chars_per_second)
+    needed = max(rules.min_seconds, chars / rules.max_chars_per_second)
     left = after.start - rules.min_gap_seconds - start if after else math.inf
-    shown = max(0.001, min(left, max(wanted, speech_end - start), rules.max_seconds))
+    shown = max(0.001, min(left, max(needed, speech_end - start), rules.max_seconds))
     cost = OF_CUE + OF_SENTENCE_INSIDE * inside + (at_end if after and after.start - speech_end < PAUSE_SECONDS else 0)
-    if shown < wanted:
+    if shown < needed:
         cost += OF_SHORTNESS * max(0.0, 1 - shown / rules.min_seconds) if rules.min_seconds else 0.0
         cost += OF_SPEED * max(0.0, min(10.0, chars / rules.max_chars_per_second / shown - 1))
     return cost
@@ -290,7 +290,7 @@ def _timed(groups: Sequence[Sequence[Part]], rules: Rules) -> Iterator[Cue]:
         starts.append(max(start, starts[-1] + gap + 1) if starts else start)
     for index, (group, start) in enumerate(zip(groups, starts, strict=True)):
         most = start + max(1, round(rules.max_seconds * 1000))
-        end = min(max(round(max(one.end for one in group) * 1000), start + _reading_time(group, rules)), most)
+        end = min(max(round(max(part.end for part in group) * 1000), start + _reading_time(group, rules)), most)
         if index + 1 < len(starts):
             limit = starts[index + 1] - gap
             end = min(limit, most) if limit - end < CHAIN_SECONDS * 1000 - gap else end
@@ -305,11 +305,11 @@ def _reading_time(parts: Sequence[Part], rules: Rules) -> int:
 
 def _width(parts: Sequence[Part]) -> int:
     """Return the columns of a line of parts."""
-    return sum(one.gap + one.width for one in parts) - parts[0].gap
+    return sum(part.gap + part.width for part in parts) - parts[0].gap
 
 
 def _line(parts: Sequence[Part]) -> str:
-    return "".join(" " * one.gap + one.text for one in parts).removeprefix(" ")
+    return "".join(" " * part.gap + part.text for part in parts).removeprefix(" ")
 
 
 def _lines(parts: Sequence[Part], costs: Sequence[float], max_chars: int) -> list[str]:
@@ -336,7 +336,7 @@ def _balanced(parts: Sequence[Part], costs: Sequence[float], num_lines: int, max
     """Break parts into a number of lines, of which the first are shorter if lengths and ends cost the same."""
     if num_lines == 1:
         return [[*parts]] if _width(parts) <= max_chars else []
-    found: list[list[Part]] = []
+    lines: list[list[Part]] = []
     least = math.inf
     for place in range(1, len(parts)):
         first = _width(parts[:place])
@@ -346,8 +346,8 @@ def _balanced(parts: Sequence[Part], costs: Sequence[float], num_lines: int, max
         lengths = [first, *map(_width, rest)]
         cost = sum((length / max_chars) ** 2 for length in lengths) + OF_BREAK * costs[place - 1]
         if rest and cost < least - 1e-9:
-            found, least = [[*parts[:place]], *rest], cost
-    return found
+            lines, least = [[*parts[:place]], *rest], cost
+    return lines
 
 
 _IN_SRT = str.maketrans("<>{}\\", "＜＞｛｝＼")
@@ -358,11 +358,11 @@ _ARROW = re.compile("-{2,}(?=>)")
 
 def with_names(words: Iterable[Span]) -> list[Span]:
     """Return words in order of which the first of each speaker's turn has the speaker's name before it."""
-    found: list[Span] = []
+    named: list[Span] = []
     for word in in_order(with_times(words)):
-        is_first = word.speaker and (not found or found[-1].speaker != word.speaker)
-        found.append(word._replace(text=f"{word.speaker}: {word.text}") if is_first else word)
-    return found
+        is_first = word.speaker and (not named or named[-1].speaker != word.speaker)
+        named.append(word._replace(text=f"{word.speaker}: {word.text}") if is_first else word)
+    return named
 
 
 def srt(cues: Iterable[Cue]) -> str:

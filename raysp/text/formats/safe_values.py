@@ -66,8 +66,8 @@ def in_order(spans: Iterable[Span]) -> list[Span]:
 
     Spans whose times are not finite are left out.
     """
-    positive = [one._replace(start=max(0.0, one.start)) for one in spans if is_timed(one)]
-    return sorted((one._replace(end=max(one.start, one.end)) for one in positive), key=lambda one: one.start)
+    positive = [span._replace(start=max(0.0, span.start)) for span in spans if is_timed(span)]
+    return sorted((span._replace(end=max(span.start, span.end)) for span in positive), key=lambda span: span.start)
 
 
 def is_timed(span: Span) -> bool:
@@ -80,19 +80,19 @@ def with_times(words: Iterable[Span]) -> list[Span]:
 
     At the beginning they are placed at the start of the first word with times. Without one, none is returned.
     """
-    found = list(words)
-    place = next((one.start for one in found if is_timed(one)), None)
+    placed = list(words)
+    place = next((word.start for word in placed if is_timed(word)), None)
     if place is None:
         return []
-    for index, one in enumerate(found):
-        found[index] = one if is_timed(one) else one._replace(start=place, end=place)
-        place = found[index].end
-    return found
+    for index, word in enumerate(placed):
+        placed[index] = word if is_timed(word) else word._replace(start=place, end=place)
+        place = placed[index].end
+    return placed
 
 
 def end_of(spans: Sequence[Span], seconds: float) -> float:
     """Return the end of a recording: its duration, or the end of its last span if that is later."""
-    return max([seconds if math.isfinite(seconds) else 0.0, *(one.end for one in spans)])
+    return max([seconds if math.isfinite(seconds) else 0.0, *(span.end for span in spans)])
 
 
 def json_line(values: Mapping[str, object]) -> str:
@@ -127,11 +127,11 @@ def plain(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {valid(str(key)): plain(one) for key, one in value.items()}
+        return {valid(str(key)): plain(field) for key, field in value.items()}
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode()
     if isinstance(value, Sequence):
-        return [plain(one) for one in value]
+        return [plain(field) for field in value]
     return valid(str(value))
 
 

@@ -158,7 +158,7 @@ def test_a_damaged_body_ends_the_process_that_probes_a_file_and_no_other(kenlm_p
         data[place] ^= 1 << draw.randrange(8)
     path = tmp_path / "damaged.bin"
     path.write_bytes(data)
-    found = kenlm.found_wrong(path)
+    found = kenlm.damage_of(path)
     assert found is None or found.startswith("is damaged: ")
     if found is not None:
         with pytest.raises(CheckpointError, match=r"damaged\.bin"):
@@ -192,4 +192,4 @@ def test_scores_that_are_no_probabilities_are_found(kenlm_package, tmp_path):  #
     assert scores
     struct.pack_into("<f", data, scores[0], float("nan"))
     path.write_bytes(data)
-    assert "not logarithms of probabilities" in str(kenlm.found_wrong(path))
+    assert "not logarithms of probabilities" in str(kenlm.damage_of(path))
