@@ -29,10 +29,10 @@ class SequentialFile:
         num_bytes = min(num_bytes, self.end - self._place)
         part = self._data.at(self._place, num_bytes + OVERLAP_BYTES if self._restart else num_bytes)
         if self._restart:
-            found = self._restart.search(part, max(0, self._first - self._place))
-            if found is not None and self._place + found.start() < self.end:
-                self.end = self._place + found.start()
-                num_bytes = min(num_bytes, found.start())
+            joint = self._restart.search(part, max(0, self._first - self._place))
+            if joint is not None and self._place + joint.start() < self.end:
+                self.end = self._place + joint.start()
+                num_bytes = min(num_bytes, joint.start())
         self._place += min(num_bytes, len(part))
         return part[:num_bytes]
 

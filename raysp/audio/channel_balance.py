@@ -16,7 +16,7 @@ AUDIBLE_POWER, LOST_SHARE = 1e-6, 0.05
 """A second of blocks above -60 dBFS that cancel, with so much of the power of a stream, is sound that is lost. Noise of
 lossy coding may cancel in pauses, at lower levels."""
 ROUNDING = 1e-5
-"""Share of the power of a block below which what remains without its offset is not certain in float32."""
+"""Share of the power of a block below which the power without its offset is not certain in float32."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _Block:
         """Return the sums of the squares of the mean of the channels, and of the channels, without their offsets."""
         offsets = float(np.mean(np.square(self.sums))) / self.num_frames
         mixed, unmixed = self.mixed - self.sum_mixed**2 / self.num_frames, self.unmixed - offsets
-        # What is left of a large offset may be an error of rounding.
+        # The remainder of a large offset may be a rounding error.
         return mixed, unmixed if unmixed > ROUNDING * self.unmixed else mixed
 
 

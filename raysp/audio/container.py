@@ -76,15 +76,15 @@ def _is_mpeg_layer(head: bytes) -> bool:
     return len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 0x06 != 0
 
 
-def unsupported(opening: Opening, found: str) -> AudioError:
+def unsupported(opening: Opening, fault: str) -> AudioError:
     """Return the error for a recording in an unsupported format."""
-    return AudioError("unsupported_format", f"{found}, {describe(opening)}; expected {EXPECTED}")
+    return AudioError("unsupported_format", f"{fault}, {describe(opening)}; expected {EXPECTED}")
 
 
 def unknown(opening: Opening) -> AudioError:
-    """Return the error for a recording that `sniff` does not know: of files in its place, with what to do with them."""
-    if (found := complaint(opening.head, EXPECTED, may_be_text=False)) is not None:
-        return AudioError("unsupported_format", f"the recording {found}")
+    """Return the error for a recording that `sniff` does not know; of files of other formats with the remedy."""
+    if (reason := complaint(opening.head, EXPECTED, may_be_text=False)) is not None:
+        return AudioError("unsupported_format", f"the recording {reason}")
     return unsupported(opening, "no known audio format")
 
 
@@ -97,16 +97,16 @@ def refusal(opening: Opening, container: str, code: int, words: str) -> AudioErr
         code: libsndfile's error number.
         words: libsndfile's error message.
     """
-    found = f"{container}: libsndfile reports {words!r}"
+    report = f"{container}: libsndfile reports {words!r}"
     if code == MALLOC_FAILED:
-        return AudioError("out_of_memory", f"{found}, {describe(opening)}; expected a header that needs less memory")
+        return AudioError("out_of_memory", f"{report}, {describe(opening)}; expected a header that needs less memory")
     if code in OUT_OF_RANGE:
         return AudioError(
-            "invalid_audio", f"{found}, {describe(opening)}; expected a valid sample rate, channels and length"
+            "invalid_audio", f"{report}, {describe(opening)}; expected a valid sample rate, channels and length"
         )
     if _is_foreign_codec(opening.head, opening.num_bytes, container, code):
-        return unsupported(opening, found)
-    return AudioError("corrupt_audio", f"{found}, {describe(opening)}; expected a complete header")
+        return unsupported(opening, report)
+    return AudioError("corrupt_audio", f"{report}, {describe(opening)}; expected a complete header")
 
 
 def describe(opening: Opening) -> str:

@@ -1,4 +1,4 @@
-"""Sizes of pages of Ogg and of the top elements of MP4, Matroska and ASF, and what these announce."""
+"""Sizes of pages of Ogg and of the top elements of MP4, Matroska and ASF, and the facts in them."""
 
 import re
 from collections.abc import Iterator
@@ -50,13 +50,13 @@ def lost_page(data: RecordingBytes, start: int, end: int, packets: tuple[int, in
         return place
     position = int.from_bytes(data.at(last + 6, 8), "little", signed=True)
     place, serial = last + 1, data.at(last + 14, 4)
-    while (found := data.find(_PAGE, place, end)) is not None:
-        head = data.at(found, 27)
+    while (page := data.find(_PAGE, place, end)) is not None:
+        head = data.at(page, 27)
         is_later = int.from_bytes(head[6:14], "little", signed=True) - position > least
-        is_empty = page_end(data, found) == found + 27 + sum(head[26:])
-        if head[14:18] == serial and is_later and not is_empty and page_end(data, found) <= end:
-            return found
-        place = found + 1
+        is_empty = page_end(data, page) == page + 27 + sum(head[26:])
+        if head[14:18] == serial and is_later and not is_empty and page_end(data, page) <= end:
+            return page
+        place = page + 1
     return None
 
 
@@ -136,13 +136,13 @@ def seconds_of_film(data: RecordingBytes, start: int, end: int) -> float | None:
 
 def _seconds_of_track(data: RecordingBytes, place: int, end: int, scale: int) -> float | None:
     """Return the seconds of a track of sound in a film with a number of units a second."""
-    found = {name: at for name, at, _ in _nested(data, place, end, (b"mdia", b"edts"))}
-    units, length = _scale_and_duration(data, found.get(b"mdhd"))
-    if b"hdlr" not in found or data.at(found[b"hdlr"] + 8, 4) != b"soun" or not units or not length:
+    boxes = {name: at for name, at, _ in _nested(data, place, end, (b"mdia", b"edts"))}
+    units, length = _scale_and_duration(data, boxes.get(b"mdhd"))
+    if b"hdlr" not in boxes or data.at(boxes[b"hdlr"] + 8, 4) != b"soun" or not units or not length:
         return None
     silent = heard = 0
-    if b"elst" in found and scale:
-        at, is_long = found[b"elst"], data.at(found[b"elst"], 1) == b"\x01"
+    if b"elst" in boxes and scale:
+        at, is_long = boxes[b"elst"], data.at(boxes[b"elst"], 1) == b"\x01"
         size, wide = (20, 8) if is_long else (12, 4)
         for number in range(min(1000, int.from_bytes(data.at(at + 4, 4), "big"))):
             edit = data.at(at + 8 + size * number, size)

@@ -65,12 +65,12 @@ def cut_parts(chunks: Iterable[Samples], parts: Sequence[tuple[int, int]]) -> It
         parts: first sample and end of each part, ascending and without overlaps.
     """
     rest = iter(chunks)
-    held: Samples = np.empty(0, np.float32)
+    buffer: Samples = np.empty(0, np.float32)
     place = 0  # of the first held sample
     for first, end in parts:
-        while place + len(held) < end and (chunk := next(rest, None)) is not None:
-            kept = held[max(0, first - place) :]
-            place += len(held) - len(kept)
-            held = concatenate([kept, chunk]) if len(kept) else chunk
+        while place + len(buffer) < end and (chunk := next(rest, None)) is not None:
+            kept = buffer[max(0, first - place) :]
+            place += len(buffer) - len(kept)
+            buffer = concatenate([kept, chunk]) if len(kept) else chunk
         start = max(0, first - place)
-        yield held[start : max(start, end - place)]
+        yield buffer[start : max(start, end - place)]

@@ -226,12 +226,7 @@ class Decoder:
 
 
 class _Child:
-    """The child process, and this process's end of their socket.
-
-    Raises:
-        RunError: the child does not start.
-        ExternalFailure: the child was killed from outside before it had started.
-    """
+    """The child process, and this process's end of their socket; raises RunError if the child does not start."""
 
     def __init__(self, on_wait: Callable[[], None]) -> None:
         self.on_wait = on_wait
@@ -257,10 +252,10 @@ class _Child:
         try:
             self._message()
         except DecoderFailure as failure:
-            said = self.end()
+            output = self.end()
             if isinstance(failure, ExternalFailure):
                 raise
-            reason = said.decode(errors="replace").strip().rpartition("\n")[2] or exit_name(self._process.returncode)
+            reason = output.decode(errors="replace").strip().rpartition("\n")[2] or exit_name(self._process.returncode)
             raise RunError(f"the decoder process did not start: {reason}. Try `raysp doctor`") from None
 
     def is_alive(self) -> bool:
@@ -271,8 +266,8 @@ class _Child:
         """End the process, and return its standard error."""
         self._socket.close()
         self._process.kill()
-        said: bytes = self._process.communicate()[1]
-        return said
+        output: bytes = self._process.communicate()[1]
+        return output
 
     def send(self, requests: Iterable[_Request]) -> None:
         """Send requests. Receiving the next answer raises the failure of a child that does not take them."""
@@ -281,13 +276,7 @@ class _Child:
             protocol.send(self._socket, [part for request in requests for part in request.message], self._wait)
 
     def answer(self, request: _Request) -> Answer | None:
-        """Receive an answer, and serve the child's requests for ranges. Returns None at the end of a recording.
-
-        Raises:
-            ProgramError: the child reported an exception of the program.
-            DecoderFailure: the child ended, hangs or must be ended.
-            Exception: the exception of reading the recording.
-        """
+        """Receive an answer, and serve the child's requests for ranges. Returns None at the end of a recording."""
         self._seconds = request.seconds
         while True:
             kind, fields, data = self._message()
@@ -322,12 +311,7 @@ class _Child:
         return data
 
     def _wait(self) -> None:
-        """Count a step of waiting.
-
-        Raises:
-            DecoderFailure: the child hangs.
-            ExternalFailure: it is stopped from outside.
-        """
+        """Count a step of waiting; raise DecoderFailure if the child hangs or is stopped from outside."""
         self.on_wait()
         self._waited += STEP_SECONDS
         if self._waited < WALL_FACTOR * self._seconds:
@@ -364,7 +348,7 @@ def end_idle() -> None:
             _idle.pop().end()
 
 
-os.register_at_fork(after_in_child=_idle.clear)  # they are those of the process that forked
+os.register_at_fork(after_in_child=_idle.clear)  # the parent owns these children
 
 
 def _environment() -> dict[str, str]:
@@ -400,8 +384,8 @@ def _request(kind: bytes, excerpt: Excerpt, options: DecodeOptions, most_head: i
         num_bytes = len(recording)
         head = recording if num_bytes <= most_head else recording[:HEAD_BYTES]
     seconds = ANSWER_SECONDS + (num_bytes or 0) / ANSWER_BYTES_PER_SECOND
-    wanted = [getattr(options, name) for name in DecodeOptions.__slots__]
-    fields = [num_bytes, seconds, excerpt.offset, excerpt.duration, *wanted]
+    values = [getattr(options, name) for name in DecodeOptions.__slots__]
+    fields = [num_bytes, seconds, excerpt.offset, excerpt.duration, *values]
     return _Request(recording, seconds, len(head), protocol.packed(kind, fields, head))
 
 

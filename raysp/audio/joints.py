@@ -1,4 +1,4 @@
-"""Where a recording begins behind tags and zeros, and what follows the end of a stream in it."""
+"""Begin of a recording after tags and zeros, and the stream that follows the end of another."""
 
 from raysp.audio.container import sniff
 from raysp.audio.media import COUNTING, FRAMED, SYNC, frames_begin
@@ -31,9 +31,9 @@ def front(data: RecordingBytes, place: int) -> int:
         if sniff(data.at(here, 12)):
             return here
         nonzero = skip_zeros(data, here, end)
-        for found in range(max(here, nonzero - 3), nonzero + 1):  # a size may begin with zeros
-            if sniff(data.at(found, 12)):
-                return found
+        for candidate in range(max(here, nonzero - 3), nonzero + 1):  # a size may begin with zeros
+            if sniff(data.at(candidate, 12)):
+                return candidate
         here = skip_tags(data, nonzero, end)
     frames = _find_frames(data, start)
     return place if frames is None else frames
@@ -79,11 +79,11 @@ def following(data: RecordingBytes, place: int, container: str) -> int | None:
         if begins(data, here):
             return here
     starts = [data.find(BEGINNING, place, end), _find_frames(data, place)]
-    found = min((known for known in starts if known is not None), default=None)
-    if (end if found is None else found) - place > MOST_UNKNOWN_BYTES:
+    stream = min((begin for begin in starts if begin is not None), default=None)
+    if (end if stream is None else stream) - place > MOST_UNKNOWN_BYTES:
         raise AudioError(
             "corrupt_audio",
             f"{count(end - place, 'byte')} from byte {place:,} on follow the samples, and are not a stream that a "
             "decoder reads; expected the end of the recording, tags, or another recording",
         )
-    return found
+    return stream

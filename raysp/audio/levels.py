@@ -159,10 +159,10 @@ def weighting(sample_rate: int, size: int) -> npt.NDArray[np.complex128]:
     shelf, high_pass = filters(sample_rate)
     z = np.exp(-2j * np.pi * np.arange(size // 2 + 1) / size)
     powers = np.stack([np.ones_like(z), z, z**2])
-    found: npt.NDArray[np.complex128] = np.ones_like(z)
+    response: npt.NDArray[np.complex128] = np.ones_like(z)
     for above, below in (shelf, high_pass):
-        found *= (np.array(above) @ powers) / (np.array(below) @ powers)
-    return found
+        response *= (np.array(above) @ powers) / (np.array(below) @ powers)
+    return response
 
 
 Coefficients = tuple[tuple[float, float, float], tuple[float, float, float]]

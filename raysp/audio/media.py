@@ -58,7 +58,7 @@ FRAME_HEAD_BYTES = 16
 MOST_SKIPPED_BYTES = 1024
 """Most bytes between or in damaged frames that are not an error."""
 MOST_BYTES_BEHIND = 64
-"""Most bytes behind the last packet of Matroska that are none of other packets."""
+"""Most bytes after the last packet of Matroska that belong to no packet."""
 MOST_OGG_SECONDS = 0.3
 """Most seconds of a packet of Ogg."""
 MOST_OF_PACKET = 4608
@@ -72,7 +72,7 @@ HELD_FRAMES = 5
 SYNC = re.compile(rb"\xff[\xe2-\xff]")
 LARGEST_FRAME_BYTES = 2881
 COUNTING = re.compile(rb"Xing|Info|VBRI")
-"""What the first frame of an MP3 holds if it counts the others; its samples are silence."""
+"""Pattern of the first frame of an MP3 if it counts the other frames; its samples are silence."""
 SUBTYPES = {"mp3": "MPEG_LAYER_III", "mp3float": "MPEG_LAYER_III", "mp2": "MPEG_LAYER_II", "libopus": "OPUS"}
 _OPTIONS = {"codec_whitelist": ",".join(CODECS), "protocol_whitelist": "none", "enable_drefs": "0"}
 _GAPLESS = "iTunSMPB"
@@ -104,9 +104,9 @@ class MediaStream:
         if not tracks:
             raise unsupported(opening, f"{container} without an audio stream")
         if len(tracks) > 1:
-            found = f"{container} with {len(tracks)} audio tracks, each of which may hold speech"
+            fault = f"{container} with {len(tracks)} audio tracks, each of which may hold speech"
             raise AudioError(
-                "unsupported_format", f"{found}, {describe(opening)}; expected one: extract it (ffmpeg -map 0:a:0)"
+                "unsupported_format", f"{fault}, {describe(opening)}; expected one: extract it (ffmpeg -map 0:a:0)"
             )
         self._track = tracks[0]
         context: av.AudioCodecContext | None = self._track.codec_context
@@ -216,25 +216,25 @@ class MediaStream:
 
     def read(self, num_wanted: int, dtype: Literal["int16", "float32"] = "float32") -> tuple[Frames, AudioError | None]:
         """Return the next frames, (num_frames, channels), fewer at the end or before an error, which is returned."""
-        wanted = min(num_wanted, self._left)
+        num_frames = min(num_wanted, self._left)
         parts, num_held = [self._held], len(self._held)
         error: AudioError | None = None
         try:
-            while num_held < wanted and not self._turned and (found := next(self._decoded, None)) is not None:
-                if (found[0].shape[1], found[1]) != (self._channels, self._rate):
-                    self._turned = found
+            while num_held < num_frames and not self._turned and (decoded := next(self._decoded, None)) is not None:
+                if (decoded[0].shape[1], decoded[1]) != (self._channels, self._rate):
+                    self._turned = decoded
                     break
-                parts.append(found[0])
-                num_held += len(found[0])
+                parts.append(decoded[0])
+                num_held += len(decoded[0])
         except AudioError as damage:
             error = damage
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        self._held = whole[wanted:].copy()
-        self._left -= min(wanted, len(whole))
-        self.place += min(wanted, len(whole))
+        self._held = whole[num_frames:].copy()
+        self._left -= min(num_frames, len(whole))
+        self.place += min(num_frames, len(whole))
         if error is None and not self._left and not self._turned and self._container == "MP4":
             error = self._excess()
-        return whole[:wanted], error
+        return whole[:num_frames], error
 
     def _excess(self) -> AudioError | None:
         """Return the error of a stream of more frames than its header claims, by decoding its end."""
@@ -254,7 +254,7 @@ class MediaStream:
     def _shortfall(self, *, is_decoded: bool) -> str | None:
         """Return a message on seconds that the header announces and the packets lack."""
         if self._container == "OGG" and len(self._media.streams) == 1:
-            # The last packet of Vorbis lasts up to the granule position of its page, whatever is lost before.
+            # The last packet of Vorbis lasts up to the granule position of its page, also after lost packets.
             end = self._seconds + max(0.0, self._packet_start) if is_decoded else self._last
             rate = 48_000 if self._subtype == "OPUS" else self._rate
             least = round((GAP_SECONDS + min(self._longest, MOST_OGG_SECONDS)) * rate)
@@ -278,7 +278,7 @@ class MediaStream:
 
     def _decode(self) -> Iterator[tuple[Frames, int]]:
         """Yield frames and their rate, and silence between them, up to the end of the last packet or of the stream."""
-        held: deque[tuple[Frames, int]] = deque()
+        buffer: deque[tuple[Frames, int]] = deque()
         num_held = HELD_FRAMES if self._container == "MP3" else 1
         num_frames, seconds = 0, 0.0
         with _explained(self._corrupt):
@@ -286,30 +286,23 @@ class MediaStream:
                 samples, rate = samples_of(frame)[delay:], int(frame.sample_rate)
                 gap = self._gap(frame)
                 for part in (samples,) if gap <= GAP_SECONDS else chain(self._silence(gap, samples, rate), (samples,)):
-                    held.append((part, rate))
-                    while len(held) > num_held:
-                        num_frames += len(held[0][0])
-                        yield held.popleft()
+                    buffer.append((part, rate))
+                    while len(buffer) > num_held:
+                        num_frames += len(buffer[0][0])
+                        yield buffer.popleft()
                 self._seconds += len(samples) / rate
                 seconds = (frame.duration or 0) * self._unit
-            num_frames += sum(len(samples) for samples, _ in held)
-            excess = self._padding(num_frames, len(held[-1][0]), seconds, held[-1][1]) if held else 0
-        while held:
-            samples, rate = held.popleft()
-            num_cut = max(0, min(len(samples), excess - sum(len(later) for later, _ in held)))
+            num_frames += sum(len(samples) for samples, _ in buffer)
+            excess = self._padding(num_frames, len(buffer[-1][0]), seconds, buffer[-1][1]) if buffer else 0
+        while buffer:
+            samples, rate = buffer.popleft()
+            num_cut = max(0, min(len(samples), excess - sum(len(later) for later, _ in buffer)))
             yield samples[: len(samples) - num_cut], rate
-        if num_frames and (found := self._shortfall(is_decoded=True)) is not None:
-            raise self._corrupt(found)
+        if num_frames and (fault := self._shortfall(is_decoded=True)) is not None:
+            raise self._corrupt(fault)
 
     def _padding(self, num_frames: int, num_last: int, seconds: float, rate: int) -> int:
-        """Return the frames at the end that are none of the recording.
-
-        Args:
-            num_frames: frames of the stream.
-            num_last: those of its last packet.
-            seconds: its duration by the container.
-            rate: frames a second.
-        """
+        """Return the number of padding frames at the end; `num_last` and `seconds` are those of the last packet."""
         if self._page_frames is not None:
             return 0
         least = rate // 1000  # times of Matroska are milliseconds
@@ -417,14 +410,14 @@ class MediaStream:
         except av.FFmpegError:
             if self._container not in ("OGG", *FRAMED):
                 raise
-            # It is at data that is none of theirs: `end_place` is before it.
+            # It is at data after the last packet: `end_place` is before it.
 
     def _place_of(self, head: bytes, place: int) -> int:
         """Return the place of a frame by its first bytes. A demuxer may name that of damage that it has skipped."""
         if self._data.at(place, len(head)) == head:
             return place
-        found = self._data.find(re.compile(re.escape(head)), place, self._file.end)
-        return place if found is None else found
+        match = self._data.find(re.compile(re.escape(head)), place, self._file.end)
+        return place if match is None else match
 
     def _follows(self, packet: "av.Packet[Any]", head: bytes, place: int) -> bool:
         """Return whether a frame belongs to the stream; else another one begins at `_joint`."""
@@ -455,10 +448,10 @@ class MediaStream:
 
     def _find_counting(self, place: int, end: int) -> int | None:
         """Return the place in a packet at which a frame counts those of another stream; tags may stand before it."""
-        while (found := self._data.find(SYNC, place, end)) is not None:
-            if COUNTING.search(self._data.at(found, 64)) and frames_begin(self._data, found):
-                return found
-            place = found + 1
+        while (frame := self._data.find(SYNC, place, end)) is not None:
+            if COUNTING.search(self._data.at(frame, 64)) and frames_begin(self._data, frame):
+                return frame
+            place = frame + 1
         return None
 
     def end_place(self) -> int:
@@ -502,8 +495,8 @@ class MediaStream:
         whole = round(float(packet.duration * packet.time_base) * frame.sample_rate)
         return max(0, int.from_bytes(head[10:12], "little") - (whole - frame.samples))
 
-    def _corrupt(self, found: str, error_type: str = "corrupt_audio") -> AudioError:
-        message = f"{self._container}: {found}, {describe(self._opening)}; expected a stream without errors"
+    def _corrupt(self, fault: str, error_type: str = "corrupt_audio") -> AudioError:
+        message = f"{self._container}: {fault}, {describe(self._opening)}; expected a stream without errors"
         return AudioError(error_type, message)
 
 
@@ -531,8 +524,8 @@ def open_media(
         AudioError: `unsupported_format`, `corrupt_audio`.
     """
 
-    def corrupt(found: str, error_type: str = "corrupt_audio") -> AudioError:
-        return AudioError(error_type, f"{container}: {found}, {describe(opening)}; expected a complete header")
+    def corrupt(fault: str, error_type: str = "corrupt_audio") -> AudioError:
+        return AudioError(error_type, f"{container}: {fault}, {describe(opening)}; expected a complete header")
 
     is_bounded = end is not None
     end = end or end_of_elements(data, start, container)[0] or data.num_bytes

@@ -49,8 +49,8 @@ class RecordingBytes:
         """Return the place of the first match between two places."""
         while start < end:
             window = self.at(start, min(SEARCHED_BYTES, end - start))
-            if found := pattern.search(window):
-                return start + found.start()
+            if match := pattern.search(window):
+                return start + match.start()
             if start + len(window) >= end or len(window) <= OVERLAP_BYTES:
                 return None
             start += len(window) - OVERLAP_BYTES
@@ -130,14 +130,14 @@ class Reader:
 
     def readinto(self, buffer: memoryview) -> int:
         """Copy the next bytes into `buffer`. Returns their number."""
-        done, wanted = 0, min(len(buffer), self.num_bytes - self._position)
-        if self.place + wanted > self.single_from and len(buffer) > HEADER_READ_BYTES:
-            wanted = min(wanted, max(1, self.single_from - self.place))
-        while done < wanted:
+        done, num_bytes = 0, min(len(buffer), self.num_bytes - self._position)
+        if self.place + num_bytes > self.single_from and len(buffer) > HEADER_READ_BYTES:
+            num_bytes = min(num_bytes, max(1, self.single_from - self.place))
+        while done < num_bytes:
             if self._position < len(self._head):
-                part = memoryview(self._head)[self._position :][: wanted - done]
+                part = memoryview(self._head)[self._position :][: num_bytes - done]
             else:
-                part = self._data.some(self._shift + self._position, wanted - done)
+                part = self._data.some(self._shift + self._position, num_bytes - done)
             if not part:
                 break
             buffer[done : done + len(part)] = part

@@ -197,15 +197,15 @@ class SoundFileStream:
             return self.place
 
     def _judge(self, failure: soundfile.LibsndfileError, place: int) -> AudioError | None:
-        """Return the error of the recording; None if a FLAC ends where libFLAC fails at what follows it."""
-        found = f"{self._container}: libsndfile reports {failure.error_string!r} while decoding"
-        error = AudioError("corrupt_audio", f"{found}, {describe(self._opening)}; expected a stream without errors")
+        """Return the error of the recording; None if a FLAC ends where libFLAC fails at the data after it."""
+        report = f"{self._container}: libsndfile reports {failure.error_string!r} while decoding"
+        error = AudioError("corrupt_audio", f"{report}, {describe(self._opening)}; expected a stream without errors")
         if not self._is_flac or place < (self._claimed_frames or 1):
             return error
         self._after = self._end_of_flac()
         end = strip_tags(self._data, self._after, self._end)
         is_end = end <= self._after or begins(self._data, skip_tags(self._data, self._after, end))
-        # libFLAC may have gone on to frames of another stream: those of this one alone are counted.
+        # libFLAC may have gone on to frames of another stream, which are not counted.
         self._num_frames, failed = self._decode_flac(self._after)
         is_whole = not failed and self._num_frames >= (self._claimed_frames or 1)
         return None if is_whole and (is_end or self._claimed_frames) else error
@@ -319,12 +319,12 @@ class SoundFileStream:
         if is_end or (layout.claimed and claimed_end < end and frames_follow(data, rest)):
             self._end, self._after = claimed_end, rest
         else:
-            found = data.find(BEGINNING, layout.samples, end)
-            stop = end if found is None else found
+            beginning = data.find(BEGINNING, layout.samples, end)
+            stop = end if beginning is None else beginning
             is_chunk = data.at(claimed_end, 4) == SIZES.get(self._container, (b"",))[0]  # of more samples
             if claimed_end < stop and (rest != claimed_end or width is None or is_chunk):
                 self._end, self._after = claimed_end, rest
-            elif claimed_end < stop:  # nothing that is known follows the samples: more of them, or what is unknown
+            elif claimed_end < stop:  # no known data follows the samples: more samples, or unknown data
                 num_unknown = strip_tags(data, claimed_end, stop) - claimed_end
                 is_counted = num_unknown <= MOST_UNKNOWN_BYTES and layout.claimed
                 stop = claimed_end if is_counted else strip_tags(data, claimed_end, stop, zeros=False)

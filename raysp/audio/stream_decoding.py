@@ -69,9 +69,9 @@ def decode(
 
 def decode_all(excerpts: Iterable[Excerpt], options: DecodeOptions) -> Iterator[Samples | AudioError | TooLong]:
     """Yield the samples of each recording in order, or the error that prevented decoding."""
-    for one in excerpts:
+    for excerpt in excerpts:
         try:
-            yield join(decode_chunks(one, options))
+            yield join(decode_chunks(excerpt, options))
         except (AudioError, TooLong) as error:
             yield error.with_traceback(None)
 
@@ -172,16 +172,12 @@ class Decoding:
         return (yield from self._samples(stream, header, most))
 
     def _note_missing(self, stream: Stream) -> None:
-        if not stream.place and not self.missing and (found := stream.missing()):
+        if not stream.place and not self.missing and (shortfall := stream.missing()):
             follow = f"and {count(stream.place, 'sample')} follow; expected as many"
-            self.missing = f"{stream.header.container}: its header {found}, {follow}"
+            self.missing = f"{stream.header.container}: its header {shortfall}, {follow}"
 
     def _check(self, header: AudioHeader) -> None:
-        """Raise if a stream lacks the channel.
-
-        Raises:
-            AudioError: `invalid_audio`.
-        """
+        """Raise AudioError if a stream lacks the channel."""
         channel = self.options.channel
         if channel != "mean" and not 0 <= channel < header.channels:
             raise AudioError(

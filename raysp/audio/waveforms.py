@@ -355,34 +355,34 @@ def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tup
         return
     # One frame more than a window has: otherwise it could be the last.
     enough = windowing.num_frames(windowing.window_samples) * windowing.frame_stride + windowing.min_samples
-    held = next(chunks)
+    samples = next(chunks)
     while True:
         start = 0
-        while len(held) - start >= enough:
-            yield held[start : start + windowing.window_samples].copy(), False
+        while len(samples) - start >= enough:
+            yield samples[start : start + windowing.window_samples].copy(), False
             start += windowing.step_samples
-        held = held[start:].copy() if start else held
+        samples = samples[start:].copy() if start else samples
         following = next(chunks, None)
         if following is None:
-            yield held, True
+            yield samples, True
             return
-        held = concatenate([held, following])
+        samples = concatenate([samples, following])
 
 
 def _cut_at_quiet_points(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tuple[Samples, bool]]:
-    held = next(chunks)
+    samples = next(chunks)
     while True:
         start = 0
-        while len(held) - start > windowing.window_samples:
-            end = start + _quiet_point(held[start : start + windowing.window_samples], windowing)
-            yield held[start:end].copy(), False
+        while len(samples) - start > windowing.window_samples:
+            end = start + _quiet_point(samples[start : start + windowing.window_samples], windowing)
+            yield samples[start:end].copy(), False
             start = end
-        held = held[start:].copy() if start else held
+        samples = samples[start:].copy() if start else samples
         following = next(chunks, None)
         if following is None:
-            yield held, True
+            yield samples, True
             return
-        held = concatenate([held, following])
+        samples = concatenate([samples, following])
 
 
 def _quiet_point(window: Samples, windowing: Windowing) -> int:
