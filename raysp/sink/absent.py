@@ -1,7 +1,8 @@
 """`.raysp/absent.json`: shards of a source that the plan of a sink lacks, because they could not be read.
 
 The file holds the result of the last plan, so a shard leaves it when it can be read and joins the plan. Without it a
-sink would be complete as soon as its readable shards are. It also names what the plan has and the source no longer had.
+sink would be complete as soon as its readable shards are. It also names shards and recordings of the plan that the
+source no longer has.
 """
 
 import json
@@ -34,7 +35,7 @@ class AbsentShard:
 
     @classmethod
     def of(cls, shard: Shard, reason: str) -> Self:
-        """Return what is recorded of a shard."""
+        """Return the record of a shard."""
         return cls(shard.name, shard.url, reason, shard.num_bytes, shard.version, shard.kind, shard.part)
 
     @property
@@ -56,7 +57,7 @@ class Gone:
 
     @classmethod
     def of(cls, shards: Sequence[str], ids: Sequence[str]) -> Self:
-        """Return what is recorded of some shards and recordings."""
+        """Return the record of the names of shards and the ids of recordings."""
         return cls(tuple(shards), len(ids), tuple(ids[:MOST_IDS]))
 
 
@@ -88,7 +89,7 @@ def load(store: Store) -> Absent:
 
 def record(store: Store, shards: Iterable[AbsentShard], gone: Gone = Gone()) -> None:
     """Replace the record; nothing is written if it is the same already."""
-    current = Absent(tuple(sorted(shards, key=lambda one: one.name)), gone)
+    current = Absent(tuple(sorted(shards, key=lambda shard: shard.name)), gone)
     if current != load(store):
         value = asdict(current)
         if gone == Gone():

@@ -256,7 +256,7 @@ def write(
             store.publish(rest_scratch, path)
         with fault_injection.passing("shard_committed"):
             entry = store.publish(scratch, name, replace=expected is not None, expected=expected)
-    # Of what was published: a look at its place could find a label shard that another process wrote since.
+    # The version of this write: another process may have replaced the file since.
     return replace(receipt, version=_version(entry) or "") if entry else None
 
 
@@ -271,10 +271,9 @@ def _withdrawn(tables: Iterator[pa.Table], hashes: Hashes, ids: frozenset[str]) 
 def _fill(
     scratch: Path, rest_scratch: Path, tables: Iterator[pa.Table], label_shard: LabelShard, hashes: Hashes
 ) -> tuple[ShardReceipt, str]:
-    """Write the label shard to one scratch file, and the rows that it leaves out, if any, to the other.
+    """Write the label shard to one scratch file, and the rows that it leaves out to the other.
 
-    Returns the receipt and the id of the other file, empty without such rows. Every write has a new id. So a file that
-    no footer names now is never named later, except by the write that made it.
+    Returns the receipt and the id of the other file, which is new for every write; empty without such rows.
     """
     tally = Tally(texts=label_shard.texts, rules=label_shard.rules)
     first = next(tables)
@@ -393,9 +392,9 @@ def _in_order(
                 f"{store.url}: staged results of {label_shard.shard.name!r}: {differing}; "
                 "this is a bug in raysp: report it"
             )
-        beside = source.slice(first, staged.num_rows)
+        source_rows = source.slice(first, staged.num_rows)
         first += staged.num_rows
-        table = pa.Table.from_arrays([*beside.columns, *staged.select(columns).columns], schema=schema)
+        table = pa.Table.from_arrays([*source_rows.columns, *staged.select(columns).columns], schema=schema)
         num_rows = max(1, table.num_rows * ROW_GROUP_BYTES // max(1, table.nbytes))
         yield from (table.slice(begin, num_rows) for begin in range(0, table.num_rows, num_rows))
 
@@ -428,14 +427,11 @@ def read_staged(
 
 
 def _differing_types(table: pa.Table, schema: pa.Schema, first_column: int) -> str:
-    """Return a text on the first column with a wrong type; empty if all match.
-
-    The table's columns are those of the schema from `first_column` on.
-    """
+    """Return a text on the first column whose type is not that of `schema` from `first_column` on; empty if none."""
     for expected in list(schema)[first_column : first_column + table.num_columns]:
-        found = table.schema.field(expected.name).type if expected.name in table.schema.names else None
-        if found != expected.type:
-            return f"column {expected.name!r} is {found or 'missing'}, expected {expected.type}"
+        stored = table.schema.field(expected.name).type if expected.name in table.schema.names else None
+        if stored != expected.type:
+            return f"column {expected.name!r} is {stored or 'missing'}, expected {expected.type}"
     return ""
 
 
@@ -480,9 +476,9 @@ class Todo:
 
     def without_failed(self, most: float) -> "Todo":
         """Return the work with the rows of staged results of which more than a share of `most` failed."""
-        failed = {one for one in self.staged if one.name.errors > most * one.rows.num_rows}
-        kept = tuple(one for one in self.staged if one not in failed)
-        return replace(self, pieces=tuple(sorted((*self.pieces, *(one.rows for one in failed)))), staged=kept)
+        failed = {staged for staged in self.staged if staged.name.errors > most * staged.rows.num_rows}
+        kept = tuple(staged for staged in self.staged if staged not in failed)
+        return replace(self, pieces=tuple(sorted((*self.pieces, *(staged.rows for staged in failed)))), staged=kept)
 
 
 def compare(

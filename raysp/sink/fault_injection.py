@@ -32,12 +32,12 @@ def arm() -> dict[str, str]:
     Raises:
         PlanError: the variable has an invalid value.
     """
-    wanted = os.environ.get(FAIL_AT)
-    if not wanted:
+    setting = os.environ.get(FAIL_AT)
+    if not setting:
         return {}
-    if _SETTING.fullmatch(wanted) is None:
+    if _SETTING.fullmatch(setting) is None:
         raise PlanError(
-            f"{FAIL_AT}={wanted!r}: expected before_ or after_, one of {', '.join(PHASES + TRAINING_PHASES)}, and "
+            f"{FAIL_AT}={setting!r}: expected before_ or after_, one of {', '.join(PHASES + TRAINING_PHASES)}, and "
             "a count from 1, such as after_shard_committed:2"
         )
     os.environ[DRIVER] = str(os.getpid())
@@ -67,13 +67,13 @@ def passing(phase: str) -> Iterator[None]:
 
 
 def _reach(place: str) -> None:
-    wanted = _SETTING.fullmatch(os.environ[FAIL_AT])
-    if wanted is None or wanted[1] != place or DRIVER not in os.environ:
+    setting = _SETTING.fullmatch(os.environ[FAIL_AT])
+    if setting is None or setting[1] != place or DRIVER not in os.environ:
         return
     folder = Path(os.environ[FOLDER])
     if not folder.is_dir():  # not the driver's machine: its pid is another process here
         return
-    if _count(folder, place) == int(wanted[2]):
+    if _count(folder, place) == int(setting[2]):
         # The driver first, since nothing runs after the second call.
         os.kill(int(os.environ[DRIVER]), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -5,7 +5,7 @@ replaces that version alone. So a process that is suspended at any moment finds 
 A removal has no such condition: a process that is suspended after its check can still remove one file.
 
 Trainings write everything through a `FencedStore`. For labels that holds for the records and for what `forget` and `gc`
-change; staged results and label shards are safe without it, since they never replace what they were not made for.
+change; staged results and label shards are safe without it, since they never replace files of other input.
 """
 
 from collections.abc import Iterator
@@ -101,9 +101,9 @@ class FencedStore:
             return self._store.publish(scratch, path)
         for _ in range(ATTEMPTS):
             # In this order: a run that takes over before the check changes the epoch, later the version.
-            found = self.stat(path) if expected is None else None
+            current = self.stat(path) if expected is None else None
             self.check()
-            entry = self._store.publish(scratch, path, expected=found.version if found else expected)
+            entry = self._store.publish(scratch, path, expected=current.version if current else expected)
             if entry or expected is not None:
                 return entry
         raise StoreError(f"{self.url}/{path}: it changed {ATTEMPTS} times while it was replaced; run again to go on")

@@ -95,15 +95,15 @@ class Hashes:
 
 
 def _hashes(versions: Iterable[str]) -> npt.NDArray[np.uint8]:
-    known: dict[str, bytes] = {}
-    raw = b"".join(known.setdefault(one, _hash(one)) for one in versions)
+    cache: dict[str, bytes] = {}
+    raw = b"".join(cache.setdefault(version, _hash(version)) for version in versions)
     return np.frombuffer(raw, np.uint8).reshape(-1, HASH_BYTES)
 
 
 def _hash(version: str) -> bytes:
-    found = hashlib.blake2b(version.encode(), digest_size=HASH_BYTES).digest()
+    digest = hashlib.blake2b(version.encode(), digest_size=HASH_BYTES).digest()
     # All zeros mean that a row was not read by path.
-    return found if any(found) else b"\1" * HASH_BYTES
+    return digest if any(digest) else b"\1" * HASH_BYTES
 
 
 PREFIX = "raysp."
@@ -206,10 +206,10 @@ def read(store: Store, name: str) -> LabelFooter:
         raw = _key_values(file)
     try:
         entries = {
-            key.decode().removeprefix(PREFIX): one.decode() for key, one in raw.items() if key.startswith(_PREFIX)
+            key.decode().removeprefix(PREFIX): text.decode() for key, text in raw.items() if key.startswith(_PREFIX)
         }
         counts = records.parse(entries["counts"], dict[str, object])
-        origin = {one: entries[one] for one in ORIGIN}
+        origin = {field: entries[field] for field in ORIGIN}
         receipt = records.checked({**counts, **origin, "shard": name, "existing": True}, ShardReceipt)
         if "rest_id" not in entries:
             raise KeyError("rest_id")
@@ -228,14 +228,14 @@ def _key_values(file: pa.NativeFile) -> Mapping[bytes, bytes]:
     return SealedFile.of(file).metadata.metadata or {}
 
 
-def hashes(store: Store, shard: Shard, found: LabelFooter) -> Hashes:
+def hashes(store: Store, shard: Shard, footer: LabelFooter) -> Hashes:
     """Return the hashes of the files that the rows of a label shard were made from.
 
     Raises:
         ChangedError: they are damaged.
     """
     try:
-        return Hashes.decode(found.recordings, shard.num_rows)
+        return Hashes.decode(footer.recordings, shard.num_rows)
     except ValueError as error:
         raise refusal(store, shard.name, error) from error
 
@@ -271,8 +271,8 @@ def expect(store: Store, receipt: ShardReceipt, shard: Shard, fingerprint: str, 
 def differences(receipt: ShardReceipt, shard: Shard, fingerprint: str, file_id: str = "") -> tuple[str, ...]:
     """Return how the origin of a label shard differs from a plan; arguments as of `read_expected`."""
     return tuple(
-        f"{what}: {old!r} -> {new!r}"
-        for what, old, new in (
+        f"{name}: {old!r} -> {new!r}"
+        for name, old, new in (
             ("fingerprint", receipt.fingerprint, fingerprint),
             ("input id", receipt.input_id, shard.input_id),
             ("columns and rows", receipt.file_id, (receipt.file_id and file_id) or receipt.file_id),

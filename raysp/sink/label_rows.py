@@ -93,18 +93,14 @@ def _differing(schema: pa.Schema, columns: list[str] | None) -> str:
         return f"it has several columns {twice[0]!r}"
     for name in ("id", *RESULT_COLUMNS) if columns is None else columns:
         expected = RESULT_COLUMNS.get(name)
-        found = schema.field(name).type if name in schema.names else None
-        if found is None or (expected and found != pa.type_for_alias(expected)):
-            return f"its column {name!r} is {found or 'missing'}"
+        stored = schema.field(name).type if name in schema.names else None
+        if stored is None or (expected and stored != pa.type_for_alias(expected)):
+            return f"its column {name!r} is {stored or 'missing'}"
     return ""
 
 
 def _checked(table: pa.Table, last: int, num_rows: int) -> int:
-    """Return the number of the last row of a batch, after `last`, the one before it.
-
-    Raises:
-        ArrowInvalid, ValueError: the numbers do not ascend within the rows of the shard, or a text is not UTF-8.
-    """
+    """Check the rows of a batch after row `last`, and return the number of its last row."""
     names = {*table.column_names}
     table.select([name for name in RESULT_COLUMNS if name in names]).validate(full=True)
     if "row" not in names:
@@ -177,13 +173,13 @@ def load_forgotten(store: Store) -> frozenset[str]:
 
 def record_forgotten(store: Store, ids: Collection[str]) -> None:
     """Add ids of withdrawn recordings to the record. The caller holds the lease."""
-    if not (known := load_forgotten(store)) >= {*ids}:
-        store.replace(layout.FORGOTTEN, json.dumps({"ids": sorted(known | {*ids})}).encode())
+    if not (recorded := load_forgotten(store)) >= {*ids}:
+        store.replace(layout.FORGOTTEN, json.dumps({"ids": sorted(recorded | {*ids})}).encode())
 
 
 def is_named(table: pa.Table, ids: Collection[str]) -> npt.NDArray[np.bool_]:
     """Return a mask of the rows with one of these ids."""
-    return np.array([one is not None and one in ids for one in texts_of(table.column("id"))], bool)
+    return np.array([id_ is not None and id_ in ids for id_ in texts_of(table.column("id"))], bool)
 
 
 def without_labels(table: pa.Table, is_withdrawn: npt.NDArray[np.bool_]) -> pa.Table:
@@ -222,19 +218,19 @@ class Cursor:
         return self._take(end) if self._held else None
 
     def _take(self, end: int) -> pa.Table:
-        held = pa.concat_tables(self._held)
-        num_rows = int(np.searchsorted(held.column("row").to_numpy(), end))
-        self._held = [held.slice(num_rows)]
-        return held.slice(0, num_rows)
+        buffered = pa.concat_tables(self._held)
+        num_rows = int(np.searchsorted(buffered.column("row").to_numpy(), end))
+        self._held = [buffered.slice(num_rows)]
+        return buffered.slice(0, num_rows)
 
 
 def stretches(labels: Cursor, rest: Cursor, first: int, end: int) -> Iterator[tuple[pa.Table, int]]:
     """Yield the rows from `first` to `end` in batches, each with the row number that follows it."""
     while first < end:
-        found = labels.some(end)
-        assert found is not None
-        first = found.column("row")[-1].as_py() + 1 if found.num_rows else end
-        yield side_by_side(found, rest.until(first)), first
+        batch = labels.some(end)
+        assert batch is not None
+        first = batch.column("row")[-1].as_py() + 1 if batch.num_rows else end
+        yield side_by_side(batch, rest.until(first)), first
 
 
 def side_by_side(labels: pa.Table | None, rest: pa.Table | None) -> pa.Table:

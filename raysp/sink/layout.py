@@ -1,4 +1,4 @@
-"""Paths in a sink: label shards, and `.raysp/` beside them with everything else.
+"""Paths in a sink: label shards, and all other files in `.raysp/`.
 
 Under `.raysp/`, every folder of a shard's name gets the suffix `~`, and so does the name itself if it is a folder:
 `a/b.parquet` is staged in `.raysp/stage/a~/b.parquet~/`. So no path there ends in `.parquet`, for any name of a shard,
@@ -67,8 +67,8 @@ def check_shard_name(name: str) -> None:
                 f"{where} begins with {part[0]!r}, which readers ignore; rename it, or set a source.root below it"
             )
         if len(part.encode()) > MAX_COMPONENT_BYTES:
-            found = len(part.encode())
-            raise PlanError(f"{where} has {found} bytes, at most {MAX_COMPONENT_BYTES} can be stored; rename it")
+            num_bytes = len(part.encode())
+            raise PlanError(f"{where} has {num_bytes} bytes, at most {MAX_COMPONENT_BYTES} can be stored; rename it")
     if not name.endswith(".parquet"):
         raise PlanError(f"shard {name!r}: a label shard's name ends in .parquet")
 

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import uuid
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -253,10 +254,10 @@ def acquire(
             if not any(epoch > lease.epoch for epoch in epochs):
                 # The previous one is kept for processes that are reading it.
                 with contextlib.suppress(StoreError):
-                    for epoch in (one for one in epochs if one < top):
-                        store.delete(layout.lease_path(epoch))
+                    for earlier in epochs[: bisect_left(epochs, top)]:
+                        store.delete(layout.lease_path(earlier))
                 return lease
-            # Others held this epoch and later ones since the look, and forgot this one: it is theirs.
+            # Other runs held this epoch and later ones since the look, and removed its file.
             store.delete(layout.lease_path(top + 1))
 
 
@@ -317,19 +318,19 @@ def _wait_until_free(
     watched: dict[int, tuple[Holder | None, float]] = {}
     while True:
         epoch = highest_epoch(store)
-        found = _read(store, epoch) if epoch else None
-        if not epoch or (found and found.is_over):
+        current = _read(store, epoch) if epoch else None
+        if not epoch or (current and current.is_over):
             return epoch
-        if not watched and found:
+        if not watched and current:
             log.warning(
                 "%s: %s holds the lease; checking for up to %g s whether it is alive",
-                store.url, found.words, STALE_BEATS * beat_seconds,
+                store.url, current.words, STALE_BEATS * beat_seconds,
             )  # fmt: skip
         # Beats are compared for change only, and timed by this process: clocks of machines differ.
-        before, since = watched.setdefault(epoch, (found, clock()))
-        if found != before and found is not None:
+        before, since = watched.setdefault(epoch, (current, clock()))
+        if current != before and current is not None:
             raise PlanError(
-                f"{store.url}: {found.words} is running on this sink (its heartbeat was seen {clock() - since:.1f} s "
+                f"{store.url}: {current.words} is running on this sink (its heartbeat was seen {clock() - since:.1f} s "
                 "after this run began to check); wait until it has finished or stop it, and run again"
             )
         if clock() - since >= STALE_BEATS * beat_seconds:
@@ -346,8 +347,8 @@ def _keep_beating(lease: Lease, done: threading.Event, beat_seconds: float) -> N
 
 
 def _epochs(store: Store) -> list[int]:
-    found = (layout.parse_lease_path(entry.path) for entry in store.list(layout.LEASE))
-    return sorted(epoch for epoch in found if epoch is not None)
+    parsed = (layout.parse_lease_path(entry.path) for entry in store.list(layout.LEASE))
+    return sorted(epoch for epoch in parsed if epoch is not None)
 
 
 def _read(store: Store, epoch: int) -> Holder | None:

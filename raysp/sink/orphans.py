@@ -51,7 +51,7 @@ def find_orphans(store: Store, *, now: float | None = None, rest_seconds: float 
     entries = list(store.list(layout.HOME))  # before the footers: a file that a footer names by then is never removed
     named = _named(store, (entry.path for entry in entries))
     # A try-out writes its beat into its own sink, by the clock of the store.
-    tried = {sinks.trial_of(one.path) for one in entries if one.modified is None or one.modified > latest}
+    tried = {sinks.trial_of(file.path) for file in entries if file.modified is None or file.modified > latest}
     for entry in entries:
         if rest := layout.parse_errors_path(entry.path):
             is_old = entry.modified is not None and entry.modified <= latest
@@ -76,8 +76,8 @@ def remove_orphans(store: Store, own: lease.Lease, find: Find = find_orphans) ->
     Raises:
         RunError: Another process took over the lease.
     """
-    taken = store.stat(layout.lease_path(own.epoch))
-    orphans = tuple(find(store, now=taken.modified if taken else None))
+    lease_file = store.stat(layout.lease_path(own.epoch))
+    orphans = tuple(find(store, now=lease_file.modified if lease_file else None))
     fenced = FencedStore(store, own.epoch, own)
     for orphan in orphans:
         if orphan.reason == UPLOAD:  # of a file that no reader sees

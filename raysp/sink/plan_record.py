@@ -87,7 +87,7 @@ def _encode(shards: Sequence[Shard], *, supersede: bool) -> bytes:
     schema = SCHEMA.with_metadata(_SUPERSEDES) if supersede else SCHEMA
     with table_files.Writer(file, "zstd" if len(shards) >= WORTH_COMPRESSING else None) as writer:
         for start in range(0, len(shards), BATCH_SHARDS):
-            rows = [{**vars(one), "pieces": [*map(vars, one.pieces)]} for one in shards[start : start + BATCH_SHARDS]]
+            rows = [vars(shard) | {"pieces": [*map(vars, shard.pieces)]} for shard in shards[start:][:BATCH_SHARDS]]
             writer.write(pa.Table.from_pylist(rows, schema))
     return file.getvalue()
 
@@ -104,16 +104,11 @@ def _read(store: Store, path: str) -> Iterator[tuple[bool, Shard]]:
 
 
 def _shard(row: dict[str, Any]) -> Shard:
-    """Return the shard of a row of a plan.
-
-    Raises:
-        ValueError: a value is not one that `record` writes.
-        PlanError: the name is not one of a label shard.
-    """
+    """Return the shard of a row of a plan; raise ValueError or PlanError for values that `record` never writes."""
     pieces, seconds = row.pop("pieces"), row.pop("seconds")
-    if None in (pieces, *row.values()) or any(one is None or None in one.values() for one in pieces):
+    if None in (pieces, *row.values()) or any(fields is None or None in fields.values() for fields in pieces):
         raise ValueError("a value is missing")
-    shard = Shard(**row, pieces=tuple(Piece(**one) for one in pieces), seconds=seconds)
+    shard = Shard(**row, pieces=tuple(Piece(**fields) for fields in pieces), seconds=seconds)
     layout.check_shard_name(shard.name)
     edges = [0, *(piece.end for piece in shard.pieces)]
     firsts = [piece.first for piece in shard.pieces]

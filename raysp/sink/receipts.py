@@ -102,7 +102,7 @@ class Counts:
         return dict((Counter(self.errors) + Counter(self.skipped)).most_common())
 
 
-_NUMBERS = [one.name for one in fields(Counts) if one.name not in ("errors", "skipped")]
+_NUMBERS = [part.name for part in fields(Counts) if part.name not in ("errors", "skipped")]
 
 
 def json_of(result: Any, *names: str) -> dict[str, object]:  # noqa: ANN401 - of any class with `counts`
@@ -292,7 +292,7 @@ def recent_pieces(store: Store, run_id: str, batches: int = 3) -> tuple[list[Pie
     pieces, reason = list[PieceReceipt](), ""
     for path in paths[-batches:]:
         data = store.read(path)
-        pieces += (one for one in _parsed(store, path, data, ("piece",)) if isinstance(one, PieceReceipt))
+        pieces += (receipt for receipt in _parsed(store, path, data, ("piece",)) if isinstance(receipt, PieceReceipt))
         for line in _lines(data, (FAILED,)):
             with suppress(ValueError):
                 reason = str(records.parse(line, dict[str, object]).get("reason"))
@@ -351,7 +351,7 @@ def texts_of(column: "pa.ChunkedArray[Any]") -> Sequence[str | None]:
         raw = (column.cast(pa.large_string()) if is_number else column).cast(pa.large_binary()).to_pylist()
     except pa.ArrowNotImplementedError:
         return [None] * len(column)
-    return [None if one is None else one.decode(errors="replace") for one in raw]
+    return [None if value is None else value.decode(errors="replace") for value in raw]
 
 
 def _plain_words(text: str) -> str:
@@ -360,9 +360,9 @@ def _plain_words(text: str) -> str:
     return " ".join(_NO_LETTER.sub(_mark_or_space, joined(text)).split())
 
 
-def _mark_or_space(found: re.Match[str]) -> str:
+def _mark_or_space(match: re.Match[str]) -> str:
     """Return a mark on a letter, such as a vowel of Devanagari or Thai; any other character as a space."""
-    return found[0] if unicodedata.category(found[0])[0] == "M" else " "
+    return match[0] if unicodedata.category(match[0])[0] == "M" else " "
 
 
 OTHERS = ""
@@ -418,7 +418,7 @@ class Tally:
         self.counts += Counts(table.num_rows, audio_seconds=seconds, errors=reasons[ERROR], skipped=reasons[SKIPPED])
         rows = table.filter(pc.equal(table.column("error_type"), pa.scalar(FILTERED)))
         messages, durations = (rows.column(name).to_pylist() for name in ("error_message", "seconds"))
-        new = ((self._place(str(one)), (1, time or 0.0)) for one, time in zip(messages, durations, strict=True))
+        new = ((self._place(str(message)), (1, time or 0.0)) for message, time in zip(messages, durations, strict=True))
         self.filtered = summed([*self.filtered.items(), *new])
         if self.texts is not None:
             self.word_errors.count(table, self.texts)

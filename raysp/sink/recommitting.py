@@ -45,9 +45,9 @@ def find_error_rows(
         if store.stat(shard.name) is None:
             return None
         try:
-            found = footer.read(store, shard.name)
-            receipt = footer.expect(store, found.receipt, shard, fingerprint)
-            return _retry(store, shard, found.write_id) if receipt.counts.errors else None
+            labels = footer.read(store, shard.name)
+            receipt = footer.expect(store, labels.receipt, shard, fingerprint)
+            return _retry(store, shard, labels.write_id) if receipt.counts.errors else None
         except (ChangedError, DamagedLabelsError) as error:
             if damaged is not None:
                 damaged[shard.name] = str(error)
@@ -142,16 +142,12 @@ def rewrite(
 
 
 def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
-    """Return the rows that are neither labelled nor skipped, in the label shard or beside it; None without such rows.
-
-    `write_id` is that of the footer that was read. A label shard that has since been replaced has another one, so this
-    retry never replaces it.
-    """
-    settled = np.zeros(shard.num_rows, bool)
+    """Return the error rows of a label shard and of the rows left out of it; None without such rows."""
+    is_done = np.zeros(shard.num_rows, bool)
     for table in chain(read_labels(store, shard, ["row", "status"]), read_rest(store, shard)):
         fine = pc.not_equal(table.column("status"), pa.scalar(ERROR))
-        settled[table.column("row").filter(fine).to_numpy()] = True
-    rows = tuple(np.flatnonzero(~settled).tolist())
+        is_done[table.column("row").filter(fine).to_numpy()] = True
+    rows = tuple(np.flatnonzero(~is_done).tolist())
     return Retry(commit.new_id(), rows, write_id) if rows else None
 
 
@@ -168,7 +164,7 @@ def _rows(
             if (new := fresh.until(end)) is not None and new.num_rows:
                 is_retried = pc.is_in(old.column("row"), value_set=new.column("row").combine_chunks())
                 new = pa.Table.from_arrays(
-                    [cast_column(one, kind) for one, kind in zip(new.columns, old.schema.types, strict=True)],
+                    [cast_column(values, kind) for values, kind in zip(new.columns, old.schema.types, strict=True)],
                     schema=old.schema,
                 )
                 if _differ(old.filter(is_retried), new, label_shard):

@@ -1,7 +1,7 @@
 """JSON records of a sink as typed values: every value is checked before a record is used.
 
-A record is a dataclass, whose fields say which values they take: no others, and none of another type. Numbers are
-finite, unless they are `AnyFloat`.
+A record is a dataclass, whose fields define the allowed values and types. Numbers are finite, unless they are
+`AnyFloat`.
 """
 
 import json
@@ -43,8 +43,8 @@ def checked(value: object, kind: type[T]) -> T:
         *place, name = [bounds.plain(part) for part in first["loc"][1:]] or [""]
         expected = first["msg"].replace("Input should be", "expected")
         words = {"missing": f"lacks {name}", "unexpected_keyword_argument": f"{name}: no such field"}
-        found = f"{name}: found {bounds.shortened(first['input'])}, {expected}".removeprefix(": ")
-        raise ValueError(": ".join([*place, words.get(first["type"], found)])) from None
+        mismatch = f"{name}: found {bounds.shortened(first['input'])}, {expected}".removeprefix(": ")
+        raise ValueError(": ".join([*place, words.get(first["type"], mismatch)])) from None
 
 
 @cache

@@ -138,7 +138,7 @@ class RunLog:
     def _shown(self, value: JsonValue) -> JsonValue:
         """Return a value without secrets, and with long texts cut."""
         if isinstance(value, dict):
-            return {name: self._shown(one) for name, one in value.items()}
+            return {name: self._shown(field) for name, field in value.items()}
         if isinstance(value, list):
             return [self._shown(item) for item in value]
         if not isinstance(value, str):

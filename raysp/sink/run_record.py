@@ -107,8 +107,8 @@ class RunRecord:
         """Values of "auto" settings for this sink; in merged sinks the data type of `parts`."""
         if self.settings:
             return records.checked(self.settings, Resolved)
-        dtype, *others = [str(value) for key, value in self.parts.items() if key.endswith(".dtype")] or ["float32"]
-        return Resolved(dtype, later=tuple(map(Resolved, others)))
+        dtype, *later = [str(value) for key, value in self.parts.items() if key.endswith(".dtype")] or ["float32"]
+        return Resolved(dtype, later=tuple(map(Resolved, later)))
 
     @property
     def steps(self) -> list[dict[str, JsonValue]]:
@@ -118,8 +118,8 @@ class RunRecord:
 
 def objects_in(value: JsonValue, name: str) -> list[dict[str, JsonValue]]:
     """Return the objects of a list that a recorded value should have; an empty one for each value of another type."""
-    found = value.get(name) if isinstance(value, dict) else None
-    return [one if isinstance(one, dict) else {} for one in found] if isinstance(found, list) else []
+    values = value.get(name) if isinstance(value, dict) else None
+    return [entry if isinstance(entry, dict) else {} for entry in values] if isinstance(values, list) else []
 
 
 def load(store: Store) -> RunRecord | None:
@@ -134,14 +134,14 @@ def load(store: Store) -> RunRecord | None:
 def _read(store: Store) -> RunRecord:
     where = f"{store.url}/{layout.RUN}"
     try:
-        found = bounds.parse_record(store.read(layout.RUN))
-        version = found.get("schema_version") if isinstance(found, dict) else None
+        content = bounds.parse_record(store.read(layout.RUN))
+        version = content.get("schema_version") if isinstance(content, dict) else None
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise PlanError(
                 f"{where}: schema version {version}, this version of raysp reads {SCHEMA_VERSION}; upgrade raysp, "
                 "or use another sink"
             )
-        record = records.checked(found, RunRecord)
+        record = records.checked(content, RunRecord)
         records.checked(record.settings or {"dtype": ""}, Resolved)
         return record
     except ValueError as error:
@@ -173,15 +173,15 @@ def begin(store: Store, made: RunRecord, *, replaces_record: bool = False) -> Ru
         return made
     while True:
         # In this order: a record that another run writes after any of these steps is not replaced.
-        found = store.stat(layout.RUN)
-        if found is None:
+        entry = store.stat(layout.RUN)
+        if entry is None:
             raise StoreError(
                 f"{store.url}/{layout.RUN}: it was removed; check which process removes files in this folder, and run "
                 "again"
             )
         recorded = _read(store)
         begun = _with_run(store, recorded, made, replaces_record=replaces_record)
-        if begun == recorded or _exchange(store, begun, found.version):
+        if begun == recorded or _exchange(store, begun, entry.version):
             return begun
         replaces_record = False
 
@@ -239,11 +239,8 @@ def runs_with_files(store: Store) -> list[RunEntry]:
 
 
 def _latest(recorded: JsonValue, current: JsonValue) -> JsonValue:
-    """Return the pipeline to record, of two with the same labels: the latest with an `audio_root`, if one has it.
-
-    Without it, rows that were read by path could not be checked again. The result is always one of the two, never a
-    mixture, so a user who ran it chose all of it.
-    """
+    """Return the pipeline to record, of two with the same labels: the latest with an `audio_root`, if one has it."""
+    # Without the root, rows that were read by path could not be checked again.
     return recorded if names_audio_root(recorded) and not names_audio_root(current) else current
 
 
@@ -278,17 +275,16 @@ def check_same(url: str, recorded: RunRecord, current: RunRecord) -> None:
 def differences(recorded: Mapping[str, JsonValue], current: Mapping[str, JsonValue]) -> tuple[str, ...]:
     """Return the differences, as "`steps.1.window_seconds` was 30, now 20"; long values are cut around the change."""
     old, new = dict(_flatten(dict(recorded))), dict(_flatten(dict(current)))
-    keys = [*old, *(key for key in new if key not in old)]
-    found = {key: (old.get(key, UNSET), new.get(key, UNSET)) for key in keys}
-    return tuple(_described(key, before, now) for key, (before, now) in found.items() if before != now)
+    values = ((key, old.get(key, UNSET), new.get(key, UNSET)) for key in dict.fromkeys((*old, *new)))
+    return tuple(_described(key, before, now) for key, before, now in values if before != now)
 
 
 def file_differences(
     recorded: RunRecord, file_parts: Mapping[str, JsonValue], pipeline: JsonValue = None
 ) -> tuple[str, ...]:
     """Return the differences that change a sink's files, named by fields of the pipeline if these differ."""
-    found = differences(recorded.file_parts, file_parts)
-    return found and (differences(_file_fields(recorded.pipeline), _file_fields(pipeline)) or found)
+    changed = differences(recorded.file_parts, file_parts)
+    return changed and (differences(_file_fields(recorded.pipeline), _file_fields(pipeline)) or changed)
 
 
 def _described(key: str, old: str, new: str) -> str:
@@ -308,12 +304,12 @@ def _described(key: str, old: str, new: str) -> str:
 def _file_fields(pipeline: JsonValue) -> dict[str, JsonValue]:
     """Return the fields of a recorded pipeline that change a label shard but no label."""
     fields = (("source", "text"), ("sink", "keep"), ("sink", "rows"))
-    found: dict[str, JsonValue] = {}
+    by_name: dict[str, JsonValue] = {}
     for part, name in fields:
         spec = pipeline.get(part) if isinstance(pipeline, dict) else None
         if isinstance(spec, dict) and name in spec:
-            found[f"{part}.{name}"] = spec[name]
-    return found
+            by_name[f"{part}.{name}"] = spec[name]
+    return by_name
 
 
 @functools.cache
@@ -339,8 +335,8 @@ def _encode(record: RunRecord) -> bytes:
     """Return the record as readable JSON: the pipeline indented, one line for each other part and each run."""
     pipeline = json.dumps(record.pipeline, indent=1).replace("\n", "\n ")
     runs = ",\n  ".join(json.dumps(vars(run)) for run in record.runs)
-    others = {name: json.dumps(one) for name, one in vars(record).items() if name not in ("pipeline", "runs")}
-    values = {"schema_version": "", "created": "", "pipeline": pipeline, **others, "runs": f"[\n  {runs}\n ]"}
+    other_fields = {name: json.dumps(part) for name, part in vars(record).items() if name not in ("pipeline", "runs")}
+    values = {"schema_version": "", "created": "", "pipeline": pipeline, **other_fields, "runs": f"[\n  {runs}\n ]"}
     lines = (f' "{name}": {value}' for name, value in values.items())
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 

@@ -122,8 +122,8 @@ class Sink:
 
     def other_kind(self) -> Registered | None:
         """Return the kind whose record is there, unless it is that of labels."""
-        _, *others = KINDS.values()
-        return next((kind for kind in others if self.store.stat(kind.record) is not None), None)
+        _, *other_kinds = KINDS.values()
+        return next((kind for kind in other_kinds if self.store.stat(kind.record) is not None), None)
 
     def shards(self) -> list[Shard]:
         """Return the recorded shards, in the order of recording; empty if nothing was recorded."""
@@ -198,7 +198,7 @@ def trial_sink(sink: Parquet, *, is_shared: bool) -> Iterator[Parquet]:
     place = normalise(sink.url)
     lent = replace(sink, url=join_url(place, f"{layout.TRIAL}{time.time_ns()}"))
     folders = (Path(place), *Path(place).parents)
-    before = None if scheme_of(place) else next(one for one in folders if one.exists())
+    before = None if scheme_of(place) else next(filter(Path.exists, folders))
     try:
         yield lent
     finally:

@@ -105,14 +105,14 @@ class Sorter:
         rows = numbers.column("row").to_numpy()[order] // self._numbers_a_row
         ends = np.append(np.flatnonzero(rows[1:] != rows[:-1]) + 1, len(rows))
         row_bytes = np.array(self._part_bytes) / np.array(self._part_rows)
-        held = np.cumsum(row_bytes[parts[order]])[ends - 1]  # bytes up to the end of each row
+        bytes_up_to = np.cumsum(row_bytes[parts[order]])[ends - 1]  # bytes up to the end of each row
         row, begin, before = 0, 0, 0.0
         while row < len(ends):
             # At least one row, even if it is larger than a slice.
-            row = max(row + 1, int(np.searchsorted(held, before + self._num_bytes / 4, "right")))
+            row = max(row + 1, int(np.searchsorted(bytes_up_to, before + self._num_bytes / 4, "right")))
             chosen = order[begin : ends[row - 1]]
             yield parts[chosen], places[chosen]
-            begin, before = int(ends[row - 1]), float(held[row - 1])
+            begin, before = int(ends[row - 1]), float(bytes_up_to[row - 1])
 
     def _read(self, file: pa.NativeFile, part: int, places: Places) -> pa.Table:
         file.seek(self._offsets[part])

@@ -23,7 +23,7 @@ BATCH_BYTES = 8 * 1024 * 1024
 
 
 class BrokenStageError(RunError):
-    """Staged results that cannot be read, or are not those of their rows; they were removed."""
+    """Staged results that cannot be read, or hold other rows than their name states; they were removed."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def read(store: Store, staged: Staged, rows: Sequence[int]) -> Iterator[pa.Table
     place = 0
     try:
         for table in table_files.read(store, path, "run again: its rows are labelled again"):
-            found = table.column("row").to_numpy() if "row" in table.column_names else None
-            if found is None or not np.array_equal(found, rows[place : place + len(found)]):
+            numbers = table.column("row").to_numpy() if "row" in table.column_names else None
+            if numbers is None or not np.array_equal(numbers, rows[place : place + len(numbers)]):
                 break
-            place += len(found)
+            place += len(numbers)
             yield table
     except DamagedTableError as error:
         store.delete(path)
@@ -87,14 +87,14 @@ def read(store: Store, staged: Staged, rows: Sequence[int]) -> Iterator[pa.Table
 
 def listed(store: Store, shards: Iterable[Shard], fingerprint: str) -> dict[str, list[Staged]]:
     """Return the staged results by shard, from one listing; those of other input or another pipeline are ignored."""
-    wanted = {shard.name: shard.input_id for shard in shards}
-    prefix = layout.stage_folder(next(iter(wanted))) if len(wanted) == 1 else layout.STAGE
-    found: dict[str, list[Staged]] = {}
+    input_ids = {shard.name: shard.input_id for shard in shards}
+    prefix = layout.stage_folder(next(iter(input_ids))) if len(input_ids) == 1 else layout.STAGE
+    by_shard: dict[str, list[Staged]] = {}
     for entry in store.list(prefix):
         name = layout.parse_stage_path(entry.path)
-        if name and (wanted.get(name.shard), fingerprint) == (name.input_id, name.fingerprint):
-            found.setdefault(name.shard, []).append(Staged(name, entry.num_bytes))
-    return found
+        if name and (input_ids.get(name.shard), fingerprint) == (name.input_id, name.fingerprint):
+            by_shard.setdefault(name.shard, []).append(Staged(name, entry.num_bytes))
+    return by_shard
 
 
 def tiles(piece: Piece, staged: Iterable[Staged]) -> list[Staged]:
@@ -102,39 +102,39 @@ def tiles(piece: Piece, staged: Iterable[Staged]) -> list[Staged]:
 
     They hold as many rows as possible, among those as few error rows, and are then as few files as possible.
     """
-    inside = [one for one in staged if piece.first <= one.rows.first < one.rows.end <= piece.end]
-    places = sorted({piece.first, piece.end, *(place for one in inside for place in (one.rows.first, one.rows.end))})
+    inside = [file for file in staged if piece.first <= file.rows.first < file.rows.end <= piece.end]
+    places = sorted({piece.first, piece.end, *(place for file in inside for place in (file.rows.first, file.rows.end))})
     best: dict[int, tuple[int, int, list[Staged]]] = {piece.first: (0, 0, [])}
     """By place: rows without a result up to there, error rows, and the results."""
     for before, place in pairwise(places):
-        missing, errors, found = best[before]
-        options = [(missing + place - before, errors, found)]
-        for one in inside:
-            if one.rows.end == place:
-                missing, errors, found = best[one.rows.first]
-                options.append((missing, errors + one.name.errors, [*found, one]))
+        missing, errors, chosen = best[before]
+        options = [(missing + place - before, errors, chosen)]
+        for file in inside:
+            if file.rows.end == place:
+                missing, errors, chosen = best[file.rows.first]
+                options.append((missing, errors + file.name.errors, [*chosen, file]))
         best[place] = min(options, key=lambda option: (option[0], option[1], len(option[2])))
     return best[piece.end][2]
 
 
 def unstaged(pieces: Iterable[Piece], staged: Collection[Staged]) -> list[Piece]:
     """Return the rows of pieces that are not staged: whole pieces, or parts of them."""
-    found: list[Piece] = []
+    missing: list[Piece] = []
     for piece in pieces:
         row = piece.first
         for tile in tiles(piece, staged):
             if row < tile.rows.first:
-                found.append(Piece(row, tile.rows.first))
+                missing.append(Piece(row, tile.rows.first))
             row = tile.rows.end
         if row < piece.end:
-            found.append(Piece(row, piece.end))
-    return found
+            missing.append(Piece(row, piece.end))
+    return missing
 
 
 def remove(store: Store, staged: Collection[Staged]) -> None:
     """Remove staged results."""
-    for one in staged:
-        store.delete(layout.stage_path(one.name))
+    for file in staged:
+        store.delete(layout.stage_path(file.name))
 
 
 def discard(store: Store, shard: str, *, rows: Piece | None = None, only_errors: bool = False) -> int:

@@ -86,7 +86,7 @@ def read(store: Store, path: str, remedy: str, schema: pa.Schema | None = None) 
     Args:
         store: the sink.
         path: path of the file.
-        remedy: what to do about a damaged file, for the message.
+        remedy: advice on a damaged file, for the message.
         schema: expected columns, without metadata; None: those of the first part.
 
     Raises:
