@@ -1,8 +1,10 @@
 """The batch script of cluster/slurm, run on nodes that are network namespaces, over the bundled speech."""
 
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -50,12 +52,16 @@ fi
 exec {ray} "$@"
 """
 """A command `ray` whose first start on a node fails."""
-LATE_DASHBOARD = """
-import sys, time
+BUSY_NODE = """
+import contextlib, os, sys, time
 if any(word.endswith("dashboard/dashboard.py") for word in sys.orig_argv):
     time.sleep(10)
+if "ray.util.client.server" in sys.orig_argv:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir("/tmp/first-" + os.environ["SLURM_JOB_ID"])
+        sys.exit("Timed out waiting for node info")
 """
-"""What Python runs first where a dashboard takes long to begin, as on a busy node."""
+"""sitecustomize of a busy node: a dashboard starts late, and the first client server of each job gives up."""
 
 
 @pytest.fixture
@@ -120,10 +126,10 @@ def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_th
     """One keeps a cluster up, to which the other node submits; the run of the other one fails."""
     (cluster.folder / "in" / "0001.parquet").write_bytes(b"no Parquet")
     node, login = cluster.nodes
-    (cluster.folder / "late").mkdir()
-    (cluster.folder / "late" / "sitecustomize.py").write_text(LATE_DASHBOARD)
-    late = {"PYTHONPATH": str(cluster.folder / "late"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "1"}
-    serving = cluster.sbatch(nodes=[node], **late)
+    (cluster.folder / "busy").mkdir()
+    (cluster.folder / "busy" / "sitecustomize.py").write_text(BUSY_NODE)
+    busy = {"PYTHONPATH": str(cluster.folder / "busy"), "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "1"}
+    serving = cluster.sbatch(nodes=[node], **busy)
     failing = cluster.sbatch("run", "code/label.py", "--set", "sink.url=partial", nodes=[node])
     serving.wait_until(lambda: "raysp: to submit: " in serving.log)
     (command,) = re.findall(r"^raysp: to submit: (.*)$", serving.log, re.MULTILINE)
@@ -146,10 +152,27 @@ def test_two_jobs_on_one_node_have_rays_of_their_own_and_end_with_the_code_of_th
     serving.wait_until(lambda: (cluster.folder / "labels" / ".raysp" / "run.json").exists())
     serving.near_the_limit()
     assert serving.ends() == 0, serving.log
+    assert "raysp: Ray did not start on node1:\n" in serving.log
     assert re.search(r"raysp-label-\S+ +stopped, exit code 143", serving.log), serving.log
     assert len(labels(cluster)) < SHARDS - 2
     assert left(cluster) == []
     assert serving.requeued == failing.requeued == []
+
+
+@pytest.mark.drivers
+def test_a_job_whose_ray_ends_ends_too_and_continues_when_it_starts_again(cluster):
+    job = cluster.sbatch("run", "code/label.py", nodes=cluster.nodes)
+    job.wait_until(lambda: labels(cluster))
+    for number, line in cluster.nodes[0].processes().items():
+        if "/gcs_server " in line:
+            os.kill(number, signal.SIGKILL)
+    assert job.ends() != 0, job.log
+    assert "raysp: Ray has ended on node1:\n" in job.log
+    assert "gcs_server" in job.log
+    assert job.requeued == left(cluster) == []
+    job.start()
+    assert job.ends() == 0, job.log
+    assert len(labels(cluster)) == SHARDS
 
 
 @pytest.mark.soak
