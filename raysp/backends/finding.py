@@ -208,7 +208,7 @@ BACKENDS = {
 }
 """Classes of backends by their names, as `module:name`; their modules import the libraries."""
 NAMED = (*BACKENDS,)
-OTHER_FILES = ("*.json", "*.txt", "*.model")
+OTHER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
 
 

@@ -167,7 +167,8 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         f"at least {1000 * summary.min_samples / rate:g} ms"
         + (f", at most {summary.max_samples / rate:g} s" if summary.max_samples else ""),
         "not used": summary.unused_words or None,
-        "batches": None if summary.takes_padding else "recordings of one length, since padding changes its results",
+        "batches": _batches(summary),
+        "options": f"Transcript({', '.join(f'{name}=' for name in summary.takes)})" if summary.takes else None,
         "outputs": outputs_for(summary),
         "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
@@ -178,6 +179,12 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
         "problem": summary.problem_type,
     }
+
+
+def _batches(summary: "CheckpointSummary") -> str | None:
+    if summary.alone:
+        return f"one recording a pass: {summary.alone}"
+    return None if summary.takes_padding else "recordings of one length, since padding changes its results"
 
 
 def _longest_text(summary: "CheckpointSummary") -> str | None:
@@ -205,6 +212,9 @@ def _language(summary: "CheckpointSummary") -> str | None:
     """Return the announced language, the number of languages, and the file with its weights; None without languages."""
     from raysp.checkpoints.contents import languages_of
 
+    if summary.languages:
+        needed = "" if not summary.contradiction else "; outputs have to name one"
+        return f"{len(summary.languages)}: {_some_of(summary.languages, ', ')}{needed}"
     known = languages_of(summary.path)
     if summary.contradiction:
         return f"one that outputs have to name, of {count(len(known), 'language')}: {summary.contradiction}"

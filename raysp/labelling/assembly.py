@@ -280,6 +280,7 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
         reads=label.reads,
         completing=completing_ops(pipeline, settings.checkpoint),
         threads=threads,
+        windows_alone=settings.windows_alone,
     )
 
 

@@ -95,6 +95,12 @@ class CheckpointSummary:
     """Whether its text decoder gives the times of words."""
     languages: tuple[str, ...] = ()
     """Languages of a text decoder that takes or detects the language of each row; empty for any other model."""
+    detects: bool = False
+    """Whether its text decoder finds the language of a recording, with its probability."""
+    takes: tuple[str, ...] = ()
+    """Options of `Transcript` that its text decoder takes through a processor, such as "prompt"."""
+    alone: str = ""
+    """Reason why each window is a pass of its own; empty: windows share passes."""
     finds_silence: bool = False
     """Whether its text decoder gives the probability that a window has no speech."""
     max_samples: int | None = None
@@ -217,6 +223,19 @@ class PreparingModel(Protocol):
         ...
 
 
+@runtime_checkable
+class ComparingModel(Protocol):
+    """A loaded checkpoint of which windows in a padded batch are compared with those alone before it labels."""
+
+    def check_padding(self) -> None:
+        """Compare a recording alone and in a padded batch.
+
+        Raises:
+            CheckpointError: results differ by more than rounding.
+        """
+        ...
+
+
 class SpeakingModel(LabellingModel, Protocol):
     """A loaded checkpoint with adapters of languages."""
 
@@ -292,6 +311,8 @@ class WritingModel(LabellingModel, Protocol):
         task: str | None,
         words: bool = False,
         detect: bool = False,
+        prompt: str | None = None,
+        keywords: Sequence[str] = (),
     ) -> Writer:
         """Return the text decoder with the options of a transcript.
 
@@ -300,6 +321,8 @@ class WritingModel(LabellingModel, Protocol):
             language: language of the texts; None: as the checkpoint does.
             task: the same of a task.
             words: whether texts come with the times of their words; given only if the summary has `writes_times`.
-            detect: whether texts come with the probabilities of languages; given only if the summary has `languages`.
+            detect: whether texts come with the probabilities of languages; given only if the summary has `detects`.
+            prompt: words before the recording; given only if the summary has it in `takes`.
+            keywords: words that are likely; given only if the summary has them in `takes`.
         """
         ...

@@ -180,14 +180,23 @@ class Batching(StrEnum):
     FREE = "in batches of any size"
     """Labels do not depend on the batch."""
     ALONE = "each window alone"
-    """One window per pass, by one thread for models of raysp: half precision on a CPU. Labels depend neither on the
-    other windows nor on the number of threads."""
+    """One window per pass: half precision on a CPU, by one thread for models of raysp; and models of other libraries
+    for which padded batches are not known to be exact. Labels depend neither on the other windows nor on the number of
+    threads."""
     RECORDED = "in batches of the recorded budget"
     """Labels may depend on the batch, so the budget is part of the fingerprint."""
 
 
-def batching(*, dtype: str, device: str) -> Batching:
-    """Return the batching of windows for a precision and a device."""
+def batching(*, dtype: str, device: str, windows_alone: bool = False) -> Batching:
+    """Return the batching of windows for a precision and a device.
+
+    Args:
+        dtype: dtype of weights and arithmetic.
+        device: name of a torch device.
+        windows_alone: whether padding may change a label of the model.
+    """
+    if windows_alone:
+        return Batching.ALONE
     if dtype not in ROUNDED:
         return Batching.FREE
     if is_accelerator(device):

@@ -23,7 +23,7 @@ from raysp.devices import is_accelerator, is_out_of_memory, refuse_absent, refus
 from raysp.errors import RunError
 from raysp.models.base.placing import arithmetic, weights_dtype
 from raysp.models.features.processors import as_float, fill
-from raysp.models.labelled_passes import OWN, LabellingModel, ModelPass, PreparingModel
+from raysp.models.labelled_passes import OWN, ComparingModel, LabellingModel, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
 from raysp.ops.blocks import Batching, batching, cut_passes, passes_of_actor, windowing_of, would_wait
 from raysp.ops.forward import Forward, Lengths, OutputOp, Rows, Selected, check_selected
@@ -118,6 +118,7 @@ class Labelling:
         completing: ops that complete columns of outputs.
         threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
             threads that the calling thread has.
+        windows_alone: whether padding may change a label of the model, so that each window is a pass of its own.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Labelling:
         reads: Sequence[str] = (),
         completing: Sequence[ColumnOp] = (),
         threads: int | None = None,
+        windows_alone: bool = False,
     ) -> None:
         self.added = added
         self.reads = reads
@@ -149,7 +151,7 @@ class Labelling:
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
         self.where = self.loaded.device
-        found = batching(dtype=dtype, device=device)
+        found = batching(dtype=dtype, device=device, windows_alone=windows_alone)
         threads = None if is_accelerator(device) else threads
         self.at_once = passes_of_actor(threads, found, is_own=summary.backend == OWN)
         self.is_alone = found is Batching.ALONE
@@ -173,6 +175,9 @@ class Labelling:
         self.sample_rate = summary.sample_rate
         self.frames_a_hidden_frame = Fraction(summary.hidden_stride or summary.frame_stride, summary.frame_stride)
         self.budget = self.max_samples = round(batch_seconds * self.sample_rate)
+        may_pad = not self.is_alone and self.budget >= summary.min_samples
+        if may_pad and isinstance(self.loaded, ComparingModel):
+            self.loaded.check_padding()
         self.windowing = windowing_of(summary, window_seconds=window_seconds, overlap_seconds=overlap_seconds)
 
     def _passes(self, threads: int | None) -> "HostPasses | DevicePasses":

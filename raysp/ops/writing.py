@@ -94,7 +94,8 @@ class Writing:
         """Return the most probable language."""
         if not probabilities or self.languages is None:
             return None
-        score = max(probabilities)
+        if not (score := max(probabilities)):
+            return None
         return {"language": self.languages[probabilities.index(score)], "score": score}
 
     def _starts(self, windows: pa.Table) -> list[float]:

@@ -66,6 +66,8 @@ class Resolved:
     device: str | None = None
     batch_seconds: float | None = None
     """Padded seconds of a pass; None: set by the pipeline, or unknown."""
+    alone: bool | None = None
+    """Whether each window is a pass of its own, by what was measured for the model; None: unknown."""
     later: tuple["Resolved", ...] = ()
     """Those of the `Label` steps behind the first."""
 

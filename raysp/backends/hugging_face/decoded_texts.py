@@ -49,10 +49,18 @@ class StepScores:
         steps.take(last_B)
         return torch.stack(steps.log_probs, dim=1) if steps.log_probs else last_B.new_zeros((len(last_B), 0)).float()
 
+    def logits(self) -> Tensor:
+        """Return the logits (B, V) of the last step, and record no more."""
+        steps: _Steps = vars(self._of_thread).pop("steps")
+        assert steps.logits_BV is not None
+        return steps.logits_BV
+
     def _keep(self, _: object, __: object, given: Mapping[str, Any], output: Any) -> None:  # noqa: ANN401
         steps: _Steps | None = getattr(self._of_thread, "steps", None)
         if steps is not None:
-            steps.take(given["decoder_input_ids"][:, -1])
+            ids_BL = given.get("decoder_input_ids", given.get("input_ids"))
+            if ids_BL is not None:
+                steps.take(ids_BL[:, -1])
             steps.logits_BV = output.logits[:, -1].float()
 
 

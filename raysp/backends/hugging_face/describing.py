@@ -11,6 +11,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from raysp.backends import hf_installed
+from raysp.backends.hugging_face.recogniser_families import FAMILIES
 from raysp.capabilities import Capability
 from raysp.checkpoints.contents import announced, refuse_adapter
 from raysp.errors import CheckpointError
@@ -24,8 +25,14 @@ from raysp.models.registry import PRETRAINING
 
 Read = TypeVar("Read")
 
+LANGUAGE_MODELS = {
+    name: cls
+    for name, cls in getattr(modeling_auto, "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES", {}).items()
+    if name in FAMILIES
+}
+"""Language models that read recordings."""
 HEADS = {
-    Capability.TEXT_DECODER: modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+    Capability.TEXT_DECODER: {**LANGUAGE_MODELS, **modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES},
     Capability.CTC: modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES,
     Capability.CLASSES: modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
     Capability.FRAME_CLASSES: modeling_auto.MODEL_FOR_AUDIO_FRAME_CLASSIFICATION_MAPPING_NAMES,
@@ -114,12 +121,21 @@ def extractor_of(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
         CheckpointError: it cannot be read, or draws random numbers.
     """
     extractor = read(folder, lambda: transformers.AutoFeatureExtractor.from_pretrained(folder, **DIRECT))
+    refuse_noise(folder, extractor)
+    return extractor
+
+
+def refuse_noise(folder: Path, extractor: Any) -> None:  # noqa: ANN401
+    """Raise if a feature extractor draws random numbers.
+
+    Raises:
+        CheckpointError: it does, with the setting.
+    """
     if getattr(extractor, "dither", 0.0):
         raise CheckpointError(
             f"{folder}: the feature extractor adds noise (dither={extractor.dither}), so labels would differ from run "
             "to run; set dither to 0 in preprocessor_config.json"
         )
-    return extractor
 
 
 def features_of(extractor: Any, wave: np.ndarray) -> Mapping[str, Any]:  # noqa: ANN401
@@ -178,7 +194,7 @@ def describe(folder: Path) -> CheckpointSummary:
         CheckpointError: transformers does not read it, or raysp cannot label with it.
     """
     kind, extractor = kind_of(folder), extractor_of(folder)
-    headers, rate = read_headers(folder), _sample_rate(folder, extractor)
+    headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
     fixed = fixed_samples(folder, extractor)
     frames = _frames(kind.config, rate, fixed)
     _check(folder, kind, frames, fixed)
@@ -224,7 +240,12 @@ def _unused_parts(kind: Kind, headers: Iterable[str]) -> tuple[str, ...]:
     return () if kind.head else tuple(sorted({name.partition(".")[0] for name in headers} & HEAD_PARTS))
 
 
-def _sample_rate(folder: Path, extractor: Any) -> int:  # noqa: ANN401 - a class of transformers
+def sample_rate_of(folder: Path, extractor: Any) -> int:  # noqa: ANN401 - a class of transformers
+    """Return the samples a second that a feature extractor takes.
+
+    Raises:
+        CheckpointError: it names none.
+    """
     rate = getattr(extractor, "sampling_rate", None)
     if type(rate) is not int or not 0 < rate <= MAX_SAMPLE_RATE:
         raise CheckpointError(
@@ -253,7 +274,7 @@ def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
     if kind.head is Capability.TEXT_DECODER and kind.model_type not in WRITERS:
         raise CheckpointError(
             f"{where}: {name} writes text, and of the text decoders of transformers raysp runs those of "
-            f"{', '.join(WRITERS)}"
+            f"{', '.join(sorted({*WRITERS, *FAMILIES}))}"
         )
     if kind.head in OF_FRAMES and not frames.known:
         raise CheckpointError(f"{where}: raysp does not know the frames of {name}; use a model of waveforms")

@@ -21,19 +21,17 @@ from torch.nn import functional
 from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.decoded_texts import Encoded, TextWriter
 from raysp.backends.hugging_face.describing import (
-    DIRECT,
     WHISPER,
     Kind,
     describe,
     extractor_of,
     features_of,
     kind_of,
-    read,
 )
+from raysp.backends.hugging_face.weights import load_weights
 from raysp.capabilities import Capability
 from raysp.crossing import fetch, sent
 from raysp.errors import CheckpointError
-from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
 from raysp.models.base.weights import read_safetensors
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
@@ -129,11 +127,6 @@ class _OfWhisper:
         return self._constants_of[device]
 
 
-NAMES_SHOWN = 5
-IN_TRAINING = "masked_spec_embed"
-"""Suffix of a weight that is used in training only, and that some checkpoints lack."""
-
-
 class HuggingFaceModel:
     """A checkpoint of transformers: features of known extractors on the device of the model, others on the host."""
 
@@ -142,7 +135,7 @@ class HuggingFaceModel:
         self.kind = kind_of(folder)
         self.extractor = extractor_of(folder)
         self._features = known_features(self.extractor)
-        self.model = _load_weights(folder, self.kind, dtype)
+        self.model = load_weights(folder, self.kind, dtype)
         if self.summary.adapter is not None:
             _use_adapter(self.model, folder / self.summary.adapter)
         self.model = self.model.to(device).eval()
@@ -264,37 +257,3 @@ def _of_head(output: Any) -> ModelOutput:  # noqa: ANN401 - an output of transfo
     if "embeddings" in output:
         return XVectorOutput(logits=output.logits, embeddings=output.embeddings)
     return CausalLMOutput(logits=output.logits)
-
-
-def _load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 - a model of transformers
-    """Return the model with the weights of a checkpoint.
-
-    Raises:
-        CheckpointError: names or shapes of its weights do not fit.
-    """
-    attention = "sdpa" if getattr(kind.model_class, "_supports_sdpa", False) else "eager"
-    options = {
-        **{name: value for name, value in DIRECT.items() if name != "trust_remote_code"},
-        "config": kind.config,
-        "dtype": getattr(torch, dtype),
-        "use_safetensors": True,
-        "attn_implementation": attention,
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # they are refused below, by name; the error of transformers names none
-    }
-    model, info = read(folder, lambda: kind.model_class.from_pretrained(folder, **options))
-    for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        named = (one for one in map(_shown, info.get(name) or ()) if not one.endswith(IN_TRAINING))
-        others = HEAD_PARTS if kind.head is None and name == "unexpected_keys" else frozenset()
-        if found := sorted(one for one in named if one.partition(".")[0] not in others):
-            more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
-            raise CheckpointError(
-                f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {', '.join(found[:NAMES_SHOWN])}"
-                f"{more}; use the config.json that was saved with these weights"
-            )
-    return model
-
-
-def _shown(key: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
-    """Return the name of a weight, with its shapes in file and model if these differ."""
-    return key if isinstance(key, str) else f"{key[0]} {[*key[1]]} instead of {[*key[2]]}"

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from raysp.backends.hugging_face import decoded_texts, describing
+from raysp.backends.hugging_face import decoded_texts, describing, recogniser, recogniser_files
 from raysp.backends.hugging_face.models import HuggingFaceModel
-from raysp.models.labelled_passes import CheckpointSummary
+from raysp.backends.hugging_face.recogniser_families import FAMILIES
+from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
 
 
 class HuggingFaceModels:
@@ -17,14 +18,18 @@ class HuggingFaceModels:
         Raises:
             CheckpointError: transformers does not read it, or raysp cannot label with it.
         """
+        if recogniser_files.is_recogniser(describing.kind_of(folder)):
+            return recogniser_files.describe(folder)
         return describing.describe(folder)
 
-    def load(self, folder: Path, *, dtype: str, device: str) -> HuggingFaceModel:
+    def load(self, folder: Path, *, dtype: str, device: str) -> LabellingModel:
         """Load a checkpoint.
 
         Raises:
             CheckpointError: its weights do not fit.
         """
+        if recogniser_files.is_recogniser(describing.kind_of(folder)):
+            return recogniser.Recogniser(folder, dtype=dtype, device=device)
         return HuggingFaceModel(folder, dtype=dtype, device=device)
 
     def check_writing(
@@ -35,4 +40,5 @@ class HuggingFaceModels:
         Raises:
             CheckpointError: the checkpoint does not support one of them.
         """
-        decoded_texts.check_writing(checkpoint, options, language=language, task=task)
+        check = recogniser.check_writing if checkpoint.model_type in FAMILIES else decoded_texts.check_writing
+        check(checkpoint, options, language=language, task=task)

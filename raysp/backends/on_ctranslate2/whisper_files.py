@@ -222,6 +222,7 @@ class WhisperFiles:
             writes_times=True,
             finds_silence=True,
             languages=tuple(sorted(self.languages)),
+            detects=bool(self.languages),
         )
 
 

@@ -160,6 +160,8 @@ class Settings:
     """Digests of files that outputs read besides the checkpoint, such as language models, by url."""
     library: str = ""
     """Library that runs the checkpoint, with its version; empty: raysp."""
+    windows_alone: bool = False
+    """Whether padding may change a label of the model, so that each window is a pass of its own on any device."""
 
 
 class Pass(NamedTuple):
@@ -224,6 +226,8 @@ class Plan(Brief):
         windows = f"{count(settings.batch_seconds, 'padded second')} a pass"
         if settings.batching is Batching.ALONE:
             windows = "one window a pass"
+            if settings.windows_alone and (why := settings.checkpoint.alone):
+                windows += f" ({why})"
         elif not settings.checkpoint.takes_padding:
             windows += " of one length"
         facts = {
@@ -320,6 +324,7 @@ class Plan(Brief):
                 settings.dtype,
                 settings.device,
                 None if pipeline.label.batch_seconds is not None else settings.batch_seconds,
+                settings.windows_alone,
             )
             for pipeline, settings in self.passes
         )

@@ -129,7 +129,8 @@ def _settings(
             f"{megabytes(most)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
         )
     memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
-    found = batching(dtype=dtype, device=device)
+    windows_alone = before.alone if before and before.alone is not None else bool(summary.alone)
+    found = batching(dtype=dtype, device=device, windows_alone=windows_alone)
     is_alone = found is Batching.ALONE
     at_once = passes_of_actor(None if on_gpu else cpus.number, found, is_own=summary.backend == OWN)
     others = [*others, *(summary_of(Path(url)) for one in outputs for url in one.checkpoints.values())]
@@ -155,9 +156,10 @@ def _settings(
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
         batching=found,
-        fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before),
+        fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before, windows_alone=windows_alone),
         file_digests=file_digests,
         library=choice_of(summary).library,
+        windows_alone=windows_alone,
     )
 
 
@@ -240,10 +242,15 @@ def _check_columns(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
             raise PlanError(f"{where}: {error}") from None
 
 
-def _fingerprint_seconds(label: Label, dtype: str, device: str, budget: float, before: Resolved | None) -> float | None:
+def _fingerprint_seconds(
+    label: Label, dtype: str, device: str, budget: float, before: Resolved | None, *, windows_alone: bool
+) -> float | None:
     """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
     began = before.device if before and before.device else device
-    depends = {one: batching(dtype=dtype, device=one) is Batching.RECORDED for one in (began, device)}
+    depends = {
+        one: batching(dtype=dtype, device=one, windows_alone=windows_alone) is Batching.RECORDED
+        for one in (began, device)
+    }
     if depends[began] and before and before.batch_seconds:
         return label.batch_seconds or before.batch_seconds
     return budget if any(depends.values()) else None
@@ -334,6 +341,8 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
                 fields["package"] = resolved.library
             if step.windows == "speech":
                 fields["windows_by"] = step.speech.label_fields(resolved.file_digests)
+            if resolved.windows_alone:
+                fields["windows_alone"] = True
             if resolved.fingerprint_seconds is not None:
                 fields["batch_seconds"] = resolved.fingerprint_seconds
         parts |= {f"steps.{index}.{key}": value for key, value in fields.items()}

@@ -59,12 +59,15 @@ class Transcript(Output):
             For CTC checkpoints with adapters of languages, such as MMS: language whose adapter, head and vocabulary are
             used, such as "deu". All outputs of a step have one language, since they share the forward pass. Or
             `raysp.Column("lang")`: the column of the source with the language of each row, for these CTC checkpoints,
-            and for Whisper by CTranslate2.
+            for Whisper by CTranslate2 and for recognisers by transformers that name their languages.
         task: for checkpoints with a text decoder: a task, such as "translate"; its token follows that of the language.
         words: add `<name>_words`: each word with its start and end in seconds and its probability.
         chars: add `<name>_chars`: the same for each character.
         detect: add `<name>_language`: the most probable language and its probability, those of a row of several windows
-            by the mean of their probabilities. For Whisper by CTranslate2, of several languages, without `language`.
+            by the mean of their probabilities. For Whisper by CTranslate2, of several languages, and for recognisers
+            that write the language before the text, without `language`.
+        prompt: for recognisers by transformers that take one: words before the recording, such as its subject.
+        keywords: for recognisers by transformers that take them: words that are likely, such as names.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
         nbest: if above 1, add `<name>_nbest`: at most `nbest` different texts with their scores, the best first.
         lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz), or of
@@ -78,7 +81,7 @@ class Transcript(Output):
 
     needs: ClassVar = (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
     allows_gaps: ClassVar = True
-    NOT_HASHED: ClassVar = {"language": None, "task": None, "detect": False}
+    NOT_HASHED: ClassVar = {"language": None, "task": None, "detect": False, "prompt": None, "keywords": []}
 
     name: OutputName = "pred"
     _: KW_ONLY
@@ -88,6 +91,8 @@ class Transcript(Output):
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
     language: Named | Column | None = None
     task: Named | None = None
+    prompt: Named | None = None
+    keywords: tuple[Named, ...] = ()
     beams: Annotated[int, Field(ge=1, le=MOST_BEAMS)] = 1
     nbest: Annotated[int, Field(ge=1)] = 1
     lm: Url | None = None
@@ -182,11 +187,18 @@ class Transcript(Output):
                 f"{checkpoint.path}: {asked} need a CTC checkpoint, which gives times; "
                 f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}"
             )
-        if self.detect and not checkpoint.languages:
+        if self.detect and not checkpoint.detects:
             raise CheckpointError(
-                f"{checkpoint.path}: detect is for a Whisper of several languages by CTranslate2; "
-                f"{checkpoint.architecture} by backend={checkpoint.backend!r} detects none"
+                f"{checkpoint.path}: detect is for a Whisper of several languages by CTranslate2, and for recognisers "
+                f"that write the language; {checkpoint.architecture} by backend={checkpoint.backend!r} detects none"
             )
+        for option in ("prompt", "keywords"):
+            if getattr(self, option) and option not in checkpoint.takes:
+                takes = f"; it takes {', '.join(checkpoint.takes)}" if checkpoint.takes else ""
+                raise CheckpointError(
+                    f"{checkpoint.path}: {option} given, which {checkpoint.architecture} does not take{takes}: leave "
+                    f"{option} out"
+                )
         if self.beams > 1:
             self._check_search(checkpoint)
         if self.generate and not checkpoint.writes_text:
@@ -216,9 +228,10 @@ class Transcript(Output):
 
         if isinstance(self.language, Column) and not checkpoint.languages:
             raise CheckpointError(
-                f"{checkpoint.path}: a language by row is for CTC checkpoints with adapters, and Whisper of several "
-                f"languages by CTranslate2; {checkpoint.architecture} writes text by a decoder: run a pipeline for "
-                f"each language, with Keep(where=[({self.language.name!r}, '==', ...)]) and Transcript(language=...)"
+                f"{checkpoint.path}: a language by row is for CTC checkpoints with adapters, Whisper of several "
+                f"languages by CTranslate2, and recognisers that name their languages; {checkpoint.architecture} "
+                "writes text by a decoder: run a pipeline for each language, with "
+                f"Keep(where=[({self.language.name!r}, '==', ...)]) and Transcript(language=...)"
             )
         for option, value in ONE_TEXT.items():
             if self.generate.get(option, value) != value:
@@ -373,7 +386,8 @@ class Transcript(Output):
             prompt = self._prompt(checkpoint) if self._is_prompted else None
             return Generating(loaded.model, loaded.tokenizer, self.generate, prompt)
         options, language = self._options(checkpoint), self._of_decoder
-        asked: dict[str, Any] = {name: True for name in ("words", "detect") if getattr(self, name)}
+        names = ("words", "detect", "prompt", "keywords")
+        asked: dict[str, Any] = {name: value for name in names if (value := getattr(self, name))}
         return cast("WritingModel", loaded).writer(options, language=language, task=self.task, **asked)
 
     def _parts(self) -> "pa.Schema":

@@ -1,0 +1,156 @@
+"""Families of recognisers of transformers: how each takes recordings and options, and writes its texts.
+
+Recordings go through the processor of a checkpoint, which knows the prompt that the model was trained with. A family
+that has `apply_transcription_request` needs no function of its own.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeAlias
+
+import numpy as np
+
+TRANSLATE = "translate"
+OPTIONS = ("language", "task", "prompt", "keywords")
+"""Options of `Transcript` that a family may take."""
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """Options of a transcript; None or empty: not set."""
+
+    language: str | None = None
+    task: str | None = None
+    prompt: str | None = None
+    keywords: Sequence[str] = ()
+
+
+Inputs: TypeAlias = Callable[[Any, np.ndarray, TextRequest], Mapping[str, Any]]
+"""Returns the inputs of `generate` from a processor, a recording at its rate, and the options of a transcript."""
+
+
+def transcription_request(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs by `apply_transcription_request`, whose arguments are named as the options."""
+    chosen = {name: getattr(request, name) for name in OPTIONS}
+    arguments = {name: value for name, value in chosen.items() if value}
+    inputs: Mapping[str, Any] = processor.apply_transcription_request(
+        audio=[wave], **arguments, processor_kwargs={"return_tensors": "pt"}
+    )
+    return inputs
+
+
+def _no_languages(processor: Any) -> Iterable[str]:  # noqa: ANN401
+    return ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family takes recordings and options, and writes its texts."""
+
+    inputs: Inputs = transcription_request
+    takes: tuple[str, ...] | None = None
+    """Options of `Transcript` that it takes; None: those that `apply_transcription_request` names."""
+    languages: Callable[[Any], Iterable[str]] = _no_languages
+    """Languages by the processor; none: any text is passed on."""
+    needs_language: bool = False
+    """Whether it writes no text without a language."""
+    max_seconds: float | None = None
+    """Seconds of the longest recording that the model takes; None: any."""
+    has_seeded_noise: bool = False
+    """Whether its features have noise whose seed is the length of the recording, which a label may depend on."""
+    begins: str = ""
+    """Token after which the text begins, if the model writes it; what precedes it is the language."""
+    language_of: Callable[[str], str | None] | None = None
+    """Returns the language by what precedes the text; None: the family writes none."""
+    text_of: Callable[[str], str] = str.strip
+    """Returns the words of a text as the model writes it."""
+
+    def options(self, processor: Any) -> tuple[str, ...]:  # noqa: ANN401
+        """Return the options of `Transcript` that a processor takes."""
+        if self.takes is not None:
+            return self.takes
+        named = inspect.signature(processor.apply_transcription_request).parameters
+        return tuple(name for name in OPTIONS if name in named)
+
+
+def _names(family: str) -> Mapping[str, str]:
+    """Return the languages of a family of transformers, by code."""
+    names: Mapping[str, str] = import_module(f"transformers.models.{family}.processing_{family}").LANGUAGE_CODE_TO_NAME
+    return names
+
+
+# Qwen3-ASR
+
+
+def _heard_by_qwen(head: str) -> str | None:
+    """Return the language in "language English", which precedes a text."""
+    name = head.strip().removeprefix("language").strip()
+    codes = {name: code for code, name in _names("qwen3_asr").items()}
+    return codes.get(name)
+
+
+# Canary
+
+
+def _of_canary(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs for the language of the recording; a translation is English, as that of Whisper."""
+    target = "en" if request.task == TRANSLATE else request.language
+    inputs: Mapping[str, Any] = processor.apply_transcription_request(
+        audio=[wave], source_language=request.language, target_language=target
+    )
+    return inputs
+
+
+# Cohere
+
+
+def _of_cohere(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs with the prompt of a language; no window is so long that the extractor divides it."""
+    rate = processor.feature_extractor.sampling_rate
+    inputs = processor(audio=[wave], language=request.language, sampling_rate=rate)
+    return {name: value for name, value in inputs.items() if name != "audio_chunk_index"}
+
+
+def _languages_of_cohere(processor: Any) -> Iterable[str]:  # noqa: ANN401
+    from transformers.models.cohere_asr.processing_cohere_asr import LANGUAGES
+
+    return sorted(LANGUAGES)
+
+
+# Omnilingual
+
+
+def _languages_of_omniasr(processor: Any) -> Iterable[str]:  # noqa: ANN401
+    """Return the languages that have a token, and the short codes of these."""
+    from transformers.models.omniasr.processing_omniasr import ISO_639_1_TO_LANGUAGE, LANGUAGE_AGNOSTIC
+
+    begin, end = "<|lang:", "|>"
+    tokens = (token for token in processor.tokenizer.get_vocab() if token.startswith(begin))
+    codes = {token.removeprefix(begin).removesuffix(end) for token in tokens} - {LANGUAGE_AGNOSTIC}
+    return {*codes, *(short for short, code in ISO_639_1_TO_LANGUAGE.items() if code in codes)}
+
+
+FAMILIES: Mapping[str, Family] = {
+    "canary": Family(
+        inputs=_of_canary,
+        takes=("language", "task"),
+        languages=lambda processor: _names("canary"),
+        needs_language=True,
+        max_seconds=40,
+    ),
+    "cohere_asr": Family(
+        inputs=_of_cohere,
+        takes=("language",),
+        languages=_languages_of_cohere,
+        has_seeded_noise=True,
+        needs_language=True,
+        max_seconds=35,
+    ),
+    "omniasr": Family(languages=_languages_of_omniasr, max_seconds=40),
+    "qwen3_asr": Family(
+        languages=lambda processor: _names("qwen3_asr"), begins="<asr_text>", language_of=_heard_by_qwen
+    ),
+}
+"""Families by model type."""

@@ -1,0 +1,45 @@
+"""Texts of transformers as its documentation writes them, one recording after another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests.models.oracles import transformers
+
+RATE = 16_000
+LANGUAGES = {"canary": "de", "cohere_asr": "de"}
+"""Languages of the families that need one."""
+
+
+def request(processor: Any, name: str, wave: np.ndarray) -> Any:
+    """Return the inputs of `generate`, as the documentation of the family has them."""
+    if name == "canary":
+        return processor.apply_transcription_request(audio=wave, source_language="de")
+    if name == "cohere_asr":
+        inputs = processor(audio=wave, language="de", sampling_rate=RATE)
+        inputs.pop("audio_chunk_index")
+        return inputs
+    return processor.apply_transcription_request(audio=[wave], processor_kwargs={"return_tensors": "pt"})
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """Return the processor and the model."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    model = getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
+    return transformers.AutoProcessor.from_pretrained(folder), model
+
+
+def written(folder: Path, name: str, recordings: Sequence[np.ndarray]) -> list[str]:
+    """Return the texts of recordings."""
+    processor, model = load(folder)
+    texts = []
+    for wave in recordings:
+        inputs = request(processor, name, wave)
+        with torch.inference_mode():
+            ids = model.generate(**inputs, do_sample=False)
+        prompt = inputs.get("input_ids", inputs.get("decoder_input_ids"))
+        texts += processor.tokenizer.batch_decode(ids[:, prompt.shape[1] :], skip_special_tokens=True)
+    return [text.strip() for text in texts]

@@ -1,0 +1,138 @@
+"""Tiny random recognisers of transformers with their whole processors, a folder for each model type."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from tests.models.oracles import transformers as T
+
+TEXT = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "intermediate_size": 64, "head_dim": 8, "max_position_embeddings": 4096,
+}  # fmt: skip
+CONFORMER = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "subsampling_conv_channels": 16, "num_mel_bins": 80, "layerdrop": 0.0,
+}  # fmt: skip
+WAVEFORM = {
+    "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "conv_dim": [16] * 7,
+    "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "layerdrop": 0.0,
+}  # fmt: skip
+END = "<|endoftext|>"
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'audio' %}"
+    "AUDIO{% else %}{{ c.text }}{% endif %}{% endfor %}"
+    "{% if not (loop.last and continue_final_message) %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz .,"]
+
+
+def tokenizer(special: Sequence[str], **fields: Any) -> Any:
+    """Make a tokenizer of bytes with special tokens."""
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    made = Tokenizer(models.BPE(vocab={one: place for place, one in enumerate(characters)}, merges=[]))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.add_special_tokens([END, "<unk>", "<|im_start|>", "<|im_end|>", *special])
+    fields = {"pad_token": END, "eos_token": "<|im_end|>", "unk_token": "<unk>", "bos_token": "<|im_start|>", **fields}
+    return T.PreTrainedTokenizerFast(tokenizer_object=made, **fields)
+
+
+def _saved(folder: Path, cls: str, config: Any, processor: Any, **generation: Any) -> Path:
+    """Write a random model, whose texts are letters, and its processor."""
+    torch.manual_seed(0)
+    model = getattr(T, cls)(config)
+    torch.manual_seed(1)
+    for name, weight in model.named_parameters():  # else texts of random models are one token
+        if weight.ndim > 1 and "positional" not in name:
+            torch.nn.init.normal_(weight, std=0.3 if "embed" in name or "lm_head" in name else 0.15)
+    ids = processor.tokenizer.get_vocab()
+    spoken = {ids[one] for one in (*LETTERS[:26], "Ġ", ".")} | {processor.tokenizer.eos_token_id}
+    end = processor.tokenizer.eos_token_id
+    start = getattr(config, "decoder_start_token_id", None)
+    model.generation_config = T.GenerationConfig(
+        decoder_start_token_id=start, bos_token_id=processor.tokenizer.bos_token_id,
+        suppress_tokens=sorted({*range(max(ids.values()) + 1)} - spoken), max_new_tokens=24,
+        eos_token_id=end, pad_token_id=processor.tokenizer.pad_token_id, **generation,
+    )  # fmt: skip
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def qwen3_asr(folder: Path) -> Path:
+    from transformers.models.qwen3_asr.feature_extraction_qwen3_asr import Qwen3ASRFeatureExtractor
+
+    parts = {"audio_token": "<|audio_pad|>", "audio_bos_token": "<|audio_start|>", "audio_eos_token": "<|audio_end|>"}
+    made = tokenizer([*parts.values(), "<asr_text>", "<timestamp>"], extra_special_tokens=parts, padding_side="left")
+    template = CHAT.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
+    processor = T.Qwen3ASRProcessor(Qwen3ASRFeatureExtractor(feature_size=128), made, chat_template=template)
+    audio = {
+        "num_mel_bins": 128, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "d_model": 32,
+        "output_dim": 32, "downsample_hidden_size": 16,
+    }  # fmt: skip
+    config = T.Qwen3ASRConfig(
+        audio_config=audio, text_config={"model_type": "qwen3", "vocab_size": len(made), **TEXT},
+        audio_token_id=made.convert_tokens_to_ids("<|audio_pad|>"),
+        timestamp_token_id=made.convert_tokens_to_ids("<timestamp>"),
+        pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id,
+    )  # fmt: skip
+    return _saved(folder, "Qwen3ASRForConditionalGeneration", config, processor)
+
+
+def canary(folder: Path) -> Path:
+    made = tokenizer(["<|en|>", "<|de|>", "<|pnc|>", "<|start|>"])
+    template = (
+        "{% for m in messages %}{% for c in m.content %}{% if c.type == 'text' %}<|start|><|{{ c.source_language }}|>"
+        "<|{{ c.target_language }}|><|pnc|>{% endif %}{% endfor %}{% endfor %}"
+    )
+    extractor = T.ParakeetFeatureExtractor(feature_size=80)
+    decoder = {"vocab_size": len(made), **TEXT, "num_key_value_heads": 4, "max_position_embeddings": 200}
+    config = T.CanaryConfig(
+        vocab_size=len(made), encoder_config=CONFORMER, decoder_config=decoder, pad_token_id=made.pad_token_id,
+        eos_token_id=made.eos_token_id, decoder_start_token_id=made.convert_tokens_to_ids("<|start|>"),
+    )  # fmt: skip
+    processor = T.CanaryProcessor(extractor, made, chat_template=template)
+    return _saved(folder, "CanaryForConditionalGeneration", config, processor)
+
+
+def cohere_asr(folder: Path) -> Path:
+    names = ["startofcontext", "startoftranscript", "emo:undefined", "en", "de", "pnc", "noitn", "notimestamp"]
+    made = tokenizer(["▁", *(f"<|{name}|>" for name in [*names, "nodiarize"])])
+    processor = T.CohereAsrProcessor(T.CohereAsrFeatureExtractor(feature_size=80), made)
+    config = T.CohereAsrConfig(
+        vocab_size=len(made), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        max_position_embeddings=200, decoder_start_token_id=made.convert_tokens_to_ids("<|startoftranscript|>"),
+        pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id, encoder_config=CONFORMER,
+    )  # fmt: skip
+    return _saved(folder, "CohereAsrForConditionalGeneration", config, processor)
+
+
+def omniasr(folder: Path) -> Path:
+    made = tokenizer(["<extra_id_1>", "<|lang:auto|>", "<|lang:eng_latn|>", "<|lang:deu_latn|>"], padding_side="left")
+    template = (
+        "{% for m in messages %}{% set said = namespace(language='auto') %}{% for c in m.content %}"
+        "{% if c.type == 'audio' %}<extra_id_1>{% elif c.type == 'language' %}{% set said.language = c.language %}"
+        "{% endif %}{% endfor %}<|lang:{{ said.language }}|><|im_start|>{% endfor %}"
+    )
+    extractor = T.OmniASRFeatureExtractor()
+    processor = T.OmniASRProcessor(extractor, made, chat_template=template)
+    config = T.OmniASRConfig(
+        audio_config=WAVEFORM, text_config={"model_type": "llama", "vocab_size": len(made), **TEXT},
+        audio_token_id=made.convert_tokens_to_ids("<extra_id_1>"),
+        pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id,
+    )  # fmt: skip
+    return _saved(folder, "OmniASRForConditionalGeneration", config, processor)
+
+
+BUILDERS: dict[str, Callable[[Path], Path]] = {
+    "canary": canary,
+    "cohere_asr": cohere_asr,
+    "omniasr": omniasr,
+    "qwen3_asr": qwen3_asr,
+}
+"""Functions that write a checkpoint into a folder, by model type."""
