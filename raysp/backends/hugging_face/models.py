@@ -28,7 +28,7 @@ from raysp.backends.hugging_face.describing import (
     features_of,
     kind_of,
 )
-from raysp.backends.hugging_face.weights import load_weights
+from raysp.backends.hugging_face.loaded_weights import load_weights
 from raysp.capabilities import Capability
 from raysp.crossing import fetch, sent
 from raysp.errors import CheckpointError

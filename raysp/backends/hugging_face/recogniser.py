@@ -16,9 +16,9 @@ from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.collating import collated
 from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
 from raysp.backends.hugging_face.describing import kind_of
+from raysp.backends.hugging_face.loaded_weights import load_weights
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, TRANSLATE, TextRequest
 from raysp.backends.hugging_face.recogniser_files import describe, processor_of
-from raysp.backends.hugging_face.weights import load_weights
 from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
