@@ -256,6 +256,20 @@ def test_the_options_are_those_that_end_a_job_in_order():
     assert {"requeue", "open-mode"} <= options.keys()
 
 
+def test_jobs_that_start_at_once_without_a_token_agree_on_one(tmp_path):
+    function = re.search(r"^auth_token\(\) \{.*?^\}", SCRIPT.read_text(), re.MULTILINE | re.DOTALL)[0]
+    command = ["bash", "-c", f"{function}\nuntil [ -e start ]; do :; done; auth_token"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    jobs = [
+        subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(8)
+    ]
+    (tmp_path / "start").touch()
+    (token,) = {job.communicate(timeout=60)[0] for job in jobs}
+    assert re.fullmatch("[0-9a-f]{64}", token)
+    (file,) = (tmp_path / ".ray").iterdir()
+    assert (file.name, file.read_text(), file.stat().st_mode & 0o777) == ("auth_token", token, 0o600)
+
+
 README = SCRIPT.with_name("README.md")
 
 
