@@ -1,8 +1,8 @@
 """Contents of checkpoint folders before a model is built: weights in other formats, and languages with adapters.
 
 In a checkpoint of many languages (MMS, Pratap et al. 2023) vocab.json holds a vocabulary for each language,
-tokenizer_config.json names the one announced (`target_lang`), and `adapter.<lang>.safetensors` holds the adapter layers
-and the head of a language. Importable without torch.
+tokenizer_config.json names the announced language (`target_lang`), and `adapter.<lang>.safetensors` holds the adapter
+layers and the head of a language. Importable without torch.
 """
 
 import difflib
@@ -18,22 +18,17 @@ _SHOWN = 5
 
 
 def explanation(name: str, files: Iterable[str]) -> str:
-    """Return the weights that were found and expected, with a remedy, as text.
-
-    Args:
-        name: the checkpoint as the user gave it, for the command.
-        files: names of its files.
-    """
-    there = sorted(file for file in files if "/" not in file)
-    if found := [file for file in there if PICKLED.fullmatch(file)]:
+    """Return the message about missing weights: files found, files expected, and a remedy that names the checkpoint."""
+    present = sorted(file for file in files if "/" not in file)
+    if pickled := [file for file in present if PICKLED.fullmatch(file)]:
         return (
-            f"has pickled weights only ({_some(found)}), which can run any code; expected model.safetensors: convert "
+            f"has pickled weights only ({_some(pickled)}), which can run any code; expected model.safetensors: convert "
             f"them with `raysp convert {_quoted(name)} FOLDER`, which runs no code, and use FOLDER"
         )
     for pattern, remedy in _OTHERS:
-        if found := [file for file in there if re.fullmatch(pattern, file)]:
-            return f"has no weights that raysp reads, found {_some(found)}, expected model.safetensors: {remedy}"
-    return f"no weights there, found {_some(there) or 'nothing'}; expected model.safetensors: complete the checkpoint"
+        if matching := [file for file in present if re.fullmatch(pattern, file)]:
+            return f"has no weights that raysp reads, found {_some(matching)}, expected model.safetensors: {remedy}"
+    return f"no weights there, found {_some(present) or 'nothing'}; expected model.safetensors: complete the checkpoint"
 
 
 MERGING = (
@@ -73,13 +68,13 @@ _OTHERS = (
     ),
     (r".+\.(onnx|gguf|ggml|tflite|mlmodel)", "use the checkpoint that they were exported from"),
 )
-"""Patterns of names, with remedies for such files."""
+"""Patterns of names of weights in other formats, with remedies."""
 FOREIGN = re.compile("|".join([PICKLED.pattern, *(pattern for pattern, _ in _OTHERS)]))
 """Pattern of the names of all weights in formats that raysp does not read."""
 
 
 def refuse_adapter(folder: Path) -> None:
-    """Raise if a checkpoint is an adapter of PEFT over other weights, which labels would be made without.
+    """Raise if a checkpoint is an adapter of PEFT over other weights, which would not be loaded.
 
     Raises:
         CheckpointError: it is an adapter; the message has a remedy.
@@ -110,8 +105,8 @@ def adapter_name(language: str) -> str:
 
 def adapter_files(folder: Path) -> dict[str, Path]:
     """Return the files of adapters that are in a folder, by language."""
-    found = ((ADAPTER.fullmatch(path.name), path) for path in sorted(folder.glob("adapter.*.safetensors")))
-    return {match[1]: path for match, path in found if match}
+    matches = ((ADAPTER.fullmatch(path.name), path) for path in sorted(folder.glob("adapter.*.safetensors")))
+    return {match[1]: path for match, path in matches if match}
 
 
 def announced(folder: Path) -> str | None:
@@ -121,15 +116,15 @@ def announced(folder: Path) -> str | None:
 
 
 def languages_of(folder: Path) -> tuple[str, ...]:
-    """Return the languages that a checkpoint has a vocabulary for, sorted; empty if it has one vocabulary for all."""
+    """Return the languages that a checkpoint has a vocabulary for, sorted; empty if all share a vocabulary."""
     return tuple(sorted(vocabularies_of(folder)))
 
 
 def vocabularies_of(folder: Path) -> dict[str, Mapping[str, object]]:
-    """Return the vocabularies of a checkpoint by language; empty if it has one for all."""
-    found = _read(folder / "vocab.json")
-    nested = {str(name): value for name, value in found.items() if isinstance(value, Mapping)}
-    return nested if len(nested) == len(found) else {}
+    """Return the vocabularies of a checkpoint by language; empty if all languages share a vocabulary."""
+    vocabulary = _read(folder / "vocab.json")
+    nested = {str(name): value for name, value in vocabulary.items() if isinstance(value, Mapping)}
+    return nested if len(nested) == len(vocabulary) else {}
 
 
 def used_adapters(folder: Path, languages: Sequence[str] | None) -> list[Path]:
@@ -137,11 +132,11 @@ def used_adapters(folder: Path, languages: Sequence[str] | None) -> list[Path]:
 
     Args:
         folder: the checkpoint.
-        languages: languages that it is used with; None: the announced one.
+        languages: languages that it is used with; None: the announced language.
     """
     if languages is None:
-        languages = [one for one in (announced(folder),) if one is not None]
-    return sorted({path for one in languages if (path := folder / adapter_name(one)).is_file()})
+        languages = [language for language in (announced(folder),) if language is not None]
+    return sorted({path for language in languages if (path := folder / adapter_name(language)).is_file()})
 
 
 def check_known(folder: Path, language: str, languages: Sequence[str]) -> None:
@@ -160,21 +155,21 @@ def misnamed(language: object, languages: Sequence[str], note: str = OF_VOCABULA
         return ""
     if language is None:
         return f"the language is null; give one of the {len(languages):,} of the checkpoint, such as {languages[0]!r}"
-    found = similar(str(language), languages)
-    near = f", similar to {', '.join(map(repr, found))}" if found else f", such as {languages[0]!r}"
+    near_names = similar(str(language), languages)
+    near = f", similar to {', '.join(map(repr, near_names))}" if near_names else f", such as {languages[0]!r}"
     return f"the checkpoint has no language {str(language)[:60]!r}; give one of its {len(languages):,}{near}{note}"
 
 
 def similar(language: str, languages: Sequence[str]) -> list[str]:
-    """Return the names of languages that are similar to one: those that begin alike first."""
+    """Return the names of languages that are similar to a language, common beginnings first."""
     low = language.strip().lower()
-    alike = [one for one in languages if len(low) > 1 and (one.startswith(low) or low.startswith(one))]
+    alike = [name for name in languages if len(low) > 1 and (name.startswith(low) or low.startswith(name))]
     return list(dict.fromkeys([*alike, *difflib.get_close_matches(low, languages, NAMES_SHOWN)]))[:NAMES_SHOWN]
 
 
 def _read(file: Path) -> Mapping[str, object]:
     try:
-        found = bounds.parse_json(file.read_bytes())
+        content = bounds.parse_json(file.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

@@ -111,14 +111,12 @@ def _remove(copy: Path) -> bool:
 
 DIGESTS = "digests.json"
 KEPT_DIGESTS = 4_000
-"""Files whose hashes are kept, besides all of one checkpoint: each plan reads them. MMS has more than a thousand."""
+"""Maximum number of cached hashes, besides those of one checkpoint: each plan reads them. MMS has over a thousand."""
 _READ_BYTES = 8 * 1024 * 1024
-WANTED = (".json", ".safetensors", ".txt", ".model", "README.md")
-"""Ends of the names of files to fetch: configuration, weights, tokenizer, card. Pickles and training state are not."""
-
-
+FETCHED_ENDINGS = (".json", ".safetensors", ".txt", ".model", "README.md")
+"""Ends of the names of files to fetch: configuration, weights, tokenizer, card; not pickles and training state."""
 EVERY = ("*",)
-"""In place of names of languages: all that a checkpoint has adapters of."""
+"""In place of names of languages: all languages with adapters."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +125,7 @@ class _Copied:
 
     store: Store
     adapters: Mapping[str, Entry]
-    """Files of the adapters of languages, by name; the copy has those that were asked for."""
+    """All files of adapters on storage, by name; the copy has the requested ones."""
 
 
 _copied: dict[Path, _Copied] = {}
@@ -151,30 +149,30 @@ def fetch(
         url: the folder.
         storage_options: options of its storage.
         with_pickles: fetch pickled weights too, which nothing but a conversion reads.
-        languages: languages whose adapters are fetched, or `EVERY`; None: the announced one. `fetch_adapter` fetches
-            others later.
-        other: names of weights besides safetensors that are fetched, in whose place safetensors may be missing.
+        languages: languages whose adapters are fetched, or `EVERY`; None: the announced language. `fetch_adapter`
+            fetches more later.
+        other: names of weights in other formats that are fetched too; safetensors are then not required.
 
     Raises:
         CheckpointError: the folder holds no checkpoint.
         StoreError: the checkpoint cannot be read, or there is no space for it.
     """
     store = open_store(url, storage_options)
-    wanted = functools.partial(_wanted, with_pickles=with_pickles, other=other)
-    entries = wanted(store)
+    list_entries = functools.partial(_checkpoint_entries, with_pickles=with_pickles, other=other)
+    entries = list_entries(store)
     folder = cache_folder() / "checkpoints" / f"{store.url.rpartition('/')[2]}-{_digest_entries(store, entries)}"
     with kept(folder, "a checkpoint") as is_missing:
         if is_missing:
             with _locked(folder.with_name(f"{folder.name}.lock")) as alone:
-                if alone:  # partial downloads are those of processes that were killed
+                if alone:  # partial downloads belong to killed processes
                     for left in folder.parent.glob(f"{folder.name}.part-*"):
                         shutil.rmtree(left, ignore_errors=True)
                 if not folder.is_dir():
-                    _download(store, entries, folder, wanted)
+                    _download(store, entries, folder, list_entries)
     adapters = {entry.path: entry for entry in entries if ADAPTER.fullmatch(entry.path)}
     _copied[folder] = _Copied(store, adapters)
     if languages is None:
-        languages = [one for one in (announced(folder),) if one is not None]
+        languages = [language for language in (announced(folder),) if language is not None]
     for name in adapters if languages == EVERY else map(adapter_name, languages):
         fetch_adapter(folder, name)
     return folder
@@ -208,7 +206,7 @@ def fetch_adapter(folder: Path, name: str) -> None:
 
 
 def digest_adapters(folder: Path) -> str:
-    """Hash names, sizes and versions of the adapters of a copied checkpoint, those that it lacks included."""
+    """Hash names, sizes and versions of all adapters of a copied checkpoint, fetched or not."""
     facts = [[entry.path, entry.num_bytes, entry.version] for _, entry in sorted(_copied[folder].adapters.items())]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
@@ -255,16 +253,16 @@ def fetch_folder(
     """
     store = open_store(url, storage_options)
 
-    def wanted(store: Store) -> list[Entry]:
+    def list_entries(store: Store) -> list[Entry]:
         return [entry for entry in store.list() if "/" not in entry.path and entry.path.endswith(endings)]
 
-    entries = wanted(store)
+    entries = list_entries(store)
     if not entries:
         return None
     folder = cache_folder() / kind / _digest_entries(store, entries)
     with kept(folder, "files") as is_missing:
         if is_missing:
-            _download(store, entries, folder, wanted)
+            _download(store, entries, folder, list_entries)
     return folder
 
 
@@ -275,8 +273,8 @@ def _digest_entries(store: Store, entries: Sequence[Entry]) -> str:
 
 
 @contextlib.contextmanager
-def kept(folder: Path, what: str) -> Iterator[bool]:
-    """Keep a copy in the cache; yields whether it is missing. If so the block makes it, and unused ones are removed.
+def kept(folder: Path, files: str) -> Iterator[bool]:
+    """Yield whether a copy is missing in the cache. The block then makes it, after which unused copies are removed.
 
     Raises:
         StoreError: there is no space, or the cache cannot be written.
@@ -292,7 +290,7 @@ def kept(folder: Path, what: str) -> Iterator[bool]:
     except (StoreError, CheckpointError):
         raise
     except OSError as error:
-        raise explain(error, f"keep {what} in", folder.parent) from error
+        raise explain(error, f"keep {files} in", folder.parent) from error
 
 
 def place_folder(part: Path, folder: Path) -> None:
@@ -306,20 +304,20 @@ def place_folder(part: Path, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _wanted(store: Store, *, with_pickles: bool = False, other: Collection[str] = ()) -> list[Entry]:
-    there = [entry for entry in store.list() if "/" not in entry.path]
-    if "config.json" not in {entry.path for entry in there}:
-        found = ", ".join(entry.path for entry in there[:5]) or "nothing"
+def _checkpoint_entries(store: Store, *, with_pickles: bool, other: Collection[str]) -> list[Entry]:
+    entries = [entry for entry in store.list() if "/" not in entry.path]
+    if "config.json" not in {entry.path for entry in entries}:
+        names = ", ".join(entry.path for entry in entries[:5]) or "nothing"
         raise CheckpointError(
-            f"checkpoint {store.url!r}: no config.json there, found {found}; expected a Hugging Face model folder "
+            f"checkpoint {store.url!r}: no config.json there, found {names}; expected a Hugging Face model folder "
             "(config.json, model.safetensors)"
         )
     if with_pickles:
-        return [entry for entry in there if entry.path.endswith(WANTED) or PICKLED.fullmatch(entry.path)]
-    if not any(entry.path.endswith(".safetensors") or entry.path in other for entry in there):
-        found = explanation(store.url, (entry.path for entry in there))
-        raise CheckpointError(f"checkpoint {store.url!r}: {found}")
-    return [entry for entry in there if entry.path.endswith(WANTED) or entry.path in other]
+        return [entry for entry in entries if entry.path.endswith(FETCHED_ENDINGS) or PICKLED.fullmatch(entry.path)]
+    if not any(entry.path.endswith(".safetensors") or entry.path in other for entry in entries):
+        reason = explanation(store.url, (entry.path for entry in entries))
+        raise CheckpointError(f"checkpoint {store.url!r}: {reason}")
+    return [entry for entry in entries if entry.path.endswith(FETCHED_ENDINGS) or entry.path in other]
 
 
 @contextlib.contextmanager
@@ -338,13 +336,13 @@ def _locked(place: Path) -> Iterator[bool]:
         yield alone
 
 
-def _download(store: Store, entries: Sequence[Entry], folder: Path, wanted: Callable[[Store], list[Entry]]) -> None:
+def _download(store: Store, entries: Sequence[Entry], folder: Path, listing: Callable[[Store], list[Entry]]) -> None:
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
     try:
-        for entry in (one for one in entries if not ADAPTER.fullmatch(one.path)):
+        for entry in (entry for entry in entries if not ADAPTER.fullmatch(entry.path)):
             _copy(store, entry, part / entry.path)
-        # After the download: the copy would have files of two versions under the name of one.
-        if wanted(store) != list(entries):
+        # After the download: otherwise the copy could mix files of two versions.
+        if listing(store) != list(entries):
             raise StoreError(f"{store.url}: the checkpoint changed while it was downloaded; run again")
         place_folder(part, folder)
     finally:
@@ -357,8 +355,10 @@ def _copy(store: Store, entry: Entry, place: Path) -> None:
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())  # before the rename: a machine that fails leaves no copy with holes under its name
-    if (found := place.stat().st_size) != entry.num_bytes:
-        raise StoreError(f"{store.url}/{entry.path}: received {found:,} bytes, expected {entry.num_bytes:,}; run again")
+    if (copied := place.stat().st_size) != entry.num_bytes:
+        raise StoreError(
+            f"{store.url}/{entry.path}: received {copied:,} bytes, expected {entry.num_bytes:,}; run again"
+        )
 
 
 def digest_files(folder: Path, files: Sequence[Path]) -> str:
@@ -379,26 +379,25 @@ def digest_content(file: Path) -> str:
 
 
 def _contents(files: Sequence[Path]) -> list[str]:
-    """Return the hash of each file's content."""
-    known: dict[str, str] = {}
+    digests: dict[str, str] = {}
     with contextlib.suppress(ValueError):  # another program wrote the cache
-        found = json.loads(read_cached(DIGESTS) or b"{}")
-        known = found if isinstance(found, dict) else {}
+        cached = json.loads(read_cached(DIGESTS) or b"{}")
+        digests = cached if isinstance(cached, dict) else {}
     fresh: dict[str, str] = {}
     for file in files:
         facts = file.stat()
         key = f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\0{facts.st_ino}"
-        fresh[key] = known.get(key) or _digest_file(file)
-    if not fresh.items() <= known.items():
-        older = [one for one in known.items() if one[0] not in fresh]
-        kept = [*older, *fresh.items()][-max(KEPT_DIGESTS, len(fresh)) :]
-        write_cached(DIGESTS, json.dumps(dict(kept)).encode())
+        fresh[key] = digests.get(key) or _digest_file(file)
+    if not fresh.items() <= digests.items():
+        older = [(key, digest) for key, digest in digests.items() if key not in fresh]
+        newest = [*older, *fresh.items()][-max(KEPT_DIGESTS, len(fresh)) :]
+        write_cached(DIGESTS, json.dumps(dict(newest)).encode())
     return list(fresh.values())
 
 
 def _digest_file(file: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with file.open("rb") as stream:
         while chunk := stream.read(_READ_BYTES):
-            found.update(chunk)
-    return found.hexdigest()
+            digest.update(chunk)
+    return digest.hexdigest()

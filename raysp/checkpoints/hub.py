@@ -1,4 +1,4 @@
-"""Location of a checkpoint: a local folder, one on object storage, a Hugging Face hub id, or a Python package.
+"""Location of a checkpoint: a local folder, a folder on object storage, a Hugging Face hub id, or a Python package.
 
 A hub id is "owner/name", or "owner/name@revision" with a branch, tag or commit. Only files that raysp reads are
 fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface_hub. Importable without torch.
@@ -69,18 +69,18 @@ class Access:
     """Folder of the files within the folder or repository."""
 
     @classmethod
-    def taken(cls, options: dict[str, Any]) -> Self:
-        """Remove these keywords, and those without effect, from `options` and return them.
+    def pop_from(cls, options: dict[str, Any]) -> Self:
+        """Remove these keywords, and the keywords without effect, from `options` and return them.
 
         Raises:
-            ValueError: `trust_remote_code`, or another of `NOT_TAKEN`, is given and not None or False.
+            ValueError: `trust_remote_code`, or a keyword of `REFUSED_KEYWORDS`, is neither None nor False.
         """
         if options.pop("trust_remote_code", None):
             raise ValueError(
                 "trust_remote_code=True given, but raysp never runs code that comes with a checkpoint: omit it; "
                 "`raysp models` lists the supported architectures"
             )
-        for name, way_out in NOT_TAKEN.items():
+        for name, way_out in REFUSED_KEYWORDS.items():
             if (value := options.pop(name, None)) is not None and value is not False:
                 raise ValueError(f"{name}={shortened(value)} given, which raysp does not take: {way_out}")
         for name in WITHOUT_EFFECT:
@@ -88,8 +88,8 @@ class Access:
         if options.get("use_auth_token") is not None:  # its name before transformers 5
             options.setdefault("token", options["use_auth_token"])
         options.pop("use_auth_token", None)
-        given = {field.name: options.pop(field.name) for field in fields(cls) if field.name in options}
-        return cls(**{name: value for name, value in given.items() if value is not None})
+        values = {field.name: options.pop(field.name) for field in fields(cls) if field.name in options}
+        return cls(**{name: value for name, value in values.items() if value is not None})
 
 
 DIRECT = Access()
@@ -102,7 +102,7 @@ on one device, pickles are plain weights, tokenizers have one implementation."""
 _PARALLEL = "a model is on one device; labels of several GPUs come from several actors of a pool"
 _OTHER_WEIGHTS = "`raysp convert` reads pickles, and transformers saves others as safetensors"
 _QUANTISED = "omit it, and pass dtype=torch.bfloat16 for half the memory"
-NOT_TAKEN = {
+REFUSED_KEYWORDS = {
     "from_tf": _OTHER_WEIGHTS,
     "from_flax": _OTHER_WEIGHTS,
     "gguf_file": _OTHER_WEIGHTS,
@@ -139,7 +139,7 @@ def local_folder(
     Args:
         name: A folder, or a hub id such as "facebook/wav2vec2-base-960h" or "facebook/wav2vec2-base-960h@main".
         files: Names or patterns of the required files.
-        revision: Branch, tag or commit of a hub id; None: the one in the name, or else the main branch.
+        revision: Branch, tag or commit of a hub id; None: the revision in the name, or else the main branch.
         access: Options of access.
 
     Raises:
@@ -151,7 +151,6 @@ def local_folder(
 
 
 def _snapshot(name: str | Path, files: Sequence[str], revision: str | None, access: Access) -> str:
-    """Return the folder of a hub id's files, downloaded unless cached."""
     from raysp.checkpoints.hub_api import download
 
     return download(str(name), *_parts(str(name), revision), files, **vars(access))
@@ -198,15 +197,15 @@ def model_folder(
 
 
 def check_weights(name: str | Path, folder: Path, files: Sequence[str] = CHECKPOINT_FILES) -> None:
-    """Raise unless a checkpoint has safetensors, or other weights that are asked for.
+    """Raise unless a checkpoint has safetensors, or requested weights in another format.
 
     Args:
-        name: the checkpoint as it was given.
+        name: the checkpoint as the user names it.
         folder: its folder, or a hub id's files of `CHECKPOINT_FILES`.
-        files: names and patterns of the files that are asked for; nothing is checked without weights among them.
+        files: names and patterns of the requested files; nothing is checked without weights among them.
 
     Raises:
-        CheckpointError: it has none; with the weights that it has instead, and a remedy.
+        CheckpointError: it has no such weights; with the weights that it has instead, and a remedy.
     """
     if SAFETENSORS not in files or not folder.is_dir() or any(folder.glob("model*.safetensors")):
         return
@@ -220,7 +219,7 @@ def check_weights(name: str | Path, folder: Path, files: Sequence[str] = CHECKPO
 
 
 def refuse_foreign(name: str | Path, *, access: Access = DIRECT) -> None:
-    """Raise if a checkpoint, whose config.json is not one of Hugging Face's, has weights in another format alone.
+    """Raise if a checkpoint without a config.json of Hugging Face has only weights in another format.
 
     Raises:
         CheckpointError: its weights are in another format; the message has the format and a remedy.
@@ -228,9 +227,9 @@ def refuse_foreign(name: str | Path, *, access: Access = DIRECT) -> None:
     if not is_hub_id(name):
         check_weights(name, Path(name, access.subfolder))
         return
-    found = _described(*_parts(str(name), None), access)
-    if found is not None and not found.has_safetensors and any(FOREIGN.fullmatch(file) for file in found.files):
-        raise CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files)}")
+    repo = _described(*_parts(str(name), None), access)
+    if repo is not None and not repo.has_safetensors and any(FOREIGN.fullmatch(file) for file in repo.files):
+        raise CheckpointError(f"{str(name)!r}: {explanation(repo.name, repo.files)}")
 
 
 def _described(hub_id: str, revision: str | None, access: Access) -> "Repository | None":
@@ -241,16 +240,15 @@ def _described(hub_id: str, revision: str | None, access: Access) -> "Repository
 
 
 def _without_weights(name: str | Path, folder: Path, revision: str | None, access: Access) -> CheckpointError:
-    """Return the refusal of a hub id without safetensors."""
     hub_id, revision = _parts(str(name), revision)
-    found = _described(hub_id, revision, access)
-    if found is None:
+    repository = _described(hub_id, revision, access)
+    if repository is None:
         cached = ", ".join(sorted(place.name for place in folder.iterdir())) or "nothing"
         return CheckpointError(
             f"{str(name)!r}: no safetensors in the cache, which has {cached}; if the hub has pickled weights only, "
             f"convert them with `raysp convert {name} FOLDER`, and use FOLDER"
         )
-    return CheckpointError(f"{str(name)!r}: {explanation(found.name, found.files)}")
+    return CheckpointError(f"{str(name)!r}: {explanation(repository.name, repository.files)}")
 
 
 def local_checkpoint(
@@ -258,7 +256,7 @@ def local_checkpoint(
 ) -> Path:
     """Return the folder with all files of a checkpoint that labelling and training need.
 
-    Of a checkpoint of many languages, the adapters of `languages` are fetched too; None: of the announced one.
+    If a checkpoint has many languages, the adapters of `languages` are fetched too; None: of the announced language.
     """
     folder = local_folder(name, files if languages is None else (*files, *map(adapter_name, languages)))
     check_weights(name, folder, files)
@@ -268,7 +266,7 @@ def local_checkpoint(
 
 
 def with_file(folder: Path, file: str) -> Path | None:
-    """Return the path of a file of a checkpoint; one of the hub or of storage is fetched unless cached.
+    """Return the path of a file of a checkpoint, fetched from the hub or storage unless cached.
 
     Returns:
         The path; None if the checkpoint does not have the file.
@@ -296,7 +294,7 @@ def with_file(folder: Path, file: str) -> Path | None:
 
 
 def may_lack_languages(folder: Path) -> bool:
-    """Return whether a folder has only the adapters of languages that were asked for: `with_file` fetches others."""
+    """Return whether a folder may hold only the requested adapters of languages; `with_file` fetches more."""
     return is_copy(folder) or snapshot_of(folder) is not None
 
 
@@ -316,7 +314,7 @@ KEPT_FILES = (
 """Patterns of the files of a checkpoint besides its pickles: configuration, tokenizer, adapters, card, licence."""
 LANGUAGE_MODEL = "language_model"
 """The folder of a language model beside the weights; all its files are kept."""
-SMALL_FILES = (*(one for one in KEPT_FILES if one != "*.safetensors"), f"{LANGUAGE_MODEL}/*")
+SMALL_FILES = (*(pattern for pattern in KEPT_FILES if pattern != "*.safetensors"), f"{LANGUAGE_MODEL}/*")
 ADAPTERS = "adapter.*.safetensors"
 PICKLED_ADAPTERS = "adapter.*.bin"
 
@@ -329,8 +327,8 @@ def locate(
 ) -> Path:
     """Return the local folder of a checkpoint, fetched once from object storage or from the hub.
 
-    `files` are names and patterns of the files that are fetched from the hub. From both only the adapters of
-    `languages` are fetched (see `local_checkpoint` and `fetch`).
+    `files` are names and patterns of the files to fetch from the hub. Only the adapters of `languages` are fetched (see
+    `local_checkpoint` and `fetch`).
 
     Raises:
         CheckpointError: the folder does not exist or holds no checkpoint.
@@ -343,9 +341,9 @@ def locate(
         return folder
     if _names_hub(checkpoint):
         return local_checkpoint(checkpoint, files, languages)
-    found = "a file" if folder.is_file() else "no such folder"
+    state = "a file" if folder.is_file() else "no such folder"
     raise CheckpointError(
-        f"checkpoint {checkpoint!r}: {found}; expected a Hugging Face model folder (config.json, model.safetensors), "
+        f"checkpoint {checkpoint!r}: {state}; expected a Hugging Face model folder (config.json, model.safetensors), "
         "on a local disk or on object storage, or a hub id ('owner/name')"
     )
 
@@ -372,7 +370,7 @@ def _names_hub(checkpoint: str) -> bool:
 def locate_pickled(name: str, storage_options: Mapping[str, object] | None = None) -> Path:
     """Return the local folder of a checkpoint with its pickled weights, fetched once from storage or from the hub.
 
-    Of a repository that has safetensors, they are fetched in place of its pickles.
+    If a repository has safetensors, they are fetched instead of its pickles.
 
     Raises:
         CheckpointError: the folder does not exist, holds no checkpoint, or the hub does not provide it.
@@ -388,15 +386,15 @@ def locate_pickled(name: str, storage_options: Mapping[str, object] | None = Non
         pickled = [] if any(folder.glob("model*.safetensors")) else [*PICKLE_FILES]
         pickled += [] if any(folder.glob(ADAPTERS)) else [PICKLED_ADAPTERS]
         return local_folder(commit, pickled) if pickled else folder
-    found = "a file" if folder.is_file() else "no such folder"
+    state = "a file" if folder.is_file() else "no such folder"
     raise CheckpointError(
-        f"checkpoint {name!r}: {found}; expected a Hugging Face model folder with pytorch_model.bin, on a local disk "
+        f"checkpoint {name!r}: {state}; expected a Hugging Face model folder with pytorch_model.bin, on a local disk "
         "or on object storage, a hub id ('owner/name'), or a .nemo file"
     )
 
 
 SPEECH_RATE = 16_000
-"""Samples per second of the recordings that the model of speech takes."""
+"""Samples per second of the input of the speech detector."""
 SPEECH_FILE = "data/silero_vad_16k.safetensors"
 
 
@@ -406,11 +404,11 @@ def speech_weights() -> Path:
     Raises:
         CheckpointError: the package is not installed, or does not have the file.
     """
-    found = find_spec("silero_vad")
-    for folder in (found.submodule_search_locations if found else None) or ():
+    spec = find_spec("silero_vad")
+    for folder in (spec.submodule_search_locations if spec else None) or ():
         if (file := Path(folder) / SPEECH_FILE).is_file():
             return file
-    lacks = f"does not have {SPEECH_FILE}" if found else "is not installed"
+    lacks = f"does not have {SPEECH_FILE}" if spec else "is not installed"
     raise CheckpointError(f"silero-vad, the package that finds speech, {lacks}: pip install 'raysp[speech]'")
 
 
@@ -424,7 +422,7 @@ def speech_digest() -> str:
 
 
 def check_clustering() -> None:
-    """Check that scipy is there, which clusters vectors of speakers; it is not imported.
+    """Check that scipy, which clusters vectors of speakers, is installed, without importing it.
 
     Raises:
         CheckpointError: it is not installed.

@@ -1,7 +1,7 @@
 """Requests to the Hugging Face hub: contents of repositories, downloads and uploads.
 
 HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN act as in huggingface_hub, which only this module imports for
-checkpoints: it is imported itself where the hub is asked.
+checkpoints: import this module only where a request is made.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def download(
     force_download: bool,
     subfolder: str,
 ) -> str:
-    """Return the folder of a hub id's files, downloaded unless cached; `name` is the id as it was given.
+    """Return the folder of a hub id's files, downloaded unless cached; `name` is the id as the user names it.
 
     Raises:
         CheckpointError: the hub does not provide the files.
@@ -91,18 +91,18 @@ class Repository:
     """A revision of a repository."""
 
     name: str
-    """Hub id, with a revision unless it is that of the main branch."""
+    """Hub id, with a revision unless it is the main branch."""
     files: tuple[str, ...]
     """Names of its files."""
 
     @property
     def has_safetensors(self) -> bool:
         """Whether it has weights that raysp reads."""
-        return _has_safetensors(self.files)
+        return any(name.startswith("model") and name.endswith(".safetensors") for name in self.files)
 
 
 def describe(hub_id: str, revision: str | None, token: str | bool | None = None) -> Repository | None:
-    """Return the hub's description of a repository; None if it cannot be asked."""
+    """Return the hub's description of a repository; None if requests are disabled or fail."""
     if is_offline():
         return None
     hub: Any = HfApi(token=token)
@@ -110,19 +110,11 @@ def describe(hub_id: str, revision: str | None, token: str | bool | None = None)
         with bounded_answers():
             main = hub.model_info(hub_id, timeout=_SECONDS)
             is_main = revision in (None, "main", main.sha)
-            found = main if is_main else hub.model_info(hub_id, revision=revision, timeout=_SECONDS)
-            files = _files(found)
+            info = main if is_main else hub.model_info(hub_id, revision=revision, timeout=_SECONDS)
+            files = tuple(str(file.rfilename) for file in info.siblings or ())
     except Exception:
         return None
     return Repository(hub_id if is_main else f"{hub_id}@{revision}", files)
-
-
-def _files(info: Any) -> tuple[str, ...]:  # noqa: ANN401 - a value of the library
-    return tuple(str(one.rfilename) for one in info.siblings or ())
-
-
-def _has_safetensors(files: tuple[str, ...]) -> bool:
-    return any(name.startswith("model") and name.endswith(".safetensors") for name in files)
 
 
 def upload(
@@ -142,8 +134,8 @@ def upload(
         repo_id: "owner/name", or a name of the logged-in user's.
         commit_message: Message of the commit.
         private: Whether a new repository is private; None: the default of the hub.
-        token: Token in place of HF_TOKEN or the one stored by `hf auth login`.
-        revision: Branch; None is the main one.
+        token: Token in place of HF_TOKEN or the token stored by `hf auth login`.
+        revision: Branch; None is the main branch.
         create_pr: Open a pull request instead of committing.
 
     Returns:
@@ -154,9 +146,9 @@ def upload(
     """
     hub = HfApi(token=token)
     try:
-        found = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        created = hub.create_repo(repo_id, private=private, exist_ok=True).repo_id
         commit = hub.upload_folder(
-            repo_id=found, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
+            repo_id=created, folder_path=folder, commit_message=commit_message, revision=revision, create_pr=create_pr
         )
     except (errors.HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
@@ -173,16 +165,16 @@ def front_matter(*, base_model: str | None, licence: str | None, tags: Sequence[
 
 
 def licence_of(folder: Path) -> str | None:
-    """Return the licence in the model card of a checkpoint; None if it has none, or none that can be read."""
+    """Return the licence in the model card of a checkpoint; None without a readable licence."""
     readme = folder / "README.md"
     try:
         bounds.check(readme.stat().st_size, bounds.MOST_CARD_BYTES, "bytes")
-        found = metadata_load(readme) or {}
+        metadata = metadata_load(readme) or {}
     except (OSError, ValueError, RecursionError, YAMLError):
         return None
-    given: object = found.get("license")
-    names = given if isinstance(given, list) else [given]
+    licence: object = metadata.get("license")
+    names = licence if isinstance(licence, list) else [licence]
     # Aliases of YAML in lists within lists would be written in full.
-    if not given or not all(isinstance(one, str) for one in names):
+    if not licence or not all(isinstance(name, str) for name in names):
         return None
-    return str(given)[: bounds.MOST_NAME_CHARACTERS]
+    return str(licence)[: bounds.MOST_NAME_CHARACTERS]

@@ -123,9 +123,9 @@ def read_own(folder: Path) -> OwnModel:
     """
     models = sorted(file for file in folder.iterdir() if file.name.endswith(MODEL_ENDINGS))
     if len(models) != 1:
-        found = ", ".join(file.name for file in models) or "none"
+        names = ", ".join(file.name for file in models) or "none"
         raise CheckpointError(
-            f"{folder}: found {found}, expected one language model ({', '.join(MODEL_ENDINGS)}): copy the folder again"
+            f"{folder}: found {names}, expected one language model ({', '.join(MODEL_ENDINGS)}): copy the folder again"
         )
     attrs, unigrams = folder / ATTRS, folder / UNIGRAMS
     values = _attrs(attrs) if attrs.is_file() else {}
@@ -140,12 +140,12 @@ def read_own(folder: Path) -> OwnModel:
 def _attrs(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            found = bounds.parse_json(bounds.read(file, bounds.MOST_JSON_BYTES))
+            attrs = bounds.parse_json(bounds.read(file, bounds.MOST_JSON_BYTES))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}; expected a JSON object: copy it again") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: found {bounds.shortened(found)}, expected a JSON object: copy it again")
-    return found
+    if not isinstance(attrs, dict):
+        raise CheckpointError(f"{path}: found {bounds.shortened(attrs)}, expected a JSON object: copy it again")
+    return attrs
 
 
 def _number(path: Path, name: str, value: object) -> float:
@@ -161,7 +161,7 @@ def _flag(path: Path, value: object) -> bool:
 
 
 def describe_own(folder: Path) -> dict[str, Any]:
-    """Return facts of the language model of a folder, of its model those of the header alone.
+    """Return facts of the language model of a folder; facts of its model come from the header alone.
 
     Raises:
         CheckpointError: the folder does not hold one, or its model is damaged.
@@ -181,17 +181,17 @@ def describe_own(folder: Path) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """Return the digest of a file, whatever its name, or of a folder of a language model."""
+    """Return the digest of a file's content, or of a folder of a language model."""
     if path.is_dir():
         own = read_own(path)
-        others = [file for file in (path / ATTRS, path / UNIGRAMS) if file.is_file()]
-        return digest_files(path, [own.file, *others])
+        tables = [file for file in (path / ATTRS, path / UNIGRAMS) if file.is_file()]
+        return digest_files(path, [own.file, *tables])
     return digest_content(path)
 
 
 @functools.lru_cache(4)
 def _opened(path: Path, content: str) -> Ngrams:
-    """Return a model: mapped from its packed copy, which is written first if there is none."""
+    """Return a model mapped from its packed copy, which is written first if missing."""
     with contextlib.suppress(OSError, RuntimeError):  # without a cache it is read into memory
         folder = cache_folder() / KIND / f"{content}-{FORMAT}"
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -210,7 +210,7 @@ def open_model(path: Path) -> Ngrams | KenlmModel:
     """Return the model of an ARPA file, or of a binary file of KenLM.
 
     Raises:
-        CheckpointError: the file is not a whole one of them; of an ARPA file, with the number of the first wrong line.
+        CheckpointError: the file is neither, or damaged; an ARPA file's message has the number of the first wrong line.
     """
     content = digest_content(path)
     return _opened_binary(path, content) if is_binary(path) else _opened(path, content)
@@ -218,9 +218,9 @@ def open_model(path: Path) -> Ngrams | KenlmModel:
 
 @functools.lru_cache(4)
 def _opened_binary(path: Path, content: str) -> KenlmModel:
-    """Return a model; `content` is the digest of the file, which may be replaced.
+    """Return a model; `content`, the digest of the file, is a key of the cache, since the file may be replaced.
 
-    A process of its own opens and scores it first: the package trusts the tables of a file.
+    The package trusts the tables of a file, so a separate process opens and scores it first.
     """
     read_header(path)
     if wrong := kenlm.damage_of(path):
@@ -231,7 +231,7 @@ def _opened_binary(path: Path, content: str) -> KenlmModel:
 def weighed(lm: str, lm_weight: float | None, word_bonus: float | None) -> "tuple[OwnModel | None, Path, Weights]":
     """Return the language model of a checkpoint, if `lm` is its folder, the file of the model, and its weights.
 
-    Weights that are None are those of the checkpoint, or else the usual ones.
+    Weights that are None default to those of the checkpoint, or else to `LM_WEIGHT` and `WORD_BONUS`.
     """
     from raysp.text.beams.language_model import Weights  # imports torch
 

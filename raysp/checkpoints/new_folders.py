@@ -25,14 +25,14 @@ _FREE_BYTES = 64 * 1024 * 1024
 def belonging(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files of a folder that belong to a checkpoint, and its other files and folders; without pickles."""
     kept: list[Path] = []
-    others: list[Path] = []
+    remaining: list[Path] = []
     for place in sorted(folder.iterdir()):
         if place.name == LANGUAGE_MODEL and place.is_dir():
             kept += [file for file in sorted(place.iterdir()) if file.is_file()]
         else:
             belongs = place.is_file() and matches(place.name, KEPT_FILES) and not matches(place.name, TRAINING_FILES)
-            (kept if belongs else others).append(place)
-    return kept, others
+            (kept if belongs else remaining).append(place)
+    return kept, remaining
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -44,12 +44,12 @@ def check_links(folder: Path, files: list[Path]) -> None:
     """Raise unless every file is in the folder, or among the blobs of the hub's cache that the folder is part of.
 
     Raises:
-        CheckpointError: one is a link to another place, whose content would be copied.
+        CheckpointError: a file is a link to another place, whose content would be copied.
     """
     root = folder.resolve()
     roots = [root, root.parents[1] / "blobs"] if root.parent.name == "snapshots" else [root]
     for file in files:
-        if not any(file.resolve().is_relative_to(one) for one in roots):
+        if not any(file.resolve().is_relative_to(allowed) for allowed in roots):
             raise CheckpointError(
                 f"{file}: a link to {str(file.resolve())!r}, outside the checkpoint; expected a file in its folder: "
                 "replace the link by the file if it belongs there"
@@ -58,7 +58,7 @@ def check_links(folder: Path, files: list[Path]) -> None:
 
 @contextlib.contextmanager
 def new_folder(folder: Path, num_bytes: int) -> Iterator[Path]:
-    """Yield a scratch folder beside `folder`, which is renamed to it if all goes well and removed otherwise.
+    """Yield a scratch folder next to `folder`, which is renamed to it after success and removed otherwise.
 
     Scratch folders of processes that were killed are removed.
 

@@ -54,7 +54,7 @@ class AutoConfig(_Auto):
         **overrides: Any,  # noqa: ANN401 - values of the configuration
     ) -> Config:
         """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
-        access = Access.taken(overrides)
+        access = Access.pop_from(overrides)
         folder = local_folder(pretrained_model_name_or_path, CONFIG_FILES, revision=revision, access=access)
         config = config_class(_model_type(folder)).from_pretrained(folder, **overrides)
         config.name_or_path = pretrained_model_name_or_path
@@ -83,7 +83,7 @@ class _AutoModel(_Auto):
             config: Configuration of the model.
             options: `dtype` or `torch_dtype`; `attn_implementation` and `trust_remote_code=False` have no effect.
         """
-        Access.taken(options)
+        Access.pop_from(options)
         dtype = as_dtype(options.pop("dtype", options.pop("torch_dtype", None)))
         check_attn_implementation(options.pop("attn_implementation", None))
         if options:
@@ -104,7 +104,7 @@ class _AutoModel(_Auto):
 
         Arguments as for the model's class. All files are read from one commit of the hub, even during a push.
         """
-        access, config = Access.taken({**options}), options.get("config")
+        access, config = Access.pop_from({**options}), options.get("config")
         if isinstance(config, str | Path):
             config = options["config"] = AutoConfig.from_pretrained(config)
         folder = pinned(pretrained_model_name_or_path, revision=revision, access=access)
@@ -220,7 +220,7 @@ class AutoFeatureExtractor(_Auto):
         **options: Any,  # noqa: ANN401 - of the class
     ) -> Any:  # noqa: ANN401 - of one of several classes
         """Read the feature extractor of a checkpoint folder or hub id."""
-        access = Access.taken(options)
+        access = Access.pop_from(options)
         folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         kind = read_feature_extractor_config(folder).get("feature_extractor_type", "Wav2Vec2FeatureExtractor")
         return _public(folder, kind, "FeatureExtractor").from_pretrained(folder, **options)
@@ -237,7 +237,7 @@ class AutoProcessor(_Auto):
         **options: Any,  # noqa: ANN401 - of the class
     ) -> Any:  # noqa: ANN401 - of one of several classes
         """Read the processor of a checkpoint folder or hub id."""
-        access = Access.taken(options)
+        access = Access.pop_from(options)
         folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         kind = processor_class(folder)
         if kind == WITH_LM:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.hub import KEYWORDS, NOT_TAKEN
+from raysp.checkpoints.hub import KEYWORDS, REFUSED_KEYWORDS
 from raysp.crossing import constant, number
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig, AutoModel, AutoModelForCausalLM
@@ -170,7 +170,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
             The model in eval mode.
         """
         of_encoder, of_decoder, own = _routed(kwargs)
-        shared = {name: own.pop(name) for name in (*KEYWORDS, *NOT_TAKEN) if name in own and name != "revision"}
+        shared = {name: own.pop(name) for name in (*KEYWORDS, *REFUSED_KEYWORDS) if name in own and name != "revision"}
         of_encoder, of_decoder = {**shared, **of_encoder}, {**shared, **of_decoder}
         encoder = of_encoder.pop("model", None)
         if encoder is None:

@@ -242,7 +242,7 @@ class Config(Shareable):
         **overrides: Any,  # noqa: ANN401 - values of the configuration
     ) -> Self:
         """Read config.json of a checkpoint folder or hub id; keyword arguments override its values."""
-        access = Access.taken(overrides)
+        access = Access.pop_from(overrides)
         path = (
             local_folder(pretrained_model_name_or_path, CONFIG_FILES, revision=revision, access=access) / "config.json"
         )

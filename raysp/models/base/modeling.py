@@ -218,7 +218,7 @@ class Model(Checkpointing):
         """
         name = pretrained_model_name_or_path
         dtype = overrides.pop("torch_dtype", dtype)  # its name before transformers 5
-        access = Access.taken(overrides)
+        access = Access.pop_from(overrides)
         use_safetensors = overrides.pop("use_safetensors", None)
         if use_safetensors is False and not allow_pickle:
             raise ValueError(

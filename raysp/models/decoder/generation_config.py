@@ -127,7 +127,7 @@ class GenerationConfig(Shareable):
         **options: Any,  # noqa: ANN401 - options of `generate`, and of access
     ) -> Self:
         """Read generation_config.json of a checkpoint folder or hub id; keyword arguments override its options."""
-        access = Access.taken(options)
+        access = Access.pop_from(options)
         path = local_folder(pretrained_model_name, GENERATION_FILES, revision=revision, access=access) / FILE
         try:
             return cls.from_dict({**read_json(path), **options})

@@ -112,7 +112,7 @@ class PaddingExtractor(Shareable):
         **overrides: Any,  # noqa: ANN401 - arguments of __init__
     ) -> Self:
         """Read preprocessor_config.json, or processor_config.json, of a checkpoint folder or hub id."""
-        access = Access.taken(overrides)
+        access = Access.pop_from(overrides)
         folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         values = read_feature_extractor_config(folder)
         kind = values.get("feature_extractor_type", cls.__name__)
@@ -394,7 +394,7 @@ class Wav2Vec2Processor(Shareable):
         **overrides: Any,  # noqa: ANN401 - settings of either part
     ) -> Self:
         """Read both parts from a checkpoint folder or hub id; keyword arguments replace settings of either part."""
-        access = Access.taken(overrides)
+        access = Access.pop_from(overrides)
         overrides.setdefault("name_or_path", str(pretrained_model_name_or_path))
         folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         of_audio = cls.extractor_class.from_pretrained(folder).to_dict().keys() - {"padding_side"}

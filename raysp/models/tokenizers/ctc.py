@@ -399,7 +399,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     ) -> Self:
         """Read vocab.json, tokenizer_config.json, special_tokens_map.json and added_tokens.json of a checkpoint."""
         name = str(pretrained_model_name_or_path)
-        access = Access.taken(overrides)
+        access = Access.pop_from(overrides)
         folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         config = optional_json(folder / "tokenizer_config.json")
         kind = config.get("tokenizer_class") or cls.__name__

@@ -46,7 +46,7 @@ def read_tokenizer(
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
     overrides.setdefault("name_or_path", str(folder))
-    folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.taken(overrides))
+    folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.pop_from(overrides))
     given = tokenizer_type or getattr(config, "model_type", None)
     if given in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
         overrides.setdefault("tokenizer_class", CLASS_OF[given])

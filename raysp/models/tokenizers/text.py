@@ -339,7 +339,7 @@ class TextTokenizer(DescribedTokenizer):
             CheckpointError: Files are missing or damaged, or the class is not one of `KINDS`.
         """
         origin = str(pretrained_model_name_or_path)
-        access = Access.taken(overrides)
+        access = Access.pop_from(overrides)
         folder = local_folder(pretrained_model_name_or_path, PROCESSOR_FILES, revision=revision, access=access)
         refuse_unknown(cls, overrides, [*NAMED_TOKENS, *SETTINGS, *OF_KINDS])
         config = optional_json(folder / "tokenizer_config.json")

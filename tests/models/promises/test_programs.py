@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raysp.checkpoints.hub import NOT_TAKEN
+from raysp.checkpoints.hub import REFUSED_KEYWORDS
 from raysp.models import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -90,7 +90,7 @@ def test_keywords_of_loading_that_are_not_taken_are_refused(tiny_ctc, option):
         Wav2Vec2ForCTC.from_pretrained(tiny_ctc, **option)
 
 
-@pytest.mark.parametrize("keyword", NOT_TAKEN)
+@pytest.mark.parametrize("keyword", REFUSED_KEYWORDS)
 def test_keywords_of_loading_that_are_not_taken_are_refused_by_all_classes_with_a_way_out(keyword):
     for cls in (AutoConfig, AutoTokenizer, AutoFeatureExtractor, AutoProcessor, AutoModelForCTC, UniSpeechForCTC):
         for value in ("x", {}):
