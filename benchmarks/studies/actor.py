@@ -135,8 +135,8 @@ def _use_as_device(model: "Model", launched: int) -> None:
 
     model.close()
     model.op.passes = passes = DevicePasses(torch.device("cpu"), launched=launched)
-    model.op.blocks_in_hand = passes.blocks_in_hand
-    model._threads, model.in_hand = ThreadPoolExecutor(model.op.blocks_in_hand), InHand(model.op.blocks_in_hand)
+    model.op.blocks_in_flight = passes.blocks_in_flight
+    model._threads, model.in_hand = ThreadPoolExecutor(model.op.blocks_in_flight), InHand(model.op.blocks_in_flight)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Forced alignment: the times of the words of a given text, and how well it fits its recording."""
+"""Forced alignment: times of the words of a text, and how well the text fits its recording."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -42,10 +42,10 @@ class _Timed:
 
 @dataclass(eq=False)
 class Aligning:
-    """Op that aligns a text with the frames of a CTC head: of a column of the source, or of an earlier output.
+    """Op that aligns a text, a source column or an earlier output, with the frames of a CTC head.
 
-    It selects the log-probabilities of the blank, of the tokens that the text has and of the best token, of each frame.
-    A window of a longer row stages those of the frames that it owns. `join` aligns the text with the frames of all
+    For each frame it selects the log-probabilities of the blank, of the tokens of the text, and of the best token. A
+    window of a longer row stages the values of the frames that it owns. `join` aligns the text with the frames of all
     windows.
 
     Attributes:
@@ -53,12 +53,12 @@ class Aligning:
         staged: staged column of a window of a longer row, the log-probabilities.
         tokenizer: tokenizer with the vocabulary; its padding token is the blank.
         column: column with the texts.
-        is_result: whether it is one of an earlier output, not of the source. Then the text is not known on the device,
-            so all tokens are selected.
+        is_result: whether an earlier output produces the column. The text is then unavailable on the device, so all
+            tokens are selected.
         vocab_size: tokens of the head.
         frame_seconds: time between frames.
-        wildcard: whether other speech may be before, between and behind the words.
-        case_rules: language whose case rules hold; None: those that most languages share.
+        wildcard: whether other speech may occur before, between and after the words.
+        case_rules: language whose case rules hold; None: the rules that most languages share.
     """
 
     schema: pa.Schema
@@ -82,10 +82,10 @@ class Aligning:
         spelt: list[Spelt | None] = [None] * len(log_probs_BTV)
         if not self.is_result:
             spelt = [self._spelt(text) for text in forward.rows.source[self.column]]
-        kept = [self._kept(one) for one in spelt]
+        kept = [self._kept(of_row) for of_row in spelt]
         ids_BK = np.full((len(kept), max(map(len, kept))), self.blank, np.int64)
-        for of_row, ids in zip(ids_BK, kept, strict=True):
-            of_row[: len(ids)] = ids
+        for ids_K, ids in zip(ids_BK, kept, strict=True):
+            ids_K[: len(ids)] = ids
         [places_BK] = send(log_probs_BTV.device, ids_BK)
         chosen_BTK = log_probs_BTV.gather(-1, places_BK[:, None].expand(-1, log_probs_BTV.shape[1], -1))
         return {"log probs": torch.cat([chosen_BTK, log_probs_BTV.amax(-1, keepdim=True)], -1), "spelt": spelt}
@@ -96,12 +96,12 @@ class Aligning:
         if self.is_result:
             texts = rows.results[self.column]
             spelt = [self._spelt(text) if part is None else None for text, part in zip(texts, rows.parts, strict=True)]
-        whole = [one if part is None else None for one, part in zip(spelt, rows.parts, strict=True)]
-        targets = [Target(()) if one is None else self._target(one) for one in whole]
-        found = self._aligned(values_BTK, rows.lengths.frames, targets)
+        whole = [of_row if part is None else None for of_row, part in zip(spelt, rows.parts, strict=True)]
+        targets = [Target(()) if of_row is None else self._target(of_row) for of_row in whole]
+        alignments = self._aligned(values_BTK, rows.lengths.frames, targets)
         values = [
-            self.empty() if one is None else self._row(one, alignment)
-            for one, alignment in zip(whole, found, strict=True)
+            self.empty() if of_row is None else self._row(of_row, alignment)
+            for of_row, alignment in zip(whole, alignments, strict=True)
         ]
         return [*zip(*values, strict=True), self._staged(values_BTK, spelt, rows)]
 
@@ -109,13 +109,13 @@ class Aligning:
         """Return the log-probabilities of the frames that each window of a longer row owns, frame by frame."""
         return [
             None
-            if part is None or (one is None and not self.is_result)
-            else values_TK[slice(*part), [*range(len(self._kept(one))), -1]].ravel()
-            for values_TK, one, part in zip(values_BTK, spelt, rows.parts, strict=True)
+            if part is None or (of_row is None and not self.is_result)
+            else values_TK[slice(*part), [*range(len(self._kept(of_row))), -1]].ravel()
+            for values_TK, of_row, part in zip(values_BTK, spelt, rows.parts, strict=True)
         ]
 
     def _target(self, spelt: Spelt) -> Target:
-        """Return the tokens of a text, numbered by their places among those that are kept."""
+        """Return the tokens of a text, numbered by their places in `_kept`."""
         places = {index: place for place, index in enumerate(self._kept(spelt))}
         target = spelt.target(wildcard=self.wildcard)
         separator = None if target.separator is None else places[target.separator]
@@ -124,7 +124,7 @@ class Aligning:
     def _aligned(
         self, values_BTK: Array, num_frames: Sequence[int], targets: Sequence[Target]
     ) -> list[Alignment | None]:
-        """Return the paths of targets through frames, whose last value is that of the best token."""
+        """Return the paths of targets through frames, whose last value belongs to the best token."""
         values = torch.from_numpy(values_BTK)
         return align(values[..., :-1], num_frames, targets, blank=0, best=values[..., -1])
 
@@ -132,37 +132,33 @@ class Aligning:
         return tuple(None for _ in self.schema)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        given = windows.column(f"{RESULT}{self.column}").to_pylist() if self.is_result else None
-        spelt = self._spelt((given or carried_values(windows, self.column))[-1])
+        texts = windows.column(f"{RESULT}{self.column}").to_pylist() if self.is_result else None
+        spelt = self._spelt((texts or carried_values(windows, self.column))[-1])
         if spelt is None:
             return self.empty()
         kept = self._kept(spelt)
         pauses = [place for place, index in enumerate(kept) if index in (self.blank, spelt.delimiter)]
         values, frames = self._joined(windows, len(kept) + 1, pauses)
-        [found] = self._aligned(values[None], [len(values)], [self._target(spelt)])
-        if found is not None:
-            firsts, lasts = found.first_frames, found.last_frames
-            found = replace(found, first_frames=frames[firsts], last_frames=frames[lasts])
-        return self._row(spelt, found)
+        [alignment] = self._aligned(values[None], [len(values)], [self._target(spelt)])
+        if alignment is not None:
+            firsts, lasts = alignment.first_frames, alignment.last_frames
+            alignment = replace(alignment, first_frames=frames[firsts], last_frames=frames[lasts])
+        return self._row(spelt, alignment)
 
     def _joined(self, windows: pa.Table, num_values: int, pauses: Sequence[int]) -> tuple[Array, Ints]:
-        """Return the frames of a row: their values, and their numbers in the recording.
+        """Return the frames of a row, (T, `num_values`), and their numbers in the recording.
 
-        Where a part of the recording is left out, one frame stands for it, which is certainly a pause. The frames
-        beside it in which the best token is a pause may be any: blank, or the separator of words.
-
-        Args:
-            windows: the windows of the row.
-            num_values: values of a frame; the last one is that of the best token.
-            pauses: places of the blank and of the separator of words.
+        A skipped part of the recording becomes one frame that is certainly a pause. In neighbouring frames whose best
+        token is a pause, any pause is equally likely. `pauses` are the places of the blank and the word separator.
         """
         gap = np.full((1, num_values), FLOOR, np.float32)
         gap[0, [*pauses, -1]] = 0.0
         values: list[npt.NDArray[np.float32]] = []
         frames: list[Ints] = []
         until = 0
-        for stretch in stretches(windows, [one // num_values for one in list_lengths(windows, self.staged.names[0])]):
-            first, part = stretch.frame, flat(stretch.windows.column(self.staged.names[0])).reshape(-1, num_values)
+        [name] = self.staged.names
+        for stretch in stretches(windows, [length // num_values for length in list_lengths(windows, name)]):
+            first, part = stretch.frame, flat(stretch.windows.column(name)).reshape(-1, num_values)
             if values and first > until + 1:
                 values[-1] = _with_any_pause(values[-1][::-1], pauses)[::-1]
                 part = _with_any_pause(part, pauses)
@@ -185,7 +181,7 @@ class Aligning:
         return [self.blank, *sorted(ids - {self.blank})]
 
     def _row(self, spelt: Spelt, alignment: Alignment | None) -> tuple[object, ...]:
-        """Return the columns of a row; without a path null, but for the number of characters that were left out."""
+        """Return the columns of a row; without a path, null except for the number of skipped characters."""
         if alignment is None and any(word.ids for word in spelt.words):
             return (None, spelt.num_skipped, *(None for _ in self.schema.names[2:]))
         spans: dict[str, Spans] = {"words": [], "chars": []}
@@ -199,14 +195,14 @@ class Aligning:
         """Yield each word with its characters."""
         for word, places in zip(spelt.words, spelt.places(), strict=True):
             letters = [
-                self._letter(one.text, place, alignment) if alignment and one.ids else _Timed(one.text)
-                for one, place in zip(word.letters, places, strict=True)
+                self._letter(letter.text, place, alignment) if alignment and letter.ids else _Timed(letter.text)
+                for letter, place in zip(word.letters, places, strict=True)
             ]
             letters = letters if isinstance(self.spelling, PhonemeSpelling) else _with_silent_marks(letters)
-            known = [one for one in letters if one.score is not None]
-            if known:
-                score = sum(cast("float", one.score) for one in known) / len(known)
-                yield _Timed(word.text, known[0].start, known[-1].end, score), letters
+            timed = [letter for letter in letters if letter.score is not None]
+            if timed:
+                score = sum(cast("float", letter.score) for letter in timed) / len(timed)
+                yield _Timed(word.text, timed[0].start, timed[-1].end, score), letters
             else:
                 yield _Timed(word.text), letters
 
@@ -217,19 +213,19 @@ class Aligning:
 
 
 def _with_silent_marks(letters: list[_Timed]) -> list[_Timed]:
-    """Return the characters of a word in which marks of punctuation have no length."""
-    timed = [one for one in letters if one.start is not None and one.end is not None]
-    spans = [(cast("float", one.start), cast("float", one.end)) for one in timed]
-    times = iter(times_of_word([one.text for one in timed], spans))
-    found = []
-    for one in letters:
-        start, end = (None, None) if one.start is None else next(times)
-        found.append(replace(one, start=start, end=end))
-    return found
+    """Return the characters of a word with punctuation marks of zero duration."""
+    timed = [letter for letter in letters if letter.start is not None and letter.end is not None]
+    spans = [(cast("float", letter.start), cast("float", letter.end)) for letter in timed]
+    times = iter(times_of_word([letter.text for letter in timed], spans))
+    retimed = []
+    for letter in letters:
+        start, end = (None, None) if letter.start is None else next(times)
+        retimed.append(replace(letter, start=start, end=end))
+    return retimed
 
 
 def _with_any_pause(values: npt.NDArray[np.float32], pauses: Sequence[int]) -> npt.NDArray[np.float32]:
-    """Return frames whose first ones, as long as the best token is a pause, may be any of the pauses."""
+    """Return frames in which, up to the first whose best token is no pause, all pauses are equally likely."""
     highest = values[:, pauses].max(1)
     num_frames = int(np.append(highest < values[:, -1], True).argmax())
     changed = values.copy()
@@ -240,12 +236,12 @@ def _with_any_pause(values: npt.NDArray[np.float32], pauses: Sequence[int]) -> n
 def spelling_of(
     tokenizer: CTCTokenizer, vocab_size: int, language: Language | None = None, *, is_result: bool = False
 ) -> Spelling | PhonemeSpelling:
-    """Return the spelling of texts in the tokens of a head; `is_result`: texts that the head itself wrote."""
+    """Return the spelling of texts in the tokens of a head; `is_result`: the head produced the texts."""
     special = {*tokenizer.all_special_tokens}
-    known = {token: index for token, index in tokenizer.encoder.items() if index < vocab_size}
+    ids = {token: index for token, index in tokenizer.encoder.items() if index < vocab_size}
     text = tokenizer.word_delimiter_token
-    delimiter = known.get(text or "")
-    vocabulary = {token: index for token, index in known.items() if token not in special}
+    delimiter = ids.get(text or "")
+    vocabulary = {token: index for token, index in ids.items() if token not in special}
     if tokenizer.joint:
         vocabulary.pop(text or "", None)
         return PhonemeSpelling(vocabulary, delimiter, delimiter_text=text, refuses_letters=not is_result)

@@ -38,7 +38,7 @@ def cut_blocks(
         kinds: recordings of different kinds never share a batch, so those of a kind are together; None: one kind.
 
     Returns:
-        Indexes into `seconds`, each in one block; at least one block, which may be empty.
+        Indexes into `seconds`, each in one block. There is at least one block, which may be empty.
     """
     most = min(block_seconds, BLOCK_BYTES / bytes_per_second)
     total = sum(seconds)
@@ -46,14 +46,14 @@ def cut_blocks(
     target = total / max(1, -(-total // most))
     order = sorted(range(len(seconds)), key=lambda i: (kinds[i] if kinds else "", -seconds[i], i))
     blocks: list[list[int]] = [[]]
-    held = 0.0
+    block_total = 0.0
     for index in order:
-        # A thousandth of slack: sums of seconds round, and a block of the last row alone would be left over.
-        if blocks[-1] and held + seconds[index] > target * 1.001:
+        # A thousandth of slack: sums of seconds round, and could leave a block of the last row alone.
+        if blocks[-1] and block_total + seconds[index] > target * 1.001:
             blocks.append([])
-            held = 0.0
+            block_total = 0.0
         blocks[-1].append(index)
-        held += seconds[index]
+        block_total += seconds[index]
     return blocks
 
 
@@ -90,14 +90,11 @@ def cut_batches(num_samples: Sequence[int], max_samples: int) -> list[list[int]]
 
 
 def share_evenly(batches: Sequence[list[int]], at_once: int) -> list[list[int]]:
-    """Divide the last batches, so that as many passes as run at once have equal work.
+    """Divide the batches beyond a multiple of `at_once` into `at_once` parts each, or one part per window.
 
     Args:
         batches: batches of about the same padded samples, the shortest windows last.
         at_once: number of forward passes that run at once.
-
-    Returns:
-        The batches. Those beyond a multiple of `at_once` are each divided into `at_once` parts, or one part a window.
     """
     whole = len(batches) - len(batches) % at_once
     parts = [batch[place::at_once] for batch in batches[whole:] for place in range(min(at_once, len(batch)))]
@@ -107,7 +104,7 @@ def share_evenly(batches: Sequence[list[int]], at_once: int) -> list[list[int]]:
 def cut_passes(
     num_samples: Sequence[int], max_samples: int, at_once: int, *, of_one_length: bool = False
 ) -> list[list[int]]:
-    """Group the windows of a block into forward passes: `cut_batches`, with the last ones shared by `share_evenly`.
+    """Group the windows of a block into forward passes by `cut_batches` and `share_evenly`.
 
     `of_one_length`: each pass has windows of the same length.
     """
@@ -125,11 +122,11 @@ def cut_passes(
 
 
 def would_wait(padded: Sequence[int], at_once: int) -> bool:
-    """Return whether passes at once would leave threads idle for longer than passes one after another lose.
+    """Return whether concurrent passes would leave threads idle for longer than sequential passes lose.
 
     Args:
-        padded: padded samples of each pass, in their order.
-        at_once: number of forward passes that run at once; each takes the next batch when it has ended one.
+        padded: padded samples of each pass, in order.
+        at_once: number of concurrent passes; a new pass starts when one ends.
     """
     ends = [0] * at_once
     for samples in padded:
@@ -161,7 +158,7 @@ def windowing_of(checkpoint: CheckpointSummary, *, window_seconds: float, overla
 HALF = ("bfloat16", "float16")
 EIGHT_BITS = ("int8", "int8_float32", "int8_float16")
 WEIGHT_BYTES = {**dict.fromkeys(HALF, 2), **dict.fromkeys(EIGHT_BITS, 1)}
-"""Bytes of a weight by the dtype; of any other one 4."""
+"""Bytes of a weight by dtype; 4 for any other dtype."""
 ROUNDED = (*HALF, "tf32", *EIGHT_BITS)
 """Arithmetic in which products round their inputs, so that the kernel for another batch may change a label."""
 AGREED_RATE = 0.9
@@ -201,7 +198,7 @@ def batching(*, dtype: str, device: str, windows_alone: bool = False) -> Batchin
         return Batching.FREE
     if is_accelerator(device):
         return Batching.RECORDED
-    return Batching.FREE if dtype in EIGHT_BITS else Batching.ALONE  # of eight bits: its backend decodes each alone
+    return Batching.FREE if dtype in EIGHT_BITS else Batching.ALONE  # a backend of eight bits decodes each row alone
 
 
 def agreed_rate(dtype: str) -> float:
@@ -219,9 +216,9 @@ BLOCK_WORK_SECONDS = 10.0
 CPU_BATCH_SECONDS = 15.0
 """On a CPU a pass has a negligible fixed cost, so a larger batch only adds padding (docs/evidence/performance.md)."""
 USUAL_FRAMES_A_SECOND = 50
-"""Frames a second of the layers of most models; those of SEW-D and FastConformer have fewer."""
+"""Frames per second of the layers of most models; SEW-D and FastConformer have fewer."""
 COARSE_BATCH_FRAMES = 1500
-"""Frames of a pass on a CPU of layers with fewer frames a second: a product of few rows is slower."""
+"""Frames of a pass on a CPU for layers with fewer frames per second: a product of few rows is slower."""
 CPU_TEXT_SECONDS = 60.0
 """A step of a text decoder reads all of its weights, whatever the number of texts."""
 GPU_BATCH_SECONDS = 600.0
@@ -240,16 +237,16 @@ MOST_AT_ONCE = 4
 
 
 def passes_of_actor(threads: int | None, batching: Batching, *, is_own: bool = True) -> int:
-    """Return the number of forward passes that an actor runs at once: of windows alone, one for each thread.
+    """Return the number of forward passes that an actor runs at once; with single windows, one per thread.
 
-    Batches share the threads on CPUs, each with an equal number. Passes of one thread each do not wait for each other,
-    as the threads of one pass do after every operation. Two threads or more have several passes: of the numbers that
-    leave the fewest threads over, the largest.
+    On CPUs batches share the threads equally. Passes of one thread each do not wait for each other, as the threads of
+    one pass do after every operation. With two threads or more there are several passes: the largest number among
+    those that leave the fewest threads unused.
 
     Args:
         threads: torch threads on CPUs; None: one pass at a time, as on a GPU.
         batching: batching of windows.
-        is_own: whether the model is one of raysp; one of another library may not allow several passes at once.
+        is_own: whether raysp implements the model; a model of another library may not allow concurrent passes.
     """
     if threads is None or not is_own:
         return 1

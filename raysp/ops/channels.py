@@ -1,6 +1,6 @@
-"""Labelling of each channel: before decoding a row becomes one row for each channel, and behind joining one row again.
+"""Labelling of each channel: before decoding a row becomes one row per channel, and after joining one row again.
 
-In between a row of a channel has the number `row * MOST_CHANNELS + channel`, and is a row like any other.
+In between, the row of a channel has the number `row * MOST_CHANNELS + channel`, and is a row like any other.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.bounds import MOST_CHANNELS
-from raysp.ops.rows import NO_SPEECH, OK, RowStatus, beside, chosen, plain, row_statuses, statuses_table
+from raysp.ops.rows import NO_SPEECH, OK, RowStatus, chosen, plain, row_statuses, statuses_table, with_columns
 
 OF_MODEL = ("too_short", "unknown_language", "step_failed", "out_of_memory", "model_output")
-"""Outcomes of labelling; those of decoding come before them."""
+"""Outcomes of labelling; outcomes of decoding take precedence."""
 OF_CHANNEL = (*OF_MODEL[1:], "invalid_audio")
 """Errors whose messages name the channel."""
 
@@ -32,16 +32,16 @@ def status_of_channel(row_status: RowStatus, channel: int) -> RowStatus:
 
 
 def listed(schema: pa.Schema) -> pa.Schema:
-    """Return the columns of a row whose channels have these columns each: lists, one entry a channel."""
+    """Return the schema with each column a list that has one entry per channel."""
     return pa.schema([(field.name, pa.list_(field.type)) for field in schema])
 
 
 def gather(rows: pa.Table, added: pa.Schema, outputs: Sequence[str]) -> pa.Table:
     """Return one row for all channels of a row.
 
-    A row is ok if all its channels are, but for those without speech, unless that is all of them. Otherwise it has the
-    outcome of decoding of its first channel that failed there, or else of the first that was not labelled. Columns of
-    outputs are lists, or null unless all channels have labels.
+    A row is ok if all its channels with speech are ok and there is such a channel. Otherwise it has the outcome of the
+    first channel that failed in decoding, or else of the first channel that was not labelled. Columns of outputs are
+    lists, or null unless all channels have labels.
 
     Args:
         rows: rows of channels in order, all of each row.
@@ -64,7 +64,7 @@ def gather(rows: pa.Table, added: pa.Schema, outputs: Sequence[str]) -> pa.Table
         # In Arrow a null offset makes a list null.
         offsets.append(len(places) if is_listed else None)
         places += range(first, end) if is_listed else ()
-    table = beside(statuses_table(outcomes), chosen(rows, added, decisive))
+    table = with_columns(statuses_table(outcomes), chosen(rows, added, decisive))
     ends = pa.array([*offsets, len(places)], pa.int32())
     for field, column in zip(listed(labels.schema), labels.columns, strict=True):
         entries = column.take(pa.array(places, pa.int64())).combine_chunks()
@@ -73,15 +73,17 @@ def gather(rows: pa.Table, added: pa.Schema, outputs: Sequence[str]) -> pa.Table
 
 
 def _outcome(channels: Sequence[RowStatus]) -> tuple[int, RowStatus]:
-    """Return the channel that decides on the outcome of a row, and this outcome, which names the channel at fault."""
-    is_ok = [one.status == OK for one in channels]
-    failed = [place for place, one in enumerate(channels) if not is_ok[place] and one.error_type != NO_SPEECH]
+    """Return the channel that determines the outcome of a row, and the outcome, which names the failed channel."""
+    is_ok = [row_status.status == OK for row_status in channels]
+    failed = [
+        place for place, row_status in enumerate(channels) if not is_ok[place] and row_status.error_type != NO_SPEECH
+    ]
     decoding = [place for place in failed if channels[place].error_type not in OF_MODEL]
     place = (decoding or failed or [is_ok.index(True) if any(is_ok) else 0])[0]
     outcome = copy(channels[place])
     outcome.row //= MOST_CHANNELS
     # A step on decoded rows fails for all channels with one message.
-    is_of_row = outcome.error_type == "step_failed" and len({one.error_message for one in channels}) == 1
+    is_of_row = outcome.error_type == "step_failed" and len({row_status.error_message for row_status in channels}) == 1
     if len(channels) > 1 and outcome.error_type in OF_CHANNEL and not is_of_row:
         outcome.error_message = plain(f"channel {place} of {len(channels)}: {outcome.error_message}")
     return place, outcome

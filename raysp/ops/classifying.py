@@ -34,7 +34,7 @@ class Classifying:
         problem_type: with "multi_label_classification" classes are independent, and all above `threshold` are returned;
             with "regression" scores are the predicted numbers, of the first `top_k` outputs.
         threshold: least probability of independent classes, exclusive.
-        as_list: whether the columns are lists; those of independent classes always are.
+        as_list: whether the columns are lists; for independent classes they always are.
     """
 
     schema: pa.Schema
@@ -53,9 +53,9 @@ class Classifying:
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         logits_BN = arrays["logits"]
         weights = [None if part is None else part[1] - part[0] for part in rows.parts]
-        found = [self._classes(logits_N) for logits_N in logits_BN]
+        classes = [self._classes(logits_N) for logits_N in logits_BN]
         weighted = [logits_N * np.float32(weight or 0) for weight, logits_N in zip(weights, logits_BN, strict=True)]
-        return [*(rows.whole(values) for values in zip(*found, strict=True)), rows.staged(weighted), weights]
+        return [*(rows.whole(values) for values in zip(*classes, strict=True)), rows.staged(weighted), weights]
 
     def empty(self) -> tuple[object, ...]:
         return (None, None)
@@ -74,7 +74,7 @@ class Classifying:
             return [self.labels[i] for i in chosen], [float(scores_N[i]) for i in chosen]
         shifted_N = np.exp(logits_N - logits_N.max())
         scores_N = shifted_N / shifted_N.sum()
-        # Stable: of equal scores the class with the lower number comes first, on every processor.
+        # Stable: among equal scores the class with the lower number comes first, on every processor.
         best = np.argsort(-scores_N, kind="stable")[: self.top_k]
         return self._shaped([(self.labels[index], float(scores_N[index])) for index in best])
 
@@ -115,8 +115,8 @@ class Segmenting:
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         scores_BTN = arrays["scores"]
-        found = [self._segments(row[:count]) for row, count in zip(scores_BTN, frames_of_whole_rows(rows), strict=True)]
-        return [rows.whole(found), owned_values(scores_BTN, rows)]
+        whole = [self._segments(row[:count]) for row, count in zip(scores_BTN, frames_of_whole_rows(rows), strict=True)]
+        return [rows.whole(whole), owned_values(scores_BTN, rows)]
 
     def empty(self) -> tuple[object, ...]:
         return ([],)
@@ -124,15 +124,15 @@ class Segmenting:
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         [name] = self.staged.names
         counts = [count // len(self.labels) for count in list_lengths(windows, name)]
-        found: list[dict[str, object]] = []
+        segments: list[dict[str, object]] = []
         for stretch in stretches(windows, counts):
             scores = np.asarray(flat(stretch.windows.column(name)), np.float32)
-            found += self._segments(scores.reshape(-1, len(self.labels)), stretch.frame)
-        return (found,)
+            segments += self._segments(scores.reshape(-1, len(self.labels)), stretch.frame)
+        return (segments,)
 
     def _segments(self, scores_TN: Floats, frame: int = 0) -> list[dict[str, object]]:
         """Return segments of frames from `frame` of a recording on, ordered by start, then by class."""
-        found: list[tuple[float, int, dict[str, object]]] = []
+        segments: list[tuple[float, int, dict[str, object]]] = []
         for number, label in enumerate(self.labels):
             for first, end in spans_above(
                 scores_TN[:, number],
@@ -144,8 +144,8 @@ class Segmenting:
                 start, stop = (frame + first) * self.frame_seconds, (frame + end) * self.frame_seconds
                 score = float(scores_TN[first:end, number].mean())
                 if stop - start >= self.min_seconds:
-                    found.append((start, number, {"label": label, "start": start, "end": stop, "score": score}))
-        return [segment for _, _, segment in sorted(found, key=lambda one: one[:2])]
+                    segments.append((start, number, {"label": label, "start": start, "end": stop, "score": score}))
+        return [segment for _, _, segment in sorted(segments, key=lambda numbered: numbered[:2])]
 
 
 def spans_above(
@@ -154,11 +154,11 @@ def spans_above(
     """Return first and end frame of each span of scores above a threshold.
 
     Args:
-        scores_T: a score a frame.
-        threshold: score that a span begins above.
-        end_threshold: score above which it goes on.
+        scores_T: one score per frame.
+        threshold: score above which a span begins.
+        end_threshold: score above which it continues.
         frame_seconds: time between frames.
-        merge_seconds: spans with a shorter gap between them are one.
+        merge_seconds: spans with a shorter gap between them are merged.
     """
     begins_T = scores_T > threshold
     spans = [span for span in _runs(scores_T > end_threshold) if begins_T[slice(*span)].any()]

@@ -22,7 +22,7 @@ from raysp.ops.rows import (
     ERROR,
     NO_SPEECH,
     OK,
-    Place,
+    PlacedWave,
     RowStatus,
     Window,
     row_statuses,
@@ -41,7 +41,7 @@ STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
 """Largest number of bytes of samples in a block of a long row, which is in memory itself."""
 
 DAMAGE = frozenset({"corrupt_audio", "invalid_audio"})
-"""Errors of recordings of which the samples before the error are the same each time; a crash or timeout is not."""
+"""Errors before which each decoding yields the same samples, unlike a crash or timeout."""
 
 
 class Decoder(Protocol):
@@ -64,20 +64,6 @@ class Decoder(Protocol):
         ...
 
 
-class PlacedWave(Protocol):
-    """A window that is cut at pauses."""
-
-    @property
-    def wave(self) -> Samples:
-        """Samples of the window (num_samples,), int16 or float32."""
-        ...
-
-    @property
-    def place(self) -> Place:
-        """Place in the recording."""
-        ...
-
-
 CutAtPauses = Callable[[Iterator[Samples]], Iterator[PlacedWave]]
 """Function that cuts a recording at pauses while it is decoded; it yields nothing without speech."""
 
@@ -91,18 +77,18 @@ class Decoding:
         windowing: division into windows; its sample rate is the model's.
         channel: "mean", an index, or "each": blocks have a row for each channel (`raysp.ops.channels`).
         max_seconds: longer recordings are skipped.
-        keep_prefix: whether rows whose recording is damaged part-way, which are error rows, have the samples before.
+        keep_prefix: whether error rows with a recording damaged part-way keep the samples before the damage.
         block_seconds: seconds of audio per block.
         before: ops on rows by their source columns, before decoding.
         after: ops on decoded rows.
-        carrying: columns that blocks carry for steps on decoded rows that all of `before` and `after` let pass.
-        late: op of such steps, called with each block; None: there are none.
+        carrying: columns that blocks carry for steps on decoded rows that pass all of `before` and `after`.
+        late: op of such steps, called with each block; None without such steps.
         decoder: decoding functions.
         root: root folder of paths of recordings; None: paths are not allowed.
-        excerpt_columns: columns of offset and duration, which select a part of each recording; empty: all of it.
+        excerpt_columns: columns of offset and duration, which select a part of each recording; empty: whole recordings.
         texts: columns of texts, also if they hold bytes; a row whose text cannot be read fails.
         cut_at_pauses: function that cuts all rows into windows; None: long rows are cut by `windowing`.
-        together: column of the source; rows with the same value are in blocks together. None: rows of any value are.
+        together: source column; a block has rows with one value of it. None: blocks may have any rows.
     """
 
     audio: str
@@ -128,7 +114,7 @@ class Decoding:
         self.options = DecodeOptions(self.sample_rate, by_default, self.max_seconds, self.keep_prefix)
 
     def __call__(self, rows: pa.Table, first: int) -> Iterator[pa.Table]:
-        """Decode a piece: first rows of several windows, as a stream, then the others as `cut_blocks` does.
+        """Decode a piece: first rows of several windows, as a stream, then short rows in the order of `cut_blocks`.
 
         A row that is longer than its header claims fills additional blocks. The boundaries of windows and blocks depend
         only on the rows and on `block_seconds`.
@@ -138,7 +124,7 @@ class Decoding:
             first: number of its first row in the shard.
 
         Yields:
-            Blocks, at least one, with columns `ROW_SCHEMA` and `wave` and the added ones. Every row of the piece has
+            Blocks, at least one, with columns `ROW_SCHEMA`, `wave` and the added columns. Every row of the piece has
             one or more consecutive windows in them. If a row fails after some of its windows were yielded, its last
             window has the error.
         """
@@ -146,23 +132,20 @@ class Decoding:
         yield from self._blocks(piece.exploded() if self.channel == "each" else piece)
 
     def measure(self, rows: pa.Table, first: int) -> list[RowStatus]:
-        """Return the outcome of each row, with its duration, as far as headers have it; a row may fail when decoded.
+        """Return the outcome and duration of each row, as far as headers tell; a row may fail when decoded.
 
-        Rows are decoded only if their headers do not have the duration, or for steps on decoded rows.
-
-        Args:
-            rows: as in `__call__`.
-            first: number of its first row in the shard.
+        Rows are decoded only if their headers lack the duration, or for steps on decoded rows. Arguments are those of
+        `__call__`.
         """
         if self.late is not None:
-            found: dict[int, RowStatus] = {}
+            last_of_row: dict[int, RowStatus] = {}
             for block in self(rows, first):
                 for row_status in row_statuses(block):
-                    before = found.get(row_status.row)
+                    before = last_of_row.get(row_status.row)
                     if before is not None and before.seconds is not None:
                         row_status.seconds = (row_status.seconds or 0.0) + before.seconds
-                    found[row_status.row] = row_status
-            return [found[row] for row in sorted(found)]
+                    last_of_row[row_status.row] = row_status
+            return [last_of_row[row] for row in sorted(last_of_row)]
         return [row_status for row_status, _ in self.measure_channels(rows, first)]
 
     def measure_channels(self, rows: pa.Table, first: int) -> list[tuple[RowStatus, int]]:
@@ -190,17 +173,17 @@ class Decoding:
         """
         statuses = [RowStatus(first + index) for index in range(rows.num_rows)]
         rows = fail_unreadable(rows, statuses, self.texts)
-        for one in self.before:
-            apply(one, statuses, rows)
-        after = [reasons(one, rows) for one in self.after]
+        for op in self.before:
+            apply(op, statuses, rows)
+        after = [reasons(op, rows) for op in self.after]
         for index, row_status in enumerate(statuses):
             if row_status.status != OK:
                 continue
             row_status.seconds = seconds[index] or 0.0
             if row_status.seconds > self.max_seconds:
                 row_status.skip("too_long", str(TooLong(row_status.seconds, self.max_seconds)))
-            for op, found in zip(self.after, after, strict=True):
-                judge(op, row_status, found[index])
+            for op, op_reasons in zip(self.after, after, strict=True):
+                judge(op, row_status, op_reasons[index])
         return statuses
 
     def _measure(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
@@ -221,8 +204,8 @@ class Decoding:
             for seconds, (_, channel) in zip(piece.claimed, piece.sources, strict=True)
         ]
         for windows in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
-            statuses, chunks = [one.row_status for one in windows], [one.chunks for one in windows]
-            places, indexes = [one.place for one in windows], [piece.indexes[one.row] for one in statuses]
+            statuses, chunks = [window.row_status for window in windows], [window.chunks for window in windows]
+            places, indexes = [window.place for window in windows], [piece.indexes[status.row] for status in statuses]
             for status, index in zip(statuses, indexes, strict=True):
                 left[index] = 0.0 if status.windows else max(0.0, left[index] - (status.seconds or 0.0))
             block = _table(windows)
@@ -237,7 +220,7 @@ class Decoding:
         return min(STREAM_BLOCK_BYTES // SAMPLE_BYTES, work), BLOCK_BYTES // SAMPLE_BYTES
 
     def _windows(self, piece: "_Piece") -> Iterator[tuple[int, Window]]:
-        """Yield windows with the numbers of their blocks; 0 is the stream of long rows, which may fill several."""
+        """Yield windows with the numbers of their blocks; long rows have number 0, and may fill several blocks."""
         kinds = None if self.together is None else piece.columns.column(self.together).to_pylist()
         short = list[int]()
         for index, seconds in enumerate(piece.claimed):
@@ -255,17 +238,17 @@ class Decoding:
             yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))
 
     def _rows(self, piece: "_Piece", indexes: Sequence[int]) -> Iterator[Window]:
-        """Decode rows with short claimed lengths in one request, then stream those that are longer or damaged."""
+        """Decode rows with short claimed lengths in one request, then stream longer and damaged rows."""
         pending = [index for index in indexes if piece.statuses[index].status == OK]
         yield from (Window(piece.statuses[i], None) for i in indexes if piece.statuses[i].status != OK)
-        asked: list[int] = []
+        requested: list[int] = []
         longer: list[int] = []
-        found = self.decoder.decode_all(
-            piece.excerpts(pending, asked),
+        results = self.decoder.decode_all(
+            piece.excerpts(pending, requested),
             replace(self.options, max_seconds=min(self.max_seconds, self.windowing.window_seconds)),
         )
-        for number, decoded in enumerate(found):
-            index = asked[number]
+        for number, decoded in enumerate(results):
+            index = requested[number]
             row_status = piece.statuses[index]
             if isinstance(decoded, AudioError) and self.options.keep_prefix and decoded.error_type in DAMAGE:
                 longer.append(index)  # decoded again up to its damage
@@ -276,7 +259,7 @@ class Decoding:
                 longer.append(index)
             else:
                 yield from self._short(piece, index, decoded)
-        yield from (Window(piece.statuses[index], None) for index in pending if index not in asked)
+        yield from (Window(piece.statuses[index], None) for index in pending if index not in requested)
         for index in longer:
             yield from self._row(piece, index)
 
@@ -332,43 +315,43 @@ class Decoding:
         kept: list[Samples] = []
         if self.carrying.samples:
             chunks = _kept(chunks, kept)
-        held: PlacedWave | None = None
-        number = told = 0
-        for found in self.cut_at_pauses(chunks):
-            if held is not None:
+        previous: PlacedWave | None = None
+        number = num_emitted = 0
+        for placed in self.cut_at_pauses(chunks):
+            if previous is not None:
                 part = RowStatus(row_status.row, number, None)
-                part.seconds = held.place.num_samples / self.sample_rate
-                yield Window(part, held.wave, place=held.place)
-                number, told = number + 1, told + held.place.num_samples
-            held = found
+                part.seconds = previous.place.num_samples / self.sample_rate
+                yield Window(part, previous.wave, place=previous.place)
+                number, num_emitted = number + 1, num_emitted + previous.place.num_samples
+            previous = placed
         self._judge(piece, index, row_status)
-        if held is None and row_status.status == OK:
+        if previous is None and row_status.status == OK:
             row_status.skip(NO_SPEECH, "no speech was found in the recording")
         row_status.window, row_status.windows = number, number + 1
         if number and row_status.seconds is not None:
-            row_status.seconds -= told / self.sample_rate
-        if held is None or not _has_samples(row_status):
+            row_status.seconds -= num_emitted / self.sample_rate
+        if previous is None or not _has_samples(row_status):
             yield Window(row_status, None)
         else:
-            yield Window(row_status, held.wave, kept, held.place)
+            yield Window(row_status, previous.wave, kept, previous.place)
 
     def _may_be_left_out(self, piece: "_Piece", index: int) -> bool:
         """Return whether a row should first be decoded only for its length, since a filter may skip it."""
         claimed = piece.claimed[index]
         if claimed <= self.windowing.window_seconds:
             return False
-        by_columns = any(found[index] is not None for found in piece.reasons)
+        by_columns = any(op_reasons[index] is not None for op_reasons in piece.reasons)
         return by_columns or claimed > self.max_seconds or any(by_seconds(op, claimed) is not None for op in self.after)
 
     def _decode(
         self, piece: "_Piece", index: int, row_status: RowStatus, kept: list[Samples] | None = None
     ) -> Iterator[tuple[Samples, bool]]:
-        """Yield windows, each with whether it is the last, and record the outcome of the row in `row_status`.
+        """Yield windows, each with whether it is the last; record the outcome in `row_status`, and samples in `kept`.
 
-        Decoded samples are appended to `kept`. An error row has `seconds` if the samples before its damage are kept.
+        An error row has `seconds` if the samples before its damage are kept.
         """
         chunks = self._chunks(piece, index, row_status)
-        first = next(chunks, None)  # without which there are no windows
+        first = next(chunks, None)  # without samples there are no windows
         if first is None:
             return
         chunks = itertools.chain([first], chunks)
@@ -395,8 +378,8 @@ class Decoding:
         row_status.seconds = seconds_of_row(num_samples, self.sample_rate, piece.claimed[index])
 
     def _judge(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
-        for op, found in zip(self.after, piece.reasons, strict=True):
-            judge(op, row_status, found[index])
+        for op, op_reasons in zip(self.after, piece.reasons, strict=True):
+            judge(op, row_status, op_reasons[index])
 
 
 @dataclass(frozen=True)
@@ -406,28 +389,28 @@ class _Piece:
     statuses: Sequence[RowStatus]
     recordings: Recordings
     reasons: Sequence[Sequence[str | None]]
-    """Reasons to skip rows by their source columns, of each op after decoding."""
+    """For each op after decoding, reasons to skip rows by their source columns."""
     claimed: Sequence[float]
     channels: Sequence[int]
     """Number of channels that are labelled."""
     columns: pa.Table
     """Source columns for ops on decoded rows, without the audio."""
     sources: Sequence[tuple[int, int | None]]
-    """Index of the recording of each row, and its channel; None: as the options of decoding have it."""
+    """Index of the recording of each row, and its channel; None: the channel of the options of decoding."""
 
     @classmethod
     def of(cls, op: Decoding, rows: pa.Table, first: int, *, are_counted: bool = False) -> Self:
         """Return the rows of a piece, filtered by their source columns, with their headers read; see `read_claims`."""
         statuses = [RowStatus(first + i) for i in range(rows.num_rows)]
         recordings = Recordings(rows, op.audio, op.root, op.excerpt_columns)
-        others = fail_unreadable(rows.drop_columns([op.audio]), statuses, op.texts)
-        for one in op.before:
-            apply(one, statuses, others)
-        after = [reasons(one, others) for one in op.after]
+        columns = fail_unreadable(rows.drop_columns([op.audio]), statuses, op.texts)
+        for row_op in op.before:
+            apply(row_op, statuses, columns)
+        after = [reasons(row_op, columns) for row_op in op.after]
         read = op.decoder.read_headers
         claimed, channels = read_claims(recordings, statuses, read, op.channel == "each", are_counted=are_counted)
         sources = [(index, None) for index in range(rows.num_rows)]
-        return cls(statuses, recordings, after, claimed, channels, others, sources)
+        return cls(statuses, recordings, after, claimed, channels, columns, sources)
 
     def exploded(self) -> Self:
         """Return the piece with a row for each channel of its rows."""
@@ -436,7 +419,7 @@ class _Piece:
         return replace(
             self,
             statuses=[status_of_channel(self.statuses[row], channel) for row, channel in sources],
-            reasons=[[found[row] for row in rows] for found in self.reasons],
+            reasons=[[op_reasons[row] for row in rows] for op_reasons in self.reasons],
             claimed=[self.claimed[row] for row in rows],
             columns=self.columns.take(pa.array(rows, pa.int64())),
             sources=sources,
@@ -454,55 +437,55 @@ class _Piece:
         row_status.recording, row_status.version = self.recordings.identity(source)
         return numbered
 
-    def excerpt(self, index: int, found: memoryview | SupportsRead | None = None) -> Excerpt:
-        """Return what is decoded of a recording, `found` or opened; raises the errors of `Recordings.get`."""
+    def excerpt(self, index: int, audio: memoryview | SupportsRead | None = None) -> Excerpt:
+        """Return the part of a recording to decode, of `audio` if it is open; raises the errors of `Recordings.get`."""
         source, channel = self.sources[index]
-        return self.recordings.excerpt(source, found, channel=channel)
+        return self.recordings.excerpt(source, audio, channel=channel)
 
-    def excerpts(self, indexes: Sequence[int], asked: list[int]) -> Iterator[Excerpt]:
-        """Yield what is decoded of the recordings of rows, and append their indexes to `asked`.
+    def excerpts(self, indexes: Sequence[int], requested: list[int]) -> Iterator[Excerpt]:
+        """Yield the parts of recordings to decode, and append the indexes of their rows to `requested`.
 
         Neighbouring rows of one recording share it. A missing recording fails its rows.
         """
         shared = [[*rows] for _, rows in itertools.groupby(indexes, key=lambda index: self.sources[index][0])]
         opened = self.recordings.ahead((self.sources[rows[0]][0] for rows in shared), WHOLE_BYTES)
-        for rows, (_, found) in zip(shared, opened, strict=True):
+        for rows, (_, audio) in zip(shared, opened, strict=True):
             for index in rows:
-                if isinstance(found, AudioError):
-                    self.statuses[index].fail(found.error_type, str(found))
+                if isinstance(audio, AudioError):
+                    self.statuses[index].fail(audio.error_type, str(audio))
                     continue
-                asked.append(index)
-                yield self.excerpt(index, found)
+                requested.append(index)
+                yield self.excerpt(index, audio)
 
 
 def _has_samples(row_status: RowStatus) -> bool:
-    """Return whether a row is labelled: it is ok, or an error row of which the samples before its damage are kept."""
+    """Return whether a row is labelled: it is ok, or an error row that keeps the samples before its damage."""
     return row_status.status == OK or (row_status.status == ERROR and row_status.seconds is not None)
 
 
 def _fill(windows: Iterator[tuple[int, Window]], most_samples: tuple[int, int]) -> Iterator[list[Window]]:
     """Yield blocks of windows; at least one, which may be empty."""
-    held: list[Window] = []
+    block: list[Window] = []
     number = num_samples = 0
     for meant_for, window in windows:
         more = 0 if window.wave is None else len(window.wave)
-        if held and (meant_for != number or num_samples + more > most_samples[min(number, 1)]):
-            yield held
-            held, num_samples = [], 0
-        held.append(window)
+        if block and (meant_for != number or num_samples + more > most_samples[min(number, 1)]):
+            yield block
+            block, num_samples = [], 0
+        block.append(window)
         number, num_samples = meant_for, num_samples + more
-    yield held
+    yield block
 
 
 def _table(windows: list[Window]) -> pa.Table:
-    """Return a block, and clear the list, so that samples are not held twice."""
-    table = with_waves(statuses_table([one.row_status for one in windows]), [one.wave for one in windows])
+    """Return a block, and clear the list, so that samples are not in memory twice."""
+    table = with_waves(statuses_table([window.row_status for window in windows]), [window.wave for window in windows])
     windows.clear()
     return table
 
 
 def seconds_left(block: pa.Table) -> float:
-    """Return the seconds of audio of a block's piece after this block according to headers; 0 if unknown."""
+    """Return the seconds of audio of a piece after this block according to headers; 0 if unknown."""
     return float((block.schema.metadata or {}).get(SECONDS_LEFT, 0))
 
 

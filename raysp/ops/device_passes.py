@@ -1,8 +1,8 @@
-"""Passes on an accelerator: one thread pads and copies, one launches, and others make columns of results.
+"""Passes on an accelerator: one thread pads and copies, one launches, and others compute columns from results.
 
-Each thread takes batches in the order in which they were given, so the work of each stream has that order too. Batches
-of the next block follow those of one without a gap. Threads wait for each other in queues alone, of which each
-item is a right to go on: room in the ring, a place on the device, a batch.
+Each thread processes batches in the order of submission, and so does each stream. Batches of the next block follow
+without a gap. Threads wait for each other only in queues, whose items are tokens: room in the ring, a place on the
+device, a batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,17 +21,17 @@ from raysp.ops.host_passes import Stages
 Done: TypeAlias = "SimpleQueue[BaseException | None]"
 
 LAUNCHED = 2
-"""Batches between launch and labels: while one is on the device, columns are made of another."""
-BLOCKS_IN_HAND = 2
-"""Blocks of which batches are on their way: the first ones of the next block follow the last ones of a block."""
+"""Batches between launch and labels: while one is on the device, columns of another are computed."""
+IN_FLIGHT = 2
+"""Blocks in flight at once: the first batches of the next block follow the last batches of a block."""
 BATCHES_A_BLOCK = 4
-"""Batches that a block has at least (`raysp.ops.blocks.block_seconds`)."""
+"""Least number of batches of a block (`raysp.ops.blocks.block_seconds`)."""
 AHEAD = 1
-"""Batches that are padded and copied before there is a place for them on the device."""
+"""Batches that are padded and copied before a place on the device is free."""
 
 
 class _Item:
-    """A batch on its way."""
+    """A batch in flight."""
 
     def __init__(self, batch: Stages, done: Done) -> None:
         self.batch, self.done = batch, done
@@ -39,7 +39,7 @@ class _Item:
         self.error: BaseException | None = None
 
     def stage(self, work: Callable[[], object], stream: AbstractContextManager[object]) -> None:
-        """Do a stage within a stream, unless one before it failed."""
+        """Run a stage within a stream, unless an earlier stage failed."""
         if self.error is None:
             try:
                 with stream:
@@ -51,24 +51,24 @@ class _Item:
 class DevicePasses:
     """Runs batches on an accelerator.
 
-    A batch of which a stage fails is run again once no other is on the device, which then has all its memory.
+    A batch with a failed stage runs again when no other batch is on the device, which then has all its memory.
 
     Args:
         device: the device, with the model.
         launched: batches between launch and labels.
-        ending: threads that make columns, more than one if they wait for other processes.
-        blocks_in_hand: blocks whose batches it takes at once.
+        ending: threads that compute columns, more than one if they wait for other processes.
+        blocks_in_flight: number of blocks in flight at once.
     """
 
     def __init__(
-        self, device: torch.device, *, launched: int = LAUNCHED, ending: int = 1, blocks_in_hand: int = BLOCKS_IN_HAND
+        self, device: torch.device, *, launched: int = LAUNCHED, ending: int = 1, blocks_in_flight: int = IN_FLIGHT
     ) -> None:
         self.device = device
-        self.blocks_in_hand = blocks_in_hand
+        self.blocks_in_flight = blocks_in_flight
         self.launched = launched
         self._rooms: SimpleQueue[None] = SimpleQueue()
         self._free_rooms = [Room(device) for _ in range(launched + AHEAD)]
-        """The one that was used last is taken first: the others have no memory until they are needed."""
+        """A stack, so that a room allocates memory only when it is needed."""
         self._places: SimpleQueue[None] = SimpleQueue()
         self._filled: SimpleQueue[_Item] = SimpleQueue()
         self._on_device: SimpleQueue[_Item] = SimpleQueue()
@@ -87,7 +87,7 @@ class DevicePasses:
     def __call__(self, batches: Sequence[Stages], *, one_by_one: bool = False) -> None:
         """Run batches to their ends."""
         done: Done = SimpleQueue()
-        # So that the batches of a block follow each other in all three threads.
+        # The batches of a block follow each other in all three threads.
         with self._giving:
             for batch in batches:
                 self._copying.submit(self._fill, _Item(batch, done))
@@ -123,7 +123,7 @@ class DevicePasses:
                 self._free_places()
 
     def _is_alone(self) -> bool:
-        """Take all places that are free; return whether no batch is on the device."""
+        """Take all free places; return whether no batch is on the device."""
         try:
             while self._kept < self.launched:
                 self._places.get_nowait()
@@ -149,7 +149,7 @@ class DevicePasses:
         self._kept = 0
 
     def _leave(self, item: _Item, error: BaseException | None) -> None:
-        # Before the right to it, with which `_fill` takes a room.
+        # Before the token with which `_fill` takes a room.
         self._free_rooms.append(item.room)
         self._rooms.put(None)
         item.done.put(error)

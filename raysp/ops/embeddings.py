@@ -1,8 +1,8 @@
-"""Embeddings: a vector per recording, or per frame; of one layer, of several, or of their learned sum."""
+"""Embeddings: a vector per recording, or per frame; of one layer, of several layers, or of their learned sum."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from torch.nn import functional
 from raysp.capabilities import Capability
 from raysp.crossing import Array, send
 from raysp.models.encoder.heads import LayerSum
-from raysp.ops.forward import Forward, Rows, Selected
+from raysp.ops.forward import Forward, OutputOp, Rows, Selected
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,14 +28,14 @@ class ChosenFrames:
     def __init__(self, layer: int, layer_weights_K: Tensor | None) -> None:
         self.layer, self.layer_weights_K = layer, layer_weights_K
         self.numbered = 0 if layer == LEARNED_SUM else layer
-        """The layer, or one with the same places."""
+        """The layer, or a layer with the same frames."""
 
     def __call__(self, forward: Forward) -> Tensor:
         """Return the frames (B, T, H) of a pass."""
         if self.layer != LEARNED_SUM:
             return forward.layer(self.layer).hidden_BTH
         if self.layer_weights_K is None:
-            raise ValueError("layer weights are missing; expected those of a head that reads a sum of hidden states")
+            raise ValueError("layer weights are missing; expected weights of a head that reads a sum of hidden states")
         total = LayerSum(self.layer_weights_K)
         for hidden_BTH in cast("Sequence[Tensor]", forward.encoded.hidden_states):
             total.append(hidden_BTH)
@@ -88,7 +88,7 @@ class MeanEmbedding:
     def mean(self, total: Floats, count: int) -> Floats:
         """Return the mean of a number of vectors from their sum."""
         mean = total / np.float32(max(count, 1))
-        # The bound is that of torch's `normalize`: a vector of zeros stays one.
+        # The bound of torch's `normalize`: a vector of zeros stays zero.
         return mean / max(float(np.linalg.norm(mean)), 1e-12) if self.normalize else mean
 
 
@@ -139,7 +139,7 @@ class SpeakerEmbedding:
 
     Args:
         schema: the column.
-        staged: staged columns of a window of a longer row: its vector times its number of frames, and that number.
+        staged: staged columns of a window of a longer row: its vector times its number of frames, and this number.
         normalize: scale to length 1.
     """
 
@@ -167,30 +167,15 @@ class SpeakerEmbedding:
         return self._mean.join(windows)
 
 
-class _OfOneLayer(Protocol):
-    """Op for the embedding of one layer, a single column."""
-
-    staged: pa.Schema
-    layers: tuple[int, ...]
-
-    def select(self, forward: Forward) -> Selected: ...
-
-    def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]: ...
-
-    def empty(self) -> tuple[object, ...]: ...
-
-    def join(self, windows: pa.Table) -> tuple[object, ...]: ...
-
-
 class SeveralLayers:
-    """Op for the embeddings of several layers, side by side in one column: a list of them in the order of `ops`.
+    """Op for the embeddings of several layers in one column: a list in the order of `ops`.
 
     Args:
         schema: the column.
-        ops: ops of the layers, which stage columns of different names.
+        ops: ops of one column for each layer, which stage columns of different names.
     """
 
-    def __init__(self, schema: pa.Schema, ops: Sequence[_OfOneLayer]) -> None:
+    def __init__(self, schema: pa.Schema, ops: Sequence[OutputOp]) -> None:
         self.schema = schema
         self.ops = ops
         self.staged = pa.schema([field for op in ops for field in op.staged])
@@ -205,19 +190,18 @@ class SeveralLayers:
         for key, value in arrays.items():
             place, _, name = key.partition(" ")
             of_ops[int(place)][name] = value
-        found = [op.columns(of_op, rows) for op, of_op in zip(self.ops, of_ops, strict=True)]
-        of_rows = [_beside(values) for values in zip(*(columns[0] for columns in found), strict=True)]
-        return [of_rows, *(column for columns in found for column in columns[1:])]
+        by_op = [op.columns(of_op, rows) for op, of_op in zip(self.ops, of_ops, strict=True)]
+        of_rows = [_all_or_none(values) for values in zip(*(columns[0] for columns in by_op), strict=True)]
+        return [of_rows, *(column for columns in by_op for column in columns[1:])]
 
     def empty(self) -> tuple[object, ...]:
-        return (_beside([op.empty()[0] for op in self.ops]),)
+        return (_all_or_none([op.empty()[0] for op in self.ops]),)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        return (_beside([op.join(windows)[0] for op in self.ops]),)
+        return (_all_or_none([op.join(windows)[0] for op in self.ops]),)
 
 
-def _beside(values: Sequence[object]) -> list[object] | None:
-    """Return the values of all layers; None if they are null."""
+def _all_or_none(values: Sequence[object]) -> list[object] | None:
     return None if any(value is None for value in values) else [*values]
 
 

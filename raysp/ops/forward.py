@@ -16,9 +16,9 @@ from raysp.ops.rows import Place
 from raysp.ops.step_ops import FunctionError, name_of
 
 MADE_OF = ("logits", "embeddings", "pooler_output")
-"""Names of values of a head that labels are made of."""
+"""Names of values of a head from which labels are computed."""
 Selected: TypeAlias = Mapping[str, Tensor | Sequence[Any]]
-"""Tensors whose values an output needs, by names of its own. Sequences, of the host already, stay as they are."""
+"""Tensors whose values an output needs, by name. Sequences are on the host already, and passed on unchanged."""
 
 
 class Lengths(NamedTuple):
@@ -33,7 +33,7 @@ class Lengths(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """The windows of a batch, as far as the host knows them."""
+    """Facts of the windows of a batch that are on the host."""
 
     lengths: Lengths
     parts: Sequence[tuple[int, int] | None]
@@ -41,15 +41,15 @@ class Rows:
     names: Sequence[str] = ()
     """Names of the windows: shard, row and number of the window. They seed random sampling."""
     source: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    """Columns of the source that outputs read, one value per window, which is that of its row."""
+    """Source columns that outputs read: for each window the value of its row."""
     speech: Sequence[Place | None] = ()
     """Places of windows that are cut at pauses, with their probabilities of speech."""
     frames_a_hidden_frame: Fraction = Fraction(1)
     results: dict[str, Sequence[object]] = field(default_factory=dict)
-    """Columns of earlier outputs, by name; `select` runs before there are any."""
+    """Columns of earlier outputs, by name; empty during `select`."""
 
     def owned(self, layer: int = -1) -> list[tuple[int, int]]:
-        """Return first and end of the frames of a layer that each window owns, all of them if a row is one window."""
+        """Return first and end of the frames of a layer that each window owns: all frames if a row is one window."""
         rate = self.frames_a_hidden_frame if layer >= 0 else Fraction(1)
         owned = []
         for part, frames, hidden in zip(self.parts, self.lengths.frames, self.lengths.hidden_frames, strict=True):
@@ -62,11 +62,11 @@ class Rows:
         return owned
 
     def whole(self, values: Iterable[object]) -> list[object]:
-        """Return values for a column of `schema`: those of rows that are one window, else None."""
+        """Return values for a column of `schema`: None for windows of longer rows."""
         return [value if part is None else None for part, value in zip(self.parts, values, strict=True)]
 
     def staged(self, values: Iterable[object]) -> list[object]:
-        """Return values for a column of `staged`: those of windows of longer rows, else None."""
+        """Return values for a column of `staged`: None for rows that are one window."""
         return [None if part is None else value for part, value in zip(self.parts, values, strict=True)]
 
 
@@ -87,7 +87,7 @@ class Forward:
     heads: Mapping[Capability, Any]
     """Outputs of the heads by their capabilities."""
     encoded: Any
-    """Output of the base model: `last_hidden_state`, and `hidden_states` if an op reads one."""
+    """Output of the base model: `last_hidden_state`, and `hidden_states` if an op reads a hidden layer."""
     num_frames_B: Tensor
     """Number of frames of logits and of `last_hidden_state`."""
     features: Mapping[str, Any] = field(default_factory=dict)
@@ -98,9 +98,9 @@ class Forward:
     """Number of samples of each window."""
 
     def finite(self, *, with_hidden: bool) -> Tensor:
-        """Return a boolean mask (B,) of the windows with finite values only in their frames."""
+        """Return a boolean mask (B,) of the windows in which all values of frames are finite."""
         values = [self.encoded.last_hidden_state] if with_hidden else []
-        for head in {id(one): one for one in self.heads.values()}.values():
+        for head in {id(output): output for output in self.heads.values()}.values():
             values += [value for name in MADE_OF if (value := getattr(head, name, None)) is not None]
         finite_B = torch.ones_like(self.num_frames_B, dtype=torch.bool)
         for value in values:
@@ -120,8 +120,8 @@ class Forward:
 class OutputOp(JoinOp, Protocol):
     """Op that converts a forward pass to columns, in two phases: on the device, and on the host.
 
-    The tensors that all outputs of a batch select cross to the host in one copy. An op whose columns are made by other
-    processes has a number `batches_beside`, of batches that may wait for them at once.
+    The tensors that all outputs of a batch select cross to the host in one copy. An op whose columns are computed by
+    other processes has an attribute `concurrent_batches`: the number of batches that may wait for them at once.
     """
 
     schema: pa.Schema
@@ -134,13 +134,13 @@ class OutputOp(JoinOp, Protocol):
     def select(self, forward: Forward) -> Selected:
         """Return the tensors whose values `columns` needs.
 
-        On a GPU no value is read here: the next pass would wait. Other outputs read the same pass: no tensor of it is
-        changed in place.
+        On a GPU no value is read here: the next pass would wait. Other outputs read the same pass: its tensors must not
+        be changed in place.
         """
         ...
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        """Return the columns of `schema`, then those of `staged`, one value per window.
+        """Return the columns of `schema`, then of `staged`, one value per window.
 
         Args:
             arrays: the values of the tensors that `select` returned, by the same names.
@@ -154,7 +154,7 @@ class OutputOp(JoinOp, Protocol):
 
 
 def check_selected(output: OutputOp, selected: object) -> None:
-    """Raise FunctionError if a user's output selected what cannot cross to the host."""
+    """Raise FunctionError if a user's output selected a value that cannot cross to the host."""
     if not isinstance(selected, Mapping):
         kind = type(selected).__name__
         raise FunctionError(f"{name_of(output)} selected a {kind}; expected a dict of tensors by name")

@@ -25,7 +25,7 @@ class Prompt:
     """Tokens with which texts begin."""
 
     options: Mapping[str, object]
-    """Options of `generate`: the start token, if it is that of the language."""
+    """Options of `generate`: the start token, if it is the token of the language."""
     ids: tuple[int, ...]
     """Tokens after the start token."""
 
@@ -40,9 +40,9 @@ class Prompt:
 
         Args:
             tokenizer: tokenizer of the decoder.
-            start: start token of the checkpoint, which mBART replaces by that of the language.
-            language: name of the language, or its token; None: that of the checkpoint.
-            task: the same of a task.
+            start: start token of the checkpoint, which mBART replaces by the token of the language.
+            language: name of the language, or its token; None: the default of the checkpoint.
+            task: name of the task, or its token; None: the default of the checkpoint.
 
         Raises:
             CheckpointError: the vocabulary has no such token, or several.
@@ -62,7 +62,7 @@ class Generating:
         model: an encoder with a text decoder.
         tokenizer: tokenizer that converts ids to text.
         options: options of `generate`, and `seed`.
-        prompt: tokens with which each text begins, which count neither in the text nor in the score.
+        prompt: tokens with which each text begins, excluded from text and score.
     """
 
     def __init__(
@@ -90,16 +90,16 @@ class Generating:
             options["decoder_input_ids"] = constant(self.prompt, self.model.device).expand(len(places), -1)
         inputs = {"encoder_outputs": encoded, "attention_mask": features.get("attention_mask")}
         ids_BL = self.model.generate(**inputs, **options)
-        # Scores by one more pass: cheap beside generation, and alike for beam search, sampling and greedy search.
+        # Scores by one more pass: cheap compared with generation, and the same for beams, sampling and greedy search.
         logits_BLV = self.model(**inputs, decoder_input_ids=ids_BL[:, :-1]).logits
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
         emitted_BL = self._emitted(ids_BL)
         totals_B = log_probs_BL.masked_fill(~emitted_BL, 0.0).sum(1)
-        # A token of a language need not be a special one, which are left out anyhow.
+        # Special tokens are skipped anyway, but the token of a language need not be special.
         ids_BL = ids_BL[:, 1 + len(self.prompt) :] if self.is_prompted else ids_BL
         ids, totals, counts = fetch(ids_BL, totals_B, emitted_BL.sum(1))
         texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [Written(*one) for one in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
+        return [Written(*row) for row in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
 
     def _generator(self, place: str) -> torch.Generator:
         # Seven bytes, which fit into the 63 bits of a positive seed.
@@ -107,7 +107,7 @@ class Generating:
         return torch.Generator(self.model.device).manual_seed(int.from_bytes(digest, "little"))
 
     def _emitted(self, ids_BL: Tensor) -> Tensor:
-        """Return a mask of the tokens that count: after the start token up to the first end, without the prompt."""
+        """Return a mask of the tokens after the start token up to the first end, without the prompt."""
         is_end_BL = torch.isin(ids_BL[:, 1:], constant(tuple(self._ends()), ids_BL.device))
         emitted_BL = (is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0  # the first end counts
         emitted_BL[:, : len(self.prompt)] = False

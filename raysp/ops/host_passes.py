@@ -46,7 +46,7 @@ class HostPasses:
         threads_each: torch threads of each of the passes at once; None: those of a new thread.
     """
 
-    blocks_in_hand = 1
+    blocks_in_flight = 1
 
     def __init__(self, at_once: int, *, in_threads: bool, threads: int | None, threads_each: int | None) -> None:
         self.threads, self.threads_each = threads, threads_each

@@ -45,13 +45,13 @@ from raysp.ops.rows import (
     PLACE,
     Place,
     RowStatus,
-    beside,
     chosen,
     places_of,
     row_statuses,
     staged_places,
     statuses_table,
     waves_of,
+    with_columns,
     with_labels,
 )
 from raysp.ops.step_ops import NO_COLUMNS, ColumnOp, FunctionError
@@ -78,12 +78,12 @@ class Figures:
 
 @dataclass(frozen=True)
 class Block:
-    """A block between the steps of labelling it, with a value for each of its windows."""
+    """A block during labelling; sequences have one value per window."""
 
     table: pa.Table
     statuses: list[RowStatus]
     waves: Sequence[np.ndarray]
-    """Samples of each window; none where it has no audio."""
+    """Samples of each window; empty without audio."""
     names: Sequence[str]
     """Shard, row and number of the window."""
     parts: Sequence[tuple[int, int] | None]
@@ -93,7 +93,7 @@ class Block:
     source: Mapping[str, Sequence[object]]
     """Columns of the source that outputs read."""
     labels: list[tuple[object, ...] | None]
-    """Values of the columns of outputs, as far as there are any."""
+    """Values of the columns of outputs; None until they are computed."""
     pending: Sequence[int]
     """Windows that go through the model."""
     outputs: Sequence[OutputOp]
@@ -102,22 +102,22 @@ class Block:
 class Labelling:
     """Op that labels blocks with one checkpoint.
 
-    `prepare` and `table` may run in other threads than `run`, for other blocks: a device need not wait for them.
+    `prepare` and `table` may run in other threads than `run`, for other blocks, so that the device never idles.
 
     Args:
         checkpoint: a model folder.
         outputs: returns the output ops for the loaded checkpoint.
-        batch_seconds: padded seconds of audio per forward pass; not where each pass has one window (`Batching`).
-        dtype: dtype of weights and arithmetic; "tf32": of arithmetic, with weights in float32.
+        batch_seconds: padded seconds of audio per forward pass; unused where each pass has one window (`Batching`).
+        dtype: dtype of weights and arithmetic; "tf32": only of arithmetic, with weights in float32.
         device: name of a torch device.
         backend: backend that loads the checkpoint; None: the models of raysp.
         window_seconds: length of the windows that decoding cuts longer rows into.
         overlap_seconds: overlap of neighbouring windows.
-        added: columns that earlier steps add, passed on for rows that are ok.
+        added: columns that earlier steps add, passed on for ok rows.
         reads: source columns that outputs read.
         completing: ops that complete columns of outputs.
-        threads: torch threads on CPUs, shared by passes that run at once; None: one pass at a time, with the number of
-            threads that the calling thread has.
+        threads: torch threads on CPUs, shared by concurrent passes; None: one pass at a time, with the number of
+            threads of the calling thread.
         windows_alone: whether padding may change a label of the model, so that each window is a pass of its own.
     """
 
@@ -151,10 +151,10 @@ class Labelling:
         summary = self.loaded.summary
         self.dtype, self.device = dtype, device
         self.where = self.loaded.device
-        found = batching(dtype=dtype, device=device, windows_alone=windows_alone)
+        mode = batching(dtype=dtype, device=device, windows_alone=windows_alone)
         threads = None if is_accelerator(device) else threads
-        self.at_once = passes_of_actor(threads, found, is_own=summary.backend == OWN)
-        self.is_alone = found is Batching.ALONE
+        self.at_once = passes_of_actor(threads, mode, is_own=summary.backend == OWN)
+        self.is_alone = mode is Batching.ALONE
         self.of_one_length = not summary.takes_padding
         self.one_by_one, self.lock = threading.Lock(), threading.Lock()
         self.ended = 0.0
@@ -162,14 +162,14 @@ class Labelling:
         self.timed = timed_of(self.outputs)
         self.are_ours = [is_ours(output) for output in self.outputs]
         self.has_users_code = bool(completing) or not all(self.are_ours)
-        # Outputs of users are never called twice at once.
+        # Outputs of users are never called concurrently.
         self.turns: list[AbstractContextManager[object]] = [
             nullcontext() if is_own else self.one_by_one for is_own in self.are_ours
         ]
         _refuse_clash(added, self.outputs)
         self.passes = self._passes(threads)
-        self.blocks_in_hand = self.passes.blocks_in_hand
-        """Blocks over which `run` may run at once, from as many threads."""
+        self.blocks_in_flight = self.passes.blocks_in_flight
+        """Number of concurrent calls of `run`."""
         self.layers = frozenset(layer for output in self.outputs for layer in output.layers)
         self.with_states = any(layer >= 0 for layer in self.layers)
         self.sample_rate = summary.sample_rate
@@ -186,16 +186,16 @@ class Labelling:
             has_one_thread = self.is_alone and self.loaded.summary.backend == OWN
             each = 1 if has_one_thread else None if threads is None else threads // self.at_once
             return HostPasses(self.at_once, in_threads=has_one_thread, threads=threads, threads_each=each)
-        from raysp.ops.device_passes import BATCHES_A_BLOCK, BLOCKS_IN_HAND, LAUNCHED, DevicePasses
+        from raysp.ops.device_passes import BATCHES_A_BLOCK, IN_FLIGHT, LAUNCHED, DevicePasses
 
-        # Batches that wait for other processes while the device goes on.
-        beside = max((getattr(output, "batches_beside", 0) for output in self.outputs), default=0)
+        # Batches that wait for other processes while the device continues.
+        waiting = max((getattr(output, "concurrent_batches", 0) for output in self.outputs), default=0)
         return DevicePasses(
             self.loaded.device,
-            launched=LAUNCHED + beside,
-            ending=1 + beside,
+            launched=LAUNCHED + waiting,
+            ending=1 + waiting,
             # Blocks take turns if code from outside raysp runs.
-            blocks_in_hand=1 if self.has_users_code else BLOCKS_IN_HAND + -(-beside // BATCHES_A_BLOCK),
+            blocks_in_flight=1 if self.has_users_code else IN_FLIGHT + -(-waiting // BATCHES_A_BLOCK),
         )
 
     def __call__(
@@ -210,14 +210,14 @@ class Labelling:
         """Read a block, and decide which of its windows go through the model.
 
         Args:
-            block: `ROW_SCHEMA`, `wave`, the added columns and those that outputs read, in any order of rows.
+            block: `ROW_SCHEMA`, `wave`, the added columns and columns that outputs read, with rows in any order.
             shard: name of the shard, which with the number of a row seeds random sampling.
-            names: names of rows by their numbers, which seed random sampling in their place.
+            names: names of rows by their numbers, which seed random sampling instead.
         """
         statuses, places = row_statuses(block), places_of(block)
         waves = [w if w is not None else np.empty(0, np.float32) for w in waves_of(block)]
         labels: list[tuple[object, ...] | None] = [None] * len(statuses)
-        is_ok = [one.status == OK for one in statuses]
+        is_ok = [row_status.status == OK for row_status in statuses]
         source = {
             name: [value if ok else None for value, ok in zip(carried_values(block, name), is_ok, strict=True)]
             for name in self.reads
@@ -231,19 +231,19 @@ class Labelling:
                 try:
                     labels[index] = tuple(
                         value
-                        for one in self.outputs
-                        for value in (*row_of(one, one.empty), *(None for _ in one.staged))
+                        for output in self.outputs
+                        for value in (*row_of(output, output.empty), *(None for _ in output.staged))
                     )
                 except FunctionError as error:
                     row_status.fail("step_failed", str(error))
             elif row_status.status == OK or (row_status.status == ERROR and not is_short):  # samples before damage
                 pending.append(index)
-        of_rows = [f"{shard}|{one.row}" if names is None else str(names[one.row]) for one in statuses]
+        of_rows = [f"{shard}|{status.row}" if names is None else str(names[status.row]) for status in statuses]
         return Block(
             table=block,
             statuses=statuses,
             waves=waves,
-            names=[f"{name}|{one.window}" for name, one in zip(of_rows, statuses, strict=True)],
+            names=[f"{name}|{status.window}" for name, status in zip(of_rows, statuses, strict=True)],
             parts=[self._part(*of_window) for of_window in zip(statuses, waves, places, strict=True)],
             places=places,
             source=source,
@@ -260,7 +260,7 @@ class Labelling:
         return self.windowing.owned_frames(row_status.window, len(wave), is_last=row_status.windows is not None)
 
     def run(self, block: Block) -> Figures:
-        """Run the model over a block, and return its figures. At most `blocks_in_hand` calls overlap."""
+        """Run the model over a block, and return its figures. At most `blocks_in_flight` calls overlap."""
         started = time.perf_counter()
         self.max_samples = min(self.budget, round(REGROWTH * self.max_samples))
         samples, padded = self._run(block)
@@ -277,7 +277,7 @@ class Labelling:
     def _run(self, block: Block) -> tuple[int, int]:
         """Run the model over a block, and return its samples, without and with padding."""
         pending, num_samples = block.pending, [len(block.waves[i]) for i in block.pending]
-        costs = [max(one, self.loaded.summary.padded_samples) for one in num_samples]
+        costs = [max(samples, self.loaded.summary.padded_samples) for samples in num_samples]
         most = 0 if self.is_alone else self.max_samples
         passes = cut_passes(costs, most, self.at_once, of_one_length=self.of_one_length)
         batches = [Batch(self, block, [pending[i] for i in batch]) for batch in passes]
@@ -288,9 +288,9 @@ class Labelling:
         return sum(num_samples), sum(padded)
 
     def table(self, block: Block) -> pa.Table:
-        """Return the windows of a block that ran, in the same order.
+        """Build the output table of a processed block, in the order of its windows.
 
-        They have the added columns and those of all outputs, `schema` and `staged`, in place of `wave`.
+        Instead of `wave` it has the added columns and the columns of all outputs, `schema` and `staged`.
         """
         statuses, labels = block.statuses, block.labels
         has_places = PLACE in block.table.column_names
@@ -301,11 +301,11 @@ class Labelling:
                 else label
                 for index, label in enumerate(labels)
             ]
-        kept = [place if one.status == OK else None for place, one in enumerate(statuses)]
-        table = beside(statuses_table(statuses), chosen(block.table, self.added, kept))
-        table = beside(table, for_joining(block.table, statuses))
+        kept = [place if row_status.status == OK else None for place, row_status in enumerate(statuses)]
+        table = with_columns(statuses_table(statuses), chosen(block.table, self.added, kept))
+        table = with_columns(table, for_joining(block.table, statuses))
         if has_places:
-            table = beside(table, staged_places(block.places))
+            table = with_columns(table, staged_places(block.places))
         columns = (column for output in self.outputs for column in (*output.schema, *output.staged))
         return labelled(table, columns, labels, timed=self.timed, completing=self.completing)
 
@@ -314,7 +314,7 @@ class Labelling:
         return block.outputs
 
     def _joined(self, block: Block, index: int, label: tuple[object, ...]) -> tuple[object, ...] | None:
-        """Return the values of a row whose only window is a part of it, as `joining` does for several."""
+        """Join a row whose only window is a part of it, as `Joining` joins several windows."""
         place = block.places[index]
         if place is None:
             return label
@@ -323,12 +323,12 @@ class Labelling:
             window = window.append_column(f"{CARRIED}{name}", [[block.source[name][index]]])
         columns = [column for output in self.outputs for column in (*output.schema, *output.staged)]
         window = with_labels(window, columns, [label])
-        found = joined(self.outputs_of(block, index), window, block.statuses[index])
-        if found is None:
+        by_output = joined(self.outputs_of(block, index), window, block.statuses[index])
+        if by_output is None:
             return None
         return tuple(
             value
-            for output, values in zip(self.outputs, found, strict=True)
+            for output, values in zip(self.outputs, by_output, strict=True)
             for value in (*values, *(None for _ in output.staged))
         )
 
@@ -349,7 +349,7 @@ class Batch:
         self._release()
 
     def _release(self) -> None:
-        """Drop the tensors: a block holds its batches until all of them have ended."""
+        """Drop the tensors: a block keeps its batches until all have ended."""
         self.padded: Sending | None = None
         self.prepared: Mapping[str, Tensor] | None = None
         self.rows: Rows | None = None
@@ -368,7 +368,7 @@ class Batch:
     @torch.inference_mode()
     def launch(self) -> None:
         """Start the pass, and the copy of the values that outputs select."""
-        if self.exceeds_budget():  # since a batch before it did
+        if self.exceeds_budget():  # reduced after an earlier batch
             raise MemoryError("the batch exceeds the budget, which lack of memory has reduced")
         forward = self.forward()
         self.rows = forward.rows
@@ -383,7 +383,7 @@ class Batch:
         self.fetching = Fetching(*(value for value in values if isinstance(value, Tensor)))
 
     def forward(self) -> Forward:
-        """Run the model over the batch, and return its results. On a GPU the pass need not be over then."""
+        """Run the model over the batch, and return its results. On a GPU the pass may still be running."""
         assert self.padded is not None
         samples, num_samples_B = self.padded.tensors()
         block, loaded = self.block, self.op.loaded
@@ -393,10 +393,10 @@ class Batch:
             run = partial(run, prepared=self.prepared)
         if isinstance(loaded, LoadedCheckpoint):
             run = partial(run, num_samples=num_samples)
-        found = run(waves_BS, num_samples_B, hidden_states=self.op.with_states)
-        frames = found.frames or [loaded.summary.num_frames(one) for one in num_samples]
+        result = run(waves_BS, num_samples_B, hidden_states=self.op.with_states)
+        frames = result.frames or [loaded.summary.num_frames(length) for length in num_samples]
         rows = Rows(
-            lengths=Lengths(num_samples, frames, found.hidden_frames or frames),
+            lengths=Lengths(num_samples, frames, result.hidden_frames or frames),
             parts=[block.parts[i] for i in self.windows],
             names=[block.names[i] for i in self.windows],
             source={name: [values[i] for i in self.windows] for name, values in block.source.items()},
@@ -405,10 +405,10 @@ class Batch:
         )
         return Forward(
             rows=rows,
-            heads=found.heads,
-            encoded=found.encoded,
-            num_frames_B=found.num_frames_B,
-            features=found.features,
+            heads=result.heads,
+            encoded=result.encoded,
+            num_frames_B=result.num_frames_B,
+            features=result.features,
             waves_BS=waves_BS,
             num_samples_B=num_samples_B,
         )
@@ -440,7 +440,7 @@ class Batch:
                 _fail(self.block.statuses[index], "model_output", "the model's output is not finite")
 
     def run(self, error: BaseException | None = None) -> None:
-        """Label the batch in the calling thread, after an `error` of an earlier stage if there is one.
+        """Label the batch in the calling thread; `error` is the error of an earlier stage.
 
         A batch that fails, or exceeds the budget, is halved, so that only rows at fault fail.
         """
@@ -488,19 +488,19 @@ class Batch:
 
 
 def _refuse(error: BaseException) -> None:
-    """Raise if a batch cannot run again, for an error of one of its stages."""
+    """Raise if a batch cannot run again after an error."""
     tracebacks.raise_if_stopped(error)
     refuse_lost(error)
 
 
 def _refuse_clash(added: pa.Schema, outputs: Sequence[OutputOp]) -> None:
-    """Raise RunError if an added column has the name of a column that an output stages for windows of longer rows."""
+    """Raise RunError if an added column has the name of a staged column."""
     for name in (name for output in outputs for name in output.staged.names):
         if name in added.names:
             raise RunError(f"a step adds the column {name!r}, a name that an output uses between steps; rename it")
 
 
 def _fail(row_status: RowStatus, error_type: str, message: str) -> None:
-    """Mark a row as an error row; one that is damaged keeps its error."""
+    """Mark a row as an error row; a damaged row keeps its error."""
     if row_status.status == OK:
         row_status.fail(error_type, message)

@@ -1,4 +1,4 @@
-"""Steps on decoded rows, which add columns or filter rows by them, joining of windows, and steps on labelled rows."""
+"""Steps on decoded rows, which add columns or filter by added columns; joining of windows; steps on labelled rows."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -19,13 +19,13 @@ from raysp.ops.rows import (
     ROW_SCHEMA,
     WAVE,
     RowStatus,
-    beside,
     chosen,
     in_single_precision,
     on_grid,
     row_statuses,
     statuses_table,
     waves_of,
+    with_columns,
     with_labels,
     with_waves,
 )
@@ -47,9 +47,9 @@ from raysp.words import count
 
 _OUTCOME = ("status", "error_type", "error_message")
 MOST_EXAMPLES = 3
-"""Error rows of a piece or commit that are named."""
+"""Error rows of a piece or commit that messages name."""
 CARRIED = f"{INNER_PREFIX}source:"
-"""Prefix of carried source columns, whose own names other columns of a block may have."""
+"""Prefix of carried source columns, whose names other columns of a block may have."""
 CARRIED_SAMPLES = f"{INNER_PREFIX}samples"
 """Column of the samples of rows of several windows."""
 
@@ -81,7 +81,7 @@ class Carrying:
             statuses: their outcomes.
             source: source columns of the rows of the piece.
             places: for each window the index of its row in `source`.
-            chunks: for each window that is the last of several all samples of the row; otherwise nothing.
+            chunks: for the last of several windows all samples of the row; empty for other windows.
         """
         if self.columns == () and not self.samples and not self.outputs:
             return block
@@ -95,7 +95,7 @@ class Carrying:
             elif self.columns is None or name in self.columns:
                 block = block.append_column(f"{CARRIED}{name}", column.take(of_ends))
         if self.samples:
-            whole = [one if one and end else None for one, end in zip(chunks, is_end, strict=True)]
+            whole = [parts if parts and end else None for parts, end in zip(chunks, is_end, strict=True)]
             block = block.append_column(CARRIED_SAMPLES, samples_column(whole, self.sample_rate))
         return block
 
@@ -114,7 +114,7 @@ class LateFilter:
 
 @dataclass(eq=False)
 class LateSteps:
-    """Op that applies steps to a block; values of a row are those that it has in any other block.
+    """Op that applies steps to a block; values of a row do not depend on its block.
 
     Attributes:
         ops: ops that add columns, and filters by added ones, in order.
@@ -146,15 +146,14 @@ class LateSteps:
 
 @dataclass(eq=False)
 class RowFilters:
-    """Op that applies the steps behind the model to labelled rows.
+    """Op that applies the steps after the model to labelled rows.
 
-    A filter sees the rows that are ok. A row that it does not let pass becomes `skipped: filtered`, and one for which
-    it fails `error: step_failed`, both without labels.
+    A filter sees ok rows. A row that it rejects becomes `skipped: filtered`, and a row for which it fails
+    `error: step_failed`, both without labels.
 
     Attributes:
         filters: the filters, in order.
-        columns: columns that steps add, which rows that are left out lose. Functions get them beside those of the
-            source.
+        columns: columns that steps add, null in rejected rows. Functions receive them together with source columns.
         num_rows: number of rows of the shard; None: any number of rows may fail.
         max_error_rate: share of the rows of the shard that may fail, and at least one may.
     """
@@ -165,16 +164,16 @@ class RowFilters:
     num_rows: int | None = None
     max_error_rate: float = 1.0
     num_filtered: int = 0
-    """Rows that were left out."""
+    """Number of rejected rows."""
     num_failed: int = 0
-    """Rows for which a filter failed."""
+    """Number of rows for which a filter failed."""
     examples: tuple[tuple[int, str, str], ...] = ()
-    """Row, `error_type` and message of a few of them."""
+    """Row, `error_type` and message of a few failed rows."""
 
     @property
     def reads_source(self) -> bool:
         """Whether a filter may read any column of the source."""
-        return any(one.reads is None for one in self.filters)
+        return any(late.reads is None for late in self.filters)
 
     def __call__(self, rows: pa.Table, source: pa.Table | None = None) -> pa.Table:
         """Return rows with the outcomes of the filters.
@@ -186,17 +185,17 @@ class RowFilters:
         Raises:
             RunError: filters failed for more rows than may fail, or one returned another number of values.
         """
-        for one in self.filters:
-            rows = self._filtered(one, rows, source)
+        for late in self.filters:
+            rows = self._filtered(late, rows, source)
         return rows
 
     def _filtered(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
         outcomes = {name: rows.column(name).to_pylist() for name in _OUTCOME}
         places = [place for place, status in enumerate(outcomes["status"]) if status == OK]
         seconds = rows.column("seconds").to_pylist()
-        found = reasons(late.op, self._read(late, rows, source).take(pa.array(places, pa.int64())))
+        row_reasons = reasons(late.op, self._read(late, rows, source).take(pa.array(places, pa.int64())))
         left_out = np.zeros(len(rows), bool)
-        for place, reason in zip(places, found, strict=True):
+        for place, reason in zip(places, row_reasons, strict=True):
             outcome = RowStatus(place)
             outcome.seconds = seconds[place]
             judge(late.op, outcome, reason)
@@ -215,7 +214,7 @@ class RowFilters:
         return self._without_labels(rows, outcomes, left_out) if left_out.any() else rows
 
     def _check_failed(self, example: str) -> None:
-        """Raise RunError if too many rows failed, with the message of one of them."""
+        """Raise RunError if too many rows failed."""
         if self.num_rows is None:
             return
         most_failed = max(1, math.floor(self.max_error_rate * self.num_rows))
@@ -227,7 +226,7 @@ class RowFilters:
             )
 
     def _read(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
-        """Return the columns that a filter gets; that of a step takes the place of one of the source of its name."""
+        """Return the columns for a filter; columns of steps replace source columns of the same name."""
         if late.reads is not None or source is None:
             return rows
         of_source = dict(zip(source.column_names, source.columns, strict=True))
@@ -258,10 +257,10 @@ def labelled(
     Args:
         table: `ROW_SCHEMA` and the added columns.
         columns: columns of outputs.
-        labels: for each row a value of each of these; None: all are null.
-        timed: those with times, which are kept within the recording.
-        completing: ops whose columns take the place of those of the same names, where these are set, such as words
-            with speakers: of whole rows that are ok, or of which the samples before a damage are kept.
+        labels: for each row a value of each of these columns; None: all are null.
+        timed: columns with times, which are clipped to the recording.
+        completing: ops that replace columns of the same names where these are set, such as words by words with
+            speakers, in whole rows.
     """
     table = with_labels(table, columns, labels)
     if timed:
@@ -273,8 +272,8 @@ def labelled(
 
 def _completed(op: ColumnOp, table: pa.Table) -> pa.Table:
     statuses = row_statuses(table)
-    is_given = table.column(op.schema.names[0]).is_valid().to_pylist()
-    places = [place for place, one in enumerate(statuses) if is_given[place] and not one.is_part]
+    is_set = table.column(op.schema.names[0]).is_valid().to_pylist()
+    places = [place for place, row_status in enumerate(statuses) if is_set[place] and not row_status.is_part]
     columns, failures = added_columns(op, table.take(pa.array(places, pa.int64())).select(list(op.reads)))
     numbers: list[int | None] = [None] * len(statuses)
     failed: set[int] = set()
@@ -294,7 +293,7 @@ def _without_labels(table: pa.Table, statuses: list[RowStatus], dropped: set[int
         return table
     labels = table.drop_columns(ROW_SCHEMA.names)
     kept = [None if place in dropped else place for place in range(len(statuses))]
-    return beside(statuses_table(statuses), chosen(labels, labels.schema, kept))
+    return with_columns(statuses_table(statuses), chosen(labels, labels.schema, kept))
 
 
 class _Rows:
@@ -312,26 +311,24 @@ class _Rows:
         self.added = {name: block.column(name) for name in block.column_names if name not in inner}
 
     def add(self, op: ColumnOp) -> None:
-        """Add the columns of an op."""
         places = self._ends()
-        given = self._columns(places, op.reads)
+        inputs = self._columns(places, op.reads)
         if self.audio in op.reads:
-            given[self.audio] = samples_column([[self._samples(place)] for place in places], self.sample_rate)
-        found, failures = added_columns(op, pa.table({name: given[name] for name in op.reads}))
+            inputs[self.audio] = samples_column([[self._samples(place)] for place in places], self.sample_rate)
+        added, failures = added_columns(op, pa.table({name: inputs[name] for name in op.reads}))
         numbers: list[int | None] = [None] * len(self.statuses)
         for number, (place, failure) in enumerate(zip(places, failures, strict=True)):
             numbers[place] = number
             if failure is not None:
                 self.statuses[place].fail("step_failed", failure)
                 self._drop(place)
-        columns = chosen(found, op.schema, numbers)
+        columns = chosen(added, op.schema, numbers)
         self.added |= dict(zip(columns.column_names, columns.columns, strict=True))
 
     def filter(self, late: LateFilter) -> None:
-        """Mark rows that a filter does not let pass."""
         places = self._ends()
-        found = reasons(late.op, pa.table(self._columns(places, late.reads)))
-        for place, reason in zip(places, found, strict=True):
+        row_reasons = reasons(late.op, pa.table(self._columns(places, late.reads)))
+        for place, reason in zip(places, row_reasons, strict=True):
             judge(late.op, self.statuses[place], reason)
             if self.statuses[place].status != OK:
                 self._drop(place)
@@ -355,7 +352,7 @@ class _Rows:
         self.has_changed = True
 
     def _ends(self) -> list[int]:
-        """Return the places of windows with which a row ends that is ok."""
+        """Return the places of the last windows of ok rows."""
         return [place for place, is_end in enumerate(_is_end(self.statuses)) if is_end]
 
     def _columns(self, places: Sequence[int], names: Sequence[str] | None) -> "dict[str, pa.ChunkedArray[Any]]":
@@ -382,14 +379,14 @@ def carried_values(windows: pa.Table, name: str) -> list[object]:
     """Return a source column that outputs read, one value per window.
 
     Args:
-        windows: a block; or the windows of a longer row that are joined, of which only the last has the value.
+        windows: a block; or the windows of a longer row, of which only the last has the value.
         name: name of the column in the source.
     """
     return windows.column(f"{CARRIED}{name}").to_pylist()
 
 
 def for_joining(block: pa.Table, statuses: Sequence[RowStatus]) -> pa.Table:
-    """Return the carried source columns of a block as they are staged: in the last windows of rows of several."""
+    """Return the staged form of the carried source columns of a block: null except in last windows of longer rows."""
     source = block.select([name for name in block.column_names if name.startswith(CARRIED)])
     ends = [
         place if is_end and statuses[place].windows != 1 else None for place, is_end in enumerate(_is_end(statuses))
@@ -398,8 +395,8 @@ def for_joining(block: pa.Table, statuses: Sequence[RowStatus]) -> pa.Table:
 
 
 def _is_end(statuses: Sequence[RowStatus]) -> list[bool]:
-    """Return for each window whether a row ends with it that is ok."""
-    return [bool(one.windows) and one.status == OK for one in statuses]
+    """Return for each window whether it is the last of an ok row."""
+    return [bool(row_status.windows) and row_status.status == OK for row_status in statuses]
 
 
 RESULT = f"{INNER_PREFIX}result:"
@@ -424,9 +421,9 @@ class JoinOp(Protocol):
 class Joining:
     """Op that joins windows to rows.
 
-    A row is ok if all its windows are. Otherwise it has the outcome of its last window, which is that of decoding the
-    whole row, or, if that is ok, of its first window that is not. Such a row has no labels, unless the samples before
-    the damage of its recording are kept: then its last window is an error with staged columns.
+    A row is ok if all its windows are. Otherwise it has the outcome of its last window, the outcome of decoding the
+    whole row, or, if that is ok, of its first window that is not. Such a row has no labels, unless it keeps the samples
+    before the damage of its recording: then its last window is an error with staged columns.
     """
 
     outputs: Sequence[JoinOp]
@@ -441,7 +438,7 @@ class Joining:
         """Return one row for all windows of a row.
 
         Args:
-            windows: `ROW_SCHEMA`, the added and the staged columns; sorted by row and window, each row complete.
+            windows: `ROW_SCHEMA`, added and staged columns; sorted by row and window, each row complete.
         """
         numbers = windows.column("row").to_numpy()
         edges = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(numbers)]
@@ -452,10 +449,10 @@ class Joining:
             parts = windows.slice(first, end - first)
             row_status = row_outcome(row_statuses(parts), self.sample_rate)
             statuses.append(row_status)
-            found = joined(self.outputs_of(parts), parts, row_status) if self._is_labelled(parts) else None
-            labels.append(None if found is None else (*chain.from_iterable(found),))
+            by_output = joined(self.outputs_of(parts), parts, row_status) if self._is_labelled(parts) else None
+            labels.append(None if by_output is None else (*chain.from_iterable(by_output),))
             ends.append(end - 1 if row_status.status == OK else None)
-        table = beside(statuses_table(statuses), chosen(windows, self.added, ends))
+        table = with_columns(statuses_table(statuses), chosen(windows, self.added, ends))
         columns = (column for output in self.outputs for column in output.schema)
         return labelled(table, columns, labels, timed=self.timed, completing=self.completing)
 
@@ -473,12 +470,12 @@ class Joining:
 
 
 def is_ours(output: object) -> bool:
-    """Return whether an output is one of raysp, not of a user."""
+    """Return whether an output belongs to raysp, not to a user."""
     return type(output).__module__.startswith("raysp.")
 
 
 def check_columns(output: object, fields: "Sequence[pa.Field[Any]]", made: object, num_rows: int) -> None:
-    """Raise FunctionError if a user's output made other columns than those of `fields`, with one value per row each."""
+    """Raise FunctionError unless a user's output returned the columns `fields` with one value per row."""
     name = name_of(output)
     if not isinstance(made, list | tuple):
         raise FunctionError(f"{name} returned a {type(made).__name__}; expected a sequence of columns")
@@ -499,10 +496,10 @@ def check_columns(output: object, fields: "Sequence[pa.Field[Any]]", made: objec
 
 
 def row_of(output: JoinOp, make: Callable[[], object]) -> tuple[object, ...]:
-    """Return the values of `schema` that an output makes for one row.
+    """Return the values of `schema` that an output computes for one row.
 
     Raises:
-        FunctionError: an output of a user fails, or makes other values.
+        FunctionError: a user's output fails, or returns other values.
     """
     with calling(output):
         made = make()
@@ -519,29 +516,29 @@ def timed_of(outputs: Sequence[JoinOp]) -> list[str]:
 
 def row_outcome(windows: Sequence[RowStatus], sample_rate: int) -> RowStatus:
     """Return the outcome of a row: of its last window, or, if that is ok, of its first window that is not."""
-    row_status = next((one for one in (windows[-1], *windows) if one.status != OK), windows[-1])
-    given = [one.seconds for one in windows if one.seconds is not None]
+    row_status = next((window for window in (windows[-1], *windows) if window.status != OK), windows[-1])
+    seconds = [window.seconds for window in windows if window.seconds is not None]
     # Rounded, so that the sum equals the duration of a single window to the last bit.
-    row_status.seconds = on_grid(sum(given), sample_rate) if len(given) == len(windows) else None
+    row_status.seconds = on_grid(sum(seconds), sample_rate) if len(seconds) == len(windows) else None
     row_status.window, row_status.windows = 0, 1
     return row_status
 
 
 def joined(outputs: Sequence[JoinOp], windows: pa.Table, row_status: RowStatus) -> list[tuple[object, ...]] | None:
-    """Return the columns of each output of one row; texts of earlier outputs are there for later ones.
+    """Return the columns of each output of one row; later outputs read the texts of earlier ones.
 
-    If a user's output raises an error, the row fails and has none.
+    If a user's output raises an error, the row fails and the result is None.
     """
-    found = []
+    by_output = []
     for output in outputs:
         try:
-            found.append(row_of(output, partial(output.join, windows)))
+            by_output.append(row_of(output, partial(output.join, windows)))
         except FunctionError as error:
             if row_status.status == OK:  # a damaged row keeps its error
                 row_status.fail("step_failed", failure_of(output, error))
             return None
-        for field, value in zip(output.schema, found[-1], strict=True):
+        for field, value in zip(output.schema, by_output[-1], strict=True):
             if pa.types.is_string(field.type):
                 texts = [*(None for _ in range(windows.num_rows - 1)), value]
                 windows = windows.append_column(f"{RESULT}{field.name}", pa.array(texts, field.type))
-    return found
+    return by_output

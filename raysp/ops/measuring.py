@@ -22,9 +22,9 @@ from raysp.text.error_rates import compression, longest_repetition
 CLIPPED, CLIPPED_RUN = 0.99, 3
 """Clipping: at least `CLIPPED_RUN` samples in a row of at least `CLIPPED`, as resampled flat tops are uneven."""
 HISTORY_SECONDS = 0.128
-"""Length of the response of the filters of loudness; what follows is below 1e-12 of it."""
+"""Length of the response of the loudness filters; later values are below 1e-12 of it."""
 PIECE_FACTOR = 4
-"""Samples of a piece of the convolution over those of the history, at least."""
+"""Least ratio of the samples of a piece of the convolution to the samples of the history."""
 SAMPLES_AT_ONCE = 2**21
 """Padded samples that are measured at once, of which there are several copies in double precision."""
 MEASURES = ("energy", "weighted", "clipped", "peaks", "spectra")
@@ -36,9 +36,9 @@ class Owned(NamedTuple):
 
     first: int
     until: int
-    """End of those that the window owns."""
+    """End of the cells that the window owns."""
     end: int
-    """End of those that it has if it is the last window of its row."""
+    """End of its cells; beyond `until` only in the last window of a row."""
 
 
 @dataclass(eq=False)
@@ -46,9 +46,9 @@ class Measuring:
     """Op for the levels of each recording.
 
     For a window of a longer row it stages the levels of the cells that the window owns. `join` computes the levels of
-    the row from those of all windows. Arithmetic is in double precision, so that batches and windows change a result by
-    about 1e-12 of it before it is stored in single precision. If windows overlap by less than `2 * HISTORY_SECONDS`,
-    the filters of loudness restart with each window.
+    the row from all windows. Arithmetic is in double precision, so that batches and windows change a result by about
+    1e-12 of it before it is stored in single precision. If windows overlap by less than `2 * HISTORY_SECONDS`, the
+    loudness filters restart with each window.
 
     Attributes:
         schema: column of structs.
@@ -83,14 +83,14 @@ class Measuring:
             )
             for begin in range(0, len(owned), most)
         ]
-        found = parts[0] if len(parts) == 1 else [torch.cat(of_parts) for of_parts in zip(*parts, strict=True)]
-        return dict(zip(MEASURES, found, strict=True))
+        measures = parts[0] if len(parts) == 1 else [torch.cat(of_parts) for of_parts in zip(*parts, strict=True)]
+        return dict(zip(MEASURES, measures, strict=True))
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         owned = self._owned(rows)
         cells = [*self._cells(arrays, owned)]
-        staged = [_staged(one, mine.until - mine.first) for one, mine in zip(cells, owned, strict=True)]
-        whole = [levels(one) if part is None else None for one, part in zip(cells, rows.parts, strict=True)]
+        staged = [_staged(window, places.until - places.first) for window, places in zip(cells, owned, strict=True)]
+        whole = [levels(window) if part is None else None for window, part in zip(cells, rows.parts, strict=True)]
         return [whole, *(rows.staged(values) for values in zip(*staged, strict=True))]
 
     def _owned(self, rows: Rows) -> list[Owned]:
@@ -108,7 +108,7 @@ class Measuring:
         """Yield the cells of each window."""
         *of_cells, spectra = (arrays[name] for name in MEASURES)
         for row, (first, _, end) in enumerate(owned):
-            energy, weighted, clipped, peaks = (one[row, first:end] for one in of_cells)
+            energy, weighted, clipped, peaks = (values[row, first:end] for values in of_cells)
             yield Cells(
                 sample_rate=self.sample_rate,
                 samples=self.cell,
@@ -139,7 +139,7 @@ class Measuring:
         return samples_BS.reshape(len(samples_BS), -1, self.cell)
 
     def _weighted(self, waves_BS: Tensor) -> Tensor:
-        """Return waveforms behind the filters of loudness, by overlapping pieces (overlap-save)."""
+        """Return waveforms filtered for loudness, by overlapping pieces (overlap-save)."""
         history = round(HISTORY_SECONDS * self.sample_rate)
         size = 1 << (PIECE_FACTOR * history - 1).bit_length()
         hop, num_samples = size - history, waves_BS.shape[1]
@@ -167,18 +167,18 @@ class Measuring:
 
 @functools.lru_cache(maxsize=16)
 def _response(sample_rate: int, size: int, device: torch.device) -> Tensor:
-    """Return the response of the filters of loudness on a device, where it is sent once."""
+    """Return the response of the loudness filters on a device, where it is sent once."""
     with torch.inference_mode(False):
         return torch.from_numpy(weighting(sample_rate, size)).to(device)  # the host waits: any stream may use it next
 
 
 def _clipped(waves_BS: Tensor) -> Tensor:
-    """Return a mask, as 0 and 1, of the samples in a run of high ones, of one sign or both."""
+    """Return a mask, as 0 and 1, of the samples in a run of high values, of one sign or both."""
     high_BS = waves_BS.abs() >= CLIPPED
     if high_BS.device.type == "cpu" and not high_BS.any():  # on a GPU the host would wait for the answer
         return high_BS.int()
     runs_BS = high_BS.float()[:, None]
-    # The minimum of each run: torch pools maxima alone.
+    # The minimum of each run: torch pools only maxima.
     all_high = torch.nn.functional.max_pool1d(-pad(runs_BS, (CLIPPED_RUN - 1,) * 2), CLIPPED_RUN, 1)
     return (-all_high).unfold(-1, CLIPPED_RUN, 1).amax(-1)[:, 0].int()
 
@@ -189,16 +189,16 @@ def _staged(cells: Cells, num_owned: int) -> list[object]:
 
 def _arrays(windows: pa.Table, name: str) -> list[Any]:
     """Return the lists of a column as arrays."""
-    return [np.asarray(cast("pa.ListScalar[Any]", one).values) for one in windows.column(name)]
+    return [np.asarray(cast("pa.ListScalar[Any]", value).values) for value in windows.column(name)]
 
 
 class TextMeasuring(ColumnOp):
-    """Op that adds the signals of its text to those of a recording.
+    """Op that adds the signals of a text to the signals of its recording.
 
     Args:
         schema: column of structs with all signals.
         text: column of the texts; None: their signals are null.
-        speech: column of the regions of speech, of which `speech_share` is then made; None: it stays that of levels.
+        speech: column of the regions of speech, the source of `speech_share`; None: levels are.
     """
 
     name = "Signals"
@@ -212,23 +212,23 @@ class TextMeasuring(ColumnOp):
     def __call__(self, rows: pa.Table) -> Mapping[str, Sequence[object]]:
         [name] = self.schema.names
         seconds = cast("list[float]", rows.column(SECONDS).to_pylist())
-        found = [dict(cast("dict[str, object]", one)) for one in rows.column(name).to_pylist()]
+        signals = [dict(cast("dict[str, object]", row)) for row in rows.column(name).to_pylist()]
         if self.text is not None:
-            for row, text, length in zip(found, rows.column(self.text).to_pylist(), seconds, strict=True):
+            for row, text, length in zip(signals, rows.column(self.text).to_pylist(), seconds, strict=True):
                 row |= {} if text is None else signals_of_text(str(text), length)
         if self.speech is not None:
-            for row, regions, length in zip(found, rows.column(self.speech).to_pylist(), seconds, strict=True):
-                spoken = sum(one["end"] - one["start"] for one in cast("list[dict[str, float]]", regions))
+            for row, regions, length in zip(signals, rows.column(self.speech).to_pylist(), seconds, strict=True):
+                spoken = sum(region["end"] - region["start"] for region in cast("list[dict[str, float]]", regions))
                 row["speech_share"] = spoken / length
-        return {name: found}
+        return {name: signals}
 
 
 def signals_of_text(text: str, seconds: float) -> dict[str, float]:
-    """Return rates of a text that was said in some seconds, and measures of its repetition.
+    """Return rates of a text spoken in some seconds, and measures of its repetition.
 
     Returns:
-        `chars_per_second` (without spaces), `words_per_second`, `repetition` (words of the longest sequence that the
-        text has twice), `repeats` (how often it has it), `compression` (bytes over compressed bytes).
+        `chars_per_second` (without spaces), `words_per_second`, `repetition` (words of the longest repeated sequence),
+        `repeats` (occurrences of this sequence), `compression` (bytes over compressed bytes).
     """
     words = text.split()
     repetition = longest_repetition(words)
@@ -246,7 +246,7 @@ NO_SPEECH = "no speech"
 
 
 class Silence:
-    """Op for levels with the probability of no speech; that of a row of several windows is their mean.
+    """Op for levels with the probability of no speech; for a row of several windows, the mean over windows.
 
     Args:
         levels: op of the levels.
@@ -265,14 +265,14 @@ class Silence:
         self.staged = levels.staged.append(pa.field(f"{name}_{field}", pa.float64()))
 
     def select(self, forward: Forward) -> Selected:
-        found = self.find(forward.encoded) if self.find else [0.0] * len(forward.rows.parts)
-        return {**self.levels.select(forward), NO_SPEECH: found}
+        probabilities = self.find(forward.encoded) if self.find else [0.0] * len(forward.rows.parts)
+        return {**self.levels.select(forward), NO_SPEECH: probabilities}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         whole, *staged = self.levels.columns(arrays, rows)
-        found = cast("Sequence[float]", arrays[NO_SPEECH])
-        whole = [None if row is None else self._with(row, one) for row, one in zip(whole, found, strict=True)]
-        return [whole, *staged, rows.staged(found)]
+        probs = cast("Sequence[float]", arrays[NO_SPEECH])
+        whole = [None if row is None else self._with(row, prob) for row, prob in zip(whole, probs, strict=True)]
+        return [whole, *staged, rows.staged(probs)]
 
     def _with(self, row: object, probability: float) -> dict[str, object]:
         return {**cast("Mapping[str, object]", row), self.field: probability}
@@ -282,5 +282,5 @@ class Silence:
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         [levels] = self.levels.join(windows)
-        found = cast("list[float]", windows.column(self.staged.names[-1]).to_pylist())
-        return (self._with(levels, sum(found) / len(found)),)
+        probabilities = cast("list[float]", windows.column(self.staged.names[-1]).to_pylist())
+        return (self._with(levels, sum(probabilities) / len(probabilities)),)

@@ -1,16 +1,16 @@
-"""The recordings of a piece: bytes in the table, or files given by its paths, access to which may be denied.
+"""The recordings of a piece: bytes in the table, or files by path, access to which may be denied.
 
-What they claim before they are decoded, their durations and numbers of channels, is read from their headers.
+Their claimed durations and numbers of channels are read from their headers before decoding.
 """
 
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -47,7 +47,7 @@ class Refusals:
         """Whether any recording of the folder was read."""
 
     def judge(self, path: str, error: RefusedError) -> AudioError:
-        """Return the error of a row to whose recording access is denied.
+        """Return the error of a row with a recording to which access is denied.
 
         Raises:
             StoreError: access to every tried recording is denied.
@@ -68,7 +68,7 @@ class Refusals:
             StoreError: access to them is denied too.
         """
         tried = 0
-        for other in self._others(path):
+        for other in self._other_paths(path):
             try:
                 self.root.open(other).read(1)
             except RefusedError:
@@ -78,17 +78,17 @@ class Refusals:
                 continue
             return True
         if tried >= FEW or self.root.is_refused():
-            found = "archived" if isinstance(error, ArchivedError) else "denied"
+            state = "archived" if isinstance(error, ArchivedError) else "denied"
             raise StoreError(
-                f"{error}. Access to all {tried + 1} recordings tried in {self.root.url} is {found}"
+                f"{error}. Access to all {tried + 1} recordings tried in {self.root.url} is {state}"
             ) from error
         return False
 
-    def _others(self, path: str) -> Iterator[str]:
+    def _other_paths(self, path: str) -> Iterator[str]:
         """Yield other paths, evenly spaced over the piece."""
-        others = [one for one in dict.fromkeys(self.paths) if one != path]
-        step = max(1, -(-len(others) // MOST_TRIED))
-        yield from others[::step]
+        paths = [other for other in dict.fromkeys(self.paths) if other != path]
+        step = max(1, -(-len(paths) // MOST_TRIED))
+        yield from paths[::step]
 
 
 class RefusableFile:
@@ -125,7 +125,7 @@ AT_ONCE = 8
 """Files opened concurrently."""
 MOST_AHEAD = 64
 
-Found = memoryview | SupportsRead | AudioError
+Opened = memoryview | SupportsRead | AudioError
 
 
 class Recordings:
@@ -135,8 +135,8 @@ class Recordings:
         rows: source columns; the audio has a type of `raysp.corpus.tables`.
         audio: column of the recordings.
         root: root folder of paths; None: paths are not allowed.
-        excerpt_columns: columns of offset and duration in seconds, which select a part of each file; null: from its
-            start, to its end.
+        excerpt_columns: columns of offset and duration in seconds, which select a part of each file; a null offset is
+            its start, a null duration extends to its end.
     """
 
     def __init__(
@@ -144,13 +144,11 @@ class Recordings:
     ) -> None:
         self.column = rows.column(audio)
         self.root = root
-        offsets_and_durations = [rows.column(name).to_pylist() for name in excerpt_columns] or [[], []]
-        self.offsets: list[float | None]
-        self.durations: list[float | None]
-        self.offsets, self.durations = offsets_and_durations
+        times: list[list[float | None]] = [rows.column(name).to_pylist() for name in excerpt_columns] or [[], []]
+        self.offsets, self.durations = times
         self._read: dict[int, tuple[str, str]] = {}
 
-    def ahead(self, indexes: Iterable[int], head_bytes: int = HEAD_BYTES) -> Iterator[tuple[int, Found]]:
+    def ahead(self, indexes: Iterable[int], head_bytes: int = HEAD_BYTES) -> Iterator[tuple[int, Opened]]:
         """Yield indexes with their recordings or errors, in the order of `indexes`.
 
         A few threads open files and read their first bytes, at most `AHEAD_BYTES` ahead of the consumer.
@@ -159,25 +157,25 @@ class Recordings:
             StoreError: the storage fails, or denies access to all recordings.
         """
         if self.root is None:
-            yield from ((index, self._found(index, head_bytes)) for index in indexes)
+            yield from ((index, self._opened(index, head_bytes)) for index in indexes)
             return
         rest = iter(indexes)
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
-            waiting: deque[tuple[int, Future[Found]]] = deque(
-                (index, pool.submit(self._found, index, head_bytes))
+            waiting: deque[tuple[int, Future[Opened]]] = deque(
+                (index, pool.submit(self._opened, index, head_bytes))
                 for index in islice(rest, min(MOST_AHEAD, AHEAD_BYTES // head_bytes))
             )
             while waiting:
                 index, future = waiting.popleft()
                 yield index, future.result()
                 if (following := next(rest, None)) is not None:
-                    waiting.append((following, pool.submit(self._found, following, head_bytes)))
+                    waiting.append((following, pool.submit(self._opened, following, head_bytes)))
         finally:
-            # Without waiting, since a consumer that stops early must not be held by a read that hangs.
+            # Without waiting, since a hanging read must not block a consumer that stops early.
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _found(self, index: int, head_bytes: int) -> Found:
+    def _opened(self, index: int, head_bytes: int) -> Opened:
         try:
             return self.get(index, head_bytes)
         except AudioError as error:
@@ -190,18 +188,18 @@ class Recordings:
             AudioError: `no_audio`, `path_not_allowed`, `not_found` or `not_readable`.
             StoreError: the storage fails, or denies access to all recordings.
         """
-        held = bytes_of(self.column[index])
-        if not held and (path := self.path(index)):
+        embedded = bytes_of(self.column[index])
+        if not embedded and (path := self.path(index)):
             return self._open(index, path, head_bytes)
-        if held is None:
+        if embedded is None:
             raise AudioError("no_audio", "null; expected the bytes of an audio file")
-        return held
+        return embedded
 
     def excerpt(
-        self, index: int, found: memoryview | SupportsRead | None = None, *, channel: int | None = None
+        self, index: int, audio: memoryview | SupportsRead | None = None, *, channel: int | None = None
     ) -> Excerpt:
-        """Return a recording, `found` or read by `get`, with its selected part; raises the errors of `get`."""
-        audio = self.get(index) if found is None else found
+        """Return a recording, `audio` or read by `get`, with its selected part; raises the errors of `get`."""
+        audio = self.get(index) if audio is None else audio
         if not self.offsets:
             return Excerpt(audio, channel=channel)
         return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index], channel)
@@ -226,16 +224,16 @@ class Recordings:
                 f"no bytes, only the path {path!r:.200}; embed the audio, or allow a folder with source.audio_root",
             )
         try:
-            found = self.root.open(path, head_bytes)
+            file = self.root.open(path, head_bytes)
         except RefusedError as error:
             raise self._refusals.judge(path, error) from None
         # A row may be opened twice, for its length and for its samples, which must be of one version.
-        if self._read.setdefault(index, (found.path, found.version)) != (found.path, found.version):
-            raise StoreError(f"{join_url(self.root.url, found.path)}: it was replaced while it was read; run again")
-        if found.is_whole:
+        if self._read.setdefault(index, (file.path, file.version)) != (file.path, file.version):
+            raise StoreError(f"{join_url(self.root.url, file.path)}: it was replaced while it was read; run again")
+        if file.is_whole:
             self._refusals.has_read = True
-            return memoryview(found.head)
-        return RefusableFile(found, path, self._refusals)
+            return memoryview(file.head)
+        return RefusableFile(file, path, self._refusals)
 
     def identity(self, index: int) -> tuple[str, str] | tuple[None, None]:
         """Return the path and version of the file that was read for a row; (None, None) if no file was read."""
@@ -248,10 +246,10 @@ class Recordings:
 
 
 class Content(NamedTuple):
-    """Content of a recording as far as it is compared between runs (`raysp.storage.opened`)."""
+    """Content of a recording for comparisons between runs (`raysp.storage.opened`)."""
 
     digest: bytes
-    """Digest of its bytes, of samples of a file, or of its store's facts; of no bytes if it cannot be read."""
+    """Digest of its bytes, of sampled bytes of a file, or of its version in a store; of b"" if it cannot be read."""
     path: str | None = None
     """Path below the root; None for embedded bytes."""
     version: str | None = None
@@ -262,7 +260,7 @@ NO_CONTENT = Content(digest_of())
 
 
 def contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> list[Content]:
-    """Return the contents of recordings. Files on this machine's disks are read in part, others are not opened.
+    """Return the contents of recordings. Files on local disks are read in part, remote files are not opened.
 
     Args:
         rows: rows with the column of recordings.
@@ -276,13 +274,13 @@ def contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> list[Content
         return [*_read_contents(rows, audio, root)]
     embedded = [*_read_contents(rows, audio, None)]
     paths = [
-        _inside(root, path) if one == NO_CONTENT else None
-        for one, path in zip(embedded, paths_of(rows.column(audio)), strict=True)
+        _inside(root, path) if content == NO_CONTENT else None
+        for content, path in zip(embedded, paths_of(rows.column(audio)), strict=True)
     ]
-    known = root.contents({path for path in paths if path})
+    versions = root.contents({path for path in paths if path})
     return [
-        one if path is None else Content(digest_of(known.get(path, "").encode()), path, known.get(path))
-        for one, path in zip(embedded, paths, strict=True)
+        content if path is None else Content(digest_of(versions.get(path, "").encode()), path, versions.get(path))
+        for content, path in zip(embedded, paths, strict=True)
     ]
 
 
@@ -290,8 +288,8 @@ def _read_contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> Iterat
     recordings = Recordings(rows, audio, root)
     for index in range(rows.num_rows):
         try:
-            found = recordings.get(index)
-            parts = (found,) if isinstance(found, memoryview) else sampled(found)
+            opened = recordings.get(index)
+            parts = (opened,) if isinstance(opened, memoryview) else sampled(opened)
             yield Content(digest_of(*parts), *recordings.identity(index))
         except AudioError:
             path = None if root is None else _inside(root, recordings.path(index))
@@ -304,14 +302,7 @@ def _inside(root: AudioRoot, path: str | None) -> str | None:
     return None
 
 
-class ReadHeaders(Protocol):
-    """Function that yields the headers of recordings, in order, as `raysp.audio.read_headers`."""
-
-    def __call__(
-        self, recordings: Iterable[Recording | None], *, counted: bool = False
-    ) -> Iterator[AudioHeader | AudioError]:
-        """Yield the headers."""
-        ...
+ReadHeaders = Callable[..., Iterator[AudioHeader | AudioError]]
 
 
 def read_claims(
@@ -322,28 +313,28 @@ def read_claims(
     *,
     are_counted: bool = False,
 ) -> tuple[list[float], list[int]]:
-    """Return seconds of audio from the manifest, else from headers; and numbers of channels that are labelled.
+    """Return seconds of audio from the manifest, else from headers; and numbers of labelled channels.
 
     Seconds are 0 if unknown: decoding reports the error. If each channel is labelled, all headers are read, and a row
-    without a valid one fails.
+    without a valid header fails.
 
     Args:
         recordings: the recordings.
         statuses: outcomes of their rows.
-        read_headers: function that reads headers.
+        read_headers: `raysp.audio.read_headers`, or an equivalent.
         each_channel: whether each channel is labelled.
-        are_counted: whether seconds that headers do not count are unknown; else they are estimated.
+        are_counted: whether seconds that headers only estimate count as unknown.
     """
     is_ok = [row_status.status == OK for row_status in statuses]
-    given = [recordings.seconds(i) if ok else 0.0 for i, ok in enumerate(is_ok)]
-    seconds, channels = [one or 0.0 for one in given], [1] * len(statuses)
-    wanted = [i for i, ok in enumerate(is_ok) if ok and (each_channel or given[i] is None)]
-    for index, header in _headers(recordings, wanted, partial(read_headers, counted=are_counted)):
+    claimed = [recordings.seconds(i) if ok else 0.0 for i, ok in enumerate(is_ok)]
+    seconds, channels = [duration or 0.0 for duration in claimed], [1] * len(statuses)
+    unread = [i for i, ok in enumerate(is_ok) if ok and (each_channel or claimed[i] is None)]
+    for index, header in _headers(recordings, unread, partial(read_headers, counted=are_counted)):
         if isinstance(header, AudioError):
             if each_channel:
                 statuses[index].fail(header.error_type, str(header))
             continue
-        if given[index] is None and (header.num_frames is not None or not are_counted):
+        if claimed[index] is None and (header.num_frames is not None or not are_counted):
             seconds[index] = header.seconds
         if each_channel:
             channels[index] = _channels_of(statuses[index], header)
@@ -351,7 +342,7 @@ def read_claims(
 
 
 def _channels_of(row_status: RowStatus, header: AudioHeader) -> int:
-    """Return the number of channels of a recording; a row with too many fails."""
+    """Return the number of channels of a recording; fail a row with too many."""
     if header.channels <= MOST_CHANNELS:
         return header.channels
     row_status.fail(
@@ -365,14 +356,14 @@ def _channels_of(row_status: RowStatus, header: AudioHeader) -> int:
 def _headers(
     recordings: Recordings, indexes: Sequence[int], read_headers: ReadHeaders
 ) -> Iterator[tuple[int, AudioHeader | AudioError]]:
-    """Yield rows with the headers of their recordings; without those whose recording is missing."""
-    asked: list[int] = []
+    """Yield rows with the headers of their recordings, except rows with a missing recording."""
+    readable: list[int] = []
 
-    def found() -> Iterator[Recording]:
+    def present() -> Iterator[Recording]:
         for index, recording in recordings.ahead(indexes):
             if not isinstance(recording, AudioError):
-                asked.append(index)
+                readable.append(index)
                 yield recording
 
-    for place, header in enumerate(read_headers(found())):
-        yield asked[place], header
+    for place, header in enumerate(read_headers(present())):
+        yield readable[place], header

@@ -23,24 +23,24 @@ MOST_LANGUAGES = 128
 
 @dataclass(frozen=True)
 class RowLanguages:
-    """Languages that rows name."""
+    """Languages named by a column of rows."""
 
     column: str
     """Column of the source with the language of each row."""
-    known: Sequence[str]
+    languages: Sequence[str]
     """Languages of the checkpoint."""
     note: str
     """Follows the message on a language that the checkpoint does not have."""
     ops: Callable[[str, Sequence[OutputOp], LabellingModel | None], Sequence[OutputOp]]
-    """Returns the output ops in a language, from those without one, and the model; None: none runs here."""
+    """Returns the output ops in a language, from ops without a language and the model; None without a model."""
 
     def of(self, windows: pa.Table) -> list[object]:
         """Return the language of each window."""
         return carried_values(windows, self.column)
 
     def why_not(self, language: object) -> str:
-        """Return the reason why a value of the column names no language, with a remedy; empty if it does."""
-        why = misnamed(language, self.known, self.note)
+        """Return the reason, with a remedy, why a value of the column is no language of the checkpoint; else ""."""
+        why = misnamed(language, self.languages, self.note)
         return why and f"column {self.column!r}: {why}"
 
 
@@ -63,7 +63,7 @@ class LabellingByLanguage(Labelling):
         **settings: Any,  # noqa: ANN401 - of `Labelling`
     ) -> None:
         super().__init__(checkpoint, outputs, **settings)
-        self.blocks_in_hand = 1  # weights are exchanged for a language
+        self.blocks_in_flight = 1  # weights are exchanged for a language
         self.languages = languages
         self.ops = lru_cache(MOST_LANGUAGES)(lambda language: languages.ops(language, self.outputs, self.loaded))
 
@@ -81,7 +81,7 @@ class LabellingByLanguage(Labelling):
     def _run(self, block: Block) -> tuple[int, int]:
         """Run the model over the windows of one language after another, and return their samples.
 
-        Rows fail whose language has no file in the checkpoint, or one that does not fit.
+        Rows whose language has no file in the checkpoint, or a file that does not fit, fail.
 
         Raises:
             StoreError: the file of a language cannot be fetched.
@@ -104,7 +104,7 @@ class LabellingByLanguage(Labelling):
         return samples, padded
 
     def table(self, block: Block) -> pa.Table:
-        """Return the windows of a block that ran, as `Labelling` does, each with its language."""
+        """Build the output table of a processed block, as `Labelling` does, with the language of each window."""
         table, name = super().table(block), f"{CARRIED}{self.languages.column}"
         return table.set_column(table.schema.get_field_index(name), name, block.table.column(name))
 
@@ -134,7 +134,7 @@ class JoiningByLanguage(Joining):
 
 @dataclass(frozen=True)
 class WithoutLanguage:
-    """Op of an output in the language of each row, in place of which an op in a language runs and joins."""
+    """Placeholder for an output in the language of each row; an op of the language runs and joins instead."""
 
     schema: pa.Schema
     staged: pa.Schema
@@ -143,11 +143,10 @@ class WithoutLanguage:
     layers: tuple[int, ...] = ()
 
     def empty(self) -> tuple[object, ...]:
-        """Return the values of a recording shorter than one frame."""
         return self.values
 
 
 def _fail(row_status: RowStatus, why: str) -> None:
-    """Make a row an error row for its language; a damaged one keeps its error."""
+    """Mark a row as an error row for its language; a damaged row keeps its error."""
     if row_status.status == OK:
         row_status.fail("unknown_language", why)

@@ -30,7 +30,7 @@ LEAST_SHARE = 0.01
 """Share of a sample from which a duration is not in whole samples; sums of windows are exact to a thousandth."""
 WHOLE_SECONDS = 1.0
 """Longest recording that is one window where windows are cut at pauses: a pause of this length is not cut either. The
-model of speech does not find all words that fill a recording: without this, 10 % of 750 spoken digits were lost."""
+speech detector misses words that fill a recording: without this, 10 % of 750 spoken digits were lost."""
 PLACE = f"{INNER_PREFIX}place"
 """Column of the places in recordings."""
 
@@ -42,20 +42,27 @@ class Place:
     frame: int
     """Frame of the recording with which the window begins."""
     first: int
-    """First frame of the window that it owns, counted from its own first one."""
+    """First frame that the window owns, counted from the start of the window."""
     end: int
     """End of these frames."""
     probabilities: npt.NDArray[np.float32]
     """Probabilities of chunks after the end of the previous window; in the last window up to the recording's end."""
     offset: int
-    """Samples from the end of the window before it to the first of these chunks."""
+    """Samples from the end of the previous window to the first of these chunks."""
     num_samples: int
-    """Samples of the recording from the end of the window before it."""
+    """Samples of the recording from the end of the previous window."""
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> Self:
         """Return a place from a value of the column."""
         return cls(**{**value, "probabilities": np.asarray(value["probabilities"], np.float32)})
+
+
+class PlacedWave(NamedTuple):
+    """A window that is cut at pauses."""
+
+    wave: Samples
+    place: Place
 
 
 _PLACE_TYPE = pa.struct(
@@ -72,7 +79,8 @@ _PLACE_TYPE = pa.struct(
 
 def with_places(block: pa.Table, places: Sequence[Place | None]) -> pa.Table:
     """Return a block with the column of places."""
-    return block.append_column(PLACE, pa.array([None if one is None else vars(one) for one in places], _PLACE_TYPE))
+    values = [None if place is None else vars(place) for place in places]
+    return block.append_column(PLACE, pa.array(values, _PLACE_TYPE))
 
 
 def places_of(block: pa.Table) -> list[Place | None]:
@@ -80,12 +88,12 @@ def places_of(block: pa.Table) -> list[Place | None]:
     if PLACE not in block.column_names:
         return [None] * block.num_rows
     values = cast("list[dict[str, Any] | None]", block.column(PLACE).to_pylist())
-    return [None if one is None else Place.of(one) for one in values]
+    return [None if value is None else Place.of(value) for value in values]
 
 
 def staged_places(places: Sequence[Place | None]) -> pa.Table:
-    """Return the column as it is staged: the frame of the recording that is the first one that a window owns."""
-    frames = [None if one is None else one.frame + one.first for one in places]
+    """Return the staged form of the column: the recording's frame that is the first one a window owns."""
+    frames = [None if place is None else place.frame + place.first for place in places]
     return pa.table({PLACE: pa.array(frames, pa.int64())})
 
 
@@ -99,7 +107,7 @@ class Stretch:
 
 
 def stretches(windows: pa.Table, num_frames: Sequence[int]) -> Iterator[Stretch]:
-    """Yield the stretches of a row; all of the row is one if its windows have no places.
+    """Yield the stretches of a row: a single one if its windows have no places.
 
     Args:
         windows: staged windows of the row in order.
@@ -116,10 +124,10 @@ def stretches(windows: pa.Table, num_frames: Sequence[int]) -> Iterator[Stretch]
 
 
 def seconds_of_row(num_samples: int, sample_rate: int, claimed: float) -> float:
-    """Return the duration of a recording, to a sample of its own rate where its header has that.
+    """Return the duration of a recording, to a sample of its own rate where its header has it.
 
     Resampling rounds the number of samples. A header whose duration differs by a whole sample or more is an estimate,
-    or that of a damaged file.
+    or belongs to a damaged file.
 
     Args:
         num_samples: decoded samples.
@@ -131,7 +139,7 @@ def seconds_of_row(num_samples: int, sample_rate: int, claimed: float) -> float:
 
 
 def on_grid(seconds: float, sample_rate: int) -> float:
-    """Return a duration that is free of the error of sums: in whole samples if it has some, else in nanoseconds."""
+    """Return a duration without rounding errors of sums: in whole samples if close to them, else in nanoseconds."""
     whole = round(seconds * sample_rate) / sample_rate
     return whole if abs(whole - seconds) * sample_rate < LEAST_SHARE else round(seconds, 9)
 
@@ -173,7 +181,7 @@ class RowStatus:
 
 
 class Window(NamedTuple):
-    """A decoded window with its outcome; the outcome of the last window of a row is that of the row."""
+    """A decoded window with its outcome; the last window of a row has the outcome of the row."""
 
     row_status: RowStatus
     wave: Samples | None
@@ -191,7 +199,7 @@ def plain(message: str) -> str:
 
 def statuses_table(statuses: list[RowStatus]) -> pa.Table:
     """Return a table of outcomes, with columns `ROW_SCHEMA`."""
-    columns = [[getattr(one, name) for one in statuses] for name in ROW_SCHEMA.names]
+    columns = [[getattr(row_status, name) for row_status in statuses] for name in ROW_SCHEMA.names]
     return pa.table([pa.array(c, f.type) for c, f in zip(columns, ROW_SCHEMA, strict=True)], schema=ROW_SCHEMA)
 
 
@@ -202,15 +210,15 @@ def row_statuses(table: pa.Table) -> list[RowStatus]:
 
 
 def with_waves(table: pa.Table, waves: Sequence[np.ndarray | None]) -> pa.Table:
-    """Append the recordings to a table as one contiguous column: int16 if all of them are, else float32."""
-    given = [wave for wave in waves if wave is not None]
-    dtype = np.dtype(np.int16) if given and all(w.dtype == np.int16 for w in given) else np.dtype(np.float32)
+    """Append the recordings to a table as one contiguous column: int16 if all recordings are, else float32."""
+    present = [wave for wave in waves if wave is not None]
+    dtype = np.dtype(np.int16) if present and all(w.dtype == np.int16 for w in present) else np.dtype(np.float32)
     lengths = np.array([0 if w is None else len(w) for w in waves], np.int64)
     offsets = np.zeros(len(waves) + 1, np.int64)
     np.cumsum(lengths * dtype.itemsize, out=offsets[1:])
     values = np.empty(int(lengths.sum()), dtype)
     start = 0
-    for wave in given:
+    for wave in present:
         part = values[start : start + len(wave)]
         if wave.dtype == dtype:
             part[:] = wave
@@ -280,8 +288,8 @@ def chosen(table: pa.Table, schema: pa.Schema, rows: Sequence[int | None]) -> pa
     return pa.table(columns, schema=schema)
 
 
-def beside(table: pa.Table, added: pa.Table) -> pa.Table:
-    """Return a table with the columns of another one appended."""
+def with_columns(table: pa.Table, added: pa.Table) -> pa.Table:
+    """Return a table with the columns of another table appended."""
     for field, column in zip(added.schema, added.columns, strict=True):
         table = table.append_column(field, column)
     return table

@@ -29,8 +29,7 @@ NO_COLUMNS = pa.schema([])
 class ColumnOp(Protocol):
     """Op of a step that adds columns.
 
-    A value must depend on its own row alone, since the rows of a call are those of a block, of which there is no fixed
-    number.
+    A value must depend on its own row alone: the rows of a call are the rows of a block, whose number varies.
     """
 
     name: str
@@ -38,7 +37,7 @@ class ColumnOp(Protocol):
     schema: pa.Schema
     """The added columns."""
     reads: Sequence[str]
-    """Columns that it is called with."""
+    """Columns of the table that it is called with."""
 
     def __call__(self, rows: pa.Table) -> object:
         """Return the columns of `schema`, one value per row in order: a table, or a mapping of names to values.
@@ -75,7 +74,7 @@ SAMPLES = pa.struct([("samples", pa.large_list(pa.float32())), ("sample_rate", p
 
 
 def samples_column(recordings: Sequence[Sequence[np.ndarray] | None], sample_rate: int) -> "pa.ChunkedArray[Any]":
-    """Return decoded recordings, int16 or float32 in chunks, as a column of type `SAMPLES`; null for None."""
+    """Return decoded recordings, chunks of int16 or float32, as a column of type `SAMPLES`; null for None."""
     offsets = np.zeros(len(recordings) + 1, np.int64)
     np.cumsum([sum(map(len, chunks or ())) for chunks in recordings], out=offsets[1:])
     values = np.empty(int(offsets[-1]), np.float32)
@@ -113,13 +112,13 @@ def added_columns(op: ColumnOp, rows: pa.Table) -> tuple[pa.Table, list[str | No
         refuse_lost_device(op.name, error)
         failed = error
     else:
-        # Not in `try`: a result of the wrong kind ends the run instead of failing one row after another.
+        # Outside of `try`: a result of the wrong kind ends the run instead of failing one row after another.
         return _checked(op, result, rows.num_rows), [None] * rows.num_rows
     if rows.num_rows > 1:
         why = tracebacks.named(failed)
         logger.debug("%s failed on %d rows and is called with halves of them: %s", op.name, rows.num_rows, why)
         middle = rows.num_rows // 2
-        (first, reasons), (second, more) = (added_columns(op, one) for one in (rows[:middle], rows[middle:]))
+        (first, reasons), (second, more) = (added_columns(op, half) for half in (rows[:middle], rows[middle:]))
         return pa.concat_tables([first, second]), reasons + more
     tracebacks.note(failed)
     nulls = [pa.nulls(1, field.type) for field in op.schema]
@@ -139,7 +138,7 @@ def refuse_lost_device(name: str, error: BaseException) -> None:
 
 def _described(op: ColumnOp, error: BaseException, rows: pa.Table) -> str:
     function = getattr(op, "function", type(op))
-    # By pyarrow: a column that there is not.
+    # Raised by pyarrow for a missing column.
     is_missing = isinstance(error, KeyError) and "in schema" in tracebacks.message_of(error)
     columns = f"; it is called with the columns {rows.column_names}" if is_missing else ""
     return f"{tracebacks.described(error, function.__module__)}{columns}"
@@ -155,16 +154,16 @@ def _checked(op: ColumnOp, result: object, num_rows: int) -> pa.Table:
             f"{op.name} returned a {type(result).__name__}, expected a pyarrow.Table or dict of {expected}{where}"
         )
     if set(columns) != {*op.schema.names}:
-        found = ", ".join(map(repr, columns)) or "none"
-        raise RunError(f"{op.name} returned the columns {found}, expected {expected}{where}")
+        actual = ", ".join(map(repr, columns)) or "none"
+        raise RunError(f"{op.name} returned the columns {actual}, expected {expected}{where}")
     arrays = []
     for field in op.schema:
         try:
             array = _array(columns[field.name], field.type)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            found = _type_of(columns[field.name])
+            actual = _type_of(columns[field.name])
             raise RunError(
-                f"{op.name} returned column {field.name!r} as {found}, expected {field.type}: {error}{where}"
+                f"{op.name} returned column {field.name!r} as {actual}, expected {field.type}: {error}{where}"
             ) from error
         if len(array) != num_rows:
             raise RunError(
@@ -207,7 +206,7 @@ def _type_of(values: object) -> str:
 
 
 UNREADABLE_TEXT = "unreadable_text"
-"""Error of rows with a text that cannot be read, such as one that is no UTF-8."""
+"""Error of rows with a text that cannot be read, such as invalid UTF-8."""
 
 
 class RowOp(Protocol):
@@ -218,8 +217,8 @@ class RowOp(Protocol):
 
         Args:
             rows: rows of a piece in order, with at least the source columns that the step reads, without the audio.
-                They include rows that have failed, for which the returned value has no effect. If the step reads
-                added columns: the rows of a block that are ok, with the columns that it reads; a block may have none.
+                They include failed rows, for which the returned value has no effect. If the step reads added columns:
+                the ok rows of a block, possibly empty, with the columns that it reads.
         """
         ...
 
@@ -229,15 +228,15 @@ class RowOp(Protocol):
 
 
 class Labelled(RowOp):
-    """Op that skips rows that the label shard beside their shard did not label; it reads `status` from there."""
+    """Op that skips rows without labels in the label shard of their shard, by its column `status`."""
 
     def __call__(self, rows: pa.Table) -> Sequence[str | None]:
-        found = rows.column(STATUS).to_pylist()
-        return [None if one == OK else f"not labelled in source.labels: its status there is {one}" for one in found]
+        reason, statuses = "not labelled in source.labels: its status there is", rows.column(STATUS).to_pylist()
+        return [None if status == OK else f"{reason} {status}" for status in statuses]
 
 
 class Failure(str):
-    """Why a user's function failed for a row, in place of a reason to skip it."""
+    """Failure of a user's function for a row, returned instead of a reason to skip it."""
 
 
 class FunctionError(RunError):
@@ -245,12 +244,12 @@ class FunctionError(RunError):
 
 
 def reasons(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
-    """Return the reasons of an op for rows, and a `Failure` for a row for which a user's function fails alone.
+    """Return the reasons of an op for rows, and a `Failure` for each row on which a user's function fails.
 
     A call that raises an error is repeated with halves of its rows, so that only rows at fault fail.
 
     Raises:
-        RunError: an op of raysp raised an error; or an op returned another number of values.
+        RunError: an op of raysp raised an error, or an op returned a wrong number of values.
         DeviceLostError: the GPU that the function uses failed.
     """
     if rows.num_rows == 0:
@@ -269,8 +268,8 @@ def called(op: RowOp, rows: pa.Table) -> Sequence[str | None]:
     """Return the reasons of an op for rows.
 
     Raises:
-        RunError: the op raised an error, and the message has the line in the user's file; or it returned another
-            number of values, or other values.
+        RunError: the op raised an error, and the message has the line in the user's file; or it returned a wrong number
+            of values, or invalid values.
     """
     with calling(op):
         result: object = op(rows)
@@ -300,7 +299,7 @@ def by_seconds(op: RowOp, seconds: float) -> str | None:
 
 
 def failure_of(op: object, error: FunctionError) -> Failure:
-    """Return the failure of a row by the error of a user's function, and keep its traceback.
+    """Return the failure of a row from the error of a user's function, and keep its traceback.
 
     Raises:
         DeviceLostError: the GPU that the function uses failed.
@@ -313,11 +312,11 @@ def failure_of(op: object, error: FunctionError) -> Failure:
 
 @contextmanager
 def calling(op: object, function: object = None) -> Iterator[None]:
-    """Call an op, or a user's function that it has, within the `with` block.
+    """Translate errors of an op, or of a user's function that it calls, within the `with` block.
 
     Raises:
-        FunctionError: in place of an error of a user's code, of any class.
-        RunError: in place of an error of an op of raysp; errors of raysp stay as they are.
+        FunctionError: for an error of a user's code, of any class.
+        RunError: for an error of an op of raysp; errors of raysp pass unchanged.
     """
     try:
         yield
@@ -337,13 +336,13 @@ def name_of(op: object) -> str:
 
 
 def apply(op: RowOp, statuses: Sequence[RowStatus], rows: pa.Table) -> None:
-    """Mark rows with status ok that an op does not let pass."""
+    """Mark the ok rows that an op rejects."""
     for row_status, reason in zip(statuses, reasons(op, rows), strict=True):
         judge(op, row_status, reason)
 
 
 def judge(op: RowOp, row_status: RowStatus, reason: str | None) -> None:
-    """Mark a row with status ok that an op fails or does not let pass: by its columns (`reason`), else its seconds."""
+    """Mark an ok row that an op rejects or fails on: by its columns (`reason`), else by its seconds."""
     if row_status.status != OK:
         return
     if reason is None and row_status.seconds is not None:
@@ -355,10 +354,10 @@ def judge(op: RowOp, row_status: RowStatus, reason: str | None) -> None:
 
 
 def fail_unreadable(rows: pa.Table, statuses: Sequence[RowStatus], texts: Collection[str]) -> pa.Table:
-    """Fail the rows that have a value that cannot be read, and return the rows with null in its place.
+    """Fail the rows with an unreadable value, and return the rows with null in its place.
 
     Args:
-        rows: source columns of rows, without the audio; with `FAULT` if their kind of source has faults.
+        rows: source columns of rows, without the audio; with `FAULT` if their kind of source reports faults.
         statuses: outcomes of the rows.
         texts: columns of bytes that are texts.
     """
@@ -391,7 +390,7 @@ _COMPARE: dict[str, Callable[..., Any]] = {
 }
 
 MOST_TEXT = 120
-"""Characters of a condition as it is shown."""
+"""Largest number of characters of a condition in messages."""
 CUT = "…"
 """End of a message that was too long."""
 
@@ -414,7 +413,7 @@ class Rule:
         return f"{self.before}{value}{self.after}"
 
     def overlap(self, message: str) -> int:
-        """Return the number of characters of a row's message that are this rule's; 0 if it did not give the message."""
+        """Return the number of characters of a row's message that come from this rule; 0 for another rule's message."""
         before, after = plain(f"{self.before}|").removesuffix("|"), plain(f"|{self.after}")[1:].removesuffix(CUT)
         if not message.startswith(before):
             return 0
@@ -495,25 +494,24 @@ class Keeping(RowOp):
 
     def _by_function(self, function: Callable[[pa.Table], Sequence[bool]], rows: pa.Table) -> Sequence[bool]:
         with calling(self, function):
-            given: object = function(rows)
-            if isinstance(given, pa.Array | pa.ChunkedArray):
-                given = given.to_pylist()
-            wanted = [
-                value.as_py() if isinstance(value, pa.Scalar) else value for value in cast("Sequence[Any]", given)
-            ]
-        if len(wanted) != rows.num_rows:
+            result: object = function(rows)
+            if isinstance(result, pa.Array | pa.ChunkedArray):
+                result = result.to_pylist()
+            values = cast("Sequence[Any]", result)
+            kept = [value.as_py() if isinstance(value, pa.Scalar) else value for value in values]
+        if len(kept) != rows.num_rows:
             raise RunError(
-                f"{self.name} returned {count(len(wanted), 'value')} for {count(rows.num_rows, 'row')}, "
+                f"{self.name} returned {count(len(kept), 'value')} for {count(rows.num_rows, 'row')}, "
                 f"expected one for each row{tracebacks.at(function)}"
             )
-        for value in wanted:
+        for value in kept:
             # A text such as "no", or NaN, is true to Python.
             if not (value is None or isinstance(value, bool | np.bool_) or value in (0, 1)):
                 raise RunError(
                     f"{self.name} returned the value {value!r}, expected True or False for each "
                     f"row{tracebacks.at(function)}"
                 )
-        return wanted
+        return kept
 
 
 def _named(function: Callable[..., object]) -> str:
@@ -521,7 +519,7 @@ def _named(function: Callable[..., object]) -> str:
 
 
 def _shown(value: "pa.Scalar[Any]") -> str:
-    """Return a value as a message shows it: null, or as Python does, in the fewest digits that tell it from others."""
+    """Return a value for a message: null, or its `repr`, in the fewest digits that identify it."""
     if not value.is_valid:
         return "null"
     return str(np.float32(value.as_py())) if pa.types.is_float32(value.type) else repr(value.as_py())
@@ -541,7 +539,7 @@ def column_of(rows: pa.Table, name: str) -> "pa.ChunkedArray[Any]":
     kind = rows.schema.field(column).type
     if not isinstance(kind, pa.StructType):
         raise ValueError(f"no column is named {name!r}, and {column!r} is a {kind}; expected a struct for its field")
-    if field not in (fields := [one.name for one in kind]):
+    if field not in (fields := [subfield.name for subfield in kind]):
         raise ValueError(f"{column!r} has no field {field!r}; expected one of {', '.join(fields)}")
     return cast("pa.ChunkedArray[Any]", pc.struct_field(rows.column(column), field))
 
@@ -551,14 +549,14 @@ def expected_value(kind: pa.DataType, compare: str) -> str | None:
     kind = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     types = pa.types
     if types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind):
-        one, many = "a number without quotes", "numbers without quotes"
+        single, many = "a number without quotes", "numbers without quotes"
     elif types.is_string(kind) or types.is_large_string(kind):
-        one, many = "a text in quotes", "texts in quotes"
+        single, many = "a text in quotes", "texts in quotes"
     elif types.is_boolean(kind):
-        one, many = "True or False", "True or False"
+        single, many = "True or False", "True or False"
     else:
         return None
-    return f"expected {f'a list of {many}' if compare in ('in', 'not in') else one}"
+    return f"expected {f'a list of {many}' if compare in ('in', 'not in') else single}"
 
 
 def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.NDArray[np.bool_]:
@@ -572,8 +570,8 @@ def meets(column: "pa.ChunkedArray[Any]", compare: str, value: object) -> npt.ND
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if compare in ("in", "not in"):
-        found = pc.is_in(column, value_set=pa.array(cast("Sequence[Any]", value)).cast(column.type))
-        mask = found if compare == "in" else pc.invert(found)
+        is_member = pc.is_in(column, value_set=pa.array(cast("Sequence[Any]", value)).cast(column.type))
+        mask = is_member if compare == "in" else pc.invert(is_member)
         # `is_in` is False for null, so its inverse would keep such rows.
         return np.asarray(pc.and_(mask, column.is_valid()))
     return np.asarray(pc.fill_null(_COMPARE[compare](column, value), False))

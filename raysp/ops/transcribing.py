@@ -36,7 +36,7 @@ class Transcribing:
     """Op for text and score of each recording, and optionally the times of its words and characters.
 
     For a window of a longer row it stages the best token of each frame that the window owns. `join` decodes the text
-    from the frames of all windows, with the same arithmetic, in a process that does without torch.
+    from the frames of all windows, with the same arithmetic, in a process without torch.
 
     Attributes:
         schema: columns of text and score, then optionally of words and characters.
@@ -67,7 +67,7 @@ class Transcribing:
 
     def columns(self, arrays: "Mapping[str, Array]", rows: "Rows") -> list[Sequence[object]]:
         ids_BT, log_probs_BT = arrays["ids"], arrays["log_probs"]
-        # The text of a part alone is not used, so its frames are masked out.
+        # The text of a single part is unused, so its frames are masked out.
         tokens = collapsed(ids_BT, log_probs_BT, frames_of_whole_rows(rows), blank=self.blank)
         return [
             *map(rows.whole, self.texts(tokens)),
@@ -78,10 +78,10 @@ class Transcribing:
         return ("", None, *([] for _ in self.schema.names[2:]))
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        found = [
+        parts = [
             self._of_stretch(stretch) for stretch in stretches(windows, list_lengths(windows, self.staged.names[-1]))
         ]
-        return in_a_row(found, len(self.schema))
+        return in_a_row(parts, len(self.schema))
 
     def _of_stretch(self, stretch: Stretch) -> StretchText:
         ids, log_probs = (flat(stretch.windows.column(name)) for name in self.staged.names)
@@ -92,11 +92,11 @@ class Transcribing:
     def texts(
         self, tokens: CTCTokens, times: Sequence[npt.NDArray[np.float64]] | None = None
     ) -> list[Sequence[object]]:
-        """Return the columns of text and score, and of words and characters if asked for.
+        """Return the columns of text and score, and of words and characters if enabled.
 
         Args:
             tokens: the tokens.
-            times: start and end of each token in frames; None: from its first frame to the end of its last one.
+            times: start and end of each token in frames; None: from its first frame to the end of its last frame.
         """
         columns: list[Sequence[object]] = [
             self.tokenizer.decode_collapsed_rows(tokens.flat_ids, tokens.counts),
@@ -107,7 +107,7 @@ class Transcribing:
             if self.words:
                 columns.append([_structs("word", words_of(row, self.tokenizer.joint)) for row in chars])
             if self.chars:
-                columns.append([_structs("char", (one for one in row if one.text)) for row in chars])
+                columns.append([_structs("char", (char for char in row if char.text)) for row in chars])
         return columns
 
     def _chars(self, tokens: CTCTokens, times: Sequence[npt.NDArray[Any]]) -> Iterator[list[Span]]:
@@ -126,12 +126,12 @@ class Transcribing:
 
 
 def frames_of_whole_rows(rows: "Rows") -> list[int]:
-    """Return the number of frames of each row that is one window, and 0 for the others."""
+    """Return the number of frames of each row that is one window, 0 for windows of longer rows."""
     return [0 if part else count for part, count in zip(rows.parts, rows.lengths.frames, strict=True)]
 
 
 def owned_values(values: npt.NDArray[Any], rows: "Rows") -> list[object]:
-    """Return the values of the frames that each window of a longer row owns, one after another; else None."""
+    """Return the concatenated values of the frames that each window of a longer row owns; else None."""
     return [
         None if part is None else of_window[slice(*part)].ravel()
         for part, of_window in zip(rows.parts, values, strict=True)
@@ -139,7 +139,7 @@ def owned_values(values: npt.NDArray[Any], rows: "Rows") -> list[object]:
 
 
 def _begins_words(tokenizer: "CTCTokenizer") -> frozenset[int]:
-    """Return the ids of tokens that begin a word where no token stands between words: all phonemes do."""
+    """Return the ids of tokens that begin a word if no token separates words: all phonemes do."""
     if tokenizer.joint and tokenizer.word_delimiter_token not in tokenizer.encoder:
         return frozenset(tokenizer.encoder.values())
     return tokenizer.begins_words
@@ -152,36 +152,36 @@ def _marks(tokenizer: "CTCTokenizer") -> frozenset[int]:
 
 
 def _with_silent_marks(spans: Iterable[Span]) -> list[Span]:
-    """Return spans in which the marks of each word have no length."""
-    found: list[Span] = []
-    for _, group in groupby(spans, key=lambda one: bool(one.text)):
+    """Return spans with the punctuation marks of each word at zero duration."""
+    retimed: list[Span] = []
+    for _, group in groupby(spans, key=lambda span: bool(span.text)):
         chars = list(group)
-        times = times_of_word([one.text for one in chars], [(one.start, one.end) for one in chars])
-        found += [one._replace(start=start, end=end) for one, (start, end) in zip(chars, times, strict=True)]
-    return found
+        times = times_of_word([span.text for span in chars], [(span.start, span.end) for span in chars])
+        retimed += [span._replace(start=start, end=end) for span, (start, end) in zip(chars, times, strict=True)]
+    return retimed
 
 
 def _separated(spans: Iterable[Span], ids: Iterable[int], begins_words: Container[int]) -> list[Span]:
-    """Return spans with one of an empty text before each that begins a word."""
-    found: list[Span] = []
+    """Return spans with an empty span before each span that begins a word."""
+    separated: list[Span] = []
     for span, index in zip(spans, ids, strict=True):
         if index in begins_words and span.text:
-            found.append(span._replace(text=""))
-        found.append(span)
-    return found
+            separated.append(span._replace(text=""))
+        separated.append(span)
+    return separated
 
 
 def in_a_row(parts: Sequence[StretchText], num_columns: int) -> tuple[object, ...]:
-    """Return the first columns of a row, from those of its stretches: text and score, then lists with times.
+    """Join the first columns of the stretches of a row: text and score, then lists with times.
 
-    The words of two stretches are never one word. The score is the mean over the tokens of all stretches.
+    A word never spans two stretches. The score is the mean over the tokens of all stretches.
     """
     if len(parts) == 1 and parts[0].start == 0:
         return parts[0].columns[:num_columns]
     columns: list[object] = [" ".join(text for part in parts if (text := str(part.columns[0]))), _mean_score(parts)]
     for place in range(2, num_columns):
         spans = [(cast("Spans", part.columns[place]), part.start) for part in parts]
-        columns.append([_later(span, start) for found, start in spans for span in found])
+        columns.append([_later(span, start) for stretch, start in spans for span in stretch])
     return tuple(columns)
 
 
@@ -203,7 +203,7 @@ def list_lengths(windows: pa.Table, name: str) -> Sequence[int]:
 
 
 def _structs(name: str, spans: Iterable[Span]) -> Spans:
-    return [{name: one.text, "start": one.start, "end": one.end, "score": one.score} for one in spans]
+    return [{name: span.text, "start": span.start, "end": span.end, "score": span.score} for span in spans]
 
 
 def flat(column: "pa.ChunkedArray[Any]") -> npt.NDArray[Any]:

@@ -20,13 +20,13 @@ class Writing:
     points.
 
     Args:
-        schema: columns of text and score, and of words and the detected language if they are asked for.
+        schema: columns of text and score, and optionally of words and the detected language.
         staged: staged columns of a window of a longer row: text, sum of log-probabilities, number of tokens; words, and
             probabilities of languages.
         write: text decoder; None if only `join` is called.
-        frame_seconds: seconds of a frame, in which the places of windows are counted.
+        frame_seconds: seconds of a frame, the unit of the places of windows.
         words: whether there are words.
-        languages: those among which the language is detected; None: it is not.
+        languages: candidates of language detection; None: no detection.
     """
 
     layers: tuple[int, ...] = ()
@@ -53,7 +53,7 @@ class Writing:
         return {"written": self.write(forward.encoded, forward.features, forward.rows.names)}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        parts = [self._part(one) for one in cast("Sequence[Written]", arrays["written"])]
+        parts = [self._part(written) for written in cast("Sequence[Written]", arrays["written"])]
         no_label, no_part = (None,) * len(self.schema), (None,) * len(self.staged)
         values = [
             (*self._label(*of_window), *no_part) if part is None else (*no_label, *of_window)
@@ -65,14 +65,11 @@ class Writing:
         return self._label("", 0.0, 0, [], [])
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        """Return text and score of one row, from those of its windows in order.
-
-        Probabilities of languages are means over the windows.
-        """
+        # Probabilities of languages are means over the windows.
         texts, totals, counts, *more = (
             cast("list[Any]", windows.column(name).to_pylist()) for name in self.staged.names
         )
-        text = " ".join(stripped for one in texts if (stripped := one.strip()))
+        text = " ".join(stripped for part in texts if (stripped := part.strip()))
         spans = [
             {**word, "start": start + word["start"], "end": start + word["end"]}
             for start, row in zip(self._starts(windows), more[0] if self.words else (), strict=False)
@@ -82,7 +79,7 @@ class Writing:
         return self._label(text, sum(totals), sum(counts), spans, languages)
 
     def _part(self, row: Written) -> tuple[Any, ...]:
-        words = ([one._asdict() for one in row.words],) if self.words else ()
+        words = ([word._asdict() for word in row.words],) if self.words else ()
         return (row.text, row.log_prob, row.num_tokens, *words, *((list(row.languages),) if self.languages else ()))
 
     def _label(self, text: str, total: float, count: int, *more: Any) -> tuple[object, ...]:  # noqa: ANN401
@@ -99,7 +96,7 @@ class Writing:
         return {"language": self.languages[probabilities.index(score)], "score": score}
 
     def _starts(self, windows: pa.Table) -> list[float]:
-        """Return the seconds of a row at which its windows start; those without a place follow each other."""
+        """Return the seconds of a row at which its windows start; windows without a place follow each other."""
         if PLACE in windows.column_names:
             return [frame * self.frame_seconds for frame in cast("list[int]", windows.column(PLACE).to_pylist())]
         seconds = cast("list[float]", windows.column("seconds").to_pylist())

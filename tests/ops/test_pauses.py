@@ -15,7 +15,8 @@ import raysp
 from benchmarks.inputs.corpus import read_utterances
 from raysp.audio.waveforms import Windowing
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
-from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, READ_CHUNKS, SpeechWindow, SpeechWindows
+from raysp.ops.rows import PlacedWave
+from raysp.ops.speech.pauses import MOST_PAUSE_SECONDS, READ_CHUNKS, SpeechWindows
 from raysp.ops.speech.speaking import Chunks, regions
 from tests.corpora import AUDIO, DEMO, a_pipeline, write_shard
 
@@ -62,7 +63,7 @@ def chunks_of(wave: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (wave[start : start + size] for start in range(0, len(wave), size))
 
 
-def spans(found: list[SpeechWindow]) -> list[tuple[int, int]]:
+def spans(found: list[PlacedWave]) -> list[tuple[int, int]]:
     return [(one.place.frame * STRIDE, one.place.frame * STRIDE + len(one.wave)) for one in found]
 
 

@@ -40,7 +40,7 @@ class LabelledBlock(NamedTuple):
 class Model:
     """The model of a `Label` step.
 
-    Calls may overlap. The model runs in threads of its own, one for each block that it has in hand (`blocks_in_hand` of
+    Calls may overlap. The model runs in threads of its own, one for each block in flight (`blocks_in_flight` of
     its op), so that it runs over the next block while columns are made of a result, and while it is staged.
 
     Args:
@@ -62,12 +62,12 @@ class Model:
         self._threads = None if in_this_thread else ThreadPoolExecutor(1)
         # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
         self.op = self._in_thread(_load, step, threads)
-        self.in_hand = InHand(self.op.blocks_in_hand)
-        self.at_once = 1 if self.op.blocks_in_hand == 1 else 1 + self.op.blocks_in_hand
+        self.in_hand = InHand(self.op.blocks_in_flight)
+        self.at_once = 1 if self.op.blocks_in_flight == 1 else 1 + self.op.blocks_in_flight
         """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
-        if self.op.blocks_in_hand > 1 and self._threads is not None:
+        if self.op.blocks_in_flight > 1 and self._threads is not None:
             self.close()
-            self._threads = ThreadPoolExecutor(self.op.blocks_in_hand)
+            self._threads = ThreadPoolExecutor(self.op.blocks_in_flight)
 
     def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of a call in a thread of the model."""
@@ -117,7 +117,7 @@ class Model:
 
     def _run(self, block: "Block") -> "tuple[pa.Table | None, Figures, float]":
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
-        with self.in_hand.taken() as waited, watched(self._hang_seconds * self.op.blocks_in_hand):
+        with self.in_hand.taken() as waited, watched(self._hang_seconds * self.op.blocks_in_flight):
             figures = self.op.run(block)
             table = self.op.table(block) if self.op.has_users_code else None
         return table, figures, waited

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class WindowFrames:
-    """Callable that returns the logits of the frames of a window by another checkpoint than the step's.
+    """Callable that returns the frame logits of a window by another checkpoint than the step's.
 
     A pass has one window, so that its frames are the same in any batch.
     """
@@ -30,24 +30,24 @@ class WindowFrames:
     loaded: LabellingModel
 
     def __call__(self, wave_S: Tensor) -> Tensor:
-        """Return the logits (T, N) of a wave; one shorter than the model takes is filled up with silence."""
+        """Return the logits (T, N) of a wave, padded with silence to the shortest input of the model."""
         num_samples = max(len(wave_S), self.loaded.summary.min_samples)
         waves_BS = torch.nn.functional.pad(wave_S, (0, num_samples - len(wave_S)))[None]
         num_samples_B = torch.full((1,), num_samples, device=wave_S.device)
-        found = self.loaded.run(waves_BS, num_samples_B, hidden_states=False)
-        return cast("Tensor", found.heads[Capability.FRAME_CLASSES]["logits"])[0]
+        result = self.loaded.run(waves_BS, num_samples_B, hidden_states=False)
+        return cast("Tensor", result.heads[Capability.FRAME_CLASSES]["logits"])[0]
 
 
 @dataclass(eq=False)
 class FrameTurning:
     """Op for the turns of the speakers of each recording, by the probabilities of a frame classifier.
 
-    A window of a longer row stages the probabilities of all its frames, those that it shares with its neighbours too,
-    by which `join` finds which class of a window is which speaker.
+    A window of a longer row stages the probabilities of all its frames. By the frames that windows share, `join`
+    matches the classes of a window with the speakers of its neighbours.
 
     Attributes:
         schema: column of lists of structs.
-        staged: staged columns of a window: probabilities, and the numbers of samples before its own ones and of these.
+        staged: staged columns of a window: probabilities, number of samples before the owned ones, and of owned ones.
         diarization: returns the turns.
         num_speakers: number of classes.
         step_stride: samples between the frames that windows of a longer row own.
@@ -69,8 +69,8 @@ class FrameTurning:
         if self.frames is None:
             return {"scores": forward.heads[Capability.FRAME_CLASSES].logits.float().sigmoid()}
         waves = zip(forward.waves_BS, forward.rows.lengths.samples, strict=True)
-        found = [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves]
-        return {str(row): scores_TN for row, scores_TN in enumerate(found)}
+        scores = [self.frames(wave_S[:num_samples]).float().sigmoid() for wave_S, num_samples in waves]
+        return {str(row): scores_TN for row, scores_TN in enumerate(scores)}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         scores = [*arrays.values()]
@@ -87,12 +87,12 @@ class FrameTurning:
         return [whole, *map(list, zip(*staged, strict=True))]
 
     def _own_samples(self, part: tuple[int, int], num_samples: int, *, is_last: bool) -> tuple[int, int]:
-        """Return the numbers of samples of a window before its own ones, and of these."""
+        """Return the numbers of samples of a window before the owned ones, and of owned ones."""
         first = part[0] * self.step_stride
         return first, (num_samples if is_last else part[1] * self.step_stride) - first
 
     def _turns(self, scores_TN: Floats) -> list[dict[str, object]]:
-        return [one._asdict() for one in self.diarization(scores_TN)]
+        return [turn._asdict() for turn in self.diarization(scores_TN)]
 
     def empty(self) -> tuple[object, ...]:
         return ([],)
@@ -103,11 +103,11 @@ class FrameTurning:
         scores = np.split(np.asarray(flat(windows.column(name)), np.float32), edges)
         numbers = windows.column(owned).to_numpy()
         starts = np.cumsum(numbers) - numbers
-        found = [
+        parts = [
             FrameWindow(self._frame(start - first), self._frame(start), row.reshape(-1, self.num_speakers))
             for start, first, row in zip(starts.tolist(), windows.column(before).to_pylist(), scores, strict=True)
         ]
-        return (self._turns(stitched(found)),)
+        return (self._turns(stitched(parts)),)
 
     def _frame(self, sample: int) -> int:
         return round(sample / self.frame_stride)

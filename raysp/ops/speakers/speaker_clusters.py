@@ -16,8 +16,8 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 MOST_VECTORS = 3000
-"""Vectors that are compared in pairs, which takes 200 MB; of more, evenly spaced ones are, and the others join the
-cluster whose mean is nearest."""
+"""Largest number of vectors compared in pairs, which takes 200 MB. If there are more, evenly spaced ones are compared,
+and the others join the cluster with the nearest mean."""
 DIGITS = 6
 """Decimals of a distance."""
 
@@ -35,40 +35,40 @@ def cut(vectors_NE: Floats, merged: Floats, *, threshold: float, bounds: tuple[i
     Args:
         vectors_NE: vectors of length 1, at least one.
         merged: their merges, as `merges` returns them.
-        threshold: mean distance above which clusters stay apart.
-        bounds: fewest and most clusters; there are never more than vectors.
-        least: vectors of a cluster that counts as a speaker, as long as there are enough of them; those of a smaller
-            one join the nearest mean.
+        threshold: mean distance above which clusters stay separate.
+        bounds: fewest and most clusters; never more than vectors.
+        least: fewest vectors of a cluster that counts as a speaker, as long as `bounds` allow; vectors of smaller
+            clusters join the nearest mean.
     """
     every = _every(vectors_NE)
     sample_ME = vectors_NE[::every]
     labels_M = _cut(merged, len(sample_ME), threshold, bounds)
     least = -(-least // every)
-    kept = [one for one, count in enumerate(np.bincount(labels_M)) if count >= least]
+    kept = [label for label, count in enumerate(np.bincount(labels_M)) if count >= least]
     if len(kept) < bounds[0]:
         kept = sorted(np.argsort(-np.bincount(labels_M), kind="stable")[: max(bounds[0], 1)].tolist())
     means_KE = means(sample_ME, labels_M, kept)
     nearest_N = (vectors_NE @ means_KE.T).round(DIGITS).argmax(1)
     own_N = np.full(len(vectors_NE), -1)
     own_N[::every] = labels_M
-    places = {one: place for place, one in enumerate(kept)}
-    found = [places.get(own, near) for own, near in zip(own_N.tolist(), nearest_N.tolist(), strict=True)]
-    return numbered(found)
+    places = {label: place for place, label in enumerate(kept)}
+    clusters = [places.get(own, near) for own, near in zip(own_N.tolist(), nearest_N.tolist(), strict=True)]
+    return numbered(clusters)
 
 
 def means(vectors_NE: Floats, labels_N: Labels, chosen: Sequence[int]) -> Floats:
     """Return the mean vectors of some clusters, of length 1 (K, E)."""
-    return unit(np.stack([vectors_NE[labels_N == one].mean(0) for one in chosen]))
+    return unit(np.stack([vectors_NE[labels_N == label].mean(0) for label in chosen]))
 
 
 def numbered(labels: Sequence[int]) -> Labels:
-    """Return labels as numbers from 0, in the order in which they occur first."""
+    """Return labels as numbers from 0, in the order of first occurrence."""
     numbers: dict[int, int] = {}
-    return np.array([numbers.setdefault(one, len(numbers)) for one in labels], np.int64)
+    return np.array([numbers.setdefault(label, len(numbers)) for label in labels], np.int64)
 
 
 def merges(vectors_NE: Floats) -> Floats:
-    """Return the merges of vectors for `cut`; of more than `MOST_VECTORS`, those of evenly spaced ones."""
+    """Return the merges of vectors for `cut`; of more than `MOST_VECTORS`, the merges of evenly spaced vectors."""
     return _merges(vectors_NE[:: _every(vectors_NE)])
 
 
@@ -83,19 +83,19 @@ def _merges(vectors_NE: Floats) -> Floats:
 
 
 def _every(vectors_NE: Floats) -> int:
-    """Return the distance of the vectors from one to the next that are merged."""
+    """Return the step between merged vectors."""
     return -(-len(vectors_NE) // MOST_VECTORS)
 
 
 def _cut(merges: Floats, num_vectors: int, threshold: float, bounds: tuple[int, int | None]) -> Labels:
-    """Return the cluster of each vector after the merges below a threshold, and those that bounds ask for."""
+    """Return the cluster of each vector after the merges below a threshold, and merges required by bounds."""
     low, high = bounds
     count = num_vectors - int((merges[:, 2] <= threshold).sum())
     count = max(min(count, high or count), min(low, num_vectors))
     owner = list(range(num_vectors + len(merges)))
     for number, (first, second, *_) in enumerate(merges[: num_vectors - count]):
         owner[int(first)] = owner[int(second)] = num_vectors + number
-    # An owner has a higher number than what it owns, so its own owner is found before.
+    # An owner has a higher number than its members, so its own owner is resolved first.
     for place in reversed(range(len(owner))):
         owner[place] = place if owner[place] == place else owner[owner[place]]
     return numbered(owner[:num_vectors])

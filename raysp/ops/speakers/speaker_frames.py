@@ -1,8 +1,7 @@
 """Turns of speakers from the probabilities of a frame classifier, whose classes are speakers and may speak at once.
 
-A classifier does not know the speakers of other windows: its first class is one speaker in one window and another one
-in the next. So the classes of each window are matched with those of the window before it, over the frames that both
-have.
+A classifier does not know the speakers of other windows: its first class may be different speakers in two windows. So
+the classes of each window are matched with the classes of the previous window, over their shared frames.
 
 Legend: T frames, N classes.
 """
@@ -27,7 +26,7 @@ class FrameWindow(NamedTuple):
     start: int
     """Frame of the recording with which the window begins."""
     own: int
-    """Frame of the recording from which on the window is used, up to the own frame of the next one."""
+    """Frame of the recording from which the window is used, up to `own` of the next window."""
     scores_TN: Floats
 
 
@@ -37,9 +36,9 @@ class FrameDiarization:
 
     Attributes:
         threshold: probability above which a speaker speaks.
-        most: most speakers; those with the most speech are kept. None: one for each class.
-        least_seconds: speech of a speaker, but for the one who speaks most; those with less are left out.
-        merge_seconds: turns of a speaker with a shorter pause between them are one.
+        most: most speakers, in order of their amount of speech. None: one for each class.
+        least_seconds: least speech of a speaker; the speaker with most speech is always kept.
+        merge_seconds: turns of a speaker with a shorter pause between them are merged.
         frame_seconds: time between frames.
     """
 
@@ -51,16 +50,16 @@ class FrameDiarization:
 
     def __call__(self, scores_TN: Floats) -> list[Turn]:
         """Return the turns of a recording by their starts; their scores are mean probabilities."""
-        found = [turn for number in self._kept(scores_TN) for turn in self._turns(number, scores_TN[:, number])]
-        found.sort(key=lambda one: (one.start, one.speaker))
-        speakers = numbered([one.speaker for one in found]).tolist()
-        return [turn._replace(speaker=speaker) for turn, speaker in zip(found, speakers, strict=True)]
+        turns = [turn for number in self._kept(scores_TN) for turn in self._turns(number, scores_TN[:, number])]
+        turns.sort(key=lambda turn: (turn.start, turn.speaker))
+        speakers = numbered([turn.speaker for turn in turns]).tolist()
+        return [turn._replace(speaker=speaker) for turn, speaker in zip(turns, speakers, strict=True)]
 
     def _kept(self, scores_TN: Floats) -> list[int]:
-        """Return the classes that count as speakers, the one with the most speech first."""
+        """Return the classes that count as speakers, the class with most speech first."""
         seconds_N = (scores_TN > self.threshold).sum(0) * self.frame_seconds
         by_speech = np.argsort(-seconds_N, kind="stable")[: self.most].tolist()
-        return [one for place, one in enumerate(by_speech) if not place or seconds_N[one] >= self.least_seconds]
+        return [n for place, n in enumerate(by_speech) if not place or seconds_N[n] >= self.least_seconds]
 
     def _turns(self, number: int, scores_T: Floats) -> list[Turn]:
         spans = spans_above(
@@ -77,14 +76,14 @@ class FrameDiarization:
 
 
 def stitched(windows: Sequence[FrameWindow]) -> Floats:
-    """Return the probabilities of a recording from those of its windows, which are in order.
+    """Return the probabilities of a recording from its windows in order, with the classes of the first window.
 
-    The classes are those of the first window. Without frames that two windows share, or without speech in these, the
-    classes keep their order.
+    Without shared frames of two windows, or without speech in these, the classes keep their order.
     """
     before: FrameWindow | None = None
     parts: list[Floats] = []
-    ends = [*(one.own for one in windows[1:]), max(windows[-1].own, windows[-1].start + len(windows[-1].scores_TN))]
+    last = windows[-1]
+    ends = [*(window.own for window in windows[1:]), max(last.own, last.start + len(last.scores_TN))]
     for window, end in zip(windows, ends, strict=True):
         if before is not None:
             window = window._replace(scores_TN=window.scores_TN[:, _matched(before, window)])
@@ -96,12 +95,12 @@ def stitched(windows: Sequence[FrameWindow]) -> Floats:
 
 
 def _matched(before: FrameWindow, window: FrameWindow) -> list[int]:
-    """Return for each class of the window before the class of a window that differs least from it."""
+    """Return for each class of the previous window the class of a window that differs least from it."""
     from scipy.optimize import linear_sum_assignment
 
     past_TN = before.scores_TN[window.start - before.start :].astype(np.float64)
     past_TN = past_TN[: len(window.scores_TN)]
     here_TN = window.scores_TN[: len(past_TN)].astype(np.float64)
     squares_NN = ((past_TN[:, :, None] - here_TN[:, None]) ** 2).sum(0).round(DIGITS)
-    changes_NN = 1 - np.eye(len(squares_NN))  # of equally good orders the one that stays
-    return [int(one) for one in linear_sum_assignment(squares_NN + 10.0 ** -(DIGITS + 2) * changes_NN)[1]]
+    changes_NN = 1 - np.eye(len(squares_NN))  # among equally good orders the unchanged one wins
+    return [int(column) for column in linear_sum_assignment(squares_NN + 10.0 ** -(DIGITS + 2) * changes_NN)[1]]

@@ -1,9 +1,9 @@
-"""Space of the vectors of a checkpoint in which speakers are told apart, with its file `speakers.json`.
+"""Space of the vectors of a checkpoint in which speakers are separated, with its file `speakers.json`.
 
 The vectors of a speaker are normally distributed around the speaker's own mean, and these means around the mean of all
 speakers (PLDA of two covariances; Ioffe 2006; Brümmer and de Villiers 2010). In the space both covariances are
-diagonal: that within a speaker is 1 in each direction, that between speakers is `between_D`. The file is JSON with
-`mean`, `directions`, a list for each direction, and `between`.
+diagonal: 1 within a speaker, `between_D` between speakers. The file is JSON with `mean`, `directions`, a list for each
+direction, and `between`.
 
 Legend: N vectors, E their width, D directions, S speakers.
 """
@@ -24,11 +24,11 @@ Floats = npt.NDArray[np.float64]
 
 [SPEAKERS_FILE] = SPEAKER_FILES
 LEAST_SPEAKERS = 3
-"""Speakers without whom a space is not computed."""
+"""Least number of speakers for a space."""
 SHRINKAGE = 0.1
-"""Share of the covariance within speakers that is the same in all directions: of few vectors it is not known well."""
+"""Share of the covariance within speakers that is equal in all directions, since few vectors estimate it badly."""
 LEAST_BETWEEN = 0.2
-"""Variance between speakers of a direction, in that within them, below which the direction is left out."""
+"""Least ratio of the variance between speakers to the variance within, for a direction to be kept."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class SpeakerSpace:
 
     Attributes:
         mean_E: mean of the speakers' means.
-        directions_DE: direction of each dimension, that with the largest variance between speakers first.
-        between_D: variance between speakers in each dimension; that within a speaker is 1.
+        directions_DE: direction of each dimension, by decreasing variance between speakers.
+        between_D: variance between speakers in each dimension; the variance within a speaker is 1.
     """
 
     mean_E: Floats
@@ -47,7 +47,7 @@ class SpeakerSpace:
 
     @classmethod
     def of(cls, vectors_NE: npt.NDArray[np.float32] | Floats, speakers_N: npt.NDArray[np.int64]) -> Self | None:
-        """Return the space of vectors of known speakers; None for too few speakers, or if their vectors do not differ.
+        """Return the space of vectors of labelled speakers; None for too few speakers, or equal vectors.
 
         Speakers with one vector do not count, nor do vectors that are not finite.
         """
@@ -57,16 +57,16 @@ class SpeakerSpace:
         numbers = numbers[counts > 1]
         if len(numbers) < LEAST_SPEAKERS:
             return None
-        groups = [np.asarray(vectors_NE[speakers_N == one], np.float64) for one in numbers]
-        means_SE = np.stack([one.mean(0) for one in groups])
+        groups = [np.asarray(vectors_NE[speakers_N == number], np.float64) for number in numbers]
+        means_SE = np.stack([group.mean(0) for group in groups])
         within_EE = _within(groups, means_SE)
-        # The mean of a speaker is off by the covariance within, divided by the number of its vectors.
-        spread_EE = np.cov(means_SE.T) - within_EE * np.mean([1 / len(one) for one in groups])
+        # The error of a speaker's mean is the covariance within, divided by the number of its vectors.
+        spread_EE = np.cov(means_SE.T) - within_EE * np.mean([1 / len(group) for group in groups])
         whitening_EE = _whitening(within_EE)
         if whitening_EE is None:
             return None
         values_E, rotation_EE = np.linalg.eigh(whitening_EE @ spread_EE @ whitening_EE)
-        kept = [one for one in np.argsort(-values_E).tolist() if values_E[one] > LEAST_BETWEEN]
+        kept = [index for index in np.argsort(-values_E).tolist() if values_E[index] > LEAST_BETWEEN]
         if not kept:
             return None
         return cls(means_SE.mean(0), (whitening_EE @ rotation_EE[:, kept]).T, values_E[kept])
@@ -76,25 +76,25 @@ class SpeakerSpace:
         return np.asarray((np.asarray(vectors_NE, np.float64) - self.mean_E) @ self.directions_DE.T)
 
     def nearest(self, places_ND: Floats, labels_N: npt.NDArray[np.int64], weight: float) -> float:
-        """Return the highest log-likelihood ratio of two clusters: of one speaker against two; at least two clusters.
+        """Return the highest log-likelihood ratio, one speaker against two, over pairs of at least two clusters.
 
         Args:
             places_ND: places of windows.
             labels_N: their clusters, numbered from 0.
-            weight: weight of a window, below 1 since neighbouring ones share samples.
+            weight: weight of a window, below 1 since neighbouring windows share samples.
         """
         counts_K = np.asarray(weight * np.bincount(labels_N), np.float64)
-        means_KD = np.stack([places_ND[labels_N == one].mean(0) for one in range(len(counts_K))])
+        means_KD = np.stack([places_ND[labels_N == label].mean(0) for label in range(len(counts_K))])
         pairs = itertools.combinations(range(len(counts_K)), 2)
-        return max(self._ratio(means_KD[[one, other]], counts_K[[one, other]]) for one, other in pairs)
+        return max(self._ratio(means_KD[[*pair]], counts_K[[*pair]]) for pair in pairs)
 
     def _ratio(self, means_2D: Floats, counts_2: Floats) -> float:
         """Return the log-likelihood ratio of two means of `counts_2` vectors (two-covariance PLDA)."""
         between_D = self.between_D
         own_2D = between_D + 1 / counts_2[:, None]
         determinant_D = own_2D.prod(0) - between_D**2
-        one_D, other_D = means_2D
-        joint_D = own_2D[1] * one_D**2 - 2 * between_D * one_D * other_D + own_2D[0] * other_D**2
+        first_D, second_D = means_2D
+        joint_D = own_2D[1] * first_D**2 - 2 * between_D * first_D * second_D + own_2D[0] * second_D**2
         apart_D = (means_2D**2 / own_2D + np.log(own_2D)).sum(0)
         return float((apart_D - joint_D / determinant_D - np.log(determinant_D)).sum() / 2)
 
@@ -118,7 +118,7 @@ class SpeakerSpace:
             width: width of its vectors.
 
         Raises:
-            CheckpointError: the file cannot be read, or is of other vectors.
+            CheckpointError: the file cannot be read, or belongs to other vectors.
         """
         file = folder / SPEAKERS_FILE
         if not file.is_file():
@@ -126,14 +126,14 @@ class SpeakerSpace:
         value = read_json(file)
         try:
             mean, directions, between = (
-                np.asarray(value[one], np.float64) for one in ("mean", "directions", "between")
+                np.asarray(value[field], np.float64) for field in ("mean", "directions", "between")
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{file}: found no numbers for {error}; {_EXPECTED}") from error
-        shapes = [one.shape for one in (mean, directions, between)]
+        shapes = [array.shape for array in (mean, directions, between)]
         if shapes != [(width,), (*between.shape, width), between.shape] or between.ndim != 1 or not between.size:
             raise CheckpointError(f"{file}: found shapes {shapes}, expected those of vectors of {width}; {_EXPECTED}")
-        if not all(np.isfinite(one).all() for one in (mean, directions, between)) or (between <= 0).any():
+        if not all(np.isfinite(array).all() for array in (mean, directions, between)) or (between <= 0).any():
             raise CheckpointError(f"{file}: found values that are not finite, or variances of 0 or less; {_EXPECTED}")
         return cls(mean, directions, between)
 
@@ -143,7 +143,7 @@ _EXPECTED = "restore the file that `raysp finetune` wrote, or remove it"
 
 def _within(groups: list[Floats], means_SE: Floats) -> Floats:
     """Return the covariance within speakers (E, E), shrunk to a multiple of the identity."""
-    apart_NE = np.concatenate([one - mean for one, mean in zip(groups, means_SE, strict=True)])
+    apart_NE = np.concatenate([group - mean for group, mean in zip(groups, means_SE, strict=True)])
     within_EE = apart_NE.T @ apart_NE / max(1, len(apart_NE) - len(groups))
     even_EE = np.trace(within_EE) / len(within_EE) * np.eye(len(within_EE))
     return np.asarray((1 - SHRINKAGE) * within_EE + SHRINKAGE * even_EE)

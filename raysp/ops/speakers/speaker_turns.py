@@ -1,4 +1,4 @@
-"""Turns of the speakers of a recording, from its regions of speech and vectors of short windows of it.
+"""Turns of the speakers of a recording, from its regions of speech and vectors of short windows.
 
 Legend: N windows, E width of a vector, K speakers.
 """
@@ -14,11 +14,11 @@ from raysp.ops.speakers.speaker_clusters import DIGITS, Floats, Labels, cut, mea
 from raysp.ops.speakers.speaker_space import SpeakerSpace
 
 FARTHEST = 2.0
-"""Distance that no two vectors exceed."""
+"""Largest possible distance of two vectors."""
 MOST_SPEAKERS = 20
-"""Most speakers of a recording, unless more are given."""
+"""Default of the most speakers of a recording."""
 SAME = 0.0
-"""Log-likelihood ratio from which on two clusters are one speaker."""
+"""Log-likelihood ratio from which two clusters are one speaker."""
 Region = tuple[float, float]
 """Start and end in seconds."""
 
@@ -40,12 +40,12 @@ class Diarization:
     Attributes:
         threshold: mean distance of cosines above which clusters are different speakers; None: the space decides.
         bounds: fewest and most speakers.
-        least_seconds: speech of a cluster that counts as a speaker.
-        merge_seconds: turns of a speaker with a shorter pause between them are one.
+        least_seconds: least speech of a cluster that counts as a speaker.
+        merge_seconds: turns of a speaker with a shorter pause between them are merged.
         step_seconds: time between the middles of windows.
         window_seconds: length of a window.
         change_seconds: seconds of speech, times the difference of cosines in it, that a change of speaker must gain.
-        space: space in which vectors are compared; None: as they are.
+        space: space in which vectors are compared; None: compared directly.
     """
 
     threshold: float | None
@@ -72,7 +72,7 @@ class Diarization:
             is_speech[:] = True
         labels_N, scores_N = self._labels(vectors_NE[is_speech])
         middles_N = middles_N[is_speech]
-        pieces = [one for region in regions for one in _pieces(region, middles_N, labels_N, scores_N)]
+        pieces = [piece for region in regions for piece in _pieces(region, middles_N, labels_N, scores_N)]
         return self._joined(pieces)
 
     def _labels(self, vectors_NE: Floats) -> tuple[Labels, Floats]:
@@ -83,7 +83,7 @@ class Diarization:
             labels_N = self._path(compared_ND, merges(compared_ND), self.bounds)
         else:
             labels_N = self._apart(self.space, places_ND, compared_ND)
-        if not labels_N.any():  # without what all windows share, nothing is left of a single speaker
+        if not labels_N.any():  # subtracting the mean over windows leaves nothing of a single speaker
             compared_ND = unit(places_ND)
         cosines_NK = compared_ND @ means(compared_ND, labels_N, range(labels_N.max() + 1)).T
         return labels_N, cosines_NK[np.arange(len(labels_N)), labels_N]
@@ -105,7 +105,7 @@ class Diarization:
         return labels_N
 
     def _apart(self, space: SpeakerSpace, places_ND: Floats, compared_ND: Floats) -> Labels:
-        """Return the speaker of each window, with one more speaker as long as the space tells all of them apart."""
+        """Return the speaker of each window, adding speakers as long as the space separates all of them."""
         merged = merges(compared_ND)
         low, high = self.bounds
         labels_N = self._path(compared_ND, merged, (low, low))
@@ -119,7 +119,7 @@ class Diarization:
 
     def _joined(self, pieces: Sequence[Turn]) -> list[Turn]:
         """Return the turns of pieces in order, with the speakers numbered by their first speech."""
-        speakers = numbered([one.speaker for one in pieces]).tolist()
+        speakers = numbered([piece.speaker for piece in pieces]).tolist()
         turns: list[Turn] = []
         weights: list[float] = []
         for piece, speaker in zip(pieces, speakers, strict=True):
@@ -135,14 +135,14 @@ class Diarization:
 
 
 def within(places_N: Floats | npt.NDArray[np.int64], spans: Sequence[Region], margin: float) -> npt.NDArray[np.bool_]:
-    """Return a mask (N,) of the places in a span, or at most `margin` before or behind one; all have one unit."""
-    starts, ends = (np.array([one[place] for one in spans]) for place in (0, 1))
+    """Return a mask (N,) of the places in a span or within `margin` of one; all in one unit."""
+    starts, ends = (np.array([span[place] for span in spans]) for place in (0, 1))
     before = np.searchsorted(starts - margin, places_N, side="right") - 1
     return np.asarray((before >= 0) & (places_N <= np.append(ends, -np.inf)[before] + margin))
 
 
 def _best_path(cosines_NK: Floats, change_cost: float) -> Labels:
-    """Return the speaker of each window on the path of the highest sum of cosines, less the costs of changes."""
+    """Return the speaker of each window on the path with the highest sum of cosines less costs of changes."""
     total_K = cosines_NK[0]
     back_NK = np.zeros(cosines_NK.shape, np.int64)
     stay_K = np.arange(len(total_K))
@@ -159,7 +159,7 @@ def _best_path(cosines_NK: Floats, change_cost: float) -> Labels:
 
 
 def _pieces(region: Region, middles_N: Floats, labels_N: Labels, scores_N: Floats) -> Iterator[Turn]:
-    """Yield the pieces of a region of speech: it changes its speaker halfway between windows of different ones."""
+    """Yield the pieces of a region of speech; the speaker changes halfway between windows of different speakers."""
     start, end = region
     first, last = np.searchsorted(middles_N, (start, end))
     if first == last:

@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float32]
 VECTORS = "vectors"
 """Prefix of the names of the vectors of each row."""
 AT_ONCE = 16
-"""Windows of a pass of the model. Those of one recording, in order, so that a pass is the same in any batch."""
+"""Windows of a pass of the model. They belong to one recording, in order, so that passes do not depend on the batch."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +36,33 @@ class WindowVectors:
     loaded: LabellingModel
 
     def __call__(self, wave_S: Tensor, firsts: Sequence[int], num_samples: int) -> Tensor:
-        """Return the vectors (N, E) of the windows of a wave that begin with some samples."""
+        """Return the vectors (N, E) of the windows of a wave that begin at `firsts`."""
         missing = max(0, self.loaded.summary.min_samples - num_samples)
-        windows = [torch.nn.functional.pad(wave_S[one : one + num_samples], (0, missing)) for one in firsts]
-        return torch.cat([self._pass(windows[one : one + AT_ONCE]) for one in range(0, len(windows), AT_ONCE)])
+        windows = [torch.nn.functional.pad(wave_S[first : first + num_samples], (0, missing)) for first in firsts]
+        return torch.cat([self._pass(windows[first : first + AT_ONCE]) for first in range(0, len(windows), AT_ONCE)])
 
     def _pass(self, windows: Sequence[Tensor]) -> Tensor:
         waves_NS = torch.stack(list(windows))
         num_samples_N = torch.full((len(windows),), waves_NS.shape[1], device=waves_NS.device)
-        found = self.loaded.run(waves_NS, num_samples_N, hidden_states=False)
-        return cast("Tensor", found.heads[Capability.XVECTOR]["embeddings"]).float()
+        result = self.loaded.run(waves_NS, num_samples_N, hidden_states=False)
+        return cast("Tensor", result.heads[Capability.XVECTOR]["embeddings"]).float()
 
 
 @dataclass(eq=False)
 class Turning:
     """Op for the turns of the speakers of each recording.
 
-    A recording is divided into steps, and the middle of each with speech is that of a window, whose vector is computed.
-    A window of a longer row stages the middles and vectors of the steps that it owns, and the probabilities of speech.
-    `join` finds the speakers of the whole row.
+    A recording is divided into steps. Around the middle of each step with speech a vector of a window is computed. A
+    window of a longer row stages the middles and vectors of the steps that it owns, and the probabilities of speech.
+    `join` computes the speakers of the whole row.
 
     Attributes:
         schema: column of lists of structs.
-        staged: staged columns of a window of a longer row: those of `speaking`, middles and vectors.
+        staged: staged columns of a window of a longer row: the columns of `speaking`, middles and vectors.
         speaking: op for the regions of speech.
         diarization: returns the turns.
         vectors: returns vectors of windows; None: only `join` is called.
-        window_samples: samples of a window, of which a shorter recording is one.
+        window_samples: samples of a window; a shorter recording is one window.
         step_samples: samples between the middles of windows.
         frame_stride: samples between the frames that windows of a longer row own.
     """
@@ -79,12 +79,12 @@ class Turning:
     layers: tuple[int, ...] = field(default=(), init=False)
 
     def select(self, forward: Forward) -> Selected:
-        # The host waits for the probabilities of speech, which decide over the windows of which vectors are computed.
+        # The host waits for the probabilities of speech, which select the windows.
         selected, rows = self.speaking.select(forward), forward.rows
         arrays = dict(zip(selected, fetch(*cast("Iterable[Tensor]", selected.values())), strict=True))
         regions, *of_speech = self.speaking.columns(arrays, rows)
         middles = [self._middles(rows, row, regions[row], of_speech) for row in range(len(rows.parts))]
-        vectors = {f"{VECTORS} {row}": self._vectors(forward, row, one) for row, one in enumerate(middles) if len(one)}
+        vectors = {f"{VECTORS} {row}": self._vectors(forward, row, at) for row, at in enumerate(middles) if len(at)}
         return {"regions": regions, "of speech": of_speech, "middles": middles, **vectors}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
@@ -106,28 +106,28 @@ class Turning:
     def _middles(
         self, rows: Rows, row: int, regions: object, of_speech: Sequence[Sequence[Any]]
     ) -> npt.NDArray[np.int64]:
-        """Return the middles, in samples of a window of the row, of the steps that have speech and that it owns."""
+        """Return the middles, in samples of a window of the row, of its owned steps with speech."""
         num_samples, part = rows.lengths.samples[row], rows.parts[row]
         if part is None:
             middles = self._grid(0, num_samples)
             spans = [(start * SPEECH_RATE, end * SPEECH_RATE) for start, end in _spans(regions)]
             return middles[within(middles, spans, self.step_samples // 2)]
         first = part[0] * self.frame_stride
-        if any(rows.speech):  # cut at pauses: speech but for short pauses
+        if any(rows.speech):  # cut at pauses: all speech, except short pauses
             return self._grid(first, min(num_samples, part[1] * self.frame_stride))
         probabilities, offset, owned_samples = (column[row] for column in of_speech)
         middles = self._grid(first, min(num_samples, first + owned_samples))
         least = max(self.speaking.threshold - HYSTERESIS, LOWEST)
         starts = first + offset + CHUNK_SAMPLES * np.flatnonzero(np.asarray(probabilities) >= least)
-        return middles[within(middles, [(one, one + CHUNK_SAMPLES) for one in starts], self.step_samples // 2)]
+        return middles[within(middles, [(at, at + CHUNK_SAMPLES) for at in starts], self.step_samples // 2)]
 
     def _grid(self, first: int, end: int) -> npt.NDArray[np.int64]:
-        """Return the middles of the steps from a sample to another one; the last step may be shorter."""
+        """Return the middles of the steps from sample `first` to `end`; the last step may be shorter."""
         starts = np.arange(first, end, self.step_samples)
         return (starts + np.minimum(starts + self.step_samples, end)) // 2
 
     def _vectors(self, forward: Forward, row: int, middles: npt.NDArray[np.int64]) -> Tensor:
-        """Return the vectors of the windows around some samples, which are moved into the recording."""
+        """Return the vectors of the windows around some samples, shifted to lie within the recording."""
         assert self.vectors is not None
         num_samples = forward.rows.lengths.samples[row]
         size = min(self.window_samples, num_samples)
@@ -140,7 +140,7 @@ class Turning:
         if vectors_NE is None:
             return []
         vectors = np.asarray(vectors_NE, np.float64)
-        return [one._asdict() for one in self.diarization(_spans(regions), middles / SPEECH_RATE, vectors)]
+        return [turn._asdict() for turn in self.diarization(_spans(regions), middles / SPEECH_RATE, vectors)]
 
     def empty(self) -> tuple[object, ...]:
         return ([],)
@@ -156,7 +156,7 @@ class Turning:
         return (self._turns(regions, middles_N, vectors_NE),)
 
     def _firsts(self, windows: pa.Table) -> npt.NDArray[np.int64]:
-        """Return the sample of the recording with which each window's own part begins."""
+        """Return the sample of the recording at which the owned part of each window begins."""
         if PLACE in windows.column_names:
             return cast("npt.NDArray[np.int64]", windows.column(PLACE).to_numpy()) * self.frame_stride
         owned = windows.column(self.speaking.staged.names[-1]).to_numpy()
@@ -164,4 +164,4 @@ class Turning:
 
 
 def _spans(regions: object) -> list[Region]:
-    return [(one["start"], one["end"]) for one in cast("list[dict[str, float]]", regions or [])]
+    return [(region["start"], region["end"]) for region in cast("list[dict[str, float]]", regions or [])]

@@ -29,20 +29,20 @@ class WordSpeakers(ColumnOp):
     name = "Turns"
 
     def __init__(self, turns: "pa.Field[Any]", words: Sequence["pa.Field[Any]"]) -> None:
-        # Turns are first: where they are null, so are all words.
+        # Turns come first: where they are null, so are all words.
         self.schema = pa.schema([turns, *(field.with_type(with_speaker(field.type)) for field in words)])
         self.reads = tuple(self.schema.names)
 
     def __call__(self, rows: pa.Table) -> Mapping[str, Sequence[object]]:
         turns, *words = (cast("list[Any]", rows.column(name).to_pylist()) for name in self.reads)
-        found = [[spoken(of_row, said) for of_row, said in zip(turns, column, strict=True)] for column in words]
-        return dict(zip(self.reads, [turns, *found], strict=True))
+        columns = [[spoken(*of_row) for of_row in zip(turns, column, strict=True)] for column in words]
+        return dict(zip(self.reads, [turns, *columns], strict=True))
 
 
 def spoken(turns: Sequence[Turn], words: Sequence[dict[str, object]] | None) -> list[dict[str, object]] | None:
-    """Return words with their speakers: of the turn with the largest part of each, else of the nearest turn.
+    """Return words with the speaker of the turn that overlaps each most, else of the nearest turn.
 
-    Words without times, and those of recordings without turns, have no speaker.
+    Words without times, and words of recordings without turns, have no speaker.
     """
     if words is None:
         return None
@@ -52,6 +52,6 @@ def spoken(turns: Sequence[Turn], words: Sequence[dict[str, object]] | None) -> 
 def _speaker(turns: Sequence[Turn], start: object, end: object) -> int | None:
     if not turns or not isinstance(start, int | float) or not isinstance(end, int | float):
         return None
-    # The gap to a turn is minus their overlap; of equal ones the first is taken.
-    nearest = min(turns, key=lambda one: max(one["start"], start) - min(one["end"], end))
+    # The gap to a turn is minus their overlap; among equal gaps the first turn wins.
+    nearest = min(turns, key=lambda turn: max(turn["start"], start) - min(turn["end"], end))
     return cast("int", nearest[SPEAKER])

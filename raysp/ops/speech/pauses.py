@@ -1,12 +1,12 @@
-"""Windows of recordings that are cut at pauses, so that the model is not given longer silence.
+"""Windows of recordings that are cut at pauses, so that the model sees no long silence.
 
 Regions of speech with shorter pauses between them than `MOST_PAUSE_SECONDS` form a stretch, which is a window of the
 model. If it is longer than a window, it is cut at its longest pause, in the second half of the window if there is one.
-Only a region that is itself longer than a window is cut within, as rows without speech windows are. A recording of at
-most a second is one window, whatever the model of speech finds in it.
+Only a region longer than a window is cut within, like rows without speech windows. A recording of at most a second is
+one window, regardless of the speech detected in it.
 
-A recording is read in parts of one length, so its windows do not depend on how it is decoded. Memory holds a window,
-one part, and the probabilities of speech since the last pause.
+A recording is read in parts of equal length, so its windows do not depend on how it is decoded. Memory holds a window,
+a part, and the probabilities of speech since the last pause.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -22,11 +22,11 @@ from raysp.audio.waveforms import Windowing, concatenate, cut_windows
 from raysp.models.base.placing import arithmetic
 from raysp.models.features.processors import as_float
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, SpeechState
-from raysp.ops.rows import WHOLE_SECONDS, Place
+from raysp.ops.rows import WHOLE_SECONDS, Place, PlacedWave
 from raysp.ops.speech.speaking import Chunks, Floats, regions
 
 READ_CHUNKS = 1024
-"""Chunks of a part of a recording that is read at once: 33 seconds."""
+"""Chunks of a part of a recording: 33 seconds."""
 MOST_PAUSE_SECONDS = 1.0
 """Longest pause within a window."""
 KEPT_SECONDS = 0.2
@@ -34,13 +34,6 @@ KEPT_SECONDS = 0.2
 
 Span = tuple[int, int]
 """First sample and end of a region or stretch."""
-
-
-class SpeechWindow(NamedTuple):
-    """A window with its place."""
-
-    wave: Samples
-    place: Place
 
 
 class _Part(NamedTuple):
@@ -58,7 +51,7 @@ class SpeechWindows:
 
     Attributes:
         model: model of speech, on the CPU.
-        windowing: division of regions that are longer than a window, and the lengths of windows and frames.
+        windowing: division of regions longer than a window, and the lengths of windows and frames.
         min_samples: samples of the shortest input of the model.
         grid_samples: windows begin at multiples of it.
         threshold: probability of speech at which a region begins.
@@ -74,11 +67,11 @@ class SpeechWindows:
     min_speech_samples: float
     min_silence_samples: float
 
-    def __call__(self, chunks: Iterator[Samples]) -> Iterator[SpeechWindow]:
+    def __call__(self, chunks: Iterator[Samples]) -> Iterator[PlacedWave]:
         """Yield the windows of a recording while it is decoded; none if it has no speech.
 
         A recording of at most `WHOLE_SECONDS` is one window, with speech or without.
-        The last window accounts for the probabilities and samples of the rest of the recording.
+        The last window has the probabilities and samples of the rest of the recording.
         """
         recording = _Recording(chunks, self.model)
         if self._is_whole(recording):
@@ -86,16 +79,16 @@ class SpeechWindows:
             owned = self.windowing.owned_frames(0, len(wave), is_last=True)
             yield _window((wave, (0, len(wave)), owned), recording, self.windowing.frame_stride, 0, len(wave))
             return
-        held: tuple[Samples, Span, Span] | None = None
-        told = 0
-        for found in self._windows(recording):
-            if held is not None:
-                end = held[1][1]
-                yield _window(held, recording, self.windowing.frame_stride, told, end)
-                told = end
-            held = found
-        if held is not None:
-            yield _window(held, recording, self.windowing.frame_stride, told, recording.end)
+        previous: tuple[Samples, Span, Span] | None = None
+        emitted_until = 0
+        for window in self._windows(recording):
+            if previous is not None:
+                end = previous[1][1]
+                yield _window(previous, recording, self.windowing.frame_stride, emitted_until, end)
+                emitted_until = end
+            previous = window
+        if previous is not None:
+            yield _window(previous, recording, self.windowing.frame_stride, emitted_until, recording.end)
 
     def _is_whole(self, recording: "_Recording") -> bool:
         """Return whether a recording is too short to be cut; its first part is read."""
@@ -139,36 +132,36 @@ class SpeechWindows:
         """Yield a region that is longer than a window while it is read; return its end."""
         [first, _], *_ = self._spans(recording)
         start, _ = self._stretch((first, first), floor, None, recording)
-        told = start
+        emitted_until = start
         while True:
-            span, *others = self._spans(recording)
-            if others or self._is_over([span], [span], recording):
-                _, end = self._stretch(span, floor, others[0][0] if others else None, recording)
-                end = max(end, told + 1)
-                yield _Part(recording.samples(told, end), start, True)
+            span, *following = self._spans(recording)
+            if following or self._is_over([span], [span], recording):
+                _, end = self._stretch(span, floor, following[0][0] if following else None, recording)
+                end = max(end, emitted_until + 1)
+                yield _Part(recording.samples(emitted_until, end), start, True)
                 recording.forget(end, max(end, span[1]))
                 return end
-            until = max(told, min(span[1], recording.end - round(self.min_silence_samples) - CHUNK_SAMPLES))
-            if until > told:
-                yield _Part(recording.samples(told, until), start, False)
+            until = max(emitted_until, min(span[1], recording.end - round(self.min_silence_samples) - CHUNK_SAMPLES))
+            if until > emitted_until:
+                yield _Part(recording.samples(emitted_until, until), start, False)
                 recording.forget(until)
-                told = until
+                emitted_until = until
             recording.read()
 
     def _spans(self, recording: "_Recording") -> list[Span]:
-        """Return the regions after the last stretch; the last one may go on behind what was read."""
-        found = regions(
+        """Return the regions after the last stretch; the last one may continue in unread samples."""
+        detected = regions(
             recording.chunks(),
             threshold=self.threshold,
             min_speech_samples=self.min_speech_samples,
             min_silence_samples=self.min_silence_samples,
         )
-        return [(start, end) for start, end, _ in found]
+        return [(start, end) for start, end, _ in detected]
 
     def _near(self, spans: Sequence[Span]) -> list[Span]:
         """Return the first regions between which no pause is too long."""
         longest = MOST_PAUSE_SECONDS * self.windowing.sample_rate
-        far = (place for place, (one, other) in enumerate(pairwise(spans), 1) if other[0] - one[1] > longest)
+        far = (place for place, (span, following) in enumerate(pairwise(spans), 1) if following[0] - span[1] > longest)
         return [*spans[: next(far, len(spans))]]
 
     def _is_over(self, near: Sequence[Span], spans: Sequence[Span], recording: "_Recording") -> bool:
@@ -179,7 +172,7 @@ class SpeechWindows:
         return bool(near) and recording.end - near[-1][1] > longest + self.min_speech_samples + CHUNK_SAMPLES
 
     def _number(self, near: Sequence[Span], *, is_over: bool) -> int:
-        """Return the number of regions in the first stretch; 0: more of the recording, or of a long region, decides."""
+        """Return the number of regions in the first stretch; 0 if more of the recording must be read."""
         fitting = self._fitting(near)
         if fitting == len(near):
             return fitting if is_over else 0
@@ -193,12 +186,12 @@ class SpeechWindows:
         return sum(end <= most for _, end in near)
 
     def _stretch(self, span: Span, floor: int, following: int | None, recording: "_Recording") -> Span:
-        """Return a stretch with silence on both sides, at most half of that before the next region.
+        """Return a stretch with silence on both sides, at most half of the silence before the next region.
 
         Args:
             span: first sample and end of its regions.
             floor: end of the stretch before it.
-            following: first sample of the next region; None: not near, or not known.
+            following: first sample of the next region; None: distant, or unread.
             recording: the recording.
         """
         grid = self.grid_samples
@@ -216,16 +209,16 @@ class SpeechWindows:
 
 
 class _Recording:
-    """The part of a recording that is not cut yet: its samples, and its probabilities of speech."""
+    """The uncut part of a recording: its samples, and its probabilities of speech."""
 
     def __init__(self, chunks: Iterator[Samples], model: SileroVAD) -> None:
         self._parts = _equal_parts(chunks, READ_CHUNKS * CHUNK_SAMPLES)
         self._model = model
         self._state: SpeechState | None = None
-        self._held: list[Samples] = []
+        self._buffer: list[Samples] = []
         self._begin = 0
         self._all: list[Floats] = []
-        self._settled = 0
+        self._first_chunk = 0
         self.end = 0
         """Samples that were read."""
         self.is_complete = False
@@ -239,15 +232,15 @@ class _Recording:
         with torch.inference_mode(), arithmetic(dtype="float32", device="cpu"):
             found_C, self._state = self._model.continued(as_float(torch.from_numpy(part)), self._state)
         self._all.append(found_C.numpy())
-        self._held.append(part)
+        self._buffer.append(part)
         self.end += len(part)
         return True
 
     def chunks(self) -> Chunks:
         """Return the probabilities since the last stretch."""
-        found = self.probabilities(self._settled, None)
-        starts = (self._settled + np.arange(len(found), dtype=np.int64)) * CHUNK_SAMPLES
-        return Chunks(starts, found, self.end)
+        probabilities = self.probabilities(self._first_chunk, None)
+        starts = (self._first_chunk + np.arange(len(probabilities), dtype=np.int64)) * CHUNK_SAMPLES
+        return Chunks(starts, probabilities, self.end)
 
     def probabilities(self, first: int, end: int | None) -> Floats:
         """Return the probabilities of some chunks of the recording."""
@@ -256,23 +249,23 @@ class _Recording:
         return self._all[0][first:end] if self._all else np.empty(0, np.float32)
 
     def samples(self, start: int, end: int) -> Samples:
-        """Return a copy of samples that are held."""
-        if len(self._held) > 1:
-            self._held = [concatenate(self._held)]
-        # A view would keep all samples that are held in memory.
-        return self._held[0][start - self._begin : end - self._begin].copy()
+        """Return a copy of buffered samples."""
+        if len(self._buffer) > 1:
+            self._buffer = [concatenate(self._buffer)]
+        # A view would keep all buffered samples in memory.
+        return self._buffer[0][start - self._begin : end - self._begin].copy()
 
     def forget(self, sample: int, region_end: int | None = None) -> None:
         """Drop the samples before a place, and regions that begin before `region_end`."""
         if sample > self._begin:
             rest = self.samples(sample, self.end)
-            self._held, self._begin = [rest], sample
+            self._buffer, self._begin = [rest], sample
         if region_end is not None:
-            self._settled = max(self._settled, -(-region_end // CHUNK_SAMPLES))
+            self._first_chunk = max(self._first_chunk, -(-region_end // CHUNK_SAMPLES))
 
 
 def _samples(part: _Part, parts: Iterator[_Part]) -> Iterator[Samples]:
-    """Yield the samples of a stretch, whose further parts come next."""
+    """Yield the samples of a stretch, whose further parts are next in `parts`."""
     yield part.samples
     while not part.is_last:
         part = next(parts)
@@ -280,27 +273,27 @@ def _samples(part: _Part, parts: Iterator[_Part]) -> Iterator[Samples]:
 
 
 def _window(
-    found: tuple[Samples, Span, Span], recording: _Recording, frame_stride: int, told: int, end: int
-) -> SpeechWindow:
-    """Return a window that accounts for the recording from `told` to `end`."""
-    wave, (start, _), (first, stop) = found
-    chunk = -(-told // CHUNK_SAMPLES)
+    window: tuple[Samples, Span, Span], recording: _Recording, frame_stride: int, emitted_until: int, end: int
+) -> PlacedWave:
+    """Return a window with the probabilities of the recording from `emitted_until` to `end`."""
+    wave, (start, _), (first, stop) = window
+    chunk = -(-emitted_until // CHUNK_SAMPLES)
     probabilities = recording.probabilities(chunk, -(-end // CHUNK_SAMPLES))
-    offset = chunk * CHUNK_SAMPLES - told
-    return SpeechWindow(wave, Place(start // frame_stride, first, stop, probabilities, offset, end - told))
+    offset = chunk * CHUNK_SAMPLES - emitted_until
+    return PlacedWave(wave, Place(start // frame_stride, first, stop, probabilities, offset, end - emitted_until))
 
 
 def _equal_parts(chunks: Iterator[Samples], num_samples: int) -> Iterator[Samples]:
-    """Yield a recording in parts of one length, the last one shorter."""
-    held: list[Samples] = []
+    """Yield a recording in parts of equal length, the last part shorter."""
+    buffer: list[Samples] = []
     count = 0
     for chunk in chunks:
-        held.append(chunk)
+        buffer.append(chunk)
         count += len(chunk)
         if count >= num_samples:
-            joined = concatenate(held)
+            joined = concatenate(buffer)
             whole = count - count % num_samples
             yield from np.split(joined[:whole], range(num_samples, whole, num_samples))
-            held, count = [joined[whole:].copy()], count - whole
+            buffer, count = [joined[whole:].copy()], count - whole
     if count:
-        yield concatenate(held)
+        yield concatenate(buffer)

@@ -22,7 +22,7 @@ HYSTERESIS = 0.15
 LOWEST = 0.01
 """Lowest probability at which a region may end."""
 PAD_SECONDS = 0.03
-"""Added on both sides of a region; a shorter pause than two of them is shared by its neighbours."""
+"""Padding on both sides of a region; neighbours share a pause shorter than twice this."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Chunks:
 
 @dataclass(eq=False)
 class Speaking:
-    """Op for the regions of a recording in which there is speech.
+    """Op for the regions of speech in a recording.
 
-    For a window of a longer row it stages the probabilities of the chunks whose middle the window owns. `join` finds
-    the regions of the whole row. Where rows are cut at pauses, the probabilities are those by which they were cut.
+    For a window of a longer row it stages the probabilities of the chunks whose middle the window owns. `join` computes
+    the regions of the whole row. Rows that are cut at pauses come with their probabilities.
 
     Attributes:
         schema: column of lists of structs.
@@ -72,10 +72,10 @@ class Speaking:
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         if any(rows.speech):
-            return self._known(rows.speech)
+            return self._placed(rows.speech)
         num_samples = rows.lengths.samples
-        found = [row_C[: num_chunks(samples)] for row_C, samples in zip(arrays["speech"], num_samples, strict=True)]
-        windows = list(zip(found, num_samples, rows.parts, rows.lengths.frames, strict=True))
+        probs = [row_C[: num_chunks(samples)] for row_C, samples in zip(arrays["speech"], num_samples, strict=True)]
+        windows = list(zip(probs, num_samples, rows.parts, rows.lengths.frames, strict=True))
         whole = [
             self._regions(Chunks(_starts(len(row)), row, num_samples)) if part is None else None
             for row, num_samples, part, _ in windows
@@ -86,15 +86,16 @@ class Speaking:
         ]
         return [whole, *map(list, zip(*owned, strict=True))]
 
-    def _known(self, places: Sequence[Place | None]) -> list[Sequence[object]]:
-        """Return the columns of windows that were cut at pauses, whose probabilities are known."""
-        known = [
-            (None,) * 4 if one is None else (None, one.probabilities, one.offset, one.num_samples) for one in places
+    def _placed(self, places: Sequence[Place | None]) -> list[Sequence[object]]:
+        """Return the columns of windows that were cut at pauses, from their probabilities."""
+        columns = [
+            (None,) * 4 if place is None else (None, place.probabilities, place.offset, place.num_samples)
+            for place in places
         ]
-        return [*zip(*known, strict=True)]
+        return [*zip(*columns, strict=True)]
 
     def _owned(self, row: Floats, num_samples: int, part: tuple[int, int], num_frames: int) -> tuple[Floats, int, int]:
-        """Return the staged values of a window: those of its own chunks."""
+        """Return the staged values of a window: the probabilities of its own chunks, their offset, its own samples."""
         is_last = part[1] >= num_frames
         first, end = part[0] * self.frame_stride, num_samples if is_last else part[1] * self.frame_stride
         middles = _starts(len(row)) + CHUNK_SAMPLES // 2
@@ -118,16 +119,16 @@ class Speaking:
         return (self._regions(Chunks(np.concatenate(starts), probabilities, int(samples.to_numpy().sum()))),)
 
     def _regions(self, chunks: Chunks) -> list[dict[str, object]]:
-        found = regions(
+        spans = regions(
             chunks,
             threshold=self.threshold,
             min_speech_samples=self.min_speech_seconds * SPEECH_RATE,
             min_silence_samples=self.min_silence_seconds * SPEECH_RATE,
         )
-        padded = _padded([(start, end) for start, end, _ in found], chunks.num_samples)
+        padded = _padded([(start, end) for start, end, _ in spans], chunks.num_samples)
         return [
             {"start": start / SPEECH_RATE, "end": end / SPEECH_RATE, "score": score}
-            for (start, end), (*_, score) in zip(padded, found, strict=True)
+            for (start, end), (*_, score) in zip(padded, spans, strict=True)
         ]
 
 
@@ -136,25 +137,25 @@ def regions(
 ) -> list[tuple[int, int, float]]:
     """Return first sample, end and mean probability of each region of speech.
 
-    A region begins with a chunk that reaches the threshold. It ends before a chunk that is below a lower threshold, if
-    the threshold is not reached again for `min_silence_samples`.
+    A region begins with a chunk that reaches the threshold. It ends before a chunk below a lower threshold, if the
+    threshold is not reached again for `min_silence_samples`.
     """
     starts, probabilities = chunks.starts, chunks.probabilities
     on = np.flatnonzero(probabilities >= threshold)
     low = np.flatnonzero(probabilities < max(threshold - HYSTERESIS, LOWEST))
-    found: list[tuple[int, int, float]] = []
+    spans: list[tuple[int, int, float]] = []
     place = 0
     while (rank := int(np.searchsorted(on, place))) < len(on):
         first = int(on[rank])
         last, place = _end(starts, on, low, first, min_silence_samples)
         start, end = int(starts[first]), int(starts[last]) if last < len(starts) else chunks.num_samples
         if end - start > min_speech_samples:
-            found.append((start, end, float(probabilities[first:last].mean())))
-    return found
+            spans.append((start, end, float(probabilities[first:last].mean())))
+    return spans
 
 
 def _end(starts: Places, on: Places, low: Places, first: int, min_silence_samples: float) -> tuple[int, int]:
-    """Return the chunk before which a region ends, and that from which the next one may begin."""
+    """Return the chunk before which a region ends, and the first chunk at which the next region may begin."""
     place = first
     while (rank := int(np.searchsorted(low, place))) < len(low):
         last = int(low[rank])
@@ -171,7 +172,7 @@ def _end(starts: Places, on: Places, low: Places, first: int, min_silence_sample
 
 
 def _padded(spans: Sequence[tuple[int, int]], num_samples: int) -> list[tuple[int, int]]:
-    """Return regions that are longer by the padding on both sides, where there is room between neighbours."""
+    """Return regions extended by the padding on both sides, where there is room between neighbours."""
     pad = round(PAD_SECONDS * SPEECH_RATE)
     edges = [-2 * pad, *(edge for span in spans for edge in span), num_samples + 2 * pad]
     rooms = [min(pad, (edges[i + 1] - edges[i]) // 2) for i in range(0, len(edges), 2)]

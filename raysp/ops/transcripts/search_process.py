@@ -1,4 +1,4 @@
-"""Main module of a process that searches texts for another; see `search_processes`."""
+"""Main module of a process that searches texts; see `search_processes`."""
 
 import contextlib
 import functools
@@ -12,9 +12,9 @@ from raysp.ops.transcripts.searched_texts import SearchedTexts
 from raysp.text.beams.search import TopFrames
 
 NICENESS = 10
-"""Steps by which the priority of the process is below that of the one that asks."""
+"""Increment of niceness over the parent process."""
 MOST_SETTINGS = 16
-"""Settings whose decoders stay in memory: of outputs and their languages."""
+"""Settings, per output and language, whose decoders stay in memory."""
 
 
 @functools.lru_cache(MOST_SETTINGS)
@@ -23,9 +23,9 @@ def _texts_of(packed: bytes) -> SearchedTexts:
 
 
 def main() -> None:
-    """Answer requests until the end of stdin; an answer that is a string is the reason of a failure."""
+    """Answer requests until the end of stdin; a string as answer is the reason of a failure."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever else is printed
+    os.dup2(2, 1)  # anything printed goes to stderr
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     torch.set_num_threads(1)
@@ -35,7 +35,7 @@ def main() -> None:
             answer: object
             try:
                 answer = _texts_of(packed).together([(TopFrames(*frames), counts) for frames, counts in batches])
-            except Exception as error:  # the other process finds the same, and raises it
+            except Exception as error:  # the parent process repeats the search, and raises it
                 answer = f"{type(error).__name__}: {error}"
             pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
             answers.flush()

@@ -1,9 +1,9 @@
-"""Processes that search the texts of batches on idle cores of the host, while the device goes on with other batches.
+"""Processes that search the texts of batches on idle cores of the host, while the device runs other batches.
 
-A search holds Python's lock for most of its time, and so would keep a thread of this process from launching the next
-pass. The processes run at a low priority, so that decoding and launches come first. Batches that wait for a process are
-searched together, which takes less time than one after another. The texts are those of this process, to the last bit: a
-batch whose process ends early is searched here.
+A search holds Python's lock for most of its time, and would delay the launch of the next pass. The processes run at a
+low priority, so that decoding and launches come first. Batches that wait for a process are searched together, which
+takes less time than one after another. The texts equal the texts of a search in this process, to the last bit: a batch
+whose process ends early is searched here.
 """
 
 import contextlib
@@ -28,26 +28,26 @@ logger = logging.getLogger(__name__)
 
 MAIN = "raysp.ops.transcripts.search_process"
 MOST_PROCESSES = 16
-"""Processes of one actor."""
+"""Largest number of processes of an actor."""
 MOST_TOGETHER = 2
-"""Batches that one process searches at once. More take even less time, and more memory of the device."""
+"""Batches that a process searches at once. More would take less time, but more memory of the device."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @dataclass(eq=False)
 class _Request:
-    """A batch that is to be searched."""
+    """A batch to search."""
 
     packed: bytes
     frames: TopFrames
     num_frames: Sequence[int]
     is_taken: bool = False
-    found: FoundTexts | None = None
+    texts: FoundTexts | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 
 
 class SearchProcesses:
-    """Up to `most` processes, which start when all others are busy. They end with this object or this process."""
+    """Up to `most` processes; one starts when all others are busy. They end with this object or this process."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -58,7 +58,7 @@ class SearchProcesses:
         weakref.finalize(self, _close, self._idle)
 
     def search(self, packed: bytes, frames: TopFrames, num_frames: Sequence[int]) -> FoundTexts | None:
-        """Return the texts of a batch by pickled settings; None if its process cannot search it. Thread-safe.
+        """Return the texts of a batch by pickled settings; None if its process fails. Thread-safe.
 
         The calling thread waits, without Python's lock, for a free process and for its answer.
         """
@@ -69,40 +69,41 @@ class SearchProcesses:
             finally:
                 self._free(together)
         request.ended.wait()
-        return request.found
+        return request.texts
 
     def _together(self, request: _Request) -> list[_Request]:
-        """Wait for a free process, and return the requests for it; none if another thread has taken this one."""
+        """Wait for a free process, and return the requests for it; empty if another thread took this request."""
         with self._changed:
             self._waiting.append(request)
             self._changed.wait_for(lambda: request.is_taken or self._busy < self.most)
             if request.is_taken:
                 return []
-            others = [one for one in self._waiting if one.packed == request.packed and one is not request]
-            taken = [request, *others[: MOST_TOGETHER - 1]]
-            for one in taken:
-                one.is_taken = True
-                self._waiting.remove(one)
+            similar = [other for other in self._waiting if other.packed == request.packed and other is not request]
+            together = [request, *similar[: MOST_TOGETHER - 1]]
+            for taken in together:
+                taken.is_taken = True
+                self._waiting.remove(taken)
             self._busy += 1
             self._changed.notify_all()
-        return taken
+        return together
 
     def _ask(self, requests: Sequence[_Request]) -> None:
         process = self._process()
-        batches = [((one.frames.blanks, one.frames.ids, one.frames.log_probs), one.num_frames) for one in requests]
+        frames = [request.frames for request in requests]
+        batches = [((f.blanks, f.ids, f.log_probs), r.num_frames) for f, r in zip(frames, requests, strict=True)]
         answer = process.ask((requests[0].packed, batches))
         if process.is_running:
             self._idle.append(process)
         if answer is not None:
-            for one, found in zip(requests, answer, strict=True):
-                one.found = found
+            for request, texts in zip(requests, answer, strict=True):
+                request.texts = texts
 
     def _free(self, requests: Sequence[_Request]) -> None:
         with self._changed:
             self._busy -= 1
             self._changed.notify_all()
-        for one in requests:
-            one.ended.set()
+        for request in requests:
+            request.ended.set()
 
     def start(self) -> None:
         """Start a process before the first batch, unless one is idle."""
@@ -110,7 +111,7 @@ class SearchProcesses:
             self._idle.append(_SearchProcess())
 
     def _process(self) -> "_SearchProcess":
-        # Not `if self._idle`: another thread may take the last one between the question and `pop`.
+        # Not `if self._idle`: another thread may take the last process between the check and `pop`.
         with contextlib.suppress(IndexError):
             return self._idle.pop()
         return _SearchProcess()
@@ -118,12 +119,12 @@ class SearchProcesses:
 
 @functools.cache
 def processes() -> SearchProcesses:
-    """Return the processes that all searches of this process share: one for each core but that of this process."""
+    """Return the processes that all searches of this process share: one for each core but one."""
     return SearchProcesses(max(1, min(MOST_PROCESSES, num_cpus() - 1)))
 
 
 def packed(settings: SearchSettings) -> bytes:
-    """Return settings as processes take them."""
+    """Return pickled settings for `SearchProcesses.search`."""
     return pickle.dumps(settings)
 
 
@@ -139,14 +140,14 @@ class _SearchProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": path},
-            start_new_session=True,  # signals of a terminal are for this process, which ends the other
+            start_new_session=True,  # signals of a terminal go to this process, which ends the other
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._requests, self._answers = self._process.stdin, self._process.stdout
 
     def ask(self, request: object) -> list[FoundTexts] | None:
-        """Return the answer to a request; None if there is none, for which a warning gives the reason."""
+        """Return the answer to a request; None without an answer, with a warning that states the reason."""
         try:
             pickle.dump(request, self._requests, protocol=pickle.HIGHEST_PROTOCOL)
             self._requests.flush()
@@ -158,8 +159,8 @@ class _SearchProcess:
         if isinstance(answer, str):
             logger.warning("a process that searches texts failed: %s", answer)
             return None
-        found: list[FoundTexts] = answer
-        return found
+        texts: list[FoundTexts] = answer
+        return texts
 
     def close(self) -> None:
         """End the process."""

@@ -1,4 +1,4 @@
-"""Columns of texts by beam search, from the best tokens of frames; host work, which processes may share."""
+"""Columns of texts by beam search, from the best tokens of frames, on the host."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +38,9 @@ class SearchSettings:
         vocab_size: tokens of the model.
         beams: prefixes that are kept after each frame.
         nbest: texts of a recording; the column exists if it is above 1.
-        lm: local path of a language model, or of the folder of one that comes with a checkpoint; None: no model.
-        lm_weight: factor of its natural log-probabilities; None: that of the checkpoint, or the usual one.
-        word_bonus: added for each of its words; None: as `lm_weight`.
+        lm: local path of a language model, or of the folder of a checkpoint's language model; None: no model.
+        lm_weight: factor of its natural log-probabilities; None: the checkpoint's factor, or the default.
+        word_bonus: added for each of its words; None: as for `lm_weight`.
         hot_words: weights of words and phrases.
     """
 
@@ -82,16 +82,16 @@ class SearchedTexts:
         return FoundTexts(columns, tokens.counts)
 
     def together(self, batches: Sequence[tuple[TopFrames, Sequence[int]]]) -> list[FoundTexts]:
-        """Return the columns of several batches, searched as one: a step takes about as long for any number of rows."""
-        frames = [one for one, _ in batches]
-        found = self(TopFrames.joined(frames), [*chain.from_iterable(counts for _, counts in batches)])
-        edges = [0, *accumulate(len(one.blanks) for one in frames)]
-        return [found.rows(first, end) for first, end in pairwise(edges)]
+        """Return the columns of batches, searched as one: a step takes about as long for any number of rows."""
+        frames = [of_batch for of_batch, _ in batches]
+        texts = self(TopFrames.joined(frames), [*chain.from_iterable(counts for _, counts in batches)])
+        edges = [0, *accumulate(len(of_batch.blanks) for of_batch in frames)]
+        return [texts.rows(first, end) for first, end in pairwise(edges)]
 
     def _different(self, hypotheses: Iterable[Hypothesis]) -> list[dict[str, object]]:
-        """Return the best different texts; of equal ones, such as with another number of spaces, the best score."""
+        """Return the best different texts; texts equal up to spaces count once, with the best score."""
         decode = self.greedy.tokenizer.decode_collapsed
-        scores = once((_with_single_spaces(decode(one.ids.tolist())), one.score) for one in hypotheses)
+        scores = once((_with_single_spaces(decode(ids.tolist())), score) for ids, score in hypotheses)
         return [{"text": text, "score": score} for text, score in list(scores.items())[: self.nbest]]
 
 
@@ -104,7 +104,7 @@ def once(texts: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def _with_single_spaces(text: str) -> str:
-    """Return a text with one space for several: hypotheses may have several separators."""
+    """Collapse spaces: hypotheses may have several separators in a row."""
     while "  " in text:
         text = text.replace("  ", " ")
     return text

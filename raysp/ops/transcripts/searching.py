@@ -24,20 +24,20 @@ from raysp.ops.transcribing import (
     owned_values,
 )
 from raysp.ops.transcripts.search_processes import MOST_TOGETHER, packed, processes
-from raysp.ops.transcripts.searched_texts import FoundTexts, SearchedTexts, SearchSettings, once, token_texts
+from raysp.ops.transcripts.searched_texts import SearchedTexts, SearchSettings, once, token_texts
 from raysp.text.beams.search import TopFrames
 from raysp.text.beams.tokens import misfit, unwritable
 from raysp.text.beams.top_frames import top_tokens
 
 VALUES_AT_ONCE = 2**24
-"""Logits of which the best are chosen at once, which takes several copies of them as integers of 64 bits."""
+"""Logits processed at once, which takes several copies as 64-bit integers."""
 
 
 class Searching:
     """Op for the best texts of each recording.
 
-    The best tokens of each frame are chosen on the device of the logits and cross to the host, where the texts are
-    searched: beside a GPU by other processes. For a window of a longer row the op stages the best tokens of each frame
+    The best tokens of each frame are selected on the device of the logits and cross to the host, where the texts are
+    searched: with a GPU, by other processes. For a window of a longer row the op stages the best tokens of each frame
     that the window owns. `join` searches over the frames of all windows, with the same arithmetic.
 
     Args:
@@ -53,51 +53,48 @@ class Searching:
         self.staged: pa.Schema = self.greedy.staged
         self.blank = self.greedy.blank
         self.texts = SearchedTexts(settings)
-        self.is_beside = is_accelerator(device)
-        if self.is_beside:
+        self.uses_processes = is_accelerator(device)
+        if self.uses_processes:
             self._packed = packed(settings)
             processes().start()
 
     @property
-    def batches_beside(self) -> int:
+    def concurrent_batches(self) -> int:
         """Number of batches whose texts are searched by other processes at once."""
-        return MOST_TOGETHER * processes().most if self.is_beside else 0
+        return MOST_TOGETHER * processes().most if self.uses_processes else 0
 
     def select(self, forward: Forward) -> Selected:
         logits_BTV = forward.heads[Capability.CTC].logits
-        # Of some frames at a time.
         parts = torch.split(logits_BTV, max(1, VALUES_AT_ONCE // logits_BTV.shape[-1]), dim=1)
-        found = [top_tokens(part, blank=self.blank) for part in parts]
-        joined = found[0] if len(found) == 1 else [torch.cat(parts, dim=1) for parts in zip(*found, strict=True)]
+        tops = [top_tokens(part, blank=self.blank) for part in parts]
+        joined = tops[0] if len(tops) == 1 else [torch.cat(parts, dim=1) for parts in zip(*tops, strict=True)]
         return dict(zip(("blanks", "ids", "log_probs"), joined, strict=True))
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
         frames = TopFrames(**arrays)
-        # The text of a part alone is not used, so its frames are masked out.
-        found = self._found(frames, frames_of_whole_rows(rows))
-        # Of each window its tokens, and the log-probabilities of the blank and of these tokens, by frame.
+        # The text of a single part is unused, so its frames are masked out.
+        num_frames = frames_of_whole_rows(rows)
+        is_remote = self.uses_processes and any(num_frames)
+        texts = processes().search(self._packed, frames, num_frames) if is_remote else None
+        texts = texts or self.texts(frames, num_frames)
+        # Staged for each frame: its tokens, and the log-probabilities of the blank and of these tokens.
         log_probs = np.concatenate([frames.blanks[..., None], frames.log_probs], -1)
         staged = [owned_values(values, rows) for values in (frames.ids, log_probs)]
-        return [*map(rows.whole, found.columns), *staged]
-
-    def _found(self, frames: TopFrames, num_frames: Sequence[int]) -> FoundTexts:
-        """Return the texts of a batch, found by another process if this one has a device to feed."""
-        found = processes().search(self._packed, frames, num_frames) if self.is_beside and any(num_frames) else None
-        return self.texts(frames, num_frames) if found is None else found
+        return [*map(rows.whole, texts.columns), *staged]
 
     def empty(self) -> tuple[object, ...]:
         return self.greedy.empty()
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        found = [self._of_stretch(stretch) for stretch in stretches(windows, self._num_frames(windows))]
+        parts = [self._of_stretch(stretch) for stretch in stretches(windows, self._num_frames(windows))]
         spans = len(self.schema) - (self.nbest > 1)
-        joined = in_a_row([one for one, _ in found], spans)
-        return joined if self.nbest == 1 else (*joined, self._best([one for _, one in found]))
+        joined = in_a_row([text for text, _ in parts], spans)
+        return joined if self.nbest == 1 else (*joined, self._best([nbest for _, nbest in parts]))
 
     def _num_frames(self, windows: pa.Table) -> list[int]:
-        """Return the number of frames of each window, which stages a value more of each than tokens."""
+        """Return the number of frames of each window: a frame stages one more log-probability than tokens."""
         ids, log_probs = (list_lengths(windows, name) for name in self.staged.names)
-        return [one - other for one, other in zip(log_probs, ids, strict=True)]
+        return [num_log_probs - num_ids for num_log_probs, num_ids in zip(log_probs, ids, strict=True)]
 
     def _of_stretch(self, stretch: Stretch) -> tuple[StretchText, list[dict[str, object]]]:
         """Return the columns of a stretch, and its n-best texts."""
@@ -113,15 +110,15 @@ class Searching:
         return StretchText(row, int(counts[0]), start), nbest
 
     def _best(self, parts: Sequence[Sequence[dict[str, Any]]]) -> list[dict[str, object]]:
-        """Return the best texts of a row, of which each is made of one text of each stretch."""
+        """Return the best texts of a row: combinations of one text of each stretch."""
         best: list[tuple[str, float]] = [("", 0.0)]
-        for texts in (one for one in parts if one):
+        for texts in filter(None, parts):
             both = [
-                (" ".join(filter(None, (text, one["text"]))), score + one["score"])
+                (" ".join(filter(None, (text, following["text"]))), score + following["score"])
                 for text, score in best
-                for one in texts
+                for following in texts
             ]
-            best = list(once(sorted(both, key=lambda one: -one[1])).items())[: self.nbest]
+            best = list(once(sorted(both, key=lambda scored: -scored[1])).items())[: self.nbest]
         return [{"text": text, "score": score} for text, score in best]
 
 
@@ -129,7 +126,7 @@ def check_settings(tokenizer: CTCTokenizer, vocab_size: int, *, lm: str | None, 
     """Check that a language model and hot words can be used with the tokens of a checkpoint.
 
     Raises:
-        CheckpointError: the file is not a whole language model, or the tokens cannot write its words or a hot word.
+        CheckpointError: the language model is damaged, or the tokens cannot spell its words or a hot word.
     """
     tokens = token_texts(tokenizer, vocab_size)
     if (text := unwritable(hot_words, tokens)) is not None:

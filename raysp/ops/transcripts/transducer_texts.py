@@ -22,13 +22,9 @@ class SearchingModel(Protocol):
     """A loaded transducer."""
 
     @property
-    def blank(self) -> int:
-        """Id of the blank."""
-        ...
+    def blank(self) -> int: ...
 
-    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor) -> Path:
-        """Return the most probable tokens of projected frames."""
-        ...
+    def search(self, frames_BTJ: Tensor, num_frames_B: Tensor) -> Path: ...
 
 
 class Tokens(NamedTuple):
@@ -40,17 +36,17 @@ class Tokens(NamedTuple):
     scores: npt.NDArray[np.float32]
 
     def later(self, frames: int) -> "Tokens":
-        """Return the tokens, moved by a number of frames."""
+        """Return the tokens, shifted by a number of frames."""
         return self._replace(frames=self.frames + frames, ends=self.ends + frames)
 
 
 class Transducing:
     """Op for text and score of each recording, and optionally the times of its words and pieces.
 
-    A token begins with the frame in which it is found, and lasts for its duration, or one frame, but not beyond the
-    start of the next one; several that are found in one frame have equal parts of it. For a window of a longer row the
-    op stages the tokens that begin in the frames that the window owns. `join` puts those of all windows together, with
-    the same arithmetic.
+    A token begins with the frame that emits it, and lasts for its duration, or one frame, but not beyond the start of
+    the next token; tokens of one frame have equal parts of it. For a window of a longer row the op stages the tokens
+    that begin in the frames that the window owns. `join` concatenates the tokens of all windows, with the same
+    arithmetic.
 
     Args:
         texts: op of a CTC model with the same tokens, whose columns it has.
@@ -73,10 +69,10 @@ class Transducing:
         return {"ids": path.tokens_BS.int(), "frames": frames, "spans": spans, "scores": path.scores_BS}
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        found = [*self._rows(arrays, rows.lengths.frames)]
-        # The text of a part alone is not used.
-        texts = self.texts_of([_owned(row, 0, 0) if part else row for row, part in zip(found, rows.parts, strict=True)])
-        parts = [None if part is None else self._part(row, part) for row, part in zip(found, rows.parts, strict=True)]
+        windows = list(zip(self._rows(arrays, rows.lengths.frames), rows.parts, strict=True))
+        # The text of a single part is unused.
+        texts = self.texts_of([_owned(row, 0, 0) if part else row for row, part in windows])
+        parts = [None if part is None else self._part(row, part) for row, part in windows]
         staged = [[None if part is None else part[place] for part in parts] for place in range(len(self.staged))]
         return [*map(rows.whole, texts), *staged]
 
@@ -85,16 +81,16 @@ class Transducing:
         assert self.model is not None
         ids, frames, spans, scores = (arrays[name] for name in ("ids", "frames", "spans", "scores"))
         ends = np.minimum(frames + np.maximum(spans, 1), np.array(num_frames, np.int32)[:, None])
-        is_shown = ~np.isin(ids, (self.model.blank, self.texts.blank))  # the latter is the id of padding
-        for row, shown in enumerate(is_shown):
-            yield Tokens(ids[row, shown], frames[row, shown], ends[row, shown], scores[row, shown])
+        is_token = ~np.isin(ids, (self.model.blank, self.texts.blank))  # the latter is the id of padding
+        for row, of_row in enumerate(is_token):
+            yield Tokens(ids[row, of_row], frames[row, of_row], ends[row, of_row], scores[row, of_row])
 
     def _part(self, row: Tokens, part: tuple[int, int]) -> tuple[object, ...]:
         first, end = part
         return (*_owned(row, first, end).later(-first), end - first)
 
     def texts_of(self, rows: Sequence[Tokens]) -> list[Sequence[object]]:
-        """Return the columns of text and score, and of words and pieces if asked for."""
+        """Return the columns of text and score, and of words and pieces if enabled."""
         counts = np.array([len(row.ids) for row in rows], np.int64)
         ids, frames, ends, scores = (np.concatenate(of) for of in zip(*rows, strict=True))
         times = [_times(row) for row in rows]
@@ -114,25 +110,24 @@ class Transducing:
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         num_frames = cast("list[int]", windows.column(self.staged.names[-1]).to_pylist())
-        return in_a_row([self._of_stretch(one) for one in stretches(windows, num_frames)], len(self.schema))
+        return in_a_row([self._of_stretch(stretch) for stretch in stretches(windows, num_frames)], len(self.schema))
 
     def _of_stretch(self, stretch: Stretch) -> StretchText:
         *lists, counts = (stretch.windows.column(name) for name in self.staged.names)
         begins = [*accumulate(cast("list[int]", counts.to_pylist()), initial=0)]
-        parts = [
-            Tokens(*(flat(one.slice(place, 1)) for one in lists)).later(begins[place]) for place in range(len(counts))
-        ]
+        windows = [[flat(values.slice(place, 1)) for values in lists] for place in range(len(counts))]
+        parts = [Tokens(*window).later(begin) for window, begin in zip(windows, begins, strict=False)]
         row = Tokens(*(np.concatenate(of) for of in zip(*parts, strict=True)))
         columns = tuple(column[0] for column in self.texts_of([row]))
         return StretchText(columns, len(row.ids), stretch.frame * self.texts.frame_seconds)
 
 
 def _times(row: Tokens) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the start and end of each token in frames, of which none overlap."""
+    """Return the start and end of each token in frames, without overlaps."""
     _, firsts, counts = np.unique(row.frames, return_index=True, return_counts=True)
     share = np.repeat(counts, counts)
     starts = row.frames + (np.arange(len(row.frames)) - np.repeat(firsts, counts)) / share
-    # Tokens of one window may last into the frames of the next one.
+    # Tokens of a window may last into the frames of the next window.
     return starts, np.minimum(row.ends, np.append(starts[1:], np.inf))
 
 

@@ -94,9 +94,9 @@ class Op:
 
     has_users_code = False
 
-    def __init__(self, blocks_in_hand: int) -> None:
-        self.blocks_in_hand = blocks_in_hand
-        self.together = threading.Barrier(blocks_in_hand)
+    def __init__(self, blocks_in_flight: int) -> None:
+        self.blocks_in_flight = blocks_in_flight
+        self.together = threading.Barrier(blocks_in_flight)
         self.in_hand: set[str] = set()
         self.most = 0
 
@@ -115,15 +115,15 @@ class Op:
         return pa.table({"row": [given]})
 
 
-@pytest.mark.parametrize("blocks_in_hand", [1, 2])
-def test_a_model_runs_blocks_beside_each_other_and_prepares_one_on_a_device(monkeypatch, blocks_in_hand):
-    op = Op(blocks_in_hand)
+@pytest.mark.parametrize("blocks_in_flight", [1, 2])
+def test_a_model_runs_blocks_beside_each_other_and_prepares_one_on_a_device(monkeypatch, blocks_in_flight):
+    op = Op(blocks_in_flight)
     monkeypatch.setattr("raysp.labelling.engine.model._load", lambda *job: op)
     model = Model(SimpleNamespace(), threads=1)
-    assert model.at_once == {1: 1, 2: 3}[blocks_in_hand]
+    assert model.at_once == {1: 1, 2: 3}[blocks_in_flight]
     names = [f"{number}.parquet" for number in range(4)]
     with ThreadPoolExecutor(3) as calls:
         labelled = [*calls.map(lambda name: model(pa.table({"row": [0]}), name), names)]
     model.close()
     assert [one.labels.column("row").to_pylist() for one in labelled] == [[name] for name in names]
-    assert op.most == blocks_in_hand
+    assert op.most == blocks_in_flight
