@@ -139,7 +139,7 @@ def used_adapters(folder: Path, languages: Sequence[str] | None) -> list[Path]:
     return sorted({path for language in languages if (path := folder / adapter_name(language)).is_file()})
 
 
-def check_known(folder: Path, language: str, languages: Sequence[str]) -> None:
+def check_available(folder: Path, language: str, languages: Sequence[str]) -> None:
     """Check that a checkpoint has a language.
 
     Raises:

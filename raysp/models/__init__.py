@@ -12,7 +12,7 @@ _public, __dir__, _names = lazily(__name__, __file__)
 _FLAX = frozenset(name for name in _names if name.startswith("Flax"))
 __all__ = [name for name in _names if name not in _FLAX]  # `import *` must work without JAX
 
-_ELSEWHERE = {  # names that the models' documents use, and what stands for them
+_ELSEWHERE = {  # names in the models' documents, with their replacements
     "BatchEncoding": "tokenizers and processors return a BatchFeature, a dict with attributes and .to(device)",
     "BertForCausalLM": "use BertLMHeadModel",
     "PreTrainedTokenizer": "tokenizers are Wav2Vec2CTCTokenizer and TextTokenizer, loaded by AutoTokenizer",

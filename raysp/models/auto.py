@@ -17,7 +17,7 @@ from raysp.models.features.processors import Wav2Vec2Processor, read_feature_ext
 from raysp.models.registry import COMPOSITE, DECODERS, MODULES, config_class, module_of, read_config
 from raysp.models.tokenizers.named_tokenizers import read_tokenizer
 
-OTHER_NAMES = {  # classes whose names do not begin with that of their configuration
+OTHER_NAMES = {  # classes whose names do not begin with the name of their configuration
     "ParakeetCTCForCTC": "ParakeetForCTC",
     "ParakeetCTCModel": "ParakeetForCTC",  # as in transformers
     "ParakeetEncoderModel": "ParakeetEncoder",
@@ -62,10 +62,10 @@ class AutoConfig(_Auto):
 
 
 def _model_type(folder: Path) -> str:
-    found = read_config(folder).get("model_type")
-    if not isinstance(found, str):
-        raise CheckpointError(f"{Path(folder) / 'config.json'}: model_type is {found!r}, expected a name")
-    return found
+    name = read_config(folder).get("model_type")
+    if not isinstance(name, str):
+        raise CheckpointError(f"{Path(folder) / 'config.json'}: model_type is {name!r}, expected a name")
+    return name
 
 
 class _AutoModel(_Auto):
@@ -117,12 +117,12 @@ class _AutoModel(_Auto):
                 raise
         else:
             model_type, architectures = type(config).model_type, config.architectures
-        found = cls._class_of(model_type, architectures)
-        return found.from_pretrained(folder, *args, **{"strict": False, **options})
+        model_class = cls._class_of(model_type, architectures)
+        return model_class.from_pretrained(folder, *args, **{"strict": False, **options})
 
     @classmethod
     def _class_of(cls, model_type: str, architectures: object = None) -> type[Model]:
-        """Return the class that `architectures` of config.json names, if it is one of this task, else the first."""
+        """Return the class that `architectures` of config.json names, if it belongs to this task, else the first."""
         if model_type not in cls.model_types:
             raise CheckpointError(
                 f"model_type is {model_type!r}, {cls.__name__} expects one of {', '.join(sorted(cls.model_types))}"
@@ -131,9 +131,9 @@ class _AutoModel(_Auto):
         module = module_of(model_type)
         named = architectures if isinstance(architectures, list) else []
         for ending in sorted(cls.endings, key=lambda ending: prefix + ending not in named):
-            found = getattr(module, OTHER_NAMES.get(prefix + ending, prefix + ending), None)
-            if found is not None:
-                return found  # type: ignore[no-any-return]
+            model_class = getattr(module, OTHER_NAMES.get(prefix + ending, prefix + ending), None)
+            if model_class is not None:
+                return model_class  # type: ignore[no-any-return]
         raise CheckpointError(
             f"{prefix} has none of the classes {', '.join(prefix + ending for ending in cls.endings)}"
         )
@@ -227,7 +227,7 @@ class AutoFeatureExtractor(_Auto):
 
 
 class AutoProcessor(_Auto):
-    """Feature extractor with tokenizer, or the one of them that a checkpoint has."""
+    """Feature extractor with tokenizer, or the only part that a checkpoint has."""
 
     @staticmethod
     def from_pretrained(
@@ -254,15 +254,15 @@ class AutoProcessor(_Auto):
 def processor_class(folder: Path) -> str | None:
     """Return the name of the processor in the files of a checkpoint; None without one."""
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
-        found = read_json(folder / name).get("processor_class") if (folder / name).is_file() else None
-        if isinstance(found, str):
-            return found
+        value = read_json(folder / name).get("processor_class") if (folder / name).is_file() else None
+        if isinstance(value, str):
+            return value
     return None
 
 
 def _public(folder: str | Path, name: object, ending: str) -> Any:  # noqa: ANN401 - a class
     """Return a public class of this package by its name in a file."""
-    known = sorted(public for public in raysp.models.__all__ if public.endswith(ending) and "Auto" not in public)
-    if name not in known:
-        raise CheckpointError(f"{folder}: names {name!r}, expected one of {', '.join(known)}")
+    names = sorted(public for public in raysp.models.__all__ if public.endswith(ending) and "Auto" not in public)
+    if name not in names:
+        raise CheckpointError(f"{folder}: names {name!r}, expected one of {', '.join(names)}")
     return getattr(raysp.models, str(name))

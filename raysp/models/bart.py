@@ -1,6 +1,6 @@
 """The decoder of BART (Lewis et al. 2019, arXiv:1910.13461).
 
-Read from top to bottom: configuration, embeddings, attention, layers, model. Names of modules and weights are those of
+Read from top to bottom: configuration, embeddings, attention, layers, model. Names of modules and weights follow
 published checkpoints; of an encoder-decoder checkpoint the decoder is used.
 
 Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.

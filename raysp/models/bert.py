@@ -287,7 +287,7 @@ class BertLMHeadModel(TextDecoder):
         return embeddings
 
     def current_names(self, values: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the decoder's weights of a checkpoint with or without heads; older ones name norms gamma and beta."""
+        """Return the decoder's weights of a checkpoint with or without heads; old ones name norms gamma and beta."""
         endings = {".gamma": ".weight", ".beta": ".bias"}
         named: dict[str, Value] = {}
         bare = not any(name.startswith("bert.") for name in values)

@@ -53,7 +53,7 @@ def convert_checkpoint(
     """Convert a checkpoint with pickled weights to a folder with safetensors; no code of it is run.
 
     Weights keep their names, values and data types; files that belong to a checkpoint are copied. The folder appears
-    when all of it is written, and every tensor read back from it equals the one that was read.
+    when all of it is written, and every tensor read back from it equals its source.
 
     Args:
         name: A folder, a hub id ("owner/name" or "owner/name@revision"), or a url of a folder.
@@ -69,8 +69,8 @@ def convert_checkpoint(
     check_empty(folder)
     source = locate_pickled(str(name), storage_options)
     names = _new_names(source)
-    copies, others = belonging(source)
-    left_out = [place for place in others if place not in names]
+    copies, remaining = belonging(source)
+    left_out = [place for place in remaining if place not in names]
     left_out += [place for place in copies if place.name in names.values()]
     copies = [place for place in copies if place not in left_out]
     check_links(source, [*names, *copies])
@@ -86,12 +86,12 @@ def convert_checkpoint(
     summary, unread = _description(folder)
     return Conversion(
         path=folder,
-        num_tensors=sum(len(one.digests) for one in converted),
+        num_tensors=sum(len(file.digests) for file in converted),
         num_bytes=sum((folder / new).stat().st_size for new in names.values()),
         written=tuple(names.values()),
         copied=tuple(str(path.relative_to(source)) for path in copies),
         left_out=tuple(place.name for place in left_out),
-        tied={dropped: kept for one in converted for dropped, kept in one.tied.items()},
+        tied={dropped: kept for file in converted for dropped, kept in file.tied.items()},
         summary=summary,
         unread=unread,
     )
@@ -110,8 +110,8 @@ def _new_names(source: Path) -> dict[Path, str]:
     """Return the pickled weights of a folder, each with the name of its new file."""
     if not (source / "config.json").is_file():
         raise CheckpointError(f"{source}: no config.json there; expected a Hugging Face model folder")
-    found = [path for path in weight_files(source, allow_pickle=True) if path.suffix == ".bin"]
-    names = {path: f"{path.stem.removeprefix('pytorch_')}.safetensors" for path in found}
+    pickled = [path for path in weight_files(source, allow_pickle=True) if path.suffix == ".bin"]
+    names = {path: f"{path.stem.removeprefix('pytorch_')}.safetensors" for path in pickled}
     names |= {
         path: f"{path.stem}.safetensors"
         for path in sorted(source.glob("adapter.*.bin"))
@@ -148,14 +148,14 @@ def _copy(source: Path, files: Sequence[Path], target: Path) -> None:
 def _write_index(source: Path, names: Mapping[Path, str], converted: Sequence[Written], scratch: Path) -> None:
     """Write the index of several files, after comparing their tensors with the old one."""
     index = source / PICKLE_INDEX_FILE
-    shards = {path: one for path, one in zip(names, converted, strict=True) if not path.name.startswith("adapter.")}
+    shards = {path: key for path, key in zip(names, converted, strict=True) if not path.name.startswith("adapter.")}
     if not shards or not any(path.name != "pytorch_model.bin" for path in shards):
         return
     listed = read_json(index)["weight_map"]
     weight_map: dict[str, str] = {}
     for path, written in shards.items():
-        lacks = [one for one, file in listed.items() if file == path.name and one not in written.digests]
-        if lacks := [one for one in lacks if one not in written.tied]:
+        lacks = [key for key, file in listed.items() if file == path.name and key not in written.digests]
+        if lacks := [key for key in lacks if key not in written.tied]:
             raise CheckpointError(f"{path}: lacks {short(lacks)}, which {index.name} lists there: copy it again")
         if twice := sorted(weight_map.keys() & written.digests.keys()):
             raise CheckpointError(f"{path}: has {short(twice)}, which another file has too: remove one of the two")

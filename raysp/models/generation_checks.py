@@ -21,8 +21,8 @@ def check_generation(folder: Path, options: Mapping[str, Any], prompt_length: in
     config: Any = config_class(COMPOSITE).from_pretrained(folder)
     decoder = config.decoder
     try:
-        given = GenerationConfig.from_dict({name: value for name, value in options.items() if name != SEED})
-        generation = GenerationConfig.of_checkpoint(folder, config).merged(given)
+        explicit = GenerationConfig.from_dict({name: value for name, value in options.items() if name != SEED})
+        generation = GenerationConfig.of_checkpoint(folder, config).merged(explicit)
         settings = Settings.of(generation, prompt_length, None)
         settings.check_tokens(decoder.vocab_size)
         settings.check_used(options)

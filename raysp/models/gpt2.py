@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019) as a text decoder, with optional cross-attention.
 
-Read from top to bottom: configuration, attention, layers, model. Names of modules and weights are those of published
+Read from top to bottom: configuration, attention, layers, model. Names of modules and weights follow published
 checkpoints.
 
 Legend: R rows, L tokens, H hidden, A heads, D head, V vocabulary.

@@ -31,7 +31,7 @@ OWN = "torch"
 class CheckpointSummary:
     """Facts about a checkpoint that are known without loading its weights.
 
-    A model of another package gives those without a default, and those of its capabilities.
+    A model of another package sets the fields without a default, and the fields of its capabilities.
     """
 
     path: Path
@@ -109,7 +109,7 @@ class CheckpointSummary:
     def require_language(
         self, language: object, remedy: str = "name a language in the outputs: Transcript(language=...)"
     ) -> None:
-        """Check that a language is named where that of the tokenizer cannot be used.
+        """Check that a language is named where the tokenizer's cannot be used.
 
         Raises:
             CheckpointError: it cannot be, and `language` is None; with the remedy.
@@ -240,7 +240,7 @@ class SpeakingModel(LabellingModel, Protocol):
     """A loaded checkpoint with adapters of languages."""
 
     def use_language(self, language: str) -> None:
-        """Exchange adapter layers and CTC head for those of a language; not while the model runs.
+        """Switch adapter layers and CTC head to a language; not while the model runs.
 
         Raises:
             CheckpointError: the checkpoint lacks the file of the language, or it does not match the model.
@@ -267,9 +267,9 @@ class Written(NamedTuple):
     """Sum over the tokens that count: those after the prompt, up to the first that ends the text."""
     num_tokens: int
     words: Sequence[TimedWord] = ()
-    """Words of the text, if they are asked for."""
+    """Words of the text, if requested."""
     languages: Sequence[float] = ()
-    """Probability of each language of the summary, if they are asked for."""
+    """Probability of each language of the summary, if requested."""
 
 
 class Writer(Protocol):
@@ -320,9 +320,9 @@ class WritingModel(LabellingModel, Protocol):
             options: options of `generate`.
             language: language of the texts; None: as the checkpoint does.
             task: the same of a task.
-            words: whether texts come with the times of their words; given only if the summary has `writes_times`.
-            detect: whether texts come with the probabilities of languages; given only if the summary has `detects`.
-            prompt: words before the recording; given only if the summary has it in `takes`.
-            keywords: words that are likely; given only if the summary has them in `takes`.
+            words: whether texts come with the times of their words; set only if the summary has `writes_times`.
+            detect: whether texts come with the probabilities of languages; set only if the summary has `detects`.
+            prompt: words before the recording; set only if the summary has it in `takes`.
+            keywords: words that are likely; set only if the summary has them in `takes`.
         """
         ...

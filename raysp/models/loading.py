@@ -11,7 +11,7 @@ import torch
 
 import raysp.models
 from raysp.capabilities import TEXT, Capability
-from raysp.checkpoints.contents import announced, check_known, languages_of, refuse_adapter
+from raysp.checkpoints.contents import announced, check_available, languages_of, refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import short
@@ -84,8 +84,8 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
 
     Args:
         folder: the checkpoint.
-        is_announced: whether it is used in the language of its tokenizer, if it has several. Otherwise that language
-            may be another than that of the weights (see `CheckpointSummary.contradiction`); each output names its own.
+        is_announced: whether a multilingual checkpoint is used in its tokenizer's language. Otherwise this language
+            may differ from the weights' (see `CheckpointSummary.contradiction`), and each output names a language.
 
     Raises:
         CheckpointError: Files are missing, damaged, unsafe or inconsistent.
@@ -97,9 +97,9 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
     models = [_built_without_weights(cls, folder, len(headers)) for cls in classes]
     model = models[0]
     fits = _fits(folder, models, headers)
-    taken = {name: header for fit in fits for name, header in fit.values.items()}
+    weights = {name: header for fit in fits for name, header in fit.values.items()}
     config: Any = model.config
-    gives = tuple(dict.fromkeys(one for cls in classes for one in capabilities_of(cls)))
+    gives = tuple(dict.fromkeys(capability for cls in classes for capability in capabilities_of(cls)))
     has_text = TEXT & {*gives}
     spoken = _spoken(folder, config, is_announced=is_announced) if Capability.CTC in gives else Spoken()
     vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if has_text else None)
@@ -108,16 +108,16 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         path=folder,
         model_type=config.model_type,
         architecture=" and ".join(cls.__name__ for cls in classes),
-        num_parameters=sum(header.num_elements for header in taken.values()),
+        num_parameters=sum(header.num_elements for header in weights.values()),
         sample_rate=sample_rate,
         vocab_size=vocab_size,
-        min_samples=max(one.min_samples for one in models),
+        min_samples=max(head.min_samples for head in models),
         frame_stride=model.frame_stride,
         hidden_size=encoder.hidden_size,
         num_layers=_num_layers(config),
         gives=gives,
-        dtype=main_dtype(taken),
-        weight_bytes=sum(header.num_bytes for header in taken.values()),
+        dtype=main_dtype(weights),
+        weight_bytes=sum(header.num_bytes for header in weights.values()),
         receptive_samples=model.receptive_samples,
         hidden_stride=model.hidden_stride,
         activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
@@ -126,7 +126,7 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         labels=labels_of(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
         problem_type=config.problem_type,
         num_hidden_states=encoder.num_hidden_layers + 1,
-        has_layer_weights=any(layer_weights_of(one) is not None for one in models),
+        has_layer_weights=any(layer_weights_of(head) is not None for head in models),
         unused=_unused_parts(model, fits[0]),
         language=spoken.language,
         adapter=None if spoken.adapter is None else spoken.adapter.name,
@@ -154,18 +154,18 @@ class Spoken(NamedTuple):
     language: str | None = None
     """Announced language of the weights; None: not announced, or contradicted by the weights."""
     adapter: Path | None = None
-    """File whose values take the place of those of the weights."""
+    """File whose values replace the weights."""
     contradiction: str = ""
-    """Reason why the announced language is not that of the weights."""
+    """Reason why the weights do not belong to the announced language."""
     vocab_size: int | None = None
-    """Size of the head, whose tokens are not known then."""
+    """Size of the head, if its tokens are unknown."""
 
 
 def _spoken(folder: Path, config: Any, *, is_announced: bool) -> Spoken:  # noqa: ANN401 - of any model
     """Return the language of a checkpoint with a CTC head.
 
     Raises:
-        CheckpointError: the announced language is not that of the weights, and it is to be used.
+        CheckpointError: the announced language, which is used, is not the language of the weights.
     """
     try:
         adapter = announced_adapter(folder)
@@ -179,10 +179,10 @@ def _spoken(folder: Path, config: Any, *, is_announced: bool) -> Spoken:  # noqa
 
 
 def announced_adapter(folder: Path) -> Path | None:
-    """Return the adapter of the tokenizer's language, if its values and not those of the weights are used.
+    """Return the adapter of the tokenizer's language, if its values replace the weights.
 
     Raises:
-        CheckpointError: the weights are those of another language.
+        CheckpointError: the weights belong to another language.
     """
     languages, language = languages_of(folder), announced(folder)
     return None if language not in languages else tokenizer_adapter(folder, languages, language)
@@ -202,10 +202,10 @@ def check_languages(checkpoint: CheckpointSummary) -> None:
         )
     config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
     if not languages_of(folder) or getattr(config, "adapter_attn_dim", None) is None:
-        found = "one vocabulary" if not languages_of(folder) else "no adapter layers (config.json, adapter_attn_dim)"
+        state = "one vocabulary" if not languages_of(folder) else "no adapter layers (config.json, adapter_attn_dim)"
         raise CheckpointError(
             f"{folder}: language is for checkpoints with a text decoder, or with adapters of languages such as "
-            f"facebook/mms-1b-all; {checkpoint.architecture} has {found}: leave language out"
+            f"facebook/mms-1b-all; {checkpoint.architecture} has {state}: leave language out"
         )
 
 
@@ -219,7 +219,7 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
     """
     check_languages(checkpoint)
     folder = checkpoint.path
-    check_known(folder, language, languages_of(folder))
+    check_available(folder, language, languages_of(folder))
     config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
     path = adapter_of(folder, language, is_own=language == checkpoint.language)
     size = checkpoint.vocab_size if path is None else check_adapter(config, path)
@@ -229,7 +229,7 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
 
 
 def _encoder_config(config: Any) -> Any:  # noqa: ANN401 - of any model
-    """Return the configuration of the encoder, where it is nested, or the model's own."""
+    """Return the nested configuration of the encoder, or the model's own."""
     return getattr(config, "encoder_config", getattr(config, "encoder", config))
 
 
@@ -242,22 +242,22 @@ def _activations_per_second(config: Any, sample_rate: int, hidden_stride: int) -
 
 def _fits(folder: Path, models: list[Model], headers: Mapping[str, TensorHeader]) -> list[Fit[TensorHeader]]:
     """Return the fit of a checkpoint's weights to its model, or heads, after a check that it has exactly these."""
-    first, *others = models
-    if others and any(one.base_model is one for one in models):
-        names = " and ".join(type(one).__name__ for one in models)
+    first, *more = models
+    if more and any(model.base_model is model for model in models):
+        names = " and ".join(type(model).__name__ for model in models)
         raise CheckpointError(f"{folder / 'config.json'}: architectures are {names}, expected heads over one encoder")
-    for other in others:
+    for other in more:
         heads = [name for name in first.stored_weights() if not name.startswith(first.base_model_prefix + ".")]
         refuse_shared_names(heads, [*other.stored_weights()])
-    fits = [one.fit(headers, folder, are_equal=partial(hold_equal, folder), strict=True) for one in models]
-    taken = {name for fit in fits for name in fit.values}  # what one head takes, the others do not expect
+    fits = [model.fit(headers, folder, are_equal=partial(hold_equal, folder), strict=True) for model in models]
+    used = {name for fit in fits for name in fit.values}  # weights of one head are unexpected for the other heads
     for fit in fits:
-        fit.refused.without(taken & {*fit.refused.unexpected}).check(folder)
+        fit.refused.without(used & {*fit.refused.unexpected}).check(folder)
     return fits
 
 
 def _unused_parts(model: Model, fit: Fit[TensorHeader]) -> tuple[str, ...]:
-    """Return the parts of a checkpoint that no label is made of: other heads than the model's, or heads of training."""
+    """Return the parts of a checkpoint that labels do not use: other heads than the model's, or heads of training."""
     own = [] if model.gives else [name for name in fit.values if model.is_of_head(name)]
     unexpected = [name for name in fit.difference.unexpected if not model.is_training_only(name)]
     return tuple(sorted({name.partition(".")[0] for name in (*own, *fit.unused, *unexpected)}))
@@ -296,7 +296,7 @@ def _num_layers(config: Any) -> int:  # noqa: ANN401 - of any model
 def _checked_vocab_size(folder: Path, config: Any, adapter: Path | None) -> int:  # noqa: ANN401 - of any such model
     """Return the size of the vocabulary, after checking the tokenizer against it.
 
-    `adapter` is the file whose head takes the place of the model's.
+    `adapter` is the file whose head replaces the model's.
     """
     decoder = _decoder_of(config)
     if decoder is None:
@@ -331,7 +331,7 @@ def _sample_rate(folder: Path) -> int:
 
 
 def check_tokens(folder: Path, config: Any, size: int) -> None:  # noqa: ANN401 - of any model with a CTC head
-    """Check that the classes of a head of a size are the tokens, and that the blank is the padding token.
+    """Check that the tokens match the `size` classes of a head, and that the blank is the padding token.
 
     Raises:
         CheckpointError: They differ, or there is no tokenizer.
@@ -354,7 +354,7 @@ def check_tokens(folder: Path, config: Any, size: int) -> None:  # noqa: ANN401 
 
 
 def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any, tokens_file: str) -> None:  # noqa: ANN401
-    """Check that the classes of a head of a size are tokens of a tokenizer, and that the blank is its padding."""
+    """Check that the tokens of a tokenizer match the `size` classes of a head, and that the blank is its padding."""
     own = {*(tokenizer.decoder if isinstance(tokenizer, Wav2Vec2CTCTokenizer) else tokenizer.get_vocab().values())}
     named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
     beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)
@@ -386,14 +386,14 @@ def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any,
 
 
 def _names_of_last(tokenizer: CTCTokenizer, own: set[int], size: int) -> str:
-    """Return names, as in vocab.json, of the classes that a head has more than it; empty if others lack one too."""
+    """Return entries for vocab.json of the head's last classes; empty if not only the last classes lack a token."""
     first = len(own)
     if not isinstance(tokenizer, Wav2Vec2CTCTokenizer) or tokenizer.is_multilingual or own != {*range(first)}:
         return ""
     if len(tokenizer.encoder) > first:  # two tokens have one id
         return ""
-    known = {index: token for token, index in tokenizer.get_vocab().items()}
-    added = [f"{json.dumps(known.get(index, f'<unused {index}>'))}: {index}" for index in range(first, size)]
+    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
+    added = [f"{json.dumps(tokens.get(index, f'<unused {index}>'))}: {index}" for index in range(first, size)]
     return ", ".join(added[:NAMES_SHOWN]) + (", ..." if len(added) > NAMES_SHOWN else "")
 
 
@@ -441,23 +441,23 @@ class LoadedCheckpoint:
     @property
     def layer_weights(self) -> torch.Tensor | None:
         """Learned weights (K,) of the hidden states, of the first head that reads their sum; None without one."""
-        found = (layer_weights_of(model) for model in (self.model, *self.more_heads))
-        return next((one for one in found if one is not None), None)
+        weights = (layer_weights_of(model) for model in (self.model, *self.more_heads))
+        return next((value for value in weights if value is not None), None)
 
     @property
     def text_tokenizer(self) -> CTCTokenizer:
-        """The tokenizer of a CTC head; that of a text decoder is `tokenizer`."""
+        """The tokenizer of a CTC head; for a text decoder see `tokenizer`."""
         if self.tokenizer is None or not self.tokenizer.is_of_ctc:
             raise CheckpointError(f"{type(self.model).__name__} has no CTC head: use a checkpoint with one for text")
         return cast(CTCTokenizer, self.tokenizer)
 
     @cached_property
     def _switch(self) -> LanguageSwitch:
-        model = next(one for one in (self.model, *self.more_heads) if isinstance(one, ForCTC))
+        model = next(head for head in (self.model, *self.more_heads) if isinstance(head, ForCTC))
         return LanguageSwitch(model, self.summary.path, self.summary.language)
 
     def use_language(self, language: str) -> None:
-        """Exchange adapter layers and CTC head for those of a language; not while the model runs.
+        """Switch adapter layers and CTC head to a language; not while the model runs.
 
         Raises:
             CheckpointError: the checkpoint lacks the file of the language, or it does not match the model.
@@ -467,12 +467,9 @@ class LoadedCheckpoint:
 
     @cached_property
     def _encoder_and_heads(self) -> tuple[Any, list[Any], list[Any]]:
-        """The encoder, the heads that read its frames, and those of them that read a learned sum of its layers.
-
-        A text decoder has no output of frames that a label is made of.
-        """
-        heads = [one for one in (self.model, *self.more_heads) if {*one.gives} - {Capability.TEXT_DECODER}]
-        return self.model.speech_encoder, heads, [one for one in heads if layer_weights_of(one) is not None]
+        """The encoder, the heads with labels of its frames, and the heads that read a learned sum of its layers."""
+        heads = [head for head in (self.model, *self.more_heads) if {*head.gives} - {Capability.TEXT_DECODER}]
+        return self.model.speech_encoder, heads, [head for head in heads if layer_weights_of(head) is not None]
 
     def run(
         self,
@@ -482,15 +479,15 @@ class LoadedCheckpoint:
         hidden_states: bool,
         num_samples: Sequence[int] | None = None,
     ) -> ModelPass:
-        """Run the encoder once, and all heads over it, as `LabellingModel` says.
+        """Run the encoder once, and all heads over its output, see `LabellingModel`.
 
-        `num_samples` are the numbers of samples on the host, by which rows of one length have no mask on a GPU.
+        `num_samples` are on the host: with them, rows of one length need no mask on a GPU.
         """
         encoder, readers, weighing = self._encoder_and_heads
         features = self.feature_extractor.extract(waves_BS, num_samples_B)
         inputs = features[self.feature_extractor.model_input_names[0]]
         num_inputs = self.feature_extractor.num_inputs
-        lengths = None if num_samples is None else [num_inputs(one) for one in num_samples]
+        lengths = None if num_samples is None else [num_inputs(length) for length in num_samples]
         layout = Layout.of_counts(num_inputs(num_samples_B), inputs.shape[1], lengths)
         sums = {head: head.layer_sum() for head in weighing}
         states = SharedStates([*sums.values()]) if sums else None
@@ -500,8 +497,8 @@ class LoadedCheckpoint:
             heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, sums.get(head)))
         frames = hidden_frames = None
         if num_samples is not None:
-            frames = [self.model.num_frames(one) for one in num_samples]
-            hidden_frames = [self.model.num_hidden_frames(one) for one in num_samples] if hidden_states else frames
+            frames = [self.model.num_frames(length) for length in num_samples]
+            hidden_frames = [*map(self.model.num_hidden_frames, num_samples)] if hidden_states else frames
         return ModelPass(
             heads=heads,
             num_frames_B=self.model.num_frames(num_samples_B),
@@ -537,7 +534,7 @@ def load_models(
     options: dict[str, Any] = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
     options |= {"dtype": dtype, "strict": len(classes) == 1}
     if len(classes) > 1:
-        # Checks all weights against all classes; each class below ignores those of others.
+        # Checks all weights against all classes; below, each class ignores the weights of other classes.
         check_checkpoint(folder, is_announced=False)
     model = classes[0].from_pretrained(folder, device=device, **options)
     return [model, *(with_encoder_of(model, cls.from_pretrained(folder, **options)) for cls in classes[1:])]

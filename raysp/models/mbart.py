@@ -2,8 +2,8 @@
 
 A norm precedes each sublayer and one follows the last layer.
 
-Names of modules and weights are those of published checkpoints; of an encoder-decoder checkpoint the
-decoder is used.
+Names of modules and weights follow published checkpoints; an encoder-decoder checkpoint is read for its
+decoder.
 
 Legend: R rows, L tokens, H hidden.
 """

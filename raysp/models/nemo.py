@@ -122,18 +122,18 @@ def renamed(weights: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
     """Return the weights of encoder and head by their names in transformers.
 
     Args:
-        weights: By their names in NeMo; those of the preprocessor, and of other decoders, are left out.
+        weights: By their names in NeMo, without the preprocessor and other decoders.
         head: Beginning of the names of the CTC head.
     """
-    found = {}
+    tensors = {}
     for name, tensor in weights.items():
         if name.startswith(head):
-            found["ctc_head." + name.removeprefix(head)] = tensor
+            tensors["ctc_head." + name.removeprefix(head)] = tensor
         elif name.startswith("encoder.") and not name.startswith("encoder.pos_enc."):
             for theirs, ours in NAMES:
                 name = name.replace(theirs, ours)
-            found[name] = tensor
-    return found
+            tensors[name] = tensor
+    return tensors
 
 
 Parts = tuple[dict[str, Tensor], Model, ParakeetTokenizer]
@@ -151,13 +151,13 @@ def _ctc(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Piece
     size = head.shape[0]
     fields = {"vocab_size": size, "pad_token_id": size - 1}
     model = _built(
-        config, tensors, archive, lambda one: ParakeetForCTC(ParakeetCTCConfig(**fields, encoder_config=one))
+        config, tensors, archive, lambda encoder: ParakeetForCTC(ParakeetCTCConfig(**fields, encoder_config=encoder))
     )
     return tensors, model, _tokenizer(pieces, size, archive)
 
 
 def _transducer(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces: Pieces, archive: Path) -> Parts:
-    """Return the parts of an RNN-T or TDT model, as `_ctc`. Its blank is the token behind the pieces."""
+    """Return the parts of an RNN-T or TDT model, as `_ctc`. Its blank is the token after the pieces."""
     tensors = renamed(weights, "decoder.decoder_layers.")
     for name, tensor in weights.items():
         if name.startswith(("decoder.", "joint.")):
@@ -172,11 +172,11 @@ def _transducer(config: Mapping[str, Any], weights: Mapping[str, Tensor], pieces
     def make(encoder: ParakeetEncoderConfig) -> Model:
         head = tensors.get("joint.head.weight")
         num_durations = 0 if head is None else head.shape[0] - len(names) - 1
-        given = {**fields, **_transducer_fields(config, num_durations), "encoder_config": encoder}
+        values = {**fields, **_transducer_fields(config, num_durations), "encoder_config": encoder}
         return (
-            ParakeetForTDT(ParakeetTDTConfig(**given))
+            ParakeetForTDT(ParakeetTDTConfig(**values))
             if num_durations
-            else ParakeetForRNNT(ParakeetRNNTConfig(**given))
+            else ParakeetForRNNT(ParakeetRNNTConfig(**values))
         )
 
     model = _built(config, tensors, archive, make)

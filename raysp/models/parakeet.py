@@ -1,7 +1,7 @@
 """Parakeet CTC: FastConformer (Rekesh et al. 2023, arXiv:2305.05084) over log-mel frames, eight of them to a frame.
 
 In this order: configurations, outputs, encoder, model. Subsampling and layer are in encoder/fast_conformer.py, features
-in features/parakeet.py, the tokenizer in tokenizers/pieces.py. Names of modules and weights are those of published
+in features/parakeet.py, the tokenizer in tokenizers/pieces.py. Names of modules and weights follow published
 checkpoints.
 
 Legend: B batch, M log-mel frames, N mel bins, T frames, H hidden, A attention heads, W distances of T frames (2T - 1),
@@ -118,8 +118,8 @@ class ParakeetEncoderConfig(Config):
         if factor < 2 or factor & (factor - 1):
             raise CheckpointError(f"subsampling_factor is {factor}, expected a power of two, such as 8")
         for name in ("subsampling_conv_kernel_size", "subsampling_conv_stride", "num_mel_bins"):
-            if (found := getattr(self, name)) < 1:
-                raise CheckpointError(f"{name} is {found}, expected a positive number")
+            if (value := getattr(self, name)) < 1:
+                raise CheckpointError(f"{name} is {value}, expected a positive number")
         left, expected = subsampled(self.num_mel_bins, self), self.num_mel_bins // self.inputs_to_logits_ratio
         if left != expected or left < 1:
             raise CheckpointError(
@@ -129,7 +129,7 @@ class ParakeetEncoderConfig(Config):
 
 
 class ParakeetHeadConfig(Config):
-    """A configuration with that of the encoder: `encoder_config`, a `ParakeetEncoderConfig` or its JSON object."""
+    """A configuration with a nested `encoder_config`, a `ParakeetEncoderConfig` or its JSON object."""
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - JSON, checked against the annotations
         self.encoder_config = _encoder_config(values.pop("encoder_config", None))
@@ -174,10 +174,10 @@ def _encoder_config(values: object) -> ParakeetEncoderConfig:
     if values is not None and not isinstance(values, Mapping):
         raise CheckpointError(f"encoder_config is {values!r}, expected a JSON object: correct config.json")
     fields: Mapping[str, Any] = values or {}
-    found = fields.get("model_type", ParakeetEncoderConfig.model_type)
-    if found != ParakeetEncoderConfig.model_type:
+    model_type = fields.get("model_type", ParakeetEncoderConfig.model_type)
+    if model_type != ParakeetEncoderConfig.model_type:
         raise CheckpointError(
-            f"encoder_config has model_type {found!r}, expected {ParakeetEncoderConfig.model_type!r}: correct "
+            f"encoder_config has model_type {model_type!r}, expected {ParakeetEncoderConfig.model_type!r}: correct "
             "config.json"
         )
     return ParakeetEncoderConfig.from_dict(fields)
@@ -215,8 +215,8 @@ class ParakeetPreTrainedModel(SpeechModel):
     def encoder_config(self) -> ParakeetEncoderConfig:
         """Configuration of the encoder."""
         config: Any = self.config
-        found: ParakeetEncoderConfig = config if isinstance(config, ParakeetEncoderConfig) else config.encoder_config
-        return found
+        encoder: ParakeetEncoderConfig = config if isinstance(config, ParakeetEncoderConfig) else config.encoder_config
+        return encoder
 
     @property
     def min_samples(self) -> int:
@@ -287,7 +287,7 @@ class ParakeetEncoder(ParakeetPreTrainedModel):
 
         Args:
             input_features: (B, M, N) normalised log-mel frames, see `ParakeetFeatureExtractor`.
-            attention_mask: (B, M), nonzero for frames of the row, which come first; None: all of them. Or a `Layout`.
+            attention_mask: (B, M), nonzero for frames of the row, which come first; None: all frames. Or a `Layout`.
             output_attention_mask: Return `attention_mask`, (B, T) int32, if a mask is given.
             output_attentions: Return `attentions`, (B, A, T, T) for each layer; None: as configured.
             output_hidden_states: Return `hidden_states`, (B, T, H) before the first layer and after each; None: as
@@ -404,14 +404,14 @@ class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
         Args:
             input_features: As for `forward`.
             attention_mask: As for `forward`.
-            return_dict_in_generate: Return the logits in addition, and states and weights if asked for.
+            return_dict_in_generate: Return the logits in addition, and states and weights if requested.
             output_attentions: As for `forward`.
             output_hidden_states: As for `forward`.
         """
-        given: CausalLMOutput = self(
+        outputs: CausalLMOutput = self(
             input_features, attention_mask, None, output_attentions, output_hidden_states, True
         )
-        sequences = given.logits.argmax(-1)
+        sequences = outputs.logits.argmax(-1)
         layout = self.frame_layout(self.input_layout(input_features, attention_mask), sequences.shape[1])
         if layout.mask is not None:
             sequences = sequences.masked_fill(~layout.mask, self.config.pad_token_id or 0)
@@ -419,7 +419,7 @@ class ParakeetForCTC(ForCTC, ParakeetPreTrainedModel):
             return sequences
         return ParakeetCTCGenerateOutput(
             sequences=sequences,
-            logits=given.logits,
-            attentions=given.attentions,
-            hidden_states=given.hidden_states,
+            logits=outputs.logits,
+            attentions=outputs.attentions,
+            hidden_states=outputs.hidden_states,
         )

@@ -2,7 +2,7 @@
 
 RNN-T (Graves 2012, arXiv:1211.3711) and TDT, which predicts the duration of each token too (Xu et al. 2023,
 arXiv:2304.06795). In this order: configurations, outputs, networks, models. The search is in decoder/transducing.py.
-Names of modules and weights are those of published checkpoints.
+Names of modules and weights follow published checkpoints.
 
 Legend: B batch, M log-mel frames, N mel bins, T frames, H hidden, U tokens, R rows of a step, K frames of a step, S
 steps, J width of the joint network, V vocabulary, D durations.
@@ -177,25 +177,25 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> ParakeetRNNTOutput | tuple[Any, ...]:
-        """Return the frames of the encoder, also projected to the joint network, and logits for given tokens.
+        """Return the frames of the encoder, also projected to the joint network, and logits for input tokens.
 
         Args:
             input_features: As for `ParakeetEncoder.forward`.
             attention_mask: As for `ParakeetEncoder.forward`.
             decoder_input_ids: (B, U) the blank and the first tokens of each text; None: no logits.
             labels: (B, U) tokens of each text, then -100, the blank or, for TDT, the padding; None: no loss. The loss
-                is that of all rows by the number of all tokens, for TDT the mean of those of rows by their tokens.
+                is the sum over rows by the number of all tokens; for TDT the mean over rows of the loss per token.
             output_attentions: As for `ParakeetEncoder.forward`.
             output_hidden_states: As for `ParakeetEncoder.forward`.
             return_dict: False returns a plain tuple.
         """
         layout = self.input_layout(input_features, attention_mask)
         encoded = self.encoded(input_features, layout, output_attentions, output_hidden_states)
-        found = self.read(encoded, input_features, layout, None, labels)
+        outputs = self.read(encoded, input_features, layout, None, labels)
         if decoder_input_ids is not None:
-            frames_BTJ = found.pooler_output
-            found.logits = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
-        return self.returned(found, return_dict)
+            frames_BTJ = outputs.pooler_output
+            outputs.logits = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
+        return self.returned(outputs, return_dict)
 
     def read(
         self,
@@ -227,7 +227,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
 
     @property
     def _label_padding(self) -> int | None:
-        """Token behind the end of labels, besides -100."""
+        """Token after the end of labels, besides -100."""
         return self.blank
 
     def row_losses(
@@ -238,7 +238,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         Args:
             frames_BTJ: Projected frames.
             num_frames_B: Frames of each row.
-            labels_BU: Tokens of each text, on any device; what is behind its end is not used.
+            labels_BU: Tokens of each text, on any device; values after its end are ignored.
             num_labels_B: Tokens of each text.
             options: `chunk_bytes`.
         """
@@ -250,7 +250,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
 
     @staticmethod
     def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
-        """Return the loss of a batch from those of its rows, by the default reduction of transformers."""
+        """Return the loss of a batch from losses of rows, by the default reduction of transformers."""
         return losses_B.sum() / is_token_BU.sum()
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -279,11 +279,11 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         self,
         input_features: Tensor,
         attention_mask: Tensor | Layout | None = None,
-        **options: Any,  # noqa: ANN401 - those of `GREEDY`
+        **options: Any,  # noqa: ANN401 - options of `GREEDY`
     ) -> ParakeetRNNTGenerateOutput:
         """Return the most probable token of each step, and the frames that it takes.
 
-        After a row's end there are `pad_token_id` and 0. A row does not depend on the others, and TDT too goes on after
+        After a row's end there are `pad_token_id` and 0. Rows do not depend on each other, and TDT too continues after
         `max_symbols_per_step` tokens at a frame. `tokenizer.decode` takes the tokens without
         blanks with `group_tokens=False`.
 
@@ -298,10 +298,10 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         """
         if refused := [f"{name}={value!r}" for name, value in options.items() if value not in GREEDY.get(name, ())]:
             raise ValueError(f"{type(self).__name__} searches greedily and takes no {', '.join(refused)}: omit it")
-        given: ParakeetRNNTOutput = self(input_features, attention_mask, return_dict=True)
+        frames_BTJ = self(input_features, attention_mask, return_dict=True).pooler_output
         layout = self.input_layout(input_features, attention_mask)
-        num_frames_B = self.frame_layout(layout, given.pooler_output.shape[1]).counts(input_features.device)
-        path = self.search(given.pooler_output, num_frames_B, frames_a_step=1)
+        num_frames_B = self.frame_layout(layout, frames_BTJ.shape[1]).counts(input_features.device)
+        path = self.search(frames_BTJ, num_frames_B, frames_a_step=1)
         is_ended_BS = path.spans_BS.cumsum(1) - path.spans_BS >= num_frames_B[:, None]
         pad = self.config.blank_token_id if self.config.pad_token_id is None else self.config.pad_token_id
         tokens_BS = path.tokens_BS.masked_fill(is_ended_BS, pad)
@@ -311,7 +311,7 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             durations=torch.cat([torch.zeros_like(blank_B1), path.spans_BS], dim=1),
         )
 
-    def _save_beside(self, folder: str | Path) -> None:
+    def _save_extra_files(self, folder: str | Path) -> None:
         """Write generation_config.json, from which transformers takes the first token."""
         config = self.config
         beyond = range(config.vocab_size, config.vocab_size + len(self.durations))
@@ -349,5 +349,5 @@ class ParakeetForTDT(ParakeetForRNNT):
 
     @staticmethod
     def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
-        """Return the loss of a batch from those of its rows, by the default reduction of transformers."""
+        """Return the loss of a batch from losses of rows, by the default reduction of transformers."""
         return (losses_B / is_token_BU.sum(-1)).mean()

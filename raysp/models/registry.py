@@ -38,7 +38,7 @@ DECODERS = {  # model_type -> module, for text decoders of a speech-encoder-deco
 }
 
 PRETRAINING = "ForPreTraining"
-"""Ending of the names of classes with heads of pre-training; of those that raysp does not have, the encoder opens."""
+"""Ending of the names of classes with heads of pre-training; if raysp does not have the class, the encoder opens."""
 ENCODERS = {"HubertModelWithFinalProj": "HubertModel"}
 """Other classes of published checkpoints whose encoder opens, with the class of the encoder."""
 
@@ -67,10 +67,10 @@ def decoder_types() -> list[str]:
 
 def module_of(model_type: str) -> ModuleType:
     """Return the module of a model type."""
-    known = {**MODULES, **DECODERS}
-    if model_type not in known:
-        raise CheckpointError(f"model_type is {model_type!r}, expected one of {', '.join(sorted(known))}")
-    return importlib.import_module(f"raysp.models.{known[model_type]}")
+    modules = {**MODULES, **DECODERS}
+    if model_type not in modules:
+        raise CheckpointError(f"model_type is {model_type!r}, expected one of {', '.join(sorted(modules))}")
+    return importlib.import_module(f"raysp.models.{modules[model_type]}")
 
 
 def config_class(model_type: str) -> type[Config]:
@@ -97,10 +97,10 @@ def capabilities_of(cls: type[Model]) -> tuple[Capability, ...]:
     return (*cls.gives, Capability.HIDDEN_STATES)
 
 
-def _encoders(known: Collection[str]) -> dict[str, str]:
+def _encoders(names: Collection[str]) -> dict[str, str]:
     """Return the names of classes that open as an encoder, with the name of the encoder's class."""
-    bases = [name for name in known if name.endswith("Model")]
-    named = {name: base for name, base in ENCODERS.items() if base in known}
+    bases = [name for name in names if name.endswith("Model")]
+    named = {name: base for name, base in ENCODERS.items() if base in names}
     return {**{base.removesuffix("Model") + PRETRAINING: base for base in bases}, **named}
 
 
@@ -112,7 +112,7 @@ def _of_torch(name: object) -> str:
 def model_classes(folder: str | Path) -> list[type[Model]]:
     """Return the class that config.json names, or several classes that share an encoder.
 
-    For a class with heads of pre-training that raysp does not have it is that of the encoder.
+    For a class with heads of pre-training that raysp does not have, the class of the encoder.
 
     Raises:
         CheckpointError: The model type or an architecture is unknown.
@@ -125,19 +125,19 @@ def model_classes(folder: str | Path) -> list[type[Model]]:
             f"{where}: model_type is {model_type!r}, expected one of {', '.join(sorted(MODULES))}: "
             "use a checkpoint of a supported model"
         )
-    known = architectures_of(model_type)
-    known = {**{name: known[base] for name, base in _encoders(known).items()}, **known}
+    classes = architectures_of(model_type)
+    classes = {**{name: classes[base] for name, base in _encoders(classes).items()}, **classes}
     if config.get("architectures") is None:
         raise CheckpointError(
             f"{where}: architectures is not there, expected the class of these weights: add it, one of "
-            f'{", ".join(sorted(known))}; such as "architectures": ["NAME"], where NAME ends with ForCTC if they have '
-            "lm_head.weight"
+            f'{", ".join(sorted(classes))}; such as "architectures": ["NAME"], where NAME ends with ForCTC if they '
+            "have lm_head.weight"
         )
     names = [_of_torch(name) for name in config["architectures"]] if isinstance(config["architectures"], list) else []
-    found = [name for name in names if name in known]
-    if not found or found != names or len({*found}) < len(found):
+    supported = [name for name in names if name in classes]
+    if not supported or supported != names or len({*supported}) < len(supported):
         raise CheckpointError(
             f"{where}: architectures is {config['architectures']!r}, expected a list with one of "
-            f"{', '.join(sorted(known))}: use a checkpoint of such a model, or fine-tune this one first"
+            f"{', '.join(sorted(classes))}: use a checkpoint of such a model, or fine-tune this one first"
         )
-    return [known[name] for name in found]
+    return [classes[name] for name in supported]

@@ -2,7 +2,7 @@
 
 In this order: configuration, positional convolution, layers, squeezing encoder, models. The attention is in
 encoder/disentangled.py, the convolutional front end in encoder/waveform.py, heads in encoder/encoder_heads.py. Names of
-modules and weights are those of published checkpoints.
+modules and weights follow published checkpoints.
 
 Legend: B batch, S samples, T frames, Q squeezed frames, C channels of the front end, H hidden, A attention heads,
 R rows of the table of distances, F frames of a group, N frames of all rows.
@@ -28,7 +28,7 @@ from raysp.models.encoder.waveform import FeatureEncoder, receptive_samples
 
 
 class SEWDConfig(WaveformConfig):
-    """Fields and defaults of `SEWDConfig` in transformers, including those that its model reads undeclared."""
+    """Fields and defaults of `SEWDConfig` in transformers, including fields that its model reads undeclared."""
 
     model_type: ClassVar[str] = "sew-d"
 
@@ -331,7 +331,7 @@ class SEWDForSequenceClassification(ForSequenceClassification, SEWDPreTrainedMod
     """The encoder with classes over the mean of its frames."""
 
     def _pooled_layout(self, layout: Layout, num_frames: int) -> Layout:
-        """Return the layout of the frames; those of a layer sum are squeezed, which the original ignores."""
+        """Return the layout of the frames; frames of a layer sum are squeezed, which the original ignores."""
         if self.layer_weights is None:
             return self.frame_layout(layout, num_frames)
         return layout.after(self.num_hidden_frames, num_frames)

@@ -33,7 +33,7 @@ class SpeechState(NamedTuple):
 class SileroVAD(nn.Module):
     """Convolutions over the magnitudes of a short-time spectrum of each chunk, and an LSTM over the chunks of a row.
 
-    A row does not depend on other rows of its batch, nor on what is behind its end.
+    A row does not depend on other rows of its batch, nor on values after its end.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class SileroVAD(nn.Module):
     def from_package(cls) -> Self:
         """Load the weights that the package silero-vad holds, in evaluation mode; the package is not imported.
 
-        They are those of `silero_vad_16k.safetensors`. `silero_vad.load_silero_vad()` runs `silero_vad.jit`, whose
+        The file is `silero_vad_16k.safetensors`. `silero_vad.load_silero_vad()` runs `silero_vad.jit`, whose
         weights differ: probabilities of single chunks differ by up to 0.5, and this one misses less speech.
 
         Raises:
@@ -70,7 +70,7 @@ class SileroVAD(nn.Module):
         """Return the probability of speech in each chunk of each row.
 
         Args:
-            waves_BS: float32 samples from -1 to 1 at 16 kHz, of any values behind a row's end.
+            waves_BS: float32 samples from -1 to 1 at 16 kHz, with any values after a row's end.
             num_samples_B: samples of each row.
 
         Returns:
@@ -82,7 +82,7 @@ class SileroVAD(nn.Module):
         ]
 
     def probabilities(self, waves_BS: Tensor, num_samples_B: Tensor) -> Tensor:
-        """Return the probabilities as `forward`, in one tensor (B, C), with any values behind a row's last chunk."""
+        """Return the probabilities as `forward`, in one tensor (B, C), with any values after a row's last chunk."""
         is_row_BS = torch.arange(waves_BS.shape[1], device=waves_BS.device) < num_samples_B[:, None]
         return self._probabilities(waves_BS.masked_fill(~is_row_BS, 0), None)[0]
 
@@ -129,11 +129,11 @@ def _name(name: str) -> str:
 
 
 def _chunks(waves_BS: Tensor) -> Tensor:
-    """Return chunks with the samples before them, of shape (B, C, 64 + 512); zeros are behind a row.
+    """Return chunks with the samples before them, of shape (B, C, 64 + 512); zeros follow a row.
 
     Args:
         waves_BS: rows that begin with the 64 samples before their first chunk.
     """
     samples = waves_BS.shape[1] - CONTEXT_SAMPLES
-    behind = max(1, -(-samples // CHUNK_SAMPLES)) * CHUNK_SAMPLES - samples
-    return nn.functional.pad(waves_BS, (0, behind)).unfold(1, CONTEXT_SAMPLES + CHUNK_SAMPLES, CHUNK_SAMPLES)
+    padding = max(1, -(-samples // CHUNK_SAMPLES)) * CHUNK_SAMPLES - samples
+    return nn.functional.pad(waves_BS, (0, padding)).unfold(1, CONTEXT_SAMPLES + CHUNK_SAMPLES, CHUNK_SAMPLES)

@@ -46,7 +46,7 @@ class SpeechEncoderDecoderConfig(Config):
     eos_token_id: int | list[int] | None = None
     decoder_start_token_id: int | None = None
 
-    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - whatever JSON holds
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - any JSON value
         encoder, decoder = values.pop("encoder", None), values.pop("decoder", None)
         self.encoder: Any = _part("encoder", encoder, {"model_type": "wav2vec2"}, encoder_types())
         default = {"model_type": "bert", "is_decoder": True, "add_cross_attention": True}
@@ -92,16 +92,16 @@ class SpeechEncoderDecoderConfig(Config):
             )
 
 
-def _part(name: str, value: Any, default: dict[str, Any], known: Sequence[str]) -> Config:  # noqa: ANN401
+def _part(name: str, value: Any, default: dict[str, Any], supported: Sequence[str]) -> Config:  # noqa: ANN401
     """Return the configuration of one part."""
-    if isinstance(value, Config) and type(value).model_type in known:
+    if isinstance(value, Config) and type(value).model_type in supported:
         return value
     value = value.to_dict() if isinstance(value, Config) else value
     values = default if value is None else value
     model_type = values.get("model_type") if isinstance(values, Mapping) else values
-    if model_type not in known:
+    if model_type not in supported:
         raise CheckpointError(
-            f"{name} has model_type {model_type!r}, expected one of {', '.join(known)}: use a supported {name}"
+            f"{name} has model_type {model_type!r}, expected one of {', '.join(supported)}: use a supported {name}"
         )
     return AutoConfig.for_model(**values)
 
@@ -110,7 +110,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
     """An encoder of speech and a decoder of text.
 
     Args:
-        config: Configuration of both parts. A part that is not given is randomly initialised.
+        config: Configuration of both parts. A missing part is randomly initialised.
         encoder: A base model of an encoder, without a head.
         decoder: A text decoder with cross attention.
     """
@@ -239,7 +239,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         return {name: value for name, value in values.items() if not name.startswith("decoder.")} | named, []
 
     def _may_differ(self, name: str, strict: bool) -> bool:
-        """Return whether a weight is used in training only; all others must be in the checkpoint."""
+        """Return whether a weight is used in training only; other weights must be in the checkpoint."""
         if name.startswith("encoder."):
             return bool(self.encoder.is_training_only(name.removeprefix("encoder.")))
         return False
@@ -314,7 +314,7 @@ class SpeechEncoderDecoderModel(GeneratingModel):
         Args:
             inputs: (B, S) normalised samples, or (B, S, F) features.
             attention_mask: (B, S), nonzero where a sample or feature frame belongs to its row.
-            decoder_input_ids: (B, L) tokens; with `past_key_values` the new ones; None: made from `labels`.
+            decoder_input_ids: (B, L) tokens; with `past_key_values` the new tokens; None: made from `labels`.
             decoder_attention_mask: (B, L), nonzero where a token is attended to; with a cache, for cached tokens too.
             encoder_outputs: Output of the encoder, in place of `inputs`: (last_hidden_state, ...).
             past_key_values: The cache of an earlier call, or N tuples of 4 tensors. It is not changed.
@@ -495,11 +495,11 @@ def _loss(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
 
 
 def _one_input(inputs: Tensor | None, input_values: Tensor | None, input_features: Tensor | None) -> Tensor:
-    """Return the input of the encoder, given under one of three names."""
-    given = [value for value in (inputs, input_values, input_features) if value is not None]
-    if len(given) != 1:
-        raise ValueError(f"{len(given)} of inputs, input_values and input_features given, expected one")
-    return given[0]
+    """Return the input of the encoder, passed under one of three names."""
+    tensors = [value for value in (inputs, input_values, input_features) if value is not None]
+    if len(tensors) != 1:
+        raise ValueError(f"{len(tensors)} of inputs, input_values and input_features given, expected one")
+    return tensors[0]
 
 
 def _as_output(values: Mapping[str, Any] | ModelOutput | Sequence[Any]) -> BaseModelOutput:

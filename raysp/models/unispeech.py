@@ -1,6 +1,6 @@
 """UniSpeech (Wang et al. 2021, arXiv:2101.07597): a wav2vec 2.0 encoder for CTC, classes and pre-training.
 
-The encoder is that of encoder/transformer.py, unchanged. Heads are in encoder/encoder_heads.py, the quantiser and the
+The encoder is encoder/transformer.py, unchanged. Heads are in encoder/encoder_heads.py, the quantiser and the
 losses of pre-training in encoder/heads.py.
 
 Legend: B batch, S samples, T frames, C channels of the front end, H hidden, G groups of codes, K negatives.
@@ -222,9 +222,9 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
             return None
         return torch.arange(num_frames) < torch.tensor(frames.host_lengths)[:, None]
 
-    def _negatives(self, masked_BT: Tensor, given_BTK: Tensor | None) -> Tensor:
-        if given_BTK is not None:
-            return sent(given_BTK, self.device)
+    def _negatives(self, masked_BT: Tensor, negatives_BTK: Tensor | None) -> Tensor:
+        if negatives_BTK is not None:
+            return sent(negatives_BTK, self.device)
         shape = (masked_BT.shape[0], masked_BT.shape[1])
         sampled = sample_negative_indices(shape, self.config.num_negatives, masked_BT.numpy())
         return sent(torch.from_numpy(sampled), self.device)

@@ -97,7 +97,7 @@ class Wav2Vec2Adapter(nn.Module):
             # numpy's generator and <=, as in the original; the layers below draw from torch's and compare by <.
             if self.training and np.random.random() <= self.config.layerdrop:
                 continue
-            # Before each convolution: the one below has written its bias behind the row's end.
+            # Before each convolution: the previous layer wrote its bias after the row's end.
             hidden_BTH = layer(layout.zeroed(hidden_BTH))
             layout = layout.after(lambda count: adapter_output_frames(count, self.config), hidden_BTH.shape[1])
         return hidden_BTH
@@ -187,7 +187,7 @@ class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):
         self,
         inputs: Tensor,
         layout: Layout,
-        **options: Any,  # noqa: ANN401 - those of the base
+        **options: Any,  # noqa: ANN401 - options of the base
     ) -> Encoded:
         """Return the named output of `forward`: see the base."""
         encoded = super().encode(inputs, layout, **options)

@@ -2,7 +2,7 @@
 
 In this order: configuration, projection, encoder, models. The Conformer layer is in encoder/conformer.py, the adapter
 in encoder/conformer_adapter.py, features in features/log_mels.py, heads in encoder/encoder_heads.py. Names of modules
-and weights are those of published checkpoints.
+and weights follow published checkpoints.
 
 Legend: B batch, T frames (pairs of log-mel frames), P frames after the adapter, C width of features, H hidden,
 A attention heads, D head, W distances of T frames (2T - 1), V vocabulary, L labels of a row, N classes.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.base.kernels import dense, dropped
-from raysp.models.base.modeling import asked
+from raysp.models.base.modeling import resolved
 from raysp.models.base.outputs import (
     CausalLMOutput,
     ModelOutput,
@@ -171,7 +171,7 @@ class Wav2Vec2BertEncoder(nn.Module):
     def positions(self, hidden_BTH: Tensor, layout: Layout) -> Tensor | None:
         """Return the input of attention for the kind of positions: index_TT, sinusoids_WH, turns_2T1D or None.
 
-        Turns are those of all frames, index and sinusoids those of the longest row.
+        Turns cover all frames, index and sinusoids the longest row.
         """
         config, num_frames = self.config, layout.num_frames
         match config.position_embeddings_type:
@@ -258,7 +258,7 @@ class Wav2Vec2BertPreTrainedModel(SpeechModel):
 
     def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
         """Return the number of frames for these numbers of input frames."""
-        if asked(add_adapter, self.config.add_adapter):
+        if resolved(add_adapter, self.config.add_adapter):
             for _ in range(self.config.num_adapter_layers):
                 input_lengths = adapted_frames(input_lengths, self.config)
         return input_lengths
@@ -325,7 +325,7 @@ class Wav2Vec2BertModel(Wav2Vec2BertPreTrainedModel, EncoderModel):
         self,
         inputs: Tensor,
         layout: Layout,
-        **options: Any,  # noqa: ANN401 - those of the base
+        **options: Any,  # noqa: ANN401 - options of the base
     ) -> Encoded:
         """Return the named output of `forward`: see the base."""
         encoded = super().encode(inputs, layout, **options)
@@ -361,7 +361,7 @@ class Wav2Vec2BertForCTC(ForCTC, Wav2Vec2BertPreTrainedModel):
         )
 
     def _decoded_frames(self, inputs: Tensor, num_inputs_B: Tensor) -> Tensor:
-        """Return the number of frames of each row alone, including that of an odd log-mel frame at its end."""
+        """Return the number of frames of each row alone, including the frame of an odd log-mel frame at its end."""
         return self._get_feat_extract_output_lengths(num_inputs_B + has_odd_mel(inputs, num_inputs_B))
 
 

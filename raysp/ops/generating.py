@@ -30,7 +30,7 @@ class Prompt:
     """Tokens after the start token."""
 
     @property
-    def num_given(self) -> int:
+    def num_forced(self) -> int:
         """Number of tokens that generation starts from; a single one after the start token is an option instead."""
         return 1 + len(self.ids) if len(self.ids) > 1 else 1
 

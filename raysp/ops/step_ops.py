@@ -475,7 +475,7 @@ class Keeping(RowOp):
             return [None] * rows.num_rows
         if callable(self.where):
             reason = self._rules["where"].reason()
-            return [None if is_wanted else reason for is_wanted in self._by_function(self.where, rows)]
+            return [None if is_kept else reason for is_kept in self._by_function(self.where, rows)]
         reasons: list[str | None] = [None] * rows.num_rows
         for number, (name, compare, value) in enumerate(self.where):
             rule, column = self._rules[f"where.{number}"], column_of(rows, name)

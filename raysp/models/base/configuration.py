@@ -29,7 +29,7 @@ def upload_saved(value: Any, repo_id: str, **options: Any) -> str:  # noqa: ANN4
         return upload_folder(folder, repo_id, **options)
 
 
-def upload_folder(folder: str | Path, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+def upload_folder(folder: str | Path, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - options of `upload`
     """Upload the files of a folder; options and result as for `raysp.checkpoints.hub_api.upload`."""
     from raysp.checkpoints.hub_api import upload
 
@@ -49,7 +49,7 @@ class Shareable(ABC):
         push_to_hub: bool = False,
         *,
         repo_id: str | None = None,
-        **options: Any,  # noqa: ANN401 - those of `upload`
+        **options: Any,  # noqa: ANN401 - options of `upload`
     ) -> None:
         """Write the files that transformers, before and after release 5, reads the value from.
 
@@ -66,7 +66,7 @@ class Shareable(ABC):
         if push_to_hub:
             upload_folder(folder, repo_id or folder.resolve().name, **options)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - options of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `upload`."""
         return upload_saved(self, repo_id, **options)
 
@@ -82,14 +82,14 @@ NOT_FIELDS = {"is_encoder_decoder": False, "tokenizer_class": None, "_attn_imple
 MAX_FLOAT = 1e38  # below the largest float32
 
 
-def suggestion(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def suggestion(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return " (did you mean ...?)" if a known name is similar to an unknown one, else ""."""
-    return _suggestion(name, tuple(known), cutoff)
+    return _suggestion(name, tuple(names), cutoff)
 
 
 @functools.lru_cache(maxsize=1024)  # of fields of a checkpoint, which is read several times
-def _suggestion(name: str, known: tuple[str, ...], cutoff: float) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+def _suggestion(name: str, names: tuple[str, ...], cutoff: float) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -180,7 +180,7 @@ class Config(Shareable):
         vars(self)[READ_FROM] = str(value)
 
     @property
-    def dtype(self) -> Any:  # noqa: ANN401 - torch is imported only if it is asked for
+    def dtype(self) -> Any:  # noqa: ANN401 - torch is imported only here
         """The data type of the weights, one of torch; None if it is not set. Files have its name."""
         name = vars(self)["dtype"]
         if name is None:
@@ -252,9 +252,9 @@ class Config(Shareable):
                 "call model.save_pretrained(folder) after the training, or in a callback"
             )
         values = cls.own_values(read_json(path))
-        found = values.get("model_type", cls.model_type)
-        if found != cls.model_type:
-            raise CheckpointError(f"{path}: model_type is {found!r}, {cls.__name__} expects {cls.model_type!r}")
+        model_type = values.get("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise CheckpointError(f"{path}: model_type is {model_type!r}, {cls.__name__} expects {cls.model_type!r}")
         try:
             made = cls.from_dict(values, **overrides)
         except CheckpointError as error:
@@ -304,9 +304,9 @@ COUNTS_OF_LAYERS = ("layers", "n_layer", "conv_dim", "conv_kernel", "conv_stride
 
 def _check_count(name: str, value: object, most: int) -> None:
     """Raise CheckpointError for a count, or a list, above `most` of modules that are made one by one."""
-    found = len(value) if isinstance(value, list | tuple) else value
-    if isinstance(found, int) and found > most:
-        raise CheckpointError(f"{name} is {shortened(found)}, expected at most {most:,}: correct config.json")
+    count = len(value) if isinstance(value, list | tuple) else value
+    if isinstance(count, int) and count > most:
+        raise CheckpointError(f"{name} is {shortened(count)}, expected at most {most:,}: correct config.json")
 
 
 def _field_types(cls: type[Config]) -> dict[str, Any]:
@@ -366,7 +366,7 @@ def checkpoint_files(folder: str | Path) -> list[Path]:
 
 
 def weight_files(folder: Path, *, allow_pickle: bool = False) -> list[Path]:
-    """Return the weight files of a checkpoint: one, or those of its index; pickles only if nothing else exists."""
+    """Return the weight files of a checkpoint: one, or the files of its index; pickles only if nothing else exists."""
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():

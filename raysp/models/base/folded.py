@@ -116,7 +116,7 @@ class Folded(nn.Module, Generic[Value]):
 
 
 class OptimizerSteps:
-    """Number of steps of all optimizers in this process: fused ones do not change a weight's version."""
+    """Number of steps of all optimizers in this process: fused optimizers do not change a weight's version."""
 
     def __init__(self) -> None:
         self.so_far = 0
@@ -203,9 +203,9 @@ class JoinedProduct(nn.Module):
         """
         if not (is_accelerator(x_RLI.device) and x_RLI.shape[1] == 1 and _are_plain(x_RLI, layers)):
             return None
-        weights: list[Tensor] = [one.weight for one in layers]
-        given: list[Tensor | None] = [one.bias for one in layers]
-        biases = [one for one in given if one is not None]
+        weights: list[Tensor] = [layer.weight for layer in layers]
+        optional: list[Tensor | None] = [layer.bias for layer in layers]
+        biases = [layer for layer in optional if layer is not None]
 
         def join() -> tuple[Tensor, Tensor | None]:
             return torch.cat(weights), torch.cat(biases) if biases else None
@@ -217,8 +217,8 @@ def _are_plain(x_RLI: Tensor, layers: Sequence[nn.Linear]) -> bool:
     """Return whether the layers do no more than their product, in inference, and whether their copy can be cached."""
     if torch.is_grad_enabled() or torch.is_autocast_enabled(x_RLI.device.type):
         return False
-    are_ours = all(type(one) is StepLinear for one in layers)  # not those of LoRA
-    kinds = {(one.bias is None, one.weight.dtype, one.weight.is_inference()) for one in layers}
+    are_ours = all(type(layer) is StepLinear for layer in layers)  # not LoRA layers
+    kinds = {(layer.bias is None, layer.weight.dtype, layer.weight.is_inference()) for layer in layers}
     return are_ours and kinds in ({(True, x_RLI.dtype, False)}, {(False, x_RLI.dtype, False)})
 
 

@@ -152,7 +152,7 @@ def in_safe_precision(x_BCT: Tensor, weight_OCK: Tensor, bias: Tensor | None) ->
 
 # torch multiplies float32 matrices by MKL, which is slower than oneDNN on processors other than Intel's: 103 against
 # 112 GFLOP/s on a core of an AMD Zen 4, 110 against 220 to 255 on a Zen 5. oneDNN also fuses the activation. It caches
-# a program of half a megabyte for each number of rows, so it is called for numbers that recur: those of `filled`, or a
+# a program of half a megabyte for each number of rows, so it is called only for recurring numbers: of `filled`, or a
 # few of the caller's.
 FUSED = {"relu": "relu", "silu": "swish", "swish": "swish"}
 """Activations by their names in configurations and in oneDNN."""
@@ -252,7 +252,7 @@ def strided_convolution(x_BTC: Tensor, weight_OCK: Tensor, bias_O: Tensor | None
 
 def _convolution(x_BTC: Tensor, weight_OCK: Tensor, bias_O: Tensor | None, stride: int) -> Tensor:
     x_BCT = x_BTC.transpose(1, 2)
-    if x_BTC.device.type == "cpu":  # 2d kernels take channels last there; 1d ones copy x and gradients
+    if x_BTC.device.type == "cpu":  # 2d kernels take channels last there; 1d kernels copy x and gradients
         return F.conv2d(x_BCT[:, :, None], weight_OCK[:, :, None], bias_O, (1, stride))[:, :, 0].transpose(1, 2)
     return F.conv1d(x_BCT, weight_OCK, bias_O, stride).transpose(1, 2)
 

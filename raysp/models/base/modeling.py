@@ -65,7 +65,7 @@ class Model(Checkpointing):
     config_class: ClassVar[type[Config]]
     base_model_prefix: ClassVar[str]
     gives: ClassVar[tuple[Capability, ...]] = ()
-    """Results of the head, besides the hidden states."""
+    """Results of the head, in addition to the hidden states."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Suffixes of weights used in training only, which published checkpoints may lack or add."""
     name_or_path: str = ""
@@ -95,8 +95,8 @@ class Model(Checkpointing):
         return next(self.parameters()).dtype
 
     def num_parameters(self, only_trainable: bool = False) -> int:
-        """Return the number of elements of the parameters, or of those that require gradients; tied ones count once."""
-        return sum(one.numel() for one in self.parameters() if one.requires_grad or not only_trainable)
+        """Return the number of elements of the parameters, or only of trainable ones; tied weights count once."""
+        return sum(weight.numel() for weight in self.parameters() if weight.requires_grad or not only_trainable)
 
     @property
     def min_samples(self) -> int:
@@ -192,14 +192,14 @@ class Model(Checkpointing):
 
         Args:
             pretrained_model_name_or_path: A folder with config.json and safetensors, or a hub id such as
-                "facebook/wav2vec2-base-960h"; None: `config` and `state_dict` are given.
+                "facebook/wav2vec2-base-960h"; None if `config` and `state_dict` are passed.
             config: Replaces config.json; or the folder or hub id of another one.
             dtype: Data type of the weights, such as torch.bfloat16 or "float32"; None or "auto": as stored.
             device: Device of the weights; None is the CPU.
             device_map: Alternative to `device`, as in transformers: "auto" is the GPU if there is one. One device only.
             strict: Refuse a checkpoint without this model's head or with another one. If False, a missing head is
                 randomly initialised with a warning, and an extra one is ignored. Weights of the base model must always
-                match, except those that `config` or an override adds to or removes from the model of config.json, such
+                match, except weights that `config` or an override adds to or removes from that of config.json, such
                 as an adapter (`add_adapter=True`): they are treated like a head.
             ignore_mismatched_sizes: Initialise weights whose shape differs.
             allow_pickle: Read pytorch_model.bin if there are no safetensors (weights only, no code).
@@ -207,8 +207,8 @@ class Model(Checkpointing):
                 chooses the kernel, and attention weights are always available.
             revision: Branch, tag or commit of a hub id.
             target_lang: Language of a CTC model's adapter; see `load_adapter` there.
-            overrides: Values that replace those of the configuration. Or `state_dict`, weights by name in place of
-                those of the checkpoint; `token`, `cache_dir`, `local_files_only`, `force_download` and `subfolder`, as
+            overrides: Values that override the configuration. Or `state_dict`, weights by name that replace the
+                checkpoint's; `token`, `cache_dir`, `local_files_only`, `force_download` and `subfolder`, as
                 in transformers. `use_safetensors=True`, `low_cpu_mem_usage` and `trust_remote_code=False` are the
                 defaults; code of a checkpoint is never run.
 
@@ -227,8 +227,8 @@ class Model(Checkpointing):
             )
         check_attn_implementation(attn_implementation)
         allow_pickle = allow_pickle and not use_safetensors
-        given: Mapping[str, Tensor] | None = overrides.pop("state_dict", None)
-        if name is None and (config is None or given is None):
+        state_dict: Mapping[str, Tensor] | None = overrides.pop("state_dict", None)
+        if name is None and (config is None or state_dict is None):
             raise ValueError("name is None, expected a folder or a hub id, or both of config and state_dict")
         folder = Path("state_dict")  # in messages
         if name is not None:
@@ -241,10 +241,10 @@ class Model(Checkpointing):
         model = built(make, config, folder / "config.json")
         model._origin = None if name is None else (name, revision, access)
         model.name_or_path = config.name_or_path = "" if name is None else str(name)
-        if given is None:
+        if state_dict is None:
             stored = read_tensors(folder, allow_pickle=allow_pickle)
         else:
-            stored = {canonical_name(one): value.detach().clone() for one, value in given.items()}
+            stored = {canonical_name(key): value.detach().clone() for key, value in state_dict.items()}
         changed = set() if is_written or strict else model._changed_names(folder)
         fit = model.fit(
             stored, folder, are_equal=are_equal, strict=strict, ignore_sizes=ignore_mismatched_sizes, changed=changed
@@ -271,7 +271,7 @@ class Model(Checkpointing):
         raise ValueError(f"{cls.__name__} takes no target_lang, expected a CTC model with adapters: omit it")
 
     def _complete(self, allow_pickle: bool) -> None:
-        """Load files beside the weights."""
+        """Load further files than the weights."""
 
     def _comes_later(self, name: str) -> bool:
         """Return whether `_complete` loads a weight."""
@@ -302,7 +302,7 @@ class Model(Checkpointing):
         Args:
             stored: Weights by their canonical names in the checkpoint.
             where: Name of the checkpoint for messages.
-            are_equal: Returns whether two weights have the same values; asked of tied ones stored under both names.
+            are_equal: Returns whether weights have the same values; called for tied weights stored under both names.
             strict: As for `from_pretrained`.
             ignore_sizes: As `ignore_mismatched_sizes` there.
             changed: Weights that overrides of the configuration add or remove.
@@ -320,7 +320,7 @@ class Model(Checkpointing):
         return Fit(values, difference, difference.without(optional, shapes=replaced), tuple(unused))
 
     def _fit_names(self, values: Mapping[str, Value]) -> tuple[dict[str, Value], list[str]]:
-        """Return weights by this model's names, and the names of those of other heads.
+        """Return weights by this model's names, and the names of weights of other heads.
 
         A base model drops the prefix and the head of a checkpoint; a model with a head adds a missing prefix.
         """
@@ -347,12 +347,12 @@ class Model(Checkpointing):
             setattr(self.get_submodule(module), attribute, self.get_parameter(source))
 
     def stored_weights(self) -> dict[str, Tensor]:
-        """Return the weights that a checkpoint holds: all except tied ones."""
+        """Return the weights that a checkpoint holds: all except tied copies."""
         tied = self.tied_weights()
         return {name: value for name, value in self.state_dict().items() if name not in tied}
 
     def _load(self, folder: Path, fit: Fit[Tensor], strict: bool) -> None:
-        """Take over the tensors of a checkpoint, and report those that differ."""
+        """Take over the tensors of a checkpoint, and report differences."""
         later = {name for name in fit.difference.names if self._comes_later(name)}
         reported = fit.difference.without(later, shapes=later)
         initialised = [*reported.missing, *(name for name, _, _ in reported.mismatched)]
@@ -387,8 +387,8 @@ class Model(Checkpointing):
         unused = sorted(name for name in unexpected if not self.is_training_only(name))
         if unused:
             parts = sorted({name.partition(".")[0] for name in unused})
-            is_known = strict or len(self.config.architectures or ()) > 1  # checked and reported before
-            level = logging.INFO if is_known else logging.WARNING
+            is_reported = strict or len(self.config.architectures or ()) > 1  # checked and reported before
+            level = logging.INFO if is_reported else logging.WARNING
             logger.log(level, "%s: not used by %s: %s", folder, type(self).__name__, short(parts))
 
     def prune_heads(self, heads_to_prune: Mapping[int, Sequence[int]]) -> None:
@@ -404,7 +404,7 @@ class Model(Checkpointing):
 
     def returned(self, output: Output, return_dict: bool | None) -> Output | tuple[Any, ...]:
         """Return the output, or its plain tuple if the argument or the configuration says so."""
-        return output if asked(return_dict, self.config.return_dict) else output.to_tuple()
+        return output if resolved(return_dict, self.config.return_dict) else output.to_tuple()
 
     def save_pretrained(
         self,
@@ -439,14 +439,14 @@ class Model(Checkpointing):
         self.config.save_pretrained(folder)
         weights = self.stored_weights() if state_dict is None else state_dict
         write_tensors(folder, weights, shard_bytes)
-        self._save_beside(folder)
+        self._save_extra_files(folder)
         if push_to_hub:
             upload_folder(folder, options.pop("repo_id", None) or folder.resolve().name, **options)
 
-    def _save_beside(self, folder: str | Path) -> None:
-        """Write files beside configuration and weights."""
+    def _save_extra_files(self, folder: str | Path) -> None:
+        """Write further files than configuration and weights."""
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - those of `upload`
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - options of `upload`
         """Save into a repository of the Hugging Face hub; options and result as for `uploading.upload`."""
         return upload_saved(self, repo_id, **options)
 
@@ -490,12 +490,12 @@ def overridden(config: Config, overrides: Mapping[str, Any]) -> Config:
     """Return a configuration with some of its values replaced."""
     unknown = [name for name in overrides if not hasattr(config, name)]
     if unknown:
-        known = [*vars(config), "num_labels", *ARGUMENTS]
-        named = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown)
+        names = [*vars(config), "num_labels", *ARGUMENTS]
+        named = ", ".join(f"{name!r}{suggestion(name, names)}" for name in unknown)
         raise TypeError(f"{named}: no argument of from_pretrained and no field of {type(config).__name__}")
     return type(config).from_dict(config.to_dict(), **overrides) if overrides else config
 
 
-def asked(argument: bool | None, configured: bool) -> bool:
+def resolved(argument: bool | None, configured: bool) -> bool:
     """Return an argument of `forward`, or the configured value if it is None."""
     return configured if argument is None else argument

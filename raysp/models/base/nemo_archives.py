@@ -1,7 +1,7 @@
 """Reading of .nemo archives, which come from strangers.
 
 Nothing is unpacked but the configuration, the weights and the sentencepiece model, into names of our own. Weights are
-read like those of other pickles.
+read like other pickles.
 """
 
 import shutil
@@ -77,9 +77,9 @@ def _checked_members(archive: Path, tar: tarfile.TarFile) -> dict[str, tarfile.T
 
 def _member(archive: Path, members: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo:
     if name not in members:
-        found = bounds.plain(", ".join(sorted(members))) or "nothing"
+        names = bounds.plain(", ".join(sorted(members))) or "nothing"
         raise CheckpointError(
-            f"{archive}: {bounds.plain(name)} not found among {found}: use a .nemo file of an ASR model"
+            f"{archive}: {bounds.plain(name)} not found among {names}: use a .nemo file of an ASR model"
         )
     return members[name]
 
@@ -122,18 +122,18 @@ def _parsed(archive: Path, text: bytes) -> Mapping[str, Any]:
 def _tokenizer_name(archive: Path, config: Mapping[str, Any], members: Mapping[str, tarfile.TarInfo]) -> str:
     """Return the name of the sentencepiece model, which the configuration gives as "nemo:NAME"."""
     tokenizer = config.get("tokenizer")
-    given = tokenizer.get("model_path") if isinstance(tokenizer, dict) else None
-    name = PurePosixPath(str(given).removeprefix("nemo:")).name
-    if given is not None and name in members:
+    path = tokenizer.get("model_path") if isinstance(tokenizer, dict) else None
+    name = PurePosixPath(str(path).removeprefix("nemo:")).name
+    if path is not None and name in members:
         return name
-    found = [name for name in members if name.endswith("tokenizer.model")]
-    if len(found) != 1:
+    models = [name for name in members if name.endswith("tokenizer.model")]
+    if len(models) != 1:
         there = bounds.plain(", ".join(sorted(members)))
         raise CheckpointError(
-            f"{archive}: {shortened(given or 'tokenizer.model')} not found among {there}: use a model with "
+            f"{archive}: {shortened(path or 'tokenizer.model')} not found among {there}: use a model with "
             "a sentencepiece vocabulary"
         )
-    return found[0]
+    return models[0]
 
 
 def read_weights(path: Path, archive: Path) -> dict[str, Tensor]:

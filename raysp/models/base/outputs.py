@@ -91,7 +91,7 @@ class Wav2Vec2BaseModelOutput(ModelOutput):
 
 @output
 class CausalLMOutput(ModelOutput):
-    """`loss` when labels were given, `logits` (B, T, V) before softmax, states and weights."""
+    """`loss` with labels, `logits` (B, T, V) before softmax, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -110,7 +110,7 @@ class BaseModelOutput(ModelOutput):
 
 @output
 class SequenceClassifierOutput(ModelOutput):
-    """`loss` when labels were given, `logits` (B, num_labels) before softmax, states and weights."""
+    """`loss` with labels, `logits` (B, num_labels) before softmax, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -120,7 +120,7 @@ class SequenceClassifierOutput(ModelOutput):
 
 @output
 class TokenClassifierOutput(ModelOutput):
-    """`loss` when labels were given, `logits` (B, T, num_labels) before softmax, states and weights."""
+    """`loss` with labels, `logits` (B, T, num_labels) before softmax, states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor
@@ -130,7 +130,7 @@ class TokenClassifierOutput(ModelOutput):
 
 @output
 class XVectorOutput(ModelOutput):
-    """`loss` when labels were given, `logits` and `embeddings` (B, xvector_output_dim), states and weights."""
+    """`loss` with labels, `logits` and `embeddings` (B, xvector_output_dim), states and weights."""
 
     loss: Tensor | None = None
     logits: Tensor

@@ -24,7 +24,7 @@ from raysp.models.base.pickled_weights import BYTES_PER_SECOND
 from raysp.models.base.weights import DTYPES, digest, write_safetensors
 
 MEMORY_BYTES = 512 * bounds.MIB
-"""Address space beyond that of the started process and of the tensors."""
+"""Address space in addition to the started process and the tensors."""
 START_SECONDS = 60
 """Processor time beyond that for the size of the files."""
 TIED = (
@@ -34,7 +34,7 @@ TIED = (
     ("predictions.bias", ("predictions.decoder.bias",)),
     ("wte.weight", ("lm_head.weight",)),
 )
-"""Ends of the names of embeddings, and those of the weights that models tie to them and so may lack in a checkpoint."""
+"""Suffixes of the names of embeddings, and of weights tied to them, which a checkpoint may lack."""
 _ZIP, _PICKLE, _TAR_PLACE, _TAR = b"PK", b"\x80", 257, b"ustar"
 _FRAME = 149
 """Instruction with which pickles of protocols above 3 begin."""

@@ -46,7 +46,7 @@ def convert_files(
     Args:
         files: pairs of a file and the new one.
         are_tied: whether the model's configuration ties its outputs to its embeddings: of several names of one tensor,
-            those of outputs are then left out. Other names are stored with values of their own.
+            weights of outputs are then left out. Other names are stored with values of their own.
         on_bytes: called with the number of bytes that were read since the last call.
 
     Raises:

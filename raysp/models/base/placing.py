@@ -1,6 +1,6 @@
 """Data type, device and attention of a model, the flags of torch by which it computes, and models without weights.
 
-The flags belong to the process and are set and restored here alone. torch has two interfaces to those of TF32,
+The flags belong to the process and are set and restored here alone. torch has two interfaces to the flags of TF32,
 `allow_tf32` and since 2.9 `fp32_precision`. Reading the older one raises if the newer one says otherwise. So both are
 set, the older one first.
 """
@@ -89,9 +89,9 @@ _ROUNDED: Mapping[str, object] = {
     **dict.fromkeys((*_ON_GPUS, *_ON_CPUS), TF32),
 }
 _STEADY: Mapping[str, object] = {"backends.cudnn.benchmark": False, "backends.cudnn.deterministic": True}
-_REDUCTIONS = tuple(f"backends.cuda.matmul.allow_{one}_reduced_precision_reduction" for one in ("bf16", "fp16"))
+_REDUCTIONS = tuple(f"backends.cuda.matmul.allow_{kind}_reduced_precision_reduction" for kind in ("bf16", "fp16"))
 _UNREADABLE = object()
-"""Value of an older flag while the newer ones say otherwise."""
+"""Value of an older flag that contradicts the newer flags."""
 
 _lock = threading.Lock()
 _open: list[Mapping[str, object]] = []
@@ -108,25 +108,26 @@ def _flags(demands: Mapping[str, object]) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _open[:] = [one for one in _open if one is not demands]
+            _open[:] = [other for other in _open if other is not demands]
             _apply()
 
 
 def _apply() -> None:
-    """Set each flag to the value that the open blocks demand, or else to the one from before."""
-    wanted: dict[str, object] = {}
-    for demands in sorted(_open, key=lambda one: one.get("float32_matmul_precision") == "highest"):
-        wanted |= demands  # those that allow TF32 first
-    for name in wanted:
+    """Set each flag to the value that the open blocks demand, or else to its original value."""
+    flags: dict[str, object] = {}
+    # Blocks that allow TF32 first.
+    for demands in sorted(_open, key=lambda block: block.get("float32_matmul_precision") == "highest"):
+        flags |= demands
+    for name in flags:
         if name in _FLAGS and name not in _before:
             _before[name] = _FLAGS[name].value()
     for name, flag in _FLAGS.items():
         if name not in _before:
             continue
-        value = wanted.get(name, _before[name])
+        value = flags.get(name, _before[name])
         if value is not _UNREADABLE and flag.value() != value:
             flag.write(value)
-    for name in [name for name in _before if name not in wanted]:
+    for name in [name for name in _before if name not in flags]:
         del _before[name]
 
 
@@ -157,8 +158,8 @@ def _attention(kind: str) -> _Flag | None:
     return _Flag(enabled, enable) if enabled and enable else None
 
 
-def _found() -> dict[str, _Flag]:
-    """Return the flags of this release of torch; older interfaces first, which change what newer ones read."""
+def _available_flags() -> dict[str, _Flag]:
+    """Return the flags of this release of torch; older interfaces first, since they change newer flags."""
     flags: dict[str, _Flag | None] = {
         "float32_matmul_precision": _Flag(torch.get_float32_matmul_precision, torch.set_float32_matmul_precision)
     }
@@ -169,7 +170,7 @@ def _found() -> dict[str, _Flag]:
     return {name: flag for name, flag in flags.items() if flag is not None}
 
 
-_FLAGS = _found()
+_FLAGS = _available_flags()
 
 
 Built = TypeVar("Built", bound=nn.Module)
@@ -229,13 +230,13 @@ DeviceMap = str | int | torch.device | Mapping[str, str | int | torch.device] | 
 
 
 def as_dtype(value: torch.dtype | str | None) -> torch.dtype | None:
-    """Return a floating-point dtype, given itself or its name; None for None or "auto"."""
+    """Return a floating-point dtype from a dtype or a name; None for None or "auto"."""
     if value is None or value == "auto":
         return None
-    found = getattr(torch, value, None) if isinstance(value, str) else value
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    dtype = getattr(torch, value, None) if isinstance(value, str) else value
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise CheckpointError(f"dtype is {value!r}, expected 'auto', 'float32', 'bfloat16' or 'float16'")
-    return found
+    return dtype
 
 
 def one_device(device: torch.device | str | None, device_map: DeviceMap) -> torch.device:
@@ -248,15 +249,15 @@ def one_device(device: torch.device | str | None, device_map: DeviceMap) -> torc
                 f"device_map is {dict(device_map)!r}, expected one device for the whole model: {{'': ...}}"
             )
         device_map = device_map[""]
-    wanted = device if device_map is None else device_map
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted is None and is_without_weights():
-        wanted = "meta"
+    place = device if device_map is None else device_map
+    if place == "auto":
+        place = "cuda" if torch.cuda.is_available() else "cpu"
+    if place is None and is_without_weights():
+        place = "meta"
     try:
-        return torch.device("cuda", wanted) if isinstance(wanted, int) else torch.device(wanted or "cpu")
+        return torch.device("cuda", place) if isinstance(place, int) else torch.device(place or "cpu")
     except RuntimeError as error:
-        raise ValueError(f"device is {wanted!r}, expected 'auto', 'cpu' or 'cuda:0'") from error
+        raise ValueError(f"device is {place!r}, expected 'auto', 'cpu' or 'cuda:0'") from error
 
 
 def check_attn_implementation(name: str | None) -> None:

@@ -140,7 +140,7 @@ class Layout:
         return self.joined(row[None, : place.stop - place.start] for row, place in zip(x_BTH, self.places, strict=True))
 
     def unpack(self, x: Tensor) -> Tensor:
-        """Return frames of this layout side by side; the padding of packed ones is zero."""
+        """Return frames of this layout padded side by side; padding of packed frames becomes zero."""
         if not self.is_packed:
             return x
         x_BTH = x.new_zeros(self.num_rows, self.num_frames, x.shape[-1])

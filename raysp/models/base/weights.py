@@ -1,4 +1,4 @@
-"""Weights of a checkpoint folder: read, compared with those of a model, and verified after they are written.
+"""Weights of a checkpoint folder: read, compared with a model, and verified after they are written.
 
 `pytorch_model.bin` is a pickle, which can run code. It is read only with `allow_pickle`, by way of safetensors that a
 process with bounds writes. The check of a folder, which has headers alone, and the loader, which has
@@ -131,8 +131,8 @@ def _twice(path: Path, name: str) -> CheckpointError:
     return CheckpointError(f"{path}: {shortened(name)} occurs twice, expected once: remove one of the two")
 
 
-def _corrupt(path: Path, what: str) -> CheckpointError:
-    return CheckpointError(f"{path}: not a complete safetensors file: {what}; copy the file again")
+def _corrupt(path: Path, reason: str) -> CheckpointError:
+    return CheckpointError(f"{path}: not a complete safetensors file: {reason}; copy the file again")
 
 
 def read_headers(folder: Path) -> dict[str, TensorHeader]:
@@ -153,11 +153,11 @@ def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tenso
     Within `without_weights` they are on "meta", and only the headers of the files are read.
     """
     if is_without_weights() and not allow_pickle:
-        return {name: torch.empty(one.shape, dtype=one.dtype) for name, one in read_headers(folder).items()}
+        return {name: torch.empty(header.shape, dtype=header.dtype) for name, header in read_headers(folder).items()}
     tensors: dict[str, Tensor] = {}
     for path in weight_files(folder, allow_pickle=allow_pickle):
-        found = read_pickle(path) if path.suffix == ".bin" else read_safetensors(path)
-        for name, tensor in found.items():
+        content = read_pickle(path) if path.suffix == ".bin" else read_safetensors(path)
+        for name, tensor in content.items():
             if canonical_name(name) in tensors:
                 raise _twice(path, canonical_name(name))
             tensors[canonical_name(name)] = tensor
@@ -165,22 +165,22 @@ def read_tensors(folder: Path, *, allow_pickle: bool = False) -> dict[str, Tenso
 
 
 def read_some(folder: Path, names: Collection[str]) -> dict[str, Tensor]:
-    """Load the tensors of a checkpoint that have one of these names in its files, on the CPU."""
-    found: dict[str, Tensor] = {}
+    """Load the tensors of a checkpoint with these names in its files, on the CPU."""
+    tensors: dict[str, Tensor] = {}
     for path in weight_files(folder):
-        found.update(read_safetensors(path, names))
-    return found
+        tensors.update(read_safetensors(path, names))
+    return tensors
 
 
-def hold_equal(folder: Path, one: TensorHeader, other: TensorHeader) -> bool:
+def hold_equal(folder: Path, first: TensorHeader, second: TensorHeader) -> bool:
     """Return whether two tensors of a checkpoint have the same values; they are read in parts."""
-    if one.shape != other.shape:
+    if first.shape != second.shape:
         return False
     files = weight_files(folder)
-    rows = one.shape[0] if one.shape else 0
-    step = max(1, COMPARED_BYTES * rows // max(1, one.num_bytes, other.num_bytes))
+    rows = first.shape[0] if first.shape else 0
+    step = max(1, COMPARED_BYTES * rows // max(1, first.num_bytes, second.num_bytes))
     with contextlib.ExitStack() as opened:
-        parts = [_parts_of(opened, files, header.name, rows, step) for header in (one, other)]
+        parts = [_parts_of(opened, files, header.name, rows, step) for header in (first, second)]
         return all(are_equal(*pair) for pair in zip(*parts, strict=True))
 
 
@@ -197,12 +197,12 @@ def _parts_of(opened: contextlib.ExitStack, files: Iterable[Path], name: str, ro
         return
 
 
-def are_equal(one: Tensor, other: Tensor) -> bool:
-    """Return whether two weights have the same values, in any types; those without values if their shapes are equal."""
-    if one.shape != other.shape or one.is_meta or other.is_meta:
-        return one.shape == other.shape
-    common = torch.promote_types(one.dtype, other.dtype)
-    return torch.equal(one.to(common), other.to(common))
+def are_equal(first: Tensor, second: Tensor) -> bool:
+    """Return whether two weights have the same values, in any types; on "meta", whether their shapes are equal."""
+    if first.shape != second.shape or first.is_meta or second.is_meta:
+        return first.shape == second.shape
+    common = torch.promote_types(first.dtype, second.dtype)
+    return torch.equal(first.to(common), second.to(common))
 
 
 def read_safetensors(path: Path, names: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -233,10 +233,10 @@ def num_file_bytes(headers: Iterable[TensorHeader]) -> int:
     entries: dict[str, object] = {"__metadata__": METADATA}
     end = 0
     # The order in which safetensors lays tensors out, and its padding of the header to 8 bytes.
-    for one in sorted(headers, key=lambda header: (-header.dtype.itemsize, header.name)):
-        place = [end, end + one.num_bytes]
-        entries[one.name] = {"dtype": _NAMES[one.dtype], "shape": one.shape, "data_offsets": place}
-        end += one.num_bytes
+    for header in sorted(headers, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name)):
+        place = [end, end + header.num_bytes]
+        entries[header.name] = {"dtype": _NAMES[header.dtype], "shape": header.shape, "data_offsets": place}
+        end += header.num_bytes
     length = len(json.dumps(entries, separators=(",", ":")))
     return 8 + -(-length // 8) * 8 + end
 
@@ -276,7 +276,7 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
         if shards[-1] and filled + tensor.nbytes > shard_bytes:
             shards.append({})
         shards[-1][name] = tensor
-    # Files of an earlier save would be taken for the weights, or listed beside them.
+    # Files of an earlier save would be taken for the weights, or listed with them.
     for old in [folder / SINGLE_FILE, *folder.glob(f"{stem}-*-of-*.safetensors"), folder / INDEX_FILE]:
         old.unlink(missing_ok=True)
     if len(shards) == 1:
@@ -300,11 +300,11 @@ UNITS = {"": 1, "B": 1} | {
 
 
 def num_bytes(size: int | str) -> int:
-    """Return a number of bytes, given itself or written as "5GB" or "20 MiB"."""
-    found = SIZE.fullmatch(str(size).strip())
-    if found is None or float(found[1]) <= 0:
+    """Return a number of bytes, from an int or a text such as "5GB" or "20 MiB"."""
+    match = SIZE.fullmatch(str(size).strip())
+    if match is None or float(match[1]) <= 0:
         raise ValueError(f"max_shard_size is {size!r}, expected a number of bytes, or a size such as '5GB'")
-    return max(1, int(float(found[1]) * UNITS[found[2].upper()]))
+    return max(1, int(float(match[1]) * UNITS[match[2].upper()]))
 
 
 Shape = tuple[int, ...]
@@ -355,35 +355,35 @@ class Difference:
                 f"unexpected {short(self.unexpected)}: {REMEDY}"
             )
         if self.mismatched:
-            shapes = [f"{name} is {found!r}, expected {expected!r}" for name, found, expected in self.mismatched]
+            shapes = [f"{name} is {shape!r}, expected {expected!r}" for name, shape, expected in self.mismatched]
             raise CheckpointError(f"{where}: shapes of weights do not fit config.json: {short(shapes)}: {REMEDY}")
 
 
-def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Difference:
-    """Return the difference of the weights of a checkpoint (`found`) from those of a model (`expected`)."""
+def compare(stored: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Difference:
+    """Return the difference of the weights of a checkpoint (`stored`) and of a model (`expected`)."""
     return Difference(
-        tuple(name for name in expected if name not in found),
-        tuple(name for name in found if name not in expected),
+        tuple(name for name in expected if name not in stored),
+        tuple(name for name in stored if name not in expected),
         tuple(
-            (name, tuple(found[name]), tuple(shape))
+            (name, tuple(stored[name]), tuple(shape))
             for name, shape in expected.items()
-            if name in found and tuple(found[name]) != tuple(shape)
+            if name in stored and tuple(stored[name]) != tuple(shape)
         ),
     )
 
 
 @dataclass(frozen=True)
 class Fit(Generic[Value]):
-    """Assignment of the weights of a checkpoint to those of a model."""
+    """Assignment of the weights of a checkpoint to a model."""
 
     values: Mapping[str, Value]
     """Weights that the model takes, by its names."""
     difference: Difference
-    """Names and shapes that differ, without those of tied weights and of `unused`."""
+    """Names and shapes that differ, without tied weights and `unused`."""
     refused: Difference
     """Names and shapes of `difference` that must not differ."""
     unused: tuple[str, ...] = ()
-    """Names of weights of the checkpoint that belong to no part of the model, such as those of another head."""
+    """Names of weights of the checkpoint that belong to no part of the model, such as another head."""
 
 
 def shapes_of(values: Mapping[str, Stored]) -> dict[str, Shape]:
@@ -397,7 +397,7 @@ def without_tied(
     are_equal: Callable[[Value, Value], bool],
     where: str | os.PathLike[str],
 ) -> dict[str, Value]:
-    """Return weights without tied ones, which a checkpoint holds under one of two names, or under both.
+    """Return weights without tied copies, which a checkpoint holds under one of two names, or under both.
 
     Args:
         values: Weights of a checkpoint, by the names of the model.

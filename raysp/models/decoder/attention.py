@@ -134,14 +134,14 @@ def attend_to_encoder(
 
     `project` computes keys and values from frames. It is called once per cache.
     """
-    known = None if run.cache is None else run.cache.layers[layer]
-    if known is not None and known.cross_keys is not None and known.cross_values is not None:
-        k_BASD, v_BASD = known.cross_keys, known.cross_values
+    cached = None if run.cache is None else run.cache.layers[layer]
+    if cached is not None and cached.cross_keys is not None and cached.cross_values is not None:
+        k_BASD, v_BASD = cached.cross_keys, cached.cross_values
     else:
         assert run.encoder_BSH is not None
         k_BASD, v_BASD = project(run.encoder_BSH)
-        if known is not None:
-            k_BASD, v_BASD = known.keep_frames(k_BASD, v_BASD)
+        if cached is not None:
+            k_BASD, v_BASD = cached.keep_frames(k_BASD, v_BASD)
     rows, heads, length, width = q_RALD.shape
     beams = rows // k_BASD.shape[0]
     if beams > 1:  # the beams of a recording are extra queries of its frames: no copies

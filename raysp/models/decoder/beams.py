@@ -1,4 +1,4 @@
-"""Beam search: several open texts per row; the best finished ones are its results.
+"""Beam search: several open texts per row; the best finished texts are its results.
 
 Rows are independent. The results of a decided row stay, and decided rows leave the batch once they are half of it.
 
@@ -30,11 +30,11 @@ def best(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return scores_RV.topk(min(count, size))
     whole_RNM = scores_RV[:, : blocks * BLOCK].reshape(rows, blocks, BLOCK)
     places_RC = whole_RNM.amax(-1).topk(count).indices
-    found = whole_RNM.gather(1, places_RC[..., None].expand(-1, -1, BLOCK)).flatten(1)
+    candidates = whole_RNM.gather(1, places_RC[..., None].expand(-1, -1, BLOCK)).flatten(1)
     indices = (places_RC[..., None] * BLOCK + torch.arange(BLOCK)).flatten(1)
     rest = torch.arange(blocks * BLOCK, size).expand(rows, -1)
-    found, indices = torch.cat([found, scores_RV[:, blocks * BLOCK :]], 1), torch.cat([indices, rest], 1)
-    values, chosen = found.topk(count)
+    candidates, indices = torch.cat([candidates, scores_RV[:, blocks * BLOCK :]], 1), torch.cat([indices, rest], 1)
+    values, chosen = candidates.topk(count)
     return values, indices.gather(1, chosen)
 
 
@@ -59,8 +59,8 @@ class Texts:
         """Return these rows."""
         return Texts(self.history[rows], self.scores[rows], self.ended[rows])
 
-    def beside(self, other: "Texts") -> "Texts":
-        """Return the texts of both, row by row."""
+    def joined(self, other: "Texts") -> "Texts":
+        """Concatenate the texts of each row."""
         return Texts(
             torch.cat([self.history, other.history], 1),
             torch.cat([self.scores, other.scores], 1),
@@ -165,7 +165,7 @@ class BeamSearch(Search):
         return replace(texts, scores=scores_BC, ended=ended)
 
     def _advance(self, candidates: Texts) -> bool:
-        """Make the best open candidates the beams, the best ended ones results; return whether the search goes on."""
+        """Make the best open candidates beams, and the best ended candidates results; return whether to continue."""
         beams = self.settings.num_beams
         # Added, not replaced: if all have ended, the order of their scores still decides.
         going_on_BC = candidates.scores + candidates.ended * LOWEST
@@ -185,11 +185,11 @@ class BeamSearch(Search):
         """Return the best of the finished texts and of the candidates that end now."""
         beams = self.settings.num_beams
         first_C = torch.arange(self.num_candidates, device=candidates.scores.device) < beams
-        ended_BC = candidates.ended & first_C  # the others only replace ended ones
+        ended_BC = candidates.ended & first_C  # further candidates only replace ended ones
         scores_BC = candidates.scores / (self.length + 1 - self.start) ** self.settings.length_penalty
         full_B = self.finished.ended.all(-1) & (self.settings.early_stopping is True)
         scores_BC = scores_BC + (full_B | ~self.open_B)[:, None] * LOWEST + ~ended_BC * LOWEST
-        merged = self.finished.beside(replace(candidates, scores=scores_BC, ended=ended_BC))
+        merged = self.finished.joined(replace(candidates, scores=scores_BC, ended=ended_BC))
         return merged.chosen(merged.scores.topk(beams).indices)
 
     def _can_improve(self) -> Tensor:

@@ -51,7 +51,7 @@ class LayerCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def _begun(self, new: KeysAndValues) -> tuple[Tensor, Tensor]:
-        """Return keys and values of the first tokens, within memory for further ones."""
+        """Return keys and values of the first tokens, within memory for further tokens."""
         keys_RALD, values_RALD = new
         if not (self.room and is_accelerator(keys_RALD.device)):
             return self._with_room(keys_RALD), self._with_room(values_RALD)
@@ -63,7 +63,7 @@ class LayerCache:
         *rows, length, width = x.shape
         if self.room <= length:
             return x
-        # Empty, not zeros: places behind `num_tokens` are never read.
+        # Empty, not zeros: places after `num_tokens` are never read.
         roomy = x.new_empty(*rows, self.room, width)
         roomy[..., :length, :] = x
         return roomy
@@ -146,10 +146,6 @@ class KeyValueCache:
     def num_tokens(self) -> int:
         """Number of cached tokens."""
         return self.layers[0].num_tokens if self.layers else 0
-
-    def get_seq_length(self) -> int:
-        """Return `num_tokens`; its name in transformers."""
-        return self.num_tokens
 
     @property
     def knows_encoder(self) -> bool:

@@ -39,7 +39,7 @@ class GenerateOutput(ModelOutput):
 class GeneratingModel(Model):
     """A model that generates text.
 
-    `generation_config` holds its defaults: those of generation_config.json, else those of the configuration when
+    `generation_config` holds its defaults: from generation_config.json, else from the configuration when
     `generate` is called.
     """
 
@@ -64,16 +64,16 @@ class GeneratingModel(Model):
         self._generation_config = GenerationConfig.from_file(folder)
         return loaded
 
-    def _save_beside(self, folder: str | Path) -> None:
+    def _save_extra_files(self, folder: str | Path) -> None:
         """Write generation_config.json if its options were read or set."""
         if self._generation_config is not None:
             self._generation_config.save_pretrained(folder)
 
-    def _options(self, given: GenerationConfig | None, keywords: dict[str, Any]) -> GenerationConfig:
+    def _options(self, config: GenerationConfig | None, keywords: dict[str, Any]) -> GenerationConfig:
         """Return the options of a call: its keywords, then its configuration, then the model's."""
         options = self._generation_config or GenerationConfig.from_model_config(self.config)
-        if given is not None:
-            options = options.merged(GenerationConfig.of(given))
+        if config is not None:
+            options = options.merged(GenerationConfig.of(config))
         return options.merged(GenerationConfig.from_dict(keywords))
 
 
@@ -114,14 +114,14 @@ def generate(
     room = settings.max_length - 1
     decoding = Decoding(decoder, room, encoder_BSH, frame_mask(encoder_mask_BS), prompt_mask_BT, settings.num_texts)
     if settings.num_beams > 1:
-        found = BeamSearch(settings, decoding, changes, prompt_BT, generators).run()
+        result = BeamSearch(settings, decoding, changes, prompt_BT, generators).run()
         if not settings.return_dict:
-            return found.sequences
+            return result.sequences
         return GenerateOutput(
-            sequences=found.sequences,
-            sequences_scores=found.sequences_scores if settings.output_scores else None,
-            scores=found.scores if settings.output_scores else None,
-            beam_indices=found.beam_indices,
+            sequences=result.sequences,
+            sequences_scores=result.sequences_scores if settings.output_scores else None,
+            scores=result.scores if settings.output_scores else None,
+            beam_indices=result.beam_indices,
         )
     tokens, scores = TokenByToken(settings, decoding, changes, prompt_BT, generators).run()
     if not settings.return_dict:

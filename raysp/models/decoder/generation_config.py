@@ -82,33 +82,33 @@ class GenerationConfig(Shareable):
         """Make options from a mapping.
 
         Raises:
-            ValueError: An option is unknown; the message lists the known ones.
+            ValueError: An option is unknown; the message lists all options.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = [name for name, value in values.items() if name not in known and not _does_nothing(name, value)]
+        names = [field.name for field in fields(cls)]
+        unknown = [name for name, value in values.items() if name not in names and not _does_nothing(name, value)]
         if unknown:
-            named = ", ".join(f"{name}={_short(values[name])}{suggestion(name, known)}" for name in unknown)
-            raise ValueError(f"generation does not support {named}, expected options among {', '.join(sorted(known))}")
+            named = ", ".join(f"{name}={_short(values[name])}{suggestion(name, names)}" for name in unknown)
+            raise ValueError(f"generation does not support {named}, expected options among {', '.join(sorted(names))}")
         hints = get_type_hints(cls)
-        return cls(**{name: _of_its_type(name, values[name], hints[name]) for name in known if name in values})
+        return cls(**{name: _of_its_type(name, values[name], hints[name]) for name in names if name in values})
 
     @classmethod
-    def of(cls, given: Any) -> Self:  # noqa: ANN401 - of raysp or of transformers
-        """Return options, made from those of the class of the same name in transformers if they are not of this one.
+    def of(cls, options: Any) -> Self:  # noqa: ANN401 - of raysp or of transformers
+        """Return options of this class, converted from transformers' class of the same name if necessary.
 
         Raises:
             TypeError: The options are of neither class.
             ValueError: An option is unknown.
         """
-        if isinstance(given, cls):
-            return given
-        if not callable(getattr(given, "to_diff_dict", None)):
-            raise TypeError(f"generation_config is {given!r}, expected a GenerationConfig")
-        return cls.from_dict(given.to_diff_dict())
+        if isinstance(options, cls):
+            return options
+        if not callable(getattr(options, "to_diff_dict", None)):
+            raise TypeError(f"generation_config is {options!r}, expected a GenerationConfig")
+        return cls.from_dict(options.to_diff_dict())
 
     @classmethod
     def of_checkpoint(cls, folder: Path, config: Config) -> Self:
-        """Return the options that generation_config.json holds, or else those of the configuration."""
+        """Return the options of generation_config.json, or else of the configuration."""
         return cls.from_file(folder) or cls.from_model_config(config)
 
     @classmethod
@@ -136,7 +136,7 @@ class GenerationConfig(Shareable):
 
     @classmethod
     def from_model_config(cls, config: Config) -> Self:
-        """Return the options in a model's configuration; those of its decoder fill gaps."""
+        """Return the options in a model's configuration; options of its decoder fill gaps."""
         decoder = getattr(config, "decoder", None)
         values = {} if decoder is None else _options(decoder)
         return cls.from_dict({**values, **_options(config)})
@@ -175,8 +175,8 @@ def _of_its_type(name: str, value: Any, hint: Any) -> Any:  # noqa: ANN401 - an 
 
 def _options(config: Config) -> dict[str, Any]:
     names = [*(field.name for field in fields(GenerationConfig)), *WITHOUT_EFFECT]
-    found = {name: getattr(config, name, None) for name in names}
-    return {name: value for name, value in found.items() if value is not None}
+    values = {name: getattr(config, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _does_nothing(name: str, value: object) -> bool:
@@ -230,13 +230,13 @@ class Settings:
                 if not 0 <= token < vocab_size:
                     raise ValueError(f"{name} has {token!r}, expected ids below the vocabulary's size {vocab_size}")
 
-    def check_used(self, given: Mapping[str, Any]) -> None:
-        """Raise ValueError where a given option, other than its default, acts only beside one that is not set."""
+    def check_used(self, reported: Mapping[str, Any]) -> None:
+        """Raise ValueError for an option, other than its default, that has no effect without another option."""
         for options, other, is_set in (
             (OF_SAMPLING, "do_sample=True", self.do_sample),
             (OF_BEAMS, "num_beams above 1", self.num_beams > 1),
         ):
-            unused = [name for name, usual in options.items() if given.get(name) not in (None, usual)]
+            unused = [name for name, usual in options.items() if reported.get(name) not in (None, usual)]
             if unused and not is_set:
                 raise ValueError(f"{', '.join(unused)} acts only with {other}: add that, or leave it out")
 
@@ -324,9 +324,9 @@ class Settings:
             "repetition_penalty": (self.repetition_penalty, self.repetition_penalty > 0, "above 0"),
             "max_length": (self.max_length, self.max_length > prompt_length, f"above the {prompt_length} given tokens"),
         }
-        for name, (value, is_fine, wanted) in expected.items():
+        for name, (value, is_fine, bound) in expected.items():
             if not is_fine:
-                raise ValueError(f"{name} is {value!r}, expected {wanted}")
+                raise ValueError(f"{name} is {value!r}, expected {bound}")
         forced = {
             "forced_bos_token_id": _ids(self.forced_bos_token_id),
             "forced_eos_token_id": self.forced_eos_token_ids,

@@ -58,7 +58,7 @@ class RepetitionPenalty(_Always):
     """(B,) padding tokens on the left of each row of the prompt."""
 
     def __call__(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        """Divide positive scores of earlier tokens, multiply negative ones."""
+        """Divide positive scores of earlier tokens, multiply negative scores."""
         if self.num_padding is not None:
             places_T = torch.arange(tokens_RT.shape[1], device=tokens_RT.device)
             padding_R = self.num_padding.repeat_interleave(len(tokens_RT) // len(self.num_padding))
@@ -68,8 +68,8 @@ class RepetitionPenalty(_Always):
         return self._penalised(tokens_RT, scores_RV)
 
     def _penalised(self, tokens_RT: Tensor, scores_RV: Tensor) -> Tensor:
-        found_RT = scores_RV.gather(1, tokens_RT)
-        changed_RT = torch.where(found_RT < 0, found_RT * self.penalty, found_RT / self.penalty)
+        own_RT = scores_RV.gather(1, tokens_RT)
+        changed_RT = torch.where(own_RT < 0, own_RT * self.penalty, own_RT / self.penalty)
         return scores_RV.scatter(1, tokens_RT, changed_RT)
 
 
@@ -105,8 +105,8 @@ class NoBadWords(_Ban):
             if not before:
                 scores_RV[:, last] = NEVER
             elif len(before) <= tokens_RT.shape[1]:
-                wanted = constant(tuple(before), tokens_RT.device)
-                scores_RV[(tokens_RT[:, -len(before) :] == wanted).all(-1), last] = NEVER
+                prefix = constant(tuple(before), tokens_RT.device)
+                scores_RV[(tokens_RT[:, -len(before) :] == prefix).all(-1), last] = NEVER
         return scores_RV
 
 

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
-from raysp.models.base.modeling import asked
+from raysp.models.base.modeling import resolved
 from raysp.models.base.outputs import CausalLMOutputWithCrossAttentions
 from raysp.models.base.weights import Value
 from raysp.models.decoder.attention import Pass, frame_mask, token_mask
@@ -127,8 +127,8 @@ class TextDecoder(GeneratingModel):
     def check_length(self, num_tokens: int) -> None:
         """Raise ValueError for a text of more tokens than the model has positions."""
         if num_tokens > self.num_positions:
-            found = f"found {num_tokens} tokens"
-            raise ValueError(f"{found}, expected at most max_position_embeddings {self.num_positions}")
+            actual = f"found {num_tokens} tokens"
+            raise ValueError(f"{actual}, expected at most max_position_embeddings {self.num_positions}")
 
     def decode(
         self,
@@ -139,14 +139,14 @@ class TextDecoder(GeneratingModel):
         token_type_ids: Tensor | None = None,
     ) -> Tensor:
         """Run new tokens through all layers; return the last hidden_RLH and fill `run`."""
-        given = input_ids if input_ids is not None else inputs_embeds
-        if given is None or (input_ids is not None and inputs_embeds is not None):
+        inputs = input_ids if input_ids is not None else inputs_embeds
+        if inputs is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("expected either input_ids or inputs_embeds, found both or neither")
         start = 0 if run.cache is None else run.cache.num_tokens
-        end = start + given.shape[1]
+        end = start + inputs.shape[1]
         if positions is None:
             self.check_length(end)
-            positions = torch.arange(start, end, device=given.device)
+            positions = torch.arange(start, end, device=inputs.device)
         if run.encoder_BSH is not None and not self.config.add_cross_attention:
             raise ValueError(
                 "encoder_hidden_states given to a decoder without cross attention: set add_cross_attention=True"
@@ -204,7 +204,7 @@ class TextDecoder(GeneratingModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> CausalLMOutputWithCrossAttentions | tuple[Any, ...]:
-        """Return logits_RLV, and the mean cross entropy where labels are given.
+        """Return logits_RLV, and the mean cross entropy if there are labels.
 
         Args:
             input_ids: (R, L) new tokens.
@@ -233,8 +233,8 @@ class TextDecoder(GeneratingModel):
             encoder_BSH=encoder_hidden_states,
             frames=frame_mask(encoder_attention_mask),
             cache=cache,
-            with_weights=asked(output_attentions, config.output_attentions),
-            with_states=asked(output_hidden_states, config.output_hidden_states),
+            with_weights=resolved(output_attentions, config.output_attentions),
+            with_states=resolved(output_hidden_states, config.output_hidden_states),
         )
         logits_RLV = self.head(self.decode(run, input_ids, inputs_embeds, position_ids, token_type_ids))
         output = CausalLMOutputWithCrossAttentions(
@@ -255,7 +255,7 @@ class TextDecoder(GeneratingModel):
         has_labels: bool,
     ) -> tuple[KeyValueCache | None, bool]:
         """Return the cache of a call, if any, and whether the output includes it."""
-        returns_cache = asked(use_cache, self.config.use_cache) and (self.caches_with_labels or not has_labels)
+        returns_cache = resolved(use_cache, self.config.use_cache) and (self.caches_with_labels or not has_labels)
         if self._recomputes:
             returns_cache = self._without_cache(use_cache, past_key_values)
         if past_key_values is not None:

@@ -1,7 +1,7 @@
 """Losses of transducers: RNN-T (Graves 2012, arXiv:1211.3711) and TDT (Xu et al. 2023, arXiv:2304.06795).
 
-A path goes from frame 0 without labels to behind the last frame with all labels, by moves: a blank goes on by frames, a
-label goes on by a label and, in TDT, by the frames of its duration. The loss is the negative logarithm of the sum over
+A path leads from frame 0 without labels past the last frame with all labels, by moves: a blank advances by frames, a
+label advances by a label and, in TDT, by the frames of its duration. The loss is the negative logarithm of the sum over
 all paths. Probabilities of moves are computed for some frames at a time, so that logits of all frames and labels never
 exist together; the sums go over the diagonals of the lattice, where no place depends on another.
 
@@ -87,11 +87,11 @@ def transducer_loss(
         joint: joint network.
         frames_BTJ: projected frames of the encoder.
         predicted_BUJ: predictions (B, U + 1, J) after the blank and after each label.
-        labels_BU: ids of the labels, on the device of the frames; those behind a row's end are ignored.
+        labels_BU: ids of the labels, on the device of the frames; labels after a row's end are ignored.
         num_frames_B: frames of each row, on the CPU.
         num_labels_B: labels of each row, on the CPU.
         moves: kinds of moves.
-        chunk_bytes: most bytes of the logits in float32 that exist at once, beside those of one frame.
+        chunk_bytes: most bytes of the logits in float32 that exist at once, unless one frame takes more.
     """
     labels_BU = labels_BU.clamp(min=0)
     scores_MBTU = move_scores(joint, frames_BTJ, predicted_BUJ, labels_BU, moves, chunk_bytes=chunk_bytes)
@@ -105,7 +105,7 @@ def move_scores(
 ) -> Tensor:
     """Return the log-probabilities of all moves from each place (M, B, T, U + 1), in float32 or wider.
 
-    Arguments are those of `transducer_loss`. Chunks are computed again in the backward pass, unless there is one alone.
+    Arguments as for `transducer_loss`. Several chunks are computed again in the backward pass.
     """
     after_BU = torch.nn.functional.pad(labels_BU, (0, 1), value=0 if moves.blank else 1)  # no label: its move is unused
     if labels_BU.shape[1] != predicted_BUJ.shape[1] - 1:
@@ -121,10 +121,10 @@ def move_scores(
     rows_at_once, frames_at_once = _chunk(frames_BTJ.shape[1], predicted_BUJ.shape[1], moves, chunk_bytes)
     if rows_at_once >= len(frames_BTJ) and frames_at_once >= frames_BTJ.shape[1]:
         return of(frames_BTJ, predicted_BUJ, after_BU)
-    batches = zip(*(torch.split(one, rows_at_once) for one in (frames_BTJ, predicted_BUJ, after_BU)), strict=True)
+    batches = zip(*(torch.split(tensor, rows_at_once) for tensor in (frames_BTJ, predicted_BUJ, after_BU)), strict=True)
     of_rows = []
-    for rows_RTJ, *others in batches:
-        parts = (checkpoint(of, one, *others, **RECOMPUTED) for one in torch.split(rows_RTJ, frames_at_once, dim=1))
+    for rows_RTJ, *rest in batches:
+        parts = (checkpoint(of, part, *rest, **RECOMPUTED) for part in torch.split(rows_RTJ, frames_at_once, dim=1))
         of_rows.append(torch.cat([*parts], dim=2))
     return torch.cat(of_rows, dim=1)
 
@@ -160,7 +160,7 @@ class Sizes(NamedTuple):
 
     @classmethod
     def of(cls, num_frames_B: Tensor, num_labels_B: Tensor, scores_MBTU: Tensor, moves: Moves) -> "Sizes":
-        """Return the sizes: a move begins within its row and ends there, or by a blank behind all of it."""
+        """Return the sizes: a move begins within its row and ends there, or, for a blank, after its end."""
         device, (_, _, num_frames, num_places) = scores_MBTU.device, scores_MBTU.shape
         num_frames_B, num_labels_B = sent(num_frames_B, device), sent(num_labels_B, device)
         frame_T1, place_U = torch.arange(num_frames, device=device)[:, None], torch.arange(num_places, device=device)
@@ -179,7 +179,7 @@ class Sizes(NamedTuple):
 class _PathSum(torch.autograd.Function):
     """Negative log of the sum over all paths; its gradient is the negative expected number of each move.
 
-    Sums over all paths to a place (alpha) and from it (beta) are kept by diagonals: A[n, b, u] is that of the frame
+    Sums over all paths to a place (alpha) and from it (beta) are kept by diagonals: A[n, b, u] belongs to frame
     n - u, so that a move of f frames and l labels leads from A[n, :, u] to A[n + f + l, :, u + l].
     """
 
@@ -204,15 +204,15 @@ class _PathSum(torch.autograd.Function):
 
 
 def _by_diagonals(scores_MBTU: Tensor) -> Tensor:
-    """Return scores (N, M, B, U + 1), at n and u those of the frame n - u, impossible outside."""
+    """Return scores (N, M, B, U + 1), at n and u of frame n - u, impossible outside."""
     num_kinds, batch, num_frames, num_places = scores_MBTU.shape
     frames_NU = _frames(num_frames + num_places, num_places, scores_MBTU.device)
     is_inside_NU = (frames_NU >= 0) & (frames_NU < num_frames)
     if not num_frames:
         return scores_MBTU.new_full((num_places, num_kinds, batch, num_places), IMPOSSIBLE)
     index_NU = frames_NU.clamp(0, num_frames - 1).expand(num_kinds, batch, -1, -1)
-    found_MBNU = scores_MBTU.gather(2, index_NU).masked_fill(~is_inside_NU, IMPOSSIBLE)
-    return found_MBNU.permute(2, 0, 1, 3).contiguous()
+    scores_MBNU = scores_MBTU.gather(2, index_NU).masked_fill(~is_inside_NU, IMPOSSIBLE)
+    return scores_MBNU.permute(2, 0, 1, 3).contiguous()
 
 
 def _frames(num_diagonals: int, num_places: int, device: torch.device) -> Tensor:
@@ -223,7 +223,7 @@ def _frames(num_diagonals: int, num_places: int, device: torch.device) -> Tensor
 def _alphas(scores_NMBU: Tensor, kinds: Sequence[Move]) -> Tensor:
     """Return the logarithms of the sums over all paths to each place (N, B, U + 1).
 
-    A diagonal sends its moves to later ones: the sums so far are kept for each kind, and added when they are complete.
+    Moves of a diagonal lead to later diagonals: partial sums are kept for each kind, and added when complete.
     """
     num_diagonals, num_kinds, batch, num_places = scores_NMBU.shape
     reach = max(kind.frames + kind.labels for kind in kinds)
@@ -263,14 +263,14 @@ def _expected(
 ) -> Tensor:
     """Return the expected number of each move over the paths of a row (M, B, T, U + 1)."""
     num_diagonals, num_kinds, batch, num_places = scores_NMBU.shape
-    found = scores_NMBU + alpha_NBU[:, None] - total_B[:, None]
+    log_probs_NMBU = scores_NMBU + alpha_NBU[:, None] - total_B[:, None]
     for number, (frames, labels, _) in enumerate(sizes.kinds):
         after_NBU = beta_NBU[frames + labels : frames + labels + num_diagonals]
-        found[:, number, :, : num_places - labels] += after_NBU[:, :, labels:]
+        log_probs_NMBU[:, number, :, : num_places - labels] += after_NBU[:, :, labels:]
         if labels:
-            found[:, number, :, num_places - 1] = IMPOSSIBLE
-    expected_NMBU = torch.where(has_path_B[:, None], found.exp(), 0.0)
+            log_probs_NMBU[:, number, :, num_places - 1] = IMPOSSIBLE
+    expected_NMBU = torch.where(has_path_B[:, None], log_probs_NMBU.exp(), 0.0)
     num_frames = num_diagonals - num_places
-    device = found.device
+    device = log_probs_NMBU.device
     index_TU = torch.arange(num_frames, device=device)[:, None] + torch.arange(num_places, device=device)
     return expected_NMBU.permute(1, 2, 0, 3).gather(2, index_TU.expand(num_kinds, batch, -1, -1))

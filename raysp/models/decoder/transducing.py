@@ -21,7 +21,7 @@ from raysp.devices import is_accelerator
 STEPS_A_WAIT = 16
 """Steps on a device before the host asks whether all rows have ended."""
 FRAMES_A_STEP = 8
-"""Frames that a step on a device looks at. On a CPU it is one: the products of the others would cost time."""
+"""Frames that a step on a device looks at. On a CPU a step looks at one: more products would cost time."""
 State = tuple[Tensor, ...]
 """State of a prediction network: tensors with the rows on their last axis but one."""
 
@@ -39,10 +39,10 @@ class Rules:
 
 
 class Transducer(Protocol):
-    """The networks of a transducer beside its encoder."""
+    """The networks of a transducer except its encoder."""
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Return predicted_RJ for tokens after those that led to the state, and the state; None: the first tokens."""
+        """Return predicted_RJ for the next tokens after a state, and the new state; None: the first tokens."""
         ...
 
     def join(self, frames_RKJ: Tensor, predicted_RJ: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Path:
     frames_BS: Tensor
     """Frame of each token."""
     spans_BS: Tensor
-    """Frames from that of the token to that with which the row goes on."""
+    """Frames from the token's to the frame with which the row continues."""
     scores_BS: Tensor
     """Log-probability of each token among all tokens, float32."""
 
@@ -71,7 +71,7 @@ def search(
     *,
     frames_a_step: int | None = None,
 ) -> Path:
-    """Return the most probable token of each step; a row does not depend on the others.
+    """Return the most probable token of each step; a row does not depend on other rows.
 
     Args:
         model: Prediction network and joint network.
@@ -80,11 +80,11 @@ def search(
         rules: Rules by which the search goes from frame to frame.
         frames_a_step: K; with 1, each blank is a step. None: the number that is fast on the device.
     """
-    found = _Search(model, frames_BTJ, num_frames_B, rules, frames_a_step)
-    while found.goes_on():
-        for _ in range(STEPS_A_WAIT if found.on_device else 1):
-            found.step()
-    return found.path()
+    state = _Search(model, frames_BTJ, num_frames_B, rules, frames_a_step)
+    while state.goes_on():
+        for _ in range(STEPS_A_WAIT if state.on_device else 1):
+            state.step()
+    return state.path()
 
 
 class _Search:
@@ -116,7 +116,7 @@ class _Search:
             return
         self.rows_R, self.ends_R, self.at_R = self.rows_R[kept], self.ends_R[kept], self.at_R[kept]
         self.symbols_R, self.predicted_RJ = self.symbols_R[kept], self.predicted_RJ[kept]
-        self.state = tuple(one[..., kept, :] for one in self.state)
+        self.state = tuple(tensor[..., kept, :] for tensor in self.state)
 
     def step(self) -> None:
         """Look for the next token of each row among the frames of a step."""
@@ -125,20 +125,20 @@ class _Search:
         inside_R1 = place_R.clamp(max=self.block - 1)[:, None]
         token_R, span_R = tokens_RK.gather(1, inside_R1)[:, 0], spans_RK.gather(1, inside_R1)[:, 0]
         frame_R = self.at_R + place_R
-        is_found_R = (place_R < self.block) & (frame_R < self.ends_R)
-        span_R = torch.where(is_found_R, self._forced(place_R, span_R), 0)
+        has_token_R = (place_R < self.block) & (frame_R < self.ends_R)
+        span_R = torch.where(has_token_R, self._forced(place_R, span_R), 0)
         self.steps.append(
             (
                 self.rows_R,
-                torch.where(is_found_R, token_R, self.rules.blank),
+                torch.where(has_token_R, token_R, self.rules.blank),
                 frame_R,
-                torch.where(is_found_R, span_R, torch.where(self.at_R < self.ends_R, place_R, 0)),
-                torch.where(is_found_R, _log_probs(logits_RKV, inside_R1, token_R), 0.0),
+                torch.where(has_token_R, span_R, torch.where(self.at_R < self.ends_R, place_R, 0)),
+                torch.where(has_token_R, _log_probs(logits_RKV, inside_R1, token_R), 0.0),
             )
         )
-        self.symbols_R = torch.where(is_found_R & (span_R == 0), torch.where(place_R == 0, self.symbols_R, 0) + 1, 0)
+        self.symbols_R = torch.where(has_token_R & (span_R == 0), torch.where(place_R == 0, self.symbols_R, 0) + 1, 0)
         self.at_R = torch.minimum(frame_R + span_R, self.ends_R)
-        self._predict(token_R, is_found_R)
+        self._predict(token_R, has_token_R)
 
     def _seen(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of tokens (R, K, V), tokens and spans (R, K) at the next K frames of each row."""
@@ -154,7 +154,7 @@ class _Search:
         return logits_RKV[..., : rules.vocab_size], tokens_RK, spans_RK.clamp(min=is_blank_RK.long())
 
     def _place_of_token(self, tokens_RK: Tensor, spans_RK: Tensor) -> Tensor:
-        """Return the frames from the first one of a step to that of the first token: K or more without a token.
+        """Return the frames from the start of a step to the first token: K or more without a token.
 
         Each blank leads to another frame. Following these ways twice as far each time takes log K lookups.
         """
@@ -173,20 +173,20 @@ class _Search:
         symbols_R = torch.where(place_R == 0, self.symbols_R, 0) + 1
         return torch.where(symbols_R >= self.rules.max_symbols, span_R.clamp(min=1), span_R)
 
-    def _predict(self, token_R: Tensor, is_found_R: Tensor) -> None:
+    def _predict(self, token_R: Tensor, has_token_R: Tensor) -> None:
         """Let the rows with a new token go through the prediction network."""
-        if self.on_device:  # all rows, and the state of those without a new token stays
+        if self.on_device:  # all rows; rows without a new token keep their state
             predicted_RJ, state = self.model.predict(token_R, self.state)
-            self.predicted_RJ = torch.where(is_found_R[:, None], predicted_RJ, self.predicted_RJ)
+            self.predicted_RJ = torch.where(has_token_R[:, None], predicted_RJ, self.predicted_RJ)
             pairs = zip(state, self.state, strict=True)
-            self.state = tuple(torch.where(is_found_R[:, None], new, old) for new, old in pairs)
+            self.state = tuple(torch.where(has_token_R[:, None], new, old) for new, old in pairs)
             return
-        new = is_found_R.nonzero()[:, 0]
+        new = has_token_R.nonzero()[:, 0]
         if len(new):
-            predicted_RJ, state = self.model.predict(token_R[new], tuple(one[..., new, :] for one in self.state))
+            predicted_RJ, state = self.model.predict(token_R[new], tuple(tensor[..., new, :] for tensor in self.state))
             self.predicted_RJ = self.predicted_RJ.index_copy(0, new, predicted_RJ)
             pairs = zip(self.state, state, strict=True)
-            self.state = tuple(old.index_copy(old.ndim - 2, new, one) for old, one in pairs)
+            self.state = tuple(old.index_copy(old.ndim - 2, new, tensor) for old, tensor in pairs)
 
     def path(self) -> Path:
         """Return the steps of all rows."""
@@ -196,9 +196,9 @@ class _Search:
         if not num_steps:
             return Path(blank_BS, zero_BS, zero_BS, score_BS)
         rows, *values = (torch.cat(parts) for parts in zip(*self.steps, strict=True))
-        steps = torch.cat([torch.full_like(one[0], place) for place, one in enumerate(self.steps)])
+        steps = torch.cat([torch.full_like(step[0], place) for place, step in enumerate(self.steps)])
         filled = (blank_BS, zero_BS, zero_BS, score_BS)
-        return Path(*(all_BS.index_put((rows, steps), one) for all_BS, one in zip(filled, values, strict=True)))
+        return Path(*(all_BS.index_put((rows, steps), part) for all_BS, part in zip(filled, values, strict=True)))
 
 
 def _log_probs(logits_RKV: Tensor, inside_R1: Tensor, token_R: Tensor) -> Tensor:

@@ -144,7 +144,7 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended frames, and weights_BATT if requested.
 
-        `positions` are those of `Wav2Vec2BertEncoder.positions`.
+        `positions` are the result of `Wav2Vec2BertEncoder.positions`.
         """
         turned_BTH = hidden_BTH
         if self.kind == "rotary" and positions is not None:  # they turn the layer's input, not its projections

@@ -1,6 +1,6 @@
 """Adapter of Wav2Vec2-BERT: attention over fewer frames, between strided convolutions, for a decoder that reads them.
 
-Names of modules and weights are those of published checkpoints.
+Names of modules and weights follow published checkpoints.
 
 Legend: B batch, T frames, P frames after a layer, H hidden.
 """

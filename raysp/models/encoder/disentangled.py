@@ -96,7 +96,7 @@ class DisentangledSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return the attended frames, and weights_BAQQ if requested.
 
-        `distances` are those of the longest row; None: attention by content alone.
+        `distances` are for the longest row; None: attention by content alone.
         """
         q_BAQD, k_BAQD, v_BAQD = (
             self._heads(dense(projection, hidden_BQH))

@@ -1,10 +1,10 @@
 """Models with a head on any encoder of speech, and several of them over one encoder.
 
 An architecture adds its encoder and its name. The head is the first base, the architecture's base the second:
-`class HubertForCTC(ForCTC, HubertPreTrainedModel)`. Inputs (B, S) are samples; those of an encoder of features are
-(B, S, C). A config.json that names several classes in `architectures` is that of a checkpoint with several heads, which
+`class HubertForCTC(ForCTC, HubertPreTrainedModel)`. Inputs (B, S) are samples; inputs of an encoder of features are
+(B, S, C). A config.json that names several classes in `architectures` describes a checkpoint with several heads, which
 holds the encoder's weights once. The first class is the model; transformers loads any of the classes from it and
-ignores the weights of the others.
+ignores the weights of other heads.
 
 Legend: B batch, S samples or frames of features, T frames, H hidden, C channels of a TDNN layer, V vocabulary, L labels
 of a row, N classes, E embedding.
@@ -158,7 +158,7 @@ class ForCTC(SpeechModel):
         """Load the adapter and head of another language of the checkpoint that this model was loaded from.
 
         Args:
-            target_lang: Read from `adapter.<lang>.safetensors` beside the model's weights.
+            target_lang: Read from `adapter.<lang>.safetensors` in the folder of the model.
             allow_pickle: Read `adapter.<lang>.bin` if there are no safetensors (weights only, no code).
         """
         names = languages.adapter_file_names(target_lang, allow_pickle=allow_pickle)
@@ -227,7 +227,7 @@ def blank_after_end(logits_BTV: Tensor, num_frames_B: Tensor, blank: int | None)
     blank = blank or 0
     if not 0 <= blank < vocab_size:
         return logits_BTV
-    # `where`, not a product: frames behind a row's end may hold anything.
+    # `where`, not a product: frames after a row's end may hold any values.
     after_BT = torch.arange(num_frames, device=logits_BTV.device) >= num_frames_B[:, None]
     is_other_V = torch.arange(vocab_size, device=logits_BTV.device) != blank
     return torch.where(after_BT[:, :, None], is_other_V.to(logits_BTV.dtype) * NOT_BLANK, logits_BTV)
@@ -340,7 +340,7 @@ class ForXVector(WeighingLayers):
     def __init__(self, config: XVectorConfig) -> None:
         super().__init__(config)
         add_encoder(self, takes_adapter=True)
-        # The original takes hidden_size either way, and fails behind an adapter of another width.
+        # The original uses hidden_size either way, and fails after an adapter of another width.
         width = self.output_size if self._adapter_is_seen else config.hidden_size
         self.projector = nn.Linear(width, config.tdnn_dim[0])
         self.tdnn = tdnn_layers(config.tdnn_dim, config.tdnn_kernel, config.tdnn_dilation)
@@ -443,9 +443,9 @@ def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int 
     write_tensors(Path(folder), weights, shard_bytes)
 
 
-def refuse_shared_names(one: Sequence[str], other: Sequence[str]) -> None:
+def refuse_shared_names(names: Sequence[str], other: Sequence[str]) -> None:
     """Raise CheckpointError if two heads have weights of the same name."""
-    if shared := sorted({*one} & {*other}):
+    if shared := sorted({*names} & {*other}):
         raise CheckpointError(
             f"two heads have weights of the same name, {short(shared)}: a checkpoint holds one such head and a CTC head"
         )
@@ -458,17 +458,17 @@ def _is_of_encoder(model: Model, name: str) -> bool:
 def _check_encoders(models: Sequence[Model]) -> None:
     first, expected = models[0], models[0].base_model.state_dict()
     for model in models[1:]:
-        found = model.base_model.state_dict() if type(model.base_model) is type(first.base_model) else {}
-        differing = [name for name, value in expected.items() if not _same(found.get(name), value)]
-        if differing or found.keys() != expected.keys():
+        actual = model.base_model.state_dict() if type(model.base_model) is type(first.base_model) else {}
+        differing = [name for name, value in expected.items() if not _same(actual.get(name), value)]
+        if differing or actual.keys() != expected.keys():
             raise CheckpointError(
                 f"the encoders of {type(model).__name__} and {type(first).__name__} differ: {short(differing)}: "
                 "train the second head over the frozen encoder of the first"
             )
 
 
-def _same(one: Tensor | None, other: Tensor) -> bool:
-    return one is not None and one.shape == other.shape and torch.equal(one, other.to(one.device))
+def _same(weight: Tensor | None, other: Tensor) -> bool:
+    return weight is not None and weight.shape == other.shape and torch.equal(weight, other.to(weight.device))
 
 
 def _merged_fields(models: Sequence[Model]) -> dict[str, Any]:

@@ -116,8 +116,8 @@ class Subsampling(nn.Module):
 
     def _in_tiles(self, mels_MN: Tensor) -> Tensor:
         """Return the frames of one row (T, channels times bins), on a CPU in a quarter of the time of a batch."""
-        first, *others = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
-        strided, dense_layers = [first, *others[::2]], [None, *others[1::2]]
+        first, *pairs = (layer for layer in self.layers if isinstance(layer, nn.Conv2d))
+        strided, dense_layers = [first, *pairs[::2]], [None, *pairs[1::2]]
         counts = [len(mels_MN)]
         for conv in strided:
             counts.append(_strided(counts[-1], conv.kernel_size[0], conv.stride[0]))
@@ -128,7 +128,7 @@ class Subsampling(nn.Module):
                 return mels_MN[None, None, frames.start : frames.stop]
             conv, pointwise = strided[number - 1], dense_layers[number - 1]
             read = _read(frames, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
-            # Zeros stand beyond the ends of the row alone; frames beside a tile are computed again.
+            # Zeros pad only the ends of the row; frames next to a tile are computed again.
             within = range(max(read.start, 0), min(read.stop, counts[number - 1]))
             x_1CMN = F.pad(output(number - 1, within), (0, 0, within.start - read.start, read.stop - within.stop))
             return _strided_last(conv, x_1CMN).relu_() if pointwise is None else _separable(conv, pointwise, x_1CMN)
@@ -236,7 +236,7 @@ class SelfAttention(nn.Module):
         return distances_AWD
 
     def _distances_of(self, num_frames: int, like: Tensor) -> Tensor:
-        """Return distances_AWD, cached if they are those that short rows share."""
+        """Return distances_AWD; the distances that short rows share are cached."""
         waves_WH = sinusoids(num_frames, self.config.hidden_size, like)
         if num_frames > KEPT_FRAMES:
             return self._projected(waves_WH)
@@ -258,8 +258,8 @@ class ConvolutionModule(nn.Module):
     def forward(self, hidden_BTH: Tensor, layout: Layout) -> Tensor:
         """Return the residual (B, T, H).
 
-        Training normalises by the running statistics, too, and leaves them unchanged: those of a batch would make a row
-        depend on the others.
+        Training normalises by the running statistics, too, and leaves them unchanged: with statistics of a batch, a row
+        would depend on other rows.
         """
         x_BTH = F.glu(pointwise(self.pointwise_conv1, hidden_BTH), dim=-1)
         x_BTH = layout.mixed(partial(self._over_time, weights=self._folded()), layout.zeroed(x_BTH))

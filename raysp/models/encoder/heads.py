@@ -1,4 +1,4 @@
-"""Parts of heads shared by architectures: layer sums, pooling, x-vectors, losses, and those of pre-training.
+"""Parts of heads shared by architectures: layer sums, pooling, x-vectors, losses, and parts of pre-training.
 
 Legend: B batch, T frames, H hidden, C channels of a TDNN layer or of the front end, K layers or negatives, V vocabulary
 or codes of a group, L labels of a row, N classes, E speaker embedding, G groups of codes, D of a code, F frames of the
@@ -77,7 +77,7 @@ class LayerSum:
         elif torch.is_grad_enabled():
             self._total_BTH = self._total_BTH + hidden_BTH * share
         else:
-            # In place: the first total is a tensor of its own, never a layer's output that others read.
+            # In place: the first total is a new tensor, never a layer's output.
             self._total_BTH.addcmul_(hidden_BTH, share)
 
     @property
@@ -89,7 +89,7 @@ class LayerSum:
 
 
 def layer_weights_of(model: nn.Module) -> nn.Parameter | None:
-    """Return the learned weights of the hidden states that a head reads the sum of; None: it reads the last one."""
+    """Return the learned weights of a head that reads a sum of hidden states; None: it reads the last state."""
     return getattr(model, "layer_weights", None)
 
 
@@ -221,12 +221,12 @@ def ctc_loss(
     if is_accelerator(logits_BTV.device) and torch.are_deterministic_algorithms_enabled():
         # The kernel of GPUs adds gradients in any order.
         log_probs_TBV, num_frames_B, labels_N, num_labels_B = (
-            one.cpu() for one in (log_probs_TBV, num_frames_B, labels_N, num_labels_B)
+            tensor.cpu() for tensor in (log_probs_TBV, num_frames_B, labels_N, num_labels_B)
         )
     device = log_probs_TBV.device
     lengths: list[Any] = [num_frames_B, num_labels_B]
-    if is_accelerator(device) and not any(is_accelerator(one.device) for one in lengths):
-        lengths = [one.tolist() for one in lengths]
+    if is_accelerator(device) and not any(is_accelerator(tensor.device) for tensor in lengths):
+        lengths = [tensor.tolist() for tensor in lengths]
     # cuDNN's CTC serves only some batches, by the lengths in them, and sums in another order.
     with without_cudnn():
         loss = F.ctc_loss(

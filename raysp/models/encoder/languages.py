@@ -1,9 +1,9 @@
-"""Languages of a checkpoint of many languages (MMS, Pratap et al. 2023): adapters, and exchange of one for another.
+"""Languages of a checkpoint of many languages (MMS, Pratap et al. 2023): adapters and their exchange.
 
 `adapter.<lang>.safetensors` holds every weight of the `adapter_layer` of each layer under its full name, and the
 `lm_head` for the language's vocabulary. `model.safetensors` holds the adapter layers and the head of one language and
-has no name for it; a file of a named language beside it with equal values gives the weights this name. Adapter layers
-and head of a loaded model are exchanged for those of another language, and the other weights stay.
+does not name it; the weights belong to the language whose file has equal values. To change the language of a loaded
+model, only its adapter layers and head are exchanged.
 """
 
 import logging
@@ -53,7 +53,7 @@ def adapter_file_names(lang: str, *, allow_pickle: bool) -> list[str]:
 
 
 def adapter_weights(model: Model) -> dict[str, Tensor]:
-    """Return the weights specific to a language: those of adapter layers and of the CTC head."""
+    """Return the weights specific to a language: adapter layers and CTC head."""
     check_has_adapters(model)
     modules: dict[str, nn.Module] = {
         name: module for name, module in model.named_modules() if isinstance(module, AttnAdapterLayer)
@@ -146,26 +146,22 @@ def save_adapter(model: Model, lang: str, folder: Path) -> None:
 
 def _adapter_path(folder: Path, lang: str, allow_pickle: bool) -> Path:
     names = adapter_file_names(lang, allow_pickle=allow_pickle)
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if found:
-        return found[0]
-    others = sorted(path.name.split(".")[1] for path in folder.glob("adapter.*.safetensors"))
+    files = [folder / name for name in names if (folder / name).is_file()]
+    if files:
+        return files[0]
+    languages = sorted(path.name.split(".")[1] for path in folder.glob("adapter.*.safetensors"))
     pickled = ""
-    if _has_pickle(folder, lang):
+    if (folder / f"adapter.{lang}.bin").is_file():
         command = f"raysp convert {folder} FOLDER"
         pickled = f"; its .bin is a pickle, read only with allow_pickle=True, and converted by `{command}`"
     raise CheckpointError(
-        f"{folder}: {names[0]} not found{pickled}, expected one of the languages {short(others)}: "
+        f"{folder}: {names[0]} not found{pickled}, expected one of the languages {short(languages)}: "
         "pass one of them or complete the checkpoint"
     )
 
 
-def _has_pickle(folder: Path, lang: str) -> bool:
-    return (folder / f"adapter.{lang}.bin").is_file()
-
-
 def _resize_head(model: Model, tensors: dict[str, Tensor]) -> None:
-    """Replace the head by one of the language's number of tokens."""
+    """Resize the head to the language's number of tokens."""
     head, config = getattr(model, "lm_head", None), model.config
     if not isinstance(head, nn.Linear):
         return
@@ -190,35 +186,35 @@ MOST_KEPT = 32
 """Languages whose weights stay in memory: 9 MB each of a model of a billion parameters in float32."""
 
 
-class Found(Enum):
+class Evidence(Enum):
     """Evidence in the files of a checkpoint for the language of its weights."""
 
     CONFIRMED = auto()
     """The file of the language has the same values."""
     REPLACED = auto()
-    """The file of the language has other values, which are those of no other language: they are used."""
+    """The file of the language has other values, and the weights equal no other language's: the file is used."""
     UNCONFIRMED = auto()
-    """The language has no file, and the weights are those of no other one."""
+    """The language has no file, and the weights equal no other language's."""
 
 
 def tokenizer_adapter(folder: Path, languages: Collection[str], language: str) -> Path | None:
-    """Return the adapter that takes the place of the weights of a checkpoint in the language of its tokenizer.
+    """Return the adapter that replaces the weights of a checkpoint in the language of its tokenizer.
 
     Returns:
         The file; None if the weights have its values, or if there is none.
 
     Raises:
-        CheckpointError: the weights are those of another language; see `compare_language`.
+        CheckpointError: the weights belong to another language; see `compare_language`.
     """
     path = folder / adapter_name(language)
-    found = compare_language(folder, language, "tokenizer_config.json has target_lang")
-    if found is Found.REPLACED:
-        logger.info("%s: adapter layers and head are those of %s, which differ from the weights", folder, path.name)
+    weights = compare_language(folder, language, "tokenizer_config.json has target_lang")
+    if weights is Evidence.REPLACED:
+        logger.info("%s: adapter layers and head are read from %s, which differ from the weights", folder, path.name)
         return path
-    if found is Found.UNCONFIRMED and len(languages) > 1:
+    if weights is Evidence.UNCONFIRMED and len(languages) > 1:
         pickle = folder / f"adapter.{language}.bin"
         why = f"{pickle.name} is a pickle, which is not read" if pickle.is_file() else "there is no such file"
-        # On the hub or on storage it may be there, and was not asked for: an output names another language.
+        # On the hub or on storage the file may exist, but not be fetched: an output names another language.
         logger.log(
             logging.INFO if may_lack_languages(folder) else logging.WARNING,
             "%s: tokenizer_config.json has target_lang %r, one of %d languages of vocab.json, and nothing confirms "
@@ -228,7 +224,7 @@ def tokenizer_adapter(folder: Path, languages: Collection[str], language: str) -
     return None
 
 
-def compare_language(folder: Path, language: str, source: str) -> Found:
+def compare_language(folder: Path, language: str, source: str) -> Evidence:
     """Compare the adapter layers and the head of a checkpoint with the files of languages.
 
     The file of the language is used where it has other values, as by `from_pretrained(..., target_lang=...)`.
@@ -239,15 +235,15 @@ def compare_language(folder: Path, language: str, source: str) -> Found:
         source: where it is set, for messages: such as "tokenizer_config.json has target_lang".
 
     Raises:
-        CheckpointError: they are those of another language.
+        CheckpointError: they belong to another language.
     """
     files = adapter_files(folder)
     own = files.pop(language, None)
     if own is not None and _holds(folder, own):
-        return Found.CONFIRMED
+        return Evidence.CONFIRMED
     other = next((name for name, path in files.items() if _holds(folder, path)), None)
     if other is None:
-        return Found.UNCONFIRMED if own is None else Found.REPLACED
+        return Evidence.UNCONFIRMED if own is None else Evidence.REPLACED
     differs = "" if own is None else f" differ from {own.name} and"
     remedy = (
         f"add {adapter_name(language)} and write its weights into the checkpoint"
@@ -262,12 +258,12 @@ def compare_language(folder: Path, language: str, source: str) -> Found:
 
 
 def adapter_of(folder: Path, language: str, *, is_own: bool) -> Path | None:
-    """Return the file of a language, fetched first if the checkpoint is of the hub.
+    """Return the file of a language, fetched first if the checkpoint is on the hub.
 
     Args:
         folder: the checkpoint.
         language: the language.
-        is_own: whether it is the announced one, whose weights the checkpoint holds if there is no file.
+        is_own: whether it is the announced language, whose weights the checkpoint holds without a file.
 
     Raises:
         CheckpointError: there is no such file.
@@ -275,10 +271,10 @@ def adapter_of(folder: Path, language: str, *, is_own: bool) -> Path | None:
     """
     path = with_file(folder, adapter_name(language))
     if path is None and not is_own:
-        found = f"; it has the files of {short(adapter_files(folder))}"
+        present = f"; it has the files of {short(adapter_files(folder))}"
         raise CheckpointError(
             f"{folder}: {adapter_name(language)} not found, expected the adapter layers and the head of this language"
-            f"{found}: complete the checkpoint"
+            f"{present}: complete the checkpoint"
         )
     return path
 
@@ -308,7 +304,7 @@ def language_tokenizer(folder: Path, language: str) -> Wav2Vec2CTCTokenizer:
 
 
 class LanguageSwitch:
-    """Languages of a model, of which those used last are kept in memory.
+    """Languages of a model; the most recently used ones are kept in memory.
 
     Args:
         model: a model with adapter layers and a CTC head.
@@ -321,12 +317,12 @@ class LanguageSwitch:
         self.folder = folder
         self.own = own
         self.language: str | None = None
-        """Language in use; None: that of the weights that the model was loaded with."""
+        """Language in use; None: the language of the loaded weights."""
         self._own_weights = {name: weight.detach() for name, weight in adapter_weights(model).items()}
         self._kept: OrderedDict[str, dict[str, Tensor]] = OrderedDict()
 
     def use(self, language: str) -> None:
-        """Exchange adapter layers and head for those of a language.
+        """Switch adapter layers and head to a language.
 
         Raises:
             CheckpointError: the checkpoint lacks its file, or its names or shapes do not match the model.
@@ -347,26 +343,26 @@ class LanguageSwitch:
         if path is None:
             return self._own_weights
         like = self._own_weights
-        return {  # copies, whose memory is aligned as that of other weights, whatever the place in the file
+        return {  # copies, aligned in memory regardless of the place in the file
             name: torch.empty_like(value, dtype=like[name].dtype, device=like[name].device).copy_(value)
             for name, value in read_adapter(self.model, path).items()
         }
 
 
 def _holds(folder: Path, adapter: Path) -> bool:
-    """Return whether the weights of a checkpoint include those of an adapter's file."""
+    """Return whether the weights of a checkpoint include an adapter's."""
     names = sorted(header.name for header in read_header(adapter))
     names.sort(key=lambda name: not name.startswith("lm_head."))  # most languages differ there
     for some in (names[:2], names[2:]):
-        expected, found = read_safetensors(adapter, some), read_some(folder, some)
-        if not all(name in found and _are_equal(found[name], value) for name, value in expected.items()):
+        expected, actual = read_safetensors(adapter, some), read_some(folder, some)
+        if not all(name in actual and _are_equal(actual[name], value) for name, value in expected.items()):
             return False
     return True
 
 
-def _are_equal(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
+def _are_equal(first: Tensor, second: Tensor) -> bool:
+    if first.shape != second.shape:
         return False
-    if one.dtype == other.dtype:
-        return torch.equal(one, other)
-    return torch.allclose(one.float(), other.float(), rtol=RELATIVE, atol=ABSOLUTE)
+    if first.dtype == second.dtype:
+        return torch.equal(first, second)
+    return torch.allclose(first.float(), second.float(), rtol=RELATIVE, atol=ABSOLUTE)

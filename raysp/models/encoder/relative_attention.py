@@ -66,7 +66,7 @@ def _mixed_at_once(
     dropout: float,
 ) -> Tensor:
     """Return mixed_BATD by one kernel; overwrites the bias."""
-    # Contiguous: GPU kernels expect aligned rows of a bias, and those of a skewed view are not.
+    # Contiguous: GPU kernels expect aligned rows of a bias, unlike the rows of a skewed view.
     masked_BATT = _masked(bias_BATT.contiguous(), keys_B11T)
     return attention_with_dropout(q_BATD, k_BATD, v_BATD, masked_BATT, dropout, scale)
 
@@ -176,7 +176,7 @@ def clipped_distances(num_frames: int, left: int, right: int, device: torch.devi
 def log_buckets(num_frames: int, num_buckets: int, max_distance: int) -> Tensor:
     """Return buckets_W of the distances `i - j`, listed from `T - 1` down to `1 - T`.
 
-    Half of the buckets hold one distance each, the others grow (He et al. 2021, appendix A.5); without buckets each
+    Half of the buckets hold one distance each, the other half grow (He et al. 2021, appendix A.5); without buckets each
     distance is its own. Always computed in float32 on a CPU with the operations of the original: another rounding at a
     boundary would select another embedding.
     """

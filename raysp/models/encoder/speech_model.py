@@ -1,4 +1,4 @@
-"""Bases of speech models: `SpeechModel` for all of them, `EncoderModel` for those without a head; and SpecAugment.
+"""Bases of speech models: `SpeechModel` for all, `EncoderModel` for models without a head; and SpecAugment.
 
 Legend: B batch, S samples or frames of features, T frames, C channels of the front end, H hidden.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from raysp.crossing import sent
 from raysp.models.base.batches import warn_of_missing_mask
 from raysp.models.base.folded import WeightNorm, WeightNormConv1d
-from raysp.models.base.modeling import Model, asked
+from raysp.models.base.modeling import Model, resolved
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput, Wav2Vec2BaseModelOutput
 from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.heads import AMSoftmaxLoss, KeptStates, LayerSum, States
@@ -53,8 +53,8 @@ def masked_spans(
     rounding = np.random.rand(1).item()
 
     def num_spans(places: int) -> int:
-        wanted = max(int(mask_prob * places / mask_length + rounding), min_masks)
-        return max(min(wanted, num_places // mask_length, places - mask_length + 1), 0)
+        count = max(int(mask_prob * places / mask_length + rounding), min_masks)
+        return max(min(count, num_places // mask_length, places - mask_length + 1), 0)
 
     masked = np.zeros(shape, dtype=np.bool_)
     if num_spans(num_places) == 0:
@@ -87,7 +87,7 @@ def augmented(
     mask_time_indices: Tensor | None,
     training: bool,
 ) -> Tensor:
-    """Return frames with those of `mask_time_indices` (B, T) masked, and in training random features, too."""
+    """Return frames masked at `mask_time_indices` (B, T), and in training also at random features."""
     if not config.apply_spec_augment:
         return hidden_BTH
     batch, _, hidden_size = hidden_BTH.shape
@@ -148,7 +148,7 @@ class SpeechModel(Model):
         return frames * (frames > 0)
 
     def _get_feat_extract_output_lengths(self, input_lengths: Count) -> Count:
-        """Return the number of frames for inputs of these lengths; below 1 for too short ones."""
+        """Return the number of frames for inputs of these lengths; below 1 for too short inputs."""
         return conv_output_frames(input_lengths, *self.config.convolutions)
 
     def frame_layout(self, layout: Layout, num_frames: int) -> Layout:
@@ -206,15 +206,15 @@ class SpeechModel(Model):
         layout: Layout,
         output_attentions: bool | None,
         output_hidden_states: bool | None,
-        **options: Any,  # noqa: ANN401 - those of `encode`
+        **options: Any,  # noqa: ANN401 - options of `encode`
     ) -> Encoded:
-        """Return the output of the encoder, with weights and states as asked for, or else as configured."""
+        """Return the output of the encoder, with weights and states as requested, or else as configured."""
         base = self.base_model
         return base.encode(
             inputs,
             layout,
-            output_attentions=asked(output_attentions, base.config.output_attentions),
-            output_hidden_states=asked(output_hidden_states, base.config.output_hidden_states),
+            output_attentions=resolved(output_attentions, base.config.output_attentions),
+            output_hidden_states=resolved(output_hidden_states, base.config.output_hidden_states),
             **options,
         )
 
@@ -278,7 +278,7 @@ class SpeechModel(Model):
                 nn.init.uniform_(projection.weight, -bound, bound)
                 nn.init.uniform_(projection.bias, -bound, bound)
             case WeightNormConv1d(kernel=kernel, groups=groups, bias=bias):
-                # Drawn as a whole and then split: the length of each tap is that of its direction.
+                # Drawn as a whole and then split into the direction and length of each tap.
                 weight = torch.empty_like(module.norm.original1)
                 nn.init.normal_(weight, std=2 * math.sqrt(1 / (kernel * weight.shape[1] * groups)))
                 module.parametrizations.weight = WeightNorm(weight)

@@ -2,7 +2,7 @@
 
 In this order: fields of configurations, feature projection, positional convolution, attention, layers, encoder. The
 convolutional front end is in waveform.py, the positional convolution's weight in base/folded.py, models are in
-speech_model.py and encoder_heads.py. Names of modules and weights are those of published checkpoints.
+speech_model.py and encoder_heads.py. Names of modules and weights follow published checkpoints.
 
 Legend: B batch, T frames, N frames of all rows, C channels of the front end, H hidden, A heads, D head, I inner.
 """
@@ -32,7 +32,7 @@ Convolutions = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class EncoderConfig(Config):
-    """Fields of every encoder; those without a default here have one in the architecture's configuration."""
+    """Fields of every encoder; fields without a default here have one in the architecture's configuration."""
 
     vocab_size: int | None
     hidden_size: int

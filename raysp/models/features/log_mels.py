@@ -29,7 +29,7 @@ MELS_PER_FRAME = 2  # log-mel frames per frame of a model that reads pairs
 
 CHUNK_MELS = 256  # frames at a time on a CPU: 1 MB for the transform
 BAND_BINS = 16  # filters per product: neighbours are nonzero at few frequencies only
-LEAST_ROWS = 4  # products of fewer rows sum in another order: the last bit of a row would depend on the next ones
+LEAST_ROWS = 4  # products of fewer rows sum in another order: the last bit of a row would depend on the next rows
 _MEAN_SAMPLES = 80  # divides window and hop, so that means are sums of a few shared sums
 
 
@@ -85,7 +85,7 @@ def padded_log_mels(
         if is_normalised:
             _normalise_rows(mels_BMN, num_mels_B, out_BM1)
         return mels_BMN.masked_fill_(out_BM1, padding)
-    # On a CPU a row costs what it has, not what the longest one has.
+    # On a CPU the cost of a row depends on its own length, not on the longest row.
     for wave_S, mels_MN, count in zip(waves_BS, mels_BMN, num_mels_B.tolist(), strict=True):
         _write_row(wave_S, mels_MN[:count], sample_rate)
         if is_normalised:

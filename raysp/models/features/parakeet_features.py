@@ -37,7 +37,7 @@ MARKS = frozenset("?'¡¿-:,%/.!")
 def slaney_filters(num_bins: int, num_frequencies: int, sample_rate: int) -> Tensor:
     """Return triangular filters (K, N), float32, of equal areas, linear in hertz and equally wide in mels.
 
-    The scale is that of Slaney (1998, Auditory Toolbox): linear below 1 kHz, logarithmic above.
+    The scale follows Slaney (1998, Auditory Toolbox): linear below 1 kHz, logarithmic above.
     """
     top = sample_rate / 2
     highest = LINEAR_MELS + math.log(top / LINEAR_HERTZ) / MEL_RATIO if top >= LINEAR_HERTZ else _linear_mels(top)
@@ -188,7 +188,7 @@ class ParakeetFeatureExtractor(PaddingExtractor):
         return energies_BMK @ filters_KN + ENERGY_FLOOR
 
     def _emphasised(self, waves_BS: Tensor, num_samples_B: Tensor) -> Tensor:
-        """Return each sample less a share of the one before it (B, S), zero from each row's end on."""
+        """Return each sample less a share of the previous sample (B, S), zero from each row's end on."""
         emphasised_BS = waves_BS.clone()
         emphasised_BS[:, 1:].sub_(waves_BS[:, :-1], alpha=self.preemphasis)
         out_BS = torch.arange(waves_BS.shape[1], device=waves_BS.device) >= num_samples_B[:, None]

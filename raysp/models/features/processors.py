@@ -68,7 +68,7 @@ class PaddingExtractor(Shareable):
         return_attention_mask: bool | None = None,
         return_tensors: str | None = None,
     ) -> BatchFeature:
-        """Pad rows, and masks given with them, to one length."""
+        """Pad rows and their masks to one length."""
         if not isinstance(processed_features, Mapping):
             keys = processed_features[0].keys()
             processed_features = {key: [item[key] for item in processed_features] for key in keys}
@@ -76,12 +76,9 @@ class PaddingExtractor(Shareable):
             raise ValueError("truncation=True without max_length: pass the length to cut at")
         name = self.model_input_names[0]
         rows = [np.asarray(row, dtype=np.float32) for row in processed_features[name]]
-        given = processed_features.get("attention_mask")
-        masks = (
-            [np.ones(len(row), np.int32) for row in rows]
-            if given is None
-            else [np.asarray(mask, np.int32) for mask in given]
-        )
+        masks = processed_features.get("attention_mask")
+        masks = [np.ones(len(row)) for row in rows] if masks is None else masks
+        masks = [np.asarray(mask, np.int32) for mask in masks]
         if truncation and max_length is not None:
             multiple = pad_to_multiple_of or 1
             most = -(-max_length // multiple) * multiple
@@ -122,21 +119,21 @@ class PaddingExtractor(Shareable):
 
     @classmethod
     def _of(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], where: str | Path) -> Self:
-        """Make an extractor from settings of a file, and those that replace them."""
+        """Make an extractor from settings of a file and overrides."""
         defaults = vars(cls())
         if unknown := [name for name in overrides if name not in defaults]:
             named = ", ".join(f"{name!r}{suggestion(name, [*defaults, *KEYWORDS])}" for name in unknown)
             raise TypeError(f"{named}: no setting of {cls.__name__}, which has {', '.join(defaults)}")
-        known = {**{name: value for name, value in values.items() if name in defaults}, **overrides}
-        for name, value in known.items():
+        settings = {**{name: value for name, value in values.items() if name in defaults}, **overrides}
+        for name, value in settings.items():
             if not _is_like(value, defaults[name]):
                 raise CheckpointError(
                     f"{where}: {name} of the feature extractor is {value!r}, expected a value such as "
                     f"{defaults[name]!r}: correct preprocessor_config.json or processor_config.json"
                 )
             if isinstance(defaults[name], float):
-                known[name] = float(value)
-        return cls(**known)
+                settings[name] = float(value)
+        return cls(**settings)
 
     def to_json_string(self) -> str:
         """Return the settings as JSON, as saved."""
@@ -344,7 +341,7 @@ class Wav2Vec2Processor(Shareable):
     def __call__(self, audio: Any = None, text: Any = None, **options: Any) -> BatchFeature:  # noqa: ANN401
         """Process audio, text (into `input_ids`) or both (then the text's ids are `labels`).
 
-        Options, and those of `common_kwargs`, go to both parts, except those that only one part has; `audio_kwargs` and
+        Options, also in `common_kwargs`, go to both parts, except options that only one part has; `audio_kwargs` and
         `text_kwargs` go to one.
         """
         if audio is None and text is None:
@@ -428,7 +425,7 @@ def pad(waves: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
 
 
 def fill(waves: Sequence[np.ndarray], device: torch.device, room: Room | None = None) -> Sending:
-    """Return the samples and their numbers as `pad`, ready to be sent to a device, in room for them if it is given."""
+    """Return the samples and their numbers as `pad`, ready to be sent to a device, in `room` if there is one."""
     longest = max(map(len, waves), default=0)
     padded = Sending(device, (waves[0].dtype, (len(waves), longest)), (np.int64, (len(waves),)), room=room)
     waves_BS, num_samples_B = padded.arrays

@@ -30,8 +30,8 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
     """Converts waveforms to log-mel energies; `stride` neighbouring frames are concatenated.
 
     Each bin of a row is normalised, unless preprocessor_config.json has `do_normalize_per_mel_bins: false`. In
-    transformers this is an option of the call alone. Models that tell speakers apart within seconds of speech need the
-    energies as they are: their mean and variance are most of what differs between speakers.
+    transformers this is an option of the call alone. Models that separate speakers within seconds of speech need the
+    unnormalised energies: speakers differ mostly by their mean and variance.
     """
 
     model_input_names: ClassVar[tuple[str, ...]] = ("input_features", "attention_mask")
@@ -60,7 +60,7 @@ class SeamlessM4TFeatureExtractor(PaddingExtractor):
         self.do_normalize_per_mel_bins = do_normalize_per_mel_bins
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as saved: the option of the call only where it differs from that of transformers."""
+        """Return the settings as saved: the option of the call only where it differs from transformers."""
         values = super().to_dict()
         if self.do_normalize_per_mel_bins:
             del values["do_normalize_per_mel_bins"]

@@ -22,7 +22,7 @@ class _FlaxAuto:
         raise TypeError(f"{type(self).__name__} has no instances: use {type(self).__name__}.from_pretrained")
 
     @classmethod
-    def from_config(cls, config: Config, **options: Any) -> FlaxModel:  # noqa: ANN401 - those of the model
+    def from_config(cls, config: Config, **options: Any) -> FlaxModel:  # noqa: ANN401 - options of the model
         """Return a randomly initialised model."""
         return cls._class_of(config)(config, **options)
 

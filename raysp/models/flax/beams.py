@@ -93,7 +93,7 @@ def _is_full(start: Start, state: State) -> Array:
 
 
 def _advanced(start: Start, state: State, logits_RV: Array) -> State:
-    """Return the state with the best open candidates as beams, and the best ended ones as results."""
+    """Return the state with the best open candidates as beams, and the best ended candidates as results."""
     beams = start.settings.num_beams
     candidates, from_BC = _candidates(start, state, logits_RV)
     finished = _finished_with(start, state, candidates)
@@ -135,7 +135,9 @@ def _candidates(start: Start, state: State, logits_RV: Array) -> tuple[Candidate
 def _finished_with(start: Start, state: State, candidates: Candidates) -> Candidates:
     """Return the best of the finished texts and of the candidates that end now."""
     beams = start.settings.num_beams
-    ended_BC = candidates.ended & (jnp.arange(candidates.ended.shape[1]) < beams)  # the others only replace ended ones
+    ended_BC = candidates.ended & (
+        jnp.arange(candidates.ended.shape[1]) < beams
+    )  # further candidates only replace ended ones
     scores_BC = candidates.scores / state.length ** float(start.settings.length_penalty)
     is_closed_B = _is_full(start, state) | ~state.open_B
     scores_BC = scores_BC + is_closed_B[:, None] * LOWEST + ~ended_BC * LOWEST

@@ -53,7 +53,7 @@ class FlaxCache:
 
 @dataclass(kw_only=True)
 class DecoderPass(Pass):
-    """Values that all layers of a text decoder read, and those that they record."""
+    """Values that all layers of a text decoder read or record."""
 
     allowed: Array | None = None
     """(R or 1, 1, L, M), true where a new token attends to a token."""

@@ -18,7 +18,7 @@ ENCODERS = {"wav2vec2": Wav2Vec2Module}
 
 
 def check_parts(config: Any) -> None:  # noqa: ANN401 - of a speech-encoder-decoder
-    """Raise CheckpointError where there is no Flax module for one of the two parts."""
+    """Raise CheckpointError if a part has no Flax module."""
     for name, part, modules in (("encoder", config.encoder, ENCODERS), ("decoder", config.decoder, DECODERS)):
         if part.model_type not in modules:
             raise CheckpointError(

@@ -73,8 +73,8 @@ class Numbered(nn.Module):
     count: int
 
     @nn.compact
-    def __call__(self, x: Any, *args: Any) -> Any:  # noqa: ANN401 - those of the layers
-        """Return the output of the last layer; each takes the output of the one before it, and the arguments."""
+    def __call__(self, x: Any, *args: Any) -> Any:  # noqa: ANN401 - arguments of the layers
+        """Return the output of the last layer; each takes the output of the previous layer, and the arguments."""
         for index in range(self.count):
             x = self.make(index=index, name=str(index))(x, *args)
         return x

@@ -1,4 +1,4 @@
-"""Changes of the scores of the next token in JAX: those of decoder/logits.py for texts of a fixed room.
+"""Changes of the scores of the next token in JAX: decoder/logits.py for texts of fixed capacity.
 
 A change takes the tokens (R, M), how many of the places hold tokens, and scores (R, V), and returns scores.
 

@@ -14,7 +14,7 @@ import torch
 from flax import linen as nn
 
 from raysp.models.base.configuration import Config
-from raysp.models.base.modeling import SHARD_BYTES, Model, asked
+from raysp.models.base.modeling import SHARD_BYTES, Model, resolved
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import without_weights
 from raysp.models.flax.weights import (
@@ -44,7 +44,7 @@ class FlaxModel:
     Args:
         config: Configuration of the model.
         input_shape: Without effect.
-        seed: Seed of the initial parameters: those of the PyTorch class after `torch.manual_seed(seed)`.
+        seed: Seed of the initial parameters, which equal the PyTorch class's after `torch.manual_seed(seed)`.
         dtype: Type of the computation; parameters keep their own.
         _do_init: Initialise parameters. If False, `params` is None and is passed to each call.
     """
@@ -80,7 +80,7 @@ class FlaxModel:
 
         Args:
             name: A folder with config.json and safetensors, or a hub id.
-            dtype: Type of the computation; parameters keep that of the checkpoint.
+            dtype: Type of the computation; parameters keep the type of the checkpoint.
             config: Replaces config.json.
             seed: Seed of parameters that the checkpoint lacks.
             _do_init: If False, return a model without parameters, and the parameters.
@@ -159,13 +159,13 @@ class FlaxModel:
             params: Parameters; None: the model's.
             mask: A tree of bools like `params`, true for those to convert; None: all.
         """
-        return _cast(self._given(params), jnp.bfloat16, mask)
+        return _cast(self._params_or_own(params), jnp.bfloat16, mask)
 
     def to_fp16(self, params: Mapping[str, Any] | None = None, mask: Any = None) -> Tree:  # noqa: ANN401 - a tree
         """Return parameters as float16; arguments as for `to_bf16`."""
-        return _cast(self._given(params), jnp.float16, mask)
+        return _cast(self._params_or_own(params), jnp.float16, mask)
 
-    def _given(self, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    def _params_or_own(self, params: Mapping[str, Any] | None) -> Mapping[str, Any]:
         return self.params if params is None else params
 
     # Files
@@ -180,14 +180,14 @@ class FlaxModel:
             params: Parameters in place of the model's own.
             shard_bytes: Largest size of a file of weights.
         """
-        tensors = tensors_of(self._places, self._given(params))
+        tensors = tensors_of(self._places, self._params_or_own(params))
         self._sister.to(dtype=next(value.dtype for value in tensors.values() if value.is_floating_point()))
         self._sister.save_pretrained(folder, state_dict=tensors, shard_bytes=shard_bytes)
 
     # Computation
 
     def _variables(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the variables of the module: parameters in the type of the computation, tied ones filled in."""
+        """Return the variables of the module: parameters in the computation's type, with tied weights."""
         return {"params": _cast(with_tied(params, self._tied), self.dtype, None)}
 
     def _apply(self, variables: Any, *args: Any, rngs: Any = None, method: str | None = None) -> Any:  # noqa: ANN401
@@ -200,13 +200,13 @@ class FlaxModel:
         """Return the switches of a pass."""
         return {
             "train": train,
-            "with_states": asked(output_hidden_states, self.config.output_hidden_states),
-            "with_weights": asked(output_attentions, self.config.output_attentions),
+            "with_states": resolved(output_hidden_states, self.config.output_hidden_states),
+            "with_weights": resolved(output_attentions, self.config.output_attentions),
             "freezes_features": freezes_features,
         }
 
     def _returned(self, output: ModelOutput, return_dict: bool | None) -> Any:  # noqa: ANN401 - the output, or a tuple
-        return output if asked(return_dict, self.config.return_dict) else output.to_tuple()
+        return output if resolved(return_dict, self.config.return_dict) else output.to_tuple()
 
 
 def _seeded(cls: type[Model], config: Config, seed: int) -> Model:
@@ -216,14 +216,14 @@ def _seeded(cls: type[Model], config: Config, seed: int) -> Model:
 
 
 def _cast(params: Mapping[str, Any], dtype: Any, mask: Any) -> Tree:  # noqa: ANN401 - a type, a tree
-    def one(leaf: Any, is_wanted: bool = True) -> Any:  # noqa: ANN401 - an array
-        return leaf.astype(dtype) if is_wanted and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    def cast_leaf(leaf: Any, is_masked: bool = True) -> Any:  # noqa: ANN401 - an array
+        return leaf.astype(dtype) if is_masked and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
     if mask is None:
-        cast: Tree = jax.tree.map(one, dict(params))
+        cast: Tree = jax.tree.map(cast_leaf, dict(params))
         return cast
-    wanted = leaves_of(mask)
-    return tree_with({path: one(leaf, wanted[path]) for path, leaf in leaves_of(params).items()})
+    masks = leaves_of(mask)
+    return tree_with({path: cast_leaf(leaf, masks[path]) for path, leaf in leaves_of(params).items()})
 
 
 def rngs_of(dropout_rng: Any, train: bool) -> Any:  # noqa: ANN401 - a key, or None

@@ -1,4 +1,4 @@
-"""Outputs of Flax models: those of base/outputs.py with arrays of JAX, as nodes of JAX's trees."""
+"""Outputs of Flax models: base/outputs.py with arrays of JAX, as nodes of JAX's trees."""
 
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar, dataclass_transform
@@ -41,7 +41,7 @@ class FlaxWav2Vec2BaseModelOutput(ModelOutput):
 
 @output
 class FlaxCausalLMOutputWithCrossAttentions(ModelOutput):
-    """Output of a text decoder: `logits` (B, L, V), the cache if one was given, states and weights."""
+    """Output of a text decoder: `logits` (B, L, V), the updated cache, states and weights."""
 
     logits: Array
     past_key_values: Any = None

@@ -146,9 +146,9 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         Args:
             inputs: (B, S) normalised samples.
             attention_mask: (B, S), nonzero for samples of the row, which come first; None: all.
-            decoder_input_ids: (B, L) tokens; for training, those of `prepare_decoder_input_ids_from_labels`.
+            decoder_input_ids: (B, L) tokens; for training, from `prepare_decoder_input_ids_from_labels`.
             decoder_attention_mask: (B, L), nonzero where a token is attended to; None: everywhere. Tokens attend to
-                earlier ones only, so padding behind a text does not affect it.
+                earlier ones only, so padding after a text does not affect it.
             decoder_position_ids: (B, L); None: counted from 0.
             output_attentions: Return attention weights of both parts; None: as configured.
             output_hidden_states: Return hidden states of both parts; None: as configured.
@@ -168,7 +168,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
             )
         check_length(decoder_input_ids.shape[1], self.config.decoder)
         (frames_BTH, logits_BLV), run, of_decoder = self._forward_program(
-            self._given(params),
+            self._params_or_own(params),
             inputs,
             mask_of(self._speech, inputs, attention_mask),
             decoder_input_ids,
@@ -228,7 +228,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         """Return the encoder's output, whose frames `decode` takes; arguments as for a call."""
         mask_BS = mask_of(self._speech, inputs, attention_mask)
         switches = self._switches(False, output_attentions, output_hidden_states, False)
-        encoded, run = self._encode_program(self._given(params), inputs, mask_BS, **switches)
+        encoded, run = self._encode_program(self._params_or_own(params), inputs, mask_BS, **switches)
         output = FlaxBaseModelOutput(
             last_hidden_state=encoded.hidden_BTH,
             hidden_states=run.states or None,
@@ -280,7 +280,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         """Return logits of the next tokens for frames of `encode`.
 
         Args:
-            decoder_input_ids: (B, L) tokens; with a cache the new ones.
+            decoder_input_ids: (B, L) tokens; with a cache the new tokens.
             encoder_outputs: Output of `encode`, or a tuple that begins with its `last_hidden_state`.
             encoder_attention_mask: (B, S) of samples as for `encode`, or (B, T) of frames.
             decoder_attention_mask: (B, up to M), nonzero where a token is attended to, cached tokens included.
@@ -298,7 +298,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         if mask_BM is not None and mask_BM.shape[1] < room:
             mask_BM = jnp.pad(jnp.asarray(mask_BM), ((0, 0), (0, room - mask_BM.shape[1])), constant_values=1)
         logits_BLV, run, cache = self._decode_program(
-            self._given(params),
+            self._params_or_own(params),
             decoder_input_ids,
             hidden_BTH,
             self._frame_mask(encoder_attention_mask, hidden_BTH.shape[1]),
@@ -317,7 +317,7 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         return self._returned(output, return_dict)
 
     def _frame_mask(self, mask: Any, num_frames: int) -> Any:  # noqa: ANN401 - an array of either kind, or None
-        """Return the mask of frames (B, T) for one of frames, or of samples."""
+        """Return the mask of frames (B, T) for a mask of frames or samples."""
         if mask is None or mask.shape[1] == num_frames:
             return mask
         lengths: Any = (jnp.asarray(mask) != 0).sum(-1)
@@ -378,16 +378,16 @@ class FlaxSpeechEncoderDecoderModel(FlaxModel):
         Raises:
             ValueError: An option is unknown, or one that Flax models do not have.
         """
-        given = [value for value in (inputs, input_values) if value is not None]
-        if len(given) != 1:
-            raise ValueError(f"{len(given)} of inputs and input_values given, expected one")
-        waves, merged = given[0], self._sister._options(generation_config, options)
+        arrays = [value for value in (inputs, input_values) if value is not None]
+        if len(arrays) != 1:
+            raise ValueError(f"{len(arrays)} of inputs and input_values given, expected one")
+        waves, merged = arrays[0], self._sister._options(generation_config, options)
         settings = Settings.of(merged, 1, None)
         settings.check_tokens(self.config.decoder.vocab_size)
         check_settings(settings)
         check_length(settings.max_length - 1, self.config.decoder)  # the last token is not an input
         texts = self._generate_program(
-            self._given(params),
+            self._params_or_own(params),
             waves,
             mask_of(self._speech, waves, attention_mask),
             self._first_tokens(merged, len(waves)),

@@ -67,7 +67,7 @@ class FlaxTextDecoder(FlaxModel):
         """
         check_length(input_ids.shape[1], self.config)
         logits_BLV, run = self._program(
-            self._given(params),
+            self._params_or_own(params),
             input_ids,
             attention_mask,
             position_ids,

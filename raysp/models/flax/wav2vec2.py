@@ -127,7 +127,7 @@ class FlaxWav2Vec2Model(FlaxModel):
         """
         mask_BS = mask_of(self._sister, input_values, attention_mask)
         encoded, run = self._program(
-            self._given(params),
+            self._params_or_own(params),
             input_values,
             mask_BS,
             rngs_of(dropout_rng, train),

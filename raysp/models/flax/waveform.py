@@ -70,7 +70,7 @@ class FeatureEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, waves_BS: Array, num_samples_B: Array, run: Pass) -> Array:
-        """Return features_BTC; those of a row do not depend on samples after its end."""
+        """Return features_BTC; features of a row do not depend on samples after its end."""
         make = functools.partial(ConvLayer, self.config)
         layers = Numbered(make, len(self.config.conv_dim), name="conv_layers")
         features_BTC: Array = layers(waves_BS[:, :, None], num_samples_B)

@@ -102,11 +102,11 @@ def tensors_of(places: Iterable[Place], params: Mapping[str, Any]) -> dict[str, 
 
 def check_tree(places: Iterable[Place], params: Mapping[str, Any]) -> None:
     """Raise ValueError unless a tree holds exactly the parameters, in their shapes."""
-    found = {"/".join(path): tuple(leaf.shape) for path, leaf in leaves_of(params).items()}
+    actual = {"/".join(path): tuple(leaf.shape) for path, leaf in leaves_of(params).items()}
     expected = {"/".join(place.path): place.shape for place in places}
-    difference = compare(found, expected)
+    difference = compare(actual, expected)
     if difference.names:
-        shapes = [f"{name} {is_} instead of {wanted}" for name, is_, wanted in difference.mismatched]
+        shapes = [f"{name} {is_} instead of {shape}" for name, is_, shape in difference.mismatched]
         raise ValueError(
             f"params do not fit the model: missing {short(difference.missing)}; unexpected "
             f"{short(difference.unexpected)}; shapes {short(shapes)}: expected the tree of model.params"
@@ -114,7 +114,7 @@ def check_tree(places: Iterable[Place], params: Mapping[str, Any]) -> None:
 
 
 def with_tied(params: Mapping[str, Any], tied: Iterable[tuple[Place, Place]]) -> Tree:
-    """Return a tree with tied weights filled in: pairs of a place and of the one that it equals."""
+    """Return a tree with tied weights filled in; `tied` are pairs of a place and its source."""
     leaves = leaves_of(params)
     for place, source in tied:
         value = leaves[source.path]
@@ -123,7 +123,7 @@ def with_tied(params: Mapping[str, Any], tied: Iterable[tuple[Place, Place]]) ->
 
 
 def tied_places(model: Model) -> list[tuple[Place, Place]]:
-    """Return the places of tied weights, each with the one that it equals."""
+    """Return the places of tied weights, each with its source."""
     weights = model.state_dict()
     return [
         (_place(model, name, weights[name]), _place(model, source, weights[source]))

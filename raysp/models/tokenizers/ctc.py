@@ -104,8 +104,8 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
     def _use_vocabulary(self, target_lang: str | None) -> None:
         if target_lang is not None:
             if not self.is_multilingual or target_lang not in self.vocab:
-                known = short(sorted(self.vocab)) if self.is_multilingual else "none (the vocabulary is not nested)"
-                raise CheckpointError(f"target_lang is {target_lang!r}, expected one of: {known}")
+                languages = short(sorted(self.vocab)) if self.is_multilingual else "none (the vocabulary is not nested)"
+                raise CheckpointError(f"target_lang is {target_lang!r}, expected one of: {languages}")
             self.target_lang = target_lang
             self._added = {
                 index: token
@@ -161,7 +161,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self._added_ids[token.content] = index
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's
-        """Add tokens behind the others, and return how many are new."""
+        """Append tokens, and return how many are new."""
         before = len(self)
         for token in new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens]:
             text = text_of(token)
@@ -174,7 +174,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self.extra_special_tokens = tuple(dict.fromkeys([*self.extra_special_tokens, *tokens]))
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401 - of any attribute
-        """Assign an attribute; a special token, such as `tokenizer.pad_token = "_"`, changes what is decoded."""
+        """Assign an attribute; a special token, such as `tokenizer.pad_token = "_"`, changes decoding."""
         name, value = self._assigned(name, value)
         is_changed = name in self.named_tokens and hasattr(self, name)
         super().__setattr__(name, text_of(value) if name in self.named_tokens else value)
@@ -240,7 +240,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         self,
         text: Any,  # noqa: ANN401 - a text, a list of words, or a list of texts
         *,
-        add_special_tokens: bool = True,  # there are none; calls are those of a text tokenizer
+        add_special_tokens: bool = True,  # unused; as in a text tokenizer
         padding: bool | str = False,
         truncation: bool | str | None = None,
         max_length: int | None = None,
@@ -256,8 +256,8 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         With `is_split_into_words` a text is a list of words, whose ids follow each other without a delimiter, as in
         transformers 5.
         """
-        one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
-        ids = [self._ids(item, is_split_into_words) for item in ([text] if one else text)]
+        is_single = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
+        ids = [self._ids(item, is_split_into_words) for item in ([text] if is_single else text)]
         limit = self.model_max_length if max_length is None and truncation is not None else max_length
         if limit is not None and truncates(truncation, padding):
             ids = [row[:limit] if self.truncation_side == "right" else row[max(0, len(row) - limit) :] for row in ids]
@@ -269,7 +269,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
             padding_side=padding_side,
             return_attention_mask=return_attention_mask,
         )
-        if one and return_tensors is None:
+        if is_single and return_tensors is None:
             return BatchFeature({name: rows[0] for name, rows in encoded.items()})
         return tensors_of(encoded, return_tensors)
 
@@ -278,7 +278,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         return [self._id(token) for word in words for token in self.tokenize(word)]
 
     def tokenize(self, text: str) -> list[str]:
-        """Split a text into tokens: added ones are kept whole, the rest become characters."""
+        """Split a text into added tokens and, for the rest, characters."""
         parts = self._pieces.split(text) if self._added else [text]
         whole = [index % 2 == 1 for index in range(len(parts))]
         for index in range(1, len(parts), 2):
@@ -411,8 +411,8 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         promoted = config.get("model_specific_special_tokens")  # as releases 5 of transformers wrote delimiters
         config = {**(promoted if isinstance(promoted, dict) else {}), **config}
         tokens = {**optional_json(folder / "special_tokens_map.json"), **config}
-        given = [name for name in cls.named_tokens if name in tokens]
-        options: dict[str, Any] = {name: content_of(folder, name, tokens[name]) for name in given}
+        names = [name for name in cls.named_tokens if name in tokens]
+        options: dict[str, Any] = {name: content_of(folder, name, tokens[name]) for name in names}
         for name, option_kind in cls.option_types.items():
             if config.get(name) is not None:
                 options[name] = of_kind(folder, name, config[name], option_kind)
@@ -425,7 +425,7 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
         refuse_unknown(
             cls, overrides, [*cls.named_tokens, *cls.option_types, SPECIAL_TOKENS, "added_tokens", *SETTINGS]
         )
-        settings = {one: overrides.pop(one, config.get(one)) for one in SETTINGS}
+        settings = {key: overrides.pop(key, config.get(key)) for key in SETTINGS}
         made = cls(folder / "vocab.json", **{**options, **overrides})
         made._set(folder, {**settings, "name_or_path": settings["name_or_path"] or name})
         return made
@@ -474,11 +474,11 @@ class Wav2Vec2CTCTokenizer(DescribedTokenizer):
 
 def without_extra_spaces(text: str) -> str:
     """Remove the space before punctuation and English contractions."""
-    for written, meant in (
+    for written, cleaned in (
         (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
         (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
     ):  # fmt: skip
-        text = text.replace(written, meant)
+        text = text.replace(written, cleaned)
     return text
 
 

@@ -43,21 +43,22 @@ class PaddingTokenizer(ABC):
 
         Other values, such as labels of rows, stay as they are. `verbose` has no effect.
         """
-        given = encoded_inputs if isinstance(encoded_inputs, Mapping) else _columns(encoded_inputs)
-        if "input_ids" not in given:
-            raise ValueError(f"rows have {', '.join(given) or 'no values'}, expected input_ids, which a tokenizer pads")
-        if is_one := len(given["input_ids"]) > 0 and not _is_row(given["input_ids"][0]):
-            given = {name: [value] for name, value in given.items()}
-        rows = _rows(given["input_ids"])
+        columns = encoded_inputs if isinstance(encoded_inputs, Mapping) else _columns(encoded_inputs)
+        if "input_ids" not in columns:
+            names = ", ".join(columns) or "no values"
+            raise ValueError(f"rows have {names}, expected input_ids, which a tokenizer pads")
+        if is_one := len(columns["input_ids"]) > 0 and not _is_row(columns["input_ids"][0]):
+            columns = {name: [value] for name, value in columns.items()}
+        rows = _rows(columns["input_ids"])
         target = padded_length(list(map(len, rows)), padding, max_length, pad_to_multiple_of)
         missing = [max(0, (target or 0) - len(row)) for row in rows]
         left = _is_left(self.padding_side if padding_side is None else padding_side)
-        padded: dict[str, Any] = dict(given)
+        padded: dict[str, Any] = dict(columns)
         padded["input_ids"] = _filled(rows, missing, self._padding_id() if any(missing) else 0, left)
-        padded |= {name: _filled(_rows(given[name]), missing, 0, left) for name in PADDED_WITH_0 if name in given}
+        padded |= {name: _filled(_rows(columns[name]), missing, 0, left) for name in PADDED_WITH_0 if name in columns}
         if not return_attention_mask:
             padded.pop("attention_mask", None)
-        elif "attention_mask" not in given:
+        elif "attention_mask" not in columns:
             padded["attention_mask"] = _filled([[1] * len(row) for row in rows], missing, 0, left)
         if is_one:
             padded = {name: values[0] for name, values in padded.items()}
@@ -80,7 +81,7 @@ def _is_row(value: Any) -> bool:  # noqa: ANN401 - a row, or one id
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the values of rows by their names, those that every row has."""
+    """Return the values of rows by the names that every row has."""
     if not rows:
         return {"input_ids": []}
     return {name: [row[name] for row in rows] for name in rows[0] if all(name in row for row in rows)}
@@ -90,7 +91,7 @@ def _rows(values: Any) -> Rows:  # noqa: ANN401 - rows as lists, arrays or tenso
     return [list(map(int, row)) for row in values]
 
 
-NO_LIMIT = 1000000000000000019884624838656  # what transformers writes for "any length"
+NO_LIMIT = 1000000000000000019884624838656  # written by transformers for "any length"
 SPECIAL_TOKENS = "extra_special_tokens"
 OLD_SPECIAL_TOKENS = "additional_special_tokens"  # their name before transformers 5
 NOT_RETURNED = {
@@ -152,13 +153,13 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
     @property
     def special_tokens_map(self) -> dict[str, Any]:
-        """Special tokens by name, those that are set."""
+        """Special tokens by name, without unset ones."""
         special = self.all_special_tokens
         named = {name: getattr(self, name) for name in self.named_tokens if getattr(self, name) in special}
-        others = [token for token in special if token not in named.values()]
+        unnamed = [token for token in special if token not in named.values()]
         return {
             **{name: token for name, token in named.items() if token},
-            **({SPECIAL_TOKENS: others} if others else {}),
+            **({SPECIAL_TOKENS: unnamed} if unnamed else {}),
         }
 
     # Text to ids
@@ -170,7 +171,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
     def __call__(
         self,
         text: Any,  # noqa: ANN401 - a text or a list of texts
-        **options: Any,  # noqa: ANN401 - those of `_encoded`
+        **options: Any,  # noqa: ANN401 - options of `_encoded`
     ) -> BatchFeature:
         """Return `input_ids` and `attention_mask` of a text, or of each in a list."""
         for name, way_out in NOT_RETURNED.items():
@@ -187,15 +188,15 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
     @abstractmethod
     def _decode(self, *ids: Any, **options: Any) -> Any:  # noqa: ANN401
-        """Return the text of ids (N,), given whether to skip special tokens, and spaces before punctuation."""
+        """Return the text of ids (N,), optionally without special tokens, or without spaces before punctuation."""
 
     def decode(
         self,
         token_ids: Any,  # noqa: ANN401 - ids, or an array or tensor of them, or several
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
-        **options: Any,  # noqa: ANN401 - those of `_decode`
-    ) -> Any:  # noqa: ANN401 - a text, or several, with offsets if they are asked for
+        **options: Any,  # noqa: ANN401 - options of `_decode`
+    ) -> Any:  # noqa: ANN401 - a text, or several
         """Return the text of ids; of several rows of ids the texts, as `batch_decode`."""
         clean = clean_up_tokenization_spaces
         clean = self.clean_up_tokenization_spaces if clean is None else clean
@@ -206,7 +207,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
         return self._decode(np.asarray(ids, dtype=np.int64).reshape(-1), skip_special_tokens, clean, **options)
 
     def batch_decode(self, sequences: Any, **options: Any) -> Any:  # noqa: ANN401 - as for decode
-        """Decode each row of ids; the options are those of `decode`."""
+        """Decode each row of ids; options as for `decode`."""
         return [self.decode(ids, **options) for ids in on_host(sequences)]
 
     # Tokens
@@ -224,17 +225,17 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
     @abstractmethod
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - a token or several
-        """Add tokens behind the others, and return how many are new."""
+        """Append tokens, and return how many are new."""
 
     def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
-        """Set special tokens by name, add those that are new, and return how many.
+        """Set special tokens by name, and return how many are new.
 
         Raises:
-            ValueError: A name is not that of a special token.
+            ValueError: A name does not belong to a special token.
         """
-        known = (*self.named_tokens, SPECIAL_TOKENS, OLD_SPECIAL_TOKENS)
-        if unknown := [name for name in special_tokens_dict if name not in known]:
-            raise ValueError(f"{', '.join(unknown)} given, expected names among {', '.join(known)}")
+        names = (*self.named_tokens, SPECIAL_TOKENS, OLD_SPECIAL_TOKENS)
+        if unknown := [name for name in special_tokens_dict if name not in names]:
+            raise ValueError(f"{', '.join(unknown)} given, expected names among {', '.join(names)}")
         before = len(self.get_vocab())
         for name, value in special_tokens_dict.items():
             self.add_tokens(value, special_tokens=True)
@@ -256,7 +257,7 @@ class DescribedTokenizer(PaddingTokenizer, Shareable):
 
 def unknown_attribute(cls: type, name: str) -> str:
     """Return the message for an attribute that a class of tokenizers lacks."""
-    return f"{cls.__name__} has no {name!r}{suggestion(name, [known for known in dir(cls) if known[0] != '_'])}"
+    return f"{cls.__name__} has no {name!r}{suggestion(name, [public for public in dir(cls) if public[0] != '_'])}"
 
 
 def text_of(token: Any) -> Any:  # noqa: ANN401 - a string, None, or an object with the text as `content`
@@ -264,11 +265,11 @@ def text_of(token: Any) -> Any:  # noqa: ANN401 - a string, None, or an object w
     return getattr(token, "content", token)
 
 
-def refuse_unknown(cls: type, given: Mapping[str, Any], known: Sequence[str]) -> None:
+def refuse_unknown(cls: type, arguments: Mapping[str, Any], settings: Sequence[str]) -> None:
     """Raise TypeError for arguments of `from_pretrained` that a tokenizer does not have."""
-    if unknown := [name for name in given if name not in known]:
-        named = ", ".join(f"{name!r}{suggestion(name, known)}" for name in unknown)
-        raise TypeError(f"{named}: no setting of {cls.__name__}, which has {', '.join(known)}")
+    if unknown := [name for name in arguments if name not in settings]:
+        named = ", ".join(f"{name!r}{suggestion(name, settings)}" for name in unknown)
+        raise TypeError(f"{named}: no setting of {cls.__name__}, which has {', '.join(settings)}")
 
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -316,13 +317,13 @@ def of_kind(folder: Path, name: str, value: Any, kind: type) -> Any:  # noqa: AN
 
 
 def read_added_tokens(folder: Path, config: Mapping[str, Any]) -> dict[int, AddedToken]:
-    """Return the added tokens by id, as transformers 4.34 and later writes them, or as earlier ones did."""
+    """Return the added tokens by id, in the format of transformers 4.34, or of earlier releases."""
     if "added_tokens_decoder" in config:
-        found = config["added_tokens_decoder"]
-        entries = [(index, token) for index, token in of_kind(folder, "added_tokens_decoder", found, dict).items()]
+        stored = config["added_tokens_decoder"]
+        entries = [(index, token) for index, token in of_kind(folder, "added_tokens_decoder", stored, dict).items()]
     else:
-        found = optional_json(folder / "added_tokens.json")
-        entries = [(index, {"content": token}) for token, index in found.items()]
+        stored = optional_json(folder / "added_tokens.json")
+        entries = [(index, {"content": token}) for token, index in stored.items()]
     flags = [name for name in AddedToken.__dataclass_fields__ if name != "content"]
     added = {}
     for index, token in entries:
@@ -349,7 +350,7 @@ def names_pieces(folder: Path) -> bool:
 def names_phonemes(folder: Path) -> bool:
     """Return whether a checkpoint's CTC head writes phonemes, by the class of its tokenizer."""
     files = (optional_json(folder / name) for name in ("tokenizer_config.json", "config.json"))
-    named = (one.get("tokenizer_class") for one in files)
+    named = (content.get("tokenizer_class") for content in files)
     return next((name for name in named if name is not None), None) == PHONEMES
 
 
@@ -358,8 +359,8 @@ def class_of_model(folder: Path) -> str | None:
     config = optional_json(folder / "config.json")
     decoder = config.get("decoder")
     model_type = (decoder if isinstance(decoder, dict) else config).get("model_type")
-    found = CLASS_OF.get(str(model_type))
-    return found or ("TokenizersBackend" if (folder / TOKENIZER_FILE).is_file() else None)
+    name = CLASS_OF.get(str(model_type))
+    return name or ("TokenizersBackend" if (folder / TOKENIZER_FILE).is_file() else None)
 
 
 FORMS = ("{}", "<|{}|>", "<{}>", "[{}]", "__{}__", "<2{}>", ">>{}<<")
@@ -371,7 +372,7 @@ MOST_NAMED = 12
 
 
 def token_of(name: str, field: str, vocabulary: Mapping[str, int], special: Sequence[str]) -> int:
-    """Return the id of the one token that a name stands for.
+    """Return the id of the token that a name stands for.
 
     A word of letters only counts as it is if it is a special token, since "de" may be a piece of a word; "de" also
     stands for "de_DE".
@@ -386,16 +387,16 @@ def token_of(name: str, field: str, vocabulary: Mapping[str, int], special: Sequ
         CheckpointError: the vocabulary has no such token, or several.
     """
     spelled = [form.format(name) for form in FORMS if form != "{}" or name in special or not name.isalnum()]
-    found = [token for token in spelled if token in vocabulary]
-    found = found or [token for token in vocabulary if WITH_REGION.fullmatch(token) and token.startswith(f"{name}_")]
-    if len(found) == 1:
-        return vocabulary[found[0]]
-    if found:
-        raise CheckpointError(f"{field}={name!r} stands for {', '.join(map(repr, sorted(found)))}; give one of them")
-    others = [token for token in vocabulary if WITH_REGION.fullmatch(token)]
-    others = others or [token for token in special if re.fullmatch(r"\W{1,2}\w+\W{1,2}", token)]
-    known = ", ".join(map(repr, sorted(others)[:MOST_NAMED])) or "no token of a language or task"
-    raise CheckpointError(f"{field}={name!r} is not a token of the decoder's vocabulary; it has {known}")
+    tokens = [token for token in spelled if token in vocabulary]
+    tokens = tokens or [token for token in vocabulary if WITH_REGION.fullmatch(token) and token.startswith(f"{name}_")]
+    if len(tokens) == 1:
+        return vocabulary[tokens[0]]
+    if tokens:
+        raise CheckpointError(f"{field}={name!r} stands for {', '.join(map(repr, sorted(tokens)))}; give one of them")
+    candidates = [token for token in vocabulary if WITH_REGION.fullmatch(token)]
+    candidates = candidates or [token for token in special if re.fullmatch(r"\W{1,2}\w+\W{1,2}", token)]
+    listed = ", ".join(map(repr, sorted(candidates)[:MOST_NAMED])) or "no token of a language or task"
+    raise CheckpointError(f"{field}={name!r} is not a token of the decoder's vocabulary; it has {listed}")
 
 
 def is_language(token: str) -> bool:
@@ -404,7 +405,7 @@ def is_language(token: str) -> bool:
 
 
 BLANK = "<blank>"
-"""Blank among the tokens of transducers; that of CTC is padding."""
+"""Blank among the tokens of transducers; for CTC it is the padding token."""
 
 
 class CTCTokenizer(Protocol):
@@ -427,7 +428,7 @@ class CTCTokenizer(Protocol):
 
     @property
     def encoder(self) -> Mapping[str, int]:
-        """Tokens with their ids, without added ones."""
+        """Tokens with their ids, without added tokens."""
         ...
 
     @property

@@ -41,30 +41,30 @@ def read_tokenizer(
         revision: Branch, tag or commit of a hub id.
         config: Configuration of the model, for a folder that has none and does not name the tokenizer's class.
         tokenizer_type: The same, by the name of the model's type.
-        overrides: Settings in place of those of the files.
+        overrides: Settings that override the files.
 
     If no file names its class, it is the tokenizer of the text decoder, if there is one.
     """
     overrides.setdefault("name_or_path", str(folder))
     folder = local_folder(folder, PROCESSOR_FILES, revision=revision, access=Access.pop_from(overrides))
-    given = tokenizer_type or getattr(config, "model_type", None)
-    if given in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
-        overrides.setdefault("tokenizer_class", CLASS_OF[given])
+    model_type = tokenizer_type or getattr(config, "model_type", None)
+    if model_type in CLASS_OF and not (folder / "tokenizer_config.json").is_file():
+        overrides.setdefault("tokenizer_class", CLASS_OF[model_type])
         name = "TextTokenizer"
     else:
         name = _class_of_ctc(folder) or ("TextTokenizer" if names_text_tokenizer(folder) else PLAIN)
-    found: TextOrCTCTokenizer = _tokenizer_class(name).from_pretrained(folder, **overrides)
-    return found
+    tokenizer: TextOrCTCTokenizer = _tokenizer_class(name).from_pretrained(folder, **overrides)
+    return tokenizer
 
 
 def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
     """Read the tokenizer of a CTC head.
 
     Raises:
-        CheckpointError: It is that of a text decoder.
+        CheckpointError: It belongs to a text decoder.
     """
-    found: CTCTokenizer = _tokenizer_class(_class_of_ctc(Path(folder)) or PLAIN).from_pretrained(folder)
-    return found
+    tokenizer: CTCTokenizer = _tokenizer_class(_class_of_ctc(Path(folder)) or PLAIN).from_pretrained(folder)
+    return tokenizer
 
 
 def _class_of_ctc(folder: Path) -> str | None:

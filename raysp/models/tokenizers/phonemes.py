@@ -16,7 +16,7 @@ from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer, without_extra_spac
 from raysp.models.tokenizers.described import AddedToken
 
 SPACE = " "
-"""Text between phonemes, whatever `phone_delimiter_token` is, as in transformers."""
+"""Text between phonemes, regardless of `phone_delimiter_token`, as in transformers."""
 
 
 class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
@@ -81,7 +81,7 @@ class Wav2Vec2PhonemeCTCTokenizer(Wav2Vec2CTCTokenizer):
         return list(dict.fromkeys(token for token in (*named, *self.extra_special_tokens) if token))
 
     def _kept_whole(self) -> Iterable[str]:
-        """Return no tokens: phonemes are separated by spaces, so none is looked for within others."""
+        """Return no tokens: phonemes are separated by spaces, so no token occurs within another."""
         return ()
 
     # Phonemes to ids

@@ -17,7 +17,7 @@ from raysp.models.tokenizers.text import TextTokenizer
 
 SPACE = "▁"
 MOST_WORDS = 10_000_000
-"""Words from which pieces are learnt: the numbers of more frequent ones are scaled to it, so that it takes seconds."""
+"""Number of words from which pieces are learnt, so that it takes seconds; larger counts are scaled to it."""
 
 
 class ParakeetTokenizer(TextTokenizer):
@@ -47,7 +47,7 @@ class ParakeetTokenizer(TextTokenizer):
         return super()._decode(ids[ids != self.pad_token_id], skip_special_tokens, clean)
 
     def added_texts(self, ids: Iterable[int]) -> list[str | None]:
-        """Return the text that each id adds to that of the ids before it; None where it completes no character."""
+        """Return the text that each id adds to the text before it; None where it completes no character."""
         stream = decoders.DecodeStream(skip_special_tokens=True)
         return [stream.step(self.backend, index) for index in ids]
 
@@ -79,8 +79,8 @@ class ParakeetTokenizer(TextTokenizer):
 
     def ids_of_written(self, text: str) -> list[int]:
         """Return the ids of a text."""
-        found: list[int] = self(text)["input_ids"]
-        return found
+        ids: list[int] = self(text)["input_ids"]
+        return ids
 
     def written_characters(self, ids: Iterable[int]) -> list[str]:
         """Return the letters of each collapsed id; "" for a token that only marks the start of a word."""
@@ -93,7 +93,7 @@ def learn_pieces(words: Mapping[str, int], size: int, special: Sequence[str]) ->
     Args:
         words: occurrences of each word.
         size: tokens; fewer if the words have no more pairs, and more if their characters alone are more.
-        special: tokens that come first: the blank, and that of unknown characters.
+        special: tokens that come first: the blank, and the token of unknown characters.
     """
     blank, unknown = special
     backend = Tokenizer(models.BPE(unk_token=unknown))
@@ -107,7 +107,7 @@ def learn_pieces(words: Mapping[str, int], size: int, special: Sequence[str]) ->
 def merges_of(tokenizer: ParakeetTokenizer) -> list[str]:
     """Return the pairs of pieces that byte-pair encoding joins, in order, each with a space between its parts."""
     pairs = bounds.parse_record(tokenizer.backend.to_str())["model"]["merges"]
-    return [one if isinstance(one, str) else " ".join(one) for one in pairs]
+    return [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
 
 
 def _repeated(words: Mapping[str, int]) -> Iterator[str]:

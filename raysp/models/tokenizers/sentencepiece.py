@@ -76,7 +76,7 @@ def _multilingual(
     pieces = read_pieces(folder / MODEL_FILE)
     first = [options[name] for name in ("cls_token", "pad_token", "eos_token", "unk_token")]
     last = [*languages, options["mask_token"]]
-    vocab = [*((token, 0.0) for token in first), *pieces.scores[len(FIRST_PIECES) :], *((one, 0.0) for one in last)]
+    vocab = [*((token, 0.0) for token in first), *pieces.scores[len(FIRST_PIECES) :], *((token, 0.0) for token in last)]
     tokenizer = Tokenizer(models.Unigram(vocab, unk_id=3, byte_fallback=False))
     charsmap = [normalizers.Precompiled(pieces.normalisation)] if pieces.normalisation else []
     tokenizer.normalizer = normalizers.Sequence([*charsmap, normalizers.Replace(Regex(" {2,}"), " ")])
@@ -84,11 +84,11 @@ def _multilingual(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement=SPACE, prepend_scheme="always")]
     )
     tokenizer.decoder = decoders.Metaspace(replacement=SPACE, prepend_scheme="always")
-    tokenizer.add_special_tokens([AddedToken(one, special=True, normalized=False) for one in languages])
+    tokenizer.add_special_tokens([AddedToken(code, special=True, normalized=False) for code in languages])
     ids = {token: index for index, (token, _) in enumerate(vocab)}
     tokenizer.post_processor = processors.TemplateProcessing(
         single=order,
-        pair=[part for one in order for part in ((one, "$B") if one == "$A" else (one,))],
+        pair=[part for token in order for part in ((token, "$B") if token == "$A" else (token,))],
         special_tokens=[(token, ids[token]) for token in order if token != "$A"],
     )
     return tokenizer
@@ -124,7 +124,7 @@ def pieces_of(data: bytes, where: str, algorithms: Sequence[int]) -> Pieces:
     try:
         pieces = _pieces(data)
         if pieces.algorithm not in algorithms:
-            expected = " or ".join(f"{one} ({ALGORITHMS[one]})" for one in algorithms)
+            expected = " or ".join(f"{number} ({ALGORITHMS[number]})" for number in algorithms)
             raise ValueError(f"model_type is {pieces.algorithm!r}, expected {expected}")
     except (IndexError, struct.error, UnicodeDecodeError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(
@@ -153,7 +153,7 @@ def _pieces(data: bytes) -> Pieces:
 
 
 def word_pieces(pieces: Pieces, *more: str) -> Tokenizer:
-    """Make a tokenizer whose ids are those of the pieces, then of more special tokens, without tokens around a text."""
+    """Make a tokenizer with the ids of the pieces, then of more special tokens, and without tokens around a text."""
     vocab = {piece: index for index, (piece, _) in enumerate(pieces.scores)}
     unknown = next((index for index, kind in enumerate(pieces.types) if kind == UNKNOWN), 0)
     if pieces.algorithm == UNIGRAM:
@@ -176,7 +176,7 @@ def word_pieces(pieces: Pieces, *more: str) -> Tokenizer:
 
 
 def byte_pair_merges(scores: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
-    """Return the pairs of pieces that form another piece, those of the highest scores first."""
+    """Return the pairs of pieces that form another piece, by decreasing scores."""
     ids = {piece: index for index, (piece, _) in enumerate(scores)}
     ordered = sorted(range(len(scores)), key=lambda index: -scores[index][1])
     merges = []

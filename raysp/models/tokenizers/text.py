@@ -124,7 +124,7 @@ BART_TOKENS = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
-KINDS = {  # tokenizer_class, without "Fast" -> what it is
+KINDS = {  # tokenizer_class, without "Fast" -> kind
     "BertTokenizer": Kind(BERT_TOKENS, _word_pieces, has_types=True),
     "GPT2Tokenizer": Kind(GPT2_TOKENS, _byte_pairs),
     "BartTokenizer": Kind(BART_TOKENS, _byte_pairs_between_ends),
@@ -180,9 +180,9 @@ class TextTokenizer(DescribedTokenizer):
         self._add_named_tokens()
 
     def _add_named_tokens(self) -> None:
-        known = {token.content for token in self.backend.get_added_tokens_decoder().values()}
+        present = {token.content for token in self.backend.get_added_tokens_decoder().values()}
         for name, token in self.tokens.items():
-            if token is not None and token not in known:
+            if token is not None and token not in present:
                 takes_space = name == "mask_token" and self.kind.mask_takes_space
                 self.backend.add_special_tokens([AddedToken(token, lstrip=takes_space, special=True, normalized=False)])
 
@@ -212,7 +212,7 @@ class TextTokenizer(DescribedTokenizer):
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Special tokens, the named ones first."""
+        """Special tokens, named tokens first."""
         added = [token.content for token in self.backend.get_added_tokens_decoder().values() if token.special]
         return list(dict.fromkeys([*(token for token in self.tokens.values() if token is not None), *added]))
 
@@ -222,7 +222,7 @@ class TextTokenizer(DescribedTokenizer):
         return self.backend.get_added_tokens_decoder()
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:  # noqa: ANN401 - as the base's
-        """Add tokens behind the others, and return how many are new."""
+        """Append tokens, and return how many are new."""
         before = len(self)
         for token in new_tokens if isinstance(new_tokens, list | tuple) else [new_tokens]:
             add = self.backend.add_special_tokens if special_tokens else self.backend.add_tokens
@@ -256,7 +256,7 @@ class TextTokenizer(DescribedTokenizer):
         return [self.backend.id_to_token(int(index)) for index in ids if int(index) not in dropped]
 
     def tokenize(self, text: str) -> list[str]:
-        """Split a text into tokens, without special ones around it."""
+        """Split a text into tokens, without special tokens around it."""
         return self.backend.encode(text, add_special_tokens=False).tokens
 
     # Text to ids
@@ -280,8 +280,8 @@ class TextTokenizer(DescribedTokenizer):
         `truncation` cuts at `max_length`, or else at the tokenizer's limit. By default a text is cut at a given
         `max_length` unless it is padded.
         """
-        one = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
-        texts = [text] if one else list(text)
+        is_single = isinstance(text, str) or (is_split_into_words and all(isinstance(word, str) for word in text))
+        texts = [text] if is_single else list(text)
         if max_length is not None and truncation is None:
             truncation = truncates(truncation, padding)
         self._truncate(truncation or False, max_length)
@@ -302,7 +302,7 @@ class TextTokenizer(DescribedTokenizer):
             padding_side=padding_side,
             return_attention_mask=return_attention_mask,
         )
-        if one and return_tensors is None:
+        if is_single and return_tensors is None:
             return BatchFeature({name: rows[0] for name, rows in batch.items()})
         return tensors_of(batch, return_tensors)
 
@@ -385,7 +385,7 @@ class TextTokenizer(DescribedTokenizer):
         write_json(folder / "special_tokens_map.json", named)
 
     def _settings(self) -> dict[str, Any]:
-        """Return the settings that transformers needs beside the vocabulary."""
+        """Return the settings that transformers needs in addition to the vocabulary."""
         before, normalizer = self.backend.pre_tokenizer, self.backend.normalizer
         if isinstance(before, pre_tokenizers.ByteLevel):
             return {"add_prefix_space": before.add_prefix_space}
@@ -421,7 +421,7 @@ def _id(folder: Path, vocab: Mapping[str, int], token: str) -> int:
     return vocab[token]
 
 
-def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - whatever JSON holds
+def _content(folder: Path, name: str, token: Any) -> str | None:  # noqa: ANN401 - any JSON value
     """Return a token that is written as a string, or as an object with its `content`."""
     content = token.get("content") if isinstance(token, dict) else token
     if content is not None and not isinstance(content, str):

@@ -230,8 +230,8 @@ class _Recording:
             changed, self.is_complete = not self.is_complete, True
             return changed
         with torch.inference_mode(), arithmetic(dtype="float32", device="cpu"):
-            found_C, self._state = self._model.continued(as_float(torch.from_numpy(part)), self._state)
-        self._all.append(found_C.numpy())
+            speech_C, self._state = self._model.continued(as_float(torch.from_numpy(part)), self._state)
+        self._all.append(speech_C.numpy())
         self._buffer.append(part)
         self.end += len(part)
         return True

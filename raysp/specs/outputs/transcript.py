@@ -250,8 +250,8 @@ class Transcript(Output):
         from raysp.ops.generating import Prompt
 
         prompt = self._prompt(checkpoint) if self._is_prompted else Prompt({}, ())
-        settings = check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_given)
-        return settings.max_length - prompt.num_given
+        settings = check_generation(checkpoint.path, {**self.generate, **prompt.options}, prompt.num_forced)
+        return settings.max_length - prompt.num_forced
 
     def notes(self, checkpoint: "CheckpointSummary", window_seconds: float) -> tuple[str, ...]:
         """Return sentences on labels that a user may not expect: texts of whole windows would be cut."""

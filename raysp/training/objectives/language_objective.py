@@ -14,7 +14,7 @@ from raysp.models.base.placing import without_weights
 from raysp.models.encoder.encoder_heads import ForCTC
 from raysp.models.encoder.languages import (
     AttnAdapterLayer,
-    Found,
+    Evidence,
     adapter_file_names,
     adapter_weights,
     compare_language,
@@ -53,8 +53,8 @@ def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: boo
             f"{folder}: {files[0]} not found; complete the checkpoint, or set objective.vocabulary='build' for a new "
             "adapter"
         )
-    found = compare_language(folder, language, "objective.adapter is")
-    return {**options, "target_lang": language} if found is Found.REPLACED else options
+    weights = compare_language(folder, language, "objective.adapter is")
+    return {**options, "target_lang": language} if weights is Evidence.REPLACED else options
 
 
 def _width(folder: Path) -> int:

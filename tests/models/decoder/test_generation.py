@@ -374,7 +374,7 @@ def test_a_cache_with_room_keeps_what_one_without_keeps():
         rows = torch.randint(0, 2, (2,))
         roomy.select(rows)
         plain.select(rows)
-    assert roomy.num_tokens == plain.get_seq_length() == 8
+    assert roomy.num_tokens == plain.num_tokens == 8
     for mine, other in zip(roomy[0], plain[0], strict=True):
         assert torch.equal(mine, other)
     with pytest.raises(ValueError, match="past_key_values has 3 tensors per layer, expected 2, or 4 with an encoder"):
