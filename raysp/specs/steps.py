@@ -47,8 +47,8 @@ class Step:
 
     @property
     def reads_all(self) -> bool:
-        """Whether the step gets all columns of the source except the audio, and those that steps before it add."""
-        return False
+        """Whether functions get all columns of the source but the audio, and of steps before: if `reads` is empty."""
+        return bool(self.functions) and not self.reads
 
     @property
     def reads_seconds(self) -> bool:
@@ -201,11 +201,6 @@ class Keep(Step):
     def reads(self) -> tuple[str, ...]:
         """Columns of the conditions; empty for a function."""
         return tuple(name for name, _, _ in self.conditions)
-
-    @property
-    def reads_all(self) -> bool:
-        """Whether the condition is a function, which may read any column."""
-        return bool(self.functions)
 
     @property
     def functions(self) -> tuple[str, ...]:

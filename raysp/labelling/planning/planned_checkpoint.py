@@ -81,9 +81,8 @@ def _used_by(output: Output, pipeline: Pipeline) -> Iterator[tuple[str, str, Pat
     """
     source, checkpoint = pipeline.source, pipeline.label.checkpoint
     for field, url in output.checkpoints.items():
-        language = getattr(output, "language", None)
-        folder = folder_of(url, source, OWN, language)
-        yield field, url, folder, digest_of(folder, OWN, language)
+        folder = folder_of(url, source, OWN, output.language)
+        yield field, url, folder, digest_of(folder, OWN, output.language)
     for field, url in output.files.items():
         from raysp.checkpoints import language_models
 

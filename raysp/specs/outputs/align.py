@@ -106,8 +106,7 @@ class Align(Output):
     @property
     def reads(self) -> tuple[str, ...]:
         """The column of the texts, unless the step writes them, and that of the languages of rows."""
-        languages = (self.language.name,) if isinstance(self.language, Column) else ()
-        return languages if self.text is None else (self.text, *languages)
+        return super().reads if self.text is None else (self.text, *super().reads)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check the language, and that the CTC head is not one over pieces of words.

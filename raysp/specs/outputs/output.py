@@ -41,8 +41,14 @@ class Output:
 
     name: str
     """Name of the column, or prefix of the names of several."""
+    language: str | Column | None = None
+    """Language, or column of languages, that the step's checkpoint is used with for the output; None: as it is."""
     NOT_HASHED: ClassVar[Mapping[str, JsonValue]] = {}
     """Fields that change no label if they have these values, and are left out of the fingerprint then."""
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Fields with the url of a file that the output reads besides the checkpoint, `OWN_MODEL` or None."""
+    CHECKPOINTS: ClassVar[tuple[str, ...]] = ()
+    """Fields with a further checkpoint that the output uses: a folder, a url, an id of the hub or None."""
     finds_speech: ClassVar[bool] = False
     """Whether the output needs the model of speech, `raysp[speech]`."""
     follows_language: ClassVar[bool] = False
@@ -66,12 +72,7 @@ class Output:
     @property
     def reads(self) -> tuple[str, ...]:
         """Columns of the source that the output needs."""
-        return ()
-
-    @property
-    def language(self) -> str | Column | None:
-        """Language, or column of languages, that the step's checkpoint is used with for the output; None: as it is."""
-        return None
+        return (self.language.name,) if isinstance(self.language, Column) else ()
 
     def check_order(self, before: "Sequence[Output]") -> None:
         """Check the outputs before this one in the step.
@@ -138,13 +139,13 @@ class Output:
 
     @property
     def files(self) -> Mapping[str, str]:
-        """Urls of files that the output reads besides the checkpoint, or `OWN_MODEL`, by field."""
-        return {}
+        """Values of `FILES` that are set, by field."""
+        return {field: url for field in self.FILES if (url := getattr(self, field)) is not None}
 
     @property
     def checkpoints(self) -> Mapping[str, str]:
-        """Further checkpoints that the output uses, by field: folders, urls or ids of the hub."""
-        return {}
+        """Values of `CHECKPOINTS` that are set, by field."""
+        return {field: url for field in self.CHECKPOINTS if (url := getattr(self, field)) is not None}
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label as JSON, with the digests of `files` and `checkpoints`, by url."""

@@ -82,6 +82,7 @@ class Transcript(Output):
     needs: ClassVar = (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)
     allows_gaps: ClassVar = True
     NOT_HASHED: ClassVar = {"language": None, "task": None, "detect": False, "prompt": None, "keywords": []}
+    FILES: ClassVar = ("lm",)
 
     name: OutputName = "pred"
     _: KW_ONLY
@@ -130,11 +131,6 @@ class Transcript(Output):
         """Language of a text decoder, which is one for all rows."""
         return None if isinstance(self.language, Column) else self.language
 
-    @property
-    def files(self) -> Mapping[str, str]:
-        """The language model."""
-        return {} if self.lm is None else {"lm": self.lm}
-
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label: settings of beam search only if there is one."""
         fields = super().label_fields(digests)
@@ -150,11 +146,6 @@ class Transcript(Output):
         kinds = {"words": self.words, "chars": self.chars, "nbest": self.nbest > 1, "language": self.detect}
         asked = [kind for kind, is_asked in kinds.items() if is_asked]
         return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        """The column of the languages, if they are those of the rows."""
-        return (self.language.name,) if isinstance(self.language, Column) else ()
 
     @property
     def text_column(self) -> str:

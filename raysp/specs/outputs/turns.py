@@ -74,6 +74,7 @@ class Turns(Output):
 
     finds_speech: ClassVar = True
     allows_gaps: ClassVar = True
+    CHECKPOINTS: ClassVar = ("checkpoint",)
 
     name: OutputName = "pred_turns"
     _: KW_ONLY
@@ -100,11 +101,6 @@ class Turns(Output):
                 f"step_seconds={self.step_seconds:g} is above window_seconds={self.window_seconds:g}: windows would "
                 "leave out speech"
             )
-
-    @property
-    def checkpoints(self) -> Mapping[str, str]:
-        """`checkpoint` by the name of its field; empty if it is not set."""
-        return {} if self.checkpoint is None else {"checkpoint": self.checkpoint}
 
     @property
     def needs(self) -> tuple[Capability, ...]:
