@@ -86,10 +86,10 @@ class TooLargeError(ValueError):
     """Data from outside beyond a bound; the message has their size and the bound."""
 
 
-def check(found: float, most: int, noun: str) -> None:
+def check(number: float, most: int, noun: str) -> None:
     """Raise TooLargeError if there are more than `most`, such as `noun` "bytes"."""
-    if found > most:
-        raise TooLargeError(f"has {found:,} {noun}; expected at most {most:,}")
+    if number > most:
+        raise TooLargeError(f"has {number:,} {noun}; expected at most {most:,}")
 
 
 def has_memory_limit() -> bool:
@@ -195,7 +195,7 @@ def _check_depth(data: bytes | str, value: object) -> None:
         return
     level = [value]
     for _ in range(MOST_DEPTH):
-        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        inner = (node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list))
         level = [child for children in inner for child in children if isinstance(child, dict | list)]
         if not level:
             return
@@ -246,12 +246,12 @@ def read(file: BinaryIO, most: int) -> bytes:
     Raises:
         TooLargeError: it has more than `most` bytes. At most that much of it is read.
     """
-    found = bytearray()
-    while len(found) <= most and (chunk := file.read(min(_CHUNK_BYTES, most + 1 - len(found)))):
-        found += chunk
-    if len(found) > most:
+    content = bytearray()
+    while len(content) <= most and (chunk := file.read(min(_CHUNK_BYTES, most + 1 - len(content)))):
+        content += chunk
+    if len(content) > most:
         raise TooLargeError(f"has more than {most:,} bytes, the most allowed")
-    return bytes(found)
+    return bytes(content)
 
 
 def read_file(path: Path, most: int) -> bytes:
@@ -326,14 +326,14 @@ def unzipped(data: bytes, most: int) -> bytes:
     """
     stream = zlib.decompressobj()
     try:
-        found = stream.decompress(data, most + 1)
+        content = stream.decompress(data, most + 1)
     except zlib.error as error:
         raise ValueError(str(error)) from None
-    if len(found) > most:
+    if len(content) > most:
         raise TooLargeError(f"decodes to more than {most:,} bytes, from {len(data):,}")
     if not stream.eof:
         raise ValueError("incomplete or truncated data")
-    return found
+    return content
 
 
 class HeaderReader(io.RawIOBase):
@@ -375,7 +375,7 @@ HEAD_BYTES = 64
 
 class _Format(NamedTuple):
     begins: re.Pattern[bytes]
-    found: str
+    problem: str
     remedy: str
 
 
@@ -410,5 +410,6 @@ def complaint(head: bytes, expected: str, *, may_be_text: bool = True) -> str | 
         expected: the expected format, such as "a Parquet file".
         may_be_text: whether a mark of UTF-16 is one; samples without a header often begin with its two bytes.
     """
-    found = next((one for one in (*_FORMATS, *[_UTF_16] * may_be_text) if one.begins.match(head)), None)
-    return None if found is None else f"{found.found}; expected {expected}. {found.remedy}"
+    formats = (*_FORMATS, *[_UTF_16] * may_be_text)
+    detected = next((candidate for candidate in formats if candidate.begins.match(head)), None)
+    return None if detected is None else f"{detected.problem}; expected {expected}. {detected.remedy}"

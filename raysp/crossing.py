@@ -37,13 +37,13 @@ class Fetching:
 
     def __init__(self, *tensors: Tensor) -> None:
         self._tensors = tensors
-        on_device = [one for one in tensors if one.device.type != "cpu"]
+        on_device = [tensor for tensor in tensors if tensor.device.type != "cpu"]
         self._crossing = _Crossing(on_device) if on_device else None
 
     def arrays(self) -> list[Array]:
         """Return the values as arrays of their types, once they are there."""
         arrays = iter(self._crossing.arrays() if self._crossing else ())
-        return [one.detach().numpy() if one.device.type == "cpu" else next(arrays) for one in self._tensors]
+        return [tensor.detach().numpy() if tensor.device.type == "cpu" else next(arrays) for tensor in self._tensors]
 
 
 def fetch(*tensors: Tensor) -> list[Array]:
@@ -124,14 +124,14 @@ class Sending:
     def tensors(self) -> list[Tensor]:
         """Return the tensors on the device; work of this stream waits for their copy, and the host does not."""
         if self.is_zero:
-            return [torch.from_numpy(one).to(self.device) for one in self.arrays]
+            return [torch.from_numpy(array).to(self.device) for array in self.arrays]
         self.start()
         wait_for(self._event, self.device)
         assert self._sent is not None
-        edges = _edges([one.nbytes for one in self.arrays])
+        edges = _edges([array.nbytes for array in self.arrays])
         return [
-            self._sent[first : first + one.nbytes].view(_DTYPES[one.dtype.name]).view(one.shape)
-            for first, one in zip(edges, self.arrays, strict=False)
+            self._sent[first : first + array.nbytes].view(_DTYPES[array.dtype.name]).view(array.shape)
+            for first, array in zip(edges, self.arrays, strict=False)
         ]
 
 
@@ -148,10 +148,10 @@ def sent(tensor: Tensor, device: torch.device | str) -> Tensor:
 def send(device: torch.device, *arrays: Array) -> list[Tensor]:
     """Return small arrays as tensors on a device, with one copy."""
     if not is_accelerator(device):
-        return [torch.from_numpy(np.ascontiguousarray(one)).to(device) for one in arrays]
-    sending = Sending(device, *((one.dtype, one.shape) for one in arrays))
-    for filled, one in zip(sending.arrays, arrays, strict=True):
-        filled[...] = one
+        return [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
+    sending = Sending(device, *((array.dtype, array.shape) for array in arrays))
+    for filled, array in zip(sending.arrays, arrays, strict=True):
+        filled[...] = array
     return sending.tensors()
 
 
@@ -176,13 +176,13 @@ class _Crossing:
     def arrays(self) -> list[Array]:
         if self._event is not None:
             self._event.synchronize()
-        values, found, first = self._values.numpy(), dict[int, Array](), 0
+        values, by_place, first = self._values.numpy(), dict[int, Array](), 0
         for place in self._order:
-            one = self._tensors[place]
-            end = first + one.nbytes
-            found[place] = values[first:end].view(_NAMES[one.dtype]).reshape(tuple(one.shape))
+            tensor = self._tensors[place]
+            end = first + tensor.nbytes
+            by_place[place] = values[first:end].view(_NAMES[tensor.dtype]).reshape(tuple(tensor.shape))
             first = end
-        return [found[place] for place in range(len(self._tensors))]
+        return [by_place[place] for place in range(len(self._tensors))]
 
 
 def _to_host(packed: Tensor) -> "tuple[Tensor, Event | None]":

@@ -12,7 +12,7 @@ import platform
 import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from raysp import tracebacks
 from raysp.errors import RunError
@@ -20,11 +20,8 @@ from raysp.errors import RunError
 if TYPE_CHECKING:
     import torch
 
-Value = TypeVar("Value")
-Given = ParamSpec("Given")
-
 OWN_MEMORY = ("cpu", "meta")
-"""Kinds of devices whose tensors are in main memory, or nowhere."""
+"""Kinds of devices whose tensors are in main memory, or have no storage."""
 
 
 class DeviceLostError(RunError):
@@ -104,7 +101,7 @@ ROOT = Path("/")
 PROCESS_BYTES = 400e6
 """Resident set of a process with torch and pyarrow, without a model."""
 READER_BYTES = 500e6
-"""Upper bound of that of a task that reads, besides the largest recording."""
+"""Upper bound of the resident set of a task that reads, besides the largest recording."""
 
 
 def system() -> str:
@@ -152,7 +149,7 @@ def highest_resident_bytes(root: Path = ROOT) -> int:
     _, named, rest = _read(root / "proc/self/status").partition("VmHWM:")
     if named:
         return int(rest.split()[0]) * 1024
-    # It begins with that of the process that started this one.
+    # The counter begins with the value of the parent process.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if system() == "macOS" else 1024)
 
 
@@ -163,7 +160,7 @@ def _limits(root: Path, controller: str, *, v2: str, v1: Sequence[str]) -> Itera
         root: root of the file system.
         controller: "cpu" or "memory".
         v2: name of the limit file of version 2.
-        v1: names of those of version 1.
+        v1: names of the limit files of version 1.
     """
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
@@ -176,7 +173,7 @@ def _limits(root: Path, controller: str, *, v2: str, v1: Sequence[str]) -> Itera
             continue
         # In a container the mount starts at its own group, but the path may be the one outside of it.
         inside = PurePosixPath(place.lstrip("/"))
-        for folder in (one for one in (inside, *inside.parents) if ".." not in one.parts):
+        for folder in (path for path in (inside, *inside.parents) if ".." not in path.parts):
             words = " ".join(_read(mount / folder / name) for name in names).split()
             if words and all(word.isdigit() and int(word) for word in words):  # not "max", nor -1
                 yield [int(word) for word in words]

@@ -86,5 +86,5 @@ def refuse_unused(options: Mapping[str, object], reason: str) -> None:
     Raises:
         SpecError: one is given.
     """
-    if given := [name for name, value in options.items() if value is not None and value is not False]:
-        raise SpecError(f"{' and '.join(given)}: without effect: {reason}")
+    if names := [name for name, value in options.items() if value is not None and value is not False]:
+        raise SpecError(f"{' and '.join(names)}: without effect: {reason}")

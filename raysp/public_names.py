@@ -27,9 +27,9 @@ def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[
         """Import the module that defines a public name."""
         if name not in modules:
             raise AttributeError(f"No {package} attribute {name}")
-        found = getattr(import_module(modules[name], package), name)
-        setattr(sys.modules[package], name, found)  # the next use does not come here
-        return found
+        attribute = getattr(import_module(modules[name], package), name)
+        setattr(sys.modules[package], name, attribute)  # the next use does not come here
+        return attribute
 
     return get, lambda: list(names), list(names)
 

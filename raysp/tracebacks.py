@@ -114,20 +114,20 @@ def note(error: BaseException) -> None:
         keep({key: "".join(traceback.format_exception(error))[-MOST_CHARACTERS:]})
 
 
-def keep(found: Mapping[str, str]) -> None:
+def keep(texts: Mapping[str, str]) -> None:
     """Keep tracebacks of another process, by place and type, for the next message of this process."""
     with _lock:
-        for key, text in found.items():
+        for key, text in texts.items():
             if len(_pending) < MOST_PENDING:
                 _pending.setdefault(key, text)
 
 
-def taken() -> dict[str, str]:
+def take() -> dict[str, str]:
     """Return and remove the kept tracebacks, by place and type."""
     with _lock:
-        found = dict(_pending)
+        texts = dict(_pending)
         _pending.clear()
-    return found
+    return texts
 
 
 def report(shown: set[str]) -> None:
@@ -136,7 +136,7 @@ def report(shown: set[str]) -> None:
     Args:
         shown: places and types that were logged before; new ones are added.
     """
-    for key, text in taken().items():
+    for key, text in take().items():
         if key not in shown:
             shown.add(key)
             logger.debug("%s", text.rstrip())

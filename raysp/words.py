@@ -107,9 +107,9 @@ def folded(text: str, width: int | None, indent: int = 2) -> str:
 
     if width is None:
         return text
-    first, *others = re.split(r"(?<=\S) (?=\S)", text)
+    first, *words = re.split(r"(?<=\S) (?=\S)", text)
     lines = [first]
-    for word in others:
+    for word in words:
         if cell_len(f"{lines[-1]} {word}") <= width:
             lines[-1] += f" {word}"
         else:

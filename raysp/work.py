@@ -182,15 +182,15 @@ def load_work(target: str) -> Work:
     return cast("Work", load_value(target, {noun: kind.work for noun, kind in KINDS.items()}))
 
 
-def run_fact(found: Progress, last: float | None, noun: str) -> str:
+def run_fact(progress: Progress, last: float | None, noun: str) -> str:
     """Return a phrase on whether a run is active, and on the age of its last write, which `noun` names."""
-    match found.running:
+    match progress.running:
         case Running.YES:
-            return f"active: {found.holder}"
+            return f"active: {progress.holder}"
         case Running.KILLED:
-            return f"killed; the same command again continues: {found.holder}"
+            return f"killed; the same command again continues: {progress.holder}"
         case Running.ELSEWHERE:
             written = f", last {noun} {ago(last)}" if last else ""
-            return f"active or lost, not visible from this machine: {found.holder}{written}"
-    began = f"; the last one began {found.last_run.started}" if found.last_run else ""
+            return f"active or lost, not visible from this machine: {progress.holder}{written}"
+    began = f"; the last one began {progress.last_run.started}" if progress.last_run else ""
     return f"none active{began}"

@@ -33,7 +33,7 @@ def is_named(address: str | None) -> bool:
     return _named(address) not in ("", LOCAL)
 
 
-def asked_engine(engine: str, address: str | None) -> Engine:
+def requested_engine(engine: str, address: str | None) -> Engine:
     """Return the engine that the caller or RAYSP_ENGINE names.
 
     Args:
@@ -57,22 +57,22 @@ def asked_engine(engine: str, address: str | None) -> Engine:
 
 
 def resolve_engine(engine: str, address: str | None) -> Engine:
-    """Return "ray" instead of "auto" if an address or a connection names a Ray; else the asked engine.
+    """Return "ray" instead of "auto" if an address or a connection names a Ray; else the requested engine.
 
     "auto" remains where the amount of audio decides.
 
     Raises:
-        SpecError: as `asked_engine`.
+        SpecError: as `requested_engine`.
     """
-    asked = asked_engine(engine, address)
-    return "ray" if asked == "auto" and (is_cluster(address) or _named(address) == LOCAL) else asked
+    requested = requested_engine(engine, address)
+    return "ray" if requested == "auto" and (is_cluster(address) or _named(address) == LOCAL) else requested
 
 
 def uses_cluster(engine: str, address: str | None) -> bool:
     """Return whether a run with this engine and address uses an existing Ray.
 
     Raises:
-        SpecError: as `asked_engine`.
+        SpecError: as `requested_engine`.
     """
     return resolve_engine(engine, address) == "ray" and is_cluster(address)
 
@@ -101,12 +101,12 @@ def check_submitted_version() -> None:
         )
 
 
-def refuse_on(systems: Collection[str], what: str) -> None:
+def refuse_on(systems: Collection[str], reason: str) -> None:
     """Raise PlanError if this operating system is one of `systems`.
 
     Args:
         systems: names as of `devices.system`.
-        what: clause that says what does not work there, and what to do instead.
+        reason: clause that says what does not work there, and what to do instead.
     """
-    if (found := system()) in systems:
-        raise PlanError(f"{found}: {what}")
+    if (name := system()) in systems:
+        raise PlanError(f"{name}: {reason}")

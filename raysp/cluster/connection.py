@@ -145,14 +145,14 @@ def _start(ray: Any, cpus: int, options: Mapping[str, str]) -> None:  # noqa: AN
 
     Ray has no setting to leave it out, whose start takes seconds, but does without it if its port is taken.
     """
-    with socket.create_server((LOOPBACK, 0)) as taken, _on_loopback(), sigterm_kept():
+    with socket.create_server((LOOPBACK, 0)) as server, _on_loopback(), sigterm_kept():
         for attempt in range(1, STARTS + 1):
             try:
                 ray.init(
                     address="local",
                     num_cpus=cpus,
                     include_dashboard=False,
-                    dashboard_port=taken.getsockname()[1],
+                    dashboard_port=server.getsockname()[1],
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,  # it reports the port as an error
                     object_store_memory=_object_store_bytes(),
@@ -244,10 +244,10 @@ def _check_same_version(address: str) -> None:
             return "no raysp"
         return raysp.__version__
 
-    found = ray.get(ray.remote(version).options(num_cpus=0).remote())
-    if found != __version__:
+    there = ray.get(ray.remote(version).options(num_cpus=0).remote())
+    if there != __version__:
         where = without_password(address)
-        raise PlanError(f"--address {where}: found {found} there, {__version__} here; install the same version")
+        raise PlanError(f"--address {where}: found {there} there, {__version__} here; install the same version")
 
 
 def own_token() -> str | None:
@@ -352,7 +352,7 @@ def process_kept(settings: Mapping[str, str]) -> Iterator[Callable[[], None]]:
     had_fault_handler = faulthandler.is_enabled()
     names = {"ray", *(name for name in logging.root.manager.loggerDict if name.startswith("ray."))}
     loggers = [logging.getLogger(name) for name in names]
-    kept = [(one, one.level, one.handlers[:], one.filters[:], one.propagate, one.disabled) for one in loggers]
+    kept = [(log, log.level, log.handlers[:], log.filters[:], log.propagate, log.disabled) for log in loggers]
     try:
         yield record
     finally:

@@ -44,21 +44,21 @@ def examine() -> list[Finding]:
 
 def _extras() -> Finding:
     """Look for the packages of each extra of raysp; a missing one is not a failure."""
-    found: list[str] = []
+    installed: list[str] = []
     missing: list[str] = []
     for extra, packages in _packages_of_extras().items():
-        (found if all(any(metadata.distributions(name=name)) for name in packages) else missing).append(extra)
-    shown = ", ".join(found) or "none"
+        (installed if all(any(metadata.distributions(name=name)) for name in packages) else missing).append(extra)
+    shown = ", ".join(installed) or "none"
     advice = f"not installed: {', '.join(missing)}; pip install 'raysp[NAME]' adds one" if missing else ""
     return Finding("extras", shown, ok=True, advice=advice)
 
 
 def _packages_of_extras() -> dict[str, list[str]]:
-    """Return the packages that each extra adds, but for those with which raysp itself is developed."""
+    """Return the packages that each extra adds, without the extras for development."""
     lines = [Requirement(line) for line in metadata.requires("raysp") or ()]
     extras = metadata.metadata("raysp").get_all("Provides-Extra") or []
     packages = {
-        extra: [one.name for one in lines if one.marker and one.marker.evaluate({"extra": extra})]
+        extra: [line.name for line in lines if line.marker and line.marker.evaluate({"extra": extra})]
         for extra in extras
         if extra not in DEVELOPMENT
     }
@@ -70,8 +70,8 @@ def _processors() -> Finding:
 
     seen, usable = count_gpus(), torch.cuda.is_available()
     cuda = f"torch {'can' if usable else 'cannot'} use CUDA"
-    found = f"{num_cpus()} of {count(os.cpu_count() or 1, 'CPU')}, {count(seen, 'GPU')}, {cuda}"
-    return Finding("processors", found, ok=usable or not seen, advice="" if usable or not seen else _gpu_advice())
+    summary = f"{num_cpus()} of {count(os.cpu_count() or 1, 'CPU')}, {count(seen, 'GPU')}, {cuda}"
+    return Finding("processors", summary, ok=usable or not seen, advice="" if usable or not seen else _gpu_advice())
 
 
 def _gpu_advice() -> str:
@@ -104,8 +104,8 @@ def _shared_memory() -> Finding:
 def _open_files() -> Finding:
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     ok = most == resource.RLIM_INFINITY or most >= MIN_OPEN_FILES
-    found = "no limit" if most == resource.RLIM_INFINITY else f"at most {most:,}"
-    return Finding("open files", found, ok, "" if ok else f"Ray may need more: ulimit -n {MIN_OPEN_FILES * 64}")
+    limit = "no limit" if most == resource.RLIM_INFINITY else f"at most {most:,}"
+    return Finding("open files", limit, ok, "" if ok else f"Ray may need more: ulimit -n {MIN_OPEN_FILES * 64}")
 
 
 def _ray() -> Finding:

@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 5.0
 TASK_SECONDS = 60.0
-"""Time after which a node that does not answer a task is passed over: it may be busy or shutting down."""
+"""Time after which a node that does not answer a task is ignored: it may be busy or shutting down."""
 
 Node: TypeAlias = dict[str, Any]
 """A node as Ray lists it."""
 Amounts: TypeAlias = Mapping[str, float]
 """Amounts of resources by their names."""
-Given = ParamSpec("Given")
+Params = ParamSpec("Params")
 Answer = TypeVar("Answer")
 
 
@@ -44,11 +44,11 @@ def up() -> list[Node]:
 def alive(node_ids: Iterable[str]) -> set[str]:
     """Return the nodes that Ray reports as alive and whose raylet accepts connections; all if Ray does not answer."""
     try:
-        known = {str(node["NodeID"]): node for node in up()}
+        nodes = {str(node["NodeID"]): node for node in up()}
     except Exception as error:  # types of Ray's errors vary
         logger.warning("Ray did not list the nodes of the cluster: %s", error)
         return set(node_ids)
-    return {node_id for node_id in node_ids if node_id in known and _answers(known[node_id])}
+    return {node_id for node_id in node_ids if node_id in nodes and _answers(nodes[node_id])}
 
 
 def totals() -> dict[str, Amounts]:
@@ -69,9 +69,9 @@ def with_resource(name: str) -> list[Node]:
 
 
 def ask(
-    nodes: Sequence[Node], function: Callable[Given, Answer], *args: Given.args, **kwargs: Given.kwargs
+    nodes: Sequence[Node], function: Callable[Params, Answer], *args: Params.args, **kwargs: Params.kwargs
 ) -> list[Answer | None]:
-    """Call a function on nodes, at once and beside all other work, and return its results.
+    """Call a function on nodes, at once and concurrently with all other work, and return its results.
 
     None: the node did not answer within `TASK_SECONDS`, or the function failed there.
     """
@@ -81,9 +81,9 @@ def ask(
         return []
     task = ray.remote(cast("Any", function))
     placed = [task.options(num_cpus=0, scheduling_strategy=on_node(node["NodeID"])) for node in nodes]
-    answers = [one.remote(*args, **kwargs) for one in placed]
+    answers = [task_on_node.remote(*args, **kwargs) for task_on_node in placed]
     ready, _ = ray.wait(answers, num_returns=len(answers), timeout=TASK_SECONDS)
-    return [_result(one) if one in ready else None for one in answers]
+    return [_result(answer) if answer in ready else None for answer in answers]
 
 
 def on_node(node_id: str) -> object:
@@ -159,8 +159,8 @@ def gpu_memory() -> float | None:
     """Return the memory in bytes of this machine's smallest GPU, as its driver reports it; None if unknown."""
     command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        return min(float(line) for line in said.split()) * 2**20
+        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        return min(float(line) for line in output.split()) * 2**20
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
@@ -173,17 +173,17 @@ def with_gpu_memory(resources: Resources) -> Resources:
     if resources.machine_cpus is not None or resources.gpu_memory is not None:
         return resources
     nodes = with_resource("GPU")
-    found = [memory for memory in ask(nodes, gpu_memory) if memory is not None]
-    if nodes and not found:
+    reported = [memory for memory in ask(nodes, gpu_memory) if memory is not None]
+    if nodes and not reported:
         logger.warning("no node reported the memory of its GPU")
-    return replace(resources, gpu_memory=min(found, default=None))
+    return replace(resources, gpu_memory=min(reported, default=None))
 
 
 def count_gpus() -> int:
     """Return the number of NVIDIA GPUs that this process may use, without a driver library."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([one for one in visible.split(",") if one.strip() not in ("", "-1")])
+        return len([gpu for gpu in visible.split(",") if gpu.strip() not in ("", "-1")])
     try:
         return sum(name.startswith("nvidia") and name[6:].isdigit() for name in os.listdir("/dev"))  # noqa: PTH208
     except OSError:
@@ -221,8 +221,8 @@ def shortage_of(actors: int, resources: Resources, cpus: int, gpus: float) -> st
         cpus: CPUs of each actor.
         gpus: GPUs of each actor.
     """
-    wanted = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * cpus + 1, resources.cpus)}
-    short = [f"{count(asked, name)}, {there:g} found" for name, (asked, there) in wanted.items() if asked > there]
+    required = {"GPU": (actors * gpus, resources.gpus), "CPU": (actors * cpus + 1, resources.cpus)}
+    short = [f"{count(needed, name)}, {there:g} found" for name, (needed, there) in required.items() if needed > there]
     if resources.node_cpus is not None and cpus > resources.node_cpus and len(short) == 0:
         short.append(f"{count(cpus, 'CPU')} on one node, {resources.node_cpus:g} on the largest found")
     return "; ".join(short)
@@ -251,7 +251,7 @@ def pool_size(pool: Pool, *, machine: tuple[int | None, str], work: tuple[int, s
         work: number of pieces to do, each done by one actor; and the reason to show.
     """
     bounds = [(max(1, most), reason) for most, reason in (work, machine) if most is not None]
-    bound, reason = min(bounds, key=lambda one: one[0])
+    bound, reason = min(bounds, key=lambda limit: limit[0])
     if bound >= pool.high:
         return PoolSize(pool.low, pool.high)
     return PoolSize(min(pool.low, bound), bound, f" ({_range(pool.low, pool.high)} requested; {reason})")
@@ -325,10 +325,10 @@ def with_absolute_paths(work: AnyWork) -> AnyWork:
     return absolute
 
 
-def _absolute_checkpoint(given: str) -> str:
+def _absolute_checkpoint(name: str) -> str:
     """Return the absolute path of a local folder; other names unchanged, which may be ids of the hub."""
-    checkpoint = _absolute(given)
-    return checkpoint if scheme_of(given) or Path(checkpoint).is_dir() else given
+    checkpoint = _absolute(name)
+    return checkpoint if scheme_of(name) or Path(checkpoint).is_dir() else name
 
 
 def data_places(work: Work) -> Iterator[tuple[str, str]]:

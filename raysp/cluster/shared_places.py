@@ -68,7 +68,7 @@ def check_shared(store: Store, work: Work, shards: Mapping[str, Iterable[Shard]]
     finally:
         if path:
             store.delete(path)
-    for field, place in {"sink.url": sink.url, **{one.field: one.place for one in places}}.items():
+    for field, place in {"sink.url": sink.url, **{local.field: local.place for local in places}}.items():
         reasons = [
             (node, answer[field]) for node, answer in zip(nodes, answers, strict=True) if answer and field in answer
         ]
@@ -86,7 +86,7 @@ def _local_places(work: Work, shards: Mapping[str, Iterable[Shard]]) -> Iterator
     for field, source in work.sources.items():
         if source.shared:
             continue
-        if shard := next((one for one in shards[field] if not scheme_of(one.url)), None):
+        if shard := next((shard for shard in shards[field] if not scheme_of(shard.url)), None):
             named.append((f"{field}.url", source.urls[0], shard.url))
             named.append((f"{field}.labels", str(source.labels), shard.labels))
         named.append((f"{field}.audio_root", str(source.audio_root), source.audio_root or ""))

@@ -43,7 +43,7 @@ class Table:
 
     @property
     def left_out(self) -> str:
-        """Number of the rows that are not among the first, with their noun; empty if all are."""
+        """Number of rows that are not shown, with their noun; empty if all are shown."""
         return count(self.total - len(self.rows), f"more {self.noun}") if self.total > len(self.rows) else ""
 
 
@@ -80,19 +80,19 @@ def groups_table(column: str, groups: Sequence[Group], names: Sequence[str] = ()
         groups: scores of the groups.
         names: metrics, the first with its interval; none: all.
     """
-    first, *others = names or groups[0].scores.metrics
+    first, *other_names = names or groups[0].scores.metrics
     has_words = "words" in groups[0].scores.counts
     titles = [
         "rows",
         *(["words"] if has_words else []),
         *(TITLES.get(first, first), "95% interval"),
-        *(TITLES.get(name, name) for name in others),
+        *(TITLES.get(name, name) for name in other_names),
     ]
     rows = []
     for group in groups[:MOST_GROUPS]:
         scores = group.scores
         words = [f"{scores.counts['words']:,}"] if has_words else []
-        more = [scores.value(name) for name in others]
+        more = [scores.value(name) for name in other_names]
         rows.append(
             (short(group.value), f"{scores.rows:,}", *words, scores.value(first), scores.interval(first), *more)
         )
@@ -103,9 +103,9 @@ def groups_table(column: str, groups: Sequence[Group], names: Sequence[str] = ()
 def classes_table(classes: Sequence[ClassScores], unit: str) -> Table:
     """Return a table of classes, with the numbers of rows or frames."""
     rows = []
-    for one in classes[:MOST_GROUPS]:
-        metrics = (value_text("f1", share) for share in (one.precision, one.recall, one.f1))
-        rows.append((short(one.name), f"{one.rows:,}", f"{one.predicted:,}", *metrics))
+    for scores in classes[:MOST_GROUPS]:
+        metrics = (value_text("f1", share) for share in (scores.precision, scores.recall, scores.f1))
+        rows.append((short(scores.name), f"{scores.rows:,}", f"{scores.predicted:,}", *metrics))
     names = ("class", unit, "predicted", "precision", "recall", "F1")
     return Table("Classes", names, rows, len(classes), "class")
 
@@ -115,7 +115,7 @@ def runs_table(
     names: Sequence[str] = (),
     figures: Callable[[RunEntry], Sequence[str]] = lambda _: (),
 ) -> Table:
-    """Return a table of the last runs, of which `figures` returns the cells of further columns with these names."""
+    """Return a table of the last runs; `figures` returns the cells of the columns `names`."""
     last = runs[: -MOST_RUNS - 1 : -1]
     packages = list(dict.fromkeys(name for run in reversed(last) for name in run.versions))
     rows = [
@@ -126,9 +126,9 @@ def runs_table(
 
 
 def when(started: str) -> str:
-    """Return the start of a run as the other times of a page; other texts are cut to a length."""
-    found = _STARTED.fullmatch(started)
-    return f"{found[1]} {found[2]} UTC" if found else short(started, 30)
+    """Return the start of a run in the time format of a page; other texts are cut."""
+    match = _STARTED.fullmatch(started)
+    return f"{match[1]} {match[2]} UTC" if match else short(started, 30)
 
 
 def shown_row(row: WorstRow, noun: str = "error") -> ShownRow:
@@ -144,20 +144,20 @@ def shown_row(row: WorstRow, noun: str = "error") -> ShownRow:
 
 def _cut(parts: Sequence[Part]) -> list[Part]:
     """Return the first parts, of at most `MOST_TEXT` characters together."""
-    left, found = MOST_TEXT, list[Part]()
+    left, shown = MOST_TEXT, list[Part]()
     for number, part in enumerate(parts):
         if len(part.text) > left or number == MOST_PARTS:
-            more = sum(len(one.text) for one in parts[number:]) - left
-            found.append(Part(part.kind, part.text[:left]))
-            found.append(Part("same", f"… and {count(more, 'more character')}"))
+            more = sum(len(rest.text) for rest in parts[number:]) - left
+            shown.append(Part(part.kind, part.text[:left]))
+            shown.append(Part("same", f"… and {count(more, 'more character')}"))
             break
-        found.append(part)
+        shown.append(part)
         left -= len(part.text)
-    return found
+    return shown
 
 
 def parts_of(row: WorstRow) -> list[Part]:
-    """Return a reference in which words that differ stand beside those of the hypothesis."""
+    """Return a reference with each differing word next to its replacement in the hypothesis."""
     if not row.edits:
         return _replaced(row.reference, row.hypothesis or "")
     words, place, parts = row.reference.split(), 0, list[Part]()

@@ -112,7 +112,7 @@ def read(classes: Iterable[type], functions: Mapping[str, object]) -> UserCode:
     users: dict[str, str] = {}
     for cls in classes:
         for base in cls.__mro__:
-            is_spec = any(one.__module__.partition(".")[0] == "raysp" for one in base.__mro__)
+            is_spec = any(ancestor.__module__.partition(".")[0] == "raysp" for ancestor in base.__mro__)
             if _is_outside(base.__module__) and (is_spec or not _is_installed(base.__module__)):
                 users[base.__module__] = f"{cls.__module__}:{cls.__qualname__}"
     for name, function in functions.items():
@@ -168,9 +168,9 @@ def _file_of(module: str) -> Path | None:
     return Path(os.path.abspath(path)) if path and Path(path).is_file() else None  # noqa: PTH100
 
 
-def _without_file(what: str) -> SpecError:
+def _without_file(subject: str) -> SpecError:
     return SpecError(
-        f"{what} is not in a Python file, so changes to it cannot be detected; put it into a file, or wrap "
+        f"{subject} is not in a Python file, so changes to it cannot be detected; put it into a file, or wrap "
         "it in a function of the pipeline file; raysp.Labeller takes it as it is"
     )
 

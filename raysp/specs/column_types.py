@@ -33,9 +33,9 @@ def type_name(kind: object) -> str:
 
 def holds_strings(kind: pa.DataType) -> bool:
     """Return whether a type holds strings or nulls alone, also as a dictionary."""
-    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    value_type = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     of_strings = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    return any(fits(held) for fits in of_strings)
+    return any(fits(value_type) for fits in of_strings)
 
 
 def parse_type(name: str) -> pa.DataType:
@@ -45,15 +45,15 @@ def parse_type(name: str) -> pa.DataType:
         ValueError: there is no such type.
     """
     name = name.strip()
-    if found := re.fullmatch(r"(large_)?list<(.+)>", name):
-        item = _field(found[2], "item")
-        return pa.large_list(item) if found[1] else pa.list_(item)
-    if found := re.fullmatch(r"fixed_size_list<(.+)>\[(\d+)\]", name):
-        return pa.list_(_field(found[1], "item"), int(found[2]))
-    if found := re.fullmatch(r"struct<(.+)>", name):
-        return pa.struct([_field(part, "") for part in _parts(found[1])])
-    if found := re.fullmatch(r"timestamp\[(s|ms|us|ns), tz=([^\]]+)\]", name):
-        return pa.timestamp(cast("Any", found[1]), found[2])
+    if match := re.fullmatch(r"(large_)?list<(.+)>", name):
+        item = _field(match[2], "item")
+        return pa.large_list(item) if match[1] else pa.list_(item)
+    if match := re.fullmatch(r"fixed_size_list<(.+)>\[(\d+)\]", name):
+        return pa.list_(_field(match[1], "item"), int(match[2]))
+    if match := re.fullmatch(r"struct<(.+)>", name):
+        return pa.struct([_field(part, "") for part in _parts(match[1])])
+    if match := re.fullmatch(r"timestamp\[(s|ms|us|ns), tz=([^\]]+)\]", name):
+        return pa.timestamp(cast("Any", match[1]), match[2])
     try:
         return cast("pa.DataType", pa.type_for_alias(cast("Any", name)))
     except ValueError:

@@ -41,14 +41,14 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
         ValueError: the order is another one, or a step reads or adds a column that it may not; the message names it.
     """
     names = [type(step).__name__ for step in steps]
-    found = f"found steps [{', '.join(names)}]"
+    listing = f"found steps [{', '.join(names)}]"
     labels = [place for place, step in enumerate(steps) if isinstance(step, Label)]
     decodes = [place for place, step in enumerate(steps) if isinstance(step, Decode)]
     if len(decodes) != 1 or bool(labels) != has_labels:
-        raise ValueError(f"{found}; expected one Decode and {'at least one' if has_labels else 'no'} Label")
+        raise ValueError(f"{listing}; expected one Decode and {'at least one' if has_labels else 'no'} Label")
     first = labels[0] if labels else len(steps)
     if decodes[0] > first:
-        raise ValueError(f"{found}; expected Decode before Label")
+        raise ValueError(f"{listing}; expected Decode before Label")
     late: list[Step] = []
     reads: dict[str, None] = {}
     readers: dict[str, str] = {}
@@ -57,13 +57,13 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
         where = f"steps[{place}] {names[place]}"
         _check_audio(step, where, audio, is_decoded=place > decodes[0])
         if place < decodes[0] and step.reads_seconds:
-            raise ValueError(f"{found}; {names[place]} by seconds needs decoded audio: move it after Decode")
+            raise ValueError(f"{listing}; {names[place]} by seconds needs decoded audio: move it after Decode")
         if isinstance(step, Label):
             _check_label(step, where, steps, place, audio=audio, is_first=place == first)
         elif place > first:
             if step.columns:
                 raise ValueError(
-                    f"{found}; expected only steps that filter rows behind Label: move {names[place]} before it"
+                    f"{listing}; expected only steps that filter rows behind Label: move {names[place]} before it"
                 )
             _check_filter(step, where, added)
         else:

@@ -42,7 +42,7 @@ class ReadPlace(NamedTuple):
 
 
 TEXTS_OF_ROWS = "holds the texts of rows; set it to a column of strings"
-"""`TEXT_USE` of what has no use for rows without texts."""
+"""`TEXT_USE` of work that ignores rows without texts."""
 USUAL_ID = "id"
 """Column of row ids of a source that names none."""
 
@@ -146,7 +146,7 @@ class Shards:
         """Return the source with its urls and paths changed, without ids of data sets."""
         url: str | Sequence[str] = self.url
         if self.split is None:
-            url = change(self.url) if isinstance(self.url, str) else [change(one) for one in self.url]
+            url = change(self.url) if isinstance(self.url, str) else [*map(change, self.url)]
         places: dict[str, Any] = {n: change(value) for n in SHARD_PLACES if (value := getattr(self, n)) is not None}
         return dataclasses.replace(self, url=url, **places)
 
@@ -369,8 +369,8 @@ def with_places(work: AnyWork, place: Change, checkpoint: Change) -> AnyWork:
     for field_path, source in work.sources.items():
         work = replaced(work, field_path, source.with_places(place))
     work = replaced(work, "sink.url", place(work.sink.url))
-    for one in work.read_places:
-        work = replaced(work, one.field, (checkpoint if one.is_checkpoint else place)(one.name))
+    for read_place in work.read_places:
+        work = replaced(work, read_place.field, (checkpoint if read_place.is_checkpoint else place)(read_place.name))
     return work
 
 
@@ -388,8 +388,8 @@ def _classes(value: object) -> Iterator[type]:
     """Yield the class of each spec within a value."""
     if dataclasses.is_dataclass(value):
         yield type(value)
-        for one in dataclasses.fields(value):
-            yield from _classes(getattr(value, one.name))
+        for spec_field in dataclasses.fields(value):
+            yield from _classes(getattr(value, spec_field.name))
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _classes(item)
@@ -423,13 +423,13 @@ def load_function(name: str) -> Callable[..., object]:
     """
     module, _, attribute = name.partition(":")
     try:
-        found = cast("object", getattr(importlib.import_module(module), attribute))
+        function = cast("object", getattr(importlib.import_module(module), attribute))
     except BaseException as error:  # importing runs the module, which may raise any error
         tracebacks.raise_if_stopped(error)
         raise SpecError(
             f"{name!r} cannot be imported: {tracebacks.described(error)}; it must be importable from the folder of the "
             "pipeline file"
         ) from error
-    if not callable(found):
-        raise SpecError(f"{name!r} is a {type(found).__name__}; expected a function")
-    return cast("Callable[..., object]", found)
+    if not callable(function):
+        raise SpecError(f"{name!r} is a {type(function).__name__}; expected a function")
+    return cast("Callable[..., object]", function)

@@ -249,14 +249,14 @@ def _importable(function: object) -> object:
     Raises:
         ValueError: the function cannot be imported by a name.
     """
-    wanted = "expected a function at the top level of a module, or its name, 'module:function'"
+    expected = "expected a function at the top level of a module, or its name, 'module:function'"
     if isinstance(function, str):
         if not re.fullmatch(r"[\w.]+:\w+", function):
-            raise ValueError(f"found {function!r}; {wanted}")
+            raise ValueError(f"found {function!r}; {expected}")
         return function
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not callable(function) or not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError(f"found {function!r}; {wanted}")
+        raise ValueError(f"found {function!r}; {expected}")
     kind = ""
     if name.endswith("<lambda>"):
         kind = "a lambda"
@@ -269,7 +269,7 @@ def _importable(function: object) -> object:
     elif getattr(sys.modules.get(module), name, None) is not function:
         kind = f"a function that is not {module}.{name}"
     if kind:
-        raise ValueError(f"found {kind}, {module}:{name}, which workers cannot import; {wanted}")
+        raise ValueError(f"found {kind}, {module}:{name}, which workers cannot import; {expected}")
     return f"{module}:{name}"
 
 
@@ -408,7 +408,7 @@ class Label(Step):
             )
         for place, output in enumerate(self.outputs):
             output.check_order(self.outputs[:place])
-        if self.windows == "speech" and (without := [one for one in self.outputs if not one.allows_gaps]):
+        if self.windows == "speech" and (without := [o for o in self.outputs if not o.allows_gaps]):
             raise ValueError(
                 f"windows='speech' leaves out silence, and {type(without[0]).__name__}(name="
                 f"{getattr(without[0], 'name', '')!r}) needs all frames of a recording; leave it out, or use "
@@ -416,9 +416,9 @@ class Label(Step):
             )
         columns = sorted(language.name for language in self.languages if isinstance(language, Column))
         if len(columns) > 1:
-            found = ", ".join(map(repr, columns))
+            names = ", ".join(map(repr, columns))
             raise ValueError(
-                f"outputs read the languages of rows from the columns {found}; a step has one such column, since a "
+                f"outputs read the languages of rows from the columns {names}; a step has one such column, since a "
                 "batch has rows of one language"
             )
         refuse_clash([(f"{type(o).__name__}(name={getattr(o, 'name', '')!r})", o.columns) for o in self.outputs])
@@ -436,14 +436,14 @@ class Label(Step):
     @property
     def languages(self) -> tuple[str | Column, ...]:
         """Languages that outputs name for the step's checkpoint, each once."""
-        return tuple(dict.fromkeys(one.language for one in self.outputs if one.language is not None))
+        return tuple(dict.fromkeys(output.language for output in self.outputs if output.language is not None))
 
     @property
     def speech(self) -> "Speech":
         """Settings of the regions of speech by which windows are cut."""
         from raysp.specs.outputs.speech import Speech
 
-        return next((one for one in self.outputs if isinstance(one, Speech)), Speech())
+        return next((output for output in self.outputs if isinstance(output, Speech)), Speech())
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -109,8 +109,8 @@ def _explain_field(owner: str, fields: list[str], error: Mapping[str, object]) -
     if error["type"] in ("is_instance_of", "dataclass_type") and isinstance(error["input"], Mapping):
         message += '; in JSON it has a key "type", the name of its class'
     message = message.replace("an instance of Sequence", "a list")
-    found = "***" if name == "storage_options" else _shown(error["input"])
-    return f"{path}: found {found}; ", f"{message[0].lower()}{message[1:]}"
+    value = "***" if name == "storage_options" else _shown(error["input"])
+    return f"{path}: found {value}; ", f"{message[0].lower()}{message[1:]}"
 
 
 def _shown(value: object) -> str:
@@ -243,8 +243,8 @@ def secret_values(value: JsonValue) -> frozenset[str]:
     Values of all environment variables with names like those of secrets are included.
     """
     named = {os.environ.get(name, "") for name in _env_names(value)}
-    alike = {found for name, found in os.environ.items() if is_secret_name(name)}
-    return frozenset(named | {found for found in alike if len(found) >= SHORTEST_SECRET}) - {""}
+    alike = {secret for name, secret in os.environ.items() if is_secret_name(name)}
+    return frozenset(named | {secret for secret in alike if len(secret) >= SHORTEST_SECRET}) - {""}
 
 
 def _env_names(value: JsonValue) -> Iterator[str]:
@@ -312,23 +312,23 @@ def _class(name: str) -> type:
     if ":" in name:
         module, _, attribute = name.partition(":")
         try:
-            found = getattr(importlib.import_module(module), attribute)
+            cls = getattr(importlib.import_module(module), attribute)
         except BaseException as error:  # importing runs the module, which may raise any error
             tracebacks.raise_if_stopped(error)
             raise SpecError(f"type {name!r} cannot be imported: {tracebacks.described(error)}") from error
     else:
         import raysp
 
-        found = getattr(raysp, name, None)
-    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        cls = getattr(raysp, name, None)
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise SpecError(f"type {name!r} is not a spec of raysp; your own is written 'module:Class'")
-    return found
+    return cls
 
 
-def check_class(found: object, expected: type, advice: str) -> None:
+def check_class(value: object, expected: type, advice: str) -> None:
     """Raise SpecError for a value of another class than a function takes; `advice` says which function takes it."""
-    if not isinstance(found, expected):
-        raise SpecError(f"found a {type(found).__name__}, expected a {expected.__name__}; {advice}")
+    if not isinstance(value, expected):
+        raise SpecError(f"found a {type(value).__name__}, expected a {expected.__name__}; {advice}")
 
 
 def override(value: object, path: str, text: str) -> object:

@@ -43,24 +43,24 @@ def load_value(target: str, kinds: Mapping[str, str]) -> object:
     expected = " or ".join(f"raysp.{place.partition(':')[2]}" for place in kinds.values())
     values = vars(_module(Path(path), expected))
     classes = tuple(cast("type", resolved(place)) for place in kinds.values() if place.partition(":")[0] in sys.modules)
-    found = {key: value for key, value in values.items() if isinstance(value, classes)}
+    specs = {key: value for key, value in values.items() if isinstance(value, classes)}
     if name:
-        if name not in found:
-            raise SpecError(f"{path} has no {' or '.join(kinds)} named {name!r}; found {sorted(found) or 'none'}")
-        return found[name]
-    usual = [found[name] for name in kinds if name in found]
+        if name not in specs:
+            raise SpecError(f"{path} has no {' or '.join(kinds)} named {name!r}; found {sorted(specs) or 'none'}")
+        return specs[name]
+    usual = [specs[name] for name in kinds if name in specs]
     if len(usual) == 1:
         return usual[0]
-    if len({id(value) for value in found.values()}) != 1:
-        if not found:
+    if len({id(value) for value in specs.values()}) != 1:
+        if not specs:
             raise SpecError(f"{path}: expected one {expected}, found {_other_work(values, path)}")
-        raise SpecError(f"{path}: expected one {expected}, found {', '.join(sorted(found))}; choose one by {path}:NAME")
-    return next(iter(found.values()))
+        raise SpecError(f"{path}: expected one {expected}, found {', '.join(sorted(specs))}; choose one by {path}:NAME")
+    return next(iter(specs.values()))
 
 
 def _other_work(values: Mapping[str, object], path: str) -> str:
     """Return the other spec that a file defines, with the command that takes it."""
-    classes = {type(one) for one in values.values() if type(one).__module__.startswith("raysp.")}
+    classes = {type(value) for value in values.values() if type(value).__module__.startswith("raysp.")}
     verbs = ((kind.__name__, getattr(kind, "VERB", "")) for kind in classes)
     works = {name: verb for name, verb in verbs if verb}
     first = min(works, default=None)
@@ -75,11 +75,11 @@ def is_pipeline_file(target: str) -> bool:
 
 def _module(path: Path, expected: str) -> ModuleType:
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise SpecError(f"{path}: {found}; expected a Python file that defines a {expected}")
+        problem = "a folder" if path.is_dir() else "no such file"
+        raise SpecError(f"{path}: {problem}; expected a Python file that defines a {expected}")
     installed = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
-    taken = path.stem in sys.stdlib_module_names or path.stem == "raysp"
-    if taken or importlib.machinery.PathFinder.find_spec(path.stem, installed):  # the module would shadow it
+    is_reserved = path.stem in sys.stdlib_module_names or path.stem == "raysp"
+    if is_reserved or importlib.machinery.PathFinder.find_spec(path.stem, installed):  # the module would shadow it
         raise SpecError(f"{path}: Python or an installed package has a module named {path.stem!r}; rename the file")
     folder = str(path.resolve().parent)
     if folder not in sys.path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from raysp.audio.isolation import Decoder
-from raysp.cluster.addresses import Engine, asked_engine, is_named, refuse_on, uses_cluster
+from raysp.cluster.addresses import Engine, requested_engine, is_named, refuse_on, uses_cluster
 from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
@@ -163,7 +163,7 @@ def finetune(
     for name in recipe.trackers:
         check_tracker(name)
     with contextlib.ExitStack() as stack:
-        asked = asked_engine(engine, address)
+        asked = requested_engine(engine, address)
         on_cluster = uses_cluster(engine, address)
         plan = plan_training(recipe, stack.enter_context(connected(address)) if on_cluster else None)
         by_ray = _needs_ray(plan, asked, address)

@@ -181,8 +181,8 @@ class Head(JobSubmissionClient):
 
     def jobs(self) -> list[Job]:
         """Return the jobs of raysp, oldest first."""
-        found = [Job.of(dict(details)) for details in self.list_jobs()]
-        return sorted((job for job in found if job), key=lambda job: job.started or float("inf"))
+        jobs = [Job.of(dict(details)) for details in self.list_jobs()]
+        return sorted((job for job in jobs if job), key=lambda job: job.started or float("inf"))
 
     def job(self, job_id: str) -> Job:
         """Return a job of raysp.
@@ -191,12 +191,12 @@ class Head(JobSubmissionClient):
             PlanError: the cluster has no such job.
         """
         try:
-            found = Job.of(dict(self.get_job_info(job_id)))
+            job = Job.of(dict(self.get_job_info(job_id)))
         except RuntimeError:  # HTTP 404
-            found = None
-        if found is None:
+            job = None
+        if job is None:
             raise PlanError(f"{self.shown} has no job of raysp named {job_id!r}; `raysp jobs` lists them")
-        return found
+        return job
 
     def stop(self, job_id: str) -> Job:
         """Stop a job, wait until it has ended, and return it; a job that has ended is returned unchanged.
@@ -223,17 +223,17 @@ def dashboard_address(address: str | None) -> str:
     Raises:
         PlanError: no address is given, or it is of another kind.
     """
-    given = address or next((found for name in ADDRESS_VARIABLES if (found := os.environ.get(name))), None)
-    if given is None or (address is None and "://" not in given):
+    url = address or next((value for name in ADDRESS_VARIABLES if (value := os.environ.get(name))), None)
+    if url is None or (address is None and "://" not in url):
         raise PlanError("no cluster given; give --address http://HEAD:8265 or set RAY_API_SERVER_ADDRESS to it")
-    scheme, separator, rest = given.partition("://")
+    scheme, separator, rest = url.partition("://")
     if not separator:
-        return f"http://{given.rstrip('/')}"
+        return f"http://{url.rstrip('/')}"
     if scheme not in ("http", "https") or not rest:
         raise PlanError(
-            f"--address {without_password(given)}: expected the address of the cluster's dashboard, such as http://HEAD:8265"
+            f"--address {without_password(url)}: expected the address of the cluster's dashboard, such as http://HEAD:8265"
         )
-    return given.rstrip("/")
+    return url.rstrip("/")
 
 
 def _headers() -> dict[str, str]:
@@ -243,20 +243,20 @@ def _headers() -> dict[str, str]:
     token that a local Ray left in ~/.ray may be of another cluster.
     """
     try:
-        given = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}").items()
+        entries = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}").items()
     except (ValueError, AttributeError):
         raise PlanError("RAY_JOB_HEADERS: expected a JSON object of names and values") from None
-    headers = {str(name): str(value) for name, value in given}
+    headers = {str(name): str(value) for name, value in entries}
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
-    is_given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    if mode != "token" and (mode or not is_given):
+    has_token = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    if mode != "token" and (mode or not has_token):
         return headers
     if (token := own_token()) is None:
         raise PlanError(
             "RAY_AUTH_MODE=token: found no token; set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
         )
-    is_taken = any(name.lower() == "authorization" for name in headers)
-    return {**headers, "X-Ray-Authorization" if is_taken else "Authorization": f"Bearer {token}"}
+    has_authorization = any(name.lower() == "authorization" for name in headers)
+    return {**headers, "X-Ray-Authorization" if has_authorization else "Authorization": f"Bearer {token}"}
 
 
 def _reason(error: BaseException) -> str:

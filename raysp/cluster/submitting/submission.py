@@ -68,9 +68,9 @@ class Package:
 
     def name_of(self, path: Path) -> str | None:
         """Return the name of a file or folder relative to the package; None if it is elsewhere."""
-        for one in (path, path.parent.resolve() / path.name):  # the folder may be named by a link
-            if one.is_relative_to(self.folder):
-                return one.relative_to(self.folder).as_posix()
+        for location in (path, path.parent.resolve() / path.name):  # the folder may be named by a link
+            if location.is_relative_to(self.folder):
+                return location.relative_to(self.folder).as_posix()
         return None
 
     def holds(self, path: Path) -> bool:
@@ -117,7 +117,7 @@ def _is_left_out(path: Path) -> bool:
     is_named = any(fnmatch(name, pattern) for pattern in LEFT_OUT) and (name[0] == "." or path.suffix not in CODE)
     is_sink = (path / layout.HOME).is_dir()
     is_odd = not path.name.isprintable() or not (path.is_file() or path.is_dir())  # Ray would wait for a pipe
-    is_circle = path.is_symlink() and path.is_dir() and path.resolve() in {one.resolve() for one in path.parents}
+    is_circle = path.is_symlink() and path.is_dir() and path.resolve() in {parent.resolve() for parent in path.parents}
     return is_named or is_sink or is_odd or is_circle
 
 
@@ -223,7 +223,7 @@ def submit(head: Head, request: Request) -> str:
         SpecError: a file cannot be read.
     """
     for job in _active(head, request.sink):
-        raise _taken(job)
+        raise _sink_in_use(job)
     try:
         with _only_errors():
             job_id = head.submit_job(**request.arguments)
@@ -234,7 +234,7 @@ def submit(head: Head, request: Request) -> str:
     active = sorted(_active(head, request.sink), key=lambda job: (job.started or float("inf"), job.id))
     if active and active[0].id != job_id and job_id in {job.id for job in active}:
         head.stop_job(job_id)
-        raise _taken(active[0])
+        raise _sink_in_use(active[0])
     return job_id
 
 
@@ -254,23 +254,23 @@ def _active(head: Head, sink: str) -> list[Job]:
     return [job for job in head.jobs() if job.sink == sink and not job.is_over]
 
 
-def _taken(job: Job) -> PlanError:
+def _sink_in_use(job: Job) -> PlanError:
     return PlanError(
         f"sink.url: the job {job.id} writes to {job.sink} already ({job.status}); follow it with "
         f"`raysp jobs {job.id} --follow`, or stop it with `raysp stop {job.id}`"
     )
 
 
-def _refuse_missing(package: Package, path: Path, what: str) -> None:
+def _refuse_missing(package: Package, path: Path, subject: str) -> None:
     if package.name_of(path) is None:
         raise SpecError(
-            f"{what} is outside of {package.folder}, the folder of the submitted file, which is shipped; move it "
+            f"{subject} is outside of {package.folder}, the folder of the submitted file, which is shipped; move it "
             "there, or install it on the cluster as a package"
         )
     if not package.holds(path):
         raise SpecError(
-            f"{what} is left out of the package by its name (hidden, or like that of a key), or since git ignores it; "
-            f"rename it, or take it in, for example by the line !{path.name} in .gitignore"
+            f"{subject} is left out of the package by its name (hidden, or like that of a key), or since git ignores "
+            f"it; rename it, or take it in, for example by the line !{path.name} in .gitignore"
         )
 
 

@@ -107,7 +107,7 @@ class ModelActor:
         finally:
             self._so_far.pop(todo, None)
             self._reading.discard((todo.name, todo.part))
-        return message, tracebacks.taken()
+        return message, tracebacks.take()
 
     def _blocks(self, todo: PieceTodo) -> Iterator[pa.Table]:
         """Yield the blocks that a task on any node decodes."""
@@ -147,6 +147,6 @@ def read_piece(job: Job, todo: PieceTodo) -> Iterator[tuple[str | pa.Table | Sha
         for block in read_blocks(job, todo):
             yield block, {}
     except ProgramError as error:
-        yield FatalFailure(str(error)), tracebacks.taken()
+        yield FatalFailure(str(error)), tracebacks.take()
     except Exception as error:
-        yield shard_failure(todo.name, error), tracebacks.taken()
+        yield shard_failure(todo.name, error), tracebacks.take()

@@ -143,6 +143,6 @@ def next_batch(waiting: deque[Due]) -> list[Due]:
 def commit_shards(job: Job, batch: Sequence[tuple[Shard, Retry | None]]) -> Made:
     """Commit shards concurrently, on a worker, and return an outcome per shard, in order, and tracebacks of errors."""
     if len(batch) == 1:
-        return [commit_shard(job, *batch[0])], tracebacks.taken()
+        return [commit_shard(job, *batch[0])], tracebacks.take()
     with ThreadPoolExecutor(len(batch)) as threads:
-        return list(threads.map(lambda due: commit_shard(job, *due), batch)), tracebacks.taken()
+        return list(threads.map(lambda due: commit_shard(job, *due), batch)), tracebacks.take()

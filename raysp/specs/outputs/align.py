@@ -81,8 +81,8 @@ class Align(Output):
             ValueError: neither or both of `text` and `of` are given.
         """
         if (self.text is None) == (self.of is None):
-            found = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
-            raise ValueError(f"Align needs a column of the source, Align('text'), or of='pred'; found {found}")
+            arguments = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
+            raise ValueError(f"Align needs a column of the source, Align('text'), or of='pred'; found {arguments}")
 
     def check_order(self, before: Sequence[Output]) -> None:
         """Check that the transcript that `of` names comes before this output.
@@ -90,7 +90,7 @@ class Align(Output):
         Raises:
             ValueError: no output before this one writes it.
         """
-        names = [getattr(one, "name", "") for one in before if one.text_column is not None]
+        names = [getattr(output, "name", "") for output in before if output.text_column is not None]
         if self.of is not None and self.of not in names:
             raise ValueError(
                 f"outputs.{len(before)} Align(of={self.of!r}) aligns the text of a Transcript before it in outputs; "
@@ -100,8 +100,8 @@ class Align(Output):
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
-        asked = [kind for kind, is_asked in (("words", self.words), ("chars", self.chars)) if is_asked]
-        return tuple(f"{self.name}_{kind}" for kind in ("score", "skipped", *asked))
+        times = [kind for kind, is_set in (("words", self.words), ("chars", self.chars)) if is_set]
+        return tuple(f"{self.name}_{kind}" for kind in ("score", "skipped", *times))
 
     @property
     def reads(self) -> tuple[str, ...]:

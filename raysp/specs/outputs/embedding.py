@@ -133,7 +133,7 @@ class Embedding(Output):
         if self.pooling == "xvector":
             return SpeakerEmbedding(schema, self._staged(checkpoint, self.name), normalize=self.normalize)
         if self._is_several:
-            ops = [self._of_layer(checkpoint, one, f"{self.name}.{one}") for one in self._layers(checkpoint)]
+            ops = [self._of_layer(checkpoint, layer, f"{self.name}.{layer}") for layer in self._layers(checkpoint)]
             return SeveralLayers(schema, ops)
         [layer] = (LEARNED_SUM,) if self.layer == "mix" else self._layers(checkpoint)
         return self._of_layer(checkpoint, layer, self.name, loaded)

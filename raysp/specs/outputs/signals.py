@@ -68,8 +68,8 @@ class Signals(Output):
 
         return TextMeasuring(
             self.schema(checkpoint),
-            text=next((one.text_column for one in outputs if one.text_column), None),
-            speech=next((one.name for one in outputs if isinstance(one, Speech)), None),
+            text=next((output.text_column for output in outputs if output.text_column), None),
+            speech=next((output.name for output in outputs if isinstance(output, Speech)), None),
         )
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Measuring | Silence":

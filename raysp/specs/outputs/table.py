@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def _classes() -> Iterator[type[Output]]:
-    for found in iter_modules(outputs.__path__):
-        module = import_module(f"{outputs.__name__}.{found.name}")
-        own = (one for one in vars(module).values() if getattr(one, "__module__", "") == module.__name__)
-        yield from (one for one in own if isinstance(one, type) and issubclass(one, Output) and one is not Output)
+    for file in iter_modules(outputs.__path__):
+        module = import_module(f"{outputs.__name__}.{file.name}")
+        classes = (cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__)
+        yield from (cls for cls in classes if issubclass(cls, Output) and cls is not Output)
 
 
-OUTPUTS = sorted((one for cls in _classes() for one in cls.examples()), key=lambda one: one.text_column is None)
+OUTPUTS = sorted((output for cls in _classes() for output in cls.examples()), key=lambda o: o.text_column is None)
 """Examples of the outputs of raysp; transcripts first, then by file."""
 
 
 def outputs_for(checkpoint: "CheckpointSummary") -> tuple[str, ...]:
     """Return the names of the outputs that a checkpoint supports, in the order of its capabilities."""
-    return _names(one for one in _needing(checkpoint.gives) if _is_supported(one, checkpoint))
+    return _names(output for output in _needing(checkpoint.gives) if _is_supported(output, checkpoint))
 
 
 def outputs_of(gives: Iterable[Capability]) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def outputs_of(gives: Iterable[Capability]) -> tuple[str, ...]:
 
 
 def _needing(gives: Iterable[Capability]) -> Iterator[Output]:
-    return (one for capability in gives for one in OUTPUTS if capability in one.needs)
+    return (output for capability in gives for output in OUTPUTS if capability in output.needs)
 
 
 def _is_supported(output: Output, checkpoint: "CheckpointSummary") -> bool:
@@ -48,4 +48,4 @@ def _is_supported(output: Output, checkpoint: "CheckpointSummary") -> bool:
 
 
 def _names(outputs: Iterable[Output]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(type(one).__name__ for one in outputs))
+    return tuple(dict.fromkeys(type(output).__name__ for output in outputs))

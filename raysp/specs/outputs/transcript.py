@@ -103,9 +103,9 @@ class Transcript(Output):
 
     def __post_init__(self) -> None:
         """Check the fields of beam search against each other."""
-        asked = [name for name, unset in _OF_SEARCH.items() if getattr(self, name) != unset]
-        if self.beams == 1 and asked:
-            raise ValueError(f"{', '.join(asked)} given with beams=1; they need a beam search, such as beams=8")
+        set_fields = [name for name, unset in _OF_SEARCH.items() if getattr(self, name) != unset]
+        if self.beams == 1 and set_fields:
+            raise ValueError(f"{', '.join(set_fields)} given with beams=1; they need a beam search, such as beams=8")
         if self.detect and self.language is not None:
             raise ValueError(f"detect with language={self.language!r}, which is given: leave out one of them")
         if self.nbest > self.beams:
@@ -128,7 +128,7 @@ class Transcript(Output):
 
     @property
     def _of_decoder(self) -> str | None:
-        """Language of a text decoder, which is one for all rows."""
+        """Language of a text decoder, the same for all rows."""
         return None if isinstance(self.language, Column) else self.language
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -144,8 +144,8 @@ class Transcript(Output):
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
         kinds = {"words": self.words, "chars": self.chars, "nbest": self.nbest > 1, "language": self.detect}
-        asked = [kind for kind, is_asked in kinds.items() if is_asked]
-        return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *asked))
+        optional = [kind for kind, is_set in kinds.items() if is_set]
+        return tuple(f"{self.name}_{kind}" for kind in ("text", "score", *optional))
 
     @property
     def text_column(self) -> str:
@@ -173,9 +173,9 @@ class Transcript(Output):
             CheckpointError: the checkpoint does not support a setting.
         """
         if checkpoint.writes_text and (self.chars or (self.words and not checkpoint.writes_times)):
-            asked = "chars" if checkpoint.writes_times else "words and chars"
+            settings = "chars" if checkpoint.writes_times else "words and chars"
             raise CheckpointError(
-                f"{checkpoint.path}: {asked} need a CTC checkpoint, which gives times; "
+                f"{checkpoint.path}: {settings} need a CTC checkpoint, which gives times; "
                 f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}"
             )
         if self.detect and not checkpoint.detects:
@@ -250,12 +250,12 @@ class Transcript(Output):
 
         if not checkpoint.writes_text or checkpoint.backend != OWN:
             return ()
-        most, wanted = self._longest_text(checkpoint), math.ceil(TOKENS_PER_SECOND * window_seconds)
-        if most >= wanted:
+        most, needed = self._longest_text(checkpoint), math.ceil(TOKENS_PER_SECOND * window_seconds)
+        if most >= needed:
             return ()
         return (
             f"{self.name}_text is cut after {count(most, 'token')} of a window (max_length), and {window_seconds:g} "
-            f"seconds of speech may have {wanted}: for recordings of that length pass generate={{'max_new_tokens': N}}",
+            f"seconds of speech may have {needed}: for recordings of that length pass generate={{'max_new_tokens': N}}",
         )
 
     def _options(self, checkpoint: "CheckpointSummary") -> Mapping[str, object]:
@@ -285,9 +285,9 @@ class Transcript(Output):
                 "transducer, which is searched greedily: leave beams out"
             )
         if checkpoint.searches:
-            if asked := [name for name, unset in _OF_SEARCH.items() if getattr(self, name) != unset]:
+            if set_fields := [name for name, unset in _OF_SEARCH.items() if getattr(self, name) != unset]:
                 raise CheckpointError(
-                    f"{checkpoint.path}: {', '.join(asked)} given, which are for CTC checkpoints; the beams of "
+                    f"{checkpoint.path}: {', '.join(set_fields)} given, which are for CTC checkpoints; the beams of "
                     f"{checkpoint.architecture} take none"
                 )
             return
@@ -378,8 +378,8 @@ class Transcript(Output):
             return Generating(loaded.model, loaded.tokenizer, self.generate, prompt)
         options, language = self._options(checkpoint), self._of_decoder
         names = ("words", "detect", "prompt", "keywords")
-        asked: dict[str, Any] = {name: value for name in names if (value := getattr(self, name))}
-        return cast("WritingModel", loaded).writer(options, language=language, task=self.task, **asked)
+        flags: dict[str, Any] = {name: value for name in names if (value := getattr(self, name))}
+        return cast("WritingModel", loaded).writer(options, language=language, task=self.task, **flags)
 
     def _parts(self) -> "pa.Schema":
         """Return the staged columns of a text decoder."""

@@ -131,22 +131,22 @@ class Turns(Output):
         """
         from raysp.checkpoints.hub import check_clustering
 
-        found = self._checkpoint_of(checkpoint)
-        if _has_vectors(found):
+        speaker_model = self._checkpoint_of(checkpoint)
+        if _has_vectors(speaker_model):
             self._speech.check(checkpoint)
-            _space(found)
-        elif Capability.FRAME_CLASSES in found.gives:
-            self._check_classes(found)
+            _space(speaker_model)
+        elif Capability.FRAME_CLASSES in speaker_model.gives:
+            self._check_classes(speaker_model)
         else:
             raise CheckpointError(
-                f"{found.path}: {found.architecture} has neither x-vectors, which Turns compares, nor classes of "
-                "frames, which are speakers; set checkpoint=... to a checkpoint of a ...ForXVector or "
+                f"{speaker_model.path}: {speaker_model.architecture} has neither x-vectors, which Turns compares, nor "
+                "classes of frames, which are speakers; set checkpoint=... to a checkpoint of a ...ForXVector or "
                 "...ForAudioFrameClassification model"
             )
-        if found.sample_rate != checkpoint.sample_rate:
+        if speaker_model.sample_rate != checkpoint.sample_rate:
             raise CheckpointError(
-                f"{found.path}: the checkpoint of Turns takes {found.sample_rate} Hz, and that of the step "
-                f"{checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
+                f"{speaker_model.path}: the checkpoint of Turns takes {speaker_model.sample_rate} Hz, and that of the "
+                f"step {checkpoint.sample_rate}, {checkpoint.path}; use one of the same rate"
             )
         check_clustering()
 
@@ -170,10 +170,10 @@ class Turns(Output):
         Raises:
             CheckpointError: the speakers are those of a frame classifier.
         """
-        found = self._checkpoint_of(checkpoint)
-        if not _has_vectors(found):
+        speaker_model = self._checkpoint_of(checkpoint)
+        if not _has_vectors(speaker_model):
             raise CheckpointError(
-                f"{found.path}: Turns matches the speakers of windows by frames that they share, and those of "
+                f"{speaker_model.path}: Turns matches the speakers of windows by frames that they share, and those of "
                 "Label(windows='speech') share none; use windows='even', or a checkpoint with x-vectors"
             )
 
@@ -207,23 +207,23 @@ class Turns(Output):
         from raysp.ops.speakers.word_speakers import with_speaker
 
         words = spans_of("word")
-        return pa.schema([one.with_type(with_speaker(one.type)) if one.type == words else one for one in schema])
+        return pa.schema([f.with_type(with_speaker(f.type)) if f.type == words else f for f in schema])
 
     def row_op(self, outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> "WordSpeakers | None":
         """Return the op that adds the speakers to the words of the other outputs; None without words."""
         from raysp.ops.speakers.word_speakers import WordSpeakers
 
-        columns = [column for one in outputs for column in one.schema(checkpoint)]
+        columns = [column for output in outputs for column in output.schema(checkpoint)]
         words = [column for column in columns if column.type == spans_of("word")]
         return WordSpeakers(self.schema(checkpoint).field(0), words) if words else None
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Turning | FrameTurning":
         """Return the op that computes the column; with a model it loads the other checkpoint, if there is one."""
         if loaded is None:
-            found = self._checkpoint_of(checkpoint)
-            if _has_vectors(found):
-                return self._turning(checkpoint, found, self._speech.op(checkpoint))
-            return self._frame_turning(checkpoint, found)
+            speaker_model = self._checkpoint_of(checkpoint)
+            if _has_vectors(speaker_model):
+                return self._turning(checkpoint, speaker_model, self._speech.op(checkpoint))
+            return self._frame_turning(checkpoint, speaker_model)
         from raysp.models.loading import load_checkpoint
         from raysp.ops.speakers.frame_turning import WindowFrames
         from raysp.ops.speakers.turning import WindowVectors
@@ -236,7 +236,7 @@ class Turns(Output):
         return self._frame_turning(checkpoint, other.summary, None if other is loaded else WindowFrames(other))
 
     def _frame_turning(
-        self, checkpoint: "CheckpointSummary", found: "CheckpointSummary", frames: "WindowFrames | None" = None
+        self, checkpoint: "CheckpointSummary", speaker_model: "CheckpointSummary", frames: "WindowFrames | None" = None
     ) -> "FrameTurning":
         import pyarrow as pa
 
@@ -251,18 +251,18 @@ class Turns(Output):
                 most=self._bounds[1],
                 least_seconds=self.least_seconds,
                 merge_seconds=self.merge_seconds,
-                frame_seconds=found.frame_seconds,
+                frame_seconds=speaker_model.frame_seconds,
             ),
-            len(found.labels),
+            len(speaker_model.labels),
             step_stride=checkpoint.frame_stride,
-            frame_stride=found.frame_stride,
+            frame_stride=speaker_model.frame_stride,
             frames=frames,
         )
 
     def _turning(
         self,
         checkpoint: "CheckpointSummary",
-        found: "CheckpointSummary",
+        speaker_model: "CheckpointSummary",
         speaking: "Speaking",
         vectors: "WindowVectors | None" = None,
     ) -> "Turning":
@@ -272,7 +272,7 @@ class Turns(Output):
         from raysp.ops.speakers.turning import Turning
 
         staged = columns_of(self.name, middles=pa.list_(pa.int64()), vectors=pa.list_(pa.float32()))
-        rate, space = checkpoint.sample_rate, _space(found)
+        rate, space = checkpoint.sample_rate, _space(speaker_model)
         return Turning(
             self.schema(checkpoint),
             pa.schema([*speaking.staged, *staged]),
