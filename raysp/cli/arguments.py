@@ -127,9 +127,9 @@ def named_sink(
                 f"--storage-option {_key(storage_options[0])}: applies to a folder of label shards, found the "
                 f"pipeline file {target!r}; change its own options with --set sink.storage_options={{...}}"
             )
-        found = load(target, settings, load_work)
-        pipeline = found.labelled_by
-        return NamedSink(found.sink.url, pipeline, None if pipeline else found.sink.storage_options)
+        work = load(target, settings, load_work)
+        pipeline = work.labelled_by
+        return NamedSink(work.sink.url, pipeline, None if pipeline else work.sink.storage_options)
     if settings:
         raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
     if trust:
@@ -138,12 +138,12 @@ def named_sink(
 
 
 def parse_storage_options(
-    given: list[str] | None, places: Sequence[str] | None = None, option: str = "--storage-option"
+    arguments: list[str] | None, places: Sequence[str] | None = None, option: str = "--storage-option"
 ) -> Mapping[str, object] | None:
     """Return options as a mapping: `a.b=c` is a nested option, `env:NAME` the value of a variable.
 
     Args:
-        given: options as KEY=VALUE.
+        arguments: options as KEY=VALUE.
         places: urls and paths that they reach, of which one must be in object storage; None: any.
         option: name of the option.
 
@@ -153,14 +153,14 @@ def parse_storage_options(
     from raysp.specs.values import Env, refuse_literal_secrets
     from raysp.storage.store import scheme_of
 
-    if not given:
+    if not arguments:
         return None
     options: dict[str, object] = {}
-    for one in given:
-        path, equals, text = one.partition("=")
+    for argument in arguments:
+        path, equals, text = argument.partition("=")
         *parents, key = path.split(".")
         if not equals or not key:
-            raise SpecError(f"{option} {_key(one)!r}: expected KEY=VALUE or KEY=env:NAME")
+            raise SpecError(f"{option} {_key(argument)!r}: expected KEY=VALUE or KEY=env:NAME")
         place = options
         for parent in parents:
             inner = place.setdefault(parent, {})
@@ -177,7 +177,7 @@ def parse_storage_options(
             raise SpecError(f"{words}; give it as {option} {path}=env:NAME") from None
     if places is not None and not any(map(scheme_of, places)):
         raise SpecError(
-            f"{option} {_key(given[0])}: applies to a url such as s3://bucket/folder, found "
+            f"{option} {_key(arguments[0])}: applies to a url such as s3://bucket/folder, found "
             f"{' and '.join(map(repr, places))}; leave it out"
         )
     return options
@@ -202,19 +202,19 @@ def command_line(
     return shlex.join(["raysp", verb, target, *words, *(["--address", address] if address else [])])
 
 
-def parse_limits(option: str, given: list[str] | None) -> dict[str, float]:
+def parse_limits(option: str, arguments: list[str] | None) -> dict[str, float]:
     """Return limits by metric.
 
     Raises:
         SpecError: one is not METRIC=SHARE.
     """
     limits: dict[str, float] = {}
-    for one in given or ():
-        metric, _, share = one.partition("=")
+    for argument in arguments or ():
+        metric, _, share = argument.partition("=")
         if metric in limits:
             raise SpecError(f"{option}: found {metric} twice; a metric has one limit")
         try:
             limits[metric] = float(share)
         except ValueError:
-            raise SpecError(f"{option} {one}: expected METRIC=SHARE, such as wer=0.2") from None
+            raise SpecError(f"{option} {argument}: expected METRIC=SHARE, such as wer=0.2") from None
     return limits

@@ -87,18 +87,18 @@ def convert(
     options = parse_storage_options(storage_options, [source])
     if scheme_of(folder):
         raise SpecError(f"FOLDER: found {folder!r}, expected a local folder: convert into one, then copy it")
-    found: Any
+    result: Any
     facts_of: Callable[[Any], dict[str, object]]
     if source.endswith(".nemo"):
         if scheme_of(source):
             raise SpecError(f"CHECKPOINT: found {source!r}, expected a local file: download the archive first")
         from raysp.models.nemo import convert_nemo
 
-        found, facts_of = convert_nemo(source, folder), _facts_of_checkpoint
+        result, facts_of = convert_nemo(source, folder), _facts_of_checkpoint
     else:
         from raysp.models.converting import convert_checkpoint
 
-        found = convert_checkpoint(
+        result = convert_checkpoint(
             source,
             folder,
             storage_options=options,
@@ -107,17 +107,18 @@ def convert(
             ),
         )
         facts_of = _facts_of_conversion
-    show(found, lambda: print_facts(folder, facts_of(found)))
+    show(result, lambda: print_facts(folder, facts_of(result)))
 
 
-def _facts_of_conversion(found: "Conversion") -> dict[str, object]:
-    opens = {"opens": f"no: {found.unread}"} if found.summary is None else _facts_of_checkpoint(found.summary)
+def _facts_of_conversion(conversion: "Conversion") -> dict[str, object]:
+    summary = conversion.summary
+    opens = {"opens": f"no: {conversion.unread}"} if summary is None else _facts_of_checkpoint(summary)
     return {
-        "converted": f"{count(found.num_tensors, 'tensor')}, {megabytes(found.num_bytes)}, in "
-        f"{_some_of(found.written, ', ')}; each verified",
-        "stored once": _some_of([f"{name} (as {kept})" for name, kept in found.tied.items()], ", ") or None,
-        "copied": _some_of(found.copied, ", "),
-        "left out": _some_of(found.left_out, ", ") or None,
+        "converted": f"{count(conversion.num_tensors, 'tensor')}, {megabytes(conversion.num_bytes)}, in "
+        f"{_some_of(conversion.written, ', ')}; each verified",
+        "stored once": _some_of([f"{name} (as {kept})" for name, kept in conversion.tied.items()], ", ") or None,
+        "copied": _some_of(conversion.copied, ", "),
+        "left out": _some_of(conversion.left_out, ", ") or None,
         **opens,
     }
 
@@ -127,7 +128,7 @@ def models() -> None:
     from raysp.models.registry import DECODERS, MODULES, architectures_of, capabilities_of
     from raysp.specs.outputs.table import outputs_of
 
-    found = {
+    by_type = {
         model_type: {
             name: outputs_of(capabilities_of(cls)) for name, cls in sorted(architectures_of(model_type).items())
         }
@@ -136,14 +137,14 @@ def models() -> None:
     decoders = sorted(DECODERS)
 
     def printed() -> None:
-        width = max(len(name) for architectures in found.values() for name in architectures)
-        for architectures, group in itertools.groupby(found, found.__getitem__):
+        width = max(len(name) for architectures in by_type.values() for name in architectures)
+        for architectures, group in itertools.groupby(by_type, by_type.__getitem__):
             out.print(f"[bold]{', '.join(group)}[/bold]")
             for name, outputs in architectures.items():
                 out.print(f"  {name:{width}}  {', '.join(outputs)}")
         out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
 
-    show({"models": found, "decoders": decoders}, printed)
+    show({"models": by_type, "decoders": decoders}, printed)
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
@@ -215,13 +216,13 @@ def _language(summary: "CheckpointSummary") -> str | None:
     if summary.languages:
         needed = "" if not summary.contradiction else "; outputs have to name one"
         return f"{len(summary.languages)}: {_some_of(summary.languages, ', ')}{needed}"
-    known = languages_of(summary.path)
+    languages = languages_of(summary.path)
     if summary.contradiction:
-        return f"one that outputs have to name, of {count(len(known), 'language')}: {summary.contradiction}"
-    if not known or summary.language is None:
+        return f"one that outputs have to name, of {count(len(languages), 'language')}: {summary.contradiction}"
+    if not languages or summary.language is None:
         return None
-    one = f"{summary.language} unless an output names another one of {count(len(known), 'language')}"
-    return f"{one}; by {summary.adapter}, which differs from the weights" if summary.adapter else one
+    default = f"{summary.language} unless an output names another one of {count(len(languages), 'language')}"
+    return f"{default}; by {summary.adapter}, which differs from the weights" if summary.adapter else default
 
 
 def _vocabulary(summary: "CheckpointSummary") -> str | None:
@@ -259,12 +260,12 @@ def _facts_of_language_model(summary: "CheckpointSummary") -> dict[str, Any] | s
 
 
 def _language_model(summary: "CheckpointSummary") -> str | None:
-    found = _facts_of_language_model(summary)
-    if not isinstance(found, dict):
-        return found
+    facts = _facts_of_language_model(summary)
+    if not isinstance(facts, dict):
+        return facts
     return (
-        f"{found['order']}-grams of {count(found['words'], 'word')} ({found['kind']}, {megabytes(found['bytes'])}), "
-        f"alpha {found['alpha']:g}, beta {found['beta']:g}: Transcript(beams=8, lm='own')"
+        f"{facts['order']}-grams of {count(facts['words'], 'word')} ({facts['kind']}, {megabytes(facts['bytes'])}), "
+        f"alpha {facts['alpha']:g}, beta {facts['beta']:g}: Transcript(beams=8, lm='own')"
     )
 
 

@@ -138,13 +138,13 @@ def print_rest(console: Console, number: int, noun: str) -> None:
 
 def flat(fields: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Return nested fields by their dotted names, without values of None."""
-    found: dict[str, object] = {}
+    flattened: dict[str, object] = {}
     for name, value in fields.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{name}.")
+            flattened |= flat(value, f"{prefix}{name}.")
         elif value is not None:
-            found[f"{prefix}{name}"] = value
-    return found
+            flattened[f"{prefix}{name}"] = value
+    return flattened
 
 
 _results: ContextVar[TextIO | None] = ContextVar("results", default=None)
@@ -153,7 +153,7 @@ _results: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 @contextlib.contextmanager
 def results_alone(*, on_stdout: bool) -> Iterator[None]:
-    """Print JSON alone on stdout within the `with` block: what a user's code and its libraries print goes to stderr.
+    """Print JSON alone on stdout within the `with` block: output of a user's code and its libraries goes to stderr.
 
     Args:
         on_stdout: whether the results are JSON.
@@ -185,11 +185,11 @@ def print_json(value: object) -> None:
 
 
 @contextlib.contextmanager
-def printing(what: str = "this cannot be shown, and the work goes on") -> Iterator[None]:
+def printing(prefix: str = "this cannot be shown, and the work goes on") -> Iterator[None]:
     """Print something during or after work: an error of printing is reported on stderr, and does not end the work.
 
     Args:
-        what: the words before the error.
+        prefix: the words before the error.
 
     Raises:
         Exception: under `--debug`, the error of printing.
@@ -199,8 +199,8 @@ def printing(what: str = "this cannot be shown, and the work goes on") -> Iterat
     except Exception as error:
         if DEBUG.get():
             raise
-        known = str(error) if isinstance(error, RayspError) else f"{type(error).__name__}: {error} ({MAYBE_A_BUG})"
-        say(" ".join(f"{what}: {known}".split()))
+        reason = str(error) if isinstance(error, RayspError) else f"{type(error).__name__}: {error} ({MAYBE_A_BUG})"
+        say(" ".join(f"{prefix}: {reason}".split()))
 
 
 @contextlib.contextmanager

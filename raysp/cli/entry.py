@@ -132,18 +132,18 @@ def main(arguments: Iterable[str] | None = None) -> None:
     Output that cannot be written changes no exit code, but for JSON: it is the result that a program waits for.
     """
     streams = Streams()
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Ray prints on stdout that workers were lost, which the run reports itself. Ray reads the setting at its import.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
-    debug = "--debug" in given or os.environ.get("RAYSP_DEBUG") == "1"
+    debug = "--debug" in words or os.environ.get("RAYSP_DEBUG") == "1"
     setting, filled_in = DEBUG.set(debug), PLACEHOLDERS.set({})
-    is_json = "--json" in given and "--help" not in given
+    is_json = "--json" in words and "--help" not in words
     try:
         _check_working_directory()
         with _tracebacks_shown(debug=debug), results_alone(on_stdout=is_json):
-            code = _run_app(given)
+            code = _run_app(words)
     except RayspError as error:
         code = FAILED if isinstance(error, RunError) else REFUSED
         if debug:
@@ -159,7 +159,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     finally:
         DEBUG.reset(setting)
         PLACEHOLDERS.reset(filled_in)
-    if code == 0 and "--json" in given and (reason := streams.failure()):
+    if code == 0 and "--json" in words and (reason := streams.failure()):
         _fail(f"stdout: the JSON object of --json cannot be written ({reason}); the work itself is done", FAILED)
     raise SystemExit(code)
 
@@ -199,12 +199,12 @@ def _check_working_directory() -> None:
         ) from None
 
 
-def _run_app(given: list[str]) -> int:
-    verb = next((one for one in given if one != "--debug"), "")
+def _run_app(arguments: list[str]) -> int:
+    verb = next((argument for argument in arguments if argument != "--debug"), "")
     app = application([verb] if verb in VERBS else VERBS)
     command = cast("Callable[..., object]", typer.main.get_command(app))
     try:
-        code = command(given or ["--help"], prog_name="raysp", standalone_mode=False)
+        code = command(arguments or ["--help"], prog_name="raysp", standalone_mode=False)
     except typer.Exit as stop:
         code = stop.exit_code
     except typer.Abort:
@@ -213,10 +213,10 @@ def _run_app(given: list[str]) -> int:
         # A usage error; its class (click's, or a copy in typer) depends on the release of typer.
         if (words := getattr(error, "format_message", None)) is None:
             raise
-        found = str(words())
+        message = str(words())
         of_verb = f"{verb} " if verb in VERBS else ""
-        raise SpecError(f"{found}{'' if found.endswith(('.', '?')) else '.'} Try `raysp {of_verb}--help`") from None
-    return REFUSED if not given else code if isinstance(code, int) else 0
+        raise SpecError(f"{message}{'' if message.endswith(('.', '?')) else '.'} Try `raysp {of_verb}--help`") from None
+    return REFUSED if not arguments else code if isinstance(code, int) else 0
 
 
 def _exit_with_traceback(error: BaseException, code: int) -> NoReturn:

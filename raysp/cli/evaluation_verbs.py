@@ -146,7 +146,7 @@ def diff(
     above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
     first, second = _named([a, b], storage_options)
     announce(f"reading {a} and {b} ...")
-    found = raysp.diff(
+    result = raysp.diff(
         _labels(first),
         _labels(second),
         column=column,
@@ -160,23 +160,23 @@ def diff(
     )
     place = None
     if html:
-        place = found.write_html(html, first.storage_options, pipeline=first.pipeline, trust=trust)
+        place = result.write_html(html, first.storage_options, pipeline=first.pipeline, trust=trust)
 
     def printed() -> None:
-        print_diff(found, by or ())
+        print_diff(result, by or ())
         if place:
             print_fact("page", place)
 
-    show(found, printed, found.exit_code, exit_code=found.exit_code)
+    show(result, printed, result.exit_code, exit_code=result.exit_code)
 
 
 def _named(targets: list[str], storage_options: list[str] | None) -> list[NamedSink]:
-    """Return the sinks of folders or of pipeline files. The options are those of all that are in object storage."""
+    """Return the sinks of folders or pipeline files; the options apply to each one in object storage."""
     from raysp.specs.work_files import is_pipeline_file
     from raysp.storage.store import scheme_of
 
     parse_storage_options(storage_options, targets)
-    sinks = [named_sink(one, None, storage_options if scheme_of(one) else None) for one in targets]
+    sinks = [named_sink(target, None, storage_options if scheme_of(target) else None) for target in targets]
     PLACEHOLDERS.set({})  # a message may be about any of them
     for target, sink in zip(targets, sinks, strict=True):
         if sink.pipeline is None and is_pipeline_file(target):
@@ -211,16 +211,17 @@ def merge(
 
     announce(f"reading {' and '.join(sinks)} ...")
     *of, merged = map(_labels, _named([*sinks, to], storage_options))
-    found = raysp.merge(*of, to=merged, by=by, trust=trust)
+    result = raysp.merge(*of, to=merged, by=by, trust=trust)
 
     def printed() -> None:
-        for url, rows in found.chosen.items() if found.rows else ():
-            print_fact("rows", f"{rows:,} of {found.rows:,} from {url}")
-        print_fact("merged", f"{count(found.shards, 'shard')} in {found.sink}, {found.shards_before:,} of them earlier")
-        lines = [f"raysp: not merged: {name}: {why}" for name, why in found.not_merged.items()]
+        for url, rows in result.chosen.items() if result.rows else ():
+            print_fact("rows", f"{rows:,} of {result.rows:,} from {url}")
+        shards = count(result.shards, "shard")
+        print_fact("merged", f"{shards} in {result.sink}, {result.shards_before:,} of them earlier")
+        lines = [f"raysp: not merged: {name}: {why}" for name, why in result.not_merged.items()]
         print_some(err, lines, "shard", FEW_LINES)
 
-    show(found, printed, found.exit_code)
+    show(result, printed, result.exit_code)
 
 
 def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None:
@@ -249,7 +250,7 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
 
 
 def print_limits(limits: "Sequence[Limit]") -> None:
-    """Print the limits that are met; report the others on stderr."""
+    """Print limits that are met; report missed limits on stderr."""
     for limit in limits:
         if limit.is_met:
             print_fact("limit", limit.words)
@@ -258,7 +259,7 @@ def print_limits(limits: "Sequence[Limit]") -> None:
 
 
 def print_table(table: "Table") -> None:
-    """Print the first rows of a table, and the number of the others."""
+    """Print the first rows of a table, and the number of further rows."""
     drawn = RichTable()
     for name in table.names:
         is_first = not drawn.columns
@@ -324,43 +325,43 @@ def differences(row: "WorstRow") -> Text:
 
 
 def _context(words: Sequence[str], *, before: bool = False, after: bool = False) -> str:
-    """Return equal words, without those in the middle if there are many; of the first and last ones an end."""
+    """Return equal words; of many, only those next to a difference."""
     first, last = (0 if before else CONTEXT_WORDS), (0 if after else CONTEXT_WORDS)
     if len(words) > first + last:
         words = [*words[:first], "…", *words[len(words) - last :]]
     return "".join(f"{printable(word)} " for word in words)
 
 
-def print_diff(found: "LabelDiff", columns: Sequence[str]) -> None:
+def print_diff(result: "LabelDiff", columns: Sequence[str]) -> None:
     """Print a comparison, with a table for each of some columns."""
-    for name, fact in found.facts.items():
+    for name, fact in result.facts.items():
         print_fact(name, fact)
-    for one in found.columns if found.rows.compared else ():
-        _print_column(one, tuple(dict.fromkeys(columns)))
-    if not found.rows.compared:
+    for difference in result.columns if result.rows.compared else ():
+        _print_column(difference, tuple(dict.fromkeys(columns)))
+    if not result.rows.compared:
         say("no row was compared: none is ok in both")
-    print_limits(found.limits)
+    print_limits(result.limits)
 
 
-def _print_column(one: "ColumnDifference", columns: Sequence[str]) -> None:
-    """Print the error rates of both against references, where there are any, then the differences between both."""
+def _print_column(difference: "ColumnDifference", columns: Sequence[str]) -> None:
+    """Print the error rates of both labellings against references, if any, then their differences."""
     from raysp.evaluation.diff.diff_result import CHANGES
     from raysp.pages.page_tables import groups_table
 
-    if one.against:
-        title = f"{cell_text(one.column)}, A and B against {cell_text(one.against.column)}"
+    if difference.against:
+        title = f"{cell_text(difference.column)}, A and B against {cell_text(difference.against.column)}"
         out.print(title, style="bold", markup=False)
-        print_table(one.against.table)
-        print_fact("WER change", one.against.verdict)
+        print_table(difference.against.table)
+        print_fact("WER change", difference.against.verdict)
         for column in columns:
-            print_table(groups_table(column, one.against.by[column], CHANGES))
-    out.print(f"{cell_text(one.column)}, B against A", style="bold", markup=False)
-    for name, fact in one.facts.items():
+            print_table(groups_table(column, difference.against.by[column], CHANGES))
+    out.print(f"{cell_text(difference.column)}, B against A", style="bold", markup=False)
+    for name, fact in difference.facts.items():
         print_fact(name, fact)
     for column in columns:
-        if groups := one.by[column]:
+        if groups := difference.by[column]:
             print_table(groups_table(column, groups))
-    if one.changes:
-        print_table(one.changes_table)
-    if one.worst:
-        print_worst(one.worst, "A", "B")
+    if difference.changes:
+        print_table(difference.changes_table)
+    if difference.worst:
+        print_worst(difference.worst, "A", "B")

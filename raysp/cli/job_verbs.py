@@ -108,15 +108,15 @@ def jobs(
     head = Head(address, ca)
     if follow and job_id is not None:
         _follow(head, job_id, ca)
-    found = [head.job(job_id)] if job_id is not None else head.jobs()
+    listed = [head.job(job_id)] if job_id is not None else head.jobs()
 
     def printed() -> None:
-        for job in found:
+        for job in listed:
             _print_job(job)
-        if not found:
+        if not listed:
             print_fact("jobs", f"none of raysp at {head.shown}")
 
-    show({"jobs": list(map(_fields, found))}, printed)
+    show({"jobs": list(map(_fields, listed))}, printed)
 
 
 def stop(job_id: JobId, address: HeadAddress = None, ca: Ca = None) -> None:

@@ -96,22 +96,22 @@ def plan(
         raise SpecError(
             f"--sample: the rows of a training are indexed, not sampled, found the {loaded.NOUN} {file}; leave it out"
         )
-    given = Given(sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
-    check_speed(given)
+    options = Given(sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+    check_speed(options)
     if sample == 0:
-        refuse_unused(given.speed_options, "--sample 0 makes no estimate; leave out one of them")
+        refuse_unused(options.speed_options, "--sample 0 makes no estimate; leave out one of them")
     announce(f"looking at {urls(loaded.source)} ...")
-    found: dict[str, object] = {}
+    fields: dict[str, object] = {}
     code = 0
     with Display(err, is_quiet=is_json()) as display:
-        for part in kind_of_work(loaded).plan_parts(loaded, given, partial(show_indexed, display)):
+        for part in kind_of_work(loaded).plan_parts(loaded, options, partial(show_indexed, display)):
             display.stop()
-            found |= part.json
+            fields |= part.json
             code = max(code, part.exit_code)
             if not is_json():
                 with printing():
                     print_part(part)
-    show(found, lambda: None, code)
+    show(fields, lambda: None, code)
 
 
 def run(

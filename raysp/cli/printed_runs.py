@@ -37,17 +37,17 @@ FIELD_CHARACTERS = 400
 MOST_CHARACTERS = 120
 SHOWN_NUMBERS = 3
 LEAST = 5e-4
-"""Numbers below it, such as scores of texts that a model is sure of, would be 0 with three decimals."""
+"""Smaller numbers, such as scores of certain texts, would be 0 with three decimals."""
 
 
 def urls(source: "Shards") -> str:
-    """Return the first url of a source and the number of others."""
+    """Return the first url of a source and the number of further urls."""
     urls = source.urls
     return urls[0] if len(urls) == 1 else f"{urls[0]} and {len(urls) - 1} more"
 
 
 def show_indexed(display: Display, done: int, num_shards: int) -> None:
-    """Show how many shards are indexed; called before each of the others."""
+    """Show the number of indexed shards; called before each further shard."""
     display.show(lambda _: f"indexed {done:,} of {count(num_shards, 'shard')}")
     display.start()
 
@@ -151,9 +151,9 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
     if all(row["error_type"] == "-" for row in rows):
         names = [name for name in names if name not in ("status", "error_type")]
     out.print(printable(title), style="bold", markup=False)
-    wanted = {name: max([cell_len(printable(name)), *(cell_len(row[name]) for row in rows)]) for name in names}
-    is_crowded = _width({name: min(width, LEAST_WIDTH) for name, width in wanted.items()}) > out.width
-    if is_crowded or (is_whole and _width(wanted) > out.width):
+    widths = {name: max([cell_len(printable(name)), *(cell_len(row[name]) for row in rows)]) for name in names}
+    is_crowded = _width({name: min(width, LEAST_WIDTH) for name, width in widths.items()}) > out.width
+    if is_crowded or (is_whole and _width(widths) > out.width):
         _print_fields(table if is_whole else table.slice(0, 1), [*names, "error_message"])
         return False
     drawn = Table()
@@ -209,11 +209,11 @@ def _text(value: object) -> str:
 
 
 def _listed(values: Sequence[object]) -> str:
-    if any(isinstance(one, list) and one and isinstance(one[0], Mapping) for one in values):
+    if any(isinstance(value, list) and value and isinstance(value[0], Mapping) for value in values):
         return "; ".join(map(_text, values))  # spans of each channel
-    if values and all(isinstance(one, list) for one in values):
+    if values and all(isinstance(value, list) for value in values):
         return f"{len(values)} x {_numbers(values[0])}"  # type: ignore[arg-type]
-    if len(values) > SHOWN_NUMBERS and all(isinstance(one, float) for one in values):
+    if len(values) > SHOWN_NUMBERS and all(isinstance(value, float) for value in values):
         return _numbers(values)
     return ", ".join(map(_text, values))
 
@@ -225,7 +225,7 @@ def _numbers(values: Sequence[object]) -> str:
 def _span(value: Mapping[str, object]) -> str:
     """Return a word, a character or a segment with its times: `ONE 0.12-0.48`."""
     if not {"start", "end"} <= value.keys():
-        return ", ".join(f"{name} {_text(one)}" for name, one in value.items() if one is not None)
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items() if part is not None)
     name = next((_text(value[key]) for key in ("word", "char", "label") if key in value), "")
     return f"{name} {_times(value['start'], value['end'])}".strip()
 
@@ -234,4 +234,4 @@ def _times(start: object, end: object) -> str:
     """Return the times of a span. A word without a token in the vocabulary has none: `-`."""
     if start is None and end is None:
         return _text(None)
-    return "-".join("?" if one is None else f"{one:.2f}" for one in (start, end))
+    return "-".join("?" if seconds is None else f"{seconds:.2f}" for seconds in (start, end))

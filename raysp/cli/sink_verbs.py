@@ -70,30 +70,30 @@ def verify(
     from raysp.labelling.planning.trust import explain
 
     announce(f"reading {url} ...")
-    found = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
+    result = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
 
     def printed() -> None:
-        print_some(err, [f"raysp: {difference}" for difference in found.differences], "difference")
-        if found.unused:
-            say(f"{url}: only the sink was checked, not its source: {explain(found.unused)}")
-        print_facts(found.sink, _facts_of_verification(found, sample))
+        print_some(err, [f"raysp: {difference}" for difference in result.differences], "difference")
+        if result.unused:
+            say(f"{url}: only the sink was checked, not its source: {explain(result.unused)}")
+        print_facts(result.sink, _facts_of_verification(result, sample))
 
-    show(found, printed, found.exit_code, exit_code=found.exit_code)
+    show(result, printed, result.exit_code, exit_code=result.exit_code)
 
 
-def _facts_of_verification(found: "Verification", sample: int) -> dict[str, object]:
+def _facts_of_verification(result: "Verification", sample: int) -> dict[str, object]:
     """Return the facts of a verification by name; `sample` is the number of rows to label again."""
-    facts: dict[str, object] = {"checked": f"{count(found.rows, 'row')} in {count(found.shards, 'shard')}"}
-    if found.sampled:
-        share = f"{found.sampled_equal:,} equal ({found.sampled_equal / found.sampled:.1%})"
-        facts["sample"] = f"{count(found.sampled, 'row')} labelled again, each alone: {share}"
+    facts: dict[str, object] = {"checked": f"{count(result.rows, 'row')} in {count(result.shards, 'shard')}"}
+    if result.sampled:
+        share = f"{result.sampled_equal:,} equal ({result.sampled_equal / result.sampled:.1%})"
+        facts["sample"] = f"{count(result.sampled, 'row')} labelled again, each alone: {share}"
     elif sample:
         facts["sample"] = "none labelled again, since no row is ok"
-    if found.duplicate_ids:
-        facts["shared ids"] = f"{count(found.duplicate_ids, 'row')} with the id of an earlier row"
-    if found.orphans:
-        facts["left over"] = f"{count(len(found.orphans), 'file')} left by killed runs; raysp gc removes them"
-    return {**facts, "not there": found.sources_missing, "differences": len(found.differences) or "none"}
+    if result.duplicate_ids:
+        facts["shared ids"] = f"{count(result.duplicate_ids, 'row')} with the id of an earlier row"
+    if result.orphans:
+        facts["left over"] = f"{count(len(result.orphans), 'file')} left by killed runs; raysp gc removes them"
+    return {**facts, "not there": result.sources_missing, "differences": len(result.differences) or "none"}
 
 
 def gc(
@@ -111,15 +111,15 @@ def gc(
     url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
-    found = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
+    result = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
 
     def printed() -> None:
-        lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in found.orphans]
+        lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in result.orphans]
         print_some(out, lines, "file")
-        done = "removed" if found.removed else "to remove"
-        print_fact(done, f"{count(len(found.orphans), 'file')}, {count(found.num_bytes, 'byte')}")
+        done = "removed" if result.removed else "to remove"
+        print_fact(done, f"{count(len(result.orphans), 'file')}, {count(result.num_bytes, 'byte')}")
 
-    show(found, printed)
+    show(result, printed)
 
 
 def forget(
@@ -139,8 +139,8 @@ def forget(
     url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
-    found = raysp.forget(url, ids, options, pipeline=pipeline, trust=trust)
-    show(found, lambda: print_facts(found.sink, found.facts))
+    result = raysp.forget(url, ids, options, pipeline=pipeline, trust=trust)
+    show(result, lambda: print_facts(result.sink, result.facts))
 
 
 def status(
@@ -166,20 +166,20 @@ def status(
     if not watch:
         import raysp
 
-        found = raysp.status(url, options, pipeline=pipeline, trust=trust)
+        progress = raysp.status(url, options, pipeline=pipeline, trust=trust)
     else:
         from raysp.verbs.watching import Watch
         from raysp.work import Asked
 
-        found = _watch(Watch.open(Asked(url, options, pipeline, trust)))
+        progress = _watch(Watch.open(Asked(url, options, pipeline, trust)))
 
     def printed() -> None:
         if not watch:
-            print_facts(found.sink, found.facts)
+            print_facts(progress.sink, progress.facts)
         if verbose:
-            print_facts("Details", flat(found.json))
+            print_facts("Details", flat(progress.json))
 
-    show(found.json, printed)
+    show(progress.json, printed)
 
 
 def _watch(states: "Watch") -> "Progress":
@@ -268,14 +268,14 @@ def export(
     from raysp.verbs.export.formats import format_of
 
     reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
-    of_format = [one for one in settings or () if one.startswith("to.")]
-    others = [one for one in settings or () if one not in of_format]
-    url, pipeline, options = named_sink(sink, others, storage_options, trust=trust)
+    of_format = [setting for setting in settings or () if setting.startswith("to.")]
+    other_settings = [setting for setting in settings or () if setting not in of_format]
+    url, pipeline, options = named_sink(sink, other_settings, storage_options, trust=trust)
     form = with_overrides({"to": format_of(to)}, of_format)["to"]
     announce(f"reading {url} ...")
     import raysp
 
-    found = raysp.export(
+    result = raysp.export(
         url,
         form,
         dest,
@@ -291,14 +291,14 @@ def export(
     )
 
     def printed() -> None:
-        if found.unfinished:
+        if result.unfinished:
             say(
-                f"{found.sink}: {count(len(found.unfinished), 'shard')} not finished, which the export lacks; finish "
+                f"{result.sink}: {count(len(result.unfinished), 'shard')} not finished, which the export lacks; finish "
                 "the run, and run this command again"
             )
-        for name, fact in found.facts.items():
+        for name, fact in result.facts.items():
             print_fact(name, fact)
-        if found.nothing_exported:
-            say(found.nothing_exported)
+        if result.nothing_exported:
+            say(result.nothing_exported)
 
-    show(found, printed, found.exit_code, exit_code=found.exit_code)
+    show(result, printed, result.exit_code, exit_code=result.exit_code)

@@ -52,14 +52,14 @@ def stoppable_display(*, is_kept: bool = True) -> Iterator[Display]:
     """
     resume = AGAIN if is_submitted() else shlex.join(["raysp", *sys.argv[1:]])
     kept = f"committed and staged labels are kept. To resume: {resume}" if is_kept else "no labels were kept"
-    said = f"raysp: stopped; {kept}"
+    message = f"raysp: stopped; {kept}"
     stop = Stop()
 
     def check() -> None:
         if stop():
             raise KeyboardInterrupt if stop.number == signal.SIGINT else _Terminated
 
-    with _stopped_by_signals(stop, f"{printable(said)}\n", at_the_first=check):
+    with _stopped_by_signals(stop, f"{printable(message)}\n", at_the_first=check):
         try:
             with Display(err, is_quiet=is_json(), check=check) as display:
                 yield display
@@ -68,7 +68,7 @@ def stoppable_display(*, is_kept: bool = True) -> Iterator[Display]:
             if isinstance(error, Exception) and not stop():
                 raise
             if not is_json():
-                err.print(escape(said))
+                err.print(escape(message))
             raise typer.Exit(stop.exit_code) from None
 
 
@@ -85,12 +85,12 @@ _previous: dict[int, Any] = {}
 
 
 @contextmanager
-def _stopped_by_signals(stop: Stop, said: str, at_the_first: Callable[[], None] = lambda: None) -> Iterator[None]:
+def _stopped_by_signals(stop: Stop, message: str, at_the_first: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Handle Ctrl-C and SIGTERM within the `with` block, in this process alone.
 
     Args:
         stop: the request that the first signal makes.
-        said: printed at the second signal, which exits immediately, unless the result is JSON.
+        message: printed at the second signal, which exits immediately, unless the result is JSON.
         at_the_first: called in the handler of the first signal.
     """
 
@@ -102,7 +102,7 @@ def _stopped_by_signals(stop: Stop, said: str, at_the_first: Callable[[], None] 
     previous: dict[int, Any] = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     _previous.update(previous)
     try:
-        with _leaving_at_the_second("" if is_json() else said):
+        with _leaving_at_the_second("" if is_json() else message):
             yield
     finally:
         _previous.clear()
@@ -123,7 +123,7 @@ os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 @contextmanager
-def _leaving_at_the_second(said: str) -> Iterator[None]:
+def _leaving_at_the_second(message: str) -> Iterator[None]:
     """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM, more than `SAME_SECONDS` after the first one.
 
     A Python signal handler would wait until the main thread returns from native code, such as a Ray call that hangs.
@@ -142,7 +142,7 @@ def _leaving_at_the_second(said: str) -> Iterator[None]:
             first = first or time.monotonic()
             if time.monotonic() - first > SAME_SECONDS:
                 with contextlib.suppress(OSError):
-                    os.write(2, said.encode(errors="replace"))
+                    os.write(2, message.encode(errors="replace"))
                 os._exit(INTERRUPTED if number[0] == signal.SIGINT else TERMINATED)
         os.close(reader)
 

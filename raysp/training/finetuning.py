@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from raysp.audio.isolation import Decoder
-from raysp.cluster.addresses import Engine, requested_engine, is_named, refuse_on, uses_cluster
+from raysp.cluster.addresses import Engine, is_named, refuse_on, requested_engine, uses_cluster
 from raysp.cluster.connection import connected
 from raysp.devices import is_available, refuse_absent
 from raysp.errors import PlanError, RunError, StoreError
