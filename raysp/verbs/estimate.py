@@ -39,5 +39,5 @@ def estimate(
     """
     if like is None:
         refuse_unused({"like_options": like_options}, "they reach the sink of like=, and there is none; leave them out")
-    given = Given(sample, seed, rtfx, like, like_options, calibrate, price)
-    return kind_of_work(work).estimate(work, given)
+    options = Given(sample, seed, rtfx, like, like_options, calibrate, price)
+    return kind_of_work(work).estimate(work, options)

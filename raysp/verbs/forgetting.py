@@ -52,7 +52,7 @@ class Forgotten(Brief):
     @property
     def facts(self) -> dict[str, object]:
         """Facts to print, by name."""
-        repeated = [f"{one!r} {number:,} times" for one, number in self.repeated.items()]
+        repeated = [f"{id_!r} {number:,} times" for id_, number in self.repeated.items()]
         before = f", {self.already:,} of them before" if self.already else ""
         unread = [f"{name}: {reason}" for name, reason in self.not_searched.items()]
         return {
@@ -92,31 +92,31 @@ def forget(
         PlanError: there is no sink of label shards at this url, a run is active on it, or no row has one of the ids.
         RunError: another process replaced a label shard; the same call again continues.
     """
-    wanted = frozenset(str(one) for one in ((ids,) if isinstance(ids, str) else ids))
-    if not wanted:
+    withdrawn = frozenset(str(id_) for id_ in ((ids,) if isinstance(ids, str) else ids))
+    if not withdrawn:
         raise PlanError(f"{sink}: found no id to forget; name the ids of the recordings")
     recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     with lease.held(recorded.sink.store) as own, lease.work_begun():
-        return _forget(replace(recorded, sink=recorded.sink.fenced(own)), wanted)
+        return _forget(replace(recorded, sink=recorded.sink.fenced(own)), withdrawn)
 
 
 def _forget(recorded: Recorded, ids: frozenset[str]) -> Forgotten:
     store, labelling = recorded.sink.store, Labelling.of(recorded.sink, recorded.record)
-    found, labels, already = Counter[str](), 0, 0
+    counts, labels, already = Counter[str](), 0, 0
     not_searched, staged, to_replace = dict(labelling.foreign), list[tuple[str, Piece]](), dict[str, Shard]()
     for name, shard in labelling.shards.items():
         if name not in labelling.done:
             pieces = _source_rows(recorded, shard, not_searched)
-            staged += [(name, piece) for piece, table in pieces if _named(table, ids, found).num_rows]
+            staged += [(name, piece) for piece, table in pieces if _rows_of(table, ids, counts).num_rows]
             continue
         for table in chain(labelling.tables(shard, SEARCHED), labelling.left_out(shard, SEARCHED)):
-            rows = _named(table, ids, found)
+            rows = _rows_of(table, ids, counts)
             before = rows.column("error_type").to_pylist().count(WITHDRAWN)
             labels += rows.column("status").to_pylist().count(OK)
             already += before
             if before < rows.num_rows:
                 to_replace[name] = shard
-    _refuse_unknown(store.url, sorted(ids - found.keys()), not_searched)
+    _refuse_unknown(store.url, sorted(ids - counts.keys()), not_searched)
     # Before any change: from here on nothing writes a label of these ids.
     label_rows.record_forgotten(store, ids)
     removed = 0
@@ -126,14 +126,14 @@ def _forget(recorded: Recorded, ids: frozenset[str]) -> Forgotten:
         recorded.sink.remove_report()
     for shard in to_replace.values():
         _replace(labelling, shard)
-    repeated = {one: number for one, number in sorted(found.items()) if number > 1}
-    return Forgotten(store.url, found.total(), labels, already, tuple(to_replace), removed, repeated, not_searched)
+    repeated = {id_: number for id_, number in sorted(counts.items()) if number > 1}
+    return Forgotten(store.url, counts.total(), labels, already, tuple(to_replace), removed, repeated, not_searched)
 
 
-def _named(table: pa.Table, ids: frozenset[str], found: Counter[str]) -> pa.Table:
+def _rows_of(table: pa.Table, ids: frozenset[str], counts: Counter[str]) -> pa.Table:
     """Return the rows with one of the ids, which are counted by their ids."""
     rows = table.filter(pa.array(is_named(table, ids)))
-    found.update(map(str, texts_of(rows.column("id"))))
+    counts.update(map(str, texts_of(rows.column("id"))))
     return rows
 
 
@@ -158,7 +158,7 @@ def _refuse_unknown(url: str, unknown: Sequence[str], not_searched: Mapping[str,
         return
     unread = next(iter(not_searched.items()), None)
     more = f"; {count(len(not_searched), 'shard')} could not be searched, {': '.join(unread)}" if unread else ""
-    names = listed([repr(one) for one in unknown], MOST_NAMED)
+    names = listed([repr(id_) for id_ in unknown], MOST_NAMED)
     raise PlanError(
         f"{url}: no row has the id {names}{more}; give ids as in the column `id` of the label shards. Nothing was "
         "changed"
@@ -178,7 +178,7 @@ def _replace(labelling: Labelling, shard: Shard) -> None:
         before.receipt.fingerprint,
         rows=cast("commit.Rows", record.file_parts.get("sink.rows", "all")),
         compression=cast("commit.Compression", field_of(field_of(record.pipeline, "sink"), "compression") or "zstd"),
-        metadata={name: one for name, one in before.entries.items() if name != "recordings"},
+        metadata={name: entry for name, entry in before.entries.items() if name != "recordings"},
         file_id=before.receipt.file_id,
         texts=labelling.texts,
         rules=recorded_rules(record),

@@ -45,9 +45,9 @@ def gc(
     Raises:
         PlanError: there is no sink at this url, or a run is active on it.
     """
-    asked = Asked(sink, storage_options, pipeline, trust)
-    kind = kind_of_sink(asked)
-    store = kind.opened(asked)
+    request = Asked(sink, storage_options, pipeline, trust)
+    kind = kind_of_sink(request)
+    store = kind.opened(request)
     if dry_run:
         lease.refuse_if_held(store)
         return Cleaning(store.url, False, tuple(kind.leftovers(store)))

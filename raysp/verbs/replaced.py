@@ -37,16 +37,16 @@ def find_replaced(store: Store, pipeline: Pipeline, shard: Shard) -> Replaced:
     """
     source = pipeline.source
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
-    found = footer.read(store, shard.name) if root else None
-    if root is None or found is None or not found.recordings:
+    label_footer = footer.read(store, shard.name) if root else None
+    if root is None or label_footer is None or not label_footer.recordings:
         return Replaced()
-    known = footer.hashes(store, shard, found)
-    paths = dict(_paths(pipeline, shard, root, known.is_read))
+    hashes = footer.hashes(store, shard, label_footer)
+    paths = dict(_paths(pipeline, shard, root, hashes.is_read))
     current = root.versions(set(paths.values()))
     there = [(row, path) for row, path in paths.items() if path in current]
-    differ = known.differ([row for row, _ in there], [current[path] for _, path in there])
+    differ = hashes.differ([row for row, _ in there], [current[path] for _, path in there])
     return Replaced(
-        rows=tuple(one for one, is_other in zip(there, differ, strict=True) if is_other),
+        rows=tuple(row for row, is_other in zip(there, differ, strict=True) if is_other),
         gone=tuple((row, path) for row, path in paths.items() if path not in current),
     )
 

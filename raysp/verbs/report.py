@@ -42,8 +42,8 @@ def report(
         PlanError: there is no sink at this url, no such column, or no reference texts to normalise.
         StoreError: a label shard cannot be read, or the file cannot be written.
     """
-    asked = Asked(sink, storage_options, pipeline, trust, normalise)
-    store, page = kind_of_sink(asked).page(asked, by)
+    request = Asked(sink, storage_options, pipeline, trust, normalise)
+    store, page = kind_of_sink(request).page(request, by)
     if out is not None:
         return save(page, out)
     store.replace(REPORT, page.encode())

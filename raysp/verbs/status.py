@@ -25,5 +25,5 @@ def status(
     Raises:
         PlanError: there is no sink at this url.
     """
-    asked = Asked(sink, storage_options, pipeline, trust)
-    return kind_of_sink(asked).progress(asked)
+    request = Asked(sink, storage_options, pipeline, trust)
+    return kind_of_sink(request).progress(request)

@@ -17,7 +17,7 @@ SECONDS = 5.0
 
 @dataclass
 class Watch:
-    """An iterator over states of a sink; the last one is that after its runs have ended, or were lost.
+    """An iterator over states of a sink; the last state is after its runs have ended, or were lost.
 
     A run on another machine is lost if its heartbeat does not change for a minute of this machine's clock.
 
@@ -34,19 +34,19 @@ class Watch:
     is_lost: bool = field(default=False, init=False)
 
     @classmethod
-    def open(cls, asked: Asked) -> Self:
+    def open(cls, request: Asked) -> Self:
         """Open a sink, of label shards or of a training; the errors are those of `status`."""
-        return cls(kind_of_sink(asked).opened(asked))
+        return cls(kind_of_sink(request).opened(request))
 
     def __iter__(self) -> Iterator[Progress]:
-        """Yield a state, and others as long as a run is active."""
+        """Yield a state, and further states as long as a run is active."""
         beats, since = self._beats(), self.clock()
         while True:
-            found = status(self.store)
-            yield found
-            if found.running in (Running.NO, Running.KILLED):
+            state = status(self.store)
+            yield state
+            if state.running in (Running.NO, Running.KILLED):
                 return
-            if found.running is Running.ELSEWHERE and self.clock() - since >= STALE_BEATS * seconds_between_beats():
+            if state.running is Running.ELSEWHERE and self.clock() - since >= STALE_BEATS * seconds_between_beats():
                 self.is_lost = True
                 return
             self.sleep(SECONDS)

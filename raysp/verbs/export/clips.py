@@ -195,7 +195,7 @@ class _Cutting:
         if not clips:
             tally.left_out[NO_CLIP] += 1
             return
-        parts = [(round(one.start * self.rate), round(one.end * self.rate)) for one in clips]
+        parts = [(round(clip.start * self.rate), round(clip.end * self.rate)) for clip in clips]
         try:
             chunks = self.decoder.decode_chunks(recordings.excerpt(place), self.decode)
             for number, (clip, samples) in enumerate(zip(clips, cut_parts(chunks, parts), strict=True)):
@@ -219,7 +219,7 @@ class _Cutting:
         self.files.tally.left_out.update(left_out)
         if (min_score := self.spec.min_score) is None:
             return clips
-        kept = [one for one in clips if one.score is not None and one.score >= min_score]
+        kept = [clip for clip in clips if clip.score is not None and clip.score >= min_score]
         self.files.tally.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
         return kept
 

@@ -1,4 +1,4 @@
-"""Export to CTM files: a line a word."""
+"""Export to CTM files: one line per word."""
 
 from dataclasses import KW_ONLY
 from functools import partial
@@ -40,8 +40,7 @@ class Ctm:
         spoken = SpokenWords(labelling, self.column)
 
         def lines(row: Row, id_: str) -> str:
-            channels = spoken.channels(row)
-            texts = [words_over(spoken.untimed(one), seconds_of(one)) or spoken.words_of(one) for one in channels]
+            texts = [words_over(spoken.untimed(c), seconds_of(c)) or spoken.words_of(c) for c in spoken.channels(row)]
             return "".join(ctm(id_, words, number) for number, words in enumerate(texts, 1))
 
         count = partial(spoken.count, words=True)

@@ -105,10 +105,9 @@ def _command(labelling: Labelling, to: Described) -> str:
 
 def features(schema: pa.Schema, *, has_audio: bool) -> list[dict[str, object]]:
     """Return the columns as `datasets` writes them in a card."""
-    found = [{"name": field.name, **_feature(field.type)} for field in schema]
-    return [
-        {"name": one["name"], "dtype": "audio"} if has_audio and one["name"] == AUDIO_COLUMN else one for one in found
-    ]
+    columns = [{"name": field.name, **_feature(field.type)} for field in schema]
+    audio: dict[str, object] = {"name": AUDIO_COLUMN, "dtype": "audio"}
+    return [audio if has_audio and column["name"] == AUDIO_COLUMN else column for column in columns]
 
 
 def _feature(kind: pa.DataType) -> dict[str, object]:

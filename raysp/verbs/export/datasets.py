@@ -121,7 +121,7 @@ class DatasetFiles:
         with files.file(data_path(shard)) as scratch, pq.ParquetWriter(scratch, self.schema, compression="zstd") as new:
             for table in self._tables(shard, files):
                 files.tally.rows += table.num_rows
-                files.tally.seconds += sum(one or 0.0 for one in table.column(SECONDS).to_pylist())
+                files.tally.seconds += sum(seconds or 0.0 for seconds in table.column(SECONDS).to_pylist())
                 if table.num_rows:
                     new.write_table(table.select(self.schema.names).cast(self.schema))
 
@@ -156,8 +156,8 @@ class Reading:
         """Yield label rows with their recordings; those whose recording cannot be read are left out and counted."""
         labels = labels.unify_dictionaries()
         for group in in_groups(self._rows(places, recordings), GROUP_BYTES, GROUP_ROWS):
-            rows, held = [row for row, _ in group], [audio for _, audio in group]
-            yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(held, AUDIO))
+            rows, stored = [row for row, _ in group], [audio for _, audio in group]
+            yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(stored, AUDIO))
 
     def _rows(self, places: Sequence[int], recordings: Recordings) -> Iterator[tuple[int, Stored]]:
         """Yield the rows that can be read, with their recordings."""
@@ -186,11 +186,11 @@ class Reading:
                 )
             each = [self.decoder.decode(replace(excerpt, channel=c), options) for c in range(header.channels)]
             return encode_flac(np.stack(each, axis=1), header.sample_rate)
-        found = recordings.get(place)
-        if isinstance(found, memoryview):
-            return bytes(found) if len(found) <= MOST_BYTES else None
-        num_bytes = found.seek(0, os.SEEK_END)
+        recording = recordings.get(place)
+        if isinstance(recording, memoryview):
+            return bytes(recording) if len(recording) <= MOST_BYTES else None
+        num_bytes = recording.seek(0, os.SEEK_END)
         if num_bytes > MOST_BYTES:
             return None
-        found.seek(0, os.SEEK_SET)
-        return found.read(num_bytes)
+        recording.seek(0, os.SEEK_SET)
+        return recording.read(num_bytes)

@@ -5,8 +5,8 @@ with the contents of its files. It is written before the files, each of which is
 again after the last one, with a mark. The same labels and options give the same bytes, so that an export that was
 killed writes the files of an unmarked shard again.
 
-A later export compares the files with what was recorded. Files of rows, which users edit, are the export's own as long
-as their content is one that was recorded before it was written: others are kept. Files of whole label shards are
+A later export compares the files with the record. Files of rows, which users edit, are the export's own as long as
+their content is one that was recorded before it was written: other files are kept. Files of whole label shards are
 written again if they differ.
 """
 
@@ -68,7 +68,7 @@ class Tally:
 
     def __add__(self, other: "Tally") -> "Tally":
         """Return the sums."""
-        return Tally(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+        return Tally(*(getattr(self, counter.name) + getattr(other, counter.name) for counter in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ShardFiles:
         self._destination = destination
         self._store, self._folder = destination.store, destination.folder
         self._before = self._record = destination.record_of(shard)
-        self._wanted: set[str] = set()
+        self._row_paths: set[str] = set()
         """Paths of the files of rows that the labels give."""
         self._kept: list[str] = []
         self.tally = Tally()
@@ -134,14 +134,14 @@ class ShardFiles:
             self.tally.num_bytes += num_bytes
 
     def put(self, files: Iterable[tuple[str, bytes]]) -> None:
-        """Write files of rows, each in one atomic step, after the hashes of their contents; keep those of others."""
+        """Write files of rows atomically, after the hashes of their contents; keep files that no export wrote."""
         written = [(path, data, self._record.rows.get(path, ())) for path, data in files]
         rows = {path: (*before, _hash(data)) for path, data, before in written}
         self._write(replace(self._record, rows={**self._record.rows, **rows}, mark=None))
         with ThreadPoolExecutor(AT_ONCE) as pool:
             are_own = pool.map(self._put, *zip(*written, strict=True)) if written else ()
             for (path, data, _), is_own in zip(written, are_own, strict=True):
-                self._wanted.add(path)
+                self._row_paths.add(path)
                 if is_own:
                     self.tally.files += 1
                     self.tally.num_bytes += len(data)
@@ -149,16 +149,16 @@ class ShardFiles:
                     self._kept.append(path)
 
     def _put(self, path: str, data: bytes, written: tuple[str, ...]) -> bool:
-        """Write a file; return False without a change if another one is there."""
+        """Write a file; return False without a change if a file of another content is there."""
         is_there = bool(written) and self._folder.stat(path) is not None
         if not is_there and self._folder.create(path, data):
             if written:
                 self._note_lost(path)
             return True
-        found = self._content(path)
-        if found is None or found == data:
-            return found is not None
-        is_own = _hash(found) in written or self._destination.is_recorded(path, _hash(found))
+        content = self._content(path)
+        if content is None or content == data:
+            return content is not None
+        is_own = _hash(content) in written or self._destination.is_recorded(path, _hash(content))
         if is_own:
             self._folder.replace(path, data)
         return is_own
@@ -173,7 +173,7 @@ class ShardFiles:
         entry = self._folder.stat(path)
         return None if entry is None or entry.num_bytes > MOST_BYTES else self._folder.read(path)
 
-    def remove_others(self, suffix: str, is_elsewhere: Callable[[str], bool]) -> None:
+    def remove_outdated(self, suffix: str, is_elsewhere: Callable[[str], bool]) -> None:
         """Remove unchanged files of rows that an export of earlier labels wrote for the label shard.
 
         Args:
@@ -181,16 +181,16 @@ class ShardFiles:
             is_elsewhere: whether a path, without the suffix, is now the file of a row of another label shard.
         """
         written = {**self._record.moved, **self._record.rows}
-        others = {path: written[path] for path in sorted(written.keys() - self._wanted) if path.endswith(suffix)}
-        moved = {path: contents for path, contents in others.items() if is_elsewhere(path.removesuffix(suffix))}
-        for path in others.keys() - moved.keys():
-            self._remove(path, others[path])
+        outdated = {path: written[path] for path in sorted(written.keys() - self._row_paths) if path.endswith(suffix)}
+        moved = {path: contents for path, contents in outdated.items() if is_elsewhere(path.removesuffix(suffix))}
+        for path in outdated.keys() - moved.keys():
+            self._remove(path, outdated[path])
         self._record = replace(self._record, moved=moved)
 
     def _remove(self, path: str, written: tuple[str, ...]) -> None:
         """Remove a file of a row if its content is one that was written."""
-        found = self._content(path)
-        if found is not None and _hash(found) in written:
+        content = self._content(path)
+        if content is not None and _hash(content) in written:
             self._folder.delete(path)
 
     def remove(self) -> None:
@@ -209,7 +209,7 @@ class ShardFiles:
         """Record that all files are there, and return the mark."""
         self.tally.seconds = round(self.tally.seconds, 3)
         mark = ShardMark(identity, self.tally, tuple(self._kept))
-        rows = {path: self._record.rows[path][-1:] for path in sorted(self._wanted)}
+        rows = {path: self._record.rows[path][-1:] for path in sorted(self._row_paths)}
         self._write(replace(self._record, rows=rows, mark=mark))
         return mark
 
@@ -231,20 +231,20 @@ class Destination:
 
     @cached_property
     def _recorded(self) -> frozenset[str]:
-        """Paths of the records that were there before."""
+        """Paths of the records of earlier exports."""
         return frozenset(entry.path for entry in self.store.list(SHARDS))
 
     def record_of(self, shard: str) -> ShardRecord:
         """Return the record of a label shard; an empty one if there is none, or it is damaged."""
-        found = self._read(path) if (path := _place(shard)) in self._recorded else None
-        return found if found and found.shard == shard else ShardRecord(shard)
+        record = self._read(path) if (path := _place(shard)) in self._recorded else None
+        return record if record and record.shard == shard else ShardRecord(shard)
 
     def _read(self, path: str) -> ShardRecord | None:
         try:
-            found = records.parse(self.store.read(path), ShardRecord)
+            record = records.parse(self.store.read(path), ShardRecord)
         except ValueError:
             return None
-        return replace(found, rows=_own(found.rows), files=_own(found.files), moved=_own(found.moved))
+        return replace(record, rows=_own(record.rows), files=_own(record.files), moved=_own(record.moved))
 
     @cached_property
     def _contents(self) -> frozenset[int]:
@@ -280,7 +280,7 @@ class Destination:
         if self.store.stat(RECORD) is None:
             self._refuse_other_files()
             self.store.create(RECORD, _encode(record))
-        found = self._export()
+        existing = self._export()
         if restart:
             for path in sorted(self._recorded):
                 if old := self._read(path):
@@ -288,12 +288,12 @@ class Destination:
                 self.store.delete(path)
             self.store.replace(RECORD, _encode(record))
             del self._recorded
-        elif found != record:
-            changed = differences(found, record)
+        elif existing != record:
+            changed = differences(existing, record)
             raise ChangedError(f"{self.folder.url}: holds another export ({'; '.join(changed)}); {INSTEAD}", changed)
 
     def _refuse_other_files(self) -> None:
-        other = next((one.path for one in self.store.list() if not one.path.startswith(f"{TMP}/")), None)
+        other = next((entry.path for entry in self.store.list() if not entry.path.startswith(f"{TMP}/")), None)
         if other is not None:
             raise PlanError(
                 f"{self.store.url}: holds {other!r}, which no export wrote; expected a new or empty folder: choose "
@@ -359,10 +359,10 @@ def _own(contents: Contents) -> Contents:
 
 def hash_of(file: BinaryIO | pa.NativeFile) -> str:
     """Return the hash of the content of an open file."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     while chunk := file.read(CHUNK_BYTES):
-        found.update(chunk)
-    return found.hexdigest()
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _hash(data: bytes) -> str:

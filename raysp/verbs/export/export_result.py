@@ -87,18 +87,18 @@ class Export(Brief):
 
     @property
     def _without_reference(self) -> str:
-        found = f"{count(self.without_reference, 'row')} without a reference text"
-        return f"{found}, whose text is the transcript" if self.without_reference else ""
+        rows = f"{count(self.without_reference, 'row')} without a reference text"
+        return f"{rows}, whose text is the transcript" if self.without_reference else ""
 
     @property
     def _kept(self) -> str:
-        found = f"{count(self.kept, 'file')} that no export wrote or that changed since, such as {self.first_kept}"
-        return f"{found}: move or delete them and export again to replace them" if self.kept else ""
+        files = f"{count(self.kept, 'file')} that no export wrote or that changed since, such as {self.first_kept}"
+        return f"{files}: move or delete them and export again to replace them" if self.kept else ""
 
     @property
     def _rewritten(self) -> str:
-        found = f"{count(self.rewritten, 'file')} removed or changed since an earlier export, such as"
-        return f"{found} {self.first_rewritten}" if self.rewritten else ""
+        files = f"{count(self.rewritten, 'file')} removed or changed since an earlier export, such as"
+        return f"{files} {self.first_rewritten}" if self.rewritten else ""
 
     @property
     def _reasons(self) -> str:

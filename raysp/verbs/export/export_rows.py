@@ -1,4 +1,4 @@
-"""Rows of label shards for export: those that are ok, with counts of the others, and the spans in their columns."""
+"""Rows of label shards for export: rows that are ok, counts of other rows, and the spans in their columns."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -33,7 +33,7 @@ def stem_of(shard: Shard) -> str:
 
 
 def ok_rows(labelling: Labelling, shard: Shard, columns: list[str] | None, files: ShardFiles) -> Iterator[pa.Table]:
-    """Yield the ok rows of a label shard in batches, and count those left out by their error type.
+    """Yield the ok rows of a label shard in batches, and count left-out rows by their error type.
 
     Args:
         labelling: the sink.
@@ -60,10 +60,10 @@ def every_row(labelling: Labelling, shard: Shard, columns: list[str] | None, fil
 
 
 def only_ok(table: pa.Table, files: ShardFiles) -> pa.Table:
-    """Return the ok rows, and count the others."""
+    """Return the ok rows, and count all other rows."""
     is_ok = pc.is_in(table.column(STATUS), value_set=pa.array([OK]))
-    others = table.filter(pc.invert(is_ok))
-    kinds = zip(others.column(STATUS).to_pylist(), others.column("error_type").to_pylist(), strict=True)
+    not_ok = table.filter(pc.invert(is_ok))
+    kinds = zip(not_ok.column(STATUS).to_pylist(), not_ok.column("error_type").to_pylist(), strict=True)
     files.tally.left_out.update(str(kind or status) for status, kind in kinds)
     return table.filter(is_ok)
 
@@ -78,20 +78,20 @@ def to_rows(table: pa.Table) -> list[dict[str, object]]:
 
 def id_of(row: Row, shard: Shard) -> str:
     """Return the id of a row as text; without one, its place."""
-    found = row["id"]
-    return f"{stem_of(shard)}:{row['row']}" if found is None else str(found)
+    id_ = row["id"]
+    return f"{stem_of(shard)}:{row['row']}" if id_ is None else str(id_)
 
 
 def seconds_of(row: Row) -> float:
     """Return the duration of a row."""
-    found = row[SECONDS]
-    return float(found) if isinstance(found, int | float) else 0.0
+    seconds = row[SECONDS]
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def spans_of(row: Row, column: str | None) -> list[Span]:
     """Return the spans in a column of a row; none if it is null or there is no column."""
-    found = cast("list[Mapping[str, object] | None] | None", row[column] if column else None)
-    return [_span(one) for one in found or [] if one is not None]
+    values = cast("list[Mapping[str, object] | None] | None", row[column] if column else None)
+    return [_span(value) for value in values or [] if value is not None]
 
 
 def _span(value: Mapping[str, object]) -> Span:
@@ -130,7 +130,7 @@ def numbered_channels(row: Row, of_channels: Sequence[str]) -> dict[str, Row]:
     """Return the channels of a row by the ending of the names of their tiers; a row of one label has no ending."""
     if not of_channels:
         return {"": row}
-    return {f" {number}": one for number, one in enumerate(by_channel(row, of_channels), 1)}
+    return {f" {number}": channel for number, channel in enumerate(by_channel(row, of_channels), 1)}
 
 
 def find_spans(schema: pa.Schema, *names: str) -> str | None:
@@ -148,8 +148,8 @@ def need_spans(labelling: Labelling, to: str, names: tuple[str, ...], advice: st
     Raises:
         PlanError: there is none, with the columns found and the outputs to ask for.
     """
-    if found := find_spans(labelling.schema, *names):
-        return found
+    if column := find_spans(labelling.schema, *names):
+        return column
     raise missing(labelling, to, names, f"with a start and an end in seconds. {advice}")
 
 

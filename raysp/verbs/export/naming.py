@@ -20,7 +20,7 @@ class Named:
     kind: str
     """Source of the names, "path" or "id"."""
     not_by_path: str = ""
-    """Reason why recordings that were read by path do not name the files, if that was not asked for."""
+    """Reason why recordings that were read by path do not name the files, unless ids were requested."""
 
 
 def row_names(source: Source, suffix: str, kind: str | None) -> Named:
@@ -65,5 +65,5 @@ def _by_path(source: Source, suffix: str) -> RowNames:
     are_paths = any(sources.kind_named(shard.kind).ids_are_paths for shard in shards)
     if all(root is None for root in source.roots.values()):
         return IdNames(suffix, are_paths=True)
-    others = IdNames(suffix, "~", are_paths)
-    return PathNames(shards, first_rows_of(source.labelling.shards.values()), source.names, others, suffix)
+    by_id = IdNames(suffix, "~", are_paths)
+    return PathNames(shards, first_rows_of(source.labelling.shards.values()), source.names, by_id, suffix)

@@ -49,14 +49,14 @@ class Nemo:
                 f"{labelling.url}: column {text!r} has a text for each channel, and a line of a NeMo manifest has one; "
                 "export to jsonl or ctm, or label one channel by Decode(channel=0)"
             )
-        known = reference if reference in names else None
+        reference_column = reference if reference in names else None
 
         def lines(shard: Shard) -> Lines:
-            found = source.paths(shard) if self.audio else {}
+            recordings = source.paths(shard) if self.audio else {}
 
             def line(row: Row, id_: str) -> str:
-                path, offset = found.get(int(str(row["row"])), (id_, None))
-                spoken = row[known] if known and row[known] is not None else row[text]
+                path, offset = recordings.get(int(str(row["row"])), (id_, None))
+                spoken = row[reference_column] if reference_column and row[reference_column] is not None else row[text]
                 values = {"audio_filepath": path, "duration": row[SECONDS], "offset": offset, "text": spoken or ""}
                 values |= {"pred_text": row[text] or "", "score": row.get(score)}
                 return json_line({key: value for key, value in values.items() if key != "offset" or value is not None})
@@ -64,7 +64,7 @@ class Nemo:
             return line
 
         def count(row: Row, files: ShardFiles) -> None:
-            files.tally.without_reference += known is not None and row[known] is None
+            files.tally.without_reference += reference_column is not None and row[reference_column] is None
 
-        columns = [text, *([score] if score in names else []), *([known] if known else [])]
+        columns = [text, *([score] if score in names else []), *([reference_column] if reference_column else [])]
         return LineFiles(labelling, ".jsonl", columns, lines, self.one_file, count=count)

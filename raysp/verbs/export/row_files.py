@@ -1,4 +1,4 @@
-"""Writers of files of text: a file a row, or a file of lines a label shard."""
+"""Writers of text files: one file per row, or one file of lines per label shard."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ from raysp.verbs.export.export_rows import Row, by_channel, every_row, id_of, ok
 from raysp.verbs.export.naming import Named
 
 Lines = Callable[[Row, str], str]
-"""Callable that returns the lines of a row, given with its id, in a file of a label shard."""
+"""Callable that returns the lines of a row and its id, in a file of a label shard."""
 Count = Callable[[Row, ShardFiles], None]
-"""Callable that counts what a row has that the format cannot hold as it is."""
+"""Callable that counts the parts of a row that the format cannot hold as they are."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class RowFiles:
             named = [(name(row), row) for row in rows]
             files.put((f"{path}{self.suffix}", self.text(row).encode()) for path, row in self._parts(named))
             _count(files, rows, self.count)
-        files.remove_others(self.suffix, lambda path: self.named.names.is_elsewhere(self._of_row(path), shard))
+        files.remove_outdated(self.suffix, lambda path: self.named.names.is_elsewhere(self._of_row(path), shard))
 
     def _parts(self, named: Sequence[tuple[str, Row]]) -> Iterator[tuple[str, Row]]:
         """Yield rows with their paths, or their channels with the path and the number of the channel."""
         for path, row in named:
             if self.channels:
                 channels = enumerate(by_channel(row, self.channels), 1)
-                yield from ((f"{path}.{number}", one) for number, one in channels)
+                yield from ((f"{path}.{number}", channel) for number, channel in channels)
             else:
                 yield path, row
 

@@ -1,4 +1,4 @@
-"""Names of the files of rows: those of their recordings, or their ids.
+"""Names of the files of rows: names of their recordings, or ids.
 
 Names by path are a function of the source alone, so an export that is killed and run again writes the same files. No
 two files of an export have one name, also where letter case is ignored: of recordings that would share a name, such as
@@ -69,13 +69,13 @@ class PathNamer:
     def __call__(self, id_: str, row: int) -> str:
         """Return the name of the file of a row, without a suffix."""
         name = fitted(safe_path(id_, self._suffix))
-        name = next(one for one in _numbered(name, row) if key_of(one) not in self._used)
+        name = next(candidate for candidate in _numbered(name, row) if key_of(candidate) not in self._used)
         self._used.add(key_of(name))
         return name
 
 
 def _numbered(name: str, number: int) -> Iterator[str]:
-    """Yield a name, the name with a number, and that with more and more `~` behind it."""
+    """Yield a name, the name with a number, then with a growing number of `~` at the end."""
     yield name
     yield from (f"{name}~{number}{'~' * more}" for more in count())
 
@@ -89,7 +89,7 @@ class PathNames:
         shards: finished shards, in the order of the plan.
         first_rows: number of rows of the plan before each shard, by its name.
         paths: paths of the rows of a shard.
-        others: names of rows without a path.
+        by_id: names of rows without a path.
         suffix: suffix of all files.
         as_they_are: use the names of recordings unchanged, which another system may not allow.
     """
@@ -99,19 +99,19 @@ class PathNames:
         shards: Sequence[Shard],
         first_rows: Mapping[str, int],
         paths: Paths,
-        others: IdNames,
+        by_id: IdNames,
         suffix: str,
         *,
         as_they_are: bool = False,
     ) -> None:
         self._shards, self._first_rows = shards, first_rows
-        self._paths, self._others, self._suffix = paths, others, suffix
+        self._paths, self._by_id, self._suffix = paths, by_id, suffix
         self._as_they_are = as_they_are
         self._places = first_rows_of(shards)
         self._last: tuple[str, list[str | None]] = ("", [])
-        """Name and names of the rows of the shard that was asked for last: an export hashes and then writes them."""
+        """Name, and names of the rows, of the last requested shard: an export hashes and then writes them."""
         hashes = np.concatenate([self._hashes(self._safe(shard)) for shard in shards])
-        self._known, self._owners = np.unique(hashes, return_index=True)
+        self._used, self._owners = np.unique(hashes, return_index=True)
 
     def _safe(self, shard: Shard) -> list[str | None]:
         return [None if path is None else self._name(path) for path in self._paths(shard)]
@@ -125,8 +125,8 @@ class PathNames:
 
     def of(self, shard: Shard) -> Namer:
         """Return the names of the rows of a label shard."""
-        names, others = self._names(shard), self._others.of(shard)
-        return lambda row: names[int(str(row["row"]))] or others(row)
+        names, by_id = self._names(shard), self._by_id.of(shard)
+        return lambda row: names[int(str(row["row"]))] or by_id(row)
 
     def _names(self, shard: Shard) -> list[str | None]:
         """Return the names of all rows of a shard; None for rows without a path."""
@@ -136,16 +136,16 @@ class PathNames:
 
     def _read(self, shard: Shard) -> list[str | None]:
         names, place = self._safe(shard), self._places[shard.name]
-        owners = self._owners[np.searchsorted(self._known, self._hashes(names))]
+        owners = self._owners[np.searchsorted(self._used, self._hashes(names))]
         for row in np.flatnonzero(owners != np.arange(place, place + len(names))).tolist():
             if (name := names[row]) is not None:
                 numbered = islice(_numbered(name, self._first_rows[shard.name] + row), 1, None)
-                names[row] = next(one for one in numbered if not self._is_known(one))
+                names[row] = next(candidate for candidate in numbered if not self._is_used(candidate))
         return names
 
-    def _is_known(self, name: str) -> bool:
-        place = int(np.searchsorted(self._known, np.uint64(_hash(name))))
-        return place < len(self._known) and int(self._known[place]) == _hash(name)
+    def _is_used(self, name: str) -> bool:
+        place = int(np.searchsorted(self._used, np.uint64(_hash(name))))
+        return place < len(self._used) and int(self._used[place]) == _hash(name)
 
     def digest(self, shard: Shard) -> str:
         """Return a hash of the names of a label shard's rows."""
@@ -167,15 +167,15 @@ RowNames = IdNames | PathNames
 
 def first_rows_of(shards: Iterable[Shard]) -> dict[str, int]:
     """Return the number of rows before each of some shards, by its name."""
-    found, rows = {}, 0
+    first_rows, rows = {}, 0
     for shard in shards:
-        found[shard.name] = rows
+        first_rows[shard.name] = rows
         rows += shard.num_rows
-    return found
+    return first_rows
 
 
 def _hash(name: str) -> int:
-    """Return 63 bits and a one: those of a row without a path are 0."""
+    """Return 63 bits and a one; a row without a path has 0."""
     return int.from_bytes(hashlib.blake2b(key_of(name).encode(), digest_size=8).digest(), "big") | 1
 
 

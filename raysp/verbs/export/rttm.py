@@ -1,4 +1,4 @@
-"""Export to RTTM files: a line a turn, segment or region of speech."""
+"""Export to RTTM files: one line per turn, segment or region of speech."""
 
 from dataclasses import KW_ONLY
 from typing import ClassVar
@@ -32,13 +32,13 @@ class Rttm:
             PlanError: there are no segments.
         """
         labelling = source.labelling
-        names = (*(f"{self.column}_{one}" for one in ("turns", "segments", "speech")), self.column)
+        names = (*(f"{self.column}_{kind}" for kind in ("turns", "segments", "speech")), self.column)
         advice = "Ask for them with Turns() or Segments(), or name another column with --set to.column=NAME"
         segments = need_spans(labelling, self.NAME, names, advice)
         of_channels = [segments] if is_by_channel(labelling.schema, segments) else []
 
         def lines(row: Row, id_: str) -> str:
             channels = enumerate(numbered_channels(row, of_channels).values(), 1)
-            return "".join(rttm(id_, spans_of(one, segments), number) for number, one in channels)
+            return "".join(rttm(id_, spans_of(channel, segments), number) for number, channel in channels)
 
         return LineFiles(labelling, ".rttm", [segments], lambda shard: lines, self.one_file)

@@ -47,7 +47,7 @@ class Source:
         is_beside: bool = False,
     ) -> None:
         self.labelling, self.is_beside = labelling, is_beside
-        self._given = storage_options, pipeline, trust
+        self._access = storage_options, pipeline, trust
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -58,17 +58,17 @@ class Source:
             ChangedError: the given pipeline is another one.
             PlanError: rows were read by path, and the given pipeline does not say where.
         """
-        storage_options, pipeline, trust = self._given
+        storage_options, pipeline, trust = self._access
         url, record = self.labelling.url, self.labelling.record
         recorded = read_recorded(url, storage_options, pipeline=pipeline, trust=trust)
-        found = recorded.trusted_pipeline(self.labelling.shards.values())
-        check_same_source(url, record, found)
-        if run_record.names_audio_root(record.pipeline) and found.source.audio_root is None:
+        trusted = recorded.trusted_pipeline(self.labelling.shards.values())
+        check_same_source(url, record, trusted)
+        if run_record.names_audio_root(record.pipeline) and trusted.source.audio_root is None:
             raise PlanError(
                 f"{url}: some of its rows were read by path, and the pipeline has no source.audio_root; add "
                 "--set source.audio_root=DIR"
             )
-        return found
+        return trusted
 
     def check_paths(self) -> None:
         """Raise if rows of the first label shard were read by path, and the pipeline may not be used."""
@@ -89,7 +89,7 @@ class Source:
         source = self.pipeline.source
         root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
         is_read = footer.hashes(self.labelling.store, shard, labels).is_read
-        found: dict[int, tuple[str, float | None]] = {}
+        recordings: dict[int, tuple[str, float | None]] = {}
         offset_columns = sources.kind_named(shard.kind).excerpt_columns[:1]
         for piece in shard.pieces:
             paths = sources.read_paths(shard, piece, source.audio, source.storage_options)
@@ -100,10 +100,10 @@ class Source:
             for row, (path, offset) in enumerate(zip(paths, offsets, strict=True), piece.first):
                 if root is not None and is_read[row] and path is not None:
                     try:
-                        found[row] = join_url(root.url, root.inside(path)), offset
+                        recordings[row] = join_url(root.url, root.inside(path)), offset
                     except AudioError:  # it was read before, so another root allowed it
                         continue
-        return found
+        return recordings
 
     @cached_property
     def roots(self) -> Mapping[str, str | None]:
@@ -147,22 +147,22 @@ class Source:
         if (root := self.roots[shard.name]) is None:
             return [None] * shard.num_rows
         below = "/".join(root.rstrip("/").split("/")[len(self._shared) :])
-        found = [path for piece in shard.pieces for path in self._paths(shard, piece, root)]
-        return [None if path is None else f"{below}/{without_suffix(path)}" for path in found]
+        paths = [path for piece in shard.pieces for path in self._paths(shard, piece, root)]
+        return [None if path is None else f"{below}/{without_suffix(path)}" for path in paths]
 
     @cached_property
     def _shared(self) -> list[str]:
         """Parts of the url of the folder that holds the recordings of all shards."""
         roots = {root.rstrip("/") for root in self.roots.values() if root is not None}
         parts = zip(*(root.split("/") for root in roots), strict=False)
-        return [first for first, *others in takewhile(lambda found: len({*found}) == 1, parts)]
+        return [first for first, *_ in takewhile(lambda level: len({*level}) == 1, parts)]
 
     def _paths(self, shard: Shard, piece: Piece, url: str) -> list[str | None]:
         if sources.kind_named(shard.kind).is_folder:
             return sources.read_paths(shard, piece, "audio")
         source = self.pipeline.source
         root = AudioRoot(url, source.storage_options)
-        return [_inside(root, one) for one in sources.read_paths(shard, piece, source.audio, source.storage_options)]
+        return [_inside(root, path) for path in sources.read_paths(shard, piece, source.audio, source.storage_options)]
 
     def rows(
         self, shard: Shard, columns: list[str] | None, files: ShardFiles
@@ -184,9 +184,9 @@ class Source:
         names = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
         labels = Cursor(self.labelling.tables(shard, names))
         for first, table in self._tables(shard):
-            found = labels.until(first + table.num_rows)
-            assert found is not None
-            ok = only_ok(found, files)
+            rows = labels.until(first + table.num_rows)
+            assert rows is not None
+            ok = only_ok(rows, files)
             places = (ok.column("row").to_numpy() - first).tolist()
             yield ok, places, Recordings(table, source.audio, root, excerpts)
         for table in self.labelling.left_out(shard, ["status", "error_type"]):
@@ -204,9 +204,9 @@ class Source:
 
     def _refuse_replaced(self, shard: Shard) -> None:
         """Raise ShardError if recordings were replaced after they were labelled."""
-        if found := find_replaced(self.labelling.store, self.pipeline, shard).rows:
+        if replaced := find_replaced(self.labelling.store, self.pipeline, shard).rows:
             raise ShardError(
-                f"{shard.url}: recordings were replaced after they were labelled: {shown(found)}. {RESTORE}"
+                f"{shard.url}: recordings were replaced after they were labelled: {shown(replaced)}. {RESTORE}"
             )
 
 

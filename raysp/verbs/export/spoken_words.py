@@ -1,6 +1,6 @@
-"""Words of rows with their times, and the texts of rows none of whose words has a time.
+"""Words of rows with their times, and the texts of rows whose words have no times.
 
-Such are rows whose words are null or empty although there is a text, and rows of words that an aligner could not place.
+These rows have null or empty words although there is a text, or words that an aligner could not place.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from raysp.verbs.export.destination import ShardFiles
 from raysp.verbs.export.export_rows import Row, by_channel, find_spans, is_by_channel, spans_of
 
 NO_TIME = "word_without_time"
-"""Reason of words that a format leaves out, since they have no time and others of their row have."""
+"""Reason for leaving out words: they have no time, while other words of their row have one."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class SpokenWords:
     @cached_property
     def columns(self) -> list[str]:
         """Columns that are read."""
-        return [*dict.fromkeys(one for one in (self.words, self.text or self._aligned, self.chars) if one)]
+        return [*dict.fromkeys(column for column in (self.words, self.text or self._aligned, self.chars) if column)]
 
     @cached_property
     def _aligned(self) -> str | None:
         """Column of the texts that an `Align` of the prefix places."""
         for output in (output for step in self.labelling.record.steps for output in objects_in(step, "outputs")):
             if (output.get("type"), output.get("name", "aligned")) == ("Align", self.prefix):
-                found = output.get("text") or f"{output.get('of')}_text"
-                return str(found) if found in self.labelling.schema.names else None
+                column = output.get("text") or f"{output.get('of')}_text"
+                return str(column) if column in self.labelling.schema.names else None
         return None
 
     @cached_property
@@ -76,18 +76,18 @@ class SpokenWords:
         return spans_of(row, self.words) if self.words else timed_words(self.whole(row), self.chars_of(row))
 
     def untimed(self, row: Row) -> str:
-        """Return the text of a row or channel none of whose words has a time; empty if one has, or without a text."""
+        """Return the text of a row or channel without word times; empty if a word has a time, or without a text."""
         words = self.words_of(row)
         if any(map(is_timed, words)):
             return ""
-        text = self.whole(row) or " ".join(one.text for one in words)
+        text = self.whole(row) or " ".join(word.text for word in words)
         return (text or str(row[self._aligned] or "") if self._aligned else text).strip()
 
     def count(self, row: Row, files: ShardFiles, *, words: bool = False) -> None:
         """Count a row if a text of it has no times; with `words` also single words without one, which are left out."""
         channels = self.channels(row)
-        files.tally.untimed += any(self.untimed(one) for one in channels)
+        files.tally.untimed += any(map(self.untimed, channels))
         if words:
-            timed = [[is_timed(word) for word in self.words_of(one)] for one in channels]
-            missing = sum(one.count(False) for one in timed if any(one))
+            timed = [[is_timed(word) for word in self.words_of(channel)] for channel in channels]
+            missing = sum(are_timed.count(False) for are_timed in timed if any(are_timed))
             files.tally.left_out.update({NO_TIME: missing} if missing else {})

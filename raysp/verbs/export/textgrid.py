@@ -1,4 +1,4 @@
-"""Export to Praat's TextGrid files: a file a row."""
+"""Export to Praat's TextGrid files: one file per row."""
 
 from dataclasses import KW_ONLY
 from functools import partial
@@ -48,8 +48,8 @@ class TextGrid:
         named = row_names(source, ".TextGrid", self.names)
         words = need_spans(labelling, self.NAME, (f"{self.column}_words",), ask_words(labelling.record, self.column))
         spoken = SpokenWords(labelling, self.column)
-        others = {one: find_spans(labelling.schema, f"{self.column}_{one}") for one in ("chars", "turns")}
-        tiers = {"words": words, **{name: column for name, column in others.items() if column}}
+        optional = {kind: find_spans(labelling.schema, f"{self.column}_{kind}") for kind in ("chars", "turns")}
+        tiers = {"words": words, **{name: column for name, column in optional.items() if column}}
         columns = [*dict.fromkeys([*tiers.values(), *spoken.columns])]
         of_channels = [name for name in columns if is_by_channel(labelling.schema, name)]
 
@@ -58,11 +58,11 @@ class TextGrid:
             return [Span(untimed, 0.0, max(LEAST_SECONDS, seconds_of(row)), 0.0)] if untimed else spans_of(row, column)
 
         def grid(row: Row) -> str:
-            found = {
-                f"{name}{ending}": spans(one, name, column)
-                for ending, one in numbered_channels(row, of_channels).items()
+            spans_by_tier = {
+                f"{name}{ending}": spans(channel, name, column)
+                for ending, channel in numbered_channels(row, of_channels).items()
                 for name, column in tiers.items()
             }
-            return textgrid(found, seconds_of(row))
+            return textgrid(spans_by_tier, seconds_of(row))
 
         return RowFiles(labelling, named, ".TextGrid", columns, grid, partial(spoken.count, words=True))

@@ -58,8 +58,8 @@ def values_of(table: pa.Table, by: str) -> npt.NDArray[np.float64]:
     """Return the values of a numeric column, or of a field of a struct (`signal.noise`); -inf for nulls and NaN."""
     name, *fields = by.split(".")
     column = table.column(name)
-    for one in fields:
-        column = pc.struct_field(column, one)
+    for field_name in fields:
+        column = pc.struct_field(column, field_name)
     values = pc.cast(column, pa.float64()).to_numpy().astype(np.float64)
     return np.where(np.isnan(values), -np.inf, values)
 
@@ -68,21 +68,23 @@ def check_numeric(url: str, schema: pa.Schema, by: str) -> None:
     """Raise PlanError if label shards have no such column of numbers."""
     name, *fields = by.split(".")
     kind = schema.field(name).type if name in schema.names else None
-    for one in fields:
-        place = kind.get_field_index(one) if kind is not None and pa.types.is_struct(kind) else -1
+    for field_name in fields:
+        place = kind.get_field_index(field_name) if kind is not None and pa.types.is_struct(kind) else -1
         kind = kind.field(place).type if kind is not None and place >= 0 else None
     if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        found = f"a column of {kind}" if kind is not None else "no such column"
-        raise PlanError(f"{url}: by={by!r}: found {found}, expected numbers; columns of numbers are {_numeric(schema)}")
+        problem = f"a column of {kind}" if kind is not None else "no such column"
+        raise PlanError(
+            f"{url}: by={by!r}: found {problem}, expected numbers; columns of numbers are {_numeric(schema)}"
+        )
 
 
 def _numeric(schema: pa.Schema) -> str:
-    names = [one.name for one in schema if pa.types.is_floating(one.type) or pa.types.is_integer(one.type)]
+    names = [column.name for column in schema if pa.types.is_floating(column.type) or pa.types.is_integer(column.type)]
     names += [
-        f"{one.name}.{inner.name}"
-        for one in schema
-        if pa.types.is_struct(one.type)
-        for inner in one.type
+        f"{column.name}.{inner.name}"
+        for column in schema
+        if pa.types.is_struct(column.type)
+        for inner in column.type
         if pa.types.is_floating(inner.type) or pa.types.is_integer(inner.type)
     ]
     return ", ".join(names) or "none"
@@ -107,11 +109,11 @@ class Chooser:
             StoreError: a label shard cannot be read, or a row is in none of them.
         """
         cursors = [side.cursors(shard) for side, shard in zip(self.sides, shards, strict=True)]
-        (labels, rest), others = cursors[0], cursors[1:]
+        (labels, rest), further = cursors[0], cursors[1:]
         yield self._empty(shards[0])
         first = 0
         for table, end in stretches(labels, rest, 0, shards[0].num_rows):
-            tables = [table, *(side_by_side(one.until(end), left.until(end)) for one, left in others)]
+            tables = [table, *(side_by_side(ok.until(end), rest.until(end)) for ok, rest in further)]
             yield self._chosen(tables, first, end, shards[0].name)
             first = end
 
@@ -134,20 +136,20 @@ class Chooser:
             values[index, rows] = values_of(table, self.by)
             offset += len(rows)
         best = _best(ranks, values)
-        taken = places[best, np.arange(end - first)]
-        if (taken < 0).any():
-            row = first + int(np.flatnonzero(taken < 0)[0])
+        places_of_best = places[best, np.arange(end - first)]
+        if (places_of_best < 0).any():
+            row = first + int(np.flatnonzero(places_of_best < 0)[0])
             raise StoreError(
                 f"{shard}: row {row} is in none of the labellings: the files of the rows that they left out are gone; "
                 "run `raysp verify` on them, and label the shard again"
             )
         for index, number in enumerate(np.bincount(best, minlength=len(tables)).tolist()):
             self.counts[index] += number
-        return pa.concat_tables([one.select(names) for one in tables]).unify_dictionaries().take(taken)
+        return pa.concat_tables([table.select(names) for table in tables]).unify_dictionaries().take(places_of_best)
 
 
 def _rank(status: str | None, kind: str | None) -> int:
-    """Return the rank of a row; one that `raysp forget` withdrew goes first, so that no labelling labels it again."""
+    """Return the rank of a row; a row withdrawn by `raysp forget` goes first, so that no labelling labels it again."""
     return 3 if kind == WITHDRAWN else 2 if status == OK else int(status == SKIPPED)
 
 

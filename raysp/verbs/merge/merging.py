@@ -68,36 +68,35 @@ def merge(
     """
     if len(sinks) < 2:
         raise SpecError(f"merge: found {count(len(sinks), 'labelling')}, expected at least two")
-    labellings = [Labelling.open(one, storage_options, trust=trust) for one in sinks]
+    labellings = [Labelling.open(sink, storage_options, trust=trust) for sink in sinks]
     names, not_merged = _names(labellings)
     sides = _sides(labellings, by)
-    sink = _sink(to, storage_options)
-    for one in labellings:
-        refuse_overlap(one.store, sink.store)
-    return _Merging(labellings, sides, by, sink).run(names, not_merged, on_shard)
+    merged = _sink(to, storage_options)
+    for labelling in labellings:
+        refuse_overlap(labelling.store, merged.store)
+    return _Merging(labellings, sides, by, merged).run(names, not_merged, on_shard)
 
 
 def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
-    """Return the names of the shards that all have finished, and the others with the reason.
+    """Return the names of the shards that all labellings have finished, and other shards with the reason.
 
     Raises:
         PlanError: two are the same, or there is no such shard.
     """
-    first, *others = labellings
+    first, *further = labellings
     refuse_same_sinks(labellings)
     not_merged: dict[str, str] = {}
-    for one in others:
-        found = match(first, one)
-        not_merged |= dict.fromkeys(found.only_a, f"not in {one.url}") | dict.fromkeys(
-            found.only_b, f"only in {one.url}"
-        )
-        not_merged |= dict.fromkeys(found.unfinished_a, f"not finished in {first.url}")
-        not_merged |= dict.fromkeys(found.unfinished_b, f"not finished in {one.url}")
-        not_merged |= {**found.foreign_a, **found.foreign_b}
-        not_merged |= dict.fromkeys(found.other_input, f"made from other input in {one.url}")
+    for labelling in further:
+        shards = match(first, labelling)
+        not_merged |= dict.fromkeys(shards.only_a, f"not in {labelling.url}")
+        not_merged |= dict.fromkeys(shards.only_b, f"only in {labelling.url}")
+        not_merged |= dict.fromkeys(shards.unfinished_a, f"not finished in {first.url}")
+        not_merged |= dict.fromkeys(shards.unfinished_b, f"not finished in {labelling.url}")
+        not_merged |= {**shards.foreign_a, **shards.foreign_b}
+        not_merged |= dict.fromkeys(shards.other_input, f"made from other input in {labelling.url}")
     names = [name for name in first.shards if name not in not_merged]
     if not names:
-        foreign = listed([reason for one in labellings for reason in one.foreign.values()], 1)
+        foreign = listed([reason for labelling in labellings for reason in labelling.foreign.values()], 1)
         raise PlanError(f"{first.url}: no shard is finished in all labellings; {foreign or 'finish their runs'}")
     return names, not_merged
 
@@ -108,25 +107,25 @@ def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
     Raises:
         PlanError: their columns differ, or `by` is not a column of numbers.
     """
-    first, *others = labellings
-    fields = [_fields(one) for one in labellings]
-    for one, theirs in zip(others, fields[1:], strict=True):
+    first, *further = labellings
+    fields = [_fields(labelling) for labelling in labellings]
+    for labelling, theirs in zip(further, fields[1:], strict=True):
         names = [name for name in {**fields[0], **theirs} if fields[0].get(name) != theirs.get(name)]
         if names:
             shown = ", ".join(
                 f"{name} ({fields[0].get(name, 'absent')}; {theirs.get(name, 'absent')})" for name in names
             )
             raise PlanError(
-                f"{first.url} and {one.url}: their label shards differ in the columns {shown}; merge labellings with "
-                "the same outputs and the same sink.keep"
+                f"{first.url} and {labelling.url}: their label shards differ in the columns {shown}; merge labellings "
+                "with the same outputs and the same sink.keep"
             )
-    for one in labellings:
-        check_numeric(one.url, one.schema, by)
-    return [Side(one, tuple(fields[0])) for one in labellings]
+    for labelling in labellings:
+        check_numeric(labelling.url, labelling.schema, by)
+    return [Side(labelling, tuple(fields[0])) for labelling in labellings]
 
 
-def _fields(one: Labelling) -> Mapping[str, "pa.DataType"]:
-    return {field.name: field.type for field in one.schema if field.name != PROVENANCE}
+def _fields(labelling: Labelling) -> Mapping[str, "pa.DataType"]:
+    return {field.name: field.type for field in labelling.schema if field.name != PROVENANCE}
 
 
 def _sink(to: str | Parquet | Store, storage_options: GivenOptions | None) -> Sink:
@@ -140,13 +139,13 @@ class _Merging:
         self._labellings, self._sides, self._by, self._sink = labellings, sides, by, sink
         self._parts: dict[str, JsonValue] = {
             "merge.by": by,
-            "merge.fingerprints": [one.record.fingerprint for one in labellings],
-            "merge.checkpoints": [one.checkpoint for one in labellings],
+            "merge.fingerprints": [labelling.record.fingerprint for labelling in labellings],
+            "merge.checkpoints": [labelling.checkpoint for labelling in labellings],
             "merge.version": MERGE_VERSION,
         }
         self._fingerprint = hash_parts(self._parts)
         self._file_parts: dict[str, JsonValue] = {**labellings[0].record.file_parts, "sink.rows": "all"}
-        self._versions = [{one.path: one.version for one in labelling.store.list()} for labelling in labellings]
+        self._versions = [{entry.path: entry.version for entry in labelling.store.list()} for labelling in labellings]
 
     def run(
         self, names: Sequence[str], not_merged: Mapping[str, str], on_shard: Callable[[int, int], None] | None
@@ -169,7 +168,7 @@ class _Merging:
         finally:
             with suppress(StoreError):  # receipts are read for speed only
                 log.flush()
-        chosen = zip((one.url for one in self._labellings), chooser.counts, strict=True)
+        chosen = zip((labelling.url for labelling in self._labellings), chooser.counts, strict=True)
         return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, dict(chosen), not_merged)
 
     def _begin(self, names: Sequence[str], not_merged: Mapping[str, str]) -> str:
@@ -185,20 +184,20 @@ class _Merging:
             entry.started, pipeline, self._fingerprint, self._parts, self._file_parts, runs, first.record.root
         )
         run_record.begin(self._sink.store, record)
-        known = {one.name: one for one in self._sink.shards()}
-        left = {name: reason for name, reason in not_merged.items() if name not in known}
-        absent.record(self._sink.store, self._absent(left))
-        fresh = [first.shards[name] for name in names if known.get(name) != first.shards[name]]
-        plan_record.record(self._sink.store, fresh, supersede=any(one.name in known for one in fresh))
+        planned = {shard.name: shard for shard in self._sink.shards()}
+        unmerged = {name: reason for name, reason in not_merged.items() if name not in planned}
+        absent.record(self._sink.store, self._absent(unmerged))
+        fresh = [first.shards[name] for name in names if planned.get(name) != first.shards[name]]
+        plan_record.record(self._sink.store, fresh, supersede=any(shard.name in planned for shard in fresh))
         return entry.run_id
 
-    def _absent(self, left: Mapping[str, str]) -> Iterator[AbsentShard]:
+    def _absent(self, unmerged: Mapping[str, str]) -> Iterator[AbsentShard]:
         """Yield the shards that were never merged, as the merged sink records them."""
-        for name, reason in left.items():
+        for name, reason in unmerged.items():
             shard = next(
-                one.shards[name] if name in one.shards else one.absent[name].shard
-                for one in self._labellings
-                if name in one.shards or name in one.absent
+                labelling.shards[name] if name in labelling.shards else labelling.absent[name].shard
+                for labelling in self._labellings
+                if name in labelling.shards or name in labelling.absent
             )
             yield AbsentShard.of(shard, reason)
 
@@ -206,8 +205,8 @@ class _Merging:
         """Write a merged label shard; None if it is there, made from the same labels."""
         store, shard = self._sink.store, self._labellings[0].shards[name]
         made_from = identity_of(*(versions.get(name) for versions in self._versions))
-        found = store.stat(name)
-        if found is not None:
+        existing = store.stat(name)
+        if existing is not None:
             before = footer.read(store, name)
             if before.receipt.fingerprint != self._fingerprint:
                 raise ChangedError(
@@ -222,9 +221,9 @@ class _Merging:
             file_id=hash_parts(self._file_parts),
             texts=self._labellings[0].texts,
         )
-        tables = chooser.tables([one.shards[name] for one in self._labellings])
+        tables = chooser.tables([labelling.shards[name] for labelling in self._labellings])
         hashes = Hashes.zeros(shard.num_rows)
-        receipt = commit.write(store, label_shard, tables, hashes, expected=found.version if found else None)
+        receipt = commit.write(store, label_shard, tables, hashes, expected=existing.version if existing else None)
         if receipt is None and footer.read(store, name).entries.get(MERGED) != made_from:
             raise ChangedError(f"{store.url}/{name}: another process wrote other labels; merge again", (name,))
         return receipt

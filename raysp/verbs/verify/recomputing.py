@@ -41,19 +41,19 @@ class Recomputing:
         ]
         pipeline = replace(pipeline, steps=steps)
         recorded = [_Recorded.of(record, place) for place, step in enumerate(steps) if isinstance(step, Label)]
-        first, *later = (one.resolved for one in recorded)
+        first, *later = (step.resolved for step in recorded)
         here = Resources(cpus=2, gpus=count_gpus(), machine_cpus=1)
         passes = [
-            Pass(one.pipeline, replace(one.settings, **by._asdict()))
-            for one, by in zip(settle(pipeline, here, replace(first, later=tuple(later))), recorded, strict=True)
+            Pass(planned.pipeline, replace(planned.settings, **by._asdict()))
+            for planned, by in zip(settle(pipeline, here, replace(first, later=tuple(later))), recorded, strict=True)
         ]
-        parts = label_parts(pipeline, (one.settings for one in passes))
+        parts = label_parts(pipeline, (planned.settings for planned in passes))
         run_record.check_same(pipeline.sink.url, record, replace(record, fingerprint=fingerprint(parts), parts=parts))
         settings = passes[0].settings
         self.dtype = settings.dtype
         self.columns = [*RESULT_SCHEMA.names, *pipeline.flow.columns]
-        self.passes = [_unfiltered(*one) for one in passes]
-        self.ops = [assembly.labelling(*one) for one in self.passes]
+        self.passes = [_unfiltered(*planned) for planned in passes]
+        self.ops = [assembly.labelling(*pass_) for pass_ in self.passes]
 
     def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
         """Return the label of one row, with the columns of a label shard except those carried over."""
@@ -65,16 +65,16 @@ class Recomputing:
 
     def _labelled(self, number: int, shard: Shard, row: int, before: Mapping[str, object]) -> dict[str, object]:
         """Return the label that a pass gives to a row; `before` has the columns of earlier ones."""
-        pipeline, _ = one = self.passes[number]
+        pipeline, _ = pass_ = self.passes[number]
         source, piece = pipeline.source, Piece(row, row + 1)
         names = [name for name in assembly.decoded_columns(pipeline, shard) if name not in before]
         table = sources.read_table(shard, piece, names, source.storage_options, audio_root=source.audio_root)
         schema = output_schema(*self.passes[:number]) if number else pa.schema([])
         for name in {*pipeline.label.reads} & {*before}:
             table = table.append_column(schema.field(name), pa.array([before[name]], schema.field(name).type))
-        decoding = assembly.decoding(*one, shard)
+        decoding = assembly.decoding(*pass_, shard)
         windows = in_order([self.ops[number](block, shard.name)[0] for block in decoding(table, row)])
-        rows = assembly.joining(*one)(windows).to_pylist()
+        rows = assembly.joining(*pass_)(windows).to_pylist()
         if len(rows) != 1:
             raise RunError(
                 f"{shard.url} row {row}: recomputed alone it became {count(len(rows), 'row')}; this is a bug in raysp: "
@@ -84,7 +84,7 @@ class Recomputing:
 
 
 class _Recorded(NamedTuple):
-    """What the fingerprint of a sink says of a `Label` step."""
+    """Settings of a `Label` step in the fingerprint of a sink."""
 
     dtype: str
     fingerprint_seconds: float | None
@@ -97,7 +97,7 @@ class _Recorded(NamedTuple):
 
     @property
     def resolved(self) -> Resolved:
-        """What a plan resolves its settings to: a device without TF32 labels in float32, to compare with TF32."""
+        """Resolved settings for a plan: a device without TF32 labels in float32, to compare with TF32."""
         return Resolved("float32" if self.dtype == "tf32" else self.dtype)
 
 
@@ -119,14 +119,14 @@ def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, di
     return ""
 
 
-def _alike(one: object, other: object, tolerance: float) -> bool:
-    if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (one != one and other != other)
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key], tolerance) for key in one)
-    if isinstance(one, Sequence) and isinstance(other, Sequence) and not isinstance(one, str | bytes):
-        return len(one) == len(other) and all(_alike(a, b, tolerance) for a, b in zip(one, other, strict=True))
-    return type(one) is type(other) and one == other
+def _alike(a: object, b: object, tolerance: float) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance) or (a != a and b != b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_alike(a[key], b[key], tolerance) for key in a)
+    if isinstance(a, Sequence) and isinstance(b, Sequence) and not isinstance(a, str | bytes):
+        return len(a) == len(b) and all(_alike(x, y, tolerance) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b
 
 
 def _shown(value: object) -> str:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, cast
 from zlib import crc32
 
@@ -51,7 +52,7 @@ class Verification(Brief):
     shards: int
     """Planned shards, and those that the last plan could not read."""
     rows: int
-    """Rows found in label shards, and beside them if label shards hold only ok rows."""
+    """Rows in label shards, and next to them if label shards hold only ok rows."""
     sampled: int
     """Rows that were labelled again, each alone."""
     sampled_equal: int
@@ -59,7 +60,7 @@ class Verification(Brief):
     duplicate_ids: int
     """Rows whose id an earlier row has as well: allowed, because rows are identified by their place."""
     sources_missing: tuple[str, ...]
-    """Shards that no longer exist, whose ids could not be compared, and the number of missing recordings of others."""
+    """Shards that no longer exist, whose ids could not be compared; of others the number of missing recordings."""
     orphans: tuple[str, ...]
     """Files of killed runs that `raysp gc` removes; during a run also files in use."""
     differences: tuple[str, ...]
@@ -153,10 +154,10 @@ def verify(
                     "use another sink"
                 )
         ids += checked.ids
-        chosen = sorted([*chosen, *checked.chosen], key=lambda one: one[0])[:sample]
+        chosen = sorted([*chosen, *checked.chosen], key=itemgetter(0))[:sample]
     absent = recorded.sink.absent()
-    differences += [f"{one.name}: not labelled: {one.reason}" for one in absent]
-    names = {*(shard.name for shard in shards), *(one.name for one in absent)}
+    differences += [f"{shard.name}: not labelled: {shard.reason}" for shard in absent]
+    names = {*(shard.name for shard in shards), *(shard.name for shard in absent)}
     differences += _unplanned(recorded.sink, names)
     unequal: list[str] = []
     if chosen:
@@ -242,7 +243,7 @@ class _Check:
         tally, seen = Tally(), np.zeros(shard.num_rows, bool)
         drawn = np.random.default_rng([self.seed, crc32(shard.name.encode())]).random(shard.num_rows)
         for table in read_labels(self.store, shard):
-            checked.types = {one.name: one.type for one in table.schema}
+            checked.types = {column.name: column.type for column in table.schema}
             seen[_numbers(table)] = True
             tally.add(table)
             self._check_nulls(table, checked)
@@ -268,13 +269,14 @@ class _Check:
                 checked.differences.append(f"row {row}: {name} must be null exactly where status is ok")
 
     def _check_counts(self, tally: Tally, receipt: ShardReceipt, checked: _Checked) -> None:
-        found, said = tally.counts, receipt.counts
+        counts, recorded = tally.counts, receipt.counts
         for name in ("rows", "errors", "skipped"):
-            ours, theirs = getattr(found, name), getattr(said, name)
+            ours, theirs = getattr(counts, name), getattr(recorded, name)
             if ours != theirs:
                 checked.differences.append(f"its metadata says {name}={theirs}, found {ours}")
-        if not math.isclose(found.audio_seconds, said.audio_seconds, rel_tol=1e-6, abs_tol=1e-6):
-            checked.differences.append(f"its metadata says {said.audio_seconds} seconds, found {found.audio_seconds}")
+        if not math.isclose(counts.audio_seconds, recorded.audio_seconds, rel_tol=1e-6, abs_tol=1e-6):
+            seconds = recorded.audio_seconds
+            checked.differences.append(f"its metadata says {seconds} seconds, found {counts.audio_seconds}")
 
     def _choose(self, shard: Shard, table: pa.Table, drawn: npt.NDArray[np.float64], checked: _Checked) -> None:
         if not self.sample:
@@ -284,7 +286,7 @@ class _Check:
         best = np.argsort(numbers)[: self.sample]
         labels = ok.take(best).to_pylist()
         fresh = [(float(numbers[i]), shard, int(label["row"]), label) for i, label in zip(best, labels, strict=True)]
-        checked.chosen = sorted([*checked.chosen, *fresh], key=lambda one: one[0])[: self.sample]
+        checked.chosen = sorted([*checked.chosen, *fresh], key=itemgetter(0))[: self.sample]
 
     def _check_source(self, shard: Shard, checked: _Checked) -> None:
         """Compare the columns carried over with the source."""
@@ -300,16 +302,16 @@ class _Check:
         labels = Cursor(read_labels(self.store, shard, ["row", *names]))
         rest = Cursor(read_rest(self.store, shard, ["row", *names]) if self.only_ok else iter(()))
         for piece in shard.pieces:
-            found = side_by_side(labels.until(piece.end), rest.until(piece.end))
+            labelled = side_by_side(labels.until(piece.end), rest.until(piece.end))
             try:
                 source = read_source_columns(self.pipeline, shard, piece)
             except ShardError as error:
                 checked.differences.append(f"its shard: {error}")
                 return
-            source = source.take(_numbers(found) - piece.first)
-            checked.ids.append(_hashes(found.column("id")))
+            source = source.take(_numbers(labelled) - piece.first)
+            checked.ids.append(_hashes(labelled.column("id")))
             for column in names:
-                if difference := _differing(found, source, column):
+                if difference := _differing(labelled, source, column):
                     checked.differences.append(difference)
                     return
 
@@ -318,14 +320,14 @@ class _Check:
         if self.pipeline is None or shard.url in self.outside or checked.source_is_missing:
             return
         try:
-            found = find_replaced(self.store, self.pipeline, shard)
+            replaced = find_replaced(self.store, self.pipeline, shard)
         except ShardError as error:
             checked.differences.append(f"its shard: {error}")
             return
-        checked.recordings_gone = len(found.gone)
-        if found.rows:
+        checked.recordings_gone = len(replaced.gone)
+        if replaced.rows:
             checked.differences.append(
-                f"recordings were replaced after they were labelled: {shown(found.rows)}; restore the original "
+                f"recordings were replaced after they were labelled: {shown(replaced.rows)}; restore the original "
                 f"files, or label the shard again with `{label_again(shard.name)}`"
             )
 
@@ -340,8 +342,8 @@ def _numbers(table: pa.Table) -> Ints:
 
 def _hashes(ids: "pa.ChunkedArray[Any]") -> Ints:
     """Return 64-bit hashes of ids; only these are kept until all label shards are read."""
-    known = [_hash(value) for value in ids.to_pylist() if value is not None]
-    return np.array(known, np.int64)
+    hashes = [_hash(value) for value in ids.to_pylist() if value is not None]
+    return np.array(hashes, np.int64)
 
 
 def _hash(value: object) -> int:
@@ -351,16 +353,16 @@ def _hash(value: object) -> int:
         return hash(repr(value))
 
 
-def _differing(found: pa.Table, source: pa.Table, column: str) -> str:
+def _differing(labelled: pa.Table, source: pa.Table, column: str) -> str:
     """Return a text on the first row in which a carried-over column differs from the source; empty if all agree."""
-    ours, theirs = found.column(column), source.column(column)
+    ours, theirs = labelled.column(column), source.column(column)
     try:
         theirs = cast_column(theirs, ours.type)
     except pa.ArrowException:
         return f"{column} is {ours.type}, in the source it is {theirs.type}"
     if ours.equals(theirs):
         return ""
-    pairs = zip(found.column("row").to_pylist(), ours.to_pylist(), theirs.to_pylist(), strict=True)
+    pairs = zip(labelled.column("row").to_pylist(), ours.to_pylist(), theirs.to_pylist(), strict=True)
     # Two NaNs are equal here.
     wrong = ((row, a, b) for row, a, b in pairs if a != b and not (a != a and b != b))
     return next((f"row {row}: {column} is {a!r}, in the source it is {b!r}" for row, a, b in wrong), "")
