@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -168,10 +169,10 @@ def compare_classes(
         worst: number of wrong rows to return: those with the highest scores.
     """
     if not len(references) == len(predictions) == len(scores):
-        found = f"{len(references)} references, {len(predictions)} predictions and {len(scores)} scores"
-        raise ValueError(f"found {found}, expected as many")
-    others = sorted({*references, *(one for one in predictions if one is not None)}.difference(classes))
-    names = [*classes, *others]
+        lengths = f"{len(references)} references, {len(predictions)} predictions and {len(scores)} scores"
+        raise ValueError(f"found {lengths}, expected as many")
+    further = sorted({name for name in (*references, *predictions) if name is not None}.difference(classes))
+    names = [*classes, *further]
     numbers = {name: number for number, name in enumerate(names)}
     actual = np.array([numbers[name] for name in references], np.int64)
     predicted = np.array([NO_CLASS if name is None else numbers[name] for name in predictions], np.int64)
@@ -202,10 +203,10 @@ def compare_frames(
     """
     if len(references) != len(predictions):
         raise ValueError(f"expected as many predictions as references, found {len(predictions)} and {len(references)}")
-    others = sorted(
+    further = sorted(
         {name for row in (*references, *predictions) for name in row if name is not None}.difference(classes)
     )
-    names = [*classes, *others]
+    names = [*classes, *further]
     numbers = {name: number for number, name in enumerate(names)}
     counts = np.zeros((3, len(references), len(names)), np.int64)
     for row, frames in enumerate(zip(references, predictions, strict=True)):
@@ -221,8 +222,8 @@ def compare_frames(
 
 def _scores_of_second(predicted_N: Ints, scores: Sequence[float | None]) -> Floats:
     """Return the probability of the second of two classes; 0.5 for rows without a class."""
-    known_N = np.array([0.5 if one is None else one for one in scores], np.float64)
-    return np.where(predicted_N == 0, 1 - known_N, known_N)
+    scores_N = np.array([0.5 if score is None else score for score in scores], np.float64)
+    return np.where(predicted_N == 0, 1 - scores_N, scores_N)
 
 
 def _class_scores(
@@ -230,7 +231,7 @@ def _class_scores(
 ) -> tuple[ClassScores, ...]:
     """Return the scores of the classes that occur, those with the lowest F1 first."""
     totals = (sums[0] for sums in measures.totals(np.ones((1, num_rows))))
-    found = [
+    scores = [
         ClassScores(
             name,
             int(actual),
@@ -242,12 +243,12 @@ def _class_scores(
         for name, actual, predicted, right in zip(names, *(total.tolist() for total in totals), strict=True)
         if actual + predicted
     ]
-    return tuple(sorted(found, key=lambda one: (one.f1, one.name)))
+    return tuple(sorted(scores, key=attrgetter("f1", "name")))
 
 
 def _worst(
     references: Sequence[str], predictions: Sequence[str | None], scores: Sequence[float | None], most: int
 ) -> tuple[Mismatch, ...]:
-    wrong = [row for row, (one, other) in enumerate(zip(references, predictions, strict=True)) if one != other]
+    wrong = [row for row, (right, label) in enumerate(zip(references, predictions, strict=True)) if right != label]
     chosen = sorted(wrong, key=lambda row: -(scores[row] or 0.0))[:most]
     return tuple(Mismatch(row, references[row], predictions[row], errors=1, score=scores[row]) for row in chosen)

@@ -63,9 +63,9 @@ def intervals(measure: Callable[[Floats], Floats], units_N: Ints, bootstrap: Boo
 
 def ratios(parts: Floats, totals: Floats) -> Floats:
     """Return parts divided by totals; NaN where a total is 0."""
-    found = np.full(np.broadcast_shapes(parts.shape, totals.shape), np.nan)
-    np.divide(parts, totals, out=found, where=totals > 0)
-    return found
+    shares = np.full(np.broadcast_shapes(parts.shape, totals.shape), np.nan)
+    np.divide(parts, totals, out=shares, where=totals > 0)
+    return shares
 
 
 def _weights(units_N: Ints, bootstrap: Bootstrap) -> Iterator[Floats]:

@@ -26,13 +26,13 @@ class Limit:
     @property
     def words(self) -> str:
         """The limit, the metric, and whether it is met, as text."""
-        found = "undefined" if self.found is None else value_text(self.metric, self.found)
+        value = "undefined" if self.found is None else value_text(self.metric, self.found)
         bound = "at most" if self.is_upper else "at least"
         met = "" if self.is_met else ": not met"
-        return f"{TITLES[self.metric]} is {found}, expected {bound} {self.limit:.2%}{met}"
+        return f"{TITLES[self.metric]} is {value}, expected {bound} {self.limit:.2%}{met}"
 
 
-def asked_limits(
+def limits_of(
     fail_above: Mapping[str, float] | None, fail_below: Mapping[str, float] | None, metrics: Collection[str]
 ) -> tuple[Limit, ...]:
     """Return the upper and the lower limits of some metrics.
@@ -43,9 +43,9 @@ def asked_limits(
     return (*_limits(fail_above, metrics, is_upper=True), *_limits(fail_below, metrics, is_upper=False))
 
 
-def _limits(given: Mapping[str, float] | None, metrics: Collection[str], *, is_upper: bool) -> Iterator[Limit]:
+def _limits(limits: Mapping[str, float] | None, metrics: Collection[str], *, is_upper: bool) -> Iterator[Limit]:
     option, other = ("fail_above", "fail_below") if is_upper else ("fail_below", "fail_above")
-    for metric, limit in (given or {}).items():
+    for metric, limit in (limits or {}).items():
         if metric not in metrics:
             raise SpecError(f"{option}: found {metric!r}, expected one of {', '.join(metrics)}")
         if HIGHER_IS_BETTER[metric] == is_upper:

@@ -93,8 +93,8 @@ class PairedErrors:
 
     def counts(self) -> dict[str, int]:
         """Return the words and characters of the references."""
-        found = self.a.counts()
-        return {name: found[name] for name in ("words", "characters")}
+        counts = self.a.counts()
+        return {name: counts[name] for name in ("words", "characters")}
 
     def of(self, rows: Ints) -> "PairedErrors":
         """Return the measures of some of the rows."""
@@ -138,7 +138,7 @@ def measure_texts(references: Sequence[str], hypotheses: Sequence[str]) -> TextM
 
     Only differing texts are aligned.
     """
-    differing = [row for row, (one, other) in enumerate(zip(references, hypotheses, strict=True)) if one != other]
+    differing = [row for row, (a, b) in enumerate(zip(references, hypotheses, strict=True)) if a != b]
     ours, theirs = ([texts[row] for row in differing] for texts in (references, hypotheses))
     words, characters = (np.zeros((len(references), len(COUNTS)), np.int64) for _ in range(2))
     words[:, -1] = [len(text.split()) for text in references]

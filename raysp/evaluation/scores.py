@@ -20,7 +20,7 @@ TITLES = {
     **{"agreement": "agreement", "wer_change": "WER change", "cer_change": "CER change"},
     **{"wer_a": "WER A", "wer_b": "WER B", "cer_a": "CER A", "cer_b": "CER B"},
 }
-"""All metrics. Those of the last two lines compare two labellings, A and B."""
+"""All metrics. The metrics of the last two lines compare two labellings, A and B."""
 HIGHER_IS_BETTER = {metric: metric in ("accuracy", "f1", "agreement") for metric in TITLES}
 UNDEFINED = "-"
 _FORMATS = {"wer_change": "+.2%", "cer_change": "+.2%"}
@@ -79,24 +79,24 @@ class Scores:
 
     def described(self, name: str) -> str:
         """Return a metric as text, with its interval and the numbers behind it."""
-        counts, found = self.counts, f"{self.value(name)} ({self.interval(name)})"
+        counts, shown = self.counts, f"{self.value(name)} ({self.interval(name)})"
         if name in ("accuracy", "agreement"):
-            return f"{found}: {counts[_EQUAL[name]]:,} of {count(counts.get('of_known_speakers', self.rows), 'row')}"
+            return f"{shown}: {counts[_EQUAL[name]]:,} of {count(counts.get('of_known_speakers', self.rows), 'row')}"
         if name == "eer" and "target_pairs" in counts:
-            return f"{found}: {self.pairs}"
+            return f"{shown}: {self.pairs}"
         if name not in ("wer", "cer"):
-            return found
+            return shown
         unit, prefix = ("word", "") if name == "wer" else ("character", "character_")
         kinds = (f"{count(counts[f'{prefix}{kind}s'], kind)}" for kind in ("substitution", "insertion", "deletion"))
-        return f"{found}: {', '.join(kinds)} in {count(counts[f'{unit}s'], unit)}"
+        return f"{shown}: {', '.join(kinds)} in {count(counts[f'{unit}s'], unit)}"
 
     @property
     def pairs(self) -> str:
         """Pairs of rows that a verification compared, and rows that are in none, as text."""
         counts = self.counts
-        targets, others = count(counts["target_pairs"], "target pair"), counts["non_target_pairs"]
+        targets, non_targets = count(counts["target_pairs"], "target pair"), counts["non_target_pairs"]
         without = f", {count(counts['without_vector'], 'row')} without a vector" if counts["without_vector"] else ""
-        return f"{targets}, {count(others, 'non-target pair')}{without}"
+        return f"{targets}, {count(non_targets, 'non-target pair')}{without}"
 
     def value(self, name: str) -> str:
         """Return the value of a metric as text."""
@@ -104,10 +104,10 @@ class Scores:
 
     def interval(self, name: str) -> str:
         """Return the interval of a metric as text, such as "1.00% to 4.00%"."""
-        one = self.metrics[name]
-        if one.low is None or one.high is None:
+        estimate = self.metrics[name]
+        if estimate.low is None or estimate.high is None:
             return UNDEFINED
-        return f"{value_text(name, one.low)} to {value_text(name, one.high)}"
+        return f"{value_text(name, estimate.low)} to {value_text(name, estimate.high)}"
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class Mismatch:
     errors: int
     """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None = None
-    """Probability of a wrong class, or the mean of those of all frames."""
+    """Probability of a wrong class, or the mean over all frames."""
     edits: tuple[Edit, ...] = ()
     """Differing words."""
 
@@ -153,7 +153,7 @@ class WorstRow:
     errors: int
     """Word errors; 1 for a wrong class, or the number of frames with one."""
     score: float | None
-    """Probability of a wrong class, or the mean of those of all frames."""
+    """Probability of a wrong class, or the mean over all frames."""
     edits: tuple[Edit, ...]
     """Differing words."""
 
@@ -178,7 +178,7 @@ class Comparison:
 
     scores: Scores
     by: Mapping[str, tuple[Group, ...]]
-    """Groups by column; those of a column are sorted, the worst first, and bands of duration by duration."""
+    """Groups by column, the worst first; bands of duration are sorted by duration."""
     worst: tuple[Mismatch, ...]
     classes: tuple[ClassScores, ...] = ()
     """Scores of each class of a classification, the worst first."""
@@ -254,7 +254,7 @@ def compare(
 
     def groups(values: Sequence[Key]) -> list[Group]:
         rows = _rows_by_value(values)
-        return [Group(value, _scores(measures, one, columns, units, bootstrap)) for value, one in rows.items()]
+        return [Group(value, _scores(measures, r, columns, units, bootstrap)) for value, r in rows.items()]
 
     by = {name: tuple(sorted(groups(values), key=_badness)) for name, values in columns.by.items()}
     if columns.seconds is not None:
@@ -306,7 +306,7 @@ def _rows_by_value(values: Sequence[Key]) -> dict[Key, Ints]:
     for row, value in enumerate(values):
         # NaN differs from itself: each one would be a group of its own.
         rows.setdefault(None if value != value else value, []).append(row)
-    return {value: np.array(found, np.int64) for value, found in rows.items()}
+    return {value: np.array(indices, np.int64) for value, indices in rows.items()}
 
 
 def _badness(group: Group) -> tuple[float, str]:

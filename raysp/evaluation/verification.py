@@ -88,8 +88,8 @@ class PairMeasures:
     def _pairs(self) -> _Pairs:
         rows = np.flatnonzero(self.speakers_N != NO_VECTOR)
         rows = rows[np.argsort(self.speakers_N[rows], kind="stable")]
-        targets, others = _drawn_pairs(self.speakers_N[rows], np.random.default_rng(self.seed))
-        left, right = (rows[side] for side in np.concatenate([targets, others], axis=1))
+        targets, non_targets = _drawn_pairs(self.speakers_N[rows], np.random.default_rng(self.seed))
+        left, right = (rows[side] for side in np.concatenate([targets, non_targets], axis=1))
         is_target = np.arange(len(left)) < targets.shape[1]
         cosines = _cosines(self.vectors_NE, left, right)
         order = np.argsort(-cosines, kind="stable")
@@ -104,7 +104,7 @@ class PairMeasures:
 
 @dataclass(frozen=True)
 class SpeakerMeasures:
-    """Equal error rate of all rows, and accuracy and macro F1 of those whose speaker a model knows.
+    """Equal error rate of all rows, and accuracy and macro F1 of rows whose speaker a model knows.
 
     Attributes:
         pairs: measures of pairs of rows.
@@ -122,8 +122,8 @@ class SpeakerMeasures:
 
     def counts(self) -> dict[str, int]:
         """Return the numbers behind both, and the rows of known speakers."""
-        known = np.flatnonzero(self._is_known)
-        return {**self.pairs.counts(), "of_known_speakers": len(known), **self.classes.of(known).counts()}
+        known_rows = np.flatnonzero(self._is_known)
+        return {**self.pairs.counts(), "of_known_speakers": len(known_rows), **self.classes.of(known_rows).counts()}
 
     def of(self, rows: Ints) -> "SpeakerMeasures":
         """Return the measures of some of the rows."""
@@ -186,18 +186,18 @@ def compare_known_speakers(
     numbers = {name: number for number, name in enumerate(classes)}
     actual = np.array([numbers.get(name, NO_CLASS) for name in speakers], np.int64)
     predicted = np.array([numbers[name] for name in predictions], np.int64)
-    known = np.flatnonzero(actual != NO_CLASS).tolist()
+    known_rows = np.flatnonzero(actual != NO_CLASS).tolist()
     of_known = compare_classes(
-        [speakers[row] for row in known],
-        [predictions[row] for row in known],
-        [scores[row] for row in known],
+        [speakers[row] for row in known_rows],
+        [predictions[row] for row in known_rows],
+        [scores[row] for row in known_rows],
         classes=classes,
         bootstrap=Bootstrap(draws=0),
         worst=worst,
     )
     pairs = _measures_of_pairs(speakers, vectors, columns, bootstrap)
     measures = SpeakerMeasures(pairs, ClassMeasures(actual, predicted, len(classes)))
-    worst_rows = [replace(row, index=known[row.index]) for row in of_known.worst]
+    worst_rows = [replace(row, index=known_rows[row.index]) for row in of_known.worst]
     return compare(measures, len(speakers), columns, bootstrap, worst=worst_rows, classes=of_known.classes)
 
 
@@ -242,5 +242,5 @@ def _some_of(first_N: Ints, end_N: Ints, random: np.random.Generator) -> Ints:
 
 def _cosines(vectors_NE: Vectors, left_P: Ints, right_P: Ints) -> Floats:
     parts = (slice(first, first + PAIRS_AT_ONCE) for first in range(0, len(left_P), PAIRS_AT_ONCE))
-    found = [np.einsum("pe,pe->p", vectors_NE[left_P[part]], vectors_NE[right_P[part]]) for part in parts]
-    return np.concatenate([np.empty(0), *found])
+    cosines = [np.einsum("pe,pe->p", vectors_NE[left_P[part]], vectors_NE[right_P[part]]) for part in parts]
+    return np.concatenate([np.empty(0), *cosines])

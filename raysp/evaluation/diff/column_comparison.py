@@ -77,8 +77,8 @@ class _Texts:
         a, b = (self._normalised(texts_of(column)) for column in rows.columns(self._column.name))
         measures = measure_texts(a, b)
         self._between.append(measures)
-        found = [text.at(*rows.place(text.index)) for text in worst_texts(a, b, measures, self._most)]
-        by_errors = sorted([*self._worst, *found], key=lambda row: (-row.errors, len(row.reference.split())))
+        worst = [text.at(*rows.place(text.index)) for text in worst_texts(a, b, measures, self._most)]
+        by_errors = sorted([*self._worst, *worst], key=lambda row: (-row.errors, len(row.reference.split())))
         self._worst = by_errors[: self._most]
         if rows.references is not None:
             self._compare_with(rows.references, a, b)
@@ -87,24 +87,24 @@ class _Texts:
         chosen = [row for row, text in enumerate(references) if text is not None]
         self._has_reference += [text is not None for text in references]
         texts = self._normalised([references[row] for row in chosen])
-        for parts, one in zip(self._against, labels, strict=True):
-            parts.append(measure_texts(texts, [one[row] for row in chosen]))
+        for parts, hypotheses in zip(self._against, labels, strict=True):
+            parts.append(measure_texts(texts, [hypotheses[row] for row in chosen]))
 
     def _normalised(self, texts: Sequence[str | None]) -> list[str]:
         return [self._rules(text or "") for text in texts]
 
     def result(self, columns: Columns) -> ColumnDifference:
         measures = TextAgreement(TextMeasures.joined(self._between))
-        found = _difference(self._column, measures, len(measures.errors.words_N4), columns)
-        return replace(found, worst=tuple(self._worst), against=self._against_reference(columns))
+        difference = _difference(self._column, measures, len(measures.errors.words_N4), columns)
+        return replace(difference, worst=tuple(self._worst), against=self._against_reference(columns))
 
     def _against_reference(self, columns: Columns) -> AgainstReference | None:
         if self._reference is None or not any(self._has_reference):
             return None
         paired = PairedErrors(*(TextMeasures.joined(parts) for parts in self._against))
         chosen = np.flatnonzero(self._has_reference)
-        found = compare(paired, len(chosen), columns.of(chosen))
-        return AgainstReference(self._reference, found.scores, found.by)
+        comparison = compare(paired, len(chosen), columns.of(chosen))
+        return AgainstReference(self._reference, comparison.scores, comparison.by)
 
 
 class _Values:
@@ -118,35 +118,35 @@ class _Values:
 
     def add(self, rows: Both) -> None:
         a, b = (_values(column) for column in rows.columns(self._column.name))
-        self._equal.append(np.array([one == other for one, other in zip(a, b, strict=True)], np.bool_))
+        self._equal.append(np.array([x == y for x, y in zip(a, b, strict=True)], np.bool_))
         if self._column.scores is None:
             return
         changed = np.flatnonzero(~self._equal[-1]).tolist()
         self._changes.update((a[row], b[row]) for row in changed)
         surest = np.nan_to_num([_floats(column) for column in rows.columns(self._column.scores)]).min(0)
         for row in sorted(changed, key=lambda row: -surest[row])[: self._most]:
-            found = Mismatch(row, _name(a[row]), _name(b[row]), errors=1, score=float(surest[row]))
-            self._worst.append(found.at(*rows.place(row)))
+            mismatch = Mismatch(row, _name(a[row]), _name(b[row]), errors=1, score=float(surest[row]))
+            self._worst.append(mismatch.at(*rows.place(row)))
         self._worst = sorted(self._worst, key=lambda row: -(row.score or 0.0))[: self._most]
 
     def result(self, columns: Columns) -> ColumnDifference:
         equal = np.concatenate(self._equal)
-        found = _difference(self._column, Agreement(equal), len(equal), columns)
+        difference = _difference(self._column, Agreement(equal), len(equal), columns)
         changes = tuple(ClassChange(a, b, number) for (a, b), number in self._changes.most_common())
-        return replace(found, worst=tuple(self._worst), changes=changes)
+        return replace(difference, worst=tuple(self._worst), changes=changes)
 
 
 def _difference(column: Compared, measures: Measures, num_rows: int, columns: Columns) -> ColumnDifference:
-    found = compare(measures, num_rows, columns)
-    return ColumnDifference(column.name, column.kind, found.scores, found.by)
+    comparison = compare(measures, num_rows, columns)
+    return ColumnDifference(column.name, column.kind, comparison.scores, comparison.by)
 
 
 def _values(column: Column) -> Sequence[Any]:
     """Return the values of rows; of words and segments without their scores, in which two checkpoints always differ."""
     if holds_text(column.type):
         return texts_of(column)
-    found = column.to_pylist()
-    return [_without_scores(one) for one in found] if _holds_scores(column.type) else found
+    values = column.to_pylist()
+    return [_without_scores(spans) for spans in values] if _holds_scores(column.type) else values
 
 
 def _holds_scores(kind: pa.DataType) -> bool:
@@ -156,7 +156,7 @@ def _holds_scores(kind: pa.DataType) -> bool:
 
 
 def _without_scores(spans: Sequence[dict[str, object] | None] | None) -> object:
-    return spans and [one and {key: value for key, value in one.items() if key != SCORE} for one in spans]
+    return spans and [span and {key: value for key, value in span.items() if key != SCORE} for span in spans]
 
 
 def _name(value: Key) -> str:

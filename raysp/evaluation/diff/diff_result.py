@@ -88,9 +88,9 @@ class AgainstReference:
 
     column: str
     scores: Scores
-    """Metrics `wer_a`, `wer_b`, `wer_change` (B less A) and those for characters, from the same bootstrap draws."""
+    """Metrics `wer_a`, `wer_b`, `wer_change` (B less A), and `cer_...`, from the same bootstrap draws."""
     by: Mapping[str, tuple[Group, ...]]
-    """Groups by column, those with the largest increase of the word error rate first."""
+    """Groups by column, the largest increase of the word error rate first."""
 
     @property
     def table(self) -> Table:
@@ -188,7 +188,7 @@ class LabelDiff(Brief):
 
     @property
     def facts(self) -> dict[str, str]:
-        """Facts of the comparison for users, as text by name, without those of the columns."""
+        """Facts of the comparison for users, as text by name, without facts of the columns."""
         shards, rows, rules = self.shards, self.rows, self.normalisation
         facts = {
             "A": _side(self.a),
@@ -217,12 +217,12 @@ class LabelDiff(Brief):
     @property
     def all_facts(self) -> dict[str, str]:
         """Facts of the comparison and of all columns."""
-        found = self.facts
-        for one in self.columns:
-            if one.against:
-                found[f"{one.column} {TITLES['wer_change']}"] = one.against.verdict
-            found |= {f"{one.column} {name}": fact for name, fact in one.facts.items()}
-        return found
+        facts = self.facts
+        for difference in self.columns:
+            if difference.against:
+                facts[f"{difference.column} {TITLES['wer_change']}"] = difference.against.verdict
+            facts |= {f"{difference.column} {name}": fact for name, fact in difference.facts.items()}
+        return facts
 
     @property
     def exit_code(self) -> int:
@@ -258,52 +258,51 @@ class _Shown:
     changes: Forest | None = None
 
 
-def render(found: LabelDiff, recorded: Recorded | None = None) -> str:
+def render(diff: LabelDiff, recorded: Recorded | None = None) -> str:
     """Return a comparison as HTML.
 
     Args:
-        found: the comparison.
+        diff: the comparison.
         recorded: sink A with the pipeline that may be used, for players; None: recordings may not be read.
     """
-    rows, left, note = found.rows, PLAYER_BYTES, ""
+    rows, left, note = diff.rows, PLAYER_BYTES, ""
     shards = Labelling.of(recorded.sink, recorded.record).shards if recorded else {}
     columns: list[_Shown] = []
-    for column in found.columns[:MOST_COLUMNS] if rows.compared else ():
+    for column in diff.columns[:MOST_COLUMNS] if rows.compared else ():
         shown = played(shards, recorded, column.worst[:MOST_WORST], left, "difference")
         left -= sum(len(row.player) for row in shown.rows)
         note = shown.note or note
         columns.append(_shown(column, shown.rows))
     return rendering.render(
         "diff.html",
-        title=f"A: {_name(found.a.sink)}, B: {_name(found.b.sink)}",
-        subtitle=f"{rows.compared:,} of {rows.total:,} rows compared, {duration(found.seconds)} of audio",
-        verdict=_verdict(found) if rows.compared else (),
-        facts={_capital(name): short(fact, MOST_FACT) for name, fact in found.facts.items()},
-        sides=f"A is {_name(found.a.sink)}, B is {_name(found.b.sink)}.",
+        title=f"A: {_name(diff.a.sink)}, B: {_name(diff.b.sink)}",
+        subtitle=f"{rows.compared:,} of {rows.total:,} rows compared, {duration(diff.seconds)} of audio",
+        verdict=_verdict(diff) if rows.compared else (),
+        facts={_capital(name): short(fact, MOST_FACT) for name, fact in diff.facts.items()},
+        sides=f"A is {_name(diff.a.sink)}, B is {_name(diff.b.sink)}.",
         columns=columns,
         players_note=note,
-        limits=[short(limit.words) for limit in found.limits],
+        limits=[short(limit.words) for limit in diff.limits],
     )
 
 
-def _verdict(found: LabelDiff) -> tuple[Verdict, ...]:
-    """Return the figures that the page leads with: those of the first column against references, else the first."""
-    one = next((one for one in found.columns if one.against), found.columns[0] if found.columns else None)
-    if one is None:
+def _verdict(diff: LabelDiff) -> tuple[Verdict, ...]:
+    """Return the leading figures of the page: of the first column with references, else of the first column."""
+    column = next((column for column in diff.columns if column.against), diff.columns[0] if diff.columns else None)
+    if column is None:
         return ()
-    if against := one.against:
+    if against := column.against:
         scores = against.scores
-        names = (("A", "wer_a", _name(found.a.sink)), ("B", "wer_b", _name(found.b.sink)))
+        names = (("A", "wer_a", _name(diff.a.sink)), ("B", "wer_b", _name(diff.b.sink)))
         rates = [Verdict(scores.value(key), f"word errors of {side}", name) for side, key, name in names]
         change = Verdict(scores.value("wer_change"), "B less A", against.verdict.partition(": ")[2])
         return (*rates, change)
-    name = next(iter(one.scores.metrics))
-    title = _title(one, name)
-    return (Verdict(one.scores.value(name), f"{short(one.column)}: {title}", f"{one.scores.rows:,} rows"),)
+    name, scores = next(iter(column.scores.metrics)), column.scores
+    return (Verdict(scores.value(name), f"{short(column.column)}: {_title(name)}", f"{scores.rows:,} rows"),)
 
 
-def _title(one: ColumnDifference, metric: str) -> str:
-    """Return the name of a metric, with the sides that it is of."""
+def _title(metric: str) -> str:
+    """Return the name of a metric with its sides."""
     return f"{TITLES[metric]}{' of A and B' if metric == 'agreement' else ', B against A'}"
 
 
@@ -315,12 +314,13 @@ def _capital(name: str) -> str:
     return f"{name[:1].upper()}{name[1:]}"
 
 
-def _shown(one: ColumnDifference, worst: tuple[ShownRow, ...]) -> _Shown:
-    titles = {TITLES[name]: _capital(_title(one, name)) for name in one.scores.metrics}
-    facts = {titles[name]: short(fact, MOST_FACT) for name, fact in one.facts.items()}
-    if one.against:
-        facts["WER change, B less A"] = one.against.verdict
-    return _Shown(short(one.column), facts, tuple(_tables(one)), worst, _forest(one.against) if one.against else None)
+def _shown(difference: ColumnDifference, worst: tuple[ShownRow, ...]) -> _Shown:
+    titles = {TITLES[name]: _capital(_title(name)) for name in difference.scores.metrics}
+    facts = {titles[name]: short(fact, MOST_FACT) for name, fact in difference.facts.items()}
+    if difference.against:
+        facts["WER change, B less A"] = difference.against.verdict
+    changes = _forest(difference.against) if difference.against else None
+    return _Shown(short(difference.column), facts, tuple(_tables(difference)), worst, changes)
 
 
 def _forest(against: AgainstReference) -> Forest | None:
@@ -333,18 +333,18 @@ def _forest(against: AgainstReference) -> Forest | None:
     return forest("Difference, B less A", note, "wer_change", shown)
 
 
-def _tables(one: ColumnDifference) -> Iterator[Table]:
-    if one.against:
-        yield one.against.table
-    for column, groups in [*one.against.by.items()][:MOST_TABLES] if one.against else ():
+def _tables(difference: ColumnDifference) -> Iterator[Table]:
+    if difference.against:
+        yield difference.against.table
+    for column, groups in [*difference.against.by.items()][:MOST_TABLES] if difference.against else ():
         if groups:
             table = groups_table(column, groups, CHANGES)
             names = tuple("WER, B less A" if name == TITLES["wer_change"] else name for name in table.names)
             yield replace(table, names=names, title=f"{table.title}, against the references")
-    for column, groups in [*one.by.items()][:MOST_TABLES]:
+    for column, groups in [*difference.by.items()][:MOST_TABLES]:
         if groups:
             table = groups_table(column, groups)
-            sides = {TITLES[name]: _title(one, name) for name in one.scores.metrics}
+            sides = {TITLES[name]: _title(name) for name in difference.scores.metrics}
             yield replace(table, names=tuple(sides.get(name, name) for name in table.names))
-    if one.changes:
-        yield one.changes_table
+    if difference.changes:
+        yield difference.changes_table

@@ -19,7 +19,7 @@ from raysp.evaluation.diff.compared_columns import (
 )
 from raysp.evaluation.diff.diff_result import ColumnDifference, LabelDiff, RowMatch, Side
 from raysp.evaluation.intervals import Intervals
-from raysp.evaluation.limits import Limit, asked_limits
+from raysp.evaluation.limits import Limit, limits_of
 from raysp.evaluation.scores import HIGHER_IS_BETTER, SECONDS, Columns, Key
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.finished.label_columns import keys_of
@@ -78,31 +78,31 @@ def diff(
         StoreError: a label shard cannot be read.
     """
     normalised = normalisation_of(DEFAULT if normalise is None else normalise)
-    limits = asked_limits(fail_above, fail_below, METRICS)
+    limits = limits_of(fail_above, fail_below, METRICS)
     first, second = open_both(a, b, storage_options, trust=trust)
     shards = match(first, second)
-    compared, others = columns_to_compare(first, second, column)
-    has_texts = any(one.kind == "text" for one in compared)
+    compared, not_compared = columns_to_compare(first, second, column)
+    has_texts = any(output.kind == "text" for output in compared)
     if not has_texts:
-        names = ", ".join(one.name for one in compared)
+        names = ", ".join(output.name for output in compared)
         refuse_unused({"normalise": normalise}, f"it normalises texts, and {names} holds none; leave it out")
     reading = _Reading(first, second, compared, [name for name in by if name != SECONDS], over)
     reference = reading.reference[1] if reading.reference else None
-    comparers = [comparer(one, normalised, worst, reference) for one in compared]
+    comparers = [comparer(output, normalised, worst, reference) for output in compared]
     for name in shards.compared:
         reading.add(name, comparers)
-    found = tuple(one.result(reading.columns()) for one in comparers)
+    differences = tuple(comparison.result(reading.columns()) for comparison in comparers)
     return LabelDiff(
         a=_side(first),
         b=_side(second),
         shards=shards,
         rows=reading.counts.match(),
         seconds=sum(reading.seconds),
-        columns=found,
-        not_compared=others,
+        columns=differences,
+        not_compared=not_compared,
         normalisation=Normalised(normalised.name, normalised.description) if has_texts else None,
         intervals=Intervals(over),
-        limits=tuple(_limit(one, found) for one in limits),
+        limits=tuple(_limit(limit, differences) for limit in limits),
     )
 
 
@@ -137,17 +137,17 @@ class _Reading:
         self._sides = (a, b)
         self._by, self._over = by, over
         self._groups = {name: source_of_group(a, b, name) for name in [*by, *([over] if over else [])]}
-        has_texts = any(one.kind == "text" for one in compared)
+        has_texts = any(column.kind == "text" for column in compared)
         self.reference = reference_column(a, b) if has_texts else None
         self._names = self._columns_of(a, compared), self._columns_of(b, compared)
-        self._others: dict[str, list[Key]] = {name: [] for name in self._groups}
-        self._known: dict[Key, Key] = {}
+        self._group_values: dict[str, list[Key]] = {name: [] for name in self._groups}
+        self._distinct: dict[Key, Key] = {}
         self.seconds: list[float] = []
         self.counts = _Counts()
 
     def _columns_of(self, side: Labelling, compared: Sequence[Compared]) -> list[str]:
-        names = ["id", "row", "seconds", "status", "error_type", *(one.name for one in compared)]
-        names += [one.scores for one in compared if one.scores is not None]
+        names = ["id", "row", "seconds", "status", "error_type", *(column.name for column in compared)]
+        names += [column.scores for column in compared if column.scores is not None]
         names += [name for name, holder in self._groups.items() if holder is side]
         names += [name for holder, name in [self.reference or (None, "")] if holder is side]
         return list(dict.fromkeys(names))
@@ -163,36 +163,36 @@ class _Reading:
             sides = {id(a): ours, id(b): theirs}
             for name, holder in self._groups.items():
                 keys = keys_of(sides[id(holder)].column(name))
-                self._others[name] += [self._known.setdefault(key, key) for key in keys]
-            self.seconds += [one or 0.0 for one in ours.column("seconds").to_pylist()]
+                self._group_values[name] += [self._distinct.setdefault(key, key) for key in keys]
+            self.seconds += [seconds or 0.0 for seconds in ours.column("seconds").to_pylist()]
             references = None
             if self.reference:
                 holder, name = self.reference
                 references = texts_of(sides[id(holder)].column(name))
-            for one in comparers:
-                one.add(Both(shard, ours, theirs, references))
+            for comparison in comparers:
+                comparison.add(Both(shard, ours, theirs, references))
 
     def _ok_in_both(self, a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Return the rows that are ok in both tables, and count all."""
         ours, theirs = _outcomes(a), _outcomes(b)
         self.counts.common += a.num_rows
         self.counts.by_outcome.update(zip(ours, theirs, strict=True))
-        is_ok = pa.array([one is None and other is None for one, other in zip(ours, theirs, strict=True)], pa.bool_())
+        is_ok = pa.array([pair == (None, None) for pair in zip(ours, theirs, strict=True)], pa.bool_())
         return a.filter(is_ok), b.filter(is_ok)
 
     def columns(self) -> Columns:
         """Return the columns of the compared rows."""
-        by = {name: self._others[name] for name in self._by}
-        return Columns(self.seconds, by, self._others[self._over] if self._over else None)
+        by = {name: self._group_values[name] for name in self._by}
+        return Columns(self.seconds, by, self._group_values[self._over] if self._over else None)
 
 
 def _same_rows(a: pa.Table, b: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Return the rows with the same numbers; a left-out row whose file was removed is in one of them only."""
-    ours, theirs = (one.column("row").to_numpy() for one in (a, b))
+    ours, theirs = (table.column("row").to_numpy() for table in (a, b))
     if np.array_equal(ours, theirs):
         return a, b
-    _, places, others = np.intersect1d(ours, theirs, return_indices=True)
-    return a.unify_dictionaries().take(places), b.unify_dictionaries().take(others)
+    _, places, places_b = np.intersect1d(ours, theirs, return_indices=True)
+    return a.unify_dictionaries().take(places), b.unify_dictionaries().take(places_b)
 
 
 def _outcomes(table: pa.Table) -> list[str | None]:
@@ -201,18 +201,18 @@ def _outcomes(table: pa.Table) -> list[str | None]:
     return [None if status == OK else str(kind or status) for status, kind in pairs]
 
 
-def _side(one: Labelling) -> Side:
-    return Side(one.url, one.record.fingerprint, one.checkpoint, one.checkpoint_digest)
+def _side(labelling: Labelling) -> Side:
+    return Side(labelling.url, labelling.record.fingerprint, labelling.checkpoint, labelling.checkpoint_digest)
 
 
-def _limit(asked: Limit, found: Sequence[ColumnDifference]) -> Limit:
+def _limit(limit: Limit, differences: Sequence[ColumnDifference]) -> Limit:
     """Return a limit compared with the worst value of a metric in all columns that have it.
 
-    Columns of numbers do not count: those of two checkpoints always differ.
+    Columns of numbers do not count: two checkpoints always differ in them.
     """
-    columns = [column for column in found if column.kind != "number"]
+    columns = [column for column in differences if column.kind != "number"]
     scores = [column.scores for column in columns] + [column.against.scores for column in columns if column.against]
-    values = [one.metrics[asked.metric].value for one in scores if asked.metric in one.metrics]
-    known = [value for value in values if value is not None]
-    worst = min if HIGHER_IS_BETTER[asked.metric] else max
-    return asked.compared(worst(known, default=None))
+    values = [scores_.metrics[limit.metric].value for scores_ in scores if limit.metric in scores_.metrics]
+    defined = [value for value in values if value is not None]
+    worst = min if HIGHER_IS_BETTER[limit.metric] else max
+    return limit.compared(worst(defined, default=None))

@@ -81,8 +81,8 @@ def _recording(recorded: Recorded, shard: Shard, row: int, most: int) -> bytes |
     recordings = Recordings(table, source.audio, root, excerpts)
     if any(recordings.offsets):
         return None
-    found = recordings.get(0, head_bytes=most)
-    return bytes(found) if isinstance(found, memoryview) and len(found) <= most else None
+    recording = recordings.get(0, head_bytes=most)
+    return bytes(recording) if isinstance(recording, memoryview) and len(recording) <= most else None
 
 
 def _kind(data: bytes) -> str | None:

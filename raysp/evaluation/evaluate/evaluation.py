@@ -128,13 +128,13 @@ def evaluate(
         fail_below=fail_below,
         worst=worst,
     )
-    task = question.wanted.task
+    task = question.columns.task
     pipeline = with_overrides(_pipeline(checkpoint, source, task, steps, sink), settings)
     _check_pipeline(pipeline, task)
     has_sink = sink is not None or pipeline.sink.url != NOT_KEPT
     is_kept = has_sink and rows is None
     if is_kept:
-        pipeline = with_compared(pipeline, question.wanted)
+        pipeline = with_compared(pipeline, question.columns)
     if uses_cluster(engine, address):
         pipeline = _on_cluster(pipeline, has_sink=has_sink)
     elif rows is not None:
@@ -156,9 +156,9 @@ def evaluate(
         refuse_no_commit(result)
     labels = _read_labels(reading.plan, result) if result.table is None else result.table
     joined = join(reading.references, labels, result.shards_failed, _outputs(pipeline, task))
-    found = _compare(joined, question, reading.plan.settings.checkpoint)
+    comparison = _compare(joined, question, reading.plan.settings.checkpoint)
     without_table = dataclasses.replace(result, table=None)
-    return _result(question, reading.plan, joined, found, without_table, rows=rows, is_kept=is_kept)
+    return _result(question, reading.plan, joined, comparison, without_table, rows=rows, is_kept=is_kept)
 
 
 class _Reading:
@@ -172,16 +172,16 @@ class _Reading:
 
     def __call__(self, plan: Plan) -> None:
         self.plan = plan
-        checkpoint, wanted = plan.settings.checkpoint, self._question.wanted
-        if wanted.task == "classification":
+        checkpoint, columns = plan.settings.checkpoint, self._question.columns
+        if columns.task == "classification":
             _check_classifier(checkpoint, self._question.limits)
         for name, reason in () if plan.corpus.shards else plan.corpus.unreadable.items():
             raise PlanError(f"no shard can be read, such as {name}: {reason}")
-        self.references = read_references(plan.pipeline.source, plan.corpus.shards, wanted)
-        if wanted.task == "classification":
-            _check_classes(checkpoint, wanted.reference, self.references)
-        if wanted.task == "verification":
-            _check_speakers(wanted.reference, self.references)
+        self.references = read_references(plan.pipeline.source, plan.corpus.shards, columns)
+        if columns.task == "classification":
+            _check_classes(checkpoint, columns.reference, self.references)
+        if columns.task == "verification":
+            _check_speakers(columns.reference, self.references)
         if self._on_plan:
             self._on_plan(plan)
 
@@ -235,18 +235,18 @@ def _check_classifier(checkpoint: CheckpointSummary, limits: Sequence[Limit]) ->
 
 def _check_classes(checkpoint: CheckpointSummary, column: str, references: Sequence[References]) -> None:
     """Raise if no reference is a class of a checkpoint."""
-    found = {name for one in references for name in one.references if name is not None}
-    if found.isdisjoint(checkpoint.labels):
-        some, known = (", ".join(map(repr, sorted(names)[:5])) for names in (found, checkpoint.labels))
+    classes = {name for shard in references for name in shard.references if name is not None}
+    if classes.isdisjoint(checkpoint.labels):
+        some, expected = (", ".join(map(repr, sorted(names)[:5])) for names in (classes, checkpoint.labels))
         raise PlanError(
-            f"column {column!r}: found {some}, none of which is a class of {checkpoint.path} ({known}, ...); name the "
-            "column of the classes, written as in the checkpoint's config.json"
+            f"column {column!r}: found {some}, none of which is a class of {checkpoint.path} ({expected}, ...); name "
+            "the column of the classes, written as in the checkpoint's config.json"
         )
 
 
 def _check_speakers(column: str, references: Sequence[References]) -> None:
     """Raise PlanError unless several speakers are given, one of them with several rows."""
-    rows = Counter(name for one in references for name in one.references if name is not None)
+    rows = Counter(name for shard in references for name in shard.references if name is not None)
     if len(rows) < 2:
         raise PlanError(
             f"column {column!r}: found {count(rows.total(), 'row')} of the speaker {min(rows)!r} alone, expected "
@@ -282,10 +282,10 @@ def _read_labels(plan: Plan, result: RunResult) -> pa.Table:
 def _compare(rows: EvaluatedRows, question: Question, checkpoint: CheckpointSummary) -> Comparison:
     columns = Columns(
         rows.seconds,
-        {name: rows.others[name] for name in question.by},
-        rows.others[question.over] if question.over else None,
+        {name: rows.groups[name] for name in question.by},
+        rows.groups[question.over] if question.over else None,
     )
-    if question.wanted.task == "recognition":
+    if question.columns.task == "recognition":
         return compare_texts(
             rows.references,
             [text or "" for text in rows.hypotheses],
@@ -293,7 +293,7 @@ def _compare(rows: EvaluatedRows, question: Question, checkpoint: CheckpointSumm
             normalise=question.rules,
             worst=question.worst,
         )
-    if question.wanted.task == "verification":
+    if question.columns.task == "verification":
         return compare_speakers(rows.references, rows.vectors, columns)
     return compare_classes(
         rows.references,
@@ -309,31 +309,31 @@ def _result(
     question: Question,
     plan: Plan,
     joined: EvaluatedRows,
-    found: Comparison,
+    comparison: Comparison,
     result: RunResult,
     *,
     rows: int | None,
     is_kept: bool,
 ) -> EvaluationResult:
-    wanted, rules = question.wanted, question.rules
+    columns, rules, scores = question.columns, question.rules, comparison.scores
     return EvaluationResult(
         checkpoint=plan.pipeline.label.checkpoint,
         checkpoint_digest=plan.settings.checkpoint_digest,
         source=plan.pipeline.source.urls,
         first_rows=rows,
-        task=wanted.task,
-        column=wanted.reference,
-        normalisation=Normalised(rules.name, rules.description) if wanted.task == "recognition" else None,
+        task=columns.task,
+        column=columns.reference,
+        normalisation=Normalised(rules.name, rules.description) if columns.task == "recognition" else None,
         rows=joined.counts,
-        scores=found.scores,
-        by=found.by,
-        classes=found.classes,
-        worst=tuple(joined.worst(one) for one in found.worst),
+        scores=scores,
+        by=comparison.by,
+        classes=comparison.classes,
+        worst=tuple(joined.worst(mismatch) for mismatch in comparison.worst),
         intervals=Intervals(question.over),
         limits=tuple(
-            limit.compared(found.scores.metrics.get(limit.metric, Estimate(None)).value) for limit in question.limits
+            limit.compared(scores.metrics.get(limit.metric, Estimate(None)).value) for limit in question.limits
         ),
         labels=result.sink if is_kept else None,
         run=result,
-        not_kept=not_kept(plan.pipeline, wanted) if is_kept else (),
+        not_kept=not_kept(plan.pipeline, columns) if is_kept else (),
     )

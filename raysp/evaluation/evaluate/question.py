@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysp.errors import SpecError, refuse_unused
-from raysp.evaluation.evaluate.references import Task, Wanted
-from raysp.evaluation.limits import Limit, asked_limits
+from raysp.evaluation.evaluate.references import ComparedColumns, Task
+from raysp.evaluation.limits import Limit, limits_of
 from raysp.evaluation.scores import SECONDS
 from raysp.specs.pipeline import Shards
 from raysp.specs.text_rules import Text, normalisation_of
@@ -24,7 +24,7 @@ WORST = 10
 class Question:
     """Columns that an evaluation compares, and the rules of the comparison."""
 
-    wanted: Wanted
+    columns: ComparedColumns
     by: tuple[str, ...]
     over: str | None
     rules: Normalisation
@@ -58,21 +58,21 @@ class Question:
         if task == "verification":
             refuse_unused({"worst": worst}, "pairs of speakers have no worst rows; leave it out")
         return cls(
-            wanted=Wanted(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
+            columns=ComparedColumns(task, reference, tuple(dict.fromkeys([*by, *([over] if over else [])]))),
             by=by,
             over=over,
             rules=normalisation_of(DEFAULT if normalise is None else normalise),
-            limits=asked_limits(fail_above, fail_below, METRICS[task]),
+            limits=limits_of(fail_above, fail_below, METRICS[task]),
             worst=WORST if worst is None else worst,
         )
 
 
 def _task(source: Shards, text: str | None, label: str | None, speaker: str | None) -> tuple[Task, str]:
     """Return the task of the comparison, and the column of the references."""
-    given = {"text": text, "label": label, "speaker": speaker}
-    found = [f"{name}={column!r}" for name, column in given.items() if column is not None]
-    if len(found) > 1:
-        raise SpecError(f"found {' and '.join(found)}; give one of them")
+    columns = {"text": text, "label": label, "speaker": speaker}
+    arguments = [f"{name}={column!r}" for name, column in columns.items() if column is not None]
+    if len(arguments) > 1:
+        raise SpecError(f"found {' and '.join(arguments)}; give one of them")
     if label is not None:
         return "classification", label
     if speaker is not None:

@@ -26,18 +26,18 @@ ID = "id"
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ComparedColumns:
     """Columns to read.
 
     Attributes:
         task: "recognition": the reference is a text; "classification": a class; "verification": a speaker.
         reference: column of the references.
-        others: columns for groups of rows.
+        groups: columns for groups of rows.
     """
 
     task: Task
     reference: str
-    others: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,55 +47,55 @@ class References:
     shard: Shard
     ids: Sequence[object]
     references: Sequence[str | None]
-    others: dict[str, Sequence[Key]]
+    groups: dict[str, Sequence[Key]]
 
 
-def read_references(source: Shards, shards: Sequence[Shard], wanted: Wanted) -> list[References]:
+def read_references(source: Shards, shards: Sequence[Shard], columns: ComparedColumns) -> list[References]:
     """Read the columns of all shards.
 
     Raises:
         PlanError: a column is missing or of the wrong type, there is no row, or no row has a reference.
         ShardError: a shard is damaged.
     """
-    found = list(for_each(lambda shard: _read(source, shard, wanted), shards))
-    if not any(one.references for one in found):
+    references = list(for_each(lambda shard: _read(source, shard, columns), shards))
+    if not any(part.references for part in references):
         raise PlanError(f"{' and '.join(source.urls)}: found no rows; give shards with rows")
-    if all(text is None for one in found for text in one.references):
+    if all(text is None for part in references for text in part.references):
         raise PlanError(
-            f"{' and '.join(source.urls)}: column {wanted.reference!r} is null in all rows; name the column of the "
+            f"{' and '.join(source.urls)}: column {columns.reference!r} is null in all rows; name the column of the "
             "references"
         )
-    return found
+    return references
 
 
-def _read(source: Shards, shard: Shard, wanted: Wanted) -> References:
+def _read(source: Shards, shard: Shard, columns: ComparedColumns) -> References:
     schema = kind_named(shard.kind).survey(shard.url, shard.part, source.storage_options).schema
-    _check(source, shard, schema, wanted)
+    _check(source, shard, schema, columns)
     id_column = source.id or (ID if ID in schema.names else None)
-    names = [name for name in (id_column, wanted.reference, *wanted.others) if name is not None]
+    names = [name for name in (id_column, columns.reference, *columns.groups) if name is not None]
     read = partial(read_table, storage_options=source.storage_options, audio_root=source.audio_root)
     pieces = [read(shard, piece, list(dict.fromkeys(names))) for piece in shard.pieces]
     if not pieces:
-        return References(shard, (), (), dict.fromkeys(wanted.others, ()))
+        return References(shard, (), (), dict.fromkeys(columns.groups, ()))
     table = pa.concat_tables(pieces)
     stem = shard.name.removesuffix(".parquet")
     return References(
         shard,
         keys_of(table.column(id_column)) if id_column else [f"{stem}:{row}" for row in range(table.num_rows)],
-        _references(table.column(wanted.reference), schema, wanted),
-        {name: keys_of(table.column(name)) for name in wanted.others},
+        _references(table.column(columns.reference), schema, columns),
+        {name: keys_of(table.column(name)) for name in columns.groups},
     )
 
 
-def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> None:
+def _check(source: Shards, shard: Shard, schema: pa.Schema, columns: ComparedColumns) -> None:
     """Raise PlanError unless a shard has the columns, with fitting types if it has rows."""
-    name, has_rows = wanted.reference, shard.num_rows > 0
+    name, has_rows = columns.reference, shard.num_rows > 0
     try:
         check_columns(
             shard.url,
             schema,
             audio=source.audio,
-            others=(name, *wanted.others),
+            others=(name, *columns.groups),
             has_rows=has_rows,
             by_path=source.audio_root is not None,
         )
@@ -106,26 +106,26 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, wanted: Wanted) -> N
     if not has_rows:
         return
     kind: Any = schema.field(name).type
-    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
-    named = {"recognition": "reference texts", "classification": "classes", "verification": "speakers"}[wanted.task]
-    is_text = wanted.task == "recognition"
-    if not holds_text(kind) and (is_text or not (pa.types.is_integer(held) or pa.types.is_boolean(held))):
+    value_type = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    named = {"recognition": "reference texts", "classification": "classes", "verification": "speakers"}[columns.task]
+    is_text = columns.task == "recognition"
+    if not holds_text(kind) and (is_text or not (pa.types.is_integer(value_type) or pa.types.is_boolean(value_type))):
         expected = "strings" if is_text else "strings or integers"
         raise PlanError(
             f"{shard.url}: column {name!r} holds {kind}, expected {expected}; name the column of the {named}"
             f"{as_texts(shard.kind, kind)}"
         )
-    for other in wanted.others:
+    for other in columns.groups:
         for complaint in complaints_of_groups(schema, other):
             raise PlanError(f"{shard.url}: {complaint}")
 
 
-def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, wanted: Wanted) -> Sequence[str | None]:
+def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, columns: ComparedColumns) -> Sequence[str | None]:
     """Return the references; None for null, and for a speaker without a name."""
     if holds_text(column.type):
         texts = texts_of(column)
-        return [text or None for text in texts] if wanted.task == "verification" else texts
-    names = _class_names(schema, wanted.reference)
+        return [text or None for text in texts] if columns.task == "verification" else texts
+    names = _class_names(schema, columns.reference)
     keys = keys_of(column)
     if names is None:
         return [None if key is None else str(key) for key in keys]

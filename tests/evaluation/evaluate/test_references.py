@@ -7,7 +7,7 @@ import pytest
 
 import raysp
 from raysp import PlanError
-from raysp.evaluation.evaluate.references import Wanted, read_references
+from raysp.evaluation.evaluate.references import ComparedColumns, read_references
 from tests.corpora import a_pipeline, rows_table, write_shard
 
 
@@ -22,14 +22,14 @@ def with_column(values, kind=None, *, metadata=None, name="x"):
 
 
 def texts(reference="text", *others):
-    return Wanted("recognition", reference, others)
+    return ComparedColumns("recognition", reference, others)
 
 
 def test_references_ids_and_other_columns_of_each_shard_in_order(tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", 2)
     write_shard(tmp_path / "in" / "b.parquet", 1)
     first, second = read(tmp_path, texts("text", "language"))
-    assert (first.shard.name, first.references, first.others) == (
+    assert (first.shard.name, first.references, first.groups) == (
         "a.parquet",
         ["one two"] * 2,
         {"language": ["de", "en"]},
@@ -70,7 +70,7 @@ def test_texts_of_any_type_are_read(tmp_path, kind):
 )
 def test_other_columns_have_values_as_json_has_them(tmp_path, values, kind, expected):
     write_shard(tmp_path / "in" / "a.parquet", table=with_column(values, kind))
-    assert read(tmp_path, texts("text", "x"))[0].others == {"x": expected}
+    assert read(tmp_path, texts("text", "x"))[0].groups == {"x": expected}
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,14 @@ def test_other_columns_have_values_as_json_has_them(tmp_path, values, kind, expe
         (texts("x"), r"a\.parquet: column 'x' holds int64, expected strings; name the column of the reference texts"),
         (texts("text", "audio"), r"column 'audio' holds struct<.*>, expected single values, by which rows are grouped"),
         (texts("text", "dialect"), "has no column 'dialect'"),
-        (Wanted("classification", "y"), "column 'y' holds double, expected strings or integers; .* of the classes"),
-        (Wanted("verification", "y"), "column 'y' holds double, expected strings or integers; .* of the speakers"),
+        (
+            ComparedColumns("classification", "y"),
+            "column 'y' holds double, expected strings or integers; .* of the classes",
+        ),
+        (
+            ComparedColumns("verification", "y"),
+            "column 'y' holds double, expected strings or integers; .* of the speakers",
+        ),
     ],
 )
 def test_a_column_that_does_not_fit_is_refused(tmp_path, wanted, complaint):
@@ -107,19 +113,19 @@ def test_a_column_without_values_is_refused(tmp_path):
 
 def test_classes_are_texts_also_of_integers_and_booleans(tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=with_column([3, None]))
-    assert read(tmp_path, Wanted("classification", "x"))[0].references == ["3", None]
-    assert read(tmp_path, Wanted("classification", "language"))[0].references == ["de", "en"]
+    assert read(tmp_path, ComparedColumns("classification", "x"))[0].references == ["3", None]
+    assert read(tmp_path, ComparedColumns("classification", "language"))[0].references == ["de", "en"]
 
 
 def test_speakers_are_read_as_classes_and_one_without_a_name_is_none(tmp_path):
     write_shard(tmp_path / "in" / "a.parquet", table=with_column(["ann", "", None]))
-    assert read(tmp_path, Wanted("verification", "x"))[0].references == ["ann", None, None]
+    assert read(tmp_path, ComparedColumns("verification", "x"))[0].references == ["ann", None, None]
     write_shard(tmp_path / "in" / "a.parquet", table=with_column([0, 7, None]))
-    assert read(tmp_path, Wanted("verification", "x"))[0].references == ["0", "7", None]
+    assert read(tmp_path, ComparedColumns("verification", "x"))[0].references == ["0", "7", None]
 
 
 def test_classes_of_datasets_have_their_names_and_minus_one_is_none(tmp_path):
     features = {"x": {"names": ["no", "yes"], "_type": "ClassLabel"}, "audio": {"_type": "Audio"}}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     write_shard(tmp_path / "in" / "a.parquet", table=with_column([1, 0, -1, None], metadata=metadata))
-    assert read(tmp_path, Wanted("classification", "x"))[0].references == ["yes", "no", None, None]
+    assert read(tmp_path, ComparedColumns("classification", "x"))[0].references == ["yes", "no", None, None]
