@@ -54,7 +54,7 @@ most 35 MB."""
 MOST_CARD_BYTES = 4 * MIB
 """Bytes of a model card."""
 MOST_TENSORS_BYTES = 64 * MIB
-"""Bytes of the header of a safetensors file. The format allows 100 MB; those of real models are below 1 MB."""
+"""Bytes of the header of a safetensors file. The format allows 100 MB; headers of real models are below 1 MB."""
 MOST_COLUMNS = 1000
 """Columns of a table, hence keys of the objects of a manifest."""
 MOST_NAME_CHARACTERS = 1000

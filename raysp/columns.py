@@ -1,4 +1,4 @@
-"""Columns of a row besides the source's and those of outputs: their names, types and values, defined once.
+"""Columns of a row besides source and output columns: their names, types and values, defined once.
 
 Types are names of Arrow types, since a pipeline is made without pyarrow.
 """

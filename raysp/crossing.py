@@ -47,7 +47,7 @@ class Fetching:
 
 
 def fetch(*tensors: Tensor) -> list[Array]:
-    """Return the values of tensors as arrays of their types, with one copy and one wait for those of a device.
+    """Return the values of tensors as arrays of their types, with one copy and one wait for all on a device.
 
     bfloat16 is not a type of arrays: such tensors raise TypeError.
     """
@@ -186,7 +186,7 @@ class _Crossing:
 
 
 def _to_host(packed: Tensor) -> "tuple[Tensor, Event | None]":
-    """Return memory of the host to which bytes are copied, and the event behind it; None: they are there."""
+    """Return memory of the host to which bytes are copied, and the event after the copy; None: it is done."""
     values = _host_memory((packed.numel(),), torch.uint8, packed.device.type)
     streams = streams_of(packed.device)
     if streams is None or packed.device.type in _not_pinnable:
@@ -227,7 +227,7 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 # A stream does its work in order, and several streams work at the same time. An event marks a place in the work of a
 # stream: another stream, or the host, waits for the work before it. torch gives memory that is freed to later work of
-# the stream that it was allocated for, so tensors that another stream reads are held until the event behind that work.
+# the stream that it was allocated for, so tensors that another stream reads are held until the event after that work.
 class Event(Protocol):
     """A place in the work of a stream."""
 
@@ -269,7 +269,7 @@ class Streams:
         return cast("Stream", self._module.current_stream(self._device))
 
     def mark(self, stream: Stream) -> Event:
-        """Return an event behind the present work of a stream. A thread that waits for it leaves its core to others."""
+        """Return an event after the present work of a stream. A thread that waits for it frees its core."""
         try:
             event = self._module.Event(blocking=True)
         except TypeError:  # on some kinds of devices threads always wait like this, or never
@@ -297,7 +297,7 @@ def for_passes(device: torch.device) -> AbstractContextManager[object]:
 
 
 def mark(device: torch.device) -> Event | None:
-    """Return an event behind the present work of the calling thread's stream; None without streams."""
+    """Return an event after the present work of the calling thread's stream; None without streams."""
     streams = streams_of(device)
     return None if streams is None else streams.mark(streams.current())
 

@@ -29,7 +29,7 @@ class DeviceLostError(RunError):
 
 
 def is_accelerator(device: "str | torch.device") -> bool:
-    """Return whether a device has memory of its own and computes beside the CPU, as a GPU does."""
+    """Return whether a device has memory of its own and computes concurrently with the CPU, as a GPU does."""
     return not str(device).startswith(OWN_MEMORY)
 
 
@@ -112,7 +112,7 @@ def system() -> str:
 def num_cpus(root: Path = ROOT) -> int:
     """Return the number of CPUs that this process may use, rounded down, at least 1.
 
-    Where the system has no affinity mask (macOS), those of the machine are counted.
+    Without an affinity mask (macOS), all CPUs of the machine are counted.
 
     Args:
         root: root of the file system, with `proc/self/cgroup` and `sys/fs/cgroup` below it.
@@ -124,7 +124,7 @@ def num_cpus(root: Path = ROOT) -> int:
 
 
 def has_amx(root: Path = ROOT) -> bool:
-    """Return whether the processor multiplies matrices of bfloat16 by AMX; `root` is that of `num_cpus`."""
+    """Return whether the processor multiplies matrices of bfloat16 by AMX; `root` as in `num_cpus`."""
     return "amx_bf16" in _read(root / "proc/cpuinfo").split()
 
 
@@ -134,7 +134,7 @@ def physical_bytes() -> int:
 
 
 def memory_bytes(root: Path = ROOT) -> int:
-    """Return the bytes of main memory that this process may use; `root` is that of `num_cpus`."""
+    """Return the bytes of main memory that this process may use; `root` as in `num_cpus`."""
     limits = _limits(root, "memory", v2="memory.max", v1=("memory.limit_in_bytes",))
     return min([physical_bytes(), *(limit for limit, *_ in limits)])
 
@@ -145,7 +145,7 @@ def highest_memory(device: str) -> int:
 
 
 def highest_resident_bytes(root: Path = ROOT) -> int:
-    """Return the largest resident set that this process had; `root` is that of `num_cpus`."""
+    """Return the largest resident set that this process had; `root` as in `num_cpus`."""
     _, named, rest = _read(root / "proc/self/status").partition("VmHWM:")
     if named:
         return int(rest.split()[0]) * 1024

@@ -80,11 +80,11 @@ def refuse_unused(options: Mapping[str, object], reason: str) -> None:
     """Refuse options that would have no effect.
 
     Args:
-        options: options that have none, with their values; None and False: not given.
-        reason: why, and what to do.
+        options: options without effect, with their values; None and False: not set.
+        reason: the reason, and the remedy.
 
     Raises:
-        SpecError: one is given.
+        SpecError: an option is set.
     """
     if names := [name for name, value in options.items() if value is not None and value is not False]:
         raise SpecError(f"{' and '.join(names)}: without effect: {reason}")

@@ -1,4 +1,4 @@
-"""Names that are imported when they are first used: the public ones of a package, and those of tables of kinds."""
+"""Names that are imported at their first use: public names of a package, and entries of tables of kinds."""
 
 import ast
 import sys
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
-    """Return `__getattr__`, `__dir__` and `__all__` of a package whose names are listed in the .pyi file beside it.
+    """Return `__getattr__`, `__dir__` and `__all__` of a package whose names are listed in its .pyi file.
 
     Args:
         package: `__name__` of the package.
-        file: `__file__` of the package; beside it, `__init__.pyi` has one relative import for each name.
+        file: `__file__` of the package; next to it, `__init__.pyi` has one relative import for each name.
     """
     tree = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
     modules = {
@@ -35,6 +35,6 @@ def lazily(package: str, file: str) -> tuple[Callable[[str], object], Callable[[
 
 
 def resolved(place: str) -> object:
-    """Import what a table names as `module:name`."""
+    """Import an entry of a table, `module:name`."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)

@@ -81,7 +81,7 @@ def is_of_users_code(error: BaseException) -> bool:
 
 
 def raise_if_stopped(error: BaseException) -> None:
-    """Raise what ends the process and is no fault of the code that it interrupted.
+    """Raise errors that end the process and are no fault of the interrupted code.
 
     Raises:
         KeyboardInterrupt: the error is one, or it or one of its causes is `BdbQuit`: the user has left the debugger.

@@ -80,7 +80,7 @@ def ago(when: float) -> str:
 
 
 def listed(facts: Collection[str], most: int) -> str | None:
-    """Return the first facts and the number of the others; None if there are none."""
+    """Return the first facts and the number of further ones; None without facts."""
     more = [f"and {len(facts) - most:,} more"] if len(facts) > most else []
     return ", ".join([*list(facts)[:most], *more]) or None
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Progress of a sink of any kind: a dataclass, whose fields are those of the JSON of `raysp status`."""
+    """Progress of a sink of any kind: a dataclass, whose fields are the JSON of `raysp status`."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -42,11 +42,11 @@ class Progress(Protocol):
 
     @property
     def last_run(self) -> RunEntry | None:
-        """The last run; None if none began."""
+        """The last run; None before the first."""
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """Facts to print, by name; those that are None or empty are left out."""
+        """Facts to print, by name; None and empty facts are left out."""
 
     @property
     def line(self) -> str:
@@ -109,12 +109,12 @@ class Estimated(Protocol):
 
     @property
     def messages(self) -> Sequence[str]:
-        """Sentences to print beside the facts."""
+        """Sentences to print with the facts."""
 
 
 @dataclass(frozen=True)
 class PlanPart:
-    """A part of what `raysp plan` shows, printed before the next part is computed."""
+    """A part of the output of `raysp plan`, printed before the next part is computed."""
 
     facts: Sequence[tuple[str, str]] = ()
     messages: Sequence[str] = ()
@@ -157,7 +157,7 @@ class Kind(Protocol):
 
 
 def kind_of_sink(asked: Asked) -> Kind:
-    """Return the kind of a sink by its record: that of label shards if it has none, or if a pipeline is given."""
+    """Return the kind of a sink by its record: label shards without a record, or with a pipeline."""
     other = None if asked.pipeline is not None else Sink.open(asked.place, asked.options).other_kind()
     return cast("Kind", import_module((other or KINDS["pipeline"]).module))
 

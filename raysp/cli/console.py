@@ -52,7 +52,7 @@ def _console(*, stderr: bool) -> Console:
 
 
 DEFAULT_WIDTH = 80
-"""Width in characters where that of the terminal is not known."""
+"""Width in characters of a terminal of unknown width."""
 out = _console(stderr=False)
 err = _console(stderr=True)
 
@@ -79,7 +79,7 @@ def is_json() -> bool:
 
 
 def announce(message: str) -> None:
-    """Print what a command begins to do on stderr, unless its result is JSON."""
+    """Print on stderr that a command begins some work, unless its result is JSON."""
     if not is_json():
         say(message)
 

@@ -133,7 +133,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     """
     streams = Streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as those of workers do.
+    # Waiting threads of a model in this process, as of a try-out, sleep instead of spinning, as in workers.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Ray prints on stdout that workers were lost, which the run reports itself. Ray reads the setting at its import.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
@@ -165,7 +165,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
 
 
 class _OnStderr(logging.Handler):
-    """Handler that prints on what is stderr at the time: a live line redirects it."""
+    """Handler that prints on the current stderr, which a live line redirects."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a message."""

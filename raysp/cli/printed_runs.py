@@ -231,7 +231,7 @@ def _span(value: Mapping[str, object]) -> str:
 
 
 def _times(start: object, end: object) -> str:
-    """Return the times of a span. A word without a token in the vocabulary has none: `-`."""
+    """Return the times of a span; `-` for a word without a token in the vocabulary."""
     if start is None and end is None:
         return _text(None)
     return "-".join("?" if seconds is None else f"{seconds:.2f}" for seconds in (start, end))

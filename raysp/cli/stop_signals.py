@@ -29,7 +29,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.number = 0
-        """Number of the signal; 0: there was none."""
+        """Number of the signal; 0: no signal yet."""
 
     def __call__(self) -> bool:
         """Return whether a stop was requested."""
@@ -107,12 +107,12 @@ def _stopped_by_signals(stop: Stop, message: str, at_the_first: Callable[[], Non
     finally:
         _previous.clear()
         for number, before in previous.items():
-            # Another signal ends a process that stops, without a traceback of what Python does at its end.
+            # Another signal ends a process that stops, without a traceback from Python's shutdown.
             signal.signal(number, signal.SIG_DFL if stop() else before)
 
 
 def _leave_to_the_parent() -> None:
-    """Restore the handlers in a forked process, whose signals are not those of the run: pools end theirs by SIGTERM."""
+    """Restore the handlers in a forked process, whose signals do not stop the run: pools end workers by SIGTERM."""
     if _previous:
         signal.set_wakeup_fd(-1)
         for number, before in _previous.items():

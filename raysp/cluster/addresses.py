@@ -106,7 +106,7 @@ def refuse_on(systems: Collection[str], reason: str) -> None:
 
     Args:
         systems: names as of `devices.system`.
-        reason: clause that says what does not work there, and what to do instead.
+        reason: clause that names the unsupported feature and the alternative.
     """
     if (name := system()) in systems:
         raise PlanError(f"{name}: {reason}")

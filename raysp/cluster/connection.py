@@ -125,13 +125,13 @@ def started_ray(resources: Resources, advice: str = ". Try `raysp doctor`") -> I
             _start(ray, int(resources.cpus), options)
         except Exception as error:
             raise RunError(f"the local Ray did not start: {error}{advice}") from error
-        record_variables()  # with those that Ray has set
+        record_variables()  # including variables set by Ray
         yield
 
 
 @contextlib.contextmanager
 def _imported() -> Iterator[Any]:
-    """Import Ray, which reads settings then, and shut it down at the end: a failed start leaves servers behind."""
+    """Import Ray, which reads settings then, and shut it down at the end: a failed start leaves servers running."""
     import ray
 
     try:
@@ -170,7 +170,7 @@ def _start(ray: Any, cpus: int, options: Mapping[str, str]) -> None:  # noqa: AN
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Make Ray take the loopback address for that of this machine, and so keep its servers there.
+    """Make Ray use the loopback address as the address of this machine, so that its servers stay local.
 
     It replaces `ray.init(_node_ip_address="127.0.0.1")` by the outward address, and reads its only setting at its
     import, which may have been much earlier.
@@ -281,7 +281,7 @@ def default_folder() -> str:
 
 @contextlib.contextmanager
 def session_folder() -> Iterator[Mapping[str, str]]:
-    """Yield options of `ray.init` for a short folder, removed at the end, if that of Ray is too long or not writable.
+    """Yield options of `ray.init` for a short folder, removed at the end, if Ray's folder is too long or not writable.
 
     Objects that do not fit into memory are written to the long one, which a batch system may have sized for it.
     After an error the short folder stays, for its logs.
@@ -333,7 +333,7 @@ def _is_writable(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def process_kept(settings: Mapping[str, str]) -> Iterator[Callable[[], None]]:
-    """Set environment variables, and undo on exit what Ray changes in this process: variables, loggers, fault handler.
+    """Set environment variables, and undo on exit Ray's changes to this process: variables, loggers, fault handler.
 
     Yields a function that records which variables have changed, for after the start of Ray. Those that the caller has
     changed since stay.
@@ -369,7 +369,7 @@ def process_kept(settings: Mapping[str, str]) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def sigterm_kept() -> Iterator[None]:
-    """Restore what the system calls on SIGTERM, for which Ray's library prints a stack trace before Python's handler.
+    """Restore the system's handler of SIGTERM: Ray's library prints a stack trace before Python's handler runs.
 
     Only the main thread can do so by `signal`.
     """

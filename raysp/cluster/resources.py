@@ -64,7 +64,7 @@ def own_id() -> str:
 
 
 def with_resource(name: str) -> list[Node]:
-    """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"; none without a cluster."""
+    """Return the nodes that Ray reports as alive and that have a resource, such as "CPU"; empty without a cluster."""
     return [node for node in up() if node["Resources"].get(name, 0) > 0] if is_connected() else []
 
 
@@ -166,9 +166,9 @@ def gpu_memory() -> float | None:
 
 
 def with_gpu_memory(resources: Resources) -> Resources:
-    """Return resources of which the memory of a GPU is known: on a cluster, that of the smallest of all nodes.
+    """Return resources with the memory of a GPU: on a cluster, of the smallest GPU that its nodes report.
 
-    The nodes are asked. It stays None where none reports it.
+    It stays None if no node reports it.
     """
     if resources.machine_cpus is not None or resources.gpu_memory is not None:
         return resources
@@ -230,7 +230,7 @@ def shortage_of(actors: int, resources: Resources, cpus: int, gpus: float) -> st
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Bounds of a pool, and the reason if they differ from those requested."""
+    """Bounds of a pool, and the reason if they differ from the request."""
 
     low: int
     high: int

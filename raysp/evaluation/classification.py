@@ -96,7 +96,7 @@ class FrameMeasures:
         return np.stack([accuracy_D, macro_f1(actual_DC, predicted_DC, right_DC)], axis=1)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of frames, and of those with the right class."""
+        """Return the number of frames, and of frames with the right class."""
         return {"frames": int(self.actual_NC.sum()), "correct": int(self.right_NC.sum())}
 
     def of(self, rows: Ints) -> "FrameMeasures":
@@ -160,13 +160,13 @@ def compare_classes(
 
     Args:
         references: the N right classes.
-        predictions: the N predicted classes; None, where there is none, is wrong.
+        predictions: the N predicted classes; a missing one is None, and wrong.
         scores: probability of each predicted class.
         columns: durations, columns for groups, and units of the bootstrap.
         classes: the classes of the checkpoint. If there are two, and no other one among the references, the equal error
             rate is computed.
         bootstrap: number of draws, and seed.
-        worst: number of wrong rows to return: those with the highest scores.
+        worst: number of wrong rows to return, the highest scores first.
     """
     if not len(references) == len(predictions) == len(scores):
         lengths = f"{len(references)} references, {len(predictions)} predictions and {len(scores)} scores"
@@ -229,7 +229,7 @@ def _scores_of_second(predicted_N: Ints, scores: Sequence[float | None]) -> Floa
 def _class_scores(
     measures: ClassMeasures | FrameMeasures, names: Sequence[str], num_rows: int
 ) -> tuple[ClassScores, ...]:
-    """Return the scores of the classes that occur, those with the lowest F1 first."""
+    """Return the scores of the classes that occur, the lowest F1 first."""
     totals = (sums[0] for sums in measures.totals(np.ones((1, num_rows))))
     scores = [
         ClassScores(

@@ -1,6 +1,6 @@
 """Bootstrap intervals of metrics.
 
-Rows, or groups of rows such as those of a speaker, are drawn with replacement, as many as there are. The ends of an
+Rows, or groups of rows such as the rows of a speaker, are drawn with replacement, as many as there are. The ends of an
 interval are percentiles of the metric over the draws (B. Efron, 1979, Ann. Statist. 7, 1-26; for word error rates,
 M. Bisani and H. Ney, ICASSP 2004).
 """

@@ -120,7 +120,7 @@ def compare_texts(
         columns: durations, columns for groups, and units of the bootstrap.
         normalise: normalisation of both texts.
         bootstrap: number of draws, and seed.
-        worst: number of rows to return of those with the most word errors; of equal ones, the shortest references.
+        worst: number of rows with the most word errors to return; of equal ones, the shortest references.
 
     Raises:
         SpecError: the normalisation is unknown, or its package is not installed.
@@ -157,7 +157,7 @@ def _named(counts_N4: Ints, unit: str) -> dict[str, int]:
 def worst_texts(
     references: Sequence[str], hypotheses: Sequence[str], measures: TextMeasures, most: int
 ) -> tuple[Mismatch, ...]:
-    """Return the rows with the most word errors, those with the shortest references first among equal ones."""
+    """Return the rows with the most word errors; of equal ones, the shortest references first."""
     words_N4, errors_N = measures.words_N4, measures.words_N4[:, :-1].sum(1)
     order = np.lexsort((words_N4[:, -1], -errors_N))[:most]
     return tuple(

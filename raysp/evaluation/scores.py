@@ -92,7 +92,7 @@ class Scores:
 
     @property
     def pairs(self) -> str:
-        """Pairs of rows that a verification compared, and rows that are in none, as text."""
+        """Compared pairs of rows of a verification, and rows that are in no pair, as text."""
         counts = self.counts
         targets, non_targets = count(counts["target_pairs"], "target pair"), counts["non_target_pairs"]
         without = f", {count(counts['without_vector'], 'row')} without a vector" if counts["without_vector"] else ""

@@ -30,7 +30,7 @@ NO_VECTOR = -1
 
 
 class _Pairs(NamedTuple):
-    """Compared pairs, those with the highest cosines first."""
+    """Compared pairs, the highest cosines first."""
 
     left_P: Ints
     right_P: Ints
@@ -149,7 +149,7 @@ def compare_speakers(
 
     Args:
         speakers: speaker of each of N rows.
-        vectors: embeddings of one length; None for rows that have none, which are in no pair. Vectors that are not
+        vectors: embeddings of one length; None for rows without one, which are in no pair. Vectors that are not
             finite and zeros count as None.
         columns: durations, columns for groups, and units of the bootstrap.
         bootstrap: number of draws, and seed of draws and pairs.
@@ -180,7 +180,7 @@ def compare_known_speakers(
         columns: further columns.
         classes: the known speakers.
         bootstrap: draws.
-        worst: number of wrong rows of known speakers to return: those with the highest scores.
+        worst: number of wrong rows of known speakers to return, the highest scores first.
     """
     columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     numbers = {name: number for number, name in enumerate(classes)}
@@ -213,7 +213,7 @@ def _measures_of_pairs(
 
 
 def _of_length_1(vectors: Sequence[Vector | None]) -> tuple[Vectors, Bools]:
-    """Return vectors scaled to length 1, (N, E), and whether each row has one; zeros for those without."""
+    """Return vectors scaled to length 1, (N, E), and whether each row has one; zeros for rows without."""
     size = next((len(vector) for vector in vectors if vector is not None), 0)
     vectors_NE, has_vector_N = np.zeros((len(vectors), size), np.float32), np.zeros(len(vectors), bool)
     for row, vector in enumerate(vectors):
@@ -233,7 +233,7 @@ def _drawn_pairs(speakers_N: Ints, random: np.random.Generator) -> tuple[Ints, I
 def _some_of(first_N: Ints, end_N: Ints, random: np.random.Generator) -> Ints:
     """Return pairs (2, P) of each row with rows `first <= row < end`, at most `MOST_PAIRS` drawn at random."""
     counts_N = end_N - first_N
-    last_N = np.cumsum(counts_N)  # pairs are numbered, and those of a row are neighbours
+    last_N = np.cumsum(counts_N)  # pairs are numbered, and the pairs of a row are neighbours
     total = int(last_N[-1]) if len(last_N) else 0
     numbers_P = np.arange(total) if total <= MOST_PAIRS else random.choice(total, MOST_PAIRS, replace=False)
     left_P = np.searchsorted(last_N, numbers_P, side="right")

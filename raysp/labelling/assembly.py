@@ -370,6 +370,6 @@ def row_filters(pipeline: Pipeline, functions: Functions, number: int, num_rows:
 
     With `num_rows`, those of the shard, it raises an error if too many of them fail.
     """
-    ops = (late_op(step, functions) for step in pipeline.flow.behind[number])
+    ops = (late_op(step, functions) for step in pipeline.flow.after[number])
     filters = [op for op in ops if isinstance(op, LateFilter)]
     return RowFilters(filters, pipeline.flow.columns, num_rows=num_rows, max_error_rate=pipeline.max_error_rate)

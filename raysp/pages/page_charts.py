@@ -1,4 +1,4 @@
-"""Charts of a page: paths of an SVG of 1000 by 1000 units that is stretched to its place, and labels beside it."""
+"""Charts of a page: paths of an SVG of 1000 by 1000 units that is stretched to its place, and its labels."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ class Chart:
 
     title: str
     note: str
-    """Unit, and what a point or bar stands for."""
+    """Unit, and meaning of a point or bar."""
     figure: str
     """The most important value, as text."""
     x: Axis

@@ -1,4 +1,4 @@
-"""A user's code: the files of a pipeline's functions and spec classes, and the modules beside them that these import.
+"""A user's code: the files of a pipeline's functions and spec classes, and neighbouring modules that they import.
 
 Each file is read once, on the driver. Its content is hashed, and workers import that content. Modules that are imported
 by name (`import_module(name)`) and data files are not covered.
@@ -164,7 +164,7 @@ def _installed_version(package: str) -> str | None:
 def _file_of(module: str) -> Path | None:
     """Return the file of a loaded module."""
     path = getattr(sys.modules.get(module), "__file__", None)
-    # Links are not resolved: neighbours are those of the link.
+    # Links are not resolved: neighbouring modules stand next to the link.
     return Path(os.path.abspath(path)) if path and Path(path).is_file() else None  # noqa: PTH100
 
 

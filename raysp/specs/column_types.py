@@ -1,4 +1,4 @@
-"""Types of columns by their names, as specs store them: those that pyarrow prints, such as "list<item: string>".
+"""Types of columns by their names, as specs store them and pyarrow prints them, such as "list<item: string>".
 
 Specs import this module on use, since most pipelines are made without pyarrow.
 """
@@ -19,7 +19,7 @@ def type_name(kind: object) -> str:
         kind: a name, such as "float32", or a `pyarrow.DataType`.
 
     Raises:
-        ValueError: there is no such type, or none that its name describes completely.
+        ValueError: there is no such type, or its name does not describe it completely.
     """
     if isinstance(kind, str):
         return str(parse_type(kind))

@@ -16,8 +16,8 @@ class Flow:
     """Steps before the first model; all if there is none."""
     labels: tuple[Label, ...]
     """Steps that run models."""
-    behind: tuple[tuple[Step, ...], ...]
-    """For each model the steps behind it, before the next one: they filter rows by outputs."""
+    after: tuple[tuple[Step, ...], ...]
+    """For each model the steps between it and the next one: they filter rows by outputs."""
     late: tuple[Step, ...]
     """Steps of `before` that add columns, or filter rows by columns that steps before them add, as functions may."""
     reads: tuple[str, ...]
@@ -29,7 +29,7 @@ class Flow:
 def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> Flow:
     """Return the steps with the columns between them.
 
-    Expected are one `Decode` and, if the work has models, `Label` steps behind it, with only filters between and behind
+    Expected are one `Decode` and, if the work has models, `Label` steps after it, with only filters between and after
     them.
 
     Args:
@@ -79,7 +79,7 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
         decode=next(step for step in steps if isinstance(step, Decode)),
         before=tuple(steps[:first]),
         labels=tuple(step for step in steps if isinstance(step, Label)),
-        behind=tuple(tuple(steps[place + 1 : end]) for place, end in zip(labels, ends, strict=False)),
+        after=tuple(tuple(steps[place + 1 : end]) for place, end in zip(labels, ends, strict=False)),
         late=tuple(late),
         reads=tuple(reads),
         columns=tuple(column for step in steps for column in step.columns),
@@ -129,7 +129,7 @@ def _check_label(label: Label, where: str, steps: Sequence[Step], place: int, *,
 
 
 def _check_filter(step: Step, where: str, added: dict[str, None]) -> None:
-    """Raise ValueError if a step behind `Label` reads a column that no step before it adds."""
+    """Raise ValueError if a step after `Label` reads a column that no step before it adds."""
     for column in step.reads:
         if not {column, column.partition(".")[0]} & added.keys():
             raise ValueError(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Change = Callable[[str], str]
 """A change of a url, path or name of a checkpoint."""
 SHARD_PLACES = ("root", "audio_root", "labels")
-"""Fields of a source with places beside its url."""
+"""Fields of a source with further places."""
 _HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w.-][\w./-]*)?")
 
 
@@ -44,7 +44,7 @@ class ReadPlace(NamedTuple):
 TEXTS_OF_ROWS = "holds the texts of rows; set it to a column of strings"
 """`TEXT_USE` of work that ignores rows without texts."""
 USUAL_ID = "id"
-"""Column of row ids of a source that names none."""
+"""Column of row ids of a source without `id`."""
 
 
 def _named_options(options: object) -> object:

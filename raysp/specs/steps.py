@@ -425,12 +425,12 @@ class Label(Step):
 
     @property
     def language(self) -> str | Column | None:
-        """Language that the checkpoint is used with, or the column with that of each row; None: as it does."""
+        """Language that the checkpoint is used with, or the column of the languages of rows; None: the default."""
         return next(iter(self.languages), None)
 
     @property
     def language_column(self) -> str | None:
-        """Column of the source with the language of each row; None: rows have none of their own."""
+        """Column of the source with the language of each row; None: one language for all rows."""
         return next((language.name for language in self.languages if isinstance(language, Column)), None)
 
     @property

@@ -178,7 +178,7 @@ def is_secret_name(name: str) -> bool:
 
 
 _NO_SECRETS = ("", True, False, "anon", "browser", "cache", "cloud", "google_default")
-"""Values of options with such names that are none; the words are those of gcsfs for where a token comes from."""
+"""Values of such options that are no secrets; the words name the source of a token in gcsfs."""
 
 
 def refuse_literal_secrets(options: Mapping[str, object], where: str) -> None:
@@ -234,7 +234,7 @@ Device = Annotated[str, AfterValidator(_refuse_numbered_device)]
 
 
 SHORTEST_SECRET = 6
-"""Characters of the shortest value that is taken for a secret by the name of its environment variable."""
+"""Least characters of a value that the name of its environment variable makes a secret."""
 
 
 def secret_values(value: JsonValue) -> frozenset[str]:
@@ -268,7 +268,7 @@ def to_json(value: object) -> JsonValue:
             return value
         case Mapping():
             items = {str(key): to_json(item) for key, item in value.items()}
-            # So that the key "type" of a plain mapping is not mistaken for that of a spec.
+            # So that the key "type" of a plain mapping is not mistaken for the type of a spec.
             return {"type": _MAPPING, "items": items} if "type" in items else items
         case list() | tuple():
             return [to_json(item) for item in value]
@@ -281,7 +281,7 @@ def to_json(value: object) -> JsonValue:
 
 
 def hashed_fields(value: object) -> dict[str, JsonValue]:
-    """Return the fields of a spec as JSON, without those that have the value in `NOT_HASHED` of its class."""
+    """Return the fields of a spec as JSON, without fields with the value in `NOT_HASHED` of its class."""
     unused = cast("Mapping[str, JsonValue]", getattr(value, "NOT_HASHED", {}))
     fields = cast("dict[str, JsonValue]", to_json(value))
     return {name: item for name, item in fields.items() if name not in unused or item != unused[name]}

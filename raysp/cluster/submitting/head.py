@@ -41,7 +41,7 @@ BYTES_PER_SECOND = 500_000
 PATIENCE_SECONDS = 300.0
 """Time without an answer after which following ends; the job goes on."""
 LOG_ATTEMPTS = 10
-"""Requests for the log of a job that has ended: that of a machine that is gone cannot be read."""
+"""Requests for the log of a job that has ended: the log of a lost machine cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def _reason(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _without(names: tuple[str, ...]) -> Iterator[None]:
-    """Hide environment variables: Ray's client prefers them to the address that it is given."""
+    """Hide environment variables: Ray's client prefers them to the `address` argument."""
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:
         yield

@@ -1,4 +1,4 @@
-"""Submission of a pipeline or recipe as a Ray job: local checks, what travels, the runtime environment, the job."""
+"""Submission of a pipeline or recipe as a Ray job: local checks, the package, the runtime environment, the job."""
 
 import contextlib
 import logging
@@ -43,7 +43,7 @@ GIT_SECONDS = 60.0
 
 _WHEEL = re.compile(r"([^:]*\.whl)(\[[\w,. -]+\])?")
 _EXTRAS = "[s3]"
-"""Extras of a wheel that is given without any."""
+"""Extras of a wheel that is named without extras."""
 _FOLDER_OF_PACKAGE = "${RAY_RUNTIME_ENV_CREATE_WORKING_DIR}"
 """Expanded by Ray, in requirements, to the folder into which it unpacks the package."""
 
@@ -82,7 +82,7 @@ class Package:
 def collect(folder: Path) -> Package:
     """Return the package of a folder.
 
-    Left out are names of `LEFT_OUT`, sinks, what git ignores, and what no package can hold.
+    Left out are names of `LEFT_OUT`, sinks, files that git ignores, and files that no package can hold.
 
     Args:
         folder: path of the folder, without links.
@@ -122,7 +122,7 @@ def _is_left_out(path: Path) -> bool:
 
 
 def _ignored_by_git(folder: Path) -> frozenset[str]:
-    """Return the names below a folder that git ignores, collapsed to folders; none outside of a working tree."""
+    """Return the names below a folder that git ignores, collapsed to folders; empty outside of a working tree."""
     command = ["git", "-C", str(folder), "ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--directory"]
     try:
         names = subprocess.run(command, capture_output=True, check=True, timeout=GIT_SECONDS).stdout.split(b"\0")
@@ -240,7 +240,7 @@ def submit(head: Head, request: Request) -> str:
 
 @contextlib.contextmanager
 def _only_errors() -> Iterator[None]:
-    """Hide what Ray logs about a package within the block: `collect` has named what stays, and refused large ones."""
+    """Hide Ray's messages about a package within the block: `collect` reports left-out files and refuses large ones."""
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.ERROR)

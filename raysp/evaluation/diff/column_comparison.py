@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from raysp.evaluation.agreement import Agreement, Bools
 from raysp.evaluation.diff.compared_columns import Compared
 from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference
-from raysp.evaluation.intervals import Floats
 from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
 from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, compare
 from raysp.labelling.finished.label_columns import keys_of
@@ -123,7 +122,8 @@ class _Values:
             return
         changed = np.flatnonzero(~self._equal[-1]).tolist()
         self._changes.update((a[row], b[row]) for row in changed)
-        surest = np.nan_to_num([_floats(column) for column in rows.columns(self._column.scores)]).min(0)
+        scores = (pc.cast(column, pa.float64()).to_numpy() for column in rows.columns(self._column.scores))
+        surest = np.nan_to_num([*scores]).min(0)  # nulls are NaN
         for row in sorted(changed, key=lambda row: -surest[row])[: self._most]:
             mismatch = Mismatch(row, _name(a[row]), _name(b[row]), errors=1, score=float(surest[row]))
             self._worst.append(mismatch.at(*rows.place(row)))
@@ -161,8 +161,3 @@ def _without_scores(spans: Sequence[dict[str, object] | None] | None) -> object:
 
 def _name(value: Key) -> str:
     return "-" if value is None else str(value)
-
-
-def _floats(column: Column) -> Floats:
-    """Return numbers; NaN for nulls."""
-    return pc.cast(column, pa.float64()).to_numpy()

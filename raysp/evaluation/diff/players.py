@@ -21,7 +21,7 @@ KINDS = ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"ID3", "mpeg"))
 
 @dataclass(frozen=True)
 class Played:
-    """Rows, with players of those whose recordings fit, and a sentence about the others."""
+    """Rows, with players as far as recordings fit, and a sentence about the missing ones."""
 
     rows: tuple[ShownRow, ...]
     note: str
@@ -41,7 +41,7 @@ def played(
         recorded: the sink with the pipeline that may be used; None: recordings may not be read.
         worst: the rows.
         num_bytes: bytes for all players.
-        noun: noun of what is counted in each row.
+        noun: noun of the counted differences of a row.
     """
     rows = [shown_row(row, noun) for row in worst]
     if not rows:

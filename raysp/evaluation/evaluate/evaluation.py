@@ -97,7 +97,7 @@ def evaluate(
         fail_above: limits of error rates, by metric; if one is exceeded, `exit_code` is 1.
         fail_below: limits of accuracy and macro F1.
         rows: number of rows, the first of the shards; None: all.
-        worst: number of rows to list of those with the most errors, 10; there are none of speakers.
+        worst: number of rows with the most errors to list, 10; not of speakers.
         steps: steps before the model; None: `Decode()`.
         sink: place for the labels, with the columns that are compared, from which a repeated evaluation continues, also
             one with other columns; None: they are not kept. Labels of the first `rows` never are: then a sink is
@@ -136,7 +136,9 @@ def evaluate(
     if is_kept:
         pipeline = with_compared(pipeline, question.columns)
     if uses_cluster(engine, address):
-        pipeline = _on_cluster(pipeline, has_sink=has_sink)
+        if not has_sink:
+            raise SpecError("sink: on a cluster all machines write labels; give a folder or url that they all reach")
+        pipeline = with_absolute_paths(pipeline)
     elif rows is not None:
         why = f"labels of the first rows (rows={rows}) are not kept; leave out one of them"
         refuse_unused({"sink": has_sink}, why)
@@ -195,7 +197,7 @@ def _pipeline(
 
 
 def _outputs(pipeline: Pipeline, task: Task) -> tuple[str, ...]:
-    """Return the columns of the hypotheses, and for classes of their scores; of embeddings one; empty for none."""
+    """Return the columns of hypotheses, with scores for classes; or of embeddings; empty without such outputs."""
     for output in pipeline.label.outputs:
         if task == "recognition" and output.text_column is not None:
             return (output.text_column,)
@@ -220,7 +222,7 @@ def _check_pipeline(pipeline: Pipeline, task: Task) -> None:
 
 
 def _check_classifier(checkpoint: CheckpointSummary, limits: Sequence[Limit]) -> None:
-    """Raise if a checkpoint does not give each recording one of its classes, or not one of two, as a limit requires."""
+    """Raise unless a checkpoint gives each recording one of its classes, of which a limit of the EER needs two."""
     if checkpoint.is_multi_label or checkpoint.problem_type == REGRESSION or len(checkpoint.labels) < 2:
         raise CheckpointError(
             f"{checkpoint.path}: found {len(checkpoint.labels)} outputs of problem type {checkpoint.problem_type!r}; "
@@ -245,7 +247,7 @@ def _check_classes(checkpoint: CheckpointSummary, column: str, references: Seque
 
 
 def _check_speakers(column: str, references: Sequence[References]) -> None:
-    """Raise PlanError unless several speakers are given, one of them with several rows."""
+    """Raise PlanError unless there are several speakers, one of them with several rows."""
     rows = Counter(name for shard in references for name in shard.references if name is not None)
     if len(rows) < 2:
         raise PlanError(
@@ -258,17 +260,6 @@ def _check_speakers(column: str, references: Sequence[References]) -> None:
             f"column {column!r}: found {count(len(rows), 'speaker')} with one row each, such as {min(rows)!r}, "
             "expected several rows of a speaker; evaluate more rows, or name the column of the speakers"
         )
-
-
-def _on_cluster(pipeline: Pipeline, *, has_sink: bool) -> Pipeline:
-    """Return the pipeline for the machines of a cluster.
-
-    Raises:
-        SpecError: there is no place for the labels that all machines reach.
-    """
-    if not has_sink:
-        raise SpecError("sink: on a cluster all machines write labels; give a folder or url that they all reach")
-    return with_absolute_paths(pipeline)
 
 
 def _read_labels(plan: Plan, result: RunResult) -> pa.Table:

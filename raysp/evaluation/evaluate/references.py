@@ -1,4 +1,4 @@
-"""Columns of a corpus that labels are compared with, read before any row is labelled: a wrong one is refused first."""
+"""Columns of a corpus that labels are compared with, read and checked before any row is labelled."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from raysp.specs.pipeline import Shards
 Task = Literal["recognition", "classification", "verification"]
 
 ID = "id"
-"""Column of ids where the source names none."""
+"""Column of ids of a source without `id`."""
 
 
 @dataclass(frozen=True)

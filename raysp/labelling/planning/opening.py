@@ -209,7 +209,7 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         passes,
         parts,
         digest,
-        fingerprint(staged_parts(pipeline, parts)) if pipeline.flow.behind[-1] else digest,
+        fingerprint(staged_parts(pipeline, parts)) if pipeline.flow.after[-1] else digest,
         corpus=Corpus(()),
         done=frozenset(),
         todo=(),

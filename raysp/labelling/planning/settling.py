@@ -351,7 +351,7 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
 
 def staged_parts(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return those parts of a pipeline that can change what is staged: all up to the last `Label`."""
-    steps = pipeline.steps[: -len(pipeline.flow.behind[-1])]
+    steps = pipeline.steps[: -len(pipeline.flow.after[-1])]
     behind = tuple(f"steps.{place}." for place in range(len(steps), len(pipeline.steps)))
     code = read_code(replace(pipeline, steps=steps)).parts()
     return {

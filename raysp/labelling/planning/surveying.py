@@ -203,7 +203,7 @@ class _NewShards:
         self._columns = source_columns(work)
         self._checked: dict[bool, pa.Schema] = {}
         """Last schema that was accepted of shards with rows, and of shards without."""
-        self._is_tried_later = any(_is_tried(step) for steps in work.flow.behind for step in steps)
+        self._is_tried_later = any(_is_tried(step) for steps in work.flow.after for step in steps)
         self.schemas: dict[pa.Schema, str] = {}
         """Columns of shards with rows, each with the url of the first, if steps behind the model may read any."""
         self.without_bytes: set[str] = set()

@@ -47,7 +47,7 @@ class Align(Output):
         words: add `<name>_words`: each word as the text has it, with its start and end in seconds and its probability;
             these are null for words without a known character.
         chars: add `<name>_chars`: the same for each character.
-        wildcard: allow other speech before, between and behind the words, for texts that are a part of what is said.
+        wildcard: allow other speech before, between and behind the words, for texts that are a part of the speech.
         case_rules: "tr" or "az": İ and i, I and ı are pairs where the text has another case than the vocabulary. None:
             the case rules that most languages share, by which I and i are one.
         language: language of a CTC checkpoint with adapters, or the column of the source with that of each row; see
@@ -78,7 +78,7 @@ class Align(Output):
         """Check that there is one text.
 
         Raises:
-            ValueError: neither or both of `text` and `of` are given.
+            ValueError: neither or both of `text` and `of` are set.
         """
         if (self.text is None) == (self.of is None):
             arguments = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
@@ -105,7 +105,7 @@ class Align(Output):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """The column of the texts, unless the step writes them, and that of the languages of rows."""
+        """The columns of the texts, unless the step writes them, and of the languages of rows."""
         return super().reads if self.text is None else (self.text, *super().reads)
 
     def check(self, checkpoint: "CheckpointSummary") -> None:

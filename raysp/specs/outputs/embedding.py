@@ -44,7 +44,7 @@ class Embedding(Output):
     normalize: bool = False
 
     def __post_init__(self) -> None:
-        """Check that there is a layer, each once, and none for a speaker head."""
+        """Check that layers are named once, and only for outputs without a speaker head."""
         if isinstance(self.layer, tuple) and (not self.layer or len({*self.layer}) < len(self.layer)):
             raise ValueError(f"found layer={self.layer!r}; expected different layers, at least one")
         if self.pooling == "xvector" and self.layer != -1:

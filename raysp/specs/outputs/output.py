@@ -52,7 +52,7 @@ class Output:
     finds_speech: ClassVar[bool] = False
     """Whether the output needs the model of speech, `raysp[speech]`."""
     follows_language: ClassVar[bool] = False
-    """Whether the output is in the language of the step's other outputs where it names none."""
+    """Whether an output without a language is in the language of the step's other outputs."""
 
     @classmethod
     def examples(cls) -> tuple[Self, ...]:
@@ -219,7 +219,7 @@ def spoken_op(
         checkpoint: description of the checkpoint.
         make: returns the op, from the description and the tokenizer of `spoken`.
         empty: values of a recording shorter than one frame.
-        loaded: the model; None: none runs here.
+        loaded: the model; None: no model runs here.
     """
     language = output.language
     if isinstance(language, Column):

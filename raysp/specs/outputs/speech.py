@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Speech(Output):
     """Regions of a recording in which there is speech, found by Silero VAD (`raysp[speech]`): column `<name>`.
 
-    The weights are those of the package's safetensors, which differ from those of its program: they miss less speech.
+    The weights are from the package's safetensors, not from its program: they miss less speech.
 
     Attributes:
         name: name of the column.
@@ -31,7 +31,7 @@ class Speech(Output):
     """
 
     finds_speech: ClassVar = True
-    allows_gaps: ClassVar = True  # its regions are those of the whole recording
+    allows_gaps: ClassVar = True  # regions cover the whole recording
 
     name: OutputName = "pred_speech"
     _: KW_ONLY

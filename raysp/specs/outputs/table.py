@@ -31,7 +31,7 @@ def outputs_for(checkpoint: "CheckpointSummary") -> tuple[str, ...]:
 
 
 def outputs_of(gives: Iterable[Capability]) -> tuple[str, ...]:
-    """Return the names of the outputs that need one of some capabilities, in the order of the capabilities."""
+    """Return the names of the outputs that need one of the capabilities, in their order."""
     return _names(_needing(gives))
 
 

@@ -104,7 +104,7 @@ class Turns(Output):
 
     @property
     def needs(self) -> tuple[Capability, ...]:
-        """The capabilities of speaker vectors and of classes of frames; none if they are those of `checkpoint`."""
+        """The capabilities of speaker vectors and of classes of frames; empty with a `checkpoint` of its own."""
         return () if self.checkpoint else (Capability.XVECTOR, Capability.FRAME_CLASSES)
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
@@ -112,7 +112,7 @@ class Turns(Output):
         threshold = DISTANCE if self.threshold is None else self.threshold
         return {
             **super().label_fields(digests),
-            # For classes of frames a threshold that is left out is another one, also than this one.
+            # The default threshold of classes of frames differs, so an explicit one has a key of its own.
             **({"frame_threshold": threshold} if self.threshold == DISTANCE else {}),
             "threshold": threshold,
             "speech": self._speech.label_fields(digests),
@@ -165,10 +165,10 @@ class Turns(Output):
             )
 
     def check_gaps(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that windows may leave out silence: those of a frame classifier need frames that two of them share.
+        """Check that windows may leave out silence: a frame classifier needs frames that two windows share.
 
         Raises:
-            CheckpointError: the speakers are those of a frame classifier.
+            CheckpointError: the speakers come from a frame classifier.
         """
         speaker_model = self._checkpoint_of(checkpoint)
         if not _has_vectors(speaker_model):
@@ -178,7 +178,7 @@ class Turns(Output):
             )
 
     def _checkpoint_of(self, checkpoint: "CheckpointSummary") -> "CheckpointSummary":
-        """Return the description of the checkpoint that tells speakers apart; another one is a local folder by now."""
+        """Return the description of the checkpoint of the speakers; a `checkpoint` is a local folder by now."""
         from raysp.models.loading import check_checkpoint
 
         if self.checkpoint is None:
@@ -210,7 +210,7 @@ class Turns(Output):
         return pa.schema([f.with_type(with_speaker(f.type)) if f.type == words else f for f in schema])
 
     def row_op(self, outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> "WordSpeakers | None":
-        """Return the op that adds the speakers to the words of the other outputs; None without words."""
+        """Return the op that adds speakers to the words of other outputs; None without words."""
         from raysp.ops.speakers.word_speakers import WordSpeakers
 
         columns = [column for output in outputs for column in output.schema(checkpoint)]
@@ -218,7 +218,7 @@ class Turns(Output):
         return WordSpeakers(self.schema(checkpoint).field(0), words) if words else None
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Turning | FrameTurning":
-        """Return the op that computes the column; with a model it loads the other checkpoint, if there is one."""
+        """Return the op that computes the column; with a model it loads `checkpoint`, if there is one."""
         if loaded is None:
             speaker_model = self._checkpoint_of(checkpoint)
             if _has_vectors(speaker_model):

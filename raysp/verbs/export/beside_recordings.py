@@ -1,4 +1,4 @@
-"""Export of files beside recordings: into a folder of other files, none of which is replaced."""
+"""Export of files next to recordings: no other file of the folder is replaced."""
 
 from pathlib import Path
 

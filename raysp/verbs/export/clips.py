@@ -43,7 +43,7 @@ SCHEMA = pa.schema(
         ("score", pa.float32()),
     ]
 )
-"""Columns of clips as Parquet, before those of the source that the sink keeps."""
+"""Columns of clips as Parquet, before the kept columns of the source."""
 Values = dict[str, str | int | float | None]
 """Values of the columns of a clip besides the audio and the kept ones."""
 OF_SOURCE = "source_"

@@ -19,7 +19,7 @@ Split = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
 CARD = "README.md"
 AUDIO_COLUMN = "audio"
 NO_LICENCE = "unknown"
-"""Licence in the metadata where none is given."""
+"""Licence in the metadata if `licence` is not set."""
 
 
 class Described(Protocol):

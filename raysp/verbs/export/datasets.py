@@ -1,4 +1,4 @@
-"""Export to a folder that `datasets.load_dataset` opens: labels, with the recordings of the source beside them."""
+"""Export to a folder that `datasets.load_dataset` opens: labels, with the recordings of the source."""
 
 import math
 import os
@@ -153,7 +153,7 @@ class Reading:
     files: ShardFiles
 
     def __call__(self, labels: pa.Table, places: Sequence[int], recordings: Recordings) -> Iterator[pa.Table]:
-        """Yield label rows with their recordings; those whose recording cannot be read are left out and counted."""
+        """Yield label rows with their recordings; rows whose recording cannot be read are left out and counted."""
         labels = labels.unify_dictionaries()
         for group in in_groups(self._rows(places, recordings), GROUP_BYTES, GROUP_ROWS):
             rows, stored = [row for row, _ in group], [audio for _, audio in group]

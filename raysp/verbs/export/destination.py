@@ -39,7 +39,7 @@ MOST_BYTES = 64 * 1024 * 1024
 """Bytes of a file of a row that may be the export's own."""
 CHUNK_BYTES = 1024 * 1024
 WHOLE = ""
-"""Name that stands for the whole export, whose files are recorded as those of a label shard."""
+"""Name of the record of the whole export, whose files are recorded as for a label shard."""
 Contents = Mapping[str, Annotated[tuple[str, ...], Field(min_length=1)]]
 """Contents that an export wrote, or is about to write, by path: hashes, or sizes of files with recordings."""
 SIZE = " bytes"
@@ -62,7 +62,7 @@ class Tally:
     left_out: Counter[str] = field(default_factory=Counter)
     """Rows, and in exports of clips also clips, that were left out by reason."""
     untimed: Natural = 0
-    """Rows with a text none of whose words has a time."""
+    """Rows with a text without word times."""
     without_reference: Natural = 0
     """Rows without a reference text, where other rows may have one; their text is the transcript."""
 
@@ -92,7 +92,7 @@ class ShardRecord:
     files: Contents = field(default_factory=dict)
     """Files of the whole shard."""
     moved: Contents = field(default_factory=dict)
-    """Files whose paths are those of rows of another label shard by now."""
+    """Files whose paths now belong to rows of another label shard."""
     mark: ShardMark | None = None
     """None: not all files are there."""
 
@@ -169,7 +169,7 @@ class ShardFiles:
             self._destination.lost.append(path)
 
     def _content(self, path: str) -> bytes | None:
-        """Return the content of a file; None if there is none, or one that cannot be the export's own."""
+        """Return the content of a file; None without a file, or if it cannot be the export's own."""
         entry = self._folder.stat(path)
         return None if entry is None or entry.num_bytes > MOST_BYTES else self._folder.read(path)
 
@@ -235,7 +235,7 @@ class Destination:
         return frozenset(entry.path for entry in self.store.list(SHARDS))
 
     def record_of(self, shard: str) -> ShardRecord:
-        """Return the record of a label shard; an empty one if there is none, or it is damaged."""
+        """Return the record of a label shard; empty if it is missing or damaged."""
         record = self._read(path) if (path := _place(shard)) in self._recorded else None
         return record if record and record.shard == shard else ShardRecord(shard)
 
@@ -340,7 +340,7 @@ class Destination:
 
     @contextmanager
     def whole(self) -> Iterator[ShardFiles]:
-        """Yield the files of the whole export; those that were edited are added to `kept`."""
+        """Yield the files of the whole export; edited files are added to `kept`."""
         files = ShardFiles(self, WHOLE)
         yield files
         self.kept += files.finish("").kept

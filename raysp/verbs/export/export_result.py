@@ -12,7 +12,7 @@ SHOWN_NAMES = 3
 
 @dataclass(frozen=True, repr=False)
 class Export(Brief):
-    """Counts of an export, with those of earlier, interrupted exports to the same destination."""
+    """Counts of an export, including earlier, interrupted exports to the same destination."""
 
     sink: str
     dest: str
@@ -37,7 +37,7 @@ class Export(Brief):
     left_out: Mapping[str, int]
     """Rows that were left out by reason, and clips of exported rows."""
     untimed: int = 0
-    """Rows with a text none of whose words has a time; subtitles, tiers and clips show it over the whole row."""
+    """Rows with a text without word times; subtitles, tiers and clips show it over the whole row."""
     without_reference: int = 0
     """Lines of a NeMo manifest whose text is the transcript, in a sink with a column of reference texts."""
     names: str | None = None

@@ -49,7 +49,7 @@ def ok_rows(labelling: Labelling, shard: Shard, columns: list[str] | None, files
 
 
 def every_row(labelling: Labelling, shard: Shard, columns: list[str] | None, files: ShardFiles) -> Iterator[pa.Table]:
-    """Yield all rows of a label shard in batches and in order, with those that are not in it because they are not ok.
+    """Yield all rows of a label shard in batches and in order, including rows left out of it as not ok.
 
     The arguments are those of `ok_rows`; no row is counted as left out.
     """
@@ -89,7 +89,7 @@ def seconds_of(row: Row) -> float:
 
 
 def spans_of(row: Row, column: str | None) -> list[Span]:
-    """Return the spans in a column of a row; none if it is null or there is no column."""
+    """Return the spans in a column of a row; empty if it is null or there is no column."""
     values = cast("list[Mapping[str, object] | None] | None", row[column] if column else None)
     return [_span(value) for value in values or [] if value is not None]
 
@@ -121,7 +121,7 @@ def is_by_channel(schema: pa.Schema, column: str) -> bool:
 
 
 def by_channel(row: Row, columns: Sequence[str]) -> list[Row]:
-    """Return a row for each channel, with its entries of columns that hold one for each; null where there is none."""
+    """Return one row per channel, with its entries of the columns; null where an entry is missing."""
     lists = {name: cast("list[object] | None", row[name]) or [] for name in columns}
     return [{**row, **dict(zip(lists, entries, strict=True))} for entries in zip_longest(*lists.values())]
 
@@ -146,7 +146,7 @@ def need_spans(labelling: Labelling, to: str, names: tuple[str, ...], advice: st
     """Return the first of some columns that has spans.
 
     Raises:
-        PlanError: there is none, with the columns found and the outputs to ask for.
+        PlanError: no column has spans; the message has the columns found and the outputs to add.
     """
     if column := find_spans(labelling.schema, *names):
         return column

@@ -1,4 +1,4 @@
-"""Export of a sink: the options are checked, then its label shards are written one after the other."""
+"""Export of a sink: the options are checked, then its label shards are written in order."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -89,7 +89,7 @@ def export(
 
 
 def _check_beside(spec: Format) -> None:
-    """Raise SpecError unless files of a format can stand beside recordings, with their names."""
+    """Raise SpecError unless files of a format can stand next to recordings, named after them."""
     if not getattr(spec, "BESIDE", False):
         raise SpecError(f"export: beside=True does not apply to {spec.NAME}; it is an option of srt, vtt")
     if getattr(spec, "names", None) == ID:

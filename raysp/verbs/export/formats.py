@@ -38,7 +38,7 @@ class Writing(Protocol):
         ...
 
     def finish(self, destination: Destination, total: Tally) -> int:
-        """Write the files of the whole export, and return their number less that of parts."""
+        """Write the files of the whole export, and return the change of the number of files."""
         ...
 
 
@@ -59,19 +59,15 @@ class Format(Protocol):
 
 
 def format_of(to: str | Format) -> Format:
-    """Return a format, or one with default options by its name, or by `module:Class` if it is a user's.
+    """Return a format; a name or `module:Class` stands for its default options.
 
     Raises:
         SpecError: there is no such format, or `to` is something else.
     """
-    spec = _named(to) if isinstance(to, str) else to
+    if isinstance(to, str) and to not in FORMATS and ":" not in to:
+        raise SpecError(f"export: found the format {to!r}; expected one of {', '.join(FORMATS)}, or module:Class")
+    spec = from_json({"type": FORMATS.get(to, to)}) if isinstance(to, str) else to
     # A class has the attributes of its specs.
     if isinstance(spec, type) or not isinstance(spec, Format):
         raise SpecError(f"export: found to={to!r}, expected a format such as raysp.Srt() or its name")
     return spec
-
-
-def _named(to: str) -> object:
-    if to not in FORMATS and ":" not in to:
-        raise SpecError(f"export: found the format {to!r}; expected one of {', '.join(FORMATS)}, or module:Class")
-    return from_json({"type": FORMATS.get(to, to)})

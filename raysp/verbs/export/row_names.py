@@ -2,7 +2,7 @@
 
 Names by path are a function of the source alone, so an export that is killed and run again writes the same files. No
 two files of an export have one name, also where letter case is ignored: of recordings that would share a name, such as
-`a.wav` and `a.flac` or two excerpts of a file, the first in the source has it, and the others are numbered.
+`a.wav` and `a.flac` or two excerpts of a file, the first in the source has it, and further ones are numbered.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from raysp.verbs.export.export_rows import Row, id_of, stem_of
 Namer = Callable[[Row], str]
 """Callable that returns the path of the file of a row of one label shard, without a suffix."""
 Paths = Callable[[Shard], Sequence[str | None]]
-"""Callable that returns the path of each row of a shard, without the suffix of a recording; None: it has none."""
+"""Callable that returns the path of each row of a shard, without the suffix of a recording; None: no path."""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Source:
         storage_options: options to reach it.
         pipeline: pipeline that made the labels; None: the recorded one.
         trust: use the recorded one.
-        is_beside: whether files of rows are written beside the recordings.
+        is_beside: whether files of rows are written next to the recordings.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Source:
         Args:
             shard: the shard.
             columns: columns besides `KEYS`; None: all.
-            files: receives the counts of the other rows.
+            files: receives the counts of left-out rows.
 
         Raises:
             ShardError: the shard or a recording changed since it was labelled, or cannot be read.

@@ -106,7 +106,7 @@ class Chooser:
         """Yield the rows of a shard in order, an empty table first; `shards` has the record of each labelling.
 
         Raises:
-            StoreError: a label shard cannot be read, or a row is in none of them.
+            StoreError: a label shard cannot be read, or a row is missing from all of them.
         """
         cursors = [side.cursors(shard) for side, shard in zip(self.sides, shards, strict=True)]
         (labels, rest), further = cursors[0], cursors[1:]

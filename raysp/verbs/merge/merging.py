@@ -4,8 +4,6 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-import pyarrow as pa
-
 from raysp.errors import ChangedError, PlanError, SpecError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
 from raysp.labelling.finished.labellings import match, refuse_same_sinks
@@ -53,11 +51,11 @@ def merge(
 
     Args:
         sinks: urls of two or more sinks; or `Parquet`s, for their storage options.
-        to: url of the merged sink, outside of the others; or a `Parquet`.
+        to: url of the merged sink, outside of the merged labellings; or a `Parquet`.
         by: column of numbers, such as "pred_score"; a field of a struct after a dot.
         storage_options: options to reach all sinks; None: with `trust` the recorded ones of each.
         trust: use the recorded storage options.
-        on_shard: called after each label shard with the number of those done, and of all.
+        on_shard: called after each label shard with the number of finished shards, and of all.
 
     Raises:
         SpecError: fewer than two sinks are given.
@@ -108,7 +106,8 @@ def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
         PlanError: their columns differ, or `by` is not a column of numbers.
     """
     first, *further = labellings
-    fields = [_fields(labelling) for labelling in labellings]
+    schemas = (labelling.schema for labelling in labellings)
+    fields = [{field.name: field.type for field in schema if field.name != PROVENANCE} for schema in schemas]
     for labelling, theirs in zip(further, fields[1:], strict=True):
         names = [name for name in {**fields[0], **theirs} if fields[0].get(name) != theirs.get(name)]
         if names:
@@ -122,10 +121,6 @@ def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
     for labelling in labellings:
         check_numeric(labelling.url, labelling.schema, by)
     return [Side(labelling, tuple(fields[0])) for labelling in labellings]
-
-
-def _fields(labelling: Labelling) -> Mapping[str, "pa.DataType"]:
-    return {field.name: field.type for field in labelling.schema if field.name != PROVENANCE}
 
 
 def _sink(to: str | Parquet | Store, storage_options: GivenOptions | None) -> Sink:

@@ -56,7 +56,7 @@ class Recomputing:
         self.ops = [assembly.labelling(*pass_) for pass_ in self.passes]
 
     def __call__(self, shard: Shard, row: int) -> Mapping[str, object]:
-        """Return the label of one row, with the columns of a label shard except those carried over."""
+        """Return the label of one row, with the columns of a label shard except copied source columns."""
         label = self._labelled(0, shard, row, {})
         for number in range(1, len(self.passes)):
             of_pass = dict.fromkeys(output_schema(self.passes[number]).names)
@@ -109,7 +109,7 @@ def _unfiltered(pipeline: Pipeline, settings: Settings) -> Pass:
 
 
 def differing(labelled: Mapping[str, object], alone: Mapping[str, object], *, digits: int = 3) -> str:
-    """Return a text on the first column in which a label differs from that of the row alone; empty if all agree.
+    """Return a text on the first column in which a label differs from the label of the row alone; empty if all agree.
 
     Texts are compared exactly, numbers to `digits` digits.
     """

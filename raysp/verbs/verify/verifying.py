@@ -28,7 +28,6 @@ from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
 from raysp.sink.receipts import ShardReceipt, Tally
-from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
@@ -50,7 +49,7 @@ class Verification(Brief):
 
     sink: str
     shards: int
-    """Planned shards, and those that the last plan could not read."""
+    """Planned shards, and shards that the last plan could not read."""
     rows: int
     """Rows in label shards, and next to them if label shards hold only ok rows."""
     sampled: int
@@ -158,7 +157,8 @@ def verify(
     absent = recorded.sink.absent()
     differences += [f"{shard.name}: not labelled: {shard.reason}" for shard in absent]
     names = {*(shard.name for shard in shards), *(shard.name for shard in absent)}
-    differences += _unplanned(recorded.sink, names)
+    unplanned = [path for path in recorded.sink.label_shards() if path not in names]
+    differences += [f"{path}: readers see this file, but it is not in the sink's plan" for path in unplanned]
     unequal: list[str] = []
     if chosen:
         alone = Recomputing(recorded.trusted_pipeline(shards), record)
@@ -166,13 +166,14 @@ def verify(
             if difference := differing(label, alone(shard, row), digits=DIGITS[alone.dtype]):
                 unequal.append(f"{shard.name}: row {row}: {difference}")
         differences += beyond_agreement(unequal, len(chosen), alone.dtype)
+    hashes = np.concatenate([np.empty(0, np.int64), *ids])
     return Verification(
         sink=store.url,
         shards=len(names),
         rows=rows,
         sampled=len(chosen),
         sampled_equal=len(chosen) - len(unequal),
-        duplicate_ids=_count_duplicates(ids),
+        duplicate_ids=len(hashes) - len(np.unique(hashes)),
         sources_missing=tuple(missing),
         orphans=tuple(orphan.path for orphan in find_orphans(store)),
         differences=tuple(differences),
@@ -196,17 +197,6 @@ def _at_once(check: "_Check", shards: Sequence[Shard]) -> Iterator[_Checked]:
     with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
         for start in range(0, len(shards), 16 * SHARDS_AT_ONCE):
             yield from pool.map(check, shards[start : start + 16 * SHARDS_AT_ONCE])
-
-
-def _unplanned(sink: Sink, planned: set[str]) -> Iterator[str]:
-    for path in sink.label_shards():
-        if path not in planned:
-            yield f"{path}: readers see this file, but it is not in the sink's plan"
-
-
-def _count_duplicates(ids: Sequence[Ints]) -> int:
-    hashes = np.concatenate(ids) if ids else np.empty(0, np.int64)
-    return len(hashes) - len(np.unique(hashes))
 
 
 class _Check:
