@@ -58,7 +58,7 @@ class Progress(Protocol):
 
 
 @dataclass(frozen=True)
-class Asked:
+class SinkRequest:
     """A sink as the caller of a verb names it."""
 
     place: str | Store
@@ -73,7 +73,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Given:
+class EstimateOptions:
     """Options of an estimate; at most one of `rtfx`, `like` and `calibrate` sets the speed.
 
     Attributes:
@@ -128,37 +128,37 @@ class PlanPart:
 class Kind(Protocol):
     """Functions of a module for a kind of work and its sinks, which verbs call."""
 
-    def estimate(self, work: Any, given: Given) -> Estimated:  # noqa: ANN401 (of the kind's own class)
+    def estimate(self, work: Any, options: EstimateOptions) -> Estimated:  # noqa: ANN401 (of the kind's own class)
         """Return the estimate of work of this kind, or of a plan of it."""
 
     def plan_parts(
         self,
         work: Any,  # noqa: ANN401 (of the kind's own class)
-        given: Given,
+        options: EstimateOptions,
         on_indexed: Callable[[int, int], None],
     ) -> Iterator[PlanPart]:
         """Yield the facts that `raysp plan` shows, the estimate last."""
 
-    def opened(self, asked: Asked) -> Store:
+    def opened(self, request: SinkRequest) -> Store:
         """Return the store of a sink.
 
         Raises:
             PlanError: there is no such sink.
         """
 
-    def progress(self, asked: Asked) -> Progress:
+    def progress(self, request: SinkRequest) -> Progress:
         """Return the progress of a sink; only the sink is read."""
 
-    def page(self, asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
+    def page(self, request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
         """Return a sink's store and its report as HTML, by the values of columns where it has rows."""
 
     def leftovers(self, store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
         """Yield the files of a sink that no run will use any more, at a time of the store's clock."""
 
 
-def kind_of_sink(asked: Asked) -> Kind:
+def kind_of_sink(request: SinkRequest) -> Kind:
     """Return the kind of a sink by its record: label shards without a record, or with a pipeline."""
-    other = None if asked.pipeline is not None else Sink.open(asked.place, asked.options).other_kind()
+    other = None if request.pipeline is not None else Sink.open(request.place, request.options).other_kind()
     return cast("Kind", import_module((other or KINDS["pipeline"]).module))
 
 

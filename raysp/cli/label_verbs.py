@@ -89,14 +89,14 @@ def plan(
       raysp plan pipelines/finetune_ctc.py --calibrate
     """
     from raysp.labelling.planning.costs import check_speed
-    from raysp.work import Given, kind_of_work, load_work
+    from raysp.work import EstimateOptions, kind_of_work, load_work
 
     loaded = load(file, settings, load_work)
     if not loaded.LABELS_SHARDS and sample is not None:
         raise SpecError(
             f"--sample: the rows of a training are indexed, not sampled, found the {loaded.NOUN} {file}; leave it out"
         )
-    options = Given(sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
+    options = EstimateOptions(sample, rtfx=rtfx, like=like, calibrate=calibrate, price=price)
     check_speed(options)
     if sample == 0:
         refuse_unused(options.speed_options, "--sample 0 makes no estimate; leave out one of them")

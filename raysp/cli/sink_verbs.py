@@ -169,9 +169,9 @@ def status(
         progress = raysp.status(url, options, pipeline=pipeline, trust=trust)
     else:
         from raysp.verbs.watching import Watch
-        from raysp.work import Asked
+        from raysp.work import SinkRequest
 
-        progress = _watch(Watch.open(Asked(url, options, pipeline, trust)))
+        progress = _watch(Watch.open(SinkRequest(url, options, pipeline, trust)))
 
     def printed() -> None:
         if not watch:

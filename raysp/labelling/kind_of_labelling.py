@@ -8,7 +8,7 @@ from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.run_plan import Plan
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.store import Store
-from raysp.work import Asked, Given, PlanPart
+from raysp.work import EstimateOptions, PlanPart, SinkRequest
 
 if TYPE_CHECKING:
     from raysp.labelling.estimates.run_estimate import Estimate
@@ -21,14 +21,14 @@ PARTIAL = 3
 """Exit code of a plan of which no shard can be read."""
 
 
-def estimate(work: Pipeline | Plan, given: Given) -> "Estimate":
+def estimate(work: Pipeline | Plan, given: EstimateOptions) -> "Estimate":
     """Return the estimate of a run."""
     from raysp.labelling.estimates.run_estimate import estimate as estimate_run
 
     return estimate_run(work, given)
 
 
-def plan_parts(work: Pipeline, given: Given, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+def plan_parts(work: Pipeline, given: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
     """Yield the plan of a run, and its estimate unless no rows are left or sampled."""
     found = make_plan(work)
     unread, facts = found.corpus.unreadable, [*found.facts.items()]
@@ -55,14 +55,14 @@ def plan_parts(work: Pipeline, given: Given, on_indexed: Callable[[int, int], No
     yield PlanPart(estimated.facts, estimated.messages, json={"estimate": dataclasses.asdict(estimated)})
 
 
-def opened(asked: Asked) -> Store:
+def opened(asked: SinkRequest) -> Store:
     """Return the store of a sink of label shards."""
     from raysp.labelling.planning.trust import open_recorded
 
     return open_recorded(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)[0].store
 
 
-def progress(asked: Asked) -> "Status":
+def progress(asked: SinkRequest) -> "Status":
     """Return the progress of a sink of label shards."""
     from raysp.labelling.finished.label_status import label_status
 
@@ -76,7 +76,7 @@ def leftovers(store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
     return find_orphans(store, now=now)
 
 
-def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
+def page(asked: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
     """Return the store of a sink of label shards, and its report as HTML."""
     from raysp.labelling.reports.label_report import render
 

@@ -11,7 +11,7 @@ from raysp.storage.store import Store
 from raysp.training.reading.training_status import TrainingStatus, training_status
 from raysp.training.sink.committed_steps import leftovers
 from raysp.training.specs.recipe import Finetune
-from raysp.work import Asked, Given, PlanPart
+from raysp.work import EstimateOptions, PlanPart, SinkRequest
 
 if TYPE_CHECKING:
     from raysp.training.estimates.training_estimate import TrainingEstimate
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
 
-def estimate(work: Finetune, given: Given) -> "TrainingEstimate":
+def estimate(work: Finetune, given: EstimateOptions) -> "TrainingEstimate":
     """Return the estimate of a training."""
     refuse_unused({"sample": given.sample, "seed": given.seed}, "the rows of a recipe are not sampled; leave it out")
     check_speed(given)
     return _estimated(work, given, lambda done, of: None)[2]
 
 
-def plan_parts(work: Finetune, given: Given, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+def plan_parts(work: Finetune, given: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
     """Yield the plan of a training with its estimate."""
     plan, prepared, estimated = _estimated(work, given, on_indexed)
     shown = plan if prepared is None else prepared
@@ -41,7 +41,7 @@ def plan_parts(work: Finetune, given: Given, on_indexed: Callable[[int, int], No
 
 
 def _estimated(
-    recipe: Finetune, given: Given, on_indexed: Callable[[int, int], None]
+    recipe: Finetune, given: EstimateOptions, on_indexed: Callable[[int, int], None]
 ) -> "tuple[TrainingPlan, Prepared | None, TrainingEstimate]":
     """Return the plan of a training, its rows unless they are many and not indexed yet, and its estimate.
 
@@ -81,17 +81,17 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
     return found
 
 
-def opened(asked: Asked) -> Store:
+def opened(asked: SinkRequest) -> Store:
     """Return the store of a training, reached by the options given, or environment and profile."""
     return Sink.open(asked.place, asked.options).store
 
 
-def progress(asked: Asked) -> TrainingStatus:
+def progress(asked: SinkRequest) -> TrainingStatus:
     """Return the progress of a training."""
     return training_status(opened(asked))
 
 
-def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
+def page(asked: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
     """Return the store of a training, and its report as HTML.
 
     Raises:

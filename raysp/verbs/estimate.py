@@ -2,7 +2,7 @@
 
 from raysp.errors import refuse_unused
 from raysp.storage.options import GivenOptions
-from raysp.work import Estimated, Given, Named, kind_of_work
+from raysp.work import Estimated, EstimateOptions, Named, kind_of_work
 
 
 def estimate(
@@ -39,5 +39,5 @@ def estimate(
     """
     if like is None:
         refuse_unused({"like_options": like_options}, "they reach the sink of like=, and there is none; leave them out")
-    options = Given(sample, seed, rtfx, like, like_options, calibrate, price)
+    options = EstimateOptions(sample, seed, rtfx, like, like_options, calibrate, price)
     return kind_of_work(work).estimate(work, options)

@@ -8,7 +8,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.words import Brief
-from raysp.work import Asked, kind_of_sink
+from raysp.work import SinkRequest, kind_of_sink
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,7 +45,7 @@ def gc(
     Raises:
         PlanError: there is no sink at this url, or a run is active on it.
     """
-    request = Asked(sink, storage_options, pipeline, trust)
+    request = SinkRequest(sink, storage_options, pipeline, trust)
     kind = kind_of_sink(request)
     store = kind.opened(request)
     if dry_run:

@@ -9,7 +9,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.text_rules import Text
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, join_url
-from raysp.work import Asked, kind_of_sink
+from raysp.work import SinkRequest, kind_of_sink
 
 
 def report(
@@ -42,7 +42,7 @@ def report(
         PlanError: there is no sink at this url, no such column, or no reference texts to normalise.
         StoreError: a label shard cannot be read, or the file cannot be written.
     """
-    request = Asked(sink, storage_options, pipeline, trust, normalise)
+    request = SinkRequest(sink, storage_options, pipeline, trust, normalise)
     store, page = kind_of_sink(request).page(request, by)
     if out is not None:
         return save(page, out)

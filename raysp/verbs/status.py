@@ -3,7 +3,7 @@
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.work import Asked, Progress, kind_of_sink
+from raysp.work import Progress, SinkRequest, kind_of_sink
 
 
 def status(
@@ -25,5 +25,5 @@ def status(
     Raises:
         PlanError: there is no sink at this url.
     """
-    request = Asked(sink, storage_options, pipeline, trust)
+    request = SinkRequest(sink, storage_options, pipeline, trust)
     return kind_of_sink(request).progress(request)

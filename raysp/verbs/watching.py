@@ -9,7 +9,7 @@ from raysp.sink import lease
 from raysp.sink.lease import STALE_BEATS, Running, seconds_between_beats
 from raysp.storage.store import Store
 from raysp.verbs.status import status
-from raysp.work import Asked, Progress, kind_of_sink
+from raysp.work import Progress, SinkRequest, kind_of_sink
 
 SECONDS = 5.0
 """Seconds between two states."""
@@ -34,7 +34,7 @@ class Watch:
     is_lost: bool = field(default=False, init=False)
 
     @classmethod
-    def open(cls, request: Asked) -> Self:
+    def open(cls, request: SinkRequest) -> Self:
         """Open a sink, of label shards or of a training; the errors are those of `status`."""
         return cls(kind_of_sink(request).opened(request))
 

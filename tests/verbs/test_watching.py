@@ -12,7 +12,7 @@ from raysp.storage.store import LocalStore
 from raysp.storage.stores import open_store
 from raysp.training.reading.training_status import TrainingStatus
 from raysp.verbs.watching import Watch
-from raysp.work import Asked
+from raysp.work import SinkRequest
 from tests.trainings import Sink
 
 AWAY = Process("another machine", "x", 1, "1")
@@ -109,6 +109,6 @@ def test_a_training_is_watched_too(tmp_path):
 def test_sinks_are_opened_as_by_status(tmp_path, store):
     Sink(tmp_path / "model")
     for name in ("labels", "model"):
-        assert Watch.open(Asked(str(tmp_path / name))).store.url == str(tmp_path / name)
+        assert Watch.open(SinkRequest(str(tmp_path / name))).store.url == str(tmp_path / name)
     with pytest.raises(PlanError, match="not a sink of raysp"):
-        Watch.open(Asked(str(tmp_path / "nowhere")))
+        Watch.open(SinkRequest(str(tmp_path / "nowhere")))

@@ -11,7 +11,7 @@ from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet, Shards
 from raysp.specs.values import spec
 from raysp.storage.store import Store
-from raysp.work import Asked, Given, PlanPart
+from raysp.work import EstimateOptions, PlanPart, SinkRequest
 
 COUNT = ".raysp/count.txt"
 
@@ -61,25 +61,25 @@ class Time:
     messages: Sequence[str] = ()
 
 
-def estimate(work: Counting, given: Given) -> Time:
+def estimate(work: Counting, options: EstimateOptions) -> Time:
     return Time()
 
 
-def plan_parts(work: Counting, given: Given, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+def plan_parts(work: Counting, options: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
     yield PlanPart([("to count", work.source.urls[0]), *Time().facts], json={"estimate": dataclasses.asdict(Time())})
 
 
-def opened(asked: Asked) -> Store:
-    return Sink.open(asked.place, asked.options).store
+def opened(request: SinkRequest) -> Store:
+    return Sink.open(request.place, request.options).store
 
 
-def progress(asked: Asked) -> Counted:
-    store = opened(asked)
+def progress(request: SinkRequest) -> Counted:
+    store = opened(request)
     return Counted(store.url, int(store.read(COUNT)))
 
 
-def page(asked: Asked, by: Sequence[str] | None) -> tuple[Store, str]:
-    return opened(asked), f"<p>{progress(asked).files} files</p>"
+def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
+    return opened(request), f"<p>{progress(request).files} files</p>"
 
 
 def leftovers(store: Store, *, now: float | None = None) -> Iterator[Orphan]:

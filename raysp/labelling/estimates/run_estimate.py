@@ -17,7 +17,7 @@ from raysp.sink.receipts import Counts
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import EACH
 from raysp.words import Brief, count, duration, megabytes
-from raysp.work import Given
+from raysp.work import EstimateOptions
 
 ENOUGH_ROWS = 200
 """Rows after which a run stops for its share of errors."""
@@ -83,7 +83,7 @@ class Estimate(Brief):
         return (*self.notes, *([unread] if self.unread else []))
 
 
-def estimate(work: Plan | Pipeline, given: Given) -> Estimate:
+def estimate(work: Plan | Pipeline, given: EstimateOptions) -> Estimate:
     """Estimate a run from a sample of the rows that it labels; nothing is written, and Ray is not started.
 
     At most 32 places are read, about 2 MB of encoded audio each. The speed is the given one, or measured here; else
@@ -144,7 +144,7 @@ def _declared(plan: Plan) -> float | None:
     return sum(seconds) if is_whole and len(seconds) == len(plan.todo) else None
 
 
-def _speed(plan: Plan, sample: Sample, given: Given) -> Speed | None:
+def _speed(plan: Plan, sample: Sample, given: EstimateOptions) -> Speed | None:
     if given.rtfx is not None:
         return Speed(given.rtfx, "as stated")
     if given.calibrate:
@@ -154,7 +154,7 @@ def _speed(plan: Plan, sample: Sample, given: Given) -> Speed | None:
     return _of_receipts(plan, given, sample.channels_per_second)
 
 
-def _of_receipts(plan: Plan, given: Given, channels_per_second: float) -> Speed | None:
+def _of_receipts(plan: Plan, given: EstimateOptions, channels_per_second: float) -> Speed | None:
     """Return the speed of the last runs over a sink, waiting for input included; None: it has no such receipts.
 
     Raises:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from raysp.errors import SpecError
 from raysp.words import duration
-from raysp.work import Given
+from raysp.work import EstimateOptions
 
 LEAST_AMOUNT = 0.01
 
@@ -92,7 +92,7 @@ class Cost:
         return cls(actors, wall, hours, device, None if price is None else hours.times(price))
 
 
-def check_speed(given: Given) -> None:
+def check_speed(given: EstimateOptions) -> None:
     """Raise SpecError if an option for the speed or the price is invalid for any data."""
     for name, value in (("rtfx", given.rtfx), ("price", given.price)):
         if value is not None and not 0 < value < float("inf"):
@@ -103,7 +103,7 @@ def check_speed(given: Given) -> None:
         raise SpecError(f"found {' and '.join(found)}, expected one of them: each of them gives the speed")
 
 
-def unpriced(given: Given, speed: Speed | None) -> list[str]:
+def unpriced(given: EstimateOptions, speed: Speed | None) -> list[str]:
     """Return a sentence if a price was given, and no cost is shown because the speed is unknown."""
     if given.price is None or speed is not None:
         return []

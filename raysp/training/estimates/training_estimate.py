@@ -18,7 +18,7 @@ from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.tasks.task_table import task_of
 from raysp.words import Brief, count
-from raysp.work import Given
+from raysp.work import EstimateOptions
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
@@ -55,7 +55,11 @@ class TrainingEstimate(Brief):
 
 
 def estimate_training(
-    plan: TrainingPlan, prepared: Prepared | None, store: Store, given: Given, decoder: "Decoder | None" = None
+    plan: TrainingPlan,
+    prepared: Prepared | None,
+    store: Store,
+    given: EstimateOptions,
+    decoder: "Decoder | None" = None,
 ) -> TrainingEstimate:
     """Return the estimate of a training; nothing is written.
 
@@ -94,7 +98,7 @@ def _speed(
     prepared: Prepared | None,
     rows: RowFacts,
     store: Store,
-    given: Given,
+    given: EstimateOptions,
     decoder: "Decoder | None",
 ) -> Speed | None:
     if given.rtfx is not None:

@@ -4,7 +4,7 @@ import pytest
 
 from raysp import SpecError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, check_speed
-from raysp.work import Given
+from raysp.work import EstimateOptions
 
 AUDIO = Amount(7200.0, 720.0)
 FIELDS = {"actors": 2, "devices": 4, "device": "CPU", "price": 0.5}
@@ -36,4 +36,4 @@ def test_without_a_price_there_is_no_money():
 )
 def test_arguments_that_fit_no_data_are_refused(arguments, message):
     with pytest.raises(SpecError, match=message):
-        check_speed(Given(**arguments))
+        check_speed(EstimateOptions(**arguments))
