@@ -154,14 +154,7 @@ def highest_resident_bytes(root: Path = ROOT) -> int:
 
 
 def _limits(root: Path, controller: str, *, v2: str, v1: Sequence[str]) -> Iterator[list[int]]:
-    """Yield the numbers in the limit files of each control group around this process that has a limit.
-
-    Args:
-        root: root of the file system.
-        controller: "cpu" or "memory".
-        v2: name of the limit file of version 2.
-        v1: names of the limit files of version 1.
-    """
+    """Yield the numbers in the limit files of each control group around this process that has a limit."""
     for line in _read(root / "proc/self/cgroup").splitlines():
         number, _, rest = line.partition(":")
         controllers, _, place = rest.partition(":")

@@ -63,7 +63,7 @@ class SinkRequest:
 
     place: str | Store
     options: GivenOptions | None = None
-    """Options to reach it; None: those of `pipeline`, or with `trust` the recorded ones."""
+    """Options to reach it; None: options of `pipeline`, or with `trust` the recorded ones."""
     pipeline: Pipeline | None = None
     """Pipeline that made the labels."""
     trust: bool = False

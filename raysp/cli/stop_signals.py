@@ -86,13 +86,7 @@ _previous: dict[int, Any] = {}
 
 @contextmanager
 def _stopped_by_signals(stop: Stop, message: str, at_the_first: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM within the `with` block, in this process alone.
-
-    Args:
-        stop: the request that the first signal makes.
-        message: printed at the second signal, which exits immediately, unless the result is JSON.
-        at_the_first: called in the handler of the first signal.
-    """
+    """Handle Ctrl-C and SIGTERM within the `with` block, in this process alone."""
 
     def ask(number: int, _frame: FrameType | None) -> None:
         if not stop():
@@ -124,12 +118,10 @@ os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 @contextmanager
 def _leaving_at_the_second(message: str) -> Iterator[None]:
-    """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM, more than `SAME_SECONDS` after the first one.
-
-    A Python signal handler would wait until the main thread returns from native code, such as a Ray call that hangs.
-    Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm of
-    Ray's own handler of SIGTERM, which would abort a process that takes more than three seconds to end.
-    """
+    """Exit immediately, without cleanup, at a second Ctrl-C or SIGTERM, over `SAME_SECONDS` after the first one."""
+    # A Python signal handler would wait until the main thread returns from native code, such as a Ray call that hangs.
+    # Therefore a thread reads the signal numbers that the C-level handler writes to a pipe. It also cancels the alarm
+    # of Ray's own handler of SIGTERM, which would abort a process that takes more than three seconds to end.
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
 

@@ -141,10 +141,8 @@ def _imported() -> Iterator[Any]:
 
 
 def _start(ray: Any, cpus: int, options: Mapping[str, str]) -> None:  # noqa: ANN401 - the module
-    """Start a local Ray on loopback, without an API server.
-
-    Ray has no setting to leave it out, whose start takes seconds, but does without it if its port is taken.
-    """
+    """Start a local Ray on loopback, without an API server."""
+    # Ray has no setting to leave it out, whose start takes seconds, but does without it if its port is taken.
     with socket.create_server((LOOPBACK, 0)) as server, _on_loopback(), sigterm_kept():
         for attempt in range(1, STARTS + 1):
             try:
@@ -170,11 +168,9 @@ def _start(ray: Any, cpus: int, options: Mapping[str, str]) -> None:  # noqa: AN
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Make Ray use the loopback address as the address of this machine, so that its servers stay local.
-
-    It replaces `ray.init(_node_ip_address="127.0.0.1")` by the outward address, and reads its only setting at its
-    import, which may have been much earlier.
-    """
+    """Make Ray use the loopback address as the address of this machine, so that its servers stay local."""
+    # It replaces `ray.init(_node_ip_address="127.0.0.1")` by the outward address, and reads its only setting at its
+    # import, which may have been much earlier.
     import ray.util
 
     own = ray.util.get_node_ip_address

@@ -222,11 +222,7 @@ def _imported(name: str, file: CodeFile) -> Iterator[str]:
 
 
 def _module_file(folder: Path, name: str) -> Path | None:
-    """Return the file of a module if Python finds it in a folder.
-
-    Raises:
-        SpecError: another module of that name is imported in its place.
-    """
+    """Return the file of a module if Python finds it in a folder."""
     if name.partition(".")[0] == "raysp":
         return None
     spec, places = None, [str(folder), *sys.path]

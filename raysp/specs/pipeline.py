@@ -48,11 +48,7 @@ USUAL_ID = "id"
 
 
 def _named_options(options: object) -> object:
-    """Return the options of a file system of fsspec, and other values unchanged.
-
-    Raises:
-        ValueError: the file system was made with a literal secret, or with positional arguments.
-    """
+    """Return the options of a file system of fsspec, and other values unchanged."""
     from raysp.storage.options import FileSystem, options_of
 
     if not isinstance(options, FileSystem):

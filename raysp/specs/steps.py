@@ -244,11 +244,7 @@ class Keep(Step):
 
 
 def _importable(function: object) -> object:
-    """Return the name of a function, "module:function", and names unchanged.
-
-    Raises:
-        ValueError: the function cannot be imported by a name.
-    """
+    """Return the name of a function, "module:function", and names unchanged."""
     expected = "expected a function at the top level of a module, or its name, 'module:function'"
     if isinstance(function, str):
         if not re.fullmatch(r"[\w.]+:\w+", function):
@@ -274,11 +270,7 @@ def _importable(function: object) -> object:
 
 
 def _types(columns: Mapping[str, object]) -> Mapping[str, str]:
-    """Return columns with the names of their types.
-
-    Raises:
-        ValueError: there are no columns, or a type is unknown.
-    """
+    """Return columns with the names of their types."""
     from raysp.specs.column_types import type_name
 
     if not columns or not all(columns):

@@ -84,7 +84,7 @@ def forget(
     Args:
         sink: url of the sink.
         ids: ids of the recordings, compared as texts.
-        storage_options: options of the sink; None: those of `pipeline`, or with `trust` the recorded ones.
+        storage_options: options of the sink; None: options of `pipeline`, or with `trust` the recorded ones.
         pipeline: pipeline that made the labels, to read the ids of shards that are not committed.
         trust: use the recorded pipeline.
 
@@ -166,11 +166,7 @@ def _refuse_unknown(url: str, unknown: Sequence[str], not_searched: Mapping[str,
 
 
 def _replace(labelling: Labelling, shard: Shard) -> None:
-    """Write a label shard again, without the labels.
-
-    Raises:
-        RunError: another process replaced it.
-    """
+    """Write a label shard again, without the labels."""
     store, record = labelling.store, labelling.record
     expected, before = store.stat(shard.name), footer.read(store, shard.name)
     label_shard = commit.LabelShard(

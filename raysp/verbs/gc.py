@@ -37,7 +37,7 @@ def gc(
 
     Args:
         sink: url or store of the sink, of label shards or of a training.
-        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
+        storage_options: options to reach it; None: options of `pipeline`, or with `trust` the recorded ones.
         dry_run: only list the files; nothing is written.
         pipeline: pipeline that made the labels; only its storage options are used.
         trust: use the recorded storage options.

@@ -29,7 +29,7 @@ def report(
     Args:
         sink: url or store of the sink.
         out: local file; None: `.raysp/report.html` in the sink.
-        storage_options: options to reach the sink; None: those of `pipeline`, or with `trust` the recorded ones; of
+        storage_options: options to reach the sink; None: options of `pipeline`, or with `trust` the recorded ones; of
             a training, environment and profile.
         by: columns of the label shards; error rates are also computed for the rows of each of their values. None: up to
             three columns of texts with few values, which the sink keeps.

@@ -17,7 +17,7 @@ def status(
 
     Args:
         sink: url or store of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones; of a
+        storage_options: options to reach it; None: options of `pipeline`, or with `trust` the recorded ones; of a
             training, environment and profile.
         pipeline: pipeline that made the labels; only its storage options are used. The sink then holds label shards.
         trust: use the recorded storage options.

@@ -115,7 +115,7 @@ class Head(JobSubmissionClient):
 
     Args:
         address: address of the dashboard, such as http://head:8265; None: RAY_API_SERVER_ADDRESS, else RAY_ADDRESS.
-        ca: file with the certificates of trusted authorities; None: those of the system.
+        ca: file with the certificates of trusted authorities; None: the system's.
 
     Raises:
         PlanError: there is no such address, or `ca` with one that is not encrypted; the head does not answer, refuses
@@ -237,11 +237,9 @@ def dashboard_address(address: str | None) -> str:
 
 
 def _headers() -> dict[str, str]:
-    """Return the headers of RAY_JOB_HEADERS, which `ray job` sends too, for example to a proxy, and of the token.
-
-    With RAY_AUTH_MODE=token it is any that Ray finds. Without that variable, only one that the environment gives: the
-    token that a local Ray left in ~/.ray may be of another cluster.
-    """
+    """Return the headers of RAY_JOB_HEADERS, which `ray job` sends too, for example to a proxy, and of the token."""
+    # With RAY_AUTH_MODE=token it is any that Ray finds. Without that variable, only one that the environment gives: the
+    # token that a local Ray left in ~/.ray may be of another cluster.
     try:
         entries = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}").items()
     except (ValueError, AttributeError):

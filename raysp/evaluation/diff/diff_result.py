@@ -176,7 +176,7 @@ class LabelDiff(Brief):
 
         Args:
             file: the file.
-            storage_options: options to reach A; None: those of `pipeline`, or with `trust` the recorded ones.
+            storage_options: options to reach A; None: options of `pipeline`, or with `trust` the recorded ones.
             pipeline: pipeline that made the labels of A, whose recordings are read.
             trust: use the recorded pipeline of A.
 

@@ -206,10 +206,8 @@ def _side(labelling: Labelling) -> Side:
 
 
 def _limit(limit: Limit, differences: Sequence[ColumnDifference]) -> Limit:
-    """Return a limit compared with the worst value of a metric in all columns that have it.
-
-    Columns of numbers do not count: two checkpoints always differ in them.
-    """
+    """Return a limit compared with the worst value of a metric in all columns that have it."""
+    # Columns of numbers do not count: two checkpoints always differ in them.
     columns = [column for column in differences if column.kind != "number"]
     scores = [column.scores for column in columns] + [column.against.scores for column in columns if column.against]
     values = [scores_.metrics[limit.metric].value for scores_ in scores if limit.metric in scores_.metrics]

@@ -263,11 +263,7 @@ class Transcript(Output):
         return {**self.generate, "beam_size": self.beams} if checkpoint.searches and self.beams > 1 else self.generate
 
     def _prompt(self, checkpoint: "CheckpointSummary") -> "Prompt":
-        """Return the tokens of language and task.
-
-        Raises:
-            CheckpointError: the vocabulary has no such token, or several.
-        """
+        """Return the tokens of language and task."""
         from raysp.models.generation_checks import start_token
         from raysp.models.tokenizers.named_tokenizers import read_tokenizer
         from raysp.ops.generating import Prompt

@@ -25,7 +25,7 @@ class Export(Brief):
     unfinished: tuple[str, ...]
     """Shards of the plan that have no finished label shard."""
     foreign: Mapping[str, str]
-    """Those of `unfinished` with a damaged or foreign file in the place of their label shard, with the reason."""
+    """Shards of `unfinished` with a damaged or foreign file in place of their label shard, with the reason."""
     rows: int
     """Rows exported; rows of which only clips are exported count as well."""
     clips: int | None

@@ -45,10 +45,10 @@ def export(
         sink: url of the sink.
         to: the format, such as `raysp.Srt(max_chars=32)`, or its name, such as "srt", for its default options.
         dest: url of a new or empty folder, or of an earlier export.
-        storage_options: options to reach the sink; None: those of `pipeline`, or with `trust` the recorded ones.
+        storage_options: options to reach the sink; None: options of `pipeline`, or with `trust` the recorded ones.
         beside: for srt and vtt, instead of `dest`: write `talk.srt` beside `talk.mp4` in the folder of recordings that
             is the source. Files that no export wrote, or that were edited since, are kept and counted.
-        dest_options: options to reach `dest`; None: those of the sink if both urls have the same scheme.
+        dest_options: options to reach `dest`; None: options of the sink if both urls have the same scheme.
         pipeline: pipeline that made the labels, from whose source recordings are read.
         trust: use the recorded pipeline and storage options.
         restart: remove another export that `dest` holds, but for files of rows that were edited.
@@ -103,11 +103,7 @@ def _destination(
     sink: str,
     storage_options: GivenOptions | None,
 ) -> Destination:
-    """Open a folder of its own as a destination.
-
-    Raises:
-        PlanError: it is inside the sink, or the sink is inside it.
-    """
+    """Open a folder of its own as a destination."""
     if isinstance(dest, str):
         is_same = scheme_of(dest) == scheme_of(sink)
         store = open_store(dest, storage_options if dest_options is None and is_same else dest_options)

@@ -76,11 +76,7 @@ def merge(
 
 
 def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
-    """Return the names of the shards that all labellings have finished, and other shards with the reason.
-
-    Raises:
-        PlanError: two are the same, or there is no such shard.
-    """
+    """Return the names of the shards that all labellings have finished, and other shards with the reason."""
     first, *further = labellings
     refuse_same_sinks(labellings)
     not_merged: dict[str, str] = {}
@@ -100,11 +96,7 @@ def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
 
 
 def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
-    """Return the labellings with the columns of the merged label shards.
-
-    Raises:
-        PlanError: their columns differ, or `by` is not a column of numbers.
-    """
+    """Return the labellings with the columns of the merged label shards."""
     first, *further = labellings
     schemas = (labelling.schema for labelling in labellings)
     fields = [{field.name: field.type for field in schema if field.name != PROVENANCE} for schema in schemas]
@@ -167,11 +159,7 @@ class _Merging:
         return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, dict(chosen), not_merged)
 
     def _begin(self, names: Sequence[str], not_merged: Mapping[str, str]) -> str:
-        """Record the merge and its shards, and return the id of this run.
-
-        Raises:
-            ChangedError: the sink holds other labels.
-        """
+        """Record the merge and its shards, and return the id of this run."""
         self._sink.refuse_other_kind()
         first, entry = self._labellings[0], RunEntry.now()
         pipeline, runs = _with_sink(first.record.pipeline, self._sink.url), (entry,)

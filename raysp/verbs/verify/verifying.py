@@ -102,7 +102,7 @@ def verify(
 
     Args:
         sink: url of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
+        storage_options: options to reach it; None: options of `pipeline`, or with `trust` the recorded ones.
         sample: number of ok rows to label again, each alone and without Ray, and to compare. In float32, texts are
             compared exactly and numbers to three digits; in half precision the share of equal rows is checked
             (`ops.precision`).
