@@ -2,7 +2,7 @@
 
 Corpora, checkpoints and sinks come from strangers, and a small file can decode to one that fills the memory. Every
 reader of them decompresses and parses through this module, which raises `TooLargeError`; the reader adds where, and
-what to do. Libraries that cannot be bounded so run in processes with limits.
+what to do. Libraries without such bounds run in processes with limits.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ MOST_LINE_BYTES = 16 * MIB
 MOST_BLANK_LINES = 1_000_000
 """Lines without content on end: a megabyte of gzip holds a thousand times as many."""
 MOST_JSON_BYTES = 16 * MIB
-"""Bytes of one JSON value: a configuration, a vocabulary, an object beside a recording."""
+"""Bytes of one JSON value: a configuration, a vocabulary, the metadata of a recording."""
 MOST_CHANNELS = 16
-"""Channels of a recording of which each is labelled."""
+"""Channels of a recording that are labelled each."""
 MOST_DEPTH = 100
 """Levels of lists and objects in one JSON value. How many the parser takes depends on its version and its caller, and
 code that walks over a value takes fewer."""
@@ -35,9 +35,9 @@ MOST_RECORD_BYTES = 256 * MIB
 MOST_ANSWERS_BYTES = 64 * MIB
 """Bytes of the answers of a hub's API to one question. A list of 100,000 files has 10 MB."""
 MOST_TABLE_BYTES = 1024 * MIB
-"""Bytes of a table beside recordings, which is read as a whole; also decoded."""
+"""Bytes of a table of metadata of recordings, which is read as a whole; also decoded."""
 MOST_TABLE_ROWS, MOST_TABLE_CELLS = 10_000_000, 100_000_000
-"""Rows, and rows times columns, of a table beside recordings: a row without values takes memory too."""
+"""Rows, and rows times columns, of such a table: a row without values takes memory too."""
 MOST_PAGE_BYTES = 256 * MIB
 """Bytes to which a page of a column decodes, unless its ratio is below `MOST_RATIO`. Writers make pages of a megabyte,
 or of one value."""

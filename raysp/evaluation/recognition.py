@@ -78,7 +78,7 @@ class TextAgreement:
 class PairedErrors:
     """Error rates of two labellings, A and B, against the same references, and their differences, B less A.
 
-    All metrics come from the same draws of rows, so the interval of a difference is that of paired rows.
+    All metrics come from the same draws of rows, so the interval of a difference is for paired rows.
     """
 
     a: TextMeasures

@@ -44,9 +44,9 @@ class _Pairs(NamedTuple):
 class PairMeasures:
     """Equal error rate of the cosines of pairs of rows.
 
-    The weight of a pair is the product of those of its rows, since each drawn copy of one is compared with each of the
-    other. A pair within a unit of the bootstrap, such as a speaker, has the weight of the unit: its rows are drawn
-    together, and copies of a unit are not compared with each other (docs/decisions/032).
+    The weight of a pair is the product of the weights of its rows, since each drawn copy of a row is compared with each
+    of the other. A pair within a unit of the bootstrap, such as a speaker, has the weight of the unit: its rows are
+    drawn together, and copies of a unit are not compared with each other (docs/decisions/032).
 
     Attributes:
         vectors_NE: vectors of length 1.
@@ -145,7 +145,7 @@ def compare_speakers(
     """Return the equal error rate of the cosines of pairs of rows.
 
     All pairs are compared, but at most `MOST_PAIRS` of one speaker and as many of two: the same ones for the same rows
-    in the same order. Pairs of a group are those within it.
+    in the same order. A group has the pairs within it.
 
     Args:
         speakers: speaker of each of N rows.

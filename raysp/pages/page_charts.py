@@ -47,7 +47,7 @@ def histogram(title: str, values: Floats, across: str, *, note: str = "") -> Cha
         title: name of the values.
         values: the values.
         across: unit of the values.
-        note: of which rows they are.
+        note: the rows that it covers.
     """
     x = value_axis(np.percentile(values, [1, 99]))
     rows = np.histogram(x.places(values), bins=min(MOST_BARS, max(8, round(len(values) ** 0.5))), range=(0.0, 1.0))[0]

@@ -95,11 +95,11 @@ class Shards:
         audio: column of the recordings.
         audio_root: folder that contains the files of recordings given by path; None: for manifests and folders their
             own folder; for shards, paths are not allowed. Links in a folder of recordings may lead into it.
-        labels: sink of an earlier run over the same shards. The columns of its label shards are read with those of the
-            shards, row for row, so that steps, `text` and `keep` can name them; of columns that both have, its own are
-            read. Rows that it did not label are left out (`filtered`).
+        labels: sink of an earlier run over the same shards. The columns of its label shards are read with the source's,
+            row for row, so that steps, `text` and `keep` can name them, and replace columns of the same
+            name. Rows that it did not label are left out (`filtered`).
         text: column of reference texts, kept next to the labels to compute the word error rate.
-        storage_options: options of the storage, and of that of `labels` if its url has the same scheme; secrets by
+        storage_options: options of the storage, also for `labels` if its url has the same scheme; secrets by
             `Env`.
         split: split of a data set of the hub, whose Parquet files are read from there. The first plan of a sink
             resolves the revision to a commit, which is recorded.
@@ -182,7 +182,7 @@ class Pipeline:
     Attributes:
         source: the corpus.
         steps: steps in order: one `Decode`, then `Label` steps, which run one after the other; before the first `Label`
-            any number of `Keep` and `Map` steps or of your own, between and behind them `Keep` steps, or your own that
+            any number of `Keep` and `Map` steps or of your own, between and after them `Keep` steps, or your own that
             filter rows.
         sink: destination of the label shards.
         name: name shown during a run.

@@ -154,16 +154,16 @@ class Decode(Step):
 class Keep(Step):
     """Step that skips rows (`skipped: filtered`) that do not meet every condition.
 
-    Behind `Label` it filters by outputs: conditions name their columns, or a field of a struct ("signal.snr"). A row
+    After `Label` it filters by outputs: conditions name their columns, or a field of a struct ("signal.snr"). A row
     that is left out has no labels; its message has the first condition that it does not meet, with its value.
 
     Attributes:
         min_seconds: shortest recording to label, in decoded seconds.
         max_seconds: longest recording to label, in decoded seconds.
         where: conditions on columns of the source, or added by steps before it, all of which must hold (null never
-            does), as pyarrow filter lists; behind `Label`, on columns that steps before it add. Or "module:function", a
+            does), as pyarrow filter lists; after `Label`, on columns that steps before it add. Or "module:function", a
             function of a `pyarrow.Table` of any number of rows that returns one boolean per row, in order. It gets all
-            columns of the source without the audio, and those that steps before it add; a plan calls it on a table
+            columns of the source without the audio, and columns that steps before it add; a plan calls it on a table
             without rows. If it raises an error, it is called again with fewer rows; a row for which it fails alone
             becomes `error: step_failed`.
     """
@@ -296,7 +296,7 @@ class Map(Step):
     The added columns are null in rows that are skipped or fail.
 
     After `Decode` it may read the audio column: a struct of `samples` (a list of float32 between -1 and 1, one channel)
-    and `sample_rate`, that of the model. Then a recording is in memory as a whole, however long it is.
+    and `sample_rate`, as the model takes it. Then a recording is in memory as a whole, however long it is.
 
     Attributes:
         function: a function at the top level of a module, or its name, "module:function".
@@ -346,8 +346,8 @@ class Label(Step):
 
     Attributes:
         checkpoint: a Hugging Face model folder: a path; a url of object storage, downloaded once per machine, with the
-            source's storage options if both have the same scheme, else with those of environment and profile; or a hub
-            id, "owner/name" or "owner/name@revision", whose commit is resolved once per run.
+            source's storage options if both have the same scheme, else from environment and profile; or a
+            hub id, "owner/name" or "owner/name@revision", whose commit is resolved once per run.
         outputs: outputs to compute; all use the same forward pass of the model.
         batch_seconds: padded seconds of audio per forward pass; None: from memory, resolved once and recorded.
             Changes the speed; in float32 no text and no time, and scores and vectors agree to 1e-5. In half precision
@@ -357,9 +357,9 @@ class Label(Step):
             farther from an edge.
         windows: "even": only rows longer than `window_seconds` are cut, into windows of one length. "speech": all rows
             are cut at pauses, and silence is not labelled (`raysp[speech]`); a window holds regions of speech with
-            pauses of at most a second between them. Times are those of the recording. Regions are those of `Speech()`,
-            with the settings of the step's first one. Rows without speech become `skipped: no_speech`; rows of at most
-            a second are labelled whole.
+            pauses of at most a second between them. Times count from the start of the recording. Regions are found as
+            by `Speech()`, with the settings of the step's first one. Rows without speech become `skipped: no_speech`;
+            rows of at most a second are labelled whole.
         dtype: dtype of weights and arithmetic; "auto": bfloat16 on a GPU, else float32. "float32" rounds nothing:
             products and convolutions on a GPU use no TF32, regardless of the flags of torch. "tf32": weights and
             activations in float32, and products and convolutions in TF32; with device "cuda" alone. "int8",

@@ -1,4 +1,4 @@
-"""Specs: frozen, validated values that round-trip through JSON, of which pipelines consist.
+"""Specs: the frozen, validated values of pipelines, which round-trip through JSON.
 
 A spec is a class decorated by `@spec`. Its fields are typed and checked on construction, its first field may be passed
 by position, and every failure is a `SpecError` of one line. `steps` and `pipeline` define the fields.
@@ -240,7 +240,7 @@ SHORTEST_SECRET = 6
 def secret_values(value: JsonValue) -> frozenset[str]:
     """Return the values, on this machine, of the secrets that a pipeline, as JSON, names.
 
-    Values of all environment variables with names like those of secrets are included.
+    Values of all environment variables that are named like secrets are included.
     """
     named = {os.environ.get(name, "") for name in _env_names(value)}
     alike = {secret for name, secret in os.environ.items() if is_secret_name(name)}

@@ -19,8 +19,8 @@ def estimate(
     """Estimate a run from a sample of the rows that it labels, or a training; nothing is written, Ray is not started.
 
     At most 32 places of the rows to label are read, about 2 MB of encoded audio each. The headers of all rows of a
-    training are read, unless they are many and not indexed yet. The speed is that of `rtfx`, of `like`, or measured
-    here; else that of earlier runs over the sink; else unknown.
+    training are read, unless they are many and not indexed yet. The speed is `rtfx`, or from `like`, or measured
+    here; else from earlier runs over the sink; else unknown.
 
     Args:
         work: the plan, the pipeline to plan, or the recipe.

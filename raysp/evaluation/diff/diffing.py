@@ -68,7 +68,7 @@ def diff(
             texts are compared.
         fail_above: limits of `wer`, `cer`, `wer_change` and `cer_change`; if one is exceeded, `exit_code` is 1.
         fail_below: limits of `agreement`.
-        worst: number of rows to list of those that differ most.
+        worst: number of rows to list, the largest differences first.
         trust: use the recorded storage options.
 
     Raises:

@@ -85,8 +85,8 @@ def evaluate(
 
     Args:
         checkpoint: model folder, url or hub id; or a `Label` step, for its settings.
-        shards: url or urls of the shards; or a `Shards`. Without a `Shards`, ids are those of a column "id", if any.
-        text: column of the reference texts; None: that of `shards`.
+        shards: url or urls of the shards; or a `Shards`. Without a `Shards`, ids come from a column "id", if any.
+        text: column of the reference texts; None: `shards.text`.
         label: column of the right classes, for a classifier.
         speaker: column of the speakers, for a checkpoint with an x-vector head; a `Label` step with
             `Embedding(pooling="mean")` compares the means of frames instead.

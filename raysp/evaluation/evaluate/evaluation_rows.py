@@ -88,7 +88,7 @@ def _vectors(labels: pa.Table, name: str | None) -> Sequence[Vector | None] | No
     if name not in labels.column_names or not pa.types.is_fixed_size_list(labels.schema.field(name).type):
         return None
     column = cast("pa.FixedSizeListArray[Any, Any]", labels.column(name).combine_chunks())
-    numbers = column.flatten().to_numpy(zero_copy_only=False)  # without those of null rows
+    numbers = column.flatten().to_numpy(zero_copy_only=False)  # without null rows
     vectors = iter(numbers.reshape(-1, column.type.list_size))
     return [next(vectors) if is_valid else None for is_valid in column.is_valid().to_pylist()]
 

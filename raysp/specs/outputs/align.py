@@ -32,10 +32,10 @@ Named = Annotated[str, Field(min_length=1)]
 class Align(Output):
     """Times of the words of a text, by forced alignment with the frames of a CTC checkpoint.
 
-    The text is one of the source or of an earlier `Label` step (`text`), or what the step itself writes (`of`).
+    The text comes from the source or an earlier `Label` step (`text`), or from a transcript of the same step (`of`).
 
     Columns `<name>_score`, `<name>_skipped`, `<name>_words` and `<name>_chars`; null where the text is null.
-    `<name>_score` is the log-probability of the text on its best path, less that of the best path of any text, by
+    `<name>_score` is the log-probability of the text on its best path, less the best path of any text, by
     token; it is 0 if no text is more likely, and null without a path: if the text has no known character, needs more
     frames than the recording has, or more memory than is granted. `<name>_skipped` counts the characters of the text
     that the vocabulary lacks in any form.
@@ -47,11 +47,11 @@ class Align(Output):
         words: add `<name>_words`: each word as the text has it, with its start and end in seconds and its probability;
             these are null for words without a known character.
         chars: add `<name>_chars`: the same for each character.
-        wildcard: allow other speech before, between and behind the words, for texts that are a part of the speech.
+        wildcard: allow other speech before, between and after the words, for texts that are a part of the speech.
         case_rules: "tr" or "az": İ and i, I and ı are pairs where the text has another case than the vocabulary. None:
             the case rules that most languages share, by which I and i are one.
-        language: language of a CTC checkpoint with adapters, or the column of the source with that of each row; see
-            `Transcript`. None: that of the step's other outputs.
+        language: language of a CTC checkpoint with adapters, or the column of the source with the language of each row;
+            see `Transcript`. None: the language of the step's other outputs.
     """
 
     needs: ClassVar = (Capability.CTC,)

@@ -29,7 +29,7 @@ class Classes(Output):
         name: name of the first column, and prefix of the second.
         top_k: number of classes, the most likely first. The columns are lists if it is above 1, for "all", and for
             multi-label checkpoints, which return all classes above `threshold`, or "all". A regression has one number,
-            or with "all" those of all outputs in the order of the head.
+            or with "all" the numbers of all outputs in the order of the head.
         threshold: for multi-label checkpoints: classes with a probability above it; None: 0.5.
     """
 

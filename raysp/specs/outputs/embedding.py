@@ -29,7 +29,7 @@ class Embedding(Output):
     Attributes:
         name: name of the column.
         layer: -1 is `last_hidden_state`, k >= 0 is `hidden_states[k]` (0: the input of the first layer). Several layers
-            give a list of their embeddings in this order, "all" those of all `hidden_states`. "mix" is the sum of all
+            give a list of their embeddings in this order, "all" for all `hidden_states`. "mix" is the sum of all
             `hidden_states`, weighted as a head of the checkpoint learned (`use_weighted_layer_sum`).
         pooling: "mean" over all frames; "none": a vector per frame; "xvector": the output of a speaker head.
         dtype: dtype of the stored numbers.

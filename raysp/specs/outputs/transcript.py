@@ -60,7 +60,7 @@ class Transcript(Output):
             used, such as "deu". All outputs of a step have one language, since they share the forward pass. Or
             `raysp.Column("lang")`: the column of the source with the language of each row, for these CTC checkpoints,
             for Whisper by CTranslate2 and for recognisers by transformers that name their languages.
-        task: for checkpoints with a text decoder: a task, such as "translate"; its token follows that of the language.
+        task: for checkpoints with a text decoder: a task, such as "translate"; its token follows the language's.
         words: add `<name>_words`: each word with its start and end in seconds and its probability.
         chars: add `<name>_chars`: the same for each character.
         detect: add `<name>_language`: the most probable language and its probability, those of a row of several windows
@@ -72,11 +72,11 @@ class Transcript(Output):
         nbest: if above 1, add `<name>_nbest`: at most `nbest` different texts with their scores, the best first.
         lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz), or of
             a binary file of KenLM; "own": the one that comes with the checkpoint. A url is read with the source's
-            storage options if both have the same scheme, as that of a checkpoint.
+            storage options if both have the same scheme, as for a checkpoint.
         lm_weight: factor of the natural log-probabilities of `lm`; None: 0.5, or the alpha of the checkpoint's own.
         word_bonus: added to the score for each word, or each character of a model of characters, if there is an `lm`;
             None: 1, or the beta of the checkpoint's own.
-        hot_words: words or phrases, and what is added to the score each time that a text contains them.
+        hot_words: words or phrases, with the amount added to the score each time that a text contains them.
     """
 
     needs: ClassVar = (Capability.CTC, Capability.TRANSDUCER, Capability.TEXT_DECODER)

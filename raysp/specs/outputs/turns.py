@@ -41,23 +41,23 @@ class Turns(Output):
     """Turns of the speakers of a recording: column `<name>`.
 
     A turn has its start and end in seconds, its speaker, a number from 0 in the order in which speakers first speak in
-    the recording, and a score. Words of the step's other outputs (`<name>_words`) get a field `speaker`: that of the
-    turn with the largest part of the word, else of the nearest turn; null without turns.
+    the recording, and a score. Words of the step's other outputs (`<name>_words`) get a field `speaker`, from the turn
+    with the largest part of the word, else from the nearest turn; null without turns.
 
     A checkpoint with x-vectors compares the vectors of short windows, in the space of its `speakers.json` if it has
     one, and without the mean of their recording where that is of several speakers. Turns are where `Speech()` finds
     speech, and do not overlap; their score is the mean cosine of their windows to the mean vector of the speaker.
 
     A frame classifier has a class for each speaker, and several may speak at once. The score is the mean probability.
-    In a recording longer than `Label(window_seconds=...)`, classes of a window are matched with those of the window
-    before it, over `overlap_seconds`. There are at most as many speakers as classes.
+    In a recording longer than `Label(window_seconds=...)`, classes of a window are matched with the classes of the
+    window before it, over `overlap_seconds`. There are at most as many speakers as classes.
 
     Needs `raysp[turns]`.
 
     Attributes:
         name: name of the column.
-        checkpoint: a checkpoint with x-vectors or classes of frames, named as that of the step, of the same sample
-            rate, and held by the same actors; None: that of the step. It is one of raysp's own models: a run records
+        checkpoint: a checkpoint with x-vectors or classes of frames, named as `Label.checkpoint`, of the same sample
+            rate, and held by the same actors; None: the step's own. It is one of raysp's own models: a run records
             the backend and library of its step's checkpoint only.
         speakers: number of speakers, or (fewest, most); None: any number. A recording with little speech may have
             fewer. Of a frame classifier the classes with the most speech are kept.

@@ -16,7 +16,7 @@ class Csv:
     """CSV: all columns but those of structs, of numbers in lists, and of bytes.
 
     Attributes:
-        rows: as those of `Jsonl`.
+        rows: as for `Jsonl`.
         one_file: write one file for all label shards.
     """
 

@@ -51,7 +51,7 @@ def ok_rows(labelling: Labelling, shard: Shard, columns: list[str] | None, files
 def every_row(labelling: Labelling, shard: Shard, columns: list[str] | None, files: ShardFiles) -> Iterator[pa.Table]:
     """Yield all rows of a label shard in batches and in order, including rows left out of it as not ok.
 
-    The arguments are those of `ok_rows`; no row is counted as left out.
+    Arguments as for `ok_rows`; no row is counted as left out.
     """
     names = labelling.schema.names if columns is None else list(dict.fromkeys([*KEYS, *columns]))
     labels, rest = Cursor(labelling.tables(shard, names)), Cursor(labelling.left_out(shard, names))

@@ -46,13 +46,13 @@ def export(
         to: the format, such as `raysp.Srt(max_chars=32)`, or its name, such as "srt", for its default options.
         dest: url of a new or empty folder, or of an earlier export.
         storage_options: options to reach the sink; None: options of `pipeline`, or with `trust` the recorded ones.
-        beside: for srt and vtt, instead of `dest`: write `talk.srt` beside `talk.mp4` in the folder of recordings that
+        beside: for srt and vtt, instead of `dest`: write `talk.srt` next to `talk.mp4` in the folder of recordings that
             is the source. Files that no export wrote, or that were edited since, are kept and counted.
         dest_options: options to reach `dest`; None: options of the sink if both urls have the same scheme.
         pipeline: pipeline that made the labels, from whose source recordings are read.
         trust: use the recorded pipeline and storage options.
         restart: remove another export that `dest` holds, but for files of rows that were edited.
-        on_shard: called after each label shard with the number of those done, and of all.
+        on_shard: called after each label shard with the number of finished shards, and of all.
 
     Raises:
         SpecError: an option is invalid for any data.

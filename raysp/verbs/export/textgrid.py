@@ -29,7 +29,7 @@ class TextGrid:
 
     Attributes:
         column: prefix of the columns.
-        names: as those of `Srt`.
+        names: as for `Srt`.
     """
 
     NAME: ClassVar[str] = "textgrid"
