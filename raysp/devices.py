@@ -52,12 +52,6 @@ def refuse_absent(device: "str | torch.device") -> None:
         )
 
 
-def highest_allocated(device: "str | torch.device") -> int:
-    """Return the highest number of bytes that torch allocated on an accelerator; 0 if its backend does not count."""
-    count = getattr(module_of(device), "max_memory_allocated", None)
-    return int(count(device)) if count else 0
-
-
 def release_memory(device: "str | torch.device") -> None:
     """Return the memory of freed tensors of an accelerator to other processes; does nothing for the CPU."""
     if is_accelerator(device) and (release := getattr(module_of(device), "empty_cache", None)):
@@ -141,7 +135,10 @@ def memory_bytes(root: Path = ROOT) -> int:
 
 def highest_memory(device: str) -> int:
     """Return the highest number of bytes that this process used on a device; its resident set on a CPU."""
-    return highest_allocated(device) if is_accelerator(device) else highest_resident_bytes()
+    if not is_accelerator(device):
+        return highest_resident_bytes()
+    count = getattr(module_of(device), "max_memory_allocated", None)  # not all backends of torch count
+    return int(count(device)) if count else 0
 
 
 def highest_resident_bytes(root: Path = ROOT) -> int:
