@@ -172,12 +172,12 @@ def columns_of(name: str, **kinds: "pa.DataType") -> "pa.Schema":
     return pa.schema([(f"{name}_{kind}", type_) for kind, type_ in kinds.items()])
 
 
-def spans_of(name: str) -> "pa.DataType":
-    """Return the type of a list of words, characters or labels with times; `name` is the field of their text."""
+def spans_of(name: str = "", kind: "pa.DataType | None" = None) -> "pa.DataType":
+    """Return the type of a list of spans with times and scores; `name` is the field of their text or number, if any."""
     import pyarrow as pa
 
-    times = [(part, pa.float64()) for part in ("start", "end")]
-    return pa.list_(pa.struct([(name, pa.string()), *times, ("score", pa.float32())]))
+    fields = [(name, kind or pa.string())] if name else []
+    return pa.list_(pa.struct([*fields, ("start", pa.float64()), ("end", pa.float64()), ("score", pa.float32())]))
 
 
 def spoken(

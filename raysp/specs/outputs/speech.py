@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of
+from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
 from raysp.specs.values import JsonValue, spec
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ class Speech(Output):
         """Return the column with its type."""
         import pyarrow as pa
 
-        times = [(part, pa.float64()) for part in ("start", "end")]
-        return pa.schema([(self.name, pa.list_(pa.struct([*times, ("score", pa.float32())])))])
+        return pa.schema([(self.name, spans_of())])
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Speaking":
         """Return the op that computes the column, with its model on the device of the checkpoint's."""

@@ -196,9 +196,7 @@ class Turns(Output):
         """Return the column with its type."""
         import pyarrow as pa
 
-        times = [pa.field(part, pa.float64()) for part in ("start", "end")]
-        turn = pa.struct([pa.field("speaker", pa.int32()), *times, pa.field("score", pa.float32())])
-        return pa.schema([(self.name, pa.list_(turn))])
+        return pa.schema([(self.name, spans_of("speaker", pa.int32()))])
 
     def completed(self, schema: "pa.Schema") -> "pa.Schema":
         """Return the columns of the step, with the speaker in words."""
