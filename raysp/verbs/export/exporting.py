@@ -1,6 +1,7 @@
 """Export of a sink: the options are checked, then its label shards are written in order."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from raysp.errors import PlanError, RunError, SpecError, StoreError, refuse_unused
@@ -9,9 +10,8 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.options import GivenOptions
-from raysp.storage.store import Store, scheme_of
+from raysp.storage.store import HOME, Store, join_url, scheme_of
 from raysp.storage.stores import open_store
-from raysp.verbs.export.beside_recordings import open_beside
 from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark, Tally
 from raysp.verbs.export.export_result import Export
 from raysp.verbs.export.formats import Format, Writing, format_of
@@ -77,7 +77,7 @@ def export(
         reason = listed([*labelling.foreign.values()], 1) or "`raysp status` shows its progress"
         raise PlanError(f"{labelling.url}: has no finished label shard; {reason}")
     source = Source(labelling, storage_options, pipeline, trust=trust, is_beside=beside)
-    recordings = open_beside(source, spec.NAME) if beside else None
+    recordings = _folder_of_recordings(source, spec.NAME) if beside else None
     writing = spec.writing(source)
     reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
     destination = recordings or _destination(labelling, cast("str | Store", dest), dest_options, sink, reached_by)
@@ -94,6 +94,20 @@ def _check_beside(spec: Format) -> None:
         raise SpecError(f"export: beside=True does not apply to {spec.NAME}; it is an option of srt, vtt")
     if getattr(spec, "names", None) == ID:
         raise SpecError("export: names='id' and beside=True; files beside recordings have their names: leave out one")
+
+
+def _folder_of_recordings(source: Source, to: str) -> Destination:
+    """Open the folder of a source's recordings as a destination, where no other file is replaced."""
+    options = source.pipeline.source.storage_options
+    if (folder := source.only_folder()) is None:
+        raise PlanError(
+            f"{source.labelling.url}: beside=True needs a source that is one folder of recordings, found "
+            f"{', '.join(source.pipeline.source.urls)}; give a destination instead"
+        )
+    if not scheme_of(folder) and not Path(folder).is_dir():
+        raise PlanError(f"{folder}: the folder of the recordings is no longer there; run the pipeline on its new place")
+    records = open_store(join_url(folder, f"{HOME}beside/{to}"), options)
+    return Destination(records, open_store(folder, options))
 
 
 def _destination(
