@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary
 
 NAMES_SHOWN = 40
+WRAPPED = 78
+"""Characters of a line of names."""
 EVERY_SECONDS = 5.0
 """Seconds between lines of progress."""
 
@@ -125,6 +128,7 @@ def _facts_of_conversion(conversion: "Conversion") -> dict[str, object]:
 
 def models() -> None:
     """List the supported architectures and their outputs."""
+    from raysp.backends.hugging_face.recogniser_families import FAMILIES
     from raysp.models.registry import DECODERS, MODULES, architectures_of, capabilities_of
     from raysp.specs.outputs.table import outputs_of
 
@@ -134,7 +138,7 @@ def models() -> None:
         }
         for model_type in sorted(MODULES)
     }
-    decoders = sorted(DECODERS)
+    decoders, recognisers = sorted(DECODERS), sorted(FAMILIES)
 
     def printed() -> None:
         width = max(len(name) for architectures in by_type.values() for name in architectures)
@@ -143,8 +147,10 @@ def models() -> None:
             for name, outputs in architectures.items():
                 out.print(f"  {name:{width}}  {', '.join(outputs)}")
         out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
+        out.print("Recognisers by transformers, with Transcript:")
+        out.print(textwrap.indent(textwrap.fill(", ".join(recognisers), WRAPPED), "  "))
 
-    show({"models": by_type, "decoders": decoders}, printed)
+    show({"models": by_type, "decoders": decoders, "recognisers": recognisers}, printed)
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:

@@ -11,7 +11,7 @@ import transformers
 from transformers.models.auto import modeling_auto
 
 from raysp.backends import hf_installed
-from raysp.backends.hugging_face.recogniser_families import FAMILIES
+from raysp.backends.hugging_face.recogniser_families import FAMILIES, REFUSED
 from raysp.capabilities import Capability
 from raysp.checkpoints.contents import announced, refuse_adapter
 from raysp.errors import CheckpointError
@@ -73,6 +73,8 @@ def kind_of(folder: Path) -> Kind:
             f"{where}: model_type is {model_type!r}, which transformers {hf_installed.version()} does not read; try a "
             "newer version of transformers"
         )
+    if model_type in REFUSED:
+        raise CheckpointError(f"{where}: model type {model_type!r}: {REFUSED[model_type]}; use another recogniser")
     refuse_adapter(folder)
     if values.get("quantization_config"):
         raise CheckpointError(f"{where}: quantization_config is set; use the checkpoint with its original weights")

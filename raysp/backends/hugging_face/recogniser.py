@@ -27,6 +27,10 @@ from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Written
 
 MAX_NEW_TOKENS = 512
 """Tokens after which the text of a window is cut, where the checkpoint does not say: 17 for each second of 30."""
+POSITIONS = ("max_text_positions", "max_target_positions", "max_position_embeddings")
+"""Names of the number of positions of a decoder in configurations."""
+PROMPT_TOKENS = 16
+"""Room for the prompt of a decoder with an encoder."""
 TAKEN = ("eos_token_id", "max_new_tokens", "min_new_tokens", "suppress_tokens")
 """Options of `generate` for which a text does not depend on the length of the prompt, and so not on its padding."""
 PAIR_SECONDS = (1.0, 2.6)
@@ -172,7 +176,7 @@ class RecogniserWriter:
         self.family, self.tokenizer = recogniser.family, recogniser.processor.tokenizer
         config = recogniser.model.generation_config
         self.options: dict[str, Any] = {
-            "max_new_tokens": config.max_new_tokens or MAX_NEW_TOKENS,
+            "max_new_tokens": config.max_new_tokens or _most_tokens(recogniser.model.config),
             "num_beams": 1,
             **options,
             **FIXED,
@@ -213,3 +217,10 @@ class RecogniserWriter:
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _most_tokens(config: Any) -> int:  # noqa: ANN401 - of transformers
+    """Return the tokens after which a text is cut where the checkpoint does not say: those that have positions."""
+    text = config.get_text_config(decoder=True)
+    most = next((size for name in POSITIONS if (size := getattr(text, name, None))), MAX_NEW_TOKENS + PROMPT_TOKENS)
+    return min(MAX_NEW_TOKENS, int(most) - PROMPT_TOKENS)

@@ -5,6 +5,7 @@ that has `apply_transcription_request` needs no function of its own.
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -132,6 +133,56 @@ def _languages_of_omniasr(processor: Any) -> Iterable[str]:  # noqa: ANN401
     return {*codes, *(short for short, code in ISO_639_1_TO_LANGUAGE.items() if code in codes)}
 
 
+# Families without a request: processors that take recordings alone, or a conversation
+
+
+def _of_recording(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs of a model without a prompt."""
+    rate = processor.feature_extractor.sampling_rate
+    inputs: Mapping[str, Any] = processor(audio=wave, sampling_rate=rate, return_tensors="pt")
+    return inputs
+
+
+def _of_seamless(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs with the language of the text."""
+    return {**_of_recording(processor, wave, request), "tgt_lang": request.language}
+
+
+def _languages_of_seamless(processor: Any) -> Iterable[str]:  # noqa: ANN401
+    """Return the languages that have a token, such as "__deu__"."""
+    tokens = (token for token in processor.tokenizer.get_vocab() if token.startswith("__") and token.endswith("__"))
+    return [token.strip("_") for token in tokens]
+
+
+def _chat(default: str) -> Inputs:
+    """Return the inputs of a conversation that begins with the recording and a prompt."""
+
+    def inputs(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+        content = [{"type": "audio"}, {"type": "text", "text": request.prompt or default}]
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+        made: Mapping[str, Any] = processor(
+            text=[text], audio=[wave], sampling_rate=processor.feature_extractor.sampling_rate, return_tensors="pt"
+        )
+        return made
+
+    return inputs
+
+
+# Texts in segments
+
+
+SEGMENT = re.compile(r"\[[^\[\]]+\]\[S\d+\](.*?)\[[^\[\]]+\]", re.DOTALL)
+"""A segment of MOSS-Transcribe-Diarize: [start][speaker]text[end]."""
+
+
+def _words_of_moss(text: str) -> str:
+    """Return the words of the segments of a text; a text without segments as it is."""
+    segments = SEGMENT.findall(text)
+    return " ".join(map(str.strip, segments)) if segments else text.strip()
+
+
 FAMILIES: Mapping[str, Family] = {
     "canary": Family(
         inputs=_of_canary,
@@ -148,9 +199,37 @@ FAMILIES: Mapping[str, Family] = {
         needs_language=True,
         max_seconds=35,
     ),
+    "glmasr": Family(max_seconds=30),
+    "moonshine_streaming": Family(inputs=_of_recording, takes=()),
+    "moss_transcribe_diarize": Family(text_of=_words_of_moss, max_seconds=30),
     "omniasr": Family(languages=_languages_of_omniasr, max_seconds=40),
+    "qwen2_audio": Family(inputs=_chat("Transcribe the speech."), takes=("prompt",), max_seconds=30),
     "qwen3_asr": Family(
         languages=lambda processor: _names("qwen3_asr"), begins="<asr_text>", language_of=_heard_by_qwen
     ),
+    "seamless_m4t": Family(
+        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, needs_language=True
+    ),
+    "seamless_m4t_v2": Family(
+        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, needs_language=True
+    ),
+    "speecht5": Family(inputs=_of_recording, takes=()),
 }
 """Families by model type."""
+UNTRIED = "raysp has no adapter for its prompt"
+REFUSED: Mapping[str, str] = {
+    "fun_asr_nano": "its features need torchaudio, with which raysp has not been tried",
+    "granite_speech": "its features need torchaudio, with which raysp has not been tried",
+    "granite_speech_plus": "its features need torchaudio, with which raysp has not been tried",
+    "kyutai_speech_to_text": "it writes tokens of a stream, one for each 80 ms, which raysp does not read",
+    "nemo_speechlm": UNTRIED,
+    "nemotron3_5_asr": "raysp has no search for its transducer",
+    "nemotron_asr_streaming": "raysp has no search for its transducer",
+    "phi4_multimodal": UNTRIED,
+    "qwen2_5_omni": UNTRIED,
+    "qwen3_omni_moe": UNTRIED,
+    "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
+    "voxtral": "its prompt needs mistral-common, with which raysp has not been tried",
+    "voxtral_realtime": "its prompt needs mistral-common, with which raysp has not been tried",
+}
+"""Model types of recognisers that are refused, with the reason."""

@@ -10,7 +10,7 @@ import torch
 from tests.models.oracles import transformers
 
 RATE = 16_000
-LANGUAGES = {"canary": "de", "cohere_asr": "de"}
+LANGUAGES = {"canary": "de", "cohere_asr": "de", "seamless_m4t": "deu", "seamless_m4t_v2": "deu"}
 """Languages of the families that need one."""
 
 
@@ -22,6 +22,15 @@ def request(processor: Any, name: str, wave: np.ndarray) -> Any:
         inputs = processor(audio=wave, language="de", sampling_rate=RATE)
         inputs.pop("audio_chunk_index")
         return inputs
+    if name in ("moonshine_streaming", "speecht5"):
+        return processor(audio=wave, sampling_rate=RATE, return_tensors="pt")
+    if name.startswith("seamless"):
+        return {**processor(audio=wave, sampling_rate=RATE, return_tensors="pt"), "tgt_lang": "deu"}
+    if name == "qwen2_audio":
+        content = [{"type": "audio", "audio_url": "a.wav"}, {"type": "text", "text": "Transcribe the speech."}]
+        conversation = [{"role": "user", "content": content}]
+        text = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+        return processor(text=text, audio=[wave], sampling_rate=RATE, return_tensors="pt")
     return processor.apply_transcription_request(audio=[wave], processor_kwargs={"return_tensors": "pt"})
 
 
@@ -41,5 +50,6 @@ def written(folder: Path, name: str, recordings: Sequence[np.ndarray]) -> list[s
         with torch.inference_mode():
             ids = model.generate(**inputs, do_sample=False)
         prompt = inputs.get("input_ids", inputs.get("decoder_input_ids"))
-        texts += processor.tokenizer.batch_decode(ids[:, prompt.shape[1] :], skip_special_tokens=True)
+        begin = 1 if prompt is None else prompt.shape[1]
+        texts += processor.tokenizer.batch_decode(ids[:, begin:], skip_special_tokens=True)
     return [text.strip() for text in texts]

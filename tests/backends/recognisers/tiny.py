@@ -129,10 +129,115 @@ def omniasr(folder: Path) -> Path:
     return _saved(folder, "OmniASRForConditionalGeneration", config, processor)
 
 
+LLAMA = {"model_type": "llama", **TEXT}
+QWEN3 = {"model_type": "qwen3", **TEXT}
+
+
+def glmasr(folder: Path) -> Path:
+    made = tokenizer(["<|pad|>"], padding_side="left")
+    extractor = T.WhisperFeatureExtractor(feature_size=32)
+    processor = T.GlmAsrProcessor(extractor, made, chat_template=CHAT.replace("AUDIO", "<|pad|>"))
+    audio = {"hidden_size": 32, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = T.GlmAsrConfig(
+        audio_config={**audio, "num_mel_bins": 32}, text_config={**LLAMA, "vocab_size": len(made)},
+        audio_token_id=made.convert_tokens_to_ids("<|pad|>"),
+    )  # fmt: skip
+    return _saved(folder, "GlmAsrForConditionalGeneration", config, processor)
+
+
+def moss_transcribe_diarize(folder: Path) -> Path:
+    made = tokenizer(["<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"], padding_side="left")
+    template = CHAT.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
+    extractor = T.MossTranscribeDiarizeFeatureExtractor()
+    processor = T.MossTranscribeDiarizeProcessor(extractor, made, chat_template=template)
+    audio = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = T.MossTranscribeDiarizeConfig(
+        audio_config=audio, text_config={**QWEN3, "vocab_size": len(made)},
+        audio_token_id=made.convert_tokens_to_ids("<|audio_pad|>"),
+    )  # fmt: skip
+    return _saved(folder, "MossTranscribeDiarizeForConditionalGeneration", config, processor)
+
+
+def qwen2_audio(folder: Path) -> Path:
+    made = tokenizer(["<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"], padding_side="left")
+    extractor = T.WhisperFeatureExtractor(feature_size=32)
+    template = CHAT.replace("AUDIO", "<|audio_bos|><|AUDIO|><|audio_eos|>")
+    processor = T.Qwen2AudioProcessor(extractor, made, chat_template=template)
+    audio = {
+        "num_mel_bins": 32,
+        "encoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "encoder_ffn_dim": 64,
+        "d_model": 32,
+    }
+    config = T.Qwen2AudioConfig(
+        audio_config=audio, text_config={**TEXT, "model_type": "qwen2", "vocab_size": len(made)},
+        audio_token_index=made.convert_tokens_to_ids("<|AUDIO|>"),
+    )  # fmt: skip
+    return _saved(folder, "Qwen2AudioForConditionalGeneration", config, processor)
+
+
+def moonshine_streaming(folder: Path) -> Path:
+    made = tokenizer([])
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 4}
+    config = T.MoonshineStreamingConfig(
+        vocab_size=len(made), intermediate_size=64, decoder_start_token_id=made.bos_token_id,
+        pad_token_id=made.pad_token_id, bos_token_id=made.bos_token_id, eos_token_id=made.eos_token_id,
+        encoder_config={**sizes, "intermediate_size": 64, "sliding_windows": [[16, 4], [16, 0]]}, **sizes,
+    )  # fmt: skip
+    extractor = T.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    processor = T.MoonshineStreamingProcessor(extractor, made)
+    return _saved(folder, "MoonshineStreamingForConditionalGeneration", config, processor)
+
+
+def _seamless(folder: Path, cls: str, config_cls: str) -> Path:
+    made = tokenizer(["__deu__", "__eng__"])
+    ids = made.get_vocab()
+    tokens = {"pad_token_id": made.pad_token_id, "bos_token_id": made.bos_token_id, "eos_token_id": made.eos_token_id}
+    heads = {f"{part}_attention_heads": 4 for part in ("encoder", "decoder", "speech_encoder")}
+    layers = {f"{part}_layers": 2 for part in ("encoder", "decoder", "speech_encoder")}
+    widths = {"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "speech_encoder_intermediate_size": 64, "hidden_size": 32}
+    config = getattr(T, config_cls)(
+        vocab_size=len(made), decoder_start_token_id=made.eos_token_id, **tokens, **heads, **layers, **widths
+    )
+    codes = {"text_decoder_lang_to_code_id": {name: ids[f"__{name}__"] for name in ("deu", "eng")}}
+    processor = T.SeamlessM4TProcessor(T.SeamlessM4TFeatureExtractor(), made)
+    return _saved(folder, cls, config, processor, **codes)
+
+
+def seamless_m4t(folder: Path) -> Path:
+    return _seamless(folder, "SeamlessM4TForSpeechToText", "SeamlessM4TConfig")
+
+
+def seamless_m4t_v2(folder: Path) -> Path:
+    return _seamless(folder, "SeamlessM4Tv2ForSpeechToText", "SeamlessM4Tv2Config")
+
+
+def speecht5(folder: Path) -> Path:
+    made = tokenizer([])
+    sizes = {"hidden_size": 32, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "conv_dim": [16] * 7}
+    heads = {f"{part}_attention_heads": 4 for part in ("encoder", "decoder")}
+    layers = {f"{part}_layers": 2 for part in ("encoder", "decoder")}
+    config = T.SpeechT5Config(
+        vocab_size=len(made), num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, apply_spec_augment=False,
+        decoder_start_token_id=made.eos_token_id, pad_token_id=made.pad_token_id, bos_token_id=made.bos_token_id,
+        eos_token_id=made.eos_token_id, **sizes, **heads, **layers,
+    )  # fmt: skip
+    processor = T.SpeechT5Processor(T.SpeechT5FeatureExtractor(return_attention_mask=True), made)
+    return _saved(folder, "SpeechT5ForSpeechToText", config, processor)
+
+
 BUILDERS: dict[str, Callable[[Path], Path]] = {
     "canary": canary,
     "cohere_asr": cohere_asr,
+    "glmasr": glmasr,
+    "moonshine_streaming": moonshine_streaming,
+    "moss_transcribe_diarize": moss_transcribe_diarize,
     "omniasr": omniasr,
+    "qwen2_audio": qwen2_audio,
     "qwen3_asr": qwen3_asr,
+    "seamless_m4t": seamless_m4t,
+    "seamless_m4t_v2": seamless_m4t_v2,
+    "speecht5": speecht5,
 }
 """Functions that write a checkpoint into a folder, by model type."""

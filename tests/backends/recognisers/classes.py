@@ -1,0 +1,48 @@
+"""What opens each speech-recognition class of the installed transformers, by a configuration of each."""
+
+import json
+from pathlib import Path
+
+from raysp.backends import own
+from raysp.backends.hugging_face import describing
+from raysp.backends.hugging_face.padded_batches import PADDED
+from raysp.backends.hugging_face.recogniser_files import is_recogniser
+from raysp.errors import CheckpointError
+from tests.models.oracles import transformers
+
+MAPS = ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT", "MULTIMODAL_LM")
+WHISPER_SAMPLES = 480_000
+NO_RECOGNISERS = {"dia", "pop2piano", "vibevoice"}
+"""Model types of these maps that write audio or notes."""
+
+
+def classes() -> dict[str, str]:
+    """Return the classes that write what is said in a recording, by model type."""
+    auto = transformers.models.auto.modeling_auto
+    images = {*auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
+    found = {}
+    for name in MAPS:
+        for model_type, cls in getattr(auto, f"MODEL_FOR_{name}_MAPPING_NAMES").items():
+            if name != "MULTIMODAL_LM" or model_type not in images:
+                found.setdefault(model_type, cls)
+    return {model_type: cls for model_type, cls in sorted(found.items()) if model_type not in NO_RECOGNISERS}
+
+
+def opened(model_type: str, cls: str, folder: Path) -> str:
+    """Return what opens a class, or why nothing does."""
+    folder.mkdir(parents=True)
+    values = {"model_type": model_type, "architectures": [cls]}
+    (folder / "config.json").write_text(json.dumps(values))
+    if not own.unread(folder):
+        return "raysp"
+    try:
+        config = transformers.AutoConfig.for_model(model_type).to_dict()
+        (folder / "config.json").write_text(json.dumps({**config, **values}, default=str))
+        kind = describing.kind_of(folder)
+        if is_recogniser(kind):
+            return f"transformers, {'in padded batches' if model_type in PADDED else 'one window a pass'}"
+        fixed = WHISPER_SAMPLES if model_type == describing.WHISPER else None
+        describing._check(folder, kind, describing._frames(kind.config, 16_000, fixed), fixed)
+    except CheckpointError as error:
+        return f"refused: {str(error).partition('config.json: ')[2] or error}"
+    return "transformers, padded to 30 s" if fixed else "transformers, rows of one length a pass"
