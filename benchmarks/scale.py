@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import raysp
     from raysp.corpus.shards import Shard
     from raysp.labelling.engine.execution import OnPiece, Outcome
-    from raysp.labelling.engine.job import Job, Message
+    from raysp.labelling.engine.job import Message
     from raysp.labelling.planning.run_plan import Plan
     from raysp.sink.commit import Retry
     from raysp.sink.receipts import ShardReceipt
@@ -162,7 +162,6 @@ def _label_shard(data: bytes, receipt: "ShardReceipt") -> bytes:
 def _drive(plan: "Plan", receipt: "ShardReceipt") -> None:
     """Run the driver's loop with workers that answer at once; each commit has a receipt with these counts."""
     from raysp.labelling.engine.execution import Execution
-    from raysp.labelling.engine.job import Job
     from raysp.labelling.engine.run_progress import Progress
     from raysp.sink import lease
     from raysp.sink.run_log import RunLog
@@ -170,11 +169,10 @@ def _drive(plan: "Plan", receipt: "ShardReceipt") -> None:
 
     store = Sink.of(plan.pipeline.sink).store
     progress = Progress(rows_total=plan.rows_todo, shards_total=len(plan.corpus.shards), shards_committed=0)
-    job = replace(Job.of(plan), hang_seconds=0.0)
     run_id = "20260101T000000Z-scale"
     with lease.held(store) as own, RunLog(store, run_id) as log:
-        workers: Any = AnsweringWorkers(receipt)
-        failed = Execution(plan, job, own, log, progress, lambda _: None, workers)()
+        workers: Any = AnsweringWorkers(plan, receipt)
+        failed = Execution(plan, own, log, progress, lambda _: None, workers)()
     if failed or progress.rows != plan.rows_todo:
         raise SystemExit(f"the driver counted {progress.rows} of {plan.rows_todo} rows, and {len(failed)} failures")
     growth = [after - before for before, after in zip(workers.memory, workers.memory[1:], strict=False)]
@@ -184,18 +182,18 @@ def _drive(plan: "Plan", receipt: "ShardReceipt") -> None:
 class AnsweringWorkers:
     """Workers that answer at once: each piece has one block, and each commit succeeds."""
 
-    def __init__(self, receipt: "ShardReceipt") -> None:
-        self.receipt = receipt
+    def __init__(self, plan: "Plan", receipt: "ShardReceipt") -> None:
+        self.plan, self.receipt = plan, receipt
         self.memory: list[float] = []
         """Memory of the process after each tenth of the pieces, from the first one on."""
 
-    def label(self, plan: "Plan", job: "Job", on_piece: "OnPiece") -> "Generator[Message]":
+    def label(self, on_piece: "OnPiece") -> "Generator[Message]":
         """Yield a message for each piece."""
         from raysp.labelling.engine.job import LabelledPiece, PieceTodo
         from raysp.sink.receipts import Counts, PieceReceipt
 
-        every = max(1, plan.pieces_todo // 10)
-        pieces = (PieceTodo(todo.shard, piece, piece, todo.retry) for todo in plan.todo for piece in todo.pieces)
+        every = max(1, self.plan.pieces_todo // 10)
+        pieces = (PieceTodo(todo.shard, piece, piece, todo.retry) for todo in self.plan.todo for piece in todo.pieces)
         for number, one in enumerate(pieces):
             on_piece(one)
             if number % every == 0:
@@ -206,7 +204,7 @@ class AnsweringWorkers:
             yield LabelledPiece(receipt, is_staged=True, num_rows=one.part.num_rows)
         self.memory.append(_memory("VmRSS"))
 
-    def commits(self, job: "Job", retries: "Mapping[str, Retry]") -> "AnsweringCommits":
+    def commits(self, retries: "Mapping[str, Retry]") -> "AnsweringCommits":
         """Return commits that succeed."""
         return AnsweringCommits(self.receipt)
 

@@ -130,13 +130,13 @@ def measure(blocks: list[pa.Table], speech: np.ndarray, speed: float, in_hand: i
 
 def _use_as_device(model: "Model", launched: int) -> None:
     """Let batches of a model on a CPU go through it as through a device."""
-    from raysp.labelling.engine.model import InHand
+    from raysp.labelling.engine.model import Slots
     from raysp.ops.device_passes import DevicePasses
 
     model.close()
     model.op.passes = passes = DevicePasses(torch.device("cpu"), launched=launched)
     model.op.blocks_in_flight = passes.blocks_in_flight
-    model._threads, model.in_hand = ThreadPoolExecutor(model.op.blocks_in_flight), InHand(model.op.blocks_in_flight)
+    model._threads, model.slots = ThreadPoolExecutor(model.op.blocks_in_flight), Slots(model.op.blocks_in_flight)
 
 
 def main(argv: list[str] | None = None) -> None:

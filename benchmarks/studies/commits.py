@@ -108,7 +108,7 @@ def _measure_one(num_shards: int, latency: float, tasks: int, shards_a_task: int
     commits.SHARDS_IN_FLIGHT, commits.ROWS_A_TASK = tasks * shards_a_task, shards_a_task * ROWS
     with tempfile.TemporaryDirectory(prefix="raysp-bench-") as folder:
         job, shards = _staged(Path(folder), num_shards)
-        found = commits.Commits(job, {})
+        found = commits.Commits(ray.put(job), {})
         slow: Any = partial(commit_slowly, latency)
         found.task = ray.remote(_named(slow))
         _warm_up(found, tasks)

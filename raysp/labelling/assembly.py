@@ -1,7 +1,7 @@
 """Assembly of ops from the specs of a pipeline or recipe: decoding, labelling and joining.
 
 Ops take plain arguments and know no pipeline; specs hold no code. Workers of a run and `verify --sample` build their
-ops here. What needs torch is imported on use: a worker that decodes does not load it.
+ops here. Code that needs torch is imported on use: a worker that decodes does not load it.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ from raysp.labelling.planning.planned_checkpoint import (
     refuse_changed,
 )
 from raysp.labelling.planning.run_plan import Settings
-from raysp.labelling.planning.settling import windowing
+from raysp.labelling.planning.settings import windowing
 from raysp.ops.blocks import windowing_of
 from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
@@ -131,18 +131,15 @@ def _decoding(
     together: str | None = None,
     cut_at_pauses: CutAtPauses | None = None,
 ) -> Decoding:
-    """Return the op of the steps before `Label`; those of `late` are applied to decoded blocks.
-
-    `outputs` are the source columns that outputs read; `together` and `cut_at_pauses` as for `Decoding`.
-    """
+    """Return the op of the steps before `Label`; steps of `late` are applied to decoded blocks."""
     decode = next(step for step in steps if isinstance(step, Decode))
     place = steps.index(decode)
     reads_all = any(step.reads_all for step in late)
     columns = None if reads_all else tuple(dict.fromkeys(name for step in late for name in step.reads))
     reads_samples = any(source.audio in step.reads for step in late)
     before, after = (
-        [cast("RowOp", _op(step, functions)) for step in some if step not in late]
-        for some in (steps[:place], steps[place + 1 :])
+        [cast("RowOp", _op(step, functions)) for step in part if step not in late]
+        for part in (steps[:place], steps[place + 1 :])
     )
     late_ops = [late_op(step, functions) for step in late]
     rate = windowing.sample_rate
@@ -218,7 +215,7 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
 
 
 def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
-    """Return the columns of a shard that its decoding op reads: the audio, those of other steps, and of texts."""
+    """Return the columns of a shard that its decoding op reads: the audio, texts, and columns of other steps."""
     source = work.source
     columns = {source.audio, *sources.kind_named(shard.kind).excerpt_columns, *work.flow.reads}
     if source.labels is not None:
@@ -257,8 +254,8 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
     from raysp.ops.labelling import Labelling
 
     label, folder = pipeline.label, checkpoint_folder(pipeline)
-    found = digest_of(folder, settings.checkpoint.backend, label.language)
-    refuse_changed(f"checkpoint {label.checkpoint!r}", found, settings.checkpoint_digest)
+    digest = digest_of(folder, settings.checkpoint.backend, label.language)
+    refuse_changed(f"checkpoint {label.checkpoint!r}", digest, settings.checkpoint_digest)
     outputs, _ = located_outputs(pipeline, folder, settings.file_digests)
     check_library(settings.checkpoint, settings.library)
     make: Callable[..., Labelling] = Labelling
@@ -366,9 +363,9 @@ def completing_ops(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> list[
 
 
 def row_filters(pipeline: Pipeline, functions: Functions, number: int, num_rows: int | None = None) -> RowFilters:
-    """Return the op that filters labelled rows by the steps behind a model, which `number` counts.
+    """Return the op that filters labelled rows by the steps after the model `number`.
 
-    With `num_rows`, those of the shard, it raises an error if too many of them fail.
+    With `num_rows`, the rows of the shard, it raises an error if too many of them fail.
     """
     ops = (late_op(step, functions) for step in pipeline.flow.after[number])
     filters = [op for op in ops if isinstance(op, LateFilter)]

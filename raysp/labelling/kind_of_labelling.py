@@ -21,52 +21,52 @@ PARTIAL = 3
 """Exit code of a plan of which no shard can be read."""
 
 
-def estimate(work: Pipeline | Plan, given: EstimateOptions) -> "Estimate":
+def estimate(work: Pipeline | Plan, options: EstimateOptions) -> "Estimate":
     """Return the estimate of a run."""
     from raysp.labelling.estimates.run_estimate import estimate as estimate_run
 
-    return estimate_run(work, given)
+    return estimate_run(work, options)
 
 
-def plan_parts(work: Pipeline, given: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+def plan_parts(work: Pipeline, options: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
     """Yield the plan of a run, and its estimate unless no rows are left or sampled."""
-    found = make_plan(work)
-    unread, facts = found.corpus.unreadable, [*found.facts.items()]
-    if not found.todo:
+    plan = make_plan(work)
+    unread, facts = plan.corpus.unreadable, [*plan.facts.items()]
+    if not plan.todo:
         readable = " that can be read" if unread else ""
-        is_any = found.corpus.shards or not unread
+        is_any = plan.corpus.shards or not unread
         facts.append(("nothing to do", f"all shards{readable} are committed" if is_any else "no shard can be read"))
     yield PlanPart(
         facts,
-        found.messages,
+        plan.messages,
         unread,
-        {**found.json, "estimate": None},
-        PARTIAL if unread and not found.corpus.shards else 0,
+        {**plan.json, "estimate": None},
+        PARTIAL if unread and not plan.corpus.shards else 0,
     )
-    if given.sample == 0:
+    if options.sample == 0:
         return
-    if not found.rows_todo:
-        unused = {"--sample": given.sample, **given.speed_options}
+    if not plan.rows_todo:
+        unused = {"--sample": options.sample, **options.speed_options}
         if names := [name for name, value in unused.items() if value]:
             why = "without effect: no row is left to label, so there is nothing to estimate"
             yield PlanPart(messages=[f"{' and '.join(names)}: {why}"])
         return
-    estimated = estimate(found, given)
+    estimated = estimate(plan, options)
     yield PlanPart(estimated.facts, estimated.messages, json={"estimate": dataclasses.asdict(estimated)})
 
 
-def opened(asked: SinkRequest) -> Store:
+def opened(request: SinkRequest) -> Store:
     """Return the store of a sink of label shards."""
     from raysp.labelling.planning.trust import open_recorded
 
-    return open_recorded(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)[0].store
+    return open_recorded(request.place, request.options, pipeline=request.pipeline, trust=request.trust)[0].store
 
 
-def progress(asked: SinkRequest) -> "Status":
+def progress(request: SinkRequest) -> "Status":
     """Return the progress of a sink of label shards."""
     from raysp.labelling.finished.label_status import label_status
 
-    return label_status(asked.place, asked.options, pipeline=asked.pipeline, trust=asked.trust)
+    return label_status(request.place, request.options, pipeline=request.pipeline, trust=request.trust)
 
 
 def leftovers(store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
@@ -76,15 +76,15 @@ def leftovers(store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
     return find_orphans(store, now=now)
 
 
-def page(asked: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
+def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
     """Return the store of a sink of label shards, and its report as HTML."""
     from raysp.labelling.reports.label_report import render
 
     return render(
-        asked.place,
-        asked.options,
+        request.place,
+        request.options,
         by=by,
-        normalise=asked.normalise,
-        pipeline=asked.pipeline,
-        trust=asked.trust,
+        normalise=request.normalise,
+        pipeline=request.pipeline,
+        trust=request.trust,
     )

@@ -314,6 +314,11 @@ def _file_fields(pipeline: JsonValue) -> dict[str, JsonValue]:
     return by_name
 
 
+def checkpoint_digests(parts: Mapping[str, JsonValue]) -> list[str]:
+    """Return the digests of the checkpoints of all `Label` steps."""
+    return [str(value) for key, value in parts.items() if key.endswith(".checkpoint_digest")]
+
+
 @functools.cache
 def raysp_version() -> str:
     """Return the installed version of raysp."""

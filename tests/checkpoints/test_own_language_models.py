@@ -18,7 +18,7 @@ from raysp.checkpoints import language_models
 from raysp.checkpoints.language_models import FOLDER, locate_own, read_own
 from raysp.cluster.resources import Resources
 from raysp.labelling.planning.planned_checkpoint import located_outputs
-from raysp.labelling.planning.settling import label_parts, settle
+from raysp.labelling.planning.settings import label_parts, resolve_settings
 from raysp.models import AutoProcessor, Wav2Vec2FeatureExtractor, Wav2Vec2Processor, load_checkpoint
 from raysp.specs.pipeline import fingerprint
 from raysp.storage.stores import open_store
@@ -75,7 +75,7 @@ def pipeline_of(checkpoint, **fields) -> raysp.Pipeline:
 
 def hashed(checkpoint, **fields) -> str:
     pipeline = pipeline_of(checkpoint, **fields)
-    return fingerprint(label_parts(pipeline, (one.settings for one in settle(pipeline, Resources(4, 0)))))
+    return fingerprint(label_parts(pipeline, (one.settings for one in resolve_settings(pipeline, Resources(4, 0)))))
 
 
 @pytest.mark.lengthy
@@ -137,7 +137,7 @@ def test_given_weights_take_the_place_of_the_checkpoints(checkpoint):
 def test_without_a_model_the_plan_says_so(tmp_path, checkpoint):
     shutil.rmtree(checkpoint / FOLDER)
     with pytest.raises(PlanError, match=r"lm='own': .*model comes with no language model, a folder 'language_model'"):
-        settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0))
+        resolve_settings(pipeline_of(checkpoint, lm="own"), Resources(4, 0))
     with pytest.raises(SpecError, match="lm given with beams=1"):
         raysp.Transcript(lm="own")
 
@@ -160,7 +160,7 @@ def test_the_fingerprint_covers_the_model_its_words_and_its_weights(tmp_path, ch
 
 def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(checkpoint):
     pipeline = pipeline_of(checkpoint, lm="own")
-    settings = settle(pipeline, Resources(4, 0))[0].settings
+    settings = resolve_settings(pipeline, Resources(4, 0))[0].settings
     (checkpoint / FOLDER / "attrs.json").write_text(json.dumps({**ATTRS, "alpha": 0.6}))
     with pytest.raises(CheckpointError, match=r"its digest was .* when the run was planned"):
         located(pipeline, settings.file_digests)
@@ -168,10 +168,10 @@ def test_a_model_that_changed_since_the_plan_is_refused_by_a_worker(checkpoint):
 
 def test_the_files_may_be_compressed_or_binary(checkpoint, kenlm_package):  # noqa: F811
     own = checkpoint / FOLDER
-    expected = settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0))[0].settings.file_digests
+    expected = resolve_settings(pipeline_of(checkpoint, lm="own"), Resources(4, 0))[0].settings.file_digests
     (own / "5gram.arpa.gz").write_bytes(gzip.compress((own / "5gram.arpa").read_bytes()))
     (own / "5gram.arpa").unlink()
-    assert settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0))[0].settings.file_digests != expected
+    assert resolve_settings(pipeline_of(checkpoint, lm="own"), Resources(4, 0))[0].settings.file_digests != expected
     (own / "5gram.arpa.gz").unlink()
     shutil.copy(BINARIES / "quantised.binary", own / "lm.binary")
     loaded = load_checkpoint(checkpoint)
@@ -199,7 +199,7 @@ def test_the_files_may_be_compressed_or_binary(checkpoint, kenlm_package):  # no
 def test_a_damaged_folder_is_refused_with_the_file(checkpoint, name, content, message):
     (checkpoint / FOLDER / name).write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match=message):
-        settle(pipeline_of(checkpoint, lm="own"), Resources(4, 0))
+        resolve_settings(pipeline_of(checkpoint, lm="own"), Resources(4, 0))
 
 
 def test_the_processor_opens_and_decodes_greedily(checkpoint, tmp_path):
@@ -246,4 +246,4 @@ def test_the_model_of_a_hub_id_is_read_only_where_it_is_asked_for(checkpoint, tm
     assert locate_own("owner/name") is None
     shutil.copytree(checkpoint / FOLDER, snapshot / FOLDER)
     assert locate_own("owner/name") == snapshot / FOLDER
-    assert settle(pipeline_of("owner/name", lm="own"), Resources(4, 0))[0].settings.file_digests["own"]
+    assert resolve_settings(pipeline_of("owner/name", lm="own"), Resources(4, 0))[0].settings.file_digests["own"]

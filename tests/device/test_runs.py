@@ -18,7 +18,7 @@ from raysp.devices import highest_memory
 from raysp.labelling.engine.datasets.applying import TableActor
 from raysp.labelling.engine.datasets.table_job import TableColumns, table_job
 from raysp.labelling.engine.run_progress import Progress
-from raysp.labelling.planning import settling
+from raysp.labelling.planning import settings
 from raysp.models.base.placing import arithmetic
 from raysp.ops import labelling
 from raysp.ops.decoding import seconds_left
@@ -150,7 +150,7 @@ def test_the_next_piece_is_labelled_while_the_last_block_of_a_piece_is(corpus, t
         return run(op, block)
 
     monkeypatch.setattr(Labelling, "run", waiting)
-    monkeypatch.setattr(settling, "block_seconds", lambda *_, **__: seconds)
+    monkeypatch.setattr(settings, "block_seconds", lambda *_, **__: seconds)
     raysp.run(pipeline(tmp_path / "in", NAME, tmp_path / "out"), engine="here", progress=False)
     assert (len(blocks) == 3) == (seconds == 1000.0)
     log = "".join(file.read_text() for file in sorted((tmp_path / "out" / ".raysp" / "log").iterdir()))

@@ -8,7 +8,7 @@ import pytest
 
 import raysp
 from raysp import SpecError
-from raysp.labelling.planning.settling import label_parts
+from raysp.labelling.planning.settings import label_parts
 from raysp.specs.pipeline import file_parts, fingerprint, load_function
 from raysp.specs.values import hashed_fields
 from raysp.specs.work_files import load_pipeline, with_overrides
@@ -157,12 +157,12 @@ class TestFingerprint:
             hashed(a_pipeline(), checkpoint_digest="other"),
             hashed(a_pipeline(), dtype="bfloat16"),
         }
-        monkeypatch.setattr("raysp.labelling.planning.settling.LABEL_VERSION", 1_000)
+        monkeypatch.setattr("raysp.labelling.planning.settings.LABEL_VERSION", 1_000)
         assert len({*found, hashed(a_pipeline())}) == 4
 
     def test_half_precision_has_a_label_version_of_its_own(self, monkeypatch):
         before = {dtype: hashed(a_pipeline(), dtype=dtype) for dtype in ("float32", "tf32", "bfloat16", "float16")}
-        monkeypatch.setattr("raysp.labelling.planning.settling.HALF_LABEL_VERSION", 1_000)
+        monkeypatch.setattr("raysp.labelling.planning.settings.HALF_LABEL_VERSION", 1_000)
         changed = {dtype for dtype, found in before.items() if hashed(a_pipeline(), dtype=dtype) != found}
         assert changed == {"bfloat16", "float16"}
 

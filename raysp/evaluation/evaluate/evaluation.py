@@ -147,7 +147,7 @@ def evaluate(
         pipeline,
         rows=rows,
         is_kept=is_kept,
-        text_beside=None if is_kept else text,
+        default_text=None if is_kept else text,
         engine=engine,
         address=address,
         on_plan=reading,

@@ -5,12 +5,12 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from textwrap import shorten
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from raysp import tracebacks
 from raysp.corpus.shards import Shard
 from raysp.errors import RunError
-from raysp.labelling.engine.job import FatalFailure, Job, LabelledPiece, Message, PieceTodo, RetriedPiece
+from raysp.labelling.engine.job import FatalFailure, LabelledPiece, Message, PieceTodo, RetriedPiece
 from raysp.labelling.engine.open_shards import ErrorRate, OpenShards
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import describe
@@ -59,13 +59,13 @@ class Committing(Protocol):
 class Workers(Protocol):
     """Workers that label pieces and commit shards: on Ray (`ray_pool`), or in this process (`here`)."""
 
-    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
-        """Label the pieces of a plan, and yield counts and failures; `on_piece` is called with each piece taken.
+    def label(self, on_piece: OnPiece) -> Generator[Message]:
+        """Label the pieces of the plan, and yield counts and failures; `on_piece` is called with each piece taken.
 
         When the generator is closed, no piece is staged any more.
         """
 
-    def commits(self, job: Job, retries: Mapping[str, Retry]) -> Committing:
+    def commits(self, retries: Mapping[str, Retry]) -> Committing:
         """Return an empty set of commits; `retries` is keyed by names of shards."""
 
 
@@ -75,7 +75,6 @@ class Execution:
     def __init__(
         self,
         plan: Plan,
-        job: Job,
         own: lease.Lease,
         log: RunLog,
         progress: Progress,
@@ -83,14 +82,13 @@ class Execution:
         workers: Workers,
     ) -> None:
         self.plan = plan
-        self.job = job
         self.own = own
         self.log = log
         self.progress = progress
         self.on_progress = on_progress
         self.workers = workers
         self.open_shards = OpenShards(plan.todo, progress)
-        self.commits = workers.commits(job, {todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
+        self.commits = workers.commits({todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.rows_before = sum(staged.rows.num_rows for todo in plan.todo for staged in todo.staged)
         """Rows of other runs in the error rate: staged ones, and those that retried shards keep."""
@@ -113,7 +111,8 @@ class Execution:
             if not todo.pieces:
                 self._release(todo)
         self._check_rate()
-        with contextlib.closing(self.workers.label(self.plan, self.job, self._submit)) as messages:
+        begin = self.open_shards.submit
+        with contextlib.closing(self.workers.label(lambda todo: begin(todo.name, todo.part))) as messages:
             for message in messages:
                 self._handle(message)
                 if self.rate.is_exceeded:
@@ -121,14 +120,11 @@ class Execution:
         self._commit(self.rate.released(at_end=True))
         rest = self.commits.rest()
         while not self.rate.is_exceeded and (outcomes := next(rest, None)) is not None:
-            self._settle(outcomes)
+            self._record(outcomes)
             self.on_progress(self.progress)  # raises a requested stop that another library has swallowed
         self._check_rate()
         self.on_progress(self.progress)
         return dict(self.open_shards.unfinished())
-
-    def _submit(self, todo: PieceTodo) -> None:
-        self.open_shards.submit(todo.name, todo.part)
 
     def _handle(self, message: Message) -> None:
         # With each message: a run that lost its lease ends before it commits more.
@@ -144,21 +140,19 @@ class Execution:
             case RetriedPiece():
                 self.progress.in_flight.pop((message.shard, message.part), None)
         # Without waiting: the next messages are not held up by commits.
-        self._settle(self.commits.finished())
+        self._record(self.commits.finished())
         self.on_progress(self.progress)
         self._commit(self.rate.released())
 
     def _check_rate(self) -> None:
-        if self.rate.is_exceeded:
-            self._stop()
+        """End the run if too many rows failed, and remove the results of its error rows, which are labelled again.
 
-    def _stop(self) -> NoReturn:
-        """End the run so that none of its error rows is used: their results are removed, and labelled again.
-
-        If this process ends before, the next run does so with those that failed by more than the limit. A retry's
+        If this process ends before, the next run removes staged results that failed by more than the limit. A retry's
         staged results are never used again. Error rows in label shards are left to `raysp retry`.
         """
-        self._settle(self.commits.stop(LAST_COMMITS_SECONDS))
+        if not self.rate.is_exceeded:
+            return
+        self._record(self.commits.stop(LAST_COMMITS_SECONDS))
         for name in self.open_shards.staged_bytes:
             stage.discard(self.plan.sink.store, name, only_errors=True)
         raise RunError(_too_many_errors(self.plan, self.progress, self.rate))
@@ -167,11 +161,11 @@ class Execution:
         self._commit(self.rate.release(todo, self.open_shards.errors[todo.shard.name]))
 
     def _commit(self, shards: Sequence[Shard]) -> None:
-        """Start commits until too many rows have failed, also behind the last model in one of them."""
+        """Start commits until too many rows have failed, also in steps after the last model."""
         for shard in shards:
             if not self.rate.is_exceeded:
                 self.commits.start(shard, self.open_shards.staged_bytes[shard.name])
-                self._settle(self.commits.finished())
+                self._record(self.commits.finished())
 
     def _add(self, labelled: LabelledPiece) -> None:
         receipt = labelled.receipt
@@ -189,14 +183,14 @@ class Execution:
             self.blamed[kind] += 1
             if self.blamed[kind] <= MOST_BLAMED:
                 # A function of the user may quote labels, and `forget` changes no log.
-                said = {} if kind == "step_failed" else {"message": message}
-                self.log.event("row_blamed", shard=shard, row=row, error_type=kind, **said)
+                details = {} if kind == "step_failed" else {"message": message}
+                self.log.event("row_blamed", shard=shard, row=row, error_type=kind, **details)
 
     def _fail(self, failure: ShardFailure) -> None:
         self.open_shards.fail(failure.shard, failure.reason)
         self.log.add(failure)
 
-    def _settle(self, outcomes: Sequence[Outcome]) -> None:
+    def _record(self, outcomes: Sequence[Outcome]) -> None:
         tracebacks.report(self.reported)
         for outcome in outcomes:
             if isinstance(outcome, ShardFailure):
@@ -213,7 +207,7 @@ class Execution:
         self._count()
 
     def _count(self) -> None:
-        """Count the rows of the error rate: those of this run and of earlier ones."""
+        """Count the rows of the error rate, of this run and of earlier runs."""
         rows, errors = self.progress.rows_and_errors
         self.rate.rows, self.rate.num_errors = self.rows_before + rows, self.errors_before + errors
 

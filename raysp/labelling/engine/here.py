@@ -1,8 +1,8 @@
 """The engine `here`: pieces are read, labelled and committed in the calling process, without Ray.
 
-Blocks are decoded ahead while the model runs, and a device has two pieces in hand. A pipeline with a user's code runs
-in the calling thread alone, so that breakpoints and prints behave as in any program. A row that crashes the process
-ends the run; the next run reads the record of begun pieces and warns. The engine `ray` isolates such rows.
+Blocks are decoded ahead while the model runs, and a device labels two pieces at once. A pipeline with a user's code
+runs in the calling thread alone, so that breakpoints and prints behave as in any program. A row that crashes the
+process ends the run; the next run reads the record of begun pieces and warns. The engine `ray` isolates such rows.
 
 The record is one small file per run, in `.raysp/begun/`, with the pieces that the process has begun and not ended. A
 run replaces its file before it begins a piece, and deletes it at its end, also after an error or a signal. A file that
@@ -124,8 +124,8 @@ def forget_begun(store: Store) -> None:
 
 BLOCKS_AHEAD = 2
 """Blocks decoded while one is labelled."""
-IN_HAND = 2
-"""Pieces that a device has in hand: while one is staged, it labels blocks of the next one."""
+PIECES_AT_ONCE = 2
+"""Pieces that a device labels at once: while one is staged, it labels blocks of the next one."""
 
 
 Item = tuple[PieceTodo | ShardFailure, pa.Table | Exception | None]
@@ -136,25 +136,27 @@ class Here:
     """Workers that label and commit in the calling process.
 
     Args:
+        plan: the plan.
+        job: job of the run.
         begins: record of the pieces that this run begins.
     """
 
-    def __init__(self, begins: Begins) -> None:
-        self._begins = begins
+    def __init__(self, plan: Plan, job: Job, begins: Begins) -> None:
+        self._plan, self._job, self._begins = plan, job, begins
 
-    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
+    def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of a plan, and yield the counts of each after every block and when it is staged."""
         sleep_while_waiting()  # before torch is imported
         import torch
 
-        threads = torch.get_num_threads()
+        job, threads = self._job, torch.get_num_threads()
         models: list[Model] = []
         with contextlib.ExitStack() as stack:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
             stack.callback(torch.set_num_threads, threads)
             decoder = stack.enter_context(Decoder())  # runs in other threads have their own
-            items = stack.enter_context(contextlib.closing(self._items(plan, job, decoder, on_piece)))
+            items = stack.enter_context(contextlib.closing(self._items(decoder, on_piece)))
             if not job.code:
                 items = stack.enter_context(contextlib.closing(ahead(items, BLOCKS_AHEAD)))
             try:
@@ -163,17 +165,17 @@ class Here:
                 except Exception as error:
                     raise RunError(f"node {socket.gethostname()}: {tracebacks.described(error)}") from error
                 later = stack.enter_context(Decoder())  # while the other one reads the next piece
-                yield from self._messages(models, items, job, later)
+                yield from self._messages(models, items, later)
             finally:
                 for model in models:
                     model.close()
-                # Before memory is released, since what a model refers to is kept.
+                # Before memory is released: objects that a model refers to are kept.
                 models = []
                 release_memory(job.passes[0].settings.device)
 
-    def _items(self, plan: Plan, job: Job, decoder: Decoder, on_piece: OnPiece) -> Generator[Item]:
+    def _items(self, decoder: Decoder, on_piece: OnPiece) -> Generator[Item]:
         """Yield failures of shards, and of each piece its blocks, then its end or the error that ended it."""
-        for todo in pieces_of(plan.todo):
+        for todo in pieces_of(self._plan.todo):
             if isinstance(todo, ShardFailure):
                 yield todo, None
                 continue
@@ -181,21 +183,16 @@ class Here:
             self._begins.begin(todo.name, todo.part)
             on_piece(todo)
             try:
-                for block in read_blocks(job, todo, decoder):
+                for block in read_blocks(self._job, todo, decoder):
                     yield todo, block
                 yield todo, None
             except Exception as error:
                 yield todo, error
 
-    def _messages(
-        self, models: Sequence[Model], items: Iterator[Item], job: Job, decoder: Decoder
-    ) -> Generator[Message]:
-        """Label pieces in order; on a device the next one begins when all blocks of a piece are read.
-
-        Of a piece that fails, blocks that are read already are dropped.
-        """
+    def _messages(self, models: Sequence[Model], items: Iterator[Item], decoder: Decoder) -> Generator[Message]:
+        """Label pieces in order; on a device the next one begins when all blocks of a piece are read."""
         actor = f"{socket.gethostname()}:{os.getpid()}"
-        at_once = min(IN_HAND, models[0].at_once)
+        at_once = min(PIECES_AT_ONCE, models[0].at_once)
         stopped, later_passes = threading.Event(), threading.Lock()
         latest: PieceTodo | ShardFailure | None = None
 
@@ -208,46 +205,47 @@ class Here:
                     is_read.set()
                     return
                 with later_passes:
-                    yield from read_blocks(job, part, decoder)
+                    yield from read_blocks(self._job, part, decoder)
 
             try:
                 may_read.wait()
-                found = None if stopped.is_set() else next((one for one in items if one[0] is not latest), None)
-                if found is None:
+                # Blocks of a piece that failed, which are read already, are dropped.
+                rest = (item for item in items if item[0] is not latest)
+                if stopped.is_set() or (item := next(rest, None)) is None:
                     return
-                todo, content = found
+                todo, content = item
                 latest = todo
                 if isinstance(todo, ShardFailure):
                     yield todo
                     return
-                yield from label_piece(job, models, todo, read, job.store, actor)
+                yield from label_piece(self._job, models, todo, read, self._job.store, actor)
                 self._begins.end(todo.name, todo.part)
             finally:
                 is_read.set()
 
-        in_hand = deque[Generator[Message]]()
+        in_flight = deque[Generator[Message]]()
         is_read = threading.Event()
         is_read.set()
         try:
             while True:
                 before, is_read = is_read, threading.Event()
                 piece = next_piece(before, is_read)
-                in_hand.append(piece if at_once == 1 else _begun(piece))
-                if len(in_hand) == at_once:
+                in_flight.append(piece if at_once == 1 else _begun(piece))
+                if len(in_flight) == at_once:
                     message = None
-                    for message in in_hand[0]:
+                    for message in in_flight[0]:
                         yield message
                     if message is None:
                         return
-                    in_hand.popleft()
+                    in_flight.popleft()
         finally:
             stopped.set()
-            for piece in in_hand:
+            for piece in in_flight:
                 piece.close()
 
-    def commits(self, job: Job, retries: Mapping[str, Retry]) -> "CommitsHere":
+    def commits(self, retries: Mapping[str, Retry]) -> "CommitsHere":
         """Return an empty set of commits."""
-        return CommitsHere(job, retries)
+        return CommitsHere(self._job, retries)
 
 
 def _blocks(content: pa.Table | Exception | None, items: Iterator[Item]) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""The job of a run: what every worker receives, the pieces that the driver sends, and the messages about them."""
+"""The job of a run, which every worker receives; the pieces that the driver sends, and the messages about them."""
 
 import os
 import pickle
@@ -35,7 +35,7 @@ class Job:
     """Data that workers need, the same for every task of a run."""
 
     passes: tuple[Pass, ...]
-    """The `Label` steps with their settings, the first one with the whole pipeline. Paths of checkpoints are those of
+    """The `Label` steps with their settings, the first one with the whole pipeline. Paths of checkpoints are paths on
     the driver."""
     fingerprint: str
     stage_id: str
@@ -85,7 +85,7 @@ class Job:
     @cached_property
     def joins(self) -> Sequence[Callable[[pa.Table], pa.Table]]:
         """For each pass the function that makes rows of its labelled windows, in order."""
-        return [assembly.joining(*one) for one in self.passes]
+        return [assembly.joining(*step) for step in self.passes]
 
     @cached_property
     def output_schema(self) -> pa.Schema:
@@ -96,7 +96,7 @@ class Job:
         """Pickle so that a worker installs the user's code before it unpickles values that use it."""
         import cloudpickle
 
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        values = {part.name: getattr(self, part.name) for part in fields(self)}
         made_of_code = {name: values.pop(name) for name in ("passes", "functions")}
         return _arrived, (self.code, cloudpickle.dumps(made_of_code), values)
 
@@ -165,7 +165,7 @@ class PieceTodo:
         return replace(self, part=Piece(first, middle)), replace(self, part=Piece(middle, end))
 
     def narrowed(self) -> Self:
-        """Return the piece with what it needs of its shard and retry alone.
+        """Return the piece with only the parts of its shard and retry that it needs.
 
         Raises:
             ShardError: the shard has no such part.
@@ -180,7 +180,7 @@ def pieces_of(todos: Iterable[Todo]) -> Iterator[PieceTodo | ShardFailure]:
     """Yield the pieces to label, or the failure of a shard that has no such part."""
     for todo in todos:
         for part in todo.pieces:
-            piece = next(one for one in todo.shard.pieces if one.first <= part.first and part.end <= one.end)
+            piece = next(whole for whole in todo.shard.pieces if whole.first <= part.first and part.end <= whole.end)
             try:
                 yield PieceTodo(todo.shard, piece, part, todo.retry).narrowed()
             except ShardError as error:
@@ -218,7 +218,7 @@ class LabelledPiece:
 
 @dataclass(frozen=True)
 class RetriedPiece:
-    """A piece that is labelled again, because the process that had it in hand was lost."""
+    """A piece that is labelled again, because the process that labelled it was lost."""
 
     shard: str
     part: Piece

@@ -1,4 +1,4 @@
-"""Passes of the `Label` steps behind the first, over the rows that are ok, with outputs of earlier ones.
+"""Passes of the `Label` steps after the first, over the rows that are ok, with outputs of earlier passes.
 
 Recordings of one window are kept from the first pass in a scratch file, so that they are decoded once. Others are
 decoded again, in the windows of the next model.
@@ -17,7 +17,7 @@ from raysp.columns import OK, RECORDING_COLUMNS, RESULT_COLUMNS, WAVE
 from raysp.corpus import sources
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.planning.run_plan import Pass
-from raysp.labelling.planning.settling import windowing
+from raysp.labelling.planning.settings import windowing
 from raysp.ops.late_steps import CARRIED
 from raysp.ops.rows import ROW_SCHEMA, waves_of
 from raysp.sink.commit import RESULT_SCHEMA
@@ -63,7 +63,7 @@ class KeptBlocks:
 
         Args:
             later: the pass.
-            rows: rows that are wanted, in order.
+            rows: rows of the pass, in order.
             columns: the columns that the outputs of the pass read, for each of these rows.
         """
         if not self._rows:
@@ -74,8 +74,8 @@ class KeptBlocks:
 
     def _blocks(self, kept: Rows, rows: Rows, columns: pa.Table) -> Iterator[pa.Table]:
         with pa.OSFile(str(self._path()), "rb") as file:
-            for offset, found in zip(self._offsets, self._rows, strict=True):
-                is_kept = np.isin(found, kept)
+            for offset, numbers in zip(self._offsets, self._rows, strict=True):
+                is_kept = np.isin(numbers, kept)
                 if not is_kept.any():
                     continue
                 file.seek(offset)
@@ -88,19 +88,19 @@ class KeptBlocks:
 
     @functools.cached_property
     def _most_samples(self) -> int:
-        """Longest recording that a later pass takes as one window; 0: none takes any."""
+        """Samples of the longest recording that a later pass takes as one window; 0: no pass does."""
         first, *later = self._passes
-        return max((_window_samples(first, one) for one in later), default=0)
+        return max((_window_samples(first, step) for step in later), default=0)
 
 
 def _window_samples(first: Pass, later: Pass) -> int:
     """Return the samples of the longest recording that is one window of both passes; 0: they decode otherwise."""
     both = first, later
-    if len({one.settings.checkpoint.sample_rate for one in both}) > 1 or first.pipeline.decode.channel == EACH:
+    if len({step.settings.checkpoint.sample_rate for step in both}) > 1 or first.pipeline.decode.channel == EACH:
         return 0
-    if any(one.pipeline.label.windows != "even" for one in both):
+    if any(step.pipeline.label.windows != "even" for step in both):
         return 0
-    return min(windowing(one.settings.checkpoint, one.pipeline.label).window_samples for one in both)
+    return min(windowing(step.settings.checkpoint, step.pipeline.label).window_samples for step in both)
 
 
 def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Table]) -> tuple[Rows, pa.Table]:
@@ -120,11 +120,11 @@ def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Tab
         tables.append(ok.select([name for name in label.reads if name in ok.column_names]))
     rows, of_labels = np.concatenate(numbers), pa.concat_tables(tables)
     columns = {name: of_labels.column(name) for name in of_labels.column_names}
-    if others := [name for name in label.reads if name not in columns]:
+    if of_source := [name for name in label.reads if name not in columns]:
         read = sources.read_table(
-            todo.shard, todo.piece, others, source.storage_options, audio_root=source.audio_root
+            todo.shard, todo.piece, of_source, source.storage_options, audio_root=source.audio_root
         ).take(pa.array(rows - todo.piece.first, pa.int64()))
-        columns |= {name: read.column(name) for name in others}
+        columns |= {name: read.column(name) for name in of_source}
     return rows, pa.table(columns)
 
 
@@ -154,15 +154,15 @@ def with_pass(rows: pa.Table, of_pass: pa.Table, schema: pa.Schema) -> pa.Table:
     numbers, numbers_of_pass = rows.column("row").to_numpy(), of_pass.column("row").to_numpy()
     went_through = np.isin(numbers, numbers_of_pass)
     places = pa.array(np.searchsorted(numbers_of_pass, numbers), pa.int64(), mask=~went_through)
-    found = of_pass.take(places)
-    is_lost = pc.fill_null(pc.not_equal(found.column("status"), pa.scalar(OK)), pa.scalar(False))
+    results = of_pass.take(places)
+    is_lost = pc.fill_null(pc.not_equal(results.column("status"), pa.scalar(OK)), pa.scalar(False))
     for place, field in enumerate(rows.schema):
         column = rows.column(place)
         if field.name in ("status", "error_type", "error_message"):
-            column = pc.if_else(pa.array(went_through), found.column(field.name), column)
+            column = pc.if_else(pa.array(went_through), results.column(field.name), column)
         elif field.name not in (*RESULT_COLUMNS, *RECORDING_COLUMNS):
             column = column.take(pa.array(np.arange(len(rows)), pa.int64(), mask=np.asarray(is_lost)))
         rows = rows.set_column(place, field, column)
     for field in schema:
-        rows = rows.append_column(field, found.column(field.name))
+        rows = rows.append_column(field, results.column(field.name))
     return rows

@@ -40,8 +40,8 @@ class LabelledBlock(NamedTuple):
 class Model:
     """The model of a `Label` step.
 
-    Calls may overlap. The model runs in threads of its own, one for each block in flight (`blocks_in_flight` of
-    its op), so that it runs over the next block while columns are made of a result, and while it is staged.
+    Calls may overlap. The model runs in threads of its own, one for each block in flight (`blocks_in_flight` of its
+    op), so that it runs over the next block while columns are made of a result, and while it is staged.
 
     Args:
         step: the `Label` step with its settings.
@@ -60,11 +60,11 @@ class Model:
     ) -> None:
         self._hang_seconds = hang_seconds
         self._threads = None if in_this_thread else ThreadPoolExecutor(1)
-        # In the thread that runs the model if it has one block in hand: torch's number of threads is that of a thread.
+        # In the thread that runs the model if it takes one block at a time: torch's threads are set per thread.
         self.op = self._in_thread(_load, step, threads)
-        self.in_hand = InHand(self.op.blocks_in_flight)
+        self.slots = Slots(self.op.blocks_in_flight)
         self.at_once = 1 if self.op.blocks_in_flight == 1 else 1 + self.op.blocks_in_flight
-        """Blocks of a piece that overlap: on a device, those in the model's hand and one that is prepared."""
+        """Blocks of a piece that overlap: on a device, those in the model and one that is prepared."""
         if self.op.blocks_in_flight > 1 and self._threads is not None:
             self.close()
             self._threads = ThreadPoolExecutor(self.op.blocks_in_flight)
@@ -83,12 +83,12 @@ class Model:
         """
         models = [
             cls(
-                one,
-                threads=one.settings.cpus_per_actor.number,
+                step,
+                threads=step.settings.cpus_per_actor.number,
                 hang_seconds=job.hang_seconds,
                 in_this_thread=in_this_thread,
             )
-            for one in job.passes
+            for step in job.passes
         ]
         for model in models if in_this_thread else ():
             model.at_once = 1
@@ -117,7 +117,7 @@ class Model:
 
     def _run(self, block: "Block") -> "tuple[pa.Table | None, Figures, float]":
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
-        with self.in_hand.taken() as waited, watched(self._hang_seconds * self.op.blocks_in_flight):
+        with self.slots.taken() as waited, watched(self._hang_seconds * self.op.blocks_in_flight):
             figures = self.op.run(block)
             table = self.op.table(block) if self.op.has_users_code else None
         return table, figures, waited
@@ -131,34 +131,27 @@ def _load(step: Pass, threads: int) -> "Labelling":
     return assembly.labelling(*step, threads=threads)
 
 
-class InHand:
-    """Blocks that the model has in hand, and the time that it had none.
+class Slots:
+    """Slots for the blocks that a model runs at once, and the time that all were free."""
 
-    Args:
-        most: blocks that it has in hand at once.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, number: int) -> None:
+        self.number = number
         self._changed = threading.Condition()
-        self._in_hand = 0
+        self._num_taken = 0
         self._idle_since: float | None = None
 
     @contextmanager
     def taken(self) -> Iterator[float]:
-        """Take a block in hand within the `with` block, once there is room.
-
-        Yields the seconds that the model was idle before this block.
-        """
+        """Wait for a slot and hold it; yields the seconds that the model was idle before."""
         with self._changed:
-            self._changed.wait_for(lambda: self._in_hand < self.most)
-            waited = time.monotonic() - self._idle_since if self._in_hand == 0 and self._idle_since else 0.0
-            self._in_hand += 1
+            self._changed.wait_for(lambda: self._num_taken < self.number)
+            waited = time.monotonic() - self._idle_since if self._num_taken == 0 and self._idle_since else 0.0
+            self._num_taken += 1
         try:
             yield waited
         finally:
             with self._changed:
-                self._in_hand -= 1
+                self._num_taken -= 1
                 self._idle_since = time.monotonic()
                 self._changed.notify_all()
 
@@ -188,13 +181,13 @@ def ahead(items: Iterable[Item], most: int) -> Generator[Item]:
     Raises:
         BaseException: the error that ended the other thread.
     """
-    taken = queue.Queue[tuple[Item | None, BaseException | None]](most)
+    ready = queue.Queue[tuple[Item | None, BaseException | None]](most)
     is_closed = threading.Event()
 
     def put(item: Item | None, error: BaseException | None) -> None:
         while not is_closed.is_set():
             with contextlib.suppress(queue.Full):
-                taken.put((item, error), timeout=0.1)
+                ready.put((item, error), timeout=0.1)
                 return
 
     def take() -> None:
@@ -211,7 +204,7 @@ def ahead(items: Iterable[Item], most: int) -> Generator[Item]:
     thread.start()
     try:
         while True:
-            item, error = taken.get()
+            item, error = ready.get()
             if error is not None:
                 raise error
             if item is None:

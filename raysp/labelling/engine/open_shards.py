@@ -33,20 +33,20 @@ class OpenShards:
 
     def __init__(self, todo: Iterable[Todo], progress: Progress) -> None:
         self.progress = progress
-        self.todo = {one.shard.name: one for one in todo}
-        self.rows_left = {name: one.num_rows for name, one in self.todo.items()}
+        self.todo = {work.shard.name: work for work in todo}
+        self.rows_left = {name: work.num_rows for name, work in self.todo.items()}
         self.failed: dict[str, str] = {}
         self.staged_bytes = Counter(
-            {name: sum(one.num_bytes for one in todo.staged) for name, todo in self.todo.items()}
+            {name: sum(file.num_bytes for file in work.staged) for name, work in self.todo.items()}
         )
         """Bytes staged, by uncommitted shard."""
         self.errors = Counter(
-            {name: sum(one.name.errors for one in todo.staged) for name, todo in self.todo.items() if todo.staged}
+            {name: sum(file.name.errors for file in work.staged) for name, work in self.todo.items() if work.staged}
         )
         """Error rows staged, by uncommitted shard."""
 
     def submit(self, shard: str, part: Piece) -> None:
-        """Record that workers were given a piece. Called from another thread."""
+        """Record that workers have a piece. Called from another thread."""
         if shard in self.rows_left:
             self.progress.in_flight[shard, part] = None
 
@@ -144,12 +144,12 @@ class ErrorRate:
 
     def released(self, *, at_end: bool = False) -> list[Shard]:
         """Return the held-back shards that may be committed now; at the end of the run, all of them."""
-        found: list[Shard] = []
+        shards: list[Shard] = []
         if self.is_known or at_end:
-            found, self._waiting = self._waiting, []
+            shards, self._waiting = self._waiting, []
         if at_end:
-            found, self._held = [*found, *self._held], []
-        return found
+            shards, self._held = [*shards, *self._held], []
+        return shards
 
 
 def lower_bound(errors: int, rows: int) -> float:

@@ -58,7 +58,7 @@ def label_piece(
         job: job of the run.
         models: the models of its passes.
         todo: the piece.
-        read: yields the decoded blocks of rows for a pass; first those of the piece.
+        read: yields the decoded blocks of rows for a pass; first of the piece.
         store: the sink.
         actor: name of the process.
 
@@ -157,7 +157,7 @@ class PieceLabels:
         counts = replace(self._counts, errors=dict(kinds[ERROR]), skipped=dict(kinds[SKIPPED]))
         part = self.todo.part
         receipt = PieceReceipt(self.todo.name, part.first, part.end, counts, self.actor, time.time())
-        memory = max((highest_memory(one.settings.device) for one in self.job.passes), default=0)
+        memory = max((highest_memory(step.settings.device) for step in self.job.passes), default=0)
         return LabelledPiece(receipt, is_staged, len(self.todo.rows), self._seconds_left, tuple(self._examples), memory)
 
     def stage(self, models: Sequence[Model], read: Read) -> Message:
@@ -193,18 +193,18 @@ class PieceLabels:
         return StagedName(todo.name, todo.part, todo.shard.input_id, attempt, errors)
 
     def _in_order(self) -> Iterator[pa.Table]:
-        """Yield the rows of the first pass in order, with the columns of a label shard behind those of the source."""
-        job, wanted = self.job, self.todo.rows
+        """Yield the rows of the first pass in order, with the columns of a label shard except the source's."""
+        job, numbers = self.job, self.todo.rows
         names = [*RESULT_SCHEMA.names, *job.output_schema.names]
         place = 0
         for windows in self._sorter.slices():
             rows = job.joins[0](windows)
-            found = rows.column("row").to_numpy()
-            if not np.array_equal(found, wanted[place : place + len(found)]):
+            labelled = rows.column("row").to_numpy()
+            if not np.array_equal(labelled, numbers[place : place + len(labelled)]):
                 raise RunError(f"{self.todo}: its blocks hold other rows; this is a bug in raysp: report it")
-            place += len(found)
+            place += len(labelled)
             yield rows.select([name for name in (*names, *RECORDING_COLUMNS) if name in rows.column_names])
-        if place != len(wanted):
+        if place != len(numbers):
             raise RunError(f"{self.todo}: its blocks hold {place} rows; this is a bug in raysp: report it")
 
     def _through(self, number: int, model: Model, read: Read, rows: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -214,21 +214,21 @@ class PieceLabels:
         before = self._new_sorter()
         for table in rows:
             before.add(filtered(table, self.todo.piece))
-        wanted, columns = rows_of_pass(self.job, number, self.todo, before.slices())
+        numbers, columns = rows_of_pass(self.job, number, self.todo, before.slices())
         self._sorter = self._new_sorter()
-        blocks = self._blocks_of(number, wanted, columns, read)
+        blocks = self._blocks_of(number, numbers, columns, read)
         for labelled in in_order(lambda block: model(block, self.todo.name), blocks, model.at_once):
             self.add(labelled, number)
         return merged(before.slices(), self._joined(number), output_schema(self.job.passes[number]))
 
-    def _blocks_of(self, number: int, wanted: Rows, columns: pa.Table, read: Read) -> Iterator[pa.Table]:
-        """Yield the decoded blocks of rows for a later pass: those kept from the first one, then others."""
-        kept, blocks = self._kept.of(self.job.passes[number], wanted, columns)
+    def _blocks_of(self, number: int, numbers: Rows, columns: pa.Table, read: Read) -> Iterator[pa.Table]:
+        """Yield the decoded blocks of rows for a later pass: kept blocks of the first pass, then newly decoded ones."""
+        kept, blocks = self._kept.of(self.job.passes[number], numbers, columns)
         yield from blocks
-        is_other = ~np.isin(wanted, kept)
+        is_other = ~np.isin(numbers, kept)
         if is_other.any():
-            of_others = columns.filter(pa.array(is_other)) if columns.num_columns else columns
-            yield from read(replace(self.todo, only=tuple(wanted[is_other].tolist()), number=number, columns=of_others))
+            rest = columns.filter(pa.array(is_other)) if columns.num_columns else columns
+            yield from read(replace(self.todo, only=tuple(numbers[is_other].tolist()), number=number, columns=rest))
 
     def _joined(self, number: int) -> Iterator[pa.Table]:
         """Yield the rows of a later pass in order."""
@@ -290,5 +290,5 @@ def commit_shard(job: Job, shard: Shard, retry: Retry | None) -> ShardReceipt | 
         )
     except UnusableError as error:
         return error
-    except BaseException as error:  # steps behind the model are code of the user
+    except BaseException as error:  # steps after the model are code of the user
         return shard_failure(shard.name, error)

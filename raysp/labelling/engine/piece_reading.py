@@ -50,8 +50,8 @@ def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.
         shard, piece, names, source.storage_options, (source.audio,), audio_root=source.audio_root
     )
     if table.num_rows != piece.num_rows:
-        found = count(table.num_rows, "row")
-        raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
+        num_rows = count(table.num_rows, "row")
+        raise ShardError(f"{shard.url}: read {num_rows} from {piece.first} to {piece.end}, expected {piece.num_rows}")
     pa.default_memory_pool().release_unused()  # reading one large row temporarily takes three times its bytes
     rows = todo.rows
     is_whole = len(rows) == piece.num_rows

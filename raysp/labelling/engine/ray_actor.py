@@ -32,7 +32,7 @@ from raysp.sink.receipts import ShardFailure
 if TYPE_CHECKING:
     from ray import ObjectRef
 
-IN_HAND = 2
+PIECES_AT_ONCE = 2
 """Pieces that an actor has at once, so that its model does not wait where one ends."""
 BLOCKS_AHEAD = 2
 """Blocks of a piece that are decoded before the model takes them."""
@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 
 class SoFar(NamedTuple):
-    """The pieces that an actor has in hand."""
+    """The pieces that an actor labels now."""
 
     pieces: Sequence[LabelledPiece]
     reading: int
@@ -60,14 +60,14 @@ class SoFar(NamedTuple):
 
 
 class ModelActor:
-    """Actor that holds the model of a `Label` step. `label` runs in several threads at once, beside `so_far`.
+    """Actor that holds the model of a `Label` step. `label` and `so_far` run in several threads at once.
 
     Args:
         job: reference to the job, in a list, so that Ray passes the reference on.
     """
 
     def __init__(self, job: "list[ObjectRef[Job]]") -> None:
-        self._given = job[0]
+        self._job_ref = job[0]
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._so_far: dict[PieceTodo, LabelledPiece] = {}
         self._reading: set[tuple[str, Piece]] = set()
@@ -80,7 +80,7 @@ class ModelActor:
     def load(self) -> str | None:
         """Load the model; return the reason if that fails."""
         try:
-            self._job = job = ray.get(self._given)
+            self._job = job = ray.get(self._job_ref)
             fault_injection.adopt(job.fault_injection)
             self._store = job.store
             self._models = Model.of(job)
@@ -89,7 +89,7 @@ class ModelActor:
         return None
 
     def so_far(self) -> SoFar:
-        """Return counts of the pieces in hand."""
+        """Return counts of the pieces that are labelled now."""
         return SoFar([*self._so_far.values()], len(self._reading))
 
     def label(self, todo: PieceTodo) -> tuple[Message | LostReader, Tracebacks]:
@@ -117,7 +117,7 @@ class ModelActor:
             num_returns="streaming",
             _generator_backpressure_num_objects=BLOCKS_AHEAD,
         )
-        stream = read.remote(self._given, todo)
+        stream = read.remote(self._job_ref, todo)
         node, is_read = "", False
         try:
             for ref in stream:

@@ -54,13 +54,13 @@ class Commits:
     """Commit tasks in flight; they use no CPU slot, so that decoding never delays them.
 
     Args:
-        job: the job of the run.
+        job: reference to the job of the run.
         retries: retries by the names of shards whose error rows are labelled again.
     """
 
-    def __init__(self, job: Job, retries: Mapping[str, Retry]) -> None:
+    def __init__(self, job: "ray.ObjectRef[Job]", retries: Mapping[str, Retry]) -> None:
         self.retries = retries
-        self.job = ray.put(job)
+        self.job = job
         self.task = ray.remote(commit_shards)
         self.in_flight: dict[ray.ObjectRef[Made], list[Due]] = {}
         self.waiting: deque[Due] = deque()

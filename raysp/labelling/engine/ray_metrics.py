@@ -35,7 +35,7 @@ class Metric(NamedTuple):
     read: Callable[[Progress], Mapping[str, float | None]]
     """Returns values by the value of `label`, or by ""; None: not known yet. Those of a counter never decrease."""
     label: str = ""
-    """Label beside `sink`; empty: no other label."""
+    """Label besides `sink`; empty: no other label."""
 
     @property
     def is_counter(self) -> bool:

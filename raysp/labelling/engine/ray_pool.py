@@ -1,7 +1,7 @@
 """Labelling on Ray: the driver's loop over the actors that hold the model.
 
-The driver knows which actor on which node has which piece, so it knows who is to blame. Of a process that dies with
-several pieces in hand, each is tried alone, after all others. A piece whose process dies alone, on a node that lives,
+The driver knows which actor on which node has which piece, so it knows who is to blame. If a process dies with
+several pieces, each of them is tried alone, after all others. A piece whose process dies alone, on a node that lives,
 is halved; a row that does so `ALONE` times becomes an error row. The loss of a node is never the fault of a row.
 """
 
@@ -21,7 +21,7 @@ from raysp.corpus.shards import Piece
 from raysp.errors import RunError
 from raysp.labelling.engine.execution import OnPiece
 from raysp.labelling.engine.job import Job, LostReader, Message, PieceTodo, RetriedPiece, pieces_of
-from raysp.labelling.engine.ray_actor import IN_HAND, READER_CPUS, ModelActor
+from raysp.labelling.engine.ray_actor import PIECES_AT_ONCE, READER_CPUS, ModelActor
 from raysp.labelling.engine.ray_commits import Commits
 from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.commit import Retry
@@ -43,7 +43,7 @@ MORE_LOADS = 1
 """Consecutive failed loads beyond one per actor of the pool that end a run in which no actor has loaded its model."""
 PAUSE_SECONDS = 30.0
 """Time before an actor is started again whose load failed while others work: it may get the same GPU."""
-SETTLE_SECONDS = 5.0
+JUDGE_SECONDS = 5.0
 """Time before a crash is judged: a node being removed may answer slightly longer than its workers."""
 LOOK_SECONDS = 1.0
 """Time between two looks at the cluster, and between two questions to actors for the counts of their pieces."""
@@ -55,34 +55,15 @@ DIED = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 """Errors of calls to an actor whose process ended."""
 
 
-class OnRay:
-    """Workers on Ray: actors label, tasks read and commit.
-
-    Args:
-        log: log of the run.
-    """
-
-    def __init__(self, log: RunLog) -> None:
-        self.log = log
-
-    def label(self, plan: Plan, job: Job, on_piece: OnPiece) -> Generator[Message]:
-        """Label the pieces of a plan, and yield counts and failures; `on_piece` is called with each piece taken."""
-        return RayPool(plan, job, self.log).label(on_piece)
-
-    def commits(self, job: Job, retries: Mapping[str, Retry]) -> Commits:
-        """Return an empty set of commit tasks."""
-        return Commits(job, retries)
-
-
 @dataclass(eq=False)
 class _Work:
-    """A piece, and what is known of processes that had it in hand."""
+    """A piece, and the crashes of processes that labelled it."""
 
     todo: PieceTodo
     is_suspect: bool = False
-    """Whether a process died that had it in hand, so that it is given to an actor alone."""
+    """Whether a process died that labelled it among others, so that an actor gets it alone."""
     is_quiet: bool = False
-    """Whether a process ran out of memory over it alone, so that nothing else runs beside it."""
+    """Whether a process ran out of memory over it alone, so that nothing else runs at the same time."""
     crashes: int = 0
     """Crashes over it alone."""
     losses: int = 0
@@ -95,18 +76,18 @@ class _Actor:
     name: str = ""
     is_loaded: bool = False
     is_dead: bool = False
-    is_asked: bool = False
-    """Whether it has not answered a question for its counts."""
+    is_counting: bool = False
+    """Whether a request for its counts is not answered yet."""
     reading: int = 0
     died_with: int = 0
-    """Number of pieces that it had in hand when it died."""
+    """Number of pieces that it had when it died."""
     works: list[_Work] = field(default_factory=list)
-    """Pieces in hand."""
+    """Pieces that it labels now."""
 
 
 @dataclass(frozen=True)
 class _Crash:
-    """The death of a process that had a piece in hand, until it is known whether its node lives."""
+    """The death of a process that had a piece, until it is known whether its node lives."""
 
     work: _Work
     node: str
@@ -116,7 +97,7 @@ class _Crash:
 
 
 class RayPool:
-    """Pool of model actors of one run.
+    """Workers on Ray: a pool of model actors, and tasks that read and commit.
 
     Args:
         plan: the plan.
@@ -126,8 +107,7 @@ class RayPool:
 
     def __init__(self, plan: Plan, job: Job, log: RunLog) -> None:
         settings, pool = plan.settings, plan.pipeline.label.pool
-        self._plan = plan
-        self._log = log
+        self._plan, self._log = plan, log
         self._size = plan.pool_size
         self._job = ray.put(job)
         requests = {"CPU": settings.cpus_per_actor.number, "GPU": settings.gpus_per_actor, "memory": pool.memory or 0}
@@ -140,9 +120,9 @@ class RayPool:
         self._crashes: list[_Crash] = []
         self._crashes_of: Counter[tuple[str, Piece]] = Counter()
         """Crashes by recorded piece."""
-        self._flying: dict[ray.ObjectRef[Any], tuple[_Actor, _Work]] = {}
+        self._in_flight: dict[ray.ObjectRef[Any], tuple[_Actor, _Work]] = {}
         self._starting: dict[ray.ObjectRef[Any], _Actor] = {}
-        self._asked: dict[ray.ObjectRef[Any], _Actor] = {}
+        self._counting: dict[ray.ObjectRef[Any], _Actor] = {}
         self._failed_nodes: set[str] = set()
         self._failed_loads = self._crashed_loads = 0
         self._may_start = 0.0
@@ -163,7 +143,7 @@ class RayPool:
                 self._look()
                 self._grow()
                 self._hand_out(on_piece)
-                if not (self._queue or self._suspects or self._crashes or self._flying):
+                if not (self._queue or self._suspects or self._crashes or self._in_flight):
                     return
                 yield from self._collect()
                 yield from self._judge()
@@ -174,9 +154,13 @@ class RayPool:
             for actor in self._actors:
                 ray.kill(actor.handle)
 
+    def commits(self, retries: Mapping[str, Retry]) -> Commits:
+        """Return an empty set of commit tasks."""
+        return Commits(self._job, retries)
+
     def _take(self, pieces: Iterator[PieceTodo | ShardFailure]) -> Iterator[ShardFailure]:
         """Queue pieces that actors can take now."""
-        while len(self._queue) < IN_HAND * max(1, len(self._actors)):
+        while len(self._queue) < PIECES_AT_ONCE * max(1, len(self._actors)):
             piece = next(pieces, None)
             if piece is None:
                 return
@@ -187,11 +171,11 @@ class RayPool:
                 self._queue.append(_Work(piece))
 
     def _missing(self) -> tuple[str, Mapping[str, float]]:
-        """Return the worker without which nothing goes on, empty if there is none, and what it requests."""
+        """Return the kind of worker that the run waits for, empty if none, and its requested resources."""
         if not any(actor.is_loaded for actor in self._actors):
             is_missing = not any(actor.node for actor in self._actors)
             return "a model actor" if is_missing else "", self._request
-        is_missing = bool(self._flying) and not any(actor.reading for actor in self._actors)
+        is_missing = bool(self._in_flight) and not any(actor.reading for actor in self._actors)
         return "a reader" if is_missing else "", {"CPU": READER_CPUS}
 
     # -- actors -------------------------------------------------------------------------------------------------------
@@ -204,20 +188,20 @@ class RayPool:
         self._looked = now
         self._capacity = self._room()
         for actor in self._actors:
-            if actor.works and not actor.is_asked:
-                actor.is_asked = True
-                self._asked[actor.handle.so_far.remote()] = actor
+            if actor.works and not actor.is_counting:
+                actor.is_counting = True
+                self._counting[actor.handle.so_far.remote()] = actor
 
     def _grow(self) -> None:
         """Start actors while pieces wait for some, and end those for which there is no piece."""
-        wanted = min(self._size.high, self._left, max(self._size.low, self._capacity))
+        num_actors = min(self._size.high, self._left, max(self._size.low, self._capacity))
         may_start = time.monotonic() >= self._may_start or not any(actor.is_loaded for actor in self._actors)
-        while len(self._actors) < wanted and may_start:
+        while len(self._actors) < num_actors and may_start:
             self._start()
         waiting = self._queue or self._suspects or self._crashes
-        if not waiting and len(self._actors) > wanted:
+        if not waiting and len(self._actors) > num_actors:
             idle = [actor for actor in self._actors if actor.is_loaded and not actor.works]
-            for actor in idle[: len(self._actors) - wanted]:
+            for actor in idle[: len(self._actors) - num_actors]:
                 self._log.event("actor_released", actor=actor.name, node=actor.node)
                 self._end(actor)
 
@@ -236,7 +220,7 @@ class RayPool:
             "num_gpus": self._request.get("GPU"),
             "memory": self._request.get("memory"),
             "max_restarts": 0,
-            "max_concurrency": IN_HAND + 1,
+            "max_concurrency": PIECES_AT_ONCE + 1,
             **selector,
         }
         actor = _Actor(ray.remote(cast("Any", ModelActor)).options(**options).remote([self._job]))
@@ -246,9 +230,9 @@ class RayPool:
 
     def _avoided(self) -> frozenset[str]:
         """Return the nodes on which no actor starts since loads failed there; none if no other node can take one."""
-        others = (total for node, total in resources.totals().items() if node not in self._failed_nodes)
+        other_nodes = (total for node, total in resources.totals().items() if node not in self._failed_nodes)
         requests = self._request.items()
-        takes = any(all(total.get(name, 0.0) >= amount for name, amount in requests) for total in others)
+        takes = any(all(total.get(name, 0.0) >= amount for name, amount in requests) for total in other_nodes)
         return frozenset(self._failed_nodes) if takes else frozenset()
 
     def _end(self, actor: _Actor) -> None:
@@ -262,20 +246,20 @@ class RayPool:
         if actor.is_dead:
             return
         try:
-            found = ray.get(ref)
+            answer = ray.get(ref)
         except DIED as error:
             self._end(actor)
             self._died_loading(actor, error)
             return
-        if found is None:
+        if answer is None:
             actor.is_loaded = True
             self._failed_loads = self._crashed_loads = 0
             self._log.event("actor_started", actor=actor.name, node=actor.node)
-        elif isinstance(found, str):
+        elif isinstance(answer, str):
             self._end(actor)
-            self._load_failed(found, actor)
+            self._load_failed(answer, actor)
         else:
-            actor.node, actor.name = found
+            actor.node, actor.name = answer
 
     def _died_loading(self, actor: _Actor, error: Exception) -> None:
         """Judge the death of a starting actor: the loss of its node is not the fault of the model."""
@@ -290,16 +274,12 @@ class RayPool:
         self._load_failed(reason if self._crashed_loads >= MOST_LOADS else _line(error), actor)
 
     def _load_failed(self, reason: str, actor: _Actor) -> None:
-        """Start the next actor elsewhere, or later.
-
-        Raises:
-            RunError: no actor can load the model.
-        """
+        """Start the next actor elsewhere or later; raise RunError if no actor can load the model."""
         logger.warning("a model actor failed to start; starting another one: %s", reason)
         self._log.urgent_event("actor_failed", reason=reason)
         is_new = bool(actor.node) and actor.node not in self._failed_nodes
         self._failed_nodes |= {actor.node} - {""}
-        if any(one.is_loaded for one in self._actors):
+        if any(other.is_loaded for other in self._actors):
             self._failed_loads, self._may_start = 0, time.monotonic() + PAUSE_SECONDS
             return
         self._failed_loads = 0 if is_new and self._avoided() else self._failed_loads + 1
@@ -310,17 +290,17 @@ class RayPool:
 
     def _hand_out(self, on_piece: OnPiece) -> None:
         """Assign pieces to actors, one to each before any gets a second one; suspects when no other piece is left."""
-        for most in range(1, IN_HAND + 1):
+        for most in range(1, PIECES_AT_ONCE + 1):
             for actor in self._actors:
                 if actor.is_loaded and len(actor.works) < most and (work := self._next_for(actor)):
                     actor.works.append(work)
-                    self._flying[actor.handle.label.remote(work.todo)] = actor, work
+                    self._in_flight[actor.handle.label.remote(work.todo)] = actor, work
                     on_piece(work.todo)
 
     def _next_for(self, actor: _Actor) -> _Work | None:
         if self._queue:
             return self._queue.popleft()
-        works = [work for _, work in self._flying.values()]
+        works = [work for _, work in self._in_flight.values()]
         if not self._suspects or actor.works or not all(work.is_suspect for work in works):
             return None
         if any(work.is_quiet for work in works) or (self._suspects[0].is_quiet and works):
@@ -328,8 +308,8 @@ class RayPool:
         return self._suspects.popleft()
 
     def _collect(self) -> Iterator[Message]:
-        """Wait shortly, and yield what has come."""
-        refs = [*self._flying, *self._starting, *self._asked]
+        """Wait shortly, and yield the messages that have arrived."""
+        refs = [*self._in_flight, *self._starting, *self._counting]
         if not refs:
             time.sleep(WAIT_SECONDS)
             return
@@ -339,20 +319,20 @@ class RayPool:
         for ref in ready:
             if ref in self._starting:
                 self._started(self._starting.pop(ref), ref)
-            elif ref in self._asked:
-                yield from self._so_far(self._asked.pop(ref), ref)
+            elif ref in self._counting:
+                yield from self._so_far(self._counting.pop(ref), ref)
             else:
-                yield from self._ended(*self._flying.pop(ref), ref)
+                yield from self._ended(*self._in_flight.pop(ref), ref)
 
     def _so_far(self, actor: _Actor, ref: "ray.ObjectRef[Any]") -> Iterator[Message]:
-        actor.is_asked = False
+        actor.is_counting = False
         try:
-            found = ray.get(ref)
+            state = ray.get(ref)
         except DIED:
-            return  # the pieces tell
-        in_hand = {(work.todo.name, work.todo.part) for work in actor.works}
-        actor.reading = found.reading
-        yield from (piece for piece in found.pieces if piece.place in in_hand)
+            return  # the calls for its pieces raise too
+        places = {(work.todo.name, work.todo.part) for work in actor.works}
+        actor.reading = state.reading
+        yield from (piece for piece in state.pieces if piece.place in places)
 
     def _ended(self, actor: _Actor, work: _Work, ref: "ray.ObjectRef[Any]") -> Iterator[Message]:
         try:
@@ -380,7 +360,7 @@ class RayPool:
         yield from self._crashed(work, node, was_alone=actor.died_with == 1, is_memory=is_memory)
 
     def _crashed(self, work: _Work, node: str, *, was_alone: bool, is_memory: bool) -> Iterator[Message]:
-        self._crashes.append(_Crash(work, node, was_alone, is_memory, time.monotonic() + SETTLE_SECONDS))
+        self._crashes.append(_Crash(work, node, was_alone, is_memory, time.monotonic() + JUDGE_SECONDS))
         yield RetriedPiece(work.todo.name, work.todo.part)
 
     # -- blame --------------------------------------------------------------------------------------------------------
@@ -400,7 +380,7 @@ class RayPool:
                 self._queue.append(work)
                 if work.losses >= MOST_LOSSES:
                     self._queue.pop()
-                    yield self._given_up(work, f"{count(work.losses, 'worker')} were lost")
+                    yield self._abandoned(work, f"{count(work.losses, 'worker')} were lost")
                 continue
             place = work.todo.name, work.todo.piece
             self._crashes_of[place] += 1
@@ -409,12 +389,12 @@ class RayPool:
                 part = work.todo.part
                 self._log.urgent_event("piece_failed", shard=work.todo.name, first=part.first, end=part.end)
             if self._crashes_of[place] >= MOST_CRASHES:
-                yield self._given_up(work, f"{count(MOST_CRASHES, 'worker')} crashed")
+                yield self._abandoned(work, f"{count(MOST_CRASHES, 'worker')} crashed")
             else:
                 self._suspects.extend(self._narrowed(work, crash))
 
     def _narrowed(self, work: _Work, crash: _Crash) -> Iterable[_Work]:
-        """Return what to try next of a piece that is to blame, as far as it is known."""
+        """Return the parts to try next of a piece whose process crashed."""
         if not crash.was_alone:
             return [replace(work, is_suspect=True)]
         if crash.is_memory and not work.is_quiet:
@@ -427,7 +407,7 @@ class RayPool:
         logger.warning("%s: row %d crashed the workers that labelled it", work.todo.name, work.todo.rows[0])
         return [_Work(replace(work.todo, has_crashed=True), is_suspect=True)]
 
-    def _given_up(self, work: _Work, why: str) -> ShardFailure:
+    def _abandoned(self, work: _Work, why: str) -> ShardFailure:
         self._left -= 1
         rows = f"rows {work.todo.part.first} to {work.todo.part.end}"
         return ShardFailure(work.todo.name, f"{rows}: {why}. See the logs of the workers for the cause, and run again")

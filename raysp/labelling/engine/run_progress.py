@@ -65,7 +65,7 @@ class Progress(Counted):
 
     @property
     def counts(self) -> Counts:  # type: ignore[override]
-        """Of all labelled rows: those staged, and those of pieces in flight."""
+        """Counts of all labelled rows, staged or in flight."""
         return Counts.total(self._parts())
 
     @property
@@ -83,7 +83,7 @@ class Progress(Counted):
 
     @property
     def error_examples(self) -> list[Example]:
-        """A few error rows; those of pieces in flight may be labelled again."""
+        """A few error rows; rows of pieces in flight may be labelled again."""
         pieces = self._labelled()
         in_flight = [Example(piece.receipt.shard, *example) for piece in pieces for example in piece.examples]
         return [*self.examples, *in_flight]
@@ -154,7 +154,7 @@ class Progress(Counted):
 
 
 def begun(log: RunLog, entry: RunEntry, plan: "Plan") -> None:
-    """Add the plan, with what is committed already, and the start of the run on its machine."""
+    """Log the plan, with the shards committed already, and the start of the run on its machine."""
     log.event(
         "planned",
         sink=plan.pipeline.sink.url,
@@ -178,7 +178,7 @@ def begun(log: RunLog, entry: RunEntry, plan: "Plan") -> None:
 
 @contextmanager
 def ending(log: RunLog, progress: "Progress") -> Iterator[None]:
-    """Add why the block ended, if by an exception: `draining` on a signal, else `failed`."""
+    """Log the exception that ended the block: `draining` for a signal, else `failed`."""
     try:
         yield
     except Exception as error:

@@ -119,7 +119,7 @@ class RunResult(Counted, Brief):
             else "",
             "failed": listed(failed, 1),
             "skipped rows": _numbers(self.skipped),
-            "kept": "; ".join(one.sentence for one in self.kept),
+            "kept": "; ".join(step.sentence for step in self.kept),
             "error rows": _numbers(self.errors),
             "source": count_files(self.passed_over, " passed over") if self.passed_over else "",
             "word errors": self.word_errors.sentence if self.word_errors else "",
@@ -157,8 +157,8 @@ def refuse_no_commit(result: RunResult) -> None:
     if result.shards_committed or not failed:
         return
     name, reason = next(iter(failed.items()))
-    others = f" (and {count(len(failed) - 1, 'more shard')})" if len(failed) > 1 else ""
-    raise RunError(f"{result.sink}: no shard was committed: {name}: {reason}{others}. {RUN_AGAIN}")
+    more = f" (and {count(len(failed) - 1, 'more shard')})" if len(failed) > 1 else ""
+    raise RunError(f"{result.sink}: no shard was committed: {name}: {reason}{more}. {RUN_AGAIN}")
 
 
 def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:
@@ -169,16 +169,16 @@ def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pip
         shards: shards of the run.
         pipeline: pipeline of the run, for the id column and storage options.
     """
-    listed = list(examples)
-    wanted = {one.shard for one in listed}
-    by_name = {shard.name: shard for shard in shards if shard.name in wanted}
-    return tuple(_describe(one, by_name.get(one.shard), pipeline) for one in listed)
+    examples = list(examples)
+    names = {example.shard for example in examples}
+    by_name = {shard.name: shard for shard in shards if shard.name in names}
+    return tuple(_describe(example, by_name.get(example.shard), pipeline) for example in examples)
 
 
-def _describe(one: Example, shard: Shard | None, pipeline: Pipeline) -> str:
-    found = None if shard is None else _id_of(shard, one.row, pipeline)
-    named = "" if found is None else f" ({found:.200})"
-    return f"{one.shard} row {one.row}{named}: {one.error_type}: {one.message}"
+def _describe(example: Example, shard: Shard | None, pipeline: Pipeline) -> str:
+    row_id = None if shard is None else _id_of(shard, example.row, pipeline)
+    named = "" if row_id is None else f" ({row_id:.200})"
+    return f"{example.shard} row {example.row}{named}: {example.error_type}: {example.message}"
 
 
 def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:

@@ -151,7 +151,7 @@ def label_corpus(
     rows: int | None = None,
     is_kept: bool = True,
     again: Sequence[str] | None = None,
-    text_beside: str | None = None,
+    default_text: str | None = None,
     engine: str = "auto",
     address: str | None = None,
     on_plan: Callable[[Plan], None] | None = None,
@@ -163,19 +163,19 @@ def label_corpus(
     The engine "auto" labels at most `FEW_ROWS` rows in this process if no cluster is named. If `rows` is set, any share
     of the rows may fail, since the caller shows their errors. Invalid input is rejected before anything is written.
     The other arguments and the errors are those of `run`: `is_kept` is whether labels go to the sink of the pipeline;
-    `again` names shards to retry, or is empty for all error rows; `text_beside` is as in `Opened`.
+    `again` names shards to retry, or is empty for all error rows; `default_text` is as in `Opened`.
     """
     with contextlib.ExitStack() as stack:
         plan_shown, progress_shown = stack.enter_context(shown(on_plan, on_progress, progress=progress))
-        asked, resources = resolve_engine(engine, address), None
-        if asked == "ray" and is_cluster(address):  # without a cluster a local Ray starts later, if there is work
+        requested, resources = resolve_engine(engine, address), None
+        if requested == "ray" and is_cluster(address):  # without a cluster a local Ray starts later, if there is work
             resources = stack.enter_context(connected(address))
         if not is_kept:
             is_shared = resources is not None and resources.can_grow
             sink = stack.enter_context(trial_sink(pipeline.sink, is_shared=is_shared))
             most_errors = pipeline.max_error_rate if rows is None else 1.0
             pipeline = replace(pipeline, sink=sink, max_error_rate=most_errors)
-        opened = replace(Opened.of(pipeline, resources), text_beside=text_beside)
+        opened = replace(Opened.of(pipeline, resources), default_text=default_text)
         store = opened.sink.store
         stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
         opened.sink.refuse_other_kind()
@@ -184,7 +184,7 @@ def label_corpus(
         opened = replace(opened, sink=opened.sink.fenced(own))
         own_ray = Background(partial(_ray_and_its_workers, opened.resources))
         stack.callback(own_ray.end)
-        plan = _plan(opened, asked, own_ray, rows, again)
+        plan = _plan(opened, requested, own_ray, rows, again)
         plan_shown(plan)
         if plan.todo and plan.resources.can_grow:
             from raysp.cluster.shared_places import check_shared
@@ -220,10 +220,7 @@ def _plan(
 def _label(
     plan: Plan, stack: contextlib.ExitStack, own: lease.Lease, own_ray: Background, on_progress: OnProgress
 ) -> tuple[Progress, dict[str, str]]:
-    """Record the run and label; return its progress, and shards that failed with reasons.
-
-    The stack closes what is opened for the run.
-    """
+    """Record the run and label; return its progress, and shards that failed with reasons."""
     store, faults = plan.sink.store, fault_injection.arm()
     entry = RunEntry.now(resolved=plan.run_settings)
     begin(plan, entry)
@@ -241,15 +238,15 @@ def _label(
             job = Job.of(plan, faults)
             job = replace(job, metadata={**job.metadata, RUN: entry.run_id})
             if plan.engine == "here":
-                workers: Workers = Here(Begins(job.store, entry.run_id, plan.stage_id))
+                workers: Workers = Here(plan, job, Begins(job.store, entry.run_id, plan.stage_id))
             else:
                 own_ray.wait()
                 from raysp.labelling.engine.ray_metrics import exported
-                from raysp.labelling.engine.ray_pool import OnRay
+                from raysp.labelling.engine.ray_pool import RayPool
 
-                workers, job = OnRay(log), replace(job, hang_seconds=hang_seconds())
+                workers = RayPool(plan, replace(job, hang_seconds=hang_seconds()), log)
                 on_progress = _in_turn(stack.enter_context(exported(plan.pipeline.sink.url, progress)), on_progress)
-            failed = Execution(plan, job, own, log, progress, on_progress, workers)()
+            failed = Execution(plan, own, log, progress, on_progress, workers)()
     if not failed:
         forget_begun(store)
     log.event("finished", shards_failed=len(failed), **run_progress.totals(progress))
@@ -261,7 +258,7 @@ def _label(
 
 
 def _start_early(opened: Opened, corpus: Corpus, engine: Engine, own_ray: Background) -> None:
-    """Start a local Ray or the import of torch, which go on while the rest is planned: there is work to do."""
+    """Start a local Ray or the import of torch, which go on while the rest is planned."""
     if engine == "ray" or (engine == "auto" and not opened.is_small(corpus.shards)):
         own_ray.begin()
     else:
@@ -276,11 +273,7 @@ def _import_models() -> None:
 
 
 def _check_begun(plan: Plan) -> None:
-    """Warn of pieces over which an earlier process crashed, or refuse one over which several did.
-
-    Raises:
-        RunError: `MOST_BEGINS` consecutive processes crashed over a piece.
-    """
+    """Warn of pieces over which a process crashed; raise RunError after `MOST_BEGINS` consecutive crashes over one."""
     if not plan.todo:
         return
     times = unfinished(plan.sink.store, plan.stage_id)
@@ -302,7 +295,7 @@ def _check_begun(plan: Plan) -> None:
 
 @contextlib.contextmanager
 def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
-    """Start a local Ray unless one is connected, and import what runs on it."""
+    """Start a local Ray unless one is connected, and import the code that uses it."""
     with started_ray(resources):
         import_module("raysp.labelling.engine.ray_pool")
         yield

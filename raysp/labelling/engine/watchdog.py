@@ -46,7 +46,8 @@ class Watchdog:
                 if self._process is None or self._process.poll() is not None:
                     self._process = _start()
                     assert self._process.stdin is not None
-                    weakref.finalize(self, self._process.stdin.close)  # subprocess keeps what still runs, and its pipe
+                    # subprocess keeps running processes and their pipes
+                    weakref.finalize(self, self._process.stdin.close)
                 assert self._process.stdin is not None
                 self._process.stdin.write(f"{seconds!r}\n".encode())
                 return

@@ -35,7 +35,7 @@ def calibrate(plan: Plan, sample: Sample) -> Speed:
         CheckpointError: the checkpoint cannot be loaded.
     """
     settings = plan.settings
-    if any(one.settings.device == "cuda" for one in plan.passes) and not count_gpus():
+    if any(step.settings.device == "cuda" for step in plan.passes) and not count_gpus():
         raise PlanError(
             "--calibrate: the plan runs the model on a GPU, and this machine has none; calibrate where one is, name a "
             "labelled sink with --like, or state the speed with --rtfx"

@@ -114,8 +114,8 @@ class Sample:
     def audio_seconds(self, declared: float | None) -> Amount | None:
         """Return the seconds of audio that a run labels; None without rows.
 
-        The interval is that of rows drawn at random or, if that is wider, of the means of the places: rows that are
-        read together may be alike.
+        The interval assumes rows drawn at random or, if that is wider, uses the means of the places: rows that are read
+        together may be alike.
 
         Args:
             declared: seconds of all rows of the plan as declared by the source; None: unknown.
@@ -124,8 +124,8 @@ class Sample:
         if not num_rows:
             return None
         mean = float(self.weights @ self.seconds)
-        known = np.array([row.seconds or 0.0 for row in self.statuses])
-        if declared is not None and (total := float(self.weights @ known)) > 0:
+        of_headers = np.array([row.seconds or 0.0 for row in self.statuses])
+        if declared is not None and (total := float(self.weights @ of_headers)) > 0:
             return Amount(declared * mean / total, 0.0)
         left = 1 - num_rows / self.rows_todo
         if left <= 0:

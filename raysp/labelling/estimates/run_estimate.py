@@ -14,6 +14,7 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.ops.rows import ERROR, FILTERED, OK, remedy
 from raysp.sink import receipts
 from raysp.sink.receipts import Counts
+from raysp.sink.run_record import checkpoint_digests
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import EACH
 from raysp.words import Brief, count, duration, megabytes
@@ -44,7 +45,7 @@ class Estimate(Brief):
     audio_origin: Literal["headers", "source"]
     """Origin of `audio_seconds`: headers of the sampled recordings, or durations that the source declares."""
     channel_seconds: Amount | None
-    """Seconds of audio that the model labels: those of all channels where each is labelled, else `audio_seconds`."""
+    """Seconds of audio that the model labels, summed over channels if each channel is labelled."""
     mean_seconds: float | None
     """Mean duration of the rows that would be labelled."""
     longest_seconds: float | None
@@ -78,32 +79,32 @@ class Estimate(Brief):
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Sentences that `raysp plan` prints beside the facts."""
+        """Sentences that `raysp plan` prints after the facts."""
         unread = f"{count(len(self.unread), 'place')} of the sample could not be read: {''.join(self.unread[:1])}"
         return (*self.notes, *([unread] if self.unread else []))
 
 
-def estimate(work: Plan | Pipeline, given: EstimateOptions) -> Estimate:
+def estimate(work: Plan | Pipeline, options: EstimateOptions) -> Estimate:
     """Estimate a run from a sample of the rows that it labels; nothing is written, and Ray is not started.
 
-    At most 32 places are read, about 2 MB of encoded audio each. The speed is the given one, or measured here; else
-    that of earlier runs over the sink of the plan; else unknown.
+    At most 32 places are read, about 2 MB of encoded audio each. The speed is stated by the options or measured here;
+    otherwise it is the speed of earlier runs over the sink of the plan, or unknown.
 
     Args:
         work: the plan, or the pipeline to plan.
-        given: size of the sample, speed and price.
+        options: size of the sample, speed and price.
 
     Raises:
         SpecError: an argument is invalid for any data.
         PlanError: the pipeline cannot be planned, or `like` is not alike; the device to calibrate on is not here.
     """
-    num_rows = SAMPLE_ROWS if given.sample is None else given.sample
+    num_rows = SAMPLE_ROWS if options.sample is None else options.sample
     if num_rows < 1:
         raise SpecError(f"sample: found {num_rows}, expected at least 1 row")
-    check_speed(given)
+    check_speed(options)
     plan = work if isinstance(work, Plan) else make_plan(work)
-    sample = read_sample(plan, num_rows, seed=given.seed or 0)
-    speed = _speed(plan, sample, given)
+    sample = read_sample(plan, num_rows, seed=options.seed or 0)
+    speed = _speed(plan, sample, options)
     declared = _declared(plan)
     audio = sample.audio_seconds(declared)
     channels = audio.times(sample.channels_per_second) if audio else None
@@ -116,7 +117,7 @@ def estimate(work: Plan | Pipeline, given: EstimateOptions) -> Estimate:
             actors=plan.pool_size.high,
             devices=settings.gpus_per_actor if on_gpu else settings.cpus_per_actor.number,
             device="GPU" if on_gpu else "CPU",
-            price=given.price,
+            price=options.price,
         )
     return Estimate(
         rows=sample.rows_todo,
@@ -133,7 +134,7 @@ def estimate(work: Plan | Pipeline, given: EstimateOptions) -> Estimate:
         error_share=sample.share(ERROR),
         speed=speed,
         cost=cost,
-        notes=(*_notes(plan, sample), *unpriced(given, speed)),
+        notes=(*_notes(plan, sample), *unpriced(options, speed)),
     )
 
 
@@ -144,30 +145,26 @@ def _declared(plan: Plan) -> float | None:
     return sum(seconds) if is_whole and len(seconds) == len(plan.todo) else None
 
 
-def _speed(plan: Plan, sample: Sample, given: EstimateOptions) -> Speed | None:
-    if given.rtfx is not None:
-        return Speed(given.rtfx, "as stated")
-    if given.calibrate:
+def _speed(plan: Plan, sample: Sample, options: EstimateOptions) -> Speed | None:
+    if options.rtfx is not None:
+        return Speed(options.rtfx, "as stated")
+    if options.calibrate:
         from raysp.labelling.estimates.calibration import calibrate
 
         return calibrate(plan, sample)
-    return _of_receipts(plan, given, sample.channels_per_second)
+    return _of_receipts(plan, options, sample.channels_per_second)
 
 
-def _of_receipts(plan: Plan, given: EstimateOptions, channels_per_second: float) -> Speed | None:
-    """Return the speed of the last runs over a sink, waiting for input included; None: it has no such receipts.
-
-    Raises:
-        PlanError: `like` is not a sink, has other checkpoints, or no run on this kind of device.
-    """
-    like = given.like
+def _of_receipts(plan: Plan, options: EstimateOptions, channels_per_second: float) -> Speed | None:
+    """Return the speed of the last runs over a sink, waiting for input included; None: it has no such receipts."""
+    like = options.like
     if like is None:
         sink = plan.sink
         if (record := sink.record()) is None:
             return None
     else:
-        sink, record = open_recorded(like, given.like_options)
-        ours, theirs = _digests(plan.parts), _digests(record.parts)
+        sink, record = open_recorded(like, options.like_options)
+        ours, theirs = checkpoint_digests(plan.parts), checkpoint_digests(record.parts)
         if len(ours) != len(theirs):
             raise PlanError(
                 f"--like {like}: its pipeline has {count(len(theirs), 'Label step')}, this one {len(ours)}; name a "
@@ -191,17 +188,13 @@ def _of_receipts(plan: Plan, given: EstimateOptions, channels_per_second: float)
         is_each = EACH in (value for key, value in record.parts.items() if key.endswith(".channel"))
         return Speed((channels_per_second if is_each else 1.0) * counts.audio_seconds / total, origin)
     if like is not None:
-        others = dict.fromkeys(_machine(run.resolved) for run in record.runs)
-        if machine in others:
+        machines = dict.fromkeys(_machine(run.resolved) for run in record.runs)
+        if machine in machines:
             why = f"no run with {machine} has receipts of labelled pieces"
         else:
-            why = f"no run with receipts has {machine} as this plan; found {'; '.join(others) or 'none'}"
+            why = f"no run with receipts has {machine} as this plan; found {'; '.join(machines) or 'none'}"
         raise PlanError(f"--like {like}: {why}. Name another sink, or state the speed with --rtfx")
     return None
-
-
-def _digests(parts: Mapping[str, object]) -> list[str]:
-    return [str(value) for key, value in parts.items() if key.endswith(".checkpoint_digest")]
 
 
 def _machine(settings: Mapping[str, object]) -> str:

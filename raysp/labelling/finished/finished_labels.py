@@ -1,4 +1,4 @@
-"""A sink of labels as it is read: its finished shards, its columns, and the pipeline that it records."""
+"""A sink of labels for readers: its finished shards, its columns, and the recorded pipeline."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import committed
 from raysp.sink.label_rows import read_labels, read_rest
 from raysp.sink.receipts import TextColumns
-from raysp.sink.run_record import RunRecord, objects_in
+from raysp.sink.run_record import RunRecord, checkpoint_digests, objects_in
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
@@ -54,7 +54,7 @@ class Labelling:
     @classmethod
     def of(cls, sink: Sink, record: RunRecord) -> "Labelling":
         """Read the plan of a sink and which shards are committed."""
-        shards, absent = sink.shards(), {one.name: one for one in sink.absent()}
+        shards, absent = sink.shards(), {missing.name: missing for missing in sink.absent()}
         done, foreign = committed(sink.store, shards, record.fingerprint, file_id=hash_parts(record.file_parts))
         by_name = {shard.name: shard for shard in shards}
         return cls(sink.store, record, by_name, done, absent, foreign)
@@ -75,15 +75,14 @@ class Labelling:
         """Checkpoint that the recorded pipeline names; of a merge all of them."""
         merged = self.record.parts.get("merge.checkpoints")
         if isinstance(merged, list):
-            return ", ".join(dict.fromkeys(str(one) for one in merged))
-        named = (step.get("checkpoint") for step in self.record.steps)
-        return next((one for one in named if isinstance(one, str)), None)
+            return ", ".join(dict.fromkeys(map(str, merged)))
+        urls = (step.get("checkpoint") for step in self.record.steps)
+        return next((url for url in urls if isinstance(url, str)), None)
 
     @property
     def checkpoint_digest(self) -> str | None:
         """Hash of the weights, configuration and tokenizer that the labels were made with."""
-        parts = self.record.parts.items()
-        return next((str(one) for key, one in parts if key.endswith(".checkpoint_digest")), None)
+        return next(iter(checkpoint_digests(self.record.parts)), None)
 
     @property
     def reference(self) -> str | None:
@@ -101,9 +100,9 @@ class Labelling:
     def transcript(self) -> str | None:
         """Column of the first transcript; None if its finished label shards have none."""
         outputs = [output for step in self.record.steps for output in objects_in(step, "outputs")]
-        named = [f"{one.get('name')}_text" for one in outputs if one.get("type") == "Transcript"]
-        others = [name for name in self.outputs if name.endswith("_text")]  # of outputs that a user defined
-        return next((name for name in (*named, *others) if name in self.outputs), None)
+        named = [f"{output.get('name')}_text" for output in outputs if output.get("type") == "Transcript"]
+        texts = [name for name in self.outputs if name.endswith("_text")]  # of outputs that a user defined
+        return next((name for name in (*named, *texts) if name in self.outputs), None)
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -116,8 +115,8 @@ class Labelling:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Columns that its steps added."""
-        others = {*ROW_COLUMNS, self.reference, *self.kept}
-        return tuple(name for name in self.schema.names if name not in others)
+        not_outputs = {*ROW_COLUMNS, self.reference, *self.kept}
+        return tuple(name for name in self.schema.names if name not in not_outputs)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -153,7 +152,7 @@ def refuse_overlap(sink: Store, destination: Store) -> None:
     Raises:
         PlanError: they overlap; the message has both folders.
     """
-    ours, theirs = (place_of_sink(one.url).rstrip("/") for one in (sink, destination))
+    ours, theirs = (place_of_sink(store.url).rstrip("/") for store in (sink, destination))
     if f"{ours}/".startswith(f"{theirs}/") or f"{theirs}/".startswith(f"{ours}/"):
         raise PlanError(
             f"{destination.url}: is in the same folder as the sink {sink.url}, whose readers would see its files; "
@@ -162,7 +161,7 @@ def refuse_overlap(sink: Store, destination: Store) -> None:
 
 
 def identity_of(*parts: object) -> str:
-    """Return a hash of values that identify what was exported: 16 hexadecimal digits."""
+    """Return a hash of values that identify an export: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 

@@ -85,14 +85,14 @@ def _readable(array: Any) -> Any:  # noqa: ANN401 - the stubs of pyarrow lack wh
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         values = array.cast(pa.large_binary()).to_pylist()
-        return pa.array([None if one is None else one.decode(errors="replace") for one in values], kind)
+        return pa.array([None if value is None else value.decode(errors="replace") for value in values], kind)
     if pa.types.is_dictionary(kind):
         return pa.DictionaryArray.from_arrays(array.indices, _readable(array.dictionary), ordered=kind.ordered)
     if pa.types.is_struct(kind):
         fields = [_readable(array.field(number)) for number in range(kind.num_fields)]
         return pa.StructArray.from_arrays(fields, fields=list(kind), mask=array.is_null())
     if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):  # maps are lists too
-        # `values` are those of all rows of which this array is a slice.
+        # `values` belong to all rows of which this array is a slice.
         own_buffers = array.buffers()[: 1 if pa.types.is_fixed_size_list(kind) else 2]
         values = [_readable(array.values)]
         return pa.Array.from_buffers(kind, len(array), own_buffers, offset=array.offset, children=values)

@@ -17,7 +17,7 @@ OTHER_STEPS = "other steps"
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Rows that a condition leaves out: those for which it is the first that they do not meet."""
+    """Rows that a condition leaves out: the first condition that they do not meet."""
 
     rule: str
     """The condition, such as `min_seconds=1.0`; empty for steps other than `Keep`."""
@@ -51,8 +51,8 @@ class KeptRows:
 
     @property
     def sentence(self) -> str:
-        """The rows kept of those that came in, and those left out by each condition."""
-        out = ", ".join(one.sentence for one in self.left_out)
+        """Numbers of rows kept, of rows that came in, and of rows left out by each condition."""
+        out = ", ".join(condition.sentence for condition in self.left_out)
         audio = f", {duration(self.kept_seconds)} of {duration(self.seconds)} decoded" if self.seconds else ""
         return f"{self.step}: {self.kept:,} of {count(self.rows, 'row')}{audio}; left out {out}"
 
@@ -77,8 +77,8 @@ def _in_turn(rules: Rules, filtered: Filtered, rows: int, seconds: float) -> Ite
     if OTHERS in filtered:
         steps[OTHER_STEPS] = [LeftOut("", *filtered[OTHERS])]
     for step, left_out in steps.items():
-        kept = rows - sum(one.rows for one in left_out)
-        kept_seconds = seconds - sum(one.seconds for one in left_out)
+        kept = rows - sum(condition.rows for condition in left_out)
+        kept_seconds = seconds - sum(condition.seconds for condition in left_out)
         yield KeptRows(step, rows, seconds, tuple(left_out), kept, kept_seconds)
         rows, seconds = kept, kept_seconds
 

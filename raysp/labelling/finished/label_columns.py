@@ -15,7 +15,7 @@ TEXT_SUFFIX, SCORES_SUFFIX = "_text", "_scores"
 
 
 def kind_of(schema: pa.Schema, name: str) -> Kind:
-    """Return the kind of comparison of a column, from its type, its name and the columns beside it."""
+    """Return the kind of comparison of a column, from its type, its name and the other columns."""
     kind = schema.field(name).type
     if holds_text(kind):
         if name.endswith(TEXT_SUFFIX):
@@ -34,4 +34,5 @@ def keys_of(column: "pa.ChunkedArray[Any]") -> list[Key]:
     """Return values as JSON has them; dates and the like as text."""
     if holds_text(column.type):
         return list(texts_of(column))
-    return [one if isinstance(one, bool | int | float) or one is None else str(one) for one in column.to_pylist()]
+    values = column.to_pylist()
+    return [value if isinstance(value, bool | int | float | None) else str(value) for value in values]

@@ -23,7 +23,7 @@ from raysp.sink.label_rows import load_forgotten
 from raysp.sink.lease import Running, activity
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, WordErrors, json_of, recent_pieces
 from raysp.sink.run_log import log_files
-from raysp.sink.run_record import RunEntry
+from raysp.sink.run_record import RunEntry, checkpoint_digests
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
@@ -61,7 +61,7 @@ class Withdrawn:
     @classmethod
     def of(cls, gone: Gone, forgotten: Collection[str], rest: Collection[str]) -> Self:
         """Return the figures of a sink; `rest` are label shards whose rows are all forgotten."""
-        ids = [one for one in gone.ids if one not in forgotten]
+        ids = [id_ for id_ in gone.ids if id_ not in forgotten]
         shards = [name for name in gone.shards if name not in rest]
         return cls(
             gone.recordings - len(gone.ids) + len(ids),
@@ -100,7 +100,7 @@ class Status(Brief):
     sink: str
     fingerprint: str
     shards: int
-    """Planned shards, and those of `unreadable`."""
+    """Planned shards, and the shards of `unreadable`."""
     shards_committed: int
     shards_staged: int
     """Uncommitted shards with some staged results, from which the next run continues."""
@@ -129,7 +129,7 @@ class Status(Brief):
     event_log: str | None = None
     """Glob of the files with the events of the last run, as JSON lines; None: no run began."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Those of `failed` that the last plan could not read, with the reason."""
+    """Shards of `failed` that the last plan could not read, with the reason."""
     kept: tuple[KeptRows, ...] = ()
     """Rows of committed shards that come into each step that filters, and leave it; empty without such steps."""
     withdrawn: Withdrawn = Withdrawn()
@@ -202,7 +202,7 @@ class Status(Brief):
             "audio": f"{duration(self.audio_seconds)} in committed shards" if self.audio_seconds else None,
             "labels": f"{self.ok:,} ok, {self.skipped:,} skipped, {count(self.error, 'error')}",
             "reasons": listed([f"{number:,} {kind}" for kind, number in self.errors_by_type.items()], SHOWN_TYPES),
-            "kept": "; ".join(one.sentence for one in self.kept) or None,
+            "kept": "; ".join(step.sentence for step in self.kept) or None,
             "word errors": self.word_errors and self.word_errors.sentence,
             "failed": listed([f"{name}: {reason}" for name, reason in self.failed.items()], 1),
             "foreign": listed([f"{name}: {reason}" for name, reason in self.foreign.items()], 1),
@@ -251,7 +251,7 @@ def label_status(
     opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
     store, shards = opened.store, opened.shards()
     recorded = load_absent(store)
-    absent = {one.name: one.reason for one in recorded.shards}
+    absent = {shard.name: shard.reason for shard in recorded.shards}
     committed: dict[str, ShardReceipt] = {}
     failed: dict[str, str] = {}
     foreign: dict[str, str] = {}
@@ -264,7 +264,8 @@ def label_status(
             case ChangedError():
                 foreign[name] = str(outcome)
     counted = [*committed.values()]
-    rest = {one.shard for one in counted if one.counts.rows and one.counts.skipped.get(WITHDRAWN) == one.counts.rows}
+    counts = ((receipt.shard, receipt.counts) for receipt in counted)
+    rest = {name for name, rows in counts if rows.rows and rows.skipped.get(WITHDRAWN) == rows.rows}
     staged = stage.listed(store, shards, record.staged_as)
     begun = staged.keys() - committed
     runs = record.runs
@@ -293,9 +294,7 @@ def label_status(
         ),
         rows_per_second=_speed(recent),
         last_receipt=max((receipt.finished for receipt in recent), default=None),
-        checkpoint_digest=next(
-            (str(one) for key, one in record.parts.items() if key.endswith(".checkpoint_digest")), None
-        ),
+        checkpoint_digest=next(iter(checkpoint_digests(record.parts)), None),
         event_log=log_files(store, runs[-1].run_id) if runs else None,
         withdrawn=Withdrawn.of(recorded.gone, load_forgotten(store), rest),
         stopped=stopped or None,

@@ -24,7 +24,7 @@ class ShardMatch:
     unfinished_a: tuple[str, ...]
     unfinished_b: tuple[str, ...]
     foreign_a: Mapping[str, str]
-    """Those of `unfinished_a` with a damaged or foreign file in the place of their label shard, with the reason."""
+    """Shards of `unfinished_a` with a damaged or foreign file in the place of their label shard, with the reason."""
     foreign_b: Mapping[str, str]
 
 
@@ -43,9 +43,9 @@ def open_both(
 
 def refuse_same_sinks(labellings: Sequence[Labelling]) -> None:
     """Raise PlanError if two labellings are of one sink."""
-    for index, one in enumerate(labellings):
-        if any(place_of_sink(one.url) == place_of_sink(other.url) for other in labellings[:index]):
-            raise PlanError(f"{one.url}: found the same sink twice; give the sinks of labellings of one corpus")
+    for index, labelling in enumerate(labellings):
+        if any(place_of_sink(labelling.url) == place_of_sink(earlier.url) for earlier in labellings[:index]):
+            raise PlanError(f"{labelling.url}: found the same sink twice; give the sinks of labellings of one corpus")
 
 
 def match(a: Labelling, b: Labelling) -> ShardMatch:
@@ -57,7 +57,7 @@ def match(a: Labelling, b: Labelling) -> ShardMatch:
     common = [name for name in a.shards if name in b.shards]
     other = [name for name in common if not _is_same_input(a.shards[name], b.shards[name])]
     finished = [name for name in common if name in a.done & b.done]
-    found = ShardMatch(
+    shards = ShardMatch(
         compared=tuple(name for name in finished if name not in other),
         only_a=tuple(name for name in a.shards if name not in b.shards),
         only_b=tuple(name for name in b.shards if name not in a.shards),
@@ -67,29 +67,29 @@ def match(a: Labelling, b: Labelling) -> ShardMatch:
         foreign_a=a.foreign,
         foreign_b=b.foreign,
     )
-    if not found.compared:
-        raise PlanError(f"{a.url} and {b.url} have no finished shard in common: {_reason(a, b, found)}")
-    return found
+    if not shards.compared:
+        raise PlanError(f"{a.url} and {b.url} have no finished shard in common: {_reason(a, b, shards)}")
+    return shards
 
 
-def _reason(a: Labelling, b: Labelling, found: ShardMatch) -> str:
-    if found.other_input:
-        name = found.other_input[0]
+def _reason(a: Labelling, b: Labelling, shards: ShardMatch) -> str:
+    if shards.other_input:
+        name = shards.other_input[0]
         return (
-            f"{count(len(found.other_input), 'shard')} that both name, such as {name}, were made from other input "
+            f"{count(len(shards.other_input), 'shard')} that both name, such as {name}, were made from other input "
             f"({_input(a.shards[name])}; {_input(b.shards[name])}); label the same files with both pipelines"
         )
     if common := a.shards.keys() & b.shards.keys():
-        foreign = [reason for one in (a, b) for name, reason in one.foreign.items() if name in common]
+        foreign = [reason for labelling in (a, b) for name, reason in labelling.foreign.items() if name in common]
         if foreign:
             return str(listed(foreign, 1))
         return (
-            f"{count(len(found.unfinished_a), 'shard')} of the first and {len(found.unfinished_b):,} of the second are "
-            "not finished; finish their runs: `raysp run` again continues them"
+            f"{count(len(shards.unfinished_a), 'shard')} of the first and {len(shards.unfinished_b):,} of the second "
+            "are not finished; finish their runs: `raysp run` again continues them"
         )
     names = " and ".join(
-        f"{count(len(one.shards), 'shard')}{f' such as {next(iter(one.shards))}' if one.shards else ''}"
-        for one in (a, b)
+        f"{count(len(names), 'shard')}{f' such as {next(iter(names))}' if names else ''}"
+        for names in (a.shards, b.shards)
     )
     return f"found {names}; label the same shards in both, with the same source.root"
 
@@ -99,6 +99,6 @@ def _input(shard: Shard) -> str:
 
 
 def _is_same_input(a: Shard, b: Shard) -> bool:
-    """Return whether two shards were made from the same file; the input id also has the labels beside a shard."""
+    """Return whether two shards were made from the same file; the input id also covers `source.labels`."""
     same_file = (a.num_bytes, a.version, a.num_rows, a.part) == (b.num_bytes, b.version, b.num_rows, b.part)
     return same_file and (a.input_id == b.input_id or a.labels_version != b.labels_version)

@@ -53,32 +53,32 @@ class CarriedTypes:
         """Add the types of a shard with rows.
 
         Raises:
-            PlanError: a column has a type that no type holds together with those of other shards.
+            PlanError: a column has a type that has no common type with other shards.
         """
         for column in self._columns:
             if (place := schema.get_field_index(column)) < 0:
                 continue
-            found = schema.field(place).type
+            dtype = schema.field(place).type
             is_carried = column in self._carried.values()
-            if is_carried and not _can_be_stored(found):
+            if is_carried and not _can_be_stored(dtype):
                 raise PlanError(
-                    f"{url}: column {column!r} is {found!s:.200}, which no Parquet file holds; expected another type "
+                    f"{url}: column {column!r} is {dtype!s:.200}, which no Parquet file holds; expected another type "
                     "in label shards. Leave it out of sink.keep and source.id (None: <shard>:<row>), or write the "
                     "shard again with strings or plain structs"
                 )
-            before = self._types.setdefault(column, found)
+            before = self._types.setdefault(column, dtype)
             first = self._first.setdefault(column, url)
-            if before == found:
+            if before == dtype:
                 continue
             is_text = kind in IN_JSON and column not in self._reads
-            common = common_type_in_json(before, found) if is_text else common_type(before, found)
+            common = common_type_in_json(before, dtype) if is_text else common_type(before, dtype)
             is_fixed = self._binding and is_carried and not first
             if common is None or (is_fixed and common != before):
-                raise PlanError(self._refusal(column, before, found, first, url))
+                raise PlanError(self._refusal(column, before, dtype, first, url))
             self._types[column] = common
-            self._widened.setdefault(column, (before, found, url))
+            self._widened.setdefault(column, (before, dtype, url))
 
-    def _refusal(self, column: str, before: pa.DataType, found: pa.DataType, first: str, url: str) -> str:
+    def _refusal(self, column: str, before: pa.DataType, dtype: pa.DataType, first: str, url: str) -> str:
         if first:
             where = (
                 f"{first} and others have {before} in common"
@@ -86,13 +86,13 @@ class CarriedTypes:
                 else f"in {first} it is {before}"
             )
             return (
-                f"{url}: column {column!r} is {found}, {where}; expected types that one type holds, "
+                f"{url}: column {column!r} is {dtype}, {where}; expected types that one type holds, "
                 "since readers read all label shards with one type a column. Write one of the shards again with the "
                 "type of the other, or exclude one from source.url"
             )
         again = "Write the shard again with that type, or label it into another sink"
         return (
-            f"{url}: column {column!r} is {found}; {'the label shards' if self._binding else 'those'} of {self._sink} "
+            f"{url}: column {column!r} is {dtype}; {'the label shards' if self._binding else 'those'} of {self._sink} "
             f"{'hold' if self._binding else 'are planned with'} {before}, and readers read all of them with one type a "
             "column. "
             f"{'Label the source into another sink' if pa.types.is_null(before) else again}"
@@ -117,9 +117,9 @@ class CarriedTypes:
     def notes(self) -> tuple[str, ...]:
         """Sentences on the columns whose types differ, for users."""
         return tuple(
-            f"column {column!r} is {before} in {self._first[column] or self._sink} and {found} in {url}: label shards "
+            f"column {column!r} is {before} in {self._first[column] or self._sink} and {dtype} in {url}: label shards "
             f"hold {self._types[column]}"
-            for column, (before, found, url) in self._widened.items()
+            for column, (before, dtype, url) in self._widened.items()
             if column in self._carried.values()
         )
 
@@ -135,14 +135,14 @@ def _can_be_stored(kind: pa.DataType) -> bool:
 
 
 def carried_types(pipeline: Pipeline, sink: Sink, record: RunRecord | None) -> CarriedTypes:
-    """Return the types of carried-over columns, with those of the label shards of a sink.
+    """Return the types of carried-over columns, including the types in the label shards of a sink.
 
-    Merged sinks do not record the types; they are those of the first label shard.
+    Merged sinks do not record the types, which are read from the first label shard.
 
     Args:
         pipeline: the pipeline.
         sink: the sink.
-        record: its record; None: there is none, or none of its label shards stays.
+        record: its record; None: the sink is new, or all its label shards are replaced.
     """
     if record is None:
         return CarriedTypes(pipeline, pa.schema([]), sink.url, binding=False)
@@ -204,9 +204,9 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried:
     if source.text in kept:  # a text that is no UTF-8 is the error of its row
         kept[source.text] = readable(kept[source.text], source.text, is_text=True)[0]
     columns_by_name = {"id": ids, **kept}
-    known = {field.name: field.type for field in carried or ()}
+    types = {field.name: field.type for field in carried or ()}
     for name, column in columns_by_name.items():
-        kind = known.get(name, WITHOUT_TYPE if pa.types.is_null(column.type) else column.type)
+        kind = types.get(name, WITHOUT_TYPE if pa.types.is_null(column.type) else column.type)
         try:
             columns_by_name[name] = cast_column(column, kind)
         except pa.ArrowException as error:

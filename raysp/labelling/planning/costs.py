@@ -38,7 +38,7 @@ class Speed:
     """Speed of one actor, or of one worker of a training."""
 
     rtfx: float
-    """Seconds of audio per second; where each channel is labelled, those of all channels."""
+    """Seconds of audio per second, summed over channels if each channel is labelled."""
     origin: str
     """Where the number is from, for messages."""
     memory_bytes: int | None = None
@@ -92,20 +92,20 @@ class Cost:
         return cls(actors, wall, hours, device, None if price is None else hours.times(price))
 
 
-def check_speed(given: EstimateOptions) -> None:
+def check_speed(options: EstimateOptions) -> None:
     """Raise SpecError if an option for the speed or the price is invalid for any data."""
-    for name, value in (("rtfx", given.rtfx), ("price", given.price)):
+    for name, value in (("rtfx", options.rtfx), ("price", options.price)):
         if value is not None and not 0 < value < float("inf"):
             raise SpecError(f"{name}: found {value:g}, expected a number above 0")
-    speeds = {"rtfx": given.rtfx, "like": given.like, "calibrate": given.calibrate or None}
-    found = [name for name, value in speeds.items() if value]
-    if len(found) > 1:
-        raise SpecError(f"found {' and '.join(found)}, expected one of them: each of them gives the speed")
+    speeds = {"rtfx": options.rtfx, "like": options.like, "calibrate": options.calibrate or None}
+    sources = [name for name, value in speeds.items() if value]
+    if len(sources) > 1:
+        raise SpecError(f"found {' and '.join(sources)}, expected one of them: each of them gives the speed")
 
 
-def unpriced(given: EstimateOptions, speed: Speed | None) -> list[str]:
+def unpriced(options: EstimateOptions, speed: Speed | None) -> list[str]:
     """Return a sentence if a price was given, and no cost is shown because the speed is unknown."""
-    if given.price is None or speed is not None:
+    if options.price is None or speed is not None:
         return []
     return ["--price without effect: a cost needs a speed; give --rtfx N, --like OUT, or --calibrate"]
 

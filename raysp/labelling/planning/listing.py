@@ -39,10 +39,10 @@ class Listed:
 
     root: str | None = None
     """Folder that the label shards are named relative to; None: nothing was listed."""
-    found: tuple[Shard, ...] = ()
+    shards: tuple[Shard, ...] = ()
     """Shards without rows, pieces and input id, which their footers have; sorted by name."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
-    """Those of `found` whose file cannot be cut into shards, with the reason."""
+    """Shards of `shards` whose file cannot be cut into shards, with the reason."""
     passed_over: Mapping[str, int] = field(default_factory=dict)
     """Number of files that are neither shards nor recordings, by suffix; the most frequent first."""
     unnamed: int = 0
@@ -50,9 +50,9 @@ class Listed:
     missing: int = 0
     """Recordings of the metadata that do not exist."""
     unread: int = 0
-    """Texts beside recordings that cannot be read."""
+    """Text files of recordings that cannot be read."""
     faults: tuple[str, ...] = ()
-    """Why the first of them cannot be read."""
+    """Reasons for the first of them."""
     gone: tuple[str, ...] = ()
     """Ids of recordings that the sink's plan lists and the source no longer has; their labels are kept."""
 
@@ -62,9 +62,9 @@ class _Sorted(NamedTuple):
 
     listing: Listing
     """Shards or recordings."""
-    is_audio: bool
-    others: tuple[Entry, ...]
-    """Other files, which are passed over."""
+    holds_audio: bool
+    passed_over: tuple[Entry, ...]
+    """Other files."""
     metadata: Metadata | None
     """Metadata of the recordings."""
 
@@ -89,7 +89,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     except StoreError as error:
         raise PlanError(f"source.url: {error}") from error
     try:
-        root = normalise(source.root) if source.root else _common_root([one.listing for one in listings])
+        root = normalise(source.root) if source.root else _common_root([files.listing for files in listings])
     except StoreError as error:
         raise PlanError(f"source.root: {error}") from error
     shards: list[tuple[Shard, Cut]] = []
@@ -98,15 +98,14 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
         kind = kind.within(source.audio_root)
         shards += _cut(kind, origin, root, recorded or {}, source.storage_options, unreadable, recut=recut)
     shards.sort(key=lambda shard: shard[0].name)
-    found, cuts = [shard for shard, _ in shards], [cut for _, cut in shards]
-    if found and len(unreadable) == len(found):
-        raise PlanError(f"source: {found[0].url}: {unreadable[found[0].name]}")
-    for one, other in pairwise(found):
-        if one.name == other.name:
-            raise PlanError(
-                f"source: {one.url} and {other.url} would both become {one.name}; set source.root or rename one"
-            )
-    passed_over = Counter(suffix_of(entry.path) for one in listings for entry in one.others)
+    listed, cuts = [shard for shard, _ in shards], [cut for _, cut in shards]
+    if listed and len(unreadable) == len(listed):
+        raise PlanError(f"source: {listed[0].url}: {unreadable[listed[0].name]}")
+    for first, second in pairwise(listed):
+        if first.name == second.name:
+            both = f"{first.url} and {second.url} would both become {first.name}"
+            raise PlanError(f"source: {both}; set source.root or rename one")
+    passed_over = Counter(suffix_of(entry.path) for files in listings for entry in files.passed_over)
     faults = [fault for cut in cuts for fault in cut.faults]
     gone = [
         path if source.id else f"{shard.name.removesuffix('.parquet')}:{row}"
@@ -115,7 +114,7 @@ def list_corpus(source: Shards, recorded: Mapping[str, Shard] | None = None, *, 
     ]
     return Listed(
         root,
-        tuple(found) if source.labels is None else _with_label_shards(found, source.labels, source),
+        tuple(listed) if source.labels is None else _with_label_shards(listed, source.labels, source),
         unreadable,
         dict(passed_over.most_common()),
         sum(cut.unnamed for cut in cuts),
@@ -130,14 +129,14 @@ def _origins(listings: Sequence[_Sorted]) -> Iterator[tuple[SourceKind, Origin]]
     """Yield the folders of recordings, then the files that hold rows, each once, even if several urls list it."""
     recordings: dict[str, dict[str, Entry]] = {}
     files: dict[str, Entry] = {}
-    for one in listings:
-        if one.is_audio:
-            recordings.setdefault(one.listing.root, {}).update((entry.path, entry) for entry in one.listing.entries)
+    for listing, holds_audio, *_ in listings:
+        if holds_audio:
+            recordings.setdefault(listing.root, {}).update((entry.path, entry) for entry in listing.entries)
         else:
-            files |= {join_url(one.listing.root, entry.path): entry for entry in one.listing.entries}
-    metadata = {one.listing.root: one.metadata for one in listings if one.metadata is not None}
-    for folder, found in recordings.items():
-        entries = tuple(found[path] for path in sorted(found))
+            files |= {join_url(listing.root, entry.path): entry for entry in listing.entries}
+    metadata = {listing.root: metadata for listing, *_, metadata in listings if metadata is not None}
+    for folder, by_path in recordings.items():
+        entries = tuple(by_path[path] for path in sorted(by_path))
         yield sources.kind_named(sources.FOLDER), Origin(folder, entries, metadata.get(folder))
     for url, entry in sorted(files.items()):
         yield sources.kind_of_file(url), Origin(url, (entry,))
@@ -183,27 +182,27 @@ def _list_url(url: str, source: Shards) -> _Sorted:
         shards = sources.chosen(listing.root, shards, storage_options)
     if is_folder and recordings:
         folders = sources.kind_named(sources.FOLDER).within(source.audio_root)
-        beside = Beside(listing.root, recordings, shards, listing.entries, source.text)
+        content = Beside(listing.root, recordings, shards, listing.entries, source.text)
         try:
-            metadata, described = folders.described_by(beside, storage_options)
+            metadata, described = folders.described_by(content, storage_options)
         except ShardError as error:
             raise PlanError(f"source: {error}") from error
     if metadata is not None:
         shards, metadata = [], metadata.as_listed(entry.path for entry in listing.entries)
         recordings = [entry for entry in listing.entries if is_audio(entry.path) or entry.path in metadata.checks]
     kept = tuple(shards or recordings)
-    taken = {*(entry.path for entry in kept), *described}
-    others = tuple(
+    used = {*(entry.path for entry in kept), *described}
+    other_files = tuple(
         entry
         for entry in listing.entries
-        if entry.path not in taken and not (shards and sources.describes_shards(entry.path.rpartition("/")[2]))
+        if entry.path not in used and not (shards and sources.describes_shards(entry.path.rpartition("/")[2]))
     )
     if not kept:
-        raise PlanError(_nothing_to_label(url, others, is_folder=is_folder))
+        raise PlanError(_nothing_to_label(url, other_files, is_folder=is_folder))
     chosen = Listing(listing.root, kept)
     check_names(chosen)
     _refuse_old_files(url, listing, [entry.path for entry in kept], storage_options, are_shards=bool(shards))
-    return _Sorted(chosen, not shards, others, metadata)
+    return _Sorted(chosen, not shards, other_files, metadata)
 
 
 def _refuse_old_files(
@@ -224,8 +223,8 @@ def _refuse_old_files(
         raise PlanError(f"source.url: {error}") from None
 
 
-def _nothing_to_label(url: str, others: Sequence[Entry], *, is_folder: bool) -> str:
-    passed_over = Counter(suffix_of(entry.path) for entry in others)
+def _nothing_to_label(url: str, other_files: Sequence[Entry], *, is_folder: bool) -> str:
+    passed_over = Counter(suffix_of(entry.path) for entry in other_files)
     inside = " in it" if is_folder else ""
     has_manifest = is_folder and passed_over.keys() & {".jsonl", ".ndjson", ".gz"}
     manifest = ". Give a manifest by its own path" if has_manifest else ""
@@ -255,11 +254,7 @@ def _cut(
     *,
     recut: bool,
 ) -> Iterator[tuple[Shard, Cut]]:
-    """Cut a file or folder into shards, and name their label shards; one that cannot be cut joins `unreadable`.
-
-    Recorded slices of it that could not be read (`sink.absent`) keep their place before others; behind them, they are
-    cut again.
-    """
+    """Cut a file or folder into shards, and name their label shards; a file that cannot be cut joins `unreadable`."""
     place = _relative(origin.url, root) if origin.url != root else ""
     if kind.is_folder:  # in the folder's place, and named after it
         name = PurePosixPath(origin.url).name or "audio"
@@ -276,6 +271,7 @@ def _cut(
         for name, shard in sorted(recorded.items())
         if kind.is_sliced and shard.kind == kind.name and slice_name.fullmatch(name)
     ]
+    # Recorded slices that could not be read keep their place before others, and are cut again after the last one.
     while slices and not slices[-1].input_id:
         slices.pop()
     reason = ""
@@ -303,48 +299,45 @@ def _relative(url: str, root: str) -> str:
     return relative.as_posix()
 
 
-def _with_label_shards(found: Sequence[Shard], labels: str, source: Shards) -> tuple[Shard, ...]:
-    """Return listed shards with the label shards beside them, of which only the places and versions are read.
-
-    Raises:
-        PlanError: `labels` is not a sink of labels, or some shards are not labelled there as they are now.
-    """
+def _with_label_shards(shards: Sequence[Shard], labels: str, source: Shards) -> tuple[Shard, ...]:
+    """Return listed shards with the places and versions of their label shards in the sink at `labels`."""
     sink = Sink.open(labels, options_beside(labels, source.urls[0], source.storage_options))
     try:
         record = sink.existing_record()
-        labelled = {shard.name: shard for shard in sink.shards()}
+        labelled = {recorded.name: recorded for recorded in sink.shards()}
         done, foreign = commit.committed(sink.store, [*labelled.values()], record.fingerprint)
         versions = {entry.path: entry.version for entry in sink.store.list() if entry.path in done}
     except RayspError as error:
         raise PlanError(f"source.labels: {error}") from None
-    absent = [one.name for one in found if one.name not in versions]
+    absent = [shard.name for shard in shards if shard.name not in versions]
     if reasons := [foreign[name] for name in absent if name in foreign]:
         raise PlanError(f"source.labels: {words.listed(reasons, 1)}")
     if absent:
         raise PlanError(
             f"source.labels: {sink.url} has no finished label shard for {len(absent):,} of "
-            f"{words.count(len(found), 'shard')}, such as {absent[0]}: finish its run, and give the source.url and "
+            f"{words.count(len(shards), 'shard')}, such as {absent[0]}: finish its run, and give the source.url and "
             "source.root that it has"
         )
-    for one in found:
-        before = labelled[one.name]
-        if (before.num_bytes, before.version) != (one.num_bytes, one.version):
+    for shard in shards:
+        before = labelled[shard.name]
+        if (before.num_bytes, before.version) != (shard.num_bytes, shard.version):
             raise PlanError(
-                f"source.labels: {sink.url} was made from another {one.url} ({before.num_bytes:,} bytes, version "
-                f"{before.version}; now {one.num_bytes:,}, version {one.version}): label it again"
+                f"source.labels: {sink.url} was made from another {shard.url} ({before.num_bytes:,} bytes, version "
+                f"{before.version}; now {shard.num_bytes:,}, version {shard.version}): label it again"
             )
-    return tuple(replace(one, labels=join_url(sink.url, one.name), labels_version=versions[one.name]) for one in found)
+    of_labels = ((shard, join_url(sink.url, shard.name), versions[shard.name]) for shard in shards)
+    return tuple(replace(shard, labels=url, labels_version=version) for shard, url, version in of_labels)
 
 
-def refuse_listed_sink(source: Shards, found: Sequence[Shard], sink_url: str) -> None:
+def refuse_listed_sink(source: Shards, listed: Sequence[Shard], sink_url: str) -> None:
     """Raise if a label shard would be listed as a shard or would overwrite one, or if the sink contains a shard.
 
     Raises:
         PlanError: sink and source overlap; the message has the url and the label shard.
     """
     sinks = {normalise(sink_url), _real(normalise(sink_url))}
-    shards = {place for one in found for place in (one.url, _real(one.url))}
-    folders = {one.url for one in found if sources.kind_named(one.kind).is_folder}
+    shards = {place for shard in listed for place in (shard.url, _real(shard.url))}
+    folders = {shard.url for shard in listed if sources.kind_named(shard.kind).is_folder}
     files = shards.difference(folders, map(_real, folders))
     patterns: list[tuple[str, str, str]] = []
     for url in source.urls:
@@ -354,8 +347,8 @@ def refuse_listed_sink(source: Shards, found: Sequence[Shard], sink_url: str) ->
         if not pattern or (not scheme_of(place) and Path(place).is_dir()):
             root, pattern = place, "**/*.parquet"
         patterns += [(url, join_url(top, ""), pattern) for top in (root or "/", _real(root or "/"))]
-    for sink, one in product(sinks, found):
-        place = join_url(sink, one.name)
+    for sink, shard in product(sinks, listed):
+        place = join_url(sink, shard.name)
         lists = (
             url
             for url, top, pattern in patterns
@@ -365,12 +358,12 @@ def refuse_listed_sink(source: Shards, found: Sequence[Shard], sink_url: str) ->
         if listing is not None or place in shards:
             raise PlanError(
                 f"sink.url: the label shard {place} would be one of the shards of source.url="
-                f"{listing or one.url!r}; choose a folder outside the source"
+                f"{listing or shard.url!r}; choose a folder outside the source"
             )
-    for sink, shard in product(sinks, shards):
-        if shard.startswith(join_url(sink, "")):
+    for sink, place in product(sinks, shards):
+        if place.startswith(join_url(sink, "")):
             raise PlanError(
-                f"sink.url: {sink} is a folder above the source {shard}, which readers of the sink would take for "
+                f"sink.url: {sink} is a folder above the source {place}, which readers of the sink would take for "
                 "labels; choose a folder outside the source"
             )
 
@@ -381,7 +374,7 @@ def _real(place: str) -> str:
 
 
 def check_root(
-    sink: str, recorded_root: str | None, root: str | None, found: Sequence[Shard], recorded: Mapping[str, Shard]
+    sink: str, recorded_root: str | None, root: str | None, listed: Sequence[Shard], recorded: Mapping[str, Shard]
 ) -> None:
     """Raise unless a listing names its label shards as the sink does.
 
@@ -391,13 +384,13 @@ def check_root(
         sink: url of the sink.
         recorded_root: root of the sink; None: unknown.
         root: root of the listing.
-        found: the listing.
+        listed: the listing.
         recorded: shards of earlier plans by name.
 
     Raises:
         ChangedError: the names differ; the message has both roots.
     """
-    if recorded_root in (None, root) or are_listed(found, recorded):
+    if recorded_root in (None, root) or are_listed(listed, recorded):
         return
     raise ChangedError(
         f"{sink}: its label shards are named relative to {recorded_root!r}, this source's to {root!r}; "
@@ -407,10 +400,10 @@ def check_root(
     )
 
 
-def are_listed(found: Sequence[Shard], recorded: Mapping[str, Shard]) -> bool:
+def are_listed(listed: Sequence[Shard], recorded: Mapping[str, Shard]) -> bool:
     """Return whether each recorded shard is listed with its name and content, and never with another name."""
-    contents = {one.name: (one.num_bytes, one.version, one.labels_version) for one in found}
-    names = {(one.url, one.part): one.name for one in found}
+    contents = {shard.name: (shard.num_bytes, shard.version, shard.labels_version) for shard in listed}
+    names = {(shard.url, shard.part): shard.name for shard in listed}
     for name, shard in recorded.items():
         # The part of a whole file is known after its survey only.
         part = shard.part if sources.kind_named(shard.kind).is_sliced else ""

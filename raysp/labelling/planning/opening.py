@@ -17,12 +17,12 @@ from raysp.labelling.planning.carried import carried_types, decode, encode
 from raysp.labelling.planning.listing import Listed, are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
-from raysp.labelling.planning.settling import (
+from raysp.labelling.planning.settings import (
     check_recorded,
     is_surveyed_for,
     label_parts,
     piece_size,
-    settle,
+    resolve_settings,
     staged_parts,
 )
 from raysp.labelling.planning.surveying import paths_of, refuse_without_recordings, survey, try_late_filters, with_ids
@@ -85,26 +85,26 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     record, sink = state.binding_record, opened.sink
     pipeline = of_commit(opened.pipeline, record)
     source = pipeline.source
-    if opened.text_beside and source.text is None and source.split is None:
-        source = replace(source, text=opened.text_beside)
-    slices = {**{one.name: one.shard for one in state.absent}, **state.shards} if record else {}
+    if opened.default_text and source.text is None and source.split is None:
+        source = replace(source, text=opened.default_text)
+    slices = {**{missing.name: missing.shard for missing in state.absent}, **state.shards} if record else {}
     listed = list_corpus(source, slices)
-    if not any(one.kind == FOLDER for one in listed.found):
+    if not any(shard.kind == FOLDER for shard in listed.shards):
         source = pipeline.source
     if record is not None:
-        check_root(sink.url, record.root, listed.root, listed.found, state.shards)
-    refuse_listed_sink(source, listed.found, pipeline.sink.url)
+        check_root(sink.url, record.root, listed.root, listed.shards, state.shards)
+    refuse_listed_sink(source, listed.shards, pipeline.sink.url)
     if source != pipeline.source:
         pipeline = replace(pipeline, source=source)
-    is_known = state.record is not None and (state.has_results or are_listed(listed.found, state.shards))
+    is_recorded = state.record is not None and (state.has_results or are_listed(listed.shards, state.shards))
     surveyed: dict[str, Surveyed] = {}
-    if not is_known or state.record is None or state.record.parts.get("source.id") != source.id:
+    if not is_recorded or state.record is None or state.record.parts.get("source.id") != source.id:
         source, surveyed = with_ids(pipeline, listed, state.shards)
     is_numbered = source != pipeline.source
     if is_numbered:
         pipeline = replace(pipeline, source=source)
     opened = replace(opened, pipeline=pinned(pipeline))
-    if not state.has_results and not (is_known and is_surveyed_for(opened.pipeline, state.record)):
+    if not state.has_results and not (is_recorded and is_surveyed_for(opened.pipeline, state.record)):
         state = SinkState()
     corpus = survey(
         listed,
@@ -133,7 +133,7 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    plan = without_work(opened, state.binding_record)
+    plan = plan_without_work(opened, state.binding_record)
     for schema, url in corpus.schemas.items():
         try_late_filters(url, schema, plan.pipeline, output_schema(*plan.passes))
     file_id = fingerprint(file_parts(plan.pipeline))
@@ -147,13 +147,9 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
 
 
 def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
-    """Open some recordings of the first shard with rows, if they are read by path and may be archived or in tar files.
-
-    Raises:
-        PlanError: all are archived, or none is a file; with one of the recordings, and the remedy.
-    """
+    """Raise PlanError if sampled recordings that are read by path are all archived, or in tar files."""
     source = pipeline.source
-    shard = next((one.shard for one in todo if one.shard.num_rows), None)
+    shard = next((work.shard for work in todo if work.shard.num_rows), None)
     if shard is None or (folder := sources.audio_root(shard, source.audio_root)) is None:
         return
     may_be_archived = bool(scheme_of(folder))
@@ -186,7 +182,7 @@ def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
         )
 
 
-def without_work(opened: Opened, record: RunRecord | None) -> Plan:
+def plan_without_work(opened: Opened, record: RunRecord | None) -> Plan:
     """Return the plan with resolved settings and fingerprint, and without corpus and work.
 
     Args:
@@ -198,9 +194,9 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         CheckpointError: the checkpoint cannot be run.
     """
     code = read_code(opened.pipeline)
-    pipeline, summaries = opened.pipeline, [one.summary for one in opened.chosen]
-    passes = settle(pipeline, opened.resources, record.resolved if record else None, summaries)
-    parts = label_parts(pipeline, (one.settings for one in passes), code)
+    pipeline, summaries = opened.pipeline, [choice.summary for choice in opened.chosen]
+    passes = resolve_settings(pipeline, opened.resources, record.resolved if record else None, summaries)
+    parts = label_parts(pipeline, (choice.settings for choice in passes), code)
     digest = fingerprint(parts)
     plan = Plan(
         pipeline,
@@ -214,7 +210,7 @@ def without_work(opened: Opened, record: RunRecord | None) -> Plan:
         done=frozenset(),
         todo=(),
         code=code,
-        why_not_own="; ".join(one.why for one in opened.chosen if one.why),
+        why_not_own="; ".join(choice.why for choice in opened.chosen if choice.why),
     )
     if record is not None:
         check_recorded(record, plan)
@@ -273,7 +269,7 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
     sink = opened.sink
     record = sink.existing_record()
     pipeline, chosen = with_backends(pinned(opened.pipeline), record)
-    plan = without_work(replace(opened, pipeline=pipeline, chosen=chosen), record)
+    plan = plan_without_work(replace(opened, pipeline=pipeline, chosen=chosen), record)
     if shards:
         corpus = _chosen(replace(opened, pipeline=plan.pipeline), record, shards)
         todo = tuple(retry_whole(sink.store, shard) for shard in corpus.shards)
@@ -282,9 +278,9 @@ def plan_retry(opened: Opened, shards: Sequence[str] = ()) -> Plan:
         damaged: dict[str, str] = {}
         todo = tuple(find_error_rows(sink.store, sink.shards(), plan.fingerprint, damaged))
         absent = sink.absent()
-        unreadable = {**{one.name: one.reason for one in absent}, **damaged}
+        unreadable = {**{shard.name: shard.reason for shard in absent}, **damaged}
         carried = decode(sink.url, record.columns)
-        corpus = Corpus(tuple(one.shard for one in todo), unreadable, absent=absent, carried=carried)
+        corpus = Corpus(tuple(work.shard for work in todo), unreadable, absent=absent, carried=carried)
     return replace(plan, corpus=corpus, todo=todo)
 
 
@@ -292,38 +288,34 @@ def _chosen(opened: Opened, record: RunRecord, patterns: Sequence[str]) -> Corpu
     """Return the shards of some names, with their current content."""
     pipeline, sink = opened.pipeline, opened.sink
     recorded = {shard.name: shard for shard in sink.shards()}
-    before = {one.name: one for one in sink.absent()}
-    planned = {**{name: one.shard for name, one in before.items()}, **recorded}
+    absent = {shard.name: shard for shard in sink.absent()}
+    planned = {**{name: shard.shard for name, shard in absent.items()}, **recorded}
     names = _matching(patterns, sorted(planned), sink.url)
     listing = list_corpus(pipeline.source, planned, recut=True)
-    check_root(sink.url, record.root, listing.root, listing.found, recorded)
-    present = {one.name: one for one in listing.found}
+    check_root(sink.url, record.root, listing.root, listing.shards, recorded)
+    present = {shard.name: shard for shard in listing.shards}
     for name in names:
         if name not in present:
             raise PlanError(f"{sink.url}: {name} is no longer in the source; its labels are kept as they are")
     # The other slices of a manifest may begin elsewhere now.
     sliced = {present[name].url for name in names if sources.kind_named(present[name].kind).is_sliced}
-    found = tuple(one for one in listing.found if one.name in names or (one.name in recorded and one.url in sliced))
+    read = names | {name for name in recorded.keys() & present if present[name].url in sliced}
+    listing = replace(listing, shards=tuple(shard for shard in listing.shards if shard.name in read))
     types = carried_types(pipeline, sink, record if recorded.keys() - names else None)
     size = piece_size(pipeline, opened.resources, record.resolved)
-    listing = replace(listing, found=found)
     corpus = survey(listing, recorded, pipeline, size=size, may_change=names, carried=types)
-    others = tuple(one for one in before.values() if one.name not in names)
-    shards = tuple(one for one in corpus.shards if one.name in names)
-    # Without the listing, in which shards that left the source would count as found.
-    return replace(corpus, shards=shards, absent=(*others, *corpus.absent), vanished=(), listed=Listed())
+    kept = tuple(shard for shard in absent.values() if shard.name not in names)
+    shards = tuple(shard for shard in corpus.shards if shard.name in names)
+    # Without the listing, in which shards that left the source would count as present.
+    return replace(corpus, shards=shards, absent=(*kept, *corpus.absent), vanished=(), listed=Listed())
 
 
 def _matching(patterns: Sequence[str], names: Sequence[str], url: str) -> frozenset[str]:
-    """Return the names that match patterns.
-
-    Raises:
-        PlanError: a pattern matches none.
-    """
-    found: set[str] = set()
+    """Return the names that match patterns; raise PlanError if a pattern matches none."""
+    chosen: set[str] = set()
     for pattern in patterns:
         matching = [name for name in names if name == pattern or fnmatchcase(name, pattern)]
         if not matching:
             raise PlanError(f"{url}: no shard is named {pattern!r}; expected names such as {listed(names, 3)}")
-        found.update(matching)
-    return frozenset(found)
+        chosen.update(matching)
+    return frozenset(chosen)

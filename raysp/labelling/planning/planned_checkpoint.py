@@ -54,8 +54,8 @@ def folder_of(
 ) -> Path:
     """Return the local folder of a checkpoint that a backend runs over a corpus; see `checkpoint_folder`.
 
-    Of a checkpoint of the hub or of storage with adapters, that of the language is there; those of a column are fetched
-    when the first row has the language. With `keeps_languages` all that a folder on storage has are there.
+    The folder of a checkpoint of the hub or of storage holds the adapter of `language`; adapters of a column are
+    fetched when the first row has the language. With `keeps_languages` a folder from storage holds all its adapters.
 
     Raises:
         CheckpointError, StoreError: as `locate`.
@@ -75,10 +75,7 @@ def _options_of(url: str, source: Shards) -> Mapping[str, object]:
 
 
 def _used_by(output: Output, pipeline: Pipeline) -> Iterator[tuple[str, str, Path, str]]:
-    """Yield the field, name, local path and digest of each file and further checkpoint that an output reads.
-
-    The name is the url, or `OWN_MODEL`.
-    """
+    """Yield the field, url or `OWN_MODEL`, local path and digest of each file and checkpoint that an output reads."""
     source, checkpoint = pipeline.source, pipeline.label.checkpoint
     for field, url in output.checkpoints.items():
         folder = folder_of(url, source, OWN, output.language)
@@ -107,10 +104,10 @@ def check_speech(planned: Mapping[str, str]) -> None:
     Raises:
         CheckpointError: the digests differ, or the model is not installed.
     """
-    if SPEECH_MODEL in planned and (found := speech_digest()) != planned[SPEECH_MODEL]:
+    if SPEECH_MODEL in planned and (digest := speech_digest()) != planned[SPEECH_MODEL]:
         raise CheckpointError(
             f"the model of speech: the digest of its weights was {planned[SPEECH_MODEL]} when the run was planned, on "
-            f"this worker it is {found}; install the same version of silero-vad on all machines"
+            f"this worker it is {digest}; install the same version of silero-vad on all machines"
         )
 
 
@@ -150,14 +147,14 @@ def located_outputs(
         if language is not None and output.follows_language:
             local["language"] = language
         located.append(replace(cast("Any", output), **local) if local else output)
-    return tuple(located), {name: "+".join(sorted(found)) for name, found in digests.items()}
+    return tuple(located), {name: "+".join(sorted(values)) for name, values in digests.items()}
 
 
-def refuse_changed(name: str, found: str, planned: str) -> None:
-    """Raise CheckpointError if the digest of a checkpoint or file on this machine is none of the plan."""
-    if found not in planned.split("+"):
+def refuse_changed(name: str, digest: str, planned: str) -> None:
+    """Raise CheckpointError if the digest of a checkpoint or file on this machine differs from the plan."""
+    if digest not in planned.split("+"):
         raise CheckpointError(
-            f"{name}: its digest was {planned} when the run was planned, on this worker it is {found}; do not change "
+            f"{name}: its digest was {planned} when the run was planned, on this worker it is {digest}; do not change "
             "it during a run, and make the same files available to all workers"
         )
 
@@ -192,18 +189,18 @@ def summary_of(folder: Path, backend: str | None = None) -> CheckpointSummary:
     with contextlib.suppress(OSError):  # the state of a file cannot be read
         states = [choice.library if choice else "", *_states(folder.iterdir()), *_states_of_code()]
         name = f"summaries/{hashlib.sha256(repr(states).encode()).hexdigest()[:32]}.json"
-    if name and (known := read_cached(name)) is not None:
+    if name and (cached := read_cached(name)) is not None:
         with contextlib.suppress(ValidationError):  # another program wrote the file
-            return replace(adapter.validate_json(known), path=folder)
+            return replace(adapter.validate_json(cached), path=folder)
     if choice is None:
         from raysp.models.loading import check_checkpoint
 
-        found = check_checkpoint(folder, is_announced=False)
+        summary = check_checkpoint(folder, is_announced=False)
     else:
-        found = choice.open().describe(folder)
+        summary = choice.open().describe(folder)
     if name:
-        write_cached(name, adapter.dump_json(found))
-    return found
+        write_cached(name, adapter.dump_json(summary))
+    return summary
 
 
 @functools.cache
@@ -214,21 +211,16 @@ def _states_of_code() -> list[tuple[object, ...]]:
 
 
 def _states(files: Iterable[Path]) -> list[tuple[object, ...]]:
-    """Return path, size, modification time and inode of each file, in order.
-
-    Raises:
-        OSError: the state of a file cannot be read.
-    """
-    found = [(str(file.resolve()), file.stat()) for file in sorted(files)]
-    return [(path, state.st_size, state.st_mtime_ns, state.st_ino) for path, state in found]
+    """Return path, size, modification time and inode of each file, in order."""
+    states = [(str(file.resolve()), file.stat()) for file in sorted(files)]
+    return [(path, state.st_size, state.st_mtime_ns, state.st_ino) for path, state in states]
 
 
 def digest_of(folder: Path, backend: str = OWN, language: str | Column | None = None) -> str:
     """Return the digest of the files of a checkpoint that labels depend on; `backend` is that of its description.
 
-    Of the adapters of languages it has that of the language, or of the announced one. Where the rows name languages, it
-    has all that are in the folder. Where they are fetched later, it has the commit of the hub, or sizes and versions of
-    the files on storage.
+    It covers the adapter of the language, or of the announced one. If the rows name languages, it covers all adapters
+    in the folder, or the commit of the hub or sizes and versions on storage if adapters are fetched later.
     """
     files = label_files(folder, backend)
     if not isinstance(language, Column):
@@ -315,11 +307,7 @@ def choose_backend(folder_for: Callable[..., Path], *, first: str = OWN) -> Chos
 
 
 def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: CheckpointError) -> Chosen:
-    """Return transformers as the backend of a checkpoint that the models of raysp refuse with an error.
-
-    Raises:
-        CheckpointError: it does not read it either, or is not installed.
-    """
+    """Return transformers as the backend of a checkpoint that the models of raysp refuse with an error."""
     from raysp.backends.own import unread, unread_error
     from raysp.models.loading import reads_kind
 

@@ -48,7 +48,7 @@ GAIN_OF_AMX = (
     "of 7 s, and some texts may differ from those in float32"
 )
 _EXPECTED = "; expected "
-"""Ends what an error message says of one file."""
+"""Separates the fault from the remedy in an error message."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Opened:
     """Resources that the run may use."""
     chosen: tuple[Chosen, ...] = ()
     """Backends of the `Label` steps, with descriptions of their checkpoints; empty until they are known."""
-    text_beside: str | None = None
-    """Column of texts beside recordings that a source without one has, if it lists folders of recordings."""
+    default_text: str | None = None
+    """Value of `source.text` if the source sets none and lists folders of recordings."""
 
     @classmethod
     def of(cls, pipeline: Pipeline, resources: Resources | None = None) -> Self:
-        """Open the sink of a pipeline, without access to it; resources by default are those of this machine.
+        """Open the sink of a pipeline, without access to it; resources default to this machine's.
 
         Raises:
             StoreError: as `open_store`.
@@ -129,13 +129,13 @@ class Corpus(Brief):
     widened: tuple[str, ...] = ()
     """Sentences on carried-over columns whose types differ over the shards."""
     schemas: Mapping[pa.Schema, str] = field(default_factory=dict)
-    """Columns of shards of `fresh`, each with a url, if steps behind the model may read any of them."""
+    """Columns of shards of `fresh`, each with a url, if steps after the model may read any of them."""
 
     @property
     def seconds(self) -> float | None:
         """Seconds of audio, as declared by the source; None if some shard does not declare them."""
-        known = [shard.seconds for shard in self.shards if shard.seconds is not None]
-        return sum(known) if known and len(known) == len(self.shards) else None
+        declared = [shard.seconds for shard in self.shards if shard.seconds is not None]
+        return sum(declared) if declared and len(declared) == len(self.shards) else None
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class Plan(Brief):
         more = f" and {len(source.urls) - 1} more" if len(source.urls) > 1 else ""
         audio = f", {duration(seconds)} of audio" if (seconds := self.corpus.seconds) else ""
         labels = f", with the labels of {source.labels}" if source.labels else ""
-        digests = {url: digest for one in self.passes for url, digest in one.settings.file_digests.items()}
+        digests = {url: digest for step in self.passes for url, digest in step.settings.file_digests.items()}
         files = [
             f"{field} of outputs.{i} {url} ({digests.get(url)})"
             for i, output in enumerate(self.pipeline.outputs)
@@ -238,8 +238,8 @@ class Plan(Brief):
             "model": f"{self.pool_size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
             f"{settings.dtype} on {settings.device}, {windows}",
             **{
-                f"checkpoint {number}": f"{_described(one)}, {one.settings.dtype} on {one.settings.device}"
-                for number, one in enumerate(self.passes[1:], 2)
+                f"checkpoint {number}": f"{_described(step)}, {step.settings.dtype} on {step.settings.device}"
+                for number, step in enumerate(self.passes[1:], 2)
             },
             "bfloat16": GAIN_OF_AMX if self._gains_by_bfloat16 else "",
             **self._filters,
@@ -252,7 +252,7 @@ class Plan(Brief):
 
     @property
     def _filters(self) -> dict[str, str]:
-        """`Keep` steps behind a `Label` step by their places, with what they keep and when that is decided."""
+        """`Keep` steps after a `Label` step by their places, with their conditions and the time of the decision."""
         facts, num_labels = {}, 0
         for place, step in enumerate(self.pipeline.steps):
             num_labels += isinstance(step, Label)
@@ -266,7 +266,7 @@ class Plan(Brief):
     @property
     def json(self) -> dict[str, object]:
         """Content of `raysp plan --json`."""
-        corpus, later = self.corpus, [asdict(one.settings) for one in self.passes[1:]]
+        corpus, later = self.corpus, [asdict(step.settings) for step in self.passes[1:]]
         return {
             "fingerprint": self.fingerprint,
             "sink": self.pipeline.sink.url,
@@ -291,7 +291,7 @@ class Plan(Brief):
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Sentences that `raysp plan` prints beside the facts."""
+        """Sentences that `raysp plan` prints after the facts."""
         settings = self.settings
         if settings.fingerprint_seconds is None:
             return self.notes
@@ -332,9 +332,9 @@ class Plan(Brief):
 
     @property
     def run_settings(self) -> dict[str, JsonValue]:
-        """Settings that a run records beside its host."""
+        """Settings that a run records."""
         settings = self.settings
-        later = "; ".join(f"{one.settings.dtype} on {one.settings.device}" for one in self.passes[1:])
+        later = "; ".join(f"{step.settings.dtype} on {step.settings.device}" for step in self.passes[1:])
         return {
             "dtype": settings.dtype,
             "device": settings.device,
@@ -366,53 +366,53 @@ class Plan(Brief):
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences on properties of the source and of the cluster that a user may not expect."""
-        corpus, listing, found = self.corpus, self.corpus.listed, list[str]()
+        corpus, listing, notes = self.corpus, self.corpus.listed, list[str]()
         if names := corpus.vanished:
-            others = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-            found.append(f"{names[0]}{others}: no longer in the source; the labels are kept")
+            and_more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            notes.append(f"{names[0]}{and_more}: no longer in the source; the labels are kept")
         if gone := listing.gone:
-            found.append(
+            notes.append(
                 f"{count(len(gone), 'recording')} no longer in the source, {first_of(gone, MOST_GONE)}: labels stay "
                 f"until `raysp forget {self.pipeline.sink.url} ID...` removes them"
             )
         if self.why_not_own:
-            found.append(f"{self.settings.library} runs the checkpoint: {self.why_not_own}")
-        found += [
+            notes.append(f"{self.settings.library} runs the checkpoint: {self.why_not_own}")
+        notes += [
             note
             for pipeline, settings in self.passes
             for output in pipeline.label.outputs
             for note in output.notes(settings.checkpoint, pipeline.label.window_seconds)
         ]
         if listing.passed_over:
-            found.append(count_files(listing.passed_over, " passed over"))
-        found += corpus.widened
+            notes.append(count_files(listing.passed_over, " passed over"))
+        notes += corpus.widened
         if corpus.is_numbered:
-            found.append(f"no column {USUAL_ID!r}: ids are <shard>:<row>")
+            notes.append(f"no column {USUAL_ID!r}: ids are <shard>:<row>")
         if unnamed := listing.unnamed:
-            found.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
+            notes.append(f"{count(unnamed, 'recording')} without metadata or a text beside it: other columns are null")
         if missing := listing.missing:
-            found.append(
+            notes.append(
                 f"{count(missing, 'recording')} of the metadata, or behind links, not found: their rows become errors "
                 "(not_found)"
             )
         if unread := listing.unread:
             more = "" if unread == len(listing.faults) else "; ..."
-            found.append(
+            notes.append(
                 f"{count(unread, 'text')} beside recordings cannot be read: their rows become errors "
                 f"({UNREADABLE_TEXT}). {_with_each_remedy_once(listing.faults)}{more}"
             )
         shards = [todo.shard for todo in self.todo]
         if empty := [shard.name for shard in shards if not shard.num_rows]:
-            found.append(f"{len(empty):,} of {count(len(shards), 'shard')} hold no rows, such as {empty[0]}")
+            notes.append(f"{len(empty):,} of {count(len(shards), 'shard')} hold no rows, such as {empty[0]}")
         if bare := [shard.name for shard in shards if shard.name in corpus.without_bytes]:
-            found.append(
+            notes.append(
                 f"{len(bare):,} of {count(len(shards), 'shard')} hold no recordings, such as {bare[0]}: their rows "
                 f"become errors. To read recordings by path, {remedy('path_not_allowed')}"
             )
         each = self.settings.cpus_per_actor.number, self.settings.gpus_per_actor
         if self.todo and (shortage := shortage_of(self.pool_size.low, self.resources, *each)):
-            found.append(f"the pool requests {shortage}: the run waits until they are available")
-        return tuple(found)
+            notes.append(f"the pool requests {shortage}: the run waits until they are available")
+        return tuple(notes)
 
     @property
     def num_rows(self) -> int:
@@ -431,26 +431,28 @@ class Plan(Brief):
 
 
 def _with_each_remedy_once(messages: Sequence[str]) -> str:
-    """Join error messages; those that expect the same are followed by it once."""
-    found: dict[str, list[str]] = {}
+    """Join error messages; messages with the same remedy are followed by it once."""
+    by_remedy: dict[str, list[str]] = {}
     for message in messages:
-        what, _, expected = message.partition(_EXPECTED)
-        found.setdefault(expected, []).append(what)
-    return "; ".join(_EXPECTED.join(filter(None, ("; ".join(what), expected))) for expected, what in found.items())
+        fault, _, remedy = message.partition(_EXPECTED)
+        by_remedy.setdefault(remedy, []).append(fault)
+    joined = ((remedy, "; ".join(faults)) for remedy, faults in by_remedy.items())
+    return "; ".join(f"{faults}{_EXPECTED}{remedy}" if remedy else faults for remedy, faults in joined)
 
 
-def _described(one: Pass) -> str:
-    settings, checkpoint = one.settings, one.settings.checkpoint
+def _described(step: Pass) -> str:
+    settings, checkpoint = step.settings, step.settings.checkpoint
     by = f", by {settings.library}" if settings.library else ""
     parameters = count(checkpoint.num_parameters, "parameter")
-    return f"{one.pipeline.label.checkpoint}: {checkpoint.architecture}, {parameters}, {checkpoint.sample_rate} Hz{by}"
+    return f"{step.pipeline.label.checkpoint}: {checkpoint.architecture}, {parameters}, {checkpoint.sample_rate} Hz{by}"
 
 
 def output_schema(*passes: Pass) -> pa.Schema:
     """Return the columns that all steps add; where each channel is labelled, outputs are lists."""
     fields = [*added_schema(passes[0].pipeline)]
     for pipeline, settings in passes:
-        outputs = pa.schema([field for one in pipeline.label.outputs for field in one.schema(settings.checkpoint)])
+        schemas = (output.schema(settings.checkpoint) for output in pipeline.label.outputs)
+        outputs = pa.schema([field for schema in schemas for field in schema])
         for output in pipeline.label.outputs:
             outputs = output.completed(outputs)
         fields += listed(outputs) if pipeline.decode.channel == EACH else outputs

@@ -59,13 +59,13 @@ def with_ids(work: ReadsCorpus, listed: Listed, recorded: Collection[str] = ()) 
     if source.id != USUAL_ID:
         return source, surveyed
     reading = _reading(work)
-    for one in sorted(listed.found, key=lambda one: one.name not in recorded):
-        if one.name in listed.unreadable:
+    for shard in sorted(listed.shards, key=lambda shard: shard.name not in recorded):
+        if shard.name in listed.unreadable:
             continue
-        if sources.kind_named(one.kind).has_ids:
+        if sources.kind_named(shard.kind).has_ids:
             break
-        [first] = reading.survey([one])
-        surveyed[one.name] = first
+        [first] = reading.survey([shard])
+        surveyed[shard.name] = first
         if isinstance(first, Survey):
             return (source if USUAL_ID in first.schema.names else replace(source, id=None)), surveyed
     return source, surveyed
@@ -103,53 +103,52 @@ def survey(
     Raises:
         PlanError: a column is missing or of the wrong type, or a recorded shard's content changed.
     """
-    found = listed.found
-    new_shards = _NewShards(work, found, size, limit_rows, check, carried)
+    new_shards = _NewShards(work, listed.shards, size, limit_rows, check, carried)
     shards: list[Shard] = []
     fresh: list[Shard] = []
     absent: list[AbsentShard] = []
     num_rows = 0
     unchanged = {
-        one.name: shard
-        for one in found
-        if one.name in recorded and (shard := _unchanged(one, recorded[one.name])) is not None
+        target.name: shard
+        for target in listed.shards
+        if target.name in recorded and (shard := _unchanged(target, recorded[target.name])) is not None
     }
-    new = [one for one in found if one.name not in unchanged and one.name not in listed.unreadable]
-    before = surveyed or {}
-    unread = [one for one in new if one.name not in before]
+    new = [target for target in listed.shards if target.name not in unchanged and target.name not in listed.unreadable]
+    surveyed = surveyed or {}
+    unread = [target for target in new if target.name not in surveyed]
     processes = num_cpus() if limit_rows is None else 1
     with closing(survey_all(unread, _reading(work), processes)) as rest:
-        surveys = new_shards.sized(before[one.name] if one.name in before else next(rest) for one in new)
-        for one in found:
-            shard = unchanged.get(one.name)
-            reason = f"{one.url}: {listed.unreadable.get(one.name)}"
-            if shard is None and one.name not in listed.unreadable:
-                planned = None if one.name in may_change else recorded.get(one.name)
-                if planned is not None and sources.kind_named(one.kind).is_sliced:
-                    raise _changed(one, planned)  # a slice may no longer end with a line
+        surveys = new_shards.sized(surveyed[target.name] if target.name in surveyed else next(rest) for target in new)
+        for target in listed.shards:
+            shard = unchanged.get(target.name)
+            reason = f"{target.url}: {listed.unreadable.get(target.name)}"
+            if shard is None and target.name not in listed.unreadable:
+                before = None if target.name in may_change else recorded.get(target.name)
+                if before is not None and sources.kind_named(target.kind).is_sliced:
+                    raise _changed(target, before)  # a slice may no longer end with a line
                 facts, seconds = next(surveys)
                 if isinstance(facts, str):
                     reason = facts
-                elif planned is not None:
-                    raise _changed(one, planned)
+                elif before is not None:
+                    raise _changed(target, before)
                 else:
-                    shard = new_shards(one, facts, seconds)
+                    shard = new_shards(target, facts, seconds)
             if shard is None:
-                absent.append(AbsentShard.of(one, reason))
+                absent.append(AbsentShard.of(target, reason))
                 continue
             shards.append(shard)
-            known = recorded.get(one.name)
-            if known is None or (known.input_id, known.part) != (shard.input_id, shard.part):
+            planned = recorded.get(target.name)
+            if planned is None or (planned.input_id, planned.part) != (shard.input_id, shard.part):
                 fresh.append(shard)
             num_rows += shard.num_rows
             if limit_rows is not None and num_rows >= limit_rows:
                 break
     return Corpus(
         tuple(shards),
-        {one.name: one.reason for one in absent},
+        {shard.name: shard.reason for shard in absent},
         tuple(fresh),
-        vanished=tuple(sorted(recorded.keys() - {one.name for one in found})),
-        supersedes=any(one.name in recorded for one in fresh),
+        vanished=tuple(sorted(recorded.keys() - {target.name for target in listed.shards})),
+        supersedes=any(shard.name in recorded for shard in fresh),
         listed=listed,
         without_bytes=frozenset(new_shards.without_bytes),
         absent=tuple(absent),
@@ -160,7 +159,7 @@ def survey(
 
 
 def _label_schema(first: Shard, labels: str, source: Shards) -> pa.Schema:
-    """Return the columns of the label shard beside a shard."""
+    """Return the columns of a shard's label shard in the sink `labels`."""
     store, name = place_of(first.labels, options_beside(labels, source.urls[0], source.storage_options))
     try:
         with footer.opened(store, name) as file:
@@ -169,16 +168,16 @@ def _label_schema(first: Shard, labels: str, source: Shards) -> pa.Schema:
         raise PlanError(f"source.labels: {error}") from None
 
 
-def _unchanged(one: Shard, known: Shard) -> Shard | None:
+def _unchanged(listed: Shard, recorded: Shard) -> Shard | None:
     """Return the recorded shard if its content has not changed, with its current place."""
-    if (known.num_bytes, known.version) != (one.num_bytes, one.version):
+    if (recorded.num_bytes, recorded.version) != (listed.num_bytes, listed.version):
         return None
-    if known.labels_version != one.labels_version:
+    if recorded.labels_version != listed.labels_version:
         return None
-    part = one.part or known.part
-    if (known.url, known.part, known.labels) == (one.url, part, one.labels):
-        return known
-    return replace(known, url=one.url, part=part, labels=one.labels)
+    part = listed.part or recorded.part
+    if (recorded.url, recorded.part, recorded.labels) == (listed.url, part, listed.labels):
+        return recorded
+    return replace(recorded, url=listed.url, part=part, labels=listed.labels)
 
 
 class _NewShards:
@@ -187,7 +186,7 @@ class _NewShards:
     def __init__(
         self,
         work: ReadsCorpus,
-        found: Sequence[Shard],
+        shards: Sequence[Shard],
         size: PieceSize,
         limit_rows: int | None,
         check: CheckSchema | None,
@@ -195,7 +194,7 @@ class _NewShards:
     ) -> None:
         self._work = work
         labels = work.source.labels
-        self._labels = _label_schema(found[0], labels, work.source) if labels and found else pa.schema([])
+        self._labels = _label_schema(shards[0], labels, work.source) if labels and shards else pa.schema([])
         self._size = size
         self._limit_rows = limit_rows
         self._further_check = check
@@ -205,7 +204,7 @@ class _NewShards:
         """Last schema that was accepted of shards with rows, and of shards without."""
         self._is_tried_later = any(_is_tried(step) for steps in work.flow.after for step in steps)
         self.schemas: dict[pa.Schema, str] = {}
-        """Columns of shards with rows, each with the url of the first, if steps behind the model may read any."""
+        """Columns of shards with rows, each with the url of the first, if steps after the model may read any."""
         self.without_bytes: set[str] = set()
         """Names of shards whose rows hold no recording and may not be read by path."""
 
@@ -224,50 +223,46 @@ class _NewShards:
         piece_seconds = self._size.seconds(seconds)
         return ((surveyed, piece_seconds) for surveyed in chain(ahead, surveys))
 
-    def __call__(self, one: Shard, surveyed: Survey, seconds: float) -> Shard:
-        """Return a shard with pieces of some seconds.
-
-        Raises:
-            PlanError: a column is missing or of the wrong type.
-        """
+    def __call__(self, shard: Shard, surveyed: Survey, seconds: float) -> Shard:
+        """Return a shard with pieces of some seconds; raise PlanError if a column is missing or of the wrong type."""
         schema = surveyed.schema
         if len(self._labels):
             own = [field for field in schema if field.name not in self._labels.names]
             schema = pa.schema([*own, *self._labels])
-        self._check(one, schema, has_rows=surveyed.num_rows > 0)
+        self._check(shard, schema, has_rows=surveyed.num_rows > 0)
         source = self._work.source
-        is_by_path = source.audio_root is not None or not sources.kind_named(one.kind).holds_audio
+        is_by_path = source.audio_root is not None or not sources.kind_named(shard.kind).holds_audio
         kind = schema.field(source.audio).type if surveyed.num_rows else pa.null()
         is_empty = recording_type(kind) in WITHOUT_BYTES or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
         if surveyed.num_rows and not is_by_path and is_empty:
-            self.without_bytes.add(one.name)
+            self.without_bytes.add(shard.name)
         return replace(
-            one,
+            shard,
             num_rows=surveyed.num_rows,
-            input_id=input_id(one.num_bytes, one.version, surveyed, one.labels_version),
-            pieces=cut_groups(surveyed.groups, seconds, sources.kind_named(one.kind).piece_rows),
-            part=one.part or surveyed.part,
+            input_id=input_id(shard.num_bytes, shard.version, surveyed, shard.labels_version),
+            pieces=cut_groups(surveyed.groups, seconds, sources.kind_named(shard.kind).piece_rows),
+            part=shard.part or surveyed.part,
             seconds=surveyed.seconds,
         )
 
-    def _check(self, one: Shard, schema: pa.Schema, *, has_rows: bool) -> None:
-        """Check the columns, unless they are those of the shard before: the shards of a corpus usually agree."""
+    def _check(self, shard: Shard, schema: pa.Schema, *, has_rows: bool) -> None:
+        """Check the columns, unless they equal those of the previous shard, as they usually do."""
         checked = self._checked.get(has_rows)
         if checked is not None and checked.equals(schema, check_metadata=True):
             return
-        source, url = self._work.source, one.url
+        source, url = self._work.source, shard.url
         try:  # a writer cannot infer types without rows
             by_path = source.audio_root is not None
             check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows, by_path=by_path)
         except ShardError as error:
             missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), source.audio)
-            remedy = NO_ID if missing == source.id else NO_COLUMN if one.kind == sources.FOLDER else ""
+            remedy = NO_ID if missing == source.id else NO_COLUMN if shard.kind == sources.FOLDER else ""
             raise PlanError(f"{error}{'' if missing == source.audio else remedy}") from None
         is_read = source.text is not None and source.text in self._work.kept and has_rows
         if is_read and not holds_text(kind := schema.field(cast("str", source.text)).type):
             raise PlanError(
                 f"{url}: column {source.text!r} holds {kind}, expected strings: source.text "
-                f"{self._work.TEXT_USE.format(source.text)}{as_texts(one.kind, kind)}"
+                f"{self._work.TEXT_USE.format(source.text)}{as_texts(shard.kind, kind)}"
             )
         if self._further_check is not None and has_rows:
             self._further_check(url, schema)
@@ -279,40 +274,40 @@ class _NewShards:
                 for field in schema
                 if f"column {field.name!r} holds {field.type}, expected strings" in str(error)
             )
-            raise PlanError(f"{error}{as_texts(one.kind, next(named, pa.null()))}") from None
+            raise PlanError(f"{error}{as_texts(shard.kind, next(named, pa.null()))}") from None
         if has_rows:
             try_filters(url, schema, self._work)
         if has_rows and self._is_tried_later:
             self.schemas.setdefault(schema.remove_metadata(), url)
         if self._carried is not None and has_rows:
-            self._carried.add(url, one.kind, schema)
+            self._carried.add(url, shard.kind, schema)
         self._checked[has_rows] = schema
 
 
-def as_texts(kind: str, found: pa.DataType) -> str:
+def as_texts(kind: str, column: pa.DataType) -> str:
     """Return advice on a column of numbers that is used as texts, in shards of the kind with a recorded name."""
-    if not (pa.types.is_integer(found) or pa.types.is_floating(found) or pa.types.is_boolean(found)):
+    if not any(fits(column) for fits in (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)):
         return ""
     return f". If its values are texts, {sources.kind_named(kind).as_texts}"
 
 
 def holds_text(kind: pa.DataType) -> bool:
     """Return whether a type holds strings, bytes or nulls alone, also as a dictionary."""
-    held = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
+    stored = kind.value_type if isinstance(kind, pa.DictionaryType) else kind
     of_text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     of_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
-    return any(fits(held) for fits in (*of_text, *of_bytes, pa.types.is_null))
+    return any(fits(stored) for fits in (*of_text, *of_bytes, pa.types.is_null))
 
 
-def _changed(one: Shard, known: Shard) -> PlanError:
-    if (known.num_bytes, known.version) == (one.num_bytes, one.version):
+def _changed(listed: Shard, recorded: Shard) -> PlanError:
+    if (recorded.num_bytes, recorded.version) == (listed.num_bytes, listed.version):
         return PlanError(
-            f"{one.url}: its label shard {one.labels or known.labels} changed since it was planned, or source.labels "
-            f"did. {restore(one.name)}"
+            f"{listed.url}: its label shard {listed.labels or recorded.labels} changed since it was planned, or "
+            f"source.labels did. {restore(listed.name)}"
         )
     return PlanError(
-        f"{one.url}: its content changed since it was planned ({known.num_bytes:,} bytes, now {one.num_bytes:,}; "
-        f"version {known.version}, now {one.version}). {restore(one.name)}"
+        f"{listed.url}: its content changed since it was planned ({recorded.num_bytes:,} bytes, now "
+        f"{listed.num_bytes:,}; version {recorded.version}, now {listed.version}). {restore(listed.name)}"
     )
 
 
@@ -327,7 +322,7 @@ def check_types(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
     Raises:
         PlanError: a column does not have the type that a step needs.
     """
-    for step in (*work.flow.before, *work.flow.labels):  # the others read outputs, which are checked with checkpoints
+    for step in (*work.flow.before, *work.flow.labels):  # late steps read outputs, which are checked with checkpoints
         try:
             step.check(schema)
         except ValueError as error:
@@ -406,7 +401,7 @@ def refuse_without_recordings(corpus: Corpus, todo: Sequence[Todo], pipeline: Pi
     Raises:
         PlanError: there is no recording; the message has one of the paths, and the remedy.
     """
-    shards = [one.shard for one in todo if one.shard.num_rows]
+    shards = [work.shard for work in todo if work.shard.num_rows]
     if not shards or any(shard.name not in corpus.without_bytes for shard in shards):
         return
     source = pipeline.source
@@ -424,13 +419,13 @@ def paths_of(shard: Shard, piece: Piece, source: Shards) -> list[str]:
 
 
 def _remedy(shard: Shard, source: Shards) -> str:
-    """Return a text on the paths that the first rows hold instead of recordings, and the remedy."""
-    found = paths_of(shard, Piece(0, min(SAMPLE_ROWS, shard.num_rows)), source)
-    if not found:
+    """Return a text on the paths in the first rows, which hold no recordings, and the remedy."""
+    paths = paths_of(shard, Piece(0, min(SAMPLE_ROWS, shard.num_rows)), source)
+    if not paths:
         return ", and no paths; expected recordings. Set source.audio to their column, or embed them"
-    is_absolute = all(path.startswith("/") for path in found)
-    root = os.path.commonpath([os.path.dirname(path) for path in found]) if is_absolute else "DIR"  # noqa: PTH120
+    is_absolute = all(path.startswith("/") for path in paths)
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if is_absolute else "DIR"  # noqa: PTH120
     return (
-        f", only paths such as {found[0]!r:.200}. Set the folder that contains them, such as "
+        f", only paths such as {paths[0]!r:.200}. Set the folder that contains them, such as "
         f"source.audio_root={root!r:.200}, or embed the recordings"
     )

@@ -62,8 +62,8 @@ class Recorded:
             return ()
         source, shards = self.pipeline.source, tuple(shards)
         urls = (*source.urls, *([source.root] if source.root else []))
-        beside = (source.labels,) if source.labels else ()
-        return (*_outside(urls, (one.url for one in shards)), *_outside(beside, (one.labels for one in shards)))
+        outside = _outside(urls, (shard.url for shard in shards))
+        return (*outside, *_outside([source.labels] if source.labels else [], (shard.labels for shard in shards)))
 
 
 def _outside(places: Iterable[str], urls: Iterable[str]) -> Iterator[str]:

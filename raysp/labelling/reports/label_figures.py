@@ -31,7 +31,7 @@ MOST_COMPARED = 200_000
 MOST_NUMBERS, MOST_CLASSES = 4, 3
 """Output columns of numbers, and of classes, that are shown."""
 MOST_BY, MOST_CANDIDATES = 3, 8
-"""Columns by which rows are grouped unless others are given; columns of which they are the first that fit."""
+"""Columns by which rows are grouped by default, and the columns among which they are chosen."""
 FEW_VALUES = 20
 MOST_SAMPLED = 50_000
 
@@ -53,7 +53,7 @@ class Chosen:
     """Column of the references; None if there are none."""
     numbers: tuple[str, ...]
     by: tuple[str, ...]
-    """Columns by which rows are grouped: given ones, and those of classes."""
+    """Columns by which rows are grouped: requested columns, and columns of classes."""
     candidates: tuple[str, ...]
     """Columns by which rows are grouped if they have few values."""
 
@@ -68,8 +68,8 @@ class Chosen:
         columns = {kind: [name for name in sink.outputs if kind_of(schema, name) == kind] for kind in KINDS}
         texts, reference = columns["text"], sink.reference
         has_reference = reference in schema.names and bool(texts) and holds_text(schema.field(str(reference)).type)
-        given = [name for name in dict.fromkeys(by or ()) if name != SECONDS and sink.done]
-        for name in given:
+        requested = [name for name in dict.fromkeys(by or ()) if name != SECONDS and sink.done]
+        for name in requested:
             if name not in schema.names:
                 raise PlanError(
                     f"{sink.url}: its label shards have no column {name!r}; their columns are "
@@ -83,7 +83,7 @@ class Chosen:
             sink.transcript if sink.transcript in texts else next(iter(texts), None),
             reference if has_reference else None,
             tuple(columns["number"][:MOST_NUMBERS]),
-            tuple(dict.fromkeys([*given, *columns["class"][:MOST_CLASSES]])),
+            tuple(dict.fromkeys([*requested, *columns["class"][:MOST_CLASSES]])),
             () if by is not None else tuple(kept[:MOST_CANDIDATES]),
         )
 
@@ -120,7 +120,7 @@ class Sample:
         """Numbers that were added."""
 
     def add(self, values: Floats) -> None:
-        """Add numbers, of which those that are not finite do not count."""
+        """Add numbers; numbers that are not finite are ignored."""
         values = values[np.isfinite(values)]
         self.seen += len(values)
         drawn = np.concatenate([self._drawn, self._random.random(len(values))])
@@ -151,7 +151,7 @@ class Rows:
 
     @property
     def groups(self) -> dict[str, Groups]:
-        """Groups by column: by duration, by the given columns and by classes, or by the first ones with few values."""
+        """Groups by duration, by requested columns and by classes, or by the first columns with few values."""
         columns = self.columns
         fitting = [name for name in columns.candidates if len(self._groups[name]) > 1]
         fitting = [name for name in fitting if OTHERS not in self._groups[name] and name not in columns.by][:MOST_BY]

@@ -54,14 +54,14 @@ def render(
     labelling, status = Labelling.of(opened, record), label_status(opened.store)
     rows = read_rows(labelling, by, rules)
     if rules is not None:
-        found = ""
+        fault = ""
         if labelling.reference is None:
-            found = "found source.text=None; set it to the column of the reference texts, or leave normalise out"
+            fault = "found source.text=None; set it to the column of the reference texts, or leave normalise out"
         elif rows.columns.hypothesis is None and labelling.done:
-            found = "found no transcript among its labels; leave normalise out"
-        if found:
+            fault = "found no transcript among its labels; leave normalise out"
+        if fault:
             where = "normalise applies to word errors of transcripts against reference texts"
-            raise PlanError(f"{labelling.url}: {where}: {found}")
+            raise PlanError(f"{labelling.url}: {where}: {fault}")
     runs = Runs(opened.store, record.runs)
     command = record.runs[-1].command if record.runs else ""
     name = field_of(record.pipeline, "name")

@@ -1,6 +1,6 @@
 """Error rates of any number of rows in bounded memory, of all rows and by groups.
 
-The rates are those of all rows. Up to `MOST_UNITS` rows, intervals are those of a bootstrap over rows. The errors of
+The rates cover all rows. Up to `MOST_UNITS` rows, intervals come from a bootstrap over rows. The errors of
 more rows are added up in as many random bundles, which are drawn instead of rows. Bundles of independent rows have the
 same expected variance of the rates; with 1,000 of them the width of an interval varies by about 2 %.
 """

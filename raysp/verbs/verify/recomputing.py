@@ -14,7 +14,7 @@ from raysp.corpus.shards import Piece, Shard
 from raysp.errors import RunError
 from raysp.labelling import assembly
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
-from raysp.labelling.planning.settling import label_parts, settle
+from raysp.labelling.planning.settings import label_parts, resolve_settings
 from raysp.sink import run_record
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.sink.run_record import Resolved, RunRecord
@@ -43,9 +43,10 @@ class Recomputing:
         recorded = [_Recorded.of(record, place) for place, step in enumerate(steps) if isinstance(step, Label)]
         first, *later = (step.resolved for step in recorded)
         here = Resources(cpus=2, gpus=count_gpus(), machine_cpus=1)
+        resolved = resolve_settings(pipeline, here, replace(first, later=tuple(later)))
         passes = [
             Pass(planned.pipeline, replace(planned.settings, **by._asdict()))
-            for planned, by in zip(settle(pipeline, here, replace(first, later=tuple(later))), recorded, strict=True)
+            for planned, by in zip(resolved, recorded, strict=True)
         ]
         parts = label_parts(pipeline, (planned.settings for planned in passes))
         run_record.check_same(pipeline.sink.url, record, replace(record, fingerprint=fingerprint(parts), parts=parts))

@@ -1,4 +1,4 @@
-"""Blocks in the model's hand: as many as it takes, and the time without a block."""
+"""Blocks in the model's slots: as many as it takes, and the time without a block."""
 
 import threading
 import time
@@ -9,19 +9,19 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from raysp.labelling.engine.model import InHand, Model, in_order
+from raysp.labelling.engine.model import Model, Slots, in_order
 from raysp.ops.labelling import Figures
 
 SECONDS = 30
 """After which a test gives up waiting."""
 
 
-def held(hand: InHand, ends: threading.Event) -> threading.Event:
+def held(slots: Slots, ends: threading.Event) -> threading.Event:
     """Return the event that a thread sets once it has a turn, which it keeps until another event."""
     begun = threading.Event()
 
     def hold() -> None:
-        with hand.taken():
+        with slots.taken():
             begun.set()
             assert ends.wait(SECONDS)
 
@@ -30,33 +30,33 @@ def held(hand: InHand, ends: threading.Event) -> threading.Event:
 
 
 def test_as_many_blocks_are_in_hand_as_the_model_takes():
-    hand, ends = InHand(2), threading.Event()
-    begun = [held(hand, ends) for _ in range(2)]
+    slots, ends = Slots(2), threading.Event()
+    begun = [held(slots, ends) for _ in range(2)]
     assert all(one.wait(SECONDS) for one in begun)
-    third = held(hand, ends)
+    third = held(slots, ends)
     assert not third.wait(0.05)
     ends.set()
     assert third.wait(SECONDS)
 
 
 def test_the_model_waits_while_it_has_no_block_at_all():
-    hand = InHand(2)
-    with hand.taken() as waited:
+    slots = Slots(2)
+    with slots.taken() as waited:
         assert waited == 0  # for its first block
-        with hand.taken() as second:
+        with slots.taken() as second:
             assert second == 0
     time.sleep(0.02)
-    with hand.taken() as waited:
+    with slots.taken() as waited:
         assert 0.02 <= waited < SECONDS
-        with hand.taken() as second:
+        with slots.taken() as second:
             assert second == 0
 
 
 def test_a_block_that_raises_gives_its_turn_back():
-    hand = InHand(1)
-    with pytest.raises(ValueError, match="a step"), hand.taken():
+    slots = Slots(1)
+    with pytest.raises(ValueError, match="a step"), slots.taken():
         raise ValueError("a step")
-    with hand.taken():
+    with slots.taken():
         pass
 
 
@@ -90,7 +90,7 @@ def test_an_item_that_cannot_be_read_ends_the_calls_with_its_error():
 
 
 class Op:
-    """An op that notes which blocks are in hand when one ends, and whose tables fail."""
+    """An op that notes which blocks are in slots when one ends, and whose tables fail."""
 
     has_users_code = False
 

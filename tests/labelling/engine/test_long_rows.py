@@ -14,7 +14,7 @@ from raysp import run
 from tests.runs import DEMO, audio_shard, read_labels
 
 pytestmark = pytest.mark.slow
-BLOCK_SECONDS = "raysp.labelling.planning.settling.block_seconds"
+BLOCK_SECONDS = "raysp.labelling.planning.settings.block_seconds"
 WORDS = {"outputs": [raysp.Transcript(words=True, chars=True)], "window_seconds": 6, "overlap_seconds": 2}
 
 

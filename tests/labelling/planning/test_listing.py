@@ -19,7 +19,7 @@ from tests.corpora import a_pipeline, wav, write_shard
 
 
 def names(source: raysp.Shards) -> list[str]:
-    return [found.name for found in list_corpus(source).found]
+    return [found.name for found in list_corpus(source).shards]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ class TestNames:
         for name in found:
             (folder / f"{name}.parquet").parent.mkdir(parents=True, exist_ok=True)
             (folder / f"{name}.parquet").write_text("")
-        listed = list_corpus(raysp.Shards(str(folder))).found
+        listed = list_corpus(raysp.Shards(str(folder))).shards
         assert {(one.name, one.url) for one in listed} == {
             (f"{name}.parquet", f"{folder}/{name}.parquet") for name in found
         }
@@ -90,7 +90,7 @@ class TestNames:
         for path in ("a.parquet", name):
             store.create(path, b"junk")
         found = list_corpus(raysp.Shards(f"{scheme}{tmp_path}/hidden{pattern}"))
-        assert [one.name for one in found.found] == ["a.parquet"]
+        assert [one.name for one in found.shards] == ["a.parquet"]
         assert sum(found.passed_over.values()) == name.startswith("_a") + name.startswith("_m")
 
     def test_what_spark_and_raysp_leave_beside_shards_is_passed_over(self, data):
@@ -179,7 +179,7 @@ class TestUrls:
     )
     def test_a_sink_inside_the_source_is_refused(self, bucket, url, sink, refused):
         source = raysp.Shards(f"{bucket}/{url}")
-        found = list_corpus(source).found
+        found = list_corpus(source).shards
         with pytest.raises(PlanError, match=r"would be one of the shards") if refused else contextlib.nullcontext():
             refuse_listed_sink(source, found, f"{bucket}/{sink}/")
 
@@ -210,7 +210,7 @@ class TestKinds:
         for name in files:
             (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "in" / name).write_text('{"audio_filepath": "x.wav"}\n')
-        found = list_corpus(raysp.Shards(str(tmp_path / "in" / url))).found
+        found = list_corpus(raysp.Shards(str(tmp_path / "in" / url))).shards
         assert [(one.name, one.kind) for one in found] == expected
 
     def test_label_shards_of_several_folders_stand_below_their_names(self, tmp_path):
@@ -246,7 +246,7 @@ class TestKinds:
         for name in ("_a.wav", "b.wav", "._b.wav", ".c.wav", "_raw/d.wav", "_notes.txt", "_SUCCESS"):
             store.create(name, b"x")
         found = list_corpus(raysp.Shards(f"{scheme}{tmp_path}/in"))
-        assert [path for path, *_ in folders.unpack(found.found[0].part)] == ["_a.wav", "b.wav"]
+        assert [path for path, *_ in folders.unpack(found.shards[0].part)] == ["_a.wav", "b.wav"]
         assert found.passed_over == {".txt": 1}
         store.create("_e.arrow", b"x")
         assert list_corpus(raysp.Shards(f"{scheme}{tmp_path}/in")).passed_over == {".txt": 1, ".arrow": 1}
@@ -288,12 +288,12 @@ class TestKinds:
         for name in ("x.wav", "y/z.mp3", "notes.txt"):
             open_store(url).create(name, b"x")
         open_store(url).create("m.jsonl", b'{"audio_filepath": "x.wav"}\n')
-        assert [(one.name, one.kind) for one in list_corpus(raysp.Shards(url)).found] == [
+        assert [(one.name, one.kind) for one in list_corpus(raysp.Shards(url)).shards] == [
             ("in-00000.parquet", "folder")
         ]
         assert raysp.plan(a_pipeline(f"{url}/m.jsonl", "memory://out/x")).num_rows == 1
         open_store(url).create("a.arrow", b"x")
-        [one] = list_corpus(raysp.Shards(url)).found
+        [one] = list_corpus(raysp.Shards(url)).shards
         assert (one.name, one.kind) == ("a.parquet", "arrow")
 
     def test_a_storage_that_fails_is_not_taken_for_an_empty_one(self, tmp_path, monkeypatch):
@@ -336,7 +336,7 @@ class TestKinds:
         (tmp_path / "in" / "m.json").write_text('{"audio_filepath": "a.wav"}\n')
         for url in ("in", "in/*"):
             found = list_corpus(raysp.Shards(f"{tmp_path}/{url}"))
-            assert [(one.kind, found.passed_over) for one in found.found] == [("folder", {".json": 1})]
+            assert [(one.kind, found.passed_over) for one in found.shards] == [("folder", {".json": 1})]
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -369,7 +369,7 @@ class TestKinds:
 class TestListedSink:
     @staticmethod
     def check(source: raysp.Shards, sink: object) -> None:
-        refuse_listed_sink(source, list_corpus(source).found, str(sink))
+        refuse_listed_sink(source, list_corpus(source).shards, str(sink))
 
     @pytest.mark.parametrize(
         ("url", "sink"),
@@ -413,7 +413,7 @@ class TestListedSink:
     )
     def test_a_sink_whose_label_shards_would_not_be_shards_is_accepted(self, data, url, sink):
         source = raysp.Shards(str(data / url))
-        before = {found.url for found in list_corpus(source).found}
+        before = {found.url for found in list_corpus(source).shards}
         label_shards = {str((data / sink / name).resolve()) for name in names(source)}
         self.check(source, data / sink)
         assert not label_shards & before
@@ -438,7 +438,7 @@ class TestListedSink:
         else:
             refused = False
         place = Path(os.path.normpath(folder / sink))
-        listed = {found.url for found in list_corpus(source).found}
+        listed = {found.url for found in list_corpus(source).shards}
         label_shards = {f"{place}/{name}" for name in names(source)}
         replaced = bool(label_shards & listed)
         for label_shard in label_shards:
@@ -465,8 +465,8 @@ class TestListedSink:
         if name.endswith(".jsonl"):
             source = raysp.Shards(str(place))
         with pytest.raises(PlanError, match=r"is a folder above the source .*choose a folder outside the source"):
-            refuse_listed_sink(source, list_corpus(source).found, str(sink))
-        refuse_listed_sink(source, list_corpus(source).found, str(tmp_path / "out-in"))
+            refuse_listed_sink(source, list_corpus(source).shards, str(sink))
+        refuse_listed_sink(source, list_corpus(source).shards, str(tmp_path / "out-in"))
 
     @pytest.mark.parametrize(
         ("url", "sink", "refused"),

@@ -8,7 +8,7 @@ import raysp
 from raysp.cluster.resources import Resources
 from raysp.errors import CheckpointError, SpecError
 from raysp.labelling import assembly
-from raysp.labelling.planning.settling import label_parts, settle
+from raysp.labelling.planning.settings import label_parts, resolve_settings
 from raysp.specs.outputs.output import SPEECH_MODEL
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.specs.settled import settled
@@ -45,7 +45,7 @@ def test_windows_are_cut_by_the_settings_of_the_first_speech_output():
 def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):
     write_shard(tmp_path / "in" / "a.parquet")
     made = a_pipeline(str(tmp_path / "in"), label=label)
-    settings = settle(made, Resources(cpus=2))[0].settings
+    settings = resolve_settings(made, Resources(cpus=2))[0].settings
     arguments = (None,) if build is assembly.decoding else ()
     build(made, settings, *arguments)
     other = replace(settings, file_digests={SPEECH_MODEL: "0123456789abcdef"})
@@ -60,7 +60,7 @@ def test_a_worker_with_other_weights_is_refused(tmp_path, label, build):
 def test_without_the_package_the_plan_says_what_to_install(tmp_path, monkeypatch, label):
     monkeypatch.setattr("raysp.checkpoints.hub.find_spec", lambda _: None)
     with pytest.raises(CheckpointError, match=r"silero-vad.* is not installed: pip install 'raysp\[speech\]'"):
-        settle(a_pipeline(str(tmp_path), label=label), Resources(cpus=2))
+        resolve_settings(a_pipeline(str(tmp_path), label=label), Resources(cpus=2))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from raysp import ChangedError, PlanError
 from raysp.cluster.resources import Resources, local_resources
 from raysp.labelling.planning.opening import begin, make_plan, plan_retry
 from raysp.labelling.planning.run_plan import Opened, Plan
-from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.settings import resolve_settings
 from raysp.sink import stage
 from raysp.sink.layout import StagedName
 from raysp.sink.run_record import Resolved, RunEntry
@@ -143,7 +143,7 @@ def test_a_share_of_a_gpu_without_one_is_refused(corpus):
 
 class TestBudget:
     def budget(self, before: Resolved | None, resources: Resources, **label: object) -> float:
-        return settle(a_pipeline(label=label), resources, before)[0].settings.batch_seconds
+        return resolve_settings(a_pipeline(label=label), resources, before)[0].settings.batch_seconds
 
     def test_it_is_recorded_and_taken(self, corpus):
         first = begun(corpus, Resources(4, memory=100e6))
@@ -170,13 +170,13 @@ class TestBudget:
 def test_a_cluster_without_a_cpu_for_decoding_is_refused():
     """A local Ray always has one more."""
     with pytest.raises(PlanError, match=r"one actor of 4 CPUs leaves no CPU of 4 for decoding"):
-        settle(a_pipeline(label={"pool": raysp.Pool(cpus=4)}), Resources(4))
+        resolve_settings(a_pipeline(label={"pool": raysp.Pool(cpus=4)}), Resources(4))
 
 
 def test_tf32_is_refused_on_another_accelerator():
     """On this machine torch can use none."""
     with pytest.raises(PlanError, match=r"dtype='tf32' on the device 'xpu', expected the device 'cuda'.* Set dtype="):
-        settle(a_pipeline(label={"device": "xpu", "dtype": "tf32"}), Resources(4, 1))
+        resolve_settings(a_pipeline(label={"device": "xpu", "dtype": "tf32"}), Resources(4, 1))
 
 
 def test_resources_of_a_local_machine_are_fixed():

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import raysp
-from raysp.labelling.planning.settling import label_parts
+from raysp.labelling.planning.settings import label_parts
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import fingerprint, read_code
 from tests.corpora import a_pipeline

@@ -12,7 +12,7 @@ import pytest
 
 import raysp
 from raysp.labelling.engine.job import sleep_while_waiting
-from raysp.labelling.planning.settling import label_parts
+from raysp.labelling.planning.settings import label_parts
 from raysp.specs import code as user_code
 from raysp.specs.code import CodeFile, UserCode
 from raysp.specs.pipeline import load_function, read_code

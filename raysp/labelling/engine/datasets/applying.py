@@ -83,10 +83,10 @@ def apply(
     resources = cluster_resources()
     columns = TableColumns(id, audio, keep, row, audio_root, storage_options)
     job = table_job(steps, columns, lambda _: resources)
-    known = dataset.schema(fetch_if_missing=False)
-    types = {} if known is None else dict(zip(known.names, known.types, strict=True))
-    if known is not None and isinstance(known.base_schema, pa.Schema):
-        rows = job.with_audio(known.base_schema.empty_table())
+    schema = dataset.schema(fetch_if_missing=False)
+    types = {} if schema is None else dict(zip(schema.names, schema.types, strict=True))
+    if schema is not None and isinstance(schema.base_schema, pa.Schema):
+        rows = job.with_audio(schema.base_schema.empty_table())
         job.check(rows.schema)
         try_filters(PLACE, rows.schema, job.pipeline)
         try_late_filters(PLACE, rows.schema, job.pipeline, output_schema(*job.passes))

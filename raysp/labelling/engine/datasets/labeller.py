@@ -72,8 +72,7 @@ class Labeller:
         audio_root: str | None = None,
         storage_options: GivenOptions | None = None,
     ) -> None:
-        given: object = steps
-        if isinstance(given, Iterable):  # others are refused by the pipeline
+        if isinstance(cast("object", steps), Iterable):  # other values are refused by the pipeline
             steps = [replace(step, pool=Pool()) if isinstance(step, Label) else step for step in steps]
         job = table_job(steps, TableColumns(id, audio, keep, row, audio_root, storage_options))
         with _threads_kept() as threads:
@@ -82,8 +81,8 @@ class Labeller:
     def _load(self, job: TableJob, threads: int) -> None:
         """Load the models, with a number of torch threads on CPUs, which batches that are labelled at once share."""
         self._job = job
-        self._models = [Model(one, threads=threads, in_this_thread=True) for one in job.passes]
-        self._joins = [assembly.joining(*one) for one in job.passes]
+        self._models = [Model(step, threads=threads, in_this_thread=True) for step in job.passes]
+        self._joins = [assembly.joining(*step) for step in job.passes]
         numbers = range(len(job.passes))
         self._filters = [assembly.row_filters(job.pipeline, job.functions, number) for number in numbers]
         self._joining = threading.Lock()
@@ -105,17 +104,17 @@ class Labeller:
         rows = self._job.with_audio(rows)
         self._job.check(rows.schema)
         audio = self._job.pipeline.source.audio
-        source = rows.drop_columns([audio]) if any(one.reads_source for one in self._filters) else None
+        source = rows.drop_columns([audio]) if any(keep.reads_source for keep in self._filters) else None
         with _threads_kept(), Decoder() as decoder:
             labels = self._filters[0](self._passed(0, rows, decoder), source)
-            for number, one in enumerate(self._job.passes[1:], 1):
+            for number, step in enumerate(self._job.passes[1:], 1):
                 is_ok = pc.equal(labels.column("status"), pa.scalar(OK))
-                wanted, before = rows.filter(is_ok), labels.filter(is_ok)
-                for name in one.pipeline.label.reads:
+                ok_rows, before = rows.filter(is_ok), labels.filter(is_ok)
+                for name in step.pipeline.label.reads:
                     if name in before.column_names:
-                        wanted = wanted.append_column(name, before.column(name))
-                of_pass = self._passed(number, wanted, decoder).set_column(0, "row", before.column("row"))
-                labels = self._filters[number](with_pass(labels, of_pass, output_schema(one)), source)
+                        ok_rows = ok_rows.append_column(name, before.column(name))
+                of_pass = self._passed(number, ok_rows, decoder).set_column(0, "row", before.column("row"))
+                labels = self._filters[number](with_pass(labels, of_pass, output_schema(step)), source)
         labels = labels.select([*RESULT_COLUMNS, *self._job.pipeline.flow.columns])
         if labels.num_rows != rows.num_rows:
             raise RunError(
@@ -126,12 +125,12 @@ class Labeller:
 
     def _passed(self, number: int, rows: pa.Table, decoder: Decoder) -> pa.Table:
         """Return the label rows of one pass, numbered from 0. The next block is decoded while one is labelled."""
-        one, model = self._job.passes[number], self._models[number]
-        source = one.pipeline.source
-        read = sorted({source.audio, *one.pipeline.flow.reads}) if number else self._job.decoded_columns(rows.schema)
+        step, model = self._job.passes[number], self._models[number]
+        source = step.pipeline.source
+        read = sorted({source.audio, *step.pipeline.flow.reads}) if number else self._job.decoded_columns(rows.schema)
         ids = None if source.id is None else rows.column(source.id).to_pylist()
-        names = ids and [name for name in ids for _ in range(one.pipeline.decode.most_channels)]
-        decode = assembly.decoding(*one, None, decoder=decoder, functions=self._job.functions)
+        names = ids and [name for name in ids for _ in range(step.pipeline.decode.most_channels)]
+        decode = assembly.decoding(*step, None, decoder=decoder, functions=self._job.functions)
         with closing(ahead(decode(rows.select(read), 0), 1)) as blocks:
             windows = [*in_order(lambda block: model(block, names=names).labels, blocks, model.at_once)]
         with self._joining:
@@ -166,20 +165,18 @@ class Labeller:
                 f"recordings: found one array of shape {recordings.shape}; give a list: "
                 f"arrays([samples], rate={rate!r})"
             )
-        found = {name: list(values) for name, values in (columns or {}).items()}
+        values_by_name = {name: list(values) for name, values in (columns or {}).items()}
         names, audio = self._job.columns, self._job.pipeline.source.audio
         id_column = self._job.pipeline.source.id
-        if id_column in names and id_column not in found:
-            found[id_column] = [str(place) for place in range(len(recordings))]
-        for name, values in found.items():
+        if id_column in names and id_column not in values_by_name:
+            values_by_name[id_column] = [str(place) for place in range(len(recordings))]
+        for name, values in values_by_name.items():
             if len(values) != len(recordings) or name == audio:
                 expected = f"{len(recordings):,}, one for each recording" if name != audio else "the audio from arrays"
                 raise SpecError(f"columns[{name!r}]: found {count(len(values), 'value')}, expected {expected}")
-        files = [wav_of(one, rate, f"recordings[{place}]") for place, one in enumerate(recordings)]
-        audio_column = pa.array([{"bytes": file, "path": None} for file in files], AUDIO)
-        return self(
-            pa.table({**{name: pa.array(cast("Any", values)) for name, values in found.items()}, audio: audio_column})
-        )
+        files = [wav_of(samples, rate, f"recordings[{place}]") for place, samples in enumerate(recordings)]
+        arrays = {name: pa.array(cast("Any", values)) for name, values in values_by_name.items()}
+        return self(pa.table({**arrays, audio: pa.array([{"bytes": file, "path": None} for file in files], AUDIO)}))
 
     def close(self) -> None:
         """End the decoding processes that no call uses. A later call starts a new one."""
@@ -196,10 +193,7 @@ class Labeller:
 
 @contextlib.contextmanager
 def _threads_kept() -> Iterator[int]:
-    """Yield the number of torch threads of the calling thread, and restore it afterwards.
-
-    Passes that run at once set a lower number in their own threads, which new threads of the program would take over.
-    """
+    """Yield the number of torch threads of the calling thread, and restore it, which new threads would take over."""
     import torch
 
     threads = torch.get_num_threads()

@@ -12,7 +12,7 @@ from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError, SpecError, refuse_unused
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Pass, Settings, output_schema
-from raysp.labelling.planning.settling import settle
+from raysp.labelling.planning.settings import resolve_settings
 from raysp.labelling.planning.surveying import check_types, source_columns
 from raysp.sink.commit import RESULT_SCHEMA
 from raysp.specs.pipeline import Parquet, Pipeline, Shards, load_function
@@ -61,7 +61,7 @@ class TableJob:
         return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def decoded_columns(self, schema: pa.Schema) -> list[str]:
-        """Return the columns that decoding reads: the audio, and those of the steps."""
+        """Return the columns that decoding reads: the audio, and columns of the steps."""
         read = {self.pipeline.source.audio, *self.pipeline.flow.reads}
         return schema.names if any(step.reads_all for step in self.pipeline.steps) else sorted(read)
 
@@ -79,14 +79,14 @@ class TableJob:
             PlanError: a column does not fit; the message has its type and the expected ones.
         """
         source = self.pipeline.source
-        others = tuple(dict.fromkeys([*source_columns(self.pipeline), *self.columns]))
+        needed = tuple(dict.fromkeys([*source_columns(self.pipeline), *self.columns]))
         try:
-            check_columns(PLACE, schema, audio=source.audio, others=others, by_path=source.audio_root is not None)
+            check_columns(PLACE, schema, audio=source.audio, others=needed, by_path=source.audio_root is not None)
         except ShardError as error:
             raise PlanError(f"{error}. Name other columns by audio=, id= (or id=None), keep= and row=") from None
         check_types(PLACE, schema, self.pipeline)
-        if self.row is not None and not pa.types.is_integer(found := schema.field(self.row).type):
-            raise PlanError(f"{PLACE}: column {self.row!r} is {found}, expected integers: row= names the row numbers")
+        if self.row is not None and not pa.types.is_integer(kind := schema.field(self.row).type):
+            raise PlanError(f"{PLACE}: column {self.row!r} is {kind}, expected integers: row= names the row numbers")
 
     def label_schema(self, types: Mapping[str, pa.DataType]) -> pa.Schema:
         """Return the columns of label rows.
@@ -133,11 +133,11 @@ def table_job(
     url = NO_URL if audio_root is None else audio_root
     source = Shards(url, id=id, audio=audio, audio_root=audio_root, storage_options=options)
     pipeline = Pipeline(source, steps=steps, sink=Parquet(NO_URL, keep=keep))
-    if id is None and any(getattr(one, "generate", {}).get("do_sample") for one in pipeline.outputs):
+    if id is None and any(getattr(output, "generate", {}).get("do_sample") for output in pipeline.outputs):
         raise SpecError(
             "id=None: generate={'do_sample': True} draws by the id of a row; name the column of the ids by id="
         )
     pipeline, chosen = with_backends(pinned(with_absolute_paths(pipeline)))
-    summaries = [one.summary for one in chosen]
+    summaries = [output.summary for output in chosen]
     functions = {name: load_function(name) for step in pipeline.steps for name in step.functions}
-    return TableJob(pipeline, settle(pipeline, resources(pipeline), summaries=summaries), row, functions)
+    return TableJob(pipeline, resolve_settings(pipeline, resources(pipeline), summaries=summaries), row, functions)

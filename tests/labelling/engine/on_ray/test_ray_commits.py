@@ -121,7 +121,6 @@ def test_after_a_stop_no_commit_is_submitted(ends, monkeypatch):
             raise commits.ray.exceptions.WorkerCrashedError
         return succeeds(None, [(shard(name), None) for name in ref.split()])
 
-    monkeypatch.setattr(commits.ray, "put", lambda job: job)
     monkeypatch.setattr(
         commits.ray, "wait", lambda refs, num_returns, timeout: ([], refs) if ends == "none" else (refs, [])
     )

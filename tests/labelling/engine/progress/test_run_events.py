@@ -213,9 +213,9 @@ def test_rows_of_a_frequent_error_are_left_out_of_the_log(tmp_path):
     frequent = [RowError(row, "corrupt_audio", "cut short") for row in range(3)]
     plan = SimpleNamespace(todo=(Todo(shard, (piece,)),), pipeline=SimpleNamespace(max_error_rate=1.0))
     commits = SimpleNamespace(start=lambda shard, num_bytes: None, finished=list)
-    workers = SimpleNamespace(commits=lambda job, retries: commits)
+    workers = SimpleNamespace(commits=lambda retries: commits)
     with RunLog(store, "run") as log:
-        execution = Execution(plan, None, None, log, Progress(rows_total=9, shards_total=1), print, workers)
+        execution = Execution(plan, None, log, Progress(rows_total=9, shards_total=1), print, workers)
         for examples in [*[frequent] * MOST_BLAMED, [RowError(5, "worker_crashed", "alone")]]:
             execution._add(labelled("a.parquet", piece, 9, examples=tuple(examples)))
     kinds = [one.get("error_type") for one in lines(store)]
@@ -244,9 +244,9 @@ def test_a_run_whose_first_commits_exceed_the_error_rate_stops_before_it_labels(
     committing = SimpleNamespace(
         start=lambda shard, num_bytes: commits.append(shard), finished=finished, stop=lambda seconds: finished()
     )
-    workers = SimpleNamespace(commits=lambda job, retries: committing, label=lambda *_: pytest.fail("it labels"))
+    workers = SimpleNamespace(commits=lambda retries: committing, label=lambda *_: pytest.fail("it labels"))
     with RunLog(LocalStore(tmp_path), "run") as log:
-        execution = Execution(plan, None, None, log, Progress(rows_total=0, shards_total=30), print, workers)
+        execution = Execution(plan, None, log, Progress(rows_total=0, shards_total=30), print, workers)
         with pytest.raises(RunError, match=r"6 of 30 rows failed \(6 step_failed\), more than max_error_rate=0\.05"):
             execution()
     assert len(commits) == 6

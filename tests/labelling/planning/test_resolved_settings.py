@@ -17,7 +17,7 @@ def corpus(tmp_path_factory) -> Path:
     return folder
 
 
-class TestSettle:
+class TestResolvedSettings:
     @pytest.fixture(autouse=True)
     def machine(self, monkeypatch, corpus, tmp_path):
         """A machine of four CPUs, with GPUs where a test says so."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ CPU_PIECE_SECONDS = 5 * 60.0
 PIECES_AN_ACTOR = 4
 
 
-def settle(
+def resolve_settings(
     pipeline: Pipeline,
     resources: Resources,
     before: Resolved | None = None,
@@ -76,14 +77,14 @@ def settle(
         elif not isinstance(step, Decode):
             _refuse_incomplete(step, index)
     alone = pipeline.passes
-    summaries = summaries or [summary_of(checkpoint_folder(one), one.label.backend or OWN) for one in alone]
+    summaries = summaries or [summary_of(checkpoint_folder(part), part.label.backend or OWN) for part in alone]
     resolved: list[Resolved | None] = [*(before.passes if before else ())]
     if len(resolved) != len(alone):  # also of another pipeline, which the fingerprint shows
         resolved = [before] * len(alone)
     passes = []
-    for number, one in enumerate(alone):
+    for number, part in enumerate(alone):
         others = [*summaries[:number], *summaries[number + 1 :]]
-        passes.append(Pass(one, _settings(one, resources, resolved[number], summaries[number], others)))
+        passes.append(Pass(part, _settings(part, resources, resolved[number], summaries[number], others)))
     _check_columns(pipeline, passes)
     return tuple(passes)
 
@@ -106,9 +107,9 @@ def _settings(
     resources: Resources,
     before: Resolved | None,
     summary: CheckpointSummary,
-    others: Sequence[CheckpointSummary],
+    other_summaries: Sequence[CheckpointSummary],
 ) -> Settings:
-    """Return the settings of a pass; `others` are the checkpoints of other passes, which are in the same actor."""
+    """Return the settings of a pass; `other_summaries` are of the other checkpoints in the same actor."""
     label = pipeline.label
     outputs, file_digests = located_outputs(pipeline, summary.path)
     _check_checkpoint(label, summary, outputs)
@@ -130,15 +131,16 @@ def _settings(
         )
     memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
     windows_alone = before.alone if before and before.alone is not None else bool(summary.alone)
-    found = batching(dtype=dtype, device=device, windows_alone=windows_alone)
-    is_alone = found is Batching.ALONE
-    at_once = passes_of_actor(None if on_gpu else cpus.number, found, is_own=summary.backend == OWN)
-    others = [*others, *(summary_of(Path(url)) for one in outputs for url in one.checkpoints.values())]
-    loaded = replace(  # all that an actor loads, whose passes take turns
+    batches = batching(dtype=dtype, device=device, windows_alone=windows_alone)
+    is_alone = batches is Batching.ALONE
+    at_once = passes_of_actor(None if on_gpu else cpus.number, batches, is_own=summary.backend == OWN)
+    of_outputs = (summary_of(Path(url)) for output in outputs for url in output.checkpoints.values())
+    in_actor = [summary, *other_summaries, *of_outputs]
+    loaded = replace(  # all models of an actor, whose passes take turns
         summary,
-        num_parameters=sum(one.num_parameters for one in (summary, *others)),
-        weight_bytes=sum(one.weight_bytes for one in (summary, *others)),
-        activations_per_second=max(one.activations_per_second for one in (summary, *others)),
+        num_parameters=sum(model.num_parameters for model in in_actor),
+        weight_bytes=sum(model.weight_bytes for model in in_actor),
+        activations_per_second=max(model.activations_per_second for model in in_actor),
     )
     budget = batch_seconds(loaded, on_gpu=on_gpu, memory=memory, at_once=at_once)
     if before is not None and before.batch_seconds is not None and before.device == device:
@@ -155,7 +157,7 @@ def _settings(
         block_seconds=block_seconds(loaded, on_gpu=on_gpu, batch_seconds=of_pass, threads=cpus.number, at_once=at_once),
         cpus_per_actor=cpus,
         gpus_per_actor=gpus,
-        batching=found,
+        batching=batches,
         fingerprint_seconds=_fingerprint_seconds(label, dtype, device, budget, before, windows_alone=windows_alone),
         file_digests=file_digests,
         library=choice_of(summary).library,
@@ -164,16 +166,12 @@ def _settings(
 
 
 def _check_checkpoint(label: Label, summary: CheckpointSummary, outputs: Sequence[Output]) -> None:
-    """Raise CheckpointError or PlanError if a checkpoint does not give the outputs of a step, or not by its windows.
-
-    Windows must not be longer than the longest input of the model, and hold a frame of it.
-    """
+    """Raise CheckpointError or PlanError if a checkpoint does not support the outputs or the windows of a step."""
     summary.require_language(label.language)
     if len(label.languages) > 1 and not summary.writes_text:
-        found = ", ".join(map(repr, label.languages))
         raise PlanError(
-            f"{label.checkpoint}: outputs have the languages {found}, and they share one forward pass of the model, "
-            "which has the adapter of one: run a pipeline for each language"
+            f"{label.checkpoint}: outputs have the languages {', '.join(map(repr, label.languages))}, and they share "
+            "one forward pass of the model, which has the adapter of one: run a pipeline for each language"
         )
     for output in outputs:
         output.check(summary)
@@ -216,7 +214,7 @@ def _check_dtype(label: Label, dtype: str, device: str) -> None:
 
 
 def piece_size(pipeline: Pipeline, resources: Resources, before: Resolved | None = None) -> PieceSize:
-    """Return the size of the pieces of new shards; arguments are those of `settle`."""
+    """Return the size of the pieces of new shards; arguments are those of `resolve_settings`."""
     label = pipeline.label
     device, _ = _placement(label, resources, before)
     return PieceSize(PIECE_SECONDS if is_accelerator(device) else CPU_PIECE_SECONDS, PIECES_AN_ACTOR * label.pool.high)
@@ -247,10 +245,8 @@ def _fingerprint_seconds(
 ) -> float | None:
     """Return the budget if labels may depend on it, on this device or on the sink's first one; otherwise None."""
     began = before.device if before and before.device else device
-    depends = {
-        one: batching(dtype=dtype, device=one, windows_alone=windows_alone) is Batching.RECORDED
-        for one in (began, device)
-    }
+    of_device = partial(batching, dtype=dtype, windows_alone=windows_alone)
+    depends = {place: of_device(device=place) is Batching.RECORDED for place in (began, device)}
     if depends[began] and before and before.batch_seconds:
         return label.batch_seconds or before.batch_seconds
     return budget if any(depends.values()) else None
@@ -290,16 +286,16 @@ def _placement(label: Label, resources: Resources, before: Resolved | None) -> t
 def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, before: Resolved | None) -> None:
     """Raise if the pool cannot run; on a cluster only if it contradicts itself, because more nodes may come up."""
     pool = label.pool
-    asked = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
+    requested = f"pool: {count(pool.low, 'actor')} of {count(gpus, 'GPU')}, device={label.device!r}"
     if label.device == "cuda" and gpus == 0:
-        raise PlanError(f"{asked}: a model on a GPU needs pool.gpus above 0; set it, or device='cpu'")
+        raise PlanError(f"{requested}: a model on a GPU needs pool.gpus above 0; set it, or device='cpu'")
     if resources.can_grow or not shortage_of(1, resources, cpus, gpus):
         return
     if gpus > resources.gpus:
         recorded = before is not None and before.device == "cuda" and label.device == "auto" and pool.gpus is None
         why = ", as the labels of this sink were made on GPUs" if recorded else ""
         raise PlanError(
-            f"{asked}{why}; found {count(resources.gpus, 'GPU')}, and this machine has no more. Use the "
+            f"{requested}{why}; found {count(resources.gpus, 'GPU')}, and this machine has no more. Use the "
             "--address of a cluster with GPUs, lower pool.gpus, or set device='cpu'"
         )
     raise PlanError(
@@ -318,7 +314,7 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
 
     Args:
         pipeline: the pipeline.
-        settings: those of each `Label` step.
+        settings: settings of each `Label` step.
         code: code of functions and specs from outside raysp; None: the current code.
     """
     code = read_code(pipeline) if code is None else code
@@ -350,7 +346,7 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
 
 
 def staged_parts(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return those parts of a pipeline that can change what is staged: all up to the last `Label`."""
+    """Return the parts of a pipeline that can change staged results: all up to the last `Label`."""
     steps = pipeline.steps[: -len(pipeline.flow.after[-1])]
     behind = tuple(f"steps.{place}." for place in range(len(steps), len(pipeline.steps)))
     code = read_code(replace(pipeline, steps=steps)).parts()
@@ -362,7 +358,7 @@ def staged_parts(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> dict[str
 
 
 def is_surveyed_for(pipeline: Pipeline, record: run_record.RunRecord | None) -> bool:
-    """Return whether shards were recorded for the same source, and for what the steps of a pipeline read of it."""
+    """Return whether shards were recorded for the same source and the same columns read by the steps."""
     if record is None:
         return False
     code = {name: value for name, value in record.parts.items() if name.startswith(CODE)}
@@ -370,7 +366,7 @@ def is_surveyed_for(pipeline: Pipeline, record: run_record.RunRecord | None) -> 
 
 
 def _reading(pipeline: JsonValue) -> JsonValue:
-    """Return the fields of a pipeline that determine what it reads of its source; None for another value."""
+    """Return the fields of a pipeline that determine the columns read from its source; None for another value."""
     match pipeline:
         case {"source": source, "steps": [*steps], "sink": {"keep": keep}}:
             return [source, keep, [_outputs(step) for step in steps]]
