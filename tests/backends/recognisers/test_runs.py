@@ -131,6 +131,7 @@ def test_a_prompt_and_a_translation_change_the_text(recogniser):
     for name, plain, other in [
         ("qwen3_asr", {}, {"prompt": "numbers"}),
         ("canary", {"language": "de"}, {"language": "de", "task": "translate"}),
+        ("moss_transcribe_diarize", {}, {"keywords": ["Ray"]}),
     ]:
         op, changed = (labelling(recogniser(name), raysp.Transcript(**options)) for options in (plain, other))
         rows = [labels(one, block_of([wave]))[0] for one in (op, changed)]

@@ -20,6 +20,30 @@ def test_each_family_has_a_checkpoint_here():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["cohere_asr", "omniasr", "qwen3_asr"])
+def test_half_precision_has_the_text_of_a_window_alone(recogniser, name):
+    recordings = waves(LENGTHS[:2])
+    op = labelling(recogniser(name), raysp.Transcript(language=LANGUAGES.get(name)), dtype="bfloat16")
+    together = labels(op, block_of(recordings))
+    alone = [labels(op, block_of([wave]))[0] for wave in recordings]
+    assert [row["pred_text"] for row in together.values()] == [row["pred_text"] for row in alone]
+    assert [row["pred_score"] for row in together.values()] == [row["pred_score"] for row in alone]
+    op.loaded.check_padding()
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("[0.00][S01]Hello there.[7.56][7.90][S02] And you?[01:02]", "Hello there. And you?"),
+        ("[0.00][S01]cut off", "[0.00][S01]cut off"),
+        ("no no no no no no no no no no no no no no no no no no no no no no ", "no" + 21 * " no"),
+    ],
+)
+def test_segments_are_read_and_repetitions_stay(raw, text):
+    assert FAMILIES["moss_transcribe_diarize"].text_of(raw) == text
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILDERS)
 def test_texts_alone_and_together_are_those_of_transformers(recogniser, name):
     folder, recordings = recogniser(name), waves(LENGTHS)

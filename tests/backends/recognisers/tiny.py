@@ -24,7 +24,7 @@ WAVEFORM = {
 END = "<|endoftext|>"
 CHAT = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'audio' %}"
-    "AUDIO{% else %}{{ c.text }}{% endif %}{% endfor %}"
+    "AUDIO{% else %}{{ c.text or (c.keywords or []) | join(' ') }}{% endif %}{% endfor %}"
     "{% if not (loop.last and continue_final_message) %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
