@@ -1,6 +1,7 @@
 """Text for messages: recurring advice, numbers with nouns, sizes, durations, printable text, short representations."""
 
 import dataclasses
+import difflib
 import html
 import re
 import reprlib
@@ -8,7 +9,7 @@ import shlex
 import signal
 import textwrap
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -16,11 +17,19 @@ if TYPE_CHECKING:
 
 LINE_CHARACTERS = 118
 """Maximum characters of a field in a short representation."""
-RUN_AGAIN = "Run again: committed labels are kept"
-"""Advice after a run that stopped."""
-
 URL_PASSWORD = re.compile(r"(//[^/@:]*):(?!\d*/)[^@\s]*@")
 """Name and password in a url, up to its host. The first group ends before the password."""
+
+
+def run_again(reason: str) -> str:
+    """Return the reason why a run stopped with the advice to run again, unless it has that."""
+    return reason if "run again" in reason else f"{reason}. Run again: committed labels are kept"
+
+
+def suggestion(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return " (did you mean ...?)" if a known name is similar to an unknown one, else ""."""
+    close = difflib.get_close_matches(name, [*names], n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def label_again(shard: str) -> str:

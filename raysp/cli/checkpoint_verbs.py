@@ -10,12 +10,13 @@ import typer
 
 from raysp.capabilities import Capability
 from raysp.cli.arguments import FAILED, CheckpointOptions, parse_storage_options
-from raysp.cli.console import ProgressLines, escape, is_json, out, print_facts, show
+from raysp.cli.console import ProgressLines, escape, is_json, out, print_facts, printing, show
 from raysp.errors import CheckpointError, SpecError
 from raysp.models.labelled_passes import OWN
 from raysp.words import count, megabytes
 
 if TYPE_CHECKING:
+    from raysp.cluster.doctor import Finding
     from raysp.models.converting import Conversion
     from raysp.models.labelled_passes import CheckpointSummary
 
@@ -280,18 +281,23 @@ def _some_of(names: Sequence[str], separator: str) -> str:
     return separator.join(names[:NAMES_SHOWN]) + rest
 
 
+def _print_finding(finding: "Finding") -> None:
+    mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
+    out.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
+    if finding.advice:
+        out.print(f"     {escape(finding.advice)}")
+
+
 def doctor() -> None:
     """Check this machine: versions, processors, memory, a local Ray."""
     from raysp.cluster.doctor import examine
 
-    findings = examine()
-
-    def printed() -> None:
-        for finding in findings:
-            mark = "[green]ok  [/green]" if finding.ok else "[red]fail[/red]"
-            out.print(f"{mark} {escape(finding.what)}: {escape(finding.found)}")
-            if finding.advice:
-                out.print(f"     {escape(finding.advice)}")
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not is_json():
+            with printing(f"{finding.what} cannot be shown"):
+                _print_finding(finding)
 
     code = 0 if all(finding.ok for finding in findings) else FAILED
-    show({"findings": list(map(dataclasses.asdict, findings))}, printed, code)
+    show({"findings": list(map(dataclasses.asdict, findings))}, lambda: None, code)

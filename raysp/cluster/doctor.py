@@ -5,6 +5,7 @@ import platform
 import resource
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -34,12 +35,13 @@ class Finding:
     advice: str = ""
 
 
-def examine() -> list[Finding]:
-    """Run all checks; the last one starts a local Ray and stops it."""
+def examine() -> Iterator[Finding]:
+    """Yield the results of all checks as they end; the last one starts a local Ray and stops it."""
     quick = (_extras, _processors, _memory, _shared_memory, _open_files)
     python = Finding("python", f"{platform.python_version()} on {platform.machine()}", ok=True)
     packages = [Finding(name, metadata.version(name), ok=True) for name in PACKAGES]
-    return [python, *packages, *(check() for check in quick), _ray()]
+    yield from [python, *packages, *(check() for check in quick)]
+    yield _ray()
 
 
 def _extras() -> Finding:

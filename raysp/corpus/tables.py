@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from raysp import bounds
 from raysp.errors import AudioError, ShardError
 from raysp.storage.opened import digest_of
-from raysp.words import count
+from raysp.words import count, suggestion
 
 WALKED_BYTES = 8 * bounds.MIB
 BATCH_BYTES = 256 * bounds.MIB
@@ -298,7 +298,10 @@ def check_columns(
     for column in dict.fromkeys((audio, *others)):
         if (times := schema.names.count(column)) != 1:
             found = f"{times} columns" if times else "no column"
-            raise ShardError(f"{url}: has {found} {column!r}, expected one; its columns are {', '.join(schema.names)}")
+            close = "" if times else suggestion(column, schema.names)
+            raise ShardError(
+                f"{url}: has {found} {column!r}{close}, expected one; its columns are {', '.join(schema.names)}"
+            )
     kind = plain_type(schema.field(audio).type)
     if has_rows and recording_type(kind) not in ((*RECORDINGS, "text") if by_path else RECORDINGS):
         raise ShardError(f"{url}: column {audio!r} is {kind!s:.200}. {_remedy(kind)}. {EXPECTED}")

@@ -5,7 +5,6 @@ by position, and every failure is a `SpecError` of one line. `steps` and `pipeli
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import json
@@ -21,7 +20,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from raysp import tracebacks
 from raysp.errors import SpecError
-from raysp.words import URL_PASSWORD
+from raysp.words import URL_PASSWORD, suggestion
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -94,7 +93,7 @@ def _explain_field(owner: str, fields: list[str], error: Mapping[str, object]) -
     name = fields[place] if isinstance(place, int) and place < len(fields) else str(place)
     match error["type"]:
         case "unexpected_keyword_argument":
-            return "", f"{owner} has no field {name!r}{_suggestion(name, fields)}; its fields are {', '.join(fields)}"
+            return "", f"{owner} has no field {name!r}{suggestion(name, fields)}; its fields are {', '.join(fields)}"
         case "missing" | "missing_argument":
             example = _EXAMPLES.get(f"{owner}.{name}")
             return "", f"{owner} needs {name!r}{f', such as {name}={example}' if example else ''}"
@@ -121,11 +120,6 @@ def _shown(value: object) -> str:
         return f"[{', '.join(_shown(item) for item in value[:5])}{', ...' if len(value) > 5 else ''}]"
     text = _URL_SIGNATURE.sub(r"\1***", URL_PASSWORD.sub("//***@", repr(value)))
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _suggestion(name: str, fields: list[str]) -> str:
-    close = difflib.get_close_matches(name, fields, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 @spec
@@ -361,7 +355,7 @@ def _replace(value: object, parts: list[str], new: object, path: str) -> object:
         fields = [field.name for field in dataclasses.fields(value)]
         if key not in fields:
             raise SpecError(
-                f"--set {path}: {type(value).__name__} has no field {key!r}{_suggestion(key, fields)}; "
+                f"--set {path}: {type(value).__name__} has no field {key!r}{suggestion(key, fields)}; "
                 f"its fields are {', '.join(fields)}"
             )
         return dataclasses.replace(value, **{key: _replace(getattr(value, key), rest, new, path)})

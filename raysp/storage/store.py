@@ -419,7 +419,8 @@ def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
 
 _REFUSED = (errno.EACCES, errno.EPERM)
 _UNUSABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
-_NO_ROOM = "free space or choose another place, and run again: committed work is kept"
+_GO_ON = "or choose another place, and run again: committed work is kept"
+_NO_ROOM = f"free space {_GO_ON}"
 _NO_PERMISSION = "grant this user permission or choose another place"
 _ADVICE = {
     errno.EACCES: _NO_PERMISSION,
@@ -427,7 +428,7 @@ _ADVICE = {
     errno.EROFS: "the file system is read-only: choose another place",
     errno.ENOSPC: _NO_ROOM,
     errno.EDQUOT: f"the quota is used up: {_NO_ROOM}",
-    errno.EFBIG: f"the largest file allowed here is smaller (ulimit -f): {_NO_ROOM}",
+    errno.EFBIG: f"the largest file allowed here is smaller: raise the limit (ulimit -f) {_GO_ON}",
     errno.ENOTDIR: "a file is where a folder is needed: move it or choose another place",
     errno.EEXIST: "a file is where a folder is needed: move it or choose another place",
     errno.EISDIR: "a folder is where a file is needed: move it or choose another place",

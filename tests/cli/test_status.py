@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from raysp import status
 from raysp.cli.console import print_facts
 from raysp.evaluation.scores import Estimate
 from raysp.labelling.finished.label_status import Status
-from raysp.sink import lease
+from raysp.sink import layout, lease
 from raysp.sink.lease import Process, Running
 from raysp.sink.receipts import Counts, PieceReceipt, WordErrors
 from raysp.sink.run_log import RunLog
@@ -203,6 +203,15 @@ def test_active_killed_and_remote_runs_are_distinguished(pipeline, tmp_path):
     lease.acquire(store, holder=lease.Holder("ann-1", dead, "2026-01-01"))
     assert status(url).running is Running.KILLED
     assert "killed; the same command again continues: ann-1" in str(status(url).facts["run"])
+    last = status(url).last_run
+    with RunLog(store, last.run_id) as log:
+        log.urgent_event("failed", reason="No space left on device")
+    assert status(url).running is Running.NO, "a run that wrote why it ended, and could not release its lease"
+    store.replace(
+        layout.lease_path(lease.highest_epoch(store)),
+        json.dumps({**asdict(lease.holder(store)), "since": "2100-01-01"}).encode(),
+    )
+    assert status(url).running is Running.KILLED, "a later run"
     away = Process("another machine", "x", 1, "1")
     lease.acquire(store, holder=lease.Holder("ann-2", away, "2026-01-02"))
     assert status(url).running is Running.ELSEWHERE

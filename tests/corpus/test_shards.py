@@ -200,6 +200,11 @@ class TestCheckColumns:
         ):
             check_columns("s", pa.schema({"id": pa.string(), "audio": AUDIO}), audio=audio, others=others)
 
+    def test_a_column_that_is_misspelt_has_a_suggestion(self):
+        schema = pa.schema({"audio": AUDIO, "speaker": pa.string()})
+        with pytest.raises(ShardError, match=r"s: has no column 'speakr' \(did you mean 'speaker'\?\), expected one;"):
+            check_columns("s", schema, audio="audio", others=["speakr"])
+
     def test_a_column_that_is_there_twice_is_refused(self):
         schema = pa.schema([("audio", AUDIO), ("id", pa.string()), ("id", pa.string())])
         with pytest.raises(ShardError, match=r"s: has 2 columns 'id', expected one"):

@@ -145,6 +145,8 @@ class TestFingerprint:
             "steps.1.outputs.0.detect=true",
             'steps.1.outputs=[{"type": "Signals", "no_speech": true}]',
             'steps.1.outputs=[{"type": "Transcript", "beams": 8, "hot_words": {"ONE": 2.0}}]',
+            'steps.1.outputs=[{"type": "Transcript", "prompt": "Numbers."}]',
+            'steps.1.outputs=[{"type": "Transcript", "keywords": ["seven"]}]',
             'steps.1.outputs=[{"type": "Transcript"}, {"type": "Transcript", "name": "b"}]',
         ],
     )
@@ -192,7 +194,8 @@ class TestFingerprint:
             raysp.Label: {"checkpoint", "outputs", "batch_seconds", "window_seconds", "overlap_seconds", "dtype"}
             | {"backend", "device", "pool", "windows"},
             raysp.Transcript: {"name", "words", "chars", "generate", "language", "task"}
-            | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words", "detect"},
+            | {"beams", "nbest", "lm", "lm_weight", "word_bonus", "hot_words", "detect", "prompt"}
+            | {"keywords"},
             raysp.Embedding: {"name", "layer", "pooling", "dtype", "normalize"},
             raysp.Classes: {"name", "top_k", "threshold"},
             raysp.Segments: {"name", "threshold", "end_threshold", "min_seconds", "merge_seconds"},

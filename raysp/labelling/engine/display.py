@@ -82,7 +82,13 @@ class Display:
             work = f"{count(plan.rows_todo, noun)} to label again in {count(len(plan.todo), 'label shard')}"
         else:
             committed = f"{len(plan.done):,} of {count(len(plan.corpus.shards), 'shard')} committed already"
-            work = f"{plan.rows_todo:,} of {count(plan.num_rows, 'row')} to do; {committed}"
+            # Rows of shards that were not committed may all be staged.
+            todo = (
+                f"{plan.rows_todo:,} of {count(plan.num_rows, 'row')} to do"
+                if plan.rows_todo or not plan.todo
+                else (f"all rows of {count(len(plan.todo), 'shard')} are labelled and to be committed")
+            )
+            work = f"{todo}; {committed}"
         with self.drawing():
             for message in (work, *plan.messages_at_start):
                 self.say(message)

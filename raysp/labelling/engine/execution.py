@@ -20,7 +20,7 @@ from raysp.sink import lease, stage
 from raysp.sink.commit import Retry, Todo
 from raysp.sink.receipts import Counts, ShardFailure, ShardReceipt
 from raysp.sink.run_log import RunLog
-from raysp.words import RUN_AGAIN, count
+from raysp.words import count, run_again
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class Execution:
         tracebacks.report(self.reported)
         match message:
             case FatalFailure():
-                raise RunError(f"{message.reason}. {RUN_AGAIN}")
+                raise RunError(run_again(message.reason))
             case ShardFailure():
                 self._fail(message)
             case LabelledPiece():

@@ -39,7 +39,7 @@ from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.records import Natural
 from raysp.storage.store import Store, UnusableError
-from raysp.words import RUN_AGAIN
+from raysp.words import run_again
 
 logger = logging.getLogger(__name__)
 
@@ -280,7 +280,7 @@ class CommitsHere:
         """
         outcome = commit_shard(self.job, shard, self.retries.get(shard.name))
         if isinstance(outcome, UnusableError):
-            raise RunError(f"{outcome}. {RUN_AGAIN}")
+            raise RunError(run_again(str(outcome)))
         self._outcomes[shard.name] = outcome
 
     def finished(self) -> list[Outcome]:

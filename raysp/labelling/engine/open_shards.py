@@ -85,7 +85,9 @@ class OpenShards:
 
     def _show(self, shard: str, examples: Iterable[tuple[int, str, str]]) -> None:
         shown = [*self.progress.examples, *(Example(shard, *example) for example in examples)]
-        self.progress.examples = shown[:MAX_EXAMPLES]
+        kinds = [example.error_type for example in shown]
+        firsts = sorted(range(len(shown)), key=lambda place: kinds[:place].count(kinds[place]))[:MAX_EXAMPLES]
+        self.progress.examples = [shown[place] for place in sorted(firsts)]
 
     def unfinished(self) -> Mapping[str, str]:
         """Return shards that failed, or have rows without a result, with the reasons."""

@@ -252,7 +252,8 @@ class PieceLabels:
             if status == OK or row in self._outcomes:
                 continue
             self._outcomes[row] = status, error_type
-            if status == ERROR and len(self._examples) < MOST_EXAMPLES:
+            is_first = all(error_type != example.error_type for example in self._examples)
+            if status == ERROR and (is_first or len(self._examples) < MOST_EXAMPLES):
                 self._examples.append(RowError(row, error_type, message))
 
 

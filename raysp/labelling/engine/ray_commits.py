@@ -20,7 +20,7 @@ from raysp.sink import commit
 from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure, ShardReceipt
 from raysp.storage.store import UnusableError
-from raysp.words import RUN_AGAIN
+from raysp.words import run_again
 
 Outcome = ShardReceipt | ShardFailure
 Made = tuple[list[Outcome | UnusableError], dict[str, str]]
@@ -122,7 +122,7 @@ class Commits:
         outcomes: list[Outcome] = []
         for outcome in made:
             if isinstance(outcome, UnusableError):
-                raise RunError(f"{outcome}. {RUN_AGAIN}")
+                raise RunError(run_again(str(outcome)))
             outcomes.append(outcome)
         return outcomes
 

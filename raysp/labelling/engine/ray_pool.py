@@ -27,7 +27,7 @@ from raysp.labelling.planning.run_plan import Plan
 from raysp.sink.commit import Retry
 from raysp.sink.receipts import ShardFailure
 from raysp.sink.run_log import RunLog
-from raysp.words import RUN_AGAIN, count
+from raysp.words import count, run_again
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class RayPool:
                 yield from self._judge()
                 self._waiting.look(*self._missing())
         except ray.exceptions.RayError as error:
-            raise RunError(f"{tracebacks.described(error)}. {RUN_AGAIN}") from error
+            raise RunError(run_again(tracebacks.described(error))) from error
         finally:
             for actor in self._actors:
                 ray.kill(actor.handle)
@@ -284,7 +284,7 @@ class RayPool:
             return
         self._failed_loads = 0 if is_new and self._avoided() else self._failed_loads + 1
         if self._failed_loads > self._size.low + MORE_LOADS or self._crashed_loads >= MOST_LOADS:
-            raise RunError(f"{reason}. {RUN_AGAIN}")
+            raise RunError(run_again(reason))
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from raysp.labelling.finished.kept_rows import KeptRows
 from raysp.labelling.planning.listing import count_files
 from raysp.sink.receipts import Counted, Counts, WordErrors, json_of
 from raysp.specs.pipeline import Pipeline
-from raysp.words import RUN_AGAIN, Brief, count, duration, listed
+from raysp.words import Brief, count, duration, listed, run_again
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def refuse_no_commit(result: RunResult) -> None:
         return
     name, reason = next(iter(failed.items()))
     more = f" (and {count(len(failed) - 1, 'more shard')})" if len(failed) > 1 else ""
-    raise RunError(f"{result.sink}: no shard was committed: {name}: {reason}{more}. {RUN_AGAIN}")
+    raise RunError(run_again(f"{result.sink}: no shard was committed: {name}: {reason}{more}"))
 
 
 def describe(examples: Iterable[Example], shards: Iterable[Shard], pipeline: Pipeline) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from raysp.sink.absent import Gone
 from raysp.sink.absent import load as load_absent
 from raysp.sink.commit import outcomes
 from raysp.sink.label_rows import load_forgotten
-from raysp.sink.lease import Running, activity
+from raysp.sink.lease import Activity, Running, activity
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, WordErrors, json_of, recent_pieces
 from raysp.sink.run_log import log_files
 from raysp.sink.run_record import RunEntry, checkpoint_digests
@@ -284,7 +284,7 @@ def label_status(
         unreadable=absent,
         foreign=foreign,
         last_run=runs[-1] if runs else None,
-        **activity(lease.holder(store)),
+        **_activity(lease.holder(store), runs[-1] if stopped else None),
         rows_staged=sum(
             tile.rows.num_rows
             for shard in shards
@@ -299,6 +299,14 @@ def label_status(
         withdrawn=Withdrawn.of(recorded.gone, load_forgotten(store), rest),
         stopped=stopped or None,
     )
+
+
+def _activity(holder: lease.Holder | None, ended: RunEntry | None) -> Activity:
+    """Return whether a run is active; one that wrote why it ended, and could not release its lease, is not."""
+    state = activity(holder)
+    if state["running"] is Running.KILLED and holder and ended and holder.since <= ended.started:
+        state["running"] = Running.NO
+    return state
 
 
 def _speed(blocks: Sequence[PieceReceipt]) -> float | None:
