@@ -21,7 +21,7 @@ OF_SPEECH = frozenset(
         "whisper",
     }
 )
-"""Model types that this backend runs and raysp does not read, for messages where transformers is not installed."""
+"""Model types besides recognisers that this backend runs and raysp does not read, for messages without transformers."""
 
 
 def version() -> str:
@@ -51,7 +51,9 @@ def require() -> None:
 
 def would_read(folder: Path) -> bool:
     """Return whether transformers, which is not installed, reads the model type of a folder."""
-    return read_json(folder / "config.json").get("model_type") in OF_SPEECH
+    from raysp.backends.hugging_face.recogniser_families import FAMILIES
+
+    return read_json(folder / "config.json").get("model_type") in {*OF_SPEECH, *FAMILIES}
 
 
 def reads(model_type: str) -> bool:

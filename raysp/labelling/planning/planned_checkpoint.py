@@ -318,8 +318,9 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
     if not hf_installed.version():
         if not other:
             raise error
-        reads = "reads it" if hf_installed.would_read(folder) else "may read it"
-        raise CheckpointError(f"{why}; transformers {reads}, and is not installed: {hf_installed.COMMAND}") from error
+        may_read = "if it is a speech model, transformers may read it"
+        reads = "transformers reads it" if hf_installed.would_read(folder) else may_read
+        raise CheckpointError(f"{why}; {reads}, and is not installed: {hf_installed.COMMAND}") from error
     try:
         summary = summary_of(folder_for(backend=HUGGING_FACE), HUGGING_FACE)
     except CheckpointError as theirs:
