@@ -141,11 +141,8 @@ class Sink:
 
     def holds_results(self, staged_as: str) -> bool:
         """Return whether there are label shards, or staged results with this id, which a run would use."""
-        for entry in self.store.list(layout.STAGE):
-            name = layout.parse_stage_path(entry.path)
-            if name and name.fingerprint == staged_as:
-                return True
-        return any(self.label_shards())
+        names = (layout.parse_stage_path(entry.path) for entry in self.store.list(layout.STAGE))
+        return any(name and name.fingerprint == staged_as for name in names) or any(self.label_shards())
 
     def remove_report(self) -> None:
         """Remove the report, if any: it shows label shards that are about to be replaced."""

@@ -25,15 +25,13 @@ def count_characters(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def build(counts: Mapping[str, int], *, least: int = 1) -> dict[str, int]:
+def build(counts: Mapping[str, int]) -> dict[str, int]:
     """Return a vocabulary: the blank is token 0, then unknown characters, the delimiter, and characters by code point.
 
-    Args:
-        counts: occurrences of each character, as `count_characters` returns them.
-        least: occurrences under which a character is left out.
+    `counts` are the occurrences of each character, as `count_characters` returns them.
     """
-    kept = sorted(char for char, count in counts.items() if count >= least and char not in (DELIMITER, BAR))
-    return {token: number for number, token in enumerate([PAD, UNKNOWN, DELIMITER, *kept])}
+    characters = sorted(char for char, count in counts.items() if count and char not in (DELIMITER, BAR))
+    return {token: number for number, token in enumerate([PAD, UNKNOWN, DELIMITER, *characters])}
 
 
 def outside(counts: Mapping[str, int], vocabulary: Mapping[str, int]) -> dict[str, int]:

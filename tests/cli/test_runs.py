@@ -93,7 +93,7 @@ class TestRowsWithoutLabels:
         def fail(*_: object, **__: object) -> None:
             raise ShardError("changed since it was planned")
 
-        monkeypatch.setattr("raysp.labelling.engine.run_result.read_table", fail)
+        monkeypatch.setattr("raysp.labelling.engine.run_result.read_columns", fail)
         ran = raysp_command("run", write_recipe(tmp_path, RECIPE.replace("raysp.Shards({source!r})", source)))
         assert (ran.code, "a.parquet row 0: unsupported_format" in ran.out) == (3, True)
 

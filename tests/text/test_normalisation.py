@@ -74,7 +74,6 @@ def test_a_vocabulary_has_the_characters_of_texts_after_the_special_tokens():
     assert list(vocabulary)[:3] == ["<pad>", "<unk>", "|"]
     assert sorted(vocabulary.values()) == [*range(len(vocabulary))]
     assert {*vocabulary} == {"<pad>", "<unk>", "|", *"onetwothree"}
-    assert "n" not in build(counts, least=2)
     assert build(counts) == build(count_characters(["two three", "one two"]))
 
 

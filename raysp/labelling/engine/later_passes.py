@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.columns import OK, RECORDING_COLUMNS, RESULT_COLUMNS, WAVE
-from raysp.corpus import sources
 from raysp.labelling.engine.job import Job, PieceTodo
+from raysp.labelling.planning.carried import read_columns
 from raysp.labelling.planning.run_plan import Pass
 from raysp.labelling.planning.settings import windowing
 from raysp.ops.late_steps import CARRIED
@@ -121,9 +121,8 @@ def rows_of_pass(job: Job, number: int, todo: PieceTodo, before: Iterator[pa.Tab
     rows, of_labels = np.concatenate(numbers), pa.concat_tables(tables)
     columns = {name: of_labels.column(name) for name in of_labels.column_names}
     if of_source := [name for name in label.reads if name not in columns]:
-        read = sources.read_table(
-            todo.shard, todo.piece, of_source, source.storage_options, audio_root=source.audio_root
-        ).take(pa.array(rows - todo.piece.first, pa.int64()))
+        places = pa.array(rows - todo.piece.first, pa.int64())
+        read = read_columns(source, todo.shard, todo.piece, of_source).take(places)
         columns |= {name: read.column(name) for name in of_source}
     return rows, pa.table(columns)
 

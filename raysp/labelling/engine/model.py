@@ -117,7 +117,7 @@ class Model:
 
     def _run(self, block: "Block") -> "tuple[pa.Table | None, Figures, float]":
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
-        with self.slots.taken() as waited, watched(self._hang_seconds * self.op.blocks_in_flight):
+        with self.slots.occupied() as waited, watched(self._hang_seconds * self.op.blocks_in_flight):
             figures = self.op.run(block)
             table = self.op.table(block) if self.op.has_users_code else None
         return table, figures, waited
@@ -141,7 +141,7 @@ class Slots:
         self._idle_since: float | None = None
 
     @contextmanager
-    def taken(self) -> Iterator[float]:
+    def occupied(self) -> Iterator[float]:
         """Wait for a slot and hold it; yields the seconds that the model was idle before."""
         with self._changed:
             self._changed.wait_for(lambda: self._num_taken < self.number)

@@ -123,14 +123,14 @@ class ErrorRate:
         """Shards held back until the end, because too many of their own rows failed."""
 
     @property
-    def is_known(self) -> bool:
+    def has_enough_rows(self) -> bool:
         """Whether there are enough rows to compare the share with the limit."""
         return self.rows >= MIN_ROWS
 
     @property
     def is_exceeded(self) -> bool:
         """Whether too many rows failed."""
-        if self.is_known:
+        if self.has_enough_rows:
             return self.num_errors > self.most * self.rows
         return self.rows >= FIRST_ROWS and lower_bound(self.num_errors, self.rows) > self.most
 
@@ -147,7 +147,7 @@ class ErrorRate:
     def released(self, *, at_end: bool = False) -> list[Shard]:
         """Return the held-back shards that may be committed now; at the end of the run, all of them."""
         shards: list[Shard] = []
-        if self.is_known or at_end:
+        if self.has_enough_rows or at_end:
             shards, self._waiting = self._waiting, []
         if at_end:
             shards, self._held = [*shards, *self._held], []

@@ -16,6 +16,7 @@ from raysp.labelling import assembly
 from raysp.labelling.engine import watchdog
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.engine.watchdog import watched
+from raysp.labelling.planning.carried import read_columns
 from raysp.ops.late_steps import CARRIED, RowFilters
 from raysp.ops.rows import RowStatus, statuses_table, with_places, with_waves
 from raysp.ops.step_ops import fail_unreadable
@@ -46,9 +47,7 @@ def _decoded(job: Job, todo: PieceTodo, decoder: Decoder | None) -> Iterator[pa.
     columns = todo.columns
     of_labels = {} if columns is None else dict(zip(columns.column_names, columns.columns, strict=True))
     names = [name for name in assembly.decoded_columns(pipeline, shard) if name not in of_labels]
-    table = sources.read_table(
-        shard, piece, names, source.storage_options, (source.audio,), audio_root=source.audio_root
-    )
+    table = read_columns(source, shard, piece, names, (source.audio,))
     if table.num_rows != piece.num_rows:
         num_rows = count(table.num_rows, "row")
         raise ShardError(f"{shard.url}: read {num_rows} from {piece.first} to {piece.end}, expected {piece.num_rows}")
@@ -83,7 +82,7 @@ def read_source(job: Job, shard: Shard, piece: Piece) -> pa.Table:
     """Read all columns of a piece but the audio, with null in place of values that cannot be read."""
     source = job.pipeline.source
     names = sorted({*sources.column_names(shard, source.storage_options)} - {source.audio})
-    table = sources.read_table(shard, piece, names, source.storage_options, audio_root=source.audio_root)
+    table = read_columns(source, shard, piece, names)
     texts = () if source.text is None else (source.text,)
     return fail_unreadable(table, [RowStatus(row) for row in range(piece.first, piece.end)], texts)
 
@@ -113,9 +112,7 @@ def crashed_block(job: Job, todo: PieceTodo) -> pa.Table:
     if label.windows == "speech":
         block = with_places(block, nulls)
     if label.reads:
-        read = sources.read_table(
-            todo.shard, todo.piece, [*label.reads], source.storage_options, audio_root=source.audio_root
-        )
+        read = read_columns(source, todo.shard, todo.piece, [*label.reads])
         for name in label.reads:
             block = block.append_column(f"{CARRIED}{name}", read.column(name).take(pa.nulls(len(nulls), pa.int64())))
     return block

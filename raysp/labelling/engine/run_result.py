@@ -3,17 +3,17 @@
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import pyarrow as pa
 
 from raysp.columns import OK
 from raysp.corpus.shards import Piece, Shard
-from raysp.corpus.sources import kind_named, read_table
+from raysp.corpus.sources import kind_named
 from raysp.errors import RayspError, RunError
 from raysp.labelling.engine.run_progress import Example
 from raysp.labelling.finished.first_rows import first_rows
 from raysp.labelling.finished.kept_rows import KeptRows
+from raysp.labelling.planning.carried import read_columns
 from raysp.labelling.planning.listing import count_files
 from raysp.sink.receipts import Counted, Counts, WordErrors, json_of
 from raysp.specs.pipeline import Pipeline
@@ -188,10 +188,7 @@ def _id_of(shard: Shard, row: int, pipeline: Pipeline) -> str | None:
     if column is None or is_costly:  # None: ids are <shard>:<row>
         return None
     try:
-        read = partial(
-            read_table, storage_options=pipeline.source.storage_options, audio_root=pipeline.source.audio_root
-        )
-        ids = read(shard, Piece(row, row + 1), [column]).column(column)
+        ids = read_columns(pipeline.source, shard, Piece(row, row + 1), [column]).column(column)
         value = ids[0].as_py() if len(ids) else None
     except (RayspError, OSError, ValueError) as error:
         logger.debug("%s row %d: its id cannot be read: %s", shard.name, row, error)

@@ -17,6 +17,7 @@ from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError, StoreError
 from raysp.labelling import assembly
+from raysp.labelling.planning.carried import read_columns
 from raysp.labelling.planning.costs import Amount
 from raysp.labelling.planning.run_plan import Plan
 from raysp.ops.rows import OK, RowStatus
@@ -212,7 +213,7 @@ def _read(plan: Plan, place: Place, num_rows: int, seed: int) -> tuple[Place, Pi
     fits = row_bytes * num_place <= most
     piece = Piece(place.first, place.first + (num_place if fits else max(1, min(num_rows, int(most / row_bytes)))))
     columns = assembly.decoded_columns(plan.pipeline, shard)
-    table = sources.read_table(shard, piece, columns, source.storage_options, audio_root=source.audio_root)
+    table = read_columns(source, shard, piece, columns)
     chosen = np.arange(table.num_rows)
     if table.num_rows > num_rows:
         chosen = np.sort(np.random.default_rng(seed).permutation(table.num_rows)[:num_rows])

@@ -1,7 +1,8 @@
-"""Columns that label shards carry over, with one type a column for all shards of a sink."""
+"""Columns of the source in label shards, with one type a column for all shards of a sink."""
 
 import base64
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +16,7 @@ from raysp.errors import PlanError, ShardError
 from raysp.sink import footer
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import KINDS, Sink
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.pipeline import Pipeline, Shards
 from raysp.text.error_rates import readable
 
 IN_JSON = frozenset({"manifest", "tar", "shar", "folder"})
@@ -178,6 +179,13 @@ def decode(sink: str, columns: str) -> pa.Schema:
         ) from None
 
 
+def read_columns(
+    source: Shards, shard: Shard, piece: Piece, names: Sequence[str], as_dictionaries: Sequence[str] = ()
+) -> pa.Table:
+    """Read columns of a piece as `read_table` does, with the options of its source."""
+    return read_table(shard, piece, names, source.storage_options, as_dictionaries, source.audio_root)
+
+
 def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried: pa.Schema | None = None) -> pa.Table:
     """Read the columns that a label shard carries over: `id`, then the kept columns, with the source's values.
 
@@ -193,8 +201,7 @@ def read_source_columns(pipeline: Pipeline, shard: Shard, piece: Piece, carried:
     """
     source = pipeline.source
     columns = [*([source.id] if source.id else []), *pipeline.kept]
-    read = partial(read_table, storage_options=source.storage_options, audio_root=source.audio_root)
-    table = read(shard, piece, list(dict.fromkeys(columns))) if columns else None
+    table = read_columns(source, shard, piece, list(dict.fromkeys(columns))) if columns else None
     if source.id and table is not None:
         ids = table.column(source.id)
     else:

@@ -83,8 +83,8 @@ def resolve_settings(
         resolved = [before] * len(alone)
     passes = []
     for number, part in enumerate(alone):
-        others = [*summaries[:number], *summaries[number + 1 :]]
-        passes.append(Pass(part, _settings(part, resources, resolved[number], summaries[number], others)))
+        rest = [*summaries[:number], *summaries[number + 1 :]]
+        passes.append(Pass(part, _settings(part, resources, resolved[number], summaries[number], rest)))
     _check_columns(pipeline, passes)
     return tuple(passes)
 

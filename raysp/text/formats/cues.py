@@ -113,7 +113,7 @@ def cues_of(
     return tuple(_timed([*_grouped(parts_of(words, rules, text, chars), rules)], rules))
 
 
-def one_cue(text: str, seconds: float, *, max_chars: int = 42, language: str | None = None) -> tuple[Cue, ...]:
+def single_cue(text: str, seconds: float, *, max_chars: int = 42, language: str | None = None) -> tuple[Cue, ...]:
     """Return a cue with a whole text over a whole recording, of any number of lines; none for an empty text."""
     rules = Rules(max_chars=max_chars, language=language)
     parts = parts_of([Span(word, 0.0, 0.0, 0.0) for word in text.split()], rules, text)
@@ -127,7 +127,7 @@ def cues_without_times(text: str, seconds: float, rules: Rules) -> tuple[Cue, ..
     Each word then has a share of the recording by its width.
     """
     if seconds <= rules.max_seconds:
-        return one_cue(text, seconds, max_chars=rules.max_chars, language=rules.language)
+        return single_cue(text, seconds, max_chars=rules.max_chars, language=rules.language)
     return cues_of(words_over(text, seconds), rules, text=text)
 
 

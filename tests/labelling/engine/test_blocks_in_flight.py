@@ -21,7 +21,7 @@ def held(slots: Slots, ends: threading.Event) -> threading.Event:
     begun = threading.Event()
 
     def hold() -> None:
-        with slots.taken():
+        with slots.occupied():
             begun.set()
             assert ends.wait(SECONDS)
 
@@ -41,22 +41,22 @@ def test_as_many_blocks_are_in_hand_as_the_model_takes():
 
 def test_the_model_waits_while_it_has_no_block_at_all():
     slots = Slots(2)
-    with slots.taken() as waited:
+    with slots.occupied() as waited:
         assert waited == 0  # for its first block
-        with slots.taken() as second:
+        with slots.occupied() as second:
             assert second == 0
     time.sleep(0.02)
-    with slots.taken() as waited:
+    with slots.occupied() as waited:
         assert 0.02 <= waited < SECONDS
-        with slots.taken() as second:
+        with slots.occupied() as second:
             assert second == 0
 
 
 def test_a_block_that_raises_gives_its_turn_back():
     slots = Slots(1)
-    with pytest.raises(ValueError, match="a step"), slots.taken():
+    with pytest.raises(ValueError, match="a step"), slots.occupied():
         raise ValueError("a step")
-    with slots.taken():
+    with slots.occupied():
         pass
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysp.text.formats import cues as cues_module
-from raysp.text.formats.cues import Rules, cues_of, one_cue, srt
+from raysp.text.formats.cues import Rules, cues_of, single_cue, srt
 from raysp.text.formats.line_breaks import SMALL_WORDS, width_of
 from raysp.text.formats.safe_values import on_one_line
 from raysp.text.times import Span
@@ -294,10 +294,10 @@ class TestCues:
         assert all(line.startswith("e") for cue in cues for line in cue.lines)
 
     def test_a_text_without_words_is_one_cue_over_the_recording(self):
-        [cue] = one_cue("one\ntwo " * 5, 3.25, max_chars=12)
+        [cue] = single_cue("one\ntwo " * 5, 3.25, max_chars=12)
         assert (cue.start, cue.end) == (0, 3250)
         assert cue.lines == ("one two one", "two one two", "one two one", "two")
-        assert one_cue(" \n", 3.0) == ()
+        assert single_cue(" \n", 3.0) == ()
 
     @given(words(), st.integers(5, 60), st.floats(0.5, 10))
     def test_all_words_are_kept_in_order_and_no_cue_is_too_long(self, spans, max_chars, max_seconds):
