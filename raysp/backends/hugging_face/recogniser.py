@@ -205,6 +205,8 @@ class RecogniserWriter:
         begin = ids.index(self.begins, 0, end) + 1 if self.begins in ids[:end] else 0
         text = self.family.text_of(self._decoded(ids[begin:end]))
         counted = log_probs[begin : end + 1]
+        if not np.isfinite(counted).all():
+            raise FloatingPointError("the probability of a token is not finite")
         languages = self._languages(ids[: max(0, begin - 1)], log_probs[: max(0, begin - 1)]) if self.detect else []
         return Written(text, sum(counted), len(counted), languages=languages)
 
