@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import sys
+import threading
 import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -38,9 +39,6 @@ MOST_TABLE_BYTES = 1024 * MIB
 """Bytes of a table of metadata of recordings, which is read as a whole; also decoded."""
 MOST_TABLE_ROWS, MOST_TABLE_CELLS = 10_000_000, 100_000_000
 """Rows, and rows times columns, of such a table: a row without values takes memory too."""
-MOST_PAGE_BYTES = 256 * MIB
-"""Bytes to which a page of a column decodes, unless its ratio is below `MOST_RATIO`. Writers make pages of a megabyte,
-or of one value."""
 MOST_DECODED_BYTES = 2048 * MIB
 """Bytes to which the rows decode that are read at once, unless they are stored as such: twice what a plan makes of
 footers."""
@@ -107,6 +105,53 @@ def limit_memory(more_bytes: int) -> None:
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+class _DataLimit:
+    """Soft limit of the data of this process (RLIMIT_DATA) while any of its threads decodes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads, self._before, self._most = 0, 0, 0
+
+    def begin(self, more_bytes: int) -> None:
+        with self._lock:
+            before, hard = resource.getrlimit(resource.RLIMIT_DATA)
+            if not self._threads:
+                self._before, self._most = before, 0
+            data_bytes = int(_STATM.read_text().split()[5]) * resource.getpagesize()
+            self._most = max(self._most, data_bytes + more_bytes)
+            limits = [limit for limit in (self._before, hard) if limit != resource.RLIM_INFINITY]
+            resource.setrlimit(resource.RLIMIT_DATA, (min([self._most, *limits]), hard))
+            self._threads += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                resource.setrlimit(resource.RLIMIT_DATA, (self._before, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
+_DATA_LIMIT = _DataLimit()
+
+
+@contextlib.contextmanager
+def limited_memory(more_bytes: int) -> Iterator[None]:
+    """Limit this process, with all of its threads, to the memory that it has and more. Without effect without /proc.
+
+    Raises:
+        TooLargeError: in place of MemoryError.
+    """
+    if is_limited := has_memory_limit():
+        _DATA_LIMIT.begin(more_bytes)
+    try:
+        yield
+    except MemoryError:
+        most = f"{more_bytes // MIB:,} MB"
+        raise TooLargeError(f"takes more memory to decode than the most allowed ({most})") from None
+    finally:
+        if is_limited:
+            _DATA_LIMIT.end()
 
 
 def limit_time(seconds: int) -> None:

@@ -28,7 +28,7 @@ from raysp.corpus.shards import (
     place_of,
     refuse_ray_types,
 )
-from raysp.corpus.tables import BATCH_BYTES, WALKED_BYTES
+from raysp.corpus.tables import BATCH_BYTES, limited_decoding
 from raysp.errors import ShardError, StoreError
 from raysp.storage.store import Entry, LocalStore, Store
 from raysp.storage.stores import open_store
@@ -39,39 +39,9 @@ _CONTINUATION = b"\xff\xff\xff\xff"
 _SCHEMA, _DICTIONARY, _RECORD_BATCH = 1, 2, 3  # values of the flatbuffers union MessageHeader (format/Message.fbs)
 _MAX_HEADER_BYTES = 256 * 1024 * 1024
 _READ_ROWS = 1000
-_ANNOUNCED_BYTES, _IS_NOT_COMPRESSED = 8, -1
-"""Bytes before a compressed buffer that hold its decoded size, and the value there of a buffer without compression."""
 _Reader = pa.RecordBatchFileReader | pa.RecordBatchStreamReader
 _MOST_BYTES_WITHOUT_AUDIO = 4 * 1024 * 1024
 """Largest record batch that may hold paths only. Larger ones are not checked for columns of nulls."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Body:
-    """Body of a record batch or dictionary."""
-
-    start: int
-    num_bytes: int
-    buffers: bytes
-    """Offset and size of each of its buffers, int64 (num_buffers, 2), if they are compressed; else empty."""
-
-    def check(self, file: pa.NativeFile) -> None:
-        """Raise TooLargeError if its buffers announce too many bytes, which the decoder allocates."""
-        if not self.buffers:
-            return
-        place = file.tell()
-        if isinstance(file, pa.PythonFile) and self.num_bytes <= WALKED_BYTES:
-            file.seek(self.start)
-            file.read(self.num_bytes)  # one request, whose answer is kept for the decoder
-        announced = 0
-        for offset, stored in struct.iter_unpack("<qq", self.buffers):
-            if stored >= _ANNOUNCED_BYTES:
-                file.seek(self.start + offset)
-                decoded = int.from_bytes(file.read(_ANNOUNCED_BYTES), "little", signed=True)
-                announced += stored if decoded == _IS_NOT_COMPRESSED else decoded
-        file.seek(place)
-        most = max(bounds.MOST_DECODED_BYTES, bounds.MOST_GROWTH * self.num_bytes)
-        bounds.check(announced, most, f"bytes decoded in a record batch of {self.num_bytes:,}")
 
 
 @dataclass(frozen=True)
@@ -82,9 +52,7 @@ class _Layout:
     raw_schema: bytes
     batches: tuple[tuple[int, int, int], ...]
     """Offset in the file, bytes, rows."""
-    bodies: tuple[_Body, ...]
-    """Bodies of the record batches."""
-    dictionaries: tuple[_Body, ...]
+    dictionary_bytes: int
 
     @property
     def digest(self) -> str:
@@ -148,7 +116,7 @@ class ArrowKind(SourceKind):
             layout = _read_layout(shard.url, file)
             check_same(shard, file.size(), layout)
             with _reader(file, layout) as reader:
-                for number, first, batch in _batches(file, reader, layout, piece):
+                for number, first, batch in _batches(reader, layout, piece):
                     if batch.num_rows != layout.batches[number][2]:
                         raise ShardError(
                             f"{shard.url}: record batch {number} has {batch.num_rows} rows, its header says "
@@ -173,8 +141,7 @@ def _null_columns(file: pa.NativeFile, reader: _Reader, layout: _Layout, columns
     for number, (_, num_bytes, _) in enumerate(layout.batches):
         if num_bytes > _MOST_BYTES_WITHOUT_AUDIO or (nulls is not None and not nulls):
             return frozenset()
-        layout.bodies[number].check(file)
-        batch = reader.get_batch(number) if isinstance(reader, pa.RecordBatchFileReader) else reader.read_next_batch()
+        batch = _batch(reader, layout, number)
         found = {name for column in columns for name in _nulls_of(batch, column)}
         nulls = found if nulls is None else nulls & found
     return frozenset(nulls or ())
@@ -229,31 +196,28 @@ def _validate(column: Any) -> None:  # noqa: ANN401 - an array of any type
     plain.validate(full=True)
 
 
-def _batches(
-    file: pa.NativeFile, reader: _Reader, layout: _Layout, piece: Piece
-) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+def _batches(reader: _Reader, layout: _Layout, piece: Piece) -> Iterator[tuple[int, int, pa.RecordBatch]]:
     """Yield the record batches that overlap a piece: number, first row, batch."""
     first = 0
     for number, (_, _, num_rows) in enumerate(layout.batches):
         if first >= piece.end:
             return
         is_wanted = first + num_rows > piece.first and num_rows > 0
-        if is_wanted or isinstance(reader, pa.RecordBatchStreamReader):
-            layout.bodies[number].check(file)
-        if isinstance(reader, pa.RecordBatchFileReader):
-            if is_wanted:
-                yield number, first, reader.get_batch(number)
-        else:
-            batch = reader.read_next_batch()  # of a memory-mapped file only the header is read
-            if is_wanted:
-                yield number, first, batch
+        if is_wanted:
+            yield number, first, _batch(reader, layout, number)
+        elif isinstance(reader, pa.RecordBatchStreamReader):
+            _batch(reader, layout, number)  # of a memory-mapped file only the header is read
         first += num_rows
+
+
+def _batch(reader: _Reader, layout: _Layout, number: int) -> pa.RecordBatch:
+    """Read a record batch, of a stream the next one, within a limit of memory."""
+    with limited_decoding(layout.dictionary_bytes + layout.batches[number][1]):
+        return reader.get_batch(number) if isinstance(reader, pa.RecordBatchFileReader) else reader.read_next_batch()
 
 
 @contextmanager
 def _reader(file: pa.NativeFile, layout: _Layout) -> Iterator[_Reader]:
-    for one in layout.dictionaries:
-        one.check(file)
     file.seek(0)
     with pa.ipc.open_file(file) if layout.is_file else pa.ipc.open_stream(file) as reader:
         if isinstance(reader, pa.RecordBatchFileReader) and reader.num_record_batches != len(layout.batches):
@@ -294,7 +258,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
     place = 8 if is_file else 0
     raw_schema = b""
     batches: list[tuple[int, int, int]] = []
-    bodies: dict[int, list[_Body]] = {_DICTIONARY: [], _RECORD_BATCH: []}
+    dictionary_bytes = 0
     while place < num_bytes and (header := _read_header(url, file, place, num_bytes)):
         kind, length, body_bytes, start, raw = header
         end = start + body_bytes
@@ -307,8 +271,8 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
             raw_schema = raw
         elif kind == _RECORD_BATCH:
             batches.append((place, end - place, length))
-        if kind in bodies:
-            bodies[kind].append(_Body(start, body_bytes, _compressed_buffers(kind, raw)))
+        elif kind == _DICTIONARY:
+            dictionary_bytes += end - place
         place = end
     _check_rest(url, file, place, end_of_messages)
     if not raw_schema:
@@ -316,22 +280,7 @@ def _read_layout(url: str, file: pa.NativeFile) -> _Layout:
             f"{url}: found no Arrow schema in {count(num_bytes, 'byte')}; expected Arrow IPC. Copy the shard again"
         )
     bounds.check(sum(rows for _, _, rows in batches), bounds.MOST_SHARD_ROWS, "rows")
-    return _Layout(is_file, raw_schema, tuple(batches), tuple(bodies[_RECORD_BATCH]), tuple(bodies[_DICTIONARY]))
-
-
-def check_buffers(file: pa.NativeFile) -> None:
-    """Check the sizes that the compressed buffers of a file or stream announce, and move to its beginning.
-
-    Raises:
-        ArrowInvalid: they decode to too many bytes, or it is damaged.
-    """
-    try:
-        layout = _read_layout("its messages", file)
-        for one in (*layout.dictionaries, *layout.bodies):
-            one.check(file)
-    except (ShardError, ValueError, OverflowError, struct.error, IndexError) as error:
-        raise pa.ArrowInvalid(str(error)) from None
-    file.seek(0)
+    return _Layout(is_file, raw_schema, tuple(batches), dictionary_bytes)
 
 
 def read_stream(data: bytes) -> pa.Table:
@@ -340,22 +289,21 @@ def read_stream(data: bytes) -> pa.Table:
     Text is not checked to be UTF-8.
 
     Raises:
-        ArrowInvalid: it decodes to too many bytes, or is damaged.
+        ArrowInvalid: it is damaged.
+        TooLargeError: it takes more memory to decode than the limit.
     """
     file = pa.BufferReader(data)
-    check_buffers(file)
-    with pa.ipc.open_stream(file) as reader:
+    try:
+        _read_layout("its messages", file)
+    except (ShardError, ValueError, OverflowError, struct.error, IndexError) as error:
+        raise pa.ArrowInvalid(str(error)) from None
+    file.seek(0)
+    with limited_decoding(len(data)), pa.ipc.open_stream(file) as reader:
         table = reader.read_all()
     for column in table.columns:
         for chunk in column.chunks:
             _validate(chunk)
     return table
-
-
-def _compressed_buffers(kind: int, raw: bytes) -> bytes:
-    """Return the offsets and sizes of the buffers of a message, int64 (num_buffers, 2); empty without compression."""
-    batch = _Table(raw, _offset(raw, 0)).table(2)
-    return batch.compressed_buffers() if kind == _RECORD_BATCH else batch.table(1).compressed_buffers()
 
 
 def _check_rest(url: str, file: pa.NativeFile, place: int, end: int) -> None:
@@ -440,15 +388,6 @@ class _Table:
         if place is None:
             raise ValueError("a message has no header")
         return _Table(self.raw, _offset(self.raw, place))
-
-    def compressed_buffers(self) -> bytes:
-        """Return the vector of buffers of a RecordBatch with compression (format/Message.fbs); else empty."""
-        place = self._field(2)
-        if self._field(3) is None or place is None:
-            return b""
-        place = _offset(self.raw, place)
-        (number,) = struct.unpack_from("<I", self.raw, place)
-        return self.raw[place + 4 : place + 4 + 16 * number]
 
 
 def _has_foreign_type(kind: pa.DataType) -> bool:

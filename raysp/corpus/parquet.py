@@ -39,7 +39,15 @@ from raysp.corpus.shards import (
     place_of,
     refuse_ray_types,
 )
-from raysp.corpus.tables import PagedFile, digest_of_headers, first_page, has_paths, leaves, page_header
+from raysp.corpus.tables import (
+    PagedFile,
+    digest_of_headers,
+    first_page,
+    has_paths,
+    leaves,
+    limited_decoding,
+    page_header,
+)
 from raysp.errors import ShardError, StoreError
 from raysp.storage.opened import DIGEST_BYTES, digest_of
 from raysp.words import count
@@ -262,8 +270,9 @@ def _with_encrypted_columns(url: str, file: pa.NativeFile, metadata: pq.FileMeta
 
 def _can_be_read(file: pa.NativeFile, metadata: pq.FileMetaData, name: str) -> bool:
     try:
-        next(pq.ParquetFile(file, metadata=metadata).iter_batches(1, columns=[name], use_threads=False), None)
-    except (pa.ArrowException, OSError):
+        with limited_decoding(0):
+            next(pq.ParquetFile(file, metadata=metadata).iter_batches(1, columns=[name], use_threads=False), None)
+    except (pa.ArrowException, OSError, bounds.TooLargeError):
         return False
     return True
 
@@ -422,7 +431,7 @@ class ParquetKind(SourceKind):
             raise ShardError(str(error)) from error
         except bounds.TooLargeError as error:
             rows = f"rows {piece.first} to {piece.end}"
-            raise ShardError(f"{shard.url}: {rows}: {error}. Write the shard again, with fewer rows a group") from None
+            raise ShardError(f"{shard.url}: {rows}: {error}. Write the shard again, without such values") from None
         except (pa.ArrowException, OSError, ValueError) as error:
             rows, reason = f"rows {piece.first} to {piece.end}", one_line(error)
             raise ShardError(f"{shard.url}: {rows}: {reason}. Copy the shard again") from error

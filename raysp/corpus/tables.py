@@ -1,9 +1,11 @@
 """Tables of shards: pages of Parquet within bounds, types that every kernel takes, and the columns of recordings.
 
-A page announces in its header how many bytes and values it decodes to. The decoder allocates what it announces, and
-encodings that store a value by reference to others (dictionaries, differences to the value before) decode a page of a
-kilobyte to gigabytes. So the headers are read before the pages, and a batch has as few rows as the largest value that
-its pages can hold allows.
+A page of Parquet or a compressed buffer of Arrow announces how many bytes it decodes to, and values that refer to
+others (dictionaries, differences to the value before) decode from a kilobyte to gigabytes. So the memory of the process
+is limited while it decodes. Where a batch takes more, the rows of its row group are read in smaller ones.
+
+The decoder of differences ends the process if it gets no memory. So the headers of pages are read before the pages, and
+a batch has as few rows as the largest value in a page of differences allows.
 
 Columns of more than `WALKED_BYTES` in object storage are judged by their first pages, since each header is a request.
 
@@ -11,7 +13,10 @@ A type of recordings is read if only one reading of it is possible: bytes of aud
 of bytes, and paths, if the folder that confines them is given.
 """
 
+import contextlib
+import functools
 import math
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -21,24 +26,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from raysp import bounds
+from raysp.devices import memory_bytes
 from raysp.errors import AudioError, ShardError
 from raysp.storage.opened import digest_of
 from raysp.words import count, suggestion
 
 WALKED_BYTES = 8 * bounds.MIB
 BATCH_BYTES = 256 * bounds.MIB
-"""Most bytes of a batch if each row holds the largest value that its pages allow."""
+"""Most bytes of a batch if each row holds the largest value that its pages of differences allow, or without views."""
+FEWER = 16
+"""Divisor of the rows of a batch that takes more memory."""
 _ROWS_AT_ONCE = 10_000
 _PROBED_BYTES = bounds.MIB
 _HEADER_BYTES, _MOST_HEADER_BYTES = 512, 16 * bounds.MIB
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
-_LEVELS_BYTES = 4
-"""Bytes of the definition and repetition level of a value."""
 
 # Numbers of fields of a PageHeader (parquet-format/src/main/thrift/parquet.thrift).
 _TYPE, _DECODED_BYTES, _STORED_BYTES = 1, 2, 3
-_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
-_DETAILS = {_DATA: (5, 2), _DICTIONARY: (7, 2), _DATA_V2: (8, 4)}
+_DATA, _DATA_V2 = 0, 3
+_DETAILS = {_DATA: (5, 2), _DATA_V2: (8, 4)}
 """By the type of page: the field that holds the header of this type, and the field of the encoding therein."""
 _NUM_VALUES = 1
 _DELTA_BYTE_ARRAY = 7
@@ -53,6 +58,27 @@ def leaves(group: pq.RowGroupMetaData, columns: Collection[str] | None) -> Itera
         path = chunk.path_in_schema
         if columns is None or path in columns or any(path.startswith(f"{name}.") for name in columns):
             yield chunk
+
+
+@contextlib.contextmanager
+def limited_decoding(stored_bytes: int) -> Iterator[None]:
+    """Limit the memory of this process while it decodes data.
+
+    A process that runs a model allocates in other threads too, and may take half of the machine's memory meanwhile.
+
+    Raises:
+        TooLargeError: decoding takes more.
+    """
+    more_bytes = bounds.MOST_DECODED_BYTES + bounds.MOST_GROWTH * stored_bytes
+    if "torch" in sys.modules:
+        more_bytes = max(more_bytes, _half_of_memory())
+    with bounds.limited_memory(more_bytes):
+        yield
+
+
+@functools.cache
+def _half_of_memory() -> int:
+    return memory_bytes() // 2
 
 
 class PagedFile:
@@ -88,25 +114,37 @@ class PagedFile:
         """Yield the rows of a row group in batches of at most `num_rows`.
 
         Raises:
-            TooLargeError: its pages decode to more than any that a writer makes.
+            TooLargeError: a row takes more memory to decode than the limit.
         """
-        found = self.metadata.row_group(group)
-        if not found.num_rows:
+        row_group = self.metadata.row_group(group)
+        if not row_group.num_rows:
             return
-        row_bytes = max((self._row_bytes(found, one) for one in leaves(found, columns)), default=0)
+        chunks = [*leaves(row_group, columns)]
+        row_bytes = max((self._row_bytes(row_group, chunk) for chunk in chunks), default=0)
         num_rows = max(1, min(num_rows, BATCH_BYTES // max(1, row_bytes)))
-        names = None if columns is None else list(columns)
-        yield from self._reader.iter_batches(num_rows, row_groups=[group], columns=names, use_threads=False)
+        names, num_yielded = None if columns is None else list(columns), 0
+        stored_bytes = min(self._file.size(), sum(max(0, chunk.total_compressed_size) for chunk in chunks))
+        while True:
+            batches = self._reader.iter_batches(num_rows, row_groups=[group], columns=names, use_threads=False)
+            row = 0
+            try:
+                while (batch := _next(batches, stored_bytes)) is not None:
+                    rows = batch.slice(max(0, num_yielded - row))  # others were yielded in larger batches
+                    row += batch.num_rows
+                    num_yielded = max(num_yielded, row)
+                    if rows.num_rows:
+                        yield rows
+                return
+            except bounds.TooLargeError as error:
+                if num_rows == 1:
+                    raise bounds.TooLargeError(f"a row {error}") from None
+                num_rows = max(1, num_rows // FEWER)
 
     def _row_bytes(self, group: pq.RowGroupMetaData, chunk: pq.ColumnChunkMetaData) -> int:
-        """Return the most bytes of a row of a column whose values refer to others; 0 for other columns."""
+        """Return the most bytes of a row of a column of differences between values; 0 for other columns."""
         try:
             digest = None if self._digests is None else self._digests[first_page(chunk)]
             shared_bytes = _check_pages(self._file, chunk, digest)
-            if chunk.num_values > group.num_rows:  # lists, all of which may be in one row
-                width = _LEVELS_BYTES + _WIDTHS.get(chunk.physical_type, 0)
-                most = max(bounds.MOST_DECODED_BYTES, bounds.MOST_GROWTH * chunk.total_uncompressed_size)
-                bounds.check(chunk.num_values * width, most, "bytes in a row group")
         except bounds.TooLargeError as error:
             raise bounds.TooLargeError(f"column {bounds.shortened(chunk.path_in_schema)} {error}") from None
         except (KeyError, TypeError):
@@ -114,6 +152,11 @@ class PagedFile:
                 f"column {bounds.shortened(chunk.path_in_schema)}: a header of a page is damaged"
             ) from None
         return shared_bytes * math.ceil(chunk.num_values / group.num_rows)
+
+
+def _next(batches: Iterator[pa.RecordBatch], stored_bytes: int) -> pa.RecordBatch | None:
+    with limited_decoding(stored_bytes):
+        return next(batches, None)
 
 
 def read_whole(file: pa.NativeFile, most: int) -> pa.Table:
@@ -153,7 +196,7 @@ def _headers(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> Iterator[tup
         header, num_bytes = page_header(file, place, end)
         file.seek(place)
         yield header, file.read(num_bytes)
-        if header[_TYPE] in (_DATA, _DATA_V2):
+        if header[_TYPE] in _DETAILS:
             values += header[_DETAILS[header[_TYPE]][0]][_NUM_VALUES]
         # A negative size in a damaged header would lead back without end.
         place += num_bytes + max(0, header[_STORED_BYTES])
@@ -162,11 +205,11 @@ def _headers(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData) -> Iterator[tup
 def _check_pages(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData, digest: bytes | None = None) -> int:
     """Read the headers of pages, without the pages, and compare them with their digest, if one is known.
 
-    Returns the size of the largest page to whose values others refer, a bound of each of them; 0 if there is none.
+    Returns the size of the largest page of differences, a bound of each value; 0 if there is none.
 
     Raises:
         ValueError: the headers differ from their digest.
-        TooLargeError: a page announces too many bytes, or the pages more values than the footer.
+        TooLargeError: the pages have more values than the footer counts.
     """
     shared = values = num_bytes = 0
     raws, most = list[bytes](), chunk.total_compressed_size
@@ -177,19 +220,14 @@ def _check_pages(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData, digest: byt
         elif digest is None:
             most = _PROBED_BYTES
     for header, raw in _headers(file, chunk):
-        kind, decoded, stored = header[_TYPE], header[_DECODED_BYTES], header[_STORED_BYTES]
+        kind = header[_TYPE]
         raws.append(raw)
-        bounds.check(decoded, max(bounds.MOST_PAGE_BYTES, bounds.MOST_RATIO * stored), f"bytes in a page of {stored:,}")
         if kind in _DETAILS:
             number, encoding = _DETAILS[kind]
-            details = header[number]
-            if kind == _DICTIONARY:
-                bounds.check(details[_NUM_VALUES], max(1, decoded), f"values in a page of {decoded:,} bytes")
-            else:
-                values += details[_NUM_VALUES]
-            if kind == _DICTIONARY or details[encoding] == _DELTA_BYTE_ARRAY:
-                shared = max(shared, decoded)
-        num_bytes += len(raw) + max(0, stored)
+            values += header[number][_NUM_VALUES]
+            if header[number][encoding] == _DELTA_BYTE_ARRAY:
+                shared = max(shared, header[_DECODED_BYTES])
+        num_bytes += len(raw) + max(0, header[_STORED_BYTES])
         if num_bytes >= most:
             break
     if digest is not None and digest_of(*raws) != digest:

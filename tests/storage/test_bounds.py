@@ -3,6 +3,9 @@
 import gzip
 import io
 import json
+import resource
+import subprocess
+import sys
 import tarfile
 import zlib
 from functools import cache
@@ -162,3 +165,31 @@ def test_a_table_is_bounded_in_rows_and_cells():
         bounds.check_table(bounds.MOST_TABLE_ROWS + 1, 1)
     with pytest.raises(TooLargeError, match="has 110,000,000 cells"):
         bounds.check_table(bounds.MOST_TABLE_ROWS, 11)
+
+
+def soft_limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_DATA)[0]
+
+
+def test_memory_is_limited_until_the_last_thread_has_decoded_and_then_as_before():
+    before = soft_limit()
+    with bounds.limited_memory(bounds.MIB << 12):
+        most = soft_limit()
+        with bounds.limited_memory(bounds.MIB << 11):
+            assert soft_limit() == most  # a lower one would be that of the other thread too
+        assert soft_limit() == most
+    assert soft_limit() == before != most
+    message = r"takes more memory to decode than the most allowed \(1,024 MB\)"
+    with pytest.raises(TooLargeError, match=message), bounds.limited_memory(bounds.MIB << 10):
+        bytearray(bounds.MIB << 13)
+    assert soft_limit() == before
+
+
+def test_a_lower_limit_of_the_process_stays():
+    code = (
+        "import resource; from raysp import bounds; most = 64 << 30\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (most, most))\n"
+        "with bounds.limited_memory(128 << 30): assert resource.getrlimit(resource.RLIMIT_DATA) == (most, most)\n"
+        "assert resource.getrlimit(resource.RLIMIT_DATA) == (most, most)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from raysp import StoreError, bounds
+from raysp import StoreError
+from raysp.corpus import tables
 from raysp.sink import table_files
 from raysp.storage.store import LocalStore
+from tests.corpus.test_pages import announcing
 
 REMEDY = "restore it"
 TABLE = pa.table({"row": [0, 1, 2], "text": ["a", None, "ü"], "list": [[1.5], [], [2.0, 3.0]]})
@@ -96,9 +98,12 @@ def test_offsets_outside_of_a_buffer_are_refused_though_the_digest_is_right(tmp_
 
 
 def test_buffers_that_announce_gigabytes_are_refused_though_the_digest_is_right(tmp_path, monkeypatch):
-    monkeypatch.setattr(bounds, "MOST_DECODED_BYTES", 1000)
-    with pytest.raises(table_files.DamagedTableError, match="expected at most 1,"):
-        read(tmp_path, written(pa.table({"a": [b"\0" * 100_000]}), compression="zstd"))
+    monkeypatch.setattr(tables, "_half_of_memory", lambda: 0)
+    stream, table = io.BytesIO(), pa.table({"a": [b"\0" * 100_000]})
+    with pa.ipc.new_stream(stream, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    with pytest.raises(table_files.DamagedTableError, match="takes more memory to decode"):
+        read(tmp_path, of_bytes(announcing(stream.getvalue(), 100_000)))
 
 
 def test_other_columns_than_expected_are_refused(tmp_path):
