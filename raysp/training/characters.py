@@ -1,4 +1,4 @@
-"""Tokenizers of CTC heads that are trained: that of the checkpoint, or one of a built or given vocabulary."""
+"""Tokenizers of trained CTC heads: the checkpoint's, or a tokenizer of a built or supplied vocabulary."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -63,34 +63,34 @@ def read_vocabulary(url: str, storage_options: Mapping[str, object]) -> dict[str
     """
     folder, name = split_url(url)
     try:
-        found = bounds.parse_json(open_store(folder, storage_options).read(name))
+        ids = bounds.parse_json(open_store(folder, storage_options).read(name))
     except (StoreError, ValueError) as error:
         raise PlanError(f"objective.vocabulary: {url}: {error}; expected 'keep', 'build' or a vocab.json") from error
-    if not isinstance(found, dict) or sorted(found.values(), key=str) != sorted(range(len(found)), key=str):
+    if not isinstance(ids, dict) or sorted(ids.values(), key=str) != sorted(range(len(ids)), key=str):
         raise PlanError(
-            f"objective.vocabulary: {url}: found {bounds.shortened(found)}, expected an object of tokens with the ids "
+            f"objective.vocabulary: {url}: found {bounds.shortened(ids)}, expected an object of tokens with the ids "
             "0, 1, 2, ..., each once"
         )
     for names in (PADS, UNKNOWNS, (DELIMITER,)):
-        if not any(one in found for one in names):
+        if not any(token in ids for token in names):
             raise PlanError(f"objective.vocabulary: {url}: found none of the tokens {', '.join(names)}; add one")
-    return found
+    return ids
 
 
 def letters_of(tokenizer: HeadTokenizer) -> dict[str, int]:
     """Return the characters that a tokenizer can write, with the id of a token, as `count_characters` names them."""
     reserved = reserved_of(tokenizer)
-    known = {token: number for token, number in tokenizer.get_vocab().items() if token not in reserved}
+    letters = {token: number for token, number in tokenizer.get_vocab().items() if token not in reserved}
     if tokenizer.begins_words or tokenizer.joint:
-        known = {letter: number for token, number in known.items() for letter in token}
-    if DELIMITER in known:
-        known[BAR] = known.pop(DELIMITER)
+        letters = {letter: number for token, number in letters.items() for letter in token}
+    if DELIMITER in letters:
+        letters[BAR] = letters.pop(DELIMITER)
     between = (
         0
         if tokenizer.begins_words or tokenizer.joint
         else tokenizer.get_vocab().get(tokenizer.word_delimiter_token or "")
     )
-    return known if between is None else {**known, DELIMITER: between}
+    return letters if between is None else {**letters, DELIMITER: between}
 
 
 def reserved_of(tokenizer: HeadTokenizer) -> frozenset[str]:

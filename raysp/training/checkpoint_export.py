@@ -42,13 +42,13 @@ from raysp.words import count, duration
 def figures(prepared: Prepared, session: Session, loss: float | None) -> dict[str, JsonValue]:
     """Return the content of metrics.json."""
     evaluation, best = prepared.plan.recipe.evaluation, session.best
-    found: dict[str, JsonValue] = {}
+    content: dict[str, JsonValue] = {}
     if evaluation and best:
-        found = {
+        content = {
             "best": {"metric": evaluation.best, "value": comparable(evaluation.best, best.value), "step": best.done}
         }
     return {
-        **found,
+        **content,
         "steps": session.position.done,
         "weights_of_step": best.done if best else session.position.done,
         "epochs": session.position.epoch,
@@ -102,9 +102,9 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
 def _with_place_names(value: JsonValue) -> JsonValue:
     """Return a value of JSON in which local paths are names."""
     if isinstance(value, dict):
-        return {key: _with_place_names(one) for key, one in value.items()}
+        return {key: _with_place_names(child) for key, child in value.items()}
     if isinstance(value, list):
-        return [_with_place_names(one) for one in value]
+        return [_with_place_names(child) for child in value]
     return place_name(value) if isinstance(value, str) else value
 
 
@@ -127,15 +127,15 @@ def export(
     """Write a checkpoint, load it, compare its logits, and publish its files in the sink.
 
     LoRA is merged into the weights. Adapter layers that were trained for a language have a file of their own too,
-    beside those of other languages in the folder of the checkpoint that the training began with.
+    next to other languages' in the folder of the checkpoint that the training began with.
 
     Args:
         store: the sink.
         model: the trained model; it is not changed.
-        feature_extractor: that of the checkpoint it began with.
-        tokenizer: that of its head or decoder; None: it has none.
+        feature_extractor: extractor of the checkpoint it began with.
+        tokenizer: tokenizer of its head or decoder; None without one.
         texts: contents of further files, such as README.md, by name.
-        fingerprint: that of the recipe.
+        fingerprint: fingerprint of the recipe.
         state: digest of the committed steps that the weights are of.
         epoch: epoch of the lease that the run holds.
         source: folder of the checkpoint that the training began with; None: its other languages are left out.
@@ -203,19 +203,19 @@ def _check(model: Model, folder: Path) -> None:
     was_training = model.training
     try:
         with torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):
-            expected, found = (_compared(one.eval()(**features)) for one in (model, loaded.model))
+            expected, actual = (_compared(network.eval()(**features)) for network in (model, loaded.model))
     finally:
         model.train(was_training)
-    if not torch.allclose(found, expected, rtol=1e-4, atol=1e-4):
+    if not torch.allclose(actual, expected, rtol=1e-4, atol=1e-4):
         raise RunError(
             "the exported checkpoint gives other outputs than the trained model (by "
-            f"{(found - expected).abs().max():g} at most); it was not published"
+            f"{(actual - expected).abs().max():g} at most); it was not published"
         )
 
 
 def _compared(output: Any) -> torch.Tensor:  # noqa: ANN401 - output of any model
     """Return the logits of an output, or the frames of one of pre-training."""
-    found: torch.Tensor = (
+    logits: torch.Tensor = (
         output["projected_states"] if isinstance(output, UniSpeechForPreTrainingOutput) else output["logits"]
     )
-    return found
+    return logits

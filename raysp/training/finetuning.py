@@ -65,13 +65,13 @@ class FinetuneResult(Brief):
     """Folder of the checkpoint."""
     fingerprint: str
     steps: int
-    """Updates of the weights, with those of earlier runs."""
+    """Updates of the weights, including earlier runs."""
     epochs: int
     """Epochs that are done."""
     is_done: bool
     """Whether no step is left, so that the checkpoint is in the sink."""
     loss: float | None
-    """Mean loss of the last steps, with those of earlier runs; None without any."""
+    """Mean loss of the last steps, including earlier runs; None without steps."""
     rows: int
     """Rows that are trained on."""
     left_out: dict[str, int]
@@ -146,11 +146,11 @@ def finetune(
 
     Args:
         recipe: the recipe.
-        restart: remove what earlier runs left in the sink, and begin from step 0.
+        restart: remove the files of earlier runs from the sink, and begin from step 0.
         engine: "here": train in the calling process, with one worker; "ray": by workers on Ray; "auto": RAYSP_ENGINE,
             else "here" for one worker without an address, else "ray".
         address: address of a Ray cluster; None: RAY_ADDRESS, else a local Ray.
-        on_indexed: called with the number of shards that are indexed, and with that of all.
+        on_indexed: called with the numbers of indexed shards and of all shards.
         on_plan: called with the training once its rows are indexed, before any step.
         on_progress: called after every step.
         should_stop: whether to stop after the current step, which is committed.
@@ -163,10 +163,10 @@ def finetune(
     for name in recipe.trackers:
         check_tracker(name)
     with contextlib.ExitStack() as stack:
-        asked = requested_engine(engine, address)
+        chosen = requested_engine(engine, address)
         on_cluster = uses_cluster(engine, address)
         plan = plan_training(recipe, stack.enter_context(connected(address)) if on_cluster else None)
-        by_ray = _needs_ray(plan, asked, address)
+        by_ray = _needs_ray(plan, chosen, address)
         if by_ray:
             refuse_on(["macOS"], "training by several workers or on a cluster needs Linux; use one worker here")
             from raysp.training.on_ray import train_workers
@@ -221,7 +221,7 @@ def finetune(
 
 
 def _remove(store: Store) -> None:
-    """Remove what earlier runs left, but not the exported checkpoint, which may be in use."""
+    """Remove the files of earlier runs, but not the exported checkpoint, which may be in use."""
     training_record.remove(store)
     if exports.Export.load(store) is not None:
         logger.warning(
@@ -295,7 +295,7 @@ def try_out(
 ) -> FinetuneResult:
     """Train for a few steps, of which nothing is kept, and return references and texts of some of the rows.
 
-    Arguments and errors are those of `finetune`.
+    Arguments and errors as for `finetune`.
     """
     plan = plan_training(recipe)
     refuse_absent(plan.workers.device)
@@ -315,15 +315,15 @@ def try_out(
 
 
 def _begin(prepared: Prepared, store: FencedStore, committed: CommittedStep | None) -> tuple[RunEntry, TrainingRecord]:
-    """Record the run, and return it with the record of the training, whose fingerprint is that of all commits."""
+    """Record the run, and return it with the record of the training, whose fingerprint all commits have."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
     of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
     parts = {**prepared.parts, **of_rows}
     recipe = to_json(prepared.plan.recipe)
-    known = TrainingRecord.load(store)
-    if known is not None and has_other_length(known, parts):
-        with_length(store, known, prepared.plan.recipe, committed, parts=parts, fields=recipe)
+    earlier = TrainingRecord.load(store)
+    if earlier is not None and has_other_length(earlier, parts):
+        with_length(store, earlier, prepared.plan.recipe, committed, parts=parts, fields=recipe)
     record = training_record.begin(
         store,
         run,
@@ -377,8 +377,8 @@ def _not_stored(error: StoreError) -> str:
 
 def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
     """Return the message of a loss that is not finite, with the rows at fault, unless the training diverged."""
-    if error.found.is_diverged:
-        return _diverged(error.found)
+    if error.fault.is_diverged:
+        return _diverged(error.fault)
     places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows[:MOST_ROWS])]
     more = f" and {len(error.rows) - MOST_ROWS:,} more" if len(error.rows) > MOST_ROWS else ""
     rows = (
@@ -392,15 +392,15 @@ def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
     )
 
 
-def _diverged(found: NotFinite) -> str:
+def _diverged(fault: NotFinite) -> str:
     share = (
-        f"no row of the {found.num_rows:,} of the step has a finite loss and gradient"
-        if len(found.rows) >= found.num_rows > 0
+        f"no row of the {fault.num_rows:,} of the step has a finite loss and gradient"
+        if len(fault.rows) >= fault.num_rows > 0
         else "the loss had grown without bound, or weights are not finite"
     )
     return (
-        f"{found.message}. The training diverged: {share}, so the weights are at fault and not the rows. "
-        f"{found.history}. Lower schedule.learning_rate or schedule.clip, or raise schedule.warmup, and use another "
+        f"{fault.message}. The training diverged: {share}, so the weights are at fault and not the rows. "
+        f"{fault.history}. Lower schedule.learning_rate or schedule.clip, or raise schedule.warmup, and use another "
         "sink, or start over with --restart; the committed steps remain, and these weights are not committed"
     )
 
@@ -411,15 +411,15 @@ def _state(recipe: Finetune, session: Session, store: Store) -> str:
     averaged = steps.newest(store, recipe.average, until=session.position.done, every=recipe.sink.every)
     numbers = sorted({session.position.done, *best, *averaged})
     try:
-        found = {number: steps.load(store, number) for number in numbers}
+        committed = {number: steps.load(store, number) for number in numbers}
     except (RunError, StoreError):
         return ""
-    files = [(f"{number}/{name}", file) for number, step in found.items() for name, file in step.files.items()]
+    files = [(f"{number}/{name}", file) for number, step in committed.items() for name, file in step.files.items()]
     return exports.state_of({f"best {[*best]} {name}": file.sha256 for name, file in files})
 
 
 def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder) -> None:
-    """Export the checkpoint, unless it is there already: others may be reading it."""
+    """Export the checkpoint, unless it is there already: other processes may be reading it."""
     recipe = prepared.plan.recipe
     state = _state(recipe, session, store)
     if state and exports.is_exported(store, prepared.fingerprint, state):
@@ -478,5 +478,6 @@ def _texts(prepared: Prepared, session: Session, reading: Reading) -> tuple[tupl
     rows = [*reading(window).values()][:MOST_TEXTS]
     batch = MicroBatch(0, range(len(rows)), [row.wave for row in rows], [row.target for row in rows])
     predictions = prepared.task.predict(session.training.objective, batch)
-    pairs = ((prepared.task.shown(row.target), found.text) for row, found in zip(rows, predictions, strict=True))
+    texts = (prediction.text for prediction in predictions)
+    pairs = ((prepared.task.shown(row.target), text) for row, text in zip(rows, texts, strict=True))
     return tuple(pair for pair in pairs if any(pair))

@@ -21,16 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
 
-def estimate(work: Finetune, given: EstimateOptions) -> "TrainingEstimate":
+def estimate(work: Finetune, options: EstimateOptions) -> "TrainingEstimate":
     """Return the estimate of a training."""
-    refuse_unused({"sample": given.sample, "seed": given.seed}, "the rows of a recipe are not sampled; leave it out")
-    check_speed(given)
-    return _estimated(work, given, lambda done, of: None)[2]
+    sampling = {"sample": options.sample, "seed": options.seed}
+    refuse_unused(sampling, "the rows of a recipe are not sampled; leave it out")
+    check_speed(options)
+    return _estimated(work, options, lambda done, of: None)[2]
 
 
-def plan_parts(work: Finetune, given: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
+def plan_parts(work: Finetune, options: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
     """Yield the plan of a training with its estimate."""
-    plan, prepared, estimated = _estimated(work, given, on_indexed)
+    plan, prepared, estimated = _estimated(work, options, on_indexed)
     shown = plan if prepared is None else prepared
     yield PlanPart(
         [*shown.facts.items(), *estimated.facts],
@@ -41,7 +42,7 @@ def plan_parts(work: Finetune, given: EstimateOptions, on_indexed: Callable[[int
 
 
 def _estimated(
-    recipe: Finetune, given: EstimateOptions, on_indexed: Callable[[int, int], None]
+    recipe: Finetune, options: EstimateOptions, on_indexed: Callable[[int, int], None]
 ) -> "tuple[TrainingPlan, Prepared | None, TrainingEstimate]":
     """Return the plan of a training, its rows unless they are many and not indexed yet, and its estimate.
 
@@ -54,11 +55,11 @@ def _estimated(
 
     with Decoder() as decoder:
         plan, prepared, store = plan_with_sink(recipe, decoder, on_indexed)
-        return plan, prepared, estimate_training(plan, prepared, store, given, decoder)
+        return plan, prepared, estimate_training(plan, prepared, store, options, decoder)
 
 
 def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, object]:
-    found: dict[str, object] = {
+    content: dict[str, object] = {
         "sink": plan.recipe.sink.url,
         "shards": len(plan.corpus.shards),
         "rows": plan.num_rows,
@@ -68,7 +69,7 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
         "sizes": dataclasses.asdict(plan.sizes),
     }
     if prepared is not None:
-        found |= {
+        content |= {
             "fingerprint": prepared.fingerprint,
             "rows_trained": prepared.index.num_rows,
             "audio_seconds": float(prepared.index.seconds.sum()),
@@ -78,20 +79,20 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
             "shards_unreadable": dict(prepared.unreadable),
             "parts": dict(prepared.parts),
         }
-    return found
+    return content
 
 
-def opened(asked: SinkRequest) -> Store:
-    """Return the store of a training, reached by the options given, or environment and profile."""
-    return Sink.open(asked.place, asked.options).store
+def opened(request: SinkRequest) -> Store:
+    """Return the store of a training, opened with the options of the request, or environment and profile."""
+    return Sink.open(request.place, request.options).store
 
 
-def progress(asked: SinkRequest) -> TrainingStatus:
+def progress(request: SinkRequest) -> TrainingStatus:
     """Return the progress of a training."""
-    return training_status(opened(asked))
+    return training_status(opened(request))
 
 
-def page(asked: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
+def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
     """Return the store of a training, and its report as HTML.
 
     Raises:
@@ -100,8 +101,8 @@ def page(asked: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
     from raysp.training.reading.training_report import render
 
     _refuse_of_labels("by", [*by] if by else None)
-    _refuse_of_labels("normalise", asked.normalise)
-    store = opened(asked)
+    _refuse_of_labels("normalise", request.normalise)
+    store = opened(request)
     return store, render(store)
 
 

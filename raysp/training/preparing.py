@@ -95,7 +95,7 @@ class Prepared:
 
     @property
     def imbalance(self) -> Mapping[int, float]:
-        """`imbalance_of` for numbers of workers that suit the micro-batches of a step, and for those of the plan."""
+        """`imbalance_of` for numbers of workers that suit the micro-batches of a step, and for the plan's."""
         workers = self.plan.workers
         numbers = ordering.numbers_of_workers(self.plan.sizes.micro_batches, (workers.low, workers.high))
         return {number: self.imbalance_of(number) for number in numbers}
@@ -123,8 +123,8 @@ class Prepared:
             f"padding efficiency {self._padding_efficiency:.1%}",
             "fingerprint": self.fingerprint,
         }
-        known = self.plan.facts
-        return {**known, "workers": known["workers"] + self._slowest, **facts}
+        of_plan = self.plan.facts
+        return {**of_plan, "workers": of_plan["workers"] + self._slowest, **facts}
 
     @property
     def _slowest(self) -> str:
@@ -161,8 +161,8 @@ def prepare(
         plan: the plan.
         store: the sink, which keeps the index; None: it is not kept.
         saves: whether indexes that are made are written to the sink.
-        decoder: decoding functions; None: those of this process.
-        on_indexed: called with the number of indexed shards, and with that of all.
+        decoder: decoding functions; None: of this process.
+        on_indexed: called with the numbers of indexed shards and of all shards.
 
     Raises:
         PlanError: no row is left, or fewer than workers; the vocabulary does not fit.
@@ -171,10 +171,10 @@ def prepare(
     recipe = plan.recipe
     task = task_of(plan)
     indexed = _indexed(plan, task, store, saves=saves, decoder=decoder, on_indexed=on_indexed)
-    found = [(shard, one) for shard, one in indexed if isinstance(one, ShardIndex)]
-    corpus = index_record.combine(found)
-    unreadable = {shard.name: one for shard, one in indexed if isinstance(one, str)}
-    misfit = _misfit(plan, found)
+    readable = [(shard, index) for shard, index in indexed if isinstance(index, ShardIndex)]
+    corpus = index_record.combine(readable)
+    unreadable = {shard.name: index for shard, index in indexed if isinstance(index, str)}
+    misfit = _misfit(plan, readable)
     _refuse_few(plan, corpus, misfit or _outside(task, corpus))
     first_index = _index_of_epoch(_mixture(recipe, corpus), corpus, 0)
     task = task.settled(corpus.counts)
@@ -215,8 +215,8 @@ def _indexed(
     """Return the shards in order, each with its index or the reason why it has none; arguments as for `prepare`."""
     shards, key = plan.corpus.shards, _key(plan, task)
     indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
-    known = KnownIndexes(store, key, plan.recipe.source, saves=saves)
-    present = known.of(shards)
+    stored = KnownIndexes(store, key, plan.recipe.source, saves=saves)
+    present = stored.of(shards)
     absent = [shard for shard in shards if shard.name not in present]
     indexed: list[tuple[Shard, Indexed]] = []
     with closing(index_all(absent, indexer, processes=num_cpus(), decoder=decoder)) as made:
@@ -225,8 +225,8 @@ def _indexed(
                 indexed.append((shard, present[shard.name]))
                 continue
             on_indexed(number, len(shards))
-            found = next(made)
-            indexed.append((shard, known.add(shard, found) if isinstance(found, ShardIndex) else found))
+            index = next(made)
+            indexed.append((shard, stored.add(shard, index) if isinstance(index, ShardIndex) else index))
     return indexed
 
 
@@ -246,20 +246,20 @@ def _content_of_sounds(name: str, plan: TrainingPlan, place: int, store: Store |
     work, shards = cast("OfSounds", plan.recipe.augment[place]), plan.sounds[place].shards
     source = work.source
     key = digest_of({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
-    known = KnownIndexes(store, key, source, saves=saves, name=name)
-    present = known.of(shards)
+    stored = KnownIndexes(store, key, source, saves=saves, name=name)
+    present = stored.of(shards)
     digest = hashlib.sha256()
     for shard in shards:
         try:
-            one = present.get(shard.name) or known.add(shard, index_sounds(work, shard))
+            index = present.get(shard.name) or stored.add(shard, index_sounds(work, shard))
         except ShardError as error:
             raise PlanError(f"{name}: {error}") from error
-        digest.update(one.recordings_digest.encode())
+        digest.update(index.recordings_digest.encode())
     return digest.hexdigest()[:16]
 
 
 def _key(plan: TrainingPlan, task: Task) -> str:
-    """Return the hash of everything besides the content of a shard that decides what is in its index."""
+    """Return the hash of everything besides the content of a shard that affects its index."""
     recipe, checkpoint = plan.recipe, plan.checkpoint
     source = cast("Mapping[str, JsonValue]", to_json(recipe.source))
     content = {
@@ -286,8 +286,8 @@ def _misfit(plan: TrainingPlan, indexed: Sequence[tuple[Shard, ShardIndex]]) -> 
         if OTHER_FRAMES in index.reasons:
             row = int(np.argmax(index.reason == index.reasons.index(OTHER_FRAMES)))
             num_samples = round(float(index.seconds[row]) * plan.checkpoint.sample_rate)
-            found, expected = int(index.num_labels[row]), plan.checkpoint.num_frames(num_samples)
-            return f"{shard.name}:{row} has {found:,} classes for {num_samples:,} samples, expected {expected:,}"
+            actual, expected = int(index.num_labels[row]), plan.checkpoint.num_frames(num_samples)
+            return f"{shard.name}:{row} has {actual:,} classes for {num_samples:,} samples, expected {expected:,}"
     return ""
 
 

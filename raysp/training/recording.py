@@ -8,7 +8,7 @@ from typing import Self
 from raysp.errors import RayspError
 from raysp.sink.layout import REPORT
 from raysp.storage.store import Store
-from raysp.training.data.row_windows import FailedRow, Failures
+from raysp.training.data.row_windows import Failures
 from raysp.training.loop.curve import recorded
 from raysp.training.loop.evaluated import Evaluated
 from raysp.training.reading.training_report import render
@@ -26,7 +26,7 @@ class Recording:
     Args:
         store: the sink.
         run_id: id of the run.
-        evaluation: that of the recipe; None: there is none.
+        evaluation: evaluation of the recipe; None without one.
         trackers: trackers that receive every step.
         failures: the rows that could not be decoded; None: there are none.
     """
@@ -53,8 +53,8 @@ class Recording:
         """Report a step, with the evaluations after and before it, to the trackers; write error rows after commits."""
         if first := recorded(before, self.evaluation):
             self._log(step.done - 1, first.tracked)
-        found = recorded(evaluated, self.evaluation)
-        self._log(step.done, {**step.tracked, **(found.tracked if found else {})})
+        evaluation = recorded(evaluated, self.evaluation)
+        self._log(step.done, {**step.tracked, **(evaluation.tracked if evaluation else {})})
         if committed != self._written:
             self._written = committed
             self.write()
@@ -66,12 +66,10 @@ class Recording:
     def write(self) -> None:
         """Write the error rows that are left."""
         if self.failures is not None:
-            self.errors.add(self._error_row(one) for one in self.failures.take())
+            place_of = self.failures.corpus.place_of
+            failed = self.failures.take()
+            self.errors.add(ErrorRow(*place_of(row.row), row.error_type, row.message) for row in failed)
             self.errors.write()
-
-    def _error_row(self, failed: FailedRow) -> ErrorRow:
-        assert self.failures is not None
-        return ErrorRow(*self.failures.corpus.place_of(failed.row), failed.error_type, failed.message)
 
     def __enter__(self) -> Self:
         """Return the writer."""
@@ -82,7 +80,7 @@ class Recording:
         self.finish(has_failed=kind is not None)
 
     def finish(self, *, has_failed: bool = False) -> None:
-        """Write what is left, end the trackers, and write the report; a report that fails ends no training.
+        """Write remaining rows, end the trackers, and write the report; a failing report ends no training.
 
         Args:
             has_failed: whether an error has ended the training.

@@ -36,11 +36,11 @@ class Sent(NamedTuple):
 
 
 class Sender:
-    """Thread that sends values in the order of their steps; those that cannot be sent are kept and sent again.
+    """Thread that sends values in the order of their steps; values that cannot be sent are kept and sent again.
 
     Args:
         name: name of the receiver, for messages.
-        send: sends the values of some steps, all or none of them.
+        send: sends the values of some steps, all or nothing.
         most: values that are sent at once, unless one step has more.
     """
 
@@ -67,7 +67,7 @@ class Sender:
             self._changed.notify()
         self._thread.join(seconds)
         with self._changed:
-            left = [one.step for one in self._waiting]
+            left = [step.step for step in self._waiting]
         if left:
             steps = f"step {left[0]}" if len(left) == 1 else f"{len(left)} steps from {left[0]} to {left[-1]}"
             logger.warning("tracker %r: values of %s are lost there; the sink has them", self._name, steps)
@@ -99,14 +99,14 @@ class Sender:
         """Return the next steps, once there are any; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_ending.is_set())
-            found: list[Sent] = []
+            steps: list[Sent] = []
             num_values = 0
-            for one in self._waiting:
-                num_values += len(one.values)
-                if found and num_values > self._most:
+            for step in self._waiting:
+                num_values += len(step.values)
+                if steps and num_values > self._most:
                     break
-                found.append(one)
-            return found
+                steps.append(step)
+            return steps
 
 
 MOST_PARAMETERS, MOST_CHARACTERS = 100, 500
@@ -181,9 +181,9 @@ class MLflow:
 
     def _begin(self, name: str, training: str, parameters: Mapping[str, str]) -> None:
         tag = f"tags.`{TAG}` = '{training}'"
-        if found := self._mlflow.search_runs(filter_string=tag, max_results=1, output_format="list"):
-            run_id = found[0].info.run_id
-            self._last = max((one.step for one in self._client.get_metric_history(run_id, OF_EACH_STEP)), default=0)
+        if runs := self._mlflow.search_runs(filter_string=tag, max_results=1, output_format="list"):
+            run_id = runs[0].info.run_id
+            self._last = max((value.step for value in self._client.get_metric_history(run_id, OF_EACH_STEP)), default=0)
             self._mlflow.start_run(run_id=run_id)
             return
         self._mlflow.start_run(run_name=name, tags={TAG: training})
@@ -191,12 +191,12 @@ class MLflow:
             self._mlflow.log_params({key: parameters[key][:MOST_CHARACTERS] for key in [*parameters][:MOST_PARAMETERS]})
         except Exception:
             with contextlib.suppress(Exception), contextlib.redirect_stdout(sys.stderr):
-                self._mlflow.end_run("FAILED")  # else it would be the active run of what the process does next
+                self._mlflow.end_run("FAILED")  # else it would stay the active run of the process
             raise
 
     def _send(self, steps: Sequence[Sent]) -> None:
         metric = self._mlflow.entities.Metric
-        metrics = [metric(key, value, one.milliseconds, one.step) for one in steps for key, value in one.values.items()]
+        metrics = [metric(*item, step.milliseconds, step.step) for step in steps for item in step.values.items()]
         self._client.log_batch(self._run_id, metrics=metrics, synchronous=True)
 
 
@@ -221,7 +221,7 @@ class WeightsAndBiases:
         self._run = wandb.init(project=project, id=training, name=name, config=dict(parameters), resume="allow")
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Send values; those of steps that the run has already are ignored."""
+        """Send values; steps that the run already has are ignored."""
         self._run.log(dict(values), step=step)
 
     def finish(self, *, has_failed: bool = False) -> None:

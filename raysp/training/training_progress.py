@@ -23,7 +23,7 @@ class TrainingProgress:
     epochs: int | None
     """Epochs of the whole training; None: `steps` counts."""
     done: int = 0
-    """Updates of the weights, with those of earlier runs."""
+    """Updates of the weights, including earlier runs."""
     epoch: int = 0
     committed: int | None = None
     """Updates at the last commit."""
@@ -99,13 +99,13 @@ def training_line(progress: TrainingProgress, width: int | None = None) -> str:
 def evaluation_line(done: int, evaluated: Evaluated) -> str:
     """Return the metrics of an evaluation as text."""
     when = f"at step {done:,}" if done else "before the first step"
-    others = [f"; {name}: {_metrics_line(one)}" for name, one in evaluated.others.items()]
-    return f"evaluation {when}: {_metrics_line(evaluated)}{''.join(others)}"
+    further = [f"; {name}: {_metrics_line(of_corpus)}" for name, of_corpus in evaluated.others.items()]
+    return f"evaluation {when}: {_metrics_line(evaluated)}{''.join(further)}"
 
 
 def _metrics_line(evaluated: Evaluated) -> str:
     metrics = evaluated.comparison.scores.metrics if evaluated.comparison else {}
-    parts = [f"{TITLES[name]} {one.percentage} ({one.interval})" for name, one in metrics.items()]
+    parts = [f"{TITLES[name]} {estimate.percentage} ({estimate.interval})" for name, estimate in metrics.items()]
     parts += [f"loss {evaluated.loss:.4f}"] if evaluated.loss is not None else []
     parts += [f"{count(evaluated.failed, 'row')} left out"] if evaluated.failed else []
     return ", ".join(parts)

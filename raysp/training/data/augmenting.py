@@ -86,8 +86,8 @@ class AugmentedRows:
 
 def speeds_of(plan: TrainingPlan) -> Speeds | None:
     """Return the speeds of a recipe; None without `Speed`."""
-    found = [one for one in plan.recipe.augment if isinstance(one, Speed)]
-    return Speeds(found[0].factors, plan.recipe.seed) if found else None
+    speeds = [step for step in plan.recipe.augment if isinstance(step, Speed)]
+    return Speeds(speeds[0].factors, plan.recipe.seed) if speeds else None
 
 
 def augmentations_of(plan: TrainingPlan, decoder: "Decoder | None" = None) -> list[Augmentation]:
@@ -95,25 +95,26 @@ def augmentations_of(plan: TrainingPlan, decoder: "Decoder | None" = None) -> li
 
     Args:
         plan: the plan.
-        decoder: decoding functions; None: those of this process.
+        decoder: decoding functions; None: of this process.
 
     Raises:
         PlanError: no recording of a corpus of sounds can be decoded.
     """
-    found: list[Augmentation] = []
-    for place, one in enumerate(plan.recipe.augment):
-        if isinstance(one, Gain):
-            found.append(waveform_augmentation.Gain(one.decibels))
-        elif isinstance(one, Noise):
-            found.append(waveform_augmentation.Noise(_sounds(plan, place, one, decoder), one.snr, share=one.share))
-        elif isinstance(one, Room):
-            found.append(waveform_augmentation.Room(_sounds(plan, place, one, decoder), share=one.share))
-    return found
+    augmentations: list[Augmentation] = []
+    for place, step in enumerate(plan.recipe.augment):
+        if isinstance(step, Gain):
+            augmentations.append(waveform_augmentation.Gain(step.decibels))
+        elif isinstance(step, Noise):
+            sounds = _sounds(plan, place, step, decoder)
+            augmentations.append(waveform_augmentation.Noise(sounds, step.snr, share=step.share))
+        elif isinstance(step, Room):
+            augmentations.append(waveform_augmentation.Room(_sounds(plan, place, step, decoder), share=step.share))
+    return augmentations
 
 
 def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | None") -> list[Samples]:
     """Return the first sounds of a corpus, float32 at the sample rate of the model."""
-    found: list[Samples] = []
+    sounds: list[Samples] = []
     seconds = 0.0
     for shard in plan.sounds[place].shards:
         for piece in shard.pieces:
@@ -129,12 +130,12 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
             }
             for row in sorted(decoded):
                 if seconds < MOST_SECONDS:
-                    found.append(as_float32(decoded[row]))
+                    sounds.append(as_float32(decoded[row]))
                     seconds += len(decoded[row]) / plan.checkpoint.sample_rate
         if seconds >= MOST_SECONDS:
             break
-    if not found:
+    if not sounds:
         raise PlanError(
             f"augment.{place}.source: {work.source.urls[0]}: no recording can be decoded; name other recordings"
         )
-    return found
+    return sounds

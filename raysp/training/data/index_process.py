@@ -20,7 +20,7 @@ from raysp.specs.code import UserCode
 def main() -> None:
     """Index the shards, and write the answers."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not an answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # output of libraries is no answer
     code: UserCode = pickle.load(sys.stdin.buffer)
     code.install()  # before anything of the user's is unpickled
     from raysp.training.data.indexes import FAILED, Indexer, to_line

@@ -32,7 +32,7 @@ WORTH_ROWS = 100_000
 """Rows from which several processes are faster than one, which reads some 4,000 headers a second of a core; each takes
 seconds of a core to import torch."""
 SHARDS_AHEAD = 2
-"""Shards that each process is given before the first of them is indexed, so that it never waits for the next."""
+"""Shards queued for each process, so that it never waits for the next."""
 FAILED = b"\n"
 """Answer for a shard with an unexpected error; this process indexes it again, and raises the error."""
 
@@ -42,7 +42,7 @@ Indexed = ShardIndex | str
 
 @dataclass(frozen=True)
 class Indexer:
-    """Everything that decides on the index of a shard besides the shard.
+    """Everything besides the shard that affects its index.
 
     Attributes:
         recipe: the recipe.
@@ -59,7 +59,7 @@ class Indexer:
     code: UserCode
 
     def __call__(self, shard: Shard, decoder: "Decoder | None" = None) -> Indexed:
-        """Return the index of a shard; `decoder` has the decoding functions, None for those of this process."""
+        """Return the index of a shard; `decoder` has the decoding functions, None: of this process."""
         try:
             return index_shard(self.recipe, self.checkpoint, shard, self.targets(), self.min_samples, decoder=decoder)
         except ProgramError:
@@ -88,7 +88,7 @@ def index_all(
         shards: the shards.
         indexer: makes the index of a shard.
         processes: processes that may be used. They start if there are enough rows.
-        decoder: decoding functions; None: those of this process.
+        decoder: decoding functions; None: of this process.
     """
     number = min(processes, MOST_PROCESSES, len(shards))
     if number > 1 and indexer.can_leave and sum(shard.num_rows for shard in shards) >= WORTH_ROWS:
@@ -126,5 +126,5 @@ def to_line(value: Shard | Indexed) -> bytes:
 
 def from_line(line: bytes) -> Indexed:
     """Return the answer in a line of `to_line`."""
-    found: Indexed = pickle.loads(base64.b64decode(line))
-    return found
+    indexed: Indexed = pickle.loads(base64.b64decode(line))
+    return indexed

@@ -48,7 +48,7 @@ def index_shard(
         shard: the shard.
         targets: targets of the rows; it counts nothing but the values of this shard.
         min_samples: samples of the shortest row.
-        decoder: decoding functions; None: those of this process.
+        decoder: decoding functions; None: of this process.
 
     Raises:
         ShardError: the shard cannot be read, or changed since it was planned.
@@ -59,14 +59,14 @@ def index_shard(
     reasons: list[str] = []
     trained_on, recordings = hashlib.sha256(), hashlib.sha256()
     op = assembly.measuring(recipe, checkpoint, shard, late=recipe.flow.late, decoder=decoder)
-    found: list[Content] = []
-    if _is_known(recipe):
+    named: list[Content] = []
+    if _has_durations(recipe):
         recordings.update(_content_of_files(recipe, shard))
-        found = _named_contents(recipe, shard, op.root)
+        named = _named_contents(recipe, shard, op.root)
     for table, statuses in _measured(recipe, shard, op):
         if recipe.source.audio in table.column_names:
-            found += contents(table, recipe.source.audio, op.root)
-        of_rows = found[len(seconds) : len(seconds) + table.num_rows]
+            named += contents(table, recipe.source.audio, op.root)
+        of_rows = named[len(seconds) : len(seconds) + table.num_rows]
         for row_status, value, content in zip(statuses, values_of(recipe, table), of_rows, strict=True):
             labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
             seconds.append(row_status.seconds or 0.0)
@@ -76,27 +76,27 @@ def index_shard(
                 trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
                 recordings.update(content.digest)
     hashes = trained_on.hexdigest()[:16], recordings.hexdigest()[:16]
-    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, *hashes, table_of_contents(found))
+    return ShardIndex.of(seconds, num_labels, reasons, targets.counts, *hashes, table_of_contents(named))
 
 
 def index_sounds(work: ReadsCorpus, shard: Shard) -> ShardIndex:
-    """Return the contents of the recordings of a shard of sounds as an index, in which nothing else is known.
+    """Return the contents of the recordings of a shard of sounds as an index without other facts.
 
     Raises:
         ShardError, StoreError: as `index_shard`.
     """
-    source, found = work.source, list[Content]()
+    source, recordings = work.source, list[Content]()
     root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
     for piece in shard.pieces:
         for table in read_batches(work, shard, piece):
-            found += contents(table, source.audio, root)
-    digest = hashlib.sha256(b"".join(one.digest for one in found)).hexdigest()[:16]
-    nothing = [0] * len(found)
-    return ShardIndex.of(nothing, nothing, [TRAINED] * len(found), {}, "", digest, table_of_contents(found))
+            recordings += contents(table, source.audio, root)
+    digest = hashlib.sha256(b"".join(content.digest for content in recordings)).hexdigest()[:16]
+    nothing = [0] * len(recordings)
+    return ShardIndex.of(nothing, nothing, [TRAINED] * len(recordings), {}, "", digest, table_of_contents(recordings))
 
 
-def _is_known(recipe: Finetune) -> bool:
-    """Return whether durations are those of label shards, so that no recording is read."""
+def _has_durations(recipe: Finetune) -> bool:
+    """Return whether durations come from label shards, so that no recording is read."""
     return recipe.source.labels is not None and not recipe.flow.late
 
 
@@ -108,13 +108,13 @@ def _content_of_files(recipe: Finetune, shard: Shard) -> bytes:
 
 def _named_contents(recipe: Finetune, shard: Shard, root: AudioRoot | None) -> list[Content]:
     """Return the contents of the files that rows of a shard name."""
-    source, found = recipe.source, list[Content]()
+    source, recordings = recipe.source, list[Content]()
     for piece in shard.pieces:
         paths: Sequence[str | None] = [None] * piece.num_rows
         if root is not None:
             paths = sources.read_paths(shard, piece, source.audio, source.storage_options)
-        found += contents(pa.table({source.audio: with_paths(paths)}), source.audio, root)
-    return found
+        recordings += contents(pa.table({source.audio: with_paths(paths)}), source.audio, root)
+    return recordings
 
 
 def _content_of_file(url: str, storage_options: Options) -> bytes:
@@ -127,13 +127,13 @@ def _content_of_file(url: str, storage_options: Options) -> bytes:
 
 
 def _measured(recipe: Finetune, shard: Shard, op: "Decoding") -> Iterator[tuple[pa.Table, list[RowStatus]]]:
-    """Yield the rows of a shard with their outcomes, by the seconds of the label shard beside it, else by headers."""
-    is_known = _is_known(recipe)
+    """Yield the rows of a shard with their outcomes, by the seconds of its label shard, else by headers."""
+    has_durations = _has_durations(recipe)
     first = 0
     for piece in shard.pieces:
-        for table in read_batches(recipe, shard, piece, with_audio=not is_known):
-            known = table.column(SECONDS).to_pylist() if is_known else None
-            yield table, op.measure(table, first) if known is None else op.judge(table, first, known)
+        for table in read_batches(recipe, shard, piece, with_audio=not has_durations):
+            seconds = table.column(SECONDS).to_pylist() if has_durations else None
+            yield table, op.measure(table, first) if seconds is None else op.judge(table, first, seconds)
             first += table.num_rows
 
 
@@ -162,8 +162,8 @@ def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: b
         num_rows += batch.num_rows
         yield batch
     if num_rows != piece.num_rows:
-        found = count(num_rows, "row")
-        raise ShardError(f"{shard.url}: read {found} from {piece.first} to {piece.end}, expected {piece.num_rows}")
+        actual = count(num_rows, "row")
+        raise ShardError(f"{shard.url}: read {actual} from {piece.first} to {piece.end}, expected {piece.num_rows}")
 
 
 def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
@@ -177,7 +177,7 @@ def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
 def _as_text(value: object) -> object:
     """Return a value with its bytes, or those in its list, as texts."""
     if isinstance(value, list):
-        return [_as_text(one) for one in value]
+        return [_as_text(part) for part in value]
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

@@ -53,11 +53,11 @@ class Losses:
     total: Tensor
     """Sum to differentiate, ()."""
     count: float
-    """Divisor of the sum over all workers: rows, tokens or frames; known without waiting for a device."""
+    """Divisor of the sum over all workers: rows, tokens or frames; available without waiting for a device."""
     rows_B: Tensor
     """Loss of each row, without gradients."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
-    """Sums that are reported beside the total, by the names of `Objective.terms`."""
+    """Sums that are reported with the total, by the names of `Objective.terms`."""
 
 
 class Objective(Protocol):
@@ -70,7 +70,7 @@ class Objective(Protocol):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """Names of the sums that are reported beside the total; empty for a loss of one term."""
+        """Names of the sums that are reported with the total; empty for a loss of one term."""
         ...
 
     def __call__(self, batch: MicroBatch) -> Losses:
@@ -85,7 +85,7 @@ def seed_micro_batch(seed: int, epoch: int, step: int, micro_batch: int) -> None
     """
     state = np.random.SeedSequence((seed, epoch, step, micro_batch)).generate_state(2, np.uint64)
     torch.manual_seed(int(state[0]) % 2**63)
-    np.random.seed(int(state[1]) % 2**32)  # what the models draw from, as their originals do
+    np.random.seed(int(state[1]) % 2**32)  # the generator of the models, as in the originals
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from raysp.training.specs.mix import Mix
 from raysp.words import duration
 
 SEED_OF_PARTS = 1
-"""First number of the seeds of the orders of parts, beside that of the training."""
+"""First number of the seeds of the orders of parts, followed by the training's."""
 SHOWN_SHARDS = 5
 """Shards that a message names."""
 
@@ -35,7 +35,7 @@ class Part:
     seconds: float
 
     def of(self, epoch: int) -> npt.NDArray[np.int64]:
-        """Return the rows of an epoch: those that follow the ones of the epoch before."""
+        """Return the rows of an epoch: they follow the rows of the previous epoch."""
         first, end = math.floor(epoch * self.an_epoch), math.floor((epoch + 1) * self.an_epoch)
         rows: npt.NDArray[np.int64] = self.rows[np.arange(first, end) % len(self.rows)]
         return rows
@@ -53,7 +53,7 @@ class Mixture:
     parts: Mapping[str, Part]
 
     def index(self, index: Index, epoch: int) -> Index:
-        """Return an index with the rows of an epoch alone; others have no duration, as if they were left out."""
+        """Return an index with only the rows of an epoch; other rows have no duration, as if they were left out."""
         chosen = np.zeros(len(index.seconds), np.bool_)
         for part in self.parts.values():
             chosen[part.of(epoch)] = True
@@ -83,17 +83,17 @@ def mixture_of(mix: Mix, corpus: CorpusIndex, seed: int) -> Mixture:
         PlanError: a shard is in no part or in several, or a part has no row to train on.
     """
     rows = _rows_of_parts(mix, corpus)
-    seconds = {part: float(corpus.seconds[found].sum(dtype=np.float64)) for part, found in rows.items()}
+    seconds = {part: float(corpus.seconds[members].sum(dtype=np.float64)) for part, members in rows.items()}
     shares = _shares(mix, seconds)
     parts = {}
-    for number, (part, found) in enumerate(rows.items()):
+    for number, (part, members) in enumerate(rows.items()):
         order = np.random.Generator(np.random.Philox(np.random.SeedSequence([SEED_OF_PARTS, seed, number])))
-        parts[part] = Part(order.permutation(found), len(found) * shares[part], seconds[part])
+        parts[part] = Part(order.permutation(members), len(members) * shares[part], seconds[part])
     return Mixture(parts)
 
 
 def seconds_an_epoch(mix: Mix, declared: Mapping[str, float]) -> float:
-    """Return the seconds of audio of an epoch, on average, from those that the shards of a corpus declare.
+    """Return the mean seconds of audio of an epoch, from the seconds that the shards of a corpus declare.
 
     Args:
         mix: the mixture of the recipe.
@@ -113,7 +113,7 @@ def seconds_an_epoch(mix: Mix, declared: Mapping[str, float]) -> float:
 
 
 def _shares(mix: Mix, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Return the share of its rows that an epoch takes of each part: 1 of the one of which it has all."""
+    """Return the share of rows that an epoch takes of each part; 1 for a part that it takes whole."""
     weights = mix.weights(seconds)
     most = max(weights[part] / seconds[part] for part in seconds)
     return {part: weights[part] / seconds[part] / most for part in seconds}
@@ -121,11 +121,11 @@ def _shares(mix: Mix, seconds: Mapping[str, float]) -> dict[str, float]:
 
 def _part_of(mix: Mix, name: str) -> str:
     """Return the part that a shard is in."""
-    found = [part for part in mix.parts if fnmatchcase(name, part)]
-    if len(found) != 1:
-        parts = " and ".join(map(repr, found)) or f"none of {', '.join(map(repr, mix.parts))}"
+    matching = [part for part in mix.parts if fnmatchcase(name, part)]
+    if len(matching) != 1:
+        parts = " and ".join(map(repr, matching)) or f"none of {', '.join(map(repr, mix.parts))}"
         raise PlanError(f"mix.parts: the shard {name!r} is in {parts}; expected each shard in one part")
-    return found[0]
+    return matching[0]
 
 
 def _empty(part: str, shards: Sequence[str]) -> PlanError:

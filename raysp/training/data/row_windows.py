@@ -45,7 +45,7 @@ class FailedRow(NamedTuple):
 
 
 class PieceRows(NamedTuple):
-    """Rows of a piece that were asked for."""
+    """Requested rows of a piece."""
 
     rows: Mapping[int, TrainingRow]
     """Rows by their numbers in the corpus."""
@@ -81,7 +81,7 @@ class PieceReader:
         corpus: index of the rows.
         targets: targets of the rows.
         min_samples: samples of the shortest row.
-        decoder: decoding functions; None: those of this process.
+        decoder: decoding functions; None: of this process.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class PieceReader:
         """
         shard, piece = self.corpus.piece(number)
         op = assembly.training_decoding(self.recipe, self.checkpoint, shard, decoder=self.decoder)
-        found: dict[int, TrainingRow] = {}
+        decoded: dict[int, TrainingRow] = {}
         failed: list[FailedRow] = []
         buffer = WaveBuffer()
         first = int(self.corpus.piece_rows[number])
@@ -124,9 +124,9 @@ class PieceReader:
             table = table.take(np.asarray(here, np.int64) - first) if len(here) < table.num_rows else table
             values = [*values_of(self.recipe, table)]
             for block in op(table, 0) if here else ():
-                self._add(block, here, values, buffer, found, failed)
+                self._add(block, here, values, buffer, decoded, failed)
             first = end
-        return PieceRows(found, failed)
+        return PieceRows(decoded, failed)
 
     def _add(
         self,
@@ -134,7 +134,7 @@ class PieceReader:
         rows: Sequence[int],
         values: Sequence[object],
         buffer: WaveBuffer,
-        found: dict[int, TrainingRow],
+        decoded: dict[int, TrainingRow],
         failed: list[FailedRow],
     ) -> None:
         for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
@@ -147,7 +147,7 @@ class PieceReader:
                     labels = count(len(target.ids), "label")
                     failed.append(FailedRow(row, reason, f"{labels} and {count(num_frames, 'frame')}"))
                 else:
-                    found[row] = TrainingRow(buffer.kept(wave), target.ids)
+                    decoded[row] = TrainingRow(buffer.kept(wave), target.ids)
 
 
 class Failures:
@@ -191,10 +191,10 @@ class Failures:
 
     def record(self, failed: Iterable[FailedRow]) -> None:
         """Keep rows for a list of them, unless they are listed."""
-        for one in failed:
-            if one.row not in self._listed and len(self._listed) < MOST_LISTED:
-                self._listed.add(one.row)
-                self._new.append(one)
+        for row in failed:
+            if row.row not in self._listed and len(self._listed) < MOST_LISTED:
+                self._listed.add(row.row)
+                self._new.append(row)
 
     def take(self) -> Sequence[FailedRow]:
         """Return the rows that were listed since the last call."""
@@ -204,14 +204,14 @@ class Failures:
 
 def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: int) -> dict[int, list[int]]:
     """Return the rows that a worker needs of each piece of a window, by the numbers of the pieces, in row order."""
-    wanted = np.sort(window.rows_of(worker, num_workers))
-    found: dict[int, list[int]] = {}
+    needed = np.sort(window.rows_of(worker, num_workers))
+    by_piece: dict[int, list[int]] = {}
     for number in window.pieces.tolist():
         first, end = corpus.piece_rows[number : number + 2]
-        rows = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, end)]
+        rows = needed[np.searchsorted(needed, first) : np.searchsorted(needed, end)]
         if len(rows):
-            found[number] = rows.tolist()
-    return found
+            by_piece[number] = rows.tolist()
+    return by_piece
 
 
 class Reading:
@@ -227,21 +227,21 @@ class Reading:
         self.failures = failures
 
     def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
-        """Return the rows of a window by their numbers, without those that cannot be decoded.
+        """Return the rows of a window by their numbers, without rows that cannot be decoded.
 
         Raises:
             RunError: too many rows cannot be decoded.
             ShardError, StoreError: as `PieceReader`.
         """
-        found: dict[int, TrainingRow] = {}
+        decoded: dict[int, TrainingRow] = {}
         for number, rows in wanted_rows(window, self.reader.corpus, 0, 1).items():
             piece = self.reader(number, rows)
             self.failures.add(len(rows), piece.failed)
-            found |= piece.rows
-        return found
+            decoded |= piece.rows
+        return decoded
 
 
 def micro_batch(window: Window, step: int, number: int, rows: Mapping[int, TrainingRow]) -> MicroBatch:
     """Return a micro-batch without the rows that could not be decoded."""
-    found = [row for row in window.micro_batch(step, number).tolist() if row in rows]
-    return MicroBatch(number, found, [rows[row].wave for row in found], [rows[row].target for row in found])
+    decoded = [row for row in window.micro_batch(step, number).tolist() if row in rows]
+    return MicroBatch(number, decoded, [rows[row].wave for row in decoded], [rows[row].target for row in decoded])

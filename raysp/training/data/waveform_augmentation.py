@@ -18,14 +18,14 @@ Wave = npt.NDArray[np.float32]
 MOST_SPEEDS = 256
 """Factors of speed that a byte can number."""
 _OF_ROWS, _OF_SPEED = 2, 3
-"""Parts of seeds that differ from those of the order of rows."""
+"""Parts of seeds, distinct from the seeds of the order of rows."""
 
 
 class Augmentation(Protocol):
     """A change of a waveform that keeps its number of samples."""
 
     def __call__(self, wave: Wave, random: np.random.Generator) -> Wave:
-        """Return the changed waveform; the given one stays as it is."""
+        """Return the changed waveform; the input is not modified."""
         ...
 
 
@@ -98,8 +98,8 @@ class Noise:
     Waveforms and stretches of silence stay without noise.
 
     Args:
-        waves: noises at the sample rate of the rows; shorter ones are repeated.
-        snr: lowest and highest ratio of the waveform's power to that of the noise, in decibels; one is drawn between
+        waves: noises at the sample rate of the rows; shorter noises are repeated.
+        snr: lowest and highest ratio of the waveform's power to the noise's, in decibels; one is drawn between
             them, and is reached over the whole waveform.
         share: share of the rows that get noise.
     """
@@ -181,8 +181,8 @@ def _range(name: str, values: tuple[float, float]) -> tuple[float, float]:
 def _filled(name: str, waves: Sequence[Samples]) -> tuple[Wave, ...]:
     empty = [place for place, wave in enumerate(waves) if not len(wave)]
     if empty or not waves:
-        found = f"{name}[{empty[0]}] has no samples" if empty else f"{name} is empty"
-        raise ValueError(f"{found}, expected at least one waveform with samples")
+        fault = f"{name}[{empty[0]}] has no samples" if empty else f"{name} is empty"
+        raise ValueError(f"{fault}, expected at least one waveform with samples")
     return tuple(as_float32(wave) for wave in waves)
 
 

@@ -1,8 +1,8 @@
 """Memory of the activations of a training pass, from the widths of the layers of a model without values.
 
 A pass goes through places: convolutions of the front end, projections, layers, the head, layers of a decoder. Each
-place keeps values for the backward pass, and needs further ones while it is computed. The peak is the largest sum of
-the values that the places up to one keep and of those that this one needs. `python -m benchmarks memory` compares it
+place keeps values for the backward pass, and needs further values while it is computed. The peak is the largest sum of
+the values that the places up to one keep and that this place needs. `python -m benchmarks memory` compares it
 with measured peaks.
 
 Legend: B rows, T frames, L tokens, A attention heads, V classes of the head.
@@ -30,9 +30,9 @@ from raysp.training.objectives.starting_model import CTC_HEAD
 WORKING, RECOMPUTED = 1.5, 2.0
 """Values that a place needs while it is computed, for each that it keeps; the latter if they are recomputed."""
 SCORES = 2.25
-"""Values for each attention score if weights are dropped on a CPU: weights, dropped ones, and a mask of bytes."""
+"""Values for each attention score if weights are dropped on a CPU: weights, dropped weights, and a mask of bytes."""
 HALF_SCORES = 3.0
-"""`SCORES` in bfloat16, whose masks are those of torch."""
+"""`SCORES` in bfloat16, with torch's masks."""
 BIASES, DISENTANGLED = 1.4, 2.25
 """Further values for each score if attention depends on distances; the latter by content to distance, and back."""
 ALLOCATOR = 1.15
@@ -165,9 +165,9 @@ def _subsampling(module: Subsampling, batch: Batch, encoder: Any, samples: int, 
 def _encoder(encoder: Any, batch: Batch, samples: float, arithmetic: Arithmetic) -> Iterator[Placed]:  # noqa: ANN401 - of any model
     layers, config = [*encoder.layers], encoder.config
     inside = {id(part) for layer in layers for part in layer.modules()}
-    others = [one for one in _leaves(encoder, FeatureEncoder, Subsampling) if id(one) not in inside]
+    outer = [leaf for leaf in _leaves(encoder, FeatureEncoder, Subsampling) if id(leaf) not in inside]
     frames = batch.rows * samples / encoder.frame_stride
-    yield _place(_values(others) * frames, arithmetic, recomputes=False), others
+    yield _place(_values(outer) * frames, arithmetic, recomputes=False), outer
     row_frames = samples / encoder.hidden_stride
     scores = (arithmetic.scores(config.attention_dropout) + _biases(layers)) * config.num_attention_heads
     for layer in layers:
@@ -188,16 +188,16 @@ def _head(model: Model, batch: Batch, samples: float, arithmetic: Arithmetic) ->
         projection = [*_leaves(model.enc_to_dec_proj)] if model.enc_to_dec_proj is not None else []
         yield _place(_values(projection) * frames, arithmetic, recomputes=False), projection
         yield from _decoder(model.decoder, batch, samples / model.frame_stride, arithmetic)
-        for head in (one for name, one in model.named_children() if name == CTC_HEAD):
+        for head in (module for name, module in model.named_children() if name == CTC_HEAD):
             values = frames * (_widths(head)[0] + 2 * _widths(head)[1])  # logits and their logarithms, in float32
             yield Place(4 * values, 4 * values), [head]
     elif isinstance(model, ParakeetForRNNT):
         yield from _transducer(model, batch, samples / model.frame_stride, arithmetic)
     else:
         inside = {id(part) for part in model.speech_encoder.modules()}
-        own = [one for one in _leaves(model) if id(one) not in inside]
+        own = [module for module in _leaves(model) if id(module) not in inside]
         frames = batch.rows * samples / model.frame_stride
-        loss = 3.0 * max((_widths(one)[1] for one in own), default=0.0)  # logits, their logarithms, and gradients
+        loss = 3.0 * max((_widths(module)[1] for module in own), default=0.0)  # logits, their logarithms, and gradients
         yield _place((_values(own) + loss) * frames, arithmetic, recomputes=False), own
 
 
@@ -241,7 +241,7 @@ def _decoder(decoder: TextDecoder, batch: Batch, row_frames: float, arithmetic: 
 
 
 def _place(values: float, arithmetic: Arithmetic, entering: float = 0.0, *, recomputes: bool) -> Place:
-    """Return a place that keeps `values`, or only those that enter it if the others are recomputed."""
+    """Return a place that keeps `values`, or only its input if the other values are recomputed."""
     size = arithmetic.layer_bytes
     if recomputes:
         return Place(size * entering, RECOMPUTED * size * values)
@@ -253,7 +253,7 @@ def _is_trained(parts: Iterable[nn.Module]) -> bool:
 
 
 def _leaves(module: nn.Module, *without: type[nn.Module]) -> Iterator[nn.Module]:
-    """Yield the modules below one that have no others below them, and convolutions with normalised weights."""
+    """Yield the innermost modules below a module, and convolutions with normalised weights."""
     if isinstance(module, without):
         return
     children = [] if isinstance(module, WeightNormConv1d) else [*module.children()]
@@ -269,7 +269,7 @@ def _values(modules: Iterable[nn.Module]) -> float:
 
 
 def _widths(module: nn.Module) -> tuple[float, float]:
-    """Return the width of the input and of the output of a module; 0 for those that keep neither."""
+    """Return the width of the input and of the output of a module; 0 for modules that keep neither."""
     match module:
         case nn.Linear() | Conv1D():
             return float(module.in_features), float(module.out_features)

@@ -1,4 +1,4 @@
-"""Speed of a worker from the steps of a training: of the one in the sink of a recipe, or of another one."""
+"""Speed of a worker from the steps of a training, in the sink of the recipe or in another sink."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,7 +15,7 @@ from raysp.training.sink.training_record import TrainingRecord
 from raysp.words import count, duration
 
 LAST_STEPS = 500
-"""Steps that are read, the last ones."""
+"""Number of last steps that are read."""
 COMPARED = ("checkpoint_digest", "dtype", "objective.type", "objective.freeze", "schedule.checkpointing")
 """Parts of a training, besides its trained weights, on which the speed of a pass depends most."""
 
@@ -26,26 +26,28 @@ Imbalance = Callable[[int], float]
 def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | None:
     """Return the speed of a worker in the last run of a training, waiting for rows included.
 
-    It is that of a worker which waits for no other: the imbalance of the workers of that run is taken out of it.
+    Waiting for other workers is excluded: the imbalance of the workers of that run is divided out.
 
     Args:
         plan: the plan.
         store: sink of the training.
-        imbalance: that of a number of workers.
+        imbalance: imbalance of a number of workers.
 
     Returns:
         The speed; None if no run has metrics, or the last one ran on another device or with other CPUs.
     """
-    run_id, found = step_metrics.load_last_run(store, LAST_STEPS + 1)
-    found = found[1:] or found  # the first step of a run includes the wait for its first rows
-    seconds, audio = sum(one.seconds for one in found), sum(one.audio_seconds for one in found)
-    if not seconds or not audio or not _is_alike(plan, _resolved(store, run_id)):
+    run_id, steps = step_metrics.load_last_run(store, LAST_STEPS + 1)
+    steps = steps[1:] or steps  # the first step of a run includes the wait for its first rows
+    seconds, audio = sum(step.seconds for step in steps), sum(step.audio_seconds for step in steps)
+    resolved = _resolved(store, run_id)
+    is_alike = "device" not in resolved or _machine(resolved) == _machine(plan.resolved)
+    if not seconds or not audio or not is_alike:
         return None
     committed = committed_steps.latest(store)
     workers = committed.num_workers if committed else 1
-    waited = sum(one.waited for one in found) / seconds
+    waited = sum(step.waited for step in steps) / seconds
     origin = (
-        f"{count(len(found), 'step')} in {store.url}: {duration(audio)} of audio in {duration(seconds)} on "
+        f"{count(len(steps), 'step')} in {store.url}: {duration(audio)} of audio in {duration(seconds)} on "
         f"{count(workers, 'worker')}, waiting for rows {waited:.0%} of the time"
     )
     return Speed(audio / seconds / workers * imbalance(workers), origin)
@@ -59,9 +61,9 @@ def of_other(
     Args:
         plan: the plan.
         url: sink of the other training.
-        options: options to reach it; None: those of the recipe's sink, if both are of the same kind of store.
-        parts: parts of the plan, such as those of `training_parts`.
-        imbalance: that of a number of workers.
+        options: options to reach it; None: the options of the recipe's sink, if both are of the same kind of store.
+        parts: parts of the plan, as from `training_parts`.
+        imbalance: imbalance of a number of workers.
 
     Raises:
         PlanError: it is not a sink of a training, was begun with another checkpoint or trains other weights, or has no
@@ -84,10 +86,10 @@ def of_other(
     speed = of_steps(plan, store, imbalance)
     if speed is None:
         runs = run_record.runs_with_files(store)
-        found = "; ".join(dict.fromkeys(_machine(run.resolved) for run in runs if run.resolved)) or "none"
+        machines = "; ".join(dict.fromkeys(_machine(run.resolved) for run in runs if run.resolved)) or "none"
         raise PlanError(
-            f"--like {url}: its last run has no steps on {_machine(plan.resolved)} as this plan; found {found}. Name "
-            "another sink, or state the speed with --rtfx"
+            f"--like {url}: its last run has no steps on {_machine(plan.resolved)} as this plan; found {machines}. "
+            "Name another sink, or state the speed with --rtfx"
         )
     return speed
 
@@ -100,10 +102,6 @@ def _compared(parts: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
 def _resolved(store: Store, run_id: str) -> Mapping[str, JsonValue]:
     """Return the facts of its machine in the entry of a run; empty if they are unknown."""
     return next((run.resolved for run in run_record.runs_with_files(store) if run.run_id == run_id), {})
-
-
-def _is_alike(plan: TrainingPlan, resolved: Mapping[str, JsonValue]) -> bool:
-    return "device" not in resolved or _machine(resolved) == _machine(plan.resolved)
 
 
 def _machine(resolved: Mapping[str, JsonValue]) -> str:

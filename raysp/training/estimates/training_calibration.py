@@ -35,7 +35,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
 
     Args:
         prepared: the training.
-        decoder: decoding functions; None: those of this process.
+        decoder: decoding functions; None: of this process.
 
     Raises:
         PlanError: no row of a micro-batch can be decoded.
@@ -49,10 +49,10 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> Speed:
         weights = state.weights(training.objective.model, trained_only=trains_few_weights(plan.recipe.objective))
         average = MovingAverage(weights, plan.recipe.ema) if plan.recipe.ema is not None else None
         _seconds(training, [warm_up], average)
-        held = state.copied(weights), state.moments(training.optimizer, groups)  # as while a commit is written
+        copies = state.copied(weights), state.moments(training.optimizer, groups)  # as while a commit is written
         passes = _seconds(training, timed, average)
         update = _seconds(training, [], average)
-        del held
+        del copies
     audio = _audio_seconds(prepared, timed)
     of_step = float(prepared.first_index.seconds.sum()) / prepared.first_epoch.num_steps / workers.low
     where = "a GPU" if is_accelerator(workers.device) else count(workers.threads, "CPU")
@@ -77,39 +77,39 @@ def _seconds(training: Training, batches: Sequence[MicroBatch], average: MovingA
 
 
 def _micro_batches(prepared: Prepared, decoder: "Decoder | None") -> list[MicroBatch]:
-    """Return the largest micro-batch of the first window, and those of middle cost to time.
+    """Return the largest micro-batch of the first window, and micro-batches of middle cost to time.
 
     Raises:
-        PlanError: none of their rows can be decoded.
+        PlanError: all rows of a micro-batch fail to decode.
     """
     window = prepared.first_window
     costs = micro_batch_costs(window, prepared.index, prepared.plan.sizes).ravel()
-    order = [one for one in np.argsort(costs, kind="stable").tolist() if costs[one]]
+    order = [index for index in np.argsort(costs, kind="stable").tolist() if costs[index]]
     middle = max(0, len(order) // 2 - TIMED // 2)
     chosen = [order[-1], *order[middle : middle + TIMED]]
     edges, number = window.edges, window.micro_batches
-    found = [
+    batches = [
         _decoded(prepared, place % number, window.rows[edges[place] : edges[place + 1]], decoder) for place in chosen
     ]
-    if not all(one.rows for one in found):
+    if not all(index.rows for index in batches):
         raise PlanError(
             "--calibrate: no row of a micro-batch of the first window can be decoded; state the speed with --rtfx"
         )
-    return found
+    return batches
 
 
 def _decoded(
     prepared: Prepared, number: int, rows: Sequence[int] | np.ndarray, decoder: "Decoder | None"
 ) -> MicroBatch:
-    """Return a micro-batch of those rows that can be decoded."""
+    """Return a micro-batch of the rows that can be decoded."""
     read, first_rows = prepared.reader(decoder), prepared.corpus.piece_rows
-    wanted = np.sort(np.asarray(rows))
-    pieces = np.searchsorted(first_rows, wanted, side="right") - 1
-    found: dict[int, TrainingRow] = {}
+    ordered = np.sort(np.asarray(rows))
+    pieces = np.searchsorted(first_rows, ordered, side="right") - 1
+    decoded: dict[int, TrainingRow] = {}
     for piece in np.unique(pieces).tolist():
-        found |= read(piece, wanted[pieces == piece].tolist()).rows
-    kept = [row for row in wanted.tolist() if row in found]
-    return MicroBatch(number, kept, [found[row].wave for row in kept], [found[row].target for row in kept])
+        decoded |= read(piece, ordered[pieces == piece].tolist()).rows
+    kept = [row for row in ordered.tolist() if row in decoded]
+    return MicroBatch(number, kept, [decoded[row].wave for row in kept], [decoded[row].target for row in kept])
 
 
 def _audio_seconds(prepared: Prepared, batches: Sequence[MicroBatch]) -> float:

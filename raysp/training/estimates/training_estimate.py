@@ -50,7 +50,7 @@ class TrainingEstimate(Brief):
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """Sentences that `raysp plan` prints beside the facts."""
+        """Sentences that `raysp plan` prints with the facts."""
         return (*self.notes, *([too_much(self.memory)] if self.memory.is_too_much else []))
 
 
@@ -58,7 +58,7 @@ def estimate_training(
     plan: TrainingPlan,
     prepared: Prepared | None,
     store: Store,
-    given: EstimateOptions,
+    options: EstimateOptions,
     decoder: "Decoder | None" = None,
 ) -> TrainingEstimate:
     """Return the estimate of a training; nothing is written.
@@ -67,8 +67,8 @@ def estimate_training(
         plan: the plan.
         prepared: the training; None: its rows are not indexed yet.
         store: the sink of the recipe.
-        given: speed and price.
-        decoder: decoding functions; None: those of this process.
+        options: speed and price.
+        decoder: decoding functions; None: of this process.
 
     Raises:
         PlanError: the speed cannot be taken from where it is said to be.
@@ -79,7 +79,7 @@ def estimate_training(
     weights = weights_of(plan.recipe, model)
     sizes = {"window_bytes": rows.window_bytes, "window_pieces": rows.window_pieces}
     memory = predict(plan, model, weights, rows.batches, **sizes)
-    speed = _speed(plan, prepared, rows, store, given, decoder)
+    speed = _speed(plan, prepared, rows, store, options, decoder)
     workers = plan.workers
     numbers = numbers_of_workers(plan.sizes.micro_batches, (workers.low, workers.high))
     return TrainingEstimate(
@@ -88,8 +88,8 @@ def estimate_training(
         commit=weights.commit,
         memory=memory,
         speed=speed,
-        cost=_cost(plan, rows, rows.left, speed, given.price) if speed and rows.left else None,
-        notes=(*([rows.note] if rows.note else ()), *unpriced(given, speed)),
+        cost=_cost(plan, rows, rows.left, speed, options.price) if speed and rows.left else None,
+        notes=(*([rows.note] if rows.note else ()), *unpriced(options, speed)),
     )
 
 
@@ -98,14 +98,14 @@ def _speed(
     prepared: Prepared | None,
     rows: RowFacts,
     store: Store,
-    given: EstimateOptions,
+    options: EstimateOptions,
     decoder: "Decoder | None",
 ) -> Speed | None:
-    if given.rtfx is not None:
-        return Speed(given.rtfx, "as stated")
-    if given.like is not None:
-        return of_other(plan, given.like, given.like_options, rows.parts, rows.imbalance_of)
-    if not given.calibrate:
+    if options.rtfx is not None:
+        return Speed(options.rtfx, "as stated")
+    if options.like is not None:
+        return of_other(plan, options.like, options.like_options, rows.parts, rows.imbalance_of)
+    if not options.calibrate:
         return of_steps(plan, store, rows.imbalance_of) if rows.has_begun else None
     if prepared is None:
         raise PlanError(
@@ -131,15 +131,15 @@ def _cost(plan: TrainingPlan, rows: RowFacts, left: Left, speed: Speed, price: f
     )
 
 
-def facts_of(found: TrainingEstimate) -> list[tuple[str, str]]:
+def facts_of(estimate: TrainingEstimate) -> list[tuple[str, str]]:
     """Return the facts in order."""
-    commit = found.commit
+    commit = estimate.commit
     kept = f"at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all"
     return [
         ("commit", f"{_bytes(commit.num_bytes)} each time; {kept}"),
-        ("memory", _memory(found.memory) + _measured(found.speed)),
-        *_logits(found.memory).items(),
-        *_time(found).items(),
+        ("memory", _memory(estimate.memory) + _measured(estimate.speed)),
+        *_logits(estimate.memory).items(),
+        *_time(estimate).items(),
     ]
 
 
@@ -183,8 +183,8 @@ def too_much(memory: Memory) -> str:
     )
 
 
-def _time(found: TrainingEstimate) -> dict[str, str]:
-    left, speed, cost = found.left, found.speed, found.cost
+def _time(estimate: TrainingEstimate) -> dict[str, str]:
+    left, speed, cost = estimate.left, estimate.speed, estimate.cost
     if speed is None:
         return {"time": "unknown: give --rtfx N, --like SINK (of a training), or --calibrate"}
     facts = {"speed": f"{three_digits(speed.rtfx)}x real time on one worker, {speed.origin}"}

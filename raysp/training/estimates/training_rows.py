@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
 
 UNKNOWN_SECONDS = 30.0
-"""Duration of the longest row where durations are unknown, unless the steps leave out shorter ones."""
+"""Duration of the longest row where durations are unknown, unless the steps leave out shorter rows."""
 LABELS_A_SECOND = 10.0
 """Labels of a row for each second where they are unknown."""
 WIDEST = 4
@@ -79,7 +79,7 @@ class RowFacts:
         Args:
             prepared: the training, of whose first row the type of samples is taken, unless rows are augmented.
             store: the sink.
-            decoder: decoding functions; None: those of this process.
+            decoder: decoding functions; None: of this process.
         """
         record = TrainingRecord.load(store)
         has_begun = record is not None and (
@@ -97,7 +97,7 @@ class RowFacts:
 
     @classmethod
     def assumed(cls, plan: TrainingPlan) -> "RowFacts":
-        """Return the facts that are known if the rows are not indexed."""
+        """Return the facts of rows that are not indexed."""
         batch = assumed_batch(plan)
         parts = training_parts(
             plan.recipe,
@@ -150,13 +150,13 @@ def largest_batches(prepared: Prepared) -> list[Batch]:
     most = np.maximum.reduceat(labels, window.edges[:-1])  # of an empty micro-batch some other, which rows of 0 undo
     seconds = np.minimum(seconds, _longest(prepared.plan.recipe.objective))
     places = {int(np.argmax(size)) for size in (rows * seconds, rows * seconds**2, rows * most * (1 + seconds))}
-    return [Batch(int(rows[one]), float(seconds[one]), int(most[one])) for one in sorted(places)]
+    return [Batch(int(rows[place]), float(seconds[place]), int(most[place])) for place in sorted(places)]
 
 
 def assumed_batch(plan: TrainingPlan) -> Batch:
     """Return a micro-batch of the longest rows, if durations are unknown."""
     limits = [getattr(step, "max_seconds", None) for step in plan.recipe.steps]
-    seconds = min([UNKNOWN_SECONDS, _longest(plan.recipe.objective), *(one for one in limits if one)])
+    seconds = min([UNKNOWN_SECONDS, _longest(plan.recipe.objective), *(limit for limit in limits if limit)])
     cost = float(plan.sizes.cost(np.array([seconds]))[0])
     return Batch(max(1, int(plan.sizes.micro_seconds / cost)), seconds, round(LABELS_A_SECOND * seconds))
 

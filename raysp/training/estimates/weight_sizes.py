@@ -30,7 +30,7 @@ class Commit:
     files: Mapping[str, int]
     """Bytes of each of its files."""
     kept: int
-    """Most committed steps that stay: the last ones, and that of the best evaluation."""
+    """Most committed steps that stay: the last steps, and the step of the best evaluation."""
 
     @property
     def most_bytes(self) -> int:
@@ -73,37 +73,37 @@ def weights_of(recipe: Finetune, model: Model) -> Weights:
     kept = state.weights(model, trained_only=trains_few_weights(recipe.objective))
     groups = group_parameters(model)
     trained = {
-        name: one for group in groups for name, one in zip(group.names, group.parameters, strict=True)
+        name: weight for group in groups for name, weight in zip(group.names, group.parameters, strict=True)
     }  # the rates of groups are not needed
     moments = _moments(recipe.schedule, trained)
     files = {MODEL: num_file_bytes(_headers(kept)), OPTIMIZER: num_file_bytes(moments)}
     if recipe.ema is not None:
-        averaged = {name: one for name, one in kept.items() if one.is_floating_point()}
+        averaged = {name: weight for name, weight in kept.items() if weight.is_floating_point()}
         files[AVERAGE] = num_file_bytes([*_headers(averaged), TensorHeader(UPDATES, torch.int64, ())])
     has_best = recipe.evaluation is not None
     return Weights(
         model=_num_bytes(model.parameters()),
         trained=_num_bytes(trained.values()),
-        largest=max(one.nbytes for one in trained.values()),
-        moments=sum(4 * prod(one.shape) for one in moments if one.shape),
+        largest=max(weight.nbytes for weight in trained.values()),
+        moments=sum(4 * prod(weight.shape) for weight in moments if weight.shape),
         committed=_num_bytes(kept.values()),
         commit=Commit(sum(files.values()), files, most_commits(recipe.average) + has_best),
     )
 
 
 def _headers(tensors: Mapping[str, Tensor]) -> list[TensorHeader]:
-    return [TensorHeader(name, one.dtype, tuple(one.shape)) for name, one in tensors.items()]
+    return [TensorHeader(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
 
 
 def _moments(schedule: Schedule, trained: Mapping[str, Tensor]) -> list[TensorHeader]:
     """Return the state of the optimiser, as `state.moments` names it."""
     kept = kept_state(schedule.optimizer, schedule.optimizer_options)
     return [
-        TensorHeader(f"{key}{state.SEPARATOR}{name}", value.dtype, tuple(shape_of(value, one)))
-        for name, one in trained.items()
-        for key, value in kept[one.ndim].items()
+        TensorHeader(f"{key}{state.SEPARATOR}{name}", value.dtype, tuple(shape_of(value, weight)))
+        for name, weight in trained.items()
+        for key, value in kept[weight.ndim].items()
     ]
 
 
 def _num_bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(one.nbytes for one in tensors)
+    return sum(tensor.nbytes for tensor in tensors)

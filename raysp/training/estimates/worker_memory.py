@@ -18,11 +18,11 @@ TRAINING_BYTES = 250e6
 GPU_BYTES = 600e6
 """Memory of a GPU that its driver and the libraries take."""
 RAY_BYTES = 1.4e9
-"""Memory of the processes of Ray on a machine, and of actors beside the workers, most of them of Ray Train."""
+"""Memory of the processes of Ray on a machine, and of further actors than the workers, mostly Ray Train's."""
 READERS_A_CPU = 2
 """Most tasks that read at once, for each CPU of the machine; a window of fewer pieces has fewer tasks."""
 HELD_WINDOWS = 2
-"""Windows in memory: the one in use, and the next one."""
+"""Windows in memory: the window in use, and the next window."""
 WINDOW_SHARE = 1.3
 """Memory of a window for each byte of its samples."""
 TEMPORARIES = 3
@@ -107,6 +107,7 @@ def predict(
     rows = HELD_WINDOWS * WINDOW_SHARE * window_bytes / workers.low + _sound_bytes(plan)
     exported = 2.0 * weights.model  # a copy with merged weights, and the checkpoint that is loaded for comparison
     process = PROCESS_BYTES + TRAINING_BYTES
+    of_ray = RAY_BYTES + PROCESS_BYTES + min(window_pieces, READERS_A_CPU * num_cpus()) * READER_BYTES
     if on_gpu:
         worker, gpu = process + rows + max(weights.model, copies), GPU_BYTES + kept + passes
     else:
@@ -122,15 +123,10 @@ def predict(
         rows=rows,
         worker=worker,
         gpu=gpu,
-        machine=worker if workers.low == 1 else workers.low * worker + _on_ray(window_pieces),
+        machine=worker if workers.low == 1 else workers.low * worker + of_ray,
         machine_has=float(memory_bytes()),
         gpu_has=gpu_memory() if on_gpu else None,
     )
-
-
-def _on_ray(window_pieces: float) -> float:
-    """Return the memory of Ray's processes, of the one that started them, and of tasks that read."""
-    return RAY_BYTES + PROCESS_BYTES + min(window_pieces, READERS_A_CPU * num_cpus()) * READER_BYTES
 
 
 def _sound_bytes(plan: TrainingPlan) -> float:

@@ -1,4 +1,4 @@
-"""Averages of weights: a moving one over the updates of a training, and the mean of committed ones."""
+"""Averages of weights: a moving average over the updates of a training, and the mean of committed weights."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,9 +34,9 @@ class MovingAverage:
             raise ValueError(f"decay is {decay}, expected at least 0 and below 1")
         self.decay = decay
         self.updates = 0
-        averaged = {name: one.detach() for name, one in weights.items() if one.is_floating_point()}
+        averaged = {name: weight.detach() for name, weight in weights.items() if weight.is_floating_point()}
         self.names, self._weights = [*averaged], [*averaged.values()]
-        self._averages = [one.clone() for one in self._weights]
+        self._averages = [weight.clone() for weight in self._weights]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -49,7 +49,7 @@ class MovingAverage:
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """Set the weights to the average within the block, and restore them after it."""
-        own = [one.clone() for one in self._weights]
+        own = [weight.clone() for weight in self._weights]
         self._set(self._averages)
         try:
             yield
@@ -84,7 +84,7 @@ class MovingAverage:
 def mean_of(files: Sequence[Path]) -> dict[str, Tensor]:
     """Return the mean of the weights of files, computed in float64, one weight after another.
 
-    Weights that are not of a floating-point type are those of the last file.
+    Weights that are not of a floating-point type come from the last file.
 
     Raises:
         RunError: the files have different names or shapes.
@@ -94,22 +94,22 @@ def mean_of(files: Sequence[Path]) -> dict[str, Tensor]:
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(safe_open(file, "pt")) for file in files]
         names = [*opened[-1].keys()]
-        for file, one in zip(files, opened, strict=True):
-            if {*one.keys()} != {*names}:
+        for file, content in zip(files, opened, strict=True):
+            if {*content.keys()} != {*names}:
                 raise RunError(f"{file}: its weights have other names than those of {files[-1]}")
-        return {name: _mean(name, [one.get_tensor(name) for one in opened]) for name in names}
+        return {name: _mean(name, [content.get_tensor(name) for content in opened]) for name in names}
 
 
 def _mean(name: str, tensors: Sequence[Tensor]) -> Tensor:
-    if len({one.shape for one in tensors}) > 1:
-        shapes = ", ".join(str(tuple(one.shape)) for one in tensors)
+    if len({tensor.shape for tensor in tensors}) > 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise RunError(f"{name} has different shapes in the files: {shapes}")
     last = tensors[-1]
     if not last.is_floating_point():
         return last
     total = torch.zeros(last.shape, dtype=torch.float64)
-    for one in tensors:
-        total += one
+    for tensor in tensors:
+        total += tensor
     return (total / len(tensors)).to(last.dtype)
 
 
@@ -123,7 +123,7 @@ def mean_of_last(store: Store, number: int, *, name: str, every: int = 1) -> dic
         every: steps between commits, as for `steps.newest`: those between them would make the mean depend on stops.
 
     Raises:
-        RunError: no step is committed, or a file is not what was written.
+        RunError: no step is committed, or a file changed.
     """
     last = committed_steps.latest(store)
     if last is None:

@@ -27,7 +27,7 @@ class Curve:
     Args:
         store: the sink.
         run_id: id of the run.
-        evaluation: that of the recipe; None: there is none.
+        evaluation: evaluation of the recipe; None without one.
     """
 
     def __init__(self, store: Store, run_id: str, evaluation: Evaluation | None = None) -> None:
@@ -40,8 +40,8 @@ class Curve:
 
     def add(self, step: StepMetrics, evaluated: Evaluated | None, before: Evaluated | None = None) -> None:
         """Add a step, with the evaluations after and before it."""
-        found, first = (recorded(one, self.evaluation) for one in (evaluated, before))
-        self._steps.append(_Step(step, found, first, time.time()))
+        after, first = (recorded(evaluation, self.evaluation) for evaluation in (evaluated, before))
+        self._steps.append(_Step(step, after, first, time.time()))
 
     def take(self) -> Callable[[], None]:
         """Return a function that writes the steps since the last call, which may run while more are added.
@@ -49,21 +49,21 @@ class Curve:
         It raises StoreError if metrics or evaluations cannot be written. Event files that cannot be written are
         written by a later call.
         """
-        taken, self._steps = self._steps, []
-        return lambda: self._write(taken)
+        steps, self._steps = self._steps, []
+        return lambda: self._write(steps)
 
-    def _write(self, taken: Sequence[_Step]) -> None:
-        for one in taken:
-            if one.before is not None:
-                before = one.metrics.done - 1
-                evaluation_records.save(self.store, before, one.before, run_id=self.run_id)
-                self.events.log(before, one.before.tracked, at=one.time)
-            self.metrics.add(one.metrics)
-            done, values = one.metrics.done, one.metrics.tracked
-            if one.evaluation is not None:
-                evaluation_records.save(self.store, done, one.evaluation, run_id=self.run_id)
-                values = {**values, **one.evaluation.tracked}
-            self.events.log(done, values, at=one.time)
+    def _write(self, steps: Sequence[_Step]) -> None:
+        for step in steps:
+            if step.before is not None:
+                before = step.metrics.done - 1
+                evaluation_records.save(self.store, before, step.before, run_id=self.run_id)
+                self.events.log(before, step.before.tracked, at=step.time)
+            self.metrics.add(step.metrics)
+            done, values = step.metrics.done, step.metrics.tracked
+            if step.evaluation is not None:
+                evaluation_records.save(self.store, done, step.evaluation, run_id=self.run_id)
+                values = {**values, **step.evaluation.tracked}
+            self.events.log(done, values, at=step.time)
         self.metrics.write()
         self.events.write()
 
@@ -74,7 +74,7 @@ def recorded(evaluated: Evaluated | None, evaluation: Evaluation | None) -> Step
     if evaluated is None or evaluation is None or comparison is None:
         return None
     worst = []
-    for one, name in zip(comparison.worst, evaluated.rows, strict=True):
+    for mismatch, name in zip(comparison.worst, evaluated.rows, strict=True):
         shard, _, row = name.rpartition(":")
         worst.append(
             WorstRow(
@@ -82,14 +82,14 @@ def recorded(evaluated: Evaluated | None, evaluation: Evaluation | None) -> Step
                 shard=shard,
                 row=int(row),
                 seconds=None,
-                reference=one.reference,
-                hypothesis=one.hypothesis,
-                errors=one.errors,
-                score=one.score,
-                edits=one.edits,
+                reference=mismatch.reference,
+                hypothesis=mismatch.hypothesis,
+                errors=mismatch.errors,
+                score=mismatch.score,
+                edits=mismatch.edits,
             )
         )
-    others = {name: recorded(one, evaluation) for name, one in evaluated.others.items()}
+    further = {name: recorded(other, evaluation) for name, other in evaluated.others.items()}
     return StepEvaluation(
         metric=evaluation.best,
         scores=comparison.scores,
@@ -99,5 +99,5 @@ def recorded(evaluated: Evaluated | None, evaluation: Evaluation | None) -> Step
         loss=evaluated.loss,
         normalisation=evaluation.normalise if "wer" in comparison.scores.metrics else None,
         measure=evaluated.measure,
-        others={name: one for name, one in others.items() if one is not None},
+        others={name: other for name, other in further.items() if other is not None},
     )

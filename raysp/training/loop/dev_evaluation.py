@@ -80,8 +80,8 @@ class Evaluator:
         objective: the objective.
         task: the task.
         workers: the workers that train together.
-        decoder: decoding functions; None: those of this process.
-        corpus: the rows; None: those of the plan by which weights are compared.
+        decoder: decoding functions; None: of this process.
+        corpus: the rows; None: the plan's rows by which weights are compared.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Evaluator:
         loss = float(np.mean(losses)) if losses else None
         best = self.evaluation.best
         value = loss if best == "loss" else comparison.scores.metrics[best].value
-        places = [rows[one.index].place for one in comparison.worst]
+        places = [rows[mismatch.index].place for mismatch in comparison.worst]
         worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
         measure = measure_of(rule_of(best, self.evaluation.normalise), (row.digest for row in rows))
         value = comparable(best, value)
@@ -147,7 +147,7 @@ class Evaluator:
         batches = self._batches()
         while True:
             is_done = _extend(own, batches, seconds=MEETING_SECONDS)
-            # All call `gather` until all are done: one that left earlier would leave the others waiting.
+            # All call `gather` until all are done: a worker that left earlier would leave the others waiting.
             if all(self.workers.gather(is_done)):
                 return own
 
@@ -174,9 +174,9 @@ class Evaluator:
     def _predicted(self, rows: Sequence[_Row]) -> Iterator[Predicted]:
         waves = [row.wave for row in rows]
         batch = MicroBatch(0, range(len(rows)), waves, [row.target.ids for row in rows])
-        for row, found in zip(rows, self.task.predict(self.objective, batch), strict=True):
+        for row, predicted in zip(rows, self.task.predict(self.objective, batch), strict=True):
             seconds = len(row.wave) / self.plan.checkpoint.sample_rate
-            prediction = found._replace(loss=None) if row.target.reason else found
+            prediction = predicted._replace(loss=None) if row.target.reason else predicted
             yield Predicted(row.place, row.reference, prediction, seconds, row.groups, row.digest)
 
     def _slices(self, number: int, piece: Piece) -> Iterator[Iterator[_Row]]:
@@ -194,7 +194,7 @@ class Evaluator:
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
         table = read.table.take(kept)
         is_local = op.root is None or bool(op.root.real)
-        found = contents(table, self.evaluation.source.audio, op.root if is_local else None)
+        recordings = contents(table, self.evaluation.source.audio, op.root if is_local else None)
         for block in op(table, 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
@@ -209,7 +209,7 @@ class Evaluator:
                 assert reference is not None
                 groups = tuple(column[index] for column in read.columns)
                 version = b"" if is_local else (row_status.version or "").encode()  # known, as the file was read
-                content = found[row_status.row].digest + version
+                content = recordings[row_status.row].digest + version
                 digest = content + sha256(reference.encode(errors="surrogatepass")).digest()
                 yield _Row((read.shard, read.piece.first + index), reference, target, groups, wave, digest)
 

@@ -49,7 +49,7 @@ def measure_of(rule: str, rows: Iterable[bytes]) -> str:
 
 
 def comparable(metric: str, value: float | None) -> float | None:
-    """Return a value of which lower is better from that of a metric, or the metric from such a value.
+    """Return a value of which lower is better from a metric's value, or the metric from such a value.
 
     Infinity and NaN become None.
     """

@@ -32,53 +32,53 @@ class Group:
 def group_parameters(model: Model, *, head_rate: float = 1.0, layer_decay: float = 1.0) -> list[Group]:
     """Group the parameters of a model that are trained.
 
-    Weights of the head have a rate of their own: those outside the base model, or, of an encoder-decoder, those that
+    Weights of the head have their own rate: weights outside the base model, or, of an encoder-decoder, weights that
     no checkpoint had, such as new cross attention. The rates of layers fall from the last to the first by a factor
-    each; what is below the first layer has one factor more. Weight decay applies to matrices, not to vectors such as
+    each; weights below the first layer have one more factor. Weight decay applies to matrices, not to vectors such as
     biases and weights of normalisation.
 
     Args:
         model: the model.
         head_rate: factor of the head's rate.
-        layer_decay: factor of a layer's rate to that of the next layer.
+        layer_decay: factor of a layer's rate to the next layer's.
     """
     head, layers_above = head_names(model), num_layers_above(model)
-    found: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
+    by_setting: dict[tuple[float, bool], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = head_rate if name in head else layer_decay ** layers_above[name]
-        found.setdefault((rate, parameter.ndim > 1), []).append((name, parameter))
+        by_setting.setdefault((rate, parameter.ndim > 1), []).append((name, parameter))
     return [
-        Group(tuple(name for name, _ in members), tuple(one for _, one in members), rate, decays)
-        for (rate, decays), members in found.items()
+        Group(tuple(name for name, _ in members), tuple(weight for _, weight in members), rate, decays)
+        for (rate, decays), members in by_setting.items()
     ]
 
 
 def num_layers_above(model: Model) -> dict[str, int]:
     """Return the number of layers above each parameter, by its name.
 
-    It is 0 in the last layer and in what follows it, and the number of all layers in what is below the first. The
+    It is 0 in the last layer and after it, and the number of all layers below the first layer. The
     layers of an encoder and of a decoder are counted apart.
     """
-    found: dict[int, int] = {}
+    above: dict[int, int] = {}
     for part in model.modules():
         if isinstance(part, EncoderModel | TextDecoder):
-            found |= _of_part(part)
-    return {name: found.get(id(parameter), 0) for name, parameter in model.named_parameters()}
+            above |= _of_part(part)
+    return {name: above.get(id(parameter), 0) for name, parameter in model.named_parameters()}
 
 
 def _of_part(part: EncoderModel | TextDecoder) -> dict[int, int]:
     """Return the number of layers above each parameter of an encoder or decoder, by its id."""
     layers = part.layers
-    found = {id(parameter): len(layers) for parameter in part.parameters()}
+    above = {id(parameter): len(layers) for parameter in part.parameters()}
     for module in part.above_layers:
-        found |= {id(parameter): 0 for parameter in (module.parameters() if module else ())}
-    if isinstance(part, TextDecoder):  # their weight may be that of the head too
-        found[id(part.get_input_embeddings().weight)] = len(layers)
+        above |= {id(parameter): 0 for parameter in (module.parameters() if module else ())}
+    if isinstance(part, TextDecoder):  # the head may share their weight
+        above[id(part.get_input_embeddings().weight)] = len(layers)
     for number, layer in enumerate(layers):
-        found |= {id(parameter): len(layers) - 1 - number for parameter in layer.parameters()}
-    return found
+        above |= {id(parameter): len(layers) - 1 - number for parameter in layer.parameters()}
+    return above
 
 
 def new_optimizer(
@@ -114,7 +114,7 @@ def set_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
 
 
 class FlatGradients:
-    """Gradients of parameters in one buffer, so that one all-reduce adds those of all workers.
+    """Gradients of parameters in one buffer, so that one all-reduce adds the gradients of all workers.
 
     Parameters that take no part in a pass have zeros, on all workers alike.
 

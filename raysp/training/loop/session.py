@@ -188,10 +188,10 @@ class Session:
         course: length and learning rates.
         rows: returns this worker's rows of a window; called in a thread, a window ahead, also across epochs.
         keeper: commits; None: this worker commits nothing.
-        held: parameters that are not trained in the first steps.
-        held_steps: number of these steps.
+        frozen: parameters that are not trained in the first steps.
+        freeze_steps: number of these steps.
         evaluations: when and how weights are evaluated; None: they are not.
-        index_of: returns the durations of rows in an epoch, for its order; None: they are those of `index`.
+        index_of: returns the durations of rows in an epoch, for its order; None: the durations of `index`.
         average: moving average of the weights, which is updated and committed with them; None: there is none.
         first_epoch: order of the first epoch, if it is computed already; None: it is computed from `index`.
         weights: the weights that are committed, by name, which share their memory with the model; None: all that it
@@ -208,8 +208,8 @@ class Session:
         rows: Rows,
         keeper: Keeper | None = None,
         *,
-        held: Sequence[torch.nn.Parameter] = (),
-        held_steps: int = 0,
+        frozen: Sequence[torch.nn.Parameter] = (),
+        freeze_steps: int = 0,
         evaluations: Evaluations | None = None,
         average: MovingAverage | None = None,
         index_of: Callable[[Index, int], Index] | None = None,
@@ -223,8 +223,8 @@ class Session:
         self.course = course
         self.rows = rows
         self.keeper = keeper
-        self.held = held
-        self.held_steps = held_steps
+        self.frozen = frozen
+        self.freeze_steps = freeze_steps
         self.evaluations = evaluations
         self.best: Best | None = None
         self.average = average
@@ -234,7 +234,7 @@ class Session:
         self.position = Position(0, 0, 0)
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
-        """Whether the weights are those of `position`, not amid a step."""
+        """Whether the weights belong to `position`, not amid a step."""
         self._resumed: int | None = None
         """Updates at the commit from which the training goes on."""
         self._store: Store | None = None
@@ -272,9 +272,9 @@ class Session:
             return
         self._store = store
         if (step.fingerprint, step.index) != (fingerprint, self.index.digest):
-            what = "recipe" if step.fingerprint != fingerprint else "corpus"
+            part = "recipe" if step.fingerprint != fingerprint else "corpus"
             raise RunError(
-                f"{store.url}: step {step.position.done} was committed with another {what}; use another sink, or start "
+                f"{store.url}: step {step.position.done} was committed with another {part}; use another sink, or start "
                 "over with --restart"
             )
         with steps.local_file(store, step, MODEL) as file:
@@ -291,20 +291,20 @@ class Session:
 
     def _refuse_another_rule(self, store: Store, best: Best) -> None:
         """Raise if the best step was chosen by an evaluation that the recipe does not have, and will not be again."""
-        found, expected = best.measure.partition(ROWS)[0], self.evaluations.rule if self.evaluations else "none"
-        if expected != (found or expected) and (self.is_done or self.evaluations is None):
+        rule, expected = best.measure.partition(ROWS)[0], self.evaluations.rule if self.evaluations else "none"
+        if expected != (rule or expected) and (self.is_done or self.evaluations is None):
             raise ChangedError(
-                f"{store.url}: step {best.done} is the best by an evaluation that the recipe does not have: {found}; "
+                f"{store.url}: step {best.done} is the best by an evaluation that the recipe does not have: {rule}; "
                 f"found in the recipe: {expected}. Undo the change of evaluation, use another sink, or start over with "
                 "--restart",
-                (f"`evaluation` was {found!r}, now {expected!r}",),
+                (f"`evaluation` was {rule!r}, now {expected!r}",),
             )
 
     def load_result(self, store: Store, average: int = 0, every: int = 1) -> None:
-        """Load the weights that a training ends with, in place of the last ones.
+        """Load the weights that a training ends with, in place of the last weights.
 
-        They are those of the best evaluation, or the last; their moving average if there is one; or the mean of the
-        last committed ones.
+        They are the best evaluation's, or the last; their moving average if there is one; or the mean of the last
+        committed weights.
 
         Args:
             store: the sink.
@@ -339,8 +339,8 @@ class Session:
         self._before = time.monotonic()
         if self.keeper:
             self.keeper.start()
-        if self.position.done < self.held_steps:
-            self.training.freeze(self.held, frozen=True)
+        if self.position.done < self.freeze_steps:
+            self.training.freeze(self.frozen, frozen=True)
         try:
             evaluated = self._evaluated_before()
             for loaded in self._ahead():
@@ -375,8 +375,8 @@ class Session:
         before: Evaluated | None,
     ) -> Report:
         training, at = self.training, self.position
-        if self.held and at.done == self.held_steps:
-            training.freeze(self.held, frozen=False)
+        if self.frozen and at.done == self.freeze_steps:
+            training.freeze(self.frozen, frozen=False)
         progress = self.course.progress(at, epoch_steps)
         rate = self.course.rate(progress)
         batches = [
@@ -386,11 +386,11 @@ class Session:
         self._is_whole = False
         update = training.step(at.epoch, at.step, batches, learning_rate=rate, stops=stops)
         if not update.is_finite:
-            found = self._not_finite(update)
+            not_finite = self._not_finite(update)
             own_rows = sum(len(batch.rows) for batch in batches)
             # No weight was changed. Those of a training that diverged replace no commit.
-            self._is_whole = not (found.is_diverged or 1 < own_rows <= len(found.rows))
-            raise NotFiniteError(found)
+            self._is_whole = not (not_finite.is_diverged or 1 < own_rows <= len(not_finite.rows))
+            raise NotFiniteError(not_finite)
         self._losses.append((at.done + 1, update.loss))
         if self.average is not None:
             self.average.update()
@@ -423,8 +423,7 @@ class Session:
         """Return steps with their losses before the commit from which the training goes on."""
         if self._store is None or self._resumed is None:
             return []
-        found = load_last(self._store, MOST_LOSSES, until=self._resumed)
-        return [(step.done, step.loss) for step in found]
+        return [(step.done, step.loss) for step in load_last(self._store, MOST_LOSSES, until=self._resumed)]
 
     def _keep(self, keeper: Keeper, report: Report) -> None:
         """Record a step, and commit it if it is time."""
@@ -470,7 +469,7 @@ class Session:
         return sum(float(self.index.seconds[window.micro_batch(step, number)].sum()) for number in numbers)
 
     def _ahead(self) -> Iterator[_Loaded]:
-        """Yield windows from the current step on with their rows; those of the next one are read meanwhile."""
+        """Yield windows from the current step on with their rows; the next window's rows are read meanwhile."""
         if self.is_done:
             return
         windows = self._windows()
@@ -501,10 +500,10 @@ class Session:
 
     def _load(self, windows: Iterator[tuple[Window, int]]) -> _Loaded | None:
         """Return the next window with its rows; None after the last. The order of its epoch is computed here too."""
-        found = next(windows, None)
-        if found is None:
+        following = next(windows, None)
+        if following is None:
             return None
-        window, epoch_steps = found
+        window, epoch_steps = following
         return _Loaded(window, self.rows(window), epoch_steps)
 
     def _commit(self, keeper: Keeper, metrics: Mapping[str, float]) -> None:

@@ -14,7 +14,7 @@ from raysp.storage.store import explain
 from raysp.training.loop.optimizing import Group
 
 SEPARATOR = "|"
-"""Between the name of a moment and that of its parameter."""
+"""Separator of the names of a moment and its parameter."""
 
 
 def weights(model: Model, *, trained_only: bool) -> dict[str, Tensor]:
@@ -22,16 +22,16 @@ def weights(model: Model, *, trained_only: bool) -> dict[str, Tensor]:
 
     Args:
         model: the model as its training begins.
-        trained_only: whether weights that are not trained are left out, so that they remain those of the checkpoint.
+        trained_only: whether weights that are not trained are left out, so that the checkpoint's stay.
     """
     # Tied weights have several names, of which any may be the stored one.
-    fixed = {name for name, one in model.named_parameters(remove_duplicate=False) if not one.requires_grad}
+    fixed = {name for name, weight in model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     stored = model.stored_weights()
-    return {name: one for name, one in stored.items() if not (trained_only and name in fixed)}
+    return {name: weight for name, weight in stored.items() if not (trained_only and name in fixed)}
 
 
 def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Replace the values of tensors by those of a file with the same names.
+    """Replace the values of tensors by a file's with the same names.
 
     Raises:
         RunError: the file has other names or shapes.
@@ -41,7 +41,7 @@ def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 @torch.no_grad()
 def set_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor], where: str) -> None:
-    """Replace the values of tensors by those with the same names; `where` names the values in a message.
+    """Replace the values of tensors by `values` with the same names; `where` names their origin in messages.
 
     Raises:
         RunError: the values have other names or shapes.
@@ -56,29 +56,29 @@ def set_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor], whe
 
 def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[str, Tensor]:
     """Return copies of the state of an optimiser over groups, by the names of parameters, on the CPU."""
-    found = {
+    values = {
         f"{key}{SEPARATOR}{name}": value
         for name, parameter in _named(groups)
         for key, value in optimizer.state.get(parameter, {}).items()
     }
-    return copied(found)
+    return copied(values)
 
 
 def load_moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group], file: Path) -> None:
-    """Set the state of an optimiser to that of `moments`.
+    """Set the state of an optimiser from a file of `moments`.
 
     Raises:
         RunError: the file has a parameter that the optimiser does not have.
     """
     numbers = {name: number for number, (name, _) in enumerate(_named(groups))}
-    found: dict[int, dict[str, Tensor]] = {}
+    states: dict[int, dict[str, Tensor]] = {}
     for full_name, value in load_file(file).items():
         key, _, name = full_name.partition(SEPARATOR)
         if name not in numbers:
             raise RunError(f"{file}: state of {name!r}, which is not trained")
-        found.setdefault(numbers[name], {})[key] = value
+        states.setdefault(numbers[name], {})[key] = value
     # torch knows which values of an optimiser stay on the CPU, such as the number of steps.
-    optimizer.load_state_dict({"state": found, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,11 +17,11 @@ from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.step_metrics import StepMetrics
 
 LAST_COMMITS = 2
-"""Commits that always stay: if the last one cannot be read, a training goes on from the one before it."""
+"""Commits that always stay: if the last commit cannot be read, a training continues from the previous one."""
 
 
 def most_commits(averaged: int) -> int:
-    """Return the most commits that stay besides that of the best evaluation."""
+    """Return the most commits that stay besides the best evaluation's."""
     return max(LAST_COMMITS, averaged + 1)
 
 
@@ -109,7 +109,7 @@ class Keeper:
             best: updates at the best evaluation, whose commit stays; None: there was none.
             measure: how its value was measured.
         """
-        # One at a time: the marker of a step never appears before that of an earlier one.
+        # One at a time: the marker of a step never appears before an earlier step's.
         self.end()
         self.start()
         self._best = best

@@ -87,16 +87,16 @@ class NotFinite(NamedTuple):
 
 
 class NotFiniteError(RunError):
-    """A loss or norm that is not finite; `rows` are those of this worker at fault, if they are known."""
+    """A loss or norm that is not finite; `rows` are the faulty rows of this worker, if they are known."""
 
-    def __init__(self, found: NotFinite) -> None:
-        super().__init__(found.message)
-        self.found = found
+    def __init__(self, fault: NotFinite) -> None:
+        super().__init__(fault.message)
+        self.fault = fault
 
     @property
     def rows(self) -> tuple[int, ...]:
         """Rows at fault."""
-        return tuple(self.found.rows)
+        return tuple(self.fault.rows)
 
 
 def has_grown(losses: Sequence[tuple[int, float]]) -> bool:
@@ -112,10 +112,10 @@ def has_grown(losses: Sequence[tuple[int, float]]) -> bool:
 
 
 def described_losses(losses: Sequence[tuple[int, float]]) -> str:
-    """Return a sentence on the course of the loss; arguments are those of `has_grown`."""
+    """Return a sentence on the course of the loss; arguments as for `has_grown`."""
     if not losses:
         return "No step was done before it: the weights with which the training begins may be at fault"
-    (step, lowest), (last_step, last) = min(losses, key=lambda one: one[1]), losses[-1]
+    (step, lowest), (last_step, last) = min(losses, key=lambda pair: pair[1]), losses[-1]
     if last <= lowest:
         return f"The loss was finite until step {last_step:,}, with {last:.4g}, and had not grown"
     return f"The loss grew since step {step:,}, from {lowest:.4g} to {last:.4g} at step {last_step:,}"
@@ -172,12 +172,12 @@ class Training:
         Args:
             epoch: number of the epoch.
             step: number of the step in the epoch.
-            micro_batches: those of this worker, with the rows that could be decoded.
+            micro_batches: micro-batches of this worker, with the rows that could be decoded.
             learning_rate: of this step.
             stops: whether this worker asks to stop after the step.
         """
         self.gradients.zero()
-        # A worker without rows still takes part in the sum, for which the others would wait.
+        # A worker without rows still takes part in the sum, for which other workers would wait.
         batches = [batch for batch in micro_batches if batch.rows]
         finite = [self._run(epoch, step, batch) for batch in batches]
         sums = self.gradients.sums
@@ -188,7 +188,7 @@ class Training:
         self.gradients.gradients.div_(sums[_COUNT].clamp(min=1))
         clipped = self.gradients.clip(self.clip)
         # The only values that the host waits for: all losses and gradients are on the device until here.
-        read = torch.cat([sums, clipped[None], *(one.to(sums.dtype) for one in finite)]).tolist()
+        read = torch.cat([sums, clipped[None], *(value.to(sums.dtype) for value in finite)]).tolist()
         loss, count, rows, stopping, *of_terms = read[: len(sums)]
         norm, *flags = read[len(sums) :]
         all_rows = [row for batch in batches for row in batch.rows]
@@ -200,7 +200,7 @@ class Training:
         elif math.isfinite(loss) and count:
             # Each loss is finite, so a gradient is at fault, which only a pass over each row shows.
             failed_rows = self._without_finite_gradient(epoch, step, micro_batches)
-        mean, *means = (one / count if count else 0.0 for one in (loss, *of_terms))
+        mean, *means = (value / count if count else 0.0 for value in (loss, *of_terms))
         terms = dict(zip(self.objective.terms, means, strict=True))
         return Update(mean, round(rows), norm, is_finite, stopping > 0, terms, failed_rows)
 
@@ -222,16 +222,16 @@ class Training:
     def has_finite_weights(self) -> bool:
         """Whether all weights that are trained are finite."""
         groups = self.optimizer.param_groups
-        return all(bool(torch.isfinite(one).all()) for group in groups for one in group["params"])
+        return all(bool(torch.isfinite(weight).all()) for group in groups for weight in group["params"])
 
     def _without_finite_gradient(self, epoch: int, step: int, micro_batches: Sequence[MicroBatch]) -> list[int]:
         """Run each row alone, and return the rows whose gradients are not finite; the gradients are lost."""
-        found = []
+        faulty = []
         for batch in micro_batches:
             for place, row in enumerate(batch.rows):
                 alone = replace(batch, rows=[row], waves=[batch.waves[place]], targets=[batch.targets[place]])
                 self.gradients.zero()
                 self._run(epoch, step, alone)
                 if not torch.isfinite(self.gradients.gradients).all():
-                    found.append(row)
-        return found
+                    faulty.append(row)
+        return faulty

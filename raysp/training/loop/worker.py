@@ -66,8 +66,8 @@ def new_session(
         course_of(recipe.schedule),
         _augmented(prepared, rows, speeds, decoder),
         _keeper(prepared, store, run) if store and commits else None,
-        held=[*prepared.task.held(model)],
-        held_steps=freeze_steps_of(recipe.objective),
+        frozen=[*prepared.task.frozen_at_first(model)],
+        freeze_steps=freeze_steps_of(recipe.objective),
         index_of=_index_of(prepared.mixture, speeds),
         first_epoch=None if speeds else prepared.first_epoch,
         average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
@@ -80,8 +80,8 @@ def new_session(
 
 
 def _index_of(mixture: Mixture | None, speeds: Speeds | None) -> Callable[[Index, int], Index] | None:
-    """Return the function for the rows of an epoch with their durations; None: all, with those of the index."""
-    changes = [one.index for one in (mixture, speeds) if one is not None]
+    """Return the function for the rows of an epoch with their durations; None: all, with the durations of the index."""
+    changes = [change.index for change in (mixture, speeds) if change is not None]
     return partial(_changed, changes) if changes else None
 
 
@@ -145,17 +145,16 @@ def _evaluations(
     if evaluation is None:
         return None
     parts = objective, prepared.task, workers, decoder
-    others = {
-        name: Evaluator(plan, one, *parts, corpus=plan.evaluated_others[name]) for name, one in evaluation.each.items()
-    }
+    corpora = plan.evaluated_others
+    further = {name: Evaluator(plan, each, *parts, corpus=corpora[name]) for name, each in evaluation.each.items()}
     decides = Evaluator(plan, evaluation, *parts)
-    run = partial(_evaluated, decides, others) if others else decides
+    run = partial(_evaluated, decides, further) if further else decides
     assert evaluation.every is not None
     return Evaluations(evaluation.every, evaluation.patience, run, rule_of(evaluation.best, evaluation.normalise))
 
 
-def _evaluated(run: Evaluator, others: Mapping[str, Evaluator]) -> Evaluated:
-    return replace(run(), others={name: one() for name, one in others.items()})
+def _evaluated(run: Evaluator, further: Mapping[str, Evaluator]) -> Evaluated:
+    return replace(run(), others={name: evaluator() for name, evaluator in further.items()})
 
 
 def course_of(schedule: Schedule) -> Course:

@@ -23,17 +23,17 @@ from raysp.models.encoder.languages import (
 from raysp.training.characters import tokenizer_of
 
 WIDTH = 16
-"""Width of new adapter layers, that of MMS."""
+"""Width of new adapter layers, as in MMS."""
 
 
 def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: bool) -> dict[str, Any]:
     """Return the options of `from_pretrained` for a model with adapter layers; no weights are read.
 
     Args:
-        checkpoint: name of the checkpoint to begin with, of which a hub id is asked for the file of the language.
+        checkpoint: name of the checkpoint to begin with; from a hub id the file of the language is fetched.
         folder: its folder.
         language: the language.
-        is_new: whether the adapter layers are initialised; if not, they are those of the checkpoint for the language.
+        is_new: whether the adapter layers are initialised; else the checkpoint's for the language are used.
 
     Raises:
         CheckpointError: the architecture has no adapter layers, or the checkpoint lacks the language.
@@ -58,7 +58,7 @@ def adapter_options(checkpoint: str, folder: Path, language: str, *, is_new: boo
 
 
 def _width(folder: Path) -> int:
-    """Return the width of the adapter layers of a checkpoint, or of those that it can have."""
+    """Return the width of the adapter layers of a checkpoint, or of new ones."""
     config: Any = AutoConfig.from_pretrained(folder)
     width = getattr(config, "adapter_attn_dim", None) or WIDTH
     if hasattr(config, "adapter_attn_dim"):
@@ -92,7 +92,7 @@ def train_language(model: Model, language: str, *, is_new: bool) -> None:
 def add_languages(folder: Path, source: Path, language: str) -> None:
     """Add the other languages of the checkpoint that a training began with: the encoder of their adapters is the same.
 
-    Those are left out whose blank is another token than that of the trained language, since config.json has one. Of a
+    Languages with another blank than the trained language are left out, since config.json has one blank. Of a
     checkpoint of the hub none are added: which of its files are here depends on what was fetched.
 
     Args:
@@ -100,13 +100,13 @@ def add_languages(folder: Path, source: Path, language: str) -> None:
         source: folder of the checkpoint that the training began with.
         language: the trained language.
     """
-    known, own = vocabularies_of(source), vocabularies_of(folder)
+    vocabularies, own = vocabularies_of(source), vocabularies_of(folder)
     if snapshot_of(source) is not None or language not in own:
         return
     pad = str(tokenizer_of(folder).pad_token)
     blank = own[language].get(pad)
     for other, path in adapter_files(source).items():
-        if other != language and other in known and known[other].get(pad) == blank:
-            own[other] = known[other]
+        if other != language and other in vocabularies and vocabularies[other].get(pad) == blank:
+            own[other] = vocabularies[other]
             shutil.copyfile(path, folder / path.name)
     write_json(folder / "vocab.json", dict(sorted(own.items())))

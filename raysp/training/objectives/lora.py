@@ -1,6 +1,6 @@
-"""LoRA (Hu et al. 2021) by peft: products of two narrow matrices beside linear layers, merged into weights on export.
+"""LoRA (Hu et al. 2021) by peft: products of two narrow matrices added to linear layers, merged into weights on export.
 
-peft is an extra, whose import takes seconds: it is imported where LoRA is asked for.
+peft is an extra, whose import takes seconds: it is imported only for LoRA.
 """
 
 import re
@@ -23,7 +23,7 @@ from raysp.training.objectives.starting_model import head_names
 
 TARGETS = (
     *("q_proj", "k_proj", "v_proj", "out_proj"),  # Wav2Vec2, HuBERT, UniSpeech, BART, mBART
-    *("query_proj", "key_proj", "value_proj"),  # SEW-D, whose output is that of BERT
+    *("query_proj", "key_proj", "value_proj"),  # SEW-D, with BERT's output
     *("linear_q", "linear_k", "linear_v", "linear_out"),  # Wav2Vec2-BERT
     *("query", "key", "value", "attention.output.dense", "crossattention.output.dense"),  # BERT
     *("c_attn", "q_attn", "attn.c_proj", "crossattention.c_proj"),  # GPT-2
@@ -63,16 +63,16 @@ def chosen(names: Sequence[str], targets: Sequence[str] | None) -> list[str]:
     Raises:
         PlanError: a target does not occur.
     """
-    found = {target: [name for name in names if f".{name}".endswith(f".{target}")] for target in targets or TARGETS}
-    missing = [target for target, members in found.items() if not members]
-    if missing if targets else not any(found.values()):
-        known = ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "none"
+    by_target = {target: [name for name in names if f".{name}".endswith(f".{target}")] for target in targets or TARGETS}
+    missing = [target for target, members in by_target.items() if not members]
+    if missing if targets else not any(by_target.values()):
+        layers = ", ".join(sorted({name.rpartition(".")[2] for name in names})) or "none"
         raise PlanError(
             f"found objective.lora.targets={[*missing] if targets else None}, which no trained linear layer is named "
-            f"after; the layers are {known}: name some of them"
+            f"after; the layers are {layers}: name some of them"
         )
-    wanted = {name for members in found.values() for name in members}
-    return [name for name in names if name in wanted]
+    matching = {name for members in by_target.values() for name in members}
+    return [name for name in names if name in matching]
 
 
 def add_lora(
@@ -84,9 +84,9 @@ def add_lora(
     targets: Sequence[str] | None = None,
     seed: int = 0,
 ) -> None:
-    """Train products beside linear layers of a model in place of its weights.
+    """Train products added to linear layers of a model instead of its weights.
 
-    The products begin with 0. Weights of the head, and others that the checkpoint lacks, are trained as before.
+    The products begin with 0. Weights of the head, and weights that the checkpoint lacks, are trained as before.
     On the device "meta" the model gets the names and shapes of products alone, and peft is not imported.
 
     Args:
@@ -101,7 +101,7 @@ def add_lora(
         PlanError: the model has no layer of a target.
     """
     whole = head_names(model) | model.new_weights
-    heads = [one for name, one in model.named_parameters() if one.requires_grad and name in whole]
+    heads = [weight for name, weight in model.named_parameters() if weight.requires_grad and name in whole]
     names = chosen([name for name in _linear_layers(model) if f"{name}.weight" not in whole], targets)
     if model.device.type == "meta":
         _add_shapes(model, names, rank)
@@ -110,14 +110,14 @@ def add_lora(
         config = peft.LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
         config._register_custom_module({Conv1D: _beside_conv1d})
         with seeded(seed), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two widths asked for
+            warnings.filterwarnings("ignore", "Unsupported layer type")  # Conv1D, which has the two required widths
             peft.inject_adapter_in_model(config, model)
-    for one in heads:
-        one.requires_grad_(True)
+    for weight in heads:
+        weight.requires_grad_(True)
 
 
 class _Shapes(nn.Module):
-    """A layer with products beside it, under the names of peft."""
+    """A layer with added products, under the names of peft."""
 
     def __init__(self, layer: nn.Linear | Conv1D, rank: int) -> None:
         super().__init__()
@@ -138,15 +138,11 @@ def merged_weights(model: Model) -> Mapping[str, Tensor]:
     """Return the weights that a checkpoint of a model holds, with products added to the weights of their layers."""
     weights = model.stored_weights()
     for name, layer in model.named_modules():
-        if _is_lora(layer):
+        if hasattr(layer, "get_delta_weight"):  # of peft, which may not be installed
             (adapter,) = layer.active_adapters
             place = f"{name}{BASE}weight"
             weights[place] = weights[place] + layer.get_delta_weight(adapter).detach()
-    return {name.replace(BASE, "."): one for name, one in weights.items() if not ADDED.search(name)}
-
-
-def _is_lora(layer: Any) -> bool:  # noqa: ANN401 - a module; of peft, which may not be installed
-    return hasattr(layer, "get_delta_weight")
+    return {name.replace(BASE, "."): weight for name, weight in weights.items() if not ADDED.search(name)}
 
 
 def _beside_conv1d(layer: Conv1D, name: str, **options: Any) -> Any:  # noqa: ANN401 - a module of peft and its options

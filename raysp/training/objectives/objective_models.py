@@ -123,13 +123,13 @@ def named_model(auto: Any, plan: TrainingPlan, spec: Speakers | ClassifyFrames, 
     return begun(model, plan, spec.freeze, spec.lora if isinstance(spec, Speakers) else None)
 
 
-def held_below_head(model: Model) -> Iterator[nn.Parameter]:
+def base_parameters(model: Model) -> Iterator[nn.Parameter]:
     """Yield the trained parameters of the base model."""
-    return (one for one in model.base_model.parameters() if one.requires_grad)
+    return (weight for weight in model.base_model.parameters() if weight.requires_grad)
 
 
 def _begin_head(model: Model, blank: int, blank_bias: float) -> None:
-    """Initialise a head, also one of the same size as that of the checkpoint, whose tokens are others."""
+    """Initialise a head, even if the checkpoint has a head of equal size for other tokens."""
     assert isinstance(model, ForCTC)
     head: Any = model.head  # a dense layer, or a convolution of one tap
     with torch.no_grad():

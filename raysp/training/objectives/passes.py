@@ -26,7 +26,7 @@ class Passes:
 
     Args:
         model: a model with an encoder of speech.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         dtype: dtype of the arithmetic; weights and features stay in float32, which is never TF32.
     """
 
@@ -54,7 +54,7 @@ class Passes:
         counts_B = sent(num_samples_B, device)
         features = self.feature_extractor.extract(as_float(sent(waves_BS, device)), counts_B)
         num_inputs = next(iter(features.values())).shape[1]
-        counts_B, lengths_B = (self.feature_extractor.num_inputs(one) for one in (counts_B, num_samples_B))
+        counts_B, lengths_B = (self.feature_extractor.num_inputs(length_B) for length_B in (counts_B, num_samples_B))
         layout = Layout.of_counts(counts_B, num_inputs, lengths_B.tolist())
         inputs: dict[str, Any] = {**features, "attention_mask": layout}
         with self._short_masks(num_inputs), self._precision():
@@ -93,7 +93,7 @@ def evaluation_mode(model: Model) -> Iterator[None]:
 
 
 def _of_one_dtype(waves: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """Return the waves with int16 as float32 if dtypes differ; the values are those of `as_float`."""
+    """Return the waves with int16 as float32 if dtypes differ, with the values of `as_float`."""
     if len({wave.dtype for wave in waves}) == 1:
         return waves
     return [wave.astype(np.float32) / 32768 if wave.dtype == np.int16 else wave for wave in waves]

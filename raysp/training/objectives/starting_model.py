@@ -45,7 +45,7 @@ def load_head(
     Args:
         auto: such as `AutoModelForCTC`.
         folder: model folder; a head that it lacks is initialised.
-        names: classes, or names of outputs; if they are not those of the checkpoint, their layer is initialised. None:
+        names: classes, or names of outputs; if they differ from the checkpoint's, their layer is initialised. None:
             the head stays.
         masks: fields of the configuration.
         seed: seed of initial weights.
@@ -84,7 +84,7 @@ def add_ctc_head(model: SpeechEncoderDecoderModel, *, seed: int, blank_bias: flo
     """Add a CTC head on the frames that the decoder of a model attends to, of which no checkpoint has weights.
 
     Args:
-        model: the model; the head's blank is the token behind its vocabulary.
+        model: the model; the head's blank is the token after its vocabulary.
         seed: seed of the initial weights.
         blank_bias: initial bias of the blank.
     """
@@ -100,8 +100,8 @@ def add_ctc_head(model: SpeechEncoderDecoderModel, *, seed: int, blank_bias: flo
 
 
 def without_ctc_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that a checkpoint holds: those of a head for the training alone are left out."""
-    return {name: one for name, one in weights.items() if not name.startswith(f"{CTC_HEAD}.")}
+    """Return the weights that a checkpoint holds, without a head for the training alone."""
+    return {name: weight for name, weight in weights.items() if not name.startswith(f"{CTC_HEAD}.")}
 
 
 @contextlib.contextmanager
@@ -156,7 +156,7 @@ def parameters_of(model: Model, part: Part) -> list[nn.Parameter]:
 
     Args:
         model: the model.
-        part: "feature_encoder", the convolutions; "encoder", that of speech; "base", all but the head.
+        part: "feature_encoder", the convolutions; "encoder", the speech encoder; "base", all but the head.
 
     Raises:
         CheckpointError: the model does not have this part.
@@ -164,16 +164,16 @@ def parameters_of(model: Model, part: Part) -> list[nn.Parameter]:
     if part == "encoder":
         return [*model.speech_encoder.parameters()]
     if part == "base":
-        found = [] if model.base_model is model else [*model.base_model.parameters()]
+        parameters = [] if model.base_model is model else [*model.base_model.parameters()]
     else:
         convolutions = (module for module in model.modules() if isinstance(module, FeatureEncoder))
-        found = [parameter for module in convolutions for parameter in module.parameters()]
-    if not found:
+        parameters = [parameter for module in convolutions for parameter in module.parameters()]
+    if not parameters:
         has = "a head on a base model" if part == "base" else "convolutions"
         raise CheckpointError(
             f"{type(model).__name__} has no part {part!r}, expected a model with {has}: freeze another part, or none"
         )
-    return found
+    return parameters
 
 
 def freeze(model: Model, part: Part) -> None:

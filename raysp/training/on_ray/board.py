@@ -78,25 +78,25 @@ class Board:
         if worker == 0:
             self.committed = committed
 
-    def fail_rows(self, worker: int, num_workers: int, found: NotFinite) -> None:
+    def fail_rows(self, worker: int, num_workers: int, fault: NotFinite) -> None:
         """Record a worker's rows whose loss is not finite, in a step in which all workers call this."""
-        self.not_finite[worker] = found
+        self.not_finite[worker] = fault
         if len(self.not_finite) == num_workers:
             self.num_workers = num_workers
 
     def count(
         self, worker: int, errors: Mapping[str, int], examples: Mapping[str, str], failed: Sequence[FailedRow]
     ) -> None:
-        """Record the rows that a worker could not decode so far, and those of them that are new."""
+        """Record the rows that a worker could not decode so far, and the new ones among them."""
         self.errors[worker] = Counter(errors)
         self.failed += failed
-        self.examples |= {kind: one for kind, one in examples.items() if kind not in self.examples}
+        self.examples |= {kind: example for kind, example in examples.items() if kind not in self.examples}
 
     def take(self) -> News:
         """Return the reports and errors since the last call."""
         (reports, failed), (self.reports, self.failed) = (self.reports, self.failed), ([], [])
         of_workers = [self.not_finite[worker] for worker in sorted(self.not_finite)]
-        rows = tuple(row for one in of_workers for row in one.rows)
+        rows = tuple(row for counts in of_workers for row in counts.rows)
         errors = sum(self.errors.values(), Counter())
         not_finite = of_workers[0]._replace(rows=rows) if self.num_workers else None
         return News(reports, self.committed, errors, self.examples, failed, self.failure, not_finite)

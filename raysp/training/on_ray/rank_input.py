@@ -42,26 +42,26 @@ class Feeder:
         return [outputs[worker] for outputs in self.begun[key]]
 
     def _begin(self, window: Window, num_workers: int) -> list[list[Any]]:
-        wanted = [wanted_rows(window, self.prepared.corpus, one, num_workers) for one in range(num_workers)]
+        by_worker = [wanted_rows(window, self.prepared.corpus, worker, num_workers) for worker in range(num_workers)]
         task: Any = ray.remote(_read).options(num_cpus=READER_CPUS, num_returns=num_workers, max_retries=3)
         outputs = []
         for number in window.pieces.tolist():
-            found = task.remote([self.reference], number, [one.get(number, []) for one in wanted])
-            outputs.append([found] if num_workers == 1 else list(found))
+            refs = task.remote([self.reference], number, [worker.get(number, []) for worker in by_worker])
+            outputs.append([refs] if num_workers == 1 else list(refs))
         return outputs
 
 
-def _read(reference: "Sequence[ray.ObjectRef[Prepared]]", number: int, wanted: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
+def _read(reference: "Sequence[ray.ObjectRef[Prepared]]", number: int, by_worker: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
     """Return the rows of a piece for each worker."""
     prepared: Prepared = ray.get(reference[0])
-    every = sorted(row for rows in wanted for row in rows)
-    found = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, ())
+    every = sorted(row for rows in by_worker for row in rows)
+    piece = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, ())
     parts = [
         PieceRows(
-            {row: found.rows[row] for row in rows if row in found.rows},
-            [one for one in found.failed if one.row in {*rows}],
+            {row: piece.rows[row] for row in rows if row in piece.rows},
+            [failed for failed in piece.failed if failed.row in {*rows}],
         )
-        for rows in wanted
+        for rows in by_worker
     ]
     return parts if len(parts) > 1 else parts[0]
 
@@ -85,18 +85,18 @@ class FedRows:
         self.num_workers = num_workers
 
     def __call__(self, window: Window) -> Mapping[int, TrainingRow]:
-        """Return the rows of a window by their numbers, without those that cannot be decoded.
+        """Return the rows of a window by their numbers, without rows that cannot be decoded.
 
         Raises:
             RunError: too many rows cannot be decoded.
         """
         pieces: list[PieceRows] = ray.get(ray.get(self.feeder.rows.remote(window, self.worker, self.num_workers)))
-        found: dict[int, TrainingRow] = {}
+        decoded: dict[int, TrainingRow] = {}
         for piece in pieces:
             self.failures.add(len(piece.rows) + len(piece.failed), piece.failed)
-            found |= piece.rows
+            decoded |= piece.rows
         if self.failures.by_type:
             self.board.count.remote(
                 self.worker, dict(self.failures.by_type), self.failures.examples, self.failures.take()
             )
-        return found
+        return decoded

@@ -1,4 +1,4 @@
-"""Several workers: Ray Train places them and starts them again; steps, rows and commits are those of one worker."""
+"""Several workers: Ray Train places and restarts them; steps, rows and commits are as for one worker."""
 
 import contextlib
 import functools
@@ -78,9 +78,9 @@ class Together:
         """Return the values of all workers, in their order."""
         if self.count == 1:
             return [value]
-        found: list[Any] = [None] * self.count
-        torch.distributed.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.count
+        torch.distributed.all_gather_object(values, value)
+        return values
 
 
 def train(
@@ -101,7 +101,7 @@ def train(
     plan = prepared.plan
     cpus = plan.workers.low * plan.workers.threads + max(
         1, num_cpus()
-    )  # besides the workers, which wait for rows, readers
+    )  # readers, in addition to the workers, which wait for rows
     with contextlib.ExitStack() as stack:
         stack.enter_context(process_kept(_SETTINGS))
         stack.enter_context(local_ray(Resources(cpus=cpus)))
@@ -133,7 +133,7 @@ def train(
 
 def _placement_groups() -> set[str]:
     """Return the ids of the placement groups that hold resources; Ray Train's own cleaner needs an API server."""
-    return {name for name, one in placement_group_table().items() if one["state"] != "REMOVED"}
+    return {name for name, group in placement_group_table().items() if group["state"] != "REMOVED"}
 
 
 def _watched(
@@ -143,7 +143,7 @@ def _watched(
     should_stop: Callable[[], bool],
 ) -> Generator[tuple[Report, int | None], None, News]:
     """Yield the steps until Ray Train ends, and return the last news."""
-    asked = False
+    is_stopping = False
     while True:
         is_over = fit.wait(POLL_SECONDS)
         news: News = ray.get(board.take.remote())
@@ -152,18 +152,18 @@ def _watched(
         yield from news.reports
         if is_over:
             return news
-        if should_stop() and not asked:
-            asked = True
+        if should_stop() and not is_stopping:
+            is_stopping = True
             board.stop.remote()
 
 
 def _refuse_without_readers(plan: TrainingPlan) -> None:
     """Raise if the workers would hold all CPUs of a Ray that is connected, so that no task could read rows."""
-    held, found = plan.workers.low * plan.workers.threads, cluster_resources().cpus
-    if held + READER_CPUS > found:
+    taken_cpus, cpus = plan.workers.low * plan.workers.threads, cluster_resources().cpus
+    if taken_cpus + READER_CPUS > cpus:
         raise PlanError(
             f"pool: {count(plan.workers.low, 'worker')} of {count(plan.workers.threads, 'CPU')} each, and at least "
-            f"{READER_CPUS:g} CPUs for reading; found {found:g} CPUs: lower pool.actors or pool.cpus"
+            f"{READER_CPUS:g} CPUs for reading; found {cpus:g} CPUs: lower pool.actors or pool.cpus"
         )
 
 
@@ -277,13 +277,14 @@ def _work(config: Mapping[str, Any]) -> None:
             failures = Failures(prepared.corpus, recipe.max_error_rate)
             rows = FedRows(config["feeder"], failures, board, number, num_workers)
             session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder(), run=run)
-            _check_same_start(workers, session.position.done)
+            if len({*workers.gather(session.position.done)}) > 1:  # a process that counted as lost committed a step
+                raise RuntimeError("the workers began at different steps")
             for report in session.run(_Asking(board)):
                 if number == 0:
                     board.add.remote(report, session.committed)
             ray.get(board.commit.remote(number, session.committed))
     except NotFiniteError as error:  # of all workers at the same step
-        ray.get(board.fail_rows.remote(number, num_workers, error.found))
+        ray.get(board.fail_rows.remote(number, num_workers, error.fault))
     except RayspError as error:
         ray.get(board.fail.remote(error))
         raise  # ends the other workers too
@@ -293,12 +294,6 @@ def _work(config: Mapping[str, Any]) -> None:
             failure.add_note("".join(traceback.format_exception(error)))
             ray.get(board.fail.remote(failure))
         raise
-
-
-def _check_same_start(workers: Together, done: int) -> None:
-    """Raise, so that all start again, if a process that was thought to have ended committed a step meanwhile."""
-    if len({*workers.gather(done)}) > 1:
-        raise RuntimeError("the workers began at different steps")
 
 
 class _Asking:

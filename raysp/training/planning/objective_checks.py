@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary
 
 KEEP, BUILD = "keep", "build"
-"""Values of `CTC.vocabulary`: that of the checkpoint, or one built from the texts."""
+"""Values of `CTC.vocabulary`: the checkpoint's, or a vocabulary built from the texts."""
 PRETRAINED = "unispeech"
 """Value of `model_type` of the models that can be pre-trained."""
 
@@ -94,8 +94,8 @@ def _described(objective: Objective) -> str:
         return "Transducer, vocabulary of the checkpoint"
     if isinstance(objective, Seq2Seq):
         return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
-    known = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
-    return f"{type(objective).__name__}, {known.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
+    texts = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
+    return f"{type(objective).__name__}, {texts.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
 
 
 def check_targets(objective: Objective, column: str | None, url: str, schema: pa.Schema) -> None:
@@ -112,12 +112,12 @@ def check_targets(objective: Objective, column: str | None, url: str, schema: pa
     """
     if column is None or not isinstance(objective, Classify | ClassifyFrames | Speakers):
         return  # texts are checked with the source
-    found = schema.field(column).type
+    kind = schema.field(column).type
     problem = "frames" if isinstance(objective, ClassifyFrames) else problem_of(objective)
     kinds, shape, fits = TARGET_TYPES[problem]
-    if not fits(found):
+    if not fits(kind):
         raise PlanError(
-            f"{url}: column {column!r} holds {found}, expected {kinds}, {shape}: choose another objective.column, or "
+            f"{url}: column {column!r} holds {kind}, expected {kinds}, {shape}: choose another objective.column, or "
             "write the targets as such"
         )
 
@@ -144,5 +144,5 @@ TARGET_TYPES: Mapping[str, tuple[str, str, Callable[[pa.DataType], bool]]] = {
 
 
 def _item(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the items of a list; others unchanged."""
+    """Return the type of the items of a list; other types unchanged."""
     return kind.value_type if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType) else kind

@@ -33,15 +33,15 @@ def settled_optimizer(schedule: Schedule) -> Schedule:
     if (schedule.optimizer, schedule.optimizer_options) == (ADAMW, {}):
         return schedule  # without torch
     classes = {name.lower(): name for name in _classes()}
-    found = classes.get(schedule.optimizer.removeprefix("torch.optim.").lower())
-    if found is None:
+    optimizer = classes.get(schedule.optimizer.removeprefix("torch.optim.").lower())
+    if optimizer is None:
         usable = ", ".join(name for name in classes.values() if not _fault(name, {}))
         raise PlanError(
             f"schedule.optimizer: found {schedule.optimizer!r}; expected an optimiser of torch by its name: {usable}"
         )
-    if why := _fault(found, schedule.optimizer_options):
-        raise PlanError(f"schedule.optimizer: {described_optimizer(found, schedule.optimizer_options)}: {why}")
-    return replace(schedule, optimizer=found)
+    if why := _fault(optimizer, schedule.optimizer_options):
+        raise PlanError(f"schedule.optimizer: {described_optimizer(optimizer, schedule.optimizer_options)}: {why}")
+    return replace(schedule, optimizer=optimizer)
 
 
 def described_optimizer(name: str, options: Mapping[str, OptionValue]) -> str:
@@ -86,9 +86,9 @@ def shape_of(kept: "Tensor", parameter: "Tensor") -> "torch.Size":
 def _classes() -> "dict[str, type[torch.optim.Optimizer]]":
     import torch
 
-    found = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type)}
+    classes = {name: value for name, value in vars(torch.optim).items() if isinstance(value, type)}
     base = torch.optim.Optimizer
-    return {name: value for name, value in sorted(found.items()) if issubclass(value, base) and value is not base}
+    return {name: value for name, value in sorted(classes.items()) if issubclass(value, base) and value is not base}
 
 
 def _fault(name: str, options: Mapping[str, OptionValue]) -> str:
@@ -102,7 +102,7 @@ def _fault(name: str, options: Mapping[str, OptionValue]) -> str:
         return UNFIT[name]
     try:
         states = kept_state(name, options)
-    except Exception as error:  # whatever torch raises for options or parameters
+    except Exception as error:  # torch raises any error for options or parameters
         return f"{str(error) or type(error).__name__}"
-    others = [key for state in states for key, value in state.items() if not hasattr(value, "untyped_storage")]
-    return f"its state {others[0]!r} is not a tensor, so a training could not go on exactly" if others else ""
+    untensored = [key for state in states for key, value in state.items() if not hasattr(value, "untyped_storage")]
+    return f"its state {untensored[0]!r} is not a tensor, so a training could not go on exactly" if untensored else ""

@@ -62,7 +62,7 @@ class Sizes:
         micro_batches: number of micro-batches per step.
         window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once.
         quadratic_seconds: duration at which a row costs twice its seconds, since attention grows with the square.
-        by_length: whether the steps of a window go from short rows to long ones instead of in random order.
+        by_length: whether the steps of a window are ordered from short to long rows instead of randomly.
     """
 
     micro_seconds: float
@@ -139,12 +139,12 @@ class Epoch:
     @cached_property
     def _edges(self) -> list[Rows]:
         """Edges of the micro-batches of each window, its rows in the order of descending cost."""
-        sizes, found = self._sizes, []
+        sizes, edges = self._sizes, []
         for number in range(self.num_windows):
             # Costs alone: `_cut` sorts its rows to the same costs.
             cost = np.sort(self._cost(self._rows(number)))[::-1]
-            found.append(micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches))
-        return found
+            edges.append(micro_batch_edges(cost, sizes.micro_seconds, sizes.micro_batches))
+        return edges
 
     @property
     def num_steps(self) -> int:
@@ -158,7 +158,7 @@ class Epoch:
         return Window(self._epoch, number, first, pieces, rows, edges, self._sizes.micro_batches)
 
     def windows_from(self, step: int) -> Iterator[Window]:
-        """Yield the windows in order, from the one that has a step."""
+        """Yield the windows in order, from the window of a step."""
         for number in range(self.num_windows):
             if self.first_steps[number + 1] > step:
                 yield self.window(number)
@@ -166,7 +166,7 @@ class Epoch:
     def _cut(self, number: int) -> tuple[Rows, Rows]:
         """Return rows in the order of micro-batches, and the edges of those."""
         generator, edges = _generator(self._seed, self._epoch, 1, number), self._edges[number]
-        rows = generator.permutation(self._rows(number))  # rows of like length meet others in each epoch
+        rows = generator.permutation(self._rows(number))  # rows of like length are combined differently in each epoch
         cost = self._cost(rows)
         # Stable: rows of equal cost keep the order that was drawn, on every processor.
         order = np.argsort(-cost, kind="stable")
@@ -212,13 +212,13 @@ def window_edges(seconds: npt.NDArray[np.float64], window_seconds: float) -> lis
     Returns:
         Places at which windows begin, and the number of pieces last.
     """
-    edges, held = [0], 0.0
+    edges, window = [0], 0.0
     for place, piece_seconds in enumerate(seconds.tolist()):
-        if held and held + piece_seconds > window_seconds:
+        if window and window + piece_seconds > window_seconds:
             edges.append(place)
-            held = 0.0
-        held += piece_seconds
-    if len(edges) > 1 and held < LEAST_WINDOW_SHARE * window_seconds:
+            window = 0.0
+        window += piece_seconds
+    if len(edges) > 1 and window < LEAST_WINDOW_SHARE * window_seconds:
         edges.pop()
     return [*edges, len(seconds)] if len(seconds) else [0]
 
@@ -227,7 +227,7 @@ def micro_batch_edges(cost: npt.NDArray[np.float64], budget: float, multiple: in
     """Cut rows into micro-batches whose number is a multiple, so that an epoch has no incomplete step.
 
     The number is the smallest that the budget allows. The budget is then lowered as far as that number still suffices,
-    which makes micro-batches alike. The last ones are empty if there are fewer rows than micro-batches.
+    which makes micro-batches alike. The last micro-batches are empty if there are fewer rows.
 
     Args:
         cost: of each row (num_rows,), descending.
@@ -243,9 +243,9 @@ def micro_batch_edges(cost: npt.NDArray[np.float64], budget: float, multiple: in
     low, high = budget * min(0.5, len(starts) / max(num_groups, 1)), budget
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        found = _starts(costs, middle)
-        if len(found) <= num_groups:
-            high, starts = middle, found
+        edges = _starts(costs, middle)
+        if len(edges) <= num_groups:
+            high, starts = middle, edges
         else:
             low = middle
     return _with_number(np.asarray([*starts, len(costs)], np.int64), num_groups)
@@ -260,15 +260,15 @@ def _starts(costs: list[float], budget: float) -> list[int]:
 
 
 def _with_number(edges: Rows, num_groups: int) -> Rows:
-    """Halve the largest groups until there are as many as asked for, or each has one row; the rest is empty."""
-    found: list[int] = edges.tolist()
-    while len(found) - 1 < num_groups:
-        largest = max(range(len(found) - 1), key=lambda place: found[place + 1] - found[place])
-        first, end = found[largest], found[largest + 1]
+    """Halve the largest groups until there are `num_groups`, or each has one row; remaining groups are empty."""
+    cuts: list[int] = edges.tolist()
+    while len(cuts) - 1 < num_groups:
+        largest = max(range(len(cuts) - 1), key=lambda place: cuts[place + 1] - cuts[place])
+        first, end = cuts[largest], cuts[largest + 1]
         if end - first < 2:
             break
-        found.insert(largest + 1, (first + end) // 2)
-    return np.asarray(found + found[-1:] * (num_groups + 1 - len(found)), np.int64)
+        cuts.insert(largest + 1, (first + end) // 2)
+    return np.asarray(cuts + cuts[-1:] * (num_groups + 1 - len(cuts)), np.int64)
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -308,7 +308,7 @@ def imbalance(costs: Costs, num_workers: int) -> float:
 def numbers_of_workers(micro_batches: int, own: Iterable[int]) -> tuple[int, ...]:
     """Return the numbers of workers above 1 to compare, ascending.
 
-    They are those that divide the micro-batches of a step, powers of two, and those of the plan; one that does not
+    They divide the micro-batches of a step, are powers of two, or belong to the plan; one that does not
     divide the micro-batches is always among them, if there is any.
 
     Args:
@@ -316,7 +316,7 @@ def numbers_of_workers(micro_batches: int, own: Iterable[int]) -> tuple[int, ...
         own: numbers of workers of the plan.
     """
     every = range(2, micro_batches + 1)
-    found = {one for one in every if micro_batches % one == 0 or one.bit_count() == 1} | {one for one in own if one > 1}
-    if all(micro_batches % one == 0 for one in found):
-        found |= {next((one for one in every if micro_batches % one), micro_batches)}
-    return tuple(sorted(one for one in found if one > 1))
+    numbers = {n for n in every if micro_batches % n == 0 or n.bit_count() == 1} | {*own}
+    if all(micro_batches % n == 0 for n in numbers if n > 1):
+        numbers |= {next((n for n in every if micro_batches % n), micro_batches)}
+    return tuple(sorted(n for n in numbers if n > 1))

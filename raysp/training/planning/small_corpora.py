@@ -16,7 +16,7 @@ LEAST_EVALUATIONS = 20
 
 
 def settled(plan: TrainingPlan, index: Index, begun: TrainingRecord | None) -> TrainingPlan:
-    """Return the plan with the values that its recipe leaves open; those of a training that has begun stay.
+    """Return the plan with the values that its recipe leaves open; the values of a begun training stay.
 
     Args:
         plan: the plan.
@@ -25,25 +25,25 @@ def settled(plan: TrainingPlan, index: Index, begun: TrainingRecord | None) -> T
     """
     recipe = plan.recipe
     if plan.is_batching_open:
-        known = begun and begun.value("batching.seconds")
-        seconds = cast("float", known) if isinstance(known, int | float) else _step_seconds(recipe, index)
+        recorded = begun and begun.value("batching.seconds")
+        seconds = cast("float", recorded) if isinstance(recorded, int | float) else _step_seconds(recipe, index)
         recipe = replace(recipe, batching=replace(recipe.batching, seconds=seconds))
     if plan.are_micro_batches_open:
-        known = begun and begun.value("batching.micro_batches")
-        number = known if isinstance(known, int) else _micro_batches(plan, recipe, index)
+        recorded = begun and begun.value("batching.micro_batches")
+        number = recorded if isinstance(recorded, int) else _micro_batches(plan, recipe, index)
         recipe = replace(recipe, batching=replace(recipe.batching, micro_batches=number))
     sizes = sizes_of(recipe.batching)
     plan = replace(plan, recipe=recipe, sizes=sizes, is_batching_open=False, are_micro_batches_open=False)
     evaluation = recipe.evaluation
     if evaluation is None or evaluation.every is not None:
         return plan
-    known = begun and begun.value("evaluation.every")
-    every = known if isinstance(known, int) else _between_evaluations(plan, index)
+    recorded = begun and begun.value("evaluation.every")
+    every = recorded if isinstance(recorded, int) else _between_evaluations(plan, index)
     return replace(plan, recipe=replace(recipe, evaluation=replace(evaluation, every=every)))
 
 
 def _step_seconds(recipe: Finetune, index: Index) -> float:
-    """Return the padded seconds of a step: those of the device, or fewer."""
+    """Return the padded seconds of a step: the device's default, or fewer."""
     most = recipe.batching.seconds
     assert most is not None
     if recipe.schedule.epochs is None:

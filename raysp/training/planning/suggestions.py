@@ -14,15 +14,15 @@ _EVALUATED = {"wer": "--text", "accuracy": "--label", "eer": "--speaker"}
 
 
 def suggested(objective: Objective, architecture: str, schedule: Schedule) -> str:
-    """Return a learning rate and epochs with their source, beside those of the recipe; empty if there are none.
+    """Return a published learning rate and epochs with their source; empty if there are none.
 
-    They are known for recognisers by CTC with a new vocabulary, all weights or adapters; none for random weights
+    They exist for recognisers by CTC with a new vocabulary, all weights or adapters; not for random weights
     or another optimiser than AdamW.
 
     Args:
         objective: the objective.
         architecture: of the checkpoint.
-        schedule: that of the recipe.
+        schedule: schedule of the recipe.
     """
     if not isinstance(objective, CTC) or objective.random_weights or objective.lora or objective.vocabulary == "keep":
         return ""
@@ -49,6 +49,6 @@ def evaluating(recipe: Finetune, sink: str) -> list[str]:
     if isinstance(recipe.objective, ClassifyFrames) or not option or not column or not is_plain:
         return ["raysp", "inspect", sink]
     fields = ("id", "audio", "audio_root", "split", "config")
-    others = {name: getattr(source, name) for name in fields if getattr(source, name) != getattr(Shards, name)}
-    settings = [word for name, value in others.items() for word in ("--set", f"source.{name}={json.dumps(value)}")]
+    changed = {name: getattr(source, name) for name in fields if getattr(source, name) != getattr(Shards, name)}
+    settings = [word for name, value in changed.items() for word in ("--set", f"source.{name}={json.dumps(value)}")]
     return ["raysp", "evaluate", sink, *source.urls, option, column, *settings]

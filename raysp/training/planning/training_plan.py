@@ -71,11 +71,11 @@ class TrainingPlan:
     sounds: Mapping[int, Corpus] = field(default_factory=dict)
     """Corpora of the sounds of augmentations, by their places in the recipe."""
     is_batching_open: bool = False
-    """Whether the recipe leaves the seconds of a step open, so that a small corpus has shorter ones."""
+    """Whether the recipe leaves the seconds of a step open, so that a small corpus has shorter steps."""
     are_micro_batches_open: bool = False
     """Whether it leaves their number open too, so that a shorter step has fewer."""
     decoder: Path | None = None
-    """Folder of the decoder, if it is not that of the checkpoint."""
+    """Folder of the decoder, if it is not the checkpoint."""
 
     def located(self) -> "TrainingPlan":
         """Return the plan with the folders of its checkpoints on this machine."""
@@ -85,7 +85,7 @@ class TrainingPlan:
 
     @property
     def num_rows(self) -> int:
-        """Number of rows of the corpus, with those that are left out."""
+        """Number of rows of the corpus, including rows that are left out."""
         return sum(shard.num_rows for shard in self.corpus.shards)
 
     @property
@@ -93,7 +93,7 @@ class TrainingPlan:
         """Shards of all corpora, by the fields of their sources."""
         evaluated = [self.evaluated] if self.evaluated else []
         corpora = [self.corpus, *evaluated, *self.evaluated_others.values(), *self.sounds.values()]
-        return {name: one.shards for name, one in zip(self.recipe.sources, corpora, strict=True)}
+        return {name: corpus.shards for name, corpus in zip(self.recipe.sources, corpora, strict=True)}
 
     @property
     def has_open_values(self) -> bool:
@@ -149,10 +149,10 @@ class TrainingPlan:
         evaluation = self.recipe.evaluation
         if evaluation is None or self.evaluated is None:
             return {}
-        others = [f"; {name}: {count(_num_rows(one), 'row')}" for name, one in self.evaluated_others.items()]
+        further = [f"; {name}: {count(_num_rows(corpus), 'row')}" for name, corpus in self.evaluated_others.items()]
         return {
             "evaluation": f"{count(_num_rows(self.evaluated), 'row')} before the first step and every "
-            f"{count(evaluation.every or MOST_BETWEEN, 'step')}, best by {evaluation.best}{''.join(others)}"
+            f"{count(evaluation.every or MOST_BETWEEN, 'step')}, best by {evaluation.best}{''.join(further)}"
         }
 
 
@@ -194,8 +194,8 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         whole_rows(recipe.evaluation, checkpoint)
     workers = settle_workers(recipe, cluster)
     on_gpu = is_accelerator(workers.device)
-    told = recipe.batching
-    recipe = replace(recipe, batching=_settled(told, on_gpu=on_gpu))
+    batching = recipe.batching
+    recipe = replace(recipe, batching=_settled(batching, on_gpu=on_gpu))
     dtype = ("bfloat16" if on_gpu else "float32") if recipe.dtype == "auto" else recipe.dtype
     evaluated, evaluated_others = None, {}
     if recipe.evaluation:
@@ -205,14 +205,14 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
             for name, one in recipe.evaluation.each.items()
         }
     sounds = {
-        place: _surveyed(f"augment.{place}.source", one)
-        for place, one in enumerate(recipe.augment)
-        if isinstance(one, OfSounds)
+        place: _surveyed(f"augment.{place}.source", change)
+        for place, change in enumerate(recipe.augment)
+        if isinstance(change, OfSounds)
     }
     return TrainingPlan(
         recipe=recipe,
         checkpoint=checkpoint,
-        checkpoint_digest="+".join(digest_of(one, language=_kept_adapter(objective)) for one in folders.values()),
+        checkpoint_digest="+".join(digest_of(folder, language=_kept_adapter(objective)) for folder in folders.values()),
         corpus=corpus,
         dtype=dtype,
         sizes=sizes_of(recipe.batching),
@@ -221,8 +221,8 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         evaluated=evaluated,
         evaluated_others=evaluated_others,
         sounds=sounds,
-        is_batching_open=told.seconds is None,
-        are_micro_batches_open=told.seconds is None and told.micro_batches is None,
+        is_batching_open=batching.seconds is None,
+        are_micro_batches_open=batching.seconds is None and batching.micro_batches is None,
         decoder=folders.get("decoder"),
     )
 
@@ -235,7 +235,7 @@ def _language(objective: Objective) -> Literal["tr", "az"] | None:
 def _folders(recipe: Finetune) -> dict[str, Path]:
     """Return the folders of the checkpoints of a recipe on this machine, by the names of their fields."""
     places, language = checkpoints_of(recipe.objective), _kept_adapter(recipe.objective)
-    keeps = getattr(recipe.objective, "adapter", None) is not None  # the other languages are those of the sink too
+    keeps = getattr(recipe.objective, "adapter", None) is not None  # other languages are part of the sink too
     return {
         name: folder_of(url, recipe.source, language=language, keeps_languages=keeps) for name, url in places.items()
     }
@@ -258,12 +258,12 @@ def _surveyed(name: str, work: Evaluation | OfSounds, check: CheckSchema | None 
     """Return the shards of an evaluation or of sounds, by the name of their source in the recipe.
 
     Raises:
-        PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would be others.
+        PlanError: as `plan_training`, and if any shard cannot be read: the metrics or weights would differ.
     """
     try:
-        found = list_corpus(work.source)
-        source, surveyed = with_ids(work, found)
-        corpus = survey(found, {}, replace(work, source=source), check=check, surveyed=surveyed)
+        listed = list_corpus(work.source)
+        source, surveyed = with_ids(work, listed)
+        corpus = survey(listed, {}, replace(work, source=source), check=check, surveyed=surveyed)
     except PlanError as error:
         of_source = str(error).startswith("source")
         raise PlanError(name + str(error).removeprefix("source") if of_source else f"{name}: {error}") from None

@@ -52,7 +52,7 @@ def settle_workers(recipe: Finetune, cluster: Resources | None) -> Workers:
 
 
 def _here(recipe: Finetune, gpus: int, most: int) -> Workers:
-    """Return at most `most` workers on this machine: as many as it has GPUs or CPUs for, within those of the pool."""
+    """Return at most `most` workers on this machine: as many as it has GPUs or CPUs for, within the pool's bounds."""
     pool = recipe.pool
     if gpus and pool.low > gpus:
         raise PlanError(f"pool.actors={pool.actors}: found {count(gpus, 'GPU')}; lower pool.actors")
@@ -77,10 +77,10 @@ def _gpus(recipe: Finetune, cluster: Resources | None) -> int:
             raise PlanError(f"device={recipe.device!r}: on a cluster, workers use 'cuda' or 'cpu'; set one of them")
         check_device(recipe.device, "device")
         return 1
-    found = count_gpus() if cluster is None else int(cluster.gpus)
+    gpus = count_gpus() if cluster is None else int(cluster.gpus)
     if cluster is not None and cluster.gpus_may_come and (recipe.pool.gpus or recipe.device == "cuda"):
-        found = recipe.pool.low  # they come up for the workers
-    if recipe.device == "cuda" and not found:
+        gpus = recipe.pool.low  # they come up for the workers
+    if recipe.device == "cuda" and not gpus:
         place = "on this machine" if cluster is None else "in the cluster"
         raise PlanError(f"device='cuda': found no GPU {place}; set device='cpu', or leave it out")
-    return found
+    return gpus

@@ -20,7 +20,8 @@ def curve(title: str, unit: str, steps: Floats, parts: Floats, wholes: Floats, *
     """
     is_finite = np.isfinite(parts / wholes)
     width = -(-int(is_finite.sum()) // MOST_POINTS)
-    points = zip(*(_by_point(values[is_finite], width) for values in (steps, parts, wholes)), strict=True)
+    edges = range(width, int(is_finite.sum()), width)
+    points = zip(*(np.split(values[is_finite], edges) for values in (steps, parts, wholes)), strict=True)
     across, up = np.array([(at[-1], part.sum() / whole.sum()) for at, part, whole in points]).T
     x, y = count_axis(int(steps[-1])), value_axis(np.append(up, 0.0), is_share=is_share)
     note = ", ".join(filter(None, (unit, f"mean of {width:,} steps" if width > 1 else "")))
@@ -28,29 +29,25 @@ def curve(title: str, unit: str, steps: Floats, parts: Floats, wholes: Floats, *
     return Chart(title, note, last, x, y, line=page_charts.line(x.places(across), y.places(up)))
 
 
-def _by_point(values: Floats, width: int) -> list[Floats]:
-    return np.split(values, range(width, len(values), width))
-
-
-def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: int, corpus: str = "") -> Chart | None:
+def metric_chart(metric: str, steps: Mapping[int, StepEvaluation], last_step: int, corpus: str = "") -> Chart | None:
     """Return the chart of a metric of evaluations, with its intervals; None if no evaluation defines it.
 
     Args:
         metric: name of the metric.
-        found: evaluations by step, in order.
+        steps: evaluations by step, in order.
         last_step: end of the axis of steps.
         corpus: name of a further corpus, on which they were made.
     """
-    best = evaluation_records.best(found, metric)
+    best = evaluation_records.best(steps, metric)
     if best is None:
         return None
-    estimates = {step: one.metrics.get(metric, Estimate(None)) for step, one in found.items()}
-    known = {step: ends for step, estimate in estimates.items() if (ends := estimate.ends)}
+    estimates = {step: evaluation.metrics.get(metric, Estimate(None)) for step, evaluation in steps.items()}
+    spans = {step: ends for step, estimate in estimates.items() if (ends := estimate.ends)}
     is_share, title = metric != evaluation_records.LOSS, evaluation_records.title(metric)
-    values = np.array([*known.values()], np.float64)
-    x, y = count_axis(max(last_step, *known)), value_axis(values, is_share=is_share)
-    across, (low, line, high) = x.places(np.array([*known], np.float64)), y.places(values.T)
-    place = [*known].index(best)
+    values = np.array([*spans.values()], np.float64)
+    x, y = count_axis(max(last_step, *spans)), value_axis(values, is_share=is_share)
+    across, (low, line, high) = x.places(np.array([*spans], np.float64)), y.places(values.T)
+    place = [*spans].index(best)
     notes = ("95% intervals" if is_share else "", _before(metric, estimates))
     return Chart(
         title=(f"{corpus}: {title}" if corpus else title[0].upper() + title[1:]),
@@ -66,6 +63,6 @@ def metric_chart(metric: str, found: Mapping[int, StepEvaluation], last_step: in
 
 
 def _before(metric: str, estimates: Mapping[int, Estimate]) -> str:
-    """Return the value of the weights before the first step as text; empty if it is not known."""
-    found = estimates.get(0, Estimate(None))
-    return "" if found.value is None else f"{evaluation_records.text(metric, Estimate(found.value))} before training"
+    """Return the value of the weights before the first step as text; empty if unknown."""
+    value = estimates.get(0, Estimate(None)).value
+    return "" if value is None else f"{evaluation_records.text(metric, Estimate(value))} before training"

@@ -41,7 +41,7 @@ def _facts(
     store: Store, record: TrainingRecord, status: TrainingStatus, steps: Sequence[StepMetrics]
 ) -> dict[str, str]:
     """Return the facts of a training, as text by name."""
-    found = {
+    facts = {
         "Begun with": ", ".join(_texts(record, "objective.checkpoint", "objective.decoder")),
         "Trained for": _objective(record),
         "Corpus": _corpus(record, "source"),
@@ -54,53 +54,54 @@ def _facts(
         "Checkpoint": _checkpoint(status),
         "Fingerprint": status.fingerprint,
     }
-    return {name: printable(fact) for name, fact in found.items() if fact}
+    return {name: printable(fact) for name, fact in facts.items() if fact}
 
 
-def evaluation_in_detail(done: int, found: StepEvaluation, corpus: str = "") -> ShownEvaluation:
+def evaluation_in_detail(done: int, evaluation: StepEvaluation, corpus: str = "") -> ShownEvaluation:
     """Return the tables and the worst rows of an evaluation; `corpus` is the name of a further corpus."""
     values = [
-        f"{evaluation_records.title(name)} {evaluation_records.text(name, one)}" for name, one in found.metrics.items()
+        f"{evaluation_records.title(name)} {evaluation_records.text(name, value)}"
+        for name, value in evaluation.metrics.items()
     ]
-    seconds = found.scores.seconds
+    seconds = evaluation.scores.seconds
     audio = f", {duration(seconds)} of audio" if seconds is not None else ""
-    rules = f"; both texts normalised by {found.normalisation}" if found.normalisation else ""
-    tables = [groups_table(column, groups) for column, groups in found.by.items() if groups]
-    unit = "frames" if "frames" in found.scores.counts else "rows"
+    rules = f"; both texts normalised by {evaluation.normalisation}" if evaluation.normalisation else ""
+    tables = [groups_table(column, groups) for column, groups in evaluation.by.items() if groups]
+    unit = "frames" if "frames" in evaluation.scores.counts else "rows"
     return ShownEvaluation(
         title=f"Evaluation at step {done:,}" + (f": {corpus}" if corpus else ""),
-        about=printable(f"{', '.join(values)}; {count(found.scores.rows, 'row')}{audio}{rules}"),
-        tables=(*tables, *([classes_table(found.classes, unit)] if found.classes else [])),
-        worst=tuple(shown_row(row) for row in found.worst),
+        about=printable(f"{', '.join(values)}; {count(evaluation.scores.rows, 'row')}{audio}{rules}"),
+        tables=(*tables, *([classes_table(evaluation.classes, unit)] if evaluation.classes else [])),
+        worst=tuple(shown_row(row) for row in evaluation.worst),
     )
 
 
 def _objective(record: TrainingRecord) -> str:
     vocabulary, freeze = _texts(record, "objective.vocabulary"), _texts(record, "objective.freeze")
     parts = [*_texts(record, "objective.type")]
-    parts += [f"vocabulary: {one}" for one in vocabulary] + [f"not trained: {one}" for one in freeze]
+    parts += [f"vocabulary: {name}" for name in vocabulary] + [f"not trained: {name}" for name in freeze]
     return ", ".join(parts)
 
 
 def _augmentation(record: TrainingRecord) -> str:
-    given = record.value("augment")
-    types = (one.get("type") for one in (given if isinstance(given, list) else []) if isinstance(one, dict))
-    return ", ".join(one for one in types if isinstance(one, str))
+    steps = record.value("augment")
+    types = (step.get("type") for step in (steps if isinstance(steps, list) else []) if isinstance(step, dict))
+    return ", ".join(step for step in types if isinstance(step, str))
 
 
 def _corpus(record: TrainingRecord, source: str) -> str:
-    given = record.value(f"{source}.url")
-    urls = [str(one) for one in (given if isinstance(given, list) else [given]) if one is not None]
+    value = record.value(f"{source}.url")
+    urls = [str(name) for name in (value if isinstance(value, list) else [value]) if name is not None]
     more = [f"and {count(len(urls) - MOST_URLS, 'more url')}"] if len(urls) > MOST_URLS else []
-    columns = [f"texts in the column {one}" for one in _texts(record, f"{source}.text")]
+    columns = [f"texts in the column {name}" for name in _texts(record, f"{source}.text")]
     return ", ".join([*urls[:MOST_URLS], *more, *columns])
 
 
 def _evaluated_on(record: TrainingRecord) -> str:
-    given = record.value("evaluation.others")
-    names = given if isinstance(given, dict) else {}
-    others = [f"{name}: {_corpus(record, f'evaluation.others.{name}')}" for name in names]
-    return "; ".join(filter(None, [_corpus(record, "evaluation.source"), *others]))
+    sources = record.value("evaluation.others")
+    names = sources if isinstance(sources, dict) else {}
+    further = [f"{name}: {_corpus(record, f'evaluation.others.{name}')}" for name in names]
+    return "; ".join(filter(None, [_corpus(record, "evaluation.source"), *further]))
 
 
 def _rows(store: Store) -> str:
@@ -108,9 +109,9 @@ def _rows(store: Store) -> str:
     if store.stat(FIGURES) is None:
         return ""
     try:
-        found = records.parse(store.read(FIGURES), dict[str, object])
-        reasons = records.checked(found["left_out"], dict[str, Natural]).items()
-        rows, seconds = records.checked(found["rows"], int), records.checked(found["audio_seconds"], float)
+        figures = records.parse(store.read(FIGURES), dict[str, object])
+        reasons = records.checked(figures["left_out"], dict[str, Natural]).items()
+        rows, seconds = records.checked(figures["rows"], int), records.checked(figures["audio_seconds"], float)
     except (ValueError, KeyError):
         return ""
     left_out = "".join(f"; {number:,} left out ({reason})" for reason, number in reasons)
@@ -136,7 +137,7 @@ def _batches(record: TrainingRecord) -> str:
 def _rate(record: TrainingRecord) -> str:
     rate, warmup = record.value("schedule.learning_rate"), record.value("schedule.warmup")
     parts = [f"at most {rate:g}"] if isinstance(rate, int | float) else []
-    parts += [one.replace("_", " ") for one in _texts(record, "schedule.shape")]
+    parts += [word.replace("_", " ") for word in _texts(record, "schedule.shape")]
     return ", ".join([*parts, *([f"warm-up over {warmup:.0%}"] if isinstance(warmup, int | float) else [])])
 
 
@@ -160,25 +161,25 @@ def render(store: Store) -> str:
     """
     record, status = TrainingRecord.existing(store), training_status(store)
     steps = [step for step in step_metrics.load(store) if step.done <= status.steps]
-    found = evaluation_records.load(store)
-    best = evaluation_records.best(found)
+    evaluations = evaluation_records.load(store)
+    best = evaluation_records.best(evaluations)
     name = record.value("name")
     return rendering.render(
         "training.html",
         title=printable(str(name) if name else status.sink.rstrip("/").rpartition("/")[2]),
         subtitle=_subtitle(status),
         facts=_facts(store, record, status, steps),
-        metrics=_metric_charts(found, status.steps),
+        metrics=_metric_charts(evaluations, status.steps),
         curves=_curves(steps),
-        evaluations=[] if best is None else _in_detail(best, found[best]),
+        evaluations=[] if best is None else _in_detail(best, evaluations[best]),
         runs=runs_table(run_record.runs_with_files(store)),
         recipe=json.dumps(record.recipe, indent=1, ensure_ascii=False),
     )
 
 
-def _in_detail(done: int, found: StepEvaluation) -> list[ShownEvaluation]:
-    others = [evaluation_in_detail(done, one, name) for name, one in found.others.items()]
-    return [evaluation_in_detail(done, found), *others]
+def _in_detail(done: int, evaluation: StepEvaluation) -> list[ShownEvaluation]:
+    corpora = {"": evaluation, **evaluation.others}
+    return [evaluation_in_detail(done, of_corpus, name) for name, of_corpus in corpora.items()]
 
 
 def _subtitle(status: TrainingStatus) -> str:
@@ -195,12 +196,12 @@ def _subtitle(status: TrainingStatus) -> str:
     return f"{state}. Last commit {datetime.fromtimestamp(status.last_commit, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _metric_charts(found: Mapping[int, StepEvaluation], last_step: int) -> list[Chart]:
-    """Return a chart of each metric, that which decides first and, last, on the further corpora."""
-    names = dict.fromkeys(name for one in found.values() for name in (one.metric, *one.metrics))
-    charts = [metric_chart(name, found, last_step) for name in names]
-    for corpus in dict.fromkeys(name for one in found.values() for name in one.others):
-        of_corpus = {done: one.others[corpus] for done, one in found.items() if corpus in one.others}
+def _metric_charts(evaluations: Mapping[int, StepEvaluation], last_step: int) -> list[Chart]:
+    """Return a chart of each metric, the deciding metric first and further corpora last."""
+    names = dict.fromkeys(name for step in evaluations.values() for name in (step.metric, *step.metrics))
+    charts = [metric_chart(name, evaluations, last_step) for name in names]
+    for corpus in dict.fromkeys(name for step in evaluations.values() for name in step.others):
+        of_corpus = {done: step.others[corpus] for done, step in evaluations.items() if corpus in step.others}
         charts.append(metric_chart(next(reversed(of_corpus.values())).metric, of_corpus, last_step, corpus))
     return [chart for chart in charts if chart]
 
@@ -212,11 +213,11 @@ def _curves(steps: Sequence[StepMetrics]) -> list[Chart]:
     def values(name: str) -> Floats:
         return np.array([getattr(step, name) for step in steps], np.float64)
 
-    done, seconds, ones = values("done"), np.maximum(values("seconds"), 1e-9), np.ones(len(steps))
+    done, seconds, weights = values("done"), np.maximum(values("seconds"), 1e-9), np.ones(len(steps))
     return [
-        curve("Loss", "", done, values("loss"), ones),
-        curve("Learning rate", "", done, values("learning_rate"), ones),
-        curve("Gradient norm", "before clipping", done, values("norm"), ones),
+        curve("Loss", "", done, values("loss"), weights),
+        curve("Learning rate", "", done, values("learning_rate"), weights),
+        curve("Gradient norm", "before clipping", done, values("norm"), weights),
         curve("Speed", "seconds of audio a second", done, values("audio_seconds"), seconds),
         curve("Waiting for rows", "share of the time", done, values("waited"), seconds, is_share=True),
     ]

@@ -25,7 +25,7 @@ from raysp.work import run_fact
 LAST_STEPS = 50
 """Steps over which loss and speed are averaged."""
 CHECKPOINT, FIGURES = "config.json", "metrics.json"
-"""Files of an exported checkpoint: the one that is published last, and the one with the number of its step."""
+"""Files of an exported checkpoint: the last published file, and the file with the number of its step."""
 MISSES = "best_misses"
 """Name, among the metrics of a committed step, of the number of evaluations since the best one."""
 
@@ -89,7 +89,7 @@ class BestEvaluation:
     @property
     def elsewhere(self) -> str:
         """The values on the further corpora, to follow the sentence; empty without any."""
-        return "".join(f"; {name}: {evaluations.text(self.metric, one)}" for name, one in self.others.items())
+        return "".join(f"; {name}: {evaluations.text(self.metric, estimate)}" for name, estimate in self.others.items())
 
 
 @dataclass(frozen=True, repr=False)
@@ -116,7 +116,7 @@ class TrainingStatus(Brief):
     best: BestEvaluation | None
     """None without evaluations."""
     steps_exported: int | None
-    """Updates of the weights of the checkpoint in the sink, those of the best evaluation if there are evaluations.
+    """Updates of the weights of the checkpoint in the sink, which has the best evaluation if there are evaluations.
 
     None: it is not exported yet.
     """
@@ -194,8 +194,8 @@ def training_status(store: Store) -> TrainingStatus:
     last = step_metrics.load_last(store, LAST_STEPS, until=position.done)
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
-    found, runs = activity(lease.holder(store)), run_record.runs_with_files(store)
-    is_active = found["running"] in (Running.YES, Running.ELSEWHERE)
+    active, runs = activity(lease.holder(store)), run_record.runs_with_files(store)
+    is_active = active["running"] in (Running.YES, Running.ELSEWHERE)
     return TrainingStatus(
         sink=store.url,
         fingerprint=record.fingerprint,
@@ -211,7 +211,7 @@ def training_status(store: Store) -> TrainingStatus:
         steps_exported=_steps_exported(store),
         last_run=runs[-1] if runs else None,
         has_given_up=_has_given_up(record, step),
-        **found,
+        **active,
     )
 
 
@@ -226,7 +226,7 @@ def _number(value: JsonValue) -> int | None:
 
 
 def _share(position: Position, epochs: int | None, last: Sequence[StepMetrics]) -> float:
-    """Return the share of a training of some epochs; that of its last step is that of the step before it."""
+    """Return the share of a training of some epochs; the last step counts as much as the step before it."""
     if position.step and last:
         return last[-1].share + (last[-1].share - last[-2].share if len(last) > 1 else 0.0)
     return position.epoch / epochs if epochs else 0.0
@@ -242,14 +242,14 @@ def _seconds_left(share: float, last: Sequence[StepMetrics], committed_at: float
 
 def best_evaluation(store: Store) -> BestEvaluation | None:
     """Return the best evaluation of a training; None if it has none."""
-    found = evaluations.load(store)
-    if (done := evaluations.best(found)) is None:
+    by_step = evaluations.load(store)
+    if (done := evaluations.best(by_step)) is None:
         return None
-    metric = found[max(found)].metric
-    first = found.pop(0, None)
-    before = first.metrics.get(metric) if first and first.measure == found[done].measure else None
-    elsewhere = {name: one.estimate for name, one in found[done].others.items()}
-    return BestEvaluation(done, metric, found[done].metrics[metric], len(found), before, elsewhere)
+    metric = by_step[max(by_step)].metric
+    first = by_step.pop(0, None)
+    before = first.metrics.get(metric) if first and first.measure == by_step[done].measure else None
+    elsewhere = {name: corpus.estimate for name, corpus in by_step[done].others.items()}
+    return BestEvaluation(done, metric, by_step[done].metrics[metric], len(by_step), before, elsewhere)
 
 
 def _steps_exported(store: Store) -> int | None:

@@ -71,7 +71,7 @@ class CommittedStep:
 
     Attributes:
         position: how far the training was.
-        fingerprint: that of the recipe.
+        fingerprint: fingerprint of the recipe.
         index: digest of the index of rows.
         num_workers: workers that took part in the step.
         files: files by name.
@@ -111,7 +111,7 @@ def commit(
         store: the sink.
         position: how far the training is.
         writers: how to write each file, by name.
-        fingerprint: that of the recipe.
+        fingerprint: fingerprint of the recipe.
         index: digest of the index of rows.
         num_workers: workers that took part in the step.
         metrics: last values by name.
@@ -134,17 +134,17 @@ def commit(
 
 
 def _mark(store: Store, step: CommittedStep) -> CommittedStep:
-    """Create the marker of a step, and return it, or the one that is there, if it is whole and of the same training."""
+    """Create the marker of a step and return it, or an existing whole marker of the same training."""
     path, data = _marker(step.position.done), json.dumps(asdict(step)).encode()
     while not store.create(path, data):
         # Its version is read before its content, so that a marker that changes in between is not replaced.
         if (entry := store.stat(path)) is None:  # removed meanwhile
             continue
-        found = _parsed(store, step.position.done)
-        if found is not None and found.epoch >= training_record.first_epoch(store):
-            _refuse_another(store, found, step)
-            if is_whole(store, found):
-                return found
+        marker = _parsed(store, step.position.done)
+        if marker is not None and marker.epoch >= training_record.first_epoch(store):
+            _refuse_another(store, marker, step)
+            if is_whole(store, marker):
+                return marker
         with store.scratch() as scratch:
             _fill(scratch, data)
             if store.publish(scratch, path, expected=entry.version):
@@ -153,13 +153,13 @@ def _mark(store: Store, step: CommittedStep) -> CommittedStep:
     return step
 
 
-def _refuse_another(store: Store, found: CommittedStep, step: CommittedStep) -> None:
+def _refuse_another(store: Store, marker: CommittedStep, step: CommittedStep) -> None:
     """Raise if the marker of a step is of a later run, or of another recipe or corpus."""
-    if found.epoch > step.epoch or (found.fingerprint, found.index) != (step.fingerprint, step.index):
+    if marker.epoch > step.epoch or (marker.fingerprint, marker.index) != (step.fingerprint, step.index):
         raise RunError(
-            f"{store.url}: another run took over: step {found.position.done} was committed by it (epoch {found.epoch} "
-            f"of the lease, fingerprint {found.fingerprint}; this run: epoch {step.epoch}, {step.fingerprint}). This "
-            "run ends, and has replaced no file of the other one"
+            f"{store.url}: another run took over: step {marker.position.done} was committed by it (epoch "
+            f"{marker.epoch} of the lease, fingerprint {marker.fingerprint}; this run: epoch {step.epoch}, "
+            f"{step.fingerprint}). This run ends, and has replaced no file of the other one"
         )
 
 
@@ -266,17 +266,17 @@ def newest(store: Store, number: int, *, until: int, every: int = 1) -> list[int
         store: the sink.
         number: most steps to return.
         until: last step to return.
-        every: only multiples of it, and `until`, are returned: others were committed because of the time or a stop.
+        every: only multiples of it, and `until`, are returned: other commits are due to time or a stop.
     """
     since = training_record.first_epoch(store)
     numbers = sorted(_committed([entry.path for entry in store.list(STEPS)]), reverse=True)
-    found: list[int] = []
+    steps: list[int] = []
     for done in numbers:
-        if len(found) < number and done <= until and (done % every == 0 or done == until):
+        if len(steps) < number and done <= until and (done % every == 0 or done == until):
             step = _parsed(store, done)
             if step is not None and step.epoch >= since:
-                found.insert(0, done)
-    return found
+                steps.insert(0, done)
+    return steps
 
 
 def committed_at(store: Store, step: CommittedStep) -> float | None:
@@ -290,18 +290,18 @@ def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
     """Yield a local copy of a file of a step, after a check of its content.
 
     Raises:
-        RunError: the step has no such file, or its content is not what was written.
+        RunError: the step has no such file, or its content changed.
     """
     if name not in step.files:
-        found = ", ".join(sorted(step.files)) or "none"
-        raise RunError(f"{store.url}: step {step.position.done} has no file {name!r} (found: {found})")
+        actual = ", ".join(sorted(step.files)) or "none"
+        raise RunError(f"{store.url}: step {step.position.done} has no file {name!r} (found: {actual})")
     file = step.files[name]
     with store.scratch() as scratch:
         with store.open(file.path) as source, scratch.open("wb") as copy:
             shutil.copyfileobj(source, copy)
-        if (found := _sha256(scratch)) != file.sha256:
+        if (actual := _sha256(scratch)) != file.sha256:
             raise RunError(
-                f"{store.url}: {file.path} was changed: its sha256 is {found}, that of the commit {file.sha256}. "
+                f"{store.url}: {file.path} was changed: its sha256 is {actual}, that of the commit {file.sha256}. "
                 f"Remove {_marker(step.position.done)} to go on from the committed step before it"
             )
         yield scratch
@@ -310,7 +310,7 @@ def local_file(store: Store, step: CommittedStep, name: str) -> Iterator[Path]:
 def remove_others(store: Store, kept: Collection[int], *, before: int) -> None:
     """Remove the committed steps before `before` that are not kept, each marker before its files.
 
-    Later steps are left alone: they are those of a process that took over.
+    Later steps are left alone: they belong to a process that took over.
     """
     paths = [entry.path for entry in store.list(STEPS)]
     for done in sorted(_committed(paths)):
@@ -325,12 +325,12 @@ def remove_others(store: Store, kept: Collection[int], *, before: int) -> None:
 def unnamed(store: Store) -> list[str]:
     """Return the paths of files that no marker names. They may be removed while nobody trains.
 
-    Files of a step whose marker cannot be parsed may be those that it named, and are left out.
+    Files of a step whose marker cannot be parsed may be named by it, and are left out.
     """
     paths = [entry.path for entry in store.list(STEPS)]
-    found = {done: _parsed(store, done) for done in _committed(paths)}
-    named = {file.path for step in found.values() if step for file in step.files.values()}
-    unknown = {done for done, step in found.items() if step is None}
+    steps = {done: _parsed(store, done) for done in _committed(paths)}
+    named = {file.path for step in steps.values() if step for file in step.files.values()}
+    unknown = {done for done, step in steps.items() if step is None}
     files = [(path, match) for path in paths if (match := _FILE.fullmatch(path))]
     return [path for path, match in files if path not in named and int(match[2]) not in unknown]
 

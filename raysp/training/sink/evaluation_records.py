@@ -69,18 +69,18 @@ class StepEvaluation:
     @property
     def tracked(self) -> dict[str, float]:
         """The metrics that TensorBoard and trackers show, by name, with the ends of their intervals."""
-        corpora = {"": self, **{f"{name}/": one for name, one in self.others.items()}}
-        found = {
+        corpora = {"": self, **{f"{name}/": estimate for name, estimate in self.others.items()}}
+        values = {
             f"evaluation/{corpus}{name}{end}": value
             for corpus, of_corpus in corpora.items()
-            for name, one in of_corpus.metrics.items()
-            for end, value in (("", one.value), ("_low", one.low), ("_high", one.high))
+            for name, estimate in of_corpus.metrics.items()
+            for end, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high))
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def save(store: Store, done: int, evaluation: StepEvaluation, *, run_id: str) -> None:
-    """Write the evaluation of a step; that of the same step and run, if there is one, stays.
+    """Write the evaluation of a step, unless the same step and run has one.
 
     Args:
         store: the sink.
@@ -92,26 +92,26 @@ def save(store: Store, done: int, evaluation: StepEvaluation, *, run_id: str) ->
 
 
 def load(store: Store) -> dict[int, StepEvaluation]:
-    """Return the evaluations by the updates before them, in order; of a step with several, that of the last run.
+    """Return the evaluations by the updates before them, in order; of a step with several, the last run's.
 
     Raises:
         StoreError: one cannot be read.
     """
     paths = sorted(entry.path for entry in store.list(EVALUATIONS))
     matches = [match for path in paths if (match := _FILE.fullmatch(path))]
-    known = training_record.belongs(store, {match[2] for match in matches})
-    last = {int(match[1]): match[0] for match in matches if match[2] in known}
+    ours = training_record.belongs(store, {match[2] for match in matches})
+    last = {int(match[1]): match[0] for match in matches if match[2] in ours}
     return dict(zip(last, for_each(lambda path: _read(store, path), [*last.values()]), strict=True))
 
 
 def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -> int | None:
-    """Return the step with the best value of a metric; the first of equal ones. None if there is no finite value.
+    """Return the step with the best value of a metric; the first of equal values. None if there is no finite value.
 
-    Only the last evaluations that were measured alike count, and not the one before the first step.
+    Only the last evaluations that were measured alike count, except the evaluation before the first step.
 
     Args:
         evaluations: evaluations by step.
-        metric: name of the metric; None: that which decides in the last evaluation.
+        metric: name of the metric; None: the deciding metric of the last evaluation.
     """
     trained = [done for done in sorted(evaluations, reverse=True) if done]
     if not trained:
@@ -119,10 +119,10 @@ def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -
     last = evaluations[trained[0]]
     metric = metric or last.metric
     alike = takewhile(lambda done: evaluations[done].measure == last.measure, trained)
-    found = {done: evaluations[done].metrics.get(metric, Estimate(None)).value for done in alike}
+    values = {done: evaluations[done].metrics.get(metric, Estimate(None)).value for done in alike}
     sign = -1 if HIGHER_IS_BETTER.get(metric) else 1
-    known = [(sign * value, done) for done, value in found.items() if value is not None and math.isfinite(value)]
-    return min(known)[1] if known else None
+    finite = [(sign * value, done) for done, value in values.items() if value is not None and math.isfinite(value)]
+    return min(finite)[1] if finite else None
 
 
 def title(metric: str) -> str:
@@ -141,7 +141,7 @@ def text(metric: str, estimate: Estimate) -> str:
 def _read(store: Store, path: str) -> StepEvaluation:
     try:
         values = records.parse(store.read(path), dict[str, object])
-        known = {one.name for one in fields(StepEvaluation)}  # later versions of raysp may add some
-        return records.checked({name: value for name, value in values.items() if name in known}, StepEvaluation)
+        names = {column.name for column in fields(StepEvaluation)}  # later versions of raysp may add some
+        return records.checked({name: value for name, value in values.items() if name in names}, StepEvaluation)
     except ValueError as error:
         raise StoreError(f"{store.url}/{path}: not an evaluation ({bounds.plain(error)}); remove this file") from error

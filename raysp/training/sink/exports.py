@@ -67,8 +67,8 @@ class Export:
 
 def is_exported(store: Store, fingerprint: str, state: str) -> bool:
     """Return whether the checkpoint of a training, with the weights of some commits, is at the root already."""
-    found = Export.load(store)
-    return found is not None and (found.fingerprint, found.state) == (fingerprint, state) and found.is_whole(store)
+    export = Export.load(store)
+    return export is not None and (export.fingerprint, export.state) == (fingerprint, state) and export.is_whole(store)
 
 
 def state_of(digests: Mapping[str, str]) -> str:
@@ -91,7 +91,7 @@ def publish(
         store: the sink.
         files: sizes of the files by name.
         put: publishes the file of a name, in the place of an earlier one.
-        fingerprint: that of the recipe.
+        fingerprint: fingerprint of the recipe.
         state: digest of the committed steps that the weights are of.
         epoch: epoch of the lease that the run holds.
 
@@ -101,16 +101,16 @@ def publish(
     last = [CONFIG, *(name for name in WEIGHTS if name in files)]
     before = Export.load(store)
     earlier = {*before.files, *before.earlier, *WEIGHTS} if before else {*WEIGHTS}
-    others = sorted(earlier - {*files})
+    obsolete = sorted(earlier - {*files})
     for name in (CONFIG, *WEIGHTS):
         if name in files or store.stat(name) is not None:
             store.replace(name, NOTE)
     # After the notes: files of another training may have the same sizes.
-    record = Export(fingerprint, state, epoch, dict(files), others)
+    record = Export(fingerprint, state, epoch, dict(files), obsolete)
     store.replace(EXPORT, json.dumps(asdict(record)).encode())
     for name in sorted({*files} - {*last}):
         put(name)
-    for name in others:
+    for name in obsolete:
         if store.stat(name) is not None:
             store.delete(name)
     # Last: until both are there no reader loads the folder.

@@ -24,7 +24,7 @@ def has_other_length(record: TrainingRecord, parts: Mapping[str, JsonValue]) -> 
 
     Args:
         record: record of the training.
-        parts: those of the recipe, with those of its rows or without.
+        parts: parts of the recipe, with or without parts of its rows.
     """
     names = {*parts, *record.parts.keys() - {CORPUS, RECORDINGS}}
     changed = {name for name in names if record.parts.get(name) != parts.get(name)}
@@ -42,7 +42,7 @@ def with_length(
 ) -> TrainingRecord:
     """Return the record of a training with the length of a recipe that differs in nothing else, and write it.
 
-    The fingerprint stays the one of its commits.
+    The fingerprint of its commits stays.
 
     Args:
         store: the sink.
@@ -53,7 +53,7 @@ def with_length(
         fields: the recipe as JSON.
 
     Raises:
-        ChangedError: the steps that are done would have been others, or are more.
+        ChangedError: the finished steps would have been different, or are more.
     """
     if committed is not None and (why := _reason(recipe, committed)):
         changed = differences(record.parts, parts)

@@ -53,7 +53,7 @@ class ShardIndex:
         counts: occurrences of each character or class in the texts of rows that are trained on.
         targets_digest: hash of the targets of rows that are trained on.
         recordings_digest: hash of the content of their recordings.
-        contents: contents of the recordings of all rows, with the columns `CONTENTS`; None: they are not held.
+        contents: contents of the recordings of all rows, with the columns `CONTENTS`; None: not in memory.
     """
 
     seconds: npt.NDArray[np.float32] = field(repr=False)
@@ -101,7 +101,7 @@ def path_of(shard: Shard, key: str) -> str:
 
     Args:
         shard: the shard.
-        key: hash of everything besides the shard's content that decides what is in it.
+        key: hash of everything besides the shard's content that affects the index.
     """
     return f"{INDEX}{key}/{sources.kind_named(shard.kind).rows_id(shard)}.arrow"
 
@@ -130,7 +130,7 @@ def load(store: Store, shard: Shard, key: str) -> ShardIndex:
     """Read the index of a shard.
 
     Raises:
-        StoreError: there is none, or it is not that of the shard.
+        StoreError: it is missing, or belongs to another shard.
     """
     path, remedy = path_of(shard, key), "remove this index, and run again"
     table = pa.concat_tables(table_files.read(store, path, remedy, _SCHEMA))
@@ -162,8 +162,8 @@ def _index_of(table: pa.Table, num_rows: int) -> ShardIndex:
 
 def missing(store: Store, shards: Iterable[Shard], key: str) -> list[Shard]:
     """Return the shards without an index."""
-    found = {entry.path for entry in store.list(f"{INDEX}{key}/")}
-    return [shard for shard in shards if path_of(shard, key) not in found]
+    stored = {entry.path for entry in store.list(f"{INDEX}{key}/")}
+    return [shard for shard in shards if path_of(shard, key) not in stored]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ class CorpusIndex:
 
 
 def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
-    """Return the index of a corpus from those of its shards, in order."""
+    """Return the index of a corpus from the indexes of its shards, in order."""
     shards: list[Shard] = []
     seconds: list[npt.NDArray[np.float32]] = [np.zeros(0, np.float32)]
     labels: list[npt.NDArray[np.uint16]] = [np.zeros(0, np.uint16)]
@@ -216,17 +216,17 @@ def combine(indexed: Iterable[tuple[Shard, ShardIndex]]) -> CorpusIndex:
     left_out: Counter[str] = Counter()
     counted: Counter[str] = Counter()
     targets, recordings = hashlib.sha256(), hashlib.sha256()
-    for shard, one in indexed:
-        targets.update(one.targets_digest.encode())
-        recordings.update(one.recordings_digest.encode())
+    for shard, index in indexed:
+        targets.update(index.targets_digest.encode())
+        recordings.update(index.recordings_digest.encode())
         shards.append(shard)
-        seconds.append(np.where(one.reason == 0, one.seconds, np.float32(0)))
-        labels.append(one.num_labels)
+        seconds.append(np.where(index.reason == 0, index.seconds, np.float32(0)))
+        labels.append(index.num_labels)
         piece_rows += [first_rows[-1] + piece.end for piece in shard.pieces if piece.num_rows]
         first_rows.append(first_rows[-1] + shard.num_rows)
-        counts = np.bincount(one.reason, minlength=len(one.reasons)).tolist()
-        left_out.update({name: count for name, count in zip(one.reasons, counts, strict=True) if name and count})
-        counted.update(one.counts)
+        counts = np.bincount(index.reason, minlength=len(index.reasons)).tolist()
+        left_out.update({name: count for name, count in zip(index.reasons, counts, strict=True) if name and count})
+        counted.update(index.counts)
     return CorpusIndex(
         shards,
         np.asarray(first_rows, np.int64),

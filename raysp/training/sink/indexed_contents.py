@@ -21,11 +21,11 @@ CONTENTS = pa.schema(_TYPES)
 _AUDIO = "audio"
 
 
-def table_of_contents(found: Sequence[Content | None]) -> pa.Table:
+def table_of_contents(recordings: Sequence[Content | None]) -> pa.Table:
     """Return contents as a table of a row each, all null for rows that name no file."""
-    named = [one if one is not None and one.path is not None else (None, None, None) for one in found]
+    named = [value if value is not None and value.path is not None else (None, None, None) for value in recordings]
     columns = zip(*named, strict=True) if named else ((), (), ())
-    return pa.table([pa.array(one, kind) for one, kind in zip(columns, CONTENTS.types, strict=True)], schema=CONTENTS)
+    return pa.table([pa.array(*pair) for pair in zip(columns, CONTENTS.types, strict=True)], schema=CONTENTS)
 
 
 def paths_of(table: pa.Table) -> list[str]:
@@ -55,10 +55,10 @@ def compared(table: pa.Table, versions: Mapping[str, str], root: AudioRoot) -> C
     Raises:
         StoreError: the storage fails.
     """
-    rows = [Content(*one) for one in zip(*(column.to_pylist() for column in table.columns), strict=True)]
-    has_new = any(one.version is None and one.path in versions for one in rows)
-    known = ((one.path, one.version) for one in rows if one.path is not None and one.version is not None)
-    other = {path for path, version in known if versions.get(path, version) != version}
+    rows = [Content(*values) for values in zip(*(column.to_pylist() for column in table.columns), strict=True)]
+    has_new = any(row.version is None and row.path in versions for row in rows)
+    versioned = ((row.path, row.version) for row in rows if row.path is not None and row.version is not None)
+    other = {path for path, version in versioned if versions.get(path, version) != version}
     if not other:
         return Compared((), None, has_new)
     now = _contents(other, root)
@@ -77,10 +77,10 @@ def compared(table: pa.Table, versions: Mapping[str, str], root: AudioRoot) -> C
 def _contents(paths: Collection[str], root: AudioRoot) -> dict[str, Content]:
     """Return the contents of files by path."""
     ordered = sorted(paths)
-    found = contents(pa.table({_AUDIO: with_paths(ordered)}), _AUDIO, root)
-    return dict(zip(ordered, found, strict=True))
+    recordings = contents(pa.table({_AUDIO: with_paths(ordered)}), _AUDIO, root)
+    return dict(zip(ordered, recordings, strict=True))
 
 
 def with_paths(paths: Sequence[str | None]) -> "pa.Array[Any]":
-    """Return a column of recordings that are given by paths."""
+    """Return a column of recordings that have only paths."""
     return pa.array([{"bytes": None, "path": path} for path in paths], AUDIO)

@@ -26,7 +26,7 @@ class KnownIndexes:
 
     Args:
         store: the sink; None: there is none.
-        key: hash of everything besides the shards that decides what is in an index.
+        key: hash of everything besides the shards that affects an index.
         source: the source.
         saves: whether indexes are written.
         name: name of the source in the recipe.
@@ -40,7 +40,7 @@ class KnownIndexes:
         self._outdated: set[str] = set()
 
     def of(self, shards: Sequence[Shard]) -> dict[str, ShardIndex]:
-        """Return the indexes of shards by name, without those that are missing.
+        """Return the indexes of shards by name, without missing ones.
 
         Before a training is recorded, the index of a shard counts as missing if recordings of it were replaced, or if
         one is there that was missing.
@@ -53,7 +53,7 @@ class KnownIndexes:
             return {}
         absent = {shard.name for shard in index_record.missing(self._store, shards, self._key)}
         present = [shard for shard in shards if shard.name not in absent]
-        found: dict[str, ShardIndex] = {}
+        indexes: dict[str, ShardIndex] = {}
         replaced: dict[str, Compared] = {}
         is_recorded = training_record.is_training(self._store)
         for some in _together(index_record.load_all(self._store, present, self._key)):
@@ -65,11 +65,11 @@ class KnownIndexes:
                     index_record.save(
                         self._store, shard, self._key, index.with_contents(outcome.current), replaces=True
                     )
-                found[shard.name] = index.with_contents(None)
+                indexes[shard.name] = index.with_contents(None)
         if replaced and is_recorded:
             raise self._changed(replaced)
         self._outdated = {*replaced}
-        return found
+        return indexes
 
     def add(self, shard: Shard, index: ShardIndex) -> ShardIndex:
         """Write the index of a shard that had none, and return it without its contents."""
@@ -85,7 +85,7 @@ class KnownIndexes:
             if root is not None and index.contents is not None:
                 paths.setdefault(root.url, set()).update(paths_of(index.contents))
         of_url = {root.url: root for root in roots if root is not None}
-        versions = {url: of_url[url].contents(asked) if asked else {} for url, asked in paths.items()}
+        versions = {url: of_url[url].contents(names) if names else {} for url, names in paths.items()}
         for root, (_, index) in zip(roots, some, strict=True):
             if root is None or index.contents is None:
                 yield Compared((), None)
@@ -97,22 +97,23 @@ class KnownIndexes:
 
     def _changed(self, replaced: Mapping[str, Compared]) -> ChangedError:
         assert self._store is not None
-        rows = tuple(f"{name}:{row} ({path!r:.80})" for name, one in replaced.items() for row, path in one.replaced)
+        rows = tuple(f"{name}:{row} ({path!r:.80})" for name, new in replaced.items() for row, path in new.replaced)
         more = f" and {len(rows) - SHOWN_ROWS:,} more" if len(rows) > SHOWN_ROWS else ""
-        found = f"{count(len(rows), 'recording')} of {self._name} {'has' if len(rows) == 1 else 'have'} another content"
+        changed = f"{count(len(rows), 'recording')} of {self._name} {'has' if len(rows) == 1 else 'have'}"
         message = (
-            f"{self._store.url}: {found} than when this training began: {', '.join(rows[:SHOWN_ROWS])}{more}; put the "
-            "earlier files back, use another sink, or start over with --restart"
+            f"{self._store.url}: {changed} another content than when this training began: "
+            f"{', '.join(rows[:SHOWN_ROWS])}{more}; put the earlier files back, use "
+            "another sink, or start over with --restart"
         )
         return ChangedError(message, rows)
 
 
-def _together(found: Iterable[tuple[Shard, ShardIndex]]) -> Iterator[Found]:
+def _together(indexed: Iterable[tuple[Shard, ShardIndex]]) -> Iterator[Found]:
     some: list[tuple[Shard, ShardIndex]] = []
     rows = 0
-    for one in found:
-        some.append(one)
-        rows += one[0].num_rows
+    for pair in indexed:
+        some.append(pair)
+        rows += pair[0].num_rows
         if rows >= COMPARED_ROWS:
             yield some
             some, rows = [], 0

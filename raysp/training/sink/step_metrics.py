@@ -87,18 +87,18 @@ class MetricsLog:
         if not self._lines:
             return
         first, last = (json.loads(line)["done"] for line in (self._lines[0], self._lines[-1]))
-        content = "".join(f"{one}\n" for one in self._lines)
+        content = "\n".join([*self._lines, ""])
         # Workers of a run that were started again may commit other steps: a file of theirs never replaces another one.
         self.store.create(f"{METRICS}{self.run_id}-{first:09}-{last:09}.jsonl", content.encode())
         self._lines.clear()
 
 
 def load(store: Store) -> list[StepMetrics]:
-    """Return the metrics of all steps in order; of a step that several runs made, those of the last run."""
-    found: dict[int, StepMetrics] = {}
-    for steps in for_each(lambda path: _read(store, path), _paths(store)):
-        found.update(steps)
-    return [found[done] for done in sorted(found)]
+    """Return the metrics of all steps in order; of a step that several runs made, the last run's."""
+    steps: dict[int, StepMetrics] = {}
+    for of_file in for_each(lambda path: _read(store, path), _paths(store)):
+        steps.update(of_file)
+    return [steps[done] for done in sorted(steps)]
 
 
 def load_last(store: Store, number: int, *, until: int) -> list[StepMetrics]:
@@ -109,12 +109,12 @@ def load_last(store: Store, number: int, *, until: int) -> list[StepMetrics]:
         number: number of steps.
         until: number of the last step.
     """
-    found: dict[int, StepMetrics] = {}
+    steps: dict[int, StepMetrics] = {}
     for path in reversed(_paths(store)):
-        found = {done: step for done, step in _read(store, path).items() if done <= until} | found
-        if len(found) >= number:
+        steps = {done: step for done, step in _read(store, path).items() if done <= until} | steps
+        if len(steps) >= number:
             break
-    return [found[done] for done in sorted(found)[-number:]]
+    return [steps[done] for done in sorted(steps)[-number:]]
 
 
 def load_last_run(store: Store, number: int) -> tuple[str, list[StepMetrics]]:
@@ -126,19 +126,19 @@ def load_last_run(store: Store, number: int) -> tuple[str, list[StepMetrics]]:
     """
     paths = _paths(store)
     run_id = _run_of(paths[-1]) if paths else ""
-    found: dict[int, StepMetrics] = {}
-    for path in reversed([one for one in paths if one.startswith(f"{METRICS}{run_id}-")]):
-        found = _read(store, path) | found
-        if len(found) >= number:
+    steps: dict[int, StepMetrics] = {}
+    for path in [path for path in reversed(paths) if path.startswith(f"{METRICS}{run_id}-")]:
+        steps = _read(store, path) | steps
+        if len(steps) >= number:
             break
-    return run_id, [found[done] for done in sorted(found)[-number:]]
+    return run_id, [steps[done] for done in sorted(steps)[-number:]]
 
 
 def _paths(store: Store) -> list[str]:
     """Return the files of the runs of this training in the order in which they were written."""
     paths = {path: _run_of(path) for path in sorted(entry.path for entry in store.list(METRICS))}
-    known = training_record.belongs(store, {*paths.values()})
-    return [path for path, run_id in paths.items() if run_id in known]
+    ours = training_record.belongs(store, {*paths.values()})
+    return [path for path, run_id in paths.items() if run_id in ours]
 
 
 def _run_of(path: str) -> str:

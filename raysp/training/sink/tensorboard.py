@@ -1,6 +1,6 @@
 """Event files for TensorBoard, below `.raysp/tensorboard/`: one for each commit of each run.
 
-TensorBoard reads the files of a folder in the order of their names, which is that of the runs. The first file of a run
+TensorBoard reads the files of a folder in the order of their names, which is the order of runs. The first file of a run
 tells it to forget later steps of earlier runs.
 """
 
@@ -72,13 +72,13 @@ class TensorBoardLog:
 
 
 def _encoded(values: list[_Value], *, purge_step: int | None) -> bytes:
-    """Return an event file; with `purge_step`, TensorBoard forgets this step and later ones of earlier files."""
+    """Return an event file; with `purge_step`, TensorBoard forgets this and later steps of earlier files."""
     from tensorboardX import SummaryWriter
 
     with tempfile.TemporaryDirectory(prefix="raysp-events-") as folder:
         writer = SummaryWriter(folder, purge_step=purge_step)
-        for one in values:
-            writer.add_scalar(one.name, one.value, one.done, walltime=one.time)
+        for scalar in values:
+            writer.add_scalar(scalar.name, scalar.value, scalar.done, walltime=scalar.time)
         writer.close()
         [file] = Path(folder).iterdir()
         return file.read_bytes()

@@ -1,6 +1,6 @@
 """Record of a training: its recipe, in `.raysp/recipe.json`, and an entry for each run.
 
-The names of the shards that it began with are in `.raysp/shards.json`, so that those that are missing are named.
+The names of the shards that it began with are in `.raysp/shards.json`, so that missing shards can be named.
 """
 
 import json
@@ -24,7 +24,7 @@ EXPORT = f"{layout.HOME}export.json"
 CORPUS = "corpus"
 """Name, among the parts, of the digests of rows and targets."""
 VOCABULARY = "vocabulary_digest"
-"""Name, among the parts, of the digest of the vocabulary or classes, which are those of the texts."""
+"""Name, among the parts, of the digest of the vocabulary or classes, which come from the texts."""
 RECORDINGS = "recordings"
 """Name, among the parts, of the digest of the content of recordings."""
 _NONE: Mapping[str, str] = {}
@@ -80,10 +80,10 @@ class TrainingRecord:
 
     def value(self, path: str) -> JsonValue:
         """Return a value of the recipe by its dotted path; None if there is none."""
-        found = self.recipe
+        value = self.recipe
         for name in path.split("."):
-            found = found.get(name) if isinstance(found, dict) else None
-        return found
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
 
     def check_same(
         self,
@@ -92,7 +92,7 @@ class TrainingRecord:
         shards: Collection[str] = (),
         unreadable: Mapping[str, str] = _NONE,
     ) -> None:
-        """Raise if a training has another recipe, or other rows. Arguments are those of `begin`.
+        """Raise if a training has another recipe, or other rows. Arguments as for `begin`.
 
         Raises:
             ChangedError: `differences` lists every key with its recorded and its current value.
@@ -101,8 +101,8 @@ class TrainingRecord:
             return
         changed = differences(self.parts, parts)
         if of_shards := _described_change(store, shards, unreadable):
-            others = differences(_without_rows(self.parts), _without_rows(parts))
-            more = f" Also changed: {'; '.join(others)}; undo that." if others else ""
+            further = differences(_without_rows(self.parts), _without_rows(parts))
+            more = f" Also changed: {'; '.join(further)}; undo that." if further else ""
             raise ChangedError(f"{store.url}: {of_shards}.{more}", changed)
         raise ChangedError(
             f"{store.url}: begun with another recipe or corpus: {'; '.join(changed)}; undo the change, use another "
@@ -138,7 +138,7 @@ def begin(
         store: the sink.
         run: the run that begins.
         recipe: the recipe as JSON.
-        fingerprint: that of the recipe.
+        fingerprint: fingerprint of the recipe.
         parts: everything that can change the weights, by dotted name.
         epoch: epoch of the lease that the run holds.
         shards: names of the shards that are trained on; none: they are not recorded.
@@ -206,7 +206,7 @@ def _described_change(store: Store, names: Collection[str], unreadable: Mapping[
     Args:
         store: the sink.
         names: the shards that can be read now.
-        unreadable: those that are there and cannot be read, with the reasons.
+        unreadable: existing shards that cannot be read, with the reasons.
     """
     if store.stat(SHARDS) is None:
         return ""

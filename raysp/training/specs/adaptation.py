@@ -52,13 +52,13 @@ def check_parts(
     parts = {"freeze": freeze, "lora": lora, "adapter": adapter}
     if random_weights and (kept := [name for name, value in parts.items() if value is not None]):
         raise ValueError(f"found random_weights and {kept[0]}, which would keep some of them; leave one out")
-    given = [name for name, value in (("lora", lora), ("adapter", adapter)) if value is not None]
-    if len(given) > 1:
+    methods = [name for name, value in (("lora", lora), ("adapter", adapter)) if value is not None]
+    if len(methods) > 1:
         raise ValueError("found lora and adapter, which both choose the weights that are trained; leave one out")
     if freeze in ("base", "encoder") and steps:
         raise ValueError(
             f"found freeze={freeze!r}, which holds to the end, and freeze_steps={steps}; leave freeze out to train all "
             "after these steps, or freeze_steps"
         )
-    if freeze == "base" and given:
-        raise ValueError(f"found freeze='base' and {given[0]}, which trains parts of the base model; leave one out")
+    if freeze == "base" and methods:
+        raise ValueError(f"found freeze='base' and {methods[0]}, which trains parts of the base model; leave one out")

@@ -14,9 +14,9 @@ from raysp.training.specs.objectives import Positive, Share
 Decibels = Annotated[float, Field(allow_inf_nan=False)]
 
 
-def _as_shards(given: object) -> object:
+def _as_shards(source: object) -> object:
     """Return the shards at a url; other values unchanged."""
-    return Shards(given, id=None) if isinstance(given, str) else given
+    return Shards(source, id=None) if isinstance(source, str) else source
 
 
 Sounds = Annotated[Shards, BeforeValidator(_as_shards)]
@@ -72,7 +72,7 @@ class Noise(OfSounds):
 
     Attributes:
         source: recordings of noise: a url, or `Shards`.
-        snr: lowest and highest ratio of the recording's power to that of the noise, in decibels; one is drawn.
+        snr: lowest and highest ratio of the recording's power to the noise's, in decibels; one is drawn.
         share: share of the rows that get noise.
     """
 

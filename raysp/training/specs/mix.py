@@ -34,8 +34,8 @@ class Mix:
         if len(self.parts) < 2 or len({*self.parts}) < len(self.parts):
             raise ValueError(f"found parts {[*self.parts]}; expected at least two patterns, each once")
         if isinstance(self.parts, Mapping) == (self.temperature is not None):
-            found = "weights and temperature" if self.temperature is not None else "neither weights nor temperature"
-            raise ValueError(f"found {found}; give weights, as in {{'en/*': 2, 'tr/*': 1}}, or a temperature")
+            actual = "weights and temperature" if self.temperature is not None else "neither weights nor temperature"
+            raise ValueError(f"found {actual}; give weights, as in {{'en/*': 2, 'tr/*': 1}}, or a temperature")
 
     def weights(self, seconds: Mapping[str, float]) -> Mapping[str, float]:
         """Return the weight of each part.

@@ -27,7 +27,7 @@ class CTC:
     Attributes:
         checkpoint: model folder or hub id to begin with; without a CTC head, a new one is made.
         text: rules for the reference texts.
-        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; "bpe:500": 500 pieces of
+        vocabulary: "keep": the checkpoint's; "build": the characters of the texts; "bpe:500": 500 pieces of
             their words by byte-pair encoding; or the url of a vocab.json.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
@@ -99,7 +99,7 @@ class Seq2Seq:
         decoder: model folder or hub id of a text model with a decoder, whose tokenizer is used; None: `checkpoint` has
             both.
         text: rules for the reference texts.
-        prompt_tokens: tokens of the decoder's vocabulary that begin every text, such as that of a language.
+        prompt_tokens: tokens of the decoder's vocabulary that begin every text, such as a language's.
         smoothing: share of the probability of each token that is spread over the vocabulary.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "encoder", all of it.
         freeze_steps: steps for which the encoder is not trained, regardless of `freeze`.
@@ -172,7 +172,7 @@ class ClassifyFrames:
         checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
         column: column of the targets: a list of classes, one for each frame of the model; null where a frame does not
             count. A row of another number of frames is left out.
-        classes: names of the classes; None: those of the column, sorted.
+        classes: names of the classes; None: the values of the column, sorted.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
@@ -201,7 +201,7 @@ class Speakers:
     Attributes:
         checkpoint: model folder or hub id to begin with; without these speakers, their weights are new.
         column: column of the speakers.
-        classes: names of the speakers; None: those of the column, sorted.
+        classes: names of the speakers; None: the values of the column, sorted.
         margin: margin between the cosines of speakers.
         margin_warmup: share of the training over which the margin grows from 0.
         crop_seconds: duration to which longer recordings are cut, at random places; None: they are not.
@@ -239,8 +239,8 @@ class Pretrain:
         checkpoint: model folder or hub id of a UniSpeech model to begin with.
         text: rules for the reference texts; rows without one are trained on without CTC, and so is a source without a
             column of texts.
-        vocabulary: "keep": that of the checkpoint; "build": the characters of the texts; or the url of a vocab.json.
-        alpha: weight of CTC; that of the codes is `1 - alpha`.
+        vocabulary: "keep": the checkpoint's; "build": the characters of the texts; or the url of a vocab.json.
+        alpha: weight of CTC; the weight of the codes is `1 - alpha`.
         temperature: temperature of the noise by which codes are drawn, at the start.
         final_temperature: lowest temperature; 0.5, or 0.1 for large models.
         temperature_decay: factor of the temperature at each step.
@@ -280,7 +280,7 @@ NEWER = (*FEW_WEIGHTS, "ctc_weight")
 
 
 def target_column(objective: Objective) -> str | None:
-    """Return the column of an objective's targets; None: that of the reference texts."""
+    """Return the column of an objective's targets; None: the column of the reference texts."""
     return getattr(objective, "column", None)
 
 
@@ -329,8 +329,8 @@ def problem_of(objective: Classify | Speakers) -> Literal["single", "multi", "re
 
 def checkpoints_of(objective: Objective) -> dict[str, str]:
     """Return the checkpoints that an objective begins with, by the names of their fields."""
-    found = {name: getattr(objective, name, None) for name in ("checkpoint", "decoder")}
-    return {name: url for name, url in found.items() if url is not None}
+    urls = {name: getattr(objective, name, None) for name in ("checkpoint", "decoder")}
+    return {name: url for name, url in urls.items() if url is not None}
 
 
 def trains_few_weights(objective: Objective) -> bool:

@@ -32,7 +32,7 @@ from raysp.training.specs.objectives import (
 )
 
 LONGEST_ROW = 120.0
-"""Seconds of the longest row of a training whose recipe has no limit: that of `Evaluation`.
+"""Seconds of the longest row of a training whose recipe has no limit; as in `Evaluation`.
 
 The memory of attention grows with the square of the duration, so that one row of ten minutes takes gigabytes."""
 FINAL = 0.05
@@ -65,7 +65,7 @@ class Batching:
         window_seconds: audio whose rows are shuffled and sorted together, and are in memory at once; None: that of 100
             steps.
         quadratic_seconds: duration at which a row costs twice its seconds.
-        curriculum: whether the steps of a window go from short rows to long ones in the first epoch.
+        curriculum: whether the steps of a window are ordered from short to long rows in the first epoch.
     """
 
     seconds: Positive | None = None
@@ -85,7 +85,7 @@ class Schedule:
         steps: updates.
         learning_rate: highest rate of the layers.
         head_rate: factor of the head's rate; of an encoder-decoder, of the weights that no checkpoint has.
-        layer_decay: factor of a layer's rate to that of the next layer; an encoder and a decoder are counted apart.
+        layer_decay: factor of a layer's rate to the next layer's; an encoder and a decoder are counted apart.
         warmup: share of the course over which the rate grows from 0.
         shape: course after it: "tri_stage", "linear", "cosine" or "constant".
         final: factor of the rate at the end, but for "constant".
@@ -113,7 +113,7 @@ class Schedule:
     optimizer_options: Mapping[str, OptionValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that the length is given once, and no last rate of a constant one."""
+        """Check that the length is set once, and no final rate with a constant rate."""
         if self.shape == "constant" and self.final not in (FINAL, 1.0):
             raise ValueError(f"found final={self.final:g} with shape='constant', which keeps the rate; leave one out")
         if (self.epochs is None) == (self.steps is None):
@@ -153,7 +153,7 @@ class Evaluation:
     Attributes:
         source: the rows to evaluate on; its `text` is the column of reference texts.
         others: further corpora by name, whose metrics are shown under their names and decide nothing.
-        column: column of other references; None: that of the objective.
+        column: column of other references; None: the objective's.
         every: steps between evaluations; None: 1,000, or fewer, so that there are 20. The weights before the first
             step and after the last one are evaluated too; the former are not a candidate for the result.
         best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
@@ -180,8 +180,8 @@ class Evaluation:
 
     def changed(self, change: Callable[[Shards], Shards]) -> "Evaluation":
         """Return the evaluation with its corpora changed."""
-        others = {name: change(source) for name, source in self.others.items()}
-        return replace(self, source=change(self.source), others=others)
+        further = {name: change(source) for name, source in self.others.items()}
+        return replace(self, source=change(self.source), others=further)
 
     @property
     def each(self) -> "Mapping[str, Evaluation]":
@@ -210,7 +210,7 @@ class Evaluation:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """The column of the references, and those of groups."""
+        """The column of the references, and columns of groups."""
         columns = [name for name in self.by if name != "seconds"]
         return tuple(dict.fromkeys([*([self.target] if self.target else []), *columns]))
 
@@ -228,7 +228,7 @@ class Finetune:
         schedule: length and learning rates.
         sink: destination of the checkpoint.
         batching: sizes of steps.
-        augment: changes of the recordings, drawn in each epoch: at most one `Speed`, then the others in order.
+        augment: changes of the recordings, drawn in each epoch: at most one `Speed`, then other changes in order.
         mix: shares of the parts of the corpus; None: every epoch has all rows.
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
         ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
@@ -286,7 +286,7 @@ class Finetune:
             )
         refuse_clash([(f"steps[{i}] {type(step).__name__}", step.columns) for i, step in enumerate(self.steps)])
         self._check_targets()
-        speeds = [place for place, one in enumerate(self.augment) if isinstance(one, Speed)]
+        speeds = [place for place, change in enumerate(self.augment) if isinstance(change, Speed)]
         if speeds not in ([], [0]):
             raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
         if speeds and isinstance(self.objective, ClassifyFrames):
@@ -346,7 +346,7 @@ class Finetune:
     @property
     def sources(self) -> dict[str, Shards]:
         """All corpora that are read, by the names of their fields."""
-        of_sounds = {f"augment.{place}.source": one.source for place, one in self.sounds.items()}
+        of_sounds = {f"augment.{place}.source": step.source for place, step in self.sounds.items()}
         return {"source": self.source, **self.evaluated_sources, **of_sounds}
 
     @property
@@ -354,13 +354,13 @@ class Finetune:
         """Corpora of the evaluation, by the names of their fields; the first decides."""
         if self.evaluation is None:
             return {}
-        others = {f"evaluation.others.{name}": source for name, source in self.evaluation.others.items()}
-        return {"evaluation.source": self.evaluation.source, **others}
+        further = {f"evaluation.others.{name}": source for name, source in self.evaluation.others.items()}
+        return {"evaluation.source": self.evaluation.source, **further}
 
     @property
     def sounds(self) -> dict[int, OfSounds]:
         """Augmentations with sounds of a corpus, by their places."""
-        return {place: one for place, one in enumerate(self.augment) if isinstance(one, OfSounds)}
+        return {place: step for place, step in enumerate(self.augment) if isinstance(step, OfSounds)}
 
     @property
     def read_places(self) -> list[ReadPlace]:
@@ -428,9 +428,8 @@ def training_parts(
         evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
     parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
-    for place, one in enumerate(cast("list[JsonValue]", fields["augment"])):
-        of_one = {key: value for key, value in cast("dict[str, JsonValue]", one).items() if key != "source"}
-        parts |= {f"augment.{place}.{key}": value for key, value in of_one.items()}
+    for place, change in enumerate(cast("list[dict[str, JsonValue]]", fields["augment"])):
+        parts |= {f"augment.{place}.{key}": value for key, value in change.items() if key != "source"}
     parts |= {f"augment.{place}.sounds": digest for place, digest in sound_digests.items()}
     if recipe.ema is not None:
         parts["ema"] = recipe.ema
@@ -447,7 +446,7 @@ def training_fingerprint(parts: Mapping[str, JsonValue]) -> str:
 
 
 def load_recipe(target: str) -> Finetune:
-    """Load a recipe from `file.py` (its only one, or the one named `recipe`) or `file.py:name`.
+    """Load a recipe from `file.py` (its only recipe, or the recipe named `recipe`) or `file.py:name`.
 
     Raises:
         SpecError: as `load_value`.

@@ -13,19 +13,19 @@ from raysp.models.base.modeling import Model
 from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.specs.values import JsonValue
 from raysp.text.targets import Target
-from raysp.training.objectives.objective_models import held_below_head
+from raysp.training.objectives.objective_models import base_parameters
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Classify, ClassifyFrames, Speakers
 from raysp.training.tasks.task_texts import digest_of
 from raysp.words import count
 
 NO_CLASS, UNKNOWN_CLASS, NO_NUMBER, OTHER_LENGTH = "no_class", "unknown_class", "no_number", "other_length"
-"""Reasons: a class is null or empty; it is none of the given ones; a number is null or not finite; a list has another
+"""Reasons: a class is null or empty; it is not among the classes; a number is null or not finite; a list has another
 length than the outputs."""
 OTHER_FRAMES = "other_num_frames"
 """Reason: a list of classes has another length than the recording has frames."""
 MOST_FRAMES_APART = 2
-"""Frames by which labels of 20 ms each may differ from those of a model, whose windows are longer than their stride."""
+"""Frames by which labels of 20 ms each may differ from a model's frames, whose windows are longer than their stride."""
 SHOWN_CLASSES = 12
 """Classes that are shown with their rows."""
 
@@ -34,7 +34,7 @@ class ClassTargets:
     """Numbers of the classes of rows.
 
     Args:
-        names: the classes; None: they are not known yet, so that all numbers are 0.
+        names: the classes; None: undetermined yet, so that all numbers are 0.
         is_many: whether a value is a list of classes, of which each counts once; else it is one class.
     """
 
@@ -47,7 +47,7 @@ class ClassTargets:
     def __call__(self, value: object) -> Target:
         """Return the target of a value, and count its classes."""
         values = value if self.is_many else [value]
-        if not isinstance(values, list) or any(one is None or one == "" for one in values):
+        if not isinstance(values, list) or any(entry is None or entry == "" for entry in values):
             return Target((), NO_CLASS)
         names = dict.fromkeys(map(str, values))
         self.counts.update(names.keys())
@@ -65,7 +65,7 @@ class FrameTargets:
     """Numbers of the classes of the frames of rows; `IGNORED_LABEL` for frames without a class.
 
     Args:
-        names: the classes; None: they are not known yet, so that all numbers are 0.
+        names: the classes; None: undetermined yet, so that all numbers are 0.
     """
 
     def __init__(self, names: Sequence[str] | None) -> None:
@@ -92,9 +92,9 @@ class FrameTargets:
 
 
 def frame_names(value: object) -> list[str | None]:
-    """Return the classes of the frames of a row; None for those without one, which are null or empty."""
+    """Return the classes of the frames of a row; None for a null or empty class."""
     values: list[Any] = value if isinstance(value, list) else []
-    return [None if one is None or one == "" else str(one) for one in values]
+    return [None if name is None or name == "" else str(name) for name in values]
 
 
 class NumberTargets:
@@ -112,7 +112,7 @@ class NumberTargets:
     def __call__(self, value: object) -> Target:
         """Return the target of a value."""
         values: list[Any] = value if isinstance(value, list) else [value]
-        numbers = [float("nan") if one is None else float(one) for one in values]
+        numbers = [float("nan") if number is None else float(number) for number in values]
         if not all(map(math.isfinite, numbers)):
             return Target((), NO_NUMBER)
         return Target(numbers) if len(numbers) == self.num_outputs else Target((), OTHER_LENGTH)
@@ -144,18 +144,18 @@ def classes_of(column: str, counts: Mapping[str, int], *, least: int) -> tuple[s
 
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Return the classes in order: by value if all are integers, else by characters."""
-    found = sorted(names)
-    if all(name.removeprefix("-").isdecimal() for name in found):
-        found.sort(key=int)
-    return tuple(found)
+    ordered = sorted(names)
+    if all(name.removeprefix("-").isdecimal() for name in ordered):
+        ordered.sort(key=int)
+    return tuple(ordered)
 
 
 def described_classes(names: Sequence[str], counts: Mapping[str, int], unit: str) -> str:
-    """Return the number of classes, the rows of the most frequent, and values that are none of them."""
-    others = {name: number for name, number in counts.items() if name not in {*names}}
-    known = {name: counts.get(name, 0) for name in names}
-    parts = [f"{count(len(names), unit)}: {_listed(known)}"]
-    return "; unknown: ".join([*parts, *([_listed(others)] if others else [])])
+    """Return the number of classes, the rows of the most frequent, and unknown values."""
+    unknown = {name: number for name, number in counts.items() if name not in {*names}}
+    of_names = {name: counts.get(name, 0) for name in names}
+    parts = [f"{count(len(names), unit)}: {_listed(of_names)}"]
+    return "; unknown: ".join([*parts, *([_listed(unknown)] if unknown else [])])
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -172,12 +172,12 @@ class NamedClasses(Generic[Spec]):
     """Base of tasks whose outputs have names.
 
     Attributes:
-        known: names of the classes or numbers; None: they are those of the corpus.
+        classes: names of the classes or numbers; None: from the corpus.
         shortest: samples of the shortest input of the model.
         spec: the objective.
     """
 
-    known: tuple[str, ...] | None
+    classes: tuple[str, ...] | None
     shortest: int
     spec: Spec
 
@@ -186,8 +186,8 @@ class NamedClasses(Generic[Spec]):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes or numbers."""
-        assert self.known is not None
-        return self.known
+        assert self.classes is not None
+        return self.classes
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:
@@ -206,20 +206,20 @@ class NamedClasses(Generic[Spec]):
 
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
-        """The column, the problem, and the names if they are given."""
-        known: list[JsonValue] | None = None if self.known is None else [*self.known]
-        return {"column": self.spec.column, "problem": self.problem, "classes": known}
+        """The column, the problem, and the names if the objective sets them."""
+        names: list[JsonValue] | None = None if self.classes is None else [*self.classes]
+        return {"column": self.spec.column, "problem": self.problem, "classes": names}
 
     def settled(self, counts: Mapping[str, int]) -> Self:
-        """Return the task with the classes of a corpus, unless they are given.
+        """Return the task with the classes of a corpus, unless the objective sets them.
 
         Raises:
             PlanError: there is only one class, from which nothing can be learnt.
         """
-        if self.known is not None:
+        if self.classes is not None:
             return self
         least = 0 if self.problem in ("multi", "regression") else 2
-        return replace(self, known=classes_of(self.spec.column, counts, least=least))
+        return replace(self, classes=classes_of(self.spec.column, counts, least=least))
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the classes with their numbers of rows or frames, or the names of numbers."""
@@ -228,9 +228,9 @@ class NamedClasses(Generic[Spec]):
         return {"classes": described_classes(self.names, counts, "class")}
 
     def min_samples(self, plan: TrainingPlan) -> int:
-        """Return the samples of one frame, and of those that a model of speakers needs around it."""
+        """Return the samples of one frame, and of the frames that a model of speakers needs around it."""
         return self.shortest
 
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
+    def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the parameters of all but the head."""
-        return held_below_head(model)
+        return base_parameters(model)

@@ -41,7 +41,7 @@ class ClassObjective:
 
     Args:
         model: a model with a head for classes.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         problem: "single", with one class as the target of a row: cross entropy. "multi", with any number of classes:
             binary cross entropy, the mean over all classes. "regression", with a number for each output: squared error,
             the mean over all outputs.
@@ -99,7 +99,7 @@ class ClassObjective:
 
 
 def _many_targets(batch: MicroBatch, num_classes: int) -> Tensor:
-    """Return ones for the classes of each row, and zeros for others, float32 (B, N)."""
+    """Return ones for the classes of each row and zeros elsewhere, float32 (B, N)."""
     classes_BL = padded_targets(batch, num_classes)
     ones_BN = torch.zeros(len(classes_BL), num_classes + 1)
     ones_BN.scatter_(1, classes_BL.where(classes_BL != IGNORED_LABEL, num_classes), 1.0)
@@ -125,7 +125,7 @@ def load_classifier(
 ) -> Model:
     """Load a checkpoint with a head for classes of recordings, in training mode.
 
-    The head is that of the checkpoint if it has these classes, else a new one.
+    The head is the checkpoint's if it has these classes, else a new head.
 
     Args:
         folder: model folder.
@@ -154,7 +154,7 @@ class ClassesTask(NamedClasses[Classify]):
 
     @classmethod
     def of(cls, spec: Classify, plan: TrainingPlan) -> "ClassesTask":
-        """Return the task before its corpus is known."""
+        """Return the task before its corpus is indexed."""
         shortest = plan.checkpoint.min_samples
         if spec.classes is None:
             return cls((spec.column,) if spec.problem == "regression" else None, shortest, spec)
@@ -169,7 +169,7 @@ class ClassesTask(NamedClasses[Classify]):
         """Return the numbers of classes, or the numbers of a regression."""
         if self.problem == "regression":
             return NumberTargets(len(self.names))
-        return ClassTargets(self.known, is_many=self.problem == "multi")
+        return ClassTargets(self.classes, is_many=self.problem == "multi")
 
     def objective(self, plan: TrainingPlan) -> ClassObjective:
         """Return the loss with its model."""
@@ -203,7 +203,7 @@ class ClassesTask(NamedClasses[Classify]):
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
-        """Return the most probable class, all probable ones, or numbers."""
+        """Return the most probable class, all probable classes, or numbers."""
         assert isinstance(objective, ClassObjective)
         none: dict[str, list[float]] = {"single": [0], "multi": [], "regression": [0.0] * len(self.names)}
         placeholder = none[self.problem]

@@ -19,7 +19,7 @@ from raysp.text.targets import CharacterTargets
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.language_objective import adapter_options
-from raysp.training.objectives.objective_models import ctc_model, held_below_head
+from raysp.training.objectives.objective_models import base_parameters, ctc_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.planning.objective_checks import KEEP
 from raysp.training.planning.training_plan import TrainingPlan
@@ -55,11 +55,11 @@ def prior_ctc_loss(
     device, (_, num_frames, vocab_size) = logits_BTV.device, logits_BTV.shape
     log_probs_BTV = logits_BTV.log_softmax(-1, dtype=torch.float32)
     valid_BT = torch.arange(num_frames) < num_frames_B[:, None]
-    rows_N, frames_N = (sent(one, device) for one in valid_BT.nonzero(as_tuple=True))
+    rows_N, frames_N = (sent(places, device) for places in valid_BT.nonzero(as_tuple=True))
     priors_V = log_probs_BTV.detach()[rows_N, frames_N].exp().mean(0)
     priors_V = (1 - UNIFORM_SHARE) * priors_V + UNIFORM_SHARE / vocab_size
     divided_BTV = log_probs_BTV - power * priors_V.log()
-    # ctc_loss normalises each frame; what this takes off is added again.
+    # ctc_loss normalises each frame; the normaliser is added again.
     loss_B = ctc_loss(divided_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
     taken_off_B = (divided_BTV.logsumexp(-1) * sent(valid_BT, device)).sum(-1)
     return torch.where(loss_B == 0, loss_B, loss_B - taken_off_B)
@@ -72,7 +72,7 @@ class CTCObjective:
 
     Args:
         model: a model with a CTC head.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
         label_prior: power of the label priors (`prior_ctc_loss`), 0 for the usual loss, which evaluations have.
     """
@@ -130,18 +130,18 @@ class CTCTask(task_texts.ComparedTexts):
 
     Attributes:
         spec: the objective.
-        known: tokenizer of the head; None: it is built from the texts.
+        head_tokenizer: tokenizer of the head; None: built from the texts.
     """
 
     spec: CTC
-    known: HeadTokenizer | None
+    head_tokenizer: HeadTokenizer | None
 
     @classmethod
     def of(cls, spec: CTC, plan: TrainingPlan) -> "CTCTask":
-        """Return the task before its corpus is known.
+        """Return the task before its corpus is indexed.
 
         Raises:
-            PlanError: the given vocabulary cannot be used.
+            PlanError: the vocabulary cannot be used.
             CheckpointError: the checkpoint can have no adapter layers, or lacks their language.
         """
         if spec.adapter is not None:
@@ -156,16 +156,16 @@ class CTCTask(task_texts.ComparedTexts):
     @property
     def tokenizer(self) -> HeadTokenizer:
         """Tokenizer of the head."""
-        assert self.known is not None
-        return self.known
+        assert self.head_tokenizer is not None
+        return self.head_tokenizer
 
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
-        """Rules for the texts, and the vocabulary if it is given."""
+        """Rules for the texts, and the vocabulary if the objective sets it."""
         words = {"counts": "words"} if self.num_pieces else {}
         return {
             "text": hashed_fields(self.spec.text),
-            "vocabulary": {**self.known.get_vocab()} if self.known else None,
+            "vocabulary": {**self.head_tokenizer.get_vocab()} if self.head_tokenizer else None,
             **words,
         }
 
@@ -183,16 +183,16 @@ class CTCTask(task_texts.ComparedTexts):
         return task_texts.digest_of(self.tokenizer.get_vocab())
 
     def settled(self, counts: Mapping[str, int]) -> "CTCTask":
-        """Return the task with a vocabulary of the characters or of pieces, unless it is given.
+        """Return the task with a vocabulary of characters or pieces, unless the objective sets it.
 
         Raises:
             PlanError: the texts have more characters than the vocabulary tokens.
         """
-        if self.known:
+        if self.head_tokenizer:
             return self
         if self.num_pieces:
-            return replace(self, known=task_texts.learnt_tokenizer(counts, self.num_pieces))
-        return replace(self, known=tokenizer_for(vocabularies.build(counts), self.spec.adapter))
+            return replace(self, head_tokenizer=task_texts.learnt_tokenizer(counts, self.num_pieces))
+        return replace(self, head_tokenizer=tokenizer_for(vocabularies.build(counts), self.spec.adapter))
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the size of the vocabulary, and the characters outside it."""
@@ -202,10 +202,11 @@ class CTCTask(task_texts.ComparedTexts):
         return {"characters": task_texts.described_characters(counts, self.tokenizer)}
 
     def targets(self) -> CharacterTargets:
-        """Return the ids of characters or pieces; of pieces that are not known yet, one for each word."""
-        if self.num_pieces and self.known is None:
-            return task_texts.word_targets(task_texts.rules_of(self.spec.text))
-        return CharacterTargets(task_texts.rules_of(self.spec.text), encode_of(self.known) if self.known else None)
+        """Return the ids of characters or pieces; before pieces are learnt, one for each word."""
+        rules = task_texts.rules_of(self.spec.text)
+        if self.num_pieces and self.head_tokenizer is None:
+            return task_texts.word_targets(rules)
+        return CharacterTargets(rules, encode_of(self.head_tokenizer) if self.head_tokenizer else None)
 
     def objective(self, plan: TrainingPlan) -> CTCObjective:
         """Return the loss with its model."""
@@ -217,9 +218,9 @@ class CTCTask(task_texts.ComparedTexts):
             label_prior=self.spec.label_prior,
         )
 
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
+    def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the parameters of all but the head."""
-        return held_below_head(model)
+        return base_parameters(model)
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the text of ids."""

@@ -41,7 +41,7 @@ class FrameObjective:
 
     Args:
         model: a model with a head for classes of frames.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
     """
 
@@ -66,10 +66,10 @@ class FrameObjective:
         """
         with evaluation_mode(self.model):
             rows_B, counts_B, logits_BTN, num_frames_B = self._run(batch)
-        scores_BT, ids_BT = (one.cpu() for one in logits_BTN.softmax(-1).max(-1))
+        scores_BT, ids_BT = (tensor.cpu() for tensor in logits_BTN.softmax(-1).max(-1))
         rows = zip(ids_BT, scores_BT, num_frames_B.tolist(), strict=True)
-        found = [(ids_T[:num_frames], scores_T[:num_frames]) for ids_T, scores_T, num_frames in rows]
-        return found, rows_B.cpu() / counts_B.clamp(min=1)
+        by_row = [(ids_T[:num_frames], scores_T[:num_frames]) for ids_T, scores_T, num_frames in rows]
+        return by_row, rows_B.cpu() / counts_B.clamp(min=1)
 
     def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the losses of rows, summed over their frames, the frames that count, logits, and all frames.
@@ -94,8 +94,8 @@ def _of_frames(batch: MicroBatch, labels_BL: Tensor, num_frames_B: Tensor, num_f
     """
     for row, target, row_frames in zip(batch.rows, batch.targets, num_frames_B.tolist(), strict=True):
         if abs(len(target) - row_frames) > MOST_FRAMES_APART:
-            found = count(len(target), "label")
-            raise ValueError(f"row {row}: {found} found, expected one for each of {count(row_frames, 'frame')}")
+            labels = count(len(target), "label")
+            raise ValueError(f"row {row}: {labels} found, expected one for each of {count(row_frames, 'frame')}")
     missing = max(0, num_frames - labels_BL.shape[1])
     labels_BT = F.pad(labels_BL, (0, missing), value=IGNORED_LABEL)[:, :num_frames]
     after_BT = torch.arange(num_frames, device=labels_BT.device) >= num_frames_B[:, None]
@@ -116,14 +116,14 @@ class FramesTask(NamedClasses[ClassifyFrames]):
 
     @classmethod
     def of(cls, spec: ClassifyFrames, plan: TrainingPlan) -> "FramesTask":
-        """Return the task before its corpus is known.
+        """Return the task before its corpus is indexed.
 
         Raises:
             CheckpointError: the architecture has no head for frames.
         """
-        one = plan.checkpoint
-        shortest = shortest_input(AutoModelForAudioFrameClassification, one.path)
-        frames = f"(samples - {one.receptive_samples}) // {one.frame_stride} + 1, at {one.sample_rate} Hz"
+        model = plan.checkpoint
+        shortest = shortest_input(AutoModelForAudioFrameClassification, model.path)
+        frames = f"(samples - {model.receptive_samples}) // {model.frame_stride} + 1, at {model.sample_rate} Hz"
         return cls(None if spec.classes is None else tuple(spec.classes), shortest, spec, frames)
 
     @property
@@ -137,7 +137,7 @@ class FramesTask(NamedClasses[ClassifyFrames]):
 
     def targets(self) -> FrameTargets:
         """Return the numbers of classes of frames."""
-        return FrameTargets(self.known)
+        return FrameTargets(self.classes)
 
     def objective(self, plan: TrainingPlan) -> FrameObjective:
         """Return the loss with its model."""
@@ -156,8 +156,8 @@ class FramesTask(NamedClasses[ClassifyFrames]):
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return the most probable class of each frame as runs, with the mean of their probabilities."""
         assert isinstance(objective, FrameObjective)
-        found, losses_B = objective.predict(batch)
-        rows = zip(found, losses_B.tolist(), strict=True)
+        by_row, losses_B = objective.predict(batch)
+        rows = zip(by_row, losses_B.tolist(), strict=True)
         return [
             Prediction(self.shown(ids_T.tolist()), loss, float(scores_T.mean())) for (ids_T, scores_T), loss in rows
         ]
@@ -166,14 +166,14 @@ class FramesTask(NamedClasses[ClassifyFrames]):
         """Return accuracy and macro F1 over frames."""
         texts, scores = rows.texts, rows.scores
         right = [frames_of(reference) for reference in rows.references]
-        found = [[str(name) for name in frames_of(text)] for text in texts]
+        predicted = [[str(name) for name in frames_of(text)] for text in texts]
         worst = [
             Mismatch(row, rows.references[row], texts[row], errors, scores[row])
-            for row, errors in enumerate(map(_num_wrong, right, found))
+            for row, errors in enumerate(map(_num_wrong, right, predicted))
             if errors
         ]
-        worst = sorted(worst, key=lambda one: -one.errors)[:WORST_ROWS]
-        return compare_frames(right, found, rows.columns, classes=self.names, bootstrap=rows.bootstrap, worst=worst)
+        worst = sorted(worst, key=lambda mismatch: -mismatch.errors)[:WORST_ROWS]
+        return compare_frames(right, predicted, rows.columns, classes=self.names, bootstrap=rows.bootstrap, worst=worst)
 
 
 def runs_of(names: Sequence[str | None]) -> str:
@@ -186,5 +186,5 @@ def frames_of(runs: str) -> list[str | None]:
     return [name for name, length in json.loads(runs) for _ in range(length)]
 
 
-def _num_wrong(right: Sequence[str | None], found: Sequence[str]) -> int:
-    return sum(one is not None and one != other for one, other in zip(right, found, strict=False))
+def _num_wrong(right: Sequence[str | None], predicted: Sequence[str]) -> int:
+    return sum(label is not None and label != other for label, other in zip(right, predicted, strict=False))

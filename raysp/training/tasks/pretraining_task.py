@@ -1,6 +1,6 @@
 """`Pretrain`: codes of masked frames, and characters of the texts that there are: loss and task.
 
-The loss is that of UniSpeech (Wang et al. 2021, arXiv:2101.07597, section 3.2).
+The loss is UniSpeech's (Wang et al. 2021, arXiv:2101.07597, section 3.2).
 """
 
 from collections import Counter
@@ -62,7 +62,7 @@ class PretrainingObjective:
 
     Args:
         model: the model; its configuration has the masks, and `replace_prob`.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         alpha: weight of CTC.
         temperature: of the Gumbel noise.
         dtype: dtype of the arithmetic; weights and losses stay in float32.
@@ -96,7 +96,7 @@ class PretrainingObjective:
         losses, ctc_B, is_labelled_B = self._run(batch)
         weights_B, rows_B = self._weighted(losses, ctc_B, is_labelled_B)
         labelled = torch.tensor([place for place, target in enumerate(batch.targets) if len(target)], dtype=torch.int64)
-        # The diversity is that of the micro-batch: a row that is not finite would make the losses of all rows so.
+        # The diversity is computed over the micro-batch: a row that is not finite would affect the losses of all rows.
         total = rows_B.sum() + losses.diversity * (weights_B * sent(losses.num_masked_B, weights_B.device)).sum()
         num_masked = losses.num_masked_B.sum()
         terms = {
@@ -111,7 +111,7 @@ class PretrainingObjective:
         """Return the losses of rows by masked frame, float32 (B,) on the CPU.
 
         The model is in evaluation mode. Masks and negatives are drawn from a fixed seed, so that evaluations of other
-        weights can be compared; codes are the likeliest ones.
+        weights can be compared; codes are the likeliest codes.
         """
         seed_micro_batch(0, 0, 0, 0)
         with evaluation_mode(self.model):
@@ -179,7 +179,7 @@ def load_pretraining_model(
         folder: model folder; weights that it lacks besides the encoder are initialised.
         num_classes: tokens of a vocabulary that is not the checkpoint's, for which the CTC head is initialised; None:
             it stays.
-        blank: id of the blank in this vocabulary; None: that of the checkpoint's configuration.
+        blank: id of the blank in this vocabulary; None: from the checkpoint's configuration.
         masks: fields of the configuration.
         seed: seed of initial weights.
         random_weights: whether all weights are initialised.
@@ -225,7 +225,7 @@ class PretrainingTask:
     Attributes:
         spec: the objective.
         tokenizer: of the CTC head; None: it is built from the texts, or there are none.
-        has_texts: whether any row of the corpus has a text; until it is known, True.
+        has_texts: whether any row of the corpus has a text; True until it is determined.
     """
 
     spec: Pretrain
@@ -236,11 +236,11 @@ class PretrainingTask:
 
     @classmethod
     def of(cls, spec: Pretrain, plan: TrainingPlan) -> "PretrainingTask":
-        """Return the task before its corpus is known.
+        """Return the task before its corpus is indexed.
 
         Raises:
             PlanError: the vocabulary or the masks cannot be used.
-            CheckpointError: the vocabulary to be kept is not there, or not that of the head.
+            CheckpointError: the vocabulary to be kept is missing, or does not fit the head.
         """
         folder = plan.checkpoint.path
         masks: dict[str, Any] = {**spec.masks}
@@ -261,7 +261,7 @@ class PretrainingTask:
 
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
-        """Rules for the texts, and the vocabulary if it is given; rows without a text are kept."""
+        """Rules for the texts, and the vocabulary if the objective sets it; rows without a text are kept."""
         return {"text": hashed_fields(self.spec.text), "vocabulary": self._vocabulary, "without_text": "kept"}
 
     @property
@@ -279,7 +279,7 @@ class PretrainingTask:
         return {**self.tokenizer.get_vocab()} if self.tokenizer else None
 
     def settled(self, counts: Mapping[str, int]) -> "PretrainingTask":
-        """Return the task with a vocabulary of the characters, unless it is given or there are no texts."""
+        """Return the task with a vocabulary of the characters, unless the objective sets it or there are no texts."""
         if self.tokenizer or not counts:
             return replace(self, has_texts=bool(counts))
         return replace(self, tokenizer=tokenizer_for(vocabularies.build(counts)))
@@ -323,7 +323,7 @@ class PretrainingTask:
             dtype=getattr(torch, plan.dtype),
         )
 
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
+    def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield nothing: all is trained from the first step on."""
         return iter(())
 
@@ -346,16 +346,16 @@ class PretrainingTask:
 
 
 def _keeps_head(spec: Pretrain, plan: TrainingPlan) -> bool:
-    """Return whether the CTC head is that of the checkpoint."""
+    """Return whether the CTC head is the checkpoint's."""
     return spec.vocabulary == KEEP and plan.checkpoint.architecture == UniSpeechForPreTraining.__name__
 
 
 def _check_head(spec: Pretrain, config: Any, tokenizer: HeadTokenizer) -> None:  # noqa: ANN401 - a configuration
-    """Raise CheckpointError if a tokenizer is not that of the CTC head of its checkpoint."""
-    found = (len(tokenizer.get_vocab()), tokenizer.pad_token_id)
-    if found != (config.num_ctc_classes, config.pad_token_id):
+    """Raise CheckpointError if a tokenizer does not fit the CTC head of its checkpoint."""
+    actual = (len(tokenizer.get_vocab()), tokenizer.pad_token_id)
+    if actual != (config.num_ctc_classes, config.pad_token_id):
         raise CheckpointError(
-            f"{spec.checkpoint}: vocab.json has {found[0]} tokens with the blank {found[1]}, the head "
+            f"{spec.checkpoint}: vocab.json has {actual[0]} tokens with the blank {actual[1]}, the head "
             f"{config.num_ctc_classes} with the blank {config.pad_token_id} (config.json: num_ctc_classes, "
             "pad_token_id); set objective.vocabulary='build', or to the url of a vocab.json"
         )

@@ -74,16 +74,16 @@ def special_ids(tokenizer: TextTokenizer, *configs: Config) -> SpecialIds:
 
 
 def _first(*ids: int | None) -> int | None:
-    return next((one for one in ids if one is not None), None)
+    return next((index for index in ids if index is not None), None)
 
 
 class DecoderTokens:
-    """Ids of texts for a decoder: those of its tokenizer without the start token, up to the end token.
+    """Ids of texts for a decoder: its tokenizer's without the start token, up to the end token.
 
     Args:
         tokenizer: the decoder's.
         special: its special tokens.
-        prompt_tokens: tokens of the vocabulary that begin every text, such as that of a language.
+        prompt_tokens: tokens of the vocabulary that begin every text, such as a language's.
     """
 
     def __init__(self, tokenizer: TextTokenizer, special: SpecialIds, prompt_tokens: Sequence[str] = ()) -> None:
@@ -114,9 +114,9 @@ def token_ids(tokenizer: TextTokenizer, tokens: Sequence[str]) -> list[int]:
 
 
 BLANK_BIAS = 3.0
-"""Initial bias of the blank of a CTC head, as that of `CTC`."""
+"""Initial bias of the blank of a CTC head, as in `CTC`."""
 MAX_TOKENS = 256
-"""Tokens of the longest text that `generate` writes unless told otherwise; 30 seconds of speech have fewer."""
+"""Default of the tokens of the longest text that `generate` writes; 30 seconds of speech have fewer."""
 
 
 class Seq2SeqObjective:
@@ -126,7 +126,7 @@ class Seq2SeqObjective:
 
     Args:
         model: an encoder-decoder.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         smoothing: share of the probability that is spread over the vocabulary.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
         ctc_weight: weight of the loss of the model's CTC head, if it has one.
@@ -162,9 +162,9 @@ class Seq2SeqObjective:
         return Losses(total_B.sum(), count, total_B.detach(), terms)
 
     def _ctc(self, batch: MicroBatch, frames_BTH: Tensor, num_frames_B: Tensor) -> Tensor:
-        """Return the CTC losses of rows (B,), 0 for those with more tokens than frames allow.
+        """Return the CTC losses of rows (B,), 0 for rows with more tokens than frames allow.
 
-        Tokens are those of the decoder without prompt and end, which are not spoken.
+        Tokens are the decoder's without prompt and end, which are not spoken.
         """
         spoken = replace(batch, targets=[target[self.num_prompt_tokens : -1] for target in batch.targets])
         blank = self.model.config.decoder.vocab_size
@@ -232,12 +232,12 @@ def load_encoder_decoder(
 
     Args:
         folder: checkpoint of an encoder-decoder; with `decoder`, of an encoder of speech.
-        tokenizer: that of the decoder.
+        tokenizer: tokenizer of the decoder.
         decoder: checkpoint of a text model that has a decoder.
         masks: fields of the encoder's configuration.
         prompt_tokens: tokens that begin every text.
         generate: options of `generate`, in place of its defaults.
-        seed: seed of initial weights, such as those of cross attention.
+        seed: seed of initial weights, such as cross attention's.
         random_weights: whether all weights are initialised.
 
     Raises:
@@ -273,7 +273,7 @@ def _loaded(folder: Path, decoder: Path | None, masks: Masks) -> SpeechEncoderDe
 
 
 def _default_options(special: SpecialIds, num_positions: int) -> GenerationConfig:
-    """Return options of `generate` for speech, in place of those of a decoder's checkpoint, which are for text."""
+    """Return options of `generate` for speech, since the options of a decoder's checkpoint are for text."""
     return GenerationConfig(
         max_length=min(MAX_TOKENS, num_positions),
         decoder_start_token_id=special.start,
@@ -322,7 +322,7 @@ class Seq2SeqTask(task_texts.ComparedTexts):
 
     Attributes:
         spec: the objective.
-        tokenizer: that of the decoder.
+        tokenizer: tokenizer of the decoder.
         special: its special tokens.
         num_positions: tokens of the longest text of the decoder.
     """
@@ -370,7 +370,7 @@ class Seq2SeqTask(task_texts.ComparedTexts):
         return task_texts.digest_of([self.tokenizer.get_vocab(), self.special])
 
     def settled(self, counts: Mapping[str, int]) -> "Seq2SeqTask":
-        """Return the task: its vocabulary is that of the decoder."""
+        """Return the task: its vocabulary is the decoder's."""
         return self
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
@@ -410,9 +410,9 @@ class Seq2SeqTask(task_texts.ComparedTexts):
             num_prompt_tokens=len(spec.prompt_tokens),
         )
 
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
+    def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the trained parameters of the encoder."""
-        return (one for one in model.speech_encoder.parameters() if one.requires_grad)
+        return (weight for weight in model.speech_encoder.parameters() if weight.requires_grad)
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the text of ids."""
@@ -422,5 +422,5 @@ class Seq2SeqTask(task_texts.ComparedTexts):
         """Return the texts that the decoder writes."""
         assert isinstance(objective, Seq2SeqObjective)
         ids_BL, losses_B = objective.predict(batch)
-        found = self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
-        return [Prediction(text.strip(), loss) for text, loss in zip(found, losses_B.tolist(), strict=True)]
+        texts = self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
+        return [Prediction(text.strip(), loss) for text, loss in zip(texts, losses_B.tolist(), strict=True)]

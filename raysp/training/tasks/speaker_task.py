@@ -31,9 +31,9 @@ from raysp.training.tasks.task import WORST_ROWS, PredictedRows, Prediction
 DESCRIBED_ROWS = 3000
 """Rows of a training from which the space of its vectors is computed: 100 minutes, without a GPU too."""
 PART_SECONDS = 1.0
-"""Length of the parts of rows whose vectors are in it: about that of the windows of `Turns`."""
+"""Length of the parts of rows whose vectors are in it: about a window of `Turns`."""
 PARTS = 2
-"""Parts of a row, one behind the other."""
+"""Consecutive parts of a row."""
 
 
 class SpeakerPredictions(NamedTuple):
@@ -52,7 +52,7 @@ class SpeakerObjective:
 
     Args:
         model: a model with an x-vector head. The margin of its own loss is not used.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         margin: margin between the cosines of speakers.
         margin_warmup: share of the training over which the margin grows linearly from 0.
         crop_seconds: longer rows are cut to this length, at a place drawn from numpy's generator; None: never.
@@ -130,7 +130,7 @@ class SpeakersTask(NamedClasses[Speakers]):
 
     @classmethod
     def of(cls, spec: Speakers, plan: TrainingPlan) -> "SpeakersTask":
-        """Return the task before its corpus is known.
+        """Return the task before its corpus is indexed.
 
         Raises:
             PlanError: recordings would be cut to less than the shortest input of the model.
@@ -146,7 +146,7 @@ class SpeakersTask(NamedClasses[Speakers]):
 
     def targets(self) -> ClassTargets:
         """Return the numbers of speakers."""
-        return ClassTargets(self.known)
+        return ClassTargets(self.classes)
 
     def objective(self, plan: TrainingPlan) -> SpeakerObjective:
         """Return the loss with its model."""
@@ -173,10 +173,10 @@ class SpeakersTask(NamedClasses[Speakers]):
     def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
         """Return the most probable speaker of the training, and the embedding; a target may be empty."""
         assert isinstance(objective, SpeakerObjective)
-        found = objective.predict(replace(batch, targets=[target if len(target) else [0] for target in batch.targets]))
-        scores_B, places_B = found.logits_BN.softmax(-1).max(-1)
-        rows = zip(places_B.tolist(), found.losses_B.tolist(), scores_B.tolist(), strict=True)
-        vectors = found.embeddings_BE.numpy()
+        output = objective.predict(replace(batch, targets=[target if len(target) else [0] for target in batch.targets]))
+        scores_B, places_B = output.logits_BN.softmax(-1).max(-1)
+        rows = zip(places_B.tolist(), output.losses_B.tolist(), scores_B.tolist(), strict=True)
+        vectors = output.embeddings_BE.numpy()
         return [
             Prediction(self.names[place], loss, score, vector)
             for (place, loss, score), vector in zip(rows, vectors, strict=True)
@@ -186,7 +186,7 @@ class SpeakersTask(NamedClasses[Speakers]):
         """Return the equal error rate, and accuracy and macro F1 of the rows of speakers of the training."""
         return compare_known_speakers(
             rows.references,
-            [one.vector for one in rows.predictions],
+            [row.vector for row in rows.predictions],
             rows.texts,
             rows.scores,
             rows.columns,

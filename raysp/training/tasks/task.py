@@ -47,16 +47,16 @@ class PredictedRows(NamedTuple):
     @property
     def texts(self) -> list[str]:
         """Predicted texts, classes or numbers."""
-        return [one.text for one in self.predictions]
+        return [row.text for row in self.predictions]
 
     @property
     def scores(self) -> list[float | None]:
         """Probabilities of the predictions."""
-        return [one.score for one in self.predictions]
+        return [row.score for row in self.predictions]
 
 
 class Task(Protocol):
-    """Parts of a training that depend on its objective. Pickled for workers, so folders are those of the plan given."""
+    """Parts of a training that depend on its objective. Pickled for workers, so folders come from the plan argument."""
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class Task(Protocol):
 
     @property
     def index_parts(self) -> Mapping[str, JsonValue]:
-        """Everything of the objective that decides what is in the index of a shard."""
+        """Everything of the objective that affects the index of a shard."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class Task(Protocol):
         ...
 
     def settled(self, counts: Mapping[str, int]) -> "Task":
-        """Return the task with the vocabulary or classes of a corpus, unless they are given.
+        """Return the task with the vocabulary or classes of a corpus, unless the objective sets them.
 
         Args:
             counts: counts of `Targets` over the corpus.
@@ -115,8 +115,8 @@ class Task(Protocol):
         """
         ...
 
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
-        """Yield the parameters that `freeze_steps` is about."""
+    def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
+        """Yield the parameters that are frozen for `freeze_steps`."""
         ...
 
     def shown(self, target: Sequence[float]) -> str:

@@ -14,7 +14,7 @@ from raysp.training.tasks.transducer_task import TransducerTask
 
 
 def task_of(plan: TrainingPlan) -> Task:
-    """Return the task of a recipe before its corpus is known.
+    """Return the task of a recipe before its corpus is indexed.
 
     Raises:
         PlanError, CheckpointError: its vocabulary, tokenizer or LoRA cannot be used.

@@ -47,7 +47,7 @@ def given_tokenizer(vocabulary: str, plan: TrainingPlan, language: str | None = 
         language: name of the language that the vocabulary belongs to; None: it is the only one.
 
     Raises:
-        PlanError: the given vocabulary cannot be used.
+        PlanError: the vocabulary cannot be used.
     """
     if pieces_of(vocabulary):
         return None
@@ -70,7 +70,7 @@ def described_characters(counts: Mapping[str, int], tokenizer: HeadTokenizer) ->
     outside = vocabularies.outside(counts, letters)
     shown = " ".join(f"{character!r} ({number:,})" for character, number in [*outside.items()][:SHOWN_CHARACTERS])
     more = f" and {len(outside) - SHOWN_CHARACTERS:,} more" if len(outside) > SHOWN_CHARACTERS else ""
-    cases = [case for case in ("upper", "lower") if all(getattr(one, case)() in letters for one in outside)]
+    cases = [case for case in ("upper", "lower") if all(getattr(letter, case)() in letters for letter in outside)]
     advice = f"; text=raysp.Text({cases[0]!r}) brings them into it" if cases else ""
     return count(len(tokenizer.get_vocab()), "token") + (f"; outside: {shown}{more}{advice}" if outside else "")
 

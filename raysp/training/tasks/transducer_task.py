@@ -18,7 +18,7 @@ from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text.targets import CharacterTargets
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_of
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
-from raysp.training.objectives.objective_models import begun, held_below_head, naming_masks
+from raysp.training.objectives.objective_models import base_parameters, begun, naming_masks
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.starting_model import Masks, anew
 from raysp.training.planning.training_plan import TrainingPlan
@@ -50,7 +50,7 @@ class TransducerObjective:
 
     Args:
         model: a transducer.
-        feature_extractor: that of its checkpoint.
+        feature_extractor: extractor of its checkpoint.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
     """
 
@@ -71,7 +71,7 @@ class TransducerObjective:
     def _row_losses(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the losses, the projected frames (B, T, J), and the number of frames of each row."""
         labels_BU = padded_targets(batch, self.model.config.vocab_size)
-        num_labels_B = torch.tensor([len(one) for one in batch.targets])
+        num_labels_B = torch.tensor([len(target) for target in batch.targets])
         device = self.model.device
 
         def run(**features: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401 - of any extractor
@@ -94,7 +94,7 @@ class TransducerObjective:
 
     def _text(self, tokens: Sequence[int], tokenizer: HeadTokenizer) -> str:
         left_out = (self.model.blank, tokenizer.pad_token_id)
-        return str(tokenizer.decode([one for one in tokens if one not in left_out], group_tokens=False))
+        return str(tokenizer.decode([token for token in tokens if token not in left_out], group_tokens=False))
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class TransducerTask(task_texts.ComparedTexts):
 
     Attributes:
         spec: the objective.
-        tokenizer: that of the checkpoint.
+        tokenizer: tokenizer of the checkpoint.
         moves: moves of paths through frames and tokens.
     """
 
@@ -135,7 +135,7 @@ class TransducerTask(task_texts.ComparedTexts):
         return task_texts.digest_of(self.outputs)
 
     def settled(self, counts: Mapping[str, int]) -> "TransducerTask":
-        """Return the task: its vocabulary is that of the checkpoint."""
+        """Return the task: its vocabulary is the checkpoint's."""
         return self
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
@@ -155,9 +155,9 @@ class TransducerTask(task_texts.ComparedTexts):
         model = begun(model, plan, spec.freeze)
         return TransducerObjective(model, load_feature_extractor(folder), dtype=getattr(torch, plan.dtype))
 
-    def held(self, model: Model) -> Iterator[nn.Parameter]:
+    def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the parameters of the encoder."""
-        return held_below_head(model)
+        return base_parameters(model)
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the text of ids."""
