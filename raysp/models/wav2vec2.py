@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
+from raysp.models.base.modeling import resolved
 from raysp.models.base.row_layout import Count, Layout
 from raysp.models.encoder.encoder_heads import (
     ForAudioFrameClassification,
@@ -160,12 +161,10 @@ class Wav2Vec2PreTrainedModel(SpeechModel):
 
     def _get_feat_extract_output_lengths(self, input_lengths: Count, add_adapter: bool | None = None) -> Count:
         frames = super()._get_feat_extract_output_lengths(input_lengths)
-        for _ in range(self.config.num_adapter_layers if self._includes_adapter(add_adapter) else 0):
+        has_adapter = resolved(add_adapter, self.config.add_adapter)
+        for _ in range(self.config.num_adapter_layers if has_adapter else 0):
             frames = adapter_output_frames(frames, self.config)
         return frames
-
-    def _includes_adapter(self, add_adapter: bool | None) -> bool:
-        return self.config.add_adapter if add_adapter is None else add_adapter
 
 
 class Wav2Vec2Model(Wav2Vec2PreTrainedModel, WaveformEncoder):

@@ -39,6 +39,13 @@ SEED = "seed"
 OF_SAMPLING: Mapping[str, Any] = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": 0.0, SEED: 0}
 OF_BEAMS: Mapping[str, Any] = {"early_stopping": False, "length_penalty": 1.0}
 """Options that act only with `do_sample`, or with several beams, and their defaults."""
+USUAL: Mapping[str, Any] = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+}
+"""Defaults of further options."""
 
 
 @dataclass(kw_only=True)
@@ -250,22 +257,15 @@ class Settings:
             num_positions: Limit of the default length; None: no limit.
         """
         eos = _ids(config.eos_token_id)
+        defaults = {**OF_SAMPLING, **OF_BEAMS, **USUAL}
+        values = {name: getattr(config, name) for name in defaults if name != SEED}
         settings = cls(
+            **{name: defaults[name] if value is None else value for name, value in values.items()},
             max_length=_max_length(config, prompt_length, num_positions),
             min_length=(config.min_length or 0)
             if config.min_new_tokens is None
             else config.min_new_tokens + prompt_length,
             do_sample=bool(config.do_sample),
-            num_beams=_default(config.num_beams, 1),
-            num_return_sequences=_default(config.num_return_sequences, 1),
-            early_stopping=_default(config.early_stopping, OF_BEAMS["early_stopping"]),
-            length_penalty=_default(config.length_penalty, OF_BEAMS["length_penalty"]),
-            temperature=_default(config.temperature, OF_SAMPLING["temperature"]),
-            top_k=_default(config.top_k, OF_SAMPLING["top_k"]),
-            top_p=_default(config.top_p, OF_SAMPLING["top_p"]),
-            min_p=_default(config.min_p, OF_SAMPLING["min_p"]),
-            repetition_penalty=_default(config.repetition_penalty, 1.0),
-            no_repeat_ngram_size=_default(config.no_repeat_ngram_size, 0),
             bad_words_ids=tuple(tuple(word) for word in config.bad_words_ids or ()),
             suppress_tokens=tuple(config.suppress_tokens or ()),
             begin_suppress_tokens=tuple(config.begin_suppress_tokens or ()),
@@ -356,10 +356,6 @@ def _max_length(config: GenerationConfig, prompt_length: int, num_positions: int
     if config.max_length is not None:
         return config.max_length
     return min(DEFAULT_NEW_TOKENS + prompt_length, num_positions or DEFAULT_NEW_TOKENS + prompt_length)
-
-
-def _default(value: Any, default: Any) -> Any:  # noqa: ANN401 - an option of any type
-    return default if value is None else value
 
 
 def _ids(value: int | list[int] | None) -> tuple[int, ...]:

@@ -433,7 +433,8 @@ def save_heads(models: Sequence[Model], folder: str | Path, *, shard_bytes: int 
     _check_encoders(models)
     weights: dict[str, Tensor] = dict(first.stored_weights())
     for model in models[1:]:
-        head = {name: value for name, value in model.stored_weights().items() if not _is_of_encoder(model, name)}
+        encoder = f"{model.base_model_prefix}."
+        head = {name: value for name, value in model.stored_weights().items() if not name.startswith(encoder)}
         refuse_shared_names([*weights], [*head])
         weights.update(head)
     config = type(first.config).from_dict(_merged_fields(models))
@@ -449,10 +450,6 @@ def refuse_shared_names(names: Sequence[str], other: Sequence[str]) -> None:
         raise CheckpointError(
             f"two heads have weights of the same name, {short(shared)}: a checkpoint holds one such head and a CTC head"
         )
-
-
-def _is_of_encoder(model: Model, name: str) -> bool:
-    return name.startswith(model.base_model_prefix + ".")
 
 
 def _check_encoders(models: Sequence[Model]) -> None:
