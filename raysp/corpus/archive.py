@@ -90,9 +90,9 @@ class ArchiveFile:
         self._start, self._window = first, self._file.read(max(0, min(end, self.num_bytes) - first))
 
 
-def damaged(url: str, place: int, found: str) -> ShardError:
+def damaged(url: str, place: int, content: str) -> ShardError:
     """Return the error of an archive that is damaged at an offset."""
-    return ShardError(f"{url}: at byte {place:,}: {found}; expected a member of a tar file. Copy the shard again")
+    return ShardError(f"{url}: at byte {place:,}: {content}; expected a member of a tar file. Copy the shard again")
 
 
 def read_members(file: ArchiveFile, first: int = 0, end: int | None = None) -> Iterator[Member]:
@@ -110,36 +110,36 @@ def read_members(file: ArchiveFile, first: int = 0, end: int | None = None) -> I
     file.seek(first)
     with _explained(file, first), tarfile.open(fileobj=file, mode="r:") as archive:  # type: ignore[call-overload]
         place = -1
-        while (found := archive.next()) is not None and (end is None or found.offset < end):
+        while (header := archive.next()) is not None and (end is None or header.offset < end):
             archive.members = []  # would grow with the archive
-            if archive.offset <= place or found.size < 0:
-                raise damaged(file.url, found.offset, f"{shortened(found.name)} claims {count(found.size, 'byte')}")
+            if archive.offset <= place or header.size < 0:
+                raise damaged(file.url, header.offset, f"{shortened(header.name)} claims {count(header.size, 'byte')}")
             place = archive.offset
             if archive.pax_headers.keys() - {"comment"}:
                 raise damaged(
-                    file.url, found.offset, f"a global header sets {bounds.plain(', '.join(archive.pax_headers))}"
+                    file.url, header.offset, f"a global header sets {bounds.plain(', '.join(archive.pax_headers))}"
                 )
-            if not found.isdir():
-                yield _member(file, found)
+            if not header.isdir():
+                yield _member(file, header)
         if end is None:
             _check_end(file, archive.offset)
 
 
-def _member(file: ArchiveFile, found: tarfile.TarInfo) -> Member:
-    if not found.isreg() or found.issparse():
+def _member(file: ArchiveFile, header: tarfile.TarInfo) -> Member:
+    if not header.isreg() or header.issparse():
         raise ShardError(
-            f"{file.url}: at byte {found.offset:,}: member {shortened(found.name)} is a link, a "
+            f"{file.url}: at byte {header.offset:,}: member {shortened(header.name)} is a link, a "
             f"sparse or a special file; "
             "expected files. Write the shard again (tar --dereference)"
         )
-    if found.offset_data + found.size > file.num_bytes:
+    if header.offset_data + header.size > file.num_bytes:
         raise damaged(
             file.url,
-            found.offset,
-            f"{shortened(found.name)} claims {count(found.size, 'byte')}, the file has "
-            f"{file.num_bytes - found.offset_data:,}",
+            header.offset,
+            f"{shortened(header.name)} claims {count(header.size, 'byte')}, the file has "
+            f"{file.num_bytes - header.offset_data:,}",
         )
-    return Member(found.name.removeprefix("./"), found.offset, found.offset_data, found.size, found.chksum)
+    return Member(header.name.removeprefix("./"), header.offset, header.offset_data, header.size, header.chksum)
 
 
 def _check_end(file: ArchiveFile, place: int) -> None:
@@ -150,8 +150,8 @@ def _check_end(file: ArchiveFile, place: int) -> None:
         if any(file.range(place, padding)):
             raise damaged(file.url, place, "its end marker, and more data behind it (are several archives joined?)")
         return
-    found = f"a header that begins with {head[:8]!r} and is not a header" if head else "the end of the file"
-    raise damaged(file.url, place, f"{found}, without an end marker before it")
+    content = f"a header that begins with {head[:8]!r} and is not a header" if head else "the end of the file"
+    raise damaged(file.url, place, f"{content}, without an end marker before it")
 
 
 @contextmanager

@@ -130,7 +130,7 @@ def _data_files(store: Store, path: str) -> set[str] | None:
     if store.stat(path) is None:
         return None
     try:
-        return {str(one["filename"]) for one in bounds.parse_json(store.read(path))["_data_files"]}
+        return {str(data_file["filename"]) for data_file in bounds.parse_json(store.read(path))["_data_files"]}
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -142,8 +142,8 @@ def _null_columns(file: pa.NativeFile, reader: _Reader, layout: _Layout, columns
         if num_bytes > _MOST_BYTES_WITHOUT_AUDIO or (nulls is not None and not nulls):
             return frozenset()
         batch = _batch(reader, layout, number)
-        found = {name for column in columns for name in _nulls_of(batch, column)}
-        nulls = found if nulls is None else nulls & found
+        of_batch = {name for column in columns for name in _nulls_of(batch, column)}
+        nulls = of_batch if nulls is None else nulls & of_batch
     return frozenset(nulls or ())
 
 
@@ -170,19 +170,25 @@ def _plain_rows(
     if missing:
         raise ShardError(f"its footer names no column {missing[0]!r}, or several; its header does")
     chosen = batch.select(list(columns))
-    plain: list[Any] = [cast("Any", one).storage if _has_foreign_type(one.type) else one for one in chosen.columns]
+    plain: list[Any] = [
+        cast("Any", array).storage if _has_foreign_type(array.type) else array for array in chosen.columns
+    ]
     for column in plain:
         _validate(column)
     decoded = [
         isinstance(column, pa.DictionaryArray) and name not in as_dictionaries
         for name, column in zip(columns, plain, strict=True)
     ]
-    most = max((column.dictionary.nbytes for column, one in zip(plain, decoded, strict=True) if one), default=0)
+    most = max(
+        (column.dictionary.nbytes for column, is_encoded in zip(plain, decoded, strict=True) if is_encoded), default=0
+    )
     num_rows = max(1, min(_READ_ROWS, BATCH_BYTES // max(1, most)))  # each value may be as large as the dictionary
     start, end = max(piece.first - first, 0), min(piece.end - first, batch.num_rows)
     for row in range(start, end, num_rows):
         parts = [column.slice(row, min(num_rows, end - row)) for column in plain]
-        arrays = [part.dictionary_decode() if one else part for part, one in zip(parts, decoded, strict=True)]
+        arrays = [
+            part.dictionary_decode() if is_encoded else part for part, is_encoded in zip(parts, decoded, strict=True)
+        ]
         yield pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
@@ -242,7 +248,7 @@ def _explained(url: str) -> Iterator[None]:
 
 def _open(url: str, storage_options: Options) -> pa.NativeFile:
     store, name = place_of(url, storage_options)
-    if isinstance(store, LocalStore) and (found := store.stat(name)) is not None and found.num_bytes:
+    if isinstance(store, LocalStore) and (entry := store.stat(name)) is not None and entry.num_bytes:
         return pa.memory_map(f"{store.url}/{name}")
     return store.open(name)
 

@@ -71,54 +71,54 @@ class _Part(NamedTuple):
         return frozenset(path for (path, _, _), check in rows if check == sidecars.BAD)
 
 
-def cut(entries: Sequence[Entry], recorded: Sequence[str], given: Metadata | None = None) -> list[str]:
+def cut(entries: Sequence[Entry], recorded: Sequence[str], described: Metadata | None = None) -> list[str]:
     """Cut a listing into parts: first the recorded ones with current versions, then new files.
 
     A file that was missing when its part was recorded keeps that entry, so that its arrival does not change the part.
     """
-    return [_pack(part) for part in _cut(entries, [_unpack(part) for part in recorded], given)]
+    return [_pack(part) for part in _cut(entries, [_unpack(part) for part in recorded], described)]
 
 
-def _cut(entries: Sequence[Entry], recorded: Sequence[_Part], given: Metadata | None) -> list[_Part]:
+def _cut(entries: Sequence[Entry], recorded: Sequence[_Part], described: Metadata | None) -> list[_Part]:
     now = {entry.path: (entry.path, entry.num_bytes, zlib.crc32(entry.version.encode())) for entry in entries}
-    for path in given.checks if given else ():
+    for path in described.checks if described else ():
         # A recording that metadata names is a row even if its file is missing.
         now.setdefault(path, (path, *_MISSING))
 
-    def current(one: tuple[str, int, int]) -> tuple[str, int, int]:
-        found = now.pop(one[0], one)
-        return one if one[1:] == _MISSING else found
+    def current(file: tuple[str, int, int]) -> tuple[str, int, int]:
+        entry = now.pop(file[0], file)
+        return file if file[1:] == _MISSING else entry
 
-    parts = [_described([current(one) for one in part.files], given, part.bad) for part in recorded]
+    parts = [_described([current(file) for file in part.files], described, part.bad) for part in recorded]
     # By path: numbers of shards must not depend on the order in which a store lists.
     new = [now[path] for path in sorted(now)]
     slices = (new[first : first + FILES_A_SHARD] for first in range(0, len(new), FILES_A_SHARD))
-    return [*parts, *(_described(one, given) for one in slices)]
+    return [*parts, *(_described(listing, described) for listing in slices)]
 
 
-def _described(listing: Listing, given: Metadata | None, bad: Collection[str] = ()) -> _Part:
+def _described(listing: Listing, described: Metadata | None, bad: Collection[str] = ()) -> _Part:
     """Return a part with the checks of its rows; texts that were `bad` when the part was recorded stay so."""
-    if given is None:
+    if described is None:
         return _Part(tuple(listing))
-    checks = tuple(sidecars.BAD if path in bad else given.checks.get(path) for path, _, _ in listing)
-    return _Part(tuple(listing), given.files, given.schema, checks)
+    checks = tuple(sidecars.BAD if path in bad else described.checks.get(path) for path, _, _ in listing)
+    return _Part(tuple(listing), described.files, described.schema, checks)
 
 
 def _with_faults(
     part: _Part, recorded: _Part | None, texts: Mapping[str, str], root: AudioRoot
 ) -> tuple[_Part, Faults]:
     """Read the texts of a part that are new, changed or bad, and return the part with the bad ones, and why."""
-    known = (
+    known_faults = (
         {} if recorded is None else dict(zip((path for path, _, _ in recorded.files), recorded.checks, strict=False))
     )
     paths = [path for path, _, _ in part.files]
-    asked = {
+    unread = {
         path: texts[path]
         for path, check in zip(paths, part.checks, strict=True)
-        if path in texts and (check == sidecars.BAD or check != known.get(path))
+        if path in texts and (check == sidecars.BAD or check != known_faults.get(path))
     }
-    found = sidecars.faults_of(root, [*asked.values()])
-    faults = {path: found[text] for path, text in asked.items() if text in found}
+    new_faults = sidecars.faults_of(root, [*unread.values()])
+    faults = {path: new_faults[text] for path, text in unread.items() if text in new_faults}
     checks = (sidecars.BAD if path in faults else check for path, check in zip(paths, part.checks, strict=True))
     return part._replace(checks=tuple(checks)), tuple(faults.values())
 
@@ -159,29 +159,29 @@ class FolderKind(SourceKind):
         if origin.metadata is not None and origin.metadata.texts:
             root = recordings_of(origin.url, storage_options, self._links_into)
             parts = [
-                _with_faults(part, known, origin.metadata.texts, root)
-                for (part, _), known in zip_longest(parts, before)
+                _with_faults(part, recorded_part, origin.metadata.texts, root)
+                for (part, _), recorded_part in zip_longest(parts, before)
             ]
         present = {entry.path for entry in origin.entries}.union(origin.metadata.checks if origin.metadata else ())
         packed = [(_pack(part), (faults, _gone(part, present))) for part, faults in parts]
-        return [Cut(num_bytes(one), version(one), one, *count_strays(one), *more) for one, more in packed]
+        return [Cut(num_bytes(text), version(text), text, *count_strays(text), *more) for text, more in packed]
 
-    def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
+    def described_by(self, listing: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
         """Return the metadata or the texts of a folder's recordings; see `SourceKind.described_by`."""
-        if files := _metadata_files(given, storage_options):
-            root = recordings_of(given.root, storage_options, self._links_into)
-            return metadata.read(root, files, given.text), files
-        if given.text is not None and not given.shards:
-            return sidecars.find(given.recordings, given.entries)
+        if files := _metadata_files(listing, storage_options):
+            root = recordings_of(listing.root, storage_options, self._links_into)
+            return metadata.read(root, files, listing.text), files
+        if listing.text is not None and not listing.shards:
+            return sidecars.find(listing.recordings, listing.entries)
         return None, ()
 
     def survey(
         self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
     ) -> Survey:
         """Survey a part of a folder by its recorded listing."""
-        found = _unpack(part)
-        groups = [Group(1, 0, estimated_seconds(num_bytes, path)) for path, num_bytes, _ in found.files]
-        return Survey(_schema(found), len(groups), groups, version(part))
+        content = _unpack(part)
+        groups = [Group(1, 0, estimated_seconds(num_bytes, path)) for path, num_bytes, _ in content.files]
+        return Survey(_schema(content), len(groups), groups, version(part))
 
     def read_rows(
         self,
@@ -199,16 +199,16 @@ class FolderKind(SourceKind):
         first, is_narrow, part = shard.part.rpartition(_FROM)
         if not is_narrow:
             first, _, part = self.narrow(shard, piece).part.rpartition(_FROM)
-        found = _unpack(part)
+        content = _unpack(part)
         rows = slice(piece.first - int(first), piece.end - int(first))
-        paths = [path for path, _, _ in found.files[rows]]
+        paths = [path for path, _, _ in content.files[rows]]
         audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO_TYPE)
         table = pa.table({"id": pa.array(paths, pa.string()), "audio": audio})
-        if found.schema is not None and {*columns} & {*found.schema.names, FAULT}:
-            recordings = list(zip(paths, found.checks[rows], strict=True))
-            given = _columns(recordings_of(shard.url, storage_options, self._links_into), found, recordings)
-            for name in given.column_names:
-                column = given.column(name)
+        if content.schema is not None and {*columns} & {*content.schema.names, FAULT}:
+            recordings = list(zip(paths, content.checks[rows], strict=True))
+            described = _columns(recordings_of(shard.url, storage_options, self._links_into), content, recordings)
+            for name in described.column_names:
+                column = described.column(name)
                 if name == "id":
                     table = table.set_column(0, "id", pc.coalesce(column.cast(pa.string()), table.column("id")))
                 else:
@@ -223,9 +223,9 @@ class FolderKind(SourceKind):
 
     def rows_id(self, shard: Shard) -> str:
         """Return a hash of the paths and of the metadata."""
-        found = _unpack(shard.part)
-        rows: list[object] = [shard.labels_version, *(path for path, _, _ in found.files)]
-        return hashlib.sha256(repr([*rows, *_described_metadata(found)]).encode()).hexdigest()[:16]
+        content = _unpack(shard.part)
+        rows: list[object] = [shard.labels_version, *(path for path, _, _ in content.files)]
+        return hashlib.sha256(repr([*rows, *_described_metadata(content)]).encode()).hexdigest()[:16]
 
     def narrow(self, shard: Shard, piece: Piece) -> Shard:
         """Return a shard reduced to one of its pieces, with its part of the listing alone.
@@ -238,19 +238,19 @@ class FolderKind(SourceKind):
         whole = _unpack(shard.part)
         files = whole.files[piece.first : piece.end]
         naming = tuple(metadata.naming(whole.metadata, [path for path, _, _ in files]))
-        one = _Part(files, naming, whole.schema, whole.checks[piece.first : piece.end])
-        return replace(shard, pieces=(piece,), part=f"{piece.first}{_FROM}{_pack(one)}")
+        narrowed = _Part(files, naming, whole.schema, whole.checks[piece.first : piece.end])
+        return replace(shard, pieces=(piece,), part=f"{piece.first}{_FROM}{_pack(narrowed)}")
 
 
-def _metadata_files(given: Beside, storage_options: Options) -> list[str]:
+def _metadata_files(listing: Beside, storage_options: Options) -> list[str]:
     """Return the metadata files of a folder of recordings; empty if it has shards (a Parquet file may be either)."""
-    files = [entry.path for entry in given.entries if metadata.is_metadata(entry.path)]
-    names = {entry.path for entry in given.shards}
+    files = [entry.path for entry in listing.entries if metadata.is_metadata(entry.path)]
+    names = {entry.path for entry in listing.shards}
     if not names <= {*files}:
         return []
     if not names:
-        metadata.refuse_compressed(given.root, [entry.path for entry in given.entries])
-    if not all(metadata.names_recordings(join_url(given.root, path), storage_options) for path in names):
+        metadata.refuse_compressed(listing.root, [entry.path for entry in listing.entries])
+    if not all(metadata.names_recordings(join_url(listing.root, path), storage_options) for path in names):
         return []
     return files
 
@@ -264,25 +264,25 @@ def _columns(root: AudioRoot, part: _Part, recordings: Sequence[tuple[str, int |
 
 
 def _schema(part: _Part) -> pa.Schema:
-    return pa.schema([*SCHEMA, *(one for one in part.schema or () if one.name not in SCHEMA.names)])
+    return pa.schema([*SCHEMA, *(field for field in part.schema or () if field.name not in SCHEMA.names)])
 
 
 def count_strays(part: str) -> tuple[int, int]:
     """Return the number of recordings that no metadata file names (0 without metadata files), and of missing files."""
-    found = _unpack(part)
-    return found.checks.count(None), sum(one[1:] == _MISSING for one in found.files)
+    content = _unpack(part)
+    return content.checks.count(None), sum(file[1:] == _MISSING for file in content.files)
 
 
 def version(part: str) -> str:
     """Hash a listing with the versions of its files and their metadata."""
-    found = _unpack(part)
-    listing: list[object] = [*found.files, *_described_metadata(found)]
+    content = _unpack(part)
+    listing: list[object] = [*content.files, *_described_metadata(content)]
     return hashlib.sha256(repr(listing).encode()).hexdigest()[:16]
 
 
 def _described_metadata(part: _Part) -> list[object]:
     """Return columns and values of the metadata; empty without metadata files."""
-    return [] if part.schema is None else [[(one.name, str(one.type)) for one in part.schema], part.checks]
+    return [] if part.schema is None else [[(field.name, str(field.type)) for field in part.schema], part.checks]
 
 
 def num_bytes(part: str) -> int:
@@ -301,7 +301,7 @@ def unpack(part: str) -> list[tuple[str, int, int]]:
 
 
 def _pack(part: _Part) -> str:
-    value: object = [list(one) for one in part.files]
+    value: object = [list(file) for file in part.files]
     if part.schema is not None:
         schema = base64.b64encode(part.schema.serialize()).decode()
         value = {"files": value, "metadata": part.metadata, "schema": schema, "checks": part.checks}

@@ -46,7 +46,7 @@ def find_split(
     try:
         with no_bars_without_terminal(), bounded_answers():
             info: Any = HfApi(token=token).dataset_info(name, revision=revision, timeout=CONNECT_SECONDS)  # type: ignore[arg-type]
-            files = [str(one.rfilename) for one in info.siblings or ()]
+            files = [str(sibling.rfilename) for sibling in info.siblings or ()]
             _refuse_script(where, name, files)
             builder = datasets.load_dataset_builder(name, config, revision=info.sha, token=token)
     except PlanError:
@@ -98,8 +98,8 @@ def _globs(chosen: Sequence[str], files: Collection[str]) -> Iterator[str]:
     """
     for folder in dict.fromkeys(_folder(path) for path in chosen):
         here = [path for path in chosen if _folder(path) == folder]
-        characters = itertools.takewhile(lambda found: len({*found}) == 1, zip(*here, strict=False))
-        pattern = f"{''.join(found[0] for found in characters)}*.parquet"
+        characters = itertools.takewhile(lambda letters: len({*letters}) == 1, zip(*here, strict=False))
+        pattern = f"{''.join(letters[0] for letters in characters)}*.parquet"
         matched = {path for path in files if _folder(path) == folder and fnmatch.fnmatchcase(path, pattern)}
         is_plain = not any(character in path for path in here for character in "*?[")
         yield from [pattern] if len(here) > 1 and is_plain and matched == {*here} else here

@@ -87,11 +87,15 @@ def cut(
     with _opened(url, storage_options) as file:
         for number, (first, end) in enumerate(map(_range, recorded)):
             data = file.read(end - first)
-            one = Slice(first, end, _digest(data))
-            if digests is not None and one.digest != digests[number] and not _ends_with_a_line(file, data, end - first):
+            lines = Slice(first, end, _digest(data))
+            if (
+                digests is not None
+                and lines.digest != digests[number]
+                and not _ends_with_a_line(file, data, end - first)
+            ):
                 file.seek(first)
                 break
-            slices.append(one)
+            slices.append(lines)
         slices += _cut_lines(file, slices[-1].end if slices else 0, at_least=len(recorded) - len(slices))
     return slices
 
@@ -128,14 +132,14 @@ def _cut_lines(file: BinaryIO, place: int, at_least: int) -> Iterator[Slice]:
 
 def _some_lines(file: BinaryIO, num_lines: int) -> list[bytes]:
     """Return the next lines, fewer where they have `MOST_SLICE_BYTES`."""
-    found: list[bytes] = []
+    lines: list[bytes] = []
     num_bytes = 0
     for line in islice(bounds.lines(file), num_lines):
-        found.append(line)
+        lines.append(line)
         num_bytes += len(line)
         if num_bytes >= MOST_SLICE_BYTES:
             break
-    return found
+    return lines
 
 
 def _lines_a_slice(file: BinaryIO, place: int, at_least: int) -> Iterator[int]:
@@ -190,7 +194,7 @@ class ManifestKind(SourceKind):
             check_lines(origin.url, storage_options)
         digests = [shard.version for shard in recorded] if recut else None
         slices = cut(origin.url, [shard.part for shard in recorded], storage_options, digests)
-        return [Cut(one.end - one.first, one.digest, one.part) for one in slices]
+        return [Cut(part.end - part.first, part.digest, part.part) for part in slices]
 
     def survey(
         self, url: str, part: str, storage_options: Options = None, columns: Sequence[str] | None = None
@@ -206,9 +210,9 @@ class ManifestKind(SourceKind):
         rows = json_rows(url, raw)
         table = _table(rows)
         claimed = table.column(_DURATION).to_pylist()
-        known = [s for s in claimed if s is not None and 0 < s < 1e6]
+        durations = [s for s in claimed if s is not None and 0 < s < 1e6]
         groups = [Group(1, 0, s if s is not None and 0 < s < 1e6 else SECONDS_BY_PATH) for s in claimed]
-        seconds = math.fsum(known) if len(known) == len(claimed) else None
+        seconds = math.fsum(durations) if len(durations) == len(claimed) else None
         return Survey(table.schema, table.num_rows, groups, _digest(raw), seconds=seconds)
 
     def read_rows(
@@ -333,10 +337,10 @@ def json_rows(url: str, raw: bytes, first: int = 1) -> list[dict[str, object]]:
 
 def _wrong_lines(url: str, wrong: Mapping[int, str]) -> str:
     """Return the message for lines that are not JSON objects, by their number in the slice."""
-    first, *others = wrong
-    numbers = ", ".join(map(str, others[:SHOWN_LINES])) + (", ..." if len(others) > SHOWN_LINES else "")
-    more = f", and {count(len(others), 'more line')} ({numbers})" if others else ""
-    return f"{url}: line {first} of this slice {wrong[first]}{more}: correct {'them' if others else 'it'}"
+    first, *later = wrong
+    numbers = ", ".join(map(str, later[:SHOWN_LINES])) + (", ..." if len(later) > SHOWN_LINES else "")
+    more = f", and {count(len(later), 'more line')} ({numbers})" if later else ""
+    return f"{url}: line {first} of this slice {wrong[first]}{more}: correct {'them' if later else 'it'}"
 
 
 def _check_columns(url: str, names: set[str]) -> None:
@@ -351,7 +355,7 @@ def _table(rows: Sequence[Mapping[str, object]]) -> pa.Table:
     ids = [row[_ID] if row.get(_ID) is not None else path for row, path in zip(rows, paths, strict=True)]
     audio = [None if path is None else {"bytes": None, "path": path} for path in paths]
     columns: dict[str, pa.Array[Any]] = {
-        _ID: pa.array([None if one is None else storable(_text(one)) for one in ids], pa.string()),
+        _ID: pa.array([None if row_id is None else storable(_text(row_id)) for row_id in ids], pa.string()),
         "audio": pa.array(audio, AUDIO_TYPE),
         _OFFSET: pa.array([_seconds(row.get(_OFFSET)) for row in rows], pa.float64()),
         _DURATION: pa.array([_seconds(row.get(_DURATION)) for row in rows], pa.float64()),
@@ -380,20 +384,20 @@ def json_column(values: list[object], kind: pa.DataType | None = None) -> "pa.Ar
     """Return a column of one type: the given one, else the common type of the values, else their JSON as text."""
     if kind is not None and not pa.types.is_string(kind):
         return pa.array(values, kind)
-    given = [value for value in values if value is not None]
-    if kind is None and all(isinstance(value, str) for value in given):
-        return pa.array([v if v is None or is_unicode(cast("str", v)) else None for v in values], _type_of(given))
-    if kind is None and all(isinstance(value, bool) for value in given):
+    present = [value for value in values if value is not None]
+    if kind is None and all(isinstance(value, str) for value in present):
+        return pa.array([v if v is None or is_unicode(cast("str", v)) else None for v in values], _type_of(present))
+    if kind is None and all(isinstance(value, bool) for value in present):
         return pa.array(values, pa.bool_())
-    if kind is None and all(_is_number(value) for value in given):
-        is_int = all(isinstance(value, int) for value in given)
+    if kind is None and all(_is_number(value) for value in present):
+        is_int = all(isinstance(value, int) for value in present)
         return pa.array(values, pa.int64() if is_int else pa.float64())
     texts = [None if value is None else _text(value) for value in values]
     return pa.array([text if text is None or is_unicode(text) else None for text in texts], pa.string())
 
 
-def _type_of(given: Sequence[object]) -> pa.DataType:
-    return pa.string() if given else pa.null()
+def _type_of(values: Sequence[object]) -> pa.DataType:
+    return pa.string() if values else pa.null()
 
 
 def _text(value: object) -> str:

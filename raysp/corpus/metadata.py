@@ -76,10 +76,10 @@ def is_metadata(path: str) -> bool:
 
 def refuse_compressed(root: str, paths: Sequence[str]) -> None:
     """Raise ShardError if a folder has `metadata.csv.gz` or the like, and no metadata file beside it."""
-    found = {path for path in paths if is_metadata(path)}
+    uncompressed = {path for path in paths if is_metadata(path)}
     for path in paths:
         plain, _, suffix = path.rpartition(".")
-        if suffix in _COMPRESSED and is_metadata(plain) and plain not in found:
+        if suffix in _COMPRESSED and is_metadata(plain) and plain not in uncompressed:
             raise ShardError(
                 f"{join_url(root, path)}: is compressed; expected {plain.rpartition('/')[2]}. Decompress it, or rename "
                 "it so that it is ignored"
@@ -107,11 +107,13 @@ def read(folder: AudioRoot, files: Sequence[str], text: str | None = None) -> Me
     kinds = sorted({_kind(path) for path in files})
     if len(kinds) > 1:
         raise ShardError(f"{root}: found metadata files of several kinds ({', '.join(kinds)}); expected one kind")
-    found = [_read(folder, path) for path in files]
-    schema = _schema(root, kinds[0], [one.table for one in found], texts=(_ID, text))
+    contents = [_read(folder, path) for path in files]
+    schema = _schema(root, kinds[0], [content.table for content in contents], texts=(_ID, text))
     checks: dict[str, int] = {}
-    for file, one in zip(files, found, strict=True):
-        for path, check in zip(one.paths, _checks(_typed(one.table, schema, kinds[0]), len(one.paths)), strict=True):
+    for file, content in zip(files, contents, strict=True):
+        for path, check in zip(
+            content.paths, _checks(_typed(content.table, schema, kinds[0]), len(content.paths)), strict=True
+        ):
             if path in checks:
                 raise ShardError(
                     f"{join_url(root, file)}: lists {shortened(path)} more than once; expected each recording once"
@@ -141,23 +143,23 @@ def read_columns(
     first = 0
     for file in naming(files, paths):
         try:
-            one = _read(folder, file)
-            names = [path if planned is None else one.name_of(path) for path, planned in recordings]
-            index = pc.index_in(pa.array(names, pa.string()), value_set=pa.array(one.paths, pa.string())).cast(
+            content = _read(folder, file)
+            names = [path if planned is None else content.name_of(path) for path, planned in recordings]
+            index = pc.index_in(pa.array(names, pa.string()), value_set=pa.array(content.paths, pa.string())).cast(
                 pa.int64()
             )
             rows = index.drop_null()
-            tables.append(_typed(one.table.take(rows), schema, _kind(file)))
+            tables.append(_typed(content.table.take(rows), schema, _kind(file)))
         except (pa.ArrowException, ValueError) as error:
             raise ShardError(f"{join_url(root, file)}: {one_line(error)}; it {_CHANGED}") from error
         numbered = pc.subtract(pc.cumulative_sum(index.is_valid().cast(pa.int64())), 1 - first)
         places = pc.if_else(index.is_valid(), numbered, places)
         first += len(rows)
-    found = pa.concat_tables(tables).take(places)
-    for (path, planned), check in zip(recordings, _checks(found, len(paths)), strict=True):
+    table = pa.concat_tables(tables).take(places)
+    for (path, planned), check in zip(recordings, _checks(table, len(paths)), strict=True):
         if check != (_NOTHING if planned is None else planned):
             raise ShardError(f"{root}: the metadata of {shortened(path)} {_CHANGED}")
-    return found
+    return table
 
 
 def naming(files: Sequence[str], paths: Sequence[str]) -> list[str]:
@@ -200,15 +202,18 @@ def _read(folder: AudioRoot, path: str) -> _Read:
         raise ShardError(f"{url}: {error}") from None
     key = (folder.url, path, opened.num_bytes, opened.version)
     with _lock:
-        if (known := _cache.get(key)) is not None:
+        if (cached := _cache.get(key)) is not None:
             _cache.move_to_end(key)
-            return known
-    found = _parse(folder.url, path, opened)
+            return cached
+    content = _parse(folder.url, path, opened)
     with _lock:
-        _cache[key] = found
-        while len(_cache) > 1 and sum(one.table.nbytes for one in _cache.values()) > _MOST_CACHED_BYTES:
+        _cache[key] = content
+        while (
+            len(_cache) > 1
+            and sum(cached_content.table.nbytes for cached_content in _cache.values()) > _MOST_CACHED_BYTES
+        ):
             _cache.popitem(last=False)
-    return found
+    return content
 
 
 def _parse(root: str, path: str, opened: OpenRecording) -> _Read:
@@ -298,13 +303,13 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield some lines at a time, with the number of the first: parsed rows take many times their bytes."""
     first = 1
     lines: list[bytes] = []
-    held = 0
+    num_bytes = 0
     for line in bounds.lines(io.BytesIO(data)):
         lines.append(line)
-        held += len(line)
-        if held >= _PART_BYTES or len(lines) == _PART_ROWS:
+        num_bytes += len(line)
+        if num_bytes >= _PART_BYTES or len(lines) == _PART_ROWS:
             yield first, b"".join(lines)
-            first, lines, held = first + len(lines), [], 0
+            first, lines, num_bytes = first + len(lines), [], 0
     if lines:
         yield first, b"".join(lines)
 
@@ -338,7 +343,7 @@ def _schema(root: str, kind: str, tables: Sequence[pa.Table], texts: Collection[
     """Return the columns of all tables, each with the type that fits its values in all; `texts` are strings in CSV."""
     if kind == ".parquet":
         try:
-            schemas = [pa.schema([one for one in t.schema if one.name != FILE_NAME]) for t in tables]
+            schemas = [pa.schema([field for field in t.schema if field.name != FILE_NAME]) for t in tables]
             return pa.unify_schemas(schemas, promote_options="permissive")
         except pa.ArrowException as error:
             raise ShardError(f"{root}: its metadata files disagree: {one_line(error)}") from error
@@ -356,11 +361,11 @@ def _schema(root: str, kind: str, tables: Sequence[pa.Table], texts: Collection[
 
 
 def _type_of_texts(column: "pa.ChunkedArray[Any]") -> pa.DataType:
-    given = column.drop_null()
-    if len(given) == 0:
+    texts = column.drop_null()
+    if len(texts) == 0:
         return pa.string()
     for pattern, kind in ((_INTEGER, pa.int64()), (_NUMBER, pa.float64())):
-        if pc.all(pc.match_substring_regex(given, pattern)).as_py():
+        if pc.all(pc.match_substring_regex(texts, pattern)).as_py():
             return kind
     return pa.string()
 
@@ -372,19 +377,19 @@ def _values(column: "pa.ChunkedArray[Any]") -> list[object]:
 def _typed(table: pa.Table, schema: pa.Schema, kind: str) -> pa.Table:
     """Return the columns of a schema, null where the table lacks them."""
     columns: list[Any] = []
-    for one in schema:
-        if one.name not in table.column_names:
-            columns.append(pa.nulls(table.num_rows, one.type))
+    for field in schema:
+        if field.name not in table.column_names:
+            columns.append(pa.nulls(table.num_rows, field.type))
         elif kind == ".jsonl":
-            columns.append(json_column(_values(table.column(one.name)), one.type))
+            columns.append(json_column(_values(table.column(field.name)), field.type))
         else:
-            columns.append(table.column(one.name).cast(one.type))
+            columns.append(table.column(field.name).cast(field.type))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _check(row: Mapping[str, object]) -> int:
-    given = {name: value for name, value in row.items() if value is not None}
-    return zlib.crc32(json.dumps(given, sort_keys=True, default=repr).encode())
+    present = {name: value for name, value in row.items() if value is not None}
+    return zlib.crc32(json.dumps(present, sort_keys=True, default=repr).encode())
 
 
 _NOTHING = _check({})

@@ -67,9 +67,13 @@ def refuse_tables(
         above = above.rpartition("/")[0]
         unseen.append(above)
     for table in _TABLES:
-        folders = sorted({found[1] for path in seen if (found := table.mark.fullmatch(path))})
-        marked = (join_url(root, one).rstrip("/") for one in folders if any(path.startswith(one) for path in shards))
-        place = next(marked, None) or next((one for one in unseen if _is_marked(one, table, storage_options)), None)
+        folders = sorted({match[1] for path in seen if (match := table.mark.fullmatch(path))})
+        marked = (
+            join_url(root, parent).rstrip("/") for parent in folders if any(path.startswith(parent) for path in shards)
+        )
+        place = next(marked, None) or next(
+            (parent for parent in unseen if _is_marked(parent, table, storage_options)), None
+        )
         if place is not None:
             raise ShardError(
                 f"{place}: is {table.name}, whose folder also holds files with rows that were deleted or replaced; "
@@ -80,8 +84,8 @@ def refuse_tables(
 
 def _is_marked(folder: str, table: _Table, storage_options: Options) -> bool:
     with suppress(StoreError):
-        found = open_store(folder, storage_options).list(table.place)
-        return any(table.mark.fullmatch(entry.path) for entry in found)
+        entries = open_store(folder, storage_options).list(table.place)
+        return any(table.mark.fullmatch(entry.path) for entry in entries)
     return False
 
 
@@ -93,8 +97,8 @@ def refuse_revisions(root: str, paths: Sequence[str], storage_options: Options) 
     """
     revisions: dict[str, set[str]] = {}
     for path in paths:
-        if found := _SNAPSHOT.fullmatch(join_url(root, path)):
-            revisions.setdefault(found[1], set()).add(found[2])
+        if match := _SNAPSHOT.fullmatch(join_url(root, path)):
+            revisions.setdefault(match[1], set()).add(match[2])
     for place, names in sorted(revisions.items()):
         if len(names) > 1:
             main = _main(place, storage_options)

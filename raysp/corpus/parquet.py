@@ -84,24 +84,24 @@ def decoded_bytes(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Colle
 
 def null_columns(metadata: pq.FileMetaData, columns: Collection[str] | None) -> frozenset[str]:
     """Return the leaves of some columns whose values are all null by the statistics of every row group."""
-    found: dict[str, bool] = {}
+    is_null_by_path: dict[str, bool] = {}
     for index in range(metadata.num_row_groups):
         for chunk in leaves(metadata.row_group(index), columns):
             path = chunk.path_in_schema
-            if found.get(path, True):
-                known = chunk.statistics
-                found[path] = known is not None and known.null_count == chunk.num_values
-    return frozenset(path for path, is_null in found.items() if is_null)
+            if is_null_by_path.get(path, True):
+                statistics = chunk.statistics
+                is_null_by_path[path] = statistics is not None and statistics.null_count == chunk.num_values
+    return frozenset(path for path, is_null in is_null_by_path.items() if is_null)
 
 
 def _repeated(file: pa.NativeFile, chunks: Iterable[pq.ColumnChunkMetaData]) -> set[str]:
     """Return the paths of columns with repeated values, judged by the first large dictionary of each."""
-    found: dict[str, bool] = {}
+    is_repeated_by_path: dict[str, bool] = {}
     for chunk in chunks:
         path = chunk.path_in_schema
-        if path not in found and chunk.num_values * _dictionary_bytes(chunk) > WORTH_KNOWING:
-            found[path] = _bytes(file, chunk) > REPEATED * chunk.total_uncompressed_size
-    return {path for path, is_repeated in found.items() if is_repeated}
+        if path not in is_repeated_by_path and chunk.num_values * _dictionary_bytes(chunk) > WORTH_KNOWING:
+            is_repeated_by_path[path] = _bytes(file, chunk) > REPEATED * chunk.total_uncompressed_size
+    return {path for path, is_repeated in is_repeated_by_path.items() if is_repeated}
 
 
 def _dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> int:
@@ -164,13 +164,13 @@ class Repeats:
             return pa.StructArray.from_arrays(children, names, mask=column.is_null())
         if name not in self._paths or not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
             return column
-        found = cast("pa.DictionaryArray[Any, Any]", pc.dictionary_encode(column))
-        known = self._known.setdefault(name, found.dictionary)
-        places = cast("pa.Array[Any]", pc.index_in(found.dictionary, value_set=known))
+        encoded = cast("pa.DictionaryArray[Any, Any]", pc.dictionary_encode(column))
+        dictionary = self._known.setdefault(name, encoded.dictionary)
+        places = cast("pa.Array[Any]", pc.index_in(encoded.dictionary, value_set=dictionary))
         if places.null_count:  # another row group has another dictionary
-            self._known[name] = found.dictionary
-            return found
-        return pa.DictionaryArray.from_arrays(places.take(found.indices), known)
+            self._known[name] = encoded.dictionary
+            return encoded
+        return pa.DictionaryArray.from_arrays(places.take(encoded.indices), dictionary)
 
 
 READ_BATCH_BYTES = 16 * 1024 * 1024
@@ -245,8 +245,8 @@ def footer_of(url: str, file: pa.NativeFile) -> Footer:
 
 def _no_parquet(url: str, head: bytes, end: bytes) -> str:
     """Return the message for a file without the end of a Parquet file, chosen by its first bytes."""
-    if (found := complaint(head, "a Parquet file")) is not None:
-        return f"{url}: {found}"
+    if (reason := complaint(head, "a Parquet file")) is not None:
+        return f"{url}: {reason}"
     if _ENCRYPTED in (head[:4], end):
         return f"{url}: is an encrypted Parquet file (its footer is encrypted). Write it decrypted, and label that"
     if head.startswith(_MAGIC) or url.endswith(".parquet"):
@@ -264,8 +264,8 @@ def _with_encrypted_columns(url: str, file: pa.NativeFile, metadata: pq.FileMeta
     """
     names = [name for name in dict.fromkeys(schema.names) if not _can_be_read(file, metadata, name)]
     shown = ", ".join(map(repr, names[:SHOWN_COLUMNS])) + (", ..." if len(names) > SHOWN_COLUMNS else "")
-    found = f"its columns {shown} are encrypted" if names else "its footer is signed"
-    return f"{url}: {found}; expected a Parquet file without encryption. Write it decrypted, and label that"
+    reason = f"its columns {shown} are encrypted" if names else "its footer is signed"
+    return f"{url}: {reason}; expected a Parquet file without encryption. Write it decrypted, and label that"
 
 
 def _can_be_read(file: pa.NativeFile, metadata: pq.FileMetaData, name: str) -> bool:
@@ -287,20 +287,13 @@ def _refuse_lying_counts(url: str, metadata: pq.FileMetaData) -> None:
 
 
 def _refuse_joined(url: str, file: pa.NativeFile, metadata: pq.FileMetaData, footer: int) -> None:
-    """Raise if a file is several joined ones of one layout, of which the last footer would read the rows of the first.
-
-    Args:
-        url: url of the file.
-        file: the file.
-        metadata: its last footer.
-        footer: offset of that footer.
-    """
+    """Raise if a file is several joined ones, of which the last footer would read the rows of the first."""
     if not metadata.num_row_groups:
         return
     end = max(
         (
-            first_page(one) + one.total_compressed_size
-            for one in leaves(metadata.row_group(metadata.num_row_groups - 1), None)
+            first_page(chunk) + chunk.total_compressed_size
+            for chunk in leaves(metadata.row_group(metadata.num_row_groups - 1), None)
         ),
         default=0,
     )
@@ -347,7 +340,9 @@ def _groups(file: pa.NativeFile, metadata: pq.FileMetaData, columns: Sequence[st
     chunks = [*leaves(metadata.row_group(0), audio)] if metadata.num_row_groups else []
     recordings = {chunk.path_in_schema for chunk in chunks}
     of_paths = [chunk.statistics for chunk in chunks if audio and chunk.path_in_schema == f"{audio[0]}.path"]
-    least = next((one.min_raw for one in of_paths if one is not None and one.has_min_max), None)
+    least = next(
+        (statistics.min_raw for statistics in of_paths if statistics is not None and statistics.has_min_max), None
+    )
     name = least.decode(errors="replace") if isinstance(least, bytes) else ""
     return [
         Group(
@@ -372,10 +367,10 @@ def _batches(
     groups = [i for i in range(metadata.num_row_groups) if starts[i] < piece.end and starts[i + 1] > piece.first]
     if not groups:
         return
-    held = sum(metadata.row_group(i).total_byte_size for i in groups)
+    num_bytes = sum(metadata.row_group(i).total_byte_size for i in groups)
     rows = starts[groups[-1] + 1] - starts[groups[0]]
     repeats = Repeats(file, metadata, groups, as_dictionaries)
-    row_bytes = max(held / max(1, rows), repeats.most_a_row)
+    row_bytes = max(num_bytes / max(1, rows), repeats.most_a_row)
     batch_rows = max(1, min(10_000, int(READ_BATCH_BYTES / max(row_bytes, 1e-3))))
     paged = PagedFile(file, metadata)
     for group in groups:

@@ -78,8 +78,8 @@ class Cuts:
     @property
     def seconds(self) -> float | None:
         """Seconds of all recordings; None if a cut has no duration."""
-        found = [one.get("duration") for one in self.values.values()]
-        return sum(map(float, found)) if all(isinstance(one, int | float) for one in found) else None  # type: ignore[arg-type]
+        durations = [cut.get("duration") for cut in self.values.values()]
+        return sum(map(float, durations)) if all(isinstance(value, int | float) for value in durations) else None  # type: ignore[arg-type]
 
     def of(self, _: ArchiveFile, sample: Sample) -> dict[str, object]:
         """Return the values of a sample."""
@@ -129,12 +129,12 @@ class SharKind(SourceKind):
 
     def chosen(self, root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
         """Return the files of a folder without the tar files of shards."""
-        shards = {_shard_of(one.path, found) for one in entries if (found := CUTS.fullmatch(one.path))}
+        shards = {_shard_of(entry.path, match) for entry in entries if (match := CUTS.fullmatch(entry.path))}
         return [
-            one
-            for one in entries
-            if self.claims(one.path)
-            or not ((found := FIELD.fullmatch(one.path)) and _shard_of(one.path, found) in shards)
+            entry
+            for entry in entries
+            if self.claims(entry.path)
+            or not ((match := FIELD.fullmatch(entry.path)) and _shard_of(entry.path, match) in shards)
         ]
 
     def cut(self, origin: Origin, recorded: Sequence[Shard], storage_options: Options, *, recut: bool) -> list[Cut]:
@@ -191,16 +191,16 @@ class SharKind(SourceKind):
         return replace(shard, pieces=(piece,), part=pack(unpack(shard.part).overlapping(piece)))
 
 
-def _shard_of(path: str, found: re.Match[str]) -> tuple[str, str]:
+def _shard_of(path: str, match: re.Match[str]) -> tuple[str, str]:
     """Return the folder of a shard, and the common part of its files' names."""
-    return path.rpartition("/")[0], found[1] or (found[2] if found.re is CUTS else "") or ""
+    return path.rpartition("/")[0], match[1] or (match[2] if match.re is CUTS else "") or ""
 
 
 def _tar_beside(url: str) -> str:
     folder, slash, name = url.rpartition("/")
-    found = CUTS.fullmatch(name)
-    assert found is not None, url
-    return f"{folder}{slash}recording{_shard_of(name, found)[1]}.tar"
+    match = CUTS.fullmatch(name)
+    assert match is not None, url
+    return f"{folder}{slash}recording{_shard_of(name, match)[1]}.tar"
 
 
 def tar_of(url: str, storage_options: Options) -> str:
@@ -218,11 +218,11 @@ def tar_of(url: str, storage_options: Options) -> str:
 
 def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Iterator[Sample]:
     """Yield the files of each cut, which share a name up to its last dot; see `read_members`."""
-    for key, group in groupby(read_members(file, first, end), lambda one: one.name.rpartition(".")[0]):
+    for key, group in groupby(read_members(file, first, end), lambda member: member.name.rpartition(".")[0]):
         files: dict[str, Member] = {}
-        for one in group:
-            suffix = one.name.rpartition(".")[2].lower()
-            named = one._replace(name=f"{one.name}.wav") if one.name.endswith(ORIGINAL) else one
+        for member in group:
+            suffix = member.name.rpartition(".")[2].lower()
+            named = member._replace(name=f"{member.name}.wav") if member.name.endswith(ORIGINAL) else member
             if files.setdefault(suffix, named) is not named:
                 raise ShardError(
                     f"{file.url}: cut {shortened(key)} has two files {shortened(suffix)}, expected one. Write it again"
@@ -239,11 +239,11 @@ def _checked(samples: Iterable[Sample], cuts: Cuts, url: str) -> Iterator[Sample
     """Yield samples, and raise ShardError unless they are those of the cuts, in order."""
     for number, (sample, cut) in enumerate(zip_longest(samples, cuts.values), 1):
         if sample is None or cuts.name_of(sample.key) != cut:
-            found = "its end" if sample is None else shortened(sample.key)
+            content = "its end" if sample is None else shortened(sample.key)
             expected = "its end" if cut is None else shortened(cut)
             raise ShardError(
-                f"{url}: cut {number:,}: the tar file beside it has {found}, expected {expected}; the files are not of "
-                "one shard. Write it again"
+                f"{url}: cut {number:,}: the tar file beside it has {content}, expected {expected}; the files are not "
+                "of one shard. Write it again"
             )
         yield sample
 
@@ -341,11 +341,11 @@ def _check_span(cut: Mapping[str, Any]) -> None:
 
 def _values(cut: Mapping[str, Any]) -> dict[str, object]:
     """Return the values of a cut: its own, those of its first supervision, and the texts of all in order."""
-    spoken = sorted(cut.get("supervisions") or (), key=lambda one: float(one.get("start") or 0))
+    spoken = sorted(cut.get("supervisions") or (), key=lambda value: float(value.get("start") or 0))
     custom = {**(dict(spoken[0].get("custom") or {}) if spoken else {}), **dict(cut.get("custom") or {})}
-    values: dict[str, object] = {f"custom_{name}" if name in _OF_CUT else name: one for name, one in custom.items()}
+    values: dict[str, object] = {f"custom_{name}" if name in _OF_CUT else name: value for name, value in custom.items()}
     values |= {"id": cut["id"], "duration": cut.get("duration")}
-    if texts := [str(one["text"]) for one in spoken if one.get("text") is not None]:
+    if texts := [str(value["text"]) for value in spoken if value.get("text") is not None]:
         values["text"] = " ".join(texts)
     if spoken:
         values |= {name: spoken[0].get(name) for name in _OF_SUPERVISION} | {"supervisions": spoken}

@@ -144,15 +144,15 @@ def refuse_ray_types(url: str, raw_schema: bytes) -> None:
         )
 
 
-def input_id(num_bytes: int, version: str, found: Digested, labels_version: str = "") -> str:
+def input_id(num_bytes: int, version: str, survey: Digested, labels_version: str = "") -> str:
     """Hash size, version and digest, which identify the content of a shard, and the version of its label shard."""
-    content = (str(num_bytes), version, found.digest, *((labels_version,) if labels_version else ()))
+    content = (str(num_bytes), version, survey.digest, *((labels_version,) if labels_version else ()))
     return hashlib.sha256("\0".join(content).encode()).hexdigest()[:16]
 
 
-def check_same(shard: Shard, num_bytes: int, found: Digested) -> None:
+def check_same(shard: Shard, num_bytes: int, survey: Digested) -> None:
     """Raise ShardError if a shard changed since it was planned."""
-    if input_id(num_bytes, shard.version, found, shard.labels_version) != shard.input_id:
+    if input_id(num_bytes, shard.version, survey, shard.labels_version) != shard.input_id:
         raise ShardError(f"{shard.url}: changed since it was planned. {RESTORE}")
 
 
@@ -184,8 +184,8 @@ def _slices(group: Group, most: Group) -> Iterator[Group]:
     num_rows, num_bytes, seconds = group
     needed = max(math.ceil(num_rows / most.num_rows), math.ceil(num_bytes / most.num_bytes))
     worth_reading = 1 + 2 * READ_AGAIN_BYTES * seconds / max(1, num_bytes)  # half of the group again for each but one
-    wanted = min(math.ceil(seconds / most.seconds), int(seconds // LEAST_SECONDS), int(worth_reading))
-    number = min(num_rows, max(1, needed, wanted))
+    by_seconds = min(math.ceil(seconds / most.seconds), int(seconds // LEAST_SECONDS), int(worth_reading))
+    number = min(num_rows, max(1, needed, by_seconds))
     for k in range(number):
         rows = num_rows * (k + 1) // number - num_rows * k // number
         yield Group(rows, num_bytes * rows // num_rows, seconds * rows / num_rows)
@@ -234,8 +234,8 @@ class Metadata:
 
     def as_listed(self, paths: Iterable[str]) -> "Metadata":
         """Return the metadata with the names of recordings that are there in another Unicode normal form only."""
-        found = matched(self.checks, paths)
-        return replace(self, checks={found.get(path, path): check for path, check in self.checks.items()})
+        listed = matched(self.checks, paths)
+        return replace(self, checks={listed.get(path, path): check for path, check in self.checks.items()})
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ class SourceKind(ABC):
         """Return the files of a folder, without files of this kind that are not shards."""
         return entries
 
-    def described_by(self, given: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
+    def described_by(self, listing: Beside, storage_options: Options) -> tuple[Metadata | None, Sequence[str]]:
         """Return the description of the recordings of a folder, with the paths of its files.
 
         Raises:

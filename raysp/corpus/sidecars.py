@@ -37,17 +37,24 @@ def find(recordings: Sequence[Entry], entries: Sequence[Entry]) -> tuple[Metadat
         recordings: the recordings of a folder.
         entries: all its files.
     """
-    beside: dict[str, list[Entry]] = {}
+    texts_by_stem: dict[str, list[Entry]] = {}
     for entry in entries:
         stem, suffix = posixpath.splitext(entry.path)
         if suffix.lower() in SUFFIXES:
-            beside.setdefault(stem, []).append(entry)
-    found = {one.path: min(beside[stem], key=_rank) for one in recordings if (stem := _stem(one.path)) in beside}
-    if not found:
+            texts_by_stem.setdefault(stem, []).append(entry)
+    matches = {
+        recording.path: min(texts_by_stem[stem], key=_rank)
+        for recording in recordings
+        if (stem := _stem(recording.path)) in texts_by_stem
+    }
+    if not matches:
         return None, []
-    suffixes = sorted({posixpath.splitext(one.path)[1] for one in found.values()}, key=lambda one: (_place(one), one))
-    checks = {path: _check(one) for path, one in found.items()}
-    texts = {path: one.path for path, one in found.items()}
+    suffixes = sorted(
+        {posixpath.splitext(text.path)[1] for text in matches.values()},
+        key=lambda suffix: (_place(suffix), suffix),
+    )
+    checks = {path: _check(text) for path, text in matches.items()}
+    texts = {path: text.path for path, text in matches.items()}
     return Metadata(tuple(f"{PATTERN}{suffix}" for suffix in suffixes), SCHEMA, checks, texts), [*texts.values()]
 
 
@@ -63,8 +70,8 @@ def faults_of(root: AudioRoot, paths: Sequence[str]) -> dict[str, str]:
         StoreError: the storage fails.
     """
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda path: _read(root, path)[1], paths)
-        return {path: fault for path, fault in zip(paths, found, strict=True) if fault is not None}
+        faults = pool.map(lambda path: _read(root, path)[1], paths)
+        return {path: fault for path, fault in zip(paths, faults, strict=True) if fault is not None}
 
 
 def read_columns(root: AudioRoot, files: Sequence[str], recordings: Sequence[tuple[str, int | None]]) -> pa.Table:
@@ -87,8 +94,8 @@ def read_columns(root: AudioRoot, files: Sequence[str], recordings: Sequence[tup
         return (None, None) if check is None else _read(root, _planned(root, names, check))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        found = [*pool.map(text, recordings)]
-    texts, faults = [one for one, _ in found], [one for _, one in found]
+        contents = [*pool.map(text, recordings)]
+    texts, faults = [value for value, _ in contents], [fault for _, fault in contents]
     return pa.table({"text": pa.array(texts, pa.string()), FAULT: pa.array(faults, pa.string())})
 
 

@@ -87,8 +87,8 @@ def read_label_columns(shard: Shard, piece: Piece, columns: Sequence[str], stora
     """
     store, name = place_of(shard.labels, options_beside(shard.labels, shard.url, storage_options))
     with _explained(shard):
-        found = store.stat(name)
-        if found is None or found.version != shard.labels_version:
+        entry = store.stat(name)
+        if entry is None or entry.version != shard.labels_version:
             raise ShardError(f"{shard.labels}: this label shard changed since it was planned: run again")
         with store.open(name) as file:
             table = _read_rows(SealedFile.of(file).pages(), piece, [*dict.fromkeys((*columns, _ROW))])
@@ -102,8 +102,12 @@ def _read_rows(labels: PagedFile, piece: Piece, columns: Sequence[str]) -> pa.Ta
     leaves = labels.metadata.schema  # one for each field of a struct, such as a kept recording
     number = next(place for place in range(len(leaves)) if leaves.column(place).path == _ROW)
     for group in range(labels.metadata.num_row_groups):
-        known: Any = labels.metadata.row_group(group).column(number).statistics
-        if known is not None and known.has_min_max and (known.max < piece.first or known.min >= piece.end):
+        statistics: Any = labels.metadata.row_group(group).column(number).statistics
+        if (
+            statistics is not None
+            and statistics.has_min_max
+            and (statistics.max < piece.first or statistics.min >= piece.end)
+        ):
             continue
         for batch in labels.batches(group, piece.num_rows, columns):
             tables.append(pa.Table.from_batches([batch]).filter(within))
@@ -114,9 +118,9 @@ def _read_rows(labels: PagedFile, piece: Piece, columns: Sequence[str]) -> pa.Ta
 
 def _places(rows: np.ndarray, piece: Piece) -> pa.Int64Array:
     """Return the place of each row of a piece within sorted row numbers, int64; null for rows that are not there."""
-    wanted = np.arange(piece.first, piece.end)
-    places = np.searchsorted(rows, wanted)
-    is_there = np.isin(wanted, rows)
+    numbers = np.arange(piece.first, piece.end)
+    places = np.searchsorted(rows, numbers)
+    is_there = np.isin(numbers, rows)
     return pa.array(places, pa.int64(), mask=~is_there)
 
 
@@ -153,8 +157,8 @@ KINDS = (
 
 def read_as() -> str:
     """Return the files that are read, for messages."""
-    *others, last = (one.kind.described for one in KINDS)
-    return f"{', '.join(others)} or {last}"
+    *first, last = (registered.kind.described for registered in KINDS)
+    return f"{', '.join(first)} or {last}"
 
 
 def kind_named(name: str) -> SourceKind:
@@ -163,16 +167,16 @@ def kind_named(name: str) -> SourceKind:
     Raises:
         ShardError: there is no such kind, as in a record of a later version.
     """
-    for one in KINDS:
-        if one.name == name:
-            return one.kind
-    known = ", ".join(one.name for one in KINDS)
-    raise ShardError(f"found source kind {name!r}, expected one of {known}; use the version of raysp that recorded it")
+    for registered in KINDS:
+        if registered.name == name:
+            return registered.kind
+    names = ", ".join(registered.name for registered in KINDS)
+    raise ShardError(f"found source kind {name!r}, expected one of {names}; use the version of raysp that recorded it")
 
 
 def _kinds_for(name: str) -> list[SourceKind]:
     """Return the kinds that a file may be of, by the end of its name."""
-    return [one.kind for one in KINDS if name.endswith(one.endings)]
+    return [registered.kind for registered in KINDS if name.endswith(registered.endings)]
 
 
 def kind_of_file(name: str) -> SourceKind:
@@ -195,15 +199,15 @@ def is_shard(name: str, url: str, *, in_folder: bool) -> bool:
         return True
     if any(kind.claims(name) for kind in kinds if not kind.suffixes):
         return True
-    claimed = tuple(one for kind in kinds for one in kind.suffixes if one not in kind.named_suffixes)
+    claimed = tuple(suffix for kind in kinds for suffix in kind.suffixes if suffix not in kind.named_suffixes)
     return name.endswith(claimed) or not (is_audio(name) or suffix_of(name) in OTHER_SUFFIXES)
 
 
 def chosen(root: str, entries: Sequence[Entry], storage_options: Options) -> Sequence[Entry]:
     """Return the files of a folder, without files of a kind that are not shards."""
-    for one in KINDS:
-        if any(entry.path.endswith(one.endings) for entry in entries):
-            entries = one.kind.chosen(root, entries, storage_options)
+    for registered in KINDS:
+        if any(entry.path.endswith(registered.endings) for entry in entries):
+            entries = registered.kind.chosen(root, entries, storage_options)
     return entries
 
 
@@ -212,17 +216,17 @@ def describes_shards(name: str) -> bool:
     return any(kind.describes(name) for kind in _kinds_for(name))
 
 
-def audio_root(shard: Shard, given: str | None) -> str | None:
+def audio_root(shard: Shard, root: str | None) -> str | None:
     """Return the folder that confines the paths of a shard's recordings; None if they are not read by path."""
-    return kind_named(shard.kind).audio_root(shard) if given is None else given
+    return kind_named(shard.kind).audio_root(shard) if root is None else root
 
 
-def open_audio_root(shard: Shard, given: str | None, storage_options: Options = None) -> AudioRoot | None:
+def open_audio_root(shard: Shard, named_root: str | None, storage_options: Options = None) -> AudioRoot | None:
     """Open the folder that confines the paths of a shard's recordings; None if they are not read by path."""
     kind = kind_named(shard.kind)
     if kind.is_folder:
-        return recordings_of(shard.url, storage_options, given)
-    root, own = audio_root(shard, given), kind.audio_root(shard)
+        return recordings_of(shard.url, storage_options, named_root)
+    root, own = audio_root(shard, named_root), kind.audio_root(shard)
     if root is None:
         return None
     return AudioRoot(root, storage_options, below="" if own is None else _below(own, root))
@@ -256,17 +260,17 @@ def survey(
     See `SourceKind.survey`.
     """
     source_kind = kind_named(kind)
-    found = source_kind.survey(url, part, storage_options, columns)
-    schema = schema_without_views(found.schema)
-    found = found if schema is found.schema else replace(found, schema=schema)
+    surveyed = source_kind.survey(url, part, storage_options, columns)
+    schema = schema_without_views(surveyed.schema)
+    surveyed = surveyed if schema is surveyed.schema else replace(surveyed, schema=schema)
     if not columns or not source_kind.holds_audio:
-        return found
+        return surveyed
     audio, index = columns[0], schema.get_field_index(columns[0])
-    is_null = found.nulls & {audio, f"{audio}.bytes"}
+    is_null = surveyed.nulls & {audio, f"{audio}.bytes"}
     if index >= 0 and (is_null or recording_type(schema.field(index).type) in WITHOUT_BYTES):
-        groups = [group._replace(seconds=group.num_rows * SECONDS_BY_PATH) for group in found.groups]
-        return replace(found, groups=groups)
-    return found
+        groups = [group._replace(seconds=group.num_rows * SECONDS_BY_PATH) for group in surveyed.groups]
+        return replace(surveyed, groups=groups)
+    return surveyed
 
 
 def read_batches(
@@ -330,8 +334,8 @@ def read_table(
     if tables:
         return pa.concat_tables(tables)
     schema = survey(shard.kind, shard.url, shard.part, storage_options).schema
-    found = {field.name: field for field in schema}
-    return pa.schema([found.get(name, pa.field(name, pa.null())) for name in columns]).empty_table()
+    fields = {field.name: field for field in schema}
+    return pa.schema([fields.get(name, pa.field(name, pa.null())) for name in columns]).empty_table()
 
 
 def _num_bytes(array: "pa.Array[Any]") -> int:
@@ -409,8 +413,8 @@ def _holds(common: pa.DataType, kind: Any) -> bool:  # noqa: ANN401 - the stubs 
 
 def common_type_in_json(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     """Return the common type of two columns of JSON values: as within one shard, numbers are floats, others text."""
-    if (found := common_type(a, b)) is not None:
-        return found
+    if (common := common_type(a, b)) is not None:
+        return common
     of_json = (Types.is_integer, Types.is_floating, Types.is_boolean, Types.is_string)
     if not all(any(fits(kind) for fits in of_json) for kind in (a, b)):
         return None

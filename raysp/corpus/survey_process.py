@@ -44,7 +44,7 @@ def _read(requests: BinaryIO, reading: Reading, begun: "queue.SimpleQueue[Calls]
 
 def _answer(calls: Sequence["Future[list[Surveyed]]"]) -> bytes:
     try:
-        return encode([found for call in calls for found in call.result()])
+        return encode([survey for call in calls for survey in call.result()])
     except Exception:
         return FAILED
 

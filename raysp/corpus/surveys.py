@@ -154,13 +154,13 @@ class Reading:
 
     def survey(self, targets: Sequence[Target]) -> list[Surveyed]:
         """Survey shards one after the other."""
-        found: list[Surveyed] = []
-        for one in targets:
+        surveys: list[Surveyed] = []
+        for target in targets:
             try:
-                found.append(sources.survey(one.kind, one.url, one.part, self.storage_options, self.columns))
+                surveys.append(sources.survey(target.kind, target.url, target.part, self.storage_options, self.columns))
             except (ShardError, StoreError) as error:
-                found.append(str(error))
-        return found
+                surveys.append(str(error))
+        return surveys
 
     def begin(self, pool: ThreadPoolExecutor, targets: Sequence[Target]) -> "list[Future[list[Surveyed]]]":
         """Begin to survey shards by the threads of a pool; the results of the calls are in order."""
@@ -177,7 +177,7 @@ def survey_all(targets: Sequence[Target], reading: Reading, processes: int = 1) 
         processes: processes that may be used. They start if there are enough shards, each a file of its own.
     """
     number = min(processes, MOST_PROCESSES)
-    if number > 1 and len(targets) >= WORTH_PROCESSES and not any(_is_sliced(one.kind) for one in targets):
+    if number > 1 and len(targets) >= WORTH_PROCESSES and not any(_is_sliced(target.kind) for target in targets):
         return _by_processes(targets, reading, number)
     return _by_threads(targets, reading)
 
@@ -223,8 +223,8 @@ def _by_processes(targets: Sequence[Target], reading: Reading, number: int) -> G
 
 def _answered(process: "_Process", chunk: Sequence[Target], reading: Reading) -> Generator[Surveyed]:
     """Yield the surveys of a process, or those of this process if that one has ended or failed."""
-    found = process.receive()
-    yield from _by_threads(chunk, reading) if found is None else found
+    surveys = process.receive()
+    yield from _by_threads(chunk, reading) if surveys is None else surveys
 
 
 class _Process:
@@ -244,7 +244,7 @@ class _Process:
 
     def send(self, chunk: Sequence[Target]) -> None:
         """Send shards; the process reads them at once."""
-        self._lines.send(f"{json.dumps([[one.kind, one.url, one.part] for one in chunk])}\n".encode())
+        self._lines.send(f"{json.dumps([[target.kind, target.url, target.part] for target in chunk])}\n".encode())
 
     def receive(self) -> list[Surveyed] | None:
         """Wait for the surveys of the first chunk without an answer; None if it failed or the process has ended."""
@@ -257,20 +257,20 @@ class _Process:
         schemas = [self._schemas.get(raw) or _schema(raw) for raw in answer["schemas"]]
         # Those of the last answer alone: a corpus may have a schema for each shard.
         self._schemas = dict(zip(answer["schemas"], schemas, strict=True))
-        return [one if isinstance(one, str) else _decoded(one, schemas) for one in answer["surveys"]]
+        return [fields if isinstance(fields, str) else _decoded(fields, schemas) for fields in answer["surveys"]]
 
 
 def encode(surveys: Sequence[Surveyed]) -> bytes:
     """Return surveys as a line of JSON in which equal schemas are written once."""
     schemas: list[pa.Schema] = []
     encoded: list[str | Fields] = []
-    for one in surveys:
-        if isinstance(one, str):
-            encoded.append(one)
+    for survey in surveys:
+        if isinstance(survey, str):
+            encoded.append(survey)
             continue
-        if not schemas or not one.schema.equals(schemas[-1], check_metadata=True):
-            schemas.append(one.schema)
-        fields = (one.num_rows, one.groups, one.digest, sorted(one.nulls), one.seconds, one.part)
+        if not schemas or not survey.schema.equals(schemas[-1], check_metadata=True):
+            schemas.append(survey.schema)
+        fields = (survey.num_rows, survey.groups, survey.digest, sorted(survey.nulls), survey.seconds, survey.part)
         encoded.append((len(schemas) - 1, *fields))
     raw = [base64.b64encode(schema.serialize().to_pybytes()).decode() for schema in schemas]
     return f"{json.dumps({'schemas': raw, 'surveys': encoded})}\n".encode()

@@ -176,10 +176,10 @@ def read_whole(file: pa.NativeFile, most: int) -> pa.Table:
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    for number, one in enumerate(table.schema):
-        if isinstance(one.type, pa.DictionaryType | pa.BaseExtensionType):
-            plain = one.type.value_type if isinstance(one.type, pa.DictionaryType) else one.type.storage_type
-            table = table.set_column(number, one.name, table.column(number).cast(plain))
+    for number, field in enumerate(table.schema):
+        if isinstance(field.type, pa.DictionaryType | pa.BaseExtensionType):
+            plain = field.type.value_type if isinstance(field.type, pa.DictionaryType) else field.type.storage_type
+            table = table.set_column(number, field.name, table.column(number).cast(plain))
     return table.replace_schema_metadata(None)
 
 
@@ -335,10 +335,10 @@ def check_columns(
     """
     for column in dict.fromkeys((audio, *others)):
         if (times := schema.names.count(column)) != 1:
-            found = f"{times} columns" if times else "no column"
+            number = f"{times} columns" if times else "no column"
             close = "" if times else suggestion(column, schema.names)
             raise ShardError(
-                f"{url}: has {found} {column!r}{close}, expected one; its columns are {', '.join(schema.names)}"
+                f"{url}: has {number} {column!r}{close}, expected one; its columns are {', '.join(schema.names)}"
             )
     kind = plain_type(schema.field(audio).type)
     if has_rows and recording_type(kind) not in ((*RECORDINGS, "text") if by_path else RECORDINGS):
@@ -355,12 +355,12 @@ def recording_type(kind: pa.DataType) -> Literal["bytes", "paths", "text", "null
     kind = plain_type(kind)
     if not pa.types.is_struct(kind):
         return _content(kind)
-    held, path = _content(_child(kind, _BYTES)), _content(_child(kind, _PATH))
-    if held == "bytes":
+    content, path = _content(_child(kind, _BYTES)), _content(_child(kind, _PATH))
+    if content == "bytes":
         return "bytes"
     names = {field.name for field in kind}
     is_named = bool(names & {_BYTES, _PATH}) and "array" not in names  # its samples may be others than the file's
-    return "paths" if is_named and held == "null" and path in ("text", "null") else "other"
+    return "paths" if is_named and content == "null" and path in ("text", "null") else "other"
 
 
 def _content(kind: pa.DataType) -> Literal["bytes", "text", "null", "other"]:
@@ -479,7 +479,7 @@ def without_views(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_binary_view(kind):
         return pa.binary()
     if pa.types.is_struct(kind):
-        fields = [one.with_type(without_views(one.type)) for one in kind]
+        fields = [field.with_type(without_views(field.type)) for field in kind]
         return kind if fields == [*kind] else pa.struct(fields)
     if not isinstance(kind, (pa.MapType, *_LISTS)) or _holds_runs(kind):
         return kind
@@ -502,12 +502,12 @@ def without_views(kind: pa.DataType) -> pa.DataType:
 
 def _holds_runs(kind: pa.DataType) -> bool:
     children = (cast("Any", kind).field(index).type for index in range(kind.num_fields))
-    return isinstance(kind, pa.RunEndEncodedType) or any(_holds_runs(one) for one in children)
+    return isinstance(kind, pa.RunEndEncodedType) or any(_holds_runs(child) for child in children)
 
 
 def schema_without_views(schema: pa.Schema) -> pa.Schema:
     """Return a schema whose columns have no views; the same one if there are none."""
-    fields = [one.with_type(without_views(one.type)) for one in schema]
+    fields = [field.with_type(without_views(field.type)) for field in schema]
     return schema if fields == [*schema] else pa.schema(fields)
 
 
@@ -538,7 +538,7 @@ def _most_bytes_a_row(array: "pa.Array[Any]") -> int:
     if isinstance(array, pa.StructArray):
         return max((_most_bytes_a_row(array.field(index)) for index in range(array.type.num_fields)), default=0)
     is_shared = is_view(array.type) or _is_list_view(array.type) or isinstance(array, pa.RunEndEncodedArray)
-    return sum(one.size for one in array.buffers() if one) if is_shared else 0
+    return sum(buffer.size for buffer in array.buffers() if buffer) if is_shared else 0
 
 
 def table_without_views(table: pa.Table, except_for: Collection[str] = ()) -> pa.Table:
@@ -565,10 +565,10 @@ def _converted(array: Any, kind: Any) -> "pa.Array[Any]":  # noqa: ANN401 - an a
     if isinstance(array, pa.MapArray):
         return _converted_map(array, kind)
     if pa.types.is_fixed_size_list(kind):
-        held = _converted(
+        values = _converted(
             array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size), kind.value_type
         )
-        return _made(pa.FixedSizeListArray, held, type=kind, mask=array.is_null())
+        return _made(pa.FixedSizeListArray, values, type=kind, mask=array.is_null())
     if not isinstance(kind, _LISTS):
         return cast("pa.Array[Any]", array.cast(kind))
     return _converted_lists(array, kind)

@@ -62,24 +62,24 @@ class Sample(NamedTuple):
     @property
     def recordings(self) -> list[Member]:
         """Files that are recordings by their suffix."""
-        return [one for one in self.files.values() if is_audio(one.name)]
+        return [member for member in self.files.values() if is_audio(member.name)]
 
 
 def samples_of(file: ArchiveFile, first: int = 0, end: int | None = None) -> Iterator[Sample]:
     """Yield the samples of an archive in order; see `read_members`. Files without a suffix are left out."""
-    members = (one for one in read_members(file, first, end) if all(_split(one.name)))
-    for key, group in groupby(members, lambda one: _split(one.name)[0]):
+    members = (member for member in read_members(file, first, end) if all(_split(member.name)))
+    for key, group in groupby(members, lambda member: _split(member.name)[0]):
         files: dict[str, Member] = {}
-        for one in group:
-            if files.setdefault(suffix := _split(one.name)[1], one) is not one:
+        for member in group:
+            if files.setdefault(suffix := _split(member.name)[1], member) is not member:
                 raise ShardError(
-                    f"{file.url}: at byte {one.place:,}: sample {shortened(key)} has two files "
+                    f"{file.url}: at byte {member.place:,}: sample {shortened(key)} has two files "
                     f"{shortened(suffix)}; expected one. "
                     "Write the shard again"
                 )
         sample = Sample(key, files)
         if len(sample.recordings) > 1:
-            names = ", ".join(shortened(one.name) for one in sample.recordings[:5])
+            names = ", ".join(shortened(member.name) for member in sample.recordings[:5])
             raise ShardError(
                 f"{file.url}: sample {shortened(key)} has the recordings {names}; expected one. Write it again"
             )
@@ -158,19 +158,19 @@ def _content(file: ArchiveFile, member: Member) -> bytes:
 
 def check_of(samples: Sequence[Sample]) -> int:
     """Hash the headers of samples."""
-    return zlib.crc32(repr([tuple(one) for sample in samples for one in sample.files.values()]).encode())
+    return zlib.crc32(repr([tuple(member) for sample in samples for member in sample.files.values()]).encode())
 
 
 def batches_of(samples: Sequence[Sample]) -> Iterator[list[Sample]]:
     """Yield neighbouring samples with some megabytes of recordings."""
     batch: list[Sample] = []
-    held = 0
+    num_bytes = 0
     for sample in samples:
         batch.append(sample)
-        held += sum(one.num_bytes for one in sample.recordings)
-        if held >= READ_BATCH_BYTES:
+        num_bytes += sum(recording.num_bytes for recording in sample.recordings)
+        if num_bytes >= READ_BATCH_BYTES:
             yield batch
-            batch, held = [], 0
+            batch, num_bytes = [], 0
     if batch:
         yield batch
 
@@ -184,28 +184,28 @@ def rows_of(
 ) -> pa.RecordBatch:
     """Read columns of samples, a row for each; columns that a sample lacks are null."""
     has_values = not {*columns} <= {"audio"}
-    values = [values_of(file, one) if has_values else {} for one in samples]
-    found: dict[str, pa.Array[Any]] = {}
+    values = [values_of(file, sample) if has_values else {} for sample in samples]
+    arrays: dict[str, pa.Array[Any]] = {}
     for name in columns:
         if name == "audio":
-            found[name] = pa.array([_recording(file, one) for one in samples], AUDIO_TYPE)
+            arrays[name] = pa.array([_recording(file, sample) for sample in samples], AUDIO_TYPE)
         elif name == "id":
             ids = [
-                one.key if given.get("id") is None else given["id"] for one, given in zip(samples, values, strict=True)
+                sample.key if row.get("id") is None else row["id"] for sample, row in zip(samples, values, strict=True)
             ]
-            found[name] = json_column([*ids], pa.string())
+            arrays[name] = json_column([*ids], pa.string())
         elif name == FAULT:
-            faults = [[fault for column, fault in _faults(one).items() if column in columns] for one in values]
-            found[name] = pa.array([one[0] if one else None for one in faults], pa.string())
+            faults = [[fault for column, fault in _faults(row).items() if column in columns] for row in values]
+            arrays[name] = pa.array([of_row[0] if of_row else None for of_row in faults], pa.string())
         else:
             kind = schema.field(name).type
-            found[name] = json_column([one.get(name) for one in values], kind)
-    return pa.RecordBatch.from_arrays([*found.values()], names=[*found])
+            arrays[name] = json_column([row.get(name) for row in values], kind)
+    return pa.RecordBatch.from_arrays([*arrays.values()], names=[*arrays])
 
 
 def _recording(file: ArchiveFile, sample: Sample) -> dict[str, object] | None:
-    for one in sample.recordings:
-        return {"bytes": file.range(one.first, one.num_bytes), "path": None}
+    for member in sample.recordings:
+        return {"bytes": file.range(member.first, member.num_bytes), "path": None}
     return None
 
 
@@ -247,23 +247,23 @@ class Layout:
     @property
     def ends(self) -> list[tuple[int, int]]:
         """Row and offset of the end of each span."""
-        return [*((one.row, one.place) for one in self.spans[1:]), (self.num_rows, self.end)]
+        return [*((span.row, span.place) for span in self.spans[1:]), (self.num_rows, self.end)]
 
     def groups(self, seconds: float) -> list[Group]:
         """Return the spans as groups with their shares of the seconds of the archive."""
-        sizes = [(row - one.row, end - one.place) for one, (row, end) in zip(self.spans, self.ends, strict=True)]
+        sizes = [(row - span.row, end - span.place) for span, (row, end) in zip(self.spans, self.ends, strict=True)]
         in_all = max(1, sum(num_bytes for _, num_bytes in sizes))
         return [Group(num_rows, num_bytes, seconds * num_bytes / in_all) for num_rows, num_bytes in sizes]
 
     def overlapping(self, piece: Piece) -> "Layout":
         """Return the spans that hold rows of a piece."""
         kept = [
-            (one, end)
-            for one, end in zip(self.spans, self.ends, strict=True)
-            if one.row < piece.end and end[0] > piece.first
+            (span, end)
+            for span, end in zip(self.spans, self.ends, strict=True)
+            if span.row < piece.end and end[0] > piece.first
         ]
         num_rows, end = kept[-1][1] if kept else (0, 0)
-        return replace(self, spans=tuple(one for one, _ in kept), num_rows=num_rows, end=end)
+        return replace(self, spans=tuple(span for span, _ in kept), num_rows=num_rows, end=end)
 
 
 class TarKind(SourceKind):
@@ -348,7 +348,7 @@ def read_layout(file: ArchiveFile, samples: Iterable[Sample], values_of: Values)
     Raises:
         ShardError: see `TarKind.survey`.
     """
-    found = _Surveying(values_of)
+    surveying = _Surveying(values_of)
     keys: set[str] = set()
     for sample in samples:
         if sample.key in keys:
@@ -358,8 +358,8 @@ def read_layout(file: ArchiveFile, samples: Iterable[Sample], values_of: Values)
                 "side. Write the shard again in the order of names (tar --sort=name)"
             )
         keys.add(sample.key)
-        found.add(file, sample)
-    return found.layout()
+        surveying.add(file, sample)
+    return surveying.layout()
 
 
 @dataclass
@@ -382,9 +382,9 @@ class _Surveying:
         self._held.append(sample)
         self.num_rows += 1
         # Contents are padded to blocks of 512 bytes, behind which the next header begins.
-        self.end = max(-(-(one.first + one.num_bytes) // 512) * 512 for one in sample.files.values())
+        self.end = max(-(-(member.first + member.num_bytes) // 512) * 512 for member in sample.files.values())
         self.has_audio |= bool(sample.recordings)
-        self.seconds += sum(estimated_seconds(one.num_bytes, one.name) for one in sample.recordings)
+        self.seconds += sum(estimated_seconds(member.num_bytes, member.name) for member in sample.recordings)
         for name, value in self.values_of(file, sample).items():
             if name == FAULT:
                 continue
@@ -403,20 +403,20 @@ class _Surveying:
         """Return the layout of all samples."""
         if self._held:
             self._end_span()
-        others = [pa.field(name, _type_of(found)) for name, found in self.types.items() if name not in _OWN]
-        schema = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE), *others])
+        fields = [pa.field(name, _type_of(types)) for name, types in self.types.items() if name not in _OWN]
+        schema = pa.schema([pa.field("id", pa.string()), pa.field("audio", AUDIO_TYPE), *fields])
         digest = hashlib.sha256(repr((self.spans, self.end, str(schema))).encode()).hexdigest()[:16]
         return Layout(tuple(self.spans), self.num_rows, self.end, schema, digest, self.has_audio, self.seconds)
 
 
-def _type_of(found: set[type]) -> pa.DataType:
+def _type_of(types: set[type]) -> pa.DataType:
     """Return the type of a column by the types of its values in JSON, as manifests have it."""
-    if not found:
+    if not types:
         return pa.null()
-    if found == {bool}:
+    if types == {bool}:
         return pa.bool_()
-    if found <= {int, float}:
-        return pa.int64() if found == {int} else pa.float64()
+    if types <= {int, float}:
+        return pa.int64() if types == {int} else pa.float64()
     return pa.string()
 
 
@@ -428,8 +428,8 @@ def read_samples(
     Raises:
         ShardError: the headers of a span changed since they were surveyed.
     """
-    found = layout.overlapping(piece)
-    for span, (_, end) in zip(found.spans, found.ends, strict=True):
+    spans = layout.overlapping(piece)
+    for span, (_, end) in zip(spans.spans, spans.ends, strict=True):
         if with_audio and end - span.place <= 2 * SPAN_BYTES:
             file.load(span.place, end)
         samples = list(samples_of(file, span.place, end))
@@ -463,7 +463,7 @@ def unpack(part: str) -> Layout:
         raw_schema = base64.b64decode(value["schema"])
         refuse_ray_types("its recorded layout", raw_schema)
         schema = pa.ipc.read_schema(pa.py_buffer(raw_schema))
-        spans = tuple(Span(*map(int, one)) for one in value["spans"])
+        spans = tuple(Span(*map(int, span)) for span in value["spans"])
         num_rows, end = map(int, value["end"])
         return Layout(spans, num_rows, end, schema, str(value["digest"]), bool(value["has_audio"]))
     except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
