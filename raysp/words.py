@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 import html
 import re
 import reprlib
@@ -28,7 +29,12 @@ def run_again(reason: str) -> str:
 
 def suggestion(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
     """Return " (did you mean ...?)" if a known name is similar to an unknown one, else ""."""
-    close = difflib.get_close_matches(name, [*names], n=1, cutoff=cutoff)
+    return _suggestion(name, tuple(names), cutoff)
+
+
+@functools.lru_cache(maxsize=1024)  # of fields of a checkpoint, which is read several times
+def _suggestion(name: str, names: tuple[str, ...], cutoff: float) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

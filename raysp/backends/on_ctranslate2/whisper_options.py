@@ -1,11 +1,11 @@
 """Options of a transcript by Whisper in CTranslate2."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import CheckpointSummary
+from raysp.words import suggestion
 
 if TYPE_CHECKING:
     from raysp.backends.on_ctranslate2.whisper_files import WhisperFiles
@@ -77,9 +77,10 @@ def language_code(files: "WhisperFiles", language: str) -> str:
 
 def _check_option(checkpoint: CheckpointSummary, name: str, value: object) -> None:
     if name not in KINDS:
-        close = get_close_matches(name, KINDS, 1)
-        advice = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(KINDS)}"
-        raise CheckpointError(f"{checkpoint.path}: generate: unknown option {name!r} of CTranslate2; {advice}")
+        raise CheckpointError(
+            f"{checkpoint.path}: generate: unknown option {name!r} of CTranslate2{suggestion(name, KINDS)}; expected "
+            f"one of {', '.join(KINDS)}"
+        )
     kind = KINDS[name]
     is_number = type(value) in (int, float) if kind is float else type(value) is kind
     if not is_number or (kind is not bool and float(str(value)) < 0):

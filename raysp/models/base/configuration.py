@@ -3,8 +3,6 @@
 Importable without torch.
 """
 
-import difflib
-import functools
 import json
 import logging
 import types
@@ -20,6 +18,7 @@ from raysp.bounds import shortened
 from raysp.checkpoints.contents import explanation
 from raysp.checkpoints.hub import CONFIG_FILES, GENERATION_FILES, PROCESSOR_FILES, SPEAKER_FILES, Access, local_folder
 from raysp.errors import CheckpointError
+from raysp.words import suggestion
 
 
 def upload_saved(value: Any, repo_id: str, **options: Any) -> str:  # noqa: ANN401 - anything with save_pretrained
@@ -80,17 +79,6 @@ READ_FROM = "_read_from"  # attribute that is not a value
 NOT_FIELDS = {"is_encoder_decoder": False, "tokenizer_class": None, "_attn_implementation": "sdpa"}
 """Values of transformers that models without a decoder, and all models, have."""
 MAX_FLOAT = 1e38  # below the largest float32
-
-
-def suggestion(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """Return " (did you mean ...?)" if a known name is similar to an unknown one, else ""."""
-    return _suggestion(name, tuple(names), cutoff)
-
-
-@functools.lru_cache(maxsize=1024)  # of fields of a checkpoint, which is read several times
-def _suggestion(name: str, names: tuple[str, ...], cutoff: float) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from raysp.capabilities import Capability
 from raysp.checkpoints.hub import KEYWORDS, Access, local_folder, model_folder
 from raysp.errors import CheckpointError
 from raysp.models.base.checkpointing import Checkpointing
-from raysp.models.base.configuration import Config, short, suggestion, upload_folder, upload_saved
+from raysp.models.base.configuration import Config, short, upload_folder, upload_saved
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import DeviceMap, as_dtype, built, check_attn_implementation, one_device
 from raysp.models.base.row_layout import Count
@@ -30,6 +30,7 @@ from raysp.models.base.weights import (
     without_tied,
     write_tensors,
 )
+from raysp.words import suggestion
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ from typing import Any, Literal, Self, get_type_hints
 
 from raysp.checkpoints.hub import GENERATION_FILES, Access, local_folder
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import Config, Shareable, checked, read_json, suggestion, write_json
+from raysp.models.base.configuration import Config, Shareable, checked, read_json, write_json
+from raysp.words import suggestion
 
 FILE = "generation_config.json"
 DEFAULT_NEW_TOKENS = 20  # where no length is set

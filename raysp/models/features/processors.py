@@ -17,9 +17,10 @@ from raysp.checkpoints.hub import KEYWORDS, PROCESSOR_FILES, Access, local_folde
 from raysp.crossing import Room, Sending
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, padded_length, tensors_of, warn_of_missing_mask
-from raysp.models.base.configuration import MAX_FLOAT, Shareable, json_text, read_json, suggestion, write_json
+from raysp.models.base.configuration import MAX_FLOAT, Shareable, json_text, read_json, write_json
 from raysp.models.base.row_layout import Count
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
+from raysp.words import suggestion
 
 
 def read_feature_extractor_config(folder: Path) -> dict[str, Any]:

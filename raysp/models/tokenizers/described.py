@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from raysp.errors import CheckpointError
 from raysp.models.base.batches import BatchFeature, on_host, padded_length, tensors_of
-from raysp.models.base.configuration import Shareable, read_json, suggestion
+from raysp.models.base.configuration import Shareable, read_json
+from raysp.words import suggestion
 
 Rows = list[list[int]]
 PADDED_WITH_0 = ("token_type_ids", "attention_mask")
