@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FIRST_ROWS = 5
 EXAMPLE_CHARACTERS = 200
 LEAST_WIDTH = 6
-"""Least width of a truncated column. If columns with their names need more room, the first row is printed by field."""
+"""Least width of a truncated column; if there is less room, the first row is printed one field per line."""
 FIELD_CHARACTERS = 400
 """Longest value on a separate line."""
 MOST_CHARACTERS = 120
@@ -152,8 +152,7 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
         names = [name for name in names if name not in ("status", "error_type")]
     out.print(printable(title), style="bold", markup=False)
     widths = {name: max([cell_len(printable(name)), *(cell_len(row[name]) for row in rows)]) for name in names}
-    least = {name: max(cell_len(printable(name)), min(width, LEAST_WIDTH)) for name, width in widths.items()}
-    is_crowded = _width(least) > out.width
+    is_crowded = _width({name: min(width, LEAST_WIDTH) for name, width in widths.items()}) > out.width
     if is_crowded or (is_whole and _width(widths) > out.width):
         _print_fields(table if is_whole else table.slice(0, 1), [*names, "error_message"])
         return False

@@ -143,8 +143,9 @@ class Recogniser:
         language = self.summary.languages[0] if self.family.needs_language else None
         request = TextRequest(language=language)
         alone_KV, together_KV = (self._first_logits(some, request) for some in (waves[:1], waves))
-        difference = float((alone_KV[0] - together_KV[0]).abs().max())
-        bound = DIFFERENCES.get(self.dtype, 1e-2) * max(1.0, float(alone_KV[0].abs().max()))
+        alone_V, together_V = fetch(alone_KV[0].float(), together_KV[0].float())
+        difference = np.abs(alone_V - together_V).max()
+        bound = DIFFERENCES.get(self.dtype, 1e-2) * max(1.0, np.abs(alone_V).max())
         if not difference <= bound:
             raise CheckpointError(
                 f"{self.summary.path}: the logits of a recording differ by {difference:.2g} alone and in a padded "
