@@ -43,15 +43,17 @@ class Parent:
 
     def receive(self) -> None:
         """Receive messages until the end of the connection, then end this process."""
-        with self._socket.makefile("rb", BUFFER_BYTES) as stream:
-            while len(frame := stream.read(FRAME.size)) == FRAME.size:
-                kind, num_fields, num_bytes = FRAME.unpack(frame)
-                fields, data = stream.read(num_fields), stream.read(num_bytes)
-                if kind == protocol.RANGE:
-                    self._ranges.put(data)
-                else:
-                    self.requests.put((kind, fields, data))
-        os._exit(0)
+        try:
+            with self._socket.makefile("rb", BUFFER_BYTES) as stream:
+                while len(frame := stream.read(FRAME.size)) == FRAME.size:
+                    kind, num_fields, num_bytes = FRAME.unpack(frame)
+                    fields, data = stream.read(num_fields), stream.read(num_bytes)
+                    if kind == protocol.RANGE:
+                        self._ranges.put(data)
+                    else:
+                        self.requests.put((kind, fields, data))
+        finally:
+            os._exit(0)  # also at an error: a parent that ends before it has read all answers resets the connection
 
     def send(self, kind: bytes, fields: object = None, data: "bytes | memoryview" = b"") -> None:
         """Send a message, and restart the count of CPU time: its default action ends the process."""

@@ -437,3 +437,23 @@ def test_a_system_without_a_limit_of_memory_is_named_once(monkeypatch, caplog):
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("the memory of the decoder is not limited on linux")
     isolation._warn_without_limit.cache_clear()
+
+
+WITH_UNREAD_ANSWERS = """
+import sys, time
+from raysp.audio.isolation import Decoder
+from tests.corpora import wav
+decoder = Decoder()
+next(decoder.read_headers([wav()] * 20))
+print(flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_child_ends_with_a_parent_that_is_killed_before_it_has_read_all_answers():
+    with subprocess.Popen([sys.executable, "-c", WITH_UNREAD_ANSWERS], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout.readline() == b"\n"
+        [child] = psutil.Process(parent.pid).children()
+        time.sleep(1)  # in which it answers, and waits for requests
+        parent.kill()
+    assert psutil.wait_procs([child], timeout=30)[1] == []
