@@ -136,13 +136,14 @@ def stop(job_id: JobId, address: HeadAddress = None, ca: Ca = None) -> None:
 
 def _follow(head: "Head", job_id: str, ca: str | None) -> NoReturn:
     """Follow a job until it ends, and exit with the exit code of the run; Ctrl-C leaves the job running."""
+    from raysp.cli.stop_signals import interruptible_sleep
     from raysp.cluster.submitting.head import follow
 
     again, stopping = _command("jobs", job_id, head, ca, "--follow"), _command("stop", job_id, head, ca)
     announce(f"following {job_id}; Ctrl-C ends following, not the job")
     try:
-        with _Log() as log:
-            job = follow(head, job_id, log.show)
+        with interruptible_sleep() as sleep, _Log() as log:
+            job = follow(head, job_id, log.show, sleep=sleep)
     except KeyboardInterrupt:
         say(f"the job goes on. To follow it: {again}; to stop it: {stopping}")
         raise typer.Exit(INTERRUPTED) from None

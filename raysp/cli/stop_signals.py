@@ -80,6 +80,37 @@ def stopping_after_a_step() -> Iterator[Stop]:
         yield stop
 
 
+@contextmanager
+def interruptible_sleep() -> Iterator[Callable[[float], None]]:
+    """Yield a sleep that Ctrl-C ends by KeyboardInterrupt; elsewhere the first Ctrl-C waits for the next sleep.
+
+    Python ignores exceptions in finalisers, such as those of connections, and so would lose that of a signal there.
+    """
+    num_pressed, is_asleep = 0, False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal num_pressed
+        num_pressed += 1
+        if is_asleep or num_pressed > 1:
+            raise KeyboardInterrupt
+
+    def sleep(seconds: float) -> None:
+        nonlocal is_asleep
+        is_asleep = True
+        try:
+            if num_pressed:
+                raise KeyboardInterrupt
+            time.sleep(seconds)
+        finally:
+            is_asleep = False
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield sleep
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 _previous: dict[int, Any] = {}
 """Handlers of signals from before this module set its own."""
 

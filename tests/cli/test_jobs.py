@@ -11,6 +11,7 @@ import threading
 import pytest
 
 import raysp
+from raysp.cli.stop_signals import interruptible_sleep
 from tests import kit
 from tests.cluster.submitting.fake_head import FakeHead
 from tests.commands import write_recipe
@@ -155,6 +156,19 @@ class TestSubmit:
         )
         assert "Traceback" not in said
         assert "asked_to_stop" not in head.jobs[job_id]
+
+    def test_ctrl_c_outside_of_a_sleep_raises_at_the_next_one_and_twice_at_once(self):
+        with interruptible_sleep() as sleep:
+            sleep(0)
+            signal.raise_signal(signal.SIGINT)  # in a finaliser its exception would be lost
+            with pytest.raises(KeyboardInterrupt):
+                sleep(0)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        with interruptible_sleep() as sleep:
+            threading.Timer(0.2, signal.raise_signal, [signal.SIGINT]).start()
+            with pytest.raises(KeyboardInterrupt):
+                sleep(60)
 
 
 class TestJobs:

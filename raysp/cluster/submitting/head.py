@@ -279,6 +279,7 @@ def follow(
     *,
     pause_seconds: float = PAUSE_SECONDS,
     patience_seconds: float = PATIENCE_SECONDS,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Job:
     """Emit the lines of a job's log as they appear, and return the job when it has ended.
 
@@ -314,4 +315,4 @@ def follow(
             shown = max(shown, len(lines))
             if job.is_over and failures in (0, LOG_ATTEMPTS):
                 return job
-        time.sleep(pause_seconds + len(log) / BYTES_PER_SECOND)
+        sleep(pause_seconds + len(log) / BYTES_PER_SECOND)
