@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata, util
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from raysp.backends import hf_installed
 from raysp.checkpoints.hub import CHECKPOINT_FILES, OTHER_WEIGHTS
@@ -54,9 +54,17 @@ class WritingBackend(Backend, Protocol):
     """Backend of checkpoints with a text decoder."""
 
     def check_writing(
-        self, checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
+        self,
+        checkpoint: CheckpointSummary,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
+        **request: Any,  # noqa: ANN401 - prompt and keywords
     ) -> None:
         """Check the options of a transcript, without the weights; arguments as for `WritingModel.writer`.
+
+        `prompt` and `keywords` are passed only if they are set.
 
         Raises:
             CheckpointError: the checkpoint does not support one of them.
@@ -164,7 +172,13 @@ class PackagedModels:
         return found
 
     def check_writing(
-        self, checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
+        self,
+        checkpoint: CheckpointSummary,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
+        **request: Any,  # noqa: ANN401 - prompt and keywords
     ) -> None:
         """Check the options of a transcript by the package.
 
@@ -173,7 +187,7 @@ class PackagedModels:
         """
         with _errors_of(self.package, checkpoint.path, "check_writing"):
             backend = cast("WritingBackend", self._backend())
-            backend.check_writing(checkpoint, options, language=language, task=task)
+            backend.check_writing(checkpoint, options, language=language, task=task, **request)
 
     def _backend(self) -> Backend:
         return cast("Backend", self.package.entry_point.load()())

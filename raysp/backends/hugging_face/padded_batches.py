@@ -19,5 +19,5 @@ def why_alone(model_type: str) -> str:
     if model_type not in PADDED:
         return "padding changes its results, or was not measured"
     if ".".join(version.split(".")[:2]) not in VERSIONS:
-        return f"padded batches were not measured with transformers {version}"
+        return f"padded batches were not measured with transformers {version}, but with {', '.join(VERSIONS)}"
     return ""

@@ -17,57 +17,19 @@ from raysp.backends.hugging_face.collating import collated
 from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
 from raysp.backends.hugging_face.describing import kind_of
 from raysp.backends.hugging_face.loaded_weights import load_weights
-from raysp.backends.hugging_face.recogniser_families import FAMILIES, TRANSLATE, TextRequest
+from raysp.backends.hugging_face.recogniser_families import FAMILIES, TextRequest
 from raysp.backends.hugging_face.recogniser_files import describe, processor_of
+from raysp.backends.hugging_face.recogniser_options import search_options
+from raysp.backends.hugging_face.recogniser_settings import settings_of
 from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Written
 
-MAX_NEW_TOKENS = 512
-"""Tokens after which the text of a window is cut, where the checkpoint does not say: 17 for each second of 30."""
-POSITIONS = ("max_text_positions", "max_target_positions", "max_position_embeddings")
-"""Names of the number of positions of a decoder in configurations."""
-PROMPT_TOKENS = 16
-"""Room for the prompt of a decoder with an encoder."""
-TAKEN = ("eos_token_id", "max_new_tokens", "min_new_tokens", "suppress_tokens")
-"""Options of `generate` for which a text does not depend on the length of the prompt, and so not on its padding."""
 PAIR_SECONDS = (1.0, 2.6)
 PAIR_STEPS = 3
 DIFFERENCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """Largest difference of logits alone and in a padded batch that is rounding, as a share of the largest logit."""
-
-
-def check_writing(
-    checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
-) -> None:
-    """Check the options of a transcript against the description of a checkpoint.
-
-    Raises:
-        CheckpointError: an option is unknown, or the model does not take it or its value.
-    """
-    name = checkpoint.architecture
-    try:
-        GenerationConfig.from_dict(options)
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
-    if others := sorted({*options} - {*TAKEN}):
-        raise CheckpointError(
-            f"{checkpoint.path}: generate has {', '.join(others)}, expected some of {', '.join(TAKEN)}: {name} is "
-            "searched greedily, and a text must not depend on its batch"
-        )
-    for option, value in {"language": language, "task": task}.items():
-        if value is not None and option not in checkpoint.takes:
-            takes = f"takes {', '.join(checkpoint.takes)}" if checkpoint.takes else "takes no option"
-            raise CheckpointError(f"{checkpoint.path}: {option}={value!r} given; {name} {takes}: leave it out")
-    if task not in (None, TRANSLATE):
-        raise CheckpointError(f"{checkpoint.path}: task={task!r}, expected {TRANSLATE!r}, or none")
-    if language is not None and checkpoint.languages and language not in checkpoint.languages:
-        known = ", ".join(checkpoint.languages[:40]) + (", ..." if len(checkpoint.languages) > 40 else "")
-        raise CheckpointError(
-            f"{checkpoint.path}: language={language!r}, expected one of its {len(checkpoint.languages)}: {known}"
-        )
 
 
 class Recogniser:
@@ -81,10 +43,11 @@ class Recogniser:
 
     def __init__(self, folder: Path, *, dtype: str, device: str) -> None:
         self.summary: CheckpointSummary = describe(folder)
-        kind = kind_of(folder)
-        self.family = FAMILIES[kind.model_type]
-        self.processor = processor_of(folder, self.family)
-        self.model = load_weights(folder, kind, dtype).to(device).eval()
+        self.kind = kind_of(folder)
+        self.settings = settings_of(folder, self.kind)
+        self.family = FAMILIES[self.kind.model_type]
+        self.processor = processor_of(folder, self.kind)
+        self.model = load_weights(folder, self.kind, dtype).to(device).eval()
         self.device, self.dtype = torch.device(device), self.model.dtype
         self.steps = StepScores(self.model)
 
@@ -175,14 +138,8 @@ class RecogniserWriter:
     ) -> None:
         self.recogniser, self.request, self.detect = recogniser, request, detect
         self.family, self.tokenizer = recogniser.family, recogniser.processor.tokenizer
-        config = recogniser.model.generation_config
-        self.options: dict[str, Any] = {
-            "max_new_tokens": config.max_new_tokens or _most_tokens(recogniser.model.config),
-            "num_beams": 1,
-            **options,
-            **FIXED,
-        }
-        ends = self.options.get("eos_token_id", config.eos_token_id)
+        self.options = search_options(recogniser.kind, recogniser.settings, options)
+        ends = self.options.get("eos_token_id", recogniser.settings.get("eos_token_id"))
         self.ends = frozenset(ends if isinstance(ends, list | tuple) else [ends])
         self.begins = self.tokenizer.convert_tokens_to_ids(self.family.begins) if self.family.begins else None
 
@@ -220,10 +177,3 @@ class RecogniserWriter:
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def _most_tokens(config: Any) -> int:  # noqa: ANN401 - of transformers
-    """Return the tokens after which a text is cut where the checkpoint does not say: those that have positions."""
-    text = config.get_text_config(decoder=True)
-    most = next((size for name in POSITIONS if (size := getattr(text, name, None))), MAX_NEW_TOKENS + PROMPT_TOKENS)
-    return min(MAX_NEW_TOKENS, int(most) - PROMPT_TOKENS)

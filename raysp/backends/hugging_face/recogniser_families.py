@@ -14,6 +14,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 TRANSLATE = "translate"
+CODES = "text_decoder_lang_to_code_id"
+"""Setting by which SeamlessM4T finds the token of a language."""
 OPTIONS = ("language", "task", "prompt", "keywords")
 """Options of `Transcript` that a family may take."""
 
@@ -55,6 +57,8 @@ class Family:
     """Options of `Transcript` that it takes; None: those that `apply_transcription_request` names."""
     languages: Callable[[Any], Iterable[str]] = _no_languages
     """Languages by the processor; none: any text is passed on."""
+    codes: str = ""
+    """Setting of generation_config.json that must have a language too."""
     needs_language: bool = False
     """Whether it writes no text without a language."""
     max_seconds: float | None = None
@@ -74,6 +78,12 @@ class Family:
             return self.takes
         named = inspect.signature(processor.apply_transcription_request).parameters
         return tuple(name for name in OPTIONS if name in named)
+
+
+def _with_token(processor: Any, languages: Iterable[str]) -> Iterable[str]:  # noqa: ANN401
+    """Return the languages that have a token such as "<|de|>"."""
+    vocabulary = processor.tokenizer.get_vocab()
+    return (language for language in languages if f"<|{language}|>" in vocabulary)
 
 
 def _names(family: str) -> Mapping[str, str]:
@@ -117,20 +127,21 @@ def _of_cohere(processor: Any, wave: np.ndarray, request: TextRequest) -> Mappin
 def _languages_of_cohere(processor: Any) -> Iterable[str]:  # noqa: ANN401
     from transformers.models.cohere_asr.processing_cohere_asr import LANGUAGES
 
-    return sorted(LANGUAGES)
+    return _with_token(processor, LANGUAGES)
 
 
 # Omnilingual
 
 
 def _languages_of_omniasr(processor: Any) -> Iterable[str]:  # noqa: ANN401
-    """Return the languages that have a token, and the short codes of these."""
+    """Return the languages that have a token, also as their processor writes them (eng_Latn), and short codes."""
     from transformers.models.omniasr.processing_omniasr import ISO_639_1_TO_LANGUAGE, LANGUAGE_AGNOSTIC
 
     begin, end = "<|lang:", "|>"
     tokens = (token for token in processor.tokenizer.get_vocab() if token.startswith(begin))
     codes = {token.removeprefix(begin).removesuffix(end) for token in tokens} - {LANGUAGE_AGNOSTIC}
-    return {*codes, *(short for short, code in ISO_639_1_TO_LANGUAGE.items() if code in codes)}
+    documented = (f"{name}_{script.title()}" for name, _, script in (code.partition("_") for code in codes) if script)
+    return {*codes, *documented, *(short for short, code in ISO_639_1_TO_LANGUAGE.items() if code in codes)}
 
 
 # Families without a request: processors that take recordings alone, or a conversation
@@ -187,7 +198,7 @@ FAMILIES: Mapping[str, Family] = {
     "canary": Family(
         inputs=_of_canary,
         takes=("language", "task"),
-        languages=lambda processor: _names("canary"),
+        languages=lambda processor: _with_token(processor, _names("canary")),
         needs_language=True,
         max_seconds=40,
     ),
@@ -208,10 +219,10 @@ FAMILIES: Mapping[str, Family] = {
         languages=lambda processor: _names("qwen3_asr"), begins="<asr_text>", language_of=_heard_by_qwen
     ),
     "seamless_m4t": Family(
-        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, needs_language=True
+        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, codes=CODES, needs_language=True
     ),
     "seamless_m4t_v2": Family(
-        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, needs_language=True
+        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, codes=CODES, needs_language=True
     ),
     "speecht5": Family(inputs=_of_recording, takes=()),
 }

@@ -1,15 +1,18 @@
 """Description of a recogniser of transformers that is prompted through its processor, read without weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import transformers
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from raysp.backends.hugging_face.describing import DIRECT, TENTHS, Kind, kind_of, read, refuse_noise, sample_rate_of
 from raysp.backends.hugging_face.padded_batches import why_alone
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, Family, TextRequest
+from raysp.backends.hugging_face.recogniser_settings import DEPENDENT, FILE, settings_of
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.weights import read_headers
@@ -19,8 +22,10 @@ from raysp.models.loading import main_dtype
 PROBED_SECONDS = (1, 2)
 USUAL_FRAMES = 50
 """Frames a second of most encoders, by which memory is estimated."""
-DEPENDENT = {"repetition_penalty": (None, 1.0), "no_repeat_ngram_size": (None, 0)}
-"""Settings of generation that read the prompt, which padding is a part of, with the values that they have if unset."""
+AUDIO_TOKENS = ("audio_token", "audio_bos_token", "audio_eos_token")
+"""Attributes of processors that are tokens of a recording."""
+
+Made = TypeVar("Made")
 
 
 def is_recogniser(kind: Kind) -> bool:
@@ -28,15 +33,31 @@ def is_recogniser(kind: Kind) -> bool:
     return kind.head is Capability.TEXT_DECODER and kind.model_type in FAMILIES
 
 
-def processor_of(folder: Path, family: Family) -> Any:  # noqa: ANN401 - a class of transformers
+def _made(folder: Path, maker: Callable[[], Made]) -> Made:
+    """Call a function of a processor, and return its result."""
+    try:
+        return read(folder, maker)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}; expected tokenizer, chat template and processor_config.json as saved with these weights"
+        ) from error
+
+
+def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of transformers
     """Return the processor, which pads prompts on the left.
 
     Raises:
-        CheckpointError: it cannot be read, or draws random numbers.
+        CheckpointError: it cannot be read, is of another class than that of the model type, or draws random numbers.
     """
-    processor = read(folder, lambda: transformers.AutoProcessor.from_pretrained(folder, **DIRECT))
-    if not family.has_seeded_noise:
-        refuse_noise(folder, extractor_in(processor))
+    processor = _made(folder, lambda: transformers.AutoProcessor.from_pretrained(folder, **DIRECT))
+    name, expected = type(processor).__name__, PROCESSOR_MAPPING_NAMES.get(kind.model_type)
+    if expected is not None and name != expected:
+        raise CheckpointError(
+            f"{folder}: the processor is a {name}, expected {expected} for model type {kind.model_type!r}; use the "
+            "processor_config.json and tokenizer_config.json that were saved with these weights"
+        )
+    if not FAMILIES[kind.model_type].has_seeded_noise:
+        refuse_noise(folder, _made(folder, lambda: extractor_in(processor)))
     processor.tokenizer.padding_side = "left"
     return processor
 
@@ -53,10 +74,19 @@ def describe(folder: Path) -> CheckpointSummary:
         CheckpointError: transformers does not read it, or its parts do not fit.
     """
     kind = kind_of(folder)
+    settings = settings_of(folder, kind)
     family = FAMILIES[kind.model_type]
-    processor = processor_of(folder, family)
-    headers, rate = read_headers(folder), sample_rate_of(folder, extractor_in(processor))
-    config, languages = kind.config, tuple(sorted(family.languages(processor)))
+    processor = processor_of(folder, kind)
+    extractor = extractor_in(processor)
+    headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
+    config, languages = kind.config, _languages(folder, family, processor, settings)
+    probe = _Probe(folder, family, processor, rate)
+    takes = _made(folder, lambda: family.options(processor))
+    if "language" in takes and len(languages) > 1:
+        other = languages[-1] if family.needs_language else None
+        probe.check("language", TextRequest(language=languages[0]), TextRequest(language=other))
+    padded = _padded_samples(probe, extractor, languages)
+    _check_frames(folder, config, extractor, padded)
     text = config.get_text_config(decoder=True)
     name = kind.model_class.__name__
     needs = f"{folder}: {name} does not detect languages: use a checkpoint that does" if family.needs_language else ""
@@ -77,13 +107,13 @@ def describe(folder: Path) -> CheckpointSummary:
         receptive_samples=rate // 100,
         activations_per_second=float(USUAL_FRAMES * max(map(_width, _parts(config)))),
         backend="transformers",
-        padded_samples=_padded_samples(processor, family, languages, rate),
+        padded_samples=padded,
         languages=languages,
         detects=family.language_of is not None,
         contradiction=needs,
-        takes=family.options(processor),
-        alone=_why_alone(folder, kind.model_type),
-        max_samples=None if family.max_seconds is None else round(family.max_seconds * rate),
+        takes=takes,
+        alone=_why_alone(kind.model_type, settings, processor),
+        max_samples=_max_samples(family, extractor, rate),
     )
 
 
@@ -112,27 +142,113 @@ def _vocab_size(folder: Path, text: Any, processor: Any) -> int:  # noqa: ANN401
     return size
 
 
-def _padded_samples(processor: Any, family: Family, languages: tuple[str, ...], rate: int) -> int:  # noqa: ANN401
+def _languages(folder: Path, family: Family, processor: Any, settings: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ANN401
+    """Return the languages for which a checkpoint has tokens."""
+    vocabulary = processor.tokenizer.get_vocab()
+    if family.begins and family.begins not in vocabulary:
+        raise CheckpointError(
+            f"{folder}: the tokenizer has no token {family.begins!r}, by which texts begin: use the tokenizer that was "
+            "saved with these weights"
+        )
+    languages = {*family.languages(processor)}
+    if family.codes:
+        languages &= {*(settings.get(family.codes) or ())}
+    if family.needs_language and not languages:
+        where = f" and {FILE} ({family.codes})" if family.codes else ""
+        raise CheckpointError(
+            f"{folder}: the tokenizer{where} has no token of any language, expected those that transcripts name: use "
+            "the files that were saved with these weights"
+        )
+    return tuple(sorted(languages))
+
+
+class _Probe:
+    """Inputs of noise, by which a processor is tried."""
+
+    def __init__(self, folder: Path, family: Family, processor: Any, rate: int) -> None:  # noqa: ANN401
+        self.folder, self.family, self.processor, self.rate = folder, family, processor, rate
+        noise = np.random.default_rng(0).standard_normal(PROBED_SECONDS[-1] * rate)
+        self.noise = noise.astype(np.float32) * 0.1
+
+    def inputs(self, request: TextRequest, seconds: int = PROBED_SECONDS[0]) -> Mapping[str, Any]:
+        """Return the inputs of a recording."""
+        wave = self.noise[: seconds * self.rate]
+        return _made(self.folder, lambda: dict(self.family.inputs(self.processor, wave, request)))
+
+    def check(self, option: str, *requests: TextRequest) -> None:
+        """Check that the inputs of two requests differ, as their values of an option do."""
+        before, after = map(self.inputs, requests)
+        if all(np.array_equal(value, after.get(name, ())) for name, value in before.items()):
+            raise CheckpointError(
+                f"{self.folder}: the prompt does not change with {option}, expected a chat template that has it: use "
+                "the chat template that was saved with these weights"
+            )
+
+
+def checked_prompt(folder: Path, kind: Kind, request: TextRequest) -> int:
+    """Check the words of a request, and return the number of tokens of its prompt without those of the recording.
+
+    Raises:
+        CheckpointError: they have a special token, or the processor makes no prompt of them.
+    """
+    family, processor = FAMILIES[kind.model_type], processor_of(folder, kind)
+    tokenizer = processor.tokenizer
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= {*tokenizer.all_special_tokens, family.begins, *(getattr(processor, name, "") for name in AUDIO_TOKENS)}
+    for option, text in [("prompt", request.prompt or ""), *(("keywords", word) for word in request.keywords)]:
+        if inside := sorted(token for token in special - {"", None} if token in text):
+            raise CheckpointError(
+                f"{folder}: {option} has {inside[0]!r}, a special token of the tokenizer, expected words: leave it out "
+                f"of {text!r}"
+            )
+    probe = _Probe(folder, family, processor, sample_rate_of(folder, extractor_in(processor)))
+    without = {"prompt": replace(request, prompt=None), "keywords": replace(request, keywords=())}
+    inputs = probe.inputs(request)
+    for option, other in without.items():
+        if getattr(request, option):
+            probe.check(option, other, request)
+    ids = inputs.get("input_ids", inputs.get("decoder_input_ids"))
+    audio = getattr(processor, "audio_token_id", None)
+    return 0 if ids is None else int((ids != audio).sum())
+
+
+def _padded_samples(probe: _Probe, extractor: Any, languages: tuple[str, ...]) -> int:  # noqa: ANN401
     """Return the length to which the processor pads shorter recordings; 0 if it does not."""
-    noise = np.random.default_rng(0).standard_normal(PROBED_SECONDS[-1] * rate).astype(np.float32)
-    request = TextRequest(language=languages[0] if family.needs_language else None)
-    inputs = [family.inputs(processor, noise[: seconds * rate], request) for seconds in PROBED_SECONDS]
+    request = TextRequest(language=languages[0] if probe.family.needs_language else None)
+    inputs = [probe.inputs(request, seconds) for seconds in PROBED_SECONDS]
     shapes = [max((value.shape for value in of_wave.values() if _is_audio(value)), key=np.prod) for of_wave in inputs]
-    return int(getattr(extractor_in(processor), "n_samples", 0)) if shapes[0] == shapes[1] else 0
+    return int(getattr(extractor, "n_samples", 0)) if shapes[0] == shapes[1] else 0
 
 
 def _is_audio(value: Any) -> bool:  # noqa: ANN401
     return hasattr(value, "is_floating_point") and bool(value.is_floating_point())
 
 
-def _why_alone(folder: Path, model_type: str) -> str:
+def _check_frames(folder: Path, config: Any, extractor: Any, padded: int) -> None:  # noqa: ANN401
+    """Raise CheckpointError if the extractor pads recordings to another length than the encoder takes."""
+    positions = getattr(getattr(config, "audio_config", None), "max_source_positions", None)
+    frames = getattr(extractor, "nb_max_frames", None)
+    if padded and positions and frames and frames != 2 * positions:
+        raise CheckpointError(
+            f"{folder}: the feature extractor pads to {frames} frames (chunk_length {extractor.chunk_length}), "
+            f"expected {2 * positions} (config.json, max_source_positions): use the processor_config.json that was "
+            "saved with these weights"
+        )
+
+
+def _max_samples(family: Family, extractor: Any, rate: int) -> int | None:  # noqa: ANN401
+    """Return the samples of the longest recording that model and extractor take whole; None: any."""
+    if family.max_seconds is None:
+        return None
+    seconds = min(family.max_seconds, getattr(extractor, "max_audio_clip_s", None) or family.max_seconds)
+    return min(round(seconds * rate), getattr(extractor, "n_samples", None) or round(seconds * rate))
+
+
+def _why_alone(model_type: str, settings: Mapping[str, Any], processor: Any) -> str:  # noqa: ANN401
     """Return the reason why each window is a pass of its own; empty if windows share passes."""
-    settings: Mapping[str, Any] = {}
-    if (folder / "generation_config.json").is_file():
-        settings = read(
-            folder, lambda: transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
-        ).to_dict()
-    for name, unset in DEPENDENT.items():
-        if settings.get(name) not in unset:
-            return f"generation_config.json has {name}, which reads the padding"
+    for name in DEPENDENT:
+        if name in settings:
+            return f"{FILE} has {name}, which reads the padding"
+    if processor.tokenizer.pad_token_id is None:
+        return "the tokenizer has no pad_token"
     return why_alone(model_type)

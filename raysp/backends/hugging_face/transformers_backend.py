@@ -1,9 +1,9 @@
 """The backend `transformers`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raysp.backends.hugging_face import decoded_texts, describing, recogniser, recogniser_files
+from raysp.backends.hugging_face import decoded_texts, describing, recogniser, recogniser_files, recogniser_options
 from raysp.backends.hugging_face.models import HuggingFaceModel
 from raysp.backends.hugging_face.recogniser_families import FAMILIES
 from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
@@ -33,12 +33,23 @@ class HuggingFaceModels:
         return HuggingFaceModel(folder, dtype=dtype, device=device)
 
     def check_writing(
-        self, checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
+        self,
+        checkpoint: CheckpointSummary,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
+        prompt: str | None = None,
+        keywords: Sequence[str] = (),
     ) -> None:
         """Check the options of a transcript.
 
         Raises:
             CheckpointError: the checkpoint does not support one of them.
         """
-        check = recogniser.check_writing if checkpoint.model_type in FAMILIES else decoded_texts.check_writing
-        check(checkpoint, options, language=language, task=task)
+        if checkpoint.model_type in FAMILIES:
+            recogniser_options.check_writing(
+                checkpoint, options, language=language, task=task, prompt=prompt, keywords=keywords
+            )
+        else:
+            decoded_texts.check_writing(checkpoint, options, language=language, task=task)

@@ -130,6 +130,11 @@ def _settings(
             f"{megabytes(most)}; raise pool.memory, use GPUs with more memory, or a dtype of half precision"
         )
     memory = _memory_of_actor(label, resources, cpus.number, gpus) if gpus or not on_gpu else None
+    if before and before.alone is False and summary.alone:
+        raise PlanError(
+            f"{pipeline.sink.url}: its labels were made in padded batches, and here {summary.alone}; install the "
+            "version that padding was measured with, or use another sink"
+        )
     windows_alone = before.alone if before and before.alone is not None else bool(summary.alone)
     batches = batching(dtype=dtype, device=device, windows_alone=windows_alone)
     is_alone = batches is Batching.ALONE

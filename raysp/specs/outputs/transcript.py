@@ -231,7 +231,9 @@ class Transcript(Output):
                 )
         if checkpoint.backend != OWN:
             backend = cast("WritingBackend", choice_of(checkpoint).open())
-            backend.check_writing(checkpoint, self._options(checkpoint), language=self._of_decoder, task=self.task)
+            request = {name: value for name in ("prompt", "keywords") if (value := getattr(self, name))}
+            options, language = self._options(checkpoint), self._of_decoder
+            backend.check_writing(checkpoint, options, language=language, task=self.task, **request)
         else:
             self._longest_text(checkpoint)
 

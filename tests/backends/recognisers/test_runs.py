@@ -49,6 +49,7 @@ def test_windows_alone_are_shown_by_the_plan_and_part_of_the_fingerprint(corpus,
     assert "steps.1.windows_alone" not in raysp.plan(pipeline(corpus, folder)).parts
     monkeypatch.setattr("raysp.backends.hugging_face.padded_batches.VERSIONS", ())
     monkeypatch.setattr("raysp.labelling.planning.planned_checkpoint.read_cached", lambda name: None)
+    monkeypatch.setattr("raysp.labelling.planning.planned_checkpoint.write_cached", lambda name, content: None)
     plan = raysp.plan(pipeline(corpus, folder))
     assert plan.parts["steps.1.windows_alone"] is True
     assert "one window a pass (padded batches were not measured with transformers" in plan.facts["model"]

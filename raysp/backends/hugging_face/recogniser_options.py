@@ -1,0 +1,164 @@
+"""Options of the search of a recogniser: those of generation_config.json and of a transcript, checked without weights.
+
+The search is greedy. Settings that would change it otherwise are refused by name, also those of later versions of
+transformers.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from raysp.backends.hugging_face.decoded_texts import FIXED
+from raysp.backends.hugging_face.describing import Kind, kind_of
+from raysp.backends.hugging_face.recogniser_families import FAMILIES, TRANSLATE, TextRequest
+from raysp.backends.hugging_face.recogniser_files import checked_prompt
+from raysp.backends.hugging_face.recogniser_settings import settings_of
+from raysp.errors import CheckpointError
+from raysp.models.decoder.generation_config import GenerationConfig
+from raysp.models.labelled_passes import CheckpointSummary
+
+MAX_NEW_TOKENS = 512
+"""Tokens after which the text of a window is cut, where the checkpoint does not say: 17 for each second of 30."""
+POSITIONS = ("max_text_positions", "max_target_positions", "max_position_embeddings")
+"""Names of the number of positions of a decoder in configurations."""
+PROMPT_TOKENS = 16
+"""Room for the prompt of a decoder, where the prompt is not measured."""
+TAKEN = ("eos_token_id", "max_new_tokens", "min_new_tokens", "suppress_tokens")
+"""Options of `generate` for which a text does not depend on the length of the prompt, and so not on its padding."""
+REQUIRED_TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
+"""Settings of generation_config.json whose tokens must be in the vocabulary."""
+
+
+def check_writing(
+    checkpoint: CheckpointSummary,
+    options: Mapping[str, object],
+    *,
+    language: str | None,
+    task: str | None,
+    prompt: str | None = None,
+    keywords: Sequence[str] = (),
+) -> None:
+    """Check the options of a transcript against the files of a checkpoint.
+
+    Raises:
+        CheckpointError: an option is unknown, or the model does not take it or its value.
+    """
+    name = checkpoint.architecture
+    try:
+        GenerationConfig.from_dict(options)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
+    if others := sorted({*options} - {*TAKEN}):
+        raise CheckpointError(
+            f"{checkpoint.path}: generate has {', '.join(others)}, expected some of {', '.join(TAKEN)}: {name} is "
+            "searched greedily, and a text must not depend on its batch"
+        )
+    for option, value in {"language": language, "task": task}.items():
+        if value is not None and option not in checkpoint.takes:
+            takes = f"takes {', '.join(checkpoint.takes)}" if checkpoint.takes else "takes no option"
+            raise CheckpointError(f"{checkpoint.path}: {option}={value!r} given; {name} {takes}: leave it out")
+    if task not in (None, TRANSLATE):
+        raise CheckpointError(f"{checkpoint.path}: task={task!r}, expected {TRANSLATE!r}, or none")
+    if task == TRANSLATE and "en" not in checkpoint.languages:
+        raise CheckpointError(
+            f"{checkpoint.path}: task={task!r} writes English, and the tokenizer has no token for 'en': leave task out"
+        )
+    if language is not None and checkpoint.languages and language not in checkpoint.languages:
+        known = ", ".join(checkpoint.languages[:40]) + (", ..." if len(checkpoint.languages) > 40 else "")
+        raise CheckpointError(
+            f"{checkpoint.path}: language={language!r}, expected one of its {len(checkpoint.languages)}: {known}"
+        )
+    kind = kind_of(checkpoint.path)
+    num_prompt = PROMPT_TOKENS
+    if prompt or keywords:
+        spoken = language or (checkpoint.languages[0] if FAMILIES[kind.model_type].needs_language else None)
+        request = TextRequest(language=spoken, task=task, prompt=prompt, keywords=keywords)
+        num_prompt = max(num_prompt, checked_prompt(checkpoint.path, kind, request))
+    settings = settings_of(checkpoint.path, kind)
+    _check_tokens(checkpoint, settings, options)
+    _check_lengths(checkpoint.path, kind, settings, options, num_prompt)
+
+
+def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str, object]) -> dict[str, Any]:
+    """Return the options of `generate` of a greedy search."""
+    fixed = {"num_beams": 1, **options, **FIXED}
+    if "max_new_tokens" in fixed or (settings.get("max_length") and settings.get("max_new_tokens") is None):
+        return fixed
+    return {"max_new_tokens": settings.get("max_new_tokens") or _most_tokens(kind), **fixed}
+
+
+def _origin(name: str, options: Mapping[str, object]) -> str:
+    return "generate" if name in options else "generation_config.json"
+
+
+def _check_tokens(checkpoint: CheckpointSummary, settings: Mapping[str, Any], options: Mapping[str, object]) -> None:
+    """Raise CheckpointError if tokens are not in the vocabulary, or no token ends a text."""
+    merged, size = {**settings, **options}, checkpoint.vocab_size or 0
+    for name in sorted({*REQUIRED_TOKENS, *options} & {*merged}):
+        if name not in (*REQUIRED_TOKENS, "suppress_tokens"):
+            continue
+        value: Any = merged[name]
+        ids = [*value] if isinstance(value, list | tuple) else [value]
+        wrong = [one for one in ids if type(one) is not int or not 0 <= one < size]
+        if wrong or not ids:
+            raise CheckpointError(
+                f"{checkpoint.path}: {_origin(name, options)} has {name}={_short(ids)}, expected token ids from 0 to "
+                f"{size - 1}"
+            )
+    if merged.get("eos_token_id") is None:
+        raise CheckpointError(
+            f"{checkpoint.path}: generation_config.json has no eos_token_id, so that no text would end: pass "
+            "generate={'eos_token_id': ...}"
+        )
+
+
+def _check_lengths(
+    folder: Path, kind: Kind, settings: Mapping[str, Any], options: Mapping[str, object], num_prompt: int
+) -> None:
+    """Raise CheckpointError if the length of a text is no length, or the decoder has fewer positions."""
+    merged: dict[str, Any] = {**settings, **options}
+    for name, least in {"max_new_tokens": 1, "max_length": 1, "min_new_tokens": 0}.items():
+        value = merged.get(name)
+        if value is not None and (type(value) is not int or value < least):
+            raise CheckpointError(
+                f"{folder}: {_origin(name, options)} has {name}={value!r}, expected an integer from {least} on"
+            )
+    most, total = merged.get("max_new_tokens"), merged.get("max_length")
+    if most is None and total is not None:
+        if not kind.config.is_encoder_decoder:
+            raise CheckpointError(
+                f"{folder}: generation_config.json has max_length={total}, which counts the tokens of the recording: "
+                "pass generate={'max_new_tokens': ...}, which does not"
+            )
+        asked, name, most = total, "max_length", total - 1
+    else:
+        most = most or _most_tokens(kind)
+        asked, name = most + num_prompt, "max_new_tokens"
+    if asked > (size := _positions(kind)):
+        raise CheckpointError(
+            f"{folder}: {_origin(name, options)} asks for {asked} tokens with the prompt ({name}), the decoder has "
+            f"{size} positions: pass generate={{'max_new_tokens': {max(1, size - num_prompt)}}} or less, or a shorter "
+            "prompt"
+        )
+    if (least := merged.get("min_new_tokens") or 0) > most:
+        raise CheckpointError(
+            f"{folder}: {_origin('min_new_tokens', options)} has min_new_tokens={least}, expected at most the {most} "
+            "tokens after which a text is cut (max_new_tokens)"
+        )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:76]} ..."
+
+
+def _positions(kind: Kind) -> int:
+    """Return the number of positions of the decoder; enough for any text where it names none."""
+    text = kind.config.get_text_config(decoder=True)
+    named = (size for name in POSITIONS if (size := getattr(text, name, None)))
+    return int(next(named, MAX_NEW_TOKENS + PROMPT_TOKENS))
+
+
+def _most_tokens(kind: Kind) -> int:
+    """Return the tokens after which a text is cut where the checkpoint does not say: those that have positions."""
+    return max(1, min(MAX_NEW_TOKENS, _positions(kind) - PROMPT_TOKENS))
