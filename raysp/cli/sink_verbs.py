@@ -168,13 +168,10 @@ def status(
 
         progress = raysp.status(url, options, pipeline=pipeline, trust=trust)
     else:
-        from raysp.cli.stop_signals import interruptible_sleep
         from raysp.verbs.watching import Watch
         from raysp.work import SinkRequest
 
-        states = Watch.open(SinkRequest(url, options, pipeline, trust))
-        with interruptible_sleep() as states.sleep:
-            progress = _watch(states)
+        progress = _watch(Watch.open(SinkRequest(url, options, pipeline, trust)))
 
     def printed() -> None:
         if not watch:
