@@ -452,8 +452,10 @@ time.sleep(600)
 
 def test_a_child_ends_with_a_parent_that_is_killed_before_it_has_read_all_answers():
     with subprocess.Popen([sys.executable, "-c", WITH_UNREAD_ANSWERS], stdout=subprocess.PIPE) as parent:
-        assert parent.stdout.readline() == b"\n"
-        [child] = psutil.Process(parent.pid).children()
-        time.sleep(1)  # in which it answers, and waits for requests
-        parent.kill()
+        try:
+            assert parent.stdout.readline() == b"\n"
+            [child] = psutil.Process(parent.pid).children()
+            time.sleep(1)  # in which it answers, and waits for requests
+        finally:
+            parent.kill()
     assert psutil.wait_procs([child], timeout=30)[1] == []
