@@ -100,17 +100,17 @@ def find(model_type: str) -> Package | None:
     Raises:
         CheckpointError: several packages do.
     """
-    found = [
-        Package(one.dist.name, one.dist.version, one)
-        for one in _offered(tuple((folder, _changed(folder)) for folder in sys.path))
-        if one.name == model_type and one.dist is not None
+    packages = [
+        Package(entry_point.dist.name, entry_point.dist.version, entry_point)
+        for entry_point in _offered(tuple((folder, _changed(folder)) for folder in sys.path))
+        if entry_point.name == model_type and entry_point.dist is not None
     ]
-    if len(found) > 1:
+    if len(packages) > 1:
         raise CheckpointError(
             f"model type {model_type!r}: found models of "
-            f"{' and '.join(map(str, found))}, expected those of one package; uninstall the others"
+            f"{' and '.join(map(str, packages))}, expected those of one package; uninstall the others"
         )
-    return found[0] if found else None
+    return packages[0] if packages else None
 
 
 @functools.lru_cache(maxsize=4)
@@ -130,7 +130,7 @@ def _changed(folder: str) -> int | None:
 def _digest(module: str) -> str:
     """Hash the source of a module, or of all modules of its package, to 16 hexadecimal digits."""
     top = importlib.util.find_spec(module.partition(".")[0])
-    folders = [Path(one) for one in (top.submodule_search_locations if top else None) or ()]
+    folders = [Path(place) for place in (top.submodule_search_locations if top else None) or ()]
     files = sorted(path for folder in folders for path in folder.rglob("*.py"))
     if not files and top and top.origin:
         files = [Path(top.origin)]
@@ -153,10 +153,10 @@ class PackagedModels:
             CheckpointError: the package refuses it, or fails.
         """
         with _errors_of(self.package, folder, "describe"):
-            found = self._backend().describe(folder)
-        if not isinstance(found, CheckpointSummary):
-            raise self._wrong("describe", found, "a CheckpointSummary")
-        return replace(found, path=folder, backend=self.package.name)
+            summary = self._backend().describe(folder)
+        if not isinstance(summary, CheckpointSummary):
+            raise self._wrong("describe", summary, "a CheckpointSummary")
+        return replace(summary, path=folder, backend=self.package.name)
 
     def load(self, folder: Path, *, dtype: str, device: str) -> LabellingModel:
         """Load a checkpoint by the package.
@@ -165,11 +165,11 @@ class PackagedModels:
             CheckpointError: the package refuses it, or fails.
         """
         with _errors_of(self.package, folder, "load"):
-            found = self._backend().load(folder, dtype=dtype, device=device)
+            loaded = self._backend().load(folder, dtype=dtype, device=device)
         for name in ("summary", "device", "dtype", "run"):
-            if not hasattr(found, name):
-                raise self._wrong("load", found, f"a model with summary, device, dtype and run; it has no {name}")
-        return found
+            if not hasattr(loaded, name):
+                raise self._wrong("load", loaded, f"a model with summary, device, dtype and run; it has no {name}")
+        return loaded
 
     def check_writing(
         self,
@@ -192,9 +192,9 @@ class PackagedModels:
     def _backend(self) -> Backend:
         return cast("Backend", self.package.entry_point.load()())
 
-    def _wrong(self, method: str, found: object, expected: str) -> CheckpointError:
+    def _wrong(self, method: str, returned: object, expected: str) -> CheckpointError:
         return CheckpointError(
-            f"package {self.package}, {self.package.entry_point.value}: {method} returned {found!r}, expected "
+            f"package {self.package}, {self.package.entry_point.value}: {method} returned {returned!r}, expected "
             f"{expected}"
         )
 
@@ -322,9 +322,9 @@ def check_library(checkpoint: CheckpointSummary, planned: str) -> None:
     Raises:
         CheckpointError: it is another version, or is not installed.
     """
-    if (found := choice_of(checkpoint).library) != planned:
+    if (installed := choice_of(checkpoint).library) != planned:
         raise CheckpointError(
-            f"{checkpoint.path}: the run was planned with {planned}, and here is {found}; install the same on all "
+            f"{checkpoint.path}: the run was planned with {planned}, and here is {installed}; install the same on all "
             "machines"
         )
 

@@ -40,12 +40,13 @@ def require() -> None:
     Raises:
         CheckpointError: it is missing or of another version; the message has the command that installs it.
     """
-    found = version()
-    if not found:
+    installed = version()
+    if not installed:
         raise CheckpointError(f"backend='transformers': the package transformers is not installed; {COMMAND}")
-    if int(found.partition(".")[0]) < LEAST_VERSION:
+    if int(installed.partition(".")[0]) < LEAST_VERSION:
         raise CheckpointError(
-            f"backend='transformers': transformers {found} is installed, expected {LEAST_VERSION} or later; {COMMAND}"
+            f"backend='transformers': transformers {installed} is installed, expected {LEAST_VERSION} or later; "
+            f"{COMMAND}"
         )
 
 
@@ -67,5 +68,5 @@ def write_tokenizer(folder: Path, file: Path) -> None:
     """Write the tokenizer of a folder as a file of the tokenizers library."""
     import transformers
 
-    found = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    found.backend_tokenizer.save(str(file))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    tokenizer.backend_tokenizer.save(str(file))

@@ -34,8 +34,8 @@ def collated(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, 
 
 def _joined(values: Sequence[Tensor], *, is_left: bool, value: int) -> Tensor:
     """Concatenate tensors along their first dimension, padded to the longest along the others."""
-    sizes = [max(lengths) for lengths in zip(*(one.shape[1:] for one in values), strict=True)]
-    return torch.cat([_padded(one, sizes, is_left=is_left, value=value) for one in values])
+    sizes = [max(lengths) for lengths in zip(*(tensor.shape[1:] for tensor in values), strict=True)]
+    return torch.cat([_padded(tensor, sizes, is_left=is_left, value=value) for tensor in values])
 
 
 def _padded(tensor: Tensor, sizes: Sequence[int], *, is_left: bool, value: int) -> Tensor:

@@ -55,10 +55,10 @@ class StepScores:
         assert steps.logits_BV is not None
         return steps.logits_BV
 
-    def _keep(self, _: object, __: object, given: Mapping[str, Any], output: Any) -> None:  # noqa: ANN401
+    def _keep(self, _: object, __: object, inputs: Mapping[str, Any], output: Any) -> None:  # noqa: ANN401
         steps: _Steps | None = getattr(self._of_thread, "steps", None)
         if steps is not None:
-            ids_BL = given.get("decoder_input_ids", given.get("input_ids"))
+            ids_BL = inputs.get("decoder_input_ids", inputs.get("input_ids"))
             if ids_BL is not None:
                 steps.take(ids_BL[:, -1])
             steps.logits_BV = output.logits[:, -1].float()
@@ -124,11 +124,11 @@ def _check_length(checkpoint: CheckpointSummary, options: Mapping[str, Any]) -> 
     """Raise CheckpointError if texts would be longer than the positions of the decoder."""
     config = read_json(checkpoint.path / "config.json")
     most = config.get("max_target_positions") or config.get("max_position_embeddings")
-    asked = max(options.get("max_length") or 0, PROMPT_TOKENS + (options.get("max_new_tokens") or -PROMPT_TOKENS))
-    if most and asked > most:
+    num_tokens = max(options.get("max_length") or 0, PROMPT_TOKENS + (options.get("max_new_tokens") or -PROMPT_TOKENS))
+    if most and num_tokens > most:
         raise CheckpointError(
-            f"{checkpoint.path}: generate asks for {asked} tokens with the prompt, the decoder has {most} positions: "
-            f"pass generate={{'max_new_tokens': {most - PROMPT_TOKENS}}} or less"
+            f"{checkpoint.path}: generate asks for {num_tokens} tokens with the prompt, the decoder has {most} "
+            f"positions: pass generate={{'max_new_tokens': {most - PROMPT_TOKENS}}} or less"
         )
 
 
@@ -199,35 +199,35 @@ class TextWriter:
         self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]
     ) -> Sequence[Written]:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
-        given: dict[str, Any] = {"encoder_outputs": cast("Encoded", encoded).original}
+        inputs: dict[str, Any] = {"encoder_outputs": cast("Encoded", encoded).original}
         if (mask := features.get("attention_mask")) is not None:
-            given["attention_mask"] = mask
+            inputs["attention_mask"] = mask
         if self.steps is not None:
             self.steps.begin()
-        ids_BL = self.model.generate(**given, **self.options)
+        ids_BL = self.model.generate(**inputs, **self.options)
         kept_BK = None if self.steps is None else self.steps.end(ids_BL[:, -1])
         ids = fetch(ids_BL)[0].tolist()
         prompts = [self._prompt_length(row) for row in ids]
         if kept_BK is None or kept_BK.shape[1] < ids_BL.shape[1] - min(prompts):
-            kept_BK = self._second_pass(given, ids_BL)
+            kept_BK = self._second_pass(inputs, ids_BL)
         log_probs_BL, emitted_BL = self._log_probs(kept_BK, ids_BL, prompts)
         texts = [
             self.tokenizer.decode(row[start:], skip_special_tokens=True)
             for row, start in zip(ids, prompts, strict=True)
         ]
         totals, counts = fetch(log_probs_BL.sum(1), emitted_BL.sum(1))
-        return [Written(*one) for one in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
+        return [Written(*text) for text in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
 
     def _prompt_length(self, ids: Sequence[int]) -> int:
         """Return the number of tokens that were not generated: the start token, and for Whisper language and task."""
         more = (place for place, token in enumerate(ids[1:], 1) if token not in self.prompt_ids)
         return next(more, len(ids))
 
-    def _second_pass(self, given: Mapping[str, Any], ids_BL: Tensor) -> Tensor:
+    def _second_pass(self, inputs: Mapping[str, Any], ids_BL: Tensor) -> Tensor:
         """Return the log-probability of each token after the first (B, L - 1)."""
-        logits_BLV = self.model(**given, decoder_input_ids=ids_BL[:, :-1]).logits
-        found_BL: Tensor = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
-        return found_BL
+        logits_BLV = self.model(**inputs, decoder_input_ids=ids_BL[:, :-1]).logits
+        log_probs_BL: Tensor = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
+        return log_probs_BL
 
     def _log_probs(self, kept_BK: Tensor, ids_BL: Tensor, prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return the log-probability of each token after the first, zero where it does not count, and a mask.
@@ -253,5 +253,5 @@ class TextWriter:
 def _whisper_prompt(config: Any) -> frozenset[int | None]:  # noqa: ANN401 - a class of transformers
     """Return the tokens of languages and tasks, and the one for no times."""
     names = ("lang_to_id", "task_to_id")
-    found = (index for name in names for index in (getattr(config, name, None) or {}).values())
-    return frozenset((*found, getattr(config, "no_timestamps_token_id", None)))
+    indices = (index for name in names for index in (getattr(config, name, None) or {}).values())
+    return frozenset((*indices, getattr(config, "no_timestamps_token_id", None)))

@@ -78,16 +78,16 @@ def kind_of(folder: Path) -> Kind:
     refuse_adapter(folder)
     if values.get("quantization_config"):
         raise CheckpointError(f"{where}: quantization_config is set; use the checkpoint with its original weights")
-    name, *others = values.get("architectures") or [None]
+    name, *more_names = values.get("architectures") or [None]
     if str(name).endswith(PRETRAINING):
         name = modeling_auto.MODEL_MAPPING_NAMES.get(model_type, name)
     heads = [head for head, names in HEADS.items() if name is not None and names.get(model_type) == name]
     is_encoder = modeling_auto.MODEL_MAPPING_NAMES.get(model_type) == name and "conv_kernel" in values
-    if others or not (heads or is_encoder):
-        known = [names[model_type] for names in HEADS.values() if model_type in names]
+    if more_names or not (heads or is_encoder):
+        expected = [names[model_type] for names in HEADS.values() if model_type in names]
         raise CheckpointError(
             f"{where}: architectures is {values.get('architectures')!r}, expected one of "
-            f"{', '.join(known) or 'the speech models of transformers'}"
+            f"{', '.join(expected) or 'the speech models of transformers'}"
         )
     config = read(folder, lambda: transformers.AutoConfig.from_pretrained(folder, **DIRECT))
     return Kind(config, read(folder, lambda: getattr(transformers, str(name))), heads[0] if heads else None)
@@ -142,8 +142,8 @@ def refuse_noise(folder: Path, extractor: Any) -> None:  # noqa: ANN401
 
 def features_of(extractor: Any, wave: np.ndarray) -> Mapping[str, Any]:  # noqa: ANN401
     """Return the inputs of a model for one recording, tensors with one row."""
-    found: Mapping[str, Any] = extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
-    return found
+    inputs: Mapping[str, Any] = extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+    return inputs
 
 
 def fixed_samples(folder: Path, extractor: Any) -> int | None:  # noqa: ANN401
@@ -185,7 +185,7 @@ class Frames:
 
     receptive_samples: int
     stride: int
-    known: bool = True
+    are_hidden_states: bool = True
     """Whether frames are those of the hidden states; otherwise they only measure the parts of longer recordings."""
 
 
@@ -215,17 +215,17 @@ def describe(folder: Path) -> CheckpointSummary:
         frame_stride=frames.stride,
         hidden_size=hidden,
         num_layers=layers + int(getattr(config, "decoder_layers", 0) or 0),
-        gives=(*heads, Capability.HIDDEN_STATES) if frames.known else heads,
+        gives=(*heads, Capability.HIDDEN_STATES) if frames.are_hidden_states else heads,
         dtype=main_dtype(headers),
         weight_bytes=sum(header.num_bytes for header in headers.values()),
         receptive_samples=frames.receptive_samples,
-        hidden_stride=frames.stride if frames.known else 0,
+        hidden_stride=frames.stride if frames.are_hidden_states else 0,
         activations_per_second=_activations_per_second(config, rate, frames),
         output_size=hidden,
         xvector_size=config.xvector_output_dim if kind.head is Capability.XVECTOR else None,
         labels=labels_of(config) if kind.head in (Capability.CLASSES, Capability.FRAME_CLASSES) else (),
         problem_type=config.problem_type,
-        num_hidden_states=layers + 1 if frames.known else 0,
+        num_hidden_states=layers + 1 if frames.are_hidden_states else 0,
         backend="transformers",
         unused=_unused_parts(kind, headers),
         takes_padding=fixed is not None,
@@ -267,7 +267,7 @@ def _frames(config: Any, rate: int, fixed: int | None) -> Frames:  # noqa: ANN40
     if config.model_type == WHISPER and fixed is not None:
         stride = fixed // config.max_source_positions
         return Frames(stride, stride)
-    return Frames(rate // 100, rate // 100, known=False)
+    return Frames(rate // 100, rate // 100, are_hidden_states=False)
 
 
 def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
@@ -278,7 +278,7 @@ def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
             f"{where}: {name} writes text, and of the text decoders of transformers raysp runs those of "
             f"{', '.join(sorted({*WRITERS, *FAMILIES}))}"
         )
-    if kind.head in OF_FRAMES and not frames.known:
+    if kind.head in OF_FRAMES and not frames.are_hidden_states:
         raise CheckpointError(f"{where}: raysp does not know the frames of {name}; use a model of waveforms")
     if getattr(kind.config, "add_adapter", False):
         raise CheckpointError(f"{where}: add_adapter changes the number of frames, which raysp does not support here")
@@ -290,7 +290,7 @@ def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
 
 
 def _min_samples(kind: Kind, frames: Frames, rate: int) -> int:
-    if not frames.known:
+    if not frames.are_hidden_states:
         return rate // TENTHS
     if kind.head is not Capability.XVECTOR:
         squeezed = getattr(kind.config, "squeeze_factor", 1)

@@ -33,12 +33,12 @@ def load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 -
     }
     model, info = read(folder, lambda: kind.model_class.from_pretrained(folder, **options))
     for name in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        named = (one for one in map(_shown, info.get(name) or ()) if not one.endswith(IN_TRAINING))
-        others = HEAD_PARTS if kind.head is None and name == "unexpected_keys" else frozenset()
-        if found := sorted(one for one in named if one.partition(".")[0] not in others):
-            more = f" and {len(found) - NAMES_SHOWN} more" if len(found) > NAMES_SHOWN else ""
+        named = (key for key in map(_shown, info.get(name) or ()) if not key.endswith(IN_TRAINING))
+        ignored = HEAD_PARTS if kind.head is None and name == "unexpected_keys" else frozenset()
+        if wrong := sorted(key for key in named if key.partition(".")[0] not in ignored):
+            more = f" and {len(wrong) - NAMES_SHOWN} more" if len(wrong) > NAMES_SHOWN else ""
             raise CheckpointError(
-                f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {', '.join(found[:NAMES_SHOWN])}"
+                f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {', '.join(wrong[:NAMES_SHOWN])}"
                 f"{more}; use the config.json that was saved with these weights"
             )
     return model

@@ -79,12 +79,12 @@ class _Masked:
 
     def __call__(self, waves_BS: Tensor, num_samples_B: Tensor) -> Mapping[str, Tensor]:
         if self.extractor.return_attention_mask:
-            found = self.extractor.extract(waves_BS, num_samples_B)
-            return {**found, "attention_mask": found["attention_mask"].int()}
+            features = self.extractor.extract(waves_BS, num_samples_B)
+            return {**features, "attention_mask": features["attention_mask"].int()}
         if isinstance(self.extractor, Wav2Vec2FeatureExtractor):
             num_samples_B = torch.full_like(num_samples_B, waves_BS.shape[1])
-        found = self.extractor.extract(waves_BS, num_samples_B)
-        return {name: value for name, value in found.items() if name != "attention_mask"}
+        features = self.extractor.extract(waves_BS, num_samples_B)
+        return {name: value for name, value in features.items() if name != "attention_mask"}
 
 
 class _OfWhisper:
@@ -207,8 +207,10 @@ class HuggingFaceModel:
 
     def _encoded(self) -> ModelOutput:
         """Return the last output of the encoder in this thread, which is no longer kept."""
-        found = vars(self._of_thread).pop("encoded")
-        return Encoded(last_hidden_state=found.last_hidden_state, hidden_states=found.hidden_states, original=found)
+        encoded = vars(self._of_thread).pop("encoded")
+        return Encoded(
+            last_hidden_state=encoded.last_hidden_state, hidden_states=encoded.hidden_states, original=encoded
+        )
 
     @torch.inference_mode()
     def _check_frames(self) -> None:

@@ -27,7 +27,6 @@ from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Written
 
 PAIR_SECONDS = (1.0, 2.6)
-PAIR_STEPS = 3
 DIFFERENCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """Largest difference of logits alone and in a padded batch that is rounding, as a share of the largest logit."""
 
@@ -86,12 +85,12 @@ class Recogniser:
     def inputs(self, waves: Sequence[np.ndarray], request: TextRequest) -> dict[str, Any]:
         """Return the inputs of `generate` on the device."""
         rows = [self.family.inputs(self.processor, wave, request) for wave in waves]
-        found = collated(rows, self.processor.tokenizer.pad_token_id)
+        batch = collated(rows, self.processor.tokenizer.pad_token_id)
         return {
             name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
             if isinstance(value, Tensor)
             else value
-            for name, value in found.items()
+            for name, value in batch.items()
         }
 
     @torch.inference_mode()
@@ -173,7 +172,7 @@ class RecogniserWriter:
         assert self.family.language_of is not None
         language = self.family.language_of(self._decoded(head)) if head else None
         probability = float(np.exp(sum(log_probs)))
-        return [probability if one == language else 0.0 for one in self.recogniser.summary.languages]
+        return [probability if code == language else 0.0 for code in self.recogniser.summary.languages]
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))

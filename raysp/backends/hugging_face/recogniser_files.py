@@ -100,7 +100,7 @@ def describe(folder: Path) -> CheckpointSummary:
         min_samples=rate // TENTHS,
         frame_stride=rate // 100,
         hidden_size=int(text.hidden_size),
-        num_layers=sum(int(getattr(one, "num_hidden_layers", 0) or 0) for one in _parts(config)),
+        num_layers=sum(int(getattr(part, "num_hidden_layers", 0) or 0) for part in _parts(config)),
         gives=(Capability.TEXT_DECODER,),
         dtype=main_dtype(headers),
         weight_bytes=sum(header.num_bytes for header in headers.values()),

@@ -48,9 +48,9 @@ def check_writing(
         GenerationConfig.from_dict(options)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
-    if others := sorted({*options} - {*TAKEN}):
+    if refused := sorted({*options} - {*TAKEN}):
         raise CheckpointError(
-            f"{checkpoint.path}: generate has {', '.join(others)}, expected some of {', '.join(TAKEN)}: {name} is "
+            f"{checkpoint.path}: generate has {', '.join(refused)}, expected some of {', '.join(TAKEN)}: {name} is "
             "searched greedily, and a text must not depend on its batch"
         )
     for option, value in {"language": language, "task": task}.items():
@@ -64,9 +64,9 @@ def check_writing(
             f"{checkpoint.path}: task={task!r} writes English, and the tokenizer has no token for 'en': leave task out"
         )
     if language is not None and checkpoint.languages and language not in checkpoint.languages:
-        known = ", ".join(checkpoint.languages[:40]) + (", ..." if len(checkpoint.languages) > 40 else "")
+        shown = ", ".join(checkpoint.languages[:40]) + (", ..." if len(checkpoint.languages) > 40 else "")
         raise CheckpointError(
-            f"{checkpoint.path}: language={language!r}, expected one of its {len(checkpoint.languages)}: {known}"
+            f"{checkpoint.path}: language={language!r}, expected one of its {len(checkpoint.languages)}: {shown}"
         )
     kind = kind_of(checkpoint.path)
     num_prompt = PROMPT_TOKENS
@@ -99,7 +99,7 @@ def _check_tokens(checkpoint: CheckpointSummary, settings: Mapping[str, Any], op
             continue
         value: Any = merged[name]
         ids = [*value] if isinstance(value, list | tuple) else [value]
-        wrong = [one for one in ids if type(one) is not int or not 0 <= one < size]
+        wrong = [token for token in ids if type(token) is not int or not 0 <= token < size]
         if wrong or not ids:
             raise CheckpointError(
                 f"{checkpoint.path}: {_origin(name, options)} has {name}={_short(ids)}, expected token ids from 0 to "
@@ -123,20 +123,20 @@ def _check_lengths(
             raise CheckpointError(
                 f"{folder}: {_origin(name, options)} has {name}={value!r}, expected an integer from {least} on"
             )
-    most, total = merged.get("max_new_tokens"), merged.get("max_length")
-    if most is None and total is not None:
+    most, max_length = merged.get("max_new_tokens"), merged.get("max_length")
+    if most is None and max_length is not None:
         if not kind.config.is_encoder_decoder:
             raise CheckpointError(
-                f"{folder}: generation_config.json has max_length={total}, which counts the tokens of the recording: "
-                "pass generate={'max_new_tokens': ...}, which does not"
+                f"{folder}: generation_config.json has max_length={max_length}, which counts the tokens of the "
+                "recording: pass generate={'max_new_tokens': ...}, which does not"
             )
-        asked, name, most = total, "max_length", total - 1
+        needed, name, most = max_length, "max_length", max_length - 1
     else:
         most = most or _most_tokens(kind)
-        asked, name = most + num_prompt, "max_new_tokens"
-    if asked > (size := _positions(kind)):
+        needed, name = most + num_prompt, "max_new_tokens"
+    if needed > (size := _positions(kind)):
         raise CheckpointError(
-            f"{folder}: {_origin(name, options)} asks for {asked} tokens with the prompt ({name}), the decoder has "
+            f"{folder}: {_origin(name, options)} asks for {needed} tokens with the prompt ({name}), the decoder has "
             f"{size} positions: pass generate={{'max_new_tokens': {max(1, size - num_prompt)}}} or less, or a shorter "
             "prompt"
         )

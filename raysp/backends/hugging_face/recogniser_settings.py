@@ -47,8 +47,8 @@ def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
     """
     config = read(folder, lambda: _generation_config(folder, kind))
     settings = {name: value for name, value in config.to_dict().items() if not _is_unset(name, value)}
-    known = transformers.GenerationConfig().to_dict()  # transformers reads no others
-    for name in sorted({*settings} & {*known} - ALLOWED):
+    defaults = transformers.GenerationConfig().to_dict()  # transformers reads no others
+    for name in sorted({*settings} & {*defaults} - ALLOWED):
         raise CheckpointError(
             f"{folder}: {FILE} has {name}={settings[name]!r}, with which raysp does not label: texts are searched "
             f"greedily, and depend neither on time nor on their batch. Remove {name} from {FILE}"

@@ -137,13 +137,13 @@ class WhisperFiles:
             raise CheckpointError(f"{folder / TOKENIZER}: the tokenizers library cannot read it ({error})") from None
 
     def _shape(self, name: str, rank: int) -> tuple[int, ...]:
-        found = self.stored.arrays.get(name)
-        if found is None or len(found.shape) != rank:
+        array = self.stored.arrays.get(name)
+        if array is None or len(array.shape) != rank:
             raise CheckpointError(
-                f"{self.folder / MODEL}: array {name!r} is {found and found.shape}, expected one of {rank} dimensions; "
+                f"{self.folder / MODEL}: array {name!r} is {array and array.shape}, expected one of {rank} dimensions; "
                 "convert the model again"
             )
-        return found.shape
+        return array.shape
 
     @cached_property
     def num_bins(self) -> int:
@@ -179,12 +179,12 @@ class WhisperFiles:
         Raises:
             CheckpointError: the tokenizer has none.
         """
-        found = self.tokenizer.token_to_id(f"<|{name}|>")
-        if found is None:
+        index = self.tokenizer.token_to_id(f"<|{name}|>")
+        if index is None:
             raise CheckpointError(
                 f"{self.folder / TOKENIZER}: the token <|{name}|> is missing, expected the tokenizer of this Whisper"
             )
-        return found
+        return index
 
     def describe(self) -> CheckpointSummary:
         """Return the description of the checkpoint."""
@@ -201,16 +201,16 @@ class WhisperFiles:
             path=self.folder,
             model_type="whisper",
             architecture="WhisperForConditionalGeneration",
-            num_parameters=sum(_items(one.shape) for one in arrays.values()),
+            num_parameters=sum(_items(array.shape) for array in arrays.values()),
             sample_rate=RATE,
             vocab_size=vocab_size,
             min_samples=LEAST_SAMPLES,
             frame_stride=stride,
             hidden_size=width,
-            num_layers=len({found[0] for name in arrays if (found := LAYER.match(name))}),
+            num_layers=len({layer[0] for name in arrays if (layer := LAYER.match(name))}),
             gives=(Capability.TEXT_DECODER,),
             dtype=arrays["decoder/embeddings/weight"].dtype,
-            weight_bytes=sum(one.num_bytes for one in arrays.values()),
+            weight_bytes=sum(array.num_bytes for array in arrays.values()),
             receptive_samples=stride,
             activations_per_second=RATE / stride * 16 * width,
             backend=BACKEND,

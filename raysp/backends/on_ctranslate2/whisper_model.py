@@ -133,7 +133,7 @@ class WhisperModel:
         mels = list(self.pool.map(self._mels, rows))
         if self.on_gpu:  # the output stays there, and cannot be stacked
             return [Group(range(len(rows)), self.model.encode(_view(np.stack(mels))), num_mels)]
-        frames = list(self.pool.map(lambda one: np.array(self.model.encode(_view(one[None]))), mels))
+        frames = list(self.pool.map(lambda mel: np.array(self.model.encode(_view(mel[None]))), mels))
         number = len(rows) if self.alone else min(self.workers, len(rows))
         groups = [range(first, len(rows), number) for first in range(number)]
         return [
@@ -147,11 +147,11 @@ class WhisperModel:
     def no_speech(self, encoded: ModelOutput) -> list[float]:
         """Return the probability of the token of no speech for each window, at the start token."""
         groups = cast("Encoded", encoded).groups
-        found = self.pool.map(self._no_speech, groups)
+        probabilities = self.pool.map(self._no_speech, groups)
         by_place = {
-            place: one
-            for group, row in zip(groups, found, strict=True)
-            for place, one in zip(group.places, row, strict=True)
+            place: probability
+            for group, row in zip(groups, probabilities, strict=True)
+            for place, probability in zip(group.places, row, strict=True)
         }
         return [by_place[place] for place in range(len(by_place))]
 
@@ -159,7 +159,8 @@ class WhisperModel:
         prompt = [self.files.token("startoftranscript"), self.files.token("notimestamps")]
         options = {"beam_size": 1, "max_length": len(prompt) + 1, "return_no_speech_prob": True}
         return [
-            one.no_speech_prob for one in self.model.generate(group.frames, [prompt] * len(group.places), **options)
+            result.no_speech_prob
+            for result in self.model.generate(group.frames, [prompt] * len(group.places), **options)
         ]
 
     def writer(
@@ -212,38 +213,36 @@ class TextWriter:
         groups = cast("Encoded", encoded).groups
         written: list[Written | None] = [None] * len(places)
         for group, texts in zip(groups, self.pool.map(self._of_group, groups), strict=True):
-            for place, one in zip(group.places, texts, strict=True):
-                written[place] = one
+            for place, text in zip(group.places, texts, strict=True):
+                written[place] = text
         return cast("list[Written]", written)
 
     def _of_group(self, group: Group) -> list[Written]:
         detected = self._detected(group)
-        codes = [max(one, key=one.__getitem__) for one in detected] or self._given(group)
+        likeliest = [max(languages, key=languages.__getitem__) for languages in detected]
+        codes = likeliest or [self.language or "en"] * len(group.places)
         prompts = [self._prompt(code) for code in codes]
-        found = self.model.generate(group.frames, prompts, return_scores=True, **self.options)
-        texts = [self._text_ids(one.sequences_ids[0]) for one in found]
+        results = self.model.generate(group.frames, prompts, return_scores=True, **self.options)
+        texts = [self._text_ids(result.sequences_ids[0]) for result in results]
         words = self._times(group, texts, codes) if self.words else [()] * len(texts)
         # A score is a mean over the tokens without the end, which it includes in the sum.
         return [
             Written(
                 self._decode(ids),
-                one.scores[0] * len(one.sequences_ids[0]),
-                len(one.sequences_ids[0]) + 1,
+                result.scores[0] * len(result.sequences_ids[0]),
+                len(result.sequences_ids[0]) + 1,
                 spans,
                 [of_window[code] for code in self.languages],
             )
-            for ids, one, spans, of_window in zip(texts, found, words, detected or [{}] * len(texts), strict=True)
+            for ids, result, spans, of_window in zip(texts, results, words, detected or [{}] * len(texts), strict=True)
         ]
 
     def _detected(self, group: Group) -> list[dict[str, float]]:
         """Return the probability of each language for each window; empty if the language is given, or the only one."""
         if not self.files.is_multilingual or self.language is not None:
             return []
-        found = self.model.detect_language(group.frames)
-        return [{token.strip("<|>"): probability for token, probability in row} for row in found]
-
-    def _given(self, group: Group) -> list[str]:
-        return [self.language or "en"] * len(group.places)
+        detected = self.model.detect_language(group.frames)
+        return [{token.strip("<|>"): probability for token, probability in row} for row in detected]
 
     def _prompt(self, code: str) -> list[int]:
         """Return the tokens that a text begins with; the last one says that it has no tokens of times."""
@@ -264,19 +263,19 @@ class TextWriter:
         """Return the words of each text with their times, read from the attention of the decoder to the recording."""
         spans: list[tuple[TimedWord, ...]] = [()] * len(texts)
         for code in dict.fromkeys(codes):
-            chosen = [i for i, (one, text) in enumerate(zip(codes, texts, strict=True)) if one == code and text]
+            chosen = [i for i, (spoken, text) in enumerate(zip(codes, texts, strict=True)) if spoken == code and text]
             if not chosen:
                 continue
             frames = group.frames if len(chosen) == len(texts) else _view(np.array(group.frames)[chosen])
-            found = self.model.align(
+            alignments = self.model.align(
                 frames,
                 self._start(code),
                 [texts[i] for i in chosen],
                 [group.num_mels[i] for i in chosen],
                 median_filter_width=MEDIAN_WIDTH,
             )
-            for i, one in zip(chosen, found, strict=True):
-                spans[i] = tuple(self._words(texts[i], one, has_spaces=code not in WITHOUT_SPACES))
+            for i, aligned in zip(chosen, alignments, strict=True):
+                spans[i] = tuple(self._words(texts[i], aligned, has_spaces=code not in WITHOUT_SPACES))
         return spans
 
     def _words(self, ids: Sequence[int], aligned: Any, *, has_spaces: bool) -> Iterator[TimedWord]:  # noqa: ANN401

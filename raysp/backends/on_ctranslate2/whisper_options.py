@@ -43,10 +43,10 @@ def check_options(
     for name, value in options.items():
         _check_option(checkpoint, name, value)
     files = WhisperFiles(ready(checkpoint.path))
-    if (asked := options.get("max_length", 1)) and not 1 <= int(str(asked)) <= files.most_tokens:
+    if (max_length := options.get("max_length", 1)) and not 1 <= int(str(max_length)) <= files.most_tokens:
         raise CheckpointError(
-            f"{checkpoint.path}: generate has max_length={asked}, expected 1 to the {files.most_tokens} positions of "
-            "the decoder"
+            f"{checkpoint.path}: generate has max_length={max_length}, expected 1 to the {files.most_tokens} positions "
+            "of the decoder"
         )
     if (language is not None or task is not None) and not files.is_multilingual:
         raise CheckpointError(
@@ -67,10 +67,11 @@ def language_code(files: "WhisperFiles", language: str) -> str:
     """
     code = language.lower().strip("<|>")
     if code not in files.languages:
-        known = sorted(files.languages)
-        more = ", ..." if len(known) > SHOWN else ""
+        languages = sorted(files.languages)
+        more = ", ..." if len(languages) > SHOWN else ""
         raise CheckpointError(
-            f"{files.folder}: language={language!r}, expected one of its {len(known)}: {', '.join(known[:SHOWN])}{more}"
+            f"{files.folder}: language={language!r}, expected one of its {len(languages)}: "
+            f"{', '.join(languages[:SHOWN])}{more}"
         )
     return code
 
