@@ -15,12 +15,10 @@ from torch.nn.utils.rnn import pad_sequence
 from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.collating import collated
 from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
-from raysp.backends.hugging_face.describing import kind_of
 from raysp.backends.hugging_face.loaded_weights import load_weights
-from raysp.backends.hugging_face.recogniser_families import FAMILIES, TextRequest
-from raysp.backends.hugging_face.recogniser_files import describe, processor_of
+from raysp.backends.hugging_face.recogniser_families import TextRequest
+from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.backends.hugging_face.recogniser_options import search_options
-from raysp.backends.hugging_face.recogniser_settings import settings_of
 from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
@@ -41,11 +39,10 @@ class Recogniser:
     """
 
     def __init__(self, folder: Path, *, dtype: str, device: str) -> None:
-        self.summary: CheckpointSummary = describe(folder)
-        self.kind = kind_of(folder)
-        self.settings = settings_of(folder, self.kind)
-        self.family = FAMILIES[self.kind.model_type]
-        self.processor = processor_of(folder, self.kind)
+        files = RecogniserFiles.read(folder)
+        self.summary: CheckpointSummary = files.describe()
+        self.kind, self.settings, self.processor = files.kind, files.settings, files.processor
+        self.family = files.family
         self.model = load_weights(folder, self.kind, dtype).to(device).eval()
         self.device, self.dtype = torch.device(device), self.model.dtype
         self.steps = StepScores(self.model)
@@ -102,8 +99,7 @@ class Recogniser:
         """
         generator, rate = np.random.default_rng(0), self.summary.sample_rate
         waves = [generator.standard_normal(round(s * rate)).astype(np.float32) * 0.1 for s in PAIR_SECONDS]
-        language = self.summary.languages[0] if self.family.needs_language else None
-        request = TextRequest(language=language)
+        request = TextRequest(language=self.family.probed_language(self.summary.languages))
         alone_KV, together_KV = (self._first_logits(some, request) for some in (waves[:1], waves))
         alone_V, together_V = fetch(alone_KV[0].float(), together_KV[0].float())
         difference = np.abs(alone_V - together_V).max()

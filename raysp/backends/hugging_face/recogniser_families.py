@@ -72,6 +72,10 @@ class Family:
     text_of: Callable[[str], str] = str.strip
     """Returns the words of a text as the model writes it."""
 
+    def probed_language(self, languages: Sequence[str]) -> str | None:
+        """Return the language with which inputs are tried, of those of a checkpoint; None: none has to be named."""
+        return languages[0] if self.needs_language else None
+
     def options(self, processor: Any) -> tuple[str, ...]:  # noqa: ANN401
         """Return the options of `Transcript` that a processor takes."""
         if self.takes is not None:

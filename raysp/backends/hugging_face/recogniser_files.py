@@ -1,9 +1,9 @@
 """Description of a recogniser of transformers that is prompted through its processor, read without weights."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import transformers
@@ -67,54 +67,79 @@ def extractor_in(processor: Any) -> Any:  # noqa: ANN401
     return getattr(processor, "feature_extractor", None) or processor.audio_processor
 
 
-def describe(folder: Path) -> CheckpointSummary:
-    """Check a checkpoint and return its description.
+@dataclass(frozen=True)
+class RecogniserFiles:
+    """Files of a checkpoint besides its weights, as transformers reads them."""
 
-    Raises:
-        CheckpointError: transformers does not read it, or its parts do not fit.
-    """
-    kind = kind_of(folder)
-    settings = settings_of(folder, kind)
-    family = FAMILIES[kind.model_type]
-    processor = processor_of(folder, kind)
-    extractor = extractor_in(processor)
-    headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
-    config, languages = kind.config, _languages(folder, family, processor, settings)
-    probe = _Probe(folder, family, processor, rate)
-    takes = _made(folder, lambda: family.options(processor))
-    if "language" in takes and len(languages) > 1:
-        other = languages[-1] if family.needs_language else None
-        probe.check("language", TextRequest(language=languages[0]), TextRequest(language=other))
-    padded = _padded_samples(probe, extractor, languages)
-    _check_frames(folder, config, extractor, padded)
-    text = config.get_text_config(decoder=True)
-    name = kind.model_class.__name__
-    needs = f"{folder}: {name} does not detect languages: use a checkpoint that does" if family.needs_language else ""
-    return CheckpointSummary(
-        path=folder,
-        model_type=kind.model_type,
-        architecture=name,
-        num_parameters=sum(header.num_elements for header in headers.values()),
-        sample_rate=rate,
-        vocab_size=_vocab_size(folder, text, processor),
-        min_samples=rate // TENTHS,
-        frame_stride=rate // 100,
-        hidden_size=int(text.hidden_size),
-        num_layers=sum(int(getattr(part, "num_hidden_layers", 0) or 0) for part in _parts(config)),
-        gives=(Capability.TEXT_DECODER,),
-        dtype=main_dtype(headers),
-        weight_bytes=sum(header.num_bytes for header in headers.values()),
-        receptive_samples=rate // 100,
-        activations_per_second=float(USUAL_FRAMES * max(map(_width, _parts(config)))),
-        backend="transformers",
-        padded_samples=padded,
-        languages=languages,
-        detects=family.language_of is not None,
-        contradiction=needs,
-        takes=takes,
-        alone=_why_alone(kind.model_type, settings, processor),
-        max_samples=_max_samples(family, extractor, rate),
-    )
+    folder: Path
+    kind: Kind
+    settings: Mapping[str, Any]
+    """Settings of generation_config.json that are set."""
+    processor: Any
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a folder.
+
+        Raises:
+            CheckpointError: transformers does not read it, or a setting is refused.
+        """
+        kind = kind_of(folder)
+        return cls(folder, kind, settings_of(folder, kind), processor_of(folder, kind))
+
+    @property
+    def family(self) -> Family:
+        """Family of the recogniser."""
+        return FAMILIES[self.kind.model_type]
+
+    def describe(self) -> CheckpointSummary:
+        """Check that the parts fit, and return the description of the checkpoint.
+
+        Raises:
+            CheckpointError: they do not.
+        """
+        folder, kind, settings, processor = self.folder, self.kind, self.settings, self.processor
+        family = self.family
+        extractor = extractor_in(processor)
+        headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
+        config, languages = kind.config, _languages(folder, family, processor, settings)
+        probe = _Probe(folder, family, processor, rate)
+        takes = _made(folder, lambda: family.options(processor))
+        if "language" in takes and len(languages) > 1:
+            other = languages[-1] if family.needs_language else None
+            probe.check("language", TextRequest(language=languages[0]), TextRequest(language=other))
+        padded = _padded_samples(probe, extractor, languages)
+        _check_frames(folder, config, extractor, padded)
+        text = config.get_text_config(decoder=True)
+        name = kind.model_class.__name__
+        needs = (
+            f"{folder}: {name} does not detect languages: use a checkpoint that does" if family.needs_language else ""
+        )
+        return CheckpointSummary(
+            path=folder,
+            model_type=kind.model_type,
+            architecture=name,
+            num_parameters=sum(header.num_elements for header in headers.values()),
+            sample_rate=rate,
+            vocab_size=_vocab_size(folder, text, processor),
+            min_samples=rate // TENTHS,
+            frame_stride=rate // 100,
+            hidden_size=int(text.hidden_size),
+            num_layers=sum(int(getattr(part, "num_hidden_layers", 0) or 0) for part in _parts(config)),
+            gives=(Capability.TEXT_DECODER,),
+            dtype=main_dtype(headers),
+            weight_bytes=sum(header.num_bytes for header in headers.values()),
+            receptive_samples=rate // 100,
+            activations_per_second=float(USUAL_FRAMES * max(map(_width, _parts(config)))),
+            backend="transformers",
+            padded_samples=padded,
+            languages=languages,
+            detects=family.language_of is not None,
+            contradiction=needs,
+            takes=takes,
+            alone=_why_alone(kind.model_type, settings, processor),
+            max_samples=_max_samples(family, extractor, rate),
+        )
 
 
 def _parts(config: Any) -> Iterator[Any]:  # noqa: ANN401
@@ -214,7 +239,7 @@ def checked_prompt(folder: Path, kind: Kind, request: TextRequest) -> int:
 
 def _padded_samples(probe: _Probe, extractor: Any, languages: tuple[str, ...]) -> int:  # noqa: ANN401
     """Return the length to which the processor pads shorter recordings; 0 if it does not."""
-    request = TextRequest(language=languages[0] if probe.family.needs_language else None)
+    request = TextRequest(language=probe.family.probed_language(languages))
     inputs = [probe.inputs(request, seconds) for seconds in PROBED_SECONDS]
     shapes = [max((value.shape for value in of_wave.values() if _is_audio(value)), key=np.prod) for of_wave in inputs]
     return int(getattr(extractor, "n_samples", 0)) if shapes[0] == shapes[1] else 0

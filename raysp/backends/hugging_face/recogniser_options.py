@@ -71,7 +71,7 @@ def check_writing(
     kind = kind_of(checkpoint.path)
     num_prompt = PROMPT_TOKENS
     if prompt or keywords:
-        spoken = language or (checkpoint.languages[0] if FAMILIES[kind.model_type].needs_language else None)
+        spoken = language or FAMILIES[kind.model_type].probed_language(checkpoint.languages)
         request = TextRequest(language=spoken, task=task, prompt=prompt, keywords=keywords)
         num_prompt = max(num_prompt, checked_prompt(checkpoint.path, kind, request))
     settings = settings_of(checkpoint.path, kind)

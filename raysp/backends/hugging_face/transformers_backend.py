@@ -19,7 +19,7 @@ class HuggingFaceModels:
             CheckpointError: transformers does not read it, or raysp cannot label with it.
         """
         if recogniser_files.is_recogniser(describing.kind_of(folder)):
-            return recogniser_files.describe(folder)
+            return recogniser_files.RecogniserFiles.read(folder).describe()
         return describing.describe(folder)
 
     def load(self, folder: Path, *, dtype: str, device: str) -> LabellingModel:

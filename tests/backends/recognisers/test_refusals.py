@@ -8,12 +8,14 @@ import pytest
 
 import raysp
 from raysp import CheckpointError, PlanError
-from raysp.backends.hugging_face.recogniser_files import describe
+from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 from tests.backends.recognisers.loops import LANGUAGES, written
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import labelling, waves
 from tests.here import run_without_ray
 from tests.ops.test_labelling import block_of, labels
+
+describe = HuggingFaceModels().describe
 
 
 @pytest.fixture
