@@ -45,6 +45,8 @@ class Layout:
     """What runs it where the `Label` step names nothing."""
     label: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of a `Label` step, for what is smaller than published."""
+    language: str | None = None
+    """Language of a transcript, of a recogniser that needs one."""
     refused: str = ""
     """Pattern of the error message; empty: it opens, if need be after `raysp convert`."""
     later: str = ""

@@ -17,6 +17,8 @@ MBART_TOKENS = {
     "bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>", "unk_token": "<unk>",
     "pad_token": "<pad>", "mask_token": "<mask>",
 }  # fmt: skip
+PROCESSED = (*CONFIG, "processor_config.json", "tokenizer_config.json")
+PROMPTED = (*PROCESSED, "generation_config.json", "chat_template.jinja", "tokenizer.json", *SAFE)
 
 
 def by_transformers(builds: str, files: tuple[str, ...], outputs: tuple[str, ...], **values: Any) -> Layout:
@@ -52,15 +54,24 @@ SEQUENCES: dict[str, Layout] = {
     "facebook/wav2vec2-xls-r-2b-21-to-en": translator((PICKLE,), facts="memory"),
     "nvidia/parakeet-ctc-0.6b": Layout(
         "parakeet",
-        (*CONFIG, "processor_config.json", "tokenizer_config.json", "tokenizer.json", *SAFE, "parakeet-ctc-0.6b.nemo"),
+        (*PROCESSED, "tokenizer.json", *SAFE, "parakeet-ctc-0.6b.nemo"),
         outputs=("Transcript", "Embedding"),
         facts=PAGE,
     ),
     "nvidia/parakeet-ctc-1.1b": Layout(
         "parakeet",
-        (*CONFIG, "processor_config.json", "tokenizer_config.json", "tokenizer.json", *SAFE, "parakeet-ctc-1.1b.nemo"),
+        (*PROCESSED, "tokenizer.json", *SAFE, "parakeet-ctc-1.1b.nemo"),
         outputs=("Transcript", "Embedding"),
         facts=PAGE,
+    ),
+    "nvidia/parakeet-tdt-0.6b-v3": Layout(
+        "parakeet_tdt",
+        (*PROCESSED, "generation_config.json", "tokenizer.json", *SAFE, "parakeet-tdt-0.6b-v3.nemo"),
+        outputs=("Transcript", "Embedding"),
+    ),
+    "Qwen/Qwen3-ASR-1.7B-hf": by_transformers("qwen3_asr", PROMPTED, ("Transcript",)),
+    "CohereLabs/cohere-transcribe-03-2026": by_transformers(
+        "cohere_asr", PROMPTED, ("Transcript",), language="de", facts=PAGE
     ),
     "openai/whisper-tiny": whisper(PICKLE, TENSORFLOW, facts=PAGE),
     "openai/whisper-tiny.en": whisper(PICKLE, TENSORFLOW, facts=PAGE, written={"english": True}),

@@ -41,7 +41,11 @@ def layouts(*, opens: bool, pickle: bool | None = None, marked: bool = True) -> 
 def labelled(name: str, layout: Layout, wave: bytes) -> dict[str, object]:
     """Label one row by the outputs of a layout."""
     classes = raysp.Classes(top_k="all" if layout.is_regression else 1)
-    specs = {"Transcript": raysp.Transcript(), "Embedding": raysp.Embedding(), "Classes": classes}
+    specs = {
+        "Transcript": raysp.Transcript(language=layout.language),
+        "Embedding": raysp.Embedding(),
+        "Classes": classes,
+    }
     specs["Align"] = raysp.Align("text", chars=True)
     outputs = [specs[one] for one in layout.outputs if one in specs]
     text = text_of(layout) if "Align" in layout.outputs else None

@@ -10,8 +10,9 @@ import sentencepiece
 import torch
 
 from tests.backends import theirs
+from tests.backends.recognisers import tiny
 from tests.models.oracles import transformers
-from tests.models.tokenizers.word_pieces import save_parakeet
+from tests.models.tokenizers.word_pieces import save_parakeet, save_transducer
 from tests.published.building import OLD_NAMES, WAVEFORM
 from tests.published.layout import PICKLE, SAFETENSORS, Layout
 
@@ -62,6 +63,24 @@ def parakeet(folder: Path, layout: Layout) -> None:
     weights = safetensors.torch.load_file(folder / SAFETENSORS)
     halved = {name: value.bfloat16() if value.is_floating_point() else value for name, value in weights.items()}
     safetensors.torch.save_file(halved, folder / SAFETENSORS, metadata={"format": "pt"})
+
+
+def parakeet_tdt(folder: Path, layout: Layout) -> None:
+    """Write a Parakeet with a TDT head, whose search begins with the blank and takes no duration for a token."""
+    config = save_transducer(folder, "TDT").config
+    durations = [config.vocab_size + place for place in range(len(config.durations))]
+    options = {"decoder_start_token_id": config.blank_token_id, "suppress_tokens": durations}
+    transformers.GenerationConfig(**options).save_pretrained(folder)
+
+
+def qwen3_asr(folder: Path, layout: Layout) -> None:
+    """Write a Qwen3-ASR."""
+    tiny.qwen3_asr(folder)
+
+
+def cohere_asr(folder: Path, layout: Layout) -> None:
+    """Write a Cohere Transcribe."""
+    tiny.cohere_asr(folder)
 
 
 def translation(folder: Path, layout: Layout) -> None:
