@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 import pytest
 
+import raysp
+from tests import kit
 from tests import test_architecture as architecture
-from tests.corpora import CHECKPOINT, wav
+from tests.backends.recognisers import tiny
+from tests.corpora import CHECKPOINT, a_pipeline, digits_table, wav, write_shard
 from tests.work import counting
 
 REPOSITORY = Path(__file__).parents[2]
@@ -23,6 +26,7 @@ FILE = re.compile(r"^`([\w/]+\.\w+)`[^\n]*:\n\n```\w+\n(.*?)^```$", re.MULTILINE
 DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_FILES = {
     "An architecture": 2,
+    "A recogniser of transformers": 1,
     "A verb of the command line": 2,
     "An output of raysp": 3,
     "A kind of source": 2,
@@ -167,6 +171,20 @@ def test_the_architecture_equals_transformers(extended, run, tmp_path):
     ran = run("pytest", "-q", "tests/models/test_data2vec_audio.py", path=tmp_path)
     assert ran.startswith("." * 12), ran
     assert "data2vec-audio" in run("raysp", "models")
+
+
+@pytest.mark.drivers
+def test_the_recogniser_of_transformers_labels(run, tmp_path):
+    tiny.audioflamingo3(tmp_path / "flamingo")
+    write_shard(tmp_path / "in" / "a.parquet", table=digits_table(2))
+    transcript = raysp.Transcript(prompt="Write the digits.")
+    pipeline = a_pipeline(steps=[raysp.Decode(), raysp.Label("flamingo", outputs=[transcript])])
+    kit.pipeline_file(tmp_path / "label.py", pipeline)
+    assert "Transcript(prompt=)" in run("raysp", "inspect", "flamingo")
+    run("raysp", "run", "label.py")
+    rows = json.loads(run("raysp", "head", "out", "--rows", 2, "--json"))["rows"]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert all(row["pred_text"] for row in rows)
 
 
 @pytest.mark.drivers

@@ -27,7 +27,8 @@ Read = TypeVar("Read")
 
 LANGUAGE_MODELS = {
     name: cls
-    for name, cls in getattr(modeling_auto, "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES", {}).items()
+    for kind in ("SEQ_TO_SEQ_CAUSAL_LM", "MULTIMODAL_LM")
+    for name, cls in getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES", {}).items()
     if name in FAMILIES
 }
 """Language models that read recordings."""

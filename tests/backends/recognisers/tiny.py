@@ -145,6 +145,18 @@ def glmasr(folder: Path) -> Path:
     return _saved(folder, "GlmAsrForConditionalGeneration", config, processor)
 
 
+def audioflamingo3(folder: Path) -> Path:
+    made = tokenizer(["<sound>"], padding_side="left")
+    extractor = T.WhisperFeatureExtractor(feature_size=32)
+    processor = T.AudioFlamingo3Processor(extractor, made, chat_template=CHAT.replace("AUDIO", "<sound>"))
+    audio = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = T.AudioFlamingo3Config(
+        audio_config={**audio, "num_mel_bins": 32}, text_config={**QWEN3, "model_type": "qwen2", "vocab_size": len(made)},
+        audio_token_id=made.convert_tokens_to_ids("<sound>"),
+    )  # fmt: skip
+    return _saved(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
+
+
 def moss_transcribe_diarize(folder: Path) -> Path:
     made = tokenizer(["<|audio_pad|>", "<|audio_start|>", "<|audio_end|>"], padding_side="left")
     template = CHAT.replace("AUDIO", "<|audio_start|><|audio_pad|><|audio_end|>")
