@@ -150,8 +150,9 @@ def audioflamingo3(folder: Path) -> Path:
     extractor = T.WhisperFeatureExtractor(feature_size=32)
     processor = T.AudioFlamingo3Processor(extractor, made, chat_template=CHAT.replace("AUDIO", "<sound>"))
     audio = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**TEXT, "model_type": "qwen2", "vocab_size": len(made)}
     config = T.AudioFlamingo3Config(
-        audio_config={**audio, "num_mel_bins": 32}, text_config={**QWEN3, "model_type": "qwen2", "vocab_size": len(made)},
+        audio_config={**audio, "num_mel_bins": 32}, text_config=text,
         audio_token_id=made.convert_tokens_to_ids("<sound>"),
     )  # fmt: skip
     return _saved(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
