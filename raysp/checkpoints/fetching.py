@@ -113,7 +113,7 @@ DIGESTS = "digests.json"
 KEPT_DIGESTS = 4_000
 """Maximum number of cached hashes, besides those of one checkpoint: each plan reads them. MMS has over a thousand."""
 _READ_BYTES = 8 * 1024 * 1024
-FETCHED_ENDINGS = (".json", ".safetensors", ".txt", ".model", "README.md")
+FETCHED_ENDINGS = (".json", ".jinja", ".safetensors", ".txt", ".model", "README.md")
 """Ends of the names of files to fetch: configuration, weights, tokenizer, card; not pickles and training state."""
 EVERY = ("*",)
 """In place of names of languages: all languages with adapters."""
