@@ -217,6 +217,7 @@ FAMILIES: Mapping[str, Family] = {
     "glmasr": Family(max_seconds=30),
     "moonshine_streaming": Family(inputs=_of_recording, takes=()),
     "moss_transcribe_diarize": Family(text_of=_words_of_moss, max_seconds=30),
+    "nemo_speechlm": Family(),
     "omniasr": Family(languages=_languages_of_omniasr, max_seconds=40),
     "qwen2_audio": Family(inputs=_chat("Transcribe the speech."), takes=("prompt",), max_seconds=30),
     "qwen3_asr": Family(
@@ -237,7 +238,6 @@ REFUSED: Mapping[str, str] = {
     "granite_speech": "its features need torchaudio, with which raysp has not been tried",
     "granite_speech_plus": "its features need torchaudio, with which raysp has not been tried",
     "kyutai_speech_to_text": "it writes tokens of a stream, one for each 80 ms, which raysp does not read",
-    "nemo_speechlm": UNTRIED,
     "nemotron3_5_asr": "raysp has no search for its transducer",
     "nemotron_asr_streaming": "raysp has no search for its transducer",
     "phi4_multimodal": UNTRIED,

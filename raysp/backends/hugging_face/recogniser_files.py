@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numpy as np
-import transformers
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-from raysp.backends.hugging_face.describing import DIRECT, TENTHS, Kind, kind_of, read, refuse_noise, sample_rate_of
+from raysp.backends.hugging_face.describing import TENTHS, Kind, kind_of, read, refuse_noise, sample_rate_of
 from raysp.backends.hugging_face.padded_batches import why_alone
+from raysp.backends.hugging_face.partial_processors import load_processor
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, Family, TextRequest
 from raysp.backends.hugging_face.recogniser_settings import DEPENDENT, FILE, settings_of
 from raysp.capabilities import Capability
@@ -49,8 +49,9 @@ def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of 
     Raises:
         CheckpointError: it cannot be read, is of another class than that of the model type, or draws random numbers.
     """
-    processor = _made(folder, lambda: transformers.AutoProcessor.from_pretrained(folder, **DIRECT))
-    name, expected = type(processor).__name__, PROCESSOR_MAPPING_NAMES.get(kind.model_type)
+    expected = PROCESSOR_MAPPING_NAMES.get(kind.model_type)
+    processor = _made(folder, lambda: load_processor(folder, expected))
+    name = type(processor).__name__
     if expected is not None and name != expected:
         raise CheckpointError(
             f"{folder}: the processor is a {name}, expected {expected} for model type {kind.model_type!r}; use the "
@@ -158,7 +159,9 @@ def _width(config: Any) -> int:  # noqa: ANN401
 
 
 def _vocab_size(folder: Path, text: Any, processor: Any) -> int:  # noqa: ANN401
-    size, highest = int(text.vocab_size), max(processor.tokenizer.get_vocab().values(), default=-1)
+    audio = getattr(processor, "audio_token_id", None)  # recordings replace it; Nemotron has no embedding for it
+    size, ids = int(text.vocab_size), {*processor.tokenizer.get_vocab().values()} - {audio}
+    highest = max(ids, default=-1)
     if highest >= size:
         raise CheckpointError(
             f"{folder}: the tokenizer's highest token id is {highest}, the model has {size} tokens (config.json, "

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backends.recognisers.tiny import BUILDERS
+from tests.backends.recognisers.builders import BUILDERS
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from raysp.backends.hugging_face.padded_batches import PADDED, VERSIONS, why_alo
 from raysp.backends.hugging_face.recogniser import Recogniser
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.errors import CheckpointError
+from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES
-from tests.backends.recognisers.tiny import BUILDERS
 from tests.backends.theirs import waves
 
 STEPS = 3

@@ -128,7 +128,9 @@ def test_languages_are_those_of_the_tokens_and_of_the_codes_of_the_model(edited)
     assert {"deu_Latn", "deu_latn", "de"} <= {*describe(edited("omniasr")).languages}
 
 
-@pytest.mark.parametrize("name", ["canary", "moss_transcribe_diarize", "omniasr", "qwen2_audio", "qwen3_asr"])
+@pytest.mark.parametrize(
+    "name", ["canary", "moss_transcribe_diarize", "nemo_speechlm", "omniasr", "qwen2_audio", "qwen3_asr"]
+)
 @pytest.mark.parametrize("template", [None, "{{ broken", "hello"])
 def test_a_chat_template_that_makes_no_prompt_is_refused(edited, name, template):
     if name == "qwen2_audio" and template is None:

@@ -6,8 +6,8 @@ import pytest
 import raysp
 from raysp.backends.hugging_face.padded_batches import PADDED, why_alone
 from raysp.backends.hugging_face.recogniser_families import FAMILIES
+from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES, written
-from tests.backends.recognisers.tiny import BUILDERS
 from tests.backends.theirs import labelling, waves
 from tests.ops.test_labelling import block_of, labels
 

@@ -12,8 +12,8 @@ import torch
 import raysp
 from raysp.backends.hugging_face.recogniser import Recogniser
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, TextRequest
+from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES
-from tests.backends.recognisers.tiny import BUILDERS
 from tests.corpora import AUDIO
 from tests.here import run_without_ray
 

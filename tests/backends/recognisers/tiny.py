@@ -42,7 +42,7 @@ def tokenizer(special: Sequence[str], **fields: Any) -> Any:
     return T.PreTrainedTokenizerFast(tokenizer_object=made, **fields)
 
 
-def _saved(folder: Path, cls: str, config: Any, processor: Any, **generation: Any) -> Path:
+def saved(folder: Path, cls: str, config: Any, processor: Any, **generation: Any) -> Path:
     """Write a random model, whose texts are letters, and its processor."""
     torch.manual_seed(0)
     model = getattr(T, cls)(config)
@@ -81,7 +81,7 @@ def qwen3_asr(folder: Path) -> Path:
         timestamp_token_id=made.convert_tokens_to_ids("<timestamp>"),
         pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id,
     )  # fmt: skip
-    return _saved(folder, "Qwen3ASRForConditionalGeneration", config, processor)
+    return saved(folder, "Qwen3ASRForConditionalGeneration", config, processor)
 
 
 def canary(folder: Path) -> Path:
@@ -97,7 +97,7 @@ def canary(folder: Path) -> Path:
         eos_token_id=made.eos_token_id, decoder_start_token_id=made.convert_tokens_to_ids("<|start|>"),
     )  # fmt: skip
     processor = T.CanaryProcessor(extractor, made, chat_template=template)
-    return _saved(folder, "CanaryForConditionalGeneration", config, processor)
+    return saved(folder, "CanaryForConditionalGeneration", config, processor)
 
 
 def cohere_asr(folder: Path) -> Path:
@@ -109,7 +109,7 @@ def cohere_asr(folder: Path) -> Path:
         max_position_embeddings=200, decoder_start_token_id=made.convert_tokens_to_ids("<|startoftranscript|>"),
         pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id, encoder_config=CONFORMER,
     )  # fmt: skip
-    return _saved(folder, "CohereAsrForConditionalGeneration", config, processor)
+    return saved(folder, "CohereAsrForConditionalGeneration", config, processor)
 
 
 def omniasr(folder: Path) -> Path:
@@ -126,7 +126,7 @@ def omniasr(folder: Path) -> Path:
         audio_token_id=made.convert_tokens_to_ids("<extra_id_1>"),
         pad_token_id=made.pad_token_id, eos_token_id=made.eos_token_id,
     )  # fmt: skip
-    return _saved(folder, "OmniASRForConditionalGeneration", config, processor)
+    return saved(folder, "OmniASRForConditionalGeneration", config, processor)
 
 
 LLAMA = {"model_type": "llama", **TEXT}
@@ -142,7 +142,7 @@ def glmasr(folder: Path) -> Path:
         audio_config={**audio, "num_mel_bins": 32}, text_config={**LLAMA, "vocab_size": len(made)},
         audio_token_id=made.convert_tokens_to_ids("<|pad|>"),
     )  # fmt: skip
-    return _saved(folder, "GlmAsrForConditionalGeneration", config, processor)
+    return saved(folder, "GlmAsrForConditionalGeneration", config, processor)
 
 
 def audioflamingo3(folder: Path) -> Path:
@@ -155,7 +155,7 @@ def audioflamingo3(folder: Path) -> Path:
         audio_config={**audio, "num_mel_bins": 32}, text_config=text,
         audio_token_id=made.convert_tokens_to_ids("<sound>"),
     )  # fmt: skip
-    return _saved(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
+    return saved(folder, "AudioFlamingo3ForConditionalGeneration", config, processor)
 
 
 def moss_transcribe_diarize(folder: Path) -> Path:
@@ -168,7 +168,7 @@ def moss_transcribe_diarize(folder: Path) -> Path:
         audio_config=audio, text_config={**QWEN3, "vocab_size": len(made)},
         audio_token_id=made.convert_tokens_to_ids("<|audio_pad|>"),
     )  # fmt: skip
-    return _saved(folder, "MossTranscribeDiarizeForConditionalGeneration", config, processor)
+    return saved(folder, "MossTranscribeDiarizeForConditionalGeneration", config, processor)
 
 
 def qwen2_audio(folder: Path) -> Path:
@@ -187,7 +187,7 @@ def qwen2_audio(folder: Path) -> Path:
         audio_config=audio, text_config={**TEXT, "model_type": "qwen2", "vocab_size": len(made)},
         audio_token_index=made.convert_tokens_to_ids("<|AUDIO|>"),
     )  # fmt: skip
-    return _saved(folder, "Qwen2AudioForConditionalGeneration", config, processor)
+    return saved(folder, "Qwen2AudioForConditionalGeneration", config, processor)
 
 
 def moonshine_streaming(folder: Path) -> Path:
@@ -200,7 +200,7 @@ def moonshine_streaming(folder: Path) -> Path:
     )  # fmt: skip
     extractor = T.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
     processor = T.MoonshineStreamingProcessor(extractor, made)
-    return _saved(folder, "MoonshineStreamingForConditionalGeneration", config, processor)
+    return saved(folder, "MoonshineStreamingForConditionalGeneration", config, processor)
 
 
 def _seamless(folder: Path, cls: str, config_cls: str) -> Path:
@@ -215,7 +215,7 @@ def _seamless(folder: Path, cls: str, config_cls: str) -> Path:
     )
     codes = {"text_decoder_lang_to_code_id": {name: ids[f"__{name}__"] for name in ("deu", "eng")}}
     processor = T.SeamlessM4TProcessor(T.SeamlessM4TFeatureExtractor(), made)
-    return _saved(folder, cls, config, processor, **codes)
+    return saved(folder, cls, config, processor, **codes)
 
 
 def seamless_m4t(folder: Path) -> Path:
@@ -237,10 +237,10 @@ def speecht5(folder: Path) -> Path:
         eos_token_id=made.eos_token_id, **sizes, **heads, **layers,
     )  # fmt: skip
     processor = T.SpeechT5Processor(T.SpeechT5FeatureExtractor(return_attention_mask=True), made)
-    return _saved(folder, "SpeechT5ForSpeechToText", config, processor)
+    return saved(folder, "SpeechT5ForSpeechToText", config, processor)
 
 
-BUILDERS: dict[str, Callable[[Path], Path]] = {
+TINY_BUILDERS: dict[str, Callable[[Path], Path]] = {
     "canary": canary,
     "cohere_asr": cohere_asr,
     "glmasr": glmasr,

@@ -1,0 +1,6 @@
+"""Functions that write tiny random checkpoints, by model type."""
+
+from tests.backends.recognisers.tiny import TINY_BUILDERS
+from tests.backends.recognisers.tiny_omni import OMNI_BUILDERS
+
+BUILDERS = {**TINY_BUILDERS, **OMNI_BUILDERS}

@@ -1,0 +1,35 @@
+"""Recognisers that also read images, follow streams or find speakers: what is theirs alone."""
+
+import fsspec
+import pytest
+
+import raysp
+from tests.backends.killed_runs import check_killed
+from tests.backends.recognisers.tiny_omni import OMNI_BUILDERS
+from tests.backends.runs import pipeline, write_corpus
+from tests.backends.theirs import labelling, waves
+from tests.ops.test_labelling import block_of, labels
+
+
+def test_a_checkpoint_of_object_storage_comes_with_its_chat_template(tmp_path, recogniser, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store = fsspec.filesystem("memory")
+    store.put(str(recogniser("nemo_speechlm")), "/recognisers/nemo", recursive=True)
+    plan = raysp.plan(pipeline(write_corpus(tmp_path), "memory://recognisers/nemo"))
+    assert plan.rows_todo == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nemo_speechlm"])
+def test_a_prompt_changes_the_text(recogniser, name):
+    transcripts = raysp.Transcript(), raysp.Transcript(prompt="numbers")
+    ops = [labelling(recogniser(name), transcript, windows_alone=True) for transcript in transcripts]
+    plain, prompted = (labels(op, block_of(waves([24_000])))[0]["pred_score"] for op in ops)
+    assert plain != prompted
+
+
+@pytest.mark.drivers
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OMNI_BUILDERS)
+def test_a_killed_run_continues_to_the_labels_of_an_undisturbed_one(tmp_path, recogniser, name):
+    check_killed(tmp_path, recogniser(name), "outputs=[raysp.Transcript()]", "before_piece_staged:2")
