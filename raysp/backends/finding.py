@@ -17,6 +17,8 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from packaging.version import Version
+
 from raysp.backends import hf_installed
 from raysp.checkpoints.hub import CHECKPOINT_FILES, OTHER_WEIGHTS
 from raysp.errors import CheckpointError, RayspError
@@ -215,15 +217,19 @@ def _errors_of(package: Package, folder: Path, method: str) -> Iterator[None]:
 
 HUGGING_FACE = "transformers"
 CTRANSLATE2 = "ctranslate2"
+VLLM = "vllm"
 BACKENDS = {
     OWN: "raysp.backends.own:OwnModels",
     HUGGING_FACE: "raysp.backends.hugging_face.transformers_backend:HuggingFaceModels",
     CTRANSLATE2: "raysp.backends.on_ctranslate2.ctranslate2_backend:CTranslate2Models",
+    VLLM: "raysp.backends.on_vllm.vllm_backend:VllmModels",
 }
 """Classes of backends by their names, as `module:name`; their modules import the libraries."""
 NAMED = (*BACKENDS,)
 OTHER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
+LEAST_VLLM = "0.22"
+"""First version that is known to run with transformers 5. It has VLLM_BATCH_INVARIANT."""
 
 
 @dataclass(frozen=True)
@@ -240,8 +246,11 @@ class Choice:
         if self.package is not None:
             return self.package.identity
         if self.name == CTRANSLATE2:
-            return ctranslate2_version()
-        return f"transformers {hf_installed.version()}" if self.name == HUGGING_FACE else ""
+            return package_version(CTRANSLATE2)
+        processors = f"transformers {hf_installed.version()}"
+        if self.name == VLLM:
+            return f"{package_version(VLLM)} with {processors}"
+        return processors if self.name == HUGGING_FACE else ""
 
     def require(self) -> None:
         """Raise unless the library is installed.
@@ -249,12 +258,17 @@ class Choice:
         Raises:
             CheckpointError: the library is missing; the message has the command that installs it.
         """
-        if self.name == HUGGING_FACE:
-            hf_installed.require()
-        if self.name == CTRANSLATE2 and not ctranslate2_version():
+        if self.name in (CTRANSLATE2, VLLM) and not package_version(self.name):
             raise CheckpointError(
-                "backend='ctranslate2': the package ctranslate2 is not installed; pip install 'raysp[ctranslate2]'"
+                f"backend={self.name!r}: the package {self.name} is not installed; pip install 'raysp[{self.name}]'"
             )
+        if self.name == VLLM and Version(installed := metadata.version(VLLM)) < Version(LEAST_VLLM):
+            raise CheckpointError(
+                f"backend={VLLM!r}: vllm {installed} is installed, expected {LEAST_VLLM} or later, which has "
+                "VLLM_BATCH_INVARIANT and runs with transformers 5; pip install 'raysp[vllm]'"
+            )
+        if self.name in (HUGGING_FACE, VLLM):
+            hf_installed.require()
 
     def open(self) -> Backend:
         """Return the backend, which imports its library.
@@ -268,9 +282,9 @@ class Choice:
         return cast("Callable[[], Backend]", resolved(BACKENDS[self.name]))()
 
 
-def ctranslate2_version() -> str:
-    """Return name and version of the package ctranslate2; empty if it is not installed."""
-    return f"ctranslate2 {metadata.version(CTRANSLATE2)}" if util.find_spec(CTRANSLATE2) else ""
+def package_version(name: str) -> str:
+    """Return name and version of a package; empty if it is not installed."""
+    return f"{name} {metadata.version(name)}" if util.find_spec(name) else ""
 
 
 def choose(folder: Path, backend: str) -> Choice:

@@ -31,7 +31,7 @@ def inspect(
     checkpoint: Annotated[str, typer.Argument(metavar="CHECKPOINT", help="A model folder, its url, or a hub id.")],
     backend: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="torch, transformers or ctranslate2. Default: the choice of a run."),
+        typer.Option(metavar="NAME", help="torch, transformers, ctranslate2 or vllm. Default: the choice of a run."),
     ] = None,
     storage_options: CheckpointOptions = None,
 ) -> None:

@@ -370,7 +370,8 @@ class Label(Step):
             that is installed; the first plan of a sink decides, and its record holds the result. "torch": the models of
             raysp, or for another model type an installed package that offers it. "transformers": Hugging Face
             transformers (`raysp[transformers]`), for architectures that raysp does not read, such as Whisper.
-            "ctranslate2": Whisper in CTranslate2's format (`raysp[ctranslate2]`), as faster-whisper runs it.
+            "ctranslate2": Whisper in CTranslate2's format (`raysp[ctranslate2]`), as faster-whisper runs it. "vllm":
+            some recognisers of transformers by vLLM (`raysp[vllm]`); it was never run on a GPU.
         pool: the actors that hold the model.
     """
 
@@ -385,7 +386,7 @@ class Label(Step):
     windows: Literal["even", "speech"] = "even"
     dtype: Literal["auto", "float32", "tf32", "bfloat16", "float16", "int8", "int8_float32", "int8_float16"] = "auto"
     device: Device = "auto"
-    backend: Literal["torch", "transformers", "ctranslate2"] | None = None
+    backend: Literal["torch", "transformers", "ctranslate2", "vllm"] | None = None
     pool: Pool = field(default_factory=Pool)
 
     def __post_init__(self) -> None:

@@ -94,8 +94,8 @@ def kind_of(folder: Path) -> Kind:
     return Kind(config, read(folder, lambda: getattr(transformers, str(name))), heads[0] if heads else None)
 
 
-def read(folder: Path, reader: Callable[[], Read]) -> Read:
-    """Call a function of transformers that reads a folder, and return its result.
+def read(folder: Path, reader: Callable[[], Read], library: str = "") -> Read:
+    """Call a function of transformers, or of another library, that reads a folder, and return its result.
 
     Raises:
         CheckpointError: it raises any error; with its first line and that of its cause.
@@ -109,7 +109,8 @@ def read(folder: Path, reader: Callable[[], Read]) -> Read:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         reason = _first_line(error) if cause is error else f"{_first_line(error)}; caused by {_first_line(cause)}"
-        raise CheckpointError(f"{folder}: transformers {hf_installed.version()} cannot read it ({reason})") from error
+        library = library or f"transformers {hf_installed.version()}"
+        raise CheckpointError(f"{folder}: {library} cannot read it ({reason})") from error
 
 
 def _first_line(error: BaseException) -> str:

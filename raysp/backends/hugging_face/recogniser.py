@@ -1,11 +1,10 @@
-"""Recognisers of transformers that are prompted through their processor, as labelling runs them.
+"""Recognisers that are prompted through their processor of transformers, as labelling runs them.
 
 Legend: B batch, S samples, K tokens that are written, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
 from raysp.backends.hugging_face.loaded_weights import load_weights
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
-from raysp.backends.hugging_face.recogniser_options import search_options
+from raysp.backends.hugging_face.recogniser_options import end_tokens, search_options
 from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
@@ -29,23 +28,81 @@ DIFFERENCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """Largest difference of logits alone and in a padded batch that is rounding, as a share of the largest logit."""
 
 
-class Recogniser:
-    """A loaded recogniser.
+class Search(Protocol):
+    """Greedy search of texts by a loaded model."""
+
+    dtype: torch.dtype
+
+    def __call__(
+        self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
+    ) -> Iterable[tuple[Sequence[int], Sequence[float]]]:
+        """Return the tokens of each recording, which may go on after its end, and their log-probabilities."""
+        ...
+
+    def first_scores(self, waves: Sequence[np.ndarray], request: TextRequest) -> np.ndarray:
+        """Return scores of the first recording's first tokens, which are equal in any batch up to rounding."""
+        ...
+
+
+class TransformersSearch:
+    """Search by `generate` of transformers.
 
     Args:
-        folder: the model folder.
+        files: the files of a checkpoint.
         dtype: dtype of weights and arithmetic.
         device: name of a torch device.
     """
 
-    def __init__(self, folder: Path, *, dtype: str, device: str) -> None:
-        files = RecogniserFiles.read(folder)
-        self.summary: CheckpointSummary = files.describe()
-        self.kind, self.settings, self.processor = files.kind, files.settings, files.processor
-        self.family = files.family
-        self.model = load_weights(folder, self.kind, dtype).to(device).eval()
+    def __init__(self, files: RecogniserFiles, *, dtype: str, device: str) -> None:
+        self.family, self.processor = files.family, files.processor
+        self.model = load_weights(files.folder, files.kind, dtype).to(device).eval()
         self.device, self.dtype = torch.device(device), self.model.dtype
         self.steps = StepScores(self.model)
+
+    def __call__(
+        self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
+    ) -> Iterable[tuple[Sequence[int], Sequence[float]]]:
+        """Return tokens and log-probabilities; see `Search`."""
+        self.steps.begin()
+        ids_BL = self.model.generate(**self.inputs(waves, request), **options)
+        log_probs_BK = self.steps.end(ids_BL[:, -1])
+        ids_BK = ids_BL[:, ids_BL.shape[1] - log_probs_BK.shape[1] :]
+        ids, log_probs = fetch(ids_BK, log_probs_BK)
+        return zip(ids.tolist(), log_probs.tolist(), strict=True)
+
+    def inputs(self, waves: Sequence[np.ndarray], request: TextRequest) -> dict[str, Any]:
+        """Return the inputs of `generate` on the device."""
+        rows = [self.family.inputs(self.processor, wave, request) for wave in waves]
+        batch = collated(rows, self.processor.tokenizer.pad_token_id)
+        return {
+            name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+            if isinstance(value, Tensor)
+            else value
+            for name, value in batch.items()
+        }
+
+    @torch.inference_mode()
+    def first_scores(self, waves: Sequence[np.ndarray], request: TextRequest) -> np.ndarray:
+        """Return the logits of the first row at its first token (V,)."""
+        self.steps.begin()
+        self.model.generate(**self.inputs(waves, request), **FIXED, num_beams=1, max_new_tokens=1)
+        [logits_V] = fetch(self.steps.logits()[0].float())
+        return logits_V
+
+
+class Recogniser:
+    """A loaded recogniser.
+
+    Args:
+        files: the files of the checkpoint.
+        summary: its description.
+        search: the search of its texts.
+        device: name of the torch device of the waveforms.
+    """
+
+    def __init__(self, files: RecogniserFiles, summary: CheckpointSummary, search: Search, *, device: str) -> None:
+        self.files, self.summary, self.search = files, summary, search
+        self.device, self.dtype = torch.device(device), search.dtype
 
     def prepare(self, waves: Sequence[np.ndarray]) -> Mapping[str, Tensor]:
         """Return the recordings of a batch on the host, where the processor reads them."""
@@ -79,43 +136,24 @@ class Recogniser:
         request = TextRequest(language=language, task=task, prompt=prompt, keywords=keywords)
         return RecogniserWriter(self, request, options, detect=detect)
 
-    def inputs(self, waves: Sequence[np.ndarray], request: TextRequest) -> dict[str, Any]:
-        """Return the inputs of `generate` on the device."""
-        rows = [self.family.inputs(self.processor, wave, request) for wave in waves]
-        batch = collated(rows, self.processor.tokenizer.pad_token_id)
-        return {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
-            if isinstance(value, Tensor)
-            else value
-            for name, value in batch.items()
-        }
-
-    @torch.inference_mode()
     def check_padding(self) -> None:
         """Compare a short recording alone with the same beside a longer one.
 
         Raises:
-            CheckpointError: logits differ by more than rounding.
+            CheckpointError: scores differ by more than rounding.
         """
         generator, rate = np.random.default_rng(0), self.summary.sample_rate
         waves = [generator.standard_normal(round(s * rate)).astype(np.float32) * 0.1 for s in PAIR_SECONDS]
-        request = TextRequest(language=self.family.probed_language(self.summary.languages))
-        alone_KV, together_KV = (self._first_logits(some, request) for some in (waves[:1], waves))
-        alone_V, together_V = fetch(alone_KV[0].float(), together_KV[0].float())
+        request = TextRequest(language=self.files.family.probed_language(self.summary.languages))
+        alone_V, together_V = (self.search.first_scores(some, request) for some in (waves[:1], waves))
         difference = np.abs(alone_V - together_V).max()
         bound = DIFFERENCES.get(self.dtype, 1e-2) * max(1.0, np.abs(alone_V).max())
         if not difference <= bound:
             raise CheckpointError(
-                f"{self.summary.path}: the logits of a recording differ by {difference:.2g} alone and in a padded "
+                f"{self.summary.path}: the scores of a recording differ by {difference:.2g} alone and in a padded "
                 f"batch in {self.dtype}, expected at most {bound:.2g}; set batch_seconds=0.01, by which each window is "
                 "a pass of its own"
             )
-
-    def _first_logits(self, waves: Sequence[np.ndarray], request: TextRequest) -> Tensor:
-        """Return the logits of the first row at its first tokens (1, V)."""
-        self.steps.begin()
-        self.model.generate(**self.inputs(waves, request), **FIXED, num_beams=1, max_new_tokens=1)
-        return self.steps.logits()[:1]
 
 
 class RecogniserWriter:
@@ -132,10 +170,10 @@ class RecogniserWriter:
         self, recogniser: Recogniser, request: TextRequest, options: Mapping[str, object], *, detect: bool
     ) -> None:
         self.recogniser, self.request, self.detect = recogniser, request, detect
-        self.family, self.tokenizer = recogniser.family, recogniser.processor.tokenizer
-        self.options = search_options(recogniser.kind, recogniser.settings, options)
-        ends = self.options.get("eos_token_id", recogniser.settings.get("eos_token_id"))
-        self.ends = frozenset(ends if isinstance(ends, list | tuple) else [ends])
+        files = recogniser.files
+        self.family, self.tokenizer = files.family, files.processor.tokenizer
+        self.options = search_options(files.kind, files.settings, options)
+        self.ends = end_tokens(files.settings, self.options)
         self.begins = self.tokenizer.convert_tokens_to_ids(self.family.begins) if self.family.begins else None
 
     def __call__(
@@ -144,13 +182,7 @@ class RecogniserWriter:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
         waves, lengths = fetch(features["waves_BS"], features["num_samples_B"])
         rows = [wave[:length] for wave, length in zip(waves, lengths.tolist(), strict=True)]
-        steps = self.recogniser.steps
-        steps.begin()
-        ids_BL = self.recogniser.model.generate(**self.recogniser.inputs(rows, self.request), **self.options)
-        log_probs_BK = steps.end(ids_BL[:, -1])
-        ids_BK = ids_BL[:, ids_BL.shape[1] - log_probs_BK.shape[1] :]
-        ids, log_probs = fetch(ids_BK, log_probs_BK)
-        return [self._written(*row) for row in zip(ids.tolist(), log_probs.tolist(), strict=True)]
+        return [self._written(*row) for row in self.recogniser.search(rows, self.request, self.options)]
 
     def _written(self, ids: Sequence[int], log_probs: Sequence[float]) -> Written:
         """Return the text of the tokens of a row, up to the first that ends it."""

@@ -29,7 +29,9 @@ class HuggingFaceModels:
             CheckpointError: its weights do not fit.
         """
         if recogniser_files.is_recogniser(describing.kind_of(folder)):
-            return recogniser.Recogniser(folder, dtype=dtype, device=device)
+            files = recogniser_files.RecogniserFiles.read(folder)
+            search = recogniser.TransformersSearch(files, dtype=dtype, device=device)
+            return recogniser.Recogniser(files, files.describe(), search, device=device)
         return HuggingFaceModel(folder, dtype=dtype, device=device)
 
     def check_writing(

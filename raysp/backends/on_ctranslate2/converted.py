@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from raysp.backends import hf_installed
-from raysp.backends.finding import ctranslate2_version
+from raysp.backends.finding import CTRANSLATE2, package_version
 from raysp.backends.on_ctranslate2.whisper_files import MODEL, TOKENIZER
 from raysp.checkpoints.fetching import cache_folder, digest_files, kept, place_folder
 from raysp.errors import CheckpointError
@@ -25,7 +25,7 @@ def ready(folder: Path) -> Path:
     if (folder / MODEL).is_file() or not is_theirs:
         return folder
     name = digest_files(folder, checkpoint_files(folder))
-    place = cache_folder() / "ctranslate2" / f"{name}-{ctranslate2_version().replace(' ', '-')}"
+    place = cache_folder() / "ctranslate2" / f"{name}-{package_version(CTRANSLATE2).replace(' ', '-')}"
     with kept(place, "a converted model") as is_missing:
         if is_missing:
             _require_transformers(folder)
@@ -56,5 +56,5 @@ def _convert(source: Path, target: Path) -> None:
     except Exception as error:  # both libraries raise errors of many classes
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"{source}: {ctranslate2_version()} cannot convert it ({type(error).__name__}: {reason})"
+            f"{source}: {package_version(CTRANSLATE2)} cannot convert it ({type(error).__name__}: {reason})"
         ) from error

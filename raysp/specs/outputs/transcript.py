@@ -59,15 +59,15 @@ class Transcript(Output):
             For CTC checkpoints with adapters of languages, such as MMS: language whose adapter, head and vocabulary are
             used, such as "deu". All outputs of a step have one language, since they share the forward pass. Or
             `raysp.Column("lang")`: the column of the source with the language of each row, for these CTC checkpoints,
-            for Whisper by CTranslate2 and for recognisers by transformers that name their languages.
+            for Whisper by CTranslate2 and for recognisers that name their languages.
         task: for checkpoints with a text decoder: a task, such as "translate"; its token follows the language's.
         words: add `<name>_words`: each word with its start and end in seconds and its probability.
         chars: add `<name>_chars`: the same for each character.
         detect: add `<name>_language`: the most probable language and its probability, those of a row of several windows
             by the mean of their probabilities. For Whisper by CTranslate2, of several languages, and for recognisers
             that write the language before the text, without `language`.
-        prompt: for recognisers by transformers that take one: words before the recording, such as its subject.
-        keywords: for recognisers by transformers that take them: words that are likely, such as names.
+        prompt: for recognisers that take one: words before the recording, such as its subject.
+        keywords: for recognisers that take them: words that are likely, such as names.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.
         nbest: if above 1, add `<name>_nbest`: at most `nbest` different texts with their scores, the best first.
         lm: language model of words or of characters: path or url of an ARPA file, which may be compressed (.gz), or of

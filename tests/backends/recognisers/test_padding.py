@@ -7,6 +7,7 @@ from raysp.backends import hf_installed
 from raysp.backends.hugging_face.padded_batches import PADDED, VERSIONS, why_alone
 from raysp.backends.hugging_face.recogniser import Recogniser
 from raysp.backends.hugging_face.recogniser_families import TextRequest
+from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 from raysp.errors import CheckpointError
 from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES
@@ -17,16 +18,16 @@ STEPS = 3
 
 def logits(model: Recogniser, recordings, name: str) -> torch.Tensor:
     """Return the logits (B, K, V) of the first tokens."""
-    inputs = model.inputs(recordings, TextRequest(language=LANGUAGES.get(name)))
+    inputs = model.search.inputs(recordings, TextRequest(language=LANGUAGES.get(name)))
     options = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, "output_logits": True}
     with torch.inference_mode():
-        return torch.stack(model.model.generate(**inputs, **options, return_dict_in_generate=True).logits, 1)
+        return torch.stack(model.search.model.generate(**inputs, **options, return_dict_in_generate=True).logits, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_table_has_the_families_whose_logits_do_not_depend_on_padding(recogniser, name):
-    model = Recogniser(recogniser(name), dtype="float32", device="cpu")
+    model = HuggingFaceModels().load(recogniser(name), dtype="float32", device="cpu")
     recordings = waves((21_920, 64_000, 9_000))
     together = logits(model, recordings, name)
     alone = torch.cat([logits(model, [wave], name) for wave in recordings])
@@ -48,16 +49,16 @@ def test_windows_are_passes_of_their_own_with_a_version_that_was_not_measured(mo
 
 @pytest.mark.slow
 def test_a_model_that_padding_changes_here_is_refused_when_it_is_loaded(recogniser):
-    model = Recogniser(recogniser("qwen3_asr"), dtype="float32", device="cpu")
+    model = HuggingFaceModels().load(recogniser("qwen3_asr"), dtype="float32", device="cpu")
     model.check_padding()
-    encode = model.model.model.get_audio_features
+    encode = model.search.model.model.get_audio_features
 
     def leak(features, *args, **kwargs):
         found = encode(features, *args, **kwargs)
         found.pooler_output = found.pooler_output + features.shape[-1] / 100
         return found
 
-    model.model.model.get_audio_features = leak
+    model.search.model.model.get_audio_features = leak
     with pytest.raises(
         CheckpointError, match=r"differ by .* alone and in a padded batch in torch.float32.*batch_seconds=0.01"
     ):

@@ -81,16 +81,17 @@ def test_rows_are_in_the_languages_of_a_column(corpus, recogniser, monkeypatch):
 def test_the_language_that_the_model_writes_first_is_detected_with_its_probability(recogniser, monkeypatch):
     op = labelling(recogniser("qwen3_asr"), raysp.Transcript(detect=True))
     model: Recogniser = op.loaded
-    encode, mark = model.processor.tokenizer.encode, model.processor.tokenizer.convert_tokens_to_ids("<asr_text>")
-    ids = [*encode("language German"), mark, *encode("aha"), model.processor.tokenizer.eos_token_id]
-    generate = type(model.model).generate
+    tokenizer = model.files.processor.tokenizer
+    encode, mark = tokenizer.encode, tokenizer.convert_tokens_to_ids("<asr_text>")
+    ids = [*encode("language German"), mark, *encode("aha"), tokenizer.eos_token_id]
+    generate = type(model.search.model).generate
 
     def forced(self, **inputs):
         self.generation_config.suppress_tokens = None
         inputs["prefix_allowed_tokens_fn"] = lambda _, row: [ids[len(row) - inputs["input_ids"].shape[1]]]
         return generate(self, **{**inputs, "max_new_tokens": len(ids)})
 
-    monkeypatch.setattr(type(model.model), "generate", forced)
+    monkeypatch.setattr(type(model.search.model), "generate", forced)
     [row] = labels(op, block_of(waves([16_000]))).values()
     assert row["pred_text"] == "aha"
     assert row["pred_language"]["language"] == "de"

@@ -34,7 +34,7 @@ def test_half_precision_has_the_text_of_a_window_alone(recogniser, name):
 @pytest.mark.slow
 def test_a_row_whose_logits_are_not_finite_is_an_error_row(recogniser):
     op = labelling(recogniser("omniasr"), raysp.Transcript())
-    op.loaded.model.get_output_embeddings().weight.data.fill_(float("nan"))
+    op.loaded.search.model.get_output_embeddings().weight.data.fill_(float("nan"))
     [row] = labels(op, block_of(waves([16_000]))).values()
     assert (row["status"], row["error_type"], row["pred_text"]) == ("error", "step_failed", None)
     assert "the probability of a token is not finite" in row["error_message"]

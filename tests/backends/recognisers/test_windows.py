@@ -65,9 +65,9 @@ class HearingSteps:
 
 def hear(recogniser: Recogniser, name: str) -> None:
     """Put the stand-in in place of a model."""
-    steps, tokenizer = HearingSteps(), recogniser.processor.tokenizer
+    steps, tokenizer = HearingSteps(), recogniser.files.processor.tokenizer
     request = TextRequest(language=LANGUAGES.get(name))
-    [known] = played(recogniser.inputs([tones(range(len(TONES)))], request))
+    [known] = played(recogniser.search.inputs([tones(range(len(TONES)))], request))
     assert len(known) == len(TONES)
 
     def generate(**inputs):
@@ -80,7 +80,7 @@ def hear(recogniser: Recogniser, name: str) -> None:
         end = tokenizer.eos_token_id
         return torch.tensor([[end, *row, *[end] * (steps.length - len(row))] for row in letters])
 
-    recogniser.model.generate, recogniser.steps = generate, steps
+    recogniser.search.model.generate, recogniser.search.steps = generate, steps
 
 
 def wav_of(samples: np.ndarray) -> bytes:
