@@ -10,6 +10,7 @@ import pytest
 import raysp
 
 NAMES = [
+    "Agreement",
     "Align",
     "AudioError",
     "Batching",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from raysp.evaluation.agreement import Agreement, Bools
+from raysp.evaluation.equal_rows import Bools, EqualRows
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints, ratios
 from raysp.evaluation.scores import Columns, Comparison, Mismatch, compare
 from raysp.text.error_rates import COUNTS, DEFAULT, Normalisation, count_errors, edits, normalisation
@@ -69,9 +69,9 @@ class TextAgreement:
         return TextAgreement(self.errors.of(rows))
 
     @property
-    def _agreement(self) -> Agreement:
+    def _agreement(self) -> EqualRows:
         equal_N: Bools = self.errors.words_N4[:, :-1].sum(1) == 0
-        return Agreement(equal_N)
+        return EqualRows(equal_N)
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from raysp.evaluation.agreement import Bools
 from raysp.evaluation.classification import NO_CLASS, ClassMeasures, compare_classes, equal_error_rates
+from raysp.evaluation.equal_rows import Bools
 from raysp.evaluation.intervals import Bootstrap, Floats, Ints
 from raysp.evaluation.scores import Columns, Comparison, compare, units_of
 

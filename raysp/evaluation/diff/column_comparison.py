@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.evaluation.agreement import Agreement, Bools
 from raysp.evaluation.diff.compared_columns import Compared
 from raysp.evaluation.diff.diff_result import AgainstReference, ClassChange, ColumnDifference
+from raysp.evaluation.equal_rows import Bools, EqualRows
 from raysp.evaluation.recognition import PairedErrors, TextAgreement, TextMeasures, measure_texts, worst_texts
 from raysp.evaluation.scores import Columns, Key, Measures, Mismatch, WorstRow, compare
 from raysp.labelling.finished.label_columns import keys_of
@@ -131,7 +131,7 @@ class _Values:
 
     def result(self, columns: Columns) -> ColumnDifference:
         equal = np.concatenate(self._equal)
-        difference = _difference(self._column, Agreement(equal), len(equal), columns)
+        difference = _difference(self._column, EqualRows(equal), len(equal), columns)
         changes = tuple(ClassChange(a, b, number) for (a, b), number in self._changes.most_common())
         return replace(difference, worst=tuple(self._worst), changes=changes)
 

@@ -1,4 +1,4 @@
-"""Agreement of two labellings: shares of equal rows."""
+"""Share of equal rows of two labellings."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class EqualRows:
     """The share of equal rows."""
 
     equal_N: Bools
@@ -26,6 +26,6 @@ class Agreement:
         """Return the number of equal rows."""
         return {"equal": int(self.equal_N.sum())}
 
-    def of(self, rows: Ints) -> "Agreement":
+    def of(self, rows: Ints) -> "EqualRows":
         """Return the measures of some of the rows."""
-        return Agreement(self.equal_N[rows])
+        return EqualRows(self.equal_N[rows])

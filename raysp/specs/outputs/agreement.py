@@ -1,0 +1,106 @@
+"""Agreement of a transcript with another text."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+
+from pydantic import Field
+
+from raysp.specs.outputs.output import Output, OutputName
+from raysp.specs.text_rules import Text, normalisation_of
+from raysp.specs.values import JsonValue, spec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
+    from raysp.ops.agreeing import Agreeing
+
+
+@spec
+class Agreement(Output):
+    """Errors of a transcript against another text of the same recording: column `<name>`, a struct.
+
+    `wer` and `cer` are the edits between the two texts over the length of the other one, in words and in characters; a
+    text without words counts as one of length 1, so two empty texts agree. `edits` is the number of edits in words,
+    `words` that of the words of the other text. Null where the other text is null.
+
+    Attributes:
+        with_: column of the source, or of an earlier `Label` step, with the other text.
+        of: name of the `Transcript` before it in the same step.
+        name: name of the column.
+        normalise: normalisation of both texts, as of `evaluate`.
+    """
+
+    allows_gaps: ClassVar = True
+
+    with_: Annotated[str, Field(min_length=1)]
+    _: KW_ONLY
+    of: OutputName = "pred"
+    name: OutputName = "agreement"
+    normalise: str | Text = "letters"
+
+    @classmethod
+    def examples(cls) -> tuple[Self, ...]:
+        """Return an output for a column of texts, since there is no default."""
+        return (cls("text"),)
+
+    def __post_init__(self) -> None:
+        """Check that there is such a normalisation.
+
+        Raises:
+            SpecError: its name is unknown, or its package is not installed.
+        """
+        normalisation_of(self.normalise)
+
+    def check_order(self, before: Sequence[Output]) -> None:
+        """Check that the transcript comes before this output.
+
+        Raises:
+            ValueError: it does not.
+        """
+        names = [output.name for output in before if output.text_column is not None]
+        if self.of not in names:
+            raise ValueError(
+                f"outputs.{len(before)} Agreement({self.with_!r}, of={self.of!r}) compares the text of a Transcript "
+                f"before it in outputs; found {', '.join(map(repr, names)) or 'none'} there. Put "
+                f"Transcript({self.of!r}) before it"
+            )
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The column of the other text."""
+        return (self.with_,)
+
+    def check_reads(self, schema: "pa.Schema") -> None:
+        """Check that the other text is a column of strings.
+
+        Raises:
+            ValueError: the column holds values of another type.
+        """
+        from raysp.specs.column_types import holds_strings
+
+        if not holds_strings(kind := schema.field(self.with_).type):
+            raise ValueError(f"column {self.with_!r} holds {kind}, expected strings: Agreement compares them")
+
+    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
+        """Return the fields that can change a label, with the version of a normalisation of another package."""
+        return {**super().label_fields(digests), "rules": normalisation_of(self.normalise).description}
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the column with its type."""
+        import pyarrow as pa
+
+        rates = [("wer", pa.float32()), ("cer", pa.float32())]
+        return pa.schema([(self.name, pa.struct([*rates, ("edits", pa.int32()), ("words", pa.int32())]))])
+
+    def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Agreeing":
+        """Return the op that computes the column."""
+        from raysp.ops.agreeing import Agreeing
+
+        return Agreeing(
+            self.schema(checkpoint),
+            text=f"{self.of}_text",
+            other=self.with_,
+            normalise=normalisation_of(self.normalise),
+        )

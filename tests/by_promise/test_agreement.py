@@ -1,0 +1,85 @@
+"""`Agreement`: errors of a transcript against another text, in label shards and filters, as other packages count."""
+
+import jiwer
+import pyarrow as pa
+import pytest
+
+import raysp
+from tests import kit
+from tests.corpora import CHECKPOINT, a_pipeline, digits_table, write_shard
+
+
+def labelled(folder, outputs, *steps, texts=None, labels=(), **label):
+    table = digits_table(6)
+    if texts is not None:
+        table = table.drop_columns(["text"]).append_column("text", pa.array(texts, pa.string()))
+    write_shard(folder / "in" / "a.parquet", table=table)
+    first = raysp.Label(str(CHECKPOINT), outputs=outputs, **label)
+    pipeline = a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=[raysp.Decode(), first, *labels, *steps])
+    raysp.run(pipeline, engine="here", progress=False)
+    return kit.rows(folder / "out")
+
+
+def test_the_text_is_compared_with_a_column_of_the_source(tmp_path):
+    table = digits_table(6)
+    texts = [*table.column("text").to_pylist()[:3], "seven seven", "", None]
+    found = labelled(tmp_path, [raysp.Transcript(), raysp.Agreement("text")], texts=texts)
+    assert [row["agreement"]["edits"] for row in found[:4]] == [0, 0, 0, 2]
+    assert found[3]["agreement"] == {"wer": 1.0, "cer": pytest.approx(1.0, abs=0.4), "edits": 2, "words": 2}
+    assert found[4]["agreement"]["wer"] == 1.0
+    assert found[4]["agreement"]["words"] == 0
+    assert found[5]["agreement"] is None
+
+
+def test_rows_that_do_not_agree_are_left_out_behind_it(tmp_path):
+    texts = ["nothing", *digits_table(6).column("text").to_pylist()[1:5], None]
+    agree = raysp.Keep(where=[("agreement.wer", "<", 0.1)])
+    found = labelled(tmp_path, [raysp.Transcript(), raysp.Agreement("text")], agree, texts=texts)
+    assert [row["error_type"] for row in found] == ["filtered", None, None, None, None, "filtered"]
+
+
+def test_a_row_of_several_windows_is_compared_as_a_whole(tmp_path):
+    outputs = [raysp.Transcript(), raysp.Agreement("text")]
+    whole = labelled(tmp_path / "whole", outputs)
+    parts = labelled(tmp_path / "parts", outputs, window_seconds=0.2, overlap_seconds=0.1)
+    assert any(row["agreement"]["edits"] for row in parts)
+    for row, text in zip(parts, digits_table(6).column("text").to_pylist(), strict=True):
+        assert row["agreement"]["wer"] == pytest.approx(jiwer.wer(text.lower(), row["pred_text"].lower()))
+        assert row["agreement"]["cer"] == pytest.approx(jiwer.cer(text.lower(), row["pred_text"].lower()))
+    assert [row["agreement"]["edits"] for row in whole] == [0] * 6
+
+
+def test_two_models_are_compared_in_one_run(tmp_path):
+    second = raysp.Label(
+        str(CHECKPOINT), outputs=[raysp.Transcript("b"), raysp.Agreement("a_text", of="b", normalise="none")]
+    )
+    found = labelled(tmp_path, [raysp.Transcript("a")], labels=[second])
+    assert [row["agreement"]["wer"] for row in found] == [0.0] * 6
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ([raysp.Agreement("text"), raysp.Transcript()], "found none there. Put Transcript\\('pred'\\) before it"),
+        ([raysp.Transcript("a"), raysp.Agreement("text")], "found 'a' there"),
+    ],
+)
+def test_a_transcript_has_to_come_before_it(outputs, message):
+    with pytest.raises(raysp.SpecError, match=message):
+        raysp.Label("checkpoint", outputs=outputs)
+
+
+def test_an_unknown_normalisation_is_refused():
+    with pytest.raises(raysp.SpecError, match="normalisation 'leters', expected one of none"):
+        raysp.Agreement("text", normalise="leters")
+
+
+def test_a_column_of_other_values_is_refused_by_the_plan(tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", table=digits_table(2).append_column("n", pa.array([1, 2])))
+    pipeline = a_pipeline(
+        f"{tmp_path}/in/*.parquet",
+        f"{tmp_path}/out",
+        label={"outputs": [raysp.Transcript(), raysp.Agreement("n")]},
+    )
+    with pytest.raises(raysp.PlanError, match="column 'n' holds int64, expected strings: Agreement compares them"):
+        raysp.plan(pipeline)
