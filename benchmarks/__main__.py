@@ -32,6 +32,7 @@ STUDIES = {
     "carried": "studies.carried",
     "commits": "studies.commits",
     "conformer": "studies.conformer",
+    "figures": "studies.figures",
     "generation": "studies.generation",
     "joints": "studies.joints",
     "languages": "studies.languages",

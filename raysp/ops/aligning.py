@@ -18,7 +18,7 @@ from raysp.ops.rows import stretches
 from raysp.ops.transcribing import flat, list_lengths
 from raysp.text.alignment import FLOOR, Alignment, Target, align
 from raysp.text.error_rates import Language
-from raysp.text.spelling import PhonemeSpelling, Spelling, Spelt
+from raysp.text.spelling import Letters, PhonemeSpelling, Spelling, Spelt
 from raysp.text.times import times_of_word
 
 Spans = list[dict[str, object]]
@@ -28,7 +28,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Timed:
-    """A word or character with its times in seconds and its probability; None if the vocabulary lacks it."""
+    """A word or character with its times in seconds and its probability; None if the vocabulary lacks it.
+
+    A wildcard has times alone.
+    """
 
     text: str
     start: float | None = None
@@ -58,6 +61,7 @@ class Aligning:
         vocab_size: tokens of the head.
         frame_seconds: time between frames.
         wildcard: whether other speech may occur before, between and after the words.
+        unknown_as_wildcard: whether spoken characters without a token are aligned as wildcards.
         case_rules: language whose case rules hold; None: the rules that most languages share.
     """
 
@@ -69,6 +73,7 @@ class Aligning:
     vocab_size: int
     frame_seconds: float
     wildcard: bool = False
+    unknown_as_wildcard: bool = False
     case_rules: Language | None = None
     is_result: bool = False
     layers: tuple[int, ...] = field(default=(), init=False)
@@ -79,6 +84,8 @@ class Aligning:
 
     def select(self, forward: Forward) -> Selected:
         log_probs_BTV = forward.heads[Capability.CTC].logits.float().log_softmax(-1)
+        if self.unknown_as_wildcard:
+            log_probs_BTV = _with_best_of(log_probs_BTV, (self.blank, self.spelling.delimiter))
         spelt: list[Spelt | None] = [None] * len(log_probs_BTV)
         if not self.is_result:
             spelt = [self._spelt(text) for text in forward.rows.source[self.column]]
@@ -118,8 +125,11 @@ class Aligning:
         """Return the tokens of a text, numbered by their places in `_kept`."""
         places = {index: place for place, index in enumerate(self._kept(spelt))}
         target = spelt.target(wildcard=self.wildcard)
-        separator = None if target.separator is None else places[target.separator]
-        return replace(target, ids=[places[index] for index in target.ids], separator=separator)
+        ids = [places[index] for index in target.ids]
+        separator, wildcard = (
+            token if token is None else places.get(token) for token in (target.separator, target.wildcard)
+        )
+        return replace(target, ids=ids, separator=separator, wildcard=wildcard)
 
     def _aligned(
         self, values_BTK: Array, num_frames: Sequence[int], targets: Sequence[Target]
@@ -170,12 +180,15 @@ class Aligning:
         return np.concatenate(values), np.concatenate(frames)
 
     def _spelt(self, text: object) -> Spelt | None:
-        return None if text is None else self.spelling(str(text))
+        if text is None:
+            return None
+        spelt = self.spelling(str(text))
+        return spelt.with_wildcards(self.vocab_size) if self.unknown_as_wildcard else spelt
 
     def _kept(self, spelt: Spelt | None) -> list[int]:
         """Return the ids whose log-probabilities windows stage, the blank first."""
         if self.is_result or spelt is None:
-            ids = {*range(self.vocab_size)}
+            ids = {*range(self.vocab_size + self.unknown_as_wildcard)}
         else:
             ids = {*spelt.target().ids} | {spelt.delimiter} - {None}
         return [self.blank, *sorted(ids - {self.blank})]
@@ -195,21 +208,32 @@ class Aligning:
         """Yield each word with its characters."""
         for word, places in zip(spelt.words, spelt.places(), strict=True):
             letters = [
-                self._letter(letter.text, place, alignment) if alignment and letter.ids else _Timed(letter.text)
+                self._letter(letter, place, alignment) if alignment and letter.ids else _Timed(letter.text)
                 for letter, place in zip(word.letters, places, strict=True)
             ]
             letters = letters if isinstance(self.spelling, PhonemeSpelling) else _with_silent_marks(letters)
-            timed = [letter for letter in letters if letter.score is not None]
+            timed = [letter for letter in letters if letter.start is not None]
             if timed:
-                score = sum(cast("float", letter.score) for letter in timed) / len(timed)
+                scores = [letter.score for letter in timed if letter.score is not None]
+                score = sum(scores) / len(scores) if scores else None
                 yield _Timed(word.text, timed[0].start, timed[-1].end, score), letters
             else:
                 yield _Timed(word.text), letters
 
-    def _letter(self, text: str, place: slice, alignment: Alignment) -> _Timed:
+    def _letter(self, letters: Letters, place: slice, alignment: Alignment) -> _Timed:
         start = int(alignment.first_frames[place.start]) * self.frame_seconds
         end = (int(alignment.last_frames[place.stop - 1]) + 1) * self.frame_seconds
-        return _Timed(text, start, end, float(np.exp(alignment.token_scores[place], dtype=np.float64).mean()))
+        score = float(np.exp(alignment.token_scores[place], dtype=np.float64).mean())
+        return _Timed(letters.text, start, end, None if letters.num_skipped else score)
+
+
+def _with_best_of(log_probs_BTV: torch.Tensor, pauses: Sequence[int | None]) -> torch.Tensor:
+    """Append the log-probability of the best token that is no pause."""
+    spoken_BTV = log_probs_BTV.clone()
+    for token in pauses:
+        if token is not None:
+            spoken_BTV[..., token] = -torch.inf
+    return torch.cat([log_probs_BTV, spoken_BTV.amax(-1, keepdim=True)], -1)
 
 
 def _with_silent_marks(letters: list[_Timed]) -> list[_Timed]:

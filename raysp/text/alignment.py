@@ -44,6 +44,11 @@ AROUND, BETWEEN = 0.25, 1.0
 
 Speech between tokens costs more, so that they stay together where a token alone would also fit elsewhere.
 """
+WITHIN = 1.0
+"""Most log-probability of a frame of a wildcard below that of its best token: it may have pauses between its letters.
+
+Less would let it take words around it, and more would cut it (docs/decisions/103).
+"""
 FLOOR = -1000.0
 """Least log-probability of a token in a frame, below that of the frame's best token: there always is a path."""
 STATES_BACK = (0, 1, 2, 2)
@@ -63,11 +68,20 @@ class Target:
             may be there; None: nowhere.
         separator: token between words, which stands for the blank too before the first token, behind the last one and
             beside another separator; None: there is none.
+        wildcard: token that stands for any speech, whose log-probability is that of the best token but pauses; None:
+            there is none.
     """
 
     ids: Sequence[int]
     gaps: Sequence[bool] | None = None
     separator: int | None = None
+    wildcard: int | None = None
+
+    @property
+    def num_spelt(self) -> int:
+        """Tokens that are no wildcard; 0 if all of them are separators."""
+        spelt = [token for token in self.ids if token != self.wildcard]
+        return len(spelt) if any(token != self.separator for token in spelt) else 0
 
     @property
     def pauses(self) -> list[bool]:
@@ -85,13 +99,14 @@ class Alignment:
         last_frames: (L,) last frame of each token.
         token_scores: (L,) log-probability of each token in its best frame.
         score: log-probability of the path, less that of the best token in each frame, by token: 0 for a path that no
-            other text surpasses. Frames of other speech count as 0.
+            other text surpasses. Frames of other speech and of wildcards count as 0, and wildcards not as tokens; None
+            if all tokens are wildcards.
     """
 
     first_frames: Ints
     last_frames: Ints
     token_scores: Floats
-    score: float
+    score: float | None
 
 
 def align(
@@ -195,6 +210,7 @@ class _Trellis:
         self.log_probs_BTV = _with_pauses(log_probs_BTV, targets, blank)
         self.best_BT = best_BT
         self.num_tokens = [len(target.ids) for target in targets]
+        self.num_spelt = [target.num_spelt for target in targets]
         num_states = 2 * max(self.num_tokens) + 1
         tokens = np.full((len(targets), num_states), blank)
         floors = np.full((len(targets), num_states), FLOOR, np.float32)
@@ -204,6 +220,7 @@ class _Trellis:
             if target.gaps is not None:
                 costs = np.array([AROUND, *(BETWEEN for _ in target.ids[1:]), AROUND])
                 floors[row, : 2 * len(target.ids) + 1 : 2] = np.where(target.gaps, -costs, FLOOR)
+            floors[row, tokens[row] == target.wildcard] = -WITHIN
         skips = np.full(tokens.shape, -np.inf, np.float32)
         skips[:, 1] = 0.0
         skips[:, 3::2][tokens[:, 3::2] != tokens[:, 1:-2:2]] = 0.0
@@ -251,7 +268,7 @@ class _Trellis:
         log_probs_BT = self.log_probs_BTV.gather(-1, ids_BT[:, :, None])[:, :, 0]
         floors_BT = self.floors_BS.gather(1, states_BT)
         costs_BT = torch.minimum(self.best_BT - log_probs_BT, -floors_BT)
-        is_foreign_BT = (floors_BT > FLOOR) & (costs_BT >= -floors_BT)
+        is_foreign_BT = (floors_BT > FLOOR) & ((costs_BT >= -floors_BT) | (states_BT % 2 == 1))
         log_probs, costs, is_foreign = (tensor.numpy() for tensor in (log_probs_BT, costs_BT.double(), is_foreign_BT))
         for row, path in enumerate(paths):
             if path is None:
@@ -260,8 +277,8 @@ class _Trellis:
                 num_frames = len(path)
                 of_row = costs[row, :num_frames]
                 of_tokens = np.where(is_foreign[row, :num_frames], 0.0, of_row)
-                alignment = _alignment(path, log_probs[row, :num_frames], of_tokens, self.num_tokens[row])
-                yield alignment, -float(of_row.sum())
+                score = 0.0 - float(of_tokens.sum()) / self.num_spelt[row] if self.num_spelt[row] else None
+                yield _alignment(path, log_probs[row, :num_frames], score, self.num_tokens[row]), -float(of_row.sum())
 
 
 def _with_pauses(log_probs_BTV: Tensor, targets: Sequence[Target], blank: int) -> Tensor:
@@ -352,9 +369,9 @@ def _narrowed(scores_BS: Tensor, low: int, beam: float, num_states: int) -> tupl
     return kept_BS, first, high
 
 
-def _alignment(path: Ints, log_probs: Floats, costs: npt.NDArray[np.float64], num_tokens: int) -> Alignment:
-    """Return the alignment of a path, from the log-probability and the cost of its state in each frame."""
+def _alignment(path: Ints, log_probs: Floats, score: float | None, num_tokens: int) -> Alignment:
+    """Return the alignment of a path, from the log-probability of its state in each frame."""
     states = 2 * np.arange(num_tokens) + 1
     first, end = np.searchsorted(path, states, "left"), np.searchsorted(path, states, "right")
     of_tokens = np.where(path % 2 == 1, log_probs, -np.inf).astype(np.float32)
-    return Alignment(first, end - 1, np.maximum.reduceat(of_tokens, first), 0.0 - float(costs.sum()) / num_tokens)
+    return Alignment(first, end - 1, np.maximum.reduceat(of_tokens, first), score)

@@ -2,20 +2,22 @@
 
 A word is a run of characters between white space. Its characters become tokens as they are, in the case that the
 vocabulary has, in Unicode's compatibility form (NFKC or NFKD), or without accents, whichever is known first. Characters
-without a token, such as most punctuation, are left out of the alignment. In Turkish and Azerbaijani İ and i, I and ı
-are pairs; a vocabulary that lacks one of them is spelt by the case rules of other languages.
+without a token, such as most punctuation, are left out of the alignment; those that are spoken may become wildcards. In
+Turkish and Azerbaijani İ and i, I and ı are pairs; a vocabulary that lacks one of them is spelt by the case rules of
+other languages.
 
 Phonemes are written with spaces between them, and each is one token.
 """
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from raysp.bounds import shortened
 from raysp.text.alignment import Target
 from raysp.text.error_rates import APOSTROPHES, Language, in_case
+from raysp.text.times import is_spoken
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Letters:
 
     text: str
     ids: tuple[int, ...]
+    num_skipped: int = 0
+    """Number of characters, or phonemes, without a token."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,18 @@ class Spelt:
     words: tuple[Word, ...]
     delimiter: int | None
     """Token between words; None: there is none."""
+    wildcard: int | None = None
+    """Token of a wildcard; None: there is none."""
 
     @property
     def num_skipped(self) -> int:
         """Number of characters, or phonemes, without a token."""
-        return sum(not letters.ids for word in self.words for letters in word.letters)
+        return sum(letters.num_skipped for word in self.words for letters in word.letters)
+
+    def with_wildcards(self, wildcard: int) -> "Spelt":
+        """Return the text with a wildcard for each run of spoken characters of a word that have no token."""
+        words = (replace(word, letters=tuple(_with_wildcards(word, wildcard))) for word in self.words)
+        return replace(self, words=tuple(words), wildcard=wildcard)
 
     def target(self, *, wildcard: bool = False) -> Target:
         """Return the tokens to align; with `wildcard`, other speech may be before, between and behind the words."""
@@ -64,7 +75,7 @@ class Spelt:
                 gaps.append(True)
             gaps += [True, *(False for _ in of_word[1:])]
             ids += of_word
-        return Target(ids, [*gaps, True] if wildcard else None, self.delimiter)
+        return Target(ids, [*gaps, True] if wildcard else None, self.delimiter, self.wildcard)
 
     def places(self) -> list[list[slice]]:
         """Return for each word the places of the tokens of its letters in the target; empty slices for unknown ones."""
@@ -108,7 +119,7 @@ class Spelling:
                 text = word[place : place + num_characters]
                 ids = self._ids(text)
                 if ids or num_characters == 1:
-                    yield Letters(text, ids)
+                    yield Letters(text, ids, num_skipped=int(not ids))
                     place += num_characters
                     break
 
@@ -166,7 +177,7 @@ class PhonemeSpelling:
         phonemes = text.split()
         is_of_words = self.delimiter is not None and self.delimiter_text in phonemes
         words = self._between_delimiters(phonemes) if is_of_words else [[phoneme] for phoneme in phonemes]
-        letters = (tuple(Letters(phoneme, self._ids(phoneme)) for phoneme in word) for word in words)
+        letters = (tuple(self._letters(phoneme) for phoneme in word) for word in words)
         spelt = tuple(Word(" ".join(word), spelling) for word, spelling in zip(words, letters, strict=True))
         if self.refuses_letters and spelt and not any(word.ids for word in spelt):
             shown = " ".join(list(self.vocabulary)[:4])
@@ -180,9 +191,25 @@ class PhonemeSpelling:
         runs = groupby(phonemes, key=lambda phoneme: phoneme == self.delimiter_text)
         return [list(run) for is_delimiter, run in runs if not is_delimiter]
 
-    def _ids(self, phoneme: str) -> tuple[int, ...]:
+    def _letters(self, phoneme: str) -> Letters:
         forms = (phoneme, *(unicodedata.normalize(name, phoneme) for name in ("NFC", "NFD")))
-        return next(((self.vocabulary[form],) for form in forms if form in self.vocabulary), ())
+        ids = next(((self.vocabulary[form],) for form in forms if form in self.vocabulary), ())
+        return Letters(phoneme, ids, num_skipped=int(not ids))
+
+
+def _with_wildcards(word: Word, wildcard: int) -> Iterator[Letters]:
+    """Yield the characters of a word; marks around a wildcard stay apart."""
+    for has_tokens, run in groupby(word.letters, key=lambda letters: bool(letters.ids)):
+        letters = [*run]
+        spoken = [] if has_tokens else [place for place, one in enumerate(letters) if is_spoken(one.text)]
+        if not spoken:
+            yield from letters
+            continue
+        first, end = spoken[0], spoken[-1] + 1
+        text = (" " if " " in word.text else "").join(one.text for one in letters[first:end])
+        yield from letters[:first]
+        yield Letters(text, (wildcard,), num_skipped=end - first)
+        yield from letters[end:]
 
 
 def _cases(text: str, language: Language | None) -> tuple[str, ...]:

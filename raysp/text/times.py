@@ -88,6 +88,16 @@ def is_mark(text: str) -> bool:
     return bool(text) and all(unicodedata.category(char) in _CATEGORIES and char not in _OF_WORDS for char in text)
 
 
+_SIGNS = frozenset("&@#%\u2030/\u00a7")
+
+
+@cache
+def is_spoken(text: str) -> bool:
+    """Return whether a text has a letter, a figure or a sign that is read aloud, such as "%" and "$"."""
+    categories = {unicodedata.category(char) for char in text}
+    return any(name[0] in "LN" or name in ("Sc", "Sm", "So") for name in categories) or not _SIGNS.isdisjoint(text)
+
+
 def times_of_word(texts: Sequence[str], times: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the start and end of each character of a word, where marks have no length.
 

@@ -32,6 +32,7 @@ SHIPPED = {
     "relabel_loop.py:relabel": (1, "ctc", []),
     "subtitles.py": (1, "ctc", []),
     "translate.py": (1, "texts", [FEWER]),
+    "word_times.py": (1, "texts", [FEWER]),
 }
 """Pipelines of pipelines/: the place of their `Label`, the checkpoint that they need, and further settings."""
 ELSEWHERE = {"restore.py"}

@@ -54,6 +54,7 @@ CASES: dict[str, tuple[str, list[Any]]] = {
     "alignment of texts": ("demo", [raysp.Align("text", words=True, chars=True)]),
     "alignment of labels": ("demo", [raysp.Transcript(), raysp.Align(of="pred")]),
     "alignment with wildcards": ("demo", [raysp.Align("text", wildcard=True)]),
+    "alignment of unknown characters": ("demo", [raysp.Align("text", unknown="wildcard", case_rules="tr")]),
     "signals": ("demo", [raysp.Signals(), raysp.Transcript()]),
     "speech": ("demo", [raysp.Speech(), raysp.Transcript()]),
     "turns by vectors": ("Wav2Vec2ForXVector", [raysp.Turns(threshold=0.02, least_seconds=0.5)]),

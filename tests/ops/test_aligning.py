@@ -122,9 +122,9 @@ def test_a_row_in_a_batch_equals_the_row_alone(op):
 @pytest.mark.parametrize(
     "text", ["one two three four five six seven", "nine", "", "12", None, "one " * 100, "Nine, nine - X!"]
 )
-@pytest.mark.parametrize("wildcard", [False, True])
-def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, text, wildcard):
-    spec = raysp.Align("said", chars=True, wildcard=wildcard)
+@pytest.mark.parametrize("option", [{}, {"wildcard": True}, {"unknown": "wildcard"}], ids=str)
+def test_windows_of_a_longer_row_join_to_the_values_of_the_whole_row(loaded, text, option):
+    spec = raysp.Align("said", chars=True, **option)
     op = spec.op(loaded.summary, loaded)
     whole = noisy(1, 120)
     logits = logits_of(whole)
@@ -160,6 +160,50 @@ def test_a_part_of_what_is_said_lies_at_its_place_with_a_wildcard(loaded, transc
     expected = [{**words[0][place], "word": words[0][place]["word"].lower()} for place in (1, 3)]
     assert row["words"] == expected
     assert row["score"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def with_wildcards(loaded):
+    return raysp.Align("said", chars=True, unknown="wildcard").op(loaded.summary, loaded)
+
+
+def test_a_word_of_figures_has_its_place_and_no_score(with_wildcards, transcribing):
+    spoken = forward_of(transcribing, "ONE TWO FIVE SIX")
+    _, _, [[one, two, five, six]], *_ = columns_of(transcribing, spoken)
+    [row] = rows_of(with_wildcards, spoken, ["One 25, six!"])
+    assert row["score"] == pytest.approx(0, abs=1e-6)
+    assert row["skipped"] == 4
+    assert [word["word"] for word in row["words"]] == ["One", "25,", "six!"]
+    assert row["words"][1] == {"word": "25,", "start": two["start"], "end": five["end"], "score": None}
+    for word, expected in zip(row["words"][::2], (one, six), strict=True):
+        assert {**word, "word": ""} == {**expected, "word": ""}
+    assert [letter for letter in row["chars"] if letter["char"] in "25,"] == [
+        {"char": "25", "start": two["start"], "end": five["end"], "score": None},
+        {"char": ",", "start": None, "end": None, "score": None},
+    ]
+
+
+def test_a_word_with_a_figure_has_the_score_of_its_letters(with_wildcards, transcribing):
+    spoken = forward_of(transcribing, "ONE SIXTH")
+    [row] = rows_of(with_wildcards, spoken, ["one 6th"])
+    letters = [letter["score"] for letter in row["chars"] if letter["char"] in "th"]
+    assert row["words"][1]["score"] == pytest.approx(np.mean(letters))
+    assert row["score"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_text_of_wildcards_alone_has_times_and_no_score(with_wildcards, transcribing):
+    [row] = rows_of(with_wildcards, forward_of(transcribing, "ONE TWO"), ["1 2"])
+    assert (row["score"], row["skipped"]) == (None, 2)
+    assert [word["start"] is not None and word["score"] is None for word in row["words"]] == [True, True]
+
+
+def test_wildcards_in_a_batch_equal_those_of_rows_alone(with_wildcards):
+    texts, frames = ["one 25", None, "3 one % 9 two", "", "12"], [60, 20, 41, 3, 9]
+    logits = logits_of(noisy(5, 60))
+    together = rows_of(with_wildcards, ctc_forward(logits, torch.tensor(frames), [None] * 5), texts)
+    for row, (text, num_frames) in enumerate(zip(texts, frames, strict=True)):
+        alone = ctc_forward(logits[row : row + 1, :num_frames], torch.tensor([num_frames]), [None])
+        assert rows_of(with_wildcards, alone, [text]) == [together[row]]
 
 
 def test_a_wrong_text_scores_below_the_right_one(op, transcribing):

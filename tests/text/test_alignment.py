@@ -67,6 +67,38 @@ def test_the_path_is_the_best_of_all_paths(num_frames, ids, seed):
         assert log_prob_of(found, log_probs_TV) == pytest.approx(best, abs=1e-5)
 
 
+WILDCARD = 3
+"""Column behind the tokens: the best token but the blank."""
+
+
+def with_wildcard(log_probs_TV: torch.Tensor) -> torch.Tensor:
+    return torch.cat([log_probs_TV, log_probs_TV[:, 1:].amax(-1, keepdim=True)], -1)
+
+
+@pytest.mark.slow
+@given(st.integers(1, 6), st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 1000))
+def test_with_wildcards_the_path_is_the_best_of_all_paths(num_frames, ids, seed):
+    log_probs_TV = with_wildcard(log_probs_of(num_frames, 3, seed, sharpness=3))
+    best_T = log_probs_TV.amax(-1)
+    below_TV = log_probs_TV - best_T[:, None]
+    below_TV[:, WILDCARD].clamp_(min=-alignment.WITHIN)
+    expected = best_of_all(below_TV, ids)
+    [found] = align(log_probs_TV[None], [num_frames], [Target(ids, wildcard=WILDCARD)], blank=BLANK)
+    if expected == -math.inf:
+        assert found is None
+        return
+    assert found is not None
+    path = np.zeros(num_frames, int)
+    for token, first, last in zip(ids, found.first_frames, found.last_frames, strict=True):
+        path[first : last + 1] = token
+    costs = below_TV.double().numpy()[range(num_frames), path]
+    assert costs.sum() == pytest.approx(expected, abs=1e-5)
+    if num_spelt := sum(token != WILDCARD for token in ids):
+        assert found.score == pytest.approx(costs[path != WILDCARD].sum() / num_spelt, abs=1e-5)
+    else:
+        assert found.score is None
+
+
 SEPARATOR = 3
 WORD = st.lists(st.integers(1, 2), min_size=1, max_size=2)
 
@@ -156,14 +188,14 @@ def test_tokens_of_probability_zero_have_a_path_of_a_low_score():
     assert found.score < -100
 
 
-@pytest.mark.parametrize("has_gaps", [False, True])
-def test_a_row_in_any_batch_equals_the_row_alone(has_gaps):
+@pytest.mark.parametrize(("has_gaps", "wildcard"), [(False, None), (True, None), (False, 5)])
+def test_a_row_in_any_batch_equals_the_row_alone(has_gaps, wildcard):
     rng = np.random.default_rng(0)
     num_frames = [200, 64, 1, 65, 130, 200, 7]
     targets = []
     for frames in num_frames:
         ids = rng.integers(1, 6, rng.integers(1, 1 + max(1, frames // 3))).tolist()
-        targets.append(Target(ids, [True, *(rng.random(len(ids)) < 0.3)] if has_gaps else None))
+        targets.append(Target(ids, [True, *(rng.random(len(ids)) < 0.3)] if has_gaps else None, wildcard=wildcard))
     log_probs_BTV = torch.stack([log_probs_of(200, 6, seed) for seed in range(len(num_frames))])
     together = align(log_probs_BTV, num_frames, targets, blank=BLANK)
     for row, (frames, target) in enumerate(zip(num_frames, targets, strict=True)):
@@ -227,6 +259,24 @@ def test_a_row_that_needs_too_much_memory_has_no_path(monkeypatch):
     monkeypatch.setattr(alignment, "MOST_CELLS", 1000)
     log_probs_TV, ids = spoken(100, seed=1)
     assert align_one(log_probs_TV, ids) is None
+
+
+@pytest.mark.parametrize("exact_cells", [alignment.EXACT_CELLS, 0], ids=["exact", "within a beam"])
+def test_wildcards_lie_where_the_tokens_that_they_stand_for_are_heard(monkeypatch, exact_cells):
+    monkeypatch.setattr(alignment, "EXACT_CELLS", exact_cells)
+    log_probs_TV, ids = spoken(300, seed=5)
+    whole = align_one(log_probs_TV, ids)
+    words = [*ids[:100], 12, *ids[104:200], 12, *ids[201:]]
+    [found] = align(with_wildcard(log_probs_TV)[None], [len(log_probs_TV)], [Target(words, wildcard=12)], blank=BLANK)
+    assert whole is not None
+    assert found is not None
+    spelt = np.array(words) != 12
+    first, last = np.delete(whole.first_frames, range(101, 104)), np.delete(whole.last_frames, range(100, 103))
+    np.testing.assert_array_equal(found.first_frames[spelt], first[spelt])
+    np.testing.assert_array_equal(found.last_frames[spelt], last[spelt])
+    assert np.abs(found.first_frames - first).max() <= 1
+    assert np.abs(found.last_frames - last).max() <= 1
+    assert found.score == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize("beyond", [(0, 40), (40, 0), (30, 30)], ids=["before", "behind", "around"])

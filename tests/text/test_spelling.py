@@ -3,7 +3,7 @@
 import pytest
 
 import raysp
-from raysp.text.spelling import Spelling
+from raysp.text.spelling import PhonemeSpelling, Spelling
 
 UPPER = {letter: number for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ'", 5)}
 LOWER = {letter.lower(): number for letter, number in UPPER.items()}
@@ -61,6 +61,15 @@ def test_an_alignment_without_case_rules_has_the_fields_of_earlier_versions():
         raysp.Align("text", case_rules="de")
 
 
+def test_an_alignment_that_skips_unknown_characters_has_the_fields_of_earlier_versions():
+    assert "unknown" not in raysp.Align("text").label_fields({})
+    assert raysp.Align("text", unknown="wildcard").label_fields({})["unknown"] == "wildcard"
+    with pytest.raises(
+        ValueError, match=r"unknown='wildcard' texts that are all of it; found both: .* Set one of them"
+    ):
+        raysp.Align("text", unknown="wildcard", wildcard=True)
+
+
 def test_a_character_of_the_vocabulary_stays_as_it_is():
     vocabulary = {letter: number for number, letter in enumerate("aAeé", 5)}
     assert tokens("aAé", vocabulary) == "aAé"
@@ -94,6 +103,37 @@ def test_places_of_letters_lead_to_their_tokens():
     target = spelt.target().ids
     found = [[[target[index] for index in range(*one.indices(99))] for one in word] for word in spelt.places()]
     assert found == [[[5], [6], []], [[]], [[UPPER["S"], UPPER["S"]]]]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("at 25th", "at *th"),
+        ("(25), 7.", "* *"),
+        ("3.5 1,000,000", "* *"),
+        ("£5 50% R&D AT&T", "* * R*D AT*T"),
+        ("Жук и кот", "* * *"),
+        ("well – «so…» ...", "well so"),
+        ("24/7-ish", "*ish"),
+    ],
+)
+def test_spoken_characters_without_a_token_are_wildcards_one_a_run(text, expected):
+    spelt = Spelling(UPPER, DELIMITER)(text)
+    wild = spelt.with_wildcards(99)
+    letters = {number: letter for letter, number in UPPER.items()} | {DELIMITER: " ", 99: "*"}
+    assert "".join(letters[index] for index in wild.target().ids) == expected.upper()
+    assert wild.target().wildcard == 99
+    assert wild.num_skipped == spelt.num_skipped
+    assert [word.text for word in wild.words] == text.split()
+    assert ["".join(one.text for one in word.letters) for word in wild.words] == text.split()
+
+
+def test_wildcards_of_phonemes_have_spaces_within():
+    spelling = PhonemeSpelling({"t": 5, "a": 6}, DELIMITER, delimiter_text="|", refuses_letters=True)
+    wild = spelling("t ɕ ʑ a | a").with_wildcards(9)
+    assert wild.target().ids == [5, 9, 6, DELIMITER, 6]
+    assert [one.text for one in wild.words[0].letters] == ["t", "ɕ ʑ", "a"]
+    assert wild.num_skipped == 2
 
 
 @pytest.mark.parametrize("delimiter", [DELIMITER, None])

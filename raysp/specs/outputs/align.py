@@ -48,6 +48,8 @@ class Align(Output):
             these are null for words without a known character.
         chars: add `<name>_chars`: the same for each character.
         wildcard: allow other speech before, between and after the words, for texts that are a part of the speech.
+        unknown: "skip", or "wildcard": letters, figures and signs that the vocabulary lacks, such as "25" and "%", are
+            aligned with any speech, so that their words have times. Their scores are null.
         case_rules: "tr" or "az": İ and i, I and ı are pairs where the text has another case than the vocabulary. None:
             the case rules that most languages share, by which I and i are one.
         language: language of a CTC checkpoint with adapters, or the column of the source with the language of each row;
@@ -57,7 +59,7 @@ class Align(Output):
     needs: ClassVar = (Capability.CTC,)
     allows_gaps: ClassVar = True
     follows_language: ClassVar = True
-    NOT_HASHED: ClassVar = {"of": None, "case_rules": None, "language": None}
+    NOT_HASHED: ClassVar = {"of": None, "unknown": "skip", "case_rules": None, "language": None}
 
     text: Named | None = None
     _: KW_ONLY
@@ -66,6 +68,7 @@ class Align(Output):
     words: bool = True
     chars: bool = False
     wildcard: bool = False
+    unknown: Literal["skip", "wildcard"] = "skip"
     case_rules: Literal["tr", "az"] | None = None
     language: Named | Column | None = None
 
@@ -75,14 +78,19 @@ class Align(Output):
         return (cls("text"),)
 
     def __post_init__(self) -> None:
-        """Check that there is one text.
+        """Check that there is one text, and that other speech has one place.
 
         Raises:
-            ValueError: neither or both of `text` and `of` are set.
+            ValueError: neither or both of `text` and `of` are set, or both kinds of wildcards.
         """
         if (self.text is None) == (self.of is None):
             arguments = "none" if self.text is None else f"text={self.text!r} and of={self.of!r}"
             raise ValueError(f"Align needs a column of the source, Align('text'), or of='pred'; found {arguments}")
+        if self.wildcard and self.unknown == "wildcard":
+            raise ValueError(
+                "Align with wildcard=True has texts that are a part of what is said, and unknown='wildcard' texts that "
+                "are all of it; found both: which speech is that of an unknown word cannot be told. Set one of them"
+            )
 
     def check_order(self, before: Sequence[Output]) -> None:
         """Check that the transcript that `of` names comes before this output.
@@ -164,6 +172,7 @@ class Align(Output):
                 vocab_size=summary.vocab_size or 0,
                 frame_seconds=summary.frame_seconds,
                 wildcard=self.wildcard,
+                unknown_as_wildcard=self.unknown == "wildcard",
                 case_rules=self.case_rules,
             )
 

@@ -31,6 +31,7 @@ CASES = {
     "embed": (None, {"embedding"}),
     "classify": ("Wav2Vec2BertForSequenceClassification", {"pred_label", "pred_label_scores"}),
     "translate": ("SpeechEncoderDecoderModel", {"pred_text", "pred_score"}),
+    "word_times": ("SpeechEncoderDecoderModel", {"pred_text", "aligned_words"}),
 }
 
 TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "pretrain", "train_digits")

@@ -70,13 +70,14 @@ def agree(found, expected):
 @pytest.mark.parametrize("compared", some([TWENTY[::5], TWENTY], TWENTY[::5]), ids=["four alone", "all alone"])
 def test_every_row_of_twenty_languages_has_the_label_that_it_has_alone_with_its_adapter(checkpoint, compared):
     languages = [TWENTY[7 * place % 20] for place in range(24)]
-    rows = rows_of(languages, text=["a"] * 24)
+    rows = rows_of(languages, text=["a", "25 a"] * 12)
 
     def outputs(language):
         return (
             raysp.Transcript(language=language, words=True, chars=True),
             raysp.Transcript("searched", language=language, beams=4, nbest=2, words=True),
             raysp.Align("text", chars=True),
+            raysp.Align("text", name="wild", unknown="wildcard"),
             raysp.Embedding(),
         )
 
