@@ -62,7 +62,7 @@ class SinkRequest:
     """A sink as the caller of a verb names it."""
 
     place: str | Store
-    options: GivenOptions | None = None
+    storage_options: GivenOptions | None = None
     """Options to reach it; None: options of `pipeline`, or with `trust` the recorded ones."""
     pipeline: Pipeline | None = None
     """Pipeline that made the labels."""
@@ -158,7 +158,7 @@ class Kind(Protocol):
 
 def kind_of_sink(request: SinkRequest) -> Kind:
     """Return the kind of a sink by its record: label shards without a record, or with a pipeline."""
-    other = None if request.pipeline is not None else Sink.open(request.place, request.options).other_kind()
+    other = None if request.pipeline is not None else Sink.open(request.place, request.storage_options).other_kind()
     return cast("Kind", import_module((other or KINDS["pipeline"]).module))
 
 

@@ -2,7 +2,9 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +12,6 @@ from raysp.cli.console import PLACEHOLDERS
 from raysp.errors import SpecError
 
 if TYPE_CHECKING:
-    from raysp.specs.pipeline import Pipeline
     from raysp.specs.work_files import Loaded
 
 REFUSED, FAILED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
@@ -106,35 +107,81 @@ def load(target: str, settings: list[str] | None, read: "Callable[[str], Loaded]
     return with_overrides(read(target), settings or [])
 
 
-class NamedSink(NamedTuple):
-    """The sink of a command, given by its url or by the file of the pipeline or recipe that made it."""
+class Options:
+    """Options that several verbs have: each field of a subclass is an argument or an option of the command line."""
 
-    url: str
-    pipeline: "Pipeline | None"
-    storage_options: Mapping[str, object] | None
+    @property
+    def named(self) -> dict[str, Any]:
+        """The options that have a value."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def named_sink(
-    target: str, settings: list[str] | None, storage_options: list[str] | None, *, trust: bool = False
-) -> NamedSink:
-    """Return the sink of a target, with the pipeline that made it if the target is a pipeline file."""
-    from raysp.specs.work_files import is_pipeline_file
-    from raysp.work import load_work
+@dataclass(frozen=True)
+class EngineOptions(Options):
+    """Engine of a run."""
 
-    if is_pipeline_file(target):
-        if storage_options:
-            raise SpecError(
-                f"--storage-option {_key(storage_options[0])}: applies to a folder of label shards, found the "
-                f"pipeline file {target!r}; change its own options with --set sink.storage_options={{...}}"
-            )
-        work = load(target, settings, load_work)
-        pipeline = work.labelled_by
-        return NamedSink(work.sink.url, pipeline, None if pipeline else work.sink.storage_options)
-    if settings:
-        raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
-    if trust:
-        PLACEHOLDERS.set({"raysp retry PIPELINE": f"{command_line('retry', target, None, storage_options)} --trust"})
-    return NamedSink(target, None, parse_storage_options(storage_options, [target]))
+    engine: Engine = "auto"
+    address: Address = None
+
+
+@dataclass(frozen=True)
+class MetricOptions(Options):
+    """Metrics of labels and their limits."""
+
+    by: By = None
+    over: Over = None
+    normalise: Normalise = None
+    fail_above: FailAbove = None
+    fail_below: FailBelow = None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The options that have a value, with limits by metric."""
+        above, below = parse_limits("--fail-above", self.fail_above), parse_limits("--fail-below", self.fail_below)
+        return {**super().named, "fail_above": above, "fail_below": below}
+
+
+@dataclass(frozen=True)
+class SinkOptions(Options):
+    """A sink, given by its url or by the file of the pipeline or recipe that made it."""
+
+    sink: Sink
+    settings: Settings = None
+    storage_options: StorageOptions = None
+    trust: Trust = False
+
+    @property
+    def url(self) -> str:
+        """Url of the sink."""
+        return self._found[0]
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """Arguments of functions that open the sink."""
+        return {**self._found[1], "trust": self.trust}
+
+    @cached_property
+    def _found(self) -> tuple[str, dict[str, Any]]:
+        """The url; and the pipeline that made the labels, if a file defines it, or the storage options."""
+        from raysp.specs.work_files import is_pipeline_file
+        from raysp.work import load_work
+
+        target, settings, storage_options = self.sink, self.settings, self.storage_options
+        if is_pipeline_file(target):
+            if storage_options:
+                raise SpecError(
+                    f"--storage-option {_key(storage_options[0])}: applies to a folder of label shards, found the "
+                    f"pipeline file {target!r}; change its own options with --set sink.storage_options={{...}}"
+                )
+            work = load(target, settings, load_work)
+            pipeline = work.labelled_by
+            return work.sink.url, {"pipeline": pipeline} if pipeline else {"storage_options": work.sink.storage_options}
+        if settings:
+            raise SpecError(f"--set {settings[0]}: applies to a pipeline file, found the sink {target!r}")
+        if self.trust:
+            retry = command_line("retry", target, None, storage_options)
+            PLACEHOLDERS.set({"raysp retry PIPELINE": f"{retry} --trust"})
+        return target, {"storage_options": parse_storage_options(storage_options, [target])}
 
 
 def parse_storage_options(

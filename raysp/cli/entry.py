@@ -17,7 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from raysp import tracebacks
-from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, AsJson, Debug
+from raysp.cli.arguments import FAILED, INTERRUPTED, REFUSED, AsJson, Debug, Options
 from raysp.cli.console import DEBUG, IN_YOUR_CODE, JSON, MAYBE_A_BUG, PLACEHOLDERS, Streams, results_alone, say
 from raysp.errors import RayspError, RunError, SpecError
 
@@ -78,25 +78,35 @@ def _print_version(value: bool) -> None:
 
 
 def _command(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb with the options that all verbs have."""
+    """Return a verb with the options that all verbs have, and the fields of `Options` in place of these."""
+    groups: dict[str, type[Options]] = {}
+    parameters: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if isinstance(kind := parameter.annotation, type) and issubclass(kind, Options):
+            groups[name] = kind
+            parameters |= inspect.signature(kind).parameters
+        else:
+            parameters[name] = parameter
+    parameters |= inspect.signature(_of_all_verbs).parameters
 
     @functools.wraps(verb)
-    def command(*, as_json: bool = False, debug: bool = False, **options: object) -> None:
+    def command(*, as_json: bool, debug: bool, **options: object) -> None:
+        for name, kind in groups.items():
+            options[name] = kind(**{field: options.pop(field) for field in inspect.signature(kind).parameters})
         setting = JSON.set(as_json)
         try:
             verb(**options)
         finally:
             JSON.reset(setting)
 
-    common = {"as_json": AsJson, "debug": Debug}
-    own = inspect.signature(verb)
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=common[name])
-        for name in common
-    ]
-    cast("Any", command).__signature__ = own.replace(parameters=[*own.parameters.values(), *more])
-    command.__annotations__ = {**verb.__annotations__, **common}
+    keywords = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters.values()]
+    cast("Any", command).__signature__ = inspect.Signature(keywords)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
     return command
+
+
+def _of_all_verbs(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Declare the options that all verbs have."""
 
 
 def application(verbs: Iterable[str] = VERBS) -> typer.Typer:

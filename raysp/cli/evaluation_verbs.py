@@ -10,19 +10,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from raysp.cli.arguments import (
-    Address,
-    By,
-    Engine,
-    FailAbove,
-    FailBelow,
-    NamedSink,
-    Normalise,
-    Over,
+    EngineOptions,
+    MetricOptions,
     Settings,
+    SinkOptions,
     StorageOptions,
     Trust,
-    named_sink,
-    parse_limits,
     parse_storage_options,
 )
 from raysp.cli.console import (
@@ -38,7 +31,7 @@ from raysp.cli.console import (
     show,
 )
 from raysp.cli.printed_runs import print_examples, print_failures, print_nothing_labelled
-from raysp.cli.stop_signals import stoppable_display
+from raysp.cli.stop_signals import shown_on, stoppable_display
 from raysp.errors import SpecError
 from raysp.words import count, printable
 
@@ -64,17 +57,13 @@ def evaluate(
     text: Annotated[str | None, typer.Option(metavar="COLUMN", help="Reference texts: WER and CER.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="Right classes: accuracy, F1, EER.")] = None,
     speaker: Annotated[str | None, typer.Option(metavar="COLUMN", help="Speakers: EER of pairs of rows.")] = None,
-    by: By = None,
-    over: Over = None,
-    normalise: Normalise = None,
-    fail_above: FailAbove = None,
-    fail_below: FailBelow = None,
+    *,
+    metrics: MetricOptions,
     rows: Annotated[int | None, typer.Option(min=1, metavar="N", help="Evaluate only the first N rows.")] = None,
     worst: Annotated[int | None, typer.Option(min=0, metavar="N", help="Number of worst rows to show (10).")] = None,
     sink: Annotated[str | None, typer.Option(metavar="OUT", help="Keep the labels there; not those of --rows.")] = None,
     settings: Settings = None,
-    engine: Engine = "auto",
-    address: Address = None,
+    on: EngineOptions,
 ) -> None:
     """Measure the error rates of a checkpoint on shards.
 
@@ -87,7 +76,7 @@ def evaluate(
     """
     import raysp
 
-    above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
+    measured = metrics.named
     announce(f"looking at {shards[0]}{f' and {len(shards) - 1} more' if len(shards) > 1 else ''} ...")
     with stoppable_display(is_kept=sink is not None and rows is None) as display:
         result = raysp.evaluate(
@@ -96,22 +85,15 @@ def evaluate(
             text=text,
             label=label,
             speaker=speaker,
-            by=by or (),
-            over=over,
-            normalise=normalise,
-            fail_above=above,
-            fail_below=below,
             rows=rows,
             worst=worst,
             sink=sink,
             settings=settings or (),
-            engine=engine,
-            address=address,
-            on_plan=display.plan,
-            on_progress=display.progress,
-            progress=False,
+            **measured,
+            **on.named,
+            **shown_on(display),
         )
-    show(result, lambda: print_evaluation(result, by or ()), result.exit_code, exit_code=result.exit_code)
+    show(result, lambda: print_evaluation(result, metrics.by or ()), result.exit_code, exit_code=result.exit_code)
 
 
 def diff(
@@ -120,11 +102,8 @@ def diff(
     column: Annotated[
         str | None, typer.Option(metavar="NAME", help="Compare this output column. Default: all that both have.")
     ] = None,
-    by: By = None,
-    over: Over = None,
-    normalise: Normalise = None,
-    fail_above: FailAbove = None,
-    fail_below: FailBelow = None,
+    *,
+    metrics: MetricOptions,
     worst: Annotated[int, typer.Option(min=0, metavar="N", help="Number of worst rows to show.")] = 10,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Also write the comparison as one HTML file.")
@@ -143,51 +122,39 @@ def diff(
     """
     import raysp
 
-    above, below = parse_limits("--fail-above", fail_above), parse_limits("--fail-below", fail_below)
-    first, second = _named([a, b], storage_options)
+    measured = metrics.named
+    first, second = _named([a, b], storage_options, trust=trust)
     announce(f"reading {a} and {b} ...")
-    result = raysp.diff(
-        _labels(first),
-        _labels(second),
-        column=column,
-        by=by or (),
-        over=over,
-        normalise=normalise,
-        fail_above=above,
-        fail_below=below,
-        worst=worst,
-        trust=trust,
-    )
-    place = None
-    if html:
-        place = result.write_html(html, first.storage_options, pipeline=first.pipeline, trust=trust)
+    result = raysp.diff(_labels(first), _labels(second), column=column, worst=worst, trust=trust, **measured)
+    place = result.write_html(html, **first.access) if html else None
 
     def printed() -> None:
-        print_diff(result, by or ())
+        print_diff(result, metrics.by or ())
         if place:
             print_fact("page", place)
 
     show(result, printed, result.exit_code, exit_code=result.exit_code)
 
 
-def _named(targets: list[str], storage_options: list[str] | None) -> list[NamedSink]:
+def _named(targets: list[str], storage_options: list[str] | None, *, trust: bool) -> list[SinkOptions]:
     """Return the sinks of folders or pipeline files; the options apply to each one in object storage."""
     from raysp.specs.work_files import is_pipeline_file
     from raysp.storage.store import scheme_of
 
     parse_storage_options(storage_options, targets)
-    sinks = [named_sink(target, None, storage_options if scheme_of(target) else None) for target in targets]
+    sinks = [SinkOptions(target, None, storage_options if scheme_of(target) else None, trust) for target in targets]
+    for sink in sinks:
+        if is_pipeline_file(sink.sink) and "pipeline" not in sink.access:
+            raise SpecError(f"{sink.sink}: a recipe, whose sink holds no labels; expected a pipeline file or a folder")
     PLACEHOLDERS.set({})  # a message may be about any of them
-    for target, sink in zip(targets, sinks, strict=True):
-        if sink.pipeline is None and is_pipeline_file(target):
-            raise SpecError(f"{target}: a recipe, whose sink holds no labels; expected a pipeline file or a folder")
     return sinks
 
 
-def _labels(sink: NamedSink) -> "Parquet":
-    from raysp.specs.pipeline import Parquet
+def _labels(sink: SinkOptions) -> "Parquet":
+    from raysp.specs.pipeline import Parquet, Pipeline
 
-    return sink.pipeline.sink if sink.pipeline else Parquet(sink.url, storage_options=sink.storage_options or {})
+    pipeline: Pipeline | None = sink.access.get("pipeline")
+    return pipeline.sink if pipeline else Parquet(sink.url, storage_options=sink.access["storage_options"] or {})
 
 
 def merge(
@@ -210,7 +177,7 @@ def merge(
     import raysp
 
     announce(f"reading {' and '.join(sinks)} ...")
-    *of, merged = map(_labels, _named([*sinks, to], storage_options))
+    *of, merged = map(_labels, _named([*sinks, to], storage_options, trust=trust))
     result = raysp.merge(*of, to=merged, by=by, trust=trust)
 
     def printed() -> None:

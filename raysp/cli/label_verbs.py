@@ -1,22 +1,18 @@
 """The verbs that label: plan, run, retry."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import Annotated
 
 import typer
 
 from raysp.cli.arguments import (
-    Address,
-    Engine,
+    EngineOptions,
     PipelineFile,
     PlannedFile,
     Settings,
-    Sink,
-    StorageOptions,
-    Trust,
+    SinkOptions,
     command_line,
     load,
-    named_sink,
 )
 from raysp.cli.console import (
     announce,
@@ -32,25 +28,18 @@ from raysp.cli.console import (
 from raysp.cli.printed_runs import (
     print_examples,
     print_failures,
-    print_named,
     print_nothing_labelled,
     print_part,
     print_result,
-    print_rows,
-    print_unlabelled,
+    print_try_out,
     show_indexed,
     urls,
 )
-from raysp.cli.stop_signals import stoppable_display
+from raysp.cli.stop_signals import shown_on, stoppable_display
 from raysp.cluster.addresses import check_submitted_version, uses_cluster
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from raysp.specs.pipeline import Pipeline
 
 SAMPLE_ROWS = 256
 
@@ -121,8 +110,8 @@ def run(
         int | None,
         typer.Option(min=1, metavar="N", help="Label only the first N rows and print them; nothing is kept."),
     ] = None,
-    engine: Engine = "auto",
-    address: Address = None,
+    *,
+    on: EngineOptions,
 ) -> None:
     """Label a corpus. The same command again continues where it stopped.
 
@@ -135,76 +124,38 @@ def run(
 
     check_submitted_version()
     loaded = load(pipeline, settings, load_pipeline)
-    if uses_cluster(engine, address):  # a relative path would not say of which machine
+    if uses_cluster(on.engine, on.address):  # a relative path would not say of which machine
         from raysp.cluster.resources import with_absolute_paths
 
         loaded = with_absolute_paths(loaded)
     announce(f"looking at {urls(loaded.source)} ...")
-    if rows is not None:
-        _try_out(loaded, rows, engine, address, command_line("run", pipeline, settings))
-    with stoppable_display() as display:
+    with stoppable_display(is_kept=rows is None) as display:
         from raysp.labelling.engine.running import run as run_pipeline
 
-        result = run_pipeline(
-            loaded,
-            engine=engine,
-            address=address,
-            on_plan=display.plan,
-            on_progress=display.progress,
-            progress=False,
-        )
-    show(result.json, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
-
-
-def _try_out(
-    pipeline: "Pipeline",
-    num_rows: int,
-    engine: str,
-    address: str | None,
-    next_command: str,
-) -> NoReturn:
-    with stoppable_display(is_kept=False) as display:
-        from raysp.labelling.engine.running import run as run_pipeline
-
-        result = run_pipeline(
-            pipeline,
-            rows=num_rows,
-            engine=engine,
-            address=address,
-            on_progress=lambda _: display.check(),
-            progress=False,
-        )
+        shown = shown_on(display)
+        if rows is not None:
+            shown = {"on_progress": lambda _: display.check(), "progress": False}
+        result = run_pipeline(loaded, rows=rows, **on.named, **shown)
+    if result.table is None:
+        show(result.json, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
     with showing(result.exit_code):
         from raysp.labelling.finished.first_rows import readable
 
-        table = readable(cast("pa.Table", result.table))
+        table = readable(result.table)
         if is_json():
             print_json({**result.json, "table": table.to_pylist()})
         else:
-            title = f"The first {count(table.num_rows, 'row')} (nothing was kept)"
-            is_table = table.num_rows > 0 and print_rows(table, title, is_whole=True)
-            print_failures(result.shards_failed)
-            if not result.nothing_labelled:
-                print_unlabelled(result, with_examples=is_table)
-            print_named(result, "source")
-            if result.nothing_labelled:
-                print_nothing_labelled(result)
-            elif table.num_rows:
-                print_command("next", next_command)
-    raise AssertionError
+            print_try_out(result, table, command_line("run", pipeline, settings))
 
 
 def retry(
-    sink: Sink,
+    sink: SinkOptions,
     shards: Annotated[
         list[str] | None,
         typer.Option("--shard", metavar="NAME", help="Label this shard again whole, as it is now. Repeatable."),
     ] = None,
-    settings: Settings = None,
-    storage_options: StorageOptions = None,
-    trust: Trust = False,
-    engine: Engine = "auto",
-    address: Address = None,
+    *,
+    on: EngineOptions,
 ) -> None:
     """Label the error rows of a sink again, or whole shards. The other rows stay as they are.
 
@@ -219,21 +170,9 @@ def retry(
     """
     from raysp.labelling.engine.running import retry as retry_rows
 
-    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
-
+    url, access = sink.url, sink.access
     with stoppable_display() as display:
-        result = retry_rows(
-            url,
-            options,
-            shards=shards or (),
-            pipeline=pipeline,
-            trust=trust,
-            engine=engine,
-            address=address,
-            on_plan=display.plan,
-            on_progress=display.progress,
-            progress=False,
-        )
+        result = retry_rows(url, shards=shards or (), **access, **on.named, **shown_on(display))
 
     def printed() -> None:
         print_failures(result.shards_failed)
@@ -246,7 +185,7 @@ def retry(
             + (f", {unchanged:,} left as before: no row changed" if unchanged else ""),
         )
         print_examples(result)
-        print_command("next", command_line("status", sink, settings, storage_options))
+        print_command("next", command_line("status", sink.sink, sink.settings, sink.storage_options))
         print_nothing_labelled(result)
 
     show(result.json, printed, result.exit_code)

@@ -108,6 +108,20 @@ def print_result(pipeline: "Pipeline", result: "RunResult", target: str, setting
     print_nothing_labelled(result)
 
 
+def print_try_out(result: "RunResult", table: "pa.Table", next_command: str) -> None:
+    """Print the rows of a try-out, and the command that labels all rows."""
+    title = f"The first {count(table.num_rows, 'row')} (nothing was kept)"
+    is_table = table.num_rows > 0 and print_rows(table, title, is_whole=True)
+    print_failures(result.shards_failed)
+    if not result.nothing_labelled:
+        print_unlabelled(result, with_examples=is_table)
+    print_named(result, "source")
+    if result.nothing_labelled:
+        print_nothing_labelled(result)
+    elif table.num_rows:
+        print_command("next", next_command)
+
+
 def print_unlabelled(result: "RunResult", *, with_examples: bool = True) -> None:
     """Print the numbers of skipped rows and of error rows, with some examples of the latter."""
     print_named(result, "skipped rows", "kept", "error rows")

@@ -1,6 +1,7 @@
 """The verbs for an existing sink: verify, gc, forget, status, report, export. They do not start Ray."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,7 @@ from rich.text import Text
 from raysp.cli.arguments import (
     By,
     Normalise,
-    Settings,
-    Sink,
-    StorageOptions,
-    Trust,
-    named_sink,
+    SinkOptions,
     parse_storage_options,
 )
 from raysp.cli.console import (
@@ -49,11 +46,8 @@ EVERY_SECONDS = 10.0
 
 
 def verify(
-    sink: Sink,
+    sink: SinkOptions,
     sample: Annotated[int, typer.Option(min=0, metavar="N", help="Label N rows again, each alone, and compare.")] = 0,
-    settings: Settings = None,
-    storage_options: StorageOptions = None,
-    trust: Trust = False,
 ) -> None:
     """Check every label shard against plan, source and itself.
 
@@ -65,17 +59,16 @@ def verify(
       raysp verify pipelines/label_digits.py --set sink.url=out
       raysp verify out --trust
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
     from raysp.labelling.planning.trust import explain
 
-    announce(f"reading {url} ...")
-    result = raysp.verify(url, options, sample=sample, pipeline=pipeline, trust=trust)
+    announce(f"reading {sink.url} ...")
+    result = raysp.verify(sink.url, sample=sample, **sink.access)
 
     def printed() -> None:
         print_some(err, [f"raysp: {difference}" for difference in result.differences], "difference")
         if result.unused:
-            say(f"{url}: only the sink was checked, not its source: {explain(result.unused)}")
+            say(f"{sink.url}: only the sink was checked, not its source: {explain(result.unused)}")
         print_facts(result.sink, _facts_of_verification(result, sample))
 
     show(result, printed, result.exit_code, exit_code=result.exit_code)
@@ -97,21 +90,17 @@ def _facts_of_verification(result: "Verification", sample: int) -> dict[str, obj
 
 
 def gc(
-    sink: Sink,
+    sink: SinkOptions,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
-    settings: Settings = None,
-    storage_options: StorageOptions = None,
-    trust: Trust = False,
 ) -> None:
     """Remove files that killed runs or trainings left in a sink. Refused while one is active there.
 
     Example:
       raysp gc out --dry-run
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
-    result = raysp.gc(url, options, dry_run=dry_run, pipeline=pipeline, trust=trust)
+    result = raysp.gc(sink.url, dry_run=dry_run, **sink.access)
 
     def printed() -> None:
         lines = [f"{orphan.path}  {count(orphan.num_bytes, 'byte')}: {orphan.reason}" for orphan in result.orphans]
@@ -123,11 +112,8 @@ def gc(
 
 
 def forget(
-    sink: Sink,
+    sink: SinkOptions,
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids of withdrawn recordings.")],
-    settings: Settings = None,
-    storage_options: StorageOptions = None,
-    trust: Trust = False,
 ) -> None:
     """Remove the labels of withdrawn recordings. Their rows stay: skipped, withdrawn.
 
@@ -136,23 +122,19 @@ def forget(
     Example:
       raysp forget out speaker7_0012 speaker7_0013
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
-    result = raysp.forget(url, ids, options, pipeline=pipeline, trust=trust)
+    result = raysp.forget(sink.url, ids, **sink.access)
     show(result, lambda: print_facts(result.sink, result.facts))
 
 
 def status(
-    sink: Sink,
+    sink: SinkOptions,
     verbose: Annotated[
         bool,
         typer.Option("--verbose", "-v", help="Also print fingerprint, versions, last command; in --json always."),
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every 5 seconds until the run ends.")] = False,
-    settings: Settings = None,
-    storage_options: StorageOptions = None,
-    trust: Trust = False,
 ) -> None:
     """Show the progress of a sink, or of a training. Starts no Ray.
 
@@ -162,16 +144,14 @@ def status(
       raysp status pipelines/label_digits.py --set sink.url=out
       raysp status pipelines/finetune_ctc.py
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
-    if not watch:
-        import raysp
+    import raysp
+    from raysp.verbs.watching import Watch
+    from raysp.work import SinkRequest
 
-        progress = raysp.status(url, options, pipeline=pipeline, trust=trust)
+    if watch:
+        progress = _watch(Watch.open(SinkRequest(sink.url, **sink.access)))
     else:
-        from raysp.verbs.watching import Watch
-        from raysp.work import SinkRequest
-
-        progress = _watch(Watch.open(SinkRequest(url, options, pipeline, trust)))
+        progress = raysp.status(sink.url, **sink.access)
 
     def printed() -> None:
         if not watch:
@@ -207,16 +187,13 @@ def _watch(states: "Watch") -> "Progress":
 
 
 def report(
-    sink: Sink,
+    sink: SinkOptions,
     file: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE.html", help="Local file. Default: .raysp/report.html in the sink."),
     ] = None,
     by: By = None,
     normalise: Normalise = None,
-    settings: Settings = None,
-    storage_options: StorageOptions = None,
-    trust: Trust = False,
 ) -> None:
     """Write the report of a sink, or of a training, as one HTML file. Prints its path.
 
@@ -228,16 +205,15 @@ def report(
       raysp report pipelines/label_digits.py --set sink.url=out
       raysp report pipelines/finetune_ctc.py
     """
-    url, pipeline, options = named_sink(sink, settings, storage_options, trust=trust)
     import raysp
 
-    announce(f"reading {url} ...")
-    place = raysp.report(url, file, options, by=by, normalise=normalise, pipeline=pipeline, trust=trust)
+    announce(f"reading {sink.url} ...")
+    place = raysp.report(sink.url, file, by=by, normalise=normalise, **sink.access)
     show({"report": place}, lambda: out.print(printable(place), markup=False))
 
 
 def export(
-    sink: Annotated[str, typer.Argument(metavar="OUT", help="A folder that a run wrote, or its pipeline file.")],
+    sink: SinkOptions,
     to: Annotated[
         str,
         typer.Option(
@@ -249,12 +225,9 @@ def export(
     ] = None,
     beside: Annotated[bool, typer.Option("--beside", help="srt vtt: beside the recordings, not in DEST.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Remove another export, if DEST has one.")] = False,
-    settings: Settings = None,
-    storage_options: StorageOptions = None,
     dest_options: Annotated[
         list[str] | None, typer.Option("--dest-option", metavar="KEY=VALUE", help="For DEST.")
     ] = None,
-    trust: Trust = False,
 ) -> None:
     """Write labels for other tools, without Ray. Exits with 3 if some are missing.
 
@@ -264,30 +237,26 @@ def export(
       raysp export out srt --to srt --set to.max_chars=32
       raysp export label.py clips --to clips --set to.min_score=0.9
     """
+    import raysp
     from raysp.specs.work_files import with_overrides
     from raysp.verbs.export.formats import format_of
 
     reached_by = parse_storage_options(dest_options, [dest] if dest else None, "--dest-option")
-    of_format = [setting for setting in settings or () if setting.startswith("to.")]
-    other_settings = [setting for setting in settings or () if setting not in of_format]
-    url, pipeline, options = named_sink(sink, other_settings, storage_options, trust=trust)
+    of_format = [setting for setting in sink.settings or () if setting.startswith("to.")]
+    sink = replace(sink, settings=[setting for setting in sink.settings or () if setting not in of_format])
+    announce(f"reading {sink.url} ...")  # a pipeline file, which this reads, makes the modules next to it importable
     form = with_overrides({"to": format_of(to)}, of_format)["to"]
-    announce(f"reading {url} ...")
-    import raysp
-
     result = raysp.export(
-        url,
+        sink.url,
         form,
         dest,
-        options,
         beside=beside,
         dest_options=reached_by,
-        pipeline=pipeline,
-        trust=trust,
         restart=restart,
         on_shard=None
         if is_json()
         else ProgressLines(EVERY_SECONDS, lambda done, of: f"{done:,} of {count(of, 'label shard')}"),
+        **sink.access,
     )
 
     def printed() -> None:

@@ -72,6 +72,11 @@ def stoppable_display(*, is_kept: bool = True) -> Iterator[Display]:
             raise typer.Exit(stop.exit_code) from None
 
 
+def shown_on(display: Display) -> dict[str, Any]:
+    """Return the arguments of a run that shows its plan and its progress on a display."""
+    return {"on_plan": display.plan, "on_progress": display.progress, "progress": False}
+
+
 @contextmanager
 def stopping_after_a_step() -> Iterator[Stop]:
     """Yield a request to stop, made by Ctrl-C or SIGTERM; a second signal exits immediately."""

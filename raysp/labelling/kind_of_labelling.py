@@ -59,14 +59,16 @@ def opened(request: SinkRequest) -> Store:
     """Return the store of a sink of label shards."""
     from raysp.labelling.planning.trust import open_recorded
 
-    return open_recorded(request.place, request.options, pipeline=request.pipeline, trust=request.trust)[0].store
+    return open_recorded(request.place, request.storage_options, pipeline=request.pipeline, trust=request.trust)[
+        0
+    ].store
 
 
 def progress(request: SinkRequest) -> "Status":
     """Return the progress of a sink of label shards."""
     from raysp.labelling.finished.label_status import label_status
 
-    return label_status(request.place, request.options, pipeline=request.pipeline, trust=request.trust)
+    return label_status(request.place, request.storage_options, pipeline=request.pipeline, trust=request.trust)
 
 
 def leftovers(store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
@@ -82,7 +84,7 @@ def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
 
     return render(
         request.place,
-        request.options,
+        request.storage_options,
         by=by,
         normalise=request.normalise,
         pipeline=request.pipeline,

@@ -84,7 +84,7 @@ def _plan_json(plan: "TrainingPlan", prepared: "Prepared | None") -> dict[str, o
 
 def opened(request: SinkRequest) -> Store:
     """Return the store of a training, opened with the options of the request, or environment and profile."""
-    return Sink.open(request.place, request.options).store
+    return Sink.open(request.place, request.storage_options).store
 
 
 def progress(request: SinkRequest) -> TrainingStatus:

@@ -70,7 +70,7 @@ def plan_parts(work: Counting, options: EstimateOptions, on_indexed: Callable[[i
 
 
 def opened(request: SinkRequest) -> Store:
-    return Sink.open(request.place, request.options).store
+    return Sink.open(request.place, request.storage_options).store
 
 
 def progress(request: SinkRequest) -> Counted:
