@@ -43,6 +43,8 @@ HEADS = {
 DIRECT: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 """Options of `from_pretrained`: no code of a checkpoint is run, and nothing else is fetched."""
 PROBED_SECONDS = (1, 2)
+RENAMED = {"Qwen2_5OmniModel": "Qwen2_5OmniForConditionalGeneration"}
+"""Names of classes in published checkpoints that transformers has under other names."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,22 @@ class Kind:
     """Configuration and class of a checkpoint."""
 
     config: Any
+    """That of the part that labels."""
     model_class: Any
     head: Capability | None
     """Capability of its head; None: it has no head."""
+    whole: Any
+    """Configuration of the checkpoint, which may have more parts."""
 
     @property
     def model_type(self) -> str:
-        """Model type of the configuration."""
-        return str(self.config.model_type)
+        """Model type of the checkpoint."""
+        return str(self.whole.model_type)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the checkpoint has other parts."""
+        return self.config is not self.whole
 
 
 def kind_of(folder: Path) -> Kind:
@@ -80,6 +90,7 @@ def kind_of(folder: Path) -> Kind:
     if values.get("quantization_config"):
         raise CheckpointError(f"{where}: quantization_config is set; use the checkpoint with its original weights")
     name, *more_names = values.get("architectures") or [None]
+    name = RENAMED.get(name, name)
     if str(name).endswith(PRETRAINING):
         name = modeling_auto.MODEL_MAPPING_NAMES.get(model_type, name)
     heads = [head for head, names in HEADS.items() if name is not None and names.get(model_type) == name]
@@ -91,7 +102,9 @@ def kind_of(folder: Path) -> Kind:
             f"{', '.join(expected) or 'the speech models of transformers'}"
         )
     config = read(folder, lambda: transformers.AutoConfig.from_pretrained(folder, **DIRECT))
-    return Kind(config, read(folder, lambda: getattr(transformers, str(name))), heads[0] if heads else None)
+    thinker = FAMILIES[model_type].thinker if model_type in FAMILIES else ""
+    part, name = (config.thinker_config, thinker) if thinker else (config, name)
+    return Kind(part, read(folder, lambda: getattr(transformers, str(name))), heads[0] if heads else None, config)
 
 
 def read(folder: Path, reader: Callable[[], Read], library: str = "") -> Read:

@@ -69,6 +69,8 @@ class Family:
     """Token after which the text begins, if the model writes it; what precedes it is the language."""
     language_of: Callable[[str], str | None] | None = None
     """Returns the language by what precedes the text; None: the family writes none."""
+    thinker: str = ""
+    """Class that writes texts, of a checkpoint with parts that write audio, which are not loaded."""
     text_of: Callable[[str], str] = str.strip
     """Returns the words of a text as the model writes it."""
 
@@ -169,17 +171,24 @@ def _languages_of_seamless(processor: Any) -> Iterable[str]:  # noqa: ANN401
     return [token.strip("_") for token in tokens]
 
 
-def _chat(default: str) -> Inputs:
-    """Return the inputs of a conversation that begins with the recording and a prompt."""
+def _chat(default: str, *, is_padded: bool = False) -> Inputs:
+    """Return the inputs of a conversation that begins with the recording and a prompt.
+
+    Args:
+        default: the prompt, where the transcript has none.
+        is_padded: whether the processor pads to 300 s; two frames have the same effect.
+    """
 
     def inputs(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
         content = [{"type": "audio"}, {"type": "text", "text": request.prompt or default}]
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
         )
-        made: Mapping[str, Any] = processor(
-            text=[text], audio=[wave], sampling_rate=processor.feature_extractor.sampling_rate, return_tensors="pt"
-        )
+        extractor = processor.feature_extractor
+        options = {"sampling_rate": extractor.sampling_rate}
+        if is_padded:
+            options["max_length"] = (len(wave) // extractor.hop_length + 3) * extractor.hop_length
+        made: Mapping[str, Any] = processor(text=[text], audio=[wave], audio_kwargs=options, return_tensors="pt")
         return made
 
     return inputs
@@ -219,6 +228,12 @@ FAMILIES: Mapping[str, Family] = {
     "moss_transcribe_diarize": Family(text_of=_words_of_moss, max_seconds=30),
     "nemo_speechlm": Family(),
     "omniasr": Family(languages=_languages_of_omniasr, max_seconds=40),
+    "qwen2_5_omni": Family(
+        inputs=_chat("Transcribe the audio into text.", is_padded=True),
+        takes=("prompt",),
+        max_seconds=300,
+        thinker="Qwen2_5OmniThinkerForConditionalGeneration",
+    ),
     "qwen2_audio": Family(inputs=_chat("Transcribe the speech."), takes=("prompt",), max_seconds=30),
     "qwen3_asr": Family(
         languages=lambda processor: _names("qwen3_asr"), begins="<asr_text>", language_of=_heard_by_qwen
@@ -241,7 +256,6 @@ REFUSED: Mapping[str, str] = {
     "nemotron3_5_asr": "raysp has no search for its transducer",
     "nemotron_asr_streaming": "raysp has no search for its transducer",
     "phi4_multimodal": UNTRIED,
-    "qwen2_5_omni": UNTRIED,
     "qwen3_omni_moe": UNTRIED,
     "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
     "voxtral": "its prompt needs mistral-common, with which raysp has not been tried",

@@ -81,7 +81,8 @@ def check_writing(
 
 def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str, object]) -> dict[str, Any]:
     """Return the options of `generate` of a greedy search."""
-    fixed = {"num_beams": 1, **options, **FIXED}
+    ends = {"eos_token_id": settings["eos_token_id"]} if kind.is_part and "eos_token_id" in settings else {}
+    fixed = {"num_beams": 1, **ends, **options, **FIXED}
     if "max_new_tokens" in fixed or (settings.get("max_length") and settings.get("max_new_tokens") is None):
         return fixed
     return {"max_new_tokens": settings.get("max_new_tokens") or _most_tokens(kind), **fixed}

@@ -57,9 +57,12 @@ def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
 
 
 def _generation_config(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of transformers
-    if (folder / FILE).is_file():
-        return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return transformers.GenerationConfig.from_model_config(kind.config)
+    if not (folder / FILE).is_file():
+        return transformers.GenerationConfig.from_model_config(kind.config)
+    config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+    if kind.is_part and config.eos_token_id is None:
+        config.eos_token_id = getattr(kind.config, "eos_token_id", None) or getattr(kind.whole, "im_end_token_id", None)
+    return config
 
 
 def _is_unset(name: str, value: Any) -> bool:  # noqa: ANN401

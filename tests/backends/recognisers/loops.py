@@ -1,5 +1,6 @@
 """Texts of transformers as its documentation writes them, one recording after another."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,41 @@ def request(processor: Any, name: str, wave: np.ndarray) -> Any:
         return processor(audio=wave, sampling_rate=RATE, return_tensors="pt")
     if name.startswith("seamless"):
         return {**processor(audio=wave, sampling_rate=RATE, return_tensors="pt"), "tgt_lang": "deu"}
-    if name == "qwen2_audio":
-        content = [{"type": "audio", "audio_url": "a.wav"}, {"type": "text", "text": "Transcribe the speech."}]
+    if name in ("qwen2_audio", *WHOLE):
+        prompt = "Transcribe the speech." if name == "qwen2_audio" else "Transcribe the audio into text."
+        content = [{"type": "audio", "audio_url": "a.wav"}, {"type": "text", "text": prompt}]
         conversation = [{"role": "user", "content": content}]
         text = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
         return processor(text=text, audio=[wave], sampling_rate=RATE, return_tensors="pt")
     return processor.apply_transcription_request(audio=[wave], processor_kwargs={"return_tensors": "pt"})
 
 
-def load(folder: Path) -> tuple[Any, Any]:
+WHOLE = {"qwen2_5_omni": "Qwen2_5Omni"}
+"""Models with parts that write audio, whose texts are those of the whole class."""
+
+
+def whole(folder: Path, name: str) -> tuple[Any, Any]:
+    """Return the processor without its part for images, for which no package is here, and the model."""
+    cls = getattr(transformers, f"{WHOLE[name]}Processor")
+    unchecked = type("AudioProcessor", (cls,), {"check_argument_for_proper_class": lambda *_: None})
+    processor = unchecked(
+        feature_extractor=transformers.WhisperFeatureExtractor.from_pretrained(folder),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
+        chat_template=json.loads((folder / "chat_template.json").read_text())["chat_template"],
+    )
+    model = getattr(transformers, f"{WHOLE[name]}ForConditionalGeneration").from_pretrained(folder).eval()
+    generate, settings = model.generate, json.loads((folder / "generation_config.json").read_text())
+    options = {f"thinker_{key}": settings[key] for key in ("suppress_tokens", "max_new_tokens")}
+    model.generate = lambda do_sample, **inputs: generate(
+        **inputs, **options, thinker_do_sample=do_sample, generation_mode="text"
+    )
+    return processor, model
+
+
+def load(folder: Path, name: str) -> tuple[Any, Any]:
     """Return the processor and the model."""
+    if name in WHOLE:
+        return whole(folder, name)
     config = transformers.AutoConfig.from_pretrained(folder)
     model = getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
     return transformers.AutoProcessor.from_pretrained(folder), model
@@ -43,7 +69,7 @@ def load(folder: Path) -> tuple[Any, Any]:
 
 def written(folder: Path, name: str, recordings: Sequence[np.ndarray]) -> list[str]:
     """Return the texts of recordings."""
-    processor, model = load(folder)
+    processor, model = load(folder, name)
     texts = []
     for wave in recordings:
         inputs = request(processor, name, wave)

@@ -1,9 +1,13 @@
 """Recognisers that also read images, follow streams or find speakers: what is theirs alone."""
 
+import shutil
+
 import fsspec
 import pytest
 
 import raysp
+from raysp import CheckpointError
+from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 from tests.backends.killed_runs import check_killed
 from tests.backends.recognisers.tiny_omni import OMNI_BUILDERS
 from tests.backends.runs import pipeline, write_corpus
@@ -20,7 +24,7 @@ def test_a_checkpoint_of_object_storage_comes_with_its_chat_template(tmp_path, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nemo_speechlm"])
+@pytest.mark.parametrize("name", ["nemo_speechlm", "qwen2_5_omni"])
 def test_a_prompt_changes_the_text(recogniser, name):
     transcripts = raysp.Transcript(), raysp.Transcript(prompt="numbers")
     ops = [labelling(recogniser(name), transcript, windows_alone=True) for transcript in transcripts]
@@ -33,3 +37,11 @@ def test_a_prompt_changes_the_text(recogniser, name):
 @pytest.mark.parametrize("name", OMNI_BUILDERS)
 def test_a_killed_run_continues_to_the_labels_of_an_undisturbed_one(tmp_path, recogniser, name):
     check_killed(tmp_path, recogniser(name), "outputs=[raysp.Transcript()]", "before_piece_staged:2")
+
+
+@pytest.mark.parametrize("file", ["preprocessor_config.json", "chat_template.json", "tokenizer.json"])
+def test_missing_files_of_a_processor_are_refused(recogniser, tmp_path, file):
+    folder = shutil.copytree(recogniser("qwen2_5_omni"), tmp_path / "omni")
+    (folder / file).unlink()
+    with pytest.raises(CheckpointError, match="as saved with these weights"):
+        HuggingFaceModels().describe(folder)

@@ -1,8 +1,12 @@
 """Tiny random recognisers of models that also read images, follow streams or find speakers, a folder for each."""
 
+import json
 from pathlib import Path
+from typing import Any
 
-from tests.backends.recognisers.tiny import CHAT, saved, tokenizer
+import torch
+
+from tests.backends.recognisers.tiny import CHAT, TEXT, saved, tokenizer
 from tests.models.oracles import transformers as T
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -35,6 +39,74 @@ def nemo_speechlm(folder: Path) -> Path:
     return saved(folder, "Nemotron3_5TranscribeForConditionalGeneration", config, processor)
 
 
+QWEN = {
+    "audio_token": "<|AUDIO|>", "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>",
+    "image_token": "<|IMAGE|>", "video_token": "<|VIDEO|>", "vision_bos_token": "<|vision_bos|>",
+    "vision_eos_token": "<|vision_eos|>",
+}  # fmt: skip
+"""Tokens of an omni processor of Qwen."""
+QWEN_MEDIA = ("audio", "image", "video")
+QWEN_BORDERS = {
+    "audio_start_token_id": "audio_bos_token", "audio_end_token_id": "audio_eos_token",
+    "vision_start_token_id": "vision_bos_token", "vision_end_token_id": "vision_eos_token",
+}  # fmt: skip
+ENCODER = {
+    "num_mel_bins": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 64, "d_model": 32,
+    "output_dim": 32,
+}  # fmt: skip
+ROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]}
+
+
+class OmniFiles:
+    """Files of a processor with a part for images, as they are published; no package for images is needed."""
+
+    def __init__(self, name: str, extractor: Any, tokenizer: Any) -> None:
+        self.name, self.extractor, self.tokenizer = name, extractor, tokenizer
+
+    def save_pretrained(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+        images = {"image_processor_type": "Qwen2VLImageProcessor", "merge_size": 2, "patch_size": 14}
+        settings = {**self.extractor.to_dict(), **images, "processor_class": self.name}
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+        template = CHAT.replace("AUDIO", "<|audio_bos|><|AUDIO|><|audio_eos|>")
+        (folder / "chat_template.json").write_text(json.dumps({"chat_template": template}))
+
+
+def published(folder: Path, file: str, **values: Any) -> Path:
+    """Write other values into a JSON file of a checkpoint; None removes a value."""
+    values = {**json.loads((folder / file).read_text()), **values}
+    (folder / file).write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+    return folder
+
+
+def qwen2_5_omni(folder: Path) -> Path:
+    made = tokenizer([*QWEN.values()], extra_special_tokens=QWEN, padding_side="left")
+    tokens = {f"{name}_token_index": made.convert_tokens_to_ids(QWEN[f"{name}_token"]) for name in QWEN_MEDIA}
+    tokens |= {name: made.convert_tokens_to_ids(QWEN[token]) for name, token in QWEN_BORDERS.items()}
+    text = {**TEXT, "vocab_size": len(made), "rope_parameters": ROPE}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    thinker = {
+        "text_config": text, "audio_config": ENCODER, "vision_config": vision, **tokens,
+        "eos_token_id": made.eos_token_id, "pad_token_id": made.pad_token_id,
+    }  # fmt: skip
+    small = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 16, "head_dim": 8, "num_embeds": 64}
+    widths = {f"enc_{name}": 16 for name in ("emb_dim", "dim", "attention_channels", "se_channels")}
+    config = T.Qwen2_5OmniConfig(
+        thinker_config=thinker, talker_config={**text, **tokens, "vocab_size": 64, "embedding_size": 32},
+        token2wav_config={
+            "dit_config": {**small, **widths, "emb_dim": 16, "enc_channels": [16] * 5},
+            "bigvgan_config": {"upsample_initial_channel": 64},
+        },
+    )  # fmt: skip
+    extractor = T.WhisperFeatureExtractor(feature_size=32, chunk_length=300, return_attention_mask=True)
+    files = OmniFiles("Qwen2_5OmniProcessor", extractor, made)
+    saved(folder, "Qwen2_5OmniForConditionalGeneration", config, files)
+    torch.save({"Chelsie": {"bos_token": 1}}, folder / "spk_dict.pt")
+    published(folder, "config.json", architectures=["Qwen2_5OmniModel"])
+    return published(folder, "generation_config.json", eos_token_id=None, pad_token_id=None)
+
+
 OMNI_BUILDERS = {
     "nemo_speechlm": nemo_speechlm,
+    "qwen2_5_omni": qwen2_5_omni,
 }
