@@ -238,6 +238,11 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3_asr": Family(
         languages=lambda processor: _names("qwen3_asr"), begins="<asr_text>", language_of=_heard_by_qwen
     ),
+    "qwen3_omni_moe": Family(
+        inputs=_chat("Transcribe the audio into text."),
+        takes=("prompt",),
+        thinker="Qwen3OmniMoeThinkerForConditionalGeneration",
+    ),
     "seamless_m4t": Family(
         inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, codes=CODES, needs_language=True
     ),
@@ -256,7 +261,6 @@ REFUSED: Mapping[str, str] = {
     "nemotron3_5_asr": "raysp has no search for its transducer",
     "nemotron_asr_streaming": "raysp has no search for its transducer",
     "phi4_multimodal": UNTRIED,
-    "qwen3_omni_moe": UNTRIED,
     "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
     "voxtral": "its prompt needs mistral-common, with which raysp has not been tried",
     "voxtral_realtime": "its prompt needs mistral-common, with which raysp has not been tried",

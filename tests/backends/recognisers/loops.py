@@ -36,7 +36,7 @@ def request(processor: Any, name: str, wave: np.ndarray) -> Any:
     return processor.apply_transcription_request(audio=[wave], processor_kwargs={"return_tensors": "pt"})
 
 
-WHOLE = {"qwen2_5_omni": "Qwen2_5Omni"}
+WHOLE = {"qwen2_5_omni": "Qwen2_5Omni", "qwen3_omni_moe": "Qwen3OmniMoe"}
 """Models with parts that write audio, whose texts are those of the whole class."""
 
 
@@ -52,6 +52,7 @@ def whole(folder: Path, name: str) -> tuple[Any, Any]:
     model = getattr(transformers, f"{WHOLE[name]}ForConditionalGeneration").from_pretrained(folder).eval()
     generate, settings = model.generate, json.loads((folder / "generation_config.json").read_text())
     options = {f"thinker_{key}": settings[key] for key in ("suppress_tokens", "max_new_tokens")}
+    options["thinker_eos_token_id"] = processor.tokenizer.eos_token_id
     model.generate = lambda do_sample, **inputs: generate(
         **inputs, **options, thinker_do_sample=do_sample, generation_mode="text"
     )

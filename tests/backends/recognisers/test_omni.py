@@ -24,7 +24,7 @@ def test_a_checkpoint_of_object_storage_comes_with_its_chat_template(tmp_path, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nemo_speechlm", "qwen2_5_omni"])
+@pytest.mark.parametrize("name", ["nemo_speechlm", "qwen2_5_omni", "qwen3_omni_moe"])
 def test_a_prompt_changes_the_text(recogniser, name):
     transcripts = raysp.Transcript(), raysp.Transcript(prompt="numbers")
     ops = [labelling(recogniser(name), transcript, windows_alone=True) for transcript in transcripts]

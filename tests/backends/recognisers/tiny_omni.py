@@ -106,7 +106,37 @@ def qwen2_5_omni(folder: Path) -> Path:
     return published(folder, "generation_config.json", eos_token_id=None, pad_token_id=None)
 
 
+def qwen3_omni_moe(folder: Path) -> Path:
+    made = tokenizer([*QWEN.values()], extra_special_tokens=QWEN, padding_side="left")
+    tokens = {f"{name}_token_id": made.convert_tokens_to_ids(QWEN[f"{name}_token"]) for name in QWEN_MEDIA}
+    tokens |= {name: made.convert_tokens_to_ids(QWEN[token]) for name, token in QWEN_BORDERS.items()}
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    text = {**TEXT, **experts, "vocab_size": len(made), "rope_parameters": ROPE}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = T.Qwen3OmniMoeConfig(
+        thinker_config={
+            "text_config": text, "audio_config": {**ENCODER, "downsample_hidden_size": 16}, **tokens,
+            "vision_config": {**vision, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]},
+        },
+        talker_config={
+            "text_config": {**text, "shared_expert_intermediate_size": 32}, "thinker_hidden_size": 32, **tokens,
+            "code_predictor_config": {**TEXT, "num_code_groups": 4, "vocab_size": 64}, "num_code_groups": 4,
+            "spatial_merge_size": 2,
+        },
+        code2wav_config={
+            "codebook_size": 64, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4,
+            "intermediate_size": 64, "num_hidden_layers": 1, "num_quantizers": 4, "decoder_dim": 64,
+        },
+        im_end_token_id=made.eos_token_id,
+    )  # fmt: skip
+    extractor = T.WhisperFeatureExtractor(feature_size=32, chunk_length=300, return_attention_mask=True)
+    files = OmniFiles("Qwen3OmniMoeProcessor", extractor, made)
+    saved(folder, "Qwen3OmniMoeForConditionalGeneration", config, files)
+    return published(folder, "generation_config.json", eos_token_id=None, pad_token_id=None)
+
+
 OMNI_BUILDERS = {
     "nemo_speechlm": nemo_speechlm,
     "qwen2_5_omni": qwen2_5_omni,
+    "qwen3_omni_moe": qwen3_omni_moe,
 }
