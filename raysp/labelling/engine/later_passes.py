@@ -39,58 +39,51 @@ class KeptBlocks:
         self._passes = passes
         self._path = functools.cache(lend)
         self._offsets: list[int] = []
-        self._rows: list[Rows] = []
-        self._lengths: list[Rows] = []
 
     def add(self, block: pa.Table) -> None:
         """Keep the rows of a decoded block that are one window, if a later pass takes them."""
         if self._most_samples == 0:
             return
         kept = block.select([*ROW_SCHEMA.names, WAVE]).filter((pc.field("status") == OK) & (pc.field("windows") == 1))
-        lengths = np.array([0 if wave is None else len(wave) for wave in waves_of(kept)], np.int64)
-        kept = kept.filter(pa.array(lengths <= self._most_samples)).combine_chunks()
+        kept = kept.filter(pa.array(_num_samples(kept) <= self._most_samples)).combine_chunks()
         if not kept.num_rows:
             return
         with pa.OSFile(str(self._path()), "ab") as file:
             self._offsets.append(file.tell())
             with pa.ipc.new_stream(file, kept.schema) as writer:
                 writer.write_table(kept)
-        self._rows.append(kept.column("row").to_numpy())
-        self._lengths.append(lengths[lengths <= self._most_samples])
 
-    def of(self, later: Pass, rows: Rows, columns: pa.Table) -> tuple[Rows, Iterator[pa.Table]]:
-        """Return which of some rows are kept, and their blocks for a later pass.
+    def of(self, later: Pass, rows: Rows, columns: pa.Table) -> Iterator[pa.Table]:
+        """Yield the blocks of those rows of a later pass that are kept.
 
         Args:
             later: the pass.
             rows: rows of the pass, in order.
             columns: the columns that the outputs of the pass read, for each of these rows.
         """
-        if not self._rows:
-            return np.empty(0, np.int64), iter(())
-        fits = np.concatenate(self._lengths) <= _window_samples(self._passes[0], later)
-        kept = np.intersect1d(rows, np.concatenate(self._rows)[fits])
-        return kept, self._blocks(kept, rows, columns)
-
-    def _blocks(self, kept: Rows, rows: Rows, columns: pa.Table) -> Iterator[pa.Table]:
-        with pa.OSFile(str(self._path()), "rb") as file:
-            for offset, numbers in zip(self._offsets, self._rows, strict=True):
-                is_kept = np.isin(numbers, kept)
-                if not is_kept.any():
-                    continue
+        most_samples = _window_samples(self._passes[0], later)
+        for offset in self._offsets:
+            with pa.OSFile(str(self._path()), "rb") as file:
                 file.seek(offset)
-                with pa.ipc.open_stream(file) as reader:
-                    block = reader.read_all().filter(pa.array(is_kept)).combine_chunks()
-                places = pa.array(np.searchsorted(rows, block.column("row").to_numpy()), pa.int64())
-                for name in columns.column_names:
-                    block = block.append_column(f"{CARRIED}{name}", columns.column(name).take(places))
-                yield block
+                block = pa.ipc.open_stream(file).read_all()
+            is_used = np.isin(block.column("row").to_numpy(), rows) & (_num_samples(block) <= most_samples)
+            if not is_used.any():
+                continue
+            used = block.filter(pa.array(is_used)).combine_chunks()
+            places = pa.array(np.searchsorted(rows, used.column("row").to_numpy()), pa.int64())
+            for name in columns.column_names:
+                used = used.append_column(f"{CARRIED}{name}", columns.column(name).take(places))
+            yield used
 
     @functools.cached_property
     def _most_samples(self) -> int:
         """Samples of the longest recording that a later pass takes as one window; 0: no pass does."""
         first, *later = self._passes
         return max((_window_samples(first, step) for step in later), default=0)
+
+
+def _num_samples(block: pa.Table) -> Rows:
+    return np.array([0 if wave is None else len(wave) for wave in waves_of(block)], np.int64)
 
 
 def _window_samples(first: Pass, later: Pass) -> int:

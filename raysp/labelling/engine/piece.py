@@ -223,9 +223,10 @@ class PieceLabels:
 
     def _blocks_of(self, number: int, numbers: Rows, columns: pa.Table, read: Read) -> Iterator[pa.Table]:
         """Yield the decoded blocks of rows for a later pass: kept blocks of the first pass, then newly decoded ones."""
-        kept, blocks = self._kept.of(self.job.passes[number], numbers, columns)
-        yield from blocks
-        is_other = ~np.isin(numbers, kept)
+        is_other = np.ones(len(numbers), bool)
+        for block in self._kept.of(self.job.passes[number], numbers, columns):
+            is_other &= ~np.isin(numbers, block.column("row").to_numpy())
+            yield block
         if is_other.any():
             rest = columns.filter(pa.array(is_other)) if columns.num_columns else columns
             yield from read(replace(self.todo, only=tuple(numbers[is_other].tolist()), number=number, columns=rest))
