@@ -48,7 +48,7 @@ def urls(source: "Shards") -> str:
 
 def show_indexed(display: Display, done: int, num_shards: int) -> None:
     """Show the number of indexed shards; called before each further shard."""
-    display.show(lambda _: f"indexed {done:,} of {count(num_shards, 'shard')}")
+    display.show(lambda: f"indexed {done:,} of {count(num_shards, 'shard')}")
     display.start()
 
 

@@ -72,7 +72,7 @@ def finetune(
                     for name, fact in prepared.facts.items():
                         print_fact(name, fact)
                     print_failures(prepared.unreadable)
-            display.show(lambda _: "loading the model ...")
+            display.show(lambda: "loading the model ...")
             display.start()
 
         def went_on(progress: "TrainingProgress") -> None:
@@ -82,7 +82,7 @@ def finetune(
             if progress.evaluated and progress.evaluated[0] == progress.done:
                 with printing():
                     display.say(evaluation_line(*progress.evaluated))
-            display.show(lambda width: training_line(progress, width))
+            display.show(lambda: training_line(progress))
 
         run = (
             partial(train, loaded, restart=restart, engine=engine, address=address)

@@ -4,28 +4,20 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from raysp.labelling.estimates.run_estimate import estimate
 from raysp.labelling.planning.opening import plan as make_plan
-from raysp.labelling.planning.run_plan import Plan
+from raysp.sink.orphans import find_orphans as leftovers
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.store import Store
 from raysp.work import EstimateOptions, PlanPart, SinkRequest
 
 if TYPE_CHECKING:
-    from raysp.labelling.estimates.run_estimate import Estimate
     from raysp.labelling.finished.label_status import Status
-    from raysp.sink.orphans import Orphan
 
 __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
 PARTIAL = 3
 """Exit code of a plan of which no shard can be read."""
-
-
-def estimate(work: Pipeline | Plan, options: EstimateOptions) -> "Estimate":
-    """Return the estimate of a run."""
-    from raysp.labelling.estimates.run_estimate import estimate as estimate_run
-
-    return estimate_run(work, options)
 
 
 def plan_parts(work: Pipeline, options: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
@@ -69,13 +61,6 @@ def progress(request: SinkRequest) -> "Status":
     from raysp.labelling.finished.label_status import label_status
 
     return label_status(request.place, request.storage_options, pipeline=request.pipeline, trust=request.trust)
-
-
-def leftovers(store: Store, *, now: float | None = None) -> "Iterator[Orphan]":
-    """Yield the files of a sink of label shards that no run will use any more."""
-    from raysp.sink.orphans import find_orphans
-
-    return find_orphans(store, now=now)
 
 
 def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:

@@ -8,7 +8,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import cast
@@ -339,13 +339,7 @@ def _version(package: str) -> str:
 
 
 def _encode(record: RunRecord) -> bytes:
-    """Return the record as readable JSON: the pipeline indented, one line for each other part and each run."""
-    pipeline = json.dumps(record.pipeline, indent=1).replace("\n", "\n ")
-    runs = ",\n  ".join(json.dumps(vars(run)) for run in record.runs)
-    other_fields = {name: json.dumps(part) for name, part in vars(record).items() if name not in ("pipeline", "runs")}
-    values = {"schema_version": "", "created": "", "pipeline": pipeline, **other_fields, "runs": f"[\n  {runs}\n ]"}
-    lines = (f' "{name}": {value}' for name, value in values.items())
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+    return json.dumps(asdict(record), indent=1).encode()
 
 
 def _flatten(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:

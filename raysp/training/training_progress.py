@@ -1,7 +1,6 @@
 """Progress of a training."""
 
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from raysp.evaluation.scores import TITLES
@@ -12,8 +11,6 @@ from raysp.words import count, duration
 
 LAST_STEPS = 50
 """Steps over which loss and speed are averaged."""
-LEFT_OUT = ("waited", "rate", "audio", "epoch", "committed")
-"""Parts of the progress line, in the order in which they are left out of a narrow line."""
 
 
 @dataclass
@@ -73,27 +70,22 @@ class TrainingProgress:
         return seconds * (1 - self.share) / (self.share - self.last[0].share)
 
 
-def training_line(progress: TrainingProgress, width: int | None = None) -> str:
-    """Return the figures of a training that fit into a line of this width."""
+def training_line(progress: TrainingProgress) -> str:
+    """Return the figures of a training as one line, the most important first."""
     loss, eta, last = progress.loss, progress.eta_seconds, progress.last
-    rate = f"rate {last[-1].learning_rate:.1e}" if last else ""
     seconds = sum(step.seconds for step in last)
-    parts: dict[str, str] = {
-        "share": f"{progress.share:.0%}",
-        "step": f"step {progress.done:,}",
-        "epoch": _epoch(progress),
-        "loss": f"loss {loss:.3f}" if loss is not None else "",
-        "rate": rate,
-        "audio": f"{sum(step.audio_seconds for step in last) / seconds:,.1f} s of audio a second" if seconds else "",
-        "waited": f"waited {progress.waited / progress.seconds:.0%}" if progress.seconds else "",
-        "committed": f"{count(progress.committed, 'step')} committed" if progress.committed else "",
-        "ETA": f"ETA {duration(eta)}" if eta is not None else "",
-    }
-    for name in LEFT_OUT:
-        if width is None or len(_joined(parts)) <= width:
-            break
-        del parts[name]
-    return _joined(parts)
+    parts = (
+        f"{progress.share:.0%}",
+        f"ETA {duration(eta)}" if eta is not None else "",
+        f"step {progress.done:,}",
+        f"loss {loss:.3f}" if loss is not None else "",
+        f"{count(progress.committed, 'step')} committed" if progress.committed else "",
+        _epoch(progress),
+        f"{sum(step.audio_seconds for step in last) / seconds:,.1f} s of audio a second" if seconds else "",
+        f"rate {last[-1].learning_rate:.1e}" if last else "",
+        f"waited {progress.waited / progress.seconds:.0%}" if progress.seconds else "",
+    )
+    return " · ".join(filter(None, parts))
 
 
 def evaluation_line(done: int, evaluated: Evaluated) -> str:
@@ -115,7 +107,3 @@ def _epoch(progress: TrainingProgress) -> str:
     if progress.epochs is None:
         return f"epoch {progress.epoch + 1:,}"
     return f"epoch {min(progress.epoch + 1, progress.epochs):,}/{progress.epochs:,}"
-
-
-def _joined(parts: Mapping[str, str]) -> str:
-    return " · ".join(part for part in parts.values() if part)

@@ -3,13 +3,13 @@
 import importlib.util
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from raysp.words import count, duration, folded, printable, times_real_time
 
@@ -27,8 +27,6 @@ LIVE_SECONDS = 0.2
 """Least time between two updates of the live line: counts of all pieces in flight are summed for each."""
 SPINNER_CELLS = 2
 """Terminal cells of the spinner before the live line."""
-LEFT_OUT = ("waited", "padding", "shards", "RTFx", "audio", "rows", "errors", "ETA")
-"""Parts of the progress line, in the order in which they are left out of a narrow line."""
 
 
 class Display:
@@ -97,7 +95,7 @@ class Display:
         if plan.engine == "here" and plan.code:
             self._live = None
         elif self._live:
-            self.show(lambda _: "loading the model ..." if plan.engine == "here" else "starting actors on Ray ...")
+            self.show(lambda: "loading the model ..." if plan.engine == "here" else "starting actors on Ray ...")
             self.start()
 
     def stop(self) -> None:
@@ -121,48 +119,40 @@ class Display:
     def progress(self, progress: "Progress") -> None:
         """Show a state of the run."""
         self.check()
-        self.show(lambda width: progress_line(progress, width))
+        self.show(lambda: progress_line(progress))
 
-    def show(self, line: Callable[[int | None], str]) -> None:
-        """Show a line, given as a function of its largest width in cells."""
+    def show(self, line: Callable[[], str]) -> None:
+        """Show the line that a function returns; on a narrow terminal its end is cut off."""
         seconds = LIVE_SECONDS if self._live else PLAIN_LINE_SECONDS
         if self.is_quiet or time.monotonic() - self._last_line < seconds:
             return
         self._last_line = time.monotonic()
         with self.drawing():
             if self._live:
-                self._live.update(escape(printable(line(self.console.width - SPINNER_CELLS))))
+                text = Text(printable(line()))
+                text.truncate(self.console.width - SPINNER_CELLS, overflow="ellipsis")
+                self._live.update(text)
             else:
-                self.say(line(None))
+                self.say(line())
 
 
-def progress_line(progress: "Progress", width: int | None = None) -> str:
-    """Return the figures of a run that fit into a line of this width."""
+def progress_line(progress: "Progress") -> str:
+    """Return the figures of a run as one line, the most important first."""
     share, counts = progress.share, progress.counts
     eta = progress.eta_seconds if share < 1 else None
     padding, waited, errors = counts.padding_efficiency, counts.wait_share, sum(counts.errors.values())
-    parts = {
-        "share": f"{share:.0%}",
-        "ETA": f"ETA {duration(eta)}" if eta is not None else "",
-        "errors": count(errors, "error") if errors else "",
-        "rows": f"{counts.rows:,}/{count(progress.rows_total, 'row')}",
-        "audio": _audio(progress),
-        "RTFx": f"RTFx {times_real_time(progress.rtfx)}",
-        "shards": f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
-        "padding": f"padding efficiency {padding:.0%}" if padding is not None else "",
-        "waited": f"model waited {waited:.0%}" if waited is not None else "",
-    }
-    line = _joined(parts)
-    for name in LEFT_OUT:
-        if width is None or len(line) <= width:
-            break
-        del parts[name]
-        line = _joined(parts)
-    return line
-
-
-def _joined(parts: Mapping[str, str]) -> str:
-    return " · ".join(part for part in parts.values() if part)
+    parts = (
+        f"{share:.0%}",
+        f"ETA {duration(eta)}" if eta is not None else "",
+        count(errors, "error") if errors else "",
+        f"{counts.rows:,}/{count(progress.rows_total, 'row')}",
+        _audio(progress),
+        f"RTFx {times_real_time(progress.rtfx)}",
+        f"shards {progress.shards_committed:,}/{progress.shards_total:,}",
+        f"padding efficiency {padding:.0%}" if padding is not None else "",
+        f"model waited {waited:.0%}" if waited is not None else "",
+    )
+    return " · ".join(filter(None, parts))
 
 
 def _audio(progress: "Progress") -> str:
