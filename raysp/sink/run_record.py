@@ -339,7 +339,7 @@ def _version(package: str) -> str:
 
 
 def _encode(record: RunRecord) -> bytes:
-    return json.dumps(asdict(record), indent=1).encode()
+    return json.dumps({"schema_version": 0, **asdict(record)}, indent=1).encode()  # the version first
 
 
 def _flatten(value: JsonValue, path: str = "") -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from raysp.evaluation.scores import TITLES
+from raysp.labelling.engine.display import PARTED
 from raysp.training.loop.evaluated import Evaluated
 from raysp.training.loop.session import Report
 from raysp.training.sink.step_metrics import StepMetrics
@@ -85,7 +86,7 @@ def training_line(progress: TrainingProgress) -> str:
         f"rate {last[-1].learning_rate:.1e}" if last else "",
         f"waited {progress.waited / progress.seconds:.0%}" if progress.seconds else "",
     )
-    return " · ".join(filter(None, parts))
+    return PARTED.join(filter(None, parts))
 
 
 def evaluation_line(done: int, evaluated: Evaluated) -> str:

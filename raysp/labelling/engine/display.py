@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.text import Text
+from rich.markup import escape
 
 from raysp.words import count, duration, folded, printable, times_real_time
 
@@ -25,6 +25,7 @@ OnPlan = Callable[["Plan"], None]
 PLAIN_LINE_SECONDS = 10.0
 LIVE_SECONDS = 0.2
 """Least time between two updates of the live line: counts of all pieces in flight are summed for each."""
+PARTED = " · "
 SPINNER_CELLS = 2
 """Terminal cells of the spinner before the live line."""
 
@@ -122,16 +123,14 @@ class Display:
         self.show(lambda: progress_line(progress))
 
     def show(self, line: Callable[[], str]) -> None:
-        """Show the line that a function returns; on a narrow terminal its end is cut off."""
+        """Show the line that a function returns; a narrow terminal has the first parts of it."""
         seconds = LIVE_SECONDS if self._live else PLAIN_LINE_SECONDS
         if self.is_quiet or time.monotonic() - self._last_line < seconds:
             return
         self._last_line = time.monotonic()
         with self.drawing():
             if self._live:
-                text = Text(printable(line()))
-                text.truncate(self.console.width - SPINNER_CELLS, overflow="ellipsis")
-                self._live.update(text)
+                self._live.update(escape(_cut(printable(line()), self.console.width - SPINNER_CELLS)))
             else:
                 self.say(line())
 
@@ -152,7 +151,13 @@ def progress_line(progress: "Progress") -> str:
         f"padding efficiency {padding:.0%}" if padding is not None else "",
         f"model waited {waited:.0%}" if waited is not None else "",
     )
-    return " · ".join(filter(None, parts))
+    return PARTED.join(filter(None, parts))
+
+
+def _cut(line: str, width: int) -> str:
+    while len(line) > width and PARTED in line:
+        line = line.rpartition(PARTED)[0]
+    return line
 
 
 def _audio(progress: "Progress") -> str:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +65,8 @@ def label_piece(
         DeviceLostError: the device of a model failed.
         ReadingError: rows are not read, and the engine decides what follows.
     """
-    with PieceLabels(job, todo, store, actor) as labels:
+    with ExitStack() as files:
+        labels = PieceLabels(job, todo, store, actor, lambda: files.enter_context(store.scratch()))
         try:
             blocks = map(labels.kept, read(todo))
             for labelled in in_order(lambda block: models[0](block, todo.name), blocks, models[0].at_once):
@@ -90,14 +90,15 @@ class PieceLabels:
         todo: the piece.
         store: the sink.
         actor: name of the process.
+        scratch: returns the path of a new scratch file.
     """
 
-    def __init__(self, job: Job, todo: PieceTodo, store: Store, actor: str) -> None:
+    def __init__(self, job: Job, todo: PieceTodo, store: Store, actor: str, scratch: Callable[[], Path]) -> None:
         self.job = job
         self.todo = todo
         self.store = store
         self.actor = actor
-        self._files = ExitStack()
+        self._scratch = scratch
         self._sorter = self._new_sorter()
         self._kept = KeptBlocks(job.passes, self._scratch)
         self._outcomes: dict[int, tuple[str, str]] = {}
@@ -105,16 +106,6 @@ class PieceLabels:
         self._examples: list[RowError] = []
         self._counts = Counts()
         self._seconds_left = 0.0
-
-    def __enter__(self) -> Self:
-        """Return the labels; at the end of the block their scratch file is removed."""
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._files.close()
-
-    def _scratch(self) -> Path:
-        return self._files.enter_context(self.store.scratch())
 
     def _new_sorter(self) -> Sorter:
         return Sorter(self._scratch, MEMORY_BYTES, self.job.pipeline.decode.most_channels)

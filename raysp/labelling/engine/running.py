@@ -206,7 +206,7 @@ def _plan(
     else:
         state = SinkState.of(opened.sink)
         opened, corpus = read_source(opened, state, limit_rows)
-        if not state.has_results and not is_few:
+        if state.record is None and not is_few:
             _start_early(opened, corpus, engine, own_ray)
         plan = plan_run(opened, state, corpus)
     if own_ray.has_begun:
