@@ -22,8 +22,9 @@ def explanation(name: str, files: Iterable[str]) -> str:
     present = sorted(file for file in files if "/" not in file)
     if pickled := [file for file in present if PICKLED.fullmatch(file)]:
         return (
-            f"has pickled weights only ({_some(pickled)}), which can run any code; expected model.safetensors: convert "
-            f"them with `raysp convert {_quoted(name)} FOLDER`, which runs no code, and use FOLDER"
+            f"pickled weights ({_some(pickled)}) are refused, since they can run any code, and it has no others; "
+            f"expected model.safetensors: convert them with `raysp convert {_quoted(name)} FOLDER`, which runs no "
+            "code, and use FOLDER"
         )
     for pattern, remedy in _OTHERS:
         if matching := [file for file in present if re.fullmatch(pattern, file)]:

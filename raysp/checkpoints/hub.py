@@ -77,7 +77,7 @@ class Access:
         """
         if options.pop("trust_remote_code", None):
             raise ValueError(
-                "trust_remote_code=True given, but raysp never runs code that comes with a checkpoint: omit it; "
+                "trust_remote_code=True is refused: raysp never runs code that comes with a checkpoint. Omit it; "
                 "`raysp models` lists the supported architectures"
             )
         for name, way_out in REFUSED_KEYWORDS.items():

@@ -166,13 +166,16 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
         names = [name for name in names if name not in ("status", "error_type")]
     out.print(printable(title), style="bold", markup=False)
     widths = {name: max([cell_len(printable(name)), *(cell_len(row[name]) for row in rows)]) for name in names}
-    is_crowded = _width({name: min(width, LEAST_WIDTH) for name, width in widths.items()}) > out.width
+    least = {name: min(width, max(LEAST_WIDTH, _distinct(name, names))) for name, width in widths.items()}
+    is_crowded = _width(least) > out.width
     if is_crowded or (is_whole and _width(widths) > out.width):
         _print_fields(table if is_whole else table.slice(0, 1), [*names, "error_message"])
         return False
+    while _width(widths) > out.width:
+        widths[max((name for name in names if widths[name] > least[name]), key=widths.__getitem__)] -= 1
     drawn = Table()
     for name in names:
-        drawn.add_column(_line(printable(name)))
+        drawn.add_column(_line(printable(name)), width=widths[name])
     for row in rows:
         drawn.add_row(*(_line(row[name]) for name in names))
     out.print(drawn, soft_wrap=False)
@@ -180,8 +183,15 @@ def print_rows(table: "pa.Table", title: str, *, is_whole: bool = False) -> bool
 
 
 def _line(text: str) -> Text:
-    """Return a cell that is truncated, not wrapped, while rich may shrink its column."""
+    """Return a cell that is truncated, not wrapped."""
     return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _distinct(name: str, names: Sequence[str]) -> int:
+    """Return the width at which the truncated name of a column is not that of another one."""
+    starts = (name[:size] for size in range(1, len(name)))
+    start = next((start for start in starts if sum(other.startswith(start) for other in names) == 1), name)
+    return cell_len(printable(start)) + 1  # the ellipsis
 
 
 def _width(widths: Mapping[str, int]) -> int:

@@ -155,7 +155,7 @@ def test_weights_of_another_shape_or_in_a_pickle_are_refused(whisper, corpus, tm
     with pytest.raises(CheckpointError, match="weights do not fit WhisperForConditionalGeneration: missing_keys "):
         raysp.Labeller(pipeline(corpus, folder).steps)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="has pickled weights only"):
+    with pytest.raises(CheckpointError, match="pickled weights"):
         raysp.plan(pipeline(corpus, folder))
 
 

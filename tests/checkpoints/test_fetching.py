@@ -289,7 +289,7 @@ class TestFetch:
             ("config.json", "no config.json there, found .*vocab.json; expected a Hugging Face model folder"),
             (
                 "model.safetensors",
-                r"has pickled weights only \(pytorch_model.bin\).*expected model.safetensors: .*`raysp convert",
+                r"pickled weights \(pytorch_model.bin\).*expected model.safetensors: .*`raysp convert",
             ),
         ],
     )

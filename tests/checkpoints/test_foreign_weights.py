@@ -75,7 +75,7 @@ OPENINGS = {
 
 @pytest.mark.parametrize("opening", OPENINGS)
 def test_a_repository_with_pickles_is_refused_with_the_command(hub, opening):
-    message = rf"has pickled weights only \(pytorch_model.bin\).*`raysp convert {NAME} FOLDER`.* and use FOLDER$"
+    message = rf"pickled weights \(pytorch_model.bin\).*`raysp convert {NAME} FOLDER`.* and use FOLDER$"
     with pytest.raises(CheckpointError, match=message):
         OPENINGS[opening](NAME)
     assert not [path for path in hub.asked if path.startswith("GET") and path.endswith(".bin")]
@@ -117,8 +117,8 @@ OTHERS = {
     "NeMo": (["parakeet.nemo"], "found parakeet.nemo.*raysp convert FILE.nemo FOLDER"),
     "PEFT": (["adapter_model.bin", "adapter_config.json"], "found adapter_model.bin.*PEFT.*merge_and_unload"),
     "ONNX": (["model.onnx"], "found model.onnx.*the checkpoint that they were exported from"),
-    "pickles and others": (["pytorch_model.bin", "tf_model.h5", "x.pt"], "pickled weights only .pytorch_model.bin."),
-    "pickles of a variant": (["pytorch_model.fp16.bin"], "pickled weights only .pytorch_model.fp16.bin."),
+    "pickles and others": (["pytorch_model.bin", "tf_model.h5", "x.pt"], "pickled weights .pytorch_model.bin."),
+    "pickles of a variant": (["pytorch_model.fp16.bin"], "pickled weights .pytorch_model.fp16.bin."),
 }
 
 

@@ -29,7 +29,7 @@ def test_the_last_lines_say_what_is_exported_what_was_left_out_and_where(raysp_c
     assert ran.out.splitlines() == [
         f"shards       2 label shards of {sink}",
         "rows         7 rows, 0:02 of audio",
-        "left out     1 unsupported_format",
+        "left out     1 row (unsupported_format)",
         f"files        2 files, {num_bytes / 1e3:.1f} kB",
         f"in           {tmp_path}/x",
     ]
@@ -69,7 +69,7 @@ def test_an_export_of_no_row_ends_with_exit_code_3_and_the_reasons(raysp_command
     raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out"), engine="here", progress=False)
     ran = raysp_command("export", tmp_path / "out", tmp_path / "x", "--to", form, "--trust")
     assert ran.code == 3
-    assert "raysp: no row was exported; all were left out: 2 unsupported_format" in ran.err
+    assert "raysp: no row was exported; all were left out: 2 rows (unsupported_format)" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,21 @@ def test_each_row_has_one_line_that_fits(capsys, width):
     assert len(lines) <= 5 + 6
 
 
+def test_truncated_headers_of_columns_differ(capsys, width):
+    columns = ["aligned_score", "aligned_skipped", "aligned_words", "aligned_text"]
+    table = labels().select(["id", "row", "status", "error_type", "error_message", "pred_text"])
+    for name in columns:
+        table = table.append_column(name, pa.array([TEXT] * 5))
+    lines = printed(capsys, table)
+    assert max(map(cell_len, lines)) <= max(width, 2 + len("aligned_skipped") + 2 + len(TEXT))
+    if width == 60:
+        assert f"  aligned_score    {TEXT}" in lines
+        return
+    headers = [header.strip() for header in lines[2].split("┃")[1:-1]]
+    assert len({*headers}) == len(headers) == 6
+    assert any(header.endswith("…") for header in headers) == (width == 80)
+
+
 def test_the_first_row_is_printed_by_its_fields_if_the_columns_have_no_room(capsys, width):
     lines = printed(capsys, labels(kept=30))
     assert lines[:4] == ["Some rows", "row 0", "  id          clip_0", "  kept_0      some words"]

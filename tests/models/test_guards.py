@@ -42,7 +42,7 @@ class TestCheckpoints:
     def test_a_pickle_that_is_refused_would_have_run_its_code(self, copied, tmp_path):
         (copied / "model.safetensors").unlink()
         torch.save({"lm_head.weight": Payload(tmp_path / "ran")}, copied / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match="has pickled weights only"):
+        with pytest.raises(CheckpointError, match="pickled weights"):
             load_model(copied)
         assert not (tmp_path / "ran").exists()
         with pytest.raises(pickle.UnpicklingError):

@@ -11,7 +11,7 @@ from pydantic import Field
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
 from raysp.text.formats.safe_values import on_one_line, place_name
-from raysp.verbs.export.destination import Tally
+from raysp.verbs.export.destination import Tally, by_reason
 from raysp.words import count, duration
 
 Split = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
@@ -71,7 +71,6 @@ def card(
 
 
 def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
-    reasons = ", ".join(f"{number:,} {on_one_line(reason)}" for reason, number in sorted(total.left_out.items()))
     rows = count(total.clips, "clip") if to.NAME == "clips" else count(total.rows, "row")
     time = duration(total.seconds)
     units = "hours:minutes:seconds" if time.count(":") == 2 else "minutes:seconds"
@@ -79,7 +78,7 @@ def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
     made = [
         f"- {rows}, {time} of audio ({units})",
         f"- split: {to.split}",
-        f"- left out: {reasons or 'nothing'}",
+        f"- left out: {by_reason(dict(sorted(total.left_out.items()))) or 'nothing'}",
         f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {_code(labelling.checkpoint_digest)})",
         f"- fingerprint of the pipeline: {_code(labelling.record.fingerprint)}",
         f"- command: `{_code(_command(labelling, to))}`",

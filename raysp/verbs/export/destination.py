@@ -31,6 +31,8 @@ from raysp.sink.records import Natural
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import HOME, TMP, Store
+from raysp.text.formats.safe_values import on_one_line
+from raysp.words import count
 
 RECORD, SHARDS, PARTS = f"{HOME}export.json", f"{HOME}shards/", f"{HOME}parts/"
 AT_ONCE = 8
@@ -49,6 +51,15 @@ EDITED = -1
 INSTEAD = "choose another destination, or add --restart (in Python restart=True), which removes the export in it"
 
 
+def by_reason(left_out: Mapping[str, int]) -> str:
+    """Return the numbers of rows, clips and words that were left out, with their reasons."""
+    units = {"clip": "clip", "word": "word"}  # clip_too_short, word_without_time; other reasons are those of rows
+    return ", ".join(
+        f"{count(number, units.get(reason.partition('_')[0], 'row'))} ({on_one_line(reason)})"
+        for reason, number in left_out.items()
+    )
+
+
 @dataclass
 class Tally:
     """Counts of exported rows and their files."""
@@ -60,7 +71,7 @@ class Tally:
     seconds: float = 0.0
     """Seconds of audio of the rows, or of their clips."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """Rows, and in exports of clips also clips, that were left out by reason."""
+    """Rows, clips and words that were left out by reason: see `by_reason`."""
     untimed: Natural = 0
     """Rows with a text without word times."""
     without_reference: Natural = 0

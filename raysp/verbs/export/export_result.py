@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from raysp.verbs.export.destination import by_reason
 from raysp.words import Brief, count, duration, listed, megabytes
 
 INCOMPLETE = 3
@@ -35,7 +36,7 @@ class Export(Brief):
     seconds: float
     """Seconds of audio of the exported rows, or of their clips."""
     left_out: Mapping[str, int]
-    """Rows that were left out by reason, and clips of exported rows."""
+    """Rows that were left out by reason, and clips and words of exported rows."""
     untimed: int = 0
     """Rows with a text without word times; subtitles, tiers and clips show it over the whole row."""
     without_reference: int = 0
@@ -62,7 +63,7 @@ class Export(Brief):
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
             "foreign": listed([*self.foreign.values()], 1) or "",
             "rows": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
-            "left out": self._reasons,
+            "left out": by_reason(self.left_out),
             "no times": f"{count(self.untimed, 'row')}, whose text spans the whole row" if self.untimed else "",
             "no reference": self._without_reference,
             "names": f"by id, not by path: {self.not_by_path}" if self.not_by_path else "",
@@ -78,7 +79,7 @@ class Export(Brief):
         """Reason why no row was exported; None if one was, or if the label shards hold no rows."""
         if self.rows or not self.left_out:
             return None
-        return f"no row was exported; all were left out: {self._reasons}"
+        return f"no row was exported; all were left out: {by_reason(self.left_out)}"
 
     @property
     def exit_code(self) -> int:
@@ -99,7 +100,3 @@ class Export(Brief):
     def _rewritten(self) -> str:
         files = f"{count(self.rewritten, 'file')} removed or changed since an earlier export, such as"
         return f"{files} {self.first_rewritten}" if self.rewritten else ""
-
-    @property
-    def _reasons(self) -> str:
-        return ", ".join(f"{number:,} {reason}" for reason, number in self.left_out.items())

@@ -90,6 +90,11 @@ def test_keywords_of_loading_that_are_not_taken_are_refused(tiny_ctc, option):
         Wav2Vec2ForCTC.from_pretrained(tiny_ctc, **option)
 
 
+def test_the_message_on_code_of_a_checkpoint_begins_with_what_is_refused(tiny_ctc):
+    with pytest.raises(ValueError, match=r"^trust_remote_code=True is refused: .* Omit it; `raysp models` lists"):
+        Wav2Vec2ForCTC.from_pretrained(tiny_ctc, trust_remote_code=True)
+
+
 @pytest.mark.parametrize("keyword", REFUSED_KEYWORDS)
 def test_keywords_of_loading_that_are_not_taken_are_refused_by_all_classes_with_a_way_out(keyword):
     for cls in (AutoConfig, AutoTokenizer, AutoFeatureExtractor, AutoProcessor, AutoModelForCTC, UniSpeechForCTC):

@@ -54,10 +54,14 @@ def test_datasets_opens_clips_with_their_texts_and_samples(clips, long, whole, t
 
 
 @pytest.mark.slow
-def test_low_scores_and_short_clips_are_left_out_and_counted(clips):
+def test_low_scores_and_short_clips_are_left_out_and_counted(clips, tmp_path):
     every = clips().clips
     strict = clips(min_score=1.0, restart=True)
     assert (strict.clips, strict.left_out) == (0, {"clip_below_min_score": every, "no_clip": 3})
+    reasons = f"{every} clips (clip_below_min_score), 3 rows (no_clip)"
+    assert strict.nothing_exported == f"no row was exported; all were left out: {reasons}"
+    card = (tmp_path / "dest" / "README.md").read_text()
+    assert f"- left out: {reasons}\n" in card
     short = clips(min_seconds=1.4, restart=True)
     assert short.left_out["clip_too_short"] + short.clips <= every
 

@@ -74,7 +74,7 @@ class TestWithAudio:
         fingerprint = json.loads((made / "out" / ".raysp" / "run.json").read_text())["fingerprint"]
         for part in (
             "- 7 rows, 0:02 of audio (minutes:seconds)\n",
-            "1 unsupported_format",
+            "1 row (unsupported_format)",
             "unispeech-digits-ctc",
             fingerprint,
         ):
