@@ -36,6 +36,8 @@ SHARE = 0.25
 """Share of the words that are figures in the first table."""
 LIMITS = (0.0, 0.25, 1.0, 3.0, 1000.0)
 """Values of `WITHIN`; the last one is none."""
+ALL_WORDS, OTHERS = "as many words as said", "others"
+"""Recordings whose text has as many words as were said, and other ones, where figures side by side shift."""
 AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
@@ -149,23 +151,29 @@ def of_whisper(args: argparse.Namespace, spoken: Sequence[Spoken]) -> list[dict[
             costs[name].append(cost)
     lines = []
     for name, found in rows.items():
-        starts = []
+        starts: dict[bool, list[float]] = {True: [], False: []}
         for one, row in zip(spoken, found, strict=True):
             words = row.get("pred_words") or row.get("aligned_words")
+            of_row = starts[len(words or ()) == len(one.words)]
             for place, written in correct(one, row["pred_text"] or "") if words else ():
                 if words[written]["start"] is not None:
-                    starts.append(abs(words[written]["start"] - float(one.words[place]["start"])))  # type: ignore[arg-type]
+                    of_row.append(abs(words[written]["start"] - float(one.words[place]["start"])))  # type: ignore[arg-type]
         more = [cost - alone for cost, alone in zip(costs[name], costs["texts alone"], strict=True)]
         cost = f"{statistics.median(costs[name]):.1f}, {statistics.median(more):+.1f}"
-        lines.append({"times by": name, "starts": _spread(starts), "CPU s": cost})
+        lines.append(
+            {"times by": name, ALL_WORDS: _spread(starts[True]), OTHERS: _spread(starts[False]), "CPU s": cost}
+        )
     for checkpoint in args.checkpoint:
         found, _ = labelled([raysp.Label(checkpoint, outputs=[raysp.Align("text")])], spoken)
-        starts = [
-            abs(row["aligned_words"][place]["start"] - float(one.words[place]["start"]))  # type: ignore[arg-type]
-            for one, row, text in zip(spoken, found, rows["texts alone"], strict=True)
-            for place, _ in correct(one, text["pred_text"] or "")
-        ]
-        lines.append({"times by": f"{Path(checkpoint).name}, of the reference", "starts": _spread(starts), "CPU s": ""})
+        of_references: dict[bool, list[float]] = {True: [], False: []}
+        for one, row, label in zip(spoken, found, rows["texts alone"], strict=True):
+            text = label["pred_text"] or ""
+            of_references[len(text.split()) == len(one.words)] += [
+                abs(row["aligned_words"][place]["start"] - float(one.words[place]["start"]))  # type: ignore[arg-type]
+                for place, _ in correct(one, text)
+            ]
+        spreads = {ALL_WORDS: _spread(of_references[True]), OTHERS: _spread(of_references[False])}
+        lines.append({"times by": f"{Path(checkpoint).name}, of the reference", **spreads, "CPU s": ""})
     return lines
 
 

