@@ -81,7 +81,7 @@ def plan(
     from raysp.work import EstimateOptions, kind_of_work, load_work
 
     loaded = load(file, settings, load_work)
-    if not loaded.LABELS_SHARDS and sample is not None:
+    if loaded.labelled_by is None and sample is not None:
         raise SpecError(
             f"--sample: the rows of a training are indexed, not sampled, found the {loaded.NOUN} {file}; leave it out"
         )

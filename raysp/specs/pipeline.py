@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,14 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple,
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from raysp import tracebacks
 from raysp.columns import ROW_COLUMNS
 from raysp.errors import SpecError
 from raysp.specs.code import UserCode, read
 from raysp.specs.order import Flow, check_channels, flow_of
 from raysp.specs.outputs.output import OWN_MODEL, Output
 from raysp.specs.steps import Decode, Label, Step, refuse_clash
-from raysp.specs.values import JsonValue, Listed, Url, refuse_literal_secrets, replaced, spec, to_json
+from raysp.specs.values import JsonValue, Listed, Url, imported, refuse_literal_secrets, replaced, spec, to_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -193,7 +191,6 @@ class Pipeline:
 
     NOUN: ClassVar = "pipeline"
     VERB: ClassVar = "run"
-    LABELS_SHARDS: ClassVar = True
     TEXT_USE: ClassVar = (
         "is compared with the labels; set it to a column of strings, or remove it and keep this column with "
         "sink.keep=[{!r}]"
@@ -333,8 +330,6 @@ class Work(ReadsCorpus, Protocol):
     """Word for it in messages, which is also its usual name in a file."""
     VERB: ClassVar[str]
     """Verb of the command line that runs it."""
-    LABELS_SHARDS: ClassVar[bool]
-    """Whether it labels shards, so that `--sample` applies."""
 
     @property
     def name(self) -> str | None:
@@ -417,15 +412,6 @@ def load_function(name: str) -> Callable[..., object]:
     Raises:
         SpecError: it cannot be imported, or is not callable.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        function = cast("object", getattr(importlib.import_module(module), attribute))
-    except BaseException as error:  # importing runs the module, which may raise any error
-        tracebacks.raise_if_stopped(error)
-        raise SpecError(
-            f"{name!r} cannot be imported: {tracebacks.described(error)}; it must be importable from the folder of the "
-            "pipeline file"
-        ) from error
-    if not callable(function):
+    if not callable(function := imported(name)):
         raise SpecError(f"{name!r} is a {type(function).__name__}; expected a function")
-    return cast("Callable[..., object]", function)
+    return function

@@ -245,28 +245,17 @@ class Keep(Step):
 
 def _importable(function: object) -> object:
     """Return the name of a function, "module:function", and names unchanged."""
-    expected = "expected a function at the top level of a module, or its name, 'module:function'"
-    if isinstance(function, str):
-        if not re.fullmatch(r"[\w.]+:\w+", function):
-            raise ValueError(f"found {function!r}; {expected}")
-        return function
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if not callable(function) or not isinstance(module, str) or not isinstance(name, str):
-        raise ValueError(f"found {function!r}; {expected}")
-    kind = ""
-    if name.endswith("<lambda>"):
-        kind = "a lambda"
-    elif "<locals>" in name:
-        kind = "a function inside a function"
-    elif "." in name or hasattr(function, "__self__"):
-        kind = "a method"
-    elif isinstance(function, type):
-        kind = "a class"
-    elif getattr(sys.modules.get(module), name, None) is not function:
-        kind = f"a function that is not {module}.{name}"
-    if kind:
-        raise ValueError(f"found {kind}, {module}:{name}, which workers cannot import; {expected}")
-    return f"{module}:{name}"
+    place: object = function
+    if not isinstance(function, str):
+        module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+        is_there = getattr(sys.modules.get(str(module)), str(name), None) is function
+        place = f"{module}:{name}" if is_there and not isinstance(function, type) else None
+    if not isinstance(place, str) or not re.fullmatch(r"[\w.]+:\w+", place):
+        raise ValueError(
+            f"found {function!r}; expected a function at the top level of a module, which workers can import (no "
+            "lambda, method, class or function inside a function), or its name, 'module:function'"
+        )
+    return place
 
 
 def _types(columns: Mapping[str, object]) -> Mapping[str, str]:

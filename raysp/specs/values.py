@@ -6,7 +6,6 @@ by position, and every failure is a `SpecError` of one line. `steps` and `pipeli
 
 import dataclasses
 import functools
-import importlib
 import json
 import os
 import platform
@@ -20,6 +19,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from raysp import tracebacks
 from raysp.errors import SpecError
+from raysp.public_names import resolved
 from raysp.words import URL_PASSWORD, suggestion
 
 if TYPE_CHECKING:
@@ -122,18 +122,22 @@ def _shown(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
+def matching(pattern: str, expected: str) -> AfterValidator:
+    """Return the check of a field whose texts match a pattern, which a message describes by `expected`."""
+
+    def checked(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text!r} is not {expected}")
+        return text
+
+    return AfterValidator(checked)
+
+
 @spec
 class Env:
     """A secret: the value of an environment variable, read where it is used and never stored."""
 
-    name: str
-
-    def __post_init__(self) -> None:
-        """Check the variable's name."""
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.name):
-            raise ValueError(
-                f"{self.name!r} is not the name of an environment variable: expected letters, digits and _"
-            )
+    name: Annotated[str, matching("[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable: letters, digits, _")]
 
     def value(self) -> str:
         """Return the value of the variable on this machine.
@@ -214,17 +218,8 @@ def refuse_secret_url(url: str) -> str:
 Url = Annotated[str, AfterValidator(refuse_secret_url)]
 
 
-def _refuse_numbered_device(device: str) -> str:
-    """Return the name of a kind of device; raise ValueError for anything else, such as "cuda:1"."""
-    if not re.fullmatch("[a-z][a-z0-9_]*", device):
-        raise ValueError(
-            f"found {device!r}; expected 'auto', 'cpu', 'cuda' or another kind of device of torch. "
-            "CUDA_VISIBLE_DEVICES selects among several GPUs"
-        )
-    return device
-
-
-Device = Annotated[str, AfterValidator(_refuse_numbered_device)]
+_DEVICE = "'auto', 'cpu', 'cuda' or another kind of device of torch. CUDA_VISIBLE_DEVICES selects among several GPUs"
+Device = Annotated[str, matching("[a-z][a-z0-9_]*", _DEVICE)]
 
 
 SHORTEST_SECRET = 6
@@ -302,18 +297,26 @@ def from_json(value: JsonValue) -> object:
     return _class(name)(**fields)
 
 
-def _class(name: str) -> type:
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-        try:
-            cls = getattr(importlib.import_module(module), attribute)
-        except BaseException as error:  # importing runs the module, which may raise any error
-            tracebacks.raise_if_stopped(error)
-            raise SpecError(f"type {name!r} cannot be imported: {tracebacks.described(error)}") from error
-    else:
-        import raysp
+def imported(name: str) -> object:
+    """Import `module:name` of a user's code.
 
-        cls = getattr(raysp, name, None)
+    Raises:
+        SpecError: it cannot be imported.
+    """
+    try:
+        return resolved(name)
+    except BaseException as error:  # importing runs the module, which may raise any error
+        tracebacks.raise_if_stopped(error)
+        raise SpecError(
+            f"{name!r} cannot be imported: {tracebacks.described(error)}; it must be importable from the folder of the "
+            "pipeline file"
+        ) from error
+
+
+def _class(name: str) -> type:
+    import raysp
+
+    cls = imported(name) if ":" in name else getattr(raysp, name, None)
     if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
         raise SpecError(f"type {name!r} is not a spec of raysp; your own is written 'module:Class'")
     return cls

@@ -66,7 +66,7 @@ class TestRefusals:
                 "sink.url: the label shard {tmp}/in/a.parquet would be one of the shards of source.url",
             ),
             ('sink.keep=["id"]', "two columns would be named 'id'"),
-            ("steps.1.outputs.0.name=a b", "'a b' cannot begin a column's name"),
+            ("steps.1.outputs.0.name=a b", "'a b' is not the beginning of a column's name"),
             ('sink.storage_options={{"secret": "' + SECRET + '"}}', "storage_options['secret'] holds a literal secret"),
             (f"sink.url=s3://key:{SECRET}@bucket/x", "the url contains a password or a signature"),
             ("sink.url=nowhere://bucket/x", "'nowhere://bucket/x': found the scheme 'nowhere'"),

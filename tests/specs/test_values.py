@@ -212,17 +212,17 @@ class TestChecks:
             ),
             (
                 lambda: raysp.Label("c", outputs=[raysp.Transcript()], device="cuda:1"),
-                "found 'cuda:1'; expected 'auto', 'cpu', 'cuda' or another kind of device of torch",
+                "'cuda:1' is not 'auto', 'cpu', 'cuda' or another kind of device of torch",
             ),
             (
                 lambda: raysp.Label("c", outputs=[raysp.Transcript()], overlap_seconds=16),
                 "overlap_seconds=16.0 is more than half of window_seconds=30.0",
             ),
-            (lambda: raysp.Transcript("9"), "^Transcript.name: '9' cannot begin a column's name; use letters"),
-            (lambda: raysp.Transcript("a b"), "cannot begin a column's name"),
+            (lambda: raysp.Transcript("9"), "^Transcript.name: '9' is not the beginning of a column's name: letters"),
+            (lambda: raysp.Transcript("a b"), "is not the beginning of a column's name"),
             (
                 lambda: raysp.Env("A B"),
-                "^Env: 'A B' is not the name of an environment variable: expected letters, digits and _$",
+                "^Env.name: 'A B' is not the name of an environment variable: letters, digits, _$",
             ),
             (lambda: a_pipeline(max_error_rate=1.1), "^Pipeline.max_error_rate: found 1.1; .*less than or equal to 1$"),
             (lambda: raysp.Pipeline("in", steps=[], sink=raysp.Parquet("o")), "^Pipeline.source: found 'in'; .*Shards"),

@@ -1,13 +1,10 @@
 """Base of the outputs of a `Label` step."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar, cast
 
-from pydantic import AfterValidator
-
 from raysp.capabilities import Capability
-from raysp.specs.values import Column, JsonValue, Listed, hashed_fields
+from raysp.specs.values import Column, JsonValue, Listed, hashed_fields, matching
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,14 +23,8 @@ Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
 
-def _column_prefix(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise ValueError(f"{name!r} cannot begin a column's name; use letters, digits and _")
-    return name
-
-
 Op = TypeVar("Op", bound="OutputOp")
-OutputName = Annotated[str, AfterValidator(_column_prefix)]
+OutputName = Annotated[str, matching(r"[A-Za-z_]\w*", "the beginning of a column's name: letters, digits and _")]
 
 
 class Output:

@@ -249,7 +249,6 @@ class Finetune:
 
     NOUN: ClassVar = "recipe"
     VERB: ClassVar = "finetune"
-    LABELS_SHARDS: ClassVar = False
     TEXT_USE: ClassVar = TEXTS_OF_ROWS
 
     source: Shards
