@@ -108,6 +108,7 @@ def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]
     import raysp
     from raysp.labelling.planning.opening import begin
     from raysp.sink.run_record import RunEntry
+    from raysp.storage.store import probe
 
     data = the_shard()
     bucket.series.append(numbered("in/{}/", ".parquet", num_shards, data))
@@ -116,7 +117,7 @@ def _measure(num_shards: int, bucket: SyntheticBucket) -> list[dict[str, object]
         plan = measuring("first plan", raysp.plan, pipeline)
         _check(plan, num_shards, num_shards)
         shard = plan.corpus.shards[0]
-        plan.sink.store.probe()
+        probe(plan.sink.store)
         measuring("recording it", begin, plan, RunEntry.now())
         fingerprint = plan.fingerprint
         del plan

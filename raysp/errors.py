@@ -67,6 +67,9 @@ class AudioError(RayspError):
 class StoreError(RayspError, OSError):
     """A refusal or failure of storage: no permission, no space left, no such file."""
 
+    code = ""
+    """Code of the error by an object store, or the HTTP status if it sent none."""
+
 
 class RunError(RayspError):
     """A run that stopped before all shards were committed."""

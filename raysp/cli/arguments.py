@@ -51,15 +51,7 @@ StorageOptions = Annotated[
     typer.Option(
         "--storage-option",
         metavar="KEY=VALUE",
-        help="For the sink; secret: KEY=env:NAME. Repeatable.",
-    ),
-]
-CheckpointOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--storage-option",
-        metavar="KEY=VALUE",
-        help="Storage option of the checkpoint; a secret as KEY=env:NAME. Repeatable.",
+        help="For its storage; secret: KEY=env:NAME. Repeatable.",
     ),
 ]
 FailAbove = Annotated[

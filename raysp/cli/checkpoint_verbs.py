@@ -3,24 +3,24 @@
 import dataclasses
 import itertools
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raysp.capabilities import Capability
-from raysp.cli.arguments import FAILED, CheckpointOptions, parse_storage_options
+from raysp.cli.arguments import FAILED, StorageOptions, parse_storage_options
 from raysp.cli.console import ProgressLines, escape, is_json, out, print_facts, printing, show
 from raysp.errors import CheckpointError, SpecError
 from raysp.models.labelled_passes import OWN
-from raysp.words import count, megabytes
+from raysp.words import count, listed, megabytes
 
 if TYPE_CHECKING:
     from raysp.cluster.doctor import Finding
     from raysp.models.converting import Conversion
     from raysp.models.labelled_passes import CheckpointSummary
 
-NAMES_SHOWN = 40
+MOST_NAMES = 40
 WRAPPED = 78
 """Characters of a line of names."""
 EVERY_SECONDS = 5.0
@@ -33,7 +33,7 @@ def inspect(
         str | None,
         typer.Option(metavar="NAME", help="torch, transformers, ctranslate2 or vllm. Default: the choice of a run."),
     ] = None,
-    storage_options: CheckpointOptions = None,
+    storage_options: StorageOptions = None,
 ) -> None:
     """Check a checkpoint and show its outputs. Loads no weights.
 
@@ -75,7 +75,7 @@ def convert(
         ),
     ],
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="A new or empty folder for the checkpoint.")],
-    storage_options: CheckpointOptions = None,
+    storage_options: StorageOptions = None,
 ) -> None:
     """Convert pickled weights, or a .nemo archive, to safetensors. Runs no code of them.
 
@@ -119,10 +119,10 @@ def _facts_of_conversion(conversion: "Conversion") -> dict[str, object]:
     opens = {"opens": f"no: {conversion.unread}"} if summary is None else _facts_of_checkpoint(summary)
     return {
         "converted": f"{count(conversion.num_tensors, 'tensor')}, {megabytes(conversion.num_bytes)}, in "
-        f"{_some_of(conversion.written, ', ')}; each verified",
-        "stored once": _some_of([f"{name} (as {kept})" for name, kept in conversion.tied.items()], ", ") or None,
-        "copied": _some_of(conversion.copied, ", "),
-        "left out": _some_of(conversion.left_out, ", ") or None,
+        f"{listed(conversion.written, MOST_NAMES)}; each verified",
+        "stored once": listed([f"{name} (as {kept})" for name, kept in conversion.tied.items()], MOST_NAMES),
+        "copied": listed(conversion.copied, MOST_NAMES),
+        "left out": listed(conversion.left_out, MOST_NAMES),
         **opens,
     }
 
@@ -184,7 +184,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "texts": _longest_text(summary),
         "language model": _language_model(summary),
         "language": _language(summary),
-        "classes": f"{len(summary.labels):,}: {_some_of(summary.labels, ', ')}" if summary.labels else None,
+        "classes": f"{len(summary.labels):,}: {listed(summary.labels, MOST_NAMES)}" if summary.labels else None,
         "problem": summary.problem_type,
     }
 
@@ -222,7 +222,7 @@ def _language(summary: "CheckpointSummary") -> str | None:
 
     if summary.languages:
         needed = "" if not summary.contradiction else "; outputs have to name one"
-        return f"{len(summary.languages)}: {_some_of(summary.languages, ', ')}{needed}"
+        return f"{len(summary.languages)}: {listed(summary.languages, MOST_NAMES)}{needed}"
     languages = languages_of(summary.path)
     if summary.contradiction:
         return f"one that outputs have to name, of {count(len(languages), 'language')}: {summary.contradiction}"
@@ -249,7 +249,8 @@ def _vocabulary(summary: "CheckpointSummary") -> str | None:
     kind = ""
     if isinstance(tokenizer, Wav2Vec2PhonemeCTCTokenizer):
         kind = f", phonemes of {tokenizer.phonemizer_lang}"
-    return f"{count(summary.vocab_size, 'token')}{kind}: {_some_of(tokens, ' ')}"
+    rest = " ..." if len(tokens) > MOST_NAMES else ""
+    return f"{count(summary.vocab_size, 'token')}{kind}: {' '.join(tokens[:MOST_NAMES])}{rest}"
 
 
 def _facts_of_language_model(summary: "CheckpointSummary") -> dict[str, Any] | str | None:
@@ -274,11 +275,6 @@ def _language_model(summary: "CheckpointSummary") -> str | None:
         f"{facts['order']}-grams of {count(facts['words'], 'word')} ({facts['kind']}, {megabytes(facts['bytes'])}), "
         f"alpha {facts['alpha']:g}, beta {facts['beta']:g}: Transcript(beams=8, lm='own')"
     )
-
-
-def _some_of(names: Sequence[str], separator: str) -> str:
-    rest = " ..." if len(names) > NAMES_SHOWN else ""
-    return separator.join(names[:NAMES_SHOWN]) + rest
 
 
 def _print_finding(finding: "Finding") -> None:

@@ -25,7 +25,7 @@ from raysp.cli.console import (
     showing,
 )
 from raysp.errors import SpecError
-from raysp.words import duration, printable
+from raysp.words import duration, listed, printable
 
 if TYPE_CHECKING:
     from raysp.cluster.submitting.head import Head, Job
@@ -75,9 +75,8 @@ def submit(
     head = Head(address, ca)
     job_id = submission.submit(head, request)
     left_out = [name for name in request.package.left_out if name.rpartition("/")[2] != submission.CACHE]
-    names = ", ".join(left_out[:MOST_NAMES]) or "nothing"
-    more = f" and {len(left_out) - MOST_NAMES:,} more" if len(left_out) > MOST_NAMES else ""
-    announce(f"submitted to {head.shown} with {request.package.folder}; left out: {names}{more}")
+    names = listed(left_out, MOST_NAMES) or "nothing"
+    announce(f"submitted to {head.shown} with {request.package.folder}; left out: {names}")
     if not detach:
         _follow(head, job_id, ca)
 

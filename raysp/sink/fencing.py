@@ -107,7 +107,3 @@ class FencedStore:
             if entry or expected is not None:
                 return entry
         raise StoreError(f"{self.url}/{path}: it changed {ATTEMPTS} times while it was replaced; run again to go on")
-
-    def probe(self) -> None:
-        """Reject an unusable location."""
-        self._store.probe()

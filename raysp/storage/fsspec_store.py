@@ -30,7 +30,7 @@ from raysp.storage.fsspec_files import (
 from raysp.storage.opened import Opened
 from raysp.storage.options import resolve
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
-from raysp.storage.store import SCHEME, ArchivedError, Entry, RefusedError, UnusableError, inside, local_scratch, probe
+from raysp.storage.store import SCHEME, ArchivedError, Entry, RefusedError, UnusableError, inside, local_scratch
 
 AZURE, GOOGLE = ("abfs", "abfss", "az"), ("gcs", "gs")
 ATOMIC = (*AZURE, *GOOGLE, "memory")
@@ -169,10 +169,6 @@ class FsspecStore:
             return None
         scratch.unlink(missing_ok=True)
         return _entry(path, published)
-
-    def probe(self) -> None:
-        """Write and remove one small file."""
-        probe(self)
 
     def _write(self, path: str, body: bytes | Path, *, new: bool = False, over: Facts | None = None) -> Facts | None:
         place, mark = self._writable(path), uuid.uuid4().hex

@@ -27,8 +27,8 @@ from raysp import bounds
 from raysp.errors import StoreError
 from raysp.storage.opened import Opened
 from raysp.storage.ranged import Fetch, RangedFile, open_ranged
-from raysp.storage.s3_client import S3Client, S3Error, TruncatedError, code_of, connect
-from raysp.storage.store import TMP, Entry, explain, inside, local_scratch, part_of, probe, size_of
+from raysp.storage.s3_client import S3Client, TruncatedError, code_of, connect
+from raysp.storage.store import TMP, Entry, explain, inside, local_scratch, part_of, size_of
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class S3Store:
         key = self._key(path)
         try:
             facts = self._call(lambda s3: s3.head_object(Bucket=self._bucket, Key=key), "look at", path)
-        except S3Error as error:
+        except StoreError as error:
             if error.code in _MISSING:
                 return None
             if error.code in ("400", "403"):  # the response to HEAD has no body with a reason
@@ -121,7 +121,7 @@ class S3Store:
         """Open a file by one request, which returns its size, version and first bytes. None if it does not exist."""
         try:
             head, total, version = self._get(path, f"0-{num_bytes - 1}", num_bytes)
-        except S3Error as error:
+        except StoreError as error:
             if error.code in _MISSING:
                 return None
             if error.code != "InvalidRange":
@@ -244,10 +244,6 @@ class S3Store:
         with _ignored(*_MISSING, "NoSuchUpload"):
             self._call(lambda s3: s3.abort_multipart_upload(**where), "remove", path)
 
-    def probe(self) -> None:
-        """Write and remove one small file, and check whether the store honours if-none-match."""
-        probe(self)
-
     def _put(self, path: str, body: bytes | Path, condition: Mapping[str, str]) -> str | None:
         """Write a file by one PUT, and return its etag; None if the condition does not hold."""
         key, md5, mark, tries = self._key(path), _md5(body), uuid.uuid4().hex, 0
@@ -309,7 +305,7 @@ class S3Store:
             if operation == _PUT:
                 return self._put(path, b"it can\n", _NEW) is None
             return _Upload(self, path, True).run(b"it can\n") is None
-        except S3Error as error:
+        except StoreError as error:
             if error.code in _CONDITION_UNKNOWN:
                 return False
             raise
@@ -405,7 +401,7 @@ def _ignored(*codes: str) -> Iterator[None]:
     """End the block at an error of the store with one of these codes."""
     try:
         yield
-    except S3Error as error:
+    except StoreError as error:
         if error.code not in codes:
             raise
 

@@ -35,24 +35,6 @@ DEFAULT_REGION = "us-east-1"
 SHOWN_CHARACTERS = 200
 
 
-class S3Error(StoreError):
-    """An error of the store. `code` is the store's error code, or the HTTP status if it sent none."""
-
-    code: str = ""
-
-
-class S3UnusableError(S3Error, UnusableError):
-    """An error that concerns every request."""
-
-
-class S3RefusedError(S3UnusableError, RefusedError):
-    """A refusal of one object. The credentials are valid, and other objects may be readable."""
-
-
-class S3ArchivedError(S3RefusedError, ArchivedError):
-    """A refusal of an object that is archived."""
-
-
 class TruncatedError(Exception):
     """A response with fewer bytes than requested."""
 
@@ -74,7 +56,7 @@ class S3Client:
         once.
 
         Raises:
-            S3Error: the request was refused, or the last attempt failed.
+            StoreError: the request was refused, or the last attempt failed.
         """
         attempt, renewed = 1, False
         while True:
@@ -115,7 +97,7 @@ class S3Client:
             if self._made is old:
                 self._made = None
 
-    def _explain(self, error: Exception, code: str, doing: str, place: str, attempts: int) -> S3Error:
+    def _explain(self, error: Exception, code: str, doing: str, place: str, attempts: int) -> StoreError:
         status = _status(error)
         message = _message(error, self._secrets)
         facts = [code, f"HTTP {status}" if status and str(status) != code else "", message]
@@ -323,12 +305,12 @@ _ADVICE = {
 }
 
 
-def _kind(code: str, status: int | None) -> type[S3Error]:
+def _kind(code: str, status: int | None) -> type[StoreError]:
     if code == _ARCHIVED:
-        return S3ArchivedError
+        return ArchivedError
     if code in _REFUSED:
-        return S3RefusedError
-    return S3UnusableError if code in _UNUSABLE or status in (401, 403) else S3Error
+        return RefusedError
+    return UnusableError if code in _UNUSABLE or status in (401, 403) else StoreError
 
 
 def _advice(code: str, status: int | None) -> str:

@@ -111,10 +111,6 @@ class Store(Protocol):
         """
         ...
 
-    def probe(self) -> None:
-        """Write, publish and remove one small file, so that an unusable location is rejected before work starts."""
-        ...
-
 
 class LocalStore:
     """A local folder, created by the first write."""
@@ -258,10 +254,6 @@ class LocalStore:
             _sync_folder(place.parent)
         return entry
 
-    def probe(self) -> None:
-        """Write, publish and remove one small file."""
-        probe(self)
-
     def _fill(self, scratch: Path, data: bytes, path: str) -> None:
         with _explained("write", self._locate(path)):
             try:
@@ -275,7 +267,7 @@ class LocalStore:
 
 
 def probe(store: Store) -> None:
-    """Write and remove one small file of a store."""
+    """Write and remove one small file of a store, so that an unusable location is rejected before work starts."""
     path = f"{TMP}/probe-{uuid.uuid4().hex}"
     store.create(path, b"raysp asks whether it may write here\n")
     store.delete(path)

@@ -18,7 +18,7 @@ from raysp.sink.fencing import FencedStore
 from raysp.sink.layout import ERRORS
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import check_class, to_json
-from raysp.storage.store import Store, join_url
+from raysp.storage.store import Store, join_url, probe
 from raysp.storage.stores import open_store
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.micro_batches import MicroBatch
@@ -172,7 +172,7 @@ def finetune(
             from raysp.training.on_ray import train_workers
         sink = open_store(plan.recipe.sink.url, plan.recipe.sink.storage_options)
         TrainingRecord.load(sink)  # refuses a sink of labels
-        sink.probe()
+        probe(sink)
         fault_injection.arm()
         if by_ray and on_cluster:
             from raysp.cluster.shared_places import check_shared

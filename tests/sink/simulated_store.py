@@ -211,9 +211,6 @@ class Store:
 
         return self._call(f"{'create' if expected is None and not replace else 'replace'} {path}", put, True)
 
-    def probe(self) -> None:
-        """Nothing to ask."""
-
 
 class OneByOne:
     """Stand-in for a pool of threads: an actor makes its calls one after the other."""

@@ -209,9 +209,6 @@ class CrashingStore:
     def publish(self, scratch: Path, path: str, *, replace: bool = False, expected: str | None = None) -> Entry | None:
         return self._change(self._store.publish, scratch, path, replace=replace, expected=expected)
 
-    def probe(self) -> None:
-        self._store.probe()
-
     def _change(self, change, *args, **kwargs):
         with self._lock:  # several threads may change the store
             self._left -= 1

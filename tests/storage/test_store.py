@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from raysp import StoreError
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.s3 import S3Store
-from raysp.storage.store import LocalStore, UnusableError, check_names, join_url, normalise, split_url
+from raysp.storage.store import LocalStore, UnusableError, check_names, join_url, normalise, probe, split_url
 from raysp.storage.stores import expand, open_store
 
 
@@ -173,7 +173,7 @@ class TestLocalStore:
                 call(path)
 
     def test_a_probe_leaves_no_file(self, store):
-        store.probe()
+        probe(store)
         assert paths(store) == []
 
 
@@ -181,7 +181,7 @@ class TestWhatTheSystemRefuses:
     def test_a_file_where_a_folder_is_needed(self, tmp_path):
         (tmp_path / "file").write_text("")
         with pytest.raises(StoreError, match=r"file/labels: .*; a file is where a folder is needed"):
-            LocalStore(tmp_path / "file" / "labels").probe()
+            probe(LocalStore(tmp_path / "file" / "labels"))
         with pytest.raises(StoreError, match="a file is where a folder is needed"):
             LocalStore(tmp_path).create("file/a", b"")
 
@@ -199,7 +199,7 @@ class TestWhatTheSystemRefuses:
 
     def test_a_place_of_the_kernel(self):
         with pytest.raises(StoreError, match="/proc/raysp: cannot write to it"):
-            LocalStore("/proc/raysp").probe()
+            probe(LocalStore("/proc/raysp"))
 
     def test_a_name_that_is_too_long(self, store):
         with pytest.raises(StoreError, match="the name is too long for this file system"):
@@ -211,7 +211,7 @@ class TestWhatTheSystemRefuses:
 
         monkeypatch.setattr(Path, "hardlink_to", refuse)
         with pytest.raises(StoreError, match="made visible by hard links, which this file system lacks"):
-            store.probe()
+            probe(store)
 
     def test_no_permission(self, tmp_path):
         locked = tmp_path / "locked"
@@ -220,7 +220,7 @@ class TestWhatTheSystemRefuses:
             as_nobody(),
             pytest.raises(StoreError, match=r"cannot .* \(Permission denied\); grant this user permission"),
         ):
-            LocalStore(locked / "labels").probe()
+            probe(LocalStore(locked / "labels"))
 
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ECONNRESET])
     def test_errors_that_every_other_file_would_have_are_distinguished(self, store, monkeypatch, number):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from raysp import StoreError
 from raysp.storage.opened import content_of
-from raysp.storage.store import TMP
+from raysp.storage.store import TMP, probe
 from raysp.storage.stores import expand, open_store
 from tests import s3_servers
 from tests.clouds.cloud import CLOUDS
@@ -203,7 +203,7 @@ def test_a_path_outside_is_refused(store, path):
 
 
 def test_a_probe_leaves_no_file(store):
-    store.probe()
+    probe(store)
     assert paths(store) == []
 
 

@@ -39,6 +39,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
 from raysp.specs.values import check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
+from raysp.storage.store import probe
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def label_corpus(
         store = opened.sink.store
         stack.enter_context(warnings.catch_warnings())  # modules imported below add filters
         opened.sink.refuse_other_kind()
-        store.probe()
+        probe(store)
         own = stack.enter_context(lease.held(store))
         opened = replace(opened, sink=opened.sink.fenced(own))
         own_ray = Background(partial(_ray_and_its_workers, opened.resources))

@@ -18,6 +18,7 @@ from raysp.verbs.export.formats import Format, Writing, format_of
 from raysp.verbs.export.naming import ID
 from raysp.verbs.export.source_audio import Source
 from raysp.words import listed
+from raysp.work import SinkRequest
 
 WRITER_VERSION = 3
 """Version of the content that formats write; a higher one makes exports of earlier versions other exports."""
@@ -76,7 +77,7 @@ def export(
     if not labelling.done:
         reason = listed([*labelling.foreign.values()], 1) or "`raysp status` shows its progress"
         raise PlanError(f"{labelling.url}: has no finished label shard; {reason}")
-    source = Source(labelling, storage_options, pipeline, trust=trust, is_beside=beside)
+    source = Source(labelling, SinkRequest(sink, storage_options, pipeline, trust), beside)
     recordings = _folder_of_recordings(source, spec.NAME) if beside else None
     writing = spec.writing(source)
     reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 
@@ -18,36 +19,23 @@ from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.audio_root import AudioRoot
-from raysp.storage.options import GivenOptions
 from raysp.storage.store import join_url
 from raysp.verbs.export.destination import ShardFiles
 from raysp.verbs.export.export_rows import KEYS, only_ok
 from raysp.verbs.replaced import find_replaced
 from raysp.words import RESTORE
+from raysp.work import SinkRequest
 
 
+@dataclass(frozen=True)
 class Source:
-    """Recordings of a sink's rows.
+    """Recordings of a sink's rows."""
 
-    Args:
-        labelling: the sink.
-        storage_options: options to reach it.
-        pipeline: pipeline that made the labels; None: the recorded one.
-        trust: use the recorded one.
-        is_beside: whether files of rows are written next to the recordings.
-    """
-
-    def __init__(
-        self,
-        labelling: Labelling,
-        storage_options: GivenOptions | None,
-        pipeline: Pipeline | None,
-        *,
-        trust: bool,
-        is_beside: bool = False,
-    ) -> None:
-        self.labelling, self.is_beside = labelling, is_beside
-        self._access = storage_options, pipeline, trust
+    labelling: Labelling
+    request: SinkRequest
+    """The sink as the caller names it."""
+    is_beside: bool
+    """Whether files of rows are written next to the recordings."""
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -58,9 +46,8 @@ class Source:
             ChangedError: the given pipeline is another one.
             PlanError: rows were read by path, and the given pipeline does not say where.
         """
-        storage_options, pipeline, trust = self._access
-        url, record = self.labelling.url, self.labelling.record
-        recorded = read_recorded(url, storage_options, pipeline=pipeline, trust=trust)
+        url, record, by = self.labelling.url, self.labelling.record, self.request
+        recorded = read_recorded(url, by.storage_options, pipeline=by.pipeline, trust=by.trust)
         trusted = recorded.trusted_pipeline(self.labelling.shards.values())
         check_same_source(url, record, trusted)
         if run_record.names_audio_root(record.pipeline) and trusted.source.audio_root is None:

@@ -15,6 +15,7 @@ from raysp.sink import stage
 from raysp.sink.layout import StagedName
 from raysp.sink.run_record import Resolved, RunEntry
 from raysp.sink.sinks import Sink
+from raysp.storage.store import probe
 from tests.corpora import a_pipeline, write_shard
 from tests.sink.sinks import results
 
@@ -37,7 +38,7 @@ def a_plan(corpus: Path, resources: Resources, **label: object) -> Plan:
 def begun(corpus: Path, resources: Resources, **label: object) -> Plan:
     """Record a run with a staged result on resources that the machine of the tests lacks, so that no run can."""
     plan = a_plan(corpus, resources, **label)
-    plan.sink.store.probe()
+    probe(plan.sink.store)
     begin(plan, RunEntry.now())
     [shard] = plan.corpus.shards
     name = StagedName(shard.name, shard.pieces[0], shard.input_id, plan.fingerprint, errors=0)
