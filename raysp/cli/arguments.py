@@ -36,12 +36,6 @@ Settings = Annotated[
         help="Change a value, as in sink.url=out. Repeatable.",
     ),
 ]
-Sink = Annotated[
-    str,
-    typer.Argument(
-        metavar="OUT", help="The folder that a run or training wrote, or the file of its pipeline or recipe."
-    ),
-]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Use the urls, options, variables and modules that the sink names.")
 ]
@@ -54,22 +48,11 @@ StorageOptions = Annotated[
         help="For its storage; secret: KEY=env:NAME. Repeatable.",
     ),
 ]
-FailAbove = Annotated[
-    list[str] | None,
-    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is above SHARE. Repeatable."),
-]
-FailBelow = Annotated[
-    list[str] | None,
-    typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is below SHARE. Repeatable."),
-]
 _CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 """Values of storage options that are not text. Numbers stay texts: account keys may be all digits."""
 By = Annotated[
     list[str] | None,
     typer.Option(metavar="COLUMN", help="Metrics by its values; seconds: by duration. Repeatable."),
-]
-Over = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
 ]
 Normalise = Annotated[
     str | None,
@@ -79,12 +62,6 @@ Normalise = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS", help="Ray cluster; local: a new local Ray, also for small runs. Default: RAY_ADDRESS."
-    ),
-]
 Engine = Annotated[
     str,
     typer.Option(metavar="ENGINE", help="here: this process; ray; auto: here for little audio. Default: RAYSP_ENGINE."),
@@ -113,7 +90,12 @@ class EngineOptions(Options):
     """Engine of a run."""
 
     engine: Engine = "auto"
-    address: Address = None
+    address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Ray cluster; local: a new local Ray, also for small runs. Default: RAY_ADDRESS."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -121,10 +103,16 @@ class MetricOptions(Options):
     """Metrics of labels and their limits."""
 
     by: By = None
-    over: Over = None
+    over: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Intervals over its values, such as speakers, not rows.")
+    ] = None
     normalise: Normalise = None
-    fail_above: FailAbove = None
-    fail_below: FailBelow = None
+    fail_above: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is above SHARE. Repeatable.")
+    ] = None
+    fail_below: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC=SHARE", help="Exit with 1 if METRIC is below SHARE. Repeatable.")
+    ] = None
 
     @property
     def named(self) -> dict[str, Any]:
@@ -137,7 +125,12 @@ class MetricOptions(Options):
 class SinkOptions(Options):
     """A sink, given by its url or by the file of the pipeline or recipe that made it."""
 
-    sink: Sink
+    sink: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT", help="The folder that a run or training wrote, or the file of its pipeline or recipe."
+        ),
+    ]
     settings: Settings = None
     storage_options: StorageOptions = None
     trust: Trust = False

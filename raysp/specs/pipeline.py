@@ -17,7 +17,17 @@ from raysp.specs.code import UserCode, read
 from raysp.specs.order import Flow, check_channels, flow_of
 from raysp.specs.outputs.output import OWN_MODEL, Output
 from raysp.specs.steps import Decode, Label, Step, refuse_clash
-from raysp.specs.values import JsonValue, Listed, Url, imported, refuse_literal_secrets, replaced, spec, to_json
+from raysp.specs.values import (
+    JsonValue,
+    Listed,
+    Url,
+    from_json,
+    imported,
+    refuse_literal_secrets,
+    replaced,
+    spec,
+    to_json,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,18 +73,9 @@ def _named_options(options: object) -> object:
 
 
 def _checked_options(options: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a copy that the caller cannot change, as it comes back from JSON."""
     refuse_literal_secrets(options, "storage_options")
-    return cast("Mapping[str, object]", _copied(options))
-
-
-def _copied(value: object) -> object:
-    """Return a copy that the caller cannot change; lists become tuples, as in a round trip through JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): _copied(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return tuple(_copied(item) for item in value)
-    to_json(value)  # raises if the value cannot be recorded
-    return value
+    return cast("Mapping[str, object]", from_json(to_json(options)))
 
 
 StorageOptions = Annotated[Mapping[str, object], BeforeValidator(_named_options), AfterValidator(_checked_options)]

@@ -13,7 +13,7 @@ from raysp.storage import fsspec_files
 from raysp.storage.audio_root import WORTH_LISTING, versions
 from raysp.storage.fsspec_store import FsspecStore
 from raysp.storage.options import resolve
-from raysp.storage.store import Entry, RefusedError, Store, UnusableError
+from raysp.storage.store import Entry, RefusedError, Store, UnusableError, probe
 from raysp.storage.stores import expand, open_store
 from tests.clouds.cloud import CLOUDS, Cloud
 from tests.faulty_proxy import FaultyProxy
@@ -233,7 +233,7 @@ class TestReading:
 class TestMessages:
     def test_a_bucket_that_is_not_there_is_named(self, cloud):
         store = open_store(cloud.url("raysp-nobody-made-this", "x"), cloud.options)
-        for call in (store.probe, lambda: list(store.list())):
+        for call in (lambda: probe(store), lambda: list(store.list())):
             with pytest.raises(UnusableError, match=r"raysp-nobody-made-this/x.*there is no (bucket|such container)"):
                 call()
 

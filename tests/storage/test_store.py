@@ -246,7 +246,7 @@ class TestWhatTheSystemRefuses:
             print([entry.path for entry in store.list()])
             print(store.create("after", b"y"))
             subprocess.run(["mount", "-o", "remount,ro", {str(disk)!r}], check=True)
-            attempt(store.probe)
+            attempt(lambda: store.create("probe", b""))
             """,
         )
         assert re.search(r"disk/large: cannot write it \(No space left on device\); free space", said)

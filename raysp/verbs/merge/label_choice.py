@@ -1,5 +1,6 @@
 """Choice of a label for each row, and the column that records it."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.rows import WITHDRAWN
+from raysp.ops.step_ops import column_of
 from raysp.sink import footer
 from raysp.sink.label_rows import Cursor, side_by_side, stretches
 
@@ -56,38 +58,21 @@ class Side:
 
 def values_of(table: pa.Table, by: str) -> npt.NDArray[np.float64]:
     """Return the values of a numeric column, or of a field of a struct (`signal.noise`); -inf for nulls and NaN."""
-    name, *fields = by.split(".")
-    column = table.column(name)
-    for field_name in fields:
-        column = pc.struct_field(column, field_name)
-    values = pc.cast(column, pa.float64()).to_numpy().astype(np.float64)
+    values = pc.cast(column_of(table, by), pa.float64()).to_numpy().astype(np.float64)
     return np.where(np.isnan(values), -np.inf, values)
 
 
 def check_numeric(url: str, schema: pa.Schema, by: str) -> None:
     """Raise PlanError if label shards have no such column of numbers."""
-    name, *fields = by.split(".")
-    kind = schema.field(name).type if name in schema.names else None
-    for field_name in fields:
-        place = kind.get_field_index(field_name) if kind is not None and pa.types.is_struct(kind) else -1
-        kind = kind.field(place).type if kind is not None and place >= 0 else None
-    if kind is None or not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-        problem = f"a column of {kind}" if kind is not None else "no such column"
+    fields = [*schema.empty_table().flatten().schema]  # those of a struct are named `signal.noise`
+    numbers = [field.name for field in fields if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)]
+    if by not in numbers:
+        kinds = {field.name: field.type for field in [*fields, *schema]}
+        problem = f"a column of {kinds[by]}" if by in kinds else "no such column"
         raise PlanError(
-            f"{url}: by={by!r}: found {problem}, expected numbers; columns of numbers are {_numeric(schema)}"
+            f"{url}: by={by!r}: found {problem}, expected numbers; columns of numbers are "
+            f"{', '.join(numbers) or 'none'}"
         )
-
-
-def _numeric(schema: pa.Schema) -> str:
-    names = [column.name for column in schema if pa.types.is_floating(column.type) or pa.types.is_integer(column.type)]
-    names += [
-        f"{column.name}.{inner.name}"
-        for column in schema
-        if pa.types.is_struct(column.type)
-        for inner in column.type
-        if pa.types.is_floating(inner.type) or pa.types.is_integer(inner.type)
-    ]
-    return ", ".join(names) or "none"
 
 
 @dataclass
@@ -96,11 +81,8 @@ class Chooser:
 
     sides: Sequence[Side]
     by: str
-    counts: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Count from zero."""
-        self.counts = [0] * len(self.sides)
+    counts: Counter[int] = field(default_factory=Counter)
+    """Rows by the place of the labelling whose label they have."""
 
     def tables(self, shards: Sequence[Shard]) -> Iterator[pa.Table]:
         """Yield the rows of a shard in order, an empty table first; `shards` has the record of each labelling.
@@ -143,8 +125,7 @@ class Chooser:
                 f"{shard}: row {row} is in none of the labellings: the files of the rows that they left out are gone; "
                 "run `raysp verify` on them, and label the shard again"
             )
-        for index, number in enumerate(np.bincount(best, minlength=len(tables)).tolist()):
-            self.counts[index] += number
+        self.counts.update(best.tolist())
         return pa.concat_tables([table.select(names) for table in tables]).unify_dictionaries().take(places_of_best)
 
 

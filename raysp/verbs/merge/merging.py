@@ -155,8 +155,8 @@ class _Merging:
         finally:
             with suppress(StoreError):  # receipts are read for speed only
                 log.flush()
-        chosen = zip((labelling.url for labelling in self._labellings), chooser.counts, strict=True)
-        return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, dict(chosen), not_merged)
+        chosen = {labelling.url: chooser.counts[place] for place, labelling in enumerate(self._labellings)}
+        return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, chosen, not_merged)
 
     def _begin(self, names: Sequence[str], not_merged: Mapping[str, str]) -> str:
         """Record the merge and its shards, and return the id of this run."""
