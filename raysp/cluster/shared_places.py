@@ -57,7 +57,7 @@ def check_shared(store: Store, work: Work, shards: Mapping[str, Iterable[Shard]]
     if not nodes:  # the cluster is scaled to zero
         _refuse_unchecked(work)
         return
-    sink, places = work.sink, [seen(*place) for place in _local_places(work, shards)]
+    sink, places = work.sink, [*_local_places(work, shards)]
     if sink.shared and not places:
         return
     path = "" if sink.shared else f"{layout.TMP}{time.time_ns():x}-seen"
@@ -80,8 +80,8 @@ def check_shared(store: Store, work: Work, shards: Mapping[str, Iterable[Shard]]
             )
 
 
-def _local_places(work: Work, shards: Mapping[str, Iterable[Shard]]) -> Iterator[tuple[str, str, Path]]:
-    """Yield a local file or folder of each field that is not declared as shared, with field and value."""
+def _local_places(work: Work, shards: Mapping[str, Iterable[Shard]]) -> Iterator[Seen]:
+    """Yield a local file or folder of each field that is not declared as shared."""
     named = [(field, place, place) for field, place, _ in work.read_places]
     for field, source in work.sources.items():
         if source.shared:
@@ -92,13 +92,8 @@ def _local_places(work: Work, shards: Mapping[str, Iterable[Shard]]) -> Iterator
         named.append((f"{field}.audio_root", str(source.audio_root), source.audio_root or ""))
     for field, place, url in named:
         if url and not scheme_of(url) and Path(url).exists():  # others are ids of the hub
-            config = Path(url, "config.json")
-            yield field, place, config if config.is_file() else Path(url)
-
-
-def seen(field: str, place: str, path: Path) -> Seen:
-    """Return a place as this process sees it."""
-    return Seen(field, place, str(path), path.stat().st_size if path.is_file() else None)
+            path = config if (config := Path(url, "config.json")).is_file() else Path(url)
+            yield Seen(field, place, str(path), path.stat().st_size if path.is_file() else None)
 
 
 def _refuse_unchecked(work: Work) -> None:

@@ -32,7 +32,8 @@ Status = Literal["pending", "running", "succeeded", "failed", "stopped"]
 VERSION, SINK, FILE = "raysp_version", "raysp_sink", "raysp_file"
 """Keys of a job's metadata: the version of raysp that submitted it, the url of the sink, the pipeline file."""
 STOPPED_CODE, NOT_FOUND_CODE, FAILED_CODE, REFUSED_CODE = 143, 127, 1, 2
-_LOGGERS = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+_LOGGERS = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
+"""Loggers of Ray's messages about a package: `collect` reports left-out files and refuses large ones."""
 
 PAUSE_SECONDS = 1.0
 """Time between two requests for the log."""
@@ -132,7 +133,7 @@ class Head(JobSubmissionClient):
                 "address as https://HOST:PORT, or leave --ca out"
             )
         for name in _LOGGERS:
-            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).setLevel(logging.ERROR)
         self._sent = _headers()
         try:
             with _without(ADDRESS_VARIABLES):

@@ -1,14 +1,12 @@
 """Submission of a pipeline or recipe as a Ray job: local checks, the package, the runtime environment, the job."""
 
-import contextlib
-import logging
 import os
 import re
 import secrets
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -225,8 +223,7 @@ def submit(head: Head, request: Request) -> str:
     for job in _active(head, request.sink):
         raise _sink_in_use(job)
     try:
-        with _only_errors():
-            job_id = head.submit_job(**request.arguments)
+        job_id = head.submit_job(**request.arguments)
     except OSError as error:
         raise SpecError(f"{request.package.folder}: cannot be read for the package of the job ({error})") from error
     # Each of two submissions may have listed the jobs before the other one was there. The head's clock, and the ids for
@@ -236,18 +233,6 @@ def submit(head: Head, request: Request) -> str:
         head.stop_job(job_id)
         raise _sink_in_use(active[0])
     return job_id
-
-
-@contextlib.contextmanager
-def _only_errors() -> Iterator[None]:
-    """Hide Ray's messages about a package within the block: `collect` reports left-out files and refuses large ones."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _active(head: Head, sink: str) -> list[Job]:

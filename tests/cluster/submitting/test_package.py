@@ -93,7 +93,7 @@ def test_what_is_left_out_is_named(tmp_path, head):
     ran = submit(tmp_path, head)
     assert ran.err == f"raysp: submitted to {head.url} with {tmp_path}; left out: .env, server.key\n"
     many = make(tmp_path / "many", "label.py", *(f"{number:02}.pem" for number in range(30)))
-    assert "18.pem, 19.pem and 10 more" in submit(many, head).err
+    assert "18.pem, 19.pem, and 10 more" in submit(many, head).err
 
 
 @pytest.mark.parametrize(

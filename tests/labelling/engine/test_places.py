@@ -89,7 +89,7 @@ def test_shards_recordings_checkpoints_and_files_that_workers_do_not_see_are_ref
 def test_another_file_at_the_same_path_is_not_the_same(tmp_path):
     file = tmp_path / "a.parquet"
     file.write_bytes(b"four")
-    seen = shared_places.seen("source.url", str(tmp_path), file)
+    seen = shared_places.Seen("source.url", str(tmp_path), str(file), 4)
     assert shared_places.look(str(tmp_path), {}, "", [seen]) == {}
     file.write_bytes(b"five!")
     assert shared_places.look(str(tmp_path), {}, "", [seen]) == {"source.url": f"{file}: found 5 bytes, expected 4"}
