@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -114,6 +115,21 @@ def times_of_word(texts: Sequence[str], times: Sequence[tuple[float, float]]) ->
             start = end = start if until is None else until
         spans.append((start, end))
     return spans
+
+
+def shared_frames(
+    frames: npt.NDArray[np.integer], ends: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the start and end of each token in frames, without overlaps; tokens of one frame have equal parts of it.
+
+    Args:
+        frames: frame of each token, in order.
+        ends: frame at which each token ends, which may be after the start of the next one.
+    """
+    _, firsts, counts = np.unique(frames, return_index=True, return_counts=True)
+    share = np.repeat(counts, counts)
+    starts = frames + (np.arange(len(frames)) - np.repeat(firsts, counts)) / share
+    return starts, np.minimum(ends, np.append(starts[1:], np.inf))
 
 
 TIMES = ("start", "end")

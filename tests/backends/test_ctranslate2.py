@@ -21,7 +21,6 @@ from raysp.backends.finding import choose
 from raysp.backends.on_ctranslate2.converted import ready
 from raysp.backends.on_ctranslate2.whisper_files import read_stored
 from raysp.backends.on_ctranslate2.whisper_mels import whisper_mels
-from raysp.backends.on_ctranslate2.whisper_model import words_of
 from raysp.labelling.planning.planned_checkpoint import summary_of
 from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, WINDOW_SECONDS, labelling, tiny_whisper, waves
@@ -390,27 +389,3 @@ def test_arrays_are_read_without_their_values(converted):
     summary = summary_of(converted, "ctranslate2")
     assert (summary.hidden_size, summary.num_layers, summary.max_samples) == (24, 4, 32_000)
     assert json.loads((converted / "config.json").read_text())["suppress_ids"]
-
-
-TEXT = {1: " Hello", 2: ",", 3: " wor", 4: "ld", 5: ".", 6: " (", 7: "now", 8: ")", 9: "你", 10: "好", 11: "。"}
-
-
-def decode(ids):
-    return "".join(TEXT[one] for one in ids)
-
-
-def test_words_have_the_punctuation_that_touches_them_and_end_with_their_last_letter():
-    found = words_of([1, 2, 3, 4, 5, 6, 7, 8], decode, has_spaces=True)
-    assert [tuple(word) for word in found] == [("Hello,", 0, 1), ("world.", 2, 4), ("(now)", 5, 7)]
-    found = words_of([9, 10, 11], decode, has_spaces=False)
-    assert [tuple(word) for word in found] == [("你", 0, 1), ("好。", 1, 2)]
-    assert words_of([], decode, has_spaces=True) == []
-
-
-def test_tokens_of_a_character_stay_together():
-    whole = "é".encode()
-
-    def of_bytes(ids):
-        return bytes(whole[one] for one in ids).decode(errors="replace")
-
-    assert [tuple(word) for word in words_of([0, 1], of_bytes, has_spaces=True)] == [("é", 0, 2)]

@@ -32,8 +32,10 @@ LANGUAGE_MODELS = {
     if name in FAMILIES
 }
 """Language models that read recordings."""
+TRANSDUCERS: Mapping[str, str] = getattr(modeling_auto, "MODEL_FOR_RNNT_MAPPING_NAMES", {})
 HEADS = {
     Capability.TEXT_DECODER: {**LANGUAGE_MODELS, **modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES},
+    Capability.TRANSDUCER: {name: cls for name, cls in TRANSDUCERS.items() if name in FAMILIES},
     Capability.CTC: modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES,
     Capability.CLASSES: modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
     Capability.FRAME_CLASSES: modeling_auto.MODEL_FOR_AUDIO_FRAME_CLASSIFICATION_MAPPING_NAMES,

@@ -4,7 +4,7 @@ Legend: B batch, S samples, K tokens that are written, V vocabulary.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from raysp.audio.waveforms import as_float32
-from raysp.backends.hugging_face.collating import collated
+from raysp.backends.hugging_face.collating import collated, recordings
 from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
 from raysp.backends.hugging_face.loaded_weights import load_weights
 from raysp.backends.hugging_face.recogniser_families import TextRequest
@@ -21,9 +21,8 @@ from raysp.backends.hugging_face.recogniser_options import end_tokens, search_op
 from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Written
+from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Writer, Written
 
-PAIR_SECONDS = (1.0, 2.6)
 DIFFERENCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """Largest difference of logits alone and in a padded batch that is rounding, as a share of the largest logit."""
 
@@ -100,6 +99,9 @@ class Recogniser:
         device: name of the torch device of the waveforms.
     """
 
+    pair_seconds: ClassVar = (1.0, 2.6)
+    """Seconds of the recordings that are compared alone and in a batch."""
+
     def __init__(self, files: RecogniserFiles, summary: CheckpointSummary, search: Search, *, device: str) -> None:
         self.files, self.summary, self.search = files, summary, search
         self.device, self.dtype = torch.device(device), search.dtype
@@ -131,7 +133,7 @@ class Recogniser:
         detect: bool = False,
         prompt: str | None = None,
         keywords: Sequence[str] = (),
-    ) -> "RecogniserWriter":
+    ) -> Writer:
         """Return the text decoder with the options of a transcript."""
         request = TextRequest(language=language, task=task, prompt=prompt, keywords=keywords)
         return RecogniserWriter(self, request, options, detect=detect)
@@ -143,7 +145,7 @@ class Recogniser:
             CheckpointError: scores differ by more than rounding.
         """
         generator, rate = np.random.default_rng(0), self.summary.sample_rate
-        waves = [generator.standard_normal(round(s * rate)).astype(np.float32) * 0.1 for s in PAIR_SECONDS]
+        waves = [generator.standard_normal(round(s * rate)).astype(np.float32) * 0.1 for s in self.pair_seconds]
         request = TextRequest(language=self.files.family.probed_language(self.summary.languages))
         alone_V, together_V = (self.search.first_scores(some, request) for some in (waves[:1], waves))
         difference = np.abs(alone_V - together_V).max()
@@ -180,9 +182,8 @@ class RecogniserWriter:
         self, encoded: ModelOutput | None, features: Mapping[str, Tensor], places: Sequence[str]
     ) -> Sequence[Written]:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
-        waves, lengths = fetch(features["waves_BS"], features["num_samples_B"])
-        rows = [wave[:length] for wave, length in zip(waves, lengths.tolist(), strict=True)]
-        return [self._written(*row) for row in self.recogniser.search(rows, self.request, self.options)]
+        rows = self.recogniser.search(recordings(features), self.request, self.options)
+        return [self._written(*row) for row in rows]
 
     def _written(self, ids: Sequence[int], log_probs: Sequence[float]) -> Written:
         """Return the text of the tokens of a row, up to the first that ends it."""

@@ -68,7 +68,7 @@ class Family:
     begins: str = ""
     """Token after which the text begins, if the model writes it; what precedes it is the language."""
     language_of: Callable[[str], str | None] | None = None
-    """Returns the language by what precedes the text; None: the family writes none."""
+    """Returns the language by what precedes the text, or by a token; None: the family writes none."""
     thinker: str = ""
     """Class that writes texts, of a checkpoint with parts that write audio, which are not loaded."""
     text_of: Callable[[str], str] = str.strip
@@ -153,10 +153,10 @@ def _languages_of_omniasr(processor: Any) -> Iterable[str]:  # noqa: ANN401
 # Families without a request: processors that take recordings alone, or a conversation
 
 
-def _of_recording(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
-    """Return the inputs of a model without a prompt."""
+def _of_recording(processor: Any, wave: np.ndarray, request: TextRequest, **more: str) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs of a model without a prompt of words."""
     rate = processor.feature_extractor.sampling_rate
-    inputs: Mapping[str, Any] = processor(audio=wave, sampling_rate=rate, return_tensors="pt")
+    inputs: Mapping[str, Any] = processor(audio=wave, sampling_rate=rate, return_tensors="pt", **more)
     return inputs
 
 
@@ -194,6 +194,28 @@ def _chat(default: str, *, is_padded: bool = False) -> Inputs:
     return inputs
 
 
+# Transducers of Nemotron, whose encoder has 5,000 positions of 80 ms
+
+
+AUTO = "auto"
+"""Language with which Nemotron 3.5 finds the language itself."""
+
+
+def _of_nemotron(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs with the number of a language."""
+    return _of_recording(processor, wave, request, language=request.language or AUTO)
+
+
+def _languages_of_nemotron(processor: Any) -> Iterable[str]:  # noqa: ANN401
+    """Return the languages that have a number."""
+    return (language for language in processor.prompt_dictionary if language != AUTO)
+
+
+def _tagged(token: str) -> str | None:
+    """Return the language of a token such as "<de-DE>"."""
+    return token[1:-1] if token.startswith("<") and token.endswith(">") else None
+
+
 # Texts in segments
 
 
@@ -227,6 +249,10 @@ FAMILIES: Mapping[str, Family] = {
     "moonshine_streaming": Family(inputs=_of_recording, takes=()),
     "moss_transcribe_diarize": Family(text_of=_words_of_moss, max_seconds=30),
     "nemo_speechlm": Family(),
+    "nemotron3_5_asr": Family(
+        inputs=_of_nemotron, takes=("language",), languages=_languages_of_nemotron, language_of=_tagged, max_seconds=399
+    ),
+    "nemotron_asr_streaming": Family(inputs=_of_recording, takes=(), max_seconds=399),
     "omniasr": Family(languages=_languages_of_omniasr, max_seconds=40),
     "qwen2_5_omni": Family(
         inputs=_chat("Transcribe the audio into text.", is_padded=True),
@@ -258,8 +284,6 @@ REFUSED: Mapping[str, str] = {
     "granite_speech": "its features need torchaudio, with which raysp has not been tried",
     "granite_speech_plus": "its features need torchaudio, with which raysp has not been tried",
     "kyutai_speech_to_text": "it writes tokens of a stream, one for each 80 ms, which raysp does not read",
-    "nemotron3_5_asr": "raysp has no search for its transducer",
-    "nemotron_asr_streaming": "raysp has no search for its transducer",
     "phi4_multimodal": UNTRIED,
     "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
     "voxtral": "its prompt needs mistral-common, with which raysp has not been tried",

@@ -30,7 +30,7 @@ Made = TypeVar("Made")
 
 def is_recogniser(kind: Kind) -> bool:
     """Return whether a checkpoint is prompted through its processor."""
-    return kind.head is Capability.TEXT_DECODER and kind.model_type in FAMILIES
+    return kind.head in (Capability.TEXT_DECODER, Capability.TRANSDUCER) and kind.model_type in FAMILIES
 
 
 def _made(folder: Path, maker: Callable[[], Made]) -> Made:
@@ -111,6 +111,9 @@ class RecogniserFiles:
             probe.check("language", TextRequest(language=languages[0]), TextRequest(language=other))
         padded = _padded_samples(probe, extractor, languages)
         _check_frames(folder, config, extractor, padded)
+        is_transducer = kind.head is Capability.TRANSDUCER
+        if is_transducer:
+            _check_transducer(folder, config, extractor, processor, settings.get("decoder_start_token_id"))
         text = config.get_text_config(decoder=True)
         name = kind.model_class.__name__
         needs = (
@@ -122,10 +125,10 @@ class RecogniserFiles:
             architecture=name,
             num_parameters=sum(header.num_elements for header in headers.values()),
             sample_rate=rate,
-            vocab_size=_vocab_size(folder, text, processor),
+            vocab_size=text.vocab_size if is_transducer else _vocab_size(folder, text, processor),
             min_samples=rate // TENTHS,
             frame_stride=rate // 100,
-            hidden_size=int(text.hidden_size),
+            hidden_size=int(text.decoder_hidden_size if is_transducer else text.hidden_size),
             num_layers=sum(int(getattr(part, "num_hidden_layers", 0) or 0) for part in _parts(config)),
             gives=(Capability.TEXT_DECODER,),
             dtype=main_dtype(headers),
@@ -135,6 +138,7 @@ class RecogniserFiles:
             backend="transformers",
             padded_samples=padded,
             languages=languages,
+            writes_times=is_transducer,
             detects=family.language_of is not None,
             contradiction=needs,
             takes=takes,
@@ -168,6 +172,29 @@ def _vocab_size(folder: Path, text: Any, processor: Any) -> int:  # noqa: ANN401
             "vocab_size): use the tokenizer that was saved with these weights"
         )
     return size
+
+
+def special_ids(processor: Any) -> set[int]:  # noqa: ANN401
+    """Return the ids of the tokens that are no text."""
+    return {index for index, token in processor.tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _check_transducer(folder: Path, config: Any, extractor: Any, processor: Any, first: int | None) -> None:  # noqa: ANN401
+    """Raise CheckpointError if blank, tokens or features contradict each other.
+
+    The tokenizer may have special tokens that the model does not write: the blank has the id of one of them.
+    """
+    size, blank, bins = config.vocab_size, config.blank_token_id, config.encoder_config.num_mel_bins
+    written, ids = {*range(size)} - {blank}, {*processor.tokenizer.get_vocab().values()}
+    is_missing = bool(written - ids or ids - {*range(size)} - special_ids(processor))
+    contradictions = {
+        f"blank_token_id is {blank} of {size} tokens, decoder_start_token_id is {first}": first != blank
+        or blank >= size,
+        f"the tokenizer has {len(ids)} tokens, the model {size} (vocab_size)": is_missing,
+        f"the extractor has {extractor.feature_size} mel bins, the encoder {bins}": extractor.feature_size != bins,
+    }
+    if wrong := [words for words, is_wrong in contradictions.items() if is_wrong]:
+        raise CheckpointError(f"{folder}: {'; '.join(wrong)}: use the files that were saved with these weights")
 
 
 def _languages(folder: Path, family: Family, processor: Any, settings: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ANN401

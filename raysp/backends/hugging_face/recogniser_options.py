@@ -13,6 +13,7 @@ from raysp.backends.hugging_face.describing import Kind, kind_of
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, TRANSLATE, TextRequest
 from raysp.backends.hugging_face.recogniser_files import checked_prompt
 from raysp.backends.hugging_face.recogniser_settings import settings_of
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.labelled_passes import CheckpointSummary
@@ -43,15 +44,16 @@ def check_writing(
     Raises:
         CheckpointError: an option is unknown, or the model does not take it or its value.
     """
-    name = checkpoint.architecture
+    name, kind = checkpoint.architecture, kind_of(checkpoint.path)
     try:
         GenerationConfig.from_dict(options)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
-    if refused := sorted({*options} - {*TAKEN}):
+    taken = () if kind.head is Capability.TRANSDUCER else TAKEN  # the text of a transducer ends with the recording
+    if refused := sorted({*options} - {*taken}):
         raise CheckpointError(
-            f"{checkpoint.path}: generate has {', '.join(refused)}, expected some of {', '.join(TAKEN)}: {name} is "
-            "searched greedily, and a text must not depend on its batch"
+            f"{checkpoint.path}: generate has {', '.join(refused)}, expected {', '.join(taken) or 'no option'}: {name} "
+            "is searched greedily, and a text must not depend on its batch"
         )
     for option, value in {"language": language, "task": task}.items():
         if value is not None and option not in checkpoint.takes:
@@ -68,7 +70,8 @@ def check_writing(
         raise CheckpointError(
             f"{checkpoint.path}: language={language!r}, expected one of its {len(checkpoint.languages)}: {shown}"
         )
-    kind = kind_of(checkpoint.path)
+    if kind.head is Capability.TRANSDUCER:
+        return
     num_prompt = PROMPT_TOKENS
     if prompt or keywords:
         spoken = language or FAMILIES[kind.model_type].probed_language(checkpoint.languages)

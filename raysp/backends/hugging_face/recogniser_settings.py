@@ -8,6 +8,7 @@ import transformers
 
 from raysp.backends.hugging_face.decoded_texts import FIXED
 from raysp.backends.hugging_face.describing import Kind, read
+from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import NOT_OPTIONS, OF_BEAMS, OF_SAMPLING, WITHOUT_EFFECT
 
@@ -37,6 +38,8 @@ UNUSED = (
 )  # fmt: skip
 """Settings of sampling, of assistants and of caches, which do not change a greedy search."""
 ALLOWED = frozenset({*USED, *UNUSED, *DEPENDENT, *FIXED, *OF_SAMPLING, *OF_BEAMS, *NOT_OPTIONS})
+ALLOWED_OF_TRANSDUCERS = (ALLOWED - {*USED, *DEPENDENT}) | {"bos_token_id", "decoder_start_token_id", "pad_token_id"}
+"""Settings that do not change the search of a transducer, whose text ends with the recording."""
 
 
 def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
@@ -48,7 +51,8 @@ def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
     config = read(folder, lambda: _generation_config(folder, kind))
     settings = {name: value for name, value in config.to_dict().items() if not _is_unset(name, value)}
     defaults = transformers.GenerationConfig().to_dict()  # transformers reads no others
-    for name in sorted({*settings} & {*defaults} - ALLOWED):
+    allowed = ALLOWED_OF_TRANSDUCERS if kind.head is Capability.TRANSDUCER else ALLOWED
+    for name in sorted({*settings} & {*defaults} - allowed):
         raise CheckpointError(
             f"{folder}: {FILE} has {name}={settings[name]!r}, with which raysp does not label: texts are searched "
             f"greedily, and depend neither on time nor on their batch. Remove {name} from {FILE}"

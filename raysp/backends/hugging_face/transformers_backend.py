@@ -3,9 +3,17 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from raysp.backends.hugging_face import decoded_texts, describing, recogniser, recogniser_files, recogniser_options
+from raysp.backends.hugging_face import (
+    decoded_texts,
+    describing,
+    recogniser,
+    recogniser_files,
+    recogniser_options,
+    transducers,
+)
 from raysp.backends.hugging_face.models import HuggingFaceModel
 from raysp.backends.hugging_face.recogniser_families import FAMILIES
+from raysp.capabilities import Capability
 from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
 
 
@@ -30,6 +38,9 @@ class HuggingFaceModels:
         """
         if recogniser_files.is_recogniser(describing.kind_of(folder)):
             files = recogniser_files.RecogniserFiles.read(folder)
+            if files.kind.head is Capability.TRANSDUCER:
+                networks = transducers.TransducerSearch(files, dtype=dtype, device=device)
+                return transducers.Transducer(files, files.describe(), networks, device=device)
             search = recogniser.TransformersSearch(files, dtype=dtype, device=device)
             return recogniser.Recogniser(files, files.describe(), search, device=device)
         return HuggingFaceModel(folder, dtype=dtype, device=device)

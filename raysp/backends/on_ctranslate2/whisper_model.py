@@ -8,11 +8,11 @@ Legend: B batch, S samples, T frames, H hidden.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import ctranslate2
 import numpy as np
@@ -27,47 +27,7 @@ from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, TimedWord, Written
-
-BROKEN = "\ufffd"
-"""Stands for bytes that are not a whole character yet."""
-WITHOUT_SPACES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""Languages whose words are not divided by spaces; there each character with its marks is one."""
-
-
-class TokenWord(NamedTuple):
-    """A word and its tokens."""
-
-    text: str
-    first: int
-    """Place of the first token."""
-    end: int
-    """Place behind the last token with a letter or digit; of a word without any, behind the last token."""
-
-
-def words_of(ids: Sequence[int], decode: Callable[[Sequence[int]], str], *, has_spaces: bool) -> list[TokenWord]:
-    """Return the words of tokens, with the punctuation that touches them.
-
-    Args:
-        ids: tokens of text, without special ones.
-        decode: returns the text of tokens, with the space that precedes it.
-        has_spaces: whether spaces divide words.
-    """
-    words: list[TokenWord] = []
-    first = 0
-    while first < len(ids):
-        end = first + 1
-        while BROKEN in (text := decode(ids[first:end])) and end < len(ids):
-            end += 1
-        begins = not words or text[:1].isspace() or not has_spaces
-        is_spoken = any(map(str.isalnum, text))
-        if begins and (has_spaces or is_spoken or not words):
-            words.append(TokenWord(text, first, end))
-        else:
-            last = words[-1]
-            words[-1] = TokenWord(last.text + text, last.first, end if is_spoken else last.end)
-        first = end
-    return [word._replace(text=text) for word in words if (text := word.text.strip())]
-
+from raysp.text.token_words import WITHOUT_SPACES, words_of_tokens
 
 STEPS_PER_SECOND = 50
 """Frames a second of the attention from which times are read."""
@@ -281,7 +241,7 @@ class TextWriter:
     def _words(self, ids: Sequence[int], aligned: Any, *, has_spaces: bool) -> Iterator[TimedWord]:  # noqa: ANN401
         tokens, steps = np.array(aligned.alignments).T
         starts = steps[np.diff(tokens, prepend=-1) > 0] / STEPS_PER_SECOND  # of each token, and of the end
-        for word in words_of(ids, self._decode, has_spaces=has_spaces):
+        for word in words_of_tokens(ids, self._decode, has_spaces=has_spaces):
             score = float(np.mean(aligned.text_token_probs[word.first : word.end]))
             yield TimedWord(word.text, float(starts[word.first]), float(starts[word.end]), score)
 

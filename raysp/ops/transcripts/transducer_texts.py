@@ -16,6 +16,7 @@ from raysp.ops.forward import Forward, Rows, Selected
 from raysp.ops.rows import Stretch, stretches
 from raysp.ops.transcribing import StretchText, Transcribing, flat, in_a_row
 from raysp.text.greedy_ctc import CTCTokens, row_means
+from raysp.text.times import shared_frames
 
 
 class SearchingModel(Protocol):
@@ -93,7 +94,7 @@ class Transducing:
         """Return the columns of text and score, and of words and pieces if enabled."""
         counts = np.array([len(row.ids) for row in rows], np.int64)
         ids, frames, ends, scores = (np.concatenate(of) for of in zip(*rows, strict=True))
-        times = [_times(row) for row in rows]
+        times = [shared_frames(row.frames, row.ends) for row in rows]
         tokens = CTCTokens(
             flat_ids=ids,
             counts=counts,
@@ -120,15 +121,6 @@ class Transducing:
         row = Tokens(*(np.concatenate(of) for of in zip(*parts, strict=True)))
         columns = tuple(column[0] for column in self.texts_of([row]))
         return StretchText(columns, len(row.ids), stretch.frame * self.texts.frame_seconds)
-
-
-def _times(row: Tokens) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the start and end of each token in frames, without overlaps."""
-    _, firsts, counts = np.unique(row.frames, return_index=True, return_counts=True)
-    share = np.repeat(counts, counts)
-    starts = row.frames + (np.arange(len(row.frames)) - np.repeat(firsts, counts)) / share
-    # Tokens of a window may last into the frames of the next window.
-    return starts, np.minimum(row.ends, np.append(starts[1:], np.inf))
 
 
 def _owned(row: Tokens, first: int, end: int) -> Tokens:

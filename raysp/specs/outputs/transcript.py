@@ -65,7 +65,7 @@ class Transcript(Output):
         chars: add `<name>_chars`: the same for each character.
         detect: add `<name>_language`: the most probable language and its probability, those of a row of several windows
             by the mean of their probabilities. For Whisper by CTranslate2, of several languages, and for recognisers
-            that write the language before the text, without `language`.
+            that write the language, without `language`.
         prompt: for recognisers that take one: words before the recording, such as its subject.
         keywords: for recognisers that take them: words that are likely, such as names.
         beams: for CTC checkpoints: prefixes that a beam search keeps after each frame; 1: the best token of each frame.

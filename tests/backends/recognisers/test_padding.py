@@ -11,14 +11,22 @@ from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 from raysp.errors import CheckpointError
 from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES
+from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
 from tests.backends.theirs import waves
 
-STEPS = 3
+STEPS, MOST_FRAMES = 3, 64
 
 
 def logits(model: Recogniser, recordings, name: str) -> torch.Tensor:
-    """Return the logits (B, K, V) of the first tokens."""
-    inputs = model.search.inputs(recordings, TextRequest(language=LANGUAGES.get(name)))
+    """Return the logits (B, K, V) of the first tokens; of transducers the frames that their networks read."""
+    request = TextRequest(language=LANGUAGES.get(name))
+    if name in TRANSDUCER_BUILDERS:
+        with torch.inference_mode():
+            frames, num_frames = model.search.encoded(recordings, request)
+        is_padding = torch.arange(frames.shape[1]) >= num_frames[:, None]
+        frames = frames.masked_fill(is_padding[..., None], 0.0)
+        return torch.nn.functional.pad(frames, (0, 0, 0, MOST_FRAMES - frames.shape[1]))
+    inputs = model.search.inputs(recordings, request)
     options = {"max_new_tokens": STEPS, "min_new_tokens": STEPS, "do_sample": False, "output_logits": True}
     with torch.inference_mode():
         return torch.stack(model.search.model.generate(**inputs, **options, return_dict_in_generate=True).logits, 1)

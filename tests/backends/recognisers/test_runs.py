@@ -109,7 +109,7 @@ def test_the_language_that_the_model_writes_first_is_detected_with_its_probabili
             {"keywords": ["Ray"]},
             "keywords given, which Qwen3ASR.* does not take; it takes language, prompt",
         ),
-        ("qwen3_asr", {"generate": {"num_beams": 2}}, "num_beams, expected some of eos_token_id, max_new_tokens"),
+        ("qwen3_asr", {"generate": {"num_beams": 2}}, "num_beams, expected eos_token_id, max_new_tokens"),
         ("qwen3_asr", {"words": True}, "writes text without times"),
         ("cohere_asr", {}, "does not detect languages: use a checkpoint that does, or name a language"),
         ("canary", {"language": "de", "detect": False, "prompt": "talk"}, "prompt given, which Canary.* does not take"),

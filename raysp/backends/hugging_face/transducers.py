@@ -1,0 +1,135 @@
+"""Transducers of transformers: their networks, the search of raysp, and texts with the times of words.
+
+Legend: B batch, R rows of a step, T frames, K frames of a step, S steps, N tokens of a row, J width of the joint
+network, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from raysp.backends.hugging_face.collating import recordings
+from raysp.backends.hugging_face.recogniser import Recogniser, TransformersSearch
+from raysp.backends.hugging_face.recogniser_families import TextRequest
+from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in, special_ids
+from raysp.crossing import fetch
+from raysp.models.base.outputs import ModelOutput
+from raysp.models.decoder.transducing import Path, Rules, State, search
+from raysp.models.labelled_passes import TimedWord, Writer, Written
+from raysp.text.times import shared_frames
+from raysp.text.token_words import WITHOUT_SPACES, words_of_tokens
+
+SPACE = "▁"
+"""First character of the tokens that begin a word."""
+
+
+class TransducerSearch(TransformersSearch):
+    """Search over the frames of a transducer's encoder, with its prediction network and joint network."""
+
+    def __init__(self, files: RecogniserFiles, *, dtype: str, device: str) -> None:
+        super().__init__(files, dtype=dtype, device=device)
+        config = files.kind.config
+        self.rules = Rules(config.blank_token_id, config.vocab_size, (), config.max_symbols_per_step)
+
+    def encoded(self, waves: Sequence[np.ndarray], request: TextRequest) -> tuple[Tensor, Tensor]:
+        """Return the frames of the encoder (B, T, J), projected to the joint network, and their number (B,)."""
+        output = self.model.get_audio_features(**self.inputs(waves, request))
+        return output.pooler_output, output.attention_mask.sum(-1)
+
+    @torch.inference_mode()
+    def path(self, waves: Sequence[np.ndarray], request: TextRequest) -> Path:
+        """Return the most probable token of each step."""
+        return search(self, *self.encoded(waves, request), self.rules)
+
+    def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return predicted_RJ for one more token of each row, and the state of the prediction network."""
+        decoder = self.model.decoder
+        hidden_R1J, after = decoder.lstm(decoder.embedding(tokens_R)[:, None], state)
+        return decoder.decoder_projector(hidden_R1J)[:, 0], after
+
+    def join(self, frames_RKJ: Tensor, predicted_RJ: Tensor) -> Tensor:
+        """Return logits (R, K, V)."""
+        logits_RKV: Tensor = self.model.joint(predicted_RJ[:, None], frames_RKJ)
+        return logits_RKV
+
+    @torch.inference_mode()
+    def first_scores(self, waves: Sequence[np.ndarray], request: TextRequest) -> np.ndarray:
+        """Return all values of the frames of the first row."""
+        frames_BTJ, num_frames_B = self.encoded(waves, request)
+        frames_TJ, num_frames = fetch(frames_BTJ[0].float(), num_frames_B[0])
+        return frames_TJ[:num_frames].ravel()
+
+
+class Transducer(Recogniser):
+    """A loaded transducer."""
+
+    search: TransducerSearch
+    pair_seconds: ClassVar = (1.0, 10.0)  # the end of the padding is farther away than the context of the encoder
+
+    def writer(self, options: Mapping[str, object], *, language: str | None, task: str | None, **more: Any) -> Writer:  # noqa: ANN401
+        """Return the text decoder with the options of a transcript, of which it takes no others."""
+        return TransducerWriter(self, TextRequest(language=language), **more)
+
+
+class TransducerWriter:
+    """Text decoder of a transducer, searched greedily.
+
+    Args:
+        transducer: the model.
+        request: options of the transcript.
+        words: whether texts come with the times of their words.
+        detect: whether texts come with the probabilities of languages.
+    """
+
+    def __init__(
+        self, transducer: Transducer, request: TextRequest, *, words: bool = False, detect: bool = False
+    ) -> None:
+        self.transducer, self.request, self.words, self.detect = transducer, request, words, detect
+        self.processor, config = transducer.files.processor, transducer.files.kind.config
+        extractor = extractor_in(self.processor)
+        self.frame_seconds = extractor.hop_length * config.encoder_config.subsampling_factor / extractor.sampling_rate
+        self.no_text = [config.blank_token_id, *special_ids(self.processor)]
+        self.has_spaces = (request.language or "").partition("-")[0] not in WITHOUT_SPACES
+
+    def __call__(
+        self, encoded: ModelOutput | None, features: Mapping[str, Tensor], places: Sequence[str]
+    ) -> Sequence[Written]:
+        """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
+        waves = recordings(features)
+        path = self.transducer.search.path(waves, self.request)
+        seconds = [len(wave) / self.transducer.summary.sample_rate for wave in waves]
+        return list(map(self._written, *fetch(path.tokens_BS, path.frames_BS, path.scores_BS), seconds))
+
+    def _written(self, ids_S: np.ndarray, frames_S: np.ndarray, scores_S: np.ndarray, seconds: float) -> Written:
+        """Return the text of the steps of a row."""
+        if not np.isfinite(scores_S).all():
+            raise FloatingPointError("the probability of a token is not finite")
+        languages = self._languages(ids_S, scores_S) if self.detect else []
+        is_text_S = ~np.isin(ids_S, self.no_text)
+        ids, frames_N, scores_N = ids_S[is_text_S].tolist(), frames_S[is_text_S], scores_S[is_text_S].astype(np.float64)
+        words = []
+        for text, first, end in words_of_tokens(ids, self._spaced, has_spaces=self.has_spaces) if self.words else ():
+            starts_N, ends_N = shared_frames(frames_N, frames_N + 1)
+            start, last = np.minimum([starts_N[first], ends_N[end - 1]], seconds / self.frame_seconds)
+            score = float(np.exp(scores_N[first:end]).mean())
+            words.append(TimedWord(text, start * self.frame_seconds, last * self.frame_seconds, score))
+        return Written(self._decoded(ids).strip(), float(scores_N.sum()), len(ids), words, languages)
+
+    def _languages(self, ids_S: np.ndarray, scores_S: np.ndarray) -> list[float]:
+        """Return the probability of each language by the token that names it, and 0 for all others."""
+        language_of = self.transducer.files.family.language_of
+        assert language_of is not None
+        tokens = self.processor.tokenizer.convert_ids_to_tokens(ids_S.tolist())
+        named = {language_of(token): float(np.exp(score)) for token, score in zip(tokens, scores_S, strict=True)}
+        return [named.get(code, 0.0) for code in self.transducer.summary.languages]
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.processor.decode(ids, skip_special_tokens=True))
+
+    def _spaced(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens, with the space that precedes it."""
+        begins_word = self.processor.tokenizer.convert_ids_to_tokens(ids[0]).startswith(SPACE)
+        return f"{' ' * begins_word}{self._decoded(ids)}"
