@@ -226,7 +226,7 @@ BACKENDS = {
 }
 """Classes of backends by their names, as `module:name`; their modules import the libraries."""
 NAMED = (*BACKENDS,)
-OTHER_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+OTHER_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "speech-lora/*")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
 LEAST_VLLM = "0.22"
 """First version that is known to run with transformers 5. It has VLLM_BATCH_INVARIANT."""

@@ -1,18 +1,63 @@
 """Weights of a checkpoint of transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
 from raysp.backends.hugging_face.describing import DIRECT, Kind, read
 from raysp.errors import CheckpointError
+from raysp.models.base.configuration import read_json
 from raysp.models.base.modeling import HEAD_PARTS
 
 NAMES_SHOWN = 5
+OF_PEFT = "base_model.model."
+"""Prefix of the names of weights in an adapter."""
+OTHER_LORA = ("alpha_pattern", "modules_to_save", "rank_pattern", "use_dora")
+"""Options of an adapter that change more than weights by pairs of matrices."""
 IN_TRAINING = "masked_spec_embed"
 """Suffix of a weight that is used in training only, and that some checkpoints lack."""
+
+
+def check_adapter_files(folder: Path, name: str) -> None:
+    """Raise CheckpointError if a checkpoint lacks the adapter by which it recognises speech, or it is no plain LoRA."""
+    config = folder / name / "adapter_config.json"
+    if not config.is_file():
+        raise CheckpointError(
+            f"{folder}: no folder {name}, the adapter by which this model recognises speech, without which its texts "
+            "would be wrong: use the folder as published, on a local disk or by its hub id"
+        )
+    for option in sorted({*OTHER_LORA} & {name for name, value in read_json(config).items() if value}):
+        raise CheckpointError(f"{config}: {option} is set, expected a LoRA without it: use the adapter as published")
+
+
+def merge_adapter(folder: Path, name: str, model: Any) -> None:  # noqa: ANN401 - a model of transformers
+    """Add the LoRA in a folder of a checkpoint to the weights of its model, as `merge_and_unload` of PEFT does.
+
+    Raises:
+        CheckpointError: its weights do not fit.
+    """
+    if wrong := read(folder, lambda: _merge(folder / name, dict(model.named_parameters()))):
+        raise CheckpointError(
+            f"{folder}: weights of {name} do not fit: {', '.join(wrong[:NAMES_SHOWN])}; expected pairs of lora_A and "
+            "lora_B: use the adapter as published"
+        )
+
+
+def _merge(folder: Path, parameters: Mapping[str, Tensor]) -> list[str]:
+    """Add a LoRA to the parameters of a model, and return the names of those of its weights that do not fit."""
+    config, weights = read_json(folder / "adapter_config.json"), load_file(folder / "adapter_model.safetensors")
+    scale = config["lora_alpha"] / (config["r"] ** 0.5 if config.get("use_rslora") else config["r"])
+    for key in [key for key in weights if ".lora_A." in key]:
+        parameter = parameters.get(key.removeprefix(OF_PEFT).replace(".lora_A.", "."))
+        second = key.replace(".lora_A.", ".lora_B.")
+        if parameter is not None and second in weights:
+            change = weights.pop(second).float() @ weights.pop(key).float()
+            parameter.data = (parameter.data.float() + scale * change).to(parameter.dtype)
+    return sorted(weights)
 
 
 def load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 - a model of transformers

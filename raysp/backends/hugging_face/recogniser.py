@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.collating import collated, recordings
 from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
-from raysp.backends.hugging_face.loaded_weights import load_weights
+from raysp.backends.hugging_face.loaded_weights import load_weights, merge_adapter
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.backends.hugging_face.recogniser_options import end_tokens, search_options
@@ -54,7 +54,10 @@ class TransformersSearch:
 
     def __init__(self, files: RecogniserFiles, *, dtype: str, device: str) -> None:
         self.family, self.processor = files.family, files.processor
-        self.model = load_weights(files.folder, files.kind, dtype).to(device).eval()
+        self.model = load_weights(files.folder, files.kind, dtype)
+        if self.family.adapter:
+            merge_adapter(files.folder, self.family.adapter, self.model)
+        self.model = self.model.to(device).eval()
         self.device, self.dtype = torch.device(device), self.model.dtype
         self.steps = StepScores(self.model)
 

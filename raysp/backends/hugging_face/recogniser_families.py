@@ -16,6 +16,8 @@ import numpy as np
 TRANSLATE = "translate"
 CODES = "text_decoder_lang_to_code_id"
 """Setting by which SeamlessM4T finds the token of a language."""
+SPEECH_ADAPTER = "speech-lora"
+"""Folder of the adapter of Phi-4-multimodal for speech."""
 OPTIONS = ("language", "task", "prompt", "keywords")
 """Options of `Transcript` that a family may take."""
 
@@ -69,6 +71,8 @@ class Family:
     """Token after which the text begins, if the model writes it; what precedes it is the language."""
     language_of: Callable[[str], str | None] | None = None
     """Returns the language by what precedes the text, or by a token; None: the family writes none."""
+    adapter: str = ""
+    """Folder of the LoRA by which it recognises speech."""
     thinker: str = ""
     """Class that writes texts, of a checkpoint with parts that write audio, which are not loaded."""
     text_of: Callable[[str], str] = str.strip
@@ -194,6 +198,16 @@ def _chat(default: str, *, is_padded: bool = False) -> Inputs:
     return inputs
 
 
+def _of_phi(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs with the documented prompt; the chat template has no place for a recording."""
+    text = (
+        f"<|user|>{processor.audio_token}{request.prompt or 'Transcribe the audio clip into text.'}<|end|><|assistant|>"
+    )
+    options = {"sampling_rate": processor.audio_processor.sampling_rate}
+    made: Mapping[str, Any] = processor(text=[text], audio=[wave], audio_kwargs=options, return_tensors="pt")
+    return made
+
+
 # Transducers of Nemotron, whose encoder has 5,000 positions of 80 ms
 
 
@@ -254,6 +268,7 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "nemotron_asr_streaming": Family(inputs=_of_recording, takes=(), max_seconds=399),
     "omniasr": Family(languages=_languages_of_omniasr, max_seconds=40),
+    "phi4_multimodal": Family(inputs=_of_phi, takes=("prompt",), max_seconds=40, adapter=SPEECH_ADAPTER),
     "qwen2_5_omni": Family(
         inputs=_chat("Transcribe the audio into text.", is_padded=True),
         takes=("prompt",),
@@ -278,13 +293,11 @@ FAMILIES: Mapping[str, Family] = {
     "speecht5": Family(inputs=_of_recording, takes=()),
 }
 """Families by model type."""
-UNTRIED = "raysp has no adapter for its prompt"
 REFUSED: Mapping[str, str] = {
     "fun_asr_nano": "its features need torchaudio, with which raysp has not been tried",
     "granite_speech": "its features need torchaudio, with which raysp has not been tried",
     "granite_speech_plus": "its features need torchaudio, with which raysp has not been tried",
     "kyutai_speech_to_text": "it writes tokens of a stream, one for each 80 ms, which raysp does not read",
-    "phi4_multimodal": UNTRIED,
     "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
     "voxtral": "its prompt needs mistral-common, with which raysp has not been tried",
     "voxtral_realtime": "its prompt needs mistral-common, with which raysp has not been tried",

@@ -9,6 +9,7 @@ import numpy as np
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from raysp.backends.hugging_face.describing import TENTHS, Kind, kind_of, read, refuse_noise, sample_rate_of
+from raysp.backends.hugging_face.loaded_weights import check_adapter_files
 from raysp.backends.hugging_face.padded_batches import why_alone
 from raysp.backends.hugging_face.partial_processors import load_processor
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, Family, TextRequest
@@ -86,6 +87,8 @@ class RecogniserFiles:
             CheckpointError: transformers does not read it, or a setting is refused.
         """
         kind = kind_of(folder)
+        if adapter := FAMILIES[kind.model_type].adapter:
+            check_adapter_files(folder, adapter)
         return cls(folder, kind, settings_of(folder, kind), processor_of(folder, kind))
 
     @property

@@ -1,12 +1,14 @@
 """Texts of transformers as its documentation writes them, one recording after another."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 
 from tests.backends.recognisers.tiny_transducers import TRANSDUCER_BUILDERS
 from tests.models.oracles import transformers
@@ -30,6 +32,9 @@ def request(processor: Any, name: str, wave: np.ndarray) -> Any:
         return processor(audio=wave, sampling_rate=RATE, return_tensors="pt")
     if name.startswith("seamless"):
         return {**processor(audio=wave, sampling_rate=RATE, return_tensors="pt"), "tgt_lang": "deu"}
+    if name == "phi4_multimodal":
+        text = "<|user|><|audio|>Transcribe the audio clip into text.<|end|><|assistant|>"
+        return processor(text=text, audio=wave, sampling_rate=RATE, return_tensors="pt")
     if name in ("qwen2_audio", *WHOLE):
         prompt = "Transcribe the speech." if name == "qwen2_audio" else "Transcribe the audio into text."
         content = [{"type": "audio", "audio_url": "a.wav"}, {"type": "text", "text": prompt}]
@@ -43,15 +48,21 @@ WHOLE = {"qwen2_5_omni": "Qwen2_5Omni", "qwen3_omni_moe": "Qwen3OmniMoe"}
 """Models with parts that write audio, whose texts are those of the whole class."""
 
 
-def whole(folder: Path, name: str) -> tuple[Any, Any]:
-    """Return the processor without its part for images, for which no package is here, and the model."""
-    cls = getattr(transformers, f"{WHOLE[name]}Processor")
+def audio_processor(folder: Path, name: str) -> Any:
+    """Return the processor without its part for images, for which no package is here."""
+    cls = getattr(transformers, f"{WHOLE.get(name, 'Phi4Multimodal')}Processor")
     unchecked = type("AudioProcessor", (cls,), {"check_argument_for_proper_class": lambda *_: None})
-    processor = unchecked(
-        feature_extractor=transformers.WhisperFeatureExtractor.from_pretrained(folder),
-        tokenizer=transformers.AutoTokenizer.from_pretrained(folder),
-        chat_template=json.loads((folder / "chat_template.json").read_text())["chat_template"],
-    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    if name not in WHOLE:
+        return unchecked(None, extractor, tokenizer)
+    template = json.loads((folder / "chat_template.json").read_text())["chat_template"]
+    return unchecked(None, None, extractor, tokenizer, chat_template=template)
+
+
+def whole(folder: Path, name: str) -> tuple[Any, Any]:
+    """Return the processor and the model."""
+    processor = audio_processor(folder, name)
     model = getattr(transformers, f"{WHOLE[name]}ForConditionalGeneration").from_pretrained(folder).eval()
     generate, settings = model.generate, json.loads((folder / "generation_config.json").read_text())
     options = {f"thinker_{key}": settings[key] for key in ("suppress_tokens", "max_new_tokens")}
@@ -66,6 +77,12 @@ def load(folder: Path, name: str) -> tuple[Any, Any]:
     """Return the processor and the model."""
     if name in WHOLE:
         return whole(folder, name)
+    if name == "phi4_multimodal":
+        model = transformers.Phi4MultimodalForCausalLM.from_pretrained(folder)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of PEFT about transformers
+            model = PeftModel.from_pretrained(model, folder / "speech-lora")
+        return audio_processor(folder, name), model.eval()
     config = transformers.AutoConfig.from_pretrained(folder)
     model = getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
     return transformers.AutoProcessor.from_pretrained(folder), model

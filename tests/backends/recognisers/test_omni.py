@@ -1,9 +1,11 @@
 """Recognisers that also read images, follow streams or find speakers: what is theirs alone."""
 
+import json
 import shutil
 
 import fsspec
 import pytest
+from safetensors.torch import load_file, save_file
 
 import raysp
 from raysp import CheckpointError
@@ -24,7 +26,7 @@ def test_a_checkpoint_of_object_storage_comes_with_its_chat_template(tmp_path, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nemo_speechlm", "qwen2_5_omni", "qwen3_omni_moe"])
+@pytest.mark.parametrize("name", OMNI_BUILDERS)
 def test_a_prompt_changes_the_text(recogniser, name):
     transcripts = raysp.Transcript(), raysp.Transcript(prompt="numbers")
     ops = [labelling(recogniser(name), transcript, windows_alone=True) for transcript in transcripts]
@@ -37,6 +39,26 @@ def test_a_prompt_changes_the_text(recogniser, name):
 @pytest.mark.parametrize("name", OMNI_BUILDERS)
 def test_a_killed_run_continues_to_the_labels_of_an_undisturbed_one(tmp_path, recogniser, name):
     check_killed(tmp_path, recogniser(name), "outputs=[raysp.Transcript()]", "before_piece_staged:2")
+
+
+def test_phi_is_refused_without_the_adapter_for_speech_or_with_another_kind(recogniser, tmp_path):
+    folder = shutil.copytree(recogniser("phi4_multimodal"), tmp_path / "phi")
+    config = folder / "speech-lora" / "adapter_config.json"
+    settings = json.loads(config.read_text())
+    for values, words in (({"use_dora": True}, "use_dora is set"), ({"r": "four"}, "cannot read it .TypeError")):
+        config.write_text(json.dumps({**settings, **values}))
+        with pytest.raises(CheckpointError, match=words):
+            HuggingFaceModels().load(folder, dtype="float32", device="cpu")
+    config.write_text(json.dumps(settings))
+    weights = load_file(config.with_name("adapter_model.safetensors"))
+    save_file(
+        {f"other.{name}": weight for name, weight in weights.items()}, config.with_name("adapter_model.safetensors")
+    )
+    with pytest.raises(CheckpointError, match=r"weights of speech-lora do not fit: other\.base_model"):
+        HuggingFaceModels().load(folder, dtype="float32", device="cpu")
+    shutil.rmtree(config.parent)
+    with pytest.raises(CheckpointError, match=r"no folder speech-lora, the adapter by which .* by its hub id"):
+        HuggingFaceModels().describe(folder)
 
 
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "chat_template.json", "tokenizer.json"])

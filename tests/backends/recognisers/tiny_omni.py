@@ -1,10 +1,12 @@
 """Tiny random recognisers of models that also read images, follow streams or find speakers, a folder for each."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 
 from tests.backends.recognisers.tiny import CHAT, TEXT, saved, tokenizer
 from tests.models.oracles import transformers as T
@@ -135,8 +137,37 @@ def qwen3_omni_moe(folder: Path) -> Path:
     return published(folder, "generation_config.json", eos_token_id=None, pad_token_id=None)
 
 
+def phi4_multimodal(folder: Path) -> Path:
+    names = {"audio_token": "<|audio|>", "image_token": "<|image|>"}
+    made = tokenizer([*names.values(), "<|user|>", "<|end|>", "<|assistant|>"], extra_special_tokens=names)
+    ids = made.get_vocab()
+    audio = {
+        "hidden_size": 32, "intermediate_size": 64, "num_blocks": 2, "num_attention_heads": 4, "ext_pw_out_channel": 32,
+        "depthwise_separable_out_channel": 32, "nemo_conv_channels": 16, "audio_token_id": ids["<|audio|>"],
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 56,
+        "crop_size": 56, "image_token_id": ids["<|image|>"], "feature_layer": -1,
+    }  # fmt: skip
+    text = {name: value for name, value in TEXT.items() if name != "head_dim"}
+    config = T.Phi4MultimodalConfig(
+        **text, vocab_size=len(made), audio_config=audio, vision_config=vision, pad_token_id=made.pad_token_id,
+        bos_token_id=made.bos_token_id, eos_token_id=made.eos_token_id,
+    )  # fmt: skip
+    files = OmniFiles("Phi4MultimodalProcessor", T.Phi4MultimodalFeatureExtractor(), made)
+    saved(folder, "Phi4MultimodalForCausalLM", config, files)
+    torch.manual_seed(2)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["qkv_proj", "down_proj"], init_lora_weights=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PEFT about transformers
+        model = get_peft_model(T.Phi4MultimodalForCausalLM.from_pretrained(folder), lora)
+    model.save_pretrained(folder / "speech-lora")
+    return folder
+
+
 OMNI_BUILDERS = {
     "nemo_speechlm": nemo_speechlm,
+    "phi4_multimodal": phi4_multimodal,
     "qwen2_5_omni": qwen2_5_omni,
     "qwen3_omni_moe": qwen3_omni_moe,
 }
