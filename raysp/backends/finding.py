@@ -177,10 +177,7 @@ class PackagedModels:
         self,
         checkpoint: CheckpointSummary,
         options: Mapping[str, object],
-        *,
-        language: str | None,
-        task: str | None,
-        **request: Any,  # noqa: ANN401 - prompt and keywords
+        **request: Any,  # noqa: ANN401 - language, task, prompt and keywords
     ) -> None:
         """Check the options of a transcript by the package.
 
@@ -189,7 +186,7 @@ class PackagedModels:
         """
         with _errors_of(self.package, checkpoint.path, "check_writing"):
             backend = cast("WritingBackend", self._backend())
-            backend.check_writing(checkpoint, options, language=language, task=task, **request)
+            backend.check_writing(checkpoint, options, **request)
 
     def _backend(self) -> Backend:
         return cast("Backend", self.package.entry_point.load()())

@@ -11,7 +11,7 @@ VERSIONS = ("5.24",)
 """Versions of transformers that were measured."""
 PADDED = frozenset({
     "canary", "cohere_asr", "glmasr", "moss_transcribe_diarize", "nemotron3_5_asr", "nemotron_asr_streaming",
-    "omniasr", "qwen2_5_omni", "qwen2_audio", "qwen3_asr", "qwen3_omni_moe",
+    "omniasr", "qwen2_5_omni", "qwen2_audio", "qwen3_asr", "qwen3_omni_moe", "voxtral",
 })  # fmt: skip
 """Model types whose windows share padded batches."""
 

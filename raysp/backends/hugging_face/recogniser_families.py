@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 TRANSLATE = "translate"
+MISTRAL = "mistral-common"
 CODES = "text_decoder_lang_to_code_id"
 """Setting by which SeamlessM4T finds the token of a language."""
 SPEECH_ADAPTER = "speech-lora"
@@ -77,6 +78,8 @@ class Family:
     """Class that writes texts, of a checkpoint with parts that write audio, which are not loaded."""
     text_of: Callable[[str], str] = str.strip
     """Returns the words of a text as the model writes it."""
+    package: str = ""
+    """Package that its processor needs besides transformers."""
 
     def probed_language(self, languages: Sequence[str]) -> str | None:
         """Return the language with which inputs are tried, of those of a checkpoint; None: none has to be named."""
@@ -230,6 +233,22 @@ def _tagged(token: str) -> str | None:
     return token[1:-1] if token.startswith("<") and token.endswith(">") else None
 
 
+# Voxtral
+
+
+VOXTRAL_LANGUAGES = ("de", "en", "es", "fr", "hi", "it", "nl", "pt")
+"""Languages that its documentation names."""
+
+
+def _of_voxtral(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs of a transcription, padded to a multiple of 30 s."""
+    rate = processor.feature_extractor.sampling_rate
+    inputs: Mapping[str, Any] = processor.apply_transcription_request(
+        audio=[wave], model_id="", language=request.language, sampling_rate=rate, format=["WAV"]
+    )
+    return inputs
+
+
 # Texts in segments
 
 
@@ -243,6 +262,9 @@ def _words_of_moss(text: str) -> str:
     return " ".join(map(str.strip, segments)) if segments else text.strip()
 
 
+SEAMLESS = Family(
+    inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, codes=CODES, needs_language=True
+)
 FAMILIES: Mapping[str, Family] = {
     "canary": Family(
         inputs=_of_canary,
@@ -284,13 +306,13 @@ FAMILIES: Mapping[str, Family] = {
         takes=("prompt",),
         thinker="Qwen3OmniMoeThinkerForConditionalGeneration",
     ),
-    "seamless_m4t": Family(
-        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, codes=CODES, needs_language=True
-    ),
-    "seamless_m4t_v2": Family(
-        inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, codes=CODES, needs_language=True
-    ),
+    "seamless_m4t": SEAMLESS,
+    "seamless_m4t_v2": SEAMLESS,
     "speecht5": Family(inputs=_of_recording, takes=()),
+    "voxtral": Family(
+        inputs=_of_voxtral, takes=("language",), languages=lambda processor: VOXTRAL_LANGUAGES, package=MISTRAL
+    ),
+    "voxtral_realtime": Family(inputs=_of_recording, takes=(), max_seconds=30, package=MISTRAL),
 }
 """Families by model type."""
 REFUSED: Mapping[str, str] = {
@@ -299,7 +321,5 @@ REFUSED: Mapping[str, str] = {
     "granite_speech_plus": "its features need torchaudio, with which raysp has not been tried",
     "kyutai_speech_to_text": "it writes tokens of a stream, one for each 80 ms, which raysp does not read",
     "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
-    "voxtral": "its prompt needs mistral-common, with which raysp has not been tried",
-    "voxtral_realtime": "its prompt needs mistral-common, with which raysp has not been tried",
 }
 """Model types of recognisers that are refused, with the reason."""

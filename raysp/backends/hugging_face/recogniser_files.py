@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib import util
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -48,9 +49,15 @@ def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of 
     """Return the processor, which pads prompts on the left.
 
     Raises:
-        CheckpointError: it cannot be read, is of another class than that of the model type, or draws random numbers.
+        CheckpointError: it needs a package that is not installed, cannot be read, is of another class than that of the
+            model type, or draws random numbers.
     """
-    expected = PROCESSOR_MAPPING_NAMES.get(kind.model_type)
+    family, expected = FAMILIES[kind.model_type], PROCESSOR_MAPPING_NAMES.get(kind.model_type)
+    if family.package and not util.find_spec(family.package.replace("-", "_")):
+        raise CheckpointError(
+            f"{folder}: its processor needs the package {family.package}, which is not installed; pip install "
+            f"'raysp[{family.package}]'"
+        )
     processor = _made(folder, lambda: load_processor(folder, expected))
     name = type(processor).__name__
     if expected is not None and name != expected:
@@ -58,7 +65,7 @@ def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of 
             f"{folder}: the processor is a {name}, expected {expected} for model type {kind.model_type!r}; use the "
             "processor_config.json and tokenizer_config.json that were saved with these weights"
         )
-    if not FAMILIES[kind.model_type].has_seeded_noise:
+    if not family.has_seeded_noise:
         refuse_noise(folder, _made(folder, lambda: extractor_in(processor)))
     processor.tokenizer.padding_side = "left"
     return processor

@@ -1,7 +1,8 @@
 """The backend `transformers`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from raysp.backends.hugging_face import (
     decoded_texts,
@@ -49,20 +50,12 @@ class HuggingFaceModels:
         self,
         checkpoint: CheckpointSummary,
         options: Mapping[str, object],
-        *,
-        language: str | None,
-        task: str | None,
-        prompt: str | None = None,
-        keywords: Sequence[str] = (),
+        **request: Any,  # noqa: ANN401 - language, task, prompt and keywords
     ) -> None:
         """Check the options of a transcript.
 
         Raises:
             CheckpointError: the checkpoint does not support one of them.
         """
-        if checkpoint.model_type in FAMILIES:
-            recogniser_options.check_writing(
-                checkpoint, options, language=language, task=task, prompt=prompt, keywords=keywords
-            )
-        else:
-            decoded_texts.check_writing(checkpoint, options, language=language, task=task)
+        check = recogniser_options if checkpoint.model_type in FAMILIES else decoded_texts
+        check.check_writing(checkpoint, options, **request)

@@ -18,6 +18,8 @@ LANGUAGES = {"canary": "de", "cohere_asr": "de", "seamless_m4t": "deu", "seamles
 """Languages of the families that need one."""
 MOST_STEPS = 4000
 """More steps than a transducer takes for the recordings of a test: its texts end with the recording."""
+LENGTHS = {"voxtral_realtime": {"max_new_tokens": 24}}
+"""Options of families that do not read the length of their texts from generation_config.json."""
 
 
 def request(processor: Any, name: str, wave: np.ndarray) -> Any:
@@ -28,7 +30,11 @@ def request(processor: Any, name: str, wave: np.ndarray) -> Any:
         inputs = processor(audio=wave, language="de", sampling_rate=RATE)
         inputs.pop("audio_chunk_index")
         return inputs
-    if name in ("moonshine_streaming", "speecht5", *TRANSDUCER_BUILDERS):
+    if name == "voxtral":
+        return processor.apply_transcription_request(
+            audio=[wave], model_id="mistralai/Voxtral-Mini-3B-2507", sampling_rate=RATE, format=["WAV"]
+        )
+    if name in ("moonshine_streaming", "speecht5", "voxtral_realtime", *TRANSDUCER_BUILDERS):
         return processor(audio=wave, sampling_rate=RATE, return_tensors="pt")
     if name.startswith("seamless"):
         return {**processor(audio=wave, sampling_rate=RATE, return_tensors="pt"), "tgt_lang": "deu"}
@@ -99,7 +105,7 @@ def written(folder: Path, name: str, recordings: Sequence[np.ndarray]) -> list[s
                 sequences = model.generate(**inputs, max_new_tokens=MOST_STEPS).sequences
                 texts += processor.decode(sequences, skip_special_tokens=True)
                 continue
-            ids = model.generate(**inputs, do_sample=False)
+            ids = model.generate(**inputs, do_sample=False, **LENGTHS.get(name, {}))
         prompt = inputs.get("input_ids", inputs.get("decoder_input_ids"))
         begin = 1 if prompt is None else prompt.shape[1]
         texts += processor.tokenizer.batch_decode(ids[:, begin:], skip_special_tokens=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib import util
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,13 @@ def test_frames_of_the_extractor_are_those_of_the_encoder(edited, name):
     values = {"chunk_length": 10, "n_samples": 160_000, "nb_max_frames": 1000}
     with pytest.raises(CheckpointError, match=r"pads to 1000 frames \(chunk_length 10\), expected 3000"):
         describe(edited(name, "processor_config.json", **values))
+
+
+def test_a_processor_whose_package_is_missing_is_refused_by_the_plan(corpus, recogniser, monkeypatch):
+    folder = recogniser("voxtral")
+    find = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "mistral_common" else find(name))
+    with pytest.raises(
+        CheckpointError, match=r"needs the package mistral-common, .*pip install 'raysp\[mistral-common\]'"
+    ):
+        plan(corpus, folder)

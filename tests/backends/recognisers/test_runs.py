@@ -152,6 +152,6 @@ def test_inspect_shows_options_languages_and_batches(recogniser, raysp_command):
 
 @pytest.mark.drivers
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["before_piece_staged:2"])
-def test_a_killed_run_continues_to_the_labels_of_an_undisturbed_one(tmp_path, recogniser, moment):
-    check_killed(tmp_path, recogniser("qwen3_asr"), "outputs=[raysp.Transcript()]", moment)
+@pytest.mark.parametrize("name", ["qwen3_asr", "voxtral"])
+def test_a_killed_run_continues_to_the_labels_of_an_undisturbed_one(tmp_path, recogniser, name):
+    check_killed(tmp_path, recogniser(name), "outputs=[raysp.Transcript()]", "before_piece_staged:2")

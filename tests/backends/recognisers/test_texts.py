@@ -68,3 +68,14 @@ def test_texts_alone_and_together_are_those_of_transformers(recogniser, name):
     scores = [[row["pred_score"] for row in rows] for rows in (together.values(), alone)]
     np.testing.assert_allclose(*scores, atol=1e-5)
     assert max(scores[0]) < 0
+
+
+@pytest.mark.slow
+def test_a_recording_of_several_chunks_of_voxtral_has_the_text_of_transformers(recogniser):
+    folder, recordings = recogniser("voxtral"), waves((33 * 16_000, 9_000, 61 * 16_000))
+    op = labelling(folder, raysp.Transcript(), window_seconds=70)
+    texts = [row["pred_text"] for row in labels(op, block_of(recordings)).values()]
+    assert texts == written(folder, "voxtral", recordings)
+    other = labelling(folder, raysp.Transcript(language="de"), window_seconds=70)
+    scores = [labels(one, block_of(recordings[1:2]))[0]["pred_score"] for one in (op, other)]
+    assert scores[0] != scores[1]

@@ -1,6 +1,7 @@
 """Long rows lose no audio: a stand-in for the model writes a letter for each tone that the features have."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -44,10 +45,19 @@ def spectrum(inputs) -> torch.Tensor:
     return features if features.shape[1] < 200 else features.mT
 
 
+def rows_of(inputs) -> Sequence[torch.Tensor]:
+    """Return the energies (bins, T) of each row; those of Voxtral come in chunks of 30 s, of 375 tokens each."""
+    energies, ids = spectrum(inputs), inputs.get("input_ids")
+    if ids is None or len(ids) == len(energies):
+        return energies
+    chunks = (ids == 24).sum(1) // 375
+    return [torch.cat([*part], dim=1) for part in energies.split(chunks.tolist())]
+
+
 def played(inputs) -> list[list[torch.Tensor]]:
     """Return the mean energies of each tone of each row."""
     found = []
-    for energies in spectrum(inputs):
+    for energies in rows_of(inputs):
         strongest = energies.max(0).values
         is_tone = (strongest > (strongest.quantile(0.05) + strongest.quantile(0.9)) / 2).int()
         edges = torch.diff(is_tone, prepend=torch.zeros(1).int(), append=torch.zeros(1).int()).nonzero()[:, 0]

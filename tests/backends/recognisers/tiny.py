@@ -51,7 +51,7 @@ def saved(folder: Path, cls: str, config: Any, processor: Any, **generation: Any
         if weight.ndim > 1 and "positional" not in name:
             torch.nn.init.normal_(weight, std=0.3 if "embed" in name or "lm_head" in name else 0.15)
     ids = processor.tokenizer.get_vocab()
-    spoken = {ids[one] for one in (*LETTERS[:26], "Ġ", ".")} | {processor.tokenizer.eos_token_id}
+    spoken = {ids[one] for one in (*LETTERS[:26], "Ġ" if "Ġ" in ids else " ", ".")} | {processor.tokenizer.eos_token_id}
     end = processor.tokenizer.eos_token_id
     start = getattr(config, "decoder_start_token_id", None)
     model.generation_config = T.GenerationConfig(
