@@ -30,11 +30,7 @@ RecipeFile = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Change a value, as in sink.url=out. Repeatable.",
-    ),
+    typer.Option("--set", metavar="PATH=VALUE", help="Change a value, as in sink.url=out. Repeatable."),
 ]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Use the urls, options, variables and modules that the sink names.")
@@ -42,11 +38,7 @@ Trust = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 StorageOptions = Annotated[
     list[str] | None,
-    typer.Option(
-        "--storage-option",
-        metavar="KEY=VALUE",
-        help="For its storage; secret: KEY=env:NAME. Repeatable.",
-    ),
+    typer.Option("--storage-option", metavar="KEY=VALUE", help="For its storage; secret: KEY=env:NAME. Repeatable."),
 ]
 _CONSTANTS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 """Values of storage options that are not text. Numbers stay texts: account keys may be all digits."""

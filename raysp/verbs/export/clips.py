@@ -19,7 +19,7 @@ from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip, cut_clips, whole_clip
-from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, Split, card
+from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Split, write_card
 from raysp.verbs.export.datasets import Stored, data_path, in_groups, reason_of
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
@@ -172,9 +172,7 @@ class ClipFiles:
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1."""
-        with destination.whole() as files:
-            files.put([(CARD, card(self.labelling, self.spec, self.schema, total, has_audio=True))])
-        return 1
+        return write_card(destination, self.labelling, self.spec, self.schema, total, has_audio=True)
 
 
 class _Cutting:

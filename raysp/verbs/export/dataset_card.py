@@ -11,7 +11,7 @@ from pydantic import Field
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
 from raysp.text.formats.safe_values import on_one_line, place_name
-from raysp.verbs.export.destination import Tally, by_reason
+from raysp.verbs.export.destination import Destination, Tally, by_reason
 from raysp.words import count, duration
 
 Split = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
@@ -36,17 +36,13 @@ class Described(Protocol):
         """Licence, as the Hugging Face hub names it."""
 
 
-def card(
-    labelling: Labelling,
-    to: Described,
-    schema: pa.Schema,
-    total: Tally,
-    *,
-    has_audio: bool,
-) -> bytes:
-    """Return the card of an export.
+def write_card(
+    destination: Destination, labelling: Labelling, to: Described, schema: pa.Schema, total: Tally, *, has_audio: bool
+) -> int:
+    """Write the card of an export, and return the number of files, 1.
 
     Args:
+        destination: folder of the export.
         labelling: the sink.
         to: the format.
         schema: columns of the exported files.
@@ -67,7 +63,10 @@ def card(
         },
     }
     front = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in head.items()]
-    return "\n".join(["---", *front, "---", "", *_body(labelling, to, total), ""]).encode()
+    content = "\n".join(["---", *front, "---", "", *_body(labelling, to, total), ""])
+    with destination.whole() as files:
+        files.put([(CARD, content.encode())])
+    return 1
 
 
 def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:

@@ -21,7 +21,7 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import spec
-from raysp.verbs.export.dataset_card import AUDIO_COLUMN, CARD, Split, card
+from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Split, write_card
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import ok_rows, stem_of
 from raysp.verbs.export.source_audio import Source
@@ -137,9 +137,7 @@ class DatasetFiles:
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1."""
-        with destination.whole() as files:
-            files.put([(CARD, card(self.labelling, self.spec, self.schema, total, has_audio=self.spec.audio))])
-        return 1
+        return write_card(destination, self.labelling, self.spec, self.schema, total, has_audio=self.spec.audio)
 
 
 @dataclass(frozen=True)

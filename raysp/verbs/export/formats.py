@@ -10,19 +10,10 @@ from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.naming import Named
 from raysp.verbs.export.source_audio import Source
 
-FORMATS: Mapping[str, str] = {
-    "srt": "Srt",
-    "vtt": "Vtt",
-    "ctm": "Ctm",
-    "textgrid": "TextGrid",
-    "rttm": "Rttm",
-    "jsonl": "Jsonl",
-    "csv": "Csv",
-    "nemo": "Nemo",
-    "dataset": "Dataset",
-    "clips": "Clips",
-}
+CLASSES = ("Srt", "Vtt", "Ctm", "TextGrid", "Rttm", "Jsonl", "Csv", "Nemo", "Dataset", "Clips")
 """Public names of the formats of raysp."""
+FORMATS: Mapping[str, str] = {name.lower(): name for name in CLASSES}
+"""Their public names by the names of the command line."""
 
 
 class Writing(Protocol):
