@@ -315,10 +315,11 @@ FAMILIES: Mapping[str, Family] = {
     "voxtral_realtime": Family(inputs=_of_recording, takes=(), max_seconds=30, package=MISTRAL),
 }
 """Families by model type."""
+TORCHAUDIO = "its features need torchaudio, whose 2.11 loads only with a CUDA build of torch, so that it was not tried"
 REFUSED: Mapping[str, str] = {
-    "fun_asr_nano": "its features need torchaudio, with which raysp has not been tried",
-    "granite_speech": "its features need torchaudio, with which raysp has not been tried",
-    "granite_speech_plus": "its features need torchaudio, with which raysp has not been tried",
+    "fun_asr_nano": TORCHAUDIO,
+    "granite_speech": TORCHAUDIO,
+    "granite_speech_plus": TORCHAUDIO,
     "kyutai_speech_to_text": "it writes tokens of a stream, one for each 80 ms, which raysp does not read",
     "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
 }
