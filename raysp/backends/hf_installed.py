@@ -12,7 +12,10 @@ OF_SPEECH = frozenset(
     {
         "audio-spectrogram-transformer",
         "data2vec-audio",
+        "granite_speech5_ctc",
+        "lasr_ctc",
         "moonshine",
+        "omniasr_ctc",
         "sew",
         "speech_to_text",
         "unispeech-sat",

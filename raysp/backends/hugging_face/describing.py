@@ -1,16 +1,19 @@
 """Description of a checkpoint of transformers: configuration, class and front end, read without weights or its code."""
 
-from collections.abc import Callable, Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
 from raysp.backends import hf_installed
+from raysp.backends.hugging_face.padded_batches import why_alone
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, REFUSED
 from raysp.capabilities import Capability
 from raysp.checkpoints.contents import announced, refuse_adapter
@@ -20,7 +23,7 @@ from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.weights import read_headers
 from raysp.models.encoder.languages import check_adapter
 from raysp.models.labelled_passes import CheckpointSummary
-from raysp.models.loading import MAX_SAMPLE_RATE, announced_adapter, check_tokens, labels_of, main_dtype
+from raysp.models.loading import EXTRACTORS, MAX_SAMPLE_RATE, announced_adapter, check_tokens, labels_of, main_dtype
 from raysp.models.registry import PRETRAINING
 
 Read = TypeVar("Read")
@@ -157,9 +160,10 @@ def refuse_noise(folder: Path, extractor: Any) -> None:  # noqa: ANN401
         )
 
 
-def features_of(extractor: Any, wave: np.ndarray) -> Mapping[str, Any]:  # noqa: ANN401
-    """Return the inputs of a model for one recording, tensors with one row."""
-    inputs: Mapping[str, Any] = extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+def features_of(extractor: Any, wave: np.ndarray, *, has_mask: bool = False) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the inputs of a model for one recording, tensors with one row; `has_mask`: with a mask, if it has one."""
+    mask = {"return_attention_mask": True} if has_mask else {}
+    inputs: Mapping[str, Any] = extractor(wave, sampling_rate=extractor.sampling_rate, return_tensors="pt", **mask)
     return inputs
 
 
@@ -191,6 +195,8 @@ WHISPER = "whisper"
 WRITERS = (WHISPER, "moonshine", "speech_to_text")
 """Model types with a text decoder for which texts were compared with those of transformers."""
 OF_FRAMES = (Capability.CTC, Capability.FRAME_CLASSES)
+FRAME_FUNCTIONS = ("_get_feat_extract_output_lengths", "_get_subsampling_output_length")
+"""Names of the functions of classes that return numbers of frames from numbers of features."""
 TENTHS = 10
 WRITTEN_TOGETHER = 8
 """Padded windows whose texts are written together: a step of the decoder reads all of its weights for each batch."""
@@ -202,8 +208,8 @@ class Frames:
 
     receptive_samples: int
     stride: int
-    are_hidden_states: bool = True
-    """Whether frames are those of the hidden states; otherwise they only measure the parts of longer recordings."""
+    are_known: bool = True
+    """Whether frames are those of the model; otherwise they only measure the parts of longer recordings."""
 
 
 def describe(folder: Path) -> CheckpointSummary:
@@ -215,12 +221,14 @@ def describe(folder: Path) -> CheckpointSummary:
     kind, extractor = kind_of(folder), extractor_of(folder)
     headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
     fixed = fixed_samples(folder, extractor)
-    frames = _frames(kind.config, rate, fixed)
+    frames = _frames(kind, extractor, fixed)
     _check(folder, kind, frames, fixed)
-    config = kind.config
+    config, [*_, encoder] = kind.config, parts_of(kind.config)
     adapter = announced_adapter(folder) if kind.head is Capability.CTC else None
-    hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
+    hidden, layers = int(encoder.hidden_size), int(encoder.num_hidden_layers)
     heads = () if kind.head is None else (kind.head,)
+    # Layers of an encoder with a configuration of its own may have other frames than its output.
+    has_hidden_states = frames.are_known and encoder is config
     return CheckpointSummary(
         path=folder,
         model_type=kind.model_type,
@@ -232,20 +240,20 @@ def describe(folder: Path) -> CheckpointSummary:
         frame_stride=frames.stride,
         hidden_size=hidden,
         num_layers=layers + int(getattr(config, "decoder_layers", 0) or 0),
-        gives=(*heads, Capability.HIDDEN_STATES) if frames.are_hidden_states else heads,
+        gives=(*heads, Capability.HIDDEN_STATES) if has_hidden_states else heads,
         dtype=main_dtype(headers),
         weight_bytes=sum(header.num_bytes for header in headers.values()),
         receptive_samples=frames.receptive_samples,
-        hidden_stride=frames.stride if frames.are_hidden_states else 0,
-        activations_per_second=_activations_per_second(config, rate, frames),
+        hidden_stride=frames.stride if has_hidden_states else 0,
+        activations_per_second=_activations_per_second(encoder, rate, frames),
         output_size=hidden,
         xvector_size=config.xvector_output_dim if kind.head is Capability.XVECTOR else None,
         labels=labels_of(config) if kind.head in (Capability.CLASSES, Capability.FRAME_CLASSES) else (),
         problem_type=config.problem_type,
-        num_hidden_states=layers + 1 if frames.are_hidden_states else 0,
+        num_hidden_states=layers + 1 if has_hidden_states else 0,
         backend="transformers",
         unused=_unused_parts(kind, headers),
-        takes_padding=fixed is not None,
+        takes_padding=fixed is not None or not why_alone(kind.model_type),
         padded_samples=fixed or 0,
         windows_together=WRITTEN_TOGETHER if fixed and kind.head is Capability.TEXT_DECODER else 1,
         language=announced(folder) if kind.head is Capability.CTC else None,
@@ -274,17 +282,25 @@ def sample_rate_of(folder: Path, extractor: Any) -> int:  # noqa: ANN401 - a cla
     return rate
 
 
-def _frames(config: Any, rate: int, fixed: int | None) -> Frames:  # noqa: ANN401
-    """Return the frames of a front end of convolutions over samples, of Whisper, or nominal ones of 10 ms."""
-    if hasattr(config, "conv_kernel") and hasattr(config, "conv_stride"):
-        receptive = 1
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-            receptive = (receptive - 1) * stride + kernel
-        return Frames(receptive, prod(config.conv_stride))
-    if config.model_type == WHISPER and fixed is not None:
-        stride = fixed // config.max_source_positions
+def _frames(kind: Kind, extractor: Any, fixed: int | None) -> Frames:  # noqa: ANN401
+    """Return the frames of a class that has a function for them, of Whisper, or nominal ones of 10 ms."""
+    rate: int = extractor.sampling_rate
+    if kind.model_type == WHISPER and fixed is not None:
+        stride = fixed // kind.config.max_source_positions
         return Frames(stride, stride)
-    return Frames(rate // 100, rate // 100, are_hidden_states=False)
+    names = [name for name in FRAME_FUNCTIONS if hasattr(kind.model_class, name)]
+    if kind.head is Capability.TEXT_DECODER or kind.model_type in EXTRACTORS or not names:
+        return Frames(rate // 100, rate // 100, are_known=False)
+
+    def count(samples: int) -> int:
+        features = features_of(extractor, np.zeros(samples, np.float32))[kind.model_class.main_input_name]
+        length = torch.tensor(features.shape[1 if extractor.model_input_names[0] == "input_features" else -1])
+        return int(getattr(kind.model_class, names[0])(SimpleNamespace(config=kind.config), length))
+
+    # Frames begin at equal distances: those that the second and third second of a recording add give all others.
+    first = count(rate)
+    begin, end = (bisect_left(range(2 * rate), first + more, rate, key=count) for more in (1, 2))
+    return Frames(begin - first * (end - begin), end - begin)
 
 
 def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
@@ -295,7 +311,7 @@ def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
             f"{where}: {name} writes text, and of the text decoders of transformers raysp runs those of "
             f"{', '.join(sorted({*WRITERS, *FAMILIES}))}"
         )
-    if kind.head in OF_FRAMES and not frames.are_hidden_states:
+    if kind.head in OF_FRAMES and not frames.are_known:
         raise CheckpointError(f"{where}: raysp does not know the frames of {name}; use a model of waveforms")
     if getattr(kind.config, "add_adapter", False):
         raise CheckpointError(f"{where}: add_adapter changes the number of frames, which raysp does not support here")
@@ -307,7 +323,7 @@ def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
 
 
 def _min_samples(kind: Kind, frames: Frames, rate: int) -> int:
-    if not frames.are_hidden_states:
+    if not frames.are_known:
         return rate // TENTHS
     if kind.head is not Capability.XVECTOR:
         squeezed = getattr(kind.config, "squeeze_factor", 1)
@@ -325,10 +341,19 @@ def _vocab_size(folder: Path, kind: Kind, adapter: Path | None) -> int | None:
     if kind.head is Capability.CTC:
         check_tokens(folder, kind.config, size)
         return size
-    ids = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT)).get_vocab().values()
-    if max(ids, default=-1) >= size:
+    tokenizer = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT))
+    return checked_size(folder, size, tokenizer.get_vocab().values())
+
+
+def checked_size(folder: Path, size: int, ids: Iterable[int]) -> int:
+    """Return the size of the vocabulary of a text decoder, after a check of the tokens.
+
+    Raises:
+        CheckpointError: a token is beyond it.
+    """
+    if (highest := max(ids, default=-1)) >= size:
         raise CheckpointError(
-            f"{folder}: the tokenizer's highest token id is {max(ids)}, the model has {size} tokens (config.json, "
+            f"{folder}: the tokenizer's highest token id is {highest}, the model has {size} tokens (config.json, "
             "vocab_size): use the tokenizer that was saved with these weights"
         )
     return size
@@ -336,9 +361,22 @@ def _vocab_size(folder: Path, kind: Kind, adapter: Path | None) -> int | None:
 
 def _activations_per_second(config: Any, rate: int, frames: Frames) -> float:  # noqa: ANN401
     """Estimate the values held at the widest place: a layer of the encoder, or the first convolution."""
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "encoder_ffn_dim", None)
-    inner = inner or 4 * config.hidden_size
-    widest = float(rate / frames.stride * (8 * config.hidden_size + 2 * inner))
+    widest = float(rate / frames.stride * width(config))
     if hasattr(config, "conv_dim"):
         widest = max(widest, 3 * rate / config.conv_stride[0] * config.conv_dim[0])
     return widest
+
+
+def parts_of(config: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the configurations of a model and of its parts."""
+    yield config
+    for name in config.sub_configs:
+        if (part := getattr(config, name, None)) is not None:
+            yield part
+
+
+def width(config: Any) -> int:  # noqa: ANN401
+    """Estimate the values of a frame at the widest place of a layer."""
+    hidden = int(getattr(config, "hidden_size", 0) or 0)
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "encoder_ffn_dim", None) or 4 * hidden
+    return 8 * hidden + 2 * int(inner)

@@ -17,8 +17,10 @@ import torch
 import transformers
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from raysp.audio.waveforms import as_float32
+from raysp.backends.hugging_face.collating import collated
 from raysp.backends.hugging_face.decoded_texts import Encoded, TextWriter
 from raysp.backends.hugging_face.describing import (
     WHISPER,
@@ -29,6 +31,7 @@ from raysp.backends.hugging_face.describing import (
     kind_of,
 )
 from raysp.backends.hugging_face.loaded_weights import load_weights
+from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.capabilities import Capability
 from raysp.crossing import fetch, sent
 from raysp.errors import CheckpointError
@@ -42,6 +45,8 @@ Features: TypeAlias = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """Returns the inputs of a model from float32 waveforms (B, S), zero from each row's end on, and their lengths (B,)."""
 
 ENERGY_FLOOR = 1e-10
+OF_ENCODERS = {Capability.CTC, Capability.HIDDEN_STATES}
+"""Capabilities that read the frames of an encoder."""
 RANGE = 8.0
 """Powers of ten below the largest energy of a recording at which Whisper cuts its log-mels."""
 
@@ -135,6 +140,7 @@ class HuggingFaceModel:
         self.kind = kind_of(folder)
         self.extractor = extractor_of(folder)
         self._features = known_features(self.extractor)
+        self.is_padded = self.summary.takes_padding and self.summary.max_samples is None
         self.model = load_weights(folder, self.kind, dtype)
         if self.summary.adapter is not None:
             _use_adapter(self.model, folder / self.summary.adapter)
@@ -151,12 +157,11 @@ class HuggingFaceModel:
     def prepare(self, waves: Sequence[np.ndarray]) -> Mapping[str, Tensor] | None:
         """Return the inputs of the model for a batch as `PreparingModel` says; None: they are computed on the device.
 
-        They are those of each row alone.
+        They are those of each row alone, padded if rows differ in length.
         """
         if self._features is not None:
             return None
-        rows = [features_of(self.extractor, as_float32(wave)) for wave in waves]
-        return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        return collated([features_of(self.extractor, as_float32(wave), has_mask=self.is_padded) for wave in waves], 0)
 
     def run(
         self,
@@ -213,18 +218,34 @@ class HuggingFaceModel:
         )
 
     @torch.inference_mode()
+    def check_padding(self) -> None:
+        """Compare a recording alone and in a padded batch, as `check_pair`, if rows of a batch differ in length."""
+        if self.is_padded:
+            check_pair(self.summary, self.dtype, self._first_scores)
+
+    def _first_scores(self, waves: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the logits of the first row (T, V)."""
+        lengths_B = torch.tensor([*map(len, waves)])
+        waves_BS = pad_sequence([*map(torch.from_numpy, waves)], batch_first=True).to(self.device)
+        output = self.run(waves_BS, lengths_B, hidden_states=False, prepared=self.prepare(waves))
+        logits_BTV = cast("CausalLMOutput", output.heads[Capability.CTC]).logits
+        [scores_TV] = fetch(logits_BTV[0, : self.summary.num_frames(len(waves[0]))].float())
+        return scores_TV
+
+    @torch.inference_mode()
     def _check_frames(self) -> None:
         """Raise CheckpointError unless the model has the frames of its description."""
-        if Capability.HIDDEN_STATES not in self.summary.gives or self.summary.max_samples is not None:
+        if not OF_ENCODERS & {*self.summary.gives} or self.summary.max_samples is not None:
             return
-        for samples in (self.summary.min_samples, self.summary.min_samples + 3 * self.summary.frame_stride + 1):
+        least, later = self.summary.min_samples, self.summary.min_samples + 3 * self.summary.frame_stride
+        for samples in (later, later - 1, least):
             wave = torch.zeros(1, samples, device=self.device)
             encoded = cast("Encoded", self.run(wave, torch.tensor([samples]), hidden_states=False).encoded)
             frames, expected = encoded.last_hidden_state.shape[1], self.summary.num_frames(samples)
             if frames != expected:
                 raise CheckpointError(
                     f"{self.summary.path}: {self.summary.architecture} has {frames} frames of {samples} samples, and "
-                    f"{expected} by its conv_kernel and conv_stride; raysp cannot label with it"
+                    f"{expected} by its function for lengths; raysp cannot label with it"
                 )
 
 
@@ -252,7 +273,7 @@ def _encoder_of(kind: Kind, model: Any) -> Any:  # noqa: ANN401 - of transformer
     """Return the module whose output are the frames of the audio."""
     if kind.head is Capability.TEXT_DECODER:
         return model.get_encoder()
-    return model.encoder if kind.model_type == WHISPER else model.base_model
+    return model.encoder if kind.head and model.base_model is model else model.base_model
 
 
 def _of_head(output: Any) -> ModelOutput:  # noqa: ANN401 - an output of transformers

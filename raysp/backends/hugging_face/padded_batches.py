@@ -5,15 +5,26 @@ recording alone, and with a longer one in a batch. A class is listed if they dif
 classes, and of these with versions of transformers that were not measured, are passes of their own.
 """
 
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
 from raysp.backends import hf_installed
+from raysp.errors import CheckpointError
+from raysp.models.labelled_passes import CheckpointSummary
 
 VERSIONS = ("5.24",)
 """Versions of transformers that were measured."""
 PADDED = frozenset({
-    "canary", "cohere_asr", "glmasr", "moss_transcribe_diarize", "nemotron3_5_asr", "nemotron_asr_streaming",
-    "omniasr", "qwen2_5_omni", "qwen2_audio", "qwen3_asr", "qwen3_omni_moe", "voxtral",
+    "canary", "cohere_asr", "glmasr", "granite_speech5_ctc", "lasr_ctc", "moss_transcribe_diarize", "nemotron3_5_asr",
+    "nemotron_asr_streaming", "omniasr", "omniasr_ctc", "qwen2_5_omni", "qwen2_audio", "qwen3_asr", "qwen3_omni_moe",
+    "voxtral",
 })  # fmt: skip
 """Model types whose windows share padded batches."""
+
+DIFFERENCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+"""Largest difference of logits alone and in a padded batch that is rounding, as a share of the largest logit."""
 
 
 def why_alone(model_type: str) -> str:
@@ -24,3 +35,32 @@ def why_alone(model_type: str) -> str:
     if ".".join(version.split(".")[:2]) not in VERSIONS:
         return f"padded batches were not measured with transformers {version}, but with {', '.join(VERSIONS)}"
     return ""
+
+
+def check_pair(
+    summary: CheckpointSummary,
+    dtype: torch.dtype,
+    scores_of: Callable[[Sequence[np.ndarray]], np.ndarray],
+    seconds: Sequence[float] = (1.0, 2.6),
+) -> None:
+    """Compare a short recording alone with the same recording in a batch with a longer one.
+
+    Args:
+        summary: the description of the checkpoint.
+        dtype: dtype of its weights.
+        scores_of: returns scores of the first of several recordings.
+        seconds: seconds of the two recordings.
+
+    Raises:
+        CheckpointError: scores differ by more than rounding.
+    """
+    generator, rate = np.random.default_rng(0), summary.sample_rate
+    waves = [generator.standard_normal(round(s * rate)).astype(np.float32) * 0.1 for s in seconds]
+    alone, together = (scores_of(some) for some in (waves[:1], waves))
+    difference = np.abs(alone - together).max()
+    bound = DIFFERENCES.get(dtype, 1e-2) * max(1.0, np.abs(alone).max())
+    if not difference <= bound:
+        raise CheckpointError(
+            f"{summary.path}: the scores of a recording differ by {difference:.2g} alone and in a padded batch in "
+            f"{dtype}, expected at most {bound:.2g}; set batch_seconds=0.01, by which each window is a pass of its own"
+        )

@@ -15,16 +15,13 @@ from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.collating import collated, recordings
 from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
 from raysp.backends.hugging_face.loaded_weights import load_weights, merge_adapter
+from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.backends.hugging_face.recogniser_options import end_tokens, search_options
 from raysp.crossing import fetch
-from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Writer, Written
-
-DIFFERENCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
-"""Largest difference of logits alone and in a padded batch that is rounding, as a share of the largest logit."""
 
 
 class Search(Protocol):
@@ -142,23 +139,9 @@ class Recogniser:
         return RecogniserWriter(self, request, options, detect=detect)
 
     def check_padding(self) -> None:
-        """Compare a short recording alone with the same beside a longer one.
-
-        Raises:
-            CheckpointError: scores differ by more than rounding.
-        """
-        generator, rate = np.random.default_rng(0), self.summary.sample_rate
-        waves = [generator.standard_normal(round(s * rate)).astype(np.float32) * 0.1 for s in self.pair_seconds]
+        """Compare a recording alone and in a padded batch, as `check_pair`."""
         request = TextRequest(language=self.files.family.probed_language(self.summary.languages))
-        alone_V, together_V = (self.search.first_scores(some, request) for some in (waves[:1], waves))
-        difference = np.abs(alone_V - together_V).max()
-        bound = DIFFERENCES.get(self.dtype, 1e-2) * max(1.0, np.abs(alone_V).max())
-        if not difference <= bound:
-            raise CheckpointError(
-                f"{self.summary.path}: the scores of a recording differ by {difference:.2g} alone and in a padded "
-                f"batch in {self.dtype}, expected at most {bound:.2g}; set batch_seconds=0.01, by which each window is "
-                "a pass of its own"
-            )
+        check_pair(self.summary, self.dtype, lambda waves: self.search.first_scores(waves, request), self.pair_seconds)
 
 
 class RecogniserWriter:

@@ -1,6 +1,6 @@
 """Description of a recogniser of transformers that is prompted through its processor, read without weights."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import util
 from pathlib import Path
@@ -9,7 +9,17 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
-from raysp.backends.hugging_face.describing import TENTHS, Kind, kind_of, read, refuse_noise, sample_rate_of
+from raysp.backends.hugging_face.describing import (
+    TENTHS,
+    Kind,
+    checked_size,
+    kind_of,
+    parts_of,
+    read,
+    refuse_noise,
+    sample_rate_of,
+    width,
+)
 from raysp.backends.hugging_face.loaded_weights import check_adapter_files
 from raysp.backends.hugging_face.padded_batches import why_alone
 from raysp.backends.hugging_face.partial_processors import load_processor
@@ -139,12 +149,12 @@ class RecogniserFiles:
             min_samples=rate // TENTHS,
             frame_stride=rate // 100,
             hidden_size=int(text.decoder_hidden_size if is_transducer else text.hidden_size),
-            num_layers=sum(int(getattr(part, "num_hidden_layers", 0) or 0) for part in _parts(config)),
+            num_layers=sum(int(getattr(part, "num_hidden_layers", 0) or 0) for part in parts_of(config)),
             gives=(Capability.TEXT_DECODER,),
             dtype=main_dtype(headers),
             weight_bytes=sum(header.num_bytes for header in headers.values()),
             receptive_samples=rate // 100,
-            activations_per_second=float(USUAL_FRAMES * max(map(_width, _parts(config)))),
+            activations_per_second=float(USUAL_FRAMES * max(map(width, parts_of(config)))),
             backend="transformers",
             padded_samples=padded,
             languages=languages,
@@ -157,31 +167,9 @@ class RecogniserFiles:
         )
 
 
-def _parts(config: Any) -> Iterator[Any]:  # noqa: ANN401
-    """Yield the configurations of a model and of its parts."""
-    yield config
-    for name in config.sub_configs:
-        if (part := getattr(config, name, None)) is not None:
-            yield part
-
-
-def _width(config: Any) -> int:  # noqa: ANN401
-    """Estimate the values of a frame at the widest place of a layer."""
-    hidden = int(getattr(config, "hidden_size", 0) or 0)
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "encoder_ffn_dim", None) or 4 * hidden
-    return 8 * hidden + 2 * int(inner)
-
-
 def _vocab_size(folder: Path, text: Any, processor: Any) -> int:  # noqa: ANN401
     audio = getattr(processor, "audio_token_id", None)  # recordings replace it; Nemotron has no embedding for it
-    size, ids = int(text.vocab_size), {*processor.tokenizer.get_vocab().values()} - {audio}
-    highest = max(ids, default=-1)
-    if highest >= size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer's highest token id is {highest}, the model has {size} tokens (config.json, "
-            "vocab_size): use the tokenizer that was saved with these weights"
-        )
-    return size
+    return checked_size(folder, int(text.vocab_size), {*processor.tokenizer.get_vocab().values()} - {audio})
 
 
 def special_ids(processor: Any) -> set[int]:  # noqa: ANN401

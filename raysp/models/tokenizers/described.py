@@ -283,7 +283,12 @@ CLASS_OF = {  # model_type -> tokenizer_class, if tokenizer_config.json has none
     "parakeet_ctc": "ParakeetTokenizer",
     "parakeet_rnnt": "ParakeetTokenizer",
     "parakeet_tdt": "ParakeetTokenizer",
+    "granite_speech5_ctc": "ParakeetTokenizer",
+    "lasr_ctc": "ParakeetTokenizer",
+    "omniasr_ctc": "ParakeetTokenizer",
 }
+BLANKS: Mapping[str, int | None] = {"granite_speech5_ctc": None, "lasr_ctc": None, "omniasr_ctc": 0}
+"""Model types whose texts have no special tokens, with the usual id of the blank; None: it is the padding token."""
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,20 @@
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from raysp.checkpoints.hub import PROCESSOR_FILES, Access, local_folder
+from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config
 from raysp.models.tokenizers.described import (
+    BLANKS,
     CLASS_OF,
     PHONEMES,
     CTCTokenizer,
     names_phonemes,
     names_pieces,
     names_text_tokenizer,
+    optional_json,
 )
 
 if TYPE_CHECKING:
@@ -61,10 +64,20 @@ def read_ctc_tokenizer(folder: str | Path) -> CTCTokenizer:
     """Read the tokenizer of a CTC head.
 
     Raises:
-        CheckpointError: It belongs to a text decoder.
+        CheckpointError: It belongs to a text decoder, or lacks the blank.
     """
-    tokenizer: CTCTokenizer = _tokenizer_class(_class_of_ctc(Path(folder)) or PLAIN).from_pretrained(folder)
-    return tokenizer
+    tokenizer = _tokenizer_class(_class_of_ctc(Path(folder)) or PLAIN).from_pretrained(folder)
+    config = optional_json(Path(folder) / "config.json")
+    if names_pieces(Path(folder)) and (model_type := str(config.get("model_type"))) in BLANKS:
+        tokenizer.writes_special = False
+        if (blank := config.get("blank_token_id", BLANKS[model_type])) is not None:
+            if blank not in tokenizer.get_vocab().values():
+                raise CheckpointError(
+                    f"{folder}: config.json has blank_token_id {blank!r}, expected the id of a token of "
+                    "tokenizer.json: use the files that were saved with these weights"
+                )
+            tokenizer.pad_token_id = blank
+    return cast("CTCTokenizer", tokenizer)
 
 
 def _class_of_ctc(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The tokenizer of Parakeet's CTC models: pieces of words, of which "▁" begins a word.
+"""The tokenizer of CTC models that write pieces of words, of which "▁" or a space begins a word.
 
 The `tokenizers` library splits and joins texts (tokenizer.json); decoding merges repeats and drops blanks first.
 """
@@ -24,8 +24,8 @@ class ParakeetTokenizer(TextTokenizer):
     """A tokenizer of word pieces whose padding token is the CTC blank."""
 
     is_of_ctc = True
-    word_delimiter_token: str | None = None
-    """Token between words: always None."""
+    writes_special: bool = True
+    """Whether special tokens are text."""
     joint: str = ""
     """Text between the tokens of a word."""
 
@@ -59,28 +59,40 @@ class ParakeetTokenizer(TextTokenizer):
         return self.get_vocab()
 
     @cached_property
+    def _first_pieces(self) -> dict[str, int]:
+        return {token: index for token, index in self.get_vocab().items() if token.startswith((SPACE, " "))}
+
+    @property
+    def word_delimiter_token(self) -> str | None:
+        """Token between words: the space of a vocabulary of letters; None if other tokens begin words."""
+        return next(iter(self._first_pieces)) if {*self._first_pieces} in ({SPACE}, {" "}) else None
+
+    @property
     def begins_words(self) -> frozenset[int]:
         """Ids of the tokens that begin a word."""
-        return frozenset(index for token, index in self.get_vocab().items() if token.startswith(SPACE))
+        return frozenset() if self.word_delimiter_token else frozenset(self._first_pieces.values())
 
     @cached_property
     def _letters(self) -> dict[int, str]:
-        return {index: token.removeprefix(SPACE) for token, index in self.get_vocab().items()}
+        letters = {index: token for token, index in self.get_vocab().items()}
+        letters |= {index: token[1:] for token, index in self._first_pieces.items()}
+        return letters if self.writes_special else {**letters, **dict.fromkeys(self.all_special_ids, "")}
 
     def decode_collapsed(self, ids: Iterable[int]) -> str:
         """Return the text of collapsed ids."""
-        return str(self.backend.decode(list(ids), skip_special_tokens=False)).strip()
+        return str(self.backend.decode(list(ids), skip_special_tokens=not self.writes_special)).strip()
 
     def decode_collapsed_rows(self, ids: npt.NDArray[np.integer], counts: npt.NDArray[np.integer]) -> list[str]:
         """Return the text of each row of collapsed ids (N,); `counts` (B,) holds the ids per row."""
         ends = np.cumsum(counts).tolist()
         rows = [ids[start:end].tolist() for start, end in pairwise([0, *ends])]
-        return [text.strip() for text in self.backend.decode_batch(rows, skip_special_tokens=False)]
+        texts = self.backend.decode_batch(rows, skip_special_tokens=not self.writes_special)
+        return [text.strip() for text in texts]
 
     def ids_of_written(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-        ids: list[int] = self(text)["input_ids"]
-        return ids
+        """Return the ids of a text, without the space that some tokenizers of letters begin it with."""
+        ids: list[int] = self(text, add_special_tokens=False)["input_ids"]
+        return ids[1:] if not self.begins_words and self.written_characters(ids[:1]) == [""] else ids
 
     def written_characters(self, ids: Iterable[int]) -> list[str]:
         """Return the letters of each collapsed id; "" for a token that only marks the start of a word."""

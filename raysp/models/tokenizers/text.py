@@ -132,6 +132,7 @@ KINDS = {  # tokenizer_class, without "Fast" -> kind
     "MBartTokenizer": Kind(BART_TOKENS, sentencepiece.mbart, mask_takes_space=True),
     "MBart50Tokenizer": Kind(BART_TOKENS, sentencepiece.mbart50, mask_takes_space=True),
     "ParakeetTokenizer": Kind({"unk_token": "<unk>", "pad_token": "<pad>"}),
+    "LasrTokenizer": Kind({"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}),
     "PreTrainedTokenizer": Kind({}),
     "TokenizersBackend": Kind({}),
 }

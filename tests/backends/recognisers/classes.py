@@ -3,15 +3,19 @@
 import json
 from pathlib import Path
 
+from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
+
 from raysp.backends import own
 from raysp.backends.hugging_face import describing
 from raysp.backends.hugging_face.padded_batches import PADDED
 from raysp.backends.hugging_face.recogniser_files import is_recogniser
 from raysp.errors import CheckpointError
+from tests.backends.recognisers.tiny_ctc import with_mels
 from tests.models.oracles import transformers
 
 MAPS = ("SPEECH_SEQ_2_SEQ", "CTC", "RNNT", "TDT", "MULTIMODAL_LM")
 WHISPER_SAMPLES = 480_000
+PADDED_BATCHES = "in padded batches"
 NO_RECOGNISERS = {"dia", "pop2piano", "vibevoice"}
 """Model types of these maps that write audio or notes."""
 
@@ -30,6 +34,7 @@ def classes() -> dict[str, str]:
 
 def opened(model_type: str, cls: str, folder: Path) -> str:
     """Return what opens a class, or why nothing does."""
+    with_mels()
     folder.mkdir(parents=True)
     values = {"model_type": model_type, "architectures": [cls]}
     (folder / "config.json").write_text(json.dumps(values))
@@ -40,9 +45,12 @@ def opened(model_type: str, cls: str, folder: Path) -> str:
         (folder / "config.json").write_text(json.dumps({**config, **values}, default=str))
         kind = describing.kind_of(folder)
         if is_recogniser(kind):
-            return f"transformers, {'in padded batches' if model_type in PADDED else 'one window a pass'}"
+            return f"transformers, {PADDED_BATCHES if model_type in PADDED else 'one window a pass'}"
         fixed = WHISPER_SAMPLES if model_type == describing.WHISPER else None
-        describing._check(folder, kind, describing._frames(kind.config, 16_000, fixed), fixed)
+        extractor = getattr(transformers, FEATURE_EXTRACTOR_MAPPING_NAMES[model_type])()
+        describing._check(folder, kind, describing._frames(kind, extractor, fixed), fixed)
     except CheckpointError as error:
         return f"refused: {str(error).partition('config.json: ')[2] or error}"
-    return "transformers, padded to 30 s" if fixed else "transformers, rows of one length a pass"
+    if fixed:
+        return "transformers, padded to 30 s"
+    return f"transformers, {PADDED_BATCHES if model_type in PADDED else 'rows of one length a pass'}"

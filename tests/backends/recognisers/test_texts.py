@@ -6,6 +6,7 @@ import pytest
 import raysp
 from raysp.backends.hugging_face.padded_batches import PADDED, why_alone
 from raysp.backends.hugging_face.recogniser_families import FAMILIES
+from tests.backends.recognisers import tiny_ctc
 from tests.backends.recognisers.builders import BUILDERS
 from tests.backends.recognisers.loops import LANGUAGES, written
 from tests.backends.theirs import labelling, waves
@@ -16,7 +17,7 @@ LENGTHS = (24_000, 9_000, 16_000, 33_333)
 
 def test_each_family_has_a_checkpoint_here():
     assert BUILDERS.keys() == FAMILIES.keys()
-    assert {*BUILDERS} >= PADDED
+    assert {*BUILDERS, *tiny_ctc.BUILDERS} >= PADDED
 
 
 @pytest.mark.slow
