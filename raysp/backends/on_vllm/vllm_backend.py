@@ -13,7 +13,7 @@ from raysp.errors import CheckpointError
 from raysp.models.base.configuration import read_json
 from raysp.models.labelled_passes import CheckpointSummary
 
-FAMILIES = ("cohere_asr", "glmasr", "qwen2_audio", "qwen3_asr")
+FAMILIES = ("cohere_asr", "glmasr", "qwen2_5_omni", "qwen2_audio", "qwen3_asr")
 """Model types of which vLLM documents prompts with one token for a recording."""
 APPLIED = (
     "bos_token_id", "decoder_start_token_id", "eos_token_id", "max_new_tokens", "min_new_tokens", "pad_token_id",

@@ -10,8 +10,11 @@ import numpy as np
 import torch
 import transformers
 
+from raysp.backends.hugging_face.partial_processors import load_processor
+
 assert os.environ["VLLM_BATCH_INVARIANT"] == "1"
 RATE = 16_000
+THINKERS = {"Qwen2_5OmniModel": "Qwen2_5OmniThinkerForConditionalGeneration"}
 calls = []
 """Numbers of prompts of the calls of `generate`."""
 
@@ -40,8 +43,9 @@ class LLM:
         if (Path(model) / "no-memory").exists():
             raise RuntimeError("Engine core initialization failed.\nSee root cause above.")
         [name] = json.loads((Path(model) / "config.json").read_text())["architectures"]
-        self.model = getattr(transformers, name).from_pretrained(model, dtype=getattr(torch, dtype)).eval()
-        self.processor = transformers.AutoProcessor.from_pretrained(model)
+        cls = getattr(transformers, THINKERS.get(name, name))
+        self.model = cls.from_pretrained(model, dtype=getattr(torch, dtype)).eval()
+        self.processor = load_processor(Path(model), "Qwen2_5OmniProcessor" if name in THINKERS else None)
 
     def generate(self, prompts, sampling_params, *, use_tqdm):
         assert use_tqdm is False
@@ -76,4 +80,4 @@ class LLM:
             return {**inputs, "decoder_input_ids": torch.tensor([ids])}
         assert ids.count(audio) == 1
         text = self.processor.tokenizer.decode(ids)
-        return self.processor(text=[text], audio=[wave], sampling_rate=RATE, return_tensors="pt")
+        return self.processor(text=[text], audio=[wave], audio_kwargs={"sampling_rate": RATE}, return_tensors="pt")
