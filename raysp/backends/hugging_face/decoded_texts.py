@@ -60,7 +60,7 @@ class StepScores:
         if steps is not None:
             ids_BL = inputs.get("decoder_input_ids", inputs.get("input_ids"))
             if ids_BL is not None:
-                steps.take(ids_BL[:, -1])
+                steps.take(ids_BL[:, -1] if ids_BL.ndim == 2 else ids_BL[:, -1, 0])  # codes of audio follow a token
             steps.logits_BV = output.logits[:, -1].float()
 
 

@@ -56,6 +56,7 @@ class TransformersSearch:
             merge_adapter(files.folder, self.family.adapter, self.model)
         self.model = self.model.to(device).eval()
         self.device, self.dtype = torch.device(device), self.model.dtype
+        self.input_dtype = torch.float32 if self.family.is_stream else self.dtype  # codecs of streams are float32
         self.steps = StepScores(self.model)
 
     def __call__(
@@ -74,7 +75,7 @@ class TransformersSearch:
         rows = [self.family.inputs(self.processor, wave, request) for wave in waves]
         batch = collated(rows, self.processor.tokenizer.pad_token_id)
         return {
-            name: value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+            name: value.to(self.device, self.input_dtype if value.is_floating_point() else value.dtype)
             if isinstance(value, Tensor)
             else value
             for name, value in batch.items()

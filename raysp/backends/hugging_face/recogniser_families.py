@@ -72,6 +72,8 @@ class Family:
     """Token after which the text begins, if the model writes it; what precedes it is the language."""
     language_of: Callable[[str], str | None] | None = None
     """Returns the language by what precedes the text, or by a token; None: the family writes none."""
+    is_stream: bool = False
+    """Whether it writes a token for each frame, up to the end of the recording."""
     adapter: str = ""
     """Folder of the LoRA by which it recognises speech."""
     thinker: str = ""
@@ -282,6 +284,7 @@ FAMILIES: Mapping[str, Family] = {
         max_seconds=35,
     ),
     "glmasr": Family(max_seconds=30),
+    "kyutai_speech_to_text": Family(inputs=_of_recording, takes=(), is_stream=True),
     "moonshine_streaming": Family(inputs=_of_recording, takes=()),
     "moss_transcribe_diarize": Family(text_of=_words_of_moss, max_seconds=30),
     "nemo_speechlm": Family(),
@@ -320,7 +323,6 @@ REFUSED: Mapping[str, str] = {
     "fun_asr_nano": TORCHAUDIO,
     "granite_speech": TORCHAUDIO,
     "granite_speech_plus": TORCHAUDIO,
-    "kyutai_speech_to_text": "it writes tokens of a stream, one for each 80 ms, which raysp does not read",
     "vibevoice_asr": "it adds random noise to the frames of a recording, so labels would differ from run to run",
 }
 """Model types of recognisers that are refused, with the reason."""

@@ -12,7 +12,7 @@ from raysp.backends.hugging_face.decoded_texts import FIXED
 from raysp.backends.hugging_face.describing import Kind, kind_of
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, TRANSLATE, TextRequest
 from raysp.backends.hugging_face.recogniser_files import checked_prompt
-from raysp.backends.hugging_face.recogniser_settings import settings_of
+from raysp.backends.hugging_face.recogniser_settings import CACHE, is_stream, settings_of
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import GenerationConfig
@@ -49,7 +49,8 @@ def check_writing(
         GenerationConfig.from_dict(options)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
-    taken = () if kind.head is Capability.TRANSDUCER else TAKEN  # the text of a transducer ends with the recording
+    ends_with_recording = kind.head is Capability.TRANSDUCER or is_stream(kind)
+    taken = () if ends_with_recording else TAKEN
     if refused := sorted({*options} - {*taken}):
         raise CheckpointError(
             f"{checkpoint.path}: generate has {', '.join(refused)}, expected {', '.join(taken) or 'no option'}: {name} "
@@ -70,7 +71,7 @@ def check_writing(
         raise CheckpointError(
             f"{checkpoint.path}: language={language!r}, expected one of its {len(checkpoint.languages)}: {shown}"
         )
-    if kind.head is Capability.TRANSDUCER:
+    if ends_with_recording:
         return
     num_prompt = PROMPT_TOKENS
     if prompt or keywords:
@@ -86,6 +87,8 @@ def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str
     """Return the options of `generate` of a greedy search."""
     ends = {"eos_token_id": settings["eos_token_id"]} if kind.is_part and "eos_token_id" in settings else {}
     fixed = {"num_beams": 1, **ends, **options, **FIXED}
+    if is_stream(kind):
+        return {CACHE: "dynamic", **fixed}
     if "max_new_tokens" in fixed or (settings.get("max_length") and settings.get("max_new_tokens") is None):
         return fixed
     return {"max_new_tokens": settings.get("max_new_tokens") or _most_tokens(kind), **fixed}

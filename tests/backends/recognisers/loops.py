@@ -30,6 +30,8 @@ def request(processor: Any, name: str, wave: np.ndarray) -> Any:
         inputs = processor(audio=wave, language="de", sampling_rate=RATE)
         inputs.pop("audio_chunk_index")
         return inputs
+    if name == "kyutai_speech_to_text":
+        return processor(audio=wave, sampling_rate=24_000)
     if name == "voxtral":
         return processor.apply_transcription_request(
             audio=[wave], model_id="mistralai/Voxtral-Mini-3B-2507", sampling_rate=RATE, format=["WAV"]

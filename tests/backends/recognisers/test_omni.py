@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import raysp
 from raysp import CheckpointError
+from raysp.backends.hugging_face.recogniser_families import FAMILIES
 from raysp.backends.hugging_face.transformers_backend import HuggingFaceModels
 from tests.backends.killed_runs import check_killed
 from tests.backends.recognisers.tiny_omni import OMNI_BUILDERS
@@ -26,7 +27,7 @@ def test_a_checkpoint_of_object_storage_comes_with_its_chat_template(tmp_path, r
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OMNI_BUILDERS)
+@pytest.mark.parametrize("name", [name for name in OMNI_BUILDERS if not FAMILIES[name].is_stream])
 def test_a_prompt_changes_the_text(recogniser, name):
     transcripts = raysp.Transcript(), raysp.Transcript(prompt="numbers")
     ops = [labelling(recogniser(name), transcript, windows_alone=True) for transcript in transcripts]
@@ -59,6 +60,12 @@ def test_phi_is_refused_without_the_adapter_for_speech_or_with_another_kind(reco
     shutil.rmtree(config.parent)
     with pytest.raises(CheckpointError, match=r"no folder speech-lora, the adapter by which .* by its hub id"):
         HuggingFaceModels().describe(folder)
+
+
+def test_a_stream_ends_with_its_recording_alone(recogniser, tmp_path):
+    outputs = [raysp.Transcript(generate={"max_new_tokens": 5})]
+    with pytest.raises(CheckpointError, match="generate has max_new_tokens, expected no option: Kyutai"):
+        raysp.plan(pipeline(write_corpus(tmp_path), recogniser("kyutai_speech_to_text"), outputs=outputs))
 
 
 @pytest.mark.parametrize("file", ["preprocessor_config.json", "chat_template.json", "tokenizer.json"])

@@ -28,9 +28,9 @@ SECONDS = (10, 29, 31, 41, 70)
 FRAMES_PER_SECOND = 100
 
 
-def tones(places) -> np.ndarray:
+def tones(places, rate: int = RATE) -> np.ndarray:
     """Return a tone of 0.7 s in each second, over faint noise."""
-    time, generator = np.arange(RATE) / RATE, np.random.default_rng(0)
+    time, generator = np.arange(rate) / rate, np.random.default_rng(0)
     seconds = [0.5 * np.sin(2 * np.pi * TONES[place] * time) * (np.abs(time - 0.5) < 0.35) for place in places]
     samples = np.concatenate(seconds)
     return (samples + 1e-4 * generator.standard_normal(len(samples))).astype(np.float32)
@@ -90,7 +90,7 @@ def hear(recogniser: Recogniser, name: str) -> None:
     """Put the stand-in in place of a model."""
     steps, tokenizer = HearingSteps(), recogniser.files.processor.tokenizer
     request = TextRequest(language=LANGUAGES.get(name))
-    [known] = played(recogniser.search.inputs([tones(range(len(TONES)))], request))
+    [known] = played(recogniser.search.inputs([tones(range(len(TONES)), recogniser.summary.sample_rate)], request))
     assert len(known) == len(TONES)
 
     def generate(**inputs):

@@ -165,7 +165,28 @@ def phi4_multimodal(folder: Path) -> Path:
     return folder
 
 
+def kyutai_speech_to_text(folder: Path) -> Path:
+    made = tokenizer([])
+    codec = {
+        "model_type": "mimi", "hidden_size": 32, "num_filters": 4, "codebook_size": 32, "codebook_dim": 16,
+        "num_quantizers": 4, "vector_quantization_hidden_dimension": 16, "upsample_groups": 32, "num_hidden_layers": 1,
+        "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4,
+    }  # fmt: skip
+    config = T.KyutaiSpeechToTextConfig(
+        codebook_vocab_size=33, vocab_size=len(made), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        ffn_dim=64, num_codebooks=4, audio_bos_token_id=32, audio_pad_token_id=len(made) + 4 * 33,
+        pad_token_id=made.pad_token_id, bos_token_id=made.bos_token_id, codec_config=codec,
+    )  # fmt: skip
+    extractor = T.KyutaiSpeechToTextFeatureExtractor(audio_delay_seconds=0.5, audio_silence_prefix_seconds=0.2)
+    saved(folder, "KyutaiSpeechToTextForConditionalGeneration", config, T.KyutaiSpeechToTextProcessor(extractor, made))
+    others = json.loads((folder / "generation_config.json").read_text())["suppress_tokens"]
+    others.remove(made.pad_token_id)  # written for frames without a word
+    settings = {"eos_token_id": None, "cache_implementation": "static", "suppress_tokens": others}
+    return published(folder, "generation_config.json", **settings)
+
+
 OMNI_BUILDERS = {
+    "kyutai_speech_to_text": kyutai_speech_to_text,
     "nemo_speechlm": nemo_speechlm,
     "phi4_multimodal": phi4_multimodal,
     "qwen2_5_omni": qwen2_5_omni,
