@@ -50,19 +50,20 @@ def plan(pipeline: Pipeline) -> Plan:
     """
     check_class(pipeline, Pipeline, "`raysp plan` on the command line plans recipes of trainings too")
     # The run may have a cluster, so a shortage on this machine is not an error.
-    return make_plan(Opened.of(pipeline, replace(local_resources(pipeline), can_grow=True)))
+    opened = Opened.of(pipeline, replace(local_resources(pipeline), can_grow=True))
+    opened.sink.refuse_other_kind()
+    return make_plan(opened)
 
 
-def make_plan(opened: Opened) -> Plan:
-    """Return the plan from corpus, pipeline and sink; nothing is written.
+def make_plan(opened: Opened, limit_rows: int | None = None) -> Plan:
+    """Return the plan from corpus, pipeline and sink, or of the first rows of the corpus; nothing is written.
 
     Raises:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    opened.sink.refuse_other_kind()
     state = SinkState.of(opened.sink)
-    opened, corpus = read_source(opened, state)
+    opened, corpus = read_source(opened, state, limit_rows)
     return plan_run(opened, state, corpus)
 
 
