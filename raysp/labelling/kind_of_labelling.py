@@ -2,17 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from raysp.labelling.estimates.run_estimate import estimate
+from raysp.labelling.finished.label_status import label_status as progress
 from raysp.labelling.planning.opening import plan as make_plan
+from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.orphans import find_orphans as leftovers
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.store import Store
 from raysp.work import EstimateOptions, PlanPart, SinkRequest
-
-if TYPE_CHECKING:
-    from raysp.labelling.finished.label_status import Status
 
 __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
@@ -49,29 +47,11 @@ def plan_parts(work: Pipeline, options: EstimateOptions, on_indexed: Callable[[i
 
 def opened(request: SinkRequest) -> Store:
     """Return the store of a sink of label shards."""
-    from raysp.labelling.planning.trust import open_recorded
-
-    return open_recorded(request.place, request.storage_options, pipeline=request.pipeline, trust=request.trust)[
-        0
-    ].store
-
-
-def progress(request: SinkRequest) -> "Status":
-    """Return the progress of a sink of label shards."""
-    from raysp.labelling.finished.label_status import label_status
-
-    return label_status(request.place, request.storage_options, pipeline=request.pipeline, trust=request.trust)
+    return open_recorded(request)[0].store
 
 
 def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
     """Return the store of a sink of label shards, and its report as HTML."""
     from raysp.labelling.reports.label_report import render
 
-    return render(
-        request.place,
-        request.storage_options,
-        by=by,
-        normalise=request.normalise,
-        pipeline=request.pipeline,
-        trust=request.trust,
-    )
+    return render(request, by)

@@ -23,6 +23,7 @@ from raysp.sink.recommitting import rewrite
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.words import Brief, count, listed
+from raysp.work import SinkRequest
 
 MOST_NAMED = 5
 """Ids that a message names."""
@@ -95,7 +96,7 @@ def forget(
     withdrawn = frozenset(str(id_) for id_ in ((ids,) if isinstance(ids, str) else ids))
     if not withdrawn:
         raise PlanError(f"{sink}: found no id to forget; name the ids of the recordings")
-    recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    recorded = read_recorded(SinkRequest(sink, storage_options, pipeline, trust))
     with lease.held(recorded.sink.store) as own, lease.work_begun():
         return _forget(replace(recorded, sink=recorded.sink.fenced(own)), withdrawn)
 

@@ -26,6 +26,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.storage.options import GivenOptions
 from raysp.text.error_rates import Normalised
 from raysp.words import Brief, count, duration, listed
+from raysp.work import SinkRequest
 
 NOT_MET, INCOMPLETE = 1, 3
 SHOWN_NAMES = 3
@@ -183,7 +184,7 @@ class LabelDiff(Brief):
         Raises:
             StoreError: the file cannot be written, or A cannot be read.
         """
-        recorded = read_recorded(self.a.sink, storage_options, pipeline=pipeline, trust=trust)
+        recorded = read_recorded(SinkRequest(self.a.sink, storage_options, pipeline, trust))
         return rendering.save(render(self, recorded), file)
 
     @property

@@ -37,6 +37,7 @@ from raysp.specs.values import check_class, secret_values, to_json
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import probe
 from raysp.words import count
+from raysp.work import SinkRequest
 
 if TYPE_CHECKING:
     from raysp.labelling.finished.label_status import Status
@@ -130,7 +131,7 @@ def retry(
         PlanError, ChangedError, TrustError, CheckpointError, SpecError, StoreError: before any work.
         RunError: Ray failed; committed shards remain.
     """
-    recorded = read_recorded(url, storage_options, pipeline=pipeline, trust=trust)
+    recorded = read_recorded(SinkRequest(url, storage_options, pipeline, trust))
     return label_corpus(
         recorded.trusted_pipeline(recorded.sink.shards()),
         again=(shards,) if isinstance(shards, str) else shards,
@@ -331,4 +332,4 @@ def _status(plan: Plan, progress: Progress) -> "Status | None":
         return None
     from raysp.labelling.finished.label_status import label_status
 
-    return label_status(plan.sink.store)
+    return label_status(SinkRequest(plan.sink.store))

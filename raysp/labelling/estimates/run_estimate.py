@@ -18,7 +18,7 @@ from raysp.sink.run_record import checkpoint_digests
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import EACH
 from raysp.words import Brief, count, duration, megabytes
-from raysp.work import EstimateOptions
+from raysp.work import EstimateOptions, SinkRequest
 
 ENOUGH_ROWS = 200
 """Rows after which a run stops for its share of errors."""
@@ -163,7 +163,7 @@ def _of_receipts(plan: Plan, options: EstimateOptions, channels_per_second: floa
         if (record := sink.record()) is None:
             return None
     else:
-        sink, record = open_recorded(like, options.like_options)
+        sink, record = open_recorded(SinkRequest(like, options.like_options))
         ours, theirs = checkpoint_digests(plan.parts), checkpoint_digests(record.parts)
         if len(ours) != len(theirs):
             raise PlanError(

@@ -24,6 +24,7 @@ from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store, scheme_of
+from raysp.work import SinkRequest
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Labelling:
             PlanError: there is no sink of label shards.
         """
         url, options = (place.url, place.storage_options) if isinstance(place, Parquet) else (place, None)
-        return cls.of(*open_recorded(url, options or storage_options, trust=trust))
+        return cls.of(*open_recorded(SinkRequest(url, options or storage_options, trust=trust)))
 
     @classmethod
     def of(cls, sink: Sink, record: RunRecord) -> "Labelling":

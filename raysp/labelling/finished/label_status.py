@@ -24,12 +24,9 @@ from raysp.sink.lease import Activity, Running, activity
 from raysp.sink.receipts import Counts, PieceReceipt, ShardFailure, ShardReceipt, WordErrors, json_of, recent_pieces
 from raysp.sink.run_log import log_files
 from raysp.sink.run_record import RunEntry, checkpoint_digests
-from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
-from raysp.storage.options import GivenOptions
-from raysp.storage.store import Store
 from raysp.words import Brief, count, duration, listed
-from raysp.work import run_fact
+from raysp.work import SinkRequest, run_fact
 
 SHOWN_TYPES = 5
 """Types of errors that `facts` names."""
@@ -230,25 +227,13 @@ class Status(Brief):
         return json_of(self, *of_counts, "word_error_rate", "eta_seconds")
 
 
-def label_status(
-    sink: str | Store,
-    storage_options: GivenOptions | None = None,
-    *,
-    pipeline: Pipeline | None = None,
-    trust: bool = False,
-) -> Status:
+def label_status(request: SinkRequest) -> Status:
     """Return the progress of a sink of label shards; only the sink is read.
 
-    Args:
-        sink: url or store of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, or with `trust` the recorded ones.
-        pipeline: pipeline that made the labels; only its storage options are used.
-        trust: use the recorded storage options.
-
     Raises:
-        PlanError: there is no sink at this url.
+        PlanError: there is no sink at this place.
     """
-    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    opened, record = open_recorded(request)
     store, shards = opened.store, opened.shards()
     recorded = load_absent(store)
     absent = {shard.name: shard.reason for shard in recorded.shards}

@@ -17,8 +17,9 @@ from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
-from raysp.storage.options import GivenOptions, options_of, split_glob
-from raysp.storage.store import Store, normalise, scheme_of
+from raysp.storage.options import options_of, split_glob
+from raysp.storage.store import normalise, scheme_of
+from raysp.work import SinkRequest
 
 _NAMES = frozenset(("url", "root", "labels", "audio_root", "checkpoint", "lm", "where", "function"))
 """Fields whose values are places or functions."""
@@ -77,26 +78,14 @@ def _outside(places: Iterable[str], urls: Iterable[str]) -> Iterator[str]:
             yield url
 
 
-def read_recorded(
-    sink: str,
-    storage_options: GivenOptions | None = None,
-    *,
-    pipeline: Pipeline | None = None,
-    trust: bool = False,
-) -> Recorded:
-    """Open a sink and read its record.
-
-    Args:
-        sink: url of the sink.
-        storage_options: options to reach it; None: those of `pipeline`, with `trust` else the recorded ones, else
-            environment and profile.
-        pipeline: pipeline that made the labels; the recorded one is then not used.
-        trust: use everything that the record names.
+def read_recorded(request: SinkRequest) -> Recorded:
+    """Open a sink and read its record, with the pipeline of the request, or with `trust` the recorded one.
 
     Raises:
-        PlanError: there is no sink at this url.
+        PlanError: there is no sink at this place.
     """
-    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    opened, record = open_recorded(request)
+    pipeline, trust, options = request.pipeline, request.trust, request.storage_options
     if pipeline is None and not trust:
         return Recorded(opened, record, None)
     if pipeline is None:
@@ -109,30 +98,27 @@ def read_recorded(
         made = as_recorded(replace(pipeline, source=source_of_commit(pipeline.source, record)), record)
         if made.source.id == USUAL_ID and record.parts.get("source.id", USUAL_ID) is None:  # there was no such column
             made = replace(made, source=replace(made.source, id=None))
-    options = storage_options if storage_options is not None else made.sink.storage_options
-    made = replace(made, sink=replace(made.sink, url=sink, storage_options=options_of(options)))
+    options = made.sink.storage_options if options is None else options
+    url = request.place if isinstance(request.place, str) else opened.url
+    made = replace(made, sink=replace(made.sink, url=url, storage_options=options_of(options)))
     return Recorded(opened, record, made, trust)
 
 
-def open_recorded(
-    sink: str | Store,
-    storage_options: GivenOptions | None = None,
-    *,
-    pipeline: Pipeline | None = None,
-    trust: bool = False,
-) -> tuple[Sink, RunRecord]:
-    """Open a sink and read its record without importing anything; arguments are those of `read_recorded`.
+def open_recorded(request: SinkRequest) -> tuple[Sink, RunRecord]:
+    """Open a sink and read its record without importing anything.
 
     Raises:
-        PlanError: there is no sink at this url.
+        PlanError: there is no sink at this place.
     """
-    options = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options
-    opened = Sink.open(sink, options)
+    options = request.storage_options
+    if options is None and request.pipeline is not None:
+        options = request.pipeline.sink.storage_options
+    opened = Sink.open(request.place, options)
     record = opened.existing_record()
-    if trust and isinstance(sink, str) and options is None:
+    if request.trust and isinstance(request.place, str) and options is None:
         recorded = record.pipeline.get("sink") if isinstance(record.pipeline, dict) else None
         named = recorded.get("storage_options") if isinstance(recorded, dict) else None
-        opened = Sink.open(sink, cast("Mapping[str, object] | None", from_json(named)))
+        opened = Sink.open(request.place, cast("Mapping[str, object] | None", from_json(named)))
     return opened, record
 
 

@@ -18,13 +18,12 @@ from raysp.pages.page_charts import Chart, histogram
 from raysp.pages.page_tables import MOST_GROUPS, MOST_RUNS, Table, Verdict, runs_table, short, shown_row
 from raysp.sink.receipts import Counts, PieceReceipt, load
 from raysp.sink.run_record import RunEntry
-from raysp.specs.pipeline import Pipeline
-from raysp.specs.text_rules import Text, normalisation_of
+from raysp.specs.text_rules import normalisation_of
 from raysp.specs.values import JsonValue
-from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
 from raysp.text.error_rates import Normalisation
 from raysp.words import count, duration, printable, times_real_time
+from raysp.work import SinkRequest
 
 MOST_BYTES = 300_000
 """Bytes of the page."""
@@ -39,19 +38,11 @@ LONGEST = 10 * 366 * 86400.0
 """Seconds of the longest run; the time of a longer one is not shown."""
 
 
-def render(
-    sink: str | Store,
-    storage_options: GivenOptions | None = None,
-    *,
-    by: Sequence[str] | None = None,
-    normalise: str | Text | None = None,
-    pipeline: Pipeline | None = None,
-    trust: bool = False,
-) -> tuple[Store, str]:
+def render(request: SinkRequest, by: Sequence[str] | None = None) -> tuple[Store, str]:
     """Return the store of a sink of labels, and its report as HTML. Arguments and errors are those of `report`."""
-    rules = None if normalise is None else normalisation_of(normalise)
-    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
-    labelling, status = Labelling.of(opened, record), label_status(opened.store)
+    rules = None if request.normalise is None else normalisation_of(request.normalise)
+    opened, record = open_recorded(request)
+    labelling, status = Labelling.of(opened, record), label_status(SinkRequest(opened.store))
     rows = read_rows(labelling, by, rules)
     if rules is not None:
         fault = ""

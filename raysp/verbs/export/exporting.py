@@ -72,12 +72,13 @@ def export(
     if beside:
         _check_beside(spec)
         refuse_unused({"dest": dest, "dest_options": dest_options}, "beside=True writes beside the recordings")
-    opened, record = open_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    request = SinkRequest(sink, storage_options, pipeline, trust)
+    opened, record = open_recorded(request)
     labelling = Labelling.of(opened, record)
     if not labelling.done:
         reason = listed([*labelling.foreign.values()], 1) or "`raysp status` shows its progress"
         raise PlanError(f"{labelling.url}: has no finished label shard; {reason}")
-    source = Source(labelling, SinkRequest(sink, storage_options, pipeline, trust), beside)
+    source = Source(labelling, request, beside)
     recordings = _folder_of_recordings(source, spec.NAME) if beside else None
     writing = spec.writing(source)
     reached_by = pipeline.sink.storage_options if storage_options is None and pipeline else storage_options

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import takewhile
 
@@ -46,8 +46,8 @@ class Source:
             ChangedError: the given pipeline is another one.
             PlanError: rows were read by path, and the given pipeline does not say where.
         """
-        url, record, by = self.labelling.url, self.labelling.record, self.request
-        recorded = read_recorded(url, by.storage_options, pipeline=by.pipeline, trust=by.trust)
+        url, record = self.labelling.url, self.labelling.record
+        recorded = read_recorded(replace(self.request, place=url))
         trusted = recorded.trusted_pipeline(self.labelling.shards.values())
         check_same_source(url, record, trusted)
         if run_record.names_audio_root(record.pipeline) and trusted.source.audio_root is None:

@@ -36,6 +36,7 @@ from raysp.storage.stores import open_store
 from raysp.verbs.replaced import find_replaced
 from raysp.verbs.verify.recomputing import Recomputing, differing
 from raysp.words import Brief, count, label_again
+from raysp.work import SinkRequest
 
 SHARDS_AT_ONCE = 4
 
@@ -119,7 +120,7 @@ def verify(
     """
     if not sample:
         refuse_unused({"seed": seed or None}, "it chooses the rows of sample=, and there is none; leave it out")
-    recorded = read_recorded(sink, storage_options, pipeline=pipeline, trust=trust)
+    recorded = read_recorded(SinkRequest(sink, storage_options, pipeline, trust))
     record, store = recorded.record, recorded.sink.store
     shards = recorded.sink.shards()
     outside = recorded.outside(shards)

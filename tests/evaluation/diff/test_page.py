@@ -16,6 +16,7 @@ from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import Estimate, Group, Scores, WorstRow
 from raysp.labelling.planning.trust import read_recorded
 from raysp.text.error_rates import edits
+from raysp.work import SinkRequest
 from tests.corpora import label_twice
 from tests.pages import HOSTILE, Page
 
@@ -113,7 +114,7 @@ def test_rows_that_differ_are_played_if_their_recordings_may_be_read(found, tmp_
     source = Path(found.a.sink).parent / "in" / "a.parquet"
     assert base64.b64decode(data) == pq.read_table(source).column("audio")[2].as_py()["bytes"]
     assert kind == "wav"
-    without = Page(render(differing, read_recorded(found.a.sink)))
+    without = Page(render(differing, read_recorded(SinkRequest(found.a.sink))))
     assert "audio" not in without.tags
     assert without.texts[-1].startswith("The recordings are not here: the source of a sink is read only if")
 
@@ -144,6 +145,6 @@ def test_nothing_in_common_is_said(found):
 
 def test_the_page_is_written_where_it_is_asked_for(found, tmp_path):
     place = found.write_html(tmp_path / "diff.html")
-    assert Path(place).read_text() == render(found, read_recorded(found.a.sink))
+    assert Path(place).read_text() == render(found, read_recorded(SinkRequest(found.a.sink)))
     with pytest.raises(StoreError, match=r"nowhere/diff\.html: cannot write it"):
         found.write_html(tmp_path / "nowhere" / "diff.html")

@@ -15,6 +15,7 @@ from raysp.labelling.planning import trust
 from raysp.labelling.planning.trust import read_recorded
 from raysp.sink import sinks
 from raysp.specs.work_files import load_pipeline
+from raysp.work import SinkRequest
 from tests.corpora import CHECKPOINT, a_pipeline, write_shard
 from tests.sink.foreign_sinks import MODULE, SECRET, VARIABLE, edit_record, listening, make_hostile, with_shards_at
 
@@ -175,7 +176,10 @@ class TestTheGuards:
 
     @pytest.mark.slow
     def test_with_trust_a_retry_imports_the_module(self, foreign):
-        assert type(read_recorded(str(foreign), trust=True).trusted_pipeline(()).label.outputs[0]).__name__ == "Evil"
+        assert (
+            type(read_recorded(SinkRequest(str(foreign), trust=True)).trusted_pipeline(()).label.outputs[0]).__name__
+            == "Evil"
+        )
         assert (foreign / "imported").exists()
 
     @pytest.mark.slow
@@ -295,7 +299,7 @@ def test_recorded_options_of_a_sink_are_used_with_trust_alone(own, monkeypatch):
     assert set(opened) == {None}
     raysp.status(str(own), trust=True)
     assert opened[-1] == {"auto_mkdir": True}
-    assert read_recorded(str(own), trust=True).pipeline.sink.storage_options == {"auto_mkdir": True}
+    assert read_recorded(SinkRequest(str(own), trust=True)).pipeline.sink.storage_options == {"auto_mkdir": True}
 
 
 @pytest.mark.parametrize("urls", [["a.parquet", "sub/b.parquet"], ["sub", "a.parquet"], ["**/*.parquet"], ["sub/../"]])
@@ -340,7 +344,7 @@ def test_planned_shards_are_in_the_source(own, url, is_outside):
     from dataclasses import replace
 
     source = raysp.Shards(["/corpus/in", "s3://bucket/in/*.parquet", "/one/file.parquet"])
-    recorded = read_recorded(str(own), pipeline=a_pipeline(source))
+    recorded = read_recorded(SinkRequest(str(own), pipeline=a_pipeline(source)))
     [shard] = recorded.sink.shards()
     assert (recorded.outside([replace(shard, url=url)]) == (url,)) == is_outside
 
@@ -348,7 +352,9 @@ def test_planned_shards_are_in_the_source(own, url, is_outside):
 def test_label_shards_beside_planned_shards_are_in_the_sink_that_the_pipeline_names(own):
     from dataclasses import replace
 
-    recorded = read_recorded(str(own), pipeline=a_pipeline(raysp.Shards("/corpus/in", labels="/corpus/labels")))
+    recorded = read_recorded(
+        SinkRequest(str(own), pipeline=a_pipeline(raysp.Shards("/corpus/in", labels="/corpus/labels")))
+    )
     [shard] = recorded.sink.shards()
     planned = [
         replace(shard, url="/corpus/in/a.parquet", labels=url) for url in ("/corpus/labels/a.parquet", "", "s3://b/a")
