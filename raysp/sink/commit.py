@@ -6,7 +6,6 @@ stays unchanged, unless a retry replaces it, also whole and in one step. A commi
 shard. Files that another label shard may need are removed by `raysp gc` alone.
 """
 
-import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -297,29 +296,17 @@ def _fill(
             if table.num_rows:
                 writer.write_table(table)
         rest_files.close()
-        rest_id = new_id() if rest_writer else ""
+        rest_id = footer.new_id() if rest_writer else ""
         receipt = replace(
             tally.receipt(label_shard.shard),
             fingerprint=label_shard.fingerprint,
             input_id=label_shard.shard.input_id,
             file_id=label_shard.file_id,
         )
-        writer.add_key_value_metadata(
-            footer.encode(
-                receipt,
-                metadata=label_shard.metadata,
-                rest_id=rest_id,
-                write_id=new_id(),
-                recordings=hashes.encode(),
-            )
-        )
+        values = footer.encode(receipt, label_shard.metadata, rest_id=rest_id, recordings=hashes.encode())
+        writer.add_key_value_metadata(values)
     seal(scratch)
     return receipt, rest_id
-
-
-def new_id() -> str:
-    """Return an id that is unique to one write or attempt."""
-    return uuid.uuid4().hex[:16]
 
 
 def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

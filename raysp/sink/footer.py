@@ -9,6 +9,7 @@ the label shard.
 import base64
 import hashlib
 import json
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,20 +141,14 @@ class LabelFooter:
 
 
 def encode(
-    receipt: ShardReceipt,
-    *,
-    metadata: Mapping[str, str],
-    rest_id: str = "",
-    write_id: str = "",
-    recordings: str = "",
+    receipt: ShardReceipt, metadata: Mapping[str, str], *, rest_id: str = "", recordings: str = ""
 ) -> dict[str, str]:
-    """Return the key-value metadata of a label shard; `metadata` adds entries under the same prefix.
+    """Return the key-value metadata of a label shard to write, with an id that no other write has.
 
     Args:
         receipt: counts and origin of the label shard.
-        metadata: further entries.
+        metadata: further entries, under the same prefix.
         rest_id: id of the file with the rows that were left out, if any.
-        write_id: unique to every write of a label shard.
         recordings: hashes of the files that rows were made from, if any were read by path.
     """
     fields = asdict(receipt)
@@ -161,7 +156,7 @@ def encode(
     own = {
         **{name: fields[name] for name in ORIGIN},
         "rest_id": rest_id,
-        "write_id": write_id,
+        "write_id": new_id(),
         **({"recordings": recordings} if recordings else {}),
         "version": raysp_version(),
         "schema_version": str(SCHEMA_VERSION),
@@ -169,6 +164,11 @@ def encode(
     }
     # Own entries last: further metadata never replaces entries that later runs compare.
     return {f"{PREFIX}{key.removeprefix(PREFIX)}": value for key, value in {**metadata, **own}.items()}
+
+
+def new_id() -> str:
+    """Return an id that is unique to one write or attempt."""
+    return uuid.uuid4().hex[:16]
 
 
 @contextmanager

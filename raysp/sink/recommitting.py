@@ -93,7 +93,7 @@ def retry_whole(store: Store, shard: Shard) -> Todo:
     Raises:
         ChangedError: the file in its place is not a label shard of raysp.
     """
-    return Todo(shard, shard.pieces, Retry(commit.new_id(), None, _write_id(store, shard.name)))
+    return Todo(shard, shard.pieces, Retry(footer.new_id(), None, _write_id(store, shard.name)))
 
 
 def _write_id(store: Store, name: str) -> str:
@@ -148,7 +148,7 @@ def _retry(store: Store, shard: Shard, write_id: str) -> Retry | None:
         fine = pc.not_equal(table.column("status"), pa.scalar(ERROR))
         is_done[table.column("row").filter(fine).to_numpy()] = True
     rows = tuple(np.flatnonzero(~is_done).tolist())
-    return Retry(commit.new_id(), rows, write_id) if rows else None
+    return Retry(footer.new_id(), rows, write_id) if rows else None
 
 
 def _rows(

@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Protocol
 
@@ -69,25 +70,20 @@ class Workers(Protocol):
         """Return an empty set of commits; `retries` is keyed by names of shards."""
 
 
+@dataclass(eq=False)
 class Execution:
     """One execution of a plan: messages are collected and label shards committed."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        own: lease.Lease,
-        log: RunLog,
-        progress: Progress,
-        on_progress: OnProgress,
-        workers: Workers,
-    ) -> None:
-        self.plan = plan
-        self.own = own
-        self.log = log
-        self.progress = progress
-        self.on_progress = on_progress
-        self.workers = workers
-        self.open_shards = OpenShards(plan.todo, progress)
+    plan: Plan
+    own: lease.Lease
+    log: RunLog
+    progress: Progress
+    on_progress: OnProgress
+    workers: Workers
+
+    def __post_init__(self) -> None:
+        plan, workers = self.plan, self.workers
+        self.open_shards = OpenShards(plan.todo, self.progress)
         self.commits = workers.commits({todo.shard.name: todo.retry for todo in plan.todo if todo.retry})
         self.rate = ErrorRate(plan.pipeline.max_error_rate)
         self.rows_before = sum(staged.rows.num_rows for todo in plan.todo for staged in todo.staged)

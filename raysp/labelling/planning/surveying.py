@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, cast
 
@@ -180,33 +180,29 @@ def _unchanged(listed: Shard, recorded: Shard) -> Shard | None:
     return replace(recorded, url=listed.url, part=part, labels=listed.labels)
 
 
+@dataclass(eq=False)
 class _NewShards:
-    """Shards from their surveys, with checks of their columns; arguments are those of `survey`."""
+    """Shards from their surveys, with checks of their columns; fields are arguments of `survey`."""
 
-    def __init__(
-        self,
-        work: ReadsCorpus,
-        shards: Sequence[Shard],
-        size: PieceSize,
-        limit_rows: int | None,
-        check: CheckSchema | None,
-        carried: CarriedTypes | None,
-    ) -> None:
-        self._work = work
-        labels = work.source.labels
-        self._labels = _label_schema(shards[0], labels, work.source) if labels and shards else pa.schema([])
-        self._size = size
-        self._limit_rows = limit_rows
-        self._further_check = check
-        self._carried = carried
-        self._columns = source_columns(work)
-        self._checked: dict[bool, pa.Schema] = {}
-        """Last schema that was accepted of shards with rows, and of shards without."""
-        self._is_tried_later = any(_is_tried(step) for steps in work.flow.after for step in steps)
-        self.schemas: dict[pa.Schema, str] = {}
-        """Columns of shards with rows, each with the url of the first, if steps after the model may read any."""
-        self.without_bytes: set[str] = set()
-        """Names of shards whose rows hold no recording and may not be read by path."""
+    work: ReadsCorpus
+    listed: Sequence[Shard]
+    size: PieceSize
+    limit_rows: int | None
+    further_check: CheckSchema | None
+    carried: CarriedTypes | None
+    checked: dict[bool, pa.Schema] = field(default_factory=dict)
+    """Last schema that was accepted of shards with rows, and of shards without."""
+    schemas: dict[pa.Schema, str] = field(default_factory=dict)
+    """Columns of shards with rows, each with the url of the first, if steps after the model may read any."""
+    without_bytes: set[str] = field(default_factory=set)
+    """Names of shards whose rows hold no recording and may not be read by path."""
+
+    def __post_init__(self) -> None:
+        work, labels = self.work, self.work.source.labels
+        is_there = labels and self.listed
+        self.labels = _label_schema(self.listed[0], str(labels), work.source) if is_there else pa.schema([])
+        self.columns = source_columns(work)
+        self.is_tried_later = any(_is_tried(step) for steps in work.flow.after for step in steps)
 
     def sized(self, surveys: Iterator[Surveyed]) -> Iterator[tuple[Surveyed, float]]:
         """Yield surveys with the seconds of their pieces, the first ones once their audio determines the seconds."""
@@ -217,20 +213,20 @@ class _NewShards:
             if isinstance(surveyed, Survey):
                 num_rows += surveyed.num_rows
                 seconds += sum(group.seconds for group in surveyed.groups)
-            is_enough = seconds >= self._size.most_seconds * self._size.num_pieces  # more does not change the size
-            if is_enough or (self._limit_rows is not None and num_rows >= self._limit_rows):
+            is_enough = seconds >= self.size.most_seconds * self.size.num_pieces  # more does not change the size
+            if is_enough or (self.limit_rows is not None and num_rows >= self.limit_rows):
                 break
-        piece_seconds = self._size.seconds(seconds)
+        piece_seconds = self.size.seconds(seconds)
         return ((surveyed, piece_seconds) for surveyed in chain(ahead, surveys))
 
     def __call__(self, shard: Shard, surveyed: Survey, seconds: float) -> Shard:
         """Return a shard with pieces of some seconds; raise PlanError if a column is missing or of the wrong type."""
         schema = surveyed.schema
-        if len(self._labels):
-            own = [field for field in schema if field.name not in self._labels.names]
-            schema = pa.schema([*own, *self._labels])
+        if len(self.labels):
+            own = [field for field in schema if field.name not in self.labels.names]
+            schema = pa.schema([*own, *self.labels])
         self._check(shard, schema, has_rows=surveyed.num_rows > 0)
-        source = self._work.source
+        source = self.work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(shard.kind).holds_audio
         kind = schema.field(source.audio).type if surveyed.num_rows else pa.null()
         is_empty = recording_type(kind) in WITHOUT_BYTES or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
@@ -247,27 +243,27 @@ class _NewShards:
 
     def _check(self, shard: Shard, schema: pa.Schema, *, has_rows: bool) -> None:
         """Check the columns, unless they equal those of the previous shard, as they usually do."""
-        checked = self._checked.get(has_rows)
+        checked = self.checked.get(has_rows)
         if checked is not None and checked.equals(schema, check_metadata=True):
             return
-        source, url = self._work.source, shard.url
+        source, url = self.work.source, shard.url
         try:  # a writer cannot infer types without rows
             by_path = source.audio_root is not None
-            check_columns(url, schema, audio=source.audio, others=self._columns, has_rows=has_rows, by_path=by_path)
+            check_columns(url, schema, audio=source.audio, others=self.columns, has_rows=has_rows, by_path=by_path)
         except ShardError as error:
-            missing = next((name for name in (source.audio, *self._columns) if name not in schema.names), source.audio)
+            missing = next((name for name in (source.audio, *self.columns) if name not in schema.names), source.audio)
             remedy = NO_ID if missing == source.id else NO_COLUMN if shard.kind == sources.FOLDER else ""
             raise PlanError(f"{error}{'' if missing == source.audio else remedy}") from None
-        is_read = source.text is not None and source.text in self._work.kept and has_rows
+        is_read = source.text is not None and source.text in self.work.kept and has_rows
         if is_read and not holds_text(kind := schema.field(cast("str", source.text)).type):
             raise PlanError(
                 f"{url}: column {source.text!r} holds {kind}, expected strings: source.text "
-                f"{self._work.TEXT_USE.format(source.text)}{as_texts(shard.kind, kind)}"
+                f"{self.work.TEXT_USE.format(source.text)}{as_texts(shard.kind, kind)}"
             )
-        if self._further_check is not None and has_rows:
-            self._further_check(url, schema)
+        if self.further_check is not None and has_rows:
+            self.further_check(url, schema)
         try:
-            check_types(url, schema, self._work)
+            check_types(url, schema, self.work)
         except PlanError as error:
             named = (
                 field.type
@@ -276,12 +272,12 @@ class _NewShards:
             )
             raise PlanError(f"{error}{as_texts(shard.kind, next(named, pa.null()))}") from None
         if has_rows:
-            try_filters(url, schema, self._work)
-        if has_rows and self._is_tried_later:
+            try_filters(url, schema, self.work)
+        if has_rows and self.is_tried_later:
             self.schemas.setdefault(schema.remove_metadata(), url)
-        if self._carried is not None and has_rows:
-            self._carried.add(url, shard.kind, schema)
-        self._checked[has_rows] = schema
+        if self.carried is not None and has_rows:
+            self.carried.add(url, shard.kind, schema)
+        self.checked[has_rows] = schema
 
 
 def as_texts(kind: str, column: pa.DataType) -> str:
@@ -327,9 +323,9 @@ def check_types(url: str, schema: pa.Schema, work: ReadsCorpus) -> None:
             step.check(schema)
         except ValueError as error:
             raise PlanError(f"{url}: {error}") from None
-        for field in step.schema():
-            place = schema.get_field_index(field.name)
-            schema = schema.append(field) if place < 0 else schema.set(place, field)
+        for added in step.schema():
+            place = schema.get_field_index(added.name)
+            schema = schema.append(added) if place < 0 else schema.set(place, added)
 
 
 def source_columns(work: ReadsCorpus) -> tuple[str, ...]:
