@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from raysp.labelling.estimates.run_estimate import estimate
 from raysp.labelling.finished.label_status import label_status as progress
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.trust import open_recorded
@@ -14,8 +14,19 @@ from raysp.work import EstimateOptions, PlanPart, SinkRequest
 
 __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
+if TYPE_CHECKING:
+    from raysp.labelling.estimates.run_estimate import Estimate
+    from raysp.labelling.planning.run_plan import Plan
+
 PARTIAL = 3
 """Exit code of a plan of which no shard can be read."""
+
+
+def estimate(work: "Pipeline | Plan", options: EstimateOptions) -> "Estimate":
+    """Return the estimate of a run."""
+    from raysp.labelling.estimates.run_estimate import estimate as estimate_run
+
+    return estimate_run(work, options)
 
 
 def plan_parts(work: Pipeline, options: EstimateOptions, on_indexed: Callable[[int, int], None]) -> Iterator[PlanPart]:
