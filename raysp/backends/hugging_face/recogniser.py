@@ -3,7 +3,7 @@
 Legend: B batch, S samples, K tokens that are written, V vocabulary.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -17,7 +17,7 @@ from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
 from raysp.backends.hugging_face.loaded_weights import load_weights, merge_adapter
 from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.backends.hugging_face.recogniser_families import TextRequest
-from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
+from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in
 from raysp.backends.hugging_face.recogniser_options import end_tokens, search_options
 from raysp.crossing import fetch
 from raysp.models.base.outputs import ModelOutput
@@ -58,17 +58,30 @@ class TransformersSearch:
         self.device, self.dtype = torch.device(device), self.model.dtype
         self.input_dtype = torch.float32 if self.family.is_stream else self.dtype  # codecs of streams are float32
         self.steps = StepScores(self.model)
+        frames = self.family.chunk_frames(files.kind.config)
+        self.least_together = frames and frames * int(extractor_in(self.processor).hop_length)
 
     def __call__(
         self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
     ) -> Iterable[tuple[Sequence[int], Sequence[float]]]:
         """Return tokens and log-probabilities; see `Search`."""
+        is_long = [len(wave) >= self.least_together for wave in waves]
+        together = self._pass([wave for wave, shares in zip(waves, is_long, strict=True) if shares], request, options)
+        return [
+            next(together if shares else self._pass([wave], request, options))
+            for wave, shares in zip(waves, is_long, strict=True)
+        ]
+
+    def _pass(
+        self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
+    ) -> Iterator[tuple[Sequence[int], Sequence[float]]]:
+        """Yield the tokens and log-probabilities of recordings that share a pass, which the first one begins."""
         self.steps.begin()
         ids_BL = self.model.generate(**self.inputs(waves, request), **options)
         log_probs_BK = self.steps.end(ids_BL[:, -1])
         ids_BK = ids_BL[:, ids_BL.shape[1] - log_probs_BK.shape[1] :]
         ids, log_probs = fetch(ids_BK, log_probs_BK)
-        return zip(ids.tolist(), log_probs.tolist(), strict=True)
+        yield from zip(ids.tolist(), log_probs.tolist(), strict=True)
 
     def inputs(self, waves: Sequence[np.ndarray], request: TextRequest) -> dict[str, Any]:
         """Return the inputs of `generate` on the device."""

@@ -66,6 +66,9 @@ class Family:
     """Whether it writes no text without a language."""
     max_seconds: float | None = None
     """Seconds of the longest recording that the model takes; None: any."""
+    chunk_frames: Callable[[Any], int] = lambda config: 0
+    """Returns the frames of a chunk by the configuration, if the encoder pads shorter recordings to the longest one of
+    a batch, which changes their frames: each is a pass of its own. 0: it does not."""
     has_seeded_noise: bool = False
     """Whether its features have noise whose seed is the length of the recording, which a label may depend on."""
     begins: str = ""
@@ -307,6 +310,7 @@ FAMILIES: Mapping[str, Family] = {
     "qwen3_omni_moe": Family(
         inputs=_chat("Transcribe the audio into text."),
         takes=("prompt",),
+        chunk_frames=lambda config: 2 * int(config.audio_config.n_window),
         thinker="Qwen3OmniMoeThinkerForConditionalGeneration",
     ),
     "seamless_m4t": SEAMLESS,

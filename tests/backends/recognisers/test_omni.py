@@ -35,6 +35,16 @@ def test_a_prompt_changes_the_text(recogniser, name):
     assert plain != prompted
 
 
+@pytest.mark.slow
+def test_a_recording_shorter_than_a_chunk_has_the_text_of_a_pass_of_its_own(recogniser):
+    op, recordings = labelling(recogniser("qwen3_omni_moe"), raysp.Transcript()), waves((1_601, 64_000, 4_000, 21_920))
+    together = labels(op, block_of(recordings))
+    for place, wave in enumerate(recordings):
+        alone = labels(op, block_of([wave]))[0]
+        assert together[place]["pred_text"] == alone["pred_text"]
+        assert together[place]["pred_score"] == pytest.approx(alone["pred_score"], abs=1e-5)
+
+
 @pytest.mark.drivers
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OMNI_BUILDERS)
