@@ -259,6 +259,8 @@ class Windowing:
     """Frames from one window's start to the next one's. With `at_quiet_points`, the earliest end of a window."""
     at_quiet_points: bool = False
     """Whether windows do not overlap and end at quiet points."""
+    least_samples: int = 0
+    """Samples of the shortest input of the model, which the rest behind a quiet point has."""
 
     @classmethod
     def of(
@@ -270,6 +272,7 @@ class Windowing:
         window_seconds: float,
         overlap_seconds: float,
         at_quiet_points: bool = False,
+        least_samples: int = 0,
         group_frames: int = 1,
     ) -> Self:
         """Convert seconds to whole samples and strides. Windows overlap by at least `overlap_seconds`.
@@ -292,7 +295,7 @@ class Windowing:
         step_frames = int((window_seconds - overlap_seconds) * sample_rate) // frame_stride
         step_frames = max(1, min(step_frames, num_frames))
         step_frames = max(step_frames - step_frames % group_frames, min(group_frames, num_frames))
-        return cls(sample_rate, frame_stride, min_samples, window_samples, step_frames, at_quiet_points)
+        return cls(sample_rate, frame_stride, min_samples, window_samples, step_frames, at_quiet_points, least_samples)
 
     @property
     def window_seconds(self) -> float:
@@ -371,28 +374,32 @@ def cut_windows(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tup
 
 def _cut_at_quiet_points(chunks: Iterator[Samples], windowing: Windowing) -> Iterator[tuple[Samples, bool]]:
     samples = next(chunks)
+    is_end = False
     while True:
         start = 0
-        while len(samples) - start > windowing.window_samples:
-            end = start + _quiet_point(samples[start : start + windowing.window_samples], windowing)
+        enough = windowing.window_samples + (0 if is_end else windowing.least_samples)  # so that no end stays unseen
+        while len(samples) - start > enough:
+            end = start + _quiet_point(samples[start:], windowing)
             yield samples[start:end].copy(), False
             start = end
         samples = samples[start:].copy() if start else samples
-        following = next(chunks, None)
-        if following is None:
+        if is_end:
             yield samples, True
             return
-        samples = concatenate([samples, following])
+        following = next(chunks, None)
+        is_end = following is None
+        samples = samples if following is None else concatenate([samples, following])
 
 
-def _quiet_point(window: Samples, windowing: Windowing) -> int:
+def _quiet_point(samples: Samples, windowing: Windowing) -> int:
     """Return the end of a window in samples, a multiple of the stride: the middle of its quietest `QUIET_SECONDS`.
 
-    The rest of the recording then holds at least one frame.
+    The rest of the recording then holds at least one frame, and what the model needs.
     """
-    stride = windowing.frame_stride
-    first = min(windowing.step_frames, max(1, (len(window) - windowing.min_samples) // stride))
-    latest = max(first, (len(window) - windowing.min_samples) // stride)
+    stride, window = windowing.frame_stride, samples[: windowing.window_samples]
+    most = min(len(window) - windowing.min_samples, len(samples) - windowing.least_samples) // stride
+    first = min(windowing.step_frames, max(1, most))
+    latest = max(first, most)
     half = max(1, round(QUIET_SECONDS / 2 * windowing.sample_rate / stride))
     before = max(0, first - half)
     # In float64: squares of int16 samples overflow, and differences of long sums lose digits in float32.

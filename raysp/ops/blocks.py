@@ -147,6 +147,7 @@ def windowing_of(checkpoint: CheckpointSummary, *, window_seconds: float, overla
         window_seconds=window_seconds,
         overlap_seconds=overlap_seconds,
         at_quiet_points=checkpoint.writes_text,
+        least_samples=checkpoint.min_samples,
         group_frames=max(1, checkpoint.hidden_stride // checkpoint.frame_stride),
     )
 

@@ -1,6 +1,7 @@
 """Windows: every frame of a recording is one window's, and is taken from where it is farther from an edge."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -180,6 +181,16 @@ class TestQuietPoints:
         wave[int(2.3 * 16_000) : int(2.6 * 16_000)] //= 1000
         first, _ = next(cut_windows(iter([wave]), QUIET))
         assert len(first) / 16_000 == pytest.approx(2.45, abs=0.06)
+
+    @pytest.mark.parametrize("size", [100_000, 1_000, 48_000])
+    def test_the_rest_behind_the_last_joint_is_what_the_model_needs(self, size):
+        windowing = replace(QUIET, least_samples=1_600)
+        for num_samples in range(48_001, 49_700, 97):
+            wave = np.random.default_rng(0).integers(-9000, 9000, num_samples).astype(np.int16)
+            wave[47_000:] //= 1000
+            windows = [window for window, _ in cut_windows(_chunks(wave, [size]), windowing)]
+            assert np.concatenate(windows).tolist() == wave.tolist()
+            assert [len(window) >= 1_600 for window in windows] == [True, True]
 
     @pytest.mark.parametrize("noise", [40, 20, 10])
     @pytest.mark.parametrize(("seconds", "overlap"), [(30, 5), (10, 2)])
