@@ -5,15 +5,11 @@ model type in config.json; its value is a class or function that is called witho
 Workers have the same package installed, which is checked.
 """
 
-import contextlib
-import functools
 import hashlib
 import importlib.util
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -97,14 +93,18 @@ class Package:
 
 
 def find(model_type: str) -> Package | None:
-    """Return the package that offers a model type; None if no package does.
+    """Return the package that offers a model type; None if no package does, or raysp reads it itself.
 
     Raises:
         CheckpointError: several packages do.
     """
+    from raysp.models.registry import MODULES
+
+    if model_type in MODULES:
+        return None
     packages = [
         Package(entry_point.dist.name, entry_point.dist.version, entry_point)
-        for entry_point in _offered(tuple((folder, _changed(folder)) for folder in sys.path))
+        for entry_point in metadata.entry_points(group=GROUP)
         if entry_point.name == model_type and entry_point.dist is not None
     ]
     if len(packages) > 1:
@@ -113,20 +113,6 @@ def find(model_type: str) -> Package | None:
             f"{' and '.join(map(str, packages))}, expected those of one package; uninstall the others"
         )
     return packages[0] if packages else None
-
-
-@functools.lru_cache(maxsize=4)
-def _offered(folders: tuple[tuple[str, int | None], ...]) -> metadata.EntryPoints:
-    """Return the entry points of all packages, which are read again when a folder of `sys.path` changes."""
-    return metadata.entry_points(group=GROUP)
-
-
-def _changed(folder: str) -> int | None:
-    """Return when the entries of a folder changed; None if it cannot be read."""
-    try:
-        return os.stat(folder or ".").st_mtime_ns  # noqa: PTH116 - a Path takes longer to make
-    except OSError:
-        return None
 
 
 def _digest(module: str) -> str:
@@ -154,8 +140,7 @@ class PackagedModels:
         Raises:
             CheckpointError: the package refuses it, or fails.
         """
-        with _errors_of(self.package, folder, "describe"):
-            summary = self._backend().describe(folder)
+        summary = self._called("describe", folder, folder)
         if not isinstance(summary, CheckpointSummary):
             raise self._wrong("describe", summary, "a CheckpointSummary")
         return replace(summary, path=folder, backend=self.package.name)
@@ -166,12 +151,11 @@ class PackagedModels:
         Raises:
             CheckpointError: the package refuses it, or fails.
         """
-        with _errors_of(self.package, folder, "load"):
-            loaded = self._backend().load(folder, dtype=dtype, device=device)
+        loaded = self._called("load", folder, folder, dtype=dtype, device=device)
         for name in ("summary", "device", "dtype", "run"):
             if not hasattr(loaded, name):
                 raise self._wrong("load", loaded, f"a model with summary, device, dtype and run; it has no {name}")
-        return loaded
+        return cast("LabellingModel", loaded)
 
     def check_writing(
         self,
@@ -184,32 +168,25 @@ class PackagedModels:
         Raises:
             CheckpointError: the package refuses one, or fails.
         """
-        with _errors_of(self.package, checkpoint.path, "check_writing"):
-            backend = cast("WritingBackend", self._backend())
-            backend.check_writing(checkpoint, options, **request)
+        self._called("check_writing", checkpoint.path, checkpoint, options, **request)
 
-    def _backend(self) -> Backend:
-        return cast("Backend", self.package.entry_point.load()())
+    def _called(self, method: str, folder: Path, *arguments: object, **options: object) -> object:
+        """Return the result of a method of the package's backend; errors but those of raysp name the package."""
+        try:
+            return getattr(self.package.entry_point.load()(), method)(*arguments, **options)
+        except RayspError:
+            raise
+        except Exception as error:  # any, of code that raysp does not know
+            raise CheckpointError(
+                f"{folder}: package {self.package}, {self.package.entry_point.value}: {method} failed with "
+                f"{type(error).__name__}: {error}"
+            ) from error
 
     def _wrong(self, method: str, returned: object, expected: str) -> CheckpointError:
         return CheckpointError(
             f"package {self.package}, {self.package.entry_point.value}: {method} returned {returned!r}, expected "
             f"{expected}"
         )
-
-
-@contextlib.contextmanager
-def _errors_of(package: Package, folder: Path, method: str) -> Iterator[None]:
-    """Raise errors of a package as a CheckpointError that names it; those of raysp pass."""
-    try:
-        yield
-    except RayspError:
-        raise
-    except Exception as error:  # any, of code that raysp does not know
-        raise CheckpointError(
-            f"{folder}: package {package}, {package.entry_point.value}: {method} failed with {type(error).__name__}: "
-            f"{error}"
-        ) from error
 
 
 HUGGING_FACE = "transformers"
@@ -225,8 +202,11 @@ BACKENDS = {
 NAMED = (*BACKENDS,)
 OTHER_FILES = ("*.json", "*.txt", "*.model", "*.jinja", "speech-lora/*")
 """Patterns of files besides the weights, of checkpoints that raysp does not read itself."""
-LEAST_VLLM = "0.22"
-"""First version that is known to run with transformers 5. It has VLLM_BATCH_INVARIANT."""
+LEAST_VERSIONS = {
+    HUGGING_FACE: ("5", ""),
+    VLLM: ("0.22", ", which has VLLM_BATCH_INVARIANT and runs with transformers 5"),
+}
+"""First versions of libraries that backends are written for, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -242,12 +222,7 @@ class Choice:
         """Name and version of the library to install on all machines; empty for the models of raysp."""
         if self.package is not None:
             return self.package.identity
-        if self.name == CTRANSLATE2:
-            return package_version(CTRANSLATE2)
-        processors = f"transformers {hf_installed.version()}"
-        if self.name == VLLM:
-            return f"{package_version(VLLM)} with {processors}"
-        return processors if self.name == HUGGING_FACE else ""
+        return " with ".join(map(package_version, self._libraries))
 
     def require(self) -> None:
         """Raise unless the library is installed.
@@ -255,17 +230,24 @@ class Choice:
         Raises:
             CheckpointError: the library is missing; the message has the command that installs it.
         """
-        if self.name in (CTRANSLATE2, VLLM) and not package_version(self.name):
-            raise CheckpointError(
-                f"backend={self.name!r}: the package {self.name} is not installed; pip install 'raysp[{self.name}]'"
-            )
-        if self.name == VLLM and Version(installed := metadata.version(VLLM)) < Version(LEAST_VLLM):
-            raise CheckpointError(
-                f"backend={VLLM!r}: vllm {installed} is installed, expected {LEAST_VLLM} or later, which has "
-                "VLLM_BATCH_INVARIANT and runs with transformers 5; pip install 'raysp[vllm]'"
-            )
-        if self.name in (HUGGING_FACE, VLLM):
-            hf_installed.require()
+        for library in self._libraries:
+            installed = hf_installed.version(library)
+            command = f"pip install 'raysp[{self.name}]'"
+            if not installed:
+                raise CheckpointError(f"backend={self.name!r}: the package {library} is not installed; {command}")
+            least, reason = LEAST_VERSIONS.get(library, ("0", ""))
+            if Version(installed) < Version(least):
+                raise CheckpointError(
+                    f"backend={self.name!r}: {library} {installed} is installed, expected {least} or later{reason}; "
+                    f"{command}"
+                )
+
+    @property
+    def _libraries(self) -> tuple[str, ...]:
+        """Packages that the backend needs."""
+        if self.package is not None or self.name == OWN:
+            return ()
+        return (VLLM, HUGGING_FACE) if self.name == VLLM else (self.name,)
 
     def open(self) -> Backend:
         """Return the backend, which imports its library.
@@ -281,7 +263,8 @@ class Choice:
 
 def package_version(name: str) -> str:
     """Return name and version of a package; empty if it is not installed."""
-    return f"{name} {metadata.version(name)}" if util.find_spec(name) else ""
+    version = hf_installed.version(name)
+    return f"{name} {version}" if version else ""
 
 
 def choose(folder: Path, backend: str) -> Choice:
@@ -297,13 +280,7 @@ def choose(folder: Path, backend: str) -> Choice:
     config = folder / "config.json"
     model_type = read_json(config).get("model_type") if config.is_file() else None
     package = find(model_type) if isinstance(model_type, str) else None
-    return Choice(OWN) if package is None or _is_own(package.entry_point.name) else Choice(package.name, package)
-
-
-def _is_own(model_type: str) -> bool:
-    from raysp.models.registry import MODULES
-
-    return model_type in MODULES
+    return Choice(OWN) if package is None else Choice(package.name, package)
 
 
 def choice_of(checkpoint: CheckpointSummary) -> Choice:

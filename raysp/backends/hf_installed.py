@@ -3,11 +3,9 @@
 from importlib import metadata, util
 from pathlib import Path
 
-from raysp.errors import CheckpointError
 from raysp.models.base.configuration import read_json
 
 COMMAND = "pip install 'raysp[transformers]'"
-LEAST_VERSION = 5
 OF_SPEECH = frozenset(
     {
         "audio-spectrogram-transformer",
@@ -27,30 +25,14 @@ OF_SPEECH = frozenset(
 """Model types besides recognisers that this backend runs and raysp does not read, for messages without transformers."""
 
 
-def version() -> str:
-    """Return the version of transformers; empty if it is not installed."""
-    if util.find_spec("transformers") is None:
+def version(library: str = "transformers") -> str:
+    """Return the version of a library; empty if it is not installed."""
+    if util.find_spec(library) is None:
         return ""
     try:
-        return metadata.version("transformers")
-    except metadata.PackageNotFoundError:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:  # a folder of that name in the working directory
         return ""
-
-
-def require() -> None:
-    """Raise unless transformers is installed, in a version that this backend is written for.
-
-    Raises:
-        CheckpointError: it is missing or of another version; the message has the command that installs it.
-    """
-    installed = version()
-    if not installed:
-        raise CheckpointError(f"backend='transformers': the package transformers is not installed; {COMMAND}")
-    if int(installed.partition(".")[0]) < LEAST_VERSION:
-        raise CheckpointError(
-            f"backend='transformers': transformers {installed} is installed, expected {LEAST_VERSION} or later; "
-            f"{COMMAND}"
-        )
 
 
 def would_read(folder: Path) -> bool:
