@@ -157,4 +157,4 @@ def test_inspect_shows_what_runs_a_checkpoint(whisper, tmp_path, raysp_command):
     assert "recordings of one length" in raysp_command("inspect", folder, "--backend", "transformers").out
     refused = raysp_command("inspect", whisper, "--backend", "onnx")
     assert refused.code == 2
-    assert refused.err == "raysp: --backend: found 'onnx', expected one of torch, transformers, ctranslate2\n"
+    assert refused.err == "raysp: --backend: found 'onnx', expected one of torch, transformers, ctranslate2, vllm\n"

@@ -4,18 +4,17 @@ Legend: B batch, L tokens of a text, V vocabulary, K steps of a generation.
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
 from raysp.backends.hugging_face.describing import DIRECT, WHISPER, Kind, read
-from raysp.crossing import constant, fetch, send
+from raysp.crossing import fetch
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import read_json
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
@@ -83,6 +82,17 @@ FIXED = {"do_sample": False, "num_return_sequences": 1, "return_dict_in_generate
 PROMPT_TOKENS = 4
 """Most tokens that a text begins with: start, language, task, and the one for no times."""
 LANGUAGES_SHOWN = 10
+
+
+def end_tokens(of_checkpoint: int | Sequence[int] | None, options: Mapping[str, Any]) -> frozenset[int | None]:
+    """Return the tokens that end a text: those of the options of `generate`, or else of the checkpoint."""
+    ends = options.get("eos_token_id", of_checkpoint)
+    return frozenset(ends if isinstance(ends, list | tuple) else [ends])
+
+
+def end_of(ids: Sequence[int], ends: Collection[int | None]) -> int:
+    """Return the place of the first token that ends a text; the number of tokens if none does."""
+    return next((place for place, token in enumerate(ids) if token in ends), len(ids))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -156,8 +166,7 @@ def _code(language: str) -> str:
 
 
 def _generation_config(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
-    options = {name: value for name, value in DIRECT.items() if name != "trust_remote_code"}
-    return read(folder, lambda: transformers.GenerationConfig.from_pretrained(folder, **options))
+    return read(folder, lambda: transformers.GenerationConfig.from_pretrained(folder, local_files_only=True))
 
 
 class TextWriter:
@@ -185,6 +194,7 @@ class TextWriter:
         self.model = model
         self.tokenizer: Any = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT))
         self.options: dict[str, Any] = {**options, **FIXED}
+        self.ends = end_tokens(model.generation_config.eos_token_id, options)
         self.prompt_ids: frozenset[int | None] = frozenset()
         # In half precision, steps and a second pass differ by more than labels may.
         is_greedy = self.options.get("num_beams", model.generation_config.num_beams) in (None, 1)
@@ -210,13 +220,14 @@ class TextWriter:
         prompts = [self._prompt_length(row) for row in ids]
         if kept_BK is None or kept_BK.shape[1] < ids_BL.shape[1] - min(prompts):
             kept_BK = self._second_pass(inputs, ids_BL)
-        log_probs_BL, emitted_BL = self._log_probs(kept_BK, ids_BL, prompts)
-        texts = [
-            self.tokenizer.decode(row[start:], skip_special_tokens=True)
-            for row, start in zip(ids, prompts, strict=True)
-        ]
-        totals, counts = fetch(log_probs_BL.sum(1), emitted_BL.sum(1))
-        return [Written(*text) for text in zip(texts, totals.tolist(), counts.tolist(), strict=True)]
+        scores = fetch(kept_BK)[0].tolist()
+        return [self._written(*row) for row in zip(ids, scores, prompts, strict=True)]
+
+    def _written(self, ids: Sequence[int], log_probs: Sequence[float], begin: int) -> Written:
+        """Return the text of a row from the log-probabilities of its last tokens."""
+        end = end_of(ids[begin:], self.ends)
+        counted = log_probs[len(log_probs) - len(ids) + begin :][: end + 1]
+        return Written(self.tokenizer.decode(ids[begin:], skip_special_tokens=True), sum(counted), len(counted))
 
     def _prompt_length(self, ids: Sequence[int]) -> int:
         """Return the number of tokens that were not generated: the start token, and for Whisper language and task."""
@@ -228,26 +239,6 @@ class TextWriter:
         logits_BLV = self.model(**inputs, decoder_input_ids=ids_BL[:, :-1]).logits
         log_probs_BL: Tensor = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
         return log_probs_BL
-
-    def _log_probs(self, kept_BK: Tensor, ids_BL: Tensor, prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return the log-probability of each token after the first, zero where it does not count, and a mask.
-
-        Args:
-            kept_BK: log-probabilities of the last K tokens, or more than these.
-            ids_BL: tokens.
-            prompts: tokens of each row that were not generated.
-        """
-        count = ids_BL.shape[1] - 1
-        log_probs_BL = torch.nn.functional.pad(kept_BK, (count - kept_BK.shape[1], 0))  # a negative number cuts
-        ends = self.options.get("eos_token_id", self.model.generation_config.eos_token_id)
-        ends_E = constant(tuple(ends) if isinstance(ends, list | tuple) else (ends,), ids_BL.device)
-        is_end_BL = torch.isin(ids_BL[:, 1:], ends_E)
-        places_L = torch.arange(1, ids_BL.shape[1], device=ids_BL.device)
-        [prompts_B] = send(ids_BL.device, np.array(prompts, np.int64))
-        is_text_BL = places_L[None] >= prompts_B[:, None]
-        is_end_BL &= is_text_BL
-        emitted_BL = is_text_BL & ((is_end_BL.int().cumsum(1) - is_end_BL.int()) == 0)
-        return log_probs_BL.masked_fill(~emitted_BL, 0.0), emitted_BL
 
 
 def _whisper_prompt(config: Any) -> frozenset[int | None]:  # noqa: ANN401 - a class of transformers

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from raysp.backends.hugging_face.describing import DIRECT, Kind, read
+from raysp.backends.hugging_face.describing import Kind, read
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import read_json
 from raysp.models.base.modeling import HEAD_PARTS
@@ -68,7 +68,7 @@ def load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 -
     """
     attention = "sdpa" if getattr(kind.model_class, "_supports_sdpa", False) else "eager"
     options = {
-        **{name: value for name, value in DIRECT.items() if name != "trust_remote_code"},
+        "local_files_only": True,
         "config": kind.config,
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,

@@ -13,12 +13,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.collating import collated, recordings
-from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores
+from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores, end_of, end_tokens
 from raysp.backends.hugging_face.loaded_weights import load_weights, merge_adapter
 from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in
-from raysp.backends.hugging_face.recogniser_options import end_tokens, search_options
+from raysp.backends.hugging_face.recogniser_options import search_options
 from raysp.crossing import fetch
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Writer, Written
@@ -175,7 +175,7 @@ class RecogniserWriter:
         files = recogniser.files
         self.family, self.tokenizer = files.family, files.processor.tokenizer
         self.options = search_options(files.kind, files.settings, options)
-        self.ends = end_tokens(files.settings, self.options)
+        self.ends = end_tokens(files.settings.get("eos_token_id"), self.options)
         self.begins = self.tokenizer.convert_tokens_to_ids(self.family.begins) if self.family.begins else None
 
     def __call__(
@@ -187,7 +187,7 @@ class RecogniserWriter:
 
     def _written(self, ids: Sequence[int], log_probs: Sequence[float]) -> Written:
         """Return the text of the tokens of a row, up to the first that ends it."""
-        end = next((place for place, token in enumerate(ids) if token in self.ends), len(ids))
+        end = end_of(ids, self.ends)
         begin = ids.index(self.begins, 0, end) + 1 if self.begins in ids[:end] else 0
         text = self.family.text_of(self._decoded(ids[begin:end]))
         counted = log_probs[begin : end + 1]

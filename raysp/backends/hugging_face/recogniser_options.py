@@ -94,12 +94,6 @@ def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str
     return {"max_new_tokens": settings.get("max_new_tokens") or _most_tokens(kind), **fixed}
 
 
-def end_tokens(settings: Mapping[str, Any], options: Mapping[str, Any]) -> frozenset[int]:
-    """Return the tokens that end a text."""
-    ends = options.get("eos_token_id", settings.get("eos_token_id"))
-    return frozenset(ends if isinstance(ends, list | tuple) else [ends])
-
-
 def _origin(name: str, options: Mapping[str, object]) -> str:
     return "generate" if name in options else "generation_config.json"
 

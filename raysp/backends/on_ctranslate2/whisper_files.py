@@ -4,6 +4,7 @@
 a file announces is compared with its size, so a shortened one is refused before the package reads it.
 """
 
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -80,10 +81,7 @@ def _array(content: BinaryIO, size: int) -> tuple[str, StoredArray]:
         raise ValueError(f"{name} has {rank} dimensions, expected at most {MOST_DIMENSIONS}")
     *shape, kind, num_bytes = _numbers(content, f"<{rank}IBI")
     dtype, item = ITEMS.get(kind, ("", 0))
-    expected = item
-    for length in shape:
-        expected *= length
-    if expected != num_bytes or content.tell() + num_bytes > size:
+    if item * math.prod(shape) != num_bytes or content.tell() + num_bytes > size:
         raise ValueError(f"{name}, of shape {tuple(shape)}, announces {num_bytes} bytes and does not have them")
     content.seek(num_bytes, 1)
     return name, StoredArray(tuple(shape), dtype, num_bytes)
@@ -201,7 +199,7 @@ class WhisperFiles:
             path=self.folder,
             model_type="whisper",
             architecture="WhisperForConditionalGeneration",
-            num_parameters=sum(_items(array.shape) for array in arrays.values()),
+            num_parameters=sum(math.prod(array.shape) for array in arrays.values()),
             sample_rate=RATE,
             vocab_size=vocab_size,
             min_samples=LEAST_SAMPLES,
@@ -224,10 +222,3 @@ class WhisperFiles:
             languages=tuple(sorted(self.languages)),
             detects=bool(self.languages),
         )
-
-
-def _items(shape: tuple[int, ...]) -> int:
-    product = 1
-    for length in shape:
-        product *= length
-    return product

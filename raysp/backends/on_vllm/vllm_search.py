@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from raysp.backends.finding import VLLM, package_version
+from raysp.backends.hugging_face.decoded_texts import end_tokens
 from raysp.backends.hugging_face.describing import read
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
-from raysp.backends.hugging_face.recogniser_options import end_tokens
 
 ENVIRONMENT = {
     "VLLM_BATCH_INVARIANT": "1",  # a text must not depend on its batch
@@ -81,7 +81,7 @@ class VllmSearch:
             "min_tokens": merged.get("min_new_tokens") or 0,
             "logprobs": 0,  # that of the token that is taken
             "ignore_eos": True,
-            "stop_token_ids": sorted(end_tokens(self.files.settings, options)),
+            "stop_token_ids": sorted(end_tokens(self.files.settings.get("eos_token_id"), options)),
             "allowed_token_ids": [token for token in range(size) if token not in left_out] if left_out else None,
             "detokenize": False,
         }
