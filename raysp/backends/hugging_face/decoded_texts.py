@@ -1,4 +1,4 @@
-"""Texts of the decoders of transformers: options of transcripts, generation, and scores.
+"""Texts of the decoders of transformers: generation and scores.
 
 Legend: B batch, L tokens of a text, V vocabulary, K steps of a generation.
 """
@@ -15,11 +15,8 @@ from torch import Tensor
 
 from raysp.backends.hugging_face.describing import DIRECT, WHISPER, Kind, read
 from raysp.crossing import fetch
-from raysp.errors import CheckpointError
-from raysp.models.base.configuration import read_json
 from raysp.models.base.outputs import BaseModelOutput, ModelOutput
-from raysp.models.decoder.generation_config import GenerationConfig
-from raysp.models.labelled_passes import CheckpointSummary, Written
+from raysp.models.labelled_passes import Written
 
 
 class StepScores:
@@ -79,9 +76,6 @@ class _Steps:
 
 FIXED = {"do_sample": False, "num_return_sequences": 1, "return_dict_in_generate": False, "output_scores": False}
 """Options of generation that labels need; they override those of a checkpoint."""
-PROMPT_TOKENS = 4
-"""Most tokens that a text begins with: start, language, task, and the one for no times."""
-LANGUAGES_SHOWN = 10
 
 
 def end_tokens(of_checkpoint: int | Sequence[int] | None, options: Mapping[str, Any]) -> frozenset[int | None]:
@@ -102,71 +96,12 @@ class Encoded(BaseModelOutput):
     original: Any = None
 
 
-def check_writing(
-    checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
-) -> None:
-    """Check the options of a transcript against the files of a checkpoint.
-
-    Raises:
-        CheckpointError: an option is unknown or draws samples, or the checkpoint has no such language or task.
-    """
-    try:
-        GenerationConfig.from_dict(options)
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
-    if options.get("do_sample"):
-        raise CheckpointError(
-            f"{checkpoint.path}: generate has do_sample, for which transformers draws the samples of a batch from one "
-            "generator, so that texts would depend on it; leave it out"
-        )
-    _check_length(checkpoint, options)
-    if language is None and task is None:
-        return
-    if checkpoint.model_type != WHISPER:
-        raise CheckpointError(
-            f"{checkpoint.path}: language and task are for Whisper; for {checkpoint.architecture} use "
-            "generate={'forced_bos_token_id': ...}"
-        )
-    _check_prompt(checkpoint.path, language, task)
-
-
-def _check_length(checkpoint: CheckpointSummary, options: Mapping[str, Any]) -> None:
-    """Raise CheckpointError if texts would be longer than the positions of the decoder."""
-    config = read_json(checkpoint.path / "config.json")
-    most = config.get("max_target_positions") or config.get("max_position_embeddings")
-    num_tokens = max(options.get("max_length") or 0, PROMPT_TOKENS + (options.get("max_new_tokens") or -PROMPT_TOKENS))
-    if most and num_tokens > most:
-        raise CheckpointError(
-            f"{checkpoint.path}: generate asks for {num_tokens} tokens with the prompt, the decoder has {most} "
-            f"positions: pass generate={{'max_new_tokens': {most - PROMPT_TOKENS}}} or less"
-        )
-
-
-def _check_prompt(folder: Path, language: str | None, task: str | None) -> None:
-    config = _generation_config(folder)
-    languages = {name.strip("<|>"): name for name in getattr(config, "lang_to_id", None) or ()}
-    tasks = sorted(getattr(config, "task_to_id", None) or ())
-    if not getattr(config, "is_multilingual", False) or not languages:
-        raise CheckpointError(
-            f"{folder}: language and task given, but this Whisper is for one language; leave them out"
-        )
-    if language is not None and _code(language) not in languages:
-        some = ", ".join(sorted(languages)[:LANGUAGES_SHOWN]) + (", ..." if len(languages) > LANGUAGES_SHOWN else "")
-        raise CheckpointError(f"{folder}: language={language!r}, expected one of its {len(languages)}: {some}")
-    if task is not None and task not in tasks:
-        raise CheckpointError(f"{folder}: task={task!r}, expected one of {', '.join(tasks)}")
-
-
-def _code(language: str) -> str:
+def language_code(language: str) -> str:
     """Return the code of a language that is named in English, or by its code or token."""
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
     plain = language.lower().strip("<|>")
     return str(TO_LANGUAGE_CODE.get(plain, plain))
-
-
-def _generation_config(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
-    return read(folder, lambda: transformers.GenerationConfig.from_pretrained(folder, local_files_only=True))
 
 
 class TextWriter:
@@ -202,7 +137,7 @@ class TextWriter:
         if kind.model_type == WHISPER:
             # One call returns all tokens, with the prompt and the end, without the loop for longer recordings.
             self.options |= {"return_timestamps": False, "force_unique_generate_call": True}
-            self.options |= {"language": None if language is None else _code(language), "task": task}
+            self.options |= {"language": None if language is None else language_code(language), "task": task}
             self.prompt_ids = _whisper_prompt(model.generation_config)
 
     def __call__(

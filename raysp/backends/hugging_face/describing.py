@@ -112,7 +112,7 @@ def kind_of(folder: Path) -> Kind:
     return Kind(part, read(folder, lambda: getattr(transformers, str(name))), heads[0] if heads else None, config)
 
 
-def read(folder: Path, reader: Callable[[], Read], library: str = "") -> Read:
+def read(folder: Path, reader: Callable[[], Read], library: str = "", advice: str = "") -> Read:
     """Call a function of transformers, or of another library, that reads a folder, and return its result.
 
     Raises:
@@ -128,7 +128,7 @@ def read(folder: Path, reader: Callable[[], Read], library: str = "") -> Read:
             cause = cause.__cause__
         reason = _first_line(error) if cause is error else f"{_first_line(error)}; caused by {_first_line(cause)}"
         library = library or f"transformers {hf_installed.version()}"
-        raise CheckpointError(f"{folder}: {library} cannot read it ({reason})") from error
+        raise CheckpointError(f"{folder}: {library} cannot read it ({reason}){advice}") from error
 
 
 def _first_line(error: BaseException) -> str:

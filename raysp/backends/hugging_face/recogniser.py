@@ -18,7 +18,7 @@ from raysp.backends.hugging_face.loaded_weights import load_weights, merge_adapt
 from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in
-from raysp.backends.hugging_face.recogniser_options import search_options
+from raysp.backends.hugging_face.text_options import search_options
 from raysp.crossing import fetch
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Writer, Written

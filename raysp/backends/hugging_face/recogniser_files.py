@@ -1,15 +1,17 @@
 """Description of a recogniser of transformers that is prompted through its processor, read without weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import util
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from raysp.backends.hugging_face.describing import (
+    PROBED_SECONDS,
     TENTHS,
     Kind,
     checked_size,
@@ -31,28 +33,18 @@ from raysp.models.base.weights import read_headers
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.models.loading import main_dtype
 
-PROBED_SECONDS = (1, 2)
 USUAL_FRAMES = 50
 """Frames a second of most encoders, by which memory is estimated."""
 AUDIO_TOKENS = ("audio_token", "audio_bos_token", "audio_eos_token")
 """Attributes of processors that are tokens of a recording."""
-
-Made = TypeVar("Made")
+_of_processor = partial(
+    read, advice="; expected tokenizer, chat template and processor_config.json as saved with these weights"
+)
 
 
 def is_recogniser(kind: Kind) -> bool:
     """Return whether a checkpoint is prompted through its processor."""
     return kind.head in (Capability.TEXT_DECODER, Capability.TRANSDUCER) and kind.model_type in FAMILIES
-
-
-def _made(folder: Path, maker: Callable[[], Made]) -> Made:
-    """Call a function of a processor, and return its result."""
-    try:
-        return read(folder, maker)
-    except CheckpointError as error:
-        raise CheckpointError(
-            f"{error}; expected tokenizer, chat template and processor_config.json as saved with these weights"
-        ) from error
 
 
 def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of transformers
@@ -68,7 +60,7 @@ def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of 
             f"{folder}: its processor needs the package {family.package}, which is not installed; pip install "
             f"'raysp[{family.package}]'"
         )
-    processor = _made(folder, lambda: load_processor(folder, expected))
+    processor = _of_processor(folder, lambda: load_processor(folder, expected))
     name = type(processor).__name__
     if expected is not None and name != expected:
         raise CheckpointError(
@@ -76,7 +68,7 @@ def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of 
             "processor_config.json and tokenizer_config.json that were saved with these weights"
         )
     if not family.has_seeded_noise:
-        refuse_noise(folder, _made(folder, lambda: extractor_in(processor)))
+        refuse_noise(folder, _of_processor(folder, lambda: extractor_in(processor)))
     processor.tokenizer.padding_side = "left"
     return processor
 
@@ -125,7 +117,7 @@ class RecogniserFiles:
         headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
         config, languages = kind.config, _languages(folder, family, processor, settings)
         probe = _Probe(folder, family, processor, rate)
-        takes = _made(folder, lambda: family.options(processor))
+        takes = _of_processor(folder, lambda: family.options(processor))
         if "language" in takes and len(languages) > 1:
             other = languages[-1] if family.needs_language else None
             probe.check("language", TextRequest(language=languages[0]), TextRequest(language=other))
@@ -226,7 +218,7 @@ class _Probe:
     def inputs(self, request: TextRequest, seconds: int = PROBED_SECONDS[0]) -> Mapping[str, Any]:
         """Return the inputs of a recording."""
         wave = self.noise[: seconds * self.rate]
-        return _made(self.folder, lambda: dict(self.family.inputs(self.processor, wave, request)))
+        return _of_processor(self.folder, lambda: dict(self.family.inputs(self.processor, wave, request)))
 
     def check(self, option: str, *requests: TextRequest) -> None:
         """Check that the inputs of two requests differ, as their values of an option do."""

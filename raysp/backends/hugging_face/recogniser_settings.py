@@ -58,7 +58,7 @@ def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
     Raises:
         CheckpointError: they cannot be read, or one of them changes the search.
     """
-    config = read(folder, lambda: _generation_config(folder, kind))
+    config = generation_config_of(folder, kind)
     settings = {name: value for name, value in config.to_dict().items() if not _is_unset(name, value)}
     defaults = transformers.GenerationConfig().to_dict()  # transformers reads no others
     allowed = ALLOWED_OF_TRANSDUCERS if kind.head is Capability.TRANSDUCER else ALLOWED
@@ -72,10 +72,16 @@ def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
     return settings
 
 
-def _generation_config(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of transformers
+def generation_config_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of transformers
+    """Return generation_config.json, or else the settings of config.json.
+
+    Raises:
+        CheckpointError: they cannot be read.
+    """
+    made = transformers.GenerationConfig
     if not (folder / FILE).is_file():
-        return transformers.GenerationConfig.from_model_config(kind.config)
-    config = transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return read(folder, lambda: made.from_model_config(kind.config))
+    config = read(folder, lambda: made.from_pretrained(folder, local_files_only=True))
     if kind.is_part and config.eos_token_id is None:
         config.eos_token_id = getattr(kind.config, "eos_token_id", None) or getattr(kind.whole, "im_end_token_id", None)
     return config

@@ -1,18 +1,19 @@
 """The backend `ctranslate2`."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from raysp.backends.on_ctranslate2.converted import ready
 from raysp.backends.on_ctranslate2.whisper_files import WhisperFiles
 from raysp.backends.on_ctranslate2.whisper_model import WhisperModel
-from raysp.backends.on_ctranslate2.whisper_options import check_options
+from raysp.backends.on_ctranslate2.whisper_options import check_writing
 from raysp.models.labelled_passes import CheckpointSummary
 
 
 class CTranslate2Models:
     """Backend of Whisper in CTranslate2's format, or in Hugging Face's, which is converted once a machine."""
+
+    check_writing = staticmethod(check_writing)
 
     def describe(self, folder: Path) -> CheckpointSummary:
         """Check a checkpoint and return its description.
@@ -29,13 +30,3 @@ class CTranslate2Models:
             CheckpointError: as `describe`, or the processor has no arithmetic of the dtype.
         """
         return WhisperModel(ready(folder), dtype=dtype, device=device)
-
-    def check_writing(
-        self, checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
-    ) -> None:
-        """Check the options of a transcript.
-
-        Raises:
-            CheckpointError: the checkpoint does not support one of them.
-        """
-        check_options(checkpoint, options, language=language, task=task)

@@ -8,11 +8,12 @@ Legend: B batch, S samples, T frames, H hidden.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import ctranslate2
 import numpy as np
@@ -28,6 +29,8 @@ from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, TimedWord, Written
 from raysp.text.token_words import WITHOUT_SPACES, words_of_tokens
+
+Result = TypeVar("Result")
 
 STEPS_PER_SECOND = 50
 """Frames a second of the attention from which times are read."""
@@ -107,13 +110,7 @@ class WhisperModel:
     def no_speech(self, encoded: ModelOutput) -> list[float]:
         """Return the probability of the token of no speech for each window, at the start token."""
         groups = cast("Encoded", encoded).groups
-        probabilities = self.pool.map(self._no_speech, groups)
-        by_place = {
-            place: probability
-            for group, row in zip(groups, probabilities, strict=True)
-            for place, probability in zip(group.places, row, strict=True)
-        }
-        return [by_place[place] for place in range(len(by_place))]
+        return _in_order(groups, self.pool.map(self._no_speech, groups))
 
     def _no_speech(self, group: Group) -> list[float]:
         prompt = [self.files.token("startoftranscript"), self.files.token("notimestamps")]
@@ -171,11 +168,7 @@ class TextWriter:
     ) -> Sequence[Written]:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
         groups = cast("Encoded", encoded).groups
-        written: list[Written | None] = [None] * len(places)
-        for group, texts in zip(groups, self.pool.map(self._of_group, groups), strict=True):
-            for place, text in zip(group.places, texts, strict=True):
-                written[place] = text
-        return cast("list[Written]", written)
+        return _in_order(groups, self.pool.map(self._of_group, groups))
 
     def _of_group(self, group: Group) -> list[Written]:
         detected = self._detected(group)
@@ -244,6 +237,13 @@ class TextWriter:
         for word in words_of_tokens(ids, self._decode, has_spaces=has_spaces):
             score = float(np.mean(aligned.text_token_probs[word.first : word.end]))
             yield TimedWord(word.text, float(starts[word.first]), float(starts[word.end]), score)
+
+
+def _in_order(groups: Sequence[Group], results: Iterable[Sequence[Result]]) -> list[Result]:
+    """Return the results of groups in the order of the windows."""
+    places = [place for group in groups for place in group.places]
+    values = [value for of_group in results for value in of_group]
+    return [value for _, value in sorted(zip(places, values, strict=True), key=itemgetter(0))]
 
 
 def _check_compute_type(folder: Path, dtype: str, kind: str) -> None:

@@ -1,14 +1,12 @@
 """Options of a transcript by Whisper in CTranslate2."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from raysp.backends.on_ctranslate2.converted import ready
+from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.words import suggestion
-
-if TYPE_CHECKING:
-    from raysp.backends.on_ctranslate2.whisper_files import WhisperFiles
 
 SHOWN = 10
 KINDS: Mapping[str, type] = {
@@ -29,7 +27,7 @@ def decoding_options(options: Mapping[str, object], most_tokens: int) -> dict[st
     return {BEAMS: 1, "max_length": most_tokens, **options}
 
 
-def check_options(
+def check_writing(
     checkpoint: CheckpointSummary, options: Mapping[str, object], *, language: str | None, task: str | None
 ) -> None:
     """Check the options of a transcript against a checkpoint.
@@ -37,9 +35,6 @@ def check_options(
     Raises:
         CheckpointError: an option is unknown or of another type, or the model has no such language or task.
     """
-    from raysp.backends.on_ctranslate2.converted import ready
-    from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
-
     for name, value in options.items():
         _check_option(checkpoint, name, value)
     files = WhisperFiles(ready(checkpoint.path))
@@ -59,7 +54,7 @@ def check_options(
         language_code(files, language)
 
 
-def language_code(files: "WhisperFiles", language: str) -> str:
+def language_code(files: WhisperFiles, language: str) -> str:
     """Return the code of a language that is named by its code or token.
 
     Raises:

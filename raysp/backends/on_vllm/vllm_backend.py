@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from raysp.backends.finding import VLLM
-from raysp.backends.hugging_face import recogniser_options
+from raysp.backends.hugging_face import text_options
 from raysp.backends.hugging_face.recogniser import Recogniser
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.backends.hugging_face.recogniser_settings import DEPENDENT, FILE, USED
@@ -25,7 +25,7 @@ APPLIED = (
 class VllmModels:
     """Backend of recognisers that vLLM runs."""
 
-    check_writing = staticmethod(recogniser_options.check_writing)
+    check_writing = staticmethod(text_options.check_writing)
 
     def describe(self, folder: Path) -> CheckpointSummary:
         """Check a checkpoint and return its description; vLLM is not imported.

@@ -1,18 +1,18 @@
-"""Options of the search of a recogniser: those of generation_config.json and of a transcript, checked without weights.
+"""Options of the texts of transformers: those of generation_config.json and of a transcript, checked without weights.
 
-The search is greedy. Settings that would change it otherwise are refused by name, also those of later versions of
-transformers.
+Recognisers are searched greedily. Settings that would change their search are refused by name, also those of later
+versions of transformers. Whisper, Moonshine and Speech2Text take all options of `generate` but sampling.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from raysp.backends.hugging_face.decoded_texts import FIXED
-from raysp.backends.hugging_face.describing import Kind, kind_of
+from raysp.backends.hugging_face.decoded_texts import FIXED, language_code
+from raysp.backends.hugging_face.describing import WHISPER, Kind, kind_of
 from raysp.backends.hugging_face.recogniser_families import FAMILIES, TRANSLATE, TextRequest
-from raysp.backends.hugging_face.recogniser_files import checked_prompt
-from raysp.backends.hugging_face.recogniser_settings import CACHE, is_stream, settings_of
+from raysp.backends.hugging_face.recogniser_files import checked_prompt, is_recogniser
+from raysp.backends.hugging_face.recogniser_settings import CACHE, generation_config_of, is_stream, settings_of
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import GenerationConfig
@@ -23,7 +23,10 @@ MAX_NEW_TOKENS = 512
 POSITIONS = ("max_text_positions", "max_target_positions", "max_position_embeddings")
 """Names of the number of positions of a decoder in configurations."""
 PROMPT_TOKENS = 16
-"""Room for the prompt of a decoder, where the prompt is not measured."""
+"""Room for the prompt of a recogniser, where the prompt is not measured."""
+DECODER_PROMPT_TOKENS = 4
+"""Most tokens that a text of Whisper begins with: start, language, task, and the one for no times."""
+LANGUAGES_SHOWN = 40
 TAKEN = ("eos_token_id", "max_new_tokens", "min_new_tokens", "suppress_tokens")
 """Options of `generate` for which a text does not depend on the length of the prompt, and so not on its padding."""
 REQUIRED_TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -44,11 +47,15 @@ def check_writing(
     Raises:
         CheckpointError: an option is unknown, or the model does not take it or its value.
     """
-    name, kind = checkpoint.architecture, kind_of(checkpoint.path)
+    kind = kind_of(checkpoint.path)
     try:
         GenerationConfig.from_dict(options)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: generate: {error}") from None
+    if not is_recogniser(kind):
+        _check_decoder(checkpoint, kind, options, language=language, task=task)
+        return
+    name = checkpoint.architecture
     ends_with_recording = kind.head is Capability.TRANSDUCER or is_stream(kind)
     taken = () if ends_with_recording else TAKEN
     if refused := sorted({*options} - {*taken}):
@@ -67,10 +74,7 @@ def check_writing(
             f"{checkpoint.path}: task={task!r} writes English, and the tokenizer has no token for 'en': leave task out"
         )
     if language is not None and checkpoint.languages and language not in checkpoint.languages:
-        shown = ", ".join(checkpoint.languages[:40]) + (", ..." if len(checkpoint.languages) > 40 else "")
-        raise CheckpointError(
-            f"{checkpoint.path}: language={language!r}, expected one of its {len(checkpoint.languages)}: {shown}"
-        )
+        raise _unknown_language(checkpoint.path, language, checkpoint.languages)
     if ends_with_recording:
         return
     num_prompt = PROMPT_TOKENS
@@ -81,6 +85,45 @@ def check_writing(
     settings = settings_of(checkpoint.path, kind)
     _check_tokens(checkpoint, settings, options)
     _check_lengths(checkpoint.path, kind, settings, options, num_prompt)
+
+
+def _check_decoder(
+    checkpoint: CheckpointSummary, kind: Kind, options: Mapping[str, object], *, language: str | None, task: str | None
+) -> None:
+    """Raise CheckpointError if Whisper or a model like it does not take an option of a transcript."""
+    folder = checkpoint.path
+    if options.get("do_sample"):
+        raise CheckpointError(
+            f"{folder}: generate has do_sample, for which transformers draws the samples of a batch from one "
+            "generator, so that texts would depend on it; leave it out"
+        )
+    _check_lengths(folder, kind, {}, options, DECODER_PROMPT_TOKENS)
+    if language is None and task is None:
+        return
+    if kind.model_type != WHISPER:
+        raise CheckpointError(
+            f"{folder}: language and task are for Whisper; for {checkpoint.architecture} use "
+            "generate={'forced_bos_token_id': ...}"
+        )
+    config = generation_config_of(folder, kind)
+    languages = sorted(name.strip("<|>") for name in getattr(config, "lang_to_id", None) or ())
+    tasks = sorted(getattr(config, "task_to_id", None) or ())
+    if not getattr(config, "is_multilingual", False) or not languages:
+        raise CheckpointError(
+            f"{folder}: language and task given, but this Whisper is for one language; leave them out"
+        )
+    if language is not None and language_code(language) not in languages:
+        raise _unknown_language(folder, language, languages)
+    if task is not None and task not in tasks:
+        raise CheckpointError(f"{folder}: task={task!r}, expected one of {', '.join(tasks)}")
+
+
+def _unknown_language(folder: Path, language: str, languages: Sequence[str]) -> CheckpointError:
+    more = ", ..." if len(languages) > LANGUAGES_SHOWN else ""
+    return CheckpointError(
+        f"{folder}: language={language!r}, expected one of its {len(languages)}: "
+        f"{', '.join(languages[:LANGUAGES_SHOWN])}{more}"
+    )
 
 
 def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str, object]) -> dict[str, Any]:
@@ -144,8 +187,8 @@ def _check_lengths(
     if needed > (size := _positions(kind)):
         raise CheckpointError(
             f"{folder}: {_origin(name, options)} asks for {needed} tokens with the prompt ({name}), the decoder has "
-            f"{size} positions: pass generate={{'max_new_tokens': {max(1, size - num_prompt)}}} or less, or a shorter "
-            "prompt"
+            f"{size} positions: pass generate={{'max_new_tokens': {max(1, size - num_prompt)}}} or less"
+            f"{', or a shorter prompt' if num_prompt > PROMPT_TOKENS else ''}"
         )
     if (least := merged.get("min_new_tokens") or 0) > most:
         raise CheckpointError(
