@@ -157,16 +157,14 @@ class Sink:
 
 @dataclass(frozen=True)
 class SinkState:
-    """Records of a sink that bind its next plan: there are none without staged or committed results."""
+    """Records of a sink. Without staged or committed results they bind no plan: the next run replaces them."""
 
     record: RunRecord | None = None
-    """The record that a pipeline must agree with."""
     shards: Mapping[str, Shard] = field(default_factory=dict)
     """Planned shards by name."""
     absent: tuple[AbsentShard, ...] = ()
     """Shards that the last plan could not read."""
-    is_stale: bool = False
-    """Whether there is a record without results, which the next run replaces."""
+    has_results: bool = False
 
     @classmethod
     def of(cls, sink: Sink) -> Self:
@@ -176,9 +174,15 @@ class SinkState:
             PlanError, StoreError: a record cannot be read.
         """
         record = sink.record()
-        if record is None or not sink.holds_results(record.staged_as):
-            return cls(is_stale=record is not None)
-        return cls(record, {shard.name: shard for shard in sink.shards()}, sink.absent())
+        if record is None:
+            return cls()
+        shards = {shard.name: shard for shard in sink.shards()}
+        return cls(record, shards, sink.absent(), sink.holds_results(record.staged_as))
+
+    @property
+    def binding_record(self) -> RunRecord | None:
+        """The record that a pipeline must agree with."""
+        return self.record if self.has_results else None
 
 
 @contextmanager

@@ -83,8 +83,8 @@ def test_no_command_prints_more_of_a_large_corpus(shown, raysp_command, corpus, 
 
 
 @pytest.mark.slow
-def test_nor_of_a_checkpoint_the_models_and_of_help(shown):
-    for arguments in (["inspect", DEMO / "unispeech-digits-ctc"], ["models"], ["--help"]):
+def test_nor_of_a_checkpoint_and_of_help(shown):
+    for arguments in (["inspect", DEMO / "unispeech-digits-ctc"], ["--help"]):
         shown(0, *arguments)
     for verb in VERBS:
         shown(0, verb, "--help")

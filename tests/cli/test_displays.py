@@ -117,7 +117,7 @@ def test_an_error_of_the_progress_is_logged_once_and_ends_the_display(caplog):
     with Display(console) as display:
         display.start()
         for _ in range(3):
-            display.show(lambda _: "{:.0f}".format("no number"))
+            display.show(lambda: "{:.0f}".format("no number"))
             display.say("a line")
     (warning,) = [record.getMessage() for record in caplog.records]
     assert warning.startswith("progress cannot be shown, and the work goes on: ValueError: ")

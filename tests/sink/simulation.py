@@ -358,7 +358,7 @@ def simulate(seed: int, folder: Path) -> World:
         (footer, "_key_values", lambda file: key_values(file.read())),
         (open_shards, "MIN_ROWS", ROWS - 1),
         (open_shards, "FIRST_ROWS", ROWS - 1),
-        (commit_module, "new_id", lambda: f"{next(ids):016x}"),
+        (footer, "new_id", lambda: f"{next(ids):016x}"),
         (receipts, "ThreadPoolExecutor", OneByOne),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in stand_ins]

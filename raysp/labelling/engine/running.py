@@ -2,25 +2,29 @@
 
 import contextlib
 import logging
+import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from raysp.cluster.addresses import Engine, is_cluster, resolve_engine
-from raysp.cluster.connection import connected, local_ray
+from raysp.cluster.connection import Background, connected, started_ray
+from raysp.cluster.resources import Resources
 from raysp.errors import RunError, SpecError, StoreError
 from raysp.labelling.engine import run_progress
 from raysp.labelling.engine.display import OnProgress, shown
 from raysp.labelling.engine.execution import Execution, Workers
 from raysp.labelling.engine.here import Begins, Here, forget_begun, unfinished
-from raysp.labelling.engine.job import Job, hang_seconds
+from raysp.labelling.engine.job import Job, hang_seconds, sleep_while_waiting
 from raysp.labelling.engine.run_progress import Progress
 from raysp.labelling.engine.run_result import RunResult, describe, refuse_no_commit
-from raysp.labelling.planning.opening import begin, make_plan, plan_retry
-from raysp.labelling.planning.run_plan import Opened, Plan, output_schema
+from raysp.labelling.planning.opening import begin, plan_retry, plan_run, read_source
+from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.trust import read_recorded
 from raysp.ops.rows import FILTERED, WITHDRAWN, remedy
 from raysp.sink import fault_injection, lease
@@ -30,7 +34,7 @@ from raysp.sink.label_rows import read_labels
 from raysp.sink.receipts import TextColumns
 from raysp.sink.run_log import RunLog
 from raysp.sink.run_record import RunEntry
-from raysp.sink.sinks import trial_sink
+from raysp.sink.sinks import SinkState, trial_sink
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.steps import Keep
 from raysp.specs.values import check_class, secret_values, to_json
@@ -180,32 +184,43 @@ def label_corpus(
         probe(store)
         own = stack.enter_context(lease.held(store))
         opened = replace(opened, sink=opened.sink.fenced(own))
-        plan = _plan(opened, requested, rows, again)
-        if plan.engine == "ray" and plan.todo:
-            stack.enter_context(local_ray(plan.resources))  # before any output: its start redirects stderr
+        own_ray = Background(partial(_ray_and_its_workers, opened.resources))
+        stack.callback(own_ray.end)
+        plan = _plan(opened, requested, own_ray, rows, again)
         plan_shown(plan)
         if plan.todo and plan.resources.can_grow:
             from raysp.cluster.shared_places import check_shared
 
             check_shared(plan.sink.store, plan.pipeline, {"source": [todo.shard for todo in plan.todo]})
         stack.enter_context(lease.work_begun())
-        state, failed = _label(plan, stack, own, progress_shown)
+        state, failed = _label(plan, stack, own, own_ray, progress_shown)
         status = _status(plan, state)
         return _result(plan, state, failed, status, None if is_kept else _table(plan, failed))
 
 
-def _plan(opened: Opened, engine: Engine, limit_rows: int | None, again: Sequence[str] | None) -> Plan:
-    """Return the plan with its engine."""
-    plan = make_plan(opened, limit_rows) if again is None else plan_retry(opened, again)
+def _plan(
+    opened: Opened, engine: Engine, own_ray: Background, limit_rows: int | None, again: Sequence[str] | None
+) -> Plan:
+    """Return the plan with its engine; the models or Ray are loaded meanwhile."""
+    is_few = engine == "auto" and limit_rows is not None and limit_rows <= FEW_ROWS
+    if again is not None:
+        plan = plan_retry(opened, again)
+    else:
+        state = SinkState.of(opened.sink)
+        opened, corpus = read_source(opened, state, limit_rows)
+        if not state.has_results and not is_few:
+            _start_early(opened, corpus, engine, own_ray)
+        plan = plan_run(opened, state, corpus)
+    if own_ray.has_begun:
+        own_ray.wait()  # before any output: Ray's start redirects stderr
     if engine == "auto":
-        is_few = limit_rows is not None and limit_rows <= FEW_ROWS
         is_little = plan.settings.gpus_per_actor <= 1 if is_few else opened.is_small(todo.shard for todo in plan.todo)
-        engine = "here" if is_little else "ray"
+        engine = "here" if is_little and not own_ray.has_begun else "ray"
     return replace(plan, engine=engine)
 
 
 def _label(
-    plan: Plan, stack: contextlib.ExitStack, own: lease.Lease, on_progress: OnProgress
+    plan: Plan, stack: contextlib.ExitStack, own: lease.Lease, own_ray: Background, on_progress: OnProgress
 ) -> tuple[Progress, dict[str, str]]:
     """Record the run and label; return its progress, and shards that failed with reasons."""
     store, faults = plan.sink.store, fault_injection.arm()
@@ -227,6 +242,7 @@ def _label(
             if plan.engine == "here":
                 workers: Workers = Here(plan, job, Begins(job.store, entry.run_id, plan.stage_id))
             else:
+                own_ray.wait()
                 from raysp.labelling.engine.ray_metrics import exported
                 from raysp.labelling.engine.ray_pool import RayPool
 
@@ -241,6 +257,21 @@ def _label(
     with fault_injection.passing("run_finished"):
         own.release()
     return progress, {**plan.corpus.unreadable, **failed}
+
+
+def _start_early(opened: Opened, corpus: Corpus, engine: Engine, own_ray: Background) -> None:
+    """Start a local Ray or the import of torch, which go on while the rest is planned."""
+    if engine == "ray" or (engine == "auto" and not opened.is_small(corpus.shards)):
+        own_ray.begin()
+    else:
+        sleep_while_waiting()
+        threading.Thread(target=_import_models).start()
+
+
+def _import_models() -> None:
+    """Import torch and the models; an error is raised where they are used."""
+    with contextlib.suppress(ImportError):
+        import_module("raysp.models.loading")
 
 
 def _check_begun(plan: Plan) -> None:
@@ -262,6 +293,14 @@ def _check_begun(plan: Plan) -> None:
                 "%s were begun before by a process that ended early; if this one ends too, run again with --engine ray",
                 where,
             )
+
+
+@contextlib.contextmanager
+def _ray_and_its_workers(resources: Resources) -> Iterator[None]:
+    """Start a local Ray unless one is connected, and import the code that uses it."""
+    with started_ray(resources):
+        import_module("raysp.labelling.engine.ray_pool")
+        yield
 
 
 def _in_turn(first: OnProgress, second: OnProgress) -> OnProgress:

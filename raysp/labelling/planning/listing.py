@@ -22,7 +22,8 @@ from raysp.errors import ChangedError, PlanError, RayspError, ShardError, StoreE
 from raysp.sink import commit
 from raysp.sink.run_record import RunRecord
 from raysp.sink.sinks import Sink
-from raysp.specs.pipeline import Shards
+from raysp.specs.pipeline import Pipeline, Shards
+from raysp.specs.values import JsonValue
 from raysp.storage.options import is_listed, literal_prefix, split_glob
 from raysp.storage.store import Entry, Listing, NothingListedError, check_names, join_url, normalise, scheme_of
 from raysp.storage.stores import expand
@@ -412,11 +413,27 @@ def are_listed(listed: Sequence[Shard], recorded: Mapping[str, Shard]) -> bool:
     return True
 
 
-def source_of_commit(source: Shards, record: RunRecord | None = None) -> Shards:
-    """Return a source with a data set of the hub replaced by the urls of its files at a commit.
+def of_commit(pipeline: Pipeline, record: RunRecord | None) -> Pipeline:
+    """Return the pipeline with a data set of the hub replaced by the urls of its files at a commit.
 
     The commit is the recorded one, so that all runs of a sink read the same files; without a record, or if the source
     names a revision, it is the current one of that revision. Other sources are returned unchanged.
+
+    Raises:
+        PlanError: as `source_of_commit`.
+    """
+    if pipeline.source.split is None:
+        return pipeline
+    recorded = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
+    return replace(pipeline, source=source_of_commit(pipeline.source, recorded))
+
+
+def source_of_commit(source: Shards, recorded: JsonValue = None) -> Shards:
+    """Return a source with a data set of the hub replaced by the urls of its files at a commit; see `of_commit`.
+
+    Args:
+        source: the source.
+        recorded: the source recorded by an earlier run, as JSON; None: there is none.
 
     Raises:
         PlanError: the hub cannot be reached or has no such data set, or the split holds no Parquet files.
@@ -425,7 +442,6 @@ def source_of_commit(source: Shards, record: RunRecord | None = None) -> Shards:
         return source
     from raysp.corpus.hub_data import find_split
 
-    recorded = record.pipeline.get("source") if record and isinstance(record.pipeline, dict) else None
     name, _, revision = source.urls[0].partition("@")
     urls = recorded.get("url") if isinstance(recorded, dict) else None
     pinned = (_PINNED.fullmatch(str(url)) for url in (urls if isinstance(urls, list) else [urls]))

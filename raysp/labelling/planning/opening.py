@@ -14,11 +14,12 @@ from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
 from raysp.errors import AudioError, PlanError, StoreError
 from raysp.labelling.planning.carried import carried_types, decode, encode
-from raysp.labelling.planning.listing import Listed, check_root, list_corpus, refuse_listed_sink, source_of_commit
+from raysp.labelling.planning.listing import Listed, are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
 from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
 from raysp.labelling.planning.settings import (
     check_recorded,
+    is_surveyed_for,
     label_parts,
     piece_size,
     resolve_settings,
@@ -50,20 +51,19 @@ def plan(pipeline: Pipeline) -> Plan:
     """
     check_class(pipeline, Pipeline, "`raysp plan` on the command line plans recipes of trainings too")
     # The run may have a cluster, so a shortage on this machine is not an error.
-    opened = Opened.of(pipeline, replace(local_resources(pipeline), can_grow=True))
-    opened.sink.refuse_other_kind()
-    return make_plan(opened)
+    return make_plan(Opened.of(pipeline, replace(local_resources(pipeline), can_grow=True)))
 
 
-def make_plan(opened: Opened, limit_rows: int | None = None) -> Plan:
-    """Return the plan from corpus, pipeline and sink, or of the first rows of the corpus; nothing is written.
+def make_plan(opened: Opened) -> Plan:
+    """Return the plan from corpus, pipeline and sink; nothing is written.
 
     Raises:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
+    opened.sink.refuse_other_kind()
     state = SinkState.of(opened.sink)
-    opened, corpus = read_source(opened, state, limit_rows)
+    opened, corpus = read_source(opened, state)
     return plan_run(opened, state, corpus)
 
 
@@ -82,12 +82,12 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
         PlanError, ChangedError: the source cannot be listed, or does not fit the pipeline or the sink.
         CheckpointError: the hub does not know a model, or cannot be reached.
     """
-    record, sink = state.record, opened.sink
-    pipeline = replace(opened.pipeline, source=source_of_commit(opened.pipeline.source, record))
+    record, sink = state.binding_record, opened.sink
+    pipeline = of_commit(opened.pipeline, record)
     source = pipeline.source
     if opened.default_text and source.text is None and source.split is None:
         source = replace(source, text=opened.default_text)
-    slices = {**{missing.name: missing.shard for missing in state.absent}, **state.shards}
+    slices = {**{missing.name: missing.shard for missing in state.absent}, **state.shards} if record else {}
     listed = list_corpus(source, slices)
     if not any(shard.kind == FOLDER for shard in listed.shards):
         source = pipeline.source
@@ -96,22 +96,27 @@ def read_source(opened: Opened, state: SinkState, limit_rows: int | None = None)
     refuse_listed_sink(source, listed.shards, pipeline.sink.url)
     if source != pipeline.source:
         pipeline = replace(pipeline, source=source)
+    is_recorded = state.record is not None and (state.has_results or are_listed(listed.shards, state.shards))
     surveyed: dict[str, Surveyed] = {}
-    if record is None or record.parts.get("source.id") != source.id:
+    if not is_recorded or state.record is None or state.record.parts.get("source.id") != source.id:
         source, surveyed = with_ids(pipeline, listed, state.shards)
     is_numbered = source != pipeline.source
     if is_numbered:
         pipeline = replace(pipeline, source=source)
     opened = replace(opened, pipeline=pinned(pipeline))
+    if not state.has_results and not (is_recorded and is_surveyed_for(opened.pipeline, state.record)):
+        state = SinkState()
     corpus = survey(
         listed,
         state.shards,
         opened.pipeline,
         size=piece_size(opened.pipeline, opened.resources, record.resolved if record else None),
         limit_rows=limit_rows,
-        carried=carried_types(opened.pipeline, sink, record if state.shards else None),
+        carried=carried_types(opened.pipeline, sink, state.record if state.shards else None),
         surveyed=surveyed,
     )
+    if record is None:
+        corpus = replace(corpus, fresh=corpus.shards, vanished=(), supersedes=False)
     corpus = replace(corpus, is_numbered=is_numbered)
     if limit_rows is not None:
         listed = replace(listed, root=None, gone=())
@@ -128,7 +133,7 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
         PlanError, ChangedError: the pipeline does not fit the corpus, the sink or the resources.
         CheckpointError: the checkpoint cannot be run.
     """
-    plan = plan_without_work(opened, state.record)
+    plan = plan_without_work(opened, state.binding_record)
     for schema, url in corpus.schemas.items():
         try_late_filters(url, schema, plan.pipeline, output_schema(*plan.passes))
     file_id = fingerprint(file_parts(plan.pipeline))
@@ -137,7 +142,8 @@ def plan_run(opened: Opened, state: SinkState, corpus: Corpus) -> Plan:
     todo = tuple(shard.without_failed(plan.pipeline.max_error_rate) for shard in todo)
     refuse_without_recordings(corpus, todo, plan.pipeline)
     _try_first_recordings(todo, plan.pipeline)
-    return replace(plan, corpus=corpus, done=done, todo=todo, replaces_record=state.is_stale)
+    replaces_record = state.record is not None and not state.has_results
+    return replace(plan, corpus=corpus, done=done, todo=todo, replaces_record=replaces_record)
 
 
 def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:

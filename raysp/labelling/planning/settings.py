@@ -362,6 +362,27 @@ def staged_parts(pipeline: Pipeline, parts: Mapping[str, JsonValue]) -> dict[str
     }
 
 
+def is_surveyed_for(pipeline: Pipeline, record: run_record.RunRecord | None) -> bool:
+    """Return whether shards were recorded for the same source and the same columns read by the steps."""
+    if record is None:
+        return False
+    code = {name: value for name, value in record.parts.items() if name.startswith(CODE)}
+    return _reading(record.pipeline) == _reading(to_json(pipeline)) and code == read_code(pipeline).parts()
+
+
+def _reading(pipeline: JsonValue) -> JsonValue:
+    """Return the fields of a pipeline that determine the columns read from its source; None for another value."""
+    match pipeline:
+        case {"source": source, "steps": [*steps], "sink": {"keep": keep}}:
+            return [source, keep, [_outputs(step) for step in steps]]
+    return None
+
+
+def _outputs(step: JsonValue) -> JsonValue:
+    """Return the outputs of a `Label` step, which alone read columns of the source; another step as it is."""
+    return step["outputs"] if isinstance(step, dict) and step.get("type") == Label.__name__ else step
+
+
 def check_recorded(record: run_record.RunRecord, plan: Plan) -> None:
     """Raise ChangedError if a sink belongs to another pipeline than that of a plan."""
     if record.fingerprint != plan.fingerprint and run_record.is_open(plan.sink.store, record, plan.stage_id):

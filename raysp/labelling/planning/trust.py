@@ -10,7 +10,7 @@ from typing import cast
 
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
-from raysp.labelling.planning.listing import source_of_commit
+from raysp.labelling.planning.listing import of_commit
 from raysp.labelling.planning.planned_checkpoint import as_recorded
 from raysp.sink import run_record
 from raysp.sink.run_record import RunRecord
@@ -95,7 +95,7 @@ def read_recorded(request: SinkRequest) -> Recorded:
                 f"{opened.url}: its record holds a {type(made).__name__}, expected a Pipeline; give the pipeline file"
             )
     else:  # with the choices of the sink's first plan for values that it leaves open
-        made = as_recorded(replace(pipeline, source=source_of_commit(pipeline.source, record)), record)
+        made = as_recorded(of_commit(pipeline, record), record)
         if made.source.id == USUAL_ID and record.parts.get("source.id", USUAL_ID) is None:  # there was no such column
             made = replace(made, source=replace(made.source, id=None))
     options = made.sink.storage_options if options is None else options
