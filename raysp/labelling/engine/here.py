@@ -1,6 +1,6 @@
 """The engine `here`: pieces are read, labelled and committed in the calling process, without Ray.
 
-Blocks are decoded ahead while the model runs, and two pieces are labelled at once. A pipeline with a user's code
+Blocks are decoded ahead while the model runs, and a device labels two pieces at once. A pipeline with a user's code
 runs in the calling thread alone, so that breakpoints and prints behave as in any program. A row that crashes the
 process ends the run; the next run reads the record of begun pieces and warns. The engine `ray` isolates such rows.
 
@@ -123,9 +123,13 @@ def forget_begun(store: Store) -> None:
 
 
 BLOCKS_AHEAD = 2
-"""Blocks of a piece that are decoded while one is labelled."""
+"""Blocks decoded while one is labelled."""
 PIECES_AT_ONCE = 2
-"""Pieces at once: while the last blocks of one are labelled and staged, the next one is read and labelled."""
+"""Pieces that a device labels at once: while one is staged, it labels blocks of the next one."""
+
+
+Item = tuple[PieceTodo | ShardFailure, pa.Table | Exception | None]
+"""A block of a piece, the error that ended its reading, or its end; or the failure of a shard."""
 
 
 class Here:
@@ -139,7 +143,6 @@ class Here:
 
     def __init__(self, plan: Plan, job: Job, begins: Begins) -> None:
         self._plan, self._job, self._begins = plan, job, begins
-        self._stopped = threading.Event()
 
     def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of a plan, and yield the counts of each after every block and when it is staged."""
@@ -152,12 +155,17 @@ class Here:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
             stack.callback(torch.set_num_threads, threads)
+            decoder = stack.enter_context(Decoder())  # runs in other threads have their own
+            items = stack.enter_context(contextlib.closing(self._items(decoder, on_piece)))
+            if not job.code:
+                items = stack.enter_context(contextlib.closing(ahead(items, BLOCKS_AHEAD)))
             try:
                 try:
                     models = Model.of(job, in_this_thread=bool(job.code))
                 except Exception as error:
                     raise RunError(f"node {socket.gethostname()}: {tracebacks.described(error)}") from error
-                yield from self._messages(models, on_piece)
+                later = stack.enter_context(Decoder())  # while the other one reads the next piece
+                yield from self._messages(models, items, later)
             finally:
                 for model in models:
                     model.close()
@@ -165,66 +173,88 @@ class Here:
                 models = []
                 release_memory(job.passes[0].settings.device)
 
-    def _messages(self, models: Sequence[Model], on_piece: OnPiece) -> Generator[Message]:
-        """Label pieces in order, each in a thread of its own unless a user's code takes part."""
-        at_once = 1 if self._job.code else PIECES_AT_ONCE
+    def _items(self, decoder: Decoder, on_piece: OnPiece) -> Generator[Item]:
+        """Yield failures of shards, and of each piece its blocks, then its end or the error that ended it."""
+        for todo in pieces_of(self._plan.todo):
+            if isinstance(todo, ShardFailure):
+                yield todo, None
+                continue
+            # Written before any work on the piece, since a crash leaves no time for it.
+            self._begins.begin(todo.name, todo.part)
+            on_piece(todo)
+            try:
+                for block in read_blocks(self._job, todo, decoder):
+                    yield todo, block
+                yield todo, None
+            except Exception as error:
+                yield todo, error
+
+    def _messages(self, models: Sequence[Model], items: Iterator[Item], decoder: Decoder) -> Generator[Message]:
+        """Label pieces in order; on a device the next one begins when all blocks of a piece are read."""
+        actor = f"{socket.gethostname()}:{os.getpid()}"
+        at_once = min(PIECES_AT_ONCE, models[0].at_once)
+        stopped, later_passes = threading.Event(), threading.Lock()
+        latest: PieceTodo | ShardFailure | None = None
+
+        def next_piece(may_read: threading.Event, is_read: threading.Event) -> Generator[Message]:
+            nonlocal latest
+
+            def read(part: PieceTodo) -> Iterator[pa.Table]:
+                if not part.number:
+                    yield from _blocks(content, items)
+                    is_read.set()
+                    return
+                with later_passes:
+                    yield from read_blocks(self._job, part, decoder)
+
+            try:
+                may_read.wait()
+                # Blocks of a piece that failed, which are read already, are dropped.
+                rest = (item for item in items if item[0] is not latest)
+                if stopped.is_set() or (item := next(rest, None)) is None:
+                    return
+                todo, content = item
+                latest = todo
+                if isinstance(todo, ShardFailure):
+                    yield todo
+                    return
+                yield from label_piece(self._job, models, todo, read, self._job.store, actor)
+                self._begins.end(todo.name, todo.part)
+            finally:
+                is_read.set()
+
         in_flight = deque[Generator[Message]]()
         is_read = threading.Event()
         is_read.set()
         try:
-            for todo in pieces_of(self._plan.todo):
-                if isinstance(todo, ShardFailure):
-                    yield todo
-                    continue
-                may_begin, is_read = is_read, threading.Event()
-                piece = self._label_piece(todo, models, on_piece, may_begin, is_read)
+            while True:
+                before, is_read = is_read, threading.Event()
+                piece = next_piece(before, is_read)
                 in_flight.append(piece if at_once == 1 else _begun(piece))
                 if len(in_flight) == at_once:
-                    yield from in_flight[0]
+                    message = None
+                    for message in in_flight[0]:
+                        yield message
+                    if message is None:
+                        return
                     in_flight.popleft()
-            while in_flight:
-                yield from in_flight[0]
-                in_flight.popleft()
         finally:
-            self._stopped.set()
+            stopped.set()
             for piece in in_flight:
                 piece.close()
-
-    def _label_piece(
-        self,
-        todo: PieceTodo,
-        models: Sequence[Model],
-        on_piece: OnPiece,
-        may_begin: threading.Event,
-        is_read: threading.Event,
-    ) -> Generator[Message]:
-        """Label and stage a piece once the one before it is read."""
-
-        def read(part: PieceTodo) -> Iterator[pa.Table]:
-            with Decoder() as decoder:  # kept for the next piece
-                yield from read_blocks(self._job, part, decoder)
-            is_read.set()
-
-        def read_ahead(part: PieceTodo) -> Iterator[pa.Table]:
-            return ahead(read(part), BLOCKS_AHEAD)
-
-        try:
-            may_begin.wait()
-            if self._stopped.is_set():
-                return
-            # Written before any work on the piece, since a crash leaves no time for it.
-            self._begins.begin(todo.name, todo.part)
-            on_piece(todo)
-            actor = f"{socket.gethostname()}:{os.getpid()}"
-            blocks = read if self._job.code else read_ahead
-            yield from label_piece(self._job, models, todo, blocks, self._job.store, actor)
-            self._begins.end(todo.name, todo.part)
-        finally:
-            is_read.set()
 
     def commits(self, retries: Mapping[str, Retry]) -> "CommitsHere":
         """Return an empty set of commits."""
         return CommitsHere(self._job, retries)
+
+
+def _blocks(content: pa.Table | Exception | None, items: Iterator[Item]) -> Iterator[pa.Table]:
+    """Yield the blocks of a piece from its first item on."""
+    while content is not None:
+        if isinstance(content, Exception):
+            raise content
+        yield content
+        _, content = next(items)
 
 
 def _begun(messages: Iterator[Message]) -> Generator[Message]:
