@@ -221,7 +221,7 @@ def describe(folder: Path) -> CheckpointSummary:
     kind, extractor = kind_of(folder), extractor_of(folder)
     headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
     fixed = fixed_samples(folder, extractor)
-    frames = _frames(kind, extractor, fixed)
+    frames = _frames(folder, kind, extractor, fixed)
     _check(folder, kind, frames, fixed)
     config, [*_, encoder] = kind.config, parts_of(kind.config)
     adapter = announced_adapter(folder) if kind.head is Capability.CTC else None
@@ -282,7 +282,7 @@ def sample_rate_of(folder: Path, extractor: Any) -> int:  # noqa: ANN401 - a cla
     return rate
 
 
-def _frames(kind: Kind, extractor: Any, fixed: int | None) -> Frames:  # noqa: ANN401
+def _frames(folder: Path, kind: Kind, extractor: Any, fixed: int | None) -> Frames:  # noqa: ANN401
     """Return the frames of a class that has a function for them, of Whisper, or nominal ones of 10 ms."""
     rate: int = extractor.sampling_rate
     if kind.model_type == WHISPER and fixed is not None:
@@ -292,8 +292,15 @@ def _frames(kind: Kind, extractor: Any, fixed: int | None) -> Frames:  # noqa: A
     if kind.head is Capability.TEXT_DECODER or kind.model_type in EXTRACTORS or not names:
         return Frames(rate // 100, rate // 100, are_known=False)
 
+    taken = kind.model_class.main_input_name
+    if extractor.model_input_names[0] != taken:
+        raise CheckpointError(
+            f"{folder}: {type(extractor).__name__} makes {extractor.model_input_names[0]}, expected the {taken} of "
+            f"{kind.model_class.__name__}: use the processor_config.json that was saved with these weights"
+        )
+
     def count(samples: int) -> int:
-        features = features_of(extractor, np.zeros(samples, np.float32))[kind.model_class.main_input_name]
+        features = features_of(extractor, np.zeros(samples, np.float32))[taken]
         length = torch.tensor(features.shape[1 if extractor.model_input_names[0] == "input_features" else -1])
         return int(getattr(kind.model_class, names[0])(SimpleNamespace(config=kind.config), length))
 

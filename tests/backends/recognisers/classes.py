@@ -48,7 +48,7 @@ def opened(model_type: str, cls: str, folder: Path) -> str:
             return f"transformers, {PADDED_BATCHES if model_type in PADDED else 'one window a pass'}"
         fixed = WHISPER_SAMPLES if model_type == describing.WHISPER else None
         extractor = getattr(transformers, FEATURE_EXTRACTOR_MAPPING_NAMES[model_type])()
-        describing._check(folder, kind, describing._frames(kind, extractor, fixed), fixed)
+        describing._check(folder, kind, describing._frames(folder, kind, extractor, fixed), fixed)
     except CheckpointError as error:
         return f"refused: {str(error).partition('config.json: ')[2] or error}"
     if fixed:

@@ -205,3 +205,12 @@ def test_frames_that_the_model_does_not_have_are_refused_when_it_is_loaded(recog
 
 def test_hidden_states_are_not_offered(recogniser):
     assert describing.describe(recogniser("granite_speech5_ctc")).gives == (Capability.CTC,)
+
+
+def test_a_processor_of_other_features_is_refused(recogniser, copied):
+    folder = copied("omniasr_ctc")
+    shutil.copy(recogniser("lasr_ctc") / "processor_config.json", folder)
+    with pytest.raises(
+        CheckpointError, match=r"LasrFeatureExtractor makes input_features, expected the input_values of OmniASRForCTC"
+    ):
+        describing.describe(folder)
