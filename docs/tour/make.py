@@ -20,7 +20,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 DEMO = HERE.parents[1] / "pipelines" / "demo"
-LINES = 40
+LINES = 60
 """Maximum number of lines that a command prints."""
 
 PIPELINE = """\

@@ -35,6 +35,13 @@ def version(library: str = "transformers") -> str:
         return ""
 
 
+def knows(model_type: str) -> bool:
+    """Return whether this backend runs a model type, or refuses it with a reason of its own."""
+    from raysp.backends.hugging_face.recogniser_families import FAMILIES, REFUSED
+
+    return model_type in {*OF_SPEECH, *FAMILIES, *REFUSED}
+
+
 def would_read(folder: Path) -> bool:
     """Return whether transformers, which is not installed, reads the model type of a folder."""
     from raysp.backends.hugging_face.recogniser_families import FAMILIES

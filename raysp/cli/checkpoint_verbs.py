@@ -129,7 +129,8 @@ def _facts_of_conversion(conversion: "Conversion") -> dict[str, object]:
 
 def models() -> None:
     """List the supported architectures and their outputs."""
-    from raysp.backends.hugging_face.recogniser_families import FAMILIES
+    from raysp.backends.hf_installed import OF_SPEECH
+    from raysp.backends.hugging_face.recogniser_families import FAMILIES, REFUSED
     from raysp.models.registry import DECODERS, MODULES, architectures_of, capabilities_of
     from raysp.specs.outputs.table import outputs_of
 
@@ -139,7 +140,7 @@ def models() -> None:
         }
         for model_type in sorted(MODULES)
     }
-    decoders, recognisers = sorted(DECODERS), sorted(FAMILIES)
+    decoders, recognisers, others = sorted(DECODERS), sorted(FAMILIES), sorted(OF_SPEECH)
 
     def printed() -> None:
         width = max(len(name) for architectures in by_type.values() for name in architectures)
@@ -150,8 +151,16 @@ def models() -> None:
         out.print(f"Text decoders of speech-encoder-decoder: {', '.join(decoders)}.")
         out.print("Recognisers by transformers, with Transcript:")
         out.print(textwrap.indent(textwrap.fill(", ".join(recognisers), WRAPPED), "  "))
+        out.print("Other models by transformers, with outputs by their heads:")
+        out.print(textwrap.indent(textwrap.fill(", ".join(others), WRAPPED), "  "))
+        out.print("Refused recognisers:")
+        for reason, refused in itertools.groupby(sorted(REFUSED, key=REFUSED.__getitem__), REFUSED.__getitem__):
+            line = f"{', '.join(sorted(refused))}: {reason}"
+            out.print(textwrap.fill(line, WRAPPED, initial_indent="  ", subsequent_indent="    "))
+        out.print("Their classes: docs/evidence/recognisers.md. Options and languages: raysp inspect.")
 
-    show({"models": by_type, "decoders": decoders, "recognisers": recognisers}, printed)
+    facts = {"models": by_type, "decoders": decoders, "recognisers": recognisers, "others": others}
+    show({**facts, "refused": dict(REFUSED)}, printed)
 
 
 def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
@@ -176,7 +185,7 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         + (f", at most {summary.max_samples / rate:g} s" if summary.max_samples else ""),
         "not used": summary.unused_words or None,
         "batches": _batches(summary),
-        "options": f"Transcript({', '.join(f'{name}=' for name in summary.takes)})" if summary.takes else None,
+        "options": _options(summary),
         "outputs": outputs_for(summary),
         "embedding": f"{summary.output_size:,} wide" if Capability.HIDDEN_STATES in summary.gives else None,
         "xvector": summary.xvector_size and f"{summary.xvector_size:,} wide",
@@ -187,6 +196,13 @@ def _facts_of_checkpoint(summary: "CheckpointSummary") -> dict[str, object]:
         "classes": f"{len(summary.labels):,}: {listed(summary.labels, MOST_NAMES)}" if summary.labels else None,
         "problem": summary.problem_type,
     }
+
+
+def _options(summary: "CheckpointSummary") -> str | None:
+    """Return the options of `Transcript` that a recogniser takes; None without any."""
+    flags = {"detect": summary.detects, "words": summary.writes_times}
+    names = [*summary.takes, *(name for name, is_taken in flags.items() if is_taken)]
+    return f"Transcript({', '.join(f'{name}=' for name in names)})" if names else None
 
 
 def _batches(summary: "CheckpointSummary") -> str | None:

@@ -195,14 +195,17 @@ def check_languages(checkpoint: CheckpointSummary) -> None:
         CheckpointError: it has one vocabulary or no adapter layers, or another backend runs it.
     """
     folder = checkpoint.path
-    if checkpoint.backend != OWN:
+    names = languages_of(folder)
+    if checkpoint.backend != OWN and names:
         raise CheckpointError(
             f"{folder}: the languages of a CTC checkpoint are those of backend='torch', and this one runs by "
             f"{checkpoint.backend!r}: leave backend out, or write the weights of one language into the checkpoint"
         )
-    config: Any = config_class(checkpoint.model_type).from_pretrained(folder)
-    if not languages_of(folder) or getattr(config, "adapter_attn_dim", None) is None:
-        state = "one vocabulary" if not languages_of(folder) else "no adapter layers (config.json, adapter_attn_dim)"
+    if (
+        not names
+        or getattr(config_class(checkpoint.model_type).from_pretrained(folder), "adapter_attn_dim", None) is None
+    ):
+        state = "one vocabulary" if not names else "no adapter layers (config.json, adapter_attn_dim)"
         raise CheckpointError(
             f"{folder}: language is for checkpoints with a text decoder, or with adapters of languages such as "
             f"facebook/mms-1b-all; {checkpoint.architecture} has {state}: leave language out"

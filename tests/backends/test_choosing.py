@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -52,6 +53,14 @@ def test_transformers_takes_what_raysp_does_not_read_and_the_plan_says_so(corpus
     assert facts["runs by"].strip() == VERSION
     assert facts["not by raysp"].strip() == "raysp has no model of type 'whisper'"
     assert json.loads(raysp_command("inspect", whisper, "--json").out)["backend"] == "transformers"
+
+
+def test_each_of_several_checkpoints_has_the_library_that_runs_it(corpus, whisper, tiny):
+    made = left_open(corpus, tiny, outputs=[raysp.Transcript("first")])
+    made = replace(
+        made, steps=[*made.steps, replace(made.steps[1], checkpoint=str(whisper), outputs=[raysp.Transcript()])]
+    )
+    assert raysp.plan(made).notes[0] == f"{VERSION} runs {whisper}: raysp has no model of type 'whisper'"
 
 
 @pytest.mark.slow
@@ -123,8 +132,11 @@ def test_the_models_that_messages_promise_are_those_of_transformers(corpus, mode
 
 def test_a_checkpoint_that_neither_reads_has_one_message_with_both_reasons(corpus):
     folder = tiny_waveform_model(corpus / "model", "WavLMForCTC", add_adapter=True)
-    words = r"model_type is 'wavlm', expected one of .*; transformers [\d.]+ refuses it too: .*add_adapter changes"
+    words = r"^raysp has no model of type 'wavlm'; transformers [\d.]+ refuses it too: .*add_adapter changes"
     with pytest.raises(CheckpointError, match=words):
+        raysp.plan(left_open(corpus, folder))
+    (folder / "config.json").write_text(json.dumps({"model_type": "vibevoice_asr"}))
+    with pytest.raises(CheckpointError, match=r"refuses it too: .* adds random noise .*; use another recogniser$"):
         raysp.plan(left_open(corpus, folder))
     (folder / "config.json").write_text(json.dumps({"model_type": "loudness"}))
     words = r"expected one of hubert, .*, which transformers [\d.]+ does not read; .* \(entry points raysp.models\)$"

@@ -16,7 +16,7 @@ from raysp.errors import AudioError, PlanError, StoreError
 from raysp.labelling.planning.carried import carried_types, decode, encode
 from raysp.labelling.planning.listing import Listed, are_listed, check_root, list_corpus, of_commit, refuse_listed_sink
 from raysp.labelling.planning.planned_checkpoint import pinned, with_backends
-from raysp.labelling.planning.run_plan import Corpus, Opened, Plan, output_schema
+from raysp.labelling.planning.run_plan import Corpus, Opened, Pass, Plan, output_schema
 from raysp.labelling.planning.settings import (
     check_recorded,
     is_surveyed_for,
@@ -210,11 +210,21 @@ def plan_without_work(opened: Opened, record: RunRecord | None) -> Plan:
         done=frozenset(),
         todo=(),
         code=code,
-        why_not_own="; ".join(choice.why for choice in opened.chosen if choice.why),
+        why_not_own=_why_not_own(opened, passes),
     )
     if record is not None:
         check_recorded(record, plan)
     return plan
+
+
+def _why_not_own(opened: Opened, passes: Sequence[Pass]) -> tuple[str, ...]:
+    """Return a sentence for each checkpoint that another library was chosen for."""
+    chosen = [(run.settings, choice.why) for run, choice in zip(passes, opened.chosen, strict=True)]
+    return tuple(
+        f"{settings.library} runs {'the checkpoint' if len(chosen) == 1 else settings.checkpoint.path}: {why}"
+        for settings, why in chosen
+        if why
+    )
 
 
 def begin(plan: Plan, run: RunEntry) -> None:

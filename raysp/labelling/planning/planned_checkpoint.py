@@ -326,6 +326,10 @@ def _by_transformers(folder: Path, folder_for: Callable[..., Path], error: Check
     except CheckpointError as theirs:
         if str(theirs) == why:
             raise error from None
+        if other and hf_installed.knows(other):
+            raise CheckpointError(
+                f"raysp has no model of type {other!r}; transformers {hf_installed.version()} refuses it too: {theirs}"
+            ) from theirs
         advice = (
             f"; use a checkpoint of a supported model, or install a package that offers it (entry points {GROUP})"
             if other

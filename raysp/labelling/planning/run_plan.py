@@ -201,8 +201,8 @@ class Plan(Brief):
     """Whether the sink holds no result, and its record of another pipeline is replaced."""
     engine: str = "auto"
     """Who runs the pieces: "here" or "ray"; "auto" before a run has decided."""
-    why_not_own: str = ""
-    """Reason why another library runs the checkpoint; empty: raysp does, or the pipeline or sink names it."""
+    why_not_own: tuple[str, ...] = ()
+    """Sentences on libraries that run a checkpoint in place of raysp, unless the pipeline or sink names them."""
 
     @property
     def settings(self) -> Settings:
@@ -375,8 +375,7 @@ class Plan(Brief):
                 f"{count(len(gone), 'recording')} no longer in the source, {first_of(gone, MOST_GONE)}: labels stay "
                 f"until `raysp forget {self.pipeline.sink.url} ID...` removes them"
             )
-        if self.why_not_own:
-            notes.append(f"{self.settings.library} runs the checkpoint: {self.why_not_own}")
+        notes += self.why_not_own
         notes += [
             note
             for pipeline, settings in self.passes

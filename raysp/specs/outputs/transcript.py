@@ -176,7 +176,9 @@ class Transcript(Output):
             settings = "chars" if checkpoint.writes_times else "words and chars"
             raise CheckpointError(
                 f"{checkpoint.path}: {settings} need a CTC checkpoint, which gives times; "
-                f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}"
+                f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}: "
+                f"leave them out; a second step Label(CTC, outputs=[Align('{self.name}_text', unknown='wildcard')]) "
+                "gives times"
             )
         if self.detect and not checkpoint.detects:
             raise CheckpointError(
@@ -292,7 +294,8 @@ class Transcript(Output):
         if checkpoint.writes_text:
             raise CheckpointError(
                 f"{checkpoint.path}: beams={self.beams} is for CTC checkpoints; {checkpoint.architecture} writes text "
-                f"by a decoder: use generate={{'num_beams': {self.beams}}}"
+                f"by a decoder: leave beams out, or use generate={{'num_beams': {self.beams}}}, which Whisper and "
+                "decoders of raysp take"
             )
         if Capability.CTC in checkpoint.gives and (self.lm is not None or self.hot_words):
             from raysp.ops.transcripts.searching import check_settings

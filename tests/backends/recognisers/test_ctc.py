@@ -19,6 +19,7 @@ from raysp.models.tokenizers.named_tokenizers import read_ctc_tokenizer
 from tests.backends.killed_runs import check_killed
 from tests.backends.recognisers.loops import load
 from tests.backends.recognisers.tiny_ctc import BUILDERS
+from tests.backends.runs import pipeline, write_corpus
 from tests.backends.theirs import RATE, labelling, tiny_waveform_model, waves
 from tests.ops.test_labelling import block_of, labels
 
@@ -147,6 +148,12 @@ def test_pieces_of_words_are_not_aligned(recogniser, name):
         raysp.Align("text").check(summary)
     with pytest.raises(CheckpointError, match="hot_words need a vocabulary of characters"):
         raysp.Transcript(beams=2, hot_words={"a": 1.0}).check(summary)
+
+
+def test_a_vocabulary_of_all_languages_takes_no_language(recogniser, tmp_path):
+    made = pipeline(write_corpus(tmp_path), recogniser("omniasr_ctc"), outputs=[raysp.Transcript(language="de")])
+    with pytest.raises(CheckpointError, match="OmniASRForCTC has one vocabulary: leave language out"):
+        raysp.plan(made)
 
 
 @pytest.mark.parametrize("name", BUILDERS)

@@ -28,7 +28,7 @@ def test_a_checkpoint_is_labelled_by_its_name_alone(corpus, recogniser, monkeypa
     folder = recogniser("qwen3_asr")
     made = pipeline(corpus, folder, backend=None)
     plan = raysp.plan(made)
-    assert "raysp has no model of type 'qwen3_asr'" in plan.why_not_own
+    assert "raysp has no model of type 'qwen3_asr'" in plan.why_not_own[0]
     assert "padded seconds a pass" in plan.facts["model"]
     assert raysp.run(made).rows == 4
     rows = pq.read_table(corpus / "out" / "a.parquet").to_pylist()
@@ -110,7 +110,8 @@ def test_the_language_that_the_model_writes_first_is_detected_with_its_probabili
             "keywords given, which Qwen3ASR.* does not take; it takes language, prompt",
         ),
         ("qwen3_asr", {"generate": {"num_beams": 2}}, "num_beams, expected eos_token_id, max_new_tokens"),
-        ("qwen3_asr", {"words": True}, "writes text without times"),
+        ("qwen3_asr", {"words": True}, r"without times: leave them out; a second step .*Align\('pred_text', unknown="),
+        ("qwen3_asr", {"beams": 4}, "leave beams out, or use generate={'num_beams': 4}, which Whisper and decoders"),
         ("cohere_asr", {}, "does not detect languages: use a checkpoint that does, or name a language"),
         ("canary", {"language": "de", "detect": False, "prompt": "talk"}, "prompt given, which Canary.* does not take"),
         ("canary", {"language": "de", "task": "sing"}, "task='sing', expected 'translate'"),
@@ -119,6 +120,18 @@ def test_the_language_that_the_model_writes_first_is_detected_with_its_probabili
 def test_what_a_model_does_not_take_is_refused_by_the_plan(corpus, recogniser, name, output, words):
     with pytest.raises(CheckpointError, match=words):
         raysp.plan(pipeline(corpus, recogniser(name), outputs=[raysp.Transcript(**output)]))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("qwen3_asr", "Transcript(language=, prompt=, detect=)"),
+        ("nemotron3_5_asr", "Transcript(language=, detect=, words=)"),
+        ("nemotron_asr_streaming", "Transcript(words=)"),
+    ],
+)
+def test_inspect_lists_the_options_that_a_recogniser_takes(recogniser, raysp_command, name, options):
+    assert options in raysp_command("inspect", recogniser(name)).out
 
 
 def test_windows_are_not_longer_than_the_model_takes(corpus, recogniser):
@@ -144,7 +157,7 @@ def test_inspect_shows_options_languages_and_batches(recogniser, raysp_command):
     ran = raysp_command("inspect", recogniser("qwen3_asr"))
     assert (ran.code, ran.err) == (0, "")
     facts = dict(line.strip().split("  ", 1) for line in ran.out.splitlines()[1:] if "  " in line.strip())
-    assert facts["options"].strip() == "Transcript(language=, prompt=)"
+    assert facts["options"].strip() == "Transcript(language=, prompt=, detect=)"
     assert facts["language"].strip().startswith("30: ar, cs, da")
     found = json.loads(raysp_command("inspect", recogniser("qwen3_asr"), "--json").out)
     assert (found["outputs"], found["alone"]) == (["Transcript"], "")
