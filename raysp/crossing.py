@@ -54,6 +54,12 @@ def fetch(*tensors: Tensor) -> list[Array]:
     return Fetching(*tensors).arrays()
 
 
+def fetch_recordings(waves: Tensor, num_samples: Tensor) -> list[Array]:
+    """Return the samples of each row of a batch of waveforms, without padding."""
+    rows, lengths = fetch(waves, num_samples)
+    return [row[:length] for row, length in zip(rows, lengths.tolist(), strict=True)]
+
+
 def can_cross(tensor: Tensor) -> bool:
     """Return whether arrays have the type of a tensor, and it has all its values."""
     return tensor.dtype in _NAMES and tensor.layout == torch.strided and not tensor.is_meta

@@ -201,12 +201,12 @@ def _with_wildcards(word: Word, wildcard: int) -> Iterator[Letters]:
     """Yield the characters of a word; marks around a wildcard stay apart."""
     for has_tokens, run in groupby(word.letters, key=lambda letters: bool(letters.ids)):
         letters = [*run]
-        spoken = [] if has_tokens else [place for place, one in enumerate(letters) if is_spoken(one.text)]
+        spoken = [] if has_tokens else [place for place, letter in enumerate(letters) if is_spoken(letter.text)]
         if not spoken:
             yield from letters
             continue
         first, end = spoken[0], spoken[-1] + 1
-        text = (" " if " " in word.text else "").join(one.text for one in letters[first:end])
+        text = (" " if " " in word.text else "").join(letter.text for letter in letters[first:end])
         yield from letters[:first]
         yield Letters(text, (wildcard,), num_skipped=end - first)
         yield from letters[end:]

@@ -326,6 +326,7 @@ def test_windows_are_decoded_greedily_and_without_text_of_other_windows(corpus, 
         ({"outputs": [raysp.Transcript(generate={"beam_sizes": 2})]}, CheckpointError, "did you mean 'beam_size'"),
         ({"outputs": [raysp.Transcript(generate={"num_beams": 2})]}, CheckpointError, "unknown option 'num_beams'"),
         ({"outputs": [raysp.Transcript(generate={"max_length": 41})]}, CheckpointError, "the 40 positions of"),
+        ({"outputs": [raysp.Transcript(generate={"max_length": 0})]}, CheckpointError, "max_length=0, expected 1 to"),
         ({"outputs": [raysp.Transcript(generate={"patience": "2"})]}, CheckpointError, "expected a float"),
         ({"outputs": [raysp.Transcript(language="de")]}, CheckpointError, "this Whisper is for one language"),
         ({"outputs": [raysp.Signals(no_speech=True)], "backend": "transformers"}, CheckpointError, "is for Whisper by"),
@@ -383,9 +384,9 @@ def test_missing_files_are_named(converted, tmp_path, name):
 
 
 def test_arrays_are_read_without_their_values(converted):
-    stored = read_stored(converted / "model.bin")
-    assert stored.architecture == "WhisperSpec"
-    assert stored.arrays["encoder/conv1/weight"].shape == (24, 12, 3)
+    architecture, arrays = read_stored(converted / "model.bin")
+    assert architecture == "WhisperSpec"
+    assert arrays["encoder/conv1/weight"].shape == (24, 12, 3)
     summary = summary_of(converted, "ctranslate2")
     assert (summary.hidden_size, summary.num_layers, summary.max_samples) == (24, 4, 32_000)
     assert json.loads((converted / "config.json").read_text())["suppress_ids"]

@@ -7,21 +7,12 @@ are others than those it has alone. Here the inputs of each recording are comput
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from raysp.crossing import fetch
-
 PROMPT = ("input_ids", "attention_mask")
 """Inputs that are padded on the left, if there are tokens of a prompt."""
-
-
-def recordings(features: Mapping[str, Tensor]) -> list[np.ndarray]:
-    """Return the recordings of a batch, without padding."""
-    waves, lengths = fetch(features["waves_BS"], features["num_samples_B"])
-    return [wave[:length] for wave, length in zip(waves, lengths.tolist(), strict=True)]
 
 
 def collated(rows: Sequence[Mapping[str, Any]], pad_token_id: int) -> dict[str, Any]:

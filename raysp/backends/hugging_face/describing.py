@@ -14,7 +14,7 @@ from transformers.models.auto import modeling_auto
 
 from raysp.backends import hf_installed
 from raysp.backends.hugging_face.padded_batches import why_alone
-from raysp.backends.hugging_face.recogniser_families import FAMILIES, REFUSED
+from raysp.backends.hugging_face.recogniser_families import FAMILIES, REFUSED, Family
 from raysp.capabilities import Capability
 from raysp.checkpoints.contents import announced, refuse_adapter
 from raysp.errors import CheckpointError
@@ -68,6 +68,11 @@ class Kind:
     def model_type(self) -> str:
         """Model type of the checkpoint."""
         return str(self.whole.model_type)
+
+    @property
+    def family(self) -> Family:
+        """Family of a recogniser."""
+        return FAMILIES[self.model_type]
 
     @property
     def is_part(self) -> bool:

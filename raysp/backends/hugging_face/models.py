@@ -33,7 +33,7 @@ from raysp.backends.hugging_face.describing import (
 from raysp.backends.hugging_face.loaded_weights import load_weights
 from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.capabilities import Capability
-from raysp.crossing import fetch, sent
+from raysp.crossing import fetch, fetch_recordings, sent
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
 from raysp.models.base.weights import read_safetensors
@@ -193,8 +193,7 @@ class HuggingFaceModel:
         if self._features is not None:
             prepared = self._features(waves_BS, num_samples_B)
         elif prepared is None:  # without a labelling, which prepares batches
-            waves, lengths = fetch(waves_BS, num_samples_B)
-            prepared = self.prepare([wave[:length] for wave, length in zip(waves, lengths, strict=True)])
+            prepared = self.prepare(fetch_recordings(waves_BS, num_samples_B))
         return {
             name: sent(value, self.device).to(self.dtype if value.is_floating_point() else value.dtype)
             for name, value in (prepared or {}).items()

@@ -9,17 +9,15 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from raysp.audio.waveforms import as_float32
-from raysp.backends.hugging_face.collating import collated, recordings
+from raysp.backends.hugging_face.collating import collated
 from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores, end_of, end_tokens
 from raysp.backends.hugging_face.loaded_weights import load_weights, merge_adapter
 from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in
 from raysp.backends.hugging_face.text_options import search_options
-from raysp.crossing import fetch
+from raysp.crossing import fetch, fetch_recordings
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Writer, Written
 
@@ -50,7 +48,7 @@ class TransformersSearch:
     """
 
     def __init__(self, files: RecogniserFiles, *, dtype: str, device: str) -> None:
-        self.family, self.processor = files.family, files.processor
+        self.family, self.processor = files.kind.family, files.processor
         self.model = load_weights(files.folder, files.kind, dtype)
         if self.family.adapter:
             merge_adapter(files.folder, self.family.adapter, self.model)
@@ -120,21 +118,9 @@ class Recogniser:
         self.files, self.summary, self.search = files, summary, search
         self.device, self.dtype = torch.device(device), search.dtype
 
-    def prepare(self, waves: Sequence[np.ndarray]) -> Mapping[str, Tensor]:
-        """Return the recordings of a batch on the host, where the processor reads them."""
-        rows = [torch.tensor(as_float32(wave)) for wave in waves]
-        return {"waves_BS": pad_sequence(rows, batch_first=True), "num_samples_B": torch.tensor([*map(len, rows)])}
-
-    def run(
-        self,
-        waves_BS: Tensor,
-        num_samples_B: Tensor,
-        *,
-        hidden_states: bool,
-        prepared: Mapping[str, Tensor] | None = None,
-    ) -> ModelPass:
+    def run(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:
         """Return the recordings for the writers, each of which has a prompt of its own."""
-        features = prepared or {"waves_BS": waves_BS, "num_samples_B": num_samples_B}
+        features = {"waves_BS": waves_BS, "num_samples_B": num_samples_B}
         frames_B = torch.div(num_samples_B, self.summary.frame_stride, rounding_mode="floor")
         return ModelPass(heads={}, num_frames_B=frames_B, features=features)
 
@@ -154,7 +140,7 @@ class Recogniser:
 
     def check_padding(self) -> None:
         """Compare a recording alone and in a padded batch, as `check_pair`."""
-        request = TextRequest(language=self.files.family.probed_language(self.summary.languages))
+        request = TextRequest(language=self.files.kind.family.probed_language(self.summary.languages))
         check_pair(self.summary, self.dtype, lambda waves: self.search.first_scores(waves, request), self.pair_seconds)
 
 
@@ -173,7 +159,7 @@ class RecogniserWriter:
     ) -> None:
         self.recogniser, self.request, self.detect = recogniser, request, detect
         files = recogniser.files
-        self.family, self.tokenizer = files.family, files.processor.tokenizer
+        self.family, self.tokenizer = files.kind.family, files.processor.tokenizer
         self.options = search_options(files.kind, files.settings, options)
         self.ends = end_tokens(files.settings.get("eos_token_id"), self.options)
         self.begins = self.tokenizer.convert_tokens_to_ids(self.family.begins) if self.family.begins else None
@@ -182,7 +168,9 @@ class RecogniserWriter:
         self, encoded: ModelOutput | None, features: Mapping[str, Tensor], places: Sequence[str]
     ) -> Sequence[Written]:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
-        rows = self.recogniser.search(recordings(features), self.request, self.options)
+        rows = self.recogniser.search(
+            fetch_recordings(features["waves_BS"], features["num_samples_B"]), self.request, self.options
+        )
         return [self._written(*row) for row in rows]
 
     def _written(self, ids: Sequence[int], log_probs: Sequence[float]) -> Written:

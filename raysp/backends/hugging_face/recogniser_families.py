@@ -4,7 +4,6 @@ Recordings go through the processor of a checkpoint, which knows the prompt that
 that has `apply_transcription_request` needs no function of its own.
 """
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,8 +55,8 @@ class Family:
     """How a family takes recordings and options, and writes its texts."""
 
     inputs: Inputs = transcription_request
-    takes: tuple[str, ...] | None = None
-    """Options of `Transcript` that it takes; None: those that `apply_transcription_request` names."""
+    takes: tuple[str, ...] = ()
+    """Options of `Transcript` that it takes."""
     languages: Callable[[Any], Iterable[str]] = _no_languages
     """Languages by the processor; none: any text is passed on."""
     codes: str = ""
@@ -89,13 +88,6 @@ class Family:
     def probed_language(self, languages: Sequence[str]) -> str | None:
         """Return the language with which inputs are tried, of those of a checkpoint; None: none has to be named."""
         return languages[0] if self.needs_language else None
-
-    def options(self, processor: Any) -> tuple[str, ...]:  # noqa: ANN401
-        """Return the options of `Transcript` that a processor takes."""
-        if self.takes is not None:
-            return self.takes
-        named = inspect.signature(processor.apply_transcription_request).parameters
-        return tuple(name for name in OPTIONS if name in named)
 
 
 def _with_token(processor: Any, languages: Iterable[str]) -> Iterable[str]:  # noqa: ANN401
@@ -286,16 +278,16 @@ FAMILIES: Mapping[str, Family] = {
         needs_language=True,
         max_seconds=35,
     ),
-    "glmasr": Family(max_seconds=30),
-    "kyutai_speech_to_text": Family(inputs=_of_recording, takes=(), is_stream=True),
-    "moonshine_streaming": Family(inputs=_of_recording, takes=()),
-    "moss_transcribe_diarize": Family(text_of=_words_of_moss, max_seconds=30),
-    "nemo_speechlm": Family(),
+    "glmasr": Family(takes=("prompt",), max_seconds=30),
+    "kyutai_speech_to_text": Family(inputs=_of_recording, is_stream=True),
+    "moonshine_streaming": Family(inputs=_of_recording),
+    "moss_transcribe_diarize": Family(takes=("prompt", "keywords"), text_of=_words_of_moss, max_seconds=30),
+    "nemo_speechlm": Family(takes=("prompt",)),
     "nemotron3_5_asr": Family(
         inputs=_of_nemotron, takes=("language",), languages=_languages_of_nemotron, language_of=_tagged, max_seconds=399
     ),
-    "nemotron_asr_streaming": Family(inputs=_of_recording, takes=(), max_seconds=399),
-    "omniasr": Family(languages=_languages_of_omniasr, max_seconds=40),
+    "nemotron_asr_streaming": Family(inputs=_of_recording, max_seconds=399),
+    "omniasr": Family(takes=("language",), languages=_languages_of_omniasr, max_seconds=40),
     "phi4_multimodal": Family(inputs=_of_phi, takes=("prompt",), max_seconds=40, adapter=SPEECH_ADAPTER),
     "qwen2_5_omni": Family(
         inputs=_chat("Transcribe the audio into text.", is_padded=True),
@@ -305,7 +297,10 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "qwen2_audio": Family(inputs=_chat("Transcribe the speech."), takes=("prompt",), max_seconds=30),
     "qwen3_asr": Family(
-        languages=lambda processor: _names("qwen3_asr"), begins="<asr_text>", language_of=_heard_by_qwen
+        takes=("language", "prompt"),
+        languages=lambda processor: _names("qwen3_asr"),
+        begins="<asr_text>",
+        language_of=_heard_by_qwen,
     ),
     "qwen3_omni_moe": Family(
         inputs=_chat("Transcribe the audio into text."),
@@ -315,11 +310,11 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "seamless_m4t": SEAMLESS,
     "seamless_m4t_v2": SEAMLESS,
-    "speecht5": Family(inputs=_of_recording, takes=()),
+    "speecht5": Family(inputs=_of_recording),
     "voxtral": Family(
         inputs=_of_voxtral, takes=("language",), languages=lambda processor: VOXTRAL_LANGUAGES, package=MISTRAL
     ),
-    "voxtral_realtime": Family(inputs=_of_recording, takes=(), max_seconds=30, package=MISTRAL),
+    "voxtral_realtime": Family(inputs=_of_recording, max_seconds=30, package=MISTRAL),
 }
 """Families by model type."""
 TORCHAUDIO = "its features need torchaudio, whose 2.11 loads only with a CUDA build of torch, so that it was not tried"

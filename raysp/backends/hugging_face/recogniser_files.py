@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from torch import Tensor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
 from raysp.backends.hugging_face.describing import (
@@ -54,7 +55,7 @@ def processor_of(folder: Path, kind: Kind) -> Any:  # noqa: ANN401 - a class of 
         CheckpointError: it needs a package that is not installed, cannot be read, is of another class than that of the
             model type, or draws random numbers.
     """
-    family, expected = FAMILIES[kind.model_type], PROCESSOR_MAPPING_NAMES.get(kind.model_type)
+    family, expected = kind.family, PROCESSOR_MAPPING_NAMES.get(kind.model_type)
     if family.package and not util.find_spec(family.package.replace("-", "_")):
         raise CheckpointError(
             f"{folder}: its processor needs the package {family.package}, which is not installed; pip install "
@@ -96,14 +97,9 @@ class RecogniserFiles:
             CheckpointError: transformers does not read it, or a setting is refused.
         """
         kind = kind_of(folder)
-        if adapter := FAMILIES[kind.model_type].adapter:
+        if adapter := kind.family.adapter:
             check_adapter_files(folder, adapter)
         return cls(folder, kind, settings_of(folder, kind), processor_of(folder, kind))
-
-    @property
-    def family(self) -> Family:
-        """Family of the recogniser."""
-        return FAMILIES[self.kind.model_type]
 
     def describe(self) -> CheckpointSummary:
         """Check that the parts fit, and return the description of the checkpoint.
@@ -112,13 +108,12 @@ class RecogniserFiles:
             CheckpointError: they do not.
         """
         folder, kind, settings, processor = self.folder, self.kind, self.settings, self.processor
-        family = self.family
+        family = kind.family
         extractor = extractor_in(processor)
         headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
         config, languages = kind.config, _languages(folder, family, processor, settings)
         probe = _Probe(folder, family, processor, rate)
-        takes = _of_processor(folder, lambda: family.options(processor))
-        if "language" in takes and len(languages) > 1:
+        if "language" in family.takes and len(languages) > 1:
             other = languages[-1] if family.needs_language else None
             probe.check("language", TextRequest(language=languages[0]), TextRequest(language=other))
         padded = _padded_samples(probe, extractor, languages)
@@ -153,7 +148,7 @@ class RecogniserFiles:
             writes_times=is_transducer,
             detects=family.language_of is not None,
             contradiction=needs,
-            takes=takes,
+            takes=family.takes,
             alone=_why_alone(kind.model_type, settings, processor),
             max_samples=_max_samples(family, extractor, rate),
         )
@@ -236,7 +231,7 @@ def checked_prompt(folder: Path, kind: Kind, request: TextRequest) -> int:
     Raises:
         CheckpointError: they have a special token, or the processor makes no prompt of them.
     """
-    family, processor = FAMILIES[kind.model_type], processor_of(folder, kind)
+    family, processor = kind.family, processor_of(folder, kind)
     tokenizer = processor.tokenizer
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
     special |= {*tokenizer.all_special_tokens, family.begins, *(getattr(processor, name, "") for name in AUDIO_TOKENS)}
@@ -261,12 +256,9 @@ def _padded_samples(probe: _Probe, extractor: Any, languages: tuple[str, ...]) -
     """Return the length to which the processor pads shorter recordings; 0 if it does not."""
     request = TextRequest(language=probe.family.probed_language(languages))
     inputs = [probe.inputs(request, seconds) for seconds in PROBED_SECONDS]
-    shapes = [max((value.shape for value in of_wave.values() if _is_audio(value)), key=np.prod) for of_wave in inputs]
+    tensors = [[value for value in of_wave.values() if isinstance(value, Tensor)] for of_wave in inputs]
+    shapes = [max((value.shape for value in of_wave if value.is_floating_point()), key=np.prod) for of_wave in tensors]
     return int(getattr(extractor, "n_samples", 0)) if shapes[0] == shapes[1] else 0
-
-
-def _is_audio(value: Any) -> bool:  # noqa: ANN401
-    return hasattr(value, "is_floating_point") and bool(value.is_floating_point())
 
 
 def _check_frames(folder: Path, config: Any, extractor: Any, padded: int) -> None:  # noqa: ANN401

@@ -8,7 +8,6 @@ import transformers
 
 from raysp.backends.hugging_face.decoded_texts import FIXED
 from raysp.backends.hugging_face.describing import Kind, read
-from raysp.backends.hugging_face.recogniser_families import FAMILIES
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import NOT_OPTIONS, OF_BEAMS, OF_SAMPLING, WITHOUT_EFFECT
@@ -47,11 +46,6 @@ CACHE = "cache_implementation"
 """Setting that searches of streams override."""
 
 
-def is_stream(kind: Kind) -> bool:
-    """Return whether a checkpoint writes a token for each frame."""
-    return kind.model_type in FAMILIES and FAMILIES[kind.model_type].is_stream
-
-
 def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
     """Return the settings of generation_config.json, or else of config.json, that are set.
 
@@ -62,7 +56,7 @@ def settings_of(folder: Path, kind: Kind) -> Mapping[str, Any]:
     settings = {name: value for name, value in config.to_dict().items() if not _is_unset(name, value)}
     defaults = transformers.GenerationConfig().to_dict()  # transformers reads no others
     allowed = ALLOWED_OF_TRANSDUCERS if kind.head is Capability.TRANSDUCER else ALLOWED
-    if is_stream(kind):
+    if kind.family.is_stream:
         allowed = allowed | {CACHE}
     for name in sorted({*settings} & {*defaults} - allowed):
         raise CheckpointError(

@@ -10,9 +10,9 @@ from typing import Any
 
 from raysp.backends.hugging_face.decoded_texts import FIXED, language_code
 from raysp.backends.hugging_face.describing import WHISPER, Kind, kind_of
-from raysp.backends.hugging_face.recogniser_families import FAMILIES, TRANSLATE, TextRequest
+from raysp.backends.hugging_face.recogniser_families import TRANSLATE, TextRequest
 from raysp.backends.hugging_face.recogniser_files import checked_prompt, is_recogniser
-from raysp.backends.hugging_face.recogniser_settings import CACHE, generation_config_of, is_stream, settings_of
+from raysp.backends.hugging_face.recogniser_settings import CACHE, generation_config_of, settings_of
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import GenerationConfig
@@ -56,7 +56,7 @@ def check_writing(
         _check_decoder(checkpoint, kind, options, language=language, task=task)
         return
     name = checkpoint.architecture
-    ends_with_recording = kind.head is Capability.TRANSDUCER or is_stream(kind)
+    ends_with_recording = kind.head is Capability.TRANSDUCER or kind.family.is_stream
     taken = () if ends_with_recording else TAKEN
     if refused := sorted({*options} - {*taken}):
         raise CheckpointError(
@@ -79,7 +79,7 @@ def check_writing(
         return
     num_prompt = PROMPT_TOKENS
     if prompt or keywords:
-        spoken = language or FAMILIES[kind.model_type].probed_language(checkpoint.languages)
+        spoken = language or kind.family.probed_language(checkpoint.languages)
         request = TextRequest(language=spoken, task=task, prompt=prompt, keywords=keywords)
         num_prompt = max(num_prompt, checked_prompt(checkpoint.path, kind, request))
     settings = settings_of(checkpoint.path, kind)
@@ -130,7 +130,7 @@ def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str
     """Return the options of `generate` of a greedy search."""
     ends = {"eos_token_id": settings["eos_token_id"]} if kind.is_part and "eos_token_id" in settings else {}
     fixed = {"num_beams": 1, **ends, **options, **FIXED}
-    if is_stream(kind):
+    if kind.family.is_stream:
         return {CACHE: "dynamic", **fixed}
     if "max_new_tokens" in fixed or (settings.get("max_length") and settings.get("max_new_tokens") is None):
         return fixed
@@ -144,9 +144,7 @@ def _origin(name: str, options: Mapping[str, object]) -> str:
 def _check_tokens(checkpoint: CheckpointSummary, settings: Mapping[str, Any], options: Mapping[str, object]) -> None:
     """Raise CheckpointError if tokens are not in the vocabulary, or no token ends a text."""
     merged, size = {**settings, **options}, checkpoint.vocab_size or 0
-    for name in sorted({*REQUIRED_TOKENS, *options} & {*merged}):
-        if name not in (*REQUIRED_TOKENS, "suppress_tokens"):
-            continue
+    for name in sorted({*REQUIRED_TOKENS, *({"suppress_tokens"} & {*options})} & {*merged}):
         value: Any = merged[name]
         ids = [*value] if isinstance(value, list | tuple) else [value]
         wrong = [token for token in ids if type(token) is not int or not 0 <= token < size]

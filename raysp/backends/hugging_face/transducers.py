@@ -11,11 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.backends.hugging_face.collating import recordings
 from raysp.backends.hugging_face.recogniser import Recogniser, TransformersSearch
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in, special_ids
-from raysp.crossing import fetch
+from raysp.crossing import fetch, fetch_recordings
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.transducing import Path, Rules, State, search
 from raysp.models.labelled_passes import TimedWord, Writer, Written
@@ -98,7 +97,7 @@ class TransducerWriter:
         self, encoded: ModelOutput | None, features: Mapping[str, Tensor], places: Sequence[str]
     ) -> Sequence[Written]:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
-        waves = recordings(features)
+        waves = fetch_recordings(features["waves_BS"], features["num_samples_B"])
         path = self.transducer.search.path(waves, self.request)
         seconds = [len(wave) / self.transducer.summary.sample_rate for wave in waves]
         return list(map(self._written, *fetch(path.tokens_BS, path.frames_BS, path.scores_BS), seconds))
@@ -120,7 +119,7 @@ class TransducerWriter:
 
     def _languages(self, ids_S: np.ndarray, scores_S: np.ndarray) -> list[float]:
         """Return the probability of each language by the token that names it, and 0 for all others."""
-        language_of = self.transducer.files.family.language_of
+        language_of = self.transducer.files.kind.family.language_of
         assert language_of is not None
         tokens = self.processor.tokenizer.convert_ids_to_tokens(ids_S.tolist())
         named = {language_of(token): float(np.exp(score)) for token, score in zip(tokens, scores_S, strict=True)}

@@ -38,16 +38,8 @@ class StoredArray:
     num_bytes: int
 
 
-@dataclass(frozen=True)
-class StoredModel:
-    """The arrays of a file by name, and the architecture that it names, such as "WhisperSpec"."""
-
-    architecture: str
-    arrays: Mapping[str, StoredArray]
-
-
-def read_stored(file: Path) -> StoredModel:
-    """Return the architecture and the arrays of a file.
+def read_stored(file: Path) -> tuple[str, Mapping[str, StoredArray]]:
+    """Return the architecture that a file names, such as "WhisperSpec", and its arrays by name.
 
     Raises:
         CheckpointError: the file is damaged, or of another format.
@@ -62,7 +54,7 @@ def read_stored(file: Path) -> StoredModel:
         ) from None
 
 
-def _read(content: BinaryIO, size: int) -> StoredModel:
+def _read(content: BinaryIO, size: int) -> tuple[str, Mapping[str, StoredArray]]:
     [version] = _numbers(content, "<I")
     if version not in FORMATS:
         raise ValueError(f"its format is {version}, expected {FORMATS[0]} to {FORMATS[-1]}")
@@ -70,8 +62,7 @@ def _read(content: BinaryIO, size: int) -> StoredModel:
     _revision, count = _numbers(content, "<II")
     if count > MOST_ARRAYS:
         raise ValueError(f"it announces {count:,} arrays, expected at most {MOST_ARRAYS:,}")
-    arrays = dict(_array(content, size) for _ in range(count))
-    return StoredModel(architecture, arrays)
+    return architecture, dict(_array(content, size) for _ in range(count))
 
 
 def _array(content: BinaryIO, size: int) -> tuple[str, StoredArray]:
@@ -122,11 +113,10 @@ class WhisperFiles:
                 f"{folder}: {missing[0]} not found, expected a Whisper in CTranslate2's format ({MODEL}, config.json, "
                 f"{TOKENIZER}); convert one with ct2-transformers-converter --copy_files {TOKENIZER}"
             )
-        self.stored: StoredModel = read_stored(folder / MODEL)
-        if self.stored.architecture != WHISPER:
+        architecture, self.arrays = read_stored(folder / MODEL)
+        if architecture != WHISPER:
             raise CheckpointError(
-                f"{folder / MODEL}: it is a {self.stored.architecture}, expected {WHISPER}; raysp runs only "
-                "Whisper by CTranslate2"
+                f"{folder / MODEL}: it is a {architecture}, expected {WHISPER}; raysp runs only Whisper by CTranslate2"
             )
         self.config = read_json(folder / "config.json")
         try:
@@ -135,7 +125,7 @@ class WhisperFiles:
             raise CheckpointError(f"{folder / TOKENIZER}: the tokenizers library cannot read it ({error})") from None
 
     def _shape(self, name: str, rank: int) -> tuple[int, ...]:
-        array = self.stored.arrays.get(name)
+        array = self.arrays.get(name)
         if array is None or len(array.shape) != rank:
             raise CheckpointError(
                 f"{self.folder / MODEL}: array {name!r} is {array and array.shape}, expected one of {rank} dimensions; "
@@ -186,7 +176,7 @@ class WhisperFiles:
 
     def describe(self) -> CheckpointSummary:
         """Return the description of the checkpoint."""
-        arrays = self.stored.arrays
+        arrays = self.arrays
         width = self._shape("encoder/conv1/weight", 3)[0]
         vocab_size = self._shape("decoder/embeddings/weight", 2)[0]
         if self.tokenizer.get_vocab_size() > vocab_size:

@@ -23,7 +23,7 @@ from torch import Tensor
 from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
 from raysp.backends.on_ctranslate2.whisper_mels import HOP, Floats, whisper_mels
 from raysp.backends.on_ctranslate2.whisper_options import decoding_options, language_code
-from raysp.crossing import fetch
+from raysp.crossing import fetch_recordings
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError
 from raysp.models.base.outputs import ModelOutput
@@ -86,10 +86,12 @@ class WhisperModel:
 
     def run(self, waves_BS: Tensor, num_samples_B: Tensor, *, hidden_states: bool) -> ModelPass:
         """Encode a batch, as `LabellingModel` says. Hidden states are not given."""
-        waves, lengths = fetch(waves_BS, num_samples_B)
-        rows = [wave[:length] for wave, length in zip(waves, lengths.tolist(), strict=True)]
         frames_B = torch.div(num_samples_B, self.summary.frame_stride, rounding_mode="floor")
-        return ModelPass(heads={}, num_frames_B=frames_B, encoded=Encoded(groups=self._groups(rows)))
+        return ModelPass(
+            heads={},
+            num_frames_B=frames_B,
+            encoded=Encoded(groups=self._groups(fetch_recordings(waves_BS, num_samples_B))),
+        )
 
     def _groups(self, rows: Sequence[Floats]) -> list[Group]:
         num_mels = [min(len(row) // HOP, self.files.num_frames) for row in rows]

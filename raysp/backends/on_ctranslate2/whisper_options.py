@@ -38,7 +38,8 @@ def check_writing(
     for name, value in options.items():
         _check_option(checkpoint, name, value)
     files = WhisperFiles(ready(checkpoint.path))
-    if (max_length := options.get("max_length", 1)) and not 1 <= int(str(max_length)) <= files.most_tokens:
+    max_length = options.get("max_length", 1)
+    if not 1 <= int(str(max_length)) <= files.most_tokens:
         raise CheckpointError(
             f"{checkpoint.path}: generate has max_length={max_length}, expected 1 to the {files.most_tokens} positions "
             "of the decoder"

@@ -65,7 +65,7 @@ class VllmSearch:
     def _prompt(self, wave: np.ndarray, request: TextRequest) -> list[int]:
         """Return the tokens of a prompt with one token for the recording, which vLLM repeats."""
         processor = self.files.processor
-        inputs = self.files.family.inputs(processor, wave, request)
+        inputs = self.files.kind.family.inputs(processor, wave, request)
         [ids] = inputs.get("input_ids", inputs.get("decoder_input_ids")).tolist()
         audio = getattr(processor, "audio_token_id", None)
         return [token for place, token in enumerate(ids) if token != audio or ids[place - 1 : place] != [audio]]
