@@ -124,11 +124,11 @@ def test_the_page_for_sceptics_has_the_output_of_its_commands(raysp_command, tmp
 
 
 def test_the_generator_of_tours_detects_failures_with_exit_code_0_and_long_output():
-    for said, code in (("raysp: 0 of 3 rows were labelled (3 no_audio)", 0), ("x\n" * 41, 0), ("Traceback", 1)):
+    for said, code in (("raysp: 0 of 3 rows were labelled (3 no_audio)", 0), ("x\n" * 61, 0), ("Traceback", 1)):
         with pytest.raises(SystemExit):
             make.check("$ raysp run", said, code)
     make.check("$ raysp run", "raysp: 0 of 3 rows were labelled (3 no_audio)", 3)
-    make.check("$ raysp run", "x\n" * 40, 0)
+    make.check("$ raysp run", "x\n" * 60, 0)
 
 
 @pytest.mark.soak

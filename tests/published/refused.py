@@ -4,7 +4,7 @@ from tests.published.layout import FRONT, PAGE, Layout
 
 NOTHING = "Nothing"
 NO_CTC = r"archive of NeMo: if .* CTC head, RNN-T or TDT.*`raysp convert FILE\.nemo FOLDER`; Canary is not read"
-NO_MODEL = r"model_type is '{}', expected one of"
+NO_MODEL = r"raysp has no model of type '{}'; transformers .* refuses it too: "
 
 REFUSED: dict[str, Layout] = {
     "Qwen/Qwen2-Audio-7B-Instruct": Layout(

@@ -249,7 +249,7 @@ def checked_prompt(folder: Path, kind: Kind, request: TextRequest) -> int:
             probe.check(option, other, request)
     ids = inputs.get("input_ids", inputs.get("decoder_input_ids"))
     audio = getattr(processor, "audio_token_id", None)
-    return 0 if ids is None else int((ids != audio).sum())
+    return 0 if ids is None else int(np.count_nonzero(ids != audio))
 
 
 def _padded_samples(probe: _Probe, extractor: Any, languages: tuple[str, ...]) -> int:  # noqa: ANN401

@@ -86,7 +86,7 @@ def test_the_table_has_the_classes_whose_logits_do_not_depend_on_padding(recogni
 @pytest.mark.parametrize("version", [None, "5.99.1"])
 def test_texts_and_times_alone_and_together_are_those_of_transformers(recogniser, monkeypatch, name, version):
     if version:  # not measured: rows of one length a pass
-        monkeypatch.setattr(hf_installed, "version", lambda: version)
+        monkeypatch.setattr(hf_installed, "version", lambda library="transformers": version)
     folder, recordings = recogniser(name), waves(LENGTHS)
     output = raysp.Transcript(words=True)
     assert labelling(folder, output).of_one_length == bool(version)
