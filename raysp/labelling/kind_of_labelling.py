@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from raysp.labelling.finished.label_status import label_status as progress
 from raysp.labelling.planning.opening import plan as make_plan
 from raysp.labelling.planning.trust import open_recorded
 from raysp.sink.orphans import find_orphans as leftovers
@@ -16,6 +15,7 @@ __all__ = ["estimate", "leftovers", "opened", "page", "plan_parts", "progress"]
 
 if TYPE_CHECKING:
     from raysp.labelling.estimates.run_estimate import Estimate
+    from raysp.labelling.finished.label_status import Status
     from raysp.labelling.planning.run_plan import Plan
 
 PARTIAL = 3
@@ -59,6 +59,13 @@ def plan_parts(work: Pipeline, options: EstimateOptions, on_indexed: Callable[[i
 def opened(request: SinkRequest) -> Store:
     """Return the store of a sink of label shards."""
     return open_recorded(request)[0].store
+
+
+def progress(request: SinkRequest) -> "Status":
+    """Return the progress of a sink of label shards."""
+    from raysp.labelling.finished.label_status import label_status
+
+    return label_status(request)
 
 
 def page(request: SinkRequest, by: Sequence[str] | None) -> tuple[Store, str]:
