@@ -98,10 +98,6 @@ def find(model_type: str) -> Package | None:
     Raises:
         CheckpointError: several packages do.
     """
-    from raysp.models.registry import MODULES
-
-    if model_type in MODULES:
-        return None
     packages = [
         Package(entry_point.dist.name, entry_point.dist.version, entry_point)
         for entry_point in metadata.entry_points(group=GROUP)
@@ -112,7 +108,13 @@ def find(model_type: str) -> Package | None:
             f"model type {model_type!r}: found models of "
             f"{' and '.join(map(str, packages))}, expected those of one package; uninstall the others"
         )
-    return packages[0] if packages else None
+    return packages[0] if packages and not _is_own(model_type) else None
+
+
+def _is_own(model_type: str) -> bool:
+    from raysp.models.registry import MODULES  # imports torch
+
+    return model_type in MODULES
 
 
 def _digest(module: str) -> str:

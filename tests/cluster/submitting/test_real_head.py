@@ -184,7 +184,9 @@ def test_a_job_that_is_stopped_half_way_and_submitted_again_gives_the_rows_of_on
     assert (code, json.loads(out)["status"]) == (0, "stopped"), said
     code, out, said = ended(following)
     assert code == 143
-    assert "stopped; committed and staged labels are kept. To resume: submit it again" in said
+    assert said.count("To resume: submit it again") == 1, (
+        said
+    )  # of the job, or of its client if Ray killed the job first
     assert len(committed(s3, bucket, tmp_path / "half")) == 1
     release.set()
     proxy.hold, proxy.judge = lambda method, path: None, lambda method, path: None
