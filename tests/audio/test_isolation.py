@@ -314,7 +314,7 @@ def test_a_decoder_takes_over_the_idle_child_of_another(monkeypatch):
         child = one._child._process.pid
         next(other.decode_chunks(Excerpt(wav(3_000_000)), DecodeOptions(16_000)))  # not idle: answers are on their way
         busy = other._child._process
-    assert busy.returncode == -9
+    assert busy.returncode in (0, -9)  # it may see that its reader is gone before it is killed
     with Decoder() as next_one:
         next_one.read_header(wav(10))
         assert next_one._child._process.pid == child
