@@ -130,15 +130,15 @@ class SinkOptions(Options):
     @property
     def url(self) -> str:
         """Url of the sink."""
-        return self._found[0]
+        return self._resolved[0]
 
     @property
     def access(self) -> dict[str, Any]:
         """Arguments of functions that open the sink."""
-        return {**self._found[1], "trust": self.trust}
+        return {**self._resolved[1], "trust": self.trust}
 
     @cached_property
-    def _found(self) -> tuple[str, dict[str, Any]]:
+    def _resolved(self) -> tuple[str, dict[str, Any]]:
         """The url; and the pipeline that made the labels, if a file defines it, or the storage options."""
         from raysp.specs.work_files import is_pipeline_file
         from raysp.work import load_work

@@ -33,7 +33,7 @@ class VllmModels:
         Raises:
             CheckpointError: files are missing or damaged, or vLLM does not run the model or its settings.
         """
-        return replace(_files(folder).describe(), backend=VLLM, alone="")
+        return _described(_files(folder))
 
     def load(self, folder: Path, *, dtype: str, device: str) -> Recogniser:
         """Load a checkpoint.
@@ -42,7 +42,11 @@ class VllmModels:
             CheckpointError: as `describe`, or vLLM cannot load it.
         """
         files = _files(folder)
-        return Recogniser(files, self.describe(folder), VllmSearch(files, dtype=dtype), device=device)
+        return Recogniser(files, _described(files), VllmSearch(files, dtype=dtype), device=device)
+
+
+def _described(files: RecogniserFiles) -> CheckpointSummary:
+    return replace(files.describe(), backend=VLLM, alone="")
 
 
 def _files(folder: Path) -> RecogniserFiles:

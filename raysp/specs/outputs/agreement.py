@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from raysp.specs.outputs.output import Output, OutputName
+from raysp.specs.outputs.output import Output, OutputName, check_strings, check_transcript
 from raysp.specs.text_rules import Text, normalisation_of
 from raysp.specs.values import JsonValue, spec
 
@@ -59,13 +59,7 @@ class Agreement(Output):
         Raises:
             ValueError: it does not.
         """
-        names = [output.name for output in before if output.text_column is not None]
-        if self.of not in names:
-            raise ValueError(
-                f"outputs.{len(before)} Agreement({self.with_!r}, of={self.of!r}) compares the text of a Transcript "
-                f"before it in outputs; found {', '.join(map(repr, names)) or 'none'} there. Put "
-                f"Transcript({self.of!r}) before it"
-            )
+        check_transcript(self.of, before, f"Agreement({self.with_!r}, of={self.of!r}) compares")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -78,10 +72,7 @@ class Agreement(Output):
         Raises:
             ValueError: the column holds values of another type.
         """
-        from raysp.specs.column_types import holds_strings
-
-        if not holds_strings(kind := schema.field(self.with_).type):
-            raise ValueError(f"column {self.with_!r} holds {kind}, expected strings: Agreement compares them")
+        check_strings(schema, self.with_, "Agreement compares them")
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label, with the version of a normalisation of another package."""

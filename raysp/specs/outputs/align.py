@@ -11,6 +11,8 @@ from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import (
     Output,
     OutputName,
+    check_strings,
+    check_transcript,
     columns_of,
     spans_of,
     spoken,
@@ -98,12 +100,8 @@ class Align(Output):
         Raises:
             ValueError: no output before this one writes it.
         """
-        names = [getattr(output, "name", "") for output in before if output.text_column is not None]
-        if self.of is not None and self.of not in names:
-            raise ValueError(
-                f"outputs.{len(before)} Align(of={self.of!r}) aligns the text of a Transcript before it in outputs; "
-                f"found {', '.join(map(repr, names)) or 'none'} there. Put Transcript({self.of!r}) before it"
-            )
+        if self.of is not None:
+            check_transcript(self.of, before, f"Align(of={self.of!r}) aligns")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -137,11 +135,9 @@ class Align(Output):
         Raises:
             ValueError: the column holds values of another type.
         """
-        from raysp.specs.column_types import holds_strings
-
         super().check_reads(schema)
-        if self.text is not None and not holds_strings(kind := schema.field(self.text).type):
-            raise ValueError(f"column {self.text!r} holds {kind}, expected strings: {type(self).__name__} aligns them")
+        if self.text is not None:
+            check_strings(schema, self.text, f"{type(self).__name__} aligns them")
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""

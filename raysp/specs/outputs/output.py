@@ -95,12 +95,7 @@ class Output:
             ValueError: a column does not fit.
         """
         if isinstance(self.language, Column):
-            from raysp.specs.column_types import holds_strings
-
-            if not holds_strings(kind := schema.field(self.language.name).type):
-                raise ValueError(
-                    f"column {self.language.name!r} holds {kind}, expected strings: the languages of the rows"
-                )
+            check_strings(schema, self.language.name, "the languages of the rows")
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the columns with their types."""
@@ -154,6 +149,32 @@ class Output:
     def columns(self) -> tuple[str, ...]:
         """Columns that the output adds."""
         return (self.name,)
+
+
+def check_strings(schema: "pa.Schema", column: str, use: str) -> None:
+    """Check that a column holds strings; the message has what they are used for.
+
+    Raises:
+        ValueError: it holds values of another type.
+    """
+    from raysp.specs.column_types import holds_strings
+
+    if not holds_strings(kind := schema.field(column).type):
+        raise ValueError(f"column {column!r} holds {kind}, expected strings: {use}")
+
+
+def check_transcript(of: str, before: Sequence[Output], use: str) -> None:
+    """Check that the transcript of a name is one of the outputs before an output, which the message describes.
+
+    Raises:
+        ValueError: no output before it writes the transcript.
+    """
+    names = [output.name for output in before if output.text_column is not None]
+    if of not in names:
+        raise ValueError(
+            f"outputs.{len(before)} {use} the text of a Transcript before it in outputs; found "
+            f"{', '.join(map(repr, names)) or 'none'} there. Put Transcript({of!r}) before it"
+        )
 
 
 def columns_of(name: str, **kinds: "pa.DataType") -> "pa.Schema":
