@@ -89,6 +89,15 @@ def is_mark(text: str) -> bool:
     return bool(text) and all(unicodedata.category(char) in _CATEGORIES and char not in _OF_WORDS for char in text)
 
 
+SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "．", "｡", "؟", "۔", "।", "॥")
+CLOSING = "\"'”’»)]」』"
+
+
+def ends_sentence(word: str) -> bool:
+    """Return whether a word ends with a mark that ends a sentence, perhaps in quotes or brackets."""
+    return word.rstrip(CLOSING).endswith(SENTENCE_ENDS)
+
+
 _SIGNS = frozenset("&@#%\u2030/\u00a7")
 
 

@@ -25,7 +25,7 @@ from raysp.text.formats.line_breaks import (
     width_of,
 )
 from raysp.text.formats.safe_values import in_order, on_one_line, with_times
-from raysp.text.times import Span
+from raysp.text.times import CLOSING, Span, ends_sentence
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ CHAIN_SECONDS = 0.5
 """Gaps between cues below this are closed to the least one: longer than a blink, they would be seen as a flash."""
 MOST_BALANCED = 3
 """Most lines that are made about equally long; further ones are filled one after the other."""
-_SENTENCE_ENDS = (".", "!", "?", "…", "。", "！", "？", "؟", "।")
 _CLAUSE_ENDS = (",", ";", ":", "–", "—", "、", "，", "；", "：", "،", "؛")
-_CLOSING = "\"'”’»)]」』"
 OF_CUE, OF_SENTENCE_INSIDE, OF_SHORTNESS, OF_SPEED = 0.7, 1.0, 4.0, 3.0
 """Costs of a cue, of each end of a sentence within it, of a display without any time, and of twice the speed."""
 OF_CLAUSE, OF_PAUSE, OF_PHRASE, OF_WORDS, OF_ARTICLE = 0.2, 0.4, 0.6, 1.0, 1.8
@@ -211,10 +209,9 @@ def _divided(part: Part, max_chars: int) -> Iterator[Part]:
 
 def _cost_after(text: str, pause: float = 0.0, after: str = "", gap: int = 1, language: str | None = None) -> float:
     """Return the cost of an end between two words, of which the first has this text and is followed by a pause."""
-    ended = text.rstrip(_CLOSING)
-    if ended.endswith(_SENTENCE_ENDS):
+    if ends_sentence(text):
         return 0.0
-    if ended.endswith(_CLAUSE_ENDS):
+    if text.rstrip(CLOSING).endswith(_CLAUSE_ENDS):
         return OF_CLAUSE
     if leads_on(text, language):
         return OF_ARTICLE

@@ -18,18 +18,16 @@ from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
 from raysp.specs.steps import EACH
 from raysp.specs.values import spec
-from raysp.text.clipping import Clip, cut_clips, whole_clip
+from raysp.text.clipping import Clip
+from raysp.verbs.export.cuts import Cuts, RowCuts
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Split, write_card
 from raysp.verbs.export.datasets import Stored, data_path, in_groups, reason_of
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import Row, id_of, need_spans, seconds_of, spans_of, stem_of, to_rows
+from raysp.verbs.export.export_rows import Row, id_of, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
-from raysp.verbs.export.spoken_words import SpokenWords
-from raysp.verbs.export.word_times import ask_words
 
 GROUP_BYTES = 32 * 1024 * 1024
 """Bytes of the recordings of a row group."""
-NO_CLIP, LOW_SCORE = "no_clip", "clip_below_min_score"
 SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -51,14 +49,11 @@ OF_SOURCE = "source_"
 
 
 @spec
-class Clips:
-    """Training clips, cut at pauses: Parquet files and a card.
+class Clips(Cuts):
+    """Training clips: Parquet files and a card.
 
     Attributes:
-        column: prefix of the columns of words or regions of speech.
-        min_seconds: shortest clip.
-        max_seconds: longest clip.
-        min_score: least mean probability of a clip's words.
+        column, by, min_seconds, max_seconds, max_pause, padding, min_score: as for `Utterances`.
         sample_rate: sample rate in Hz.
         split: name of the split.
         licence: licence in the card, as the Hugging Face hub names it.
@@ -66,19 +61,10 @@ class Clips:
 
     NAME: ClassVar[str] = "clips"
 
-    column: str = "pred"
     _: KW_ONLY
-    min_seconds: Annotated[float, Field(ge=0)] = 1.0
-    max_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
-    min_score: Annotated[float, Field(ge=0, le=1)] | None = None
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
     split: Split = "train"
     licence: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check that the shortest clip is below the longest."""
-        if not self.min_seconds < self.max_seconds:
-            raise ValueError(f"min_seconds={self.min_seconds:g}; expected less than max_seconds={self.max_seconds:g}")
 
     def writing(self, source: Source) -> "ClipFiles":
         """Return the export to clips.
@@ -88,7 +74,7 @@ class Clips:
                 `Source.pipeline`, like TrustError.
         """
         files = ClipFiles(source.labelling, source, self)
-        _ = files.channel, files.spans, files.schema
+        _ = files.channel, files.cuts.spans, files.schema
         return files
 
 
@@ -114,16 +100,9 @@ class ClipFiles:
         return channel
 
     @cached_property
-    def spans(self) -> str:
-        """Column of words or regions of speech."""
-        prefix = self.spec.column
-        advice = ask_words(self.labelling.record, prefix)
-        return need_spans(self.labelling, "clips", (f"{prefix}_words", f"{prefix}_speech"), advice)
-
-    @cached_property
-    def spoken(self) -> SpokenWords | None:
-        """Words of the rows; None if clips are of regions of speech, which have no text."""
-        return None if self.spans.endswith("_speech") else SpokenWords(self.labelling, self.spec.column)
+    def cuts(self) -> RowCuts:
+        """Cuts of the rows."""
+        return RowCuts(self.labelling, self.spec, self.spec.NAME)
 
     @cached_property
     def kept(self) -> Mapping[str, str]:
@@ -163,7 +142,7 @@ class ClipFiles:
         self, shard: Shard, files: ShardFiles, cut: "_Cutting"
     ) -> Iterator[tuple[tuple[Values, pa.Table], Stored]]:
         """Yield clips: the values of their columns with the kept ones of their row, and the audio."""
-        columns = [self.spans, *(self.spoken.columns if self.spoken else ()), *self.kept]
+        columns = [*self.cuts.columns, *self.kept]
         for labels, places, recordings in self.source.rows(shard, columns, files):
             kept = labels.select([*self.kept]).rename_columns([*self.kept.values()]).unify_dictionaries()
             for number, (row, place) in enumerate(zip(to_rows(labels), places, strict=True)):
@@ -180,7 +159,7 @@ class _Cutting:
 
     def __init__(self, export: ClipFiles, shard: Shard, decoder: Decoder, files: ShardFiles) -> None:
         self.spec = export.spec
-        self.column, self.spoken = export.spans, export.spoken
+        self.cuts = export.cuts
         self.shard, self.decoder, self.files = shard, decoder, files
         self.rate = export.spec.sample_rate
         self.decode = DecodeOptions(self.rate, export.channel, export.source.pipeline.decode.max_seconds)
@@ -189,9 +168,7 @@ class _Cutting:
     def __call__(self, row: Row, recordings: Recordings, place: int) -> Iterator[tuple[Values, Stored]]:
         """Yield the clips of a row; the recording is decoded in parts up to the end of the last clip."""
         tally, written = self.files.tally, 0
-        clips = self._clips(row)
-        if not clips:
-            tally.left_out[NO_CLIP] += 1
+        if not (clips := self.cuts(row, self.files)):
             return
         parts = [(round(clip.start * self.rate), round(clip.end * self.rate)) for clip in clips]
         try:
@@ -206,26 +183,11 @@ class _Cutting:
         tally.rows += bool(written)
         tally.clips += written
 
-    def _clips(self, row: Row) -> list[Clip]:
-        spans = spans_of(row, self.column)
-        least, most = self.spec.min_seconds, self.spec.max_seconds
-        if untimed := self.spoken.untimed(row) if self.spoken else "":
-            clips, left_out = whole_clip(untimed, seconds_of(row), min_seconds=least, max_seconds=most)
-            self.files.tally.untimed += 1
-        else:
-            clips, left_out = cut_clips(spans, seconds_of(row), min_seconds=least, max_seconds=most)
-        self.files.tally.left_out.update(left_out)
-        if (min_score := self.spec.min_score) is None:
-            return clips
-        kept = [clip for clip in clips if clip.score is not None and clip.score >= min_score]
-        self.files.tally.left_out.update([LOW_SCORE] * (len(clips) - len(kept)))
-        return kept
-
     def _clip(self, row: Row, clip: Clip, number: int, audio: bytes) -> tuple[Values, Stored]:
         source_id, place = id_of(row, self.shard), int(str(row["row"]))
         values: Values = {
             "id": f"{source_id}-{number:04}",
-            "text": clip.text if self.spoken else None,
+            "text": clip.text if self.cuts.spoken else None,
             "source_id": source_id,
             "row": place,
             "start": clip.start,

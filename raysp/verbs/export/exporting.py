@@ -20,7 +20,7 @@ from raysp.verbs.export.source_audio import Source
 from raysp.words import listed
 from raysp.work import SinkRequest
 
-WRITER_VERSION = 3
+WRITER_VERSION = 4
 """Version of the content that formats write; a higher one makes exports of earlier versions other exports."""
 
 
