@@ -40,6 +40,8 @@ class Parent:
         self.requests: SimpleQueue[tuple[bytes, bytes, bytes]] = SimpleQueue()
         self.seconds = 0.0
         """Limit of CPU time until the next answer."""
+        self.is_cancelled = False
+        """Whether the requests before the next `CANCEL` need no answers."""
 
     def receive(self) -> None:
         """Receive messages until the end of the connection, then end this process."""
@@ -51,6 +53,7 @@ class Parent:
                     if kind == protocol.RANGE:
                         self._ranges.put(data)
                     else:
+                        self.is_cancelled = self.is_cancelled or kind == protocol.CANCEL
                         self.requests.put((kind, fields, data))
         finally:
             os._exit(0)  # also at an error: a parent that ends before it has read all answers resets the connection
@@ -93,6 +96,12 @@ def serve(parent: Parent) -> None:
     parent.send(protocol.READY)
     while True:
         kind, fields, data = parent.requests.get()
+        if kind == protocol.CANCEL:
+            parent.is_cancelled = False
+            parent.send(kind)
+            continue
+        if parent.is_cancelled:
+            continue
         num_bytes, parent.seconds, offset, duration, *options = json.loads(fields)
         signal.setitimer(signal.ITIMER_PROF, parent.seconds)
         audio: Recording | None = None if num_bytes is None else data
@@ -104,6 +113,8 @@ def serve(parent: Parent) -> None:
                     commit_fault(fault)
             if kind == protocol.DECODE:
                 for chunk in decode_chunks(Excerpt(audio, offset, duration), DecodeOptions(*options)):
+                    if parent.is_cancelled:
+                        break
                     parent.send(chunk.dtype.char.encode(), data=chunk.view(np.uint8).data)
                 parent.send(protocol.END)
             else:

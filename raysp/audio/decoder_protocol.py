@@ -21,6 +21,9 @@ FRAME = struct.Struct("<c I Q")
 HEADER, COUNTED_HEADER, DECODE = b"H", b"C", b"D"
 """Requests. Fields: bytes of the recording, CPU seconds of each answer, offset, duration, the fields of
 `DecodeOptions`. Data: the recording, or its first bytes."""
+CANCEL = b"X"
+"""End of the requests so far: the child skips them, also the rest of the current recording, and replies with the same
+message."""
 RANGE = b"R"
 """Request of the child for a range of the current recording (offset, number of bytes), and its reply."""
 SAMPLES = (b"h", b"f")

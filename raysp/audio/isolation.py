@@ -20,7 +20,7 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -113,7 +113,7 @@ class _Request:
 class Decoder:
     """Decoder in a child process, which is started by the first call and again after a crash.
 
-    A context manager. Not thread-safe. A call that starts before the results of another are consumed ends that one.
+    A context manager. Not thread-safe. A call that starts before the results of another are consumed cancels that one.
 
     Args:
         on_wait: called repeatedly while waiting for an answer. That time is bounded.
@@ -124,6 +124,8 @@ class Decoder:
         self._child: _Child | None = None
         self._ahead: deque[_Request] = deque()
         """Requests of the current call that the child has not answered."""
+        self._is_paused = False
+        """Whether the caller has the last answer: no message is half sent or received."""
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +142,16 @@ class Decoder:
             _idle.append(child)
         elif child is not None:
             child.end()
+
+    def cancel(self) -> None:
+        """Drop the results of the current call that were not consumed; the child is kept for the next one."""
+        if self._ahead and self._child is not None and self._is_paused:
+            with contextlib.suppress(DecoderFailure):
+                self._child.cancel(self._ahead)
+                self._ahead = deque()
+        if self._ahead:
+            self.close()
+            self._ahead = deque()
 
     def read_header(self, audio: Recording | None, *, counted: bool = False) -> AudioHeader:
         """Read the header of a recording; see `raysp.audio.read_header`."""
@@ -180,9 +192,9 @@ class Decoder:
 
     def _answers(self, requests: Iterable[_Request]) -> Iterator[Answer | None]:
         """Yield the answers to each request in order: a header, an error, or chunks of samples and None."""
-        if self._ahead:  # answers to an unfinished call are on their way
-            self.close()
+        self.cancel()  # answers to an unfinished call are on their way
         self._ahead = ahead = deque[_Request]()
+        self._is_paused = False
         waiting = iter(requests)
         num_bytes = 0
         while True:
@@ -196,9 +208,11 @@ class Decoder:
                 return
             num_bytes -= ahead[0].num_bytes
             for answer in self._answers_to_first(ahead):
+                self._is_paused = True
                 yield answer
                 if self._ahead is not ahead:
                     raise RuntimeError("another call of this Decoder began before the results of this one were read")
+                self._is_paused = False
 
     def _answers_to_first(self, ahead: deque[_Request]) -> Iterator[Answer | None]:
         """Yield the answers to the first request, and remove it before the last one."""
@@ -275,15 +289,25 @@ class _Child:
         with contextlib.suppress(ConnectionError, DecoderFailure):
             protocol.send(self._socket, [part for request in requests for part in request.message], self._wait)
 
+    def cancel(self, requests: Sequence[_Request]) -> None:
+        """Wait until the child has dropped requests, which reads an end of file in place of further ranges."""
+        self._seconds = max(request.seconds for request in requests)
+        self._reply(protocol.packed(protocol.CANCEL))
+        while (kind := self._message()[0]) != protocol.CANCEL:
+            if kind == protocol.RANGE:
+                self._reply(protocol.packed(protocol.RANGE))
+
+    def _reply(self, parts: list[memoryview]) -> None:
+        with contextlib.suppress(ConnectionError):
+            protocol.send(self._socket, parts, self._wait)
+
     def answer(self, request: _Request) -> Answer | None:
         """Receive an answer, and serve the child's requests for ranges. Returns None at the end of a recording."""
         self._seconds = request.seconds
         while True:
             kind, fields, data = self._message()
             if kind == protocol.RANGE:
-                parts = protocol.packed(protocol.RANGE, data=request.range(*json.loads(fields)))
-                with contextlib.suppress(ConnectionError):
-                    protocol.send(self._socket, parts, self._wait)
+                self._reply(protocol.packed(protocol.RANGE, data=request.range(*json.loads(fields))))
             elif kind in protocol.SAMPLES:
                 return np.frombuffer(data, kind.decode())
             else:

@@ -146,6 +146,38 @@ def test_a_call_ends_the_one_whose_results_were_not_drawn(decoder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bytes", "file", "many"])
+def test_an_unfinished_call_keeps_its_child(decoder, tmp_path, kind):
+    path = tmp_path / "long.wav"
+    path.write_bytes(wav(30_000_000))
+    with path.open("rb") as file:
+        for number in range(100, 104):
+            assert len(decoder.decode(Excerpt(wav(number)), DecodeOptions(16_000))) == number
+            pid = decoder._child._process.pid
+            long = Excerpt(file if kind == "file" else path.read_bytes())
+            if kind == "many":
+                next(decoder.decode_all([Excerpt(wav(50)), long, long], DecodeOptions(8000)))
+            else:
+                next(decoder.decode_chunks(long, DecodeOptions(8000)))
+            if number % 2:
+                decoder.cancel()
+                decoder.cancel()
+            assert decoder.read_header(wav(number)).num_frames == number
+            assert decoder._child._process.pid == pid
+
+
+@pytest.mark.slow
+def test_a_call_after_one_that_an_exception_ended_has_a_new_child(decoder):
+    def broken():
+        yield wav(10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(decoder.read_headers(broken()))
+    assert decoder.read_header(wav(11)).num_frames == 11
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", some(["SIGSEGV", "SIGABRT", "SIGBUS"], "SIGSEGV"))
 def test_a_crash_costs_only_the_recording_at_fault(faulty, fault):
     decoder = faulty(fault)

@@ -178,6 +178,7 @@ class _Cutting:
                     yield self._clip(row, clip, number, encode_flac(samples, self.rate))
                     written += 1
                     tally.seconds += clip.seconds
+            self.decoder.cancel()
         except (AudioError, TooLong) as error:
             tally.left_out[reason_of(error)] += 1
         tally.rows += bool(written)
