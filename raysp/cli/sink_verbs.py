@@ -1,4 +1,4 @@
-"""The verbs for an existing sink: verify, gc, forget, status, report, export. They do not start Ray."""
+"""The verbs for an existing sink: verify, gc, forget, status, report, export. They start no local Ray."""
 
 import time
 from dataclasses import replace
@@ -228,14 +228,18 @@ def export(
     dest_options: Annotated[
         list[str] | None, typer.Option("--dest-option", metavar="KEY=VALUE", help="For DEST.")
     ] = None,
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="Processes of this machine.")] = 1,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Ray cluster whose tasks write the files.")
+    ] = None,
 ) -> None:
-    """Write labels for other tools, without Ray. Exits with 3 if some are missing.
+    """Write labels for other tools. Exits with 3 if some are missing.
 
     Options of the format are set by their names, as in --set to.max_chars=32; docs/export.md lists them.
 
     Examples:
       raysp export out srt --to srt --set to.max_chars=32
-      raysp export label.py clips --to clips --set to.min_score=0.9
+      raysp export label.py clips --to clips --set to.min_score=0.9 --processes 8
     """
     import raysp
     from raysp.specs.work_files import with_overrides
@@ -253,6 +257,8 @@ def export(
         beside=beside,
         dest_options=reached_by,
         restart=restart,
+        processes=processes,
+        address=address,
         on_shard=None
         if is_json()
         else ProgressLines(EVERY_SECONDS, lambda done, of: f"{done:,} of {count(of, 'label shard')}"),

@@ -64,6 +64,7 @@ class LineProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._has_ended = True  # on purpose
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

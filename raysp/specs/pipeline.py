@@ -366,14 +366,18 @@ def with_places(work: AnyWork, place: Change, checkpoint: Change) -> AnyWork:
     return work
 
 
-def read_code(work: ReadsCorpus) -> UserCode:
+def read_code(work: ReadsCorpus | None, *specs: object) -> UserCode:
     """Read the files of all functions and spec classes from outside raysp, and of the neighbouring modules they import.
+
+    Args:
+        work: work with its steps; None: there is none.
+        specs: further specs.
 
     Raises:
         SpecError: a function cannot be imported, or has no file.
     """
-    names = [name for step in work.steps for name in step.functions]
-    return read({*_classes(work)}, {name: load_function(name) for name in names})
+    names = [name for step in (work.steps if work else ()) for name in step.functions]
+    return read({*_classes((work, *specs))}, {name: load_function(name) for name in names})
 
 
 def _classes(value: object) -> Iterator[type]:

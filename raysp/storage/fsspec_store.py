@@ -62,6 +62,10 @@ class FsspecStore:
         self._url = url if url.endswith("://") else url.rstrip("/")
         self._options = dict(storage_options or {})
 
+    def __reduce__(self) -> tuple[type["FsspecStore"], tuple[str, Mapping[str, object]]]:
+        """Pickle the url and the options, with references to the environment: another process connects by itself."""
+        return type(self), (self._url, self._options)
+
     @property
     def url(self) -> str:
         """Url of the folder."""

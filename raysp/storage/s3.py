@@ -69,7 +69,12 @@ class S3Store:
             raise StoreError(f"{url!r}: {self._bucket!r} is not the name of a bucket; write s3://bucket/folder")
         self._prefix = f"{folder}/" if folder else ""
         self._url = f"s3://{self._bucket}/{folder}".rstrip("/")
-        self._client = connect(storage_options or {})
+        self._options = dict(storage_options or {})
+        self._client = connect(self._options)
+
+    def __reduce__(self) -> tuple[type["S3Store"], tuple[str, Mapping[str, object]]]:
+        """Pickle the url and the options, with references to the environment: another process connects by itself."""
+        return type(self), (self._url, self._options)
 
     @property
     def url(self) -> str:

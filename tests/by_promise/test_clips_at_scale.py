@@ -1,15 +1,21 @@
 """Clips of large corpora: one decoder process, a bound of time, and the same files however they are made."""
 
 import os
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
 import raysp
 from tests.kit import CHECKOUT, CHECKPOINT, DEMO, corpus
+from tests.soaked import some
 
 CPU_SECONDS = 4.0
 """CPU time of the export of the 300 clips of the demo, with that of its processes."""
@@ -41,6 +47,38 @@ def sink(tmp_path_factory) -> Path:
     return label(raysp.Shards(corpus(folder / "in", rows=24, shards=4).url), folder / "labels")
 
 
+FORMAT = """
+import time
+from dataclasses import KW_ONLY
+from typing import ClassVar
+
+from raysp.specs import spec
+from raysp.verbs.export.row_files import LineFiles
+
+
+@spec
+class Slow:
+    NAME: ClassVar[str] = "slow"
+
+    _: KW_ONLY
+    seconds: float = 0.0
+    wrong: str = ""
+
+    def writing(self, source):
+        def line(row, id_):
+            time.sleep(self.seconds)
+            assert id_ != self.wrong, "a wrong row"
+            return f"{id_} {row['pred_text']}\\n"
+
+        return LineFiles(source.labelling, ".txt", ["pred_text"], lambda shard: line)
+"""
+"""A module with a format of a user."""
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "raysp", "export", *map(str, words)]
+
+
 def exported(
     sink: Path, dest: Path, *options: str, log: Path | None = None
 ) -> tuple[subprocess.CompletedProcess[bytes], float]:
@@ -56,9 +94,9 @@ def exported(
     if log:
         (log.parent / "sitecustomize.py").write_text(LOGGING.format(log=str(log)))
         environment["PYTHONPATH"] += f"{os.pathsep}{log.parent}"
-    line = ["export", str(sink), str(dest), "--to", "clips", "--trust", "--set", "to.min_seconds=0.1", *options]
+    line = command(sink, dest, "--to", "clips", "--trust", "--set", "to.min_seconds=0.1", *options)
     before = os.times()
-    done = subprocess.run([sys.executable, "-m", "raysp", *line], env=environment, capture_output=True, timeout=300)
+    done = subprocess.run(line, env=environment, capture_output=True, timeout=300)
     after = os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return done, used
@@ -84,3 +122,113 @@ def test_the_demo_starts_one_decoder_and_takes_few_seconds(demo, tmp_path):
     started = log.read_text().splitlines()
     assert sum("raysp.audio.child" in line for line in started) == 1
     assert seconds < CPU_SECONDS
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_files_and_start_a_decoder_each(sink, tmp_path):
+    (tmp_path / "site").mkdir()
+    log = tmp_path / "site" / "log"
+    one, _ = exported(sink, tmp_path / "one")
+    two, _ = exported(sink, tmp_path / "two", "--processes", "2", log=log)
+    assert (one.returncode, two.returncode) == (0, 0), two.stderr.decode()
+    assert two.stdout == one.stdout.replace(b"one\n", b"two\n")
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+    started = log.read_text().splitlines()
+    assert sum("raysp.audio.child" in line for line in started) == 2
+    again, _ = exported(sink, tmp_path / "two", "--processes", "3")
+    assert b"4 of them earlier" in again.stdout
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_tasks_of_a_cluster_write_the_same_files(sink, tmp_path, local_ray):
+    clips = raysp.Clips(min_seconds=0.1)
+    raysp.export(str(sink), clips, str(tmp_path / "one"), trust=True)
+    found = raysp.export(str(sink), clips, str(tmp_path / "tasks"), trust=True, address="auto")
+    assert (found.shards, found.clips) == (4, 24)
+    assert files_of(tmp_path / "tasks") == files_of(tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", some(range(25), 0, 1))
+def test_killed_at_random_moments_it_writes_the_same_files(sink, tmp_path, seed):
+    draw = random.Random(seed)
+    exported(sink, tmp_path / "whole")
+    line = command(sink, tmp_path / "killed", "--to", "clips", "--trust", "--set", "to.min_seconds=0.1")
+    start = time.monotonic()
+    subprocess.run([*line, "--processes", "2"], check=True, capture_output=True)
+    seconds = time.monotonic() - start
+    shutil.rmtree(tmp_path / "killed")
+    for _ in range(3):
+        with subprocess.Popen([*line, "--processes", str(draw.randint(1, 3))], stdout=-1, stderr=-1) as process:
+            time.sleep(draw.uniform(0.3, 1) * seconds)
+            children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            process.kill()
+        assert psutil.wait_procs(children, timeout=30)[1] == []
+    done = subprocess.run([*line, "--processes", "2"], capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_an_error_in_a_process_is_that_of_one_process(sink, tmp_path):
+    shards = sorted((sink.parent / "in").glob("*.parquet"))
+    kept = shards[2].read_bytes()
+    try:
+        pq.write_table(pq.read_table(shards[2]).slice(1), shards[2])
+        one, _ = exported(sink, tmp_path / "one")
+        two, _ = exported(sink, tmp_path / "two", "--processes", "2")
+    finally:
+        shards[2].write_bytes(kept)
+    assert one.returncode == two.returncode == 2
+    assert two.stderr.splitlines()[-1] == one.stderr.splitlines()[-1]
+    assert b"part-2.parquet" in two.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_format_of_a_user_goes_to_the_processes_and_its_error_comes_back(sink, tmp_path):
+    (tmp_path / "slow.py").write_text(FORMAT)
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    last = pq.read_table(sink / "part-3.parquet").column("id")[5].as_py()
+    for processes, wrong in ((1, ""), (2, ""), (1, last), (2, last)):
+        line = command(sink, f"out{processes}{wrong}", "--to", "slow:Slow", "--set", f"to.wrong={wrong}")
+        done = subprocess.run(
+            [*line, "--processes", str(processes)], cwd=tmp_path, env=environment, capture_output=True, timeout=120
+        )
+        assert (done.returncode == 0) == (not wrong), done.stderr.decode()
+        assert (b"a wrong row" in done.stderr) == bool(wrong)
+    assert files_of(tmp_path / "out2") == files_of(tmp_path / "out1")
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_processes(sink, tmp_path):
+    (tmp_path / "slow.py").write_text(FORMAT)
+    line = command(sink, "out", "--to", "slow:Slow", "--set", "to.seconds=60", "--processes", "2")
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as main:
+        deadline = time.monotonic() + 60
+        while len(children := psutil.Process(main.pid).children()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(2)
+        main.send_signal(signal.SIGINT)
+        said = main.communicate(timeout=30)[1].decode()
+    assert main.returncode == 130, said
+    assert "Traceback" not in said
+    assert "process that exports" not in said
+    assert len(children) == 2
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"processes": 0}, "export: found processes=0, expected a number of processes from 1 on"),
+        ({"processes": 2, "address": "ray:6379"}, "processes: without effect: the cluster at address has its own"),
+        ({"address": "local"}, "export: found address='local', expected that of a cluster; processes=N uses this"),
+    ],
+)
+def test_numbers_of_processes_that_cannot_be_are_refused(options, expected, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(raysp.SpecError, match=expected):
+        raysp.export("nothing", "clips", "nowhere", **options)

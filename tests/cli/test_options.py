@@ -126,6 +126,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
     "--address": {
         **{verb: [Acts(f"{HERE}test_an_address_is_that_of_the_cluster")] for verb in ("run", "retry", "evaluate")},
         "finetune": [Refused("finetune {recipe} --steps 1 --address ray:6379", "a try-out runs on this machine")],
+        "export": [Refused(f"{EXPORT} jsonl --address local", "expected that of a cluster; processes=N uses this")],
         "submit": [Acts("cli/test_jobs.py::TestSubmit::test_without_an_address_it_says_what_to_give")],
         "jobs": [Acts("cli/test_jobs.py::TestJobs::test_jobs_are_listed_a_line_each")],
         "stop": [Acts("cli/test_jobs.py::test_a_job_is_stopped_and_shown")],
@@ -231,6 +232,9 @@ OF_ONE_VERB: dict[str, list[Row]] = {
         for option in given.split()[:1]
     },
     "finetune --steps": [Acts("cli/test_finetune.py::test_a_try_out_prints_texts_and_the_command_that_trains")],
+    "export --processes": [
+        Acts("by_promise/test_clips_at_scale.py::test_processes_write_the_same_files_and_start_a_decoder_each")
+    ],
     "submit --env": [Acts("cli/test_jobs.py::TestSubmit::test_what_is_wrong_here_is_refused_before_a_job_is_made")],
     "submit --with-raysp": [
         Refused(f"{SUBMIT} --with-raysp raysp-0-any.whl", "no such file; expected a wheel of raysp")

@@ -118,6 +118,8 @@ class ShardFiles:
         self._row_paths: set[str] = set()
         """Paths of the files of rows that the labels give."""
         self._kept: list[str] = []
+        self.lost: list[str] = []
+        """Paths of files of earlier exports that were removed or changed since, and are written again."""
         self.tally = Tally()
 
     @contextmanager
@@ -177,7 +179,7 @@ class ShardFiles:
     def _note_lost(self, path: str) -> None:
         """Note that a file which an export completed is gone or has another content, and is written again."""
         if (mark := self._before.mark) is not None and path not in mark.kept:
-            self._destination.lost.append(path)
+            self.lost.append(path)
 
     def _content(self, path: str) -> bytes | None:
         """Return the content of a file; None without a file, or if it cannot be the export's own."""
@@ -355,6 +357,7 @@ class Destination:
         files = ShardFiles(self, WHOLE)
         yield files
         self.kept += files.finish("").kept
+        self.lost += files.lost
 
 
 def _place(shard: str) -> str:

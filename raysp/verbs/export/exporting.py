@@ -1,22 +1,27 @@
-"""Export of a sink: the options are checked, then its label shards are written in order."""
+"""Export of a sink: the options are checked, then its label shards are written."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from raysp.cluster.addresses import is_named
 from raysp.errors import PlanError, RunError, SpecError, StoreError, refuse_unused
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
 from raysp.labelling.planning.trust import open_recorded
-from raysp.specs.pipeline import Pipeline
+from raysp.specs.code import UserCode
+from raysp.specs.pipeline import Pipeline, read_code
 from raysp.specs.values import JsonValue, to_json
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import HOME, Store, join_url, scheme_of
 from raysp.storage.stores import open_store
-from raysp.verbs.export.destination import Destination, ShardFiles, ShardMark, Tally
+from raysp.verbs.export.destination import Destination, Tally
 from raysp.verbs.export.export_result import Export
 from raysp.verbs.export.formats import Format, Writing, format_of
 from raysp.verbs.export.naming import ID
 from raysp.verbs.export.source_audio import Source
+from raysp.verbs.export.spreading import Exported, ShardExport, Todo, in_processes, on_cluster
 from raysp.words import listed
 from raysp.work import SinkRequest
 
@@ -35,6 +40,8 @@ def export(
     pipeline: Pipeline | None = None,
     trust: bool = False,
     restart: bool = False,
+    processes: int = 1,
+    address: str | None = None,
     on_shard: Callable[[int, int], None] | None = None,
 ) -> Export:
     """Write the finished label shards of a sink in a format that other tools read.
@@ -53,6 +60,8 @@ def export(
         pipeline: pipeline that made the labels, from whose source recordings are read.
         trust: use the recorded pipeline and storage options.
         restart: remove another export that `dest` holds, but for files of rows that were edited.
+        processes: processes of this machine that write label shards. The files do not depend on their number.
+        address: address of a Ray cluster whose tasks write label shards, in place of this machine.
         on_shard: called after each label shard with the number of finished shards, and of all.
 
     Raises:
@@ -64,6 +73,7 @@ def export(
         RunError: the same during the export; finished files are kept.
     """
     spec = format_of(to)
+    _check_processes(processes, address)
     if not beside and dest is None:
         raise SpecError(
             "export: found no destination; give DEST (dest=), or for subtitles beside the recordings --beside "
@@ -85,7 +95,13 @@ def export(
     destination = recordings or _destination(labelling, cast("str | Store", dest), dest_options, sink, reached_by)
     destination.begin(_record(labelling, spec, writing), restart=restart)
     try:
-        return _run(labelling, spec.NAME, writing, destination, on_shard)
+        export = ShardExport(writing, destination)
+        if address is not None:
+            write = partial(on_cluster, export, code=_code(source, spec), address=address)
+        else:
+            code = _code(source, spec) if processes > 1 else UserCode()
+            write = partial(in_processes, export, code=code, processes=processes)
+        return _run(labelling, spec.NAME, export, write, on_shard)
     except StoreError as error:
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
 
@@ -142,30 +158,61 @@ def _record(labelling: Labelling, spec: Format, writing: Writing) -> dict[str, J
     }
 
 
+def _check_processes(processes: int, address: str | None) -> None:
+    """Raise SpecError for a number of processes, or an address, that cannot be."""
+    if processes < 1:
+        raise SpecError(f"export: found processes={processes}, expected a number of processes from 1 on")
+    if address is not None:
+        refuse_unused({"processes": processes if processes > 1 else None}, "the cluster at address has its own")
+        if not is_named(address):
+            raise SpecError(
+                f"export: found address={address!r}, expected that of a cluster; processes=N uses this machine"
+            )
+
+
+def _code(source: Source, spec: Format) -> UserCode:
+    """Return the user's code that other processes of an export need."""
+    pipeline = source.request.pipeline
+    if pipeline is None and source.request.trust:
+        with suppress(PlanError):  # a format that reads no source does without it
+            pipeline = source.pipeline
+    return read_code(pipeline, spec)
+
+
 def _run(
     labelling: Labelling,
     to: str,
-    writing: Writing,
-    destination: Destination,
+    export: ShardExport,
+    write: Callable[[Sequence[Todo]], Generator[tuple[Todo, Exported]]],
     on_shard: Callable[[int, int], None] | None,
 ) -> Export:
     """Write the label shards that the destination lacks."""
     versions = {entry.path: entry for entry in labelling.store.list() if entry.path in labelling.done}
-    marks: list[ShardMark] = []
-    before, named = 0, writing.named
+    writing, destination = export.writing, export.destination
+    done: dict[str, Exported] = {}
+    todos: list[Todo] = []
+    named = writing.named
+
+    def add(name: str, exported: Exported) -> None:
+        done[name] = exported
+        if on_shard:
+            on_shard(len(done), len(versions))
+
     for name in (name for name in labelling.shards if name in versions):
         shard, labels = labelling.shards[name], versions[name]
         names = [digest] if named and (digest := named.names.digest(shard)) else []
-        identity = identity_of(shard.input_id, labels.num_bytes, labels.version, *names)
-        if mark := destination.done(name, identity):
-            before += 1
+        todo = Todo(shard, identity_of(shard.input_id, labels.num_bytes, labels.version, *names))
+        if mark := destination.done(name, todo.identity):
+            add(name, Exported(mark))
         else:
-            files = ShardFiles(destination, name)
-            writing(shard, files)
-            mark = files.finish(identity)
-        marks.append(mark)
-        if on_shard:
-            on_shard(len(marks), len(versions))
+            todos.append(todo)
+    before = len(done)
+    with closing(write(todos)) as finished:
+        for todo, exported in finished:
+            add(todo.shard.name, exported)
+    in_order = [done[name] for name in labelling.shards if name in done]
+    destination.lost += [path for exported in in_order for path in exported.lost]
+    marks = [exported.mark for exported in in_order]
     total = sum((mark.tally for mark in marks), Tally())
     total.files += writing.finish(destination, total)
     kept = [*destination.kept, *(path for mark in marks for path in mark.kept)]
