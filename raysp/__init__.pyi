@@ -68,6 +68,7 @@ from .verbs.export.rttm import Rttm as Rttm
 from .verbs.export.subtitle_files import Srt as Srt
 from .verbs.export.subtitle_files import Vtt as Vtt
 from .verbs.export.textgrid import TextGrid as TextGrid
+from .verbs.export.utterances import Utterances as Utterances
 from .verbs.forgetting import forget as forget
 from .verbs.gc import gc as gc
 from .verbs.merge.merging import merge as merge

@@ -17,6 +17,7 @@ FORMATS = {
     "nemo": raysp.Nemo,
     "dataset": raysp.Dataset,
     "clips": raysp.Clips,
+    "utterances": raysp.Utterances,
 }
 """Formats by their names on the command line."""
 

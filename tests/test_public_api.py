@@ -68,6 +68,7 @@ NAMES = [
     "Transducer",
     "TrustError",
     "Turns",
+    "Utterances",
     "Vtt",
     "apply",
     "diff",

@@ -217,7 +217,9 @@ def export(
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="FORMAT", help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips, or module:Class."
+            "--to",
+            metavar="FORMAT",
+            help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips utterances, or module:Class.",
         ),
     ],
     dest: Annotated[
@@ -240,6 +242,7 @@ def export(
     Examples:
       raysp export out srt --to srt --set to.max_chars=32
       raysp export label.py clips --to clips --set to.min_score=0.9 --processes 8
+      raysp export label.py utterances --to utterances --set to.by=sentences
     """
     import raysp
     from raysp.specs.work_files import with_overrides

@@ -38,8 +38,7 @@ from raysp.corpus.tables import (
 )
 from raysp.errors import ShardError, StoreError
 from raysp.public_names import resolved
-from raysp.storage.audio_root import AudioRoot, recordings_of
-from raysp.storage.store import Entry, join_url, normalise, scheme_of
+from raysp.storage.store import Entry, scheme_of
 
 _ROW, _ID = "row", "id"
 
@@ -214,28 +213,6 @@ def chosen(root: str, entries: Sequence[Entry], storage_options: Options) -> Seq
 def describes_shards(name: str) -> bool:
     """Return whether a file describes shards, by its name."""
     return any(kind.describes(name) for kind in _kinds_for(name))
-
-
-def audio_root(shard: Shard, root: str | None) -> str | None:
-    """Return the folder that confines the paths of a shard's recordings; None if they are not read by path."""
-    return kind_named(shard.kind).audio_root(shard) if root is None else root
-
-
-def open_audio_root(shard: Shard, named_root: str | None, storage_options: Options = None) -> AudioRoot | None:
-    """Open the folder that confines the paths of a shard's recordings; None if they are not read by path."""
-    kind = kind_named(shard.kind)
-    if kind.is_folder:
-        return recordings_of(shard.url, storage_options, named_root)
-    root, own = audio_root(shard, named_root), kind.audio_root(shard)
-    if root is None:
-        return None
-    return AudioRoot(root, storage_options, below="" if own is None else _below(own, root))
-
-
-def _below(folder: str, root: str) -> str:
-    """Return the path of a folder in a root; empty if it is the root itself or not in it."""
-    beginning = join_url(normalise(root), "")
-    return folder.removeprefix(beginning) if folder.startswith(beginning) else ""
 
 
 def read_paths(shard: Shard, piece: Piece, audio: str, storage_options: Options = None) -> list[str | None]:

@@ -19,7 +19,7 @@ from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.checkpoints.contents import OF_VOCABULARY, languages_of
 from raysp.columns import RECORDING_COLUMNS, STATUS
-from raysp.corpus import sources
+from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import FAULT, Shard
 from raysp.errors import PlanError, RunError
 from raysp.labelling.planning.planned_checkpoint import (
@@ -144,7 +144,7 @@ def _decoding(
     late_ops = [late_op(step, functions) for step in late]
     rate = windowing.sample_rate
     if shard is not None:
-        root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+        root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
     else:
         root = AudioRoot(source.audio_root, source.storage_options) if source.audio_root is not None else None
     return Decoding(

@@ -4,13 +4,19 @@ One name may be stored in several Unicode normal forms, such as NFC by Linux and
 """
 
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby, takewhile
 from pathlib import PurePosixPath
+from typing import NamedTuple, Protocol
+from urllib.parse import quote, unquote
+
+import pyarrow as pa
 
 from raysp import bounds
 from raysp.errors import AudioError, StoreError
@@ -139,13 +145,45 @@ HEAD_BYTES = 64 * 1024
 """Bytes read when a recording is opened: a short one whole, the header of a longer one."""
 
 
+_ROW = re.compile(r"(.+)#row=([0-9]{1,18})(?:&column=(.+))?", re.DOTALL)
+
+
+class RowPath(NamedTuple):
+    """A recording by the row of a shard that holds it: `talks-000.parquet#row=17`."""
+
+    shard: str
+    """Path of the shard."""
+    row: int
+    column: str = "audio"
+    """Column of the recordings, in the path as `&column=NAME` if it has another name."""
+
+    def __str__(self) -> str:
+        column = f"&column={quote(self.column, safe='')}" if self.column != "audio" else ""
+        return f"{self.shard}#row={self.row}{column}"
+
+    @classmethod
+    def parse(cls, path: str) -> "RowPath | None":
+        """Return the row that a path names; None for a path of a file."""
+        match = _ROW.fullmatch(path)
+        return match and cls(match[1], int(match[2]), unquote(match[3] or "audio"))
+
+
+class ReadsRows(Protocol):
+    """Reader of recordings inside of shards (`raysp.corpus.stored_rows`)."""
+
+    def __call__(self, url: str, entry: Entry, row: int, column: str) -> memoryview:
+        """Return the recording of a row."""
+        ...
+
+
 class OpenRecording:
     """An open recording: path, version and bytes as of the time it was opened."""
 
-    def __init__(self, path: str, opened: Opened) -> None:
+    def __init__(self, path: str, opened: Opened, version: str = "") -> None:
         self.path = path
         """Relative to the root."""
-        self.version = version_of(opened.entry)
+        self.version = version or version_of(opened.entry)
+        """That of the file, of a recording inside of a shard that of the shard."""
         self.num_bytes = opened.entry.num_bytes
         self.head = opened.head
         self.seek = opened.file.seek
@@ -173,6 +211,7 @@ class AudioRoot:
         by_form: whether a name is also looked for in other Unicode normal forms.
         links_into: local folder that links may lead into as well.
         below: folder in it, relative to it, to which paths are relative that are not found in the folder itself.
+        rows: reader of recordings that are named by the row of a shard (`RowPath`); None: there are none.
     """
 
     def __init__(
@@ -183,9 +222,13 @@ class AudioRoot:
         by_form: bool = True,
         links_into: str | None = None,
         below: str = "",
+        rows: ReadsRows | None = None,
     ) -> None:
         self.by_form = by_form
         self.below = below
+        self._rows = rows
+        self._shards: dict[str, tuple[str, Entry] | None] = {}
+        """Urls and entries of opened shards by their paths; None if missing."""
         self.store = open_store(url, storage_options)
         self.url = self.store.url.rstrip("/")
         self.real = os.path.realpath(self.url) if isinstance(self.store, LocalStore) else ""
@@ -211,13 +254,19 @@ class AudioRoot:
         if self.url.startswith(("http://", "https://")):
             raise self._not_allowed(path, "a web server may redirect anywhere, also to private addresses")
         relative = self.inside(path)
+        row = self._row_of(relative)
+        relative = relative if row is None else row.shard
         for name in (relative, *self._other_places(relative)):
-            if (opened := self._opened(path, name, head_bytes)) is not None:
-                return OpenRecording(name, opened)
+            if (recording := self._opened(path, name, row, head_bytes)) is not None:
+                return recording
         other_names = existing(relative, self._exists) if self.by_form else []
-        if len(other_names) == 1 and (opened := self._opened(path, other_names[0], head_bytes)) is not None:
-            return OpenRecording(other_names[0], opened)
+        other = other_names[0] if len(other_names) == 1 else None
+        if other is not None and (recording := self._opened(path, other, row, head_bytes)) is not None:
+            return recording
         raise self._not_found(path, relative, other_names)
+
+    def _row_of(self, path: str) -> RowPath | None:
+        return RowPath.parse(path) if self._rows else None
 
     def read(self, path: str, most_bytes: int) -> bytes:
         """Return a whole file.
@@ -228,10 +277,39 @@ class AudioRoot:
         """
         return self.open(path).whole(most_bytes)
 
-    def _opened(self, path: str, relative: str, head_bytes: int) -> Opened | None:
+    def _opened(self, path: str, relative: str, row: RowPath | None, head_bytes: int) -> OpenRecording | None:
+        """Open a file, or the recording of a row of it; None without the file."""
+        if row is not None:
+            return self._open_row(path, row._replace(shard=relative), head_bytes)
         if self.real:
-            return self._open_local(path, relative, head_bytes)
-        return self.store.open_version(relative, head_bytes)
+            place = self._real_place(path, relative)
+            opened = None if place is None else LocalStore(place[0]).open_version(place[1], head_bytes)
+        else:
+            opened = self.store.open_version(relative, head_bytes)
+        return None if opened is None else OpenRecording(relative, opened)
+
+    def _open_row(self, path: str, row: RowPath, head_bytes: int) -> OpenRecording | None:
+        assert self._rows is not None
+        if row.shard not in self._shards:
+            self._shards[row.shard] = self._shard(path, row.shard)
+        if (shard := self._shards[row.shard]) is None:
+            return None
+        url, entry = shard
+        data = self._rows(url, entry, row.row, row.column)
+        of_row = Entry(str(row), len(data), entry.version)
+        opened = Opened(of_row, bytes(data[:head_bytes]), pa.BufferReader(pa.py_buffer(data)))
+        return OpenRecording(str(row), opened, version_of(entry))
+
+    def _shard(self, path: str, relative: str) -> tuple[str, Entry] | None:
+        """Return the url of a shard, without links, and its entry, with the name that has its suffix."""
+        if not self.real:
+            entry = self.store.stat(relative)
+            return None if entry is None else (join_url(self.url, relative), entry)
+        if (place := self._real_place(path, relative)) is None:
+            return None
+        folder, name = place
+        entry = LocalStore(folder).stat(name)
+        return None if entry is None else (join_url(folder, name), replace(entry, path=relative))
 
     def _other_places(self, relative: str) -> list[str]:
         """Return further names that a path may stand for: without parts `.` on object storage, and in `below`."""
@@ -257,11 +335,17 @@ class AudioRoot:
         Raises:
             StoreError: the storage fails.
         """
-        return self._facts_at_places(paths, version_of)
+        return self._facts_of_files(paths, version_of)
 
     def contents(self, paths: Collection[str]) -> dict[str, str]:
         """Return identifiers of the current contents of recordings, as far as the store has them, as `versions`."""
-        return self._facts_at_places(paths, content_of)
+        return self._facts_of_files(paths, content_of)
+
+    def _facts_of_files(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
+        """Return facts on files by path, of recordings inside of shards those on their shards."""
+        files = {path: row.shard if (row := self._row_of(path)) else path for path in paths}
+        facts = self._facts_at_places({*files.values()}, of)
+        return {path: facts[file] for path, file in files.items() if file in facts}
 
     def _facts_at_places(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
         """Return facts on files by path, each at the place from which `open` reads it."""
@@ -306,11 +390,13 @@ class AudioRoot:
         if "\0" in inside or ".." in PurePosixPath(inside).parts:
             raise self._not_allowed(path, "it contains '..' or NUL")
         if inside.startswith("/"):
-            raise self._not_allowed(path, "it is absolute and outside the folder")
+            folder = os.path.dirname(inside)  # noqa: PTH120
+            advice = f". If it may be read, set source.audio_root to a folder that holds it, such as {folder!r:.200}"
+            raise self._not_allowed(path, "it is absolute and outside the folder", advice)
         return inside
 
-    def _open_local(self, path: str, relative: str, head_bytes: int) -> Opened | None:
-        """Open the resolved path, so that no link is followed after the check."""
+    def _real_place(self, path: str, relative: str) -> tuple[str, str] | None:
+        """Return the allowed folder of a file and its resolved path in it, so that no link is followed later."""
         try:
             real = os.path.realpath(self._place(relative), strict=True)
             kind = os.stat(real).st_mode  # noqa: PTH116
@@ -325,7 +411,7 @@ class AudioRoot:
             raise self._leads_out(path, real)
         if not stat.S_ISREG(kind):
             raise self._not_allowed(path, "it is not a file")
-        return LocalStore(allowed).open_version(os.path.relpath(real, allowed), head_bytes)
+        return allowed, os.path.relpath(real, allowed)
 
     def _leads_out(self, path: str, real: str) -> AudioError:
         return self._not_allowed(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from raysp.corpus import sources
+from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import Shard
 from raysp.errors import AudioError, ShardError
 from raysp.sink import footer
@@ -36,7 +36,7 @@ def find_replaced(store: Store, pipeline: Pipeline, shard: Shard) -> Replaced:
         StoreError: the storage fails.
     """
     source = pipeline.source
-    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
     label_footer = footer.read(store, shard.name) if root else None
     if root is None or label_footer is None or not label_footer.recordings:
         return Replaced()

@@ -4,7 +4,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from raysp.corpus import sources
+from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import AudioError, ShardError, StoreError, TrustError
 from raysp.evaluation.scores import WorstRow
@@ -77,7 +77,7 @@ def _recording(recorded: Recorded, shard: Shard, row: int, most: int) -> bytes |
     source = recorded.trusted_pipeline([shard]).source
     excerpts = sources.kind_named(shard.kind).excerpt_columns
     table = sources.read_table(shard, Piece(row, row + 1), [source.audio, *excerpts], source.storage_options)
-    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
     recordings = Recordings(table, source.audio, root, excerpts)
     if any(recordings.offsets):
         return None

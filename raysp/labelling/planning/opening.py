@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from fnmatch import fnmatchcase
 
 from raysp.cluster.resources import local_resources
-from raysp.corpus import sources
+from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import only_first_rows
 from raysp.corpus.sources import FOLDER
 from raysp.corpus.surveys import Surveyed
@@ -150,11 +150,11 @@ def _try_first_recordings(todo: Sequence[Todo], pipeline: Pipeline) -> None:
     """Raise PlanError if sampled recordings that are read by path are all archived, or in tar files."""
     source = pipeline.source
     shard = next((work.shard for work in todo if work.shard.num_rows), None)
-    if shard is None or (folder := sources.audio_root(shard, source.audio_root)) is None:
+    if shard is None or (folder := audio_roots.audio_root(shard, source.audio_root)) is None:
         return
     may_be_archived = bool(scheme_of(folder))
     may_be_tarred = shard.kind == "manifest" and TAR_NUMBER in sources.column_names(shard, source.storage_options)
-    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
     if root is None or not (may_be_archived or may_be_tarred):
         return
     archived: ArchivedError | None = None

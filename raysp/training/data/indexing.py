@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysp.columns import SECONDS
-from raysp.corpus import sources
+from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import Options, Piece, Shard, place_of
 from raysp.errors import ShardError
 from raysp.labelling import assembly
@@ -86,7 +86,7 @@ def index_sounds(work: ReadsCorpus, shard: Shard) -> ShardIndex:
         ShardError, StoreError: as `index_shard`.
     """
     source, recordings = work.source, list[Content]()
-    root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+    root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
     for piece in shard.pieces:
         for table in read_batches(work, shard, piece):
             recordings += contents(table, source.audio, root)

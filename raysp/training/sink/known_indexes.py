@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from raysp.corpus import sources
+from raysp.corpus import audio_roots
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError
 from raysp.specs.pipeline import Shards
@@ -93,7 +93,7 @@ class KnownIndexes:
                 yield compared(index.contents, versions[root.url], root)
 
     def _root(self, shard: Shard) -> AudioRoot | None:
-        return sources.open_audio_root(shard, self._source.audio_root, self._source.storage_options)
+        return audio_roots.open_audio_root(shard, self._source.audio_root, self._source.storage_options)
 
     def _changed(self, replaced: Mapping[str, Compared]) -> ChangedError:
         assert self._store is not None

@@ -52,8 +52,12 @@ INSTEAD = "choose another destination, or add --restart (in Python restart=True)
 
 
 def by_reason(left_out: Mapping[str, int]) -> str:
-    """Return the numbers of rows, clips and words that were left out, with their reasons."""
-    units = {"clip": "clip", "word": "word"}  # clip_too_short, word_without_time; other reasons are those of rows
+    """Return the numbers of rows and their parts that were left out, with their reasons."""
+    units = {
+        "clip": "clip",
+        "utterance": "utterance",
+        "word": "word",
+    }  # clip_too_short, word_without_time; other reasons are those of rows
     return ", ".join(
         f"{count(number, units.get(reason.partition('_')[0], 'row'))} ({on_one_line(reason)})"
         for reason, number in left_out.items()
@@ -66,6 +70,7 @@ class Tally:
 
     rows: Natural = 0
     clips: Natural = 0
+    """Clips or utterances."""
     files: Natural = 0
     num_bytes: Natural = 0
     seconds: float = 0.0

@@ -28,19 +28,23 @@ class Export(Brief):
     foreign: Mapping[str, str]
     """Shards of `unfinished` with a damaged or foreign file in place of their label shard, with the reason."""
     rows: int
-    """Rows exported; rows of which only clips are exported count as well."""
+    """Rows exported; rows of which only clips or utterances are exported count as well."""
     clips: int | None
     """Clips exported; None in other formats."""
+    utterances: int | None
+    """Utterances exported; None in other formats."""
     files: int
     num_bytes: int
     seconds: float
-    """Seconds of audio of the exported rows, or of their clips."""
+    """Seconds of audio of the exported rows, or of their clips or utterances."""
     left_out: Mapping[str, int]
     """Rows that were left out by reason, and clips and words of exported rows."""
     untimed: int = 0
     """Rows with a text without word times; subtitles, tiers and clips show it over the whole row."""
     without_reference: int = 0
     """Lines of a NeMo manifest whose text is the transcript, in a sink with a column of reference texts."""
+    audio_root: str = ""
+    """Folder of the recordings that utterances are parts of; empty in other formats, and if no folder holds all."""
     names: str | None = None
     """Source of the names of the files of rows, "path" or "id"; None in formats without such files."""
     not_by_path: str = ""
@@ -58,6 +62,7 @@ class Export(Brief):
         before = f", {self.shards_before:,} of them earlier" if self.shards_before else ""
         names = f"{', '.join(self.unfinished[:SHOWN_NAMES])}{', ...' if len(self.unfinished) > SHOWN_NAMES else ''}"
         clips = f"{count(self.clips, 'clip')} of " if self.clips is not None else ""
+        clips = f"{count(self.utterances, 'utterance')} of " if self.utterances is not None else clips
         facts = {
             "shards": f"{count(self.shards, 'label shard')} of {self.sink}{before}",
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
@@ -71,6 +76,7 @@ class Export(Brief):
             "restored": self._rewritten,
             "files": f"{count(self.files, 'file')}, {megabytes(self.num_bytes)}",
             "in": self.dest,
+            "read by": self._read_by,
         }
         return {name: fact for name, fact in facts.items() if fact}
 
@@ -85,6 +91,12 @@ class Export(Brief):
     def exit_code(self) -> int:
         """Exit code: 3 if shards of the plan are not finished or no row was exported, else 0."""
         return INCOMPLETE if self.unfinished or self.nothing_exported else 0
+
+    @property
+    def _read_by(self) -> str:
+        """The source of a pipeline that labels the utterances."""
+        root = f", audio_root={self.audio_root!r}" if self.audio_root else ""
+        return f"Shards('{self.dest}/**/*.jsonl'{root})" if self.utterances is not None else ""
 
     @property
     def _without_reference(self) -> str:

@@ -221,6 +221,8 @@ def _run(
         "seconds": round(total.seconds, 3),
         "left_out": dict(total.left_out.most_common()),
         "clips": total.clips if to == "clips" else None,
+        "utterances": total.clips if to == "utterances" else None,
+        "audio_root": getattr(writing, "audio_root", ""),
     }
     return Export(
         sink=labelling.url,

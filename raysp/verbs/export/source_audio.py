@@ -1,6 +1,6 @@
 """The source of a sink's labels: recordings and paths of rows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,7 +8,7 @@ from itertools import takewhile
 
 import pyarrow as pa
 
-from raysp.corpus import sources
+from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import Piece, Shard, without_suffix
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.finished.finished_labels import Labelling
@@ -74,7 +74,7 @@ class Source:
             return {}
         self._refuse_replaced(shard)
         source = self.pipeline.source
-        root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+        root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
         is_read = footer.hashes(self.labelling.store, shard, labels).is_read
         recordings: dict[int, tuple[str, float | None]] = {}
         offset_columns = sources.kind_named(shard.kind).excerpt_columns[:1]
@@ -108,7 +108,7 @@ class Source:
             return shard.url
         if kind.holds_audio and not run_record.names_audio_root(self.labelling.record.pipeline):
             return None
-        return sources.audio_root(shard, self.pipeline.source.audio_root)
+        return audio_roots.audio_root(shard, self.pipeline.source.audio_root)
 
     def only_folder(self) -> str | None:
         """Return the url of the folder that is the whole source; None if it is something else."""
@@ -140,9 +140,7 @@ class Source:
     @cached_property
     def _shared(self) -> list[str]:
         """Parts of the url of the folder that holds the recordings of all shards."""
-        roots = {root.rstrip("/") for root in self.roots.values() if root is not None}
-        parts = zip(*(root.split("/") for root in roots), strict=False)
-        return [first for first, *_ in takewhile(lambda level: len({*level}) == 1, parts)]
+        return shared_parts(root for root in self.roots.values() if root is not None)
 
     def _paths(self, shard: Shard, piece: Piece, url: str) -> list[str | None]:
         if sources.kind_named(shard.kind).is_folder:
@@ -166,7 +164,7 @@ class Source:
         """
         self._refuse_replaced(shard)
         source = self.pipeline.source
-        root = sources.open_audio_root(shard, source.audio_root, source.storage_options)
+        root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
         excerpts = sources.kind_named(shard.kind).excerpt_columns
         names = None if columns is None else list(dict.fromkeys([*KEYS, *columns]))
         labels = Cursor(self.labelling.tables(shard, names))
@@ -195,6 +193,12 @@ class Source:
             raise ShardError(
                 f"{shard.url}: recordings were replaced after they were labelled: {shown(replaced)}. {RESTORE}"
             )
+
+
+def shared_parts(folders: Iterable[str]) -> list[str]:
+    """Return the parts of the url of the folder that holds some folders."""
+    parts = zip(*(folder.rstrip("/").split("/") for folder in {*folders}), strict=False)
+    return [first for first, *_ in takewhile(lambda level: len({*level}) == 1, parts)]
 
 
 def _inside(root: AudioRoot, path: str | None) -> str | None:

@@ -60,8 +60,8 @@ class TestGoingOn:
 
     @pytest.mark.parametrize(
         ("to", "options"),
-        [("dataset", {}), ("clips", SHORT)],
-        ids=["dataset", "clips"],
+        [("dataset", {}), ("clips", SHORT), ("utterances", SHORT)],
+        ids=["dataset", "clips", "utterances"],
     )
     @pytest.mark.slow
     def test_an_export_with_recordings_that_ends_at_any_change_gives_the_same_files(self, long, to, options):

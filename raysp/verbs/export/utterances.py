@@ -1,0 +1,173 @@
+"""Export of utterances: lines of a manifest, which name parts of the source's recordings without a copy of audio."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from raysp.corpus import sources, stored_rows
+from raysp.corpus.shards import Shard, place_of
+from raysp.errors import PlanError, ShardError
+from raysp.labelling.finished.finished_labels import Labelling
+from raysp.specs.steps import EACH
+from raysp.specs.values import spec
+from raysp.storage.audio_root import RowPath
+from raysp.text.clipping import Clip
+from raysp.text.formats.safe_values import json_line
+from raysp.verbs.export.cuts import Cuts, RowCuts
+from raysp.verbs.export.destination import Destination, ShardFiles, Tally
+from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, ok_rows, stem_of, to_rows
+from raysp.verbs.export.source_audio import Source, shared_parts
+from raysp.words import RESTORE
+
+SUFFIX = ".jsonl"
+KEYS = (
+    *("id", "audio_filepath", "offset", "duration", "text", "score", SPEAKER, "language"),
+    *("source_id", "shard", "row"),
+)
+"""Keys of a line, before the kept columns of the source."""
+OF_SOURCE = "source_"
+"""Prefix of kept columns that have the name of a key, such as the text of the whole recording."""
+Place = tuple[str, float]
+"""Path or url of a recording, and the seconds in it at which a row begins."""
+
+
+@spec
+class Utterances(Cuts):
+    """Manifests of utterances in JSON lines, with NeMo's keys; `Shards` reads them from the same recordings."""
+
+    NAME: ClassVar[str] = "utterances"
+    UNIT: ClassVar[str] = "utterance"
+
+    _: KW_ONLY
+
+    def writing(self, source: Source) -> "UtteranceFiles":
+        """Return the export to manifests.
+
+        Raises:
+            PlanError: there is nothing to cut by, labels are of each channel, or rows are of Shar; or as
+                `Source.pipeline`, like TrustError.
+        """
+        files = UtteranceFiles(source.labelling, source, self)
+        files.check()
+        return files
+
+
+@dataclass(frozen=True)
+class UtteranceFiles:
+    """Export of a manifest for each label shard."""
+
+    named: ClassVar[None] = None
+
+    labelling: Labelling
+    source: Source
+    spec: Utterances
+
+    @cached_property
+    def cuts(self) -> RowCuts:
+        """Cuts of the rows."""
+        return RowCuts(self.labelling, self.spec, self.spec.NAME)
+
+    def check(self) -> None:
+        """Raise PlanError if rows cannot be cut, or a line cannot name their recordings."""
+        url = self.labelling.url
+        if self.source.pipeline.decode.channel == EACH:
+            raise PlanError(
+                f"{url}: its rows have words of each channel (Decode(channel='each')), and utterances are of one; "
+                "label one channel by Decode(channel=0) for them"
+            )
+        _ = self.cuts.spans, self._kept
+        kinds = {shard.kind for shard in self._shards if sources.kind_named(shard.kind).holds_audio}
+        if other := kinds - stored_rows.KINDS:
+            raise PlanError(
+                f"{url}: its rows are of the kind {', '.join(sorted(other))}, whose recordings a line cannot name; "
+                "export to clips"
+            )
+
+    @cached_property
+    def audio_root(self) -> str:
+        """Folder that holds all recordings, which `Shards(audio_root=...)` has to name; empty without one."""
+        by_path = (self.source.roots[shard.name] for shard in self._shards)
+        holding = (shard.url.rpartition("/")[0] for shard in self._shards if sources.kind_named(shard.kind).holds_audio)
+        shared = "/".join(shared_parts([*filter(None, by_path), *holding]))
+        return "" if shared.endswith(":/") else shared or "/"
+
+    @property
+    def _shards(self) -> list[Shard]:
+        return [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
+
+    @cached_property
+    def _language(self) -> str | None:
+        """Column of the languages: that of the transcript, else a kept one."""
+        names = (f"{self.spec.column}_language", "language")
+        return next((name for name in names if name in self.labelling.schema.names), None)
+
+    @cached_property
+    def _kept(self) -> Mapping[str, str]:
+        """Keys of the columns of the source that the sink keeps, by their own names."""
+        names = [name for name in self.labelling.kept if name not in ("id", self._language)]
+        kept = {name: f"{OF_SOURCE}{name}" if name in KEYS else name for name in names}
+        if len({*kept.values()} | {*KEYS}) < len(kept) + len(KEYS):
+            raise PlanError(
+                f"{self.labelling.url}: the kept columns {', '.join(kept)} have the names of keys of utterances also "
+                f"with {OF_SOURCE!r} before them; rename one in the source"
+            )
+        return kept
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the manifest of a label shard."""
+        columns = [*self.cuts.columns, *([self._language] if self._language else []), *self._kept]
+        by_path = self.source.paths(shard)
+        holds_audio = sources.kind_named(shard.kind).holds_audio
+        if holds_audio:
+            self._refuse_changed(shard)
+        column = self.source.pipeline.source.audio
+        with files.file(f"{stem_of(shard)}{SUFFIX}", is_hashed=True) as scratch, scratch.open("wb") as file:
+            for row in (row for table in ok_rows(self.labelling, shard, columns, files) for row in to_rows(table)):
+                number = int(str(row["row"]))
+                if path := by_path.get(number):
+                    place: Place | None = (path[0], path[1] or 0.0)
+                else:
+                    place = (str(RowPath(shard.url, number, column)), 0.0) if holds_audio else None
+                if place is None:
+                    files.tally.left_out["not_readable"] += 1
+                    continue
+                file.writelines(line.encode() for line in self._lines(row, place, shard, files))
+
+    def _refuse_changed(self, shard: Shard) -> None:
+        """Raise ShardError if the shard, which holds the recordings, is another one than was labelled."""
+        store, name = place_of(shard.url, self.source.pipeline.source.storage_options)
+        entry = store.stat(name)
+        if entry is None or (entry.num_bytes, entry.version) != (shard.num_bytes, shard.version):
+            raise ShardError(f"{shard.url}: changed since it was labelled. {RESTORE}")
+
+    def _lines(self, row: Row, place: Place, shard: Shard, files: ShardFiles) -> Iterator[str]:
+        """Yield the lines of a row."""
+        clips = self.cuts(row, files)
+        files.tally.rows += bool(clips)
+        files.tally.clips += len(clips)
+        files.tally.seconds += sum(clip.seconds for clip in clips)
+        for number, clip in enumerate(clips):
+            yield json_line(self._values(row, place, shard, clip, number))
+
+    def _values(self, row: Row, place: Place, shard: Shard, clip: Clip, number: int) -> dict[str, object]:
+        path, offset = place
+        source_id = id_of(row, shard)
+        return {
+            "id": f"{source_id}-{number:04}",
+            "audio_filepath": path,
+            "offset": round(offset + clip.start, 6),
+            "duration": clip.seconds,
+            **({"text": clip.text} if self.cuts.spoken else {}),
+            "score": clip.score,
+            **({SPEAKER: clip.speaker or None} if self.cuts.turns else {}),
+            **({"language": row[self._language]} if self._language else {}),
+            "source_id": source_id,
+            "shard": shard.name,
+            "row": row["row"],
+            **{key: row[name] for name, key in self._kept.items()},
+        }
+
+    def finish(self, destination: Destination, total: Tally) -> int:
+        """Return 0: the export has no other files."""
+        return 0
