@@ -234,7 +234,7 @@ def test_the_command_writes_the_same_lines_and_goes_on(made, tmp_path):
         "--set",
         "to.max_seconds=2",
     ]
-    first, again = run(command), run(command)
+    first, again = run(command), run([*command, "--processes", "2"])
     assert (first.code, again.code) == (0, 0)
     assert "1 label shard of" in first.out
     assert "1 of them earlier" in again.out
