@@ -22,6 +22,7 @@ from .specs.outputs.align import Align as Align
 from .specs.outputs.classes import Classes as Classes
 from .specs.outputs.classes import Segments as Segments
 from .specs.outputs.embedding import Embedding as Embedding
+from .specs.outputs.mos import Mos as Mos
 from .specs.outputs.signals import Signals as Signals
 from .specs.outputs.speech import Speech as Speech
 from .specs.outputs.transcript import Transcript as Transcript

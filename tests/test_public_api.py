@@ -39,6 +39,7 @@ NAMES = [
     "LoRA",
     "Map",
     "Mix",
+    "Mos",
     "Nemo",
     "Noise",
     "Parquet",

@@ -4,7 +4,6 @@ A hub id is "owner/name", or "owner/name@revision" with a branch, tag or commit.
 fetched. HF_HUB_OFFLINE, HF_HOME, HF_ENDPOINT and HF_TOKEN act as in huggingface_hub. Importable without torch.
 """
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -391,34 +390,6 @@ def locate_pickled(name: str, storage_options: Mapping[str, object] | None = Non
         f"checkpoint {name!r}: {state}; expected a Hugging Face model folder with pytorch_model.bin, on a local disk "
         "or on object storage, a hub id ('owner/name'), or a .nemo file"
     )
-
-
-SPEECH_RATE = 16_000
-"""Samples per second of the input of the speech detector."""
-SPEECH_FILE = "data/silero_vad_16k.safetensors"
-
-
-def speech_weights() -> Path:
-    """Return the file of weights in the package silero-vad, which is not imported.
-
-    Raises:
-        CheckpointError: the package is not installed, or does not have the file.
-    """
-    spec = find_spec("silero_vad")
-    for folder in (spec.submodule_search_locations if spec else None) or ():
-        if (file := Path(folder) / SPEECH_FILE).is_file():
-            return file
-    lacks = f"does not have {SPEECH_FILE}" if spec else "is not installed"
-    raise CheckpointError(f"silero-vad, the package that finds speech, {lacks}: pip install 'raysp[speech]'")
-
-
-def speech_digest() -> str:
-    """Return the hash of the weights of Silero VAD, 16 hexadecimal digits.
-
-    Raises:
-        CheckpointError: as `speech_weights`.
-    """
-    return hashlib.sha256(speech_weights().read_bytes()).hexdigest()[:16]
 
 
 def check_clustering() -> None:

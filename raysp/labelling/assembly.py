@@ -18,12 +18,13 @@ import raysp.audio as in_process
 from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.checkpoints.contents import OF_VOCABULARY, languages_of
+from raysp.checkpoints.packaged import SPEECH
 from raysp.columns import RECORDING_COLUMNS, STATUS
 from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import FAULT, Shard
 from raysp.errors import PlanError, RunError
 from raysp.labelling.planning.planned_checkpoint import (
-    check_speech,
+    check_packaged,
     checkpoint_folder,
     digest_of,
     located_outputs,
@@ -88,6 +89,7 @@ def decoding(
         outputs=label.reads,
         together=label.language_column,
         cut_at_pauses=speech_windows(pipeline, settings) if cuts_at_pauses else None,
+        past_seconds=max((output.past_seconds for output in label.outputs), default=0.0),
     )
 
 
@@ -100,7 +102,7 @@ def speech_windows(pipeline: Pipeline, settings: Settings) -> "SpeechWindows | N
     label, checkpoint = pipeline.label, settings.checkpoint
     if label.windows != "speech":
         return None
-    check_speech(settings.file_digests)
+    check_packaged(SPEECH, settings.file_digests)
     from raysp.models.silero_vad import SileroVAD
     from raysp.ops.speech.pauses import SpeechWindows
 
@@ -130,6 +132,7 @@ def _decoding(
     outputs: Sequence[str] = (),
     together: str | None = None,
     cut_at_pauses: CutAtPauses | None = None,
+    past_seconds: float = 0.0,
 ) -> Decoding:
     """Return the op of the steps before `Label`; steps of `late` are applied to decoded blocks."""
     decode = next(step for step in steps if isinstance(step, Decode))
@@ -164,6 +167,7 @@ def _decoding(
         texts=() if source.text is None else (source.text,),
         cut_at_pauses=cut_at_pauses,
         together=together,
+        past_samples=round(past_seconds * rate),
     )
 
 

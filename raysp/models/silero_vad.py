@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from raysp.checkpoints.hub import speech_weights
+from raysp.checkpoints.packaged import SPEECH
 from raysp.errors import CheckpointError
 from raysp.models.base.weights import read_safetensors
 
@@ -56,7 +56,7 @@ class SileroVAD(nn.Module):
         Raises:
             CheckpointError: the package is not installed, or holds other weights.
         """
-        file, model = speech_weights(), cls()
+        file, model = SPEECH.path(), cls()
         renamed = {_name(name): weight for name, weight in read_safetensors(file).items()}
         try:
             model.load_state_dict(renamed)

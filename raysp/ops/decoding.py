@@ -17,6 +17,7 @@ from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel
 from raysp.ops.late_steps import NOTHING, Carrying
+from raysp.ops.pasts import Past, Pasts, with_pasts
 from raysp.ops.recordings import WHOLE_BYTES, Recordings, read_claims
 from raysp.ops.rows import (
     ERROR,
@@ -89,6 +90,7 @@ class Decoding:
         texts: columns of texts, also if they hold bytes; a row whose text cannot be read fails.
         cut_at_pauses: function that cuts all rows into windows; None: long rows are cut by `windowing`.
         together: source column; a block has rows with one value of it. None: blocks may have any rows.
+        past_samples: samples before the end of the previous window that each window of a longer row comes with.
     """
 
     audio: str
@@ -107,6 +109,7 @@ class Decoding:
     texts: Sequence[str] = ()
     cut_at_pauses: CutAtPauses | None = None
     together: str | None = None
+    past_samples: int = 0
 
     def __post_init__(self) -> None:
         self.sample_rate = self.windowing.sample_rate
@@ -206,10 +209,12 @@ class Decoding:
         for windows in _fill(map(piece.identified, self._windows(piece)), self._most_samples()):
             statuses, chunks = [window.row_status for window in windows], [window.chunks for window in windows]
             places, indexes = [window.place for window in windows], [piece.indexes[status.row] for status in statuses]
+            pasts = [window.past for window in windows]
             for status, index in zip(statuses, indexes, strict=True):
                 left[index] = 0.0 if status.windows else max(0.0, left[index] - (status.seconds or 0.0))
             block = _table(windows)
             block = with_places(block, places) if self.cut_at_pauses else block
+            block = with_pasts(block, pasts) if self.past_samples else block
             block = self.carrying(block, statuses, piece.columns, indexes, chunks)
             del chunks
             yield (self.late(block) if self.late else block).replace_schema_metadata({SECONDS_LEFT: repr(sum(left))})
@@ -292,6 +297,7 @@ class Decoding:
         last: Samples = np.empty(0, np.float32)
         chunks: list[Samples] = []
         kept = chunks if self.carrying.samples else None
+        pasts = Pasts(self.past_samples)
         for wave, is_last in self._decode(piece, index, row_status, kept):
             if is_last:
                 last = wave
@@ -299,13 +305,19 @@ class Decoding:
             part = RowStatus(row_status.row, number, None)
             num_samples = self.windowing.added_samples(len(wave))
             part.seconds = num_samples / self.sample_rate
-            yield Window(part, wave)
+            yield Window(part, wave, past=self._past(pasts))
+            if self.past_samples:
+                pasts.add(wave, num_samples)
             number, num_added = number + 1, num_added + num_samples
         self._judge(piece, index, row_status)
         row_status.window, row_status.windows = number, number + 1
         if row_status.seconds is not None:
             row_status.seconds -= num_added / self.sample_rate
-        yield Window(row_status, last if _has_samples(row_status) else None, chunks if number else ())
+        past = self._past(pasts, is_last=True) if number else None
+        yield Window(row_status, last if _has_samples(row_status) else None, chunks if number else (), past=past)
+
+    def _past(self, pasts: Pasts, *, is_last: bool = False) -> Past | None:
+        return pasts.before(is_last=is_last) if self.past_samples else None
 
     def _at_pauses(
         self, piece: "_Piece", index: int, chunks: Iterator[Samples], row_status: RowStatus

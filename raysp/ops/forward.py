@@ -12,6 +12,7 @@ from torch import Tensor
 from raysp.capabilities import Capability
 from raysp.crossing import Array, can_cross
 from raysp.ops.late_steps import JoinOp
+from raysp.ops.pasts import Past
 from raysp.ops.rows import Place
 from raysp.ops.step_ops import FunctionError, name_of
 
@@ -44,6 +45,8 @@ class Rows:
     """Source columns that outputs read: for each window the value of its row."""
     speech: Sequence[Place | None] = ()
     """Places of windows that are cut at pauses, with their probabilities of speech."""
+    pasts: Sequence[Past | None] = ()
+    """Samples before windows of longer rows, if an output of the step reads them."""
     frames_a_hidden_frame: Fraction = Fraction(1)
     results: dict[str, Sequence[object]] = field(default_factory=dict)
     """Columns of earlier outputs, by name; empty during `select`."""

@@ -39,6 +39,7 @@ from raysp.ops.late_steps import (
     row_of,
     timed_of,
 )
+from raysp.ops.pasts import PAST, Past, pasts_of
 from raysp.ops.rows import (
     ERROR,
     OK,
@@ -90,6 +91,8 @@ class Block:
     """First and end of the frames that each window of a longer row owns; None for a row that is one window."""
     places: Sequence[Place | None]
     """Places of windows that are cut at pauses."""
+    pasts: Sequence[Past | None]
+    """Samples before windows of longer rows."""
     source: Mapping[str, Sequence[object]]
     """Columns of the source that outputs read."""
     labels: list[tuple[object, ...] | None]
@@ -246,6 +249,7 @@ class Labelling:
             names=[f"{name}|{status.window}" for name, status in zip(of_rows, statuses, strict=True)],
             parts=[self._part(*of_window) for of_window in zip(statuses, waves, places, strict=True)],
             places=places,
+            pasts=pasts_of(block) if PAST in block.column_names else [None] * block.num_rows,
             source=source,
             labels=labels,
             pending=pending,
@@ -401,6 +405,7 @@ class Batch:
             names=[block.names[i] for i in self.windows],
             source={name: [values[i] for i in self.windows] for name, values in block.source.items()},
             speech=[block.places[i] for i in self.windows],
+            pasts=[block.pasts[i] for i in self.windows],
             frames_a_hidden_frame=self.op.frames_a_hidden_frame,
         )
         return Forward(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS, STATUS
 from raysp.errors import RunError
+from raysp.ops.pasts import PAST
 from raysp.ops.rows import (
     ERROR,
     OK,
@@ -343,7 +344,7 @@ class _Rows:
         for name, column in self.added.items():
             block = block.append_column(name, column)
         for name in self.carried:
-            if name in carried or name == PLACE:
+            if name in carried or name in (PLACE, PAST):
                 block = block.append_column(name, self.block.column(name))
         return block.replace_schema_metadata(metadata)
 

@@ -24,6 +24,7 @@ from raysp.columns import INNER_PREFIX, RECORDING_COLUMNS, RESULT_COLUMNS, WINDO
 from raysp.columns import OK as OK
 from raysp.columns import SKIPPED as SKIPPED
 from raysp.columns import WAVE as WAVE
+from raysp.ops.pasts import Past
 
 # Without the column windows cover a recording without gaps.
 LEAST_SHARE = 0.01
@@ -189,6 +190,8 @@ class Window(NamedTuple):
     """All samples of the row, on its last window, if it has several or is cut at pauses, and a step reads them."""
     place: Place | None = None
     """Place in the recording, if rows are cut at pauses."""
+    past: Past | None = None
+    """Samples before a window of a longer row, if an output reads them."""
 
 
 def plain(message: str) -> str:

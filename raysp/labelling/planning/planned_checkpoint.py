@@ -19,12 +19,13 @@ from raysp.backends.finding import GROUP, HUGGING_FACE, NAMED, choose, files_of,
 from raysp.checkpoints import hub
 from raysp.checkpoints.contents import languages_of, used_adapters
 from raysp.checkpoints.fetching import EVERY, digest_adapters, digest_files, read_cached, write_cached
-from raysp.checkpoints.hub import may_lack_languages, snapshot_of, speech_digest
+from raysp.checkpoints.hub import may_lack_languages, snapshot_of
+from raysp.checkpoints.packaged import PACKAGED, SPEECH, PackagedModel
 from raysp.errors import CheckpointError, PlanError
 from raysp.models import labelled_passes
 from raysp.models.labelled_passes import OWN, CheckpointSummary
 from raysp.sink.run_record import RunRecord
-from raysp.specs.outputs.output import OWN_MODEL, SPEECH_MODEL, Output
+from raysp.specs.outputs.output import OWN_MODEL, Output
 from raysp.specs.pipeline import Pipeline, Shards, with_places
 from raysp.specs.steps import Label
 from raysp.specs.values import Column
@@ -95,19 +96,20 @@ def _used_by(output: Output, pipeline: Pipeline) -> Iterator[tuple[str, str, Pat
         yield field, url, path, language_models.digest(path)
 
 
-def check_speech(planned: Mapping[str, str]) -> None:
-    """Raise if the weights of the model of speech on this machine differ from those of the plan.
+def check_packaged(model: PackagedModel, planned: Mapping[str, str]) -> None:
+    """Raise if the weights of a model of a package on this machine differ from those of the plan.
 
     Args:
+        model: the model.
         planned: digests of files when the run was planned; without that of the model nothing is compared.
 
     Raises:
         CheckpointError: the digests differ, or the model is not installed.
     """
-    if SPEECH_MODEL in planned and (digest := speech_digest()) != planned[SPEECH_MODEL]:
+    if model.key in planned and (digest := model.digest()) != planned[model.key]:
         raise CheckpointError(
-            f"the model of speech: the digest of its weights was {planned[SPEECH_MODEL]} when the run was planned, on "
-            f"this worker it is {digest}; install the same version of silero-vad on all machines"
+            f"the model of {model.package}: the digest of its weights was {planned[model.key]} when the run was "
+            f"planned, on this worker it is {digest}; install the same version of {model.package} on all machines"
         )
 
 
@@ -116,7 +118,7 @@ def located_outputs(
 ) -> tuple[tuple[Output, ...], dict[str, str]]:
     """Return the outputs with local paths in place of the urls of their files and checkpoints; and digests by url.
 
-    The model of speech has a digest too. The digest of a checkpoint that outputs use with several languages joins those
+    Models of packages have a digest too. The digest of a checkpoint that outputs use with several languages joins those
     of each.
 
     Args:
@@ -125,18 +127,20 @@ def located_outputs(
         planned: digests of the files when the run was planned; None: not compared.
 
     Raises:
-        CheckpointError: a file does not exist, or is not the planned one, or the model of speech is not.
+        CheckpointError: a file does not exist, or is not the planned one, or the model of a package is not.
         PlanError: the checkpoint comes with no language model.
         StoreError: it cannot be read.
     """
-    if planned:
-        check_speech(planned)
+    for model in PACKAGED.values():
+        check_packaged(model, planned or {})
     label = pipeline.label
     language, located = label.language, []
     if language is not None and not languages_of(folder):
         language = None  # that of a text decoder
-    finds_speech = label.windows == "speech" or any(output.finds_speech for output in label.outputs)
-    digests: dict[str, set[str]] = {SPEECH_MODEL: {speech_digest()}} if finds_speech else {}
+    models = {key for output in label.outputs for key in output.MODELS}
+    if label.windows == "speech":
+        models.add(SPEECH.key)
+    digests = {key: {PACKAGED[key].digest()} for key in sorted(models)}
     for output in label.outputs:
         local: dict[str, Any] = {}
         for field, name, path, digest in _used_by(output, pipeline):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from raysp.capabilities import Capability
-from raysp.checkpoints.hub import SPEECH_RATE
+from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array, fetch
 from raysp.models.labelled_passes import LabellingModel
 from raysp.models.silero_vad import CHUNK_SAMPLES

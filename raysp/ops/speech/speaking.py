@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from raysp.checkpoints.hub import SPEECH_RATE
+from raysp.checkpoints.packaged import SPEECH_RATE
 from raysp.crossing import Array
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD, num_chunks
 from raysp.ops.forward import Forward, Rows, Selected

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Self, TypeVar, cast
 
 from raysp.capabilities import Capability
+from raysp.errors import CheckpointError
 from raysp.specs.values import Column, JsonValue, Listed, hashed_fields, matching
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ OWN_MODEL = "own"
 """Value of a field for the language model that comes with the checkpoint, and key of its digest."""
 SPEECH_MODEL = "raysp[speech]"
 """Key of the digest of the model of speech."""
+MOS_MODEL = "raysp[mos]"
+"""Key of the digest of the model of opinion scores."""
 Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
@@ -40,8 +43,10 @@ class Output:
     """Fields with the url of a file that the output reads besides the checkpoint, `OWN_MODEL` or None."""
     CHECKPOINTS: ClassVar[tuple[str, ...]] = ()
     """Fields with a further checkpoint that the output uses: a folder, a url, an id of the hub or None."""
-    finds_speech: ClassVar[bool] = False
-    """Whether the output needs the model of speech, `raysp[speech]`."""
+    MODELS: ClassVar[tuple[str, ...]] = ()
+    """Models of packages that the output runs beside the checkpoint: keys of `raysp.checkpoints.packaged`."""
+    past_seconds: ClassVar[float] = 0.0
+    """Seconds of a longer recording that the op reads before the end of the previous window (`raysp.ops.pasts`)."""
     follows_language: ClassVar[bool] = False
     """Whether an output without a language is in the language of the step's other outputs."""
 
@@ -144,6 +149,19 @@ class Output:
         Raises:
             CheckpointError: the checkpoint does not support it.
         """
+
+    def check_rate(self, checkpoint: "CheckpointSummary", rate: int) -> None:
+        """Check that the checkpoint takes recordings at the rate of a model of `MODELS`.
+
+        Raises:
+            CheckpointError: it has another rate.
+        """
+        if checkpoint.sample_rate != rate:
+            name = type(self).__name__
+            raise CheckpointError(
+                f"{checkpoint.path}: the checkpoint takes {checkpoint.sample_rate} Hz, and the model of {name} {rate}; "
+                f"leave {name} out, or use another checkpoint"
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:

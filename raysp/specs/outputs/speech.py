@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from raysp.errors import CheckpointError
 from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
 from raysp.specs.values import JsonValue, spec
 
@@ -30,7 +29,7 @@ class Speech(Output):
         min_silence_seconds: shorter pauses do not end a region.
     """
 
-    finds_speech: ClassVar = True
+    MODELS: ClassVar = (SPEECH_MODEL,)
     allows_gaps: ClassVar = True  # regions cover the whole recording
 
     name: OutputName = "pred_speech"
@@ -41,9 +40,9 @@ class Speech(Output):
 
     def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
         """Return the fields that can change a label, with the hash of the weights of the model of speech."""
-        from raysp.checkpoints.hub import speech_digest
+        from raysp.checkpoints.packaged import SPEECH
 
-        return {**super().label_fields(digests), "weights": digests.get(SPEECH_MODEL) or speech_digest()}
+        return {**super().label_fields(digests), "weights": digests.get(SPEECH_MODEL) or SPEECH.digest()}
 
     def check(self, checkpoint: "CheckpointSummary") -> None:
         """Check that recordings have the rate of the model of speech, and that its weights are there.
@@ -51,14 +50,10 @@ class Speech(Output):
         Raises:
             CheckpointError: the checkpoint has another rate, or the package is not installed.
         """
-        from raysp.checkpoints.hub import SPEECH_RATE, speech_weights
+        from raysp.checkpoints.packaged import SPEECH, SPEECH_RATE
 
-        speech_weights()
-        if checkpoint.sample_rate != SPEECH_RATE:
-            raise CheckpointError(
-                f"{checkpoint.path}: the checkpoint takes {checkpoint.sample_rate} Hz, and the model of Speech "
-                f"{SPEECH_RATE}; leave Speech out, or use another checkpoint"
-            )
+        SPEECH.path()
+        self.check_rate(checkpoint, SPEECH_RATE)
 
     def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
         """Return the column with its type."""

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName, columns_of, spans_of
+from raysp.specs.outputs.output import SPEECH_MODEL, Output, OutputName, columns_of, spans_of
 from raysp.specs.outputs.speech import Speech
 from raysp.specs.values import JsonValue, Url, spec
 from raysp.words import count
@@ -72,7 +72,7 @@ class Turns(Output):
         merge_seconds: turns of a speaker with a shorter pause between them are one.
     """
 
-    finds_speech: ClassVar = True
+    MODELS: ClassVar = (SPEECH_MODEL,)
     allows_gaps: ClassVar = True
     CHECKPOINTS: ClassVar = ("checkpoint",)
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from raysp import CheckpointError
-from raysp.checkpoints import hub
+from raysp.checkpoints import packaged
 from raysp.models import silero_vad
 from raysp.models.silero_vad import CHUNK_SAMPLES, SileroVAD
 from tests.corpora import DEMO
@@ -42,8 +42,8 @@ def original():
     """The original's program with the weights of the safetensors file, which are not those of the program's own."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`torch.jit.load`", DeprecationWarning)
-        program = torch.jit.load(hub.speech_weights().with_name("silero_vad.jit"))
-    given = load_file(hub.speech_weights())
+        program = torch.jit.load(packaged.SPEECH.path().with_name("silero_vad.jit"))
+    given = load_file(packaged.SPEECH.path())
     with torch.no_grad():
         for name, value in program._model.state_dict().items():
             value.copy_(given[_stored(name)])
@@ -110,15 +110,15 @@ def test_a_row_without_samples_has_no_chunk(model):
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: None)
     with pytest.raises(CheckpointError, match=r"finds speech, is not installed: pip install 'raysp\[speech\]'"):
         SileroVAD.from_package()
 
 
 def test_other_weights_are_refused(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
-    save_file({"conv1.bias": torch.zeros(3)}, tmp_path / hub.SPEECH_FILE)
+    save_file({"conv1.bias": torch.zeros(3)}, tmp_path / packaged.SPEECH.file)
     spec = importlib.util.spec_from_file_location("x", "x.py", submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(hub, "find_spec", lambda name: spec)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: spec)
     with pytest.raises(CheckpointError, match="use silero-vad of version 6"):
         SileroVAD.from_package()

@@ -1,0 +1,89 @@
+"""`Mos`: the scores that speechmos' own loop gives, in whatever windows and company a recording is rated."""
+
+import io
+import sys
+import types
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile
+
+import raysp
+from tests import kit
+from tests.corpora import AUDIO, CHECKPOINT, a_pipeline, digits_table, labels_alone, samples_of, write_shard
+from tests.golden.checkpoints import encoder_decoder
+
+
+@pytest.fixture(scope="module")
+def package():
+    """Return the package's function. Of librosa, which it imports, only the features of another model are needed."""
+    features = types.SimpleNamespace(melspectrogram=lambda **_: np.zeros((120, 900), np.float32))
+    librosa = types.SimpleNamespace(feature=features, power_to_db=lambda power, ref: power)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "librosa", librosa)
+        from speechmos import dnsmos
+
+        yield lambda samples: dnsmos.run(samples, 16_000)
+
+
+def speech(seconds: float, noise: float = 0.0) -> np.ndarray:
+    """Return spoken digits with pauses, and white noise."""
+    draw, num_samples = np.random.default_rng(1), int(16_000 * seconds)
+    words: list[np.ndarray] = []
+    rows = digits_table(40).column("audio").to_pylist()
+    while sum(map(len, words)) < num_samples:
+        samples, rate = soundfile.read(io.BytesIO(rows[len(words) % len(rows)]["bytes"]), dtype="float32")
+        words.append(np.repeat(samples, 16_000 // rate))
+        words.append(np.zeros(4_000, np.float32))
+    return np.clip(np.concatenate(words)[:num_samples] + noise * draw.standard_normal(num_samples), -1, 1)
+
+
+def scores_of(expected: dict[str, float]) -> dict[str, float]:
+    names = {"signal": "sig_mos", "background": "bak_mos", "overall": "ovrl_mos"}
+    return {name: pytest.approx(expected[theirs], abs=1e-5) for name, theirs in names.items()}
+
+
+@pytest.mark.parametrize("seconds", [0.3, 9.0, 9.01, 10.0, 20.99])
+def test_scores_are_those_of_the_package(package, seconds):
+    recording = kit.sound(speech(seconds))
+    [row] = labels_alone(CHECKPOINT, raysp.Mos(), [recording])
+    assert row["mos"] == scores_of(package(samples_of(recording)))
+
+
+def test_a_long_recording_has_the_scores_of_the_whole_whatever_its_windows(package, tmp_path):
+    recording = kit.sound(speech(24.5), form="FLAC")
+    expected = scores_of(package(samples_of(recording)))
+    encoder_decoder("gpt2")(tmp_path / "decoder")
+    windows = {"window_seconds": 15, "overlap_seconds": 4}, {"window_seconds": 4, "overlap_seconds": 1}
+    for checkpoint, label in [(CHECKPOINT, windows[0]), (CHECKPOINT, windows[1]), (tmp_path / "decoder", windows[0])]:
+        [row] = labels_alone(checkpoint, raysp.Mos(), [recording], **label)
+        assert row["mos"] == expected
+    [row] = labels_alone(CHECKPOINT, raysp.Mos(), [kit.sound(speech(6))], window_seconds=2, overlap_seconds=0.5)
+    assert row["mos"] == scores_of(package(samples_of(kit.sound(speech(6)))))
+
+
+def test_a_row_has_the_scores_that_it_has_alone():
+    recordings = [kit.sound(speech(seconds)) for seconds in (2.4, 11, 1.2, 10)]
+    together = labels_alone(CHECKPOINT, raysp.Mos(), recordings, batch_seconds=60)
+    for recording, row in zip(recordings, together, strict=True):
+        assert [row["mos"]] == [alone["mos"] for alone in labels_alone(CHECKPOINT, raysp.Mos(), [recording])]
+
+
+def test_noise_ranks_below_and_is_left_out_by_a_condition(tmp_path):
+    audio = [{"bytes": kit.sound(speech(2.4, noise)), "path": None} for noise in (0, 0.01, 0.05, 0.2)]
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table({"id": [*"abcd"], "audio": pa.array(audio, AUDIO)}))
+    label = raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Mos()])
+
+    def mos_of(out, *steps):
+        steps = [raysp.Decode(), label, *steps]
+        raysp.run(a_pipeline(f"{tmp_path}/in/*.parquet", out, steps=steps), engine="here", progress=False)
+        return [row["mos"] for row in kit.rows(out)]
+
+    scores = mos_of(tmp_path / "all")
+    for field in ("background", "overall"):
+        assert all(before[field] > after[field] for before, after in pairwise(scores)), scores
+    least = (scores[1]["overall"] + scores[2]["overall"]) / 2
+    kept = mos_of(tmp_path / "kept", raysp.Keep(where=[("mos.overall", ">", least)]))
+    assert kept == [*scores[:2], None, None]
