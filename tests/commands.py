@@ -23,8 +23,10 @@ class Ran(kit.Ran):
 
     @property
     def complaints(self) -> list[str]:
-        """Lines on stderr without the "looking at" line, and without progress, which a slow run prints."""
-        return [line for line in self.err.splitlines() if not re.match(r"raysp: (looking at |\d+% · )", line)]
+        """Lines on stderr without the first line of a run, and without progress, which a slow run prints."""
+        return [
+            line for line in self.err.splitlines() if not re.match(r"raysp: (looking at |labelling |\d+% · )", line)
+        ]
 
 
 def write_recipe(folder: Path, text: str = RECIPE, **changes: object) -> Path:

@@ -23,8 +23,15 @@ from raysp.errors import RayspError, RunError, SpecError
 
 GROUPS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "Label a corpus": (
-        "raysp run label.py",
-        {"plan": "label", "run": "label", "retry": "label", "status": "sink", "report": "sink"},
+        "raysp label talks --model facebook/wav2vec2-base-960h --to srt",
+        {
+            "label": "folder",
+            "plan": "label",
+            "run": "label",
+            "retry": "label",
+            "status": "sink",
+            "report": "sink",
+        },
     ),
     "Use and check labels": (
         "raysp export labels subtitles --to srt",

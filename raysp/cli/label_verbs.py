@@ -1,7 +1,7 @@
 """The verbs that label: plan, run, retry."""
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -40,6 +40,10 @@ from raysp.cluster.addresses import check_submitted_version, uses_cluster
 from raysp.errors import SpecError, refuse_unused
 from raysp.labelling.engine.display import Display
 from raysp.words import count
+
+if TYPE_CHECKING:
+    from raysp.labelling.engine.run_result import RunResult
+    from raysp.specs.pipeline import Pipeline
 
 SAMPLE_ROWS = 256
 
@@ -123,29 +127,46 @@ def run(
     from raysp.specs.work_files import load_pipeline
 
     check_submitted_version()
-    loaded = load(pipeline, settings, load_pipeline)
-    if uses_cluster(on.engine, on.address):  # a relative path would not say of which machine
-        from raysp.cluster.resources import with_absolute_paths
-
-        loaded = with_absolute_paths(loaded)
+    loaded = on_cluster(load(pipeline, settings, load_pipeline), on)
     announce(f"looking at {urls(loaded.source)} ...")
+    result = run_on_display(loaded, rows, on)
+    if rows is not None:
+        show_try_out(result, command_line("run", pipeline, settings))
+    show(result.json, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
+
+
+def on_cluster(pipeline: "Pipeline", on: EngineOptions) -> "Pipeline":
+    """Return a pipeline as it runs: on a cluster a relative path would not say of which machine."""
+    if not uses_cluster(on.engine, on.address):
+        return pipeline
+    from raysp.cluster.resources import with_absolute_paths
+
+    return with_absolute_paths(pipeline)
+
+
+def run_on_display(pipeline: "Pipeline", rows: int | None, on: EngineOptions) -> "RunResult":
+    """Run a pipeline, or label its first rows, with a display that Ctrl-C and SIGTERM stop."""
     with stoppable_display(is_kept=rows is None) as display:
         from raysp.labelling.engine.running import run as run_pipeline
 
         shown = shown_on(display)
         if rows is not None:
             shown = {"on_progress": lambda _: display.check(), "progress": False}
-        result = run_pipeline(loaded, rows=rows, **on.named, **shown)
-    if result.table is None:
-        show(result.json, lambda: print_result(loaded, result, pipeline, settings), result.exit_code)
+        return run_pipeline(pipeline, rows=rows, **on.named, **shown)
+
+
+def show_try_out(result: "RunResult", next_command: str) -> NoReturn:
+    """Show the first rows of a corpus with their labels, and exit with the code of the run."""
     with showing(result.exit_code):
         from raysp.labelling.finished.first_rows import readable
 
+        assert result.table is not None
         table = readable(result.table)
         if is_json():
             print_json({**result.json, "table": table.to_pylist()})
         else:
-            print_try_out(result, table, command_line("run", pipeline, settings))
+            print_try_out(result, table, next_command)
+    raise AssertionError
 
 
 def retry(

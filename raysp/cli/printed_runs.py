@@ -76,11 +76,26 @@ def print_result(pipeline: "Pipeline", result: "RunResult", target: str, setting
         target: file of the pipeline, as given.
         settings: changes, as `PATH=VALUE`.
     """
-    from raysp.labelling.finished.first_rows import first_rows
-
-    retry = command_line("retry", target, settings)
     # A folder does not say its storage options.
     sink = (target, settings) if pipeline.sink.storage_options else (pipeline.sink.url, None)
+    print_labels(pipeline, result, command_line("retry", target, settings))
+    if result.shards_committed:
+        print_command("report", command_line("report", *sink))
+    print_command("next", command_line("status", *sink))
+    print_nothing_labelled(result)
+
+
+def print_labels(pipeline: "Pipeline", result: "RunResult", retry: str, *, has_file: bool = True) -> None:
+    """Print some rows of a run and its summary.
+
+    Args:
+        pipeline: the pipeline with its settings.
+        result: result of the run.
+        retry: command that labels error rows again.
+        has_file: whether a file defines the pipeline, so that the command takes settings.
+    """
+    from raysp.labelling.finished.first_rows import first_rows
+
     print_failures(result.shards_failed)
     if result.first_shards:
         table = first_rows(result.sink, FIRST_ROWS, pipeline.sink.storage_options, names=result.first_shards)
@@ -92,9 +107,8 @@ def print_result(pipeline: "Pipeline", result: "RunResult", target: str, setting
     print_named(result, "this run", "model")
     print_unlabelled(result)
     if result.errors:
-        if "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
-            by_path = command_line("retry", target, [*(settings or ()), "source.audio_root=DIR"])
-            print_command("", f"to read them by path: {by_path}")
+        if has_file and "path_not_allowed" in result.errors and pipeline.source.audio_root is None:
+            print_command("", f"to read them by path: {retry} --set source.audio_root=DIR")
         elif not result.nothing_labelled:
             print_command("once fixed", retry)
     elif result.nothing_labelled and not result.rows:
@@ -102,10 +116,6 @@ def print_result(pipeline: "Pipeline", result: "RunResult", target: str, setting
     print_named(result, "source", "word errors")
     if result.shards_failed:
         print_fact("again", "the same command retries the failed shards")
-    if result.shards_committed:
-        print_command("report", command_line("report", *sink))
-    print_command("next", command_line("status", *sink))
-    print_nothing_labelled(result)
 
 
 def print_try_out(result: "RunResult", table: "pa.Table", next_command: str) -> None:

@@ -262,9 +262,7 @@ def export(
         restart=restart,
         processes=processes,
         address=address,
-        on_shard=None
-        if is_json()
-        else ProgressLines(EVERY_SECONDS, lambda done, of: f"{done:,} of {count(of, 'label shard')}"),
+        on_shard=shown_shards(),
         **sink.access,
     )
 
@@ -280,3 +278,10 @@ def export(
             say(result.nothing_exported)
 
     show(result, printed, result.exit_code, exit_code=result.exit_code)
+
+
+def shown_shards() -> ProgressLines | None:
+    """Return a callback that prints the number of exported label shards; None if the result is JSON."""
+    if is_json():
+        return None
+    return ProgressLines(EVERY_SECONDS, lambda done, of: f"{done:,} of {count(of, 'label shard')}")

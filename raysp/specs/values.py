@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar, cast, dataclass_transform
 
 import pydantic
@@ -69,13 +69,18 @@ def spec(cls: type[T]) -> type[T]:
 
 def _repr(self: "DataclassInstance") -> str:
     """Return the constructor call of a spec, without fields that have their defaults."""
-    shown = []
-    for place, field in enumerate(dataclasses.fields(self)):
-        value = getattr(self, field.name)
+    return f"{type(self).__name__}({', '.join(arguments_of(self, repr))})"
+
+
+def arguments_of(value: "DataclassInstance", shown: Callable[[object], str]) -> list[str]:
+    """Return the arguments of the constructor call of a spec, without fields that have their defaults."""
+    arguments = []
+    for place, field in enumerate(dataclasses.fields(value)):
+        item = getattr(value, field.name)
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if value != default:
-            shown.append(repr(value) if place == 0 else f"{field.name}={value!r}")
-    return f"{type(self).__name__}({', '.join(shown)})"
+        if item != default:
+            arguments.append(shown(item) if place == 0 else f"{field.name}={shown(item)}")
+    return arguments
 
 
 def _explain(cls: type, error: ValidationError) -> str:

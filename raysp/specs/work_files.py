@@ -4,15 +4,19 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from raysp import tracebacks
 from raysp.errors import SpecError
 from raysp.public_names import resolved
 from raysp.specs.pipeline import Pipeline
-from raysp.specs.values import override
+from raysp.specs.values import arguments_of, override
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Loaded = TypeVar("Loaded")
 
@@ -65,6 +69,34 @@ def _other_work(values: Mapping[str, object], path: str) -> str:
     works = {name: verb for name, verb in verbs if verb}
     first = min(works, default=None)
     return "none" if first is None else f"a raysp.{first}, which `raysp {works[first]} {path}` takes"
+
+
+def file_of(pipeline: Pipeline) -> str:
+    """Return the Python file that defines a pipeline of specs of raysp."""
+
+    def shown(value: object) -> str:
+        if not isinstance(value, tuple):
+            return code_of(value)
+        lines = [f"        {code_of(step)},\n" for step in value]
+        return f"[\n{''.join(lines)}    ]"
+
+    source, *others = arguments_of(pipeline, shown)
+    arguments = "".join(f"    {argument},\n" for argument in (f"source={source}", *others))
+    return f"import raysp\n\npipeline = raysp.Pipeline(\n{arguments})\n"
+
+
+def code_of(value: object) -> str:
+    """Return the Python expression of a spec of raysp, or of a value of its fields."""
+    if isinstance(value, str):
+        text = repr(value)
+        return text if '"' in text else f'"{text[1:-1]}"'
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{code_of(key)}: {code_of(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(code_of, value))}]"
+    if not is_dataclass(value):
+        return repr(value)
+    return f"raysp.{type(value).__name__}({', '.join(arguments_of(cast('DataclassInstance', value), code_of))})"
 
 
 def is_pipeline_file(target: str) -> bool:

@@ -8,7 +8,21 @@ import raysp
 from tests.commands import check_understood, verbs
 
 VERBS = [
-    *("plan", "run", "retry", "status", "report", "export", "evaluate", "diff", "merge", "verify", "gc", "forget"),
+    *(
+        "label",
+        "plan",
+        "run",
+        "retry",
+        "status",
+        "report",
+        "export",
+        "evaluate",
+        "diff",
+        "merge",
+        "verify",
+        "gc",
+        "forget",
+    ),
     *("finetune", "submit", "jobs", "stop", "inspect", "convert", "models", "doctor"),
 ]
 
@@ -30,7 +44,7 @@ def test_every_verb_lists_debug_and_takes_a_screen_at_most(help_text):
 @pytest.mark.parametrize(
     "verb",
     [
-        *("plan", "run", "submit", "jobs", "stop", "retry"),
+        *("label", "plan", "run", "submit", "jobs", "stop", "retry"),
         *("verify", "gc", "status", "report", "evaluate", "diff", "export", "inspect", "convert"),
     ],
 )

@@ -52,8 +52,9 @@ VERBS = [verb for group in verbs().values() for verb in group]
 OPTIONS = {f"{verb} {name}" for verb in VERBS for name in help_of(verb).options if name != "--help"}
 DIFF, MERGE, EXPORT = "diff {a} {b}", "merge {a} {b} --by pred_score --to {tmp}/merged", "export {a} {tmp}/x --to"
 EVALUATE = f"evaluate {CHECKPOINT} {{folder}}/in"
+LABEL = f"label {{folder}}/in --model {CHECKPOINT} --out {{tmp}}/x"
 SUBMIT = "submit {remote} --address http://head:8265"
-HERE = "cli/test_options.py::"
+HERE, FOLDERS = "cli/test_options.py::", "by_promise/test_label_folder.py::"
 FAILED_LIMIT = Acts("cli/test_diff.py::test_a_limit_that_is_not_met_ends_with_exit_code_1_and_a_sentence")
 NOTHING_LEFT = "without effect: no row is left to label, so there is nothing to estimate"
 NO_ESTIMATE = "without effect: --sample 0 makes no estimate"
@@ -119,12 +120,19 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             ]
             for verb in ("plan", "run")
         },
+        "label": [
+            Refused(f"{LABEL} --set sink.ulr=x", "has no field 'ulr'"),
+            Refused(f"{LABEL} --set to.max_chars=20", "has no field 'to'"),
+        ],
         "submit": [Refused(f"{SUBMIT} --set sink.ulr=x", "has no field 'ulr'")],
         "finetune": [Refused("finetune {recipe} --set sink.ulr=x", "has no field 'ulr'")],
         "evaluate": [Refused(f"{EVALUATE} --text text --set sink.ulr=x", "has no field 'ulr'")],
     },
     "--address": {
-        **{verb: [Acts(f"{HERE}test_an_address_is_that_of_the_cluster")] for verb in ("run", "retry", "evaluate")},
+        **{
+            verb: [Acts(f"{HERE}test_an_address_is_that_of_the_cluster")]
+            for verb in ("run", "label", "retry", "evaluate")
+        },
         "finetune": [Refused("finetune {recipe} --steps 1 --address ray:6379", "a try-out runs on this machine")],
         "export": [Refused(f"{EXPORT} jsonl --address local", "expected that of a cluster; processes=N uses this")],
         "submit": [Acts("cli/test_jobs.py::TestSubmit::test_without_an_address_it_says_what_to_give")],
@@ -136,6 +144,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             verb: [Refused(f"{line} --engine nowhere", "engine: found 'nowhere', expected 'auto', 'here' or 'ray'")]
             for verb, line in {
                 "run": "run {file}",
+                "label": LABEL,
                 "retry": "retry {a} --trust",
                 "evaluate": f"{EVALUATE} --text text",
             }.items()
@@ -194,6 +203,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
     },
     "--rows": {
         "run": [Acts("cli/test_runs.py::TestRowsWithoutLabels::test_a_try_out_says_why_some_rows_have_no_label")],
+        "label": [Refused(f"{LABEL} --rows 2 --show", "--rows: without effect: --show labels nothing")],
         "evaluate": [
             Refused(f"{EVALUATE} --text text --rows 2 --sink {{tmp}}/x", "sink: without effect: labels of the first")
         ],
@@ -210,6 +220,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             Acts("verbs/merge/test_merging.py::TestTheResult::test_the_command_prints_how_many_rows_are_from_each")
         ],
         "export": [Acts("cli/test_export.py::test_refusals_are_one_line_and_code_2")],
+        "label": [Acts(f"{FOLDERS}test_subtitles_stand_beside_recordings_and_new_ones_are_added")],
     },
     "--column": {
         "diff": [Acts("cli/test_diff.py::test_what_cannot_be_compared_is_refused_with_exit_code_2")],
@@ -220,6 +231,7 @@ COMMON: dict[str, dict[str, list[Row]]] = {
             Helped("if any"),
         ],
         "export": [Helped("if DEST has one")],
+        "label": [Refused(f"{LABEL} --restart", "--restart: replaces an export, and none is asked for")],
     },
 }
 OF_ONE_VERB: dict[str, list[Row]] = {
@@ -231,6 +243,13 @@ OF_ONE_VERB: dict[str, list[Row]] = {
         for given in ("--rtfx 9", "--like {a}", "--calibrate", "--price 1")
         for option in given.split()[:1]
     },
+    **{
+        f"label {option}": [Acts(f"{FOLDERS}test_a_shown_file_makes_the_same_labels_in_the_same_sink")]
+        for option in ("--model", "--words", "--align", "--out", "--show")
+    },
+    "label --language": [
+        Refused(f"{LABEL} --language de", "language is for checkpoints with a text decoder, or with adapters")
+    ],
     "finetune --steps": [Acts("cli/test_finetune.py::test_a_try_out_prints_texts_and_the_command_that_trains")],
     "export --processes": [
         Acts("by_promise/test_clips_at_scale.py::test_processes_write_the_same_files_and_start_a_decoder_each")
@@ -356,7 +375,9 @@ READING = (
 )
 
 
-@pytest.mark.parametrize("line", [*READING, "plan {file}", DIFF, MERGE, f"inspect {CHECKPOINT}", "models", "doctor"])
+@pytest.mark.parametrize(
+    "line", [*READING, "plan {file}", DIFF, MERGE, f"inspect {CHECKPOINT}", "models", "doctor", LABEL]
+)
 def test_json_is_one_object(command, monkeypatch, line):
     monkeypatch.setattr("raysp.cluster.doctor.examine", lambda: [])
     ran = command(f"{line} --json")
@@ -365,7 +386,11 @@ def test_json_is_one_object(command, monkeypatch, line):
 
 
 @pytest.mark.parametrize(
-    "line", ["run {file}", "run {file} --rows 2", "retry {failed} --trust", f"{EVALUATE} --text text --sink {{tmp}}/x"]
+    "line",
+    [
+        *("run {file}", "run {file} --rows 2", LABEL, "retry {failed} --trust"),
+        f"{EVALUATE} --text text --sink {{tmp}}/x",
+    ],
 )
 def test_an_address_is_that_of_the_cluster(command, monkeypatch, line):
     def connected(address):

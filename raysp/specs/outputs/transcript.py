@@ -178,7 +178,7 @@ class Transcript(Output):
                 f"{checkpoint.path}: {settings} need a CTC checkpoint, which gives times; "
                 f"{checkpoint.architecture} writes text without {'those of characters' if self.chars else 'times'}: "
                 f"leave them out; a second step Label(CTC, outputs=[Align('{self.name}_text', unknown='wildcard')]) "
-                "gives times"
+                "gives times (raysp label: --align CTC)"
             )
         if self.detect and not checkpoint.detects:
             raise CheckpointError(

@@ -106,6 +106,12 @@ def export(
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
 
 
+def recordings_folder(sink: str, pipeline: Pipeline) -> str | None:
+    """Return the url of the folder of recordings that is the whole source of a sink; None if it is something else."""
+    request = SinkRequest(sink, pipeline=pipeline)
+    return Source(Labelling.of(*open_recorded(request)), request, is_beside=True).only_folder()
+
+
 def _check_beside(spec: Format) -> None:
     """Raise SpecError unless files of a format can stand next to recordings, named after them."""
     if not getattr(spec, "BESIDE", False):

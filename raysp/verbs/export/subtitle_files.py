@@ -20,7 +20,7 @@ from raysp.verbs.export.source_audio import Source
 from raysp.verbs.export.spoken_words import SpokenWords
 from raysp.verbs.export.word_times import ask_words, how_to_ask
 
-WHOLE_JOB = "pipelines/subtitles.py of raysp's repository labels a folder and writes its subtitles in one command"
+WHOLE_JOB = "`raysp label FOLDER --model CHECKPOINT --to srt` labels a folder and writes its subtitles in one command"
 
 
 @spec

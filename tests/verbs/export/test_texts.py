@@ -63,10 +63,10 @@ def test_a_long_row_without_times_is_refused_before_anything_is_written(long, tm
     assert found.rows == 3
 
 
-def test_a_refusal_for_want_of_times_leads_to_the_pipeline_that_makes_subtitles(long, tmp_path):
+def test_a_refusal_for_want_of_times_leads_to_the_command_that_makes_subtitles(long, tmp_path):
     sink = with_column(long / "out", tmp_path / "out", "other_text", pa.array(["one two three"]))
     with pytest.raises(
-        PlanError, match=r"raise to\.max_seconds for one cue a row\. pipelines/subtitles\.py of raysp's repo"
+        PlanError, match=r"raise to\.max_seconds for one cue a row\. `raysp label FOLDER --model CHECKPOINT --to srt`"
     ):
         raysp.export(str(sink), to=raysp.Srt(column="other", max_seconds=2), dest=str(tmp_path / "dest"))
     with pytest.raises(PlanError, match=r"such as aligned for those of Align\(\)\. pipelines/subtitles\.py"):
