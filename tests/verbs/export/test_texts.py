@@ -69,7 +69,7 @@ def test_a_refusal_for_want_of_times_leads_to_the_command_that_makes_subtitles(l
         PlanError, match=r"raise to\.max_seconds for one cue a row\. `raysp label FOLDER --model CHECKPOINT --to srt`"
     ):
         raysp.export(str(sink), to=raysp.Srt(column="other", max_seconds=2), dest=str(tmp_path / "dest"))
-    with pytest.raises(PlanError, match=r"such as aligned for those of Align\(\)\. pipelines/subtitles\.py"):
+    with pytest.raises(PlanError, match=r"such as aligned for those of Align\(\)\. `raysp label FOLDER"):
         raysp.export(str(sink), to=raysp.Srt(column="none"), dest=str(tmp_path / "dest"))
 
 
