@@ -220,14 +220,7 @@ def _dotted(text: str, case: Case) -> str:
 
 def _letters(text: str) -> str:
     """Return letters, marks and digits, and apostrophes between letters; other characters as spaces."""
-    text = joined(text).translate(APOSTROPHES)
-    kept = [character if _is_letter(character) or character == "'" else " " for character in text]
-    for place, character in enumerate(kept):
-        if character == "'":
-            around = kept[max(0, place - 1) : place] + kept[place + 1 : place + 2]
-            if len(around) < 2 or not all(map(_is_letter, around)):
-                kept[place] = " "
-    return "".join(kept)
+    return _OUTER_APOSTROPHE.sub(" ", joined(text).translate(APOSTROPHES).translate(_KEPT))
 
 
 def joined(text: str) -> str:
@@ -244,8 +237,19 @@ def _seen(match: re.Match[str]) -> str:
     return " " if match[0] == _NON_JOINER and (not before or unicodedata.combining(before) != _VIRAMA) else ""
 
 
-def _is_letter(character: str) -> bool:
-    return unicodedata.category(character)[0] in "LMN"
+class _Kept(dict[int, str]):
+    """Letters, marks, digits and apostrophes by their code points; spaces for other characters. Filled as needed."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        is_kept = unicodedata.category(character)[0] in "LMN" or character == "'"
+        self[code] = character if is_kept else " "
+        return self[code]
+
+
+_KEPT = _Kept()
+_OUTER_APOSTROPHE = re.compile(r"(?<![^ '])'|'(?![^ '])")
+"""An apostrophe without a letter on both sides, where every other character is a letter or a space."""
 
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
