@@ -12,6 +12,7 @@ from rich.text import Text
 from raysp.cli.arguments import (
     EngineOptions,
     MetricOptions,
+    Normalise,
     Settings,
     SinkOptions,
     StorageOptions,
@@ -161,28 +162,41 @@ def merge(
     sinks: Annotated[list[str], typer.Argument(metavar="OUT...", help="Folders that runs wrote, of the same shards.")],
     to: Annotated[str, typer.Option("--to", metavar="OUT", help="Folder of the merged labels.")],
     by: Annotated[
-        str, typer.Option("--by", metavar="COLUMN", help="Column of numbers, such as pred_score; the highest wins.")
+        str,
+        typer.Option(
+            "--by",
+            metavar="RULE",
+            help="A column of numbers, such as pred_score (the highest wins); agreement: the text nearest to the other "
+            "ones; vote: each word by majority.",
+        ),
     ],
+    text: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Texts of agreement and vote. Default: pred_text.")
+    ] = None,
+    normalise: Normalise = None,
     storage_options: StorageOptions = None,
     trust: Trust = False,
 ) -> None:
-    """Merge labellings: each row has the label of the highest score. Starts no Ray.
+    """Merge labellings: each row has the label of one of them. Starts no Ray.
 
     Rows that are ok take precedence. The column labelling has the origin of each row.
     The same command again goes on, and replaces what changed since. Exits with 3 if shards are not merged.
 
-    Example:
+    Examples:
       raysp merge labels relabelled --by pred_score --to merged
+      raysp merge parakeet whisper canary --by vote --to merged
     """
     import raysp
 
     announce(f"reading {' and '.join(sinks)} ...")
     *of, merged = map(_labels, _named([*sinks, to], storage_options, trust=trust))
-    result = raysp.merge(*of, to=merged, by=by, trust=trust)
+    result = raysp.merge(*of, to=merged, by=by, text=text, normalise=normalise, trust=trust)
 
     def printed() -> None:
         for url, rows in result.chosen.items() if result.rows else ():
             print_fact("rows", f"{rows:,} of {result.rows:,} from {url}")
+        if result.elected:
+            print_fact("elected", f"{count(result.elected, 'text')} that no labelling has")
         shards = count(result.shards, "shard")
         print_fact("merged", f"{shards} in {result.sink}, {result.shards_before:,} of them earlier")
         lines = [f"raysp: not merged: {name}: {why}" for name, why in result.not_merged.items()]

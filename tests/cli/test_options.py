@@ -272,6 +272,8 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "evaluate --sink": [
         Refused(f"{EVALUATE} --text text --rows 2 --sink {{tmp}}/x", "sink: without effect: labels of")
     ],
+    "merge --text": [Refused(f"{MERGE} --text pred_text", "text: without effect: by='pred_score' compares no texts")],
+    "merge --normalise": [Refused(f"{MERGE} --normalise lower", "normalise: without effect: by='pred_score' compares")],
     "diff --html": [Acts("cli/test_diff.py::test_the_comparison_can_be_a_page")],
     "export --beside": [
         Refused("export {a} --to ctm --beside", "beside=True does not apply to ctm; it is an option of srt, vtt"),

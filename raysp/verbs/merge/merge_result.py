@@ -24,6 +24,8 @@ class Merge(Brief):
     """Rows of the shards that this call merged."""
     chosen: Mapping[str, int]
     """Rows of them by the url of the labelling whose label they have."""
+    elected: int
+    """Rows of them whose text was elected by vote and is that of no labelling."""
     not_merged: Mapping[str, str]
     """Shards that are not merged, with the reason."""
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from raysp.errors import ChangedError, PlanError, SpecError, StoreError
+from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
 from raysp.labelling.finished.labellings import match, refuse_same_sinks
 from raysp.sink import absent, commit, footer, plan_record, run_record
@@ -17,12 +17,14 @@ from raysp.sink.run_record import RunEntry, RunRecord
 from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import Parquet
 from raysp.specs.pipeline import fingerprint as hash_parts
+from raysp.specs.text_rules import Text
 from raysp.specs.values import JsonValue
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import Store
-from raysp.verbs.merge.label_choice import PROVENANCE, Chooser, Side, check_numeric
+from raysp.verbs.merge.label_choice import PROVENANCE, Chooser, Side
 from raysp.verbs.merge.merge_result import Merge
-from raysp.words import count, listed
+from raysp.verbs.merge.rules import Rule, check_number, rule_of
+from raysp.words import listed
 
 MERGED = "merged"
 """Entry of the metadata of a merged label shard: a hash of the versions of the label shards that it was made from."""
@@ -34,17 +36,31 @@ def merge(
     *sinks: str | Parquet,
     to: str | Parquet | Store,
     by: str,
+    text: str | None = None,
+    normalise: str | Text | None = None,
     storage_options: GivenOptions | None = None,
     trust: bool = False,
     on_shard: Callable[[int, int], None] | None = None,
 ) -> Merge:
-    """Merge labellings of one corpus: each row has the label of the labelling with the highest value of a column.
+    """Merge labellings of one corpus: each row has the label of one of them, chosen by a rule.
 
     Rows are matched by the name of their shard and their number in it. A row that is ok in a labelling goes before one
-    that is skipped, and this before an error row; then the higher value counts, a null below all numbers; of equal
-    ones the labelling named first. A row that `forget` withdrew in a labelling stays withdrawn. The result is a sink of
-    labels with all rows, the columns of the labellings and `labelling`, which holds the sink, run, fingerprint and
-    checkpoint that each row was taken from.
+    that is skipped, and this before an error row; then `by` decides; of equal ones the labelling named first is taken.
+    A row that `forget` withdrew in a labelling stays withdrawn. The result is a sink of labels with all rows, the
+    columns of the labellings and `labelling`, which holds the sink, run, fingerprint and checkpoint that each row was
+    taken from.
+
+    - A column: the highest value is taken, a null below all numbers.
+    - "agreement": the transcript with the least mean distance to those of the other labellings in which the row is ok;
+      of equal ones the one with the higher score (`pred_score` of `pred_text`). The distance is the fewest edits in
+      words over the words of the longer text, which is the same from either side. Of a row that is ok in two labellings
+      alone the score decides. At least three labellings.
+    - "vote": the words are elected (ROVER, Fiscus 1997). Transcripts are aligned in the order of the labellings; of
+      each place the word of the most transcripts wins, or none; of equally many those with the higher mean score:
+      that of `pred_words` if all transcripts have words, else of `pred_score`. Words are compared normalised one by
+      one and written as in their labelling. The row is that of the labelling with the fewest differing words. If there
+      are any, its text is replaced, its words where all have times in order, else by null; null are its score,
+      characters, n-best texts, and what outputs made of the text. See `raysp.text.consensus` for alignments.
 
     The same call again goes on. Label shards made from labels that have changed since are replaced. Shards that are not
     finished in all labellings, or that were made from other input, are not merged and listed.
@@ -52,27 +68,29 @@ def merge(
     Args:
         sinks: urls of two or more sinks; or `Parquet`s, for their storage options.
         to: url of the merged sink, outside of the merged labellings; or a `Parquet`.
-        by: column of numbers, such as "pred_score"; a field of a struct after a dot.
+        by: column of numbers, such as "pred_score"; a field of a struct after a dot; or "agreement" or "vote".
+        text: with these, the column of the transcripts; None: `pred_text`.
+        normalise: with these, the normalisation of the texts, as of `evaluate`; None: "letters".
         storage_options: options to reach all sinks; None: with `trust` the recorded ones of each.
         trust: use the recorded storage options.
         on_shard: called after each label shard with the number of finished shards, and of all.
 
     Raises:
-        SpecError: fewer than two sinks are given.
+        SpecError: fewer than two sinks are given, with "agreement" fewer than three; or an option has no effect.
         PlanError: one is not a sink of labels, two are the same, they have no finished shard in common, their columns
-            differ, or `by` is not a column of numbers.
+            differ, `by` is not a column of numbers, or `text` none of texts.
         ChangedError: `to` holds other labels.
         StoreError: a label shard cannot be read or written.
     """
-    if len(sinks) < 2:
-        raise SpecError(f"merge: found {count(len(sinks), 'labelling')}, expected at least two")
+    rule = rule_of(by, text, normalise)
+    check_number(rule, len(sinks))
     labellings = [Labelling.open(sink, storage_options, trust=trust) for sink in sinks]
     names, not_merged = _names(labellings)
-    sides = _sides(labellings, by)
+    sides = _sides(labellings, rule)
     merged = _sink(to, storage_options)
     for labelling in labellings:
         refuse_overlap(labelling.store, merged.store)
-    return _Merging(labellings, sides, by, merged).run(names, not_merged, on_shard)
+    return _Merging(labellings, sides, rule, merged).run(names, not_merged, on_shard)
 
 
 def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
@@ -95,7 +113,7 @@ def _names(labellings: Sequence[Labelling]) -> tuple[list[str], dict[str, str]]:
     return names, not_merged
 
 
-def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
+def _sides(labellings: Sequence[Labelling], rule: Rule) -> list[Side]:
     """Return the labellings with the columns of the merged label shards."""
     first, *further = labellings
     schemas = (labelling.schema for labelling in labellings)
@@ -111,7 +129,7 @@ def _sides(labellings: Sequence[Labelling], by: str) -> list[Side]:
                 "with the same outputs and the same sink.keep"
             )
     for labelling in labellings:
-        check_numeric(labelling.url, labelling.schema, by)
+        rule.check(labelling.url, labelling.schema)
     return [Side(labelling, tuple(fields[0])) for labelling in labellings]
 
 
@@ -122,10 +140,10 @@ def _sink(to: str | Parquet | Store, storage_options: GivenOptions | None) -> Si
 class _Merging:
     """Merge of label shards into a sink that records it."""
 
-    def __init__(self, labellings: Sequence[Labelling], sides: Sequence[Side], by: str, sink: Sink) -> None:
-        self._labellings, self._sides, self._by, self._sink = labellings, sides, by, sink
+    def __init__(self, labellings: Sequence[Labelling], sides: Sequence[Side], rule: Rule, sink: Sink) -> None:
+        self._labellings, self._sides, self._rule, self._sink = labellings, sides, rule, sink
         self._parts: dict[str, JsonValue] = {
-            "merge.by": by,
+            **rule.parts,
             "merge.fingerprints": [labelling.record.fingerprint for labelling in labellings],
             "merge.checkpoints": [labelling.checkpoint for labelling in labellings],
             "merge.version": MERGE_VERSION,
@@ -140,7 +158,7 @@ class _Merging:
         """Merge the label shards that the sink lacks."""
         store = self._sink.store
         log = RunLog(store, self._begin(names, not_merged))
-        chooser = Chooser(self._sides, self._by)
+        chooser = Chooser(self._sides, self._rule)
         before = rows = 0
         try:
             for number, name in enumerate(names, 1):
@@ -156,7 +174,17 @@ class _Merging:
             with suppress(StoreError):  # receipts are read for speed only
                 log.flush()
         chosen = {labelling.url: chooser.counts[place] for place, labelling in enumerate(self._labellings)}
-        return Merge(self._sink.url, self._fingerprint, self._by, len(names), before, rows, chosen, not_merged)
+        return Merge(
+            self._sink.url,
+            self._fingerprint,
+            str(self._parts["merge.by"]),
+            len(names),
+            before,
+            rows,
+            chosen,
+            chooser.elected,
+            not_merged,
+        )
 
     def _begin(self, names: Sequence[str], not_merged: Mapping[str, str]) -> str:
         """Record the merge and its shards, and return the id of this run."""

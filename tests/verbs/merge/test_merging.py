@@ -201,7 +201,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("names", "by", "message"),
         [
-            (("A",), "pred_score", "found 1 labelling, expected at least two"),
+            (("A",), "pred_score", "found 1 labelling, expected 2 or more"),
             (("A", "A"), "pred_score", "found the same sink twice"),
             (("A", "B"), "pred_text", "by='pred_text': found a column of string, expected numbers; columns of numbers"),
             (("A", "B"), "signal.noise", "by='signal.noise': found no such column"),

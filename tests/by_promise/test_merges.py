@@ -1,0 +1,315 @@
+"""Merges of several labellings: by agreement of their texts, and by vote on their words."""
+
+import contextlib
+import itertools
+import json
+import random
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from tests import corpora, kit
+
+TEXTS, WORDS = raysp.Transcript(), raysp.Transcript(words=True)
+ERROR, SKIPPED, WITHDRAWN = ("error", "corrupt_audio"), ("skipped", "no_speech"), ("skipped", "withdrawn")
+Row = str | tuple[str, str] | None
+
+
+@pytest.fixture
+def sinks(tmp_path):
+    """Return a function that makes sinks of one shard, with texts or outcomes and scores of their rows."""
+
+    def make(*texts: list[Row], scores=None, outputs=(TEXTS,), source=None, **columns) -> list[str]:
+        made = []
+        for number, rows in enumerate(texts):
+            shutil.rmtree(tmp_path / "ABCDE"[number], ignore_errors=True)
+            outcomes = [row if isinstance(row, tuple) else ("ok", None) for row in rows]
+            values = {
+                "pred_text": [None if isinstance(row, tuple) else row for row in rows],
+                "pred_score": [
+                    None if isinstance(row, tuple) or not scores else scores[number][place]
+                    for place, row in enumerate(rows)
+                ],
+                "status": [status for status, _ in outcomes],
+                "error_type": [kind for _, kind in outcomes],
+                **{name: of_sinks[number] for name, of_sinks in columns.items()},
+            }
+            made.append(str(corpora.labelled(tmp_path, values, outputs, source, name="ABCDE"[number])))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def merged(tmp_path):
+    """Return a function that merges sinks and returns the rows, each with the name of its sink as `from`."""
+
+    def merge(*sinks: str, by: str, **options) -> list[dict[str, object]]:
+        to = tmp_path / "merged"
+        shutil.rmtree(to, ignore_errors=True)
+        raysp.merge(*sinks, to=str(to), by=by, **options)
+        return [{**row, "from": row["labelling"]["sink"][-1]} for row in kit.rows(to)]
+
+    return merge
+
+
+def timed(text: str, score: float = 0.5, start: float = 0.0) -> list[dict[str, object]]:
+    return [
+        {"word": word, "start": start + place, "end": start + place + 0.5, "score": score}
+        for place, word in enumerate(text.split())
+    ]
+
+
+def of_each(rows: list[dict[str, object]], name: str) -> list[object]:
+    return [row[name] for row in rows]
+
+
+class TestAgreement:
+    def test_the_text_nearest_to_the_other_ones_is_taken(self, sinks, merged):
+        made = sinks(
+            ["one two three", "a b c d", "yes", "One, two."],
+            ["one too three", "a b c x", "yes indeed it is so", "one two"],
+            ["one two tree", "y b c x", "yes", "one or two"],
+        )
+        rows = merged(*made, by="agreement")
+        assert of_each(rows, "from") == ["A", "B", "A", "A"]
+        assert of_each(rows, "pred_text") == ["one two three", "a b c x", "yes", "One, two."]
+
+    def test_ties_go_by_the_score_then_by_the_order(self, sinks, merged):
+        texts = ["a b", "a b", "a b", "a b"], ["a c", "a b", "a b", "a b"], ["a d", "x y", "x y", "x y"]
+        scores = [-1.0, -0.5, -0.5, None], [-0.5, -0.1, -0.5, -9.0], [-2.0, 0.0, 0.0, 0.0]
+        made = sinks(*texts, scores=scores)
+        assert of_each(merged(*made, by="agreement"), "from") == ["B", "B", "A", "B"]
+        assert of_each(merged(*made[::-1], by="agreement"), "from") == ["B", "B", "B", "B"]
+
+    def test_rows_that_are_not_ok_take_no_part(self, sinks, merged):
+        made = sinks(
+            ["a b c", "a b c", ERROR, ERROR, SKIPPED, ERROR],
+            ["a b c", ERROR, "x", ERROR, ERROR, WITHDRAWN],
+            ["x y z", "x y z", SKIPPED, ERROR, ERROR, "a"],
+            scores=[[-2.0] * 6, [-2.0] * 6, [-1.0] * 6],
+        )
+        rows = merged(*made, by="agreement")
+        assert of_each(rows, "from") == ["A", "C", "B", "A", "A", "B"]
+        assert of_each(rows, "status") == ["ok", "ok", "ok", "error", "skipped", "skipped"]
+        assert of_each(rows, "pred_text") == ["a b c", "x y z", "x", None, None, None]
+
+    def test_the_normalisation_and_the_column_are_chosen(self, sinks, merged):
+        made = sinks(
+            ["A b"],
+            ["a b"],
+            ["A B c"],
+            outputs=[raysp.Transcript(), raysp.Transcript("b")],
+            b_text=[["x y"], ["x"], ["x"]],
+        )
+        assert of_each(merged(*made, by="agreement"), "from") == ["A"]
+        assert of_each(merged(*made, by="agreement", text="b_text"), "from") == ["B"]
+        assert of_each(merged(*made, by="agreement", normalise="none"), "from") == ["A"]
+
+    def test_the_order_of_the_sinks_matters_in_ties_alone(self, sinks, merged):
+        draw = random.Random(7)
+        texts = [[" ".join(draw.choices("abcd", k=draw.randrange(1, 7))) for _ in range(40)] for _ in range(4)]
+        scores = [[-float(4 * row + number) for row in range(40)] for number in range(4)]
+        made = sinks(*texts, scores=scores)
+        taken = {str(of_each(merged(*order, by="agreement"), "from")) for order in itertools.permutations(made)}
+        assert len(taken) == 1
+
+    def test_two_are_refused_with_what_they_can_do(self, sinks, raysp_command, tmp_path):
+        ran = raysp_command("merge", *sinks(["a"], ["b"]), "--by", "agreement", "--to", tmp_path / "to")
+        assert ran.code == 2
+        assert "found 2 labellings, expected 3 or more" in ran.err
+        assert "--by COLUMN takes the row with the higher score, --by vote the words" in ran.err
+
+
+class TestVote:
+    def test_each_word_goes_by_the_majority(self, sinks, merged):
+        made = sinks(
+            ["one too three", "the big cat", "a", "", "Yes, sir."],
+            ["one two free", "the cat", "a", "", "yes Sir"],
+            ["won two three", "the big hat", "", "x", "no sir"],
+        )
+        rows = merged(*made, by="vote")
+        assert of_each(rows, "pred_text") == ["one two three", "the big cat", "a", "", "Yes, sir."]
+        assert of_each(rows, "from") == ["A", "A", "A", "A", "A"]
+        assert of_each(rows, "status") == ["ok"] * 5
+
+    def test_a_word_is_written_as_in_the_row_that_is_nearest(self, sinks, merged):
+        made = sinks(["It is - X -, then"], ["it IS y then?"], ["it's z Then!"], scores=[[-2.0], [-1.0], [-3.0]])
+        [row] = merged(*made, by="vote")
+        assert (row["from"], row["pred_text"]) == ("B", "it IS y then?")
+        made = sinks(["Go on - now"], ["Oh ON now!"], ["go no NOW?"], scores=[[-1.0], [-3.0], [-2.0]])
+        [row] = merged(*made, by="vote")
+        assert (row["from"], row["pred_text"]) == ("A", "Go on - now")
+        made = sinks(["Go on x"], ["Oh on now!"], ["go no now?"], scores=[[-1.0], [-3.0], [-2.0]])
+        [row] = merged(*made, by="vote")
+        assert (row["from"], row["pred_text"]) == ("A", "Go on now?")
+
+    def test_ties_go_by_scores_of_words_of_rows_and_by_the_order(self, sinks, merged):
+        texts = ["a b"], ["a c"], ["a d"]
+        rows = [[-3.0], [-1.0], [-2.0]]
+        assert merged(*sinks(*texts, scores=rows), by="vote")[0]["pred_text"] == "a c"
+        assert merged(*sinks(*texts), by="vote")[0]["pred_text"] == "a b"
+        of_words = [[timed("a b", 0.2)], [timed("a c", 0.1)], [timed("a d", 0.3)]]
+        made = sinks(*texts, scores=rows, outputs=[WORDS], pred_words=of_words)
+        assert merged(*made, by="vote")[0]["pred_text"] == "a d"
+        made = sinks(*texts, scores=rows, outputs=[WORDS], pred_words=[*of_words[:2], [None]])
+        assert merged(*made, by="vote")[0]["pred_text"] == "a c"
+
+    def test_two_labellings_go_by_the_scores_of_their_words(self, sinks, merged):
+        words = [[timed("a b", 0.9), timed("x y z", 0.2)], [timed("a c", 0.3), timed("x z", 0.8)]]
+        made = sinks(["a b", "x y z"], ["a c", "x z"], outputs=[WORDS], pred_words=words)
+        assert of_each(merged(*made, by="vote"), "pred_text") == ["a b", "x z"]
+
+    def test_what_no_longer_fits_the_text_is_null(self, sinks, merged):
+        texts = ["one too three", "a"], ["one two free", "a"], ["won two three", "a"]
+        outputs = [
+            raysp.Transcript(words=True, chars=True),
+            raysp.Agreement("text"),
+            raysp.Signals(),
+        ]
+        signal = {"noise": -60.0, "compression": 0.9, "repetition": 2.0}
+        agreement = {"wer": 0.5, "cer": 0.5, "edits": 1, "words": 2}
+        made = sinks(
+            *texts,
+            scores=[[-1.0, -1.0]] * 3,
+            outputs=outputs,
+            pred_words=[[timed(text, start=0.1 * number) for text in rows] for number, rows in enumerate(texts)],
+            pred_chars=[[[], []]] * 3,
+            signal=[[signal, signal]] * 3,
+            agreement=[[agreement, agreement]] * 3,
+            source={"text": ["one two three", "a"]},
+        )
+        elected, kept = merged(*made, by="vote")
+        assert elected["pred_text"] == "one two three"
+        assert [word["word"] for word in elected["pred_words"]] == ["one", "two", "three"]
+        assert [word["start"] for word in elected["pred_words"]] == [0.0, 1.1, 2.0]
+        assert [elected[name] for name in ("pred_score", "pred_chars", "agreement")] == [None] * 3
+        assert (elected["signal"]["noise"], elected["signal"]["compression"]) == (-60.0, None)
+        [_, before] = kit.rows(made[0])
+        assert {name: value for name, value in kept.items() if name not in ("labelling", "from")} == before
+
+    @pytest.mark.parametrize(
+        ("third", "starts"),
+        [(0.0, [0.0, 1.0]), (0.7, None), (None, None)],
+        ids=["in order", "not in order", "no times"],
+    )
+    def test_words_have_times_if_those_of_all_winners_are_in_order(self, sinks, merged, third, starts):
+        late = timed("x b")
+        late[1]["start"] = -0.5 if third == 0.7 else 1.0
+        words = [[timed("a y")], [late if third is not None else None], [timed("a z")], [timed("w b", start=9.0)]]
+        made = sinks(
+            ["a y"],
+            ["x b"],
+            ["a z"],
+            ["w b"],
+            outputs=[WORDS],
+            pred_words=words,
+            scores=[[-4.0], [-1.0], [-3.0], [-9.0]],
+        )
+        [row] = merged(*made, by="vote")
+        assert row["pred_text"] == "a b"
+        found = row["pred_words"]
+        assert (found and [word["start"] for word in found]) == starts
+
+    def test_rows_that_are_not_ok_do_not_vote(self, sinks, merged):
+        made = sinks(["a b", ERROR, WITHDRAWN], ["a c", "x", "x"], [ERROR, SKIPPED, "x"], [ERROR, ERROR, "x"])
+        rows = merged(*made, by="vote")
+        assert of_each(rows, "from") == ["A", "B", "A"]
+        assert of_each(rows, "pred_text") == ["a b", "x", None]
+        assert of_each(rows, "error_type") == [None, None, "withdrawn"]
+
+    @pytest.mark.parametrize("by", ["agreement", "vote"])
+    def test_equal_sinks_give_their_rows_and_an_empty_one_changes_none(self, sinks, merged, by):
+        texts = ["one two", "", ERROR, "Three - four!"]
+        made = sinks(texts, texts, texts, [ERROR] * 4, ["", "", ERROR, ""])
+        expected = kit.rows(made[0])
+        for chosen in (made[:3], made[:4], made):
+            rows = merged(*chosen, by=by)
+            assert of_each(rows, "from") == ["A"] * 4
+            assert [{name: row[name] for name in expected[0]} for row in rows] == expected
+
+    def test_words_in_clear_places_are_elected_in_any_order(self, sinks, merged):
+        draw = random.Random(3)
+        right = [[f"w{draw.randrange(99)}" for _ in range(12)] for _ in range(30)]
+        texts = [
+            [
+                " ".join("xyz"[number] if place % 4 == number else word for place, word in enumerate(row))
+                for row in right
+            ]
+            for number in range(3)
+        ]
+        for order in itertools.permutations(sinks(*texts)):
+            assert of_each(merged(*order, by="vote"), "pred_text") == [" ".join(row) for row in right]
+
+
+class TestMerges:
+    @pytest.mark.parametrize("by", ["agreement", "vote"])
+    @pytest.mark.parametrize("how", ["death", "lost"])
+    def test_a_merge_that_ends_at_any_change_gives_the_same_rows(self, sinks, by, how):
+        made = sinks(["one too", "a b", ERROR], ["won two", "a", "x"], ["one two", ERROR, ERROR])
+        with kit.failing_files() as files:
+            raysp.merge(*made, to=files.url("whole"), by=by)
+            expected, num_changes = kit.rows(files.url("whole")), files.changes
+            for number in range(1, num_changes + 1):
+                place = files.url(f"{by}{how}{number}")
+                files.fail_at(number, how)
+                with contextlib.suppress(SystemExit, raysp.RayspError):
+                    raysp.merge(*made, to=place, by=by)
+                files.revive()
+                raysp.merge(*made, to=place, by=by)
+                assert kit.rows(place) == expected
+
+    def test_forgotten_rows_stay_withdrawn(self, sinks, raysp_command, merged):
+        made = sinks(["a", "b", "c"], ["a", "b", "c"], ["a", "b", "x"])
+        assert raysp_command("forget", made[2], "u1").code == 0
+        for by in ("agreement", "vote"):
+            rows = merged(*made, by=by)
+            assert of_each(rows, "pred_text") == ["a", None, "c"]
+            assert of_each(rows, "error_type") == [None, "withdrawn", None]
+
+    def test_the_command_counts_the_rows_and_the_result_is_a_sink(self, sinks, raysp_command, tmp_path):
+        made = sinks(["one too three", "a"], ["one two free", "a"], ["won two three", "a"])
+        ran = raysp_command("merge", *made, "--by", "vote", "--normalise", "lower", "--to", tmp_path / "to")
+        assert [line.split() for line in ran.out.splitlines()][:4] == [
+            ["rows", "2", "of", "2", "from", made[0]],
+            ["rows", "0", "of", "2", "from", made[1]],
+            ["rows", "0", "of", "2", "from", made[2]],
+            ["elected", "1", "text", "that", "no", "labelling", "has"],
+        ]
+        shown = json.loads(
+            raysp_command("merge", *made, "--by", "vote", "--normalise", "lower", "--to", tmp_path / "to", "--json").out
+        )
+        assert (shown["by"], shown["shards_before"]) == ("vote", 1)
+        assert raysp_command("verify", tmp_path / "to").code == 0
+        lines = raysp.export(str(tmp_path / "to"), to="jsonl", dest=str(tmp_path / "lines"))
+        assert lines.rows == 2
+
+    def test_another_rule_is_another_merge(self, sinks, tmp_path):
+        made = sinks(["a"], ["b"], ["c"], scores=[[-1.0]] * 3)
+        to = str(tmp_path / "to")
+        raysp.merge(*made, to=to, by="vote")
+        for options in ({"by": "agreement"}, {"by": "pred_score"}, {"by": "vote", "normalise": "none"}):
+            with pytest.raises(raysp.ChangedError, match="merge"):
+                raysp.merge(*made, to=to, **options)
+        raysp.merge(*made, to=str(tmp_path / "scored"), by="pred_score")
+        recorded = json.loads(pq.read_metadata(tmp_path / "scored" / "a.parquet").metadata[b"raysp.merge"])
+        assert {*recorded} == {"merge.by", "merge.fingerprints", "merge.checkpoints", "merge.version"}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"by": "vote", "text": "pred_score"}, "found a column of float, expected texts; columns of texts are"),
+            ({"by": "agreement", "text": "gone"}, "text='gone': found no such column"),
+            (
+                {"by": "pred_score", "normalise": "lower"},
+                "normalise: without effect: by='pred_score' compares no texts",
+            ),
+            ({"by": "pred_score", "text": "pred_text"}, "text: without effect"),
+            ({"by": "vote", "normalise": "leters"}, "normalisation 'leters', expected one of none"),
+        ],
+    )
+    def test_what_cannot_be_merged_is_refused(self, sinks, tmp_path, options, message):
+        with pytest.raises((raysp.PlanError, raysp.SpecError), match=message):
+            raysp.merge(*sinks(["a"], ["b"], ["c"]), to=str(tmp_path / "to"), **options)

@@ -1,0 +1,203 @@
+"""Consensus of transcripts: distances as rapidfuzz counts them, and votes as all alignments of least cost give them."""
+
+import functools
+import itertools
+import random
+
+import pytest
+from rapidfuzz.distance import Levenshtein
+
+from raysp.text import consensus
+from raysp.text.consensus import NOTHING, NOWHERE, mean, mean_distances, slots_of, winner
+
+UNSCORED = float("-inf")
+
+
+def no_score(number: int, place: int) -> float:
+    return UNSCORED
+
+
+def voted(*texts: str, score=no_score) -> str:
+    slots = slots_of([text.split() for text in texts])
+    return " ".join(word for slot in slots if (word := winner(slot, score)) != NOTHING)
+
+
+def drawn(seed: int, most: int = 4, letters: str = "abc") -> list[str]:
+    draw = random.Random(seed)
+    return [draw.choice(letters) for _ in range(draw.randrange(most + 1))]
+
+
+def cost_of(word: str, vocabulary: set[str]) -> int:
+    """Return the cost of a word, or of none, in a slot: the least one over the words of the slot."""
+    return min(0 if word == other else 3 if NOTHING in (word, other) else 4 for other in vocabulary)
+
+
+def alignments(num_slots: int, num_words: int):
+    """Yield all alignments, those that are preferred first: read from the end, in a slot, slot without, new slot."""
+    if not num_slots and not num_words:
+        yield []
+    if num_slots and num_words:
+        yield from ([*rest, (num_slots - 1, num_words - 1)] for rest in alignments(num_slots - 1, num_words - 1))
+    if num_slots:
+        yield from ([*rest, (num_slots - 1, NOWHERE)] for rest in alignments(num_slots - 1, num_words))
+    if num_words:
+        yield from ([*rest, (NOWHERE, num_words - 1)] for rest in alignments(num_slots, num_words - 1))
+
+
+def by_all_alignments(transcripts: list[list[str]]) -> list[list[str]]:
+    """Return the words in the slots by the rules of `raysp.text.consensus`, of all alignments."""
+    slots = [[word] for word in transcripts[0]]
+    for number, words in enumerate(transcripts[1:], 1):
+        if words in transcripts[:number]:
+            slots = [[*slot, slot[transcripts.index(words)]] for slot in slots]
+            continue
+        shared = [
+            [word in slot and NOTHING not in slot for slot, word in zip(ours, theirs, strict=False)]
+            for ours, theirs in ((slots, words), (slots[::-1], words[::-1]))
+        ]
+        first, last = (sum(itertools.takewhile(bool, flags)) for flags in shared)
+        last = min(last, min(len(slots), len(words)) - first)
+        ours, theirs = slots[first : len(slots) - last], words[first : len(words) - last]
+
+        def cost(steps, ours=ours, theirs=theirs):
+            return sum(
+                3 if slot == NOWHERE else cost_of(NOTHING if place == NOWHERE else theirs[place], {*ours[slot]})
+                for slot, place in steps
+            )
+
+        best = min(alignments(len(ours), len(theirs)), key=cost)  # the first of several
+        middle = [
+            [*([NOTHING] * number if slot == NOWHERE else ours[slot]), NOTHING if place == NOWHERE else theirs[place]]
+            for slot, place in best
+        ]
+        before = [[*slot, word] for slot, word in zip(slots[:first], words[:first], strict=True)]
+        ends = zip(slots[len(slots) - last :], words[len(words) - last :], strict=True)
+        behind = [[*slot, word] for slot, word in ends]
+        slots = [*before, *middle, *behind]
+    return slots
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_the_slots_are_those_of_the_least_of_all_alignments(number):
+    for seed in range(300):
+        transcripts = [drawn(seed * number + one) for one in range(number)]
+        assert [slot.words for slot in slots_of(transcripts)] == by_all_alignments(transcripts), transcripts
+
+
+def test_equal_words_at_both_ends_cost_nothing():
+    """The alignment of the words between shared ends costs as little as the one of all words."""
+    for seed in range(300):
+        slots = [{*slot.words} for slot in slots_of([drawn(3 * seed), drawn(3 * seed + 1)])]
+        words = drawn(3 * seed + 2)
+        steps = consensus._alignment([dict.fromkeys(slot) for slot in slots], words)
+        costs = [
+            sum(
+                3 if slot == NOWHERE else cost_of(NOTHING if place == NOWHERE else words[place], slots[slot])
+                for slot, place in one
+            )
+            for one in (steps, *alignments(len(slots), len(words)))
+        ]
+        assert costs[0] == min(costs)
+
+
+def test_places_are_those_of_the_words_in_their_order():
+    for seed in range(100):
+        transcripts = [drawn(5 * seed + one, 9, "abcdef") for one in range(5)]
+        slots = slots_of(transcripts)
+        for number, words in enumerate(transcripts):
+            places = [slot.places[number] for slot in slots]
+            assert [place for place in places if place != NOWHERE] == [*range(len(words))]
+            at_places = [NOTHING if place == NOWHERE else words[place] for place in places]
+            assert at_places == [slot.words[number] for slot in slots]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (("a b c", "a x c", "a b c"), "a b c"),
+        (("the cat", "the big cat", "the big cat"), "the big cat"),
+        (("the big cat", "the cat", "cat"), "the cat"),
+        (("a b", "", ""), ""),
+        (("", "", "a"), ""),
+        (("a x c d", "a b y d", "z b c d"), "a b c d"),
+        (("well-known man", "well known man", "well known man"), "well known man"),
+    ],
+)
+def test_the_majority_wins_in_each_slot(texts, expected):
+    assert voted(*texts) == expected
+    assert voted(*texts[::-1]) == expected
+
+
+def test_ties_go_by_the_mean_score_then_by_the_order():
+    def score(scores: dict[int, float], number: int, place: int) -> float:
+        return scores.get(number, UNSCORED)
+
+    texts = ("a b", "a c", "a d")
+    assert voted(*texts) == "a b"
+    assert voted(*texts, score=functools.partial(score, {2: 0.1})) == "a d"
+    assert voted(*texts, score=functools.partial(score, {0: 0.2, 1: 0.3, 2: 0.3})) == "a c"
+    four = ("a b", "a b", "a c", "a c")
+    assert voted(*four, score=functools.partial(score, {0: 0.9, 1: 0.1, 2: 0.6, 3: 0.5})) == "a c"
+    assert voted(*four, score=functools.partial(score, {0: 0.9, 2: 0.6, 3: 0.5})) == "a b"
+    assert voted("a b", "a", score=functools.partial(score, {0: 0.1, 1: 0.2})) == "a"
+
+
+def test_the_mean_of_scores_is_the_same_in_any_order():
+    scores = [0.1, 0.2, 0.3, 0.7, 1e-17, UNSCORED]
+    assert {mean(one) for one in itertools.permutations(scores)} == {mean(scores)}
+    assert mean([]) == mean([UNSCORED]) == UNSCORED
+
+
+def test_equal_transcripts_and_one_alone_win_as_they_are():
+    for seed in range(50):
+        words = drawn(seed, 9)
+        assert voted(*[" ".join(words)] * 4) == voted(" ".join(words)) == " ".join(words)
+
+
+def test_without_ties_the_order_of_equal_length_substitutions_does_not_matter():
+    texts = ("a b c d", "a x c d", "a b c y", "z b c d", "a b w d")
+    assert {voted(*one) for one in itertools.permutations(texts)} == {"a b c d"}
+
+
+@pytest.mark.parametrize("cells", [0, 1, 6])
+def test_stretches_beyond_the_limit_are_cut_at_equal_words(monkeypatch, cells):
+    long = [[f"w{n % 50}" for n in range(300)], [f"w{n % 50}" for n in range(300) if n % 17], ["x"] * 9]
+    monkeypatch.setattr(consensus, "MOST_CELLS", cells)
+    for transcripts in (long, *([[*"xabcy"], drawn(seed, 9)] for seed in range(40))):
+        slots = slots_of(transcripts)
+        for number, words in enumerate(transcripts):
+            assert [slot.words[number] for slot in slots if slot.words[number]] == words
+    assert sum(slot.words[0] == slot.words[1] for slot in slots_of(long)) == len(long[1])
+
+
+def test_an_hour_of_words_is_aligned_at_once():
+    draw = random.Random(0)
+    hour = [f"w{draw.randrange(2000)}" for _ in range(10_000)]
+    noisy = [
+        [draw.choice(hour) if draw.random() < 0.1 else word for word in hour if draw.random() > 0.02] for _ in range(2)
+    ]
+    slots = slots_of([hour, *noisy])
+    elected = [word for slot in slots if (word := winner(slot, no_score)) != NOTHING]
+    assert Levenshtein.distance(hour, elected) < 0.03 * len(hour)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 5])
+def test_mean_distances_are_those_of_rapidfuzz(number):
+    for seed in range(200):
+        texts = [" ".join(drawn(seed * number + one, 8)) for one in range(number)]
+        for text, found in zip(texts, mean_distances(texts), strict=True):
+            distances = [Levenshtein.normalized_distance(text.split(), other.split()) for other in texts]
+            assert found == pytest.approx(sum(distances) / max(1, number - 1), abs=1e-8)
+
+
+def test_equal_texts_have_equal_distances_in_any_order():
+    texts = ["a b c", "a b c", "a", "b d e f", "g a"]
+    for order in itertools.permutations(texts):
+        distances = dict(zip(order, mean_distances(order), strict=True))
+        assert [distances[text] for text in order] == mean_distances(order)
+        assert distances == dict(zip(texts, mean_distances(texts), strict=True))
+
+
+def test_a_short_text_is_no_nearer_because_it_is_short():
+    """By word error rates against the other ones, "a" would be the nearest: 0.75, 0.75; "a b c d" 3 and 0.5."""
+    assert mean_distances(["a", "a b c d", "a b e f"]) == [0.75, 0.625, 0.625]
