@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import psutil
 import pyarrow.parquet as pq
 import pytest
@@ -232,3 +233,95 @@ def test_numbers_of_processes_that_cannot_be_are_refused(options, expected, monk
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(raysp.SpecError, match=expected):
         raysp.export("nothing", "clips", "nowhere", **options)
+
+
+SHARES = {"train": 0.6, "dev": 0.2, "test": 0.2}
+
+
+@pytest.mark.slow
+def test_no_speaker_is_in_two_splits_and_datasets_opens_them(demo, tmp_path):
+    clips = raysp.Clips(min_seconds=0.1, split=SHARES, speaker="speaker_id")
+    found = raysp.export(str(demo), clips, str(tmp_path / "clips"), trust=True)
+    opened = datasets.load_dataset(str(tmp_path / "clips"), cache_dir=str(tmp_path / "cache"))
+    assert {name: len(rows) for name, rows in opened.items()} == found.splits
+    assert sum(found.splits.values()) == found.clips == 300
+    speakers = {name: {*rows["speaker_id"]} for name, rows in opened.items()}
+    assert all(speakers.values())
+    assert len(speakers) > 1
+    assert sum(map(len, speakers.values())) == len({row["speaker_id"] for row in clips_of(tmp_path / "clips")})
+    card = (tmp_path / "clips" / "README.md").read_text()
+    assert "- splits: " + ", ".join(f"{name} {found.splits.get(name, 0)}" for name in SHARES) in card
+
+
+@pytest.mark.slow
+def test_without_speakers_a_recording_is_in_one_split_by_about_the_shares(demo, tmp_path):
+    clips = raysp.Clips(min_seconds=0.05, max_seconds=0.3, split=SHARES)
+    found = raysp.export(str(demo), clips, str(tmp_path / "clips"), trust=True)
+    names = {name: {path.name for path in (tmp_path / "clips/data" / name).iterdir()} for name in SHARES}
+    assert names["train"] == {f"digits-0000{number}-of-00002.parquet" for number in range(2)}
+    recordings = [
+        {
+            row["source_id"]
+            for path in (tmp_path / "clips/data" / name).iterdir()
+            for row in pq.read_table(path).to_pylist()
+        }
+        for name in SHARES
+    ]
+    assert sum(map(len, recordings)) == len({*recordings[0]} | recordings[1] | recordings[2]) == found.rows
+    for share, part in zip(SHARES.values(), recordings, strict=True):
+        assert abs(len(part) / found.rows - share) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["clips", "dataset"])
+def test_files_have_about_equal_size_and_the_rows_of_one_file(demo, tmp_path, to):
+    options = {"min_seconds": 0.1} if to == "clips" else {}
+    form = {"clips": raysp.Clips, "dataset": raysp.Dataset}[to]
+    raysp.export(str(demo), form(**options), str(tmp_path / "one"), trust=True)
+    bounded = form(**options, shard_bytes=200_000)
+    found = raysp.export(str(demo), bounded, str(tmp_path / "several"), trust=True)
+    assert clips_of(tmp_path / "several") == clips_of(tmp_path / "one")
+    paths = sorted((tmp_path / "several/data").iterdir())
+    assert paths[0].name == "digits-00000-of-00002-00000.parquet"
+    assert found.files == len(paths) + 1
+    sizes = [pq.read_table(path).nbytes for path in paths]
+    assert max(sizes) <= 200_000
+    assert sum(size > 150_000 for size in sizes) >= len(sizes) - 2  # the last one of each label shard has the rest
+    raysp.export(str(demo), bounded, str(tmp_path / "processes"), trust=True, processes=2)
+    assert files_of(tmp_path / "processes") == files_of(tmp_path / "several")
+
+
+@pytest.mark.slow
+def test_files_that_fewer_labels_do_not_need_are_removed(sink, tmp_path):
+    labels = shutil.copytree(sink, tmp_path / "labels")
+    clips = raysp.Clips(min_seconds=0.1, shard_bytes=10_000)
+    dest = tmp_path / "clips"
+    raysp.export(str(labels), clips, str(dest), trust=True)
+    before = {*files_of(dest)}
+    raysp.forget(str(labels), [row["id"] for row in pq.read_table(labels / "part-1.parquet").to_pylist()[1:]])
+    raysp.export(str(labels), clips, str(dest), trust=True)
+    gone = before - {*files_of(dest)}
+    assert gone
+    assert all(path.startswith("data/part-1-0000") for path in gone)
+    assert len(clips_of(dest)) == 19
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"split": {"train": 0.5, "dev": 0.4}}, "the shares add up to 0.9; expected 1"),
+        ({"split": {"a/b": 1.0}}, "split"),
+        ({"split": {}}, "split"),
+        ({"speaker": "speaker_id"}, "speaker='speaker_id': without effect, since split='train' names one split"),
+        ({"shard_bytes": 0}, "Clips.shard_bytes: found 0"),
+    ],
+)
+def test_options_that_are_wrong_for_any_data(options, expected):
+    with pytest.raises(raysp.SpecError, match=expected):
+        raysp.Clips(**options)
+
+
+def test_a_speaker_that_is_not_kept_is_refused(sink, tmp_path):
+    clips = raysp.Clips(split=SHARES, speaker="reader")
+    with pytest.raises(raysp.PlanError, match=r"speaker='reader' is no column .* expected one of speaker_id"):
+        raysp.export(str(sink), clips, str(tmp_path / "clips"), trust=True)

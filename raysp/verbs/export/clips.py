@@ -1,12 +1,14 @@
 """Export of training clips, cut from recordings at pauses between words or regions of speech."""
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Annotated, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from raysp.audio import Channel, DecodeOptions, TooLong
@@ -20,8 +22,8 @@ from raysp.specs.steps import EACH
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip
 from raysp.verbs.export.cuts import Cuts, RowCuts
-from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Split, write_card
-from raysp.verbs.export.datasets import Stored, data_path, in_groups, reason_of
+from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Shares, Split, write_card
+from raysp.verbs.export.datasets import DataFiles, ShardBytes, Stored, in_groups, reason_of
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, id_of, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
@@ -55,7 +57,11 @@ class Clips(Cuts):
     Attributes:
         column, by, min_seconds, max_seconds, max_pause, padding, min_score: as for `Utterances`.
         sample_rate: sample rate in Hz.
-        split: name of the split.
+        split: name of the split, or shares of several, such as {"train": 0.98, "dev": 0.01, "test": 0.01}. The split
+            of a clip is decided by a hash of its speaker, so that no speaker is in two splits.
+        speaker: kept column of the source with the speaker; without one, or where it is null, the clips of a recording
+            are in one split.
+        shard_bytes: largest number of bytes of a file; None: one file for each label shard and split.
         licence: licence in the card, as the Hugging Face hub names it.
     """
 
@@ -63,8 +69,32 @@ class Clips(Cuts):
 
     _: KW_ONLY
     sample_rate: Annotated[int, Field(ge=1000, le=192_000)] = 16_000
-    split: Split = "train"
+    split: Split | Shares = "train"
+    speaker: str | None = None
+    shard_bytes: ShardBytes | None = None
     licence: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the cuts and the shares."""
+        Cuts.__post_init__(self)
+        if not isinstance(self.split, str) and not math.isclose(sum(self.split.values()), 1, abs_tol=1e-6):
+            raise ValueError(f"split: the shares add up to {sum(self.split.values()):g}; expected 1")
+        if isinstance(self.split, str) and self.speaker is not None:
+            raise ValueError(f"speaker={self.speaker!r}: without effect, since split={self.split!r} names one split")
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Names of the splits."""
+        return [self.split] if isinstance(self.split, str) else [*self.split]
+
+    def split_of(self, key: str) -> str:
+        """Return the split of all clips with a key, the speaker or the recording."""
+        if isinstance(self.split, str):
+            return self.split
+        digest = hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
+        place = int.from_bytes(digest, "big") / 2**64
+        ends = zip(self.split, accumulate(self.split.values()), strict=True)
+        return next((name for name, end in ends if place < end), self.splits[-1])
 
     def writing(self, source: Source) -> "ClipFiles":
         """Return the export to clips.
@@ -74,13 +104,13 @@ class Clips(Cuts):
                 `Source.pipeline`, like TrustError.
         """
         files = ClipFiles(source.labelling, source, self)
-        _ = files.channel, files.cuts.spans, files.schema
+        _ = files.channel, files.cuts.spans, files.schema, files.speaker
         return files
 
 
 @dataclass(frozen=True)
 class ClipFiles:
-    """Export of a file of clips for each label shard, and a card."""
+    """Export of files of clips for each label shard, and a card."""
 
     named: ClassVar[None] = None
 
@@ -124,34 +154,65 @@ class ClipFiles:
         fields = [self.labelling.schema.field(name).with_name(as_) for name, as_ in self.kept.items()]
         return pa.schema([*SCHEMA, *fields])
 
+    @cached_property
+    def speaker(self) -> str | None:
+        """Name in clips of the column of speakers."""
+        if self.spec.speaker is None:
+            return None
+        if self.spec.speaker not in self.kept:
+            raise PlanError(
+                f"{self.labelling.url}: speaker={self.spec.speaker!r} is no column of the source that its label shards "
+                f"keep; expected one of {', '.join(self.kept) or 'Parquet(keep=[...]), which keeps none'}"
+            )
+        return self.kept[self.spec.speaker]
+
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
-        """Write the file of a label shard."""
+        """Write the files of a label shard."""
         with (
-            files.file(data_path(shard)) as scratch,
-            pq.ParquetWriter(scratch, self.schema, compression="zstd") as writer,
+            DataFiles(shard, files, self.schema, self.spec.shard_bytes, self.spec.splits) as data,
             Decoder() as decoder,
         ):
-            for group in in_groups(self._clips(shard, files, _Cutting(self, shard, decoder, files)), GROUP_BYTES):
-                table = pa.Table.from_pylist([{**values, AUDIO_COLUMN: audio} for (values, _), audio in group], SCHEMA)
-                kept = pa.concat_tables(row for (_, row), _ in group)
+            clips = self._clips(shard, files, _Cutting(self, shard, decoder, files))
+            for group in in_groups(clips, data.group_bytes(GROUP_BYTES)):
+                table = pa.Table.from_pylist([{**clip.values, AUDIO_COLUMN: audio} for clip, audio in group], SCHEMA)
+                kept = pa.concat_tables(clip.kept for clip, _ in group)
                 for field in kept.schema:
                     table = table.append_column(field, kept.column(field.name))
-                writer.write_table(table.cast(self.schema))
+                splits = [clip.split for clip, _ in group]
+                for split in (name for name in self.spec.splits if name in splits):
+                    of_split = pa.array([name == split for name in splits])
+                    data.write(table.filter(of_split) if len({*splits}) > 1 else table, split)
 
-    def _clips(
-        self, shard: Shard, files: ShardFiles, cut: "_Cutting"
-    ) -> Iterator[tuple[tuple[Values, pa.Table], Stored]]:
-        """Yield clips: the values of their columns with the kept ones of their row, and the audio."""
+    def _clips(self, shard: Shard, files: ShardFiles, cut: "_Cutting") -> Iterator[tuple["_Clip", Stored]]:
+        """Yield clips with their audio."""
         columns = [*self.cuts.columns, *self.kept]
         for labels, places, recordings in self.source.rows(shard, columns, files):
             kept = labels.select([*self.kept]).rename_columns([*self.kept.values()]).unify_dictionaries()
-            for number, (row, place) in enumerate(zip(to_rows(labels), places, strict=True)):
+            speakers = kept.column(self.speaker).to_pylist() if self.speaker else [None] * len(places)
+            for number, (row, place, speaker) in enumerate(zip(to_rows(labels), places, speakers, strict=True)):
+                split = self.spec.split_of(
+                    _recording(shard, row, recordings, place) if speaker is None else str(speaker)
+                )
                 for values, audio in cut(row, recordings, place):
-                    yield (values, kept.slice(number, 1)), audio
+                    yield _Clip(values, kept.slice(number, 1), split), audio
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the card, and return 1."""
         return write_card(destination, self.labelling, self.spec, self.schema, total, has_audio=True)
+
+
+@dataclass(frozen=True)
+class _Clip:
+    values: Values
+    kept: pa.Table
+    """Kept columns of its row."""
+    split: str
+
+
+def _recording(shard: Shard, row: Row, recordings: Recordings, place: int) -> str:
+    """Return what identifies the recording of a row; several rows may be parts of a file."""
+    path = recordings.path(place) if recordings.offsets else None
+    return path or f"{shard.name}\0{row['row']}"
 
 
 class _Cutting:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, ClassVar, Protocol, cast
 
@@ -10,12 +11,15 @@ from pydantic import Field
 
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import raysp_version
+from raysp.specs.values import to_json
 from raysp.text.formats.safe_values import on_one_line, place_name
 from raysp.verbs.export.destination import Destination, Tally, by_reason
 from raysp.words import count, duration
 
 Split = Annotated[str, Field(pattern=r"^[^\W\d]\w*$")]
 """Name of a split: letters, digits and _."""
+Shares = Annotated[Mapping[Split, Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
+"""Shares of splits, by their names."""
 CARD = "README.md"
 AUDIO_COLUMN = "audio"
 NO_LICENCE = "unknown"
@@ -28,8 +32,8 @@ class Described(Protocol):
     NAME: ClassVar[str]
 
     @property
-    def split(self) -> str:
-        """Name of the split."""
+    def split(self) -> str | Mapping[str, float]:
+        """Name of the split, or shares of several."""
 
     @property
     def licence(self) -> str | None:
@@ -50,14 +54,24 @@ def write_card(
         has_audio: whether the column `audio` holds recordings.
     """
     rows, num_bytes = total.clips if to.NAME == "clips" else total.rows, total.num_bytes
+    splits = {to.split: ("data", rows, num_bytes)} if isinstance(to.split, str) else _several(to.split, total)
     head: dict[str, object] = {
         "license": to.licence or NO_LICENCE,
         "task_categories": ["automatic-speech-recognition"],
         "tags": ["raysp"],
-        "configs": [{"config_name": "default", "data_files": [{"split": to.split, "path": "data/**/*.parquet"}]}],
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": name, "path": f"{folder}/**/*.parquet"} for name, (folder, *_) in splits.items()
+                ],
+            }
+        ],
         "dataset_info": {
             "features": features(schema, has_audio=has_audio),
-            "splits": [{"name": to.split, "num_bytes": num_bytes, "num_examples": rows}],
+            "splits": [
+                {"name": name, "num_bytes": size, "num_examples": number} for name, (_, number, size) in splits.items()
+            ],
             "download_size": num_bytes,
             "dataset_size": num_bytes,
         },
@@ -69,6 +83,16 @@ def write_card(
     return 1
 
 
+def _several(shares: Mapping[str, float], total: Tally) -> dict[str, tuple[str, int, int]]:
+    """Return the folder of each split that has files, its number of rows and its bytes."""
+    folder = "data/{}" if len(shares) > 1 else "data"
+    return {
+        name: (folder.format(name), total.splits[name], total.split_bytes[name])
+        for name in shares
+        if total.split_bytes[name]
+    }
+
+
 def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
     rows = count(total.clips, "clip") if to.NAME == "clips" else count(total.rows, "row")
     time = duration(total.seconds)
@@ -76,7 +100,7 @@ def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
     checkpoints = map(place_name, str(labelling.checkpoint).split(", "))
     made = [
         f"- {rows}, {time} of audio ({units})",
-        f"- split: {to.split}",
+        _split_line(to.split, total),
         f"- left out: {by_reason(dict(sorted(total.left_out.items()))) or 'nothing'}",
         f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {_code(labelling.checkpoint_digest)})",
         f"- fingerprint of the pipeline: {_code(labelling.record.fingerprint)}",
@@ -84,6 +108,13 @@ def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
         f"- licence: {_code(to.licence or 'not stated; set it with --set to.licence=NAME')}",
     ]
     return [f"# Labels by raysp {raysp_version()}", "", *made]
+
+
+def _split_line(split: str | Mapping[str, float], total: Tally) -> str:
+    """Return a line with the name of the split, or the rows of several."""
+    if isinstance(split, str):
+        return f"- split: {split}"
+    return f"- splits: {', '.join(f'{name} {total.splits[name]:,}' for name in split)}"
 
 
 def _code(value: object) -> str:
@@ -97,7 +128,8 @@ def _command(labelling: Labelling, to: Described) -> str:
     words = ["raysp", "export", target, "DEST", "--to", to.NAME]
     for field in fields(cast("Any", to)):
         if (value := getattr(to, field.name)) != field.default:
-            words += ["--set", f"to.{field.name}={str(value).lower() if isinstance(value, bool) else value}"]
+            text = str(value) if isinstance(value, str) else json.dumps(to_json(value))
+            words += ["--set", f"to.{field.name}={text}"]
     return shlex.join(words)
 
 

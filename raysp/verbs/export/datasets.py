@@ -2,14 +2,19 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from raysp.audio import Channel, DecodeOptions, TooLong
 from raysp.audio.encoding import encode_flac
@@ -35,9 +40,96 @@ FLAC_CHANNELS = 8
 """Largest number of channels of a FLAC file."""
 
 
-def data_path(shard: Shard) -> str:
-    """Return the path of the exported file of a label shard."""
-    return f"data/{stem_of(shard)}.parquet"
+ShardBytes = Annotated[int, Field(gt=0)]
+"""Largest number of bytes of the rows of a file, unless one row group has more."""
+GROUPS_A_FILE = 8
+"""Row groups of a file of that size, at least."""
+
+
+@dataclass
+class _DataFile:
+    scratch: Path
+    writer: pq.ParquetWriter
+    closing: ExitStack
+    """Closes the writer, and publishes the file."""
+    num_bytes: int = 0
+
+
+class DataFiles:
+    """Parquet files of a label shard: of each split one, or several of at most `shard_bytes` bytes.
+
+    A file ends before the row group with which its rows would exceed that, as Arrow tables: `data/NAME-00000.parquet`
+    and so on. Of several splits each has a folder in `data`. The files depend on the rows alone. The first split has a
+    file also without rows. A context manager; files are published as they end.
+
+    Args:
+        shard: the label shard.
+        files: receives the files.
+        schema: columns.
+        shard_bytes: largest number of bytes of a file; None: one file.
+        splits: names of the splits.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        files: ShardFiles,
+        schema: pa.Schema,
+        shard_bytes: int | None,
+        splits: Sequence[str],
+    ) -> None:
+        self._shard, self._files, self._schema = shard, files, schema
+        self._shard_bytes, self._splits = shard_bytes, splits
+        self._all = ExitStack()
+        self._open: dict[str, _DataFile] = {}
+        self._numbers: Counter[str] = Counter()
+
+    def group_bytes(self, usual: int) -> int:
+        """Return the bytes of recordings of a row group, of which files have several."""
+        return usual if self._shard_bytes is None else max(1, min(usual, self._shard_bytes // GROUPS_A_FILE))
+
+    def __enter__(self) -> Self:
+        """Begin the first file."""
+        self._all.__enter__()
+        self._begin(self._splits[0])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End all files; after an error none of those that are open is published."""
+        if error is None:
+            for split in self._splits:
+                self._end(split)
+        self._all.__exit__(kind, error, trace)
+
+    def write(self, table: pa.Table, split: str) -> None:
+        """Write rows as a row group."""
+        table = table.select(self._schema.names).cast(self._schema)
+        file = self._open.get(split)
+        if file and file.num_bytes and file.num_bytes + table.nbytes > (self._shard_bytes or math.inf):
+            self._end(split)
+            file = None
+        file = file or self._begin(split)
+        file.writer.write_table(table)
+        file.num_bytes += table.nbytes
+        self._files.tally.splits[split] += table.num_rows
+
+    def _begin(self, split: str) -> _DataFile:
+        folder = f"data/{split}" if len(self._splits) > 1 else "data"
+        number = "" if self._shard_bytes is None else f"-{self._numbers[split]:05}"
+        closing = self._all.enter_context(ExitStack())
+        scratch = closing.enter_context(self._files.file(f"{folder}/{stem_of(self._shard)}{number}.parquet"))
+        writer = closing.enter_context(pq.ParquetWriter(scratch, self._schema, compression="zstd"))
+        self._open[split] = _DataFile(scratch, writer, closing)
+        self._numbers[split] += 1
+        return self._open[split]
+
+    def _end(self, split: str) -> None:
+        if file := self._open.pop(split, None):
+            file.writer.close()
+            self._files.tally.split_bytes[split] += file.scratch.stat().st_size
+            file.closing.close()
 
 
 Stored = Mapping[str, Any]
@@ -72,6 +164,7 @@ class Dataset:
     Attributes:
         audio: write the recordings of the source, too.
         split: name of the split.
+        shard_bytes: largest number of bytes of a file; None: one file for each label shard.
         licence: licence in the card, as the Hugging Face hub names it.
     """
 
@@ -80,6 +173,7 @@ class Dataset:
     audio: bool = True
     _: KW_ONLY
     split: Split = "train"
+    shard_bytes: ShardBytes | None = None
     licence: str | None = None
 
     def writing(self, source: Source) -> "DatasetFiles":
@@ -95,7 +189,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """Export of a Parquet file for each label shard, and a card."""
+    """Export of Parquet files for each label shard, and a card."""
 
     named: ClassVar[None] = None
 
@@ -117,21 +211,21 @@ class DatasetFiles:
         return pa.schema([*fields[:1], *audio_field, *fields[1:]])
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
-        """Write the file of a label shard."""
-        with files.file(data_path(shard)) as scratch, pq.ParquetWriter(scratch, self.schema, compression="zstd") as new:
-            for table in self._tables(shard, files):
+        """Write the files of a label shard."""
+        with DataFiles(shard, files, self.schema, self.spec.shard_bytes, [self.spec.split]) as data:
+            for table in self._tables(shard, files, data.group_bytes(GROUP_BYTES)):
                 files.tally.rows += table.num_rows
                 files.tally.seconds += sum(seconds or 0.0 for seconds in table.column(SECONDS).to_pylist())
                 if table.num_rows:
-                    new.write_table(table.select(self.schema.names).cast(self.schema))
+                    data.write(table, self.spec.split)
 
-    def _tables(self, shard: Shard, files: ShardFiles) -> Iterator[pa.Table]:
+    def _tables(self, shard: Shard, files: ShardFiles, group_bytes: int) -> Iterator[pa.Table]:
         if not self.spec.audio:
             yield from ok_rows(self.labelling, shard, self.columns, files)
             return
         with Decoder() as decoder:
             channel = self.source.pipeline.decode.channel
-            read = Reading(decoder, None if channel == EACH else channel, files)
+            read = Reading(decoder, None if channel == EACH else channel, files, group_bytes)
             for labels, places, recordings in self.source.rows(shard, self.columns, files):
                 yield from read(labels, places, recordings)
 
@@ -149,11 +243,13 @@ class Reading:
     channel: Channel | None
     """Channel that excerpts are written with; None: all."""
     files: ShardFiles
+    group_bytes: int
+    """Bytes of the recordings of a table."""
 
     def __call__(self, labels: pa.Table, places: Sequence[int], recordings: Recordings) -> Iterator[pa.Table]:
         """Yield label rows with their recordings; rows whose recording cannot be read are left out and counted."""
         labels = labels.unify_dictionaries()
-        for group in in_groups(self._rows(places, recordings), GROUP_BYTES, GROUP_ROWS):
+        for group in in_groups(self._rows(places, recordings), self.group_bytes, GROUP_ROWS):
             rows, stored = [row for row, _ in group], [audio for _, audio in group]
             yield labels.take(rows).append_column(AUDIO_COLUMN, pa.array(stored, AUDIO))
 

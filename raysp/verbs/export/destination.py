@@ -81,6 +81,10 @@ class Tally:
     """Rows with a text without word times."""
     without_reference: Natural = 0
     """Rows without a reference text, where other rows may have one; their text is the transcript."""
+    splits: Counter[str] = field(default_factory=Counter)
+    """Rows, or clips, of Parquet files by split."""
+    split_bytes: Counter[str] = field(default_factory=Counter)
+    """Bytes of these files by split."""
 
     def __add__(self, other: "Tally") -> "Tally":
         """Return the sums."""
@@ -122,6 +126,8 @@ class ShardFiles:
         self._before = self._record = destination.record_of(shard)
         self._row_paths: set[str] = set()
         """Paths of the files of rows that the labels give."""
+        self._paths: set[str] = set()
+        """Paths of the files of the whole shard."""
         self._kept: list[str] = []
         self.lost: list[str] = []
         """Paths of files of earlier exports that were removed or changed since, and are written again."""
@@ -148,6 +154,7 @@ class ShardFiles:
                 self._write(replace(self._record, files=files, mark=None))
                 self._store.publish(scratch, path, replace=True)
             self._record = replace(self._record, files={**self._record.files, path: (content,)})
+            self._paths.add(path)
             self.tally.files += 1
             self.tally.num_bytes += num_bytes
 
@@ -224,11 +231,14 @@ class ShardFiles:
             self._record = record
 
     def finish(self, identity: str) -> ShardMark:
-        """Record that all files are there, and return the mark."""
+        """Record that all files are there, and return the mark; files of earlier labels are removed."""
+        for path in self._record.files.keys() - self._paths:
+            self._store.delete(path)
         self.tally.seconds = round(self.tally.seconds, 3)
         mark = ShardMark(identity, self.tally, tuple(self._kept))
         rows = {path: self._record.rows[path][-1:] for path in sorted(self._row_paths)}
-        self._write(replace(self._record, rows=rows, mark=mark))
+        files = {path: self._record.files[path] for path in sorted(self._paths)}
+        self._write(replace(self._record, rows=rows, files=files, mark=mark))
         return mark
 
 

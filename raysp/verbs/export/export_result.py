@@ -1,7 +1,7 @@
 """Result of an export."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from raysp.verbs.export.destination import by_reason
 from raysp.words import Brief, count, duration, listed, megabytes
@@ -45,6 +45,8 @@ class Export(Brief):
     """Lines of a NeMo manifest whose text is the transcript, in a sink with a column of reference texts."""
     audio_root: str = ""
     """Folder of the recordings that utterances are parts of; empty in other formats, and if no folder holds all."""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    """Rows, or clips, of each split; empty in formats without splits."""
     names: str | None = None
     """Source of the names of the files of rows, "path" or "id"; None in formats without such files."""
     not_by_path: str = ""
@@ -63,11 +65,13 @@ class Export(Brief):
         names = f"{', '.join(self.unfinished[:SHOWN_NAMES])}{', ...' if len(self.unfinished) > SHOWN_NAMES else ''}"
         clips = f"{count(self.clips, 'clip')} of " if self.clips is not None else ""
         clips = f"{count(self.utterances, 'utterance')} of " if self.utterances is not None else clips
+        splits = ", ".join(f"{name} {number:,}" for name, number in self.splits.items())
         facts = {
             "shards": f"{count(self.shards, 'label shard')} of {self.sink}{before}",
             "unfinished": f"{count(len(self.unfinished), 'shard')}: {names}" if self.unfinished else "",
             "foreign": listed([*self.foreign.values()], 1) or "",
             "rows": f"{clips}{count(self.rows, 'row')}, {duration(self.seconds)} of audio",
+            "splits": splits if len(self.splits) > 1 else "",
             "left out": by_reason(self.left_out),
             "no times": f"{count(self.untimed, 'row')}, whose text spans the whole row" if self.untimed else "",
             "no reference": self._without_reference,

@@ -223,9 +223,10 @@ def _run(
     total.files += writing.finish(destination, total)
     kept = [*destination.kept, *(path for mark in marks for path in mark.kept)]
     counts: dict[str, Any] = {
-        **vars(total),
+        **{name: value for name, value in vars(total).items() if name != "split_bytes"},
         "seconds": round(total.seconds, 3),
         "left_out": dict(total.left_out.most_common()),
+        "splits": dict(total.splits),
         "clips": total.clips if to == "clips" else None,
         "utterances": total.clips if to == "utterances" else None,
         "audio_root": getattr(writing, "audio_root", ""),
