@@ -26,7 +26,7 @@ from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import Todo
 from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards, load_function
 from raysp.specs.steps import Step
-from raysp.words import count, restore
+from raysp.words import count, restore, suggestion
 
 CheckSchema = Callable[[str, pa.Schema], None]
 """A check of the columns of a shard; its arguments are the url and the schema."""
@@ -253,7 +253,9 @@ class _NewShards:
         except ShardError as error:
             missing = next((name for name in (source.audio, *self.columns) if name not in schema.names), source.audio)
             remedy = NO_ID if missing == source.id else NO_COLUMN if shard.kind == sources.FOLDER else ""
-            raise PlanError(f"{error}{'' if missing == source.audio else remedy}") from None
+            added = self.work.flow.columns
+            close = f"; steps add {', '.join(added)}{like}" if (like := suggestion(missing, added)) else ""
+            raise PlanError(f"{error}{close}{'' if missing == source.audio else remedy}") from None
         is_read = source.text is not None and source.text in self.work.kept and has_rows
         if is_read and not holds_text(kind := schema.field(cast("str", source.text)).type):
             raise PlanError(

@@ -36,7 +36,7 @@ class Ctm:
             PlanError: there are no words.
         """
         labelling = source.labelling
-        need_spans(labelling, self.NAME, (f"{self.column}_words",), ask_words(labelling.record, self.column))
+        need_spans(labelling, self.NAME, (f"{self.column}_words",), ask_words(labelling, self.column))
         spoken = SpokenWords(labelling, self.column)
 
         def lines(row: Row, id_: str) -> str:

@@ -88,7 +88,7 @@ class RowCuts:
             need_spans(self.labelling, self.to, turns, "Ask for them with Turns()")
             return find_spans(self.labelling.schema, *words, *turns) or ""
         names = words if self.spec.by else (*words, f"{self.spec.column}_speech")
-        return need_spans(self.labelling, self.to, names, ask_words(self.labelling.record, self.spec.column))
+        return need_spans(self.labelling, self.to, names, ask_words(self.labelling, self.spec.column))
 
     @cached_property
     def turns(self) -> str | None:

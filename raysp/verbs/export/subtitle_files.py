@@ -73,7 +73,7 @@ class Srt:
         spoken = SpokenWords(labelling, self.column)
         if not spoken.words and not spoken.text:
             columns = f"{self.column}_words", f"{self.column}_text"
-            raise missing(labelling, self.NAME, columns, f"{ask_words(labelling.record, self.column)}. {WHOLE_JOB}")
+            raise missing(labelling, self.NAME, columns, f"{ask_words(labelling, self.column)}. {WHOLE_JOB}")
         if not spoken.words and not spoken.chars:
             _refuse_long_rows(labelling, self.NAME, self.column, self.max_seconds)
         write = {"srt": srt, "vtt": vtt}[self.NAME]
@@ -107,7 +107,7 @@ def _refuse_long_rows(labelling: Labelling, to: str, prefix: str, max_seconds: f
                     raise PlanError(
                         f"{labelling.url}: the row {id_of(row, shard)} is {seconds_of(row):.1f} s long, longer than a "
                         f"cue of max_seconds={max_seconds:g}, and {text} has no times to cut it by. {to} needs times "
-                        f"of words: {how_to_ask(labelling.record, prefix)}, or raise to.max_seconds for one cue a row. "
+                        f"of words: {how_to_ask(labelling, prefix)}, or raise to.max_seconds for one cue a row. "
                         f"{WHOLE_JOB}"
                     )
 

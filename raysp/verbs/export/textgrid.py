@@ -46,7 +46,7 @@ class TextGrid:
         """
         labelling = source.labelling
         named = row_names(source, ".TextGrid", self.names)
-        words = need_spans(labelling, self.NAME, (f"{self.column}_words",), ask_words(labelling.record, self.column))
+        words = need_spans(labelling, self.NAME, (f"{self.column}_words",), ask_words(labelling, self.column))
         spoken = SpokenWords(labelling, self.column)
         optional = {kind: find_spans(labelling.schema, f"{self.column}_{kind}") for kind in ("chars", "turns")}
         tiers = {"words": words, **{name: column for name, column in optional.items() if column}}

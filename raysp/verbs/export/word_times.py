@@ -1,19 +1,26 @@
 """How to label again with the times of words, from the record of a sink."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import RunRecord, objects_in
+from raysp.specs.values import JsonValue
 
 
-def how_to_ask(record: RunRecord, prefix: str) -> str:
-    """Return the command that labels again with times of words, and the output to add where a model gives none.
+def how_to_ask(labelling: Labelling, prefix: str) -> str:
+    """Return the setting that names the words of an `Align`; or else the command that labels again with words.
 
     Args:
-        record: record of the sink.
-        prefix: prefix of the columns, the name of a transcript.
+        labelling: labels without the words of a transcript.
+        prefix: prefix of the columns, the name of the transcript.
     """
-    setting = next((f"steps.{step}.outputs.{output}.words=true" for step, output in _transcripts(record, prefix)), "")
+    record, text = labelling.record, f"{prefix}_text"
+    for _, _, output in _outputs(record, "Align"):
+        if output.get("text") == text or text not in labelling.outputs:
+            return f"add --set to.column={output.get('name')} for those of {output.get('name')}_words"
+    places = [place for *place, output in _outputs(record, "Transcript") if output.get("name") == prefix]
+    setting = next((f"steps.{step}.outputs.{output}.words=true" for step, output in places), "")
     settings = [*(["--set", setting] if setting else []), "--set", "sink.url=OTHER"]
     command = shlex.join(["raysp", "run", "PIPELINE", *settings])
     with_change = "" if setting else " after that change"
@@ -24,17 +31,20 @@ def how_to_ask(record: RunRecord, prefix: str) -> str:
     )
 
 
-def ask_words(record: RunRecord, prefix: str) -> str:
+def ask_words(labelling: Labelling, prefix: str) -> str:
     """Return the advice for a format that needs words."""
+    how = how_to_ask(labelling, prefix)
+    if how.startswith("add "):
+        return f"A{how[1:]}"
     return (
-        f"Ask for them with Transcript(words=True): {how_to_ask(record, prefix)}. Or name the prefix of other columns "
-        "with --set to.column=NAME, such as aligned for those of Align()"
+        f"Ask for them with Transcript(words=True): {how}. Or name the prefix of other columns with "
+        "--set to.column=NAME, such as aligned for those of Align()"
     )
 
 
-def _transcripts(record: RunRecord, prefix: str) -> Iterator[tuple[int, int]]:
-    """Yield the places of transcripts with a name: of the step, and of the output in it."""
+def _outputs(record: RunRecord, kind: str) -> Iterator[tuple[int, int, Mapping[str, JsonValue]]]:
+    """Yield the outputs of a kind with their places: of the step, and of the output in it."""
     for place, step in enumerate(record.steps):
         for number, output in enumerate(objects_in(step, "outputs")):
-            if (output.get("type"), output.get("name")) == ("Transcript", prefix):
-                yield place, number
+            if output.get("type") == kind:
+                yield place, number, output

@@ -60,6 +60,15 @@ def test_a_pipeline_refuses_a_column_that_is_no_text_of_the_source(output, messa
         a_pipeline(label={"outputs": [raysp.Transcript(), output]})
 
 
+def test_a_misspelt_column_of_an_earlier_step_has_a_suggestion(rows, tmp_path):
+    write_shard(tmp_path / "in" / "a.parquet", table=rows)
+    first, late = (raysp.Label(str(CHECKPOINT), outputs=[one]) for one in (raysp.Transcript(), raysp.Align("pred_txt")))
+    steps = [raysp.Decode(), first, late]
+    said = r"has no column 'pred_txt', expected one; .*; steps add pred_text, .* \(did you mean 'pred_text'\?\)"
+    with pytest.raises(PlanError, match=said):
+        raysp.plan(a_pipeline(f"{tmp_path}/in/*.parquet", tmp_path / "out", steps=steps))
+
+
 def test_a_table_without_the_column_is_refused(rows):
     steps = [raysp.Decode(), raysp.Label(str(CHECKPOINT), outputs=[ALIGN])]
     with raysp.Labeller(steps) as labeller, pytest.raises(PlanError, match="has no column 'text'"):

@@ -130,6 +130,9 @@ def test_lhotse_reads_the_words_of_all_shards(export, tmp_path):
 
 def test_aligned_words_are_exported_by_their_prefix(tmp_path):
     make_sink(tmp_path, output=raysp.Align("text"))
+    for to in ("srt", "ctm"):
+        with pytest.raises(PlanError, match=r"Add --set to\.column=aligned for those of aligned_words"):
+            raysp.export(f"{tmp_path}/out", to=to, dest=f"{tmp_path}/dest")
     raysp.export(str(tmp_path / "out"), to=raysp.Srt(column="aligned"), dest=str(tmp_path / "srt"))
     assert pysubs2.load(str(tmp_path / "srt" / "a" / "u2.srt"))[0].text == "four"
     raysp.export(str(tmp_path / "out"), to=raysp.Ctm(column="aligned"), dest=str(tmp_path / "ctm"))
