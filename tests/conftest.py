@@ -72,6 +72,7 @@ ON_OBJECT_STORAGE = (
 ON_RAY = (
     "by_promise/test_several_labels.py",
     "by_promise/test_clips_at_scale.py::test_tasks",
+    "by_promise/test_text_steps.py",
     "by_promise/test_engine.py",
     "cli/test_refusals.py",
     "cluster/test_",

@@ -325,7 +325,7 @@ def check_columns(
     Args:
         url: name of the shard for messages.
         schema: its columns.
-        audio: column of recordings.
+        audio: column of recordings; empty: they are not read.
         others: further columns that are read.
         has_rows: whether it has rows.
         by_path: whether recordings may be read by path.
@@ -333,14 +333,14 @@ def check_columns(
     Raises:
         ShardError: with the shard, the column, the columns found and those expected.
     """
-    for column in dict.fromkeys((audio, *others)):
+    for column in dict.fromkeys((audio, *others) if audio else others):
         if (times := schema.names.count(column)) != 1:
             number = f"{times} columns" if times else "no column"
             close = "" if times else suggestion(column, schema.names)
             raise ShardError(
                 f"{url}: has {number} {column!r}{close}, expected one; its columns are {', '.join(schema.names)}"
             )
-    kind = plain_type(schema.field(audio).type)
+    kind = plain_type(schema.field(audio).type) if audio else pa.null()
     if has_rows and recording_type(kind) not in ((*RECORDINGS, "text") if by_path else RECORDINGS):
         raise ShardError(f"{url}: column {audio!r} is {kind!s:.200}. {_remedy(kind)}. {EXPECTED}")
 

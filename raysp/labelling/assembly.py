@@ -4,7 +4,7 @@ Ops take plain arguments and know no pipeline; specs hold no code. Workers of a 
 ops here. Code that needs torch is imported on use: a worker that decodes does not load it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -32,10 +32,11 @@ from raysp.labelling.planning.planned_checkpoint import (
 )
 from raysp.labelling.planning.run_plan import Settings
 from raysp.labelling.planning.settings import windowing
-from raysp.ops.blocks import windowing_of
+from raysp.ops.blocks import BlockOp, windowing_of
 from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
 from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters
+from raysp.ops.row_reading import DURATIONS, OUTCOME, RowReading, WithoutModel
 from raysp.ops.step_ops import ColumnOp, Labelled, RowOp
 from raysp.sink.sorting import in_order
 from raysp.specs.outputs.output import Output
@@ -47,13 +48,29 @@ from raysp.storage.audio_root import AudioRoot
 if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary, LabellingModel
     from raysp.ops.forward import OutputOp
-    from raysp.ops.labelling import Labelling
     from raysp.ops.row_languages import RowLanguages
     from raysp.ops.speech.pauses import SpeechWindows
 
 MEASURED_SECONDS = 60.0
 """Seconds of audio that are decoded together while rows are measured or read for training."""
 _NO_FUNCTIONS: Functions = MappingProxyType({})
+
+
+def reading(
+    pipeline: Pipeline,
+    settings: Settings,
+    shard: Shard,
+    *,
+    decoder: Decoder | None = None,
+    functions: Functions = _NO_FUNCTIONS,
+) -> Callable[[pa.Table, int], Iterator[pa.Table]]:
+    """Return the op that makes blocks of the rows of a shard: `decoding`; without audio `RowReading`."""
+    if pipeline.reads_audio:
+        return decoding(pipeline, settings, shard, decoder=decoder, functions=functions)
+    source, flow = pipeline.source, pipeline.flow
+    before = [cast("RowOp", _op(step, functions)) for step in flow.before if step not in flow.late]
+    texts = () if source.text is None else (source.text,)
+    return RowReading(before, *_late_ops(source, flow.late, functions), texts)
 
 
 def decoding(
@@ -137,15 +154,11 @@ def _decoding(
     """Return the op of the steps before `Label`; steps of `late` are applied to decoded blocks."""
     decode = next(step for step in steps if isinstance(step, Decode))
     place = steps.index(decode)
-    reads_all = any(step.reads_all for step in late)
-    columns = None if reads_all else tuple(dict.fromkeys(name for step in late for name in step.reads))
-    reads_samples = any(source.audio in step.reads for step in late)
     before, after = (
         [cast("RowOp", _op(step, functions)) for step in part if step not in late]
         for part in (steps[:place], steps[place + 1 :])
     )
-    late_ops = [late_op(step, functions) for step in late]
-    rate = windowing.sample_rate
+    carrying, late_steps = _late_ops(source, late, functions, windowing.sample_rate, outputs)
     if shard is not None:
         root = audio_roots.open_audio_root(shard, source.audio_root, source.storage_options)
     else:
@@ -159,16 +172,27 @@ def _decoding(
         block_seconds=block_seconds,
         before=[*([Labelled()] if source.labels is not None else []), *before],
         after=after,
-        carrying=Carrying(columns, reads_samples, rate, outputs),
-        late=LateSteps(late_ops, audio=source.audio, sample_rate=rate, outputs=outputs) if late else None,
+        carrying=carrying,
+        late=late_steps,
         decoder=in_process if decoder is None else decoder,
         root=root,
         excerpt_columns=sources.kind_named(shard.kind).excerpt_columns if shard else (),
         texts=() if source.text is None else (source.text,),
         cut_at_pauses=cut_at_pauses,
         together=together,
-        past_samples=round(past_seconds * rate),
+        past_samples=round(past_seconds * windowing.sample_rate),
     )
+
+
+def _late_ops(
+    source: Shards, late: Sequence[Step], functions: Functions, rate: int = 0, outputs: Sequence[str] = ()
+) -> tuple[Carrying, LateSteps | None]:
+    """Return the op of steps that are applied to blocks, None without any, and the columns that blocks carry."""
+    reads_all = any(step.reads_all for step in late)
+    columns = None if reads_all else tuple(dict.fromkeys(name for step in late for name in step.reads))
+    carrying = Carrying(columns, any(source.audio in step.reads for step in late), rate, outputs)
+    ops = [late_op(step, functions) for step in late]
+    return carrying, LateSteps(ops, audio=source.audio, sample_rate=rate, outputs=outputs) if late else None
 
 
 def measuring(
@@ -219,9 +243,16 @@ def whole_rows(work: ReadsCorpus, checkpoint: "CheckpointSummary") -> Windowing:
 
 
 def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
-    """Return the columns of a shard that its decoding op reads: the audio, texts, and columns of other steps."""
+    """Return the columns of a shard that its reading op takes: the audio, texts, and columns of other steps.
+
+    Without audio they are the durations and outcomes that the source has, in its place.
+    """
     source = work.source
-    columns = {source.audio, *sources.kind_named(shard.kind).excerpt_columns, *work.flow.reads}
+    if work.flow.reads_audio:
+        columns = {source.audio, *sources.kind_named(shard.kind).excerpt_columns, *work.flow.reads}
+    else:
+        there = sources.column_names(shard, source.storage_options)
+        columns = {*work.flow.reads, *({*DURATIONS, *OUTCOME} & {*there})}
     if source.labels is not None:
         columns.add(STATUS)
     if source.text is not None and source.text in work.kept:
@@ -244,8 +275,8 @@ def _op(step: Step, functions: Functions) -> RowOp | ColumnOp:
     return step.op({name: functions.get(name) or load_function(name) for name in step.functions})
 
 
-def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = None) -> "Labelling":
-    """Load the model of the `Label` step, and return the op that labels blocks with it.
+def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = None) -> BlockOp:
+    """Load the model of the `Label` step, and return the op that labels blocks with it; without audio it has no model.
 
     Args:
         pipeline: the pipeline.
@@ -255,6 +286,8 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
     Raises:
         CheckpointError: the checkpoint or a file of an output is missing, or not the planned one.
     """
+    if not pipeline.reads_audio:
+        return WithoutModel(added_schema(pipeline))
     from raysp.ops.labelling import Labelling
 
     label, folder = pipeline.label, checkpoint_folder(pipeline)
@@ -287,6 +320,8 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
 
 def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.Table]:
     """Return the function that makes rows of labelled windows in order; it loads no weights."""
+    if not pipeline.reads_audio:
+        return lambda rows: rows
     checkpoint = replace(settings.checkpoint, path=checkpoint_folder(pipeline))  # planned on another machine
     located, _ = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.op(checkpoint) for output in located]

@@ -46,10 +46,11 @@ def plan_parts(work: Pipeline, options: EstimateOptions, on_indexed: Callable[[i
     )
     if options.sample == 0:
         return
-    if not plan.rows_todo:
+    if not plan.rows_todo or not plan.pipeline.reads_audio:
         unused = {"--sample": options.sample, **options.speed_options}
         if names := [name for name, value in unused.items() if value]:
-            why = "without effect: no row is left to label, so there is nothing to estimate"
+            reason = "no row is left to label" if plan.pipeline.reads_audio else "no audio is read"
+            why = f"without effect: {reason}, so there is nothing to estimate"
             yield PlanPart(messages=[f"{' and '.join(names)}: {why}"])
         return
     estimated = estimate(plan, options)

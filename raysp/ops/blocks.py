@@ -6,9 +6,12 @@ Neither changes a label.
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from raysp.audio.waveforms import Windowing
 from raysp.devices import is_accelerator
@@ -20,6 +23,42 @@ ALL_THREADS_COST = 1.2
 """Time of passes one after another with all threads, to that of equal passes at once; measured with two threads."""
 BLOCK_BYTES = 128 * 1024 * 1024
 """Largest number of bytes of samples in one block, as estimated from headers."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Amounts of audio in a block, and its compute time."""
+
+    windows: int = 0
+    audio_seconds: float = 0.0
+    padded_seconds: float = 0.0
+    busy_seconds: float = 0.0
+
+
+class BlockOp(Protocol):
+    """Op that labels blocks: `prepare`, `run` and `table`, of which only `run` holds the model."""
+
+    blocks_in_flight: int
+    """Number of concurrent calls of `run`."""
+    has_users_code: bool
+
+    def __call__(
+        self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None
+    ) -> tuple[pa.Table, Figures]:
+        """Label the windows of a block."""
+        ...
+
+    def prepare(self, block: pa.Table, shard: str = "", *, names: Sequence[object] | None = None) -> Any:  # noqa: ANN401
+        """Read a block."""
+        ...
+
+    def run(self, block: Any) -> Figures:  # noqa: ANN401 - the value of `prepare`
+        """Run the model over what `prepare` returned."""
+        ...
+
+    def table(self, block: Any) -> pa.Table:  # noqa: ANN401 - the value of `prepare`
+        """Return the labelled windows of what `prepare` returned."""
+        ...
 
 
 def cut_blocks(

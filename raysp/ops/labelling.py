@@ -25,7 +25,7 @@ from raysp.models.base.placing import arithmetic, weights_dtype
 from raysp.models.features.processors import as_float, fill
 from raysp.models.labelled_passes import OWN, ComparingModel, LabellingModel, ModelPass, PreparingModel
 from raysp.models.loading import LoadedCheckpoint, load_checkpoint
-from raysp.ops.blocks import Batching, batching, cut_passes, passes_of_actor, windowing_of, would_wait
+from raysp.ops.blocks import Batching, BlockOp, Figures, batching, cut_passes, passes_of_actor, windowing_of, would_wait
 from raysp.ops.forward import Forward, Lengths, OutputOp, Rows, Selected, check_selected
 from raysp.ops.host_passes import HostPasses
 from raysp.ops.late_steps import (
@@ -68,16 +68,6 @@ REGROWTH = 1.1
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Amounts of audio in a block, and its compute time."""
-
-    windows: int = 0
-    audio_seconds: float = 0.0
-    padded_seconds: float = 0.0
-    busy_seconds: float = 0.0
-
-
-@dataclass(frozen=True)
 class Block:
     """A block during labelling; sequences have one value per window."""
 
@@ -102,7 +92,7 @@ class Block:
     outputs: Sequence[OutputOp]
 
 
-class Labelling:
+class Labelling(BlockOp):
     """Op that labels blocks with one checkpoint.
 
     `prepare` and `table` may run in other threads than `run`, for other blocks, so that the device never idles.

@@ -360,10 +360,11 @@ class _Rows:
         """Return columns of some rows: of the source, or added; all if `names` is None, without the audio column."""
         numbers = pa.array(places, pa.int64())
         source = {name.removeprefix(CARRIED): name for name in self.carried if name.startswith(CARRIED)}
+        named = None if names is None else {*names, *(name.partition(".")[0] for name in names)}  # fields of structs
         return {
             name: (self.added[name] if name in self.added else self.block.column(source[name])).take(numbers)
             for name in dict.fromkeys([*source, *self.added])
-            if names is None or name in names
+            if named is None or name in named
         }
 
     def _samples(self, place: int) -> np.ndarray:

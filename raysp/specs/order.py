@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raysp.columns import INNER_COLUMNS, INNER_PREFIX
-from raysp.specs.steps import EACH, Decode, Keep, Label, Pool, Step
+from raysp.specs.outputs.output import Output
+from raysp.specs.steps import EACH, WITHOUT_MODEL, Decode, Keep, Label, Pool, Step
 
 
 @dataclass(frozen=True)
@@ -12,10 +13,11 @@ class Flow:
     """Steps by their places around the models, and the columns that pass between them."""
 
     decode: Decode
+    """Step that decodes; one that is never used if `reads_audio` is false."""
     before: tuple[Step, ...]
     """Steps before the first model; all if there is none."""
     labels: tuple[Label, ...]
-    """Steps that run models."""
+    """Steps that run models; `WITHOUT_MODEL` alone if `reads_audio` is false."""
     after: tuple[tuple[Step, ...], ...]
     """For each model the steps between it and the next one: they filter rows by outputs."""
     late: tuple[Step, ...]
@@ -24,13 +26,15 @@ class Flow:
     """Source columns that the steps read; the audio column only if a step besides `Decode` reads samples."""
     columns: tuple[str, ...]
     """Columns that the steps add."""
+    reads_audio: bool
+    """Whether recordings are read; otherwise the steps work on columns alone."""
 
 
 def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> Flow:
     """Return the steps with the columns between them.
 
     Expected are one `Decode` and, if the work has models, `Label` steps after it, with only filters between and after
-    them.
+    them. Work that may have models may also have neither, and then reads no audio.
 
     Args:
         steps: the steps.
@@ -44,10 +48,13 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
     listing = f"found steps [{', '.join(names)}]"
     labels = [place for place, step in enumerate(steps) if isinstance(step, Label)]
     decodes = [place for place, step in enumerate(steps) if isinstance(step, Decode)]
-    if len(decodes) != 1 or bool(labels) != has_labels:
-        raise ValueError(f"{listing}; expected one Decode and {'at least one' if has_labels else 'no'} Label")
+    reads_audio = bool(labels or decodes) or not (has_labels and steps)
+    if reads_audio and (len(decodes) != 1 or bool(labels) != has_labels):
+        number = "at least one Label; or neither, for steps on columns alone" if has_labels else "no Label"
+        raise ValueError(f"{listing}; expected one Decode and {number}")
     first = labels[0] if labels else len(steps)
-    if decodes[0] > first:
+    decoded = decodes[0] if decodes else len(steps)
+    if decoded > first:
         raise ValueError(f"{listing}; expected Decode before Label")
     late: list[Step] = []
     reads: dict[str, None] = {}
@@ -55,9 +62,12 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
     added: dict[str, None] = {}
     for place, step in enumerate(steps):
         where = f"steps[{place}] {names[place]}"
-        _check_audio(step, where, audio, is_decoded=place > decodes[0])
-        if place < decodes[0] and step.reads_seconds:
-            raise ValueError(f"{listing}; {names[place]} by seconds needs decoded audio: move it after Decode")
+        _check_audio(step, where, audio, is_decoded=place > decoded)
+        if place < decoded and step.reads_seconds:
+            advice = "move it after Decode" if decodes else "filter by a column, where=[('seconds', '>=', 1)]"
+            raise ValueError(f"{listing}; {names[place]} by seconds needs decoded audio: {advice}")
+        if isinstance(step, Output):
+            _check_output(step, where, is_behind=place > first)
         if isinstance(step, Label):
             _check_label(step, where, steps, place, audio=audio, is_first=place == first)
         elif place > first:
@@ -70,19 +80,23 @@ def flow_of(steps: Sequence[Step], audio: str, *, has_labels: bool = False) -> F
             for column in step.reads:
                 readers.setdefault(column, where)
             _check_added(step, where, readers)
-            if step.columns or not added.keys().isdisjoint(step.reads) or (added and step.reads_all):
+            fields_of = {name.partition(".")[0] for name in step.reads}
+            if step.columns or not added.keys().isdisjoint({*step.reads, *fields_of}) or (added and step.reads_all):
                 late.append(step)
         reads |= dict.fromkeys(name for name in step.reads if not {name, name.partition(".")[0]} & added.keys())
         added |= dict.fromkeys(step.columns)
     ends = [*labels[1:], len(steps)]
     return Flow(
-        decode=next(step for step in steps if isinstance(step, Decode)),
+        decode=next((step for step in steps if isinstance(step, Decode)), Decode()),
         before=tuple(steps[:first]),
-        labels=tuple(step for step in steps if isinstance(step, Label)),
-        after=tuple(tuple(steps[place + 1 : end]) for place, end in zip(labels, ends, strict=False)),
+        labels=tuple(step for step in steps if isinstance(step, Label)) if reads_audio else (WITHOUT_MODEL,),
+        after=tuple(tuple(steps[place + 1 : end]) for place, end in zip(labels, ends, strict=False))
+        if reads_audio
+        else ((),),
         late=tuple(late),
         reads=tuple(reads),
         columns=tuple(column for step in steps for column in step.columns),
+        reads_audio=reads_audio,
     )
 
 
@@ -94,6 +108,16 @@ def _check_audio(step: Step, where: str, audio: str, *, is_decoded: bool) -> Non
         raise ValueError(f"{where} reads decoded samples ({audio!r}): move it after Decode")
     subject = "where=" if isinstance(step, Keep) else "it"
     raise ValueError(f"{where}: {subject} cannot use the audio column {audio!r}")
+
+
+def _check_output(output: Output, where: str, *, is_behind: bool) -> None:
+    """Raise ValueError if an output that is a step too stands behind `Label`, or reads a transcript of a step."""
+    if is_behind:
+        raise ValueError(f"{where} behind Label reads its columns as one of its outputs: put it into outputs=[...]")
+    try:
+        output.check_order(())
+    except ValueError as error:
+        raise ValueError(f"{where}: {str(error).removeprefix('outputs.0 ')}") from None
 
 
 def _check_added(step: Step, where: str, readers: dict[str, str]) -> None:

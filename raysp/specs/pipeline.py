@@ -182,7 +182,7 @@ class Pipeline:
         source: the corpus.
         steps: steps in order: one `Decode`, then `Label` steps, which run one after the other; before the first `Label`
             any number of `Keep` and `Map` steps or of your own, between and after them `Keep` steps, or your own that
-            filter rows.
+            filter rows. Without `Decode` and `Label`, steps work on columns alone, and no audio is read.
         sink: destination of the label shards.
         name: name shown during a run.
         max_error_rate: largest share of rows that may fail before a run stops (exit code 1). From 200 rows, the share
@@ -230,6 +230,11 @@ class Pipeline:
     def decode(self) -> Decode:
         """The step that decodes."""
         return self.flow.decode
+
+    @property
+    def reads_audio(self) -> bool:
+        """Whether recordings are decoded and labelled; otherwise the steps work on columns alone."""
+        return self.flow.reads_audio
 
     decoding = decode
 

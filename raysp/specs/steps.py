@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from raysp.bounds import MOST_CHANNELS
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
-from raysp.specs.values import Column, Device, JsonValue, Listed, Url, spec
+from raysp.specs.values import Column, Device, JsonValue, Listed, Url, hashed_fields, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -80,6 +80,10 @@ class Step:
         Raises:
             ValueError: a column does not fit.
         """
+
+    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
+        """Return the fields that can change a label as JSON; `digests` has files by their urls."""
+        return hashed_fields(self)
 
 
 @spec
@@ -446,6 +450,15 @@ class Label(Step):
         for output in self.outputs:
             if {*output.reads} <= {*schema.names}:
                 output.check_reads(schema)
+
+
+class _WithoutModel(Label):
+    def __post_init__(self) -> None:
+        pass  # it has no checkpoint and no output
+
+
+WITHOUT_MODEL: Final = _WithoutModel("", outputs=(), device="cpu", dtype="float32", pool=Pool(cpus=1, gpus=0))
+"""The `Label` step of pipelines that read no audio: it has the pool of their run."""
 
 
 def refuse_clash(added: list[tuple[str, tuple[str, ...]]]) -> None:

@@ -146,15 +146,13 @@ class Here:
 
     def label(self, on_piece: OnPiece) -> Generator[Message]:
         """Label the pieces of a plan, and yield the counts of each after every block and when it is staged."""
-        sleep_while_waiting()  # before torch is imported
-        import torch
-
-        job, threads = self._job, torch.get_num_threads()
+        job = self._job
         models: list[Model] = []
         with contextlib.ExitStack() as stack:
             stack.callback(self._begins.close)
             stack.enter_context(_own_debugger())
-            stack.callback(torch.set_num_threads, threads)
+            if job.pipeline.reads_audio:
+                stack.enter_context(_own_threads())
             decoder = stack.enter_context(Decoder())  # runs in other threads have their own
             items = stack.enter_context(contextlib.closing(self._items(decoder, on_piece)))
             if not job.code:
@@ -295,6 +293,19 @@ class CommitsHere:
     def stop(self, seconds: float) -> list[Outcome]:
         """Return the outcomes since the last call."""
         return self.finished()
+
+
+@contextlib.contextmanager
+def _own_threads() -> Iterator[None]:
+    """Import torch, and restore the number of its threads at the end."""
+    sleep_while_waiting()  # before torch is imported
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextlib.contextmanager

@@ -8,18 +8,18 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar
 
 import pyarrow as pa
 
 from raysp.labelling import assembly
 from raysp.labelling.engine.watchdog import watched
 from raysp.labelling.planning.run_plan import Pass
+from raysp.ops.blocks import BlockOp, Figures
 from raysp.ops.decoding import seconds_left
 
 if TYPE_CHECKING:
     from raysp.labelling.engine.job import Job
-    from raysp.ops.labelling import Block, Figures, Labelling
 
 
 P = ParamSpec("P")
@@ -30,7 +30,7 @@ class LabelledBlock(NamedTuple):
     """Windows of a block with their labels."""
 
     labels: pa.Table
-    figures: "Figures"
+    figures: Figures
     waited: float
     """Seconds that the model was idle before the block."""
     seconds_left: float
@@ -115,7 +115,7 @@ class Model:
         labels = self.op.table(prepared) if table is None else table
         return LabelledBlock(labels, figures, waited, seconds_left(block))
 
-    def _run(self, block: "Block") -> "tuple[pa.Table | None, Figures, float]":
+    def _run(self, block: Any) -> tuple[pa.Table | None, Figures, float]:  # noqa: ANN401 - the value of `prepare`
         """Run the model; make the table here only if the user's code, which may hang or crash, takes part in it."""
         with self.slots.occupied() as waited, watched(self._hang_seconds * self.op.blocks_in_flight):
             figures = self.op.run(block)
@@ -123,11 +123,12 @@ class Model:
         return table, figures, waited
 
 
-def _load(step: Pass, threads: int) -> "Labelling":
+def _load(step: Pass, threads: int) -> BlockOp:
     """Load the model, and set the number of torch threads of this thread."""
-    import torch
+    if step.pipeline.reads_audio:
+        import torch
 
-    torch.set_num_threads(threads)
+        torch.set_num_threads(threads)
     return assembly.labelling(*step, threads=threads)
 
 

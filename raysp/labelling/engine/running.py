@@ -263,7 +263,7 @@ def _start_early(opened: Opened, corpus: Corpus, engine: Engine, own_ray: Backgr
     """Start a local Ray or the import of torch, which go on while the rest is planned."""
     if engine == "ray" or (engine == "auto" and not opened.is_small(corpus.shards)):
         own_ray.begin()
-    else:
+    elif opened.pipeline.reads_audio:
         sleep_while_waiting()
         threading.Thread(target=_import_models).start()
 

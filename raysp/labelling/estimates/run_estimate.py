@@ -103,6 +103,8 @@ def estimate(work: Plan | Pipeline, options: EstimateOptions) -> Estimate:
         raise SpecError(f"sample: found {num_rows}, expected at least 1 row")
     check_speed(options)
     plan = work if isinstance(work, Plan) else make_plan(work)
+    if not plan.pipeline.reads_audio:
+        raise PlanError("the pipeline reads no audio; `raysp plan` counts its rows without an estimate")
     sample = read_sample(plan, num_rows, seed=options.seed or 0)
     speed = _speed(plan, sample, options)
     declared = _declared(plan)

@@ -76,7 +76,7 @@ class Labelling:
         """Checkpoint that the recorded pipeline names; of a merge all of them."""
         merged = self.record.parts.get("merge.checkpoints")
         if isinstance(merged, list):
-            return ", ".join(dict.fromkeys(map(str, merged)))
+            return ", ".join(dict.fromkeys(str(name) for name in merged if name)) or None
         urls = (step.get("checkpoint") for step in self.record.steps)
         return next((url for url in urls if isinstance(url, str)), None)
 

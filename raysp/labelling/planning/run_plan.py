@@ -90,7 +90,7 @@ class Opened:
         is_by_path = self.pipeline.source.audio_root is not None
         num_bytes = num_rows = 0
         for shard in shards:
-            if is_by_path or not sources.kind_named(shard.kind).holds_audio:
+            if self.pipeline.reads_audio and (is_by_path or not sources.kind_named(shard.kind).holds_audio):
                 num_rows += shard.num_rows
             else:
                 num_bytes += shard.num_bytes
@@ -232,11 +232,13 @@ class Plan(Brief):
             windows += " of one length"
         facts = {
             "source": f"{source.urls[0]}{more}: {shards}, {count(self.num_rows, 'row')}{audio}{labels}",
-            "checkpoint": _described(self.passes[0]),
+            "checkpoint": _described(self.passes[0]) if self.pipeline.reads_audio else "",
             "not used": settings.checkpoint.unused_words,
             "other files": ", ".join(files),
             "model": f"{self.pool_size}, {settings.cpus_per_actor} and {count(settings.gpus_per_actor, 'GPU')} each, "
-            f"{settings.dtype} on {settings.device}, {windows}",
+            f"{settings.dtype} on {settings.device}, {windows}"
+            if self.pipeline.reads_audio
+            else "none: no audio is read",
             **{
                 f"checkpoint {number}": f"{_described(step)}, {step.settings.dtype} on {step.settings.device}"
                 for number, step in enumerate(self.passes[1:], 2)

@@ -37,7 +37,7 @@ from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import Output
 from raysp.specs.pipeline import Pipeline, file_parts, read_code
 from raysp.specs.steps import Decode, Label, Step
-from raysp.specs.values import JsonValue, hashed_fields, to_json
+from raysp.specs.values import JsonValue, to_json
 from raysp.words import count, megabytes
 
 CPU_PIECE_SECONDS = 5 * 60.0
@@ -76,6 +76,8 @@ def resolve_settings(
                 )
         elif not isinstance(step, Decode):
             _refuse_incomplete(step, index)
+    if not pipeline.reads_audio:
+        return (Pass(pipeline, _without_model(pipeline.label, resources)),)
     alone = pipeline.passes
     summaries = summaries or [summary_of(checkpoint_folder(part), part.label.backend or OWN) for part in alone]
     resolved: list[Resolved | None] = [*(before.passes if before else ())]
@@ -87,6 +89,33 @@ def resolve_settings(
         passes.append(Pass(part, _settings(part, resources, resolved[number], summaries[number], rest)))
     _check_columns(pipeline, passes)
     return tuple(passes)
+
+
+def _without_model(label: Label, resources: Resources) -> Settings:
+    """Return the settings of a pipeline that reads no audio; they describe no checkpoint."""
+    none = CheckpointSummary(
+        path=Path(),
+        model_type="",
+        architecture="",
+        num_parameters=0,
+        sample_rate=1,
+        min_samples=0,
+        frame_stride=1,
+        gives=(),
+        receptive_samples=0,
+    )
+    return Settings(
+        checkpoint=none,
+        checkpoint_digest="",
+        dtype=label.dtype,
+        device=label.device,
+        batch_seconds=0.0,
+        block_seconds=0.0,
+        cpus_per_actor=actor_cpus(label.pool, machine_cpus=resources.machine_cpus, on_gpu=False),
+        gpus_per_actor=0.0,
+        batching=Batching.FREE,
+        fingerprint_seconds=None,
+    )
 
 
 def _refuse_incomplete(step: Step, index: int) -> None:
@@ -327,7 +356,7 @@ def label_parts(pipeline: Pipeline, settings: Iterable[Settings], code: UserCode
     version = LABEL_VERSION
     parts: dict[str, JsonValue] = {"source.id": pipeline.source.id, "source.audio": pipeline.source.audio}
     for index, step in enumerate(pipeline.steps):
-        fields = hashed_fields(step)
+        fields = step.label_fields({})
         if isinstance(step, Label):
             resolved = next(of_labels)
             if resolved.dtype in ("bfloat16", "float16"):

@@ -72,7 +72,12 @@ def with_ids(work: ReadsCorpus, listed: Listed, recorded: Collection[str] = ()) 
 
 
 def _reading(work: ReadsCorpus) -> Reading:
-    return Reading(work.source.storage_options, (work.source.audio, *source_columns(work)))
+    return Reading(work.source.storage_options, _needed(work))
+
+
+def _needed(work: ReadsCorpus) -> tuple[str, ...]:
+    """Return the columns that every shard must have, first the audio if it is read."""
+    return (*((work.source.audio,) if work.flow.reads_audio else ()), *source_columns(work))
 
 
 def survey(
@@ -228,15 +233,18 @@ class _NewShards:
         self._check(shard, schema, has_rows=surveyed.num_rows > 0)
         source = self.work.source
         is_by_path = source.audio_root is not None or not sources.kind_named(shard.kind).holds_audio
-        kind = schema.field(source.audio).type if surveyed.num_rows else pa.null()
-        is_empty = recording_type(kind) in WITHOUT_BYTES or surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
-        if surveyed.num_rows and not is_by_path and is_empty:
-            self.without_bytes.add(shard.name)
+        groups = surveyed.groups
+        if not self.work.flow.reads_audio:
+            groups = [group._replace(seconds=0.0) for group in groups]  # pieces by rows and bytes alone
+        elif surveyed.num_rows and not is_by_path:
+            is_null = surveyed.nulls & {source.audio, f"{source.audio}.bytes"}
+            if is_null or recording_type(schema.field(source.audio).type) in WITHOUT_BYTES:
+                self.without_bytes.add(shard.name)
         return replace(
             shard,
             num_rows=surveyed.num_rows,
             input_id=input_id(shard.num_bytes, shard.version, surveyed, shard.labels_version),
-            pieces=cut_groups(surveyed.groups, seconds, sources.kind_named(shard.kind).piece_rows),
+            pieces=cut_groups(groups, seconds, sources.kind_named(shard.kind).piece_rows),
             part=shard.part or surveyed.part,
             seconds=surveyed.seconds,
         )
@@ -248,10 +256,10 @@ class _NewShards:
             return
         source, url = self.work.source, shard.url
         try:  # a writer cannot infer types without rows
-            by_path = source.audio_root is not None
-            check_columns(url, schema, audio=source.audio, others=self.columns, has_rows=has_rows, by_path=by_path)
+            by_path, audio = source.audio_root is not None, source.audio if self.work.flow.reads_audio else ""
+            check_columns(url, schema, audio=audio, others=self.columns, has_rows=has_rows, by_path=by_path)
         except ShardError as error:
-            missing = next((name for name in (source.audio, *self.columns) if name not in schema.names), source.audio)
+            missing = next((name for name in _needed(self.work) if name not in schema.names), source.audio)
             remedy = NO_ID if missing == source.id else NO_COLUMN if shard.kind == sources.FOLDER else ""
             added = self.work.flow.columns
             close = f"; steps add {', '.join(added)}{like}" if (like := suggestion(missing, added)) else ""

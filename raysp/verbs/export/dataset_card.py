@@ -97,12 +97,14 @@ def _body(labelling: Labelling, to: Described, total: Tally) -> list[str]:
     rows = count(total.clips, "clip") if to.NAME == "clips" else count(total.rows, "row")
     time = duration(total.seconds)
     units = "hours:minutes:seconds" if time.count(":") == 2 else "minutes:seconds"
-    checkpoints = map(place_name, str(labelling.checkpoint).split(", "))
+    checkpoints = map(place_name, (labelling.checkpoint or "").split(", "))
+    digest = _code(labelling.checkpoint_digest)
+    made_by = [f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {digest})"] if labelling.checkpoint else []
     made = [
         f"- {rows}, {time} of audio ({units})",
         _split_line(to.split, total),
         f"- left out: {by_reason(dict(sorted(total.left_out.items()))) or 'nothing'}",
-        f"- checkpoint: `{_code(', '.join(checkpoints))}` (digest {_code(labelling.checkpoint_digest)})",
+        *made_by,
         f"- fingerprint of the pipeline: {_code(labelling.record.fingerprint)}",
         f"- command: `{_code(_command(labelling, to))}`",
         f"- licence: {_code(to.licence or 'not stated; set it with --set to.licence=NAME')}",

@@ -49,6 +49,8 @@ class Source:
         url, record = self.labelling.url, self.labelling.record
         recorded = read_recorded(replace(self.request, place=url))
         trusted = recorded.trusted_pipeline(self.labelling.shards.values())
+        if not trusted.reads_audio:
+            raise PlanError(f"{url}: its pipeline reads no audio, so there are no recordings to export")
         check_same_source(url, record, trusted)
         if run_record.names_audio_root(record.pipeline) and trusted.source.audio_root is None:
             raise PlanError(

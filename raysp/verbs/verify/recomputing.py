@@ -41,6 +41,7 @@ class Recomputing:
         ]
         pipeline = replace(pipeline, steps=steps)
         recorded = [_Recorded.of(record, place) for place, step in enumerate(steps) if isinstance(step, Label)]
+        recorded = recorded or [_Recorded("float32", None)]
         first, *later = (step.resolved for step in recorded)
         here = Resources(cpus=2, gpus=count_gpus(), machine_cpus=1)
         resolved = resolve_settings(pipeline, here, replace(first, later=tuple(later)))
@@ -73,8 +74,8 @@ class Recomputing:
         schema = output_schema(*self.passes[:number]) if number else pa.schema([])
         for name in {*pipeline.label.reads} & {*before}:
             table = table.append_column(schema.field(name), pa.array([before[name]], schema.field(name).type))
-        decoding = assembly.decoding(*pass_, shard)
-        windows = in_order([self.ops[number](block, shard.name)[0] for block in decoding(table, row)])
+        reading = assembly.reading(*pass_, shard)
+        windows = in_order([self.ops[number](block, shard.name)[0] for block in reading(table, row)])
         rows = assembly.joining(*pass_)(windows).to_pylist()
         if len(rows) != 1:
             raise RunError(
@@ -104,6 +105,8 @@ class _Recorded(NamedTuple):
 
 def _unfiltered(pipeline: Pipeline, settings: Settings) -> Pass:
     """Return a pass without filters, which choose rows and change no label. A row of any length is one block."""
+    if not pipeline.reads_audio:
+        return Pass(pipeline, settings)
     steps = [step for step in pipeline.steps if isinstance(step, Decode | Label) or step.columns]
     block_seconds = pipeline.decode.max_seconds
     return Pass(replace(pipeline, steps=steps), replace(settings, block_seconds=block_seconds))

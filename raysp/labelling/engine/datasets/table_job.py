@@ -133,6 +133,10 @@ def table_job(
     url = NO_URL if audio_root is None else audio_root
     source = Shards(url, id=id, audio=audio, audio_root=audio_root, storage_options=options)
     pipeline = Pipeline(source, steps=steps, sink=Parquet(NO_URL, keep=keep))
+    if not pipeline.reads_audio:
+        raise SpecError(
+            f"found steps {[type(step).__name__ for step in steps]}; expected one Decode and at least one Label"
+        )
     if id is None and any(getattr(output, "generate", {}).get("do_sample") for output in pipeline.outputs):
         raise SpecError(
             "id=None: generate={'do_sample': True} draws by the id of a row; name the column of the ids by id="

@@ -1,0 +1,262 @@
+"""Pipelines without `Decode` and `Label`: steps over columns of text rows, without audio, a model or a decoder."""
+
+import json
+import random
+
+import jiwer
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import raysp
+from raysp import PlanError, RunError, SpecError
+from tests import kit
+from tests.kit import PHASES, killed_at, pipeline_file, run, run_apart
+
+WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
+COMPARED = raysp.Agreement("text", of=raysp.Column("pred_text"))
+AGREED = raysp.Keep(where=[("agreement.wer", "<", 0.2)])
+
+
+def write(folder, name, num_rows=40, first=0, **columns):
+    """Write a shard of two texts a row, of which some differ and some are null."""
+    draw = random.Random(first)
+    texts = [" ".join(draw.choices(WORDS, k=6)) for _ in range(num_rows)]
+    others = [text if row % 3 else text.replace("one", "won") for row, text in enumerate(texts)]
+    texts[1], others[2] = None, None
+    ids = [f"{name}-{row}" for row in range(num_rows)]
+    table = pa.table({"id": ids, "text": texts, "pred_text": others, "seconds": [1.5] * num_rows, **columns})
+    (folder / "in").mkdir(exist_ok=True)
+    pq.write_table(table, folder / "in" / f"{name}.parquet", row_group_size=16)
+
+
+def made(folder, *steps, out="out", source="in/*.parquet", keep=("text", "pred_text"), **fields):
+    return raysp.Pipeline(
+        raysp.Shards(f"{folder}/{source}"),
+        steps=list(steps) or [COMPARED, AGREED],
+        sink=raysp.Parquet(f"{folder}/{out}", keep=list(keep)),
+        **fields,
+    )
+
+
+@pytest.fixture
+def shards(tmp_path):
+    for first, name in enumerate("abc"):
+        write(tmp_path, name, first=first)
+    return tmp_path
+
+
+def test_texts_are_compared_as_jiwer_does_and_rows_that_differ_are_left_out(shards):
+    result = raysp.run(made(shards), engine="here", progress=False)
+    found = kit.rows(shards / "out")
+    source = pq.read_table(shards / "in").to_pylist()
+    assert [row["id"] for row in found] == [row["id"] for row in source]
+    for row, before in zip(found, source, strict=True):
+        text, other = before["pred_text"], before["text"]
+        if text is None or other is None or jiwer.wer(other, text) >= 0.2:
+            assert (row["status"], row["error_type"], row["agreement"]) == ("skipped", "filtered", None)
+        else:
+            assert row["agreement"]["wer"] == pytest.approx(jiwer.wer(other, text))
+            assert row["agreement"]["cer"] == pytest.approx(jiwer.cer(other, text))
+            assert (row["status"], row["seconds"]) == ("ok", 1.5)
+    assert 0 < sum(row["status"] == "ok" for row in found) < len(found)
+    assert (result.counts.rows, result.exit_code) == (120, 0)
+
+
+def test_null_texts_have_no_agreement_and_stay_ok_without_a_filter(shards):
+    raysp.run(made(shards, COMPARED), engine="here", progress=False)
+    found = kit.rows(shards / "out")
+    assert {row["status"] for row in found} == {"ok"}
+    assert [row["agreement"] for row in found[1:3]] == [None, None]
+    assert found[0]["agreement"]["words"] == 6
+
+
+def test_neither_a_plan_nor_a_run_imports_torch(shards):
+    file = pipeline_file(shards / "compare.py", made(shards))
+    for verb in ("plan", "run"):
+        ran = run_apart([verb, file], PYTHONPROFILEIMPORTTIME="1")
+        imported = {line.rpartition("|")[2].strip() for line in ran.err.splitlines() if line.startswith("import time")}
+        assert (ran.code, {"raysp", "pyarrow"} <= imported, {"torch", "ray", "transformers"} & imported) == (
+            0,
+            True,
+            set(),
+        )
+
+
+@pytest.mark.parametrize("phase", [f"{when}_{phase}" for phase in PHASES for when in ("before", "after")])
+def test_a_run_that_is_killed_goes_on_and_has_the_same_rows(shards, phase):
+    file = pipeline_file(shards / "compare.py", made(shards))
+    alone = pipeline_file(shards / "alone.py", made(shards, out="alone"))
+    n = 2 if "piece" in phase or "shard" in phase else 1
+    killed_at(phase, n, ["run", file])
+    assert (run(["run", file]).code, run(["run", alone]).code) == (0, 0)
+    assert kit.rows(shards / "out") == kit.rows(shards / "alone")
+    assert not [*(shards / "out/.raysp/stage").rglob("*.parquet")]
+
+
+def test_shards_that_are_added_later_are_compared_by_the_next_run(shards):
+    file = pipeline_file(shards / "compare.py", made(shards))
+    assert run(["run", file]).code == 0
+    before = kit.label_shards(shards / "out")
+    write(shards, "d", first=9)
+    assert json.loads(run(["run", file, "--json"]).out)["shards_before"] == 3
+    after = kit.label_shards(shards / "out")
+    assert [*after] == ["a.parquet", "b.parquet", "c.parquet", "d.parquet"]
+    assert {name: after[name] for name in before} == before
+
+
+def test_rows_are_the_same_under_ray(shards, local_ray):
+    raysp.run(made(shards), engine="here", progress=False)
+    raysp.run(made(shards, out="ray"), engine="ray", progress=False)
+    assert kit.rows(shards / "ray") == kit.rows(shards / "out")
+
+
+def test_pieces_of_texts_are_cut_by_rows(tmp_path):
+    write(tmp_path, "a", 25_000)
+    raysp.run(made(tmp_path), engine="here", progress=False)
+    [shard] = kit.planned_shards(tmp_path / "out")
+    assert 3 <= len(shard["pieces"]) <= 4
+    assert len(kit.rows(tmp_path / "out", "row")) == 25_000
+
+
+def labelled(folder, rows=4):
+    """Label a corpus with faults, and return its label rows."""
+    corpus = kit.corpus(folder / "audio", rows, ("null", "too_short"))
+    sink = raysp.Parquet(f"{folder}/labels", keep=["text"])
+    raysp.run(corpus.pipeline(sink), engine="here", progress=False)
+    return corpus, kit.rows(folder / "labels")
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_rows_of_label_shards_keep_their_outcome_and_duration(tmp_path, beside):
+    corpus, labels = labelled(tmp_path)
+    shards = raysp.Shards(corpus.url, labels=f"{tmp_path}/labels") if beside else f"{tmp_path}/labels/*.parquet"
+    source = shards if beside else raysp.Shards(shards)
+    steps = [COMPARED, raysp.Keep(where=[("agreement.edits", "<=", 0)])]
+    sink = raysp.Parquet(f"{tmp_path}/out", keep=["pred_text"])
+    raysp.run(raysp.Pipeline(source, steps=steps, sink=sink), engine="here", progress=False)
+    columns = ("id", "row", "seconds", "status", "error_type", "error_message", "pred_text")
+    found = kit.rows(tmp_path / "out")
+    assert [{name: row[name] for name in columns} for row in found] == [
+        {name: row[name] for name in columns} for row in labels
+    ]
+    assert [row["agreement"] is None for row in found] == [row["status"] != "ok" for row in labels]
+    assert {row["status"] for row in labels} == {"ok", "error", "skipped"}
+
+
+def test_columns_named_like_an_outcome_with_other_values_are_the_fault_of_their_shard(tmp_path):
+    reasons = {"status": ["done"] * 40, "error_type": [""] * 40, "error_message": [""] * 40}
+    write(tmp_path, "a", **reasons)
+    with pytest.raises(RunError, match=r"row 0: found the status 'done', expected 'ok', 'skipped' or 'error'"):
+        raysp.run(made(tmp_path), engine="here", progress=False)
+    write(tmp_path, "a", status=reasons["status"])
+    assert raysp.run(made(tmp_path, out="alone"), engine="here", progress=False).exit_code == 0
+
+
+def test_lines_of_json_are_read_without_recordings(tmp_path):
+    lines = [
+        {"id": "a", "text": "one two", "pred_text": "one too", "duration": 2.5},
+        {"text": "six", "pred_text": "six"},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    raysp.run(made(tmp_path, COMPARED, source="rows.jsonl"), engine="here", progress=False)
+    found = kit.rows(tmp_path / "out")
+    assert [(row["seconds"], row["agreement"]["edits"]) for row in found] == [(2.5, 1), (None, 0)]
+
+
+def test_functions_and_filters_work_beside_it(shards, monkeypatch):
+    (shards / "of_texts.py").write_text(
+        "def lengths(rows):\n    return {'length': [len(text or '') for text in rows.column('text').to_pylist()]}\n"
+    )
+    monkeypatch.syspath_prepend(shards)
+    steps = [
+        raysp.Keep(where=[("id", "!=", "a-3")]),
+        raysp.Map("of_texts:lengths", adds={"length": "int32"}, reads=["text"]),
+        raysp.Keep(where=[("length", ">", 20)]),
+        COMPARED,
+        raysp.Agreement("pred_text", of=raysp.Column("text"), name="back", normalise="none"),
+        AGREED,
+    ]
+    assert run(["run", pipeline_file(shards / "compare.py", made(shards, *steps))]).code == 0
+    found = kit.rows(shards / "out")
+    assert found[3]["error_message"].startswith("id is 'a-3'")
+    ok = [row for row in found if row["status"] == "ok"]
+    assert ok
+    assert all(row["length"] > 20 and row["back"]["edits"] == row["agreement"]["edits"] for row in ok)
+
+
+def test_verbs_work_on_its_sink(shards):
+    file = pipeline_file(shards / "compare.py", made(shards))
+    again = pipeline_file(shards / "again.py", made(shards, out="again"))
+    planned = run(["plan", file, "--sample", "5"])
+    assert (planned.code, "model        none: no audio is read" in planned.out) == (0, True)
+    assert "--sample: without effect: no audio is read" in planned.err
+    assert (run(["run", file]).code, run(["run", again]).code) == (0, 0)
+    out, others = shards / "out", shards / "again"
+    ok = sum(row["status"] == "ok" for row in kit.rows(out))
+    status = run(["status", out])
+    assert (status.code, f"{ok} ok" in status.out, "kept" in status.out) == (0, True, True)
+    assert "4 rows labelled again, each alone: 4 equal" in run(["verify", file, "--sample", "4"]).out
+    assert run(["report", out]).code == 0
+    assert "0 labelled again" in run(["retry", file]).out
+    assert f"{ok} of {ok} rows" in run(["diff", out, others]).out
+    assert run(["merge", out, others, "--by", "agreement.wer", "--to", shards / "merged"]).code == 0
+    assert len(kit.rows(shards / "merged")) == 120
+    for form in ("csv", "jsonl"):
+        assert run(["export", out, shards / form, "--to", form]).code == 0
+    assert sum(len(file.read_text().splitlines()) for file in (shards / "jsonl").glob("*.jsonl")) == ok
+    plain = ["--to", "dataset", "--set", "to.audio=false"]
+    assert run(["export", out, shards / "dataset", *plain]).code == 0
+    assert "checkpoint" not in (shards / "dataset" / "README.md").read_text()
+    clips = run(["export", file, shards / "clips", "--to", "clips"])
+    assert (clips.code, "its pipeline reads no audio" in clips.err) == (2, True)
+    with pytest.raises(PlanError, match="reads no audio"):
+        raysp.estimate(made(shards, out="new"))
+
+
+def test_columns_that_are_missing_or_hold_no_strings_are_refused_by_the_plan(tmp_path):
+    write(tmp_path, "a", n=list(range(40)))
+    for column, why in (
+        ("n", "column 'n' holds int64, expected strings"),
+        ("pred", r"no column 'pred' \(did you mean"),
+    ):
+        with pytest.raises(PlanError, match=why):
+            raysp.plan(made(tmp_path, raysp.Agreement("text", of=raysp.Column(column))))
+
+
+def test_before_a_model_it_compares_columns_of_the_source(tmp_path):
+    corpus = kit.corpus(tmp_path / "in", 4)
+    pipeline = corpus.pipeline(tmp_path / "out", steps=[raysp.Agreement("text", of=raysp.Column("id"))])
+    raysp.run(pipeline, engine="here", progress=False)
+    assert all(row["agreement"]["edits"] and row["pred_text"] for row in kit.rows(tmp_path / "out"))
+
+
+def test_a_column_is_compared_by_an_output_too(tmp_path):
+    outputs = [raysp.Transcript(), raysp.Agreement("text", of=raysp.Column("text"), name="same")]
+    corpus = kit.corpus(tmp_path / "in", 4)
+    for name, label in (("out", {}), ("cut", {"window_seconds": 0.2, "overlap_seconds": 0.1})):
+        raysp.run(corpus.pipeline(tmp_path / name, outputs, label=label), engine="here", progress=False)
+        assert [row["same"]["edits"] for row in kit.rows(tmp_path / name)] == [0] * 4
+
+
+LABEL = raysp.Label("checkpoint", outputs=[raysp.Transcript()])
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        ([raysp.Agreement("text")], r"found none there. .*, or compare a column: of=Column\('pred_text'\)"),
+        ([raysp.Decode(), LABEL, COMPARED], r"Agreement behind Label .* put it into outputs"),
+        ([raysp.Keep(min_seconds=1)], r"needs decoded audio: filter by a column, where="),
+        ([raysp.Decode(), COMPARED], "expected one Decode and at least one Label; or neither"),
+        ([], "expected one Decode and at least one Label; or neither"),
+    ],
+)
+def test_steps_that_cannot_work_so_are_refused_when_the_pipeline_is_made(tmp_path, steps, message):
+    with pytest.raises(SpecError, match=message):
+        raysp.Pipeline(raysp.Shards(f"{tmp_path}/in/*.parquet"), steps=steps, sink=raysp.Parquet(f"{tmp_path}/out"))
+
+
+def test_a_labeller_needs_a_model():
+    with pytest.raises(SpecError, match="expected one Decode and at least one Label"):
+        raysp.Labeller([COMPARED])
