@@ -136,7 +136,7 @@ for row in pq.read_table("digits").slice(0, 6).to_pylist():
     "A file that raysp has not written, or that was corrected by hand, is never replaced.",
     "$ sed -i s/FIVE/five./ recordings/jackson/*.srt; raysp export label.py --to srt --beside --restart",
     "$ cat recordings/jackson/*.srt",
-    "Talks are longer than a cue. `pipelines/subtitles.py` does the whole job, here with a model of digits.",
+    "Talks are longer than a cue. `raysp label` does the whole job without a file, here with a model of digits.",
     File(
         "talks.py",
         """\
@@ -155,8 +155,7 @@ for talk in range(2):
     soundfile.write(f"talks/talk {talk}.flac", np.concatenate(parts), 8000)
 """,
     ),
-    File("subtitles.py", (DEMO.parent / "subtitles.py").read_text()),
-    "$ python talks.py; python subtitles.py talks talks checkpoint",
+    "$ python talks.py; raysp label talks --model checkpoint --to srt",
     "A parser of subtitles reads them: cues of at most two lines of 42 characters, and of 5/6 to 7 seconds.",
     File(
         "check.py",

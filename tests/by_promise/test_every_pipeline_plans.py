@@ -30,7 +30,6 @@ SHIPPED = {
     "label_digits.py": (1, "ctc", []),
     "relabel_loop.py:label": (1, "ctc", []),
     "relabel_loop.py:relabel": (1, "ctc", []),
-    "subtitles.py": (1, "ctc", []),
     "translate.py": (1, "texts", [FEWER]),
     "word_times.py": (1, "texts", [FEWER]),
 }

@@ -3,13 +3,11 @@
 import importlib
 import json
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pysubs2
 import pytest
 import torch
 
@@ -26,7 +24,6 @@ PIPELINES = Path(__file__).parents[3] / "pipelines"
 CASES = {
     "label_ctc": (None, {"pred_text", "pred_score", "pred_words", "embedding"}),
     "label_digits": (None, {"pred_text"}),
-    "subtitles": (None, {"pred_text", "pred_words"}),
     "align": (None, {"text", "aligned_score", "aligned_words"}),
     "embed": (None, {"embedding"}),
     "classify": ("Wav2Vec2BertForSequenceClassification", {"pred_label", "pred_label_scores"}),
@@ -105,40 +102,6 @@ def test_a_recipe_labels_a_corpus(name, tmp_path):
     rows = pq.read_table(tmp_path / "out" / "a.parquet").to_pylist()
     assert {row["status"] for row in rows} == {"ok"}
     assert columns <= rows[0].keys()
-
-
-@pytest.mark.drivers
-@pytest.mark.slow
-def test_the_recipe_of_subtitles_writes_a_file_for_each_recording_and_adds_new_ones(tmp_path):
-    spoken = [
-        row["bytes"] for row in pq.read_table(min((DEMO / "audio").glob("*.parquet"))).column("audio").to_pylist()
-    ]
-    folder = tmp_path / "recordings" / "2024"
-    folder.mkdir(parents=True)
-    main = runpy.run_path(str(PIPELINES / "subtitles.py"))["main"]
-    for number in (1, 2):
-        (folder / f"rec {number}.wav").write_bytes(spoken[number])
-        main(str(tmp_path / "recordings"), str(tmp_path / "subtitles"), str(CHECKPOINT))
-        names = [f"2024/rec {one}.srt" for one in range(1, number + 1)]
-        assert [
-            str(path.relative_to(tmp_path / "subtitles")) for path in sorted(tmp_path.glob("subtitles/*/*"))[-number:]
-        ] == names
-    [cue] = pysubs2.load(str(tmp_path / "subtitles" / "2024" / "rec 1.srt"))
-    assert cue.plaintext == pq.read_table(tmp_path / "subtitles-labels").column("pred_text")[0].as_py()
-    main(str(tmp_path / "recordings"), f"{tmp_path}/recordings/", str(CHECKPOINT))
-    assert sorted(path.name for path in folder.glob("*.srt")) == ["rec 1.srt", "rec 2.srt"]
-
-
-@pytest.mark.drivers
-@pytest.mark.parametrize(
-    ("given", "said"), [(["recordings"], "pipelines/subtitles.py RECORDINGS SUBTITLES"), (["no", "x"], "subtitles: ")]
-)
-def test_the_recipe_of_subtitles_ends_with_one_message_if_it_cannot_begin(tmp_path, given, said):
-    command = [sys.executable, str(PIPELINES / "subtitles.py"), *given, *([str(CHECKPOINT)] if len(given) > 1 else [])]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.drivers
