@@ -1,5 +1,6 @@
 """Clips of large corpora: one decoder process, a bound of time, and the same files however they are made."""
 
+import dataclasses
 import os
 import random
 import shutil
@@ -289,6 +290,52 @@ def test_files_have_about_equal_size_and_the_rows_of_one_file(demo, tmp_path, to
     assert sum(size > 150_000 for size in sizes) >= len(sizes) - 2  # the last one of each label shard has the rest
     raysp.export(str(demo), bounded, str(tmp_path / "processes"), trust=True, processes=2)
     assert files_of(tmp_path / "processes") == files_of(tmp_path / "several")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["clips", "dataset"])
+def test_small_neighbours_share_files(sink, tmp_path, to):
+    sizes = [path.stat().st_size for path in sorted((sink.parent / "in").glob("*.parquet"))]
+    bounded = {"clips": raysp.Clips, "dataset": raysp.Dataset}[to](
+        shard_bytes=int(1.1 * max(sum(sizes[:2]), sum(sizes[2:])))
+    )
+    bounded = dataclasses.replace(bounded, min_seconds=0.1) if to == "clips" else bounded
+    labels = shutil.copytree(sink, tmp_path / "labels")
+    kept = (labels / "part-1.parquet").rename(tmp_path / "later")
+    found = raysp.export(str(labels), bounded, str(tmp_path / "packed"), trust=True)
+    assert (found.shards, found.unfinished) == (3, ("part-1.parquet",))
+    kept.rename(labels / "part-1.parquet")
+    counts = []
+    found = raysp.export(
+        str(labels), bounded, str(tmp_path / "packed"), trust=True, processes=2, on_shard=lambda *of: counts.append(of)
+    )
+    assert (found.shards, found.shards_before) == (4, 2)
+    assert counts[-1] == (4, 4)
+    assert [path.name for path in sorted((tmp_path / "packed/data").iterdir())] == [
+        "part-0-00000.parquet",
+        "part-2-00000.parquet",
+    ]
+    one = dataclasses.replace(bounded, shard_bytes=None)
+    raysp.export(str(labels), one, str(tmp_path / "one"), trust=True)
+    assert clips_of(tmp_path / "packed") == clips_of(tmp_path / "one")
+    card, head = (Path(tmp_path / name / "README.md").read_text() for name in ("packed", "one"))
+    assert card.partition("- command")[0].split("# Labels")[1] == head.partition("- command")[0].split("# Labels")[1]
+
+
+@pytest.mark.slow
+def test_neighbours_that_change_leave_no_row_twice(tmp_path):
+    made = corpus(tmp_path / "in", rows=24, shards=4)
+    shards = sorted((tmp_path / "in").glob("*.parquet"))
+    source, labels, dest = raysp.Shards(made.url), tmp_path / "labels", tmp_path / "clips"
+    clips = raysp.Clips(min_seconds=0.1, shard_bytes=int(2.5 * shards[1].stat().st_size))
+    raysp.export(str(label(source, labels)), clips, str(dest), trust=True)
+    before = {path.name for path in (dest / "data").iterdir()}
+    pq.write_table(pq.read_table(shards[0]).slice(0, 1), shards[0])
+    raysp.retry(str(labels), shards=["part-0.parquet"], trust=True, engine="here", progress=False)
+    raysp.export(str(labels), clips, str(dest), trust=True)
+    after = {path.name for path in (dest / "data").iterdir()}
+    assert ("part-2-00000.parquet" in before, "part-2-00000.parquet" in after) == (True, False)
+    assert [row["source_id"] for row in clips_of(dest)] == [made.expected[place].id for place in (0, *range(6, 24))]
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
-from itertools import accumulate
+from functools import cached_property, partial
+from itertools import accumulate, chain
 from typing import Annotated, ClassVar
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from raysp.specs.values import spec
 from raysp.text.clipping import Clip
 from raysp.verbs.export.cuts import Cuts, RowCuts
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Shares, Split, write_card
-from raysp.verbs.export.datasets import DataFiles, ShardBytes, Stored, in_groups, reason_of
+from raysp.verbs.export.datasets import DataFiles, ShardBytes, Stored, expected_bytes, in_groups, reason_of
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import Row, id_of, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
@@ -61,7 +61,8 @@ class Clips(Cuts):
             of a clip is decided by a hash of its speaker, so that no speaker is in two splits.
         speaker: kept column of the source with the speaker; without one, or where it is null, the clips of a recording
             are in one split.
-        shard_bytes: largest number of bytes of a file; None: one file for each label shard and split.
+        shard_bytes: largest number of bytes of a file, which small neighbouring label shards share; None: one file for
+            each label shard and split.
         licence: licence in the card, as the Hugging Face hub names it.
     """
 
@@ -166,13 +167,27 @@ class ClipFiles:
             )
         return self.kept[self.spec.speaker]
 
+    @property
+    def shard_bytes(self) -> int | None:
+        """Bytes of a file."""
+        return self.spec.shard_bytes
+
+    def expected_bytes(self, shard: Shard) -> float:
+        """Return the bytes of its recordings as FLAC, half of 16 bits a sample, or as they are stored."""
+        return expected_bytes(shard, self.spec.sample_rate)
+
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the files of a label shard."""
+        self.pack([shard], files)
+
+    def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
+        """Write the files of neighbouring label shards."""
         with (
-            DataFiles(shard, files, self.schema, self.spec.shard_bytes, self.spec.splits) as data,
+            DataFiles(files, self.schema, self.shard_bytes, self.spec.splits) as data,
             Decoder() as decoder,
         ):
-            clips = self._clips(shard, files, _Cutting(self, shard, decoder, files))
+            cut = partial(_Cutting, self, decoder=decoder, files=files)
+            clips = chain.from_iterable(self._clips(shard, files, cut(shard)) for shard in shards)
             for group in in_groups(clips, data.group_bytes(GROUP_BYTES)):
                 table = pa.Table.from_pylist([{**clip.values, AUDIO_COLUMN: audio} for clip, audio in group], SCHEMA)
                 kept = pa.concat_tables(clip.kept for clip, _ in group)

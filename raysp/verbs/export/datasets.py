@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, ClassVar, Self, TypeVar
@@ -20,7 +21,8 @@ from raysp.audio import Channel, DecodeOptions, TooLong
 from raysp.audio.encoding import encode_flac
 from raysp.audio.isolation import Decoder
 from raysp.columns import SECONDS
-from raysp.corpus.shards import AUDIO, Shard
+from raysp.corpus.shards import AUDIO, SECONDS_BY_PATH, Shard
+from raysp.corpus.sources import kind_named
 from raysp.errors import AudioError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
@@ -28,12 +30,16 @@ from raysp.specs.steps import EACH
 from raysp.specs.values import spec
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Split, write_card
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import ok_rows, stem_of
+from raysp.verbs.export.export_rows import ok_rows
 from raysp.verbs.export.source_audio import Source
 
 GROUP_BYTES = 64 * 1024 * 1024
 """Bytes of recordings of a row group, unless one row has more."""
 GROUP_ROWS = 1000
+PCM_BYTES = 32_000
+"""Assumed bytes of a second of a recording of unknown format: 16 bits at 16 kHz."""
+LABEL_BYTES = 1_000
+"""Assumed bytes of a row without its recording."""
 MOST_BYTES = 2**31 - 1
 """Of a value of a Parquet file of the layout of `datasets`."""
 FLAC_CHANNELS = 8
@@ -55,30 +61,30 @@ class _DataFile:
     num_bytes: int = 0
 
 
+def expected_bytes(shard: Shard, bytes_a_second: float) -> float:
+    """Return the bytes that the recordings of a shard probably take at a rate: by its claims, else as it is stored."""
+    if shard.seconds is None and kind_named(shard.kind).holds_audio:
+        return shard.num_bytes
+    return bytes_a_second * (shard.num_rows * SECONDS_BY_PATH if shard.seconds is None else shard.seconds)
+
+
 class DataFiles:
     """Parquet files of a label shard: of each split one, or several of at most `shard_bytes` bytes.
 
     A file ends before the row group with which its rows would exceed that, as Arrow tables: `data/NAME-00000.parquet`
-    and so on. Of several splits each has a folder in `data`. The files depend on the rows alone. The first split has a
+    and so on. Neighbours that together are expected to have fewer bytes are written as one label shard. Of several
+    splits each has a folder in `data`. So the files depend on the plan and on the rows alone. The first split has a
     file also without rows. A context manager; files are published as they end.
 
     Args:
-        shard: the label shard.
         files: receives the files.
         schema: columns.
         shard_bytes: largest number of bytes of a file; None: one file.
         splits: names of the splits.
     """
 
-    def __init__(
-        self,
-        shard: Shard,
-        files: ShardFiles,
-        schema: pa.Schema,
-        shard_bytes: int | None,
-        splits: Sequence[str],
-    ) -> None:
-        self._shard, self._files, self._schema = shard, files, schema
+    def __init__(self, files: ShardFiles, schema: pa.Schema, shard_bytes: int | None, splits: Sequence[str]) -> None:
+        self._files, self._schema = files, schema
         self._shard_bytes, self._splits = shard_bytes, splits
         self._all = ExitStack()
         self._open: dict[str, _DataFile] = {}
@@ -119,7 +125,9 @@ class DataFiles:
         folder = f"data/{split}" if len(self._splits) > 1 else "data"
         number = "" if self._shard_bytes is None else f"-{self._numbers[split]:05}"
         closing = self._all.enter_context(ExitStack())
-        scratch = closing.enter_context(self._files.file(f"{folder}/{stem_of(self._shard)}{number}.parquet"))
+        scratch = closing.enter_context(
+            self._files.file(f"{folder}/{self._files.shard.removesuffix('.parquet')}{number}.parquet")
+        )
         writer = closing.enter_context(pq.ParquetWriter(scratch, self._schema, compression="zstd"))
         self._open[split] = _DataFile(scratch, writer, closing)
         self._numbers[split] += 1
@@ -164,7 +172,8 @@ class Dataset:
     Attributes:
         audio: write the recordings of the source, too.
         split: name of the split.
-        shard_bytes: largest number of bytes of a file; None: one file for each label shard.
+        shard_bytes: largest number of bytes of a file, which small neighbouring label shards share; None: one file for
+            each label shard.
         licence: licence in the card, as the Hugging Face hub names it.
     """
 
@@ -210,10 +219,24 @@ class DatasetFiles:
         audio_field = [pa.field(AUDIO_COLUMN, AUDIO)] if self.spec.audio else []
         return pa.schema([*fields[:1], *audio_field, *fields[1:]])
 
+    @property
+    def shard_bytes(self) -> int | None:
+        """Bytes of a file."""
+        return self.spec.shard_bytes
+
+    def expected_bytes(self, shard: Shard) -> float:
+        """Return the bytes of its recordings, or of its label shard."""
+        return expected_bytes(shard, PCM_BYTES) if self.spec.audio else shard.num_rows * LABEL_BYTES
+
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the files of a label shard."""
-        with DataFiles(shard, files, self.schema, self.spec.shard_bytes, [self.spec.split]) as data:
-            for table in self._tables(shard, files, data.group_bytes(GROUP_BYTES)):
+        self.pack([shard], files)
+
+    def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
+        """Write the files of neighbouring label shards."""
+        with DataFiles(files, self.schema, self.shard_bytes, [self.spec.split]) as data:
+            group_bytes = data.group_bytes(GROUP_BYTES)
+            for table in chain.from_iterable(self._tables(shard, files, group_bytes) for shard in shards):
                 files.tally.rows += table.num_rows
                 files.tally.seconds += sum(seconds or 0.0 for seconds in table.column(SECONDS).to_pylist())
                 if table.num_rows:

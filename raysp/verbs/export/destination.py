@@ -13,7 +13,7 @@ written again if they differ.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
@@ -122,6 +122,7 @@ class ShardFiles:
 
     def __init__(self, destination: "Destination", shard: str) -> None:
         self._destination = destination
+        self.shard = shard
         self._store, self._folder = destination.store, destination.folder
         self._before = self._record = destination.record_of(shard)
         self._row_paths: set[str] = set()
@@ -310,10 +311,7 @@ class Destination:
             self.store.create(RECORD, _encode(record))
         existing = self._export()
         if restart:
-            for path in sorted(self._recorded):
-                if old := self._read(path):
-                    ShardFiles(self, old.shard).remove()
-                self.store.delete(path)
+            self.keep_only(())
             self.store.replace(RECORD, _encode(record))
             del self._recorded
         elif existing != record:
@@ -336,6 +334,13 @@ class Destination:
                 f"{self.store.url}/{RECORD}: not the record of an export ({bounds.plain(error)}); choose another "
                 "destination"
             ) from error
+
+    def keep_only(self, shards: Collection[str]) -> None:
+        """Remove all files but those recorded for some label shards, or for the `WHOLE`, and but those edited."""
+        for path in sorted(self._recorded.difference(map(_place, shards))):
+            if old := self._read(path):
+                ShardFiles(self, old.shard).remove()
+            self.store.delete(path)
 
     def done(self, shard: str, identity: str) -> ShardMark | None:
         """Return the mark of a label shard that was exported as it is now.

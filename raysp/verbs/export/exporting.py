@@ -1,12 +1,13 @@
 """Export of a sink: the options are checked, then its label shards are written."""
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from raysp.cluster.addresses import is_named
+from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, RunError, SpecError, StoreError, refuse_unused
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
 from raysp.labelling.planning.trust import open_recorded
@@ -16,9 +17,9 @@ from raysp.specs.values import JsonValue, to_json
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import HOME, Store, join_url, scheme_of
 from raysp.storage.stores import open_store
-from raysp.verbs.export.destination import Destination, Tally
+from raysp.verbs.export.destination import WHOLE, Destination, Tally
 from raysp.verbs.export.export_result import Export
-from raysp.verbs.export.formats import Format, Writing, format_of
+from raysp.verbs.export.formats import Format, Packing, Writing, format_of
 from raysp.verbs.export.naming import ID
 from raysp.verbs.export.source_audio import Source
 from raysp.verbs.export.spreading import Exported, ShardExport, Todo, in_processes, on_cluster
@@ -185,6 +186,22 @@ def _code(source: Source, spec: Format) -> UserCode:
     return read_code(pipeline, spec)
 
 
+def _packs(shards: Iterable[Shard], writing: Writing) -> Iterator[list[Shard]]:
+    """Yield the label shards of the plan that are written together, finished or not: one, or small neighbours."""
+    pack, num_bytes = list[Shard](), 0.0
+    for shard in shards:
+        most, expected = 0, 0.0
+        if isinstance(writing, Packing) and writing.shard_bytes is not None:
+            most, expected = writing.shard_bytes, writing.expected_bytes(shard)
+        if pack and num_bytes + expected >= most:
+            yield pack
+            pack, num_bytes = [], 0.0
+        pack.append(shard)
+        num_bytes += expected
+    if pack:
+        yield pack
+
+
 def _run(
     labelling: Labelling,
     to: str,
@@ -197,26 +214,34 @@ def _run(
     writing, destination = export.writing, export.destination
     done: dict[str, Exported] = {}
     todos: list[Todo] = []
-    named = writing.named
+    names, named, finished = list[str](), writing.named, 0
 
-    def add(name: str, exported: Exported) -> None:
-        done[name] = exported
+    def add(todo: Todo, exported: Exported) -> None:
+        nonlocal finished
+        done[todo.name] = exported
+        finished += len(todo.shards)
         if on_shard:
-            on_shard(len(done), len(versions))
+            on_shard(finished, len(versions))
 
-    for name in (name for name in labelling.shards if name in versions):
-        shard, labels = labelling.shards[name], versions[name]
-        names = [digest] if named and (digest := named.names.digest(shard)) else []
-        todo = Todo(shard, identity_of(shard.input_id, labels.num_bytes, labels.version, *names))
-        if mark := destination.done(name, todo.identity):
-            add(name, Exported(mark))
-        else:
+    for pack in _packs(labelling.shards.values(), writing):
+        names.append(pack[0].name)
+        shards = tuple(shard for shard in pack if shard.name in versions)
+        parts: list[object] = []
+        for shard, labels in ((shard, versions[shard.name]) for shard in shards):
+            digest = named.names.digest(shard) if named else ""
+            parts += [shard.input_id, labels.num_bytes, labels.version, *([digest] if digest else [])]
+        todo = Todo(names[-1], shards, identity_of(*parts))
+        if shards and (mark := destination.done(todo.name, todo.identity)):
+            add(todo, Exported(mark))
+        elif shards:
             todos.append(todo)
-    before = len(done)
-    with closing(write(todos)) as finished:
-        for todo, exported in finished:
-            add(todo.shard.name, exported)
-    in_order = [done[name] for name in labelling.shards if name in done]
+    before = finished
+    with closing(write(todos)) as written:
+        for todo, exported in written:
+            add(todo, exported)
+    if len(names) < len(labelling.shards):  # neighbours may have changed
+        destination.keep_only([*names, WHOLE])
+    in_order = [done[name] for name in names if name in done]
     destination.lost += [path for exported in in_order for path in exported.lost]
     marks = [exported.mark for exported in in_order]
     total = sum((mark.tally for mark in marks), Tally())
@@ -235,7 +260,7 @@ def _run(
         sink=labelling.url,
         dest=destination.folder.url,
         to=to,
-        shards=len(marks),
+        shards=finished,
         shards_before=before,
         unfinished=labelling.unfinished,
         foreign=labelling.foreign,

@@ -1,6 +1,6 @@
 """Formats of exports: each is a frozen spec in a file of its own, whose fields are its options."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
 from raysp.corpus.shards import Shard
@@ -30,6 +30,24 @@ class Writing(Protocol):
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the files of the whole export, and return the change of the number of files."""
+        ...
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """Export to a format whose files may hold the rows of several neighbouring label shards."""
+
+    @property
+    def shard_bytes(self) -> int | None:
+        """Bytes of a file, up to which small neighbours are written together; None: each by itself."""
+        ...
+
+    def expected_bytes(self, shard: Shard) -> float:
+        """Return the bytes that the rows of a label shard probably take, from the plan alone."""
+        ...
+
+    def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
+        """Write the files of neighbouring label shards."""
         ...
 
 

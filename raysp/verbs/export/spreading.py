@@ -31,18 +31,21 @@ from raysp.corpus.surveys import LineProcess
 from raysp.errors import RayspError, SpecError, StoreError
 from raysp.specs.code import UserCode
 from raysp.verbs.export.destination import RECORD, Destination, ShardFiles, ShardMark
-from raysp.verbs.export.formats import Writing
+from raysp.verbs.export.formats import Packing, Writing
 
 MAIN = "raysp.verbs.export.spreading"
 
 
 @dataclass(frozen=True)
 class Todo:
-    """A label shard to export."""
+    """A label shard to export, or neighbours that are written together."""
 
-    shard: Shard
+    name: str
+    """Name of the first one, finished or not."""
+    shards: tuple[Shard, ...]
+    """Those that are finished."""
     identity: str
-    """Hash of its version and of its input."""
+    """Hash of their versions and of their input."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,12 @@ class ShardExport:
 
     def __call__(self, todo: Todo) -> Exported:
         """Write the files of a label shard."""
-        files = ShardFiles(self.destination, todo.shard.name)
-        self.writing(todo.shard, files)
+        files = ShardFiles(self.destination, todo.name)
+        if isinstance(self.writing, Packing):
+            self.writing.pack(todo.shards, files)
+        else:
+            for shard in todo.shards:
+                self.writing(shard, files)
         return Exported(files.finish(todo.identity), files.lost)
 
     def answer(self, todo: Todo) -> Answer:
