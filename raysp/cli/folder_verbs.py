@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raysp.cli.arguments import EngineOptions, Options, Settings, command_line
-from raysp.cli.console import PLACEHOLDERS, announce, is_json, out, print_command, print_fact, printing, show
+from raysp.cli.console import PLACEHOLDERS, announce, is_json, out, print_command, print_fact, printing, say, show
 from raysp.cli.label_verbs import on_cluster, run_on_display, show_try_out
 from raysp.cli.printed_runs import print_labels, print_nothing_labelled
 from raysp.cli.sink_verbs import shown_shards
@@ -159,8 +159,14 @@ def label(
         show({"file": code}, lambda: out.print(code, markup=False, end=""))
     sink = pipeline.sink.url
     retry = f"{command_line('retry', sink, None)} --trust"
-    commands = {"raysp run PIPELINE": of.command, "raysp retry PIPELINE": retry}
-    PLACEHOLDERS.set({**commands, "use another sink": "choose another folder by --out"})
+    PLACEHOLDERS.set(
+        {
+            "raysp run PIPELINE": of.command,
+            "raysp retry PIPELINE": retry,
+            "use another sink": "choose another folder by --out",
+            'pass backend="ctranslate2" to Label': "add --set steps.1.backend=ctranslate2",
+        }
+    )
     announce(f"labelling {of.folder} with {of.model} into {sink} ...")
     result = run_on_display(pipeline, rows, on)
     if rows is not None:
@@ -177,6 +183,8 @@ def label(
             for name in ("left out", "no times", "names", "kept", "restored"):
                 if fact := facts.get(name):
                     print_fact(name, fact)
+            if exported.nothing_exported:
+                say(exported.nothing_exported)
         print_command("report", command_line("report", sink, None))
         if form is None:
             print_command("next", f"{command_line('export', sink, None)} {shlex.quote(f'{sink}-csv')} --to csv")

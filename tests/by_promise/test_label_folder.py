@@ -177,6 +177,13 @@ def test_files_shards_and_the_working_directory_have_labels_beside_their_folder(
     assert as_json("--to ctm", folder=".")["export"]["dest"] == f"{one['sink']}-ctm"
 
 
+def test_an_export_without_a_row_has_the_exit_code_and_the_sentence_of_one(talks):
+    ran = label("--to utterances --set to.min_seconds=60 --set to.max_seconds=90")
+    assert ran.code == 3
+    assert "raysp: no row was exported; all were left out: " in ran.err
+    assert "labels       " in ran.out
+
+
 def test_a_try_out_names_the_command_that_labels_all(talks):
     ran = label("--to srt --rows 2 --set max_error_rate=1")
     assert ran.code == 0, ran.err
