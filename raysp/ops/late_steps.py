@@ -121,7 +121,7 @@ class LateSteps:
         ops: ops that add columns, and filters by added ones, in order.
         audio: column of the recordings, for ops that read samples.
         sample_rate: sample rate of the decoded recordings.
-        outputs: source columns that stay in the block, for outputs.
+        outputs: columns that stay in the block for outputs, of the source or added.
     """
 
     ops: Sequence[ColumnOp | LateFilter]
@@ -346,6 +346,9 @@ class _Rows:
         for name in self.carried:
             if name in carried or name in (PLACE, PAST):
                 block = block.append_column(name, self.block.column(name))
+        for name, column in self.added.items():
+            if f"{CARRIED}{name}" in carried:
+                block = block.append_column(f"{CARRIED}{name}", column)
         return block.replace_schema_metadata(metadata)
 
     def _drop(self, place: int) -> None:

@@ -145,10 +145,13 @@ def _check_label(label: Label, where: str, steps: Sequence[Step], place: int, *,
             if column == audio:
                 raise ValueError(f"{reader}, the recordings; give another column of the source")
             for number, step in enumerate(steps):
-                if column in step.columns and not (isinstance(step, Label) and number < place):
+                if column not in step.columns:
+                    continue
+                if number >= place or not (isinstance(step, Label) or output.reads_whole_rows):
                     raise ValueError(
                         f"{reader}, which steps[{number}] {type(step).__name__} adds; outputs read columns of the "
-                        "source and of earlier Label steps: rename the added one, or give such a column"
+                        "source and of earlier Label steps, Agreement also those of Map before it: rename the added "
+                        "one, or give such a column"
                     )
 
 

@@ -83,3 +83,48 @@ def test_a_column_of_other_values_is_refused_by_the_plan(tmp_path):
     )
     with pytest.raises(raysp.PlanError, match="column 'n' holds int64, expected strings: Agreement compares them"):
         raysp.plan(pipeline)
+
+
+def respelled(rows: pa.Table) -> dict[str, list[str | None]]:
+    return {"respelled": [text and f"{text.upper()} {text}" for text in rows["text"].to_pylist()]}
+
+
+def lengths(rows: pa.Table) -> dict[str, list[int]]:
+    return {"respelled": [len(text) for text in rows["text"].to_pylist()]}
+
+
+def with_added(folder, function, kind, **label):
+    table = digits_table(3)
+    write_shard(folder / "in" / "a.parquet", table=table)
+    steps = [
+        raysp.Map(function, reads=["text"], adds={"respelled": kind}),
+        raysp.Decode(),
+        raysp.Label(str(CHECKPOINT), outputs=[raysp.Transcript(), raysp.Agreement("respelled")], **label),
+    ]
+    return a_pipeline(f"{folder}/in/*.parquet", f"{folder}/out", steps=steps)
+
+
+@pytest.mark.parametrize("label", [{}, {"window_seconds": 0.2, "overlap_seconds": 0.1}])
+def test_a_column_that_a_step_adds_is_compared_in_rows_of_any_number_of_windows(tmp_path, label):
+    raysp.run(with_added(tmp_path, respelled, "string", **label), engine="here", progress=False)
+    for row, text in zip(kit.rows(tmp_path / "out"), digits_table(3).column("text").to_pylist(), strict=True):
+        other = f"{text} {text}".lower()
+        assert row["respelled"].lower() == other
+        assert row["agreement"]["words"] == len(other.split())
+        assert row["agreement"]["wer"] == pytest.approx(jiwer.wer(other, row["pred_text"].lower()))
+
+
+def test_an_added_column_of_other_values_is_refused_by_the_plan(tmp_path):
+    with pytest.raises(raysp.PlanError, match=r"respelled.*int64"):
+        raysp.plan(with_added(tmp_path, lengths, "int64"))
+
+
+def test_a_column_that_a_later_step_adds_is_refused():
+    outputs = [raysp.Transcript(), raysp.Agreement("pred_other")]
+    later = raysp.Map(respelled, reads=["text"], adds={"pred_other": "string"})
+    with pytest.raises(raysp.SpecError, match="pred_other"):
+        raysp.Pipeline(
+            raysp.Shards("in"),
+            steps=[raysp.Decode(), raysp.Label("m", outputs=outputs), later],
+            sink=raysp.Parquet("o"),
+        )

@@ -34,8 +34,8 @@ SHIPPED = {
     "word_times.py": (1, "texts", [FEWER]),
 }
 """Pipelines of pipelines/: the place of their `Label`, the checkpoint that they need, and further settings."""
-ELSEWHERE = {"restore.py"}
-"""Pipelines that call a model of the hub: `tests/labelling/engine/test_recipes.py` runs it with a stand-in."""
+ELSEWHERE = {"restore.py", "utterances.py"}
+"""Pipelines that other tests run: `tests/labelling/engine/test_recipes.py` and `test_utterance_recipe.py`."""
 PIPELINE = """
 import raysp
 {imports}

