@@ -178,7 +178,7 @@ def test_files_shards_and_the_working_directory_have_labels_beside_their_folder(
 
 
 def test_an_export_without_a_row_has_the_exit_code_and_the_sentence_of_one(talks):
-    ran = label("--to utterances --set to.min_seconds=60 --set to.max_seconds=90")
+    ran = label("--to utterances --set to.max_seconds=90 --set to.min_seconds=60")
     assert ran.code == 3
     assert "raysp: no row was exported; all were left out: " in ran.err
     assert "labels       " in ran.out
