@@ -11,10 +11,11 @@ import pytest
 import raysp
 from raysp import PlanError, RunError, SpecError
 from tests import kit
-from tests.kit import PHASES, killed_at, pipeline_file, run, run_apart
+from tests.kit import killed_at, pipeline_file, run, run_apart
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven"]
 COMPARED = raysp.Agreement("text", of=raysp.Column("pred_text"))
+WHEN, WHAT = ("before", "after"), ("piece_staged", "shard_committed")
 AGREED = raysp.Keep(where=[("agreement.wer", "<", 0.2)])
 
 
@@ -83,7 +84,7 @@ def test_neither_a_plan_nor_a_run_imports_torch(shards):
         )
 
 
-@pytest.mark.parametrize("phase", [f"{when}_{phase}" for phase in PHASES for when in ("before", "after")])
+@pytest.mark.parametrize("phase", ["after_plan_written", *(f"{when}_{what}" for when in WHEN for what in WHAT)])
 def test_a_run_that_is_killed_goes_on_and_has_the_same_rows(shards, phase):
     file = pipeline_file(shards / "compare.py", made(shards))
     alone = pipeline_file(shards / "alone.py", made(shards, out="alone"))
@@ -134,7 +135,8 @@ def test_rows_of_label_shards_keep_their_outcome_and_duration(tmp_path, beside):
     source = shards if beside else raysp.Shards(shards)
     steps = [COMPARED, raysp.Keep(where=[("agreement.edits", "<=", 0)])]
     sink = raysp.Parquet(f"{tmp_path}/out", keep=["pred_text"])
-    raysp.run(raysp.Pipeline(source, steps=steps, sink=sink), engine="here", progress=False)
+    pipeline = raysp.Pipeline(source, steps=steps, sink=sink)
+    raysp.run(pipeline, engine="here", progress=False)
     columns = ("id", "row", "seconds", "status", "error_type", "error_message", "pred_text")
     found = kit.rows(tmp_path / "out")
     assert [{name: row[name] for name in columns} for row in found] == [
@@ -142,6 +144,8 @@ def test_rows_of_label_shards_keep_their_outcome_and_duration(tmp_path, beside):
     ]
     assert [row["agreement"] is None for row in found] == [row["status"] != "ok" for row in labels]
     assert {row["status"] for row in labels} == {"ok", "error", "skipped"}
+    again = raysp.retry(f"{tmp_path}/out", pipeline=pipeline, engine="here", progress=False)
+    assert (again.counts.errors, kit.rows(tmp_path / "out")) == ({"no_audio": 1}, found)
 
 
 def test_columns_named_like_an_outcome_with_other_values_are_the_fault_of_their_shard(tmp_path):
