@@ -64,6 +64,8 @@ from .verbs.export.ctm import Ctm as Ctm
 from .verbs.export.datasets import Dataset as Dataset
 from .verbs.export.exporting import export as export
 from .verbs.export.jsonl import Jsonl as Jsonl
+from .verbs.export.label_studio.annotation_tasks import LabelStudio as LabelStudio
+from .verbs.export.label_studio.corrections import corrections as corrections
 from .verbs.export.nemo_manifests import Nemo as Nemo
 from .verbs.export.rttm import Rttm as Rttm
 from .verbs.export.subtitle_files import Srt as Srt

@@ -18,6 +18,7 @@ FORMATS = {
     "dataset": raysp.Dataset,
     "clips": raysp.Clips,
     "utterances": raysp.Utterances,
+    "labelstudio": raysp.LabelStudio,
 }
 """Formats by their names on the command line."""
 

@@ -219,7 +219,7 @@ def export(
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips utterances, or module:Class.",
+            help="srt vtt ctm textgrid rttm jsonl csv nemo dataset clips utterances labelstudio, or module:Class.",
         ),
     ],
     dest: Annotated[

@@ -10,7 +10,20 @@ from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.naming import Named
 from raysp.verbs.export.source_audio import Source
 
-CLASSES = ("Srt", "Vtt", "Ctm", "TextGrid", "Rttm", "Jsonl", "Csv", "Nemo", "Dataset", "Clips", "Utterances")
+CLASSES = (
+    "Srt",
+    "Vtt",
+    "Ctm",
+    "TextGrid",
+    "Rttm",
+    "Jsonl",
+    "Csv",
+    "Nemo",
+    "Dataset",
+    "Clips",
+    "Utterances",
+    "LabelStudio",
+)
 """Public names of the formats of raysp."""
 FORMATS: Mapping[str, str] = {name.lower(): name for name in CLASSES}
 """Their public names by the names of the command line."""

@@ -1,6 +1,6 @@
 """The source of a sink's labels: recordings and paths of rows."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,8 +8,8 @@ from itertools import takewhile
 
 import pyarrow as pa
 
-from raysp.corpus import audio_roots, sources
-from raysp.corpus.shards import Piece, Shard, without_suffix
+from raysp.corpus import audio_roots, sources, stored_rows
+from raysp.corpus.shards import Piece, Shard, place_of, without_suffix
 from raysp.errors import AudioError, PlanError, ShardError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.labelling.planning.trust import check_same_source, read_recorded
@@ -18,13 +18,16 @@ from raysp.sink import footer, run_record
 from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor
 from raysp.specs.pipeline import Pipeline
-from raysp.storage.audio_root import AudioRoot
+from raysp.storage.audio_root import AudioRoot, RowPath
 from raysp.storage.store import join_url
 from raysp.verbs.export.destination import ShardFiles
 from raysp.verbs.export.export_rows import KEYS, only_ok
 from raysp.verbs.replaced import find_replaced
 from raysp.words import RESTORE
 from raysp.work import SinkRequest
+
+Place = tuple[str, float]
+"""Path or url of a recording, and the seconds in it at which a row begins."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,41 @@ class Source:
                     except AudioError:  # it was read before, so another root allowed it
                         continue
         return recordings
+
+    def check_places(self) -> None:
+        """Raise PlanError if recordings are inside of shards of a kind whose rows have no urls."""
+        kinds = {shard.kind for name, shard in self.labelling.shards.items() if name in self.labelling.done}
+        if other := {kind for kind in kinds if sources.kind_named(kind).holds_audio} - stored_rows.KINDS:
+            raise PlanError(
+                f"{self.labelling.url}: its rows are of the kind {', '.join(sorted(other))}, whose recordings a line "
+                "cannot name; export to clips"
+            )
+
+    def places(self, shard: Shard) -> Callable[[int], Place | None]:
+        """Return the function that returns the place of a row's recording, by its number; None if it was not readable.
+
+        Recordings inside of the shard have urls that manifests take (`RowPath`).
+
+        Raises:
+            ShardError: the shard or a recording changed since it was labelled.
+        """
+        by_path, holds_audio = self.paths(shard), sources.kind_named(shard.kind).holds_audio
+        if holds_audio:
+            self._refuse_changed(shard)
+
+        def place(row: int) -> Place | None:
+            if path := by_path.get(row):
+                return path[0], path[1] or 0.0
+            return (str(RowPath(shard.url, row, self.pipeline.source.audio)), 0.0) if holds_audio else None
+
+        return place
+
+    def _refuse_changed(self, shard: Shard) -> None:
+        """Raise ShardError if the shard, which holds the recordings, is another one than was labelled."""
+        store, name = place_of(shard.url, self.pipeline.source.storage_options)
+        entry = store.stat(name)
+        if entry is None or (entry.num_bytes, entry.version) != (shard.num_bytes, shard.version):
+            raise ShardError(f"{shard.url}: changed since it was labelled. {RESTORE}")
 
     @cached_property
     def roots(self) -> Mapping[str, str | None]:

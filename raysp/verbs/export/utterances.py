@@ -5,20 +5,18 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from raysp.corpus import sources, stored_rows
-from raysp.corpus.shards import Shard, place_of
-from raysp.errors import PlanError, ShardError
+from raysp.corpus import sources
+from raysp.corpus.shards import Shard
+from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.specs.steps import EACH
 from raysp.specs.values import spec
-from raysp.storage.audio_root import RowPath
 from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line
 from raysp.verbs.export.cuts import Cuts, RowCuts
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, ok_rows, stem_of, to_rows
-from raysp.verbs.export.source_audio import Source, shared_parts
-from raysp.words import RESTORE
+from raysp.verbs.export.source_audio import Place, Source, shared_parts
 
 SUFFIX = ".jsonl"
 KEYS = (
@@ -28,8 +26,6 @@ KEYS = (
 """Keys of a line, before the kept columns of the source."""
 OF_SOURCE = "source_"
 """Prefix of kept columns that have the name of a key, such as the text of the whole recording."""
-Place = tuple[str, float]
-"""Path or url of a recording, and the seconds in it at which a row begins."""
 
 
 @spec
@@ -77,12 +73,7 @@ class UtteranceFiles:
                 "label one channel by Decode(channel=0) for them"
             )
         _ = self.cuts.spans, self._kept
-        kinds = {shard.kind for shard in self._shards if sources.kind_named(shard.kind).holds_audio}
-        if other := kinds - stored_rows.KINDS:
-            raise PlanError(
-                f"{url}: its rows are of the kind {', '.join(sorted(other))}, whose recordings a line cannot name; "
-                "export to clips"
-            )
+        self.source.check_places()
 
     @cached_property
     def audio_root(self) -> str:
@@ -117,29 +108,13 @@ class UtteranceFiles:
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the manifest of a label shard."""
         columns = [*self.cuts.columns, *([self._language] if self._language else []), *self._kept]
-        by_path = self.source.paths(shard)
-        holds_audio = sources.kind_named(shard.kind).holds_audio
-        if holds_audio:
-            self._refuse_changed(shard)
-        column = self.source.pipeline.source.audio
+        place_of = self.source.places(shard)
         with files.file(f"{stem_of(shard)}{SUFFIX}", is_hashed=True) as scratch, scratch.open("wb") as file:
             for row in (row for table in ok_rows(self.labelling, shard, columns, files) for row in to_rows(table)):
-                number = int(str(row["row"]))
-                if path := by_path.get(number):
-                    place: Place | None = (path[0], path[1] or 0.0)
-                else:
-                    place = (str(RowPath(shard.url, number, column)), 0.0) if holds_audio else None
-                if place is None:
+                if (place := place_of(int(str(row["row"])))) is None:
                     files.tally.left_out["not_readable"] += 1
                     continue
                 file.writelines(line.encode() for line in self._lines(row, place, shard, files))
-
-    def _refuse_changed(self, shard: Shard) -> None:
-        """Raise ShardError if the shard, which holds the recordings, is another one than was labelled."""
-        store, name = place_of(shard.url, self.source.pipeline.source.storage_options)
-        entry = store.stat(name)
-        if entry is None or (entry.num_bytes, entry.version) != (shard.num_bytes, shard.version):
-            raise ShardError(f"{shard.url}: changed since it was labelled. {RESTORE}")
 
     def _lines(self, row: Row, place: Place, shard: Shard, files: ShardFiles) -> Iterator[str]:
         """Yield the lines of a row."""

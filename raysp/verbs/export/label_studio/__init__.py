@@ -1,0 +1,1 @@
+"""Label Studio: tasks with labels as predictions, and the corrections of people."""
