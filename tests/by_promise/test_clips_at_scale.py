@@ -204,6 +204,22 @@ def test_a_format_of_a_user_goes_to_the_processes_and_its_error_comes_back(sink,
 
 
 @pytest.mark.slow
+def test_a_process_that_is_killed_costs_time_alone(sink, tmp_path):
+    (tmp_path / "slow.py").write_text(FORMAT)
+    line = command(sink, "out", "--to", "slow:Slow", "--set", "to.seconds=0.2", "--processes", "2")
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    with subprocess.Popen(line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as main:
+        while not (children := psutil.Process(main.pid).children()):
+            time.sleep(0.05)
+        time.sleep(0.5)
+        children[0].kill()
+        said = main.communicate(timeout=60)[1].decode()
+    assert main.returncode == 0, said
+    assert "ended with signal SIGKILL; this process does the rest for it" in said
+    assert sum(len(text.splitlines()) for text in files_of(tmp_path / "out").values()) == 24
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_the_processes(sink, tmp_path):
     (tmp_path / "slow.py").write_text(FORMAT)
     line = command(sink, "out", "--to", "slow:Slow", "--set", "to.seconds=60", "--processes", "2")
