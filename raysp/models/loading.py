@@ -1,7 +1,7 @@
 """Checkpoint folders: their check before work, and loading of models, feature extractor and tokenizer."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -306,24 +306,14 @@ def _checked_vocab_size(folder: Path, config: Any, adapter: Path | None) -> int:
         size = int(config.vocab_size) if adapter is None else check_adapter(config, adapter)
         check_tokens(folder, config, size)
         return size
-    tokenizer = read_tokenizer(folder)
-    highest = max(tokenizer.get_vocab().values(), default=-1)
-    if highest >= decoder.vocab_size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer's highest token id is {highest}, the decoder has {decoder.vocab_size} tokens "
-            "(config.json, decoder.vocab_size): use the tokenizer that was saved with these weights"
-        )
+    check_ids(folder, read_tokenizer(folder).get_vocab().values(), decoder.vocab_size, "decoder.vocab_size")
     return int(decoder.vocab_size)
 
 
 def _sample_rate(folder: Path) -> int:
     """Return the feature extractor's sample rate, after checking config.json against it."""
-    rate = read_feature_extractor_config(folder).get("sampling_rate", 16000)
     load_feature_extractor(folder)
-    if type(rate) is not int or not 0 < rate <= MAX_SAMPLE_RATE:
-        raise CheckpointError(
-            f"{folder}: sampling_rate of the feature extractor is {rate!r}, expected samples per second such as 16000"
-        )
+    rate = checked_rate(folder, read_feature_extractor_config(folder).get("sampling_rate", 16000))
     for name in ("sampling_rate", "sample_rate"):
         other = read_config(folder).get(name, rate)
         if other != rate:
@@ -331,6 +321,32 @@ def _sample_rate(folder: Path) -> int:
                 f"{folder}: config.json says {name} {other!r}, the feature extractor {rate!r}: correct the wrong one"
             )
     return rate
+
+
+def checked_rate(folder: Path, rate: object) -> int:
+    """Return the sample rate of a feature extractor after a check.
+
+    Raises:
+        CheckpointError: It is no number of samples.
+    """
+    if type(rate) is not int or not 0 < rate <= MAX_SAMPLE_RATE:
+        raise CheckpointError(
+            f"{folder}: sampling_rate of the feature extractor is {rate!r}, expected samples per second such as 16000"
+        )
+    return rate
+
+
+def check_ids(folder: Path, ids: Iterable[int], size: int, name: str) -> None:
+    """Check that a text decoder with a vocabulary of `size` tokens, the `name` of config.json, has all ids of tokens.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    if (highest := max(ids, default=-1)) >= size:
+        raise CheckpointError(
+            f"{folder}: the tokenizer's highest token id is {highest}, the decoder has {size} tokens (config.json, "
+            f"{name}): use the tokenizer that was saved with these weights"
+        )
 
 
 def check_tokens(folder: Path, config: Any, size: int) -> None:  # noqa: ANN401 - of any model with a CTC head

@@ -5,9 +5,8 @@ Legend: B batch, L tokens of a text, V vocabulary, K steps of a generation.
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from raysp.backends.hugging_face.describing import DIRECT, WHISPER, Kind, read
 from raysp.crossing import fetch
-from raysp.models.base.outputs import BaseModelOutput, ModelOutput
+from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import Written
 
 
@@ -89,13 +88,6 @@ def end_of(ids: Sequence[int], ends: Collection[int | None]) -> int:
     return next((place for place, token in enumerate(ids) if token in ends), len(ids))
 
 
-@dataclass(eq=False, kw_only=True)
-class Encoded(BaseModelOutput):
-    """Output of an encoder; `original` is the same output as transformers made it, for its decoder."""
-
-    original: Any = None
-
-
 def language_code(language: str) -> str:
     """Return the code of a language that is named in English, or by its code or token."""
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
@@ -144,7 +136,7 @@ class TextWriter:
         self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]
     ) -> Sequence[Written]:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
-        inputs: dict[str, Any] = {"encoder_outputs": cast("Encoded", encoded).original}
+        inputs: dict[str, Any] = {"encoder_outputs": encoded}
         if (mask := features.get("attention_mask")) is not None:
             inputs["attention_mask"] = mask
         if self.steps is not None:

@@ -21,9 +21,18 @@ from raysp.errors import CheckpointError
 from raysp.models.base.configuration import read_json
 from raysp.models.base.modeling import HEAD_PARTS
 from raysp.models.base.weights import read_headers
+from raysp.models.encoder.heads import tdnn_output_frames
 from raysp.models.encoder.languages import check_adapter
 from raysp.models.labelled_passes import CheckpointSummary
-from raysp.models.loading import EXTRACTORS, MAX_SAMPLE_RATE, announced_adapter, check_tokens, labels_of, main_dtype
+from raysp.models.loading import (
+    EXTRACTORS,
+    announced_adapter,
+    check_ids,
+    check_tokens,
+    checked_rate,
+    labels_of,
+    main_dtype,
+)
 from raysp.models.registry import PRETRAINING
 
 Read = TypeVar("Read")
@@ -145,9 +154,10 @@ def extractor_of(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
     """Return the feature extractor.
 
     Raises:
-        CheckpointError: it cannot be read, or draws random numbers.
+        CheckpointError: it cannot be read, has no sample rate, or draws random numbers.
     """
     extractor = read(folder, lambda: transformers.AutoFeatureExtractor.from_pretrained(folder, **DIRECT))
+    checked_rate(folder, getattr(extractor, "sampling_rate", None))
     refuse_noise(folder, extractor)
     return extractor
 
@@ -172,6 +182,11 @@ def features_of(extractor: Any, wave: np.ndarray, *, has_mask: bool = False) -> 
     return inputs
 
 
+def noise(rate: int, seconds: int) -> np.ndarray:
+    """Return a recording by which processors are tried."""
+    return np.random.default_rng(0).standard_normal(seconds * rate, np.float32)
+
+
 def fixed_samples(folder: Path, extractor: Any) -> int | None:  # noqa: ANN401
     """Return the samples to which the feature extractor pads or cuts every recording; None: lengths vary.
 
@@ -179,10 +194,8 @@ def fixed_samples(folder: Path, extractor: Any) -> int | None:  # noqa: ANN401
         CheckpointError: the length is fixed, but unknown.
     """
     rate: int = extractor.sampling_rate
-    noise = np.random.default_rng(0).standard_normal(PROBED_SECONDS[-1] * rate).astype(np.float32)
     name = extractor.model_input_names[0]
-    waves = [noise[: seconds * rate] for seconds in PROBED_SECONDS]
-    if len({features_of(extractor, wave)[name].shape for wave in waves}) > 1:
+    if len({features_of(extractor, noise(rate, seconds))[name].shape for seconds in PROBED_SECONDS}) > 1:
         return None
     samples: int | None = getattr(extractor, "n_samples", None)
     if samples is not None:
@@ -224,7 +237,7 @@ def describe(folder: Path) -> CheckpointSummary:
         CheckpointError: transformers does not read it, or raysp cannot label with it.
     """
     kind, extractor = kind_of(folder), extractor_of(folder)
-    headers, rate = read_headers(folder), sample_rate_of(folder, extractor)
+    headers, rate = read_headers(folder), extractor.sampling_rate
     fixed = fixed_samples(folder, extractor)
     frames = _frames(folder, kind, extractor, fixed)
     _check(folder, kind, frames, fixed)
@@ -270,21 +283,6 @@ def describe(folder: Path) -> CheckpointSummary:
 def _unused_parts(kind: Kind, headers: Iterable[str]) -> tuple[str, ...]:
     """Return the parts of a checkpoint of an encoder that are of other heads."""
     return () if kind.head else tuple(sorted({name.partition(".")[0] for name in headers} & HEAD_PARTS))
-
-
-def sample_rate_of(folder: Path, extractor: Any) -> int:  # noqa: ANN401 - a class of transformers
-    """Return the samples a second that a feature extractor takes.
-
-    Raises:
-        CheckpointError: it names none.
-    """
-    rate = getattr(extractor, "sampling_rate", None)
-    if type(rate) is not int or not 0 < rate <= MAX_SAMPLE_RATE:
-        raise CheckpointError(
-            f"{folder}: sampling_rate of {type(extractor).__name__} is {rate!r}, expected samples per second, such as "
-            "16000"
-        )
-    return rate
 
 
 def _frames(folder: Path, kind: Kind, extractor: Any, fixed: int | None) -> Frames:  # noqa: ANN401
@@ -340,9 +338,8 @@ def _min_samples(kind: Kind, frames: Frames, rate: int) -> int:
     if kind.head is not Capability.XVECTOR:
         squeezed = getattr(kind.config, "squeeze_factor", 1)
         return frames.receptive_samples + (int(squeezed) - 1) * frames.stride
-    layers = zip(kind.config.tdnn_kernel, kind.config.tdnn_dilation, strict=True)
-    more: int = 1 + sum((kernel - 1) * dilation for kernel, dilation in layers)  # two frames have a deviation
-    return frames.receptive_samples + more * frames.stride
+    missing = tdnn_output_frames(0, kind.config.tdnn_kernel, kind.config.tdnn_dilation)
+    return frames.receptive_samples + (1 - missing) * frames.stride  # two frames have a deviation
 
 
 def _vocab_size(folder: Path, kind: Kind, adapter: Path | None) -> int | None:
@@ -354,20 +351,7 @@ def _vocab_size(folder: Path, kind: Kind, adapter: Path | None) -> int | None:
         check_tokens(folder, kind.config, size)
         return size
     tokenizer = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT))
-    return checked_size(folder, size, tokenizer.get_vocab().values())
-
-
-def checked_size(folder: Path, size: int, ids: Iterable[int]) -> int:
-    """Return the size of the vocabulary of a text decoder, after a check of the tokens.
-
-    Raises:
-        CheckpointError: a token is beyond it.
-    """
-    if (highest := max(ids, default=-1)) >= size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer's highest token id is {highest}, the model has {size} tokens (config.json, "
-            "vocab_size): use the tokenizer that was saved with these weights"
-        )
+    check_ids(folder, tokenizer.get_vocab().values(), size, "vocab_size")
     return size
 
 

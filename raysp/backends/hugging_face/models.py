@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from raysp.audio.waveforms import as_float32
 from raysp.backends.hugging_face.collating import collated
-from raysp.backends.hugging_face.decoded_texts import Encoded, TextWriter
+from raysp.backends.hugging_face.decoded_texts import TextWriter
 from raysp.backends.hugging_face.describing import (
     WHISPER,
     Kind,
@@ -35,8 +35,7 @@ from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.capabilities import Capability
 from raysp.crossing import fetch, fetch_recordings, sent
 from raysp.errors import CheckpointError
-from raysp.models.base.outputs import CausalLMOutput, ModelOutput, XVectorOutput
-from raysp.models.base.weights import read_safetensors
+from raysp.models.encoder.languages import LanguageSwitch
 from raysp.models.features.processors import Wav2Vec2FeatureExtractor
 from raysp.models.features.seamless import SeamlessM4TFeatureExtractor
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass
@@ -44,6 +43,11 @@ from raysp.models.labelled_passes import CheckpointSummary, ModelPass
 Features: TypeAlias = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """Returns the inputs of a model from float32 waveforms (B, S), zero from each row's end on, and their lengths (B,)."""
 
+OWN_EXTRACTORS: Mapping[type, type[Wav2Vec2FeatureExtractor] | type[SeamlessM4TFeatureExtractor]] = {
+    transformers.Wav2Vec2FeatureExtractor: Wav2Vec2FeatureExtractor,
+    transformers.SeamlessM4TFeatureExtractor: SeamlessM4TFeatureExtractor,
+}
+"""Extractors of raysp by those of transformers with the same features."""
 ENERGY_FLOOR = 1e-10
 OF_ENCODERS = {Capability.CTC, Capability.HIDDEN_STATES}
 """Capabilities that read the frames of an encoder."""
@@ -61,19 +65,8 @@ def known_features(extractor: Any) -> Features | None:  # noqa: ANN401 - a class
     if type(extractor) is transformers.WhisperFeatureExtractor:
         is_usual = not (extractor.padding_value or extractor.dither or extractor.return_attention_mask)
         return _OfWhisper(extractor) if is_usual else None
-    if type(extractor) is transformers.Wav2Vec2FeatureExtractor:
-        return _Masked(Wav2Vec2FeatureExtractor(**_settings(extractor, "feature_size", "do_normalize")))
-    if type(extractor) is transformers.SeamlessM4TFeatureExtractor:
-        is_normalised = getattr(extractor, "do_normalize_per_mel_bins", True)  # in the file for raysp alone
-        settings = _settings(extractor, "feature_size", "num_mel_bins", "stride")
-        return _Masked(SeamlessM4TFeatureExtractor(**settings, do_normalize_per_mel_bins=is_normalised))
-    return None
-
-
-def _settings(extractor: Any, *names: str) -> dict[str, Any]:  # noqa: ANN401
-    return {
-        name: getattr(extractor, name) for name in (*names, "sampling_rate", "padding_value", "return_attention_mask")
-    }
+    own = OWN_EXTRACTORS.get(type(extractor))
+    return None if own is None else _Masked(own.of_settings(vars(extractor)))
 
 
 class _Masked:
@@ -142,8 +135,8 @@ class HuggingFaceModel:
         self._features = known_features(self.extractor)
         self.is_padded = self.summary.takes_padding and self.summary.max_samples is None
         self.model = load_weights(folder, self.kind, dtype)
-        if self.summary.adapter is not None:
-            _use_adapter(self.model, folder / self.summary.adapter)
+        if self.summary.adapter is not None and self.summary.language is not None:
+            LanguageSwitch(self.model, folder, None).use(self.summary.language)
         self.model = self.model.to(device).eval()
         self.device, self.dtype = torch.device(device), self.model.dtype
         self._of_thread = threading.local()
@@ -175,14 +168,14 @@ class HuggingFaceModel:
         features = self._on_device(waves_BS, num_samples_B, prepared)
         first = self.encoder if self.summary.writes_text else self.model
         output = first(**self._inputs(first, features), output_hidden_states=hidden_states)
-        heads = {} if self.kind.head in (None, Capability.TEXT_DECODER) else {self.kind.head: _of_head(output)}
+        heads = {} if self.kind.head in (None, Capability.TEXT_DECODER) else {self.kind.head: output}
         whole_B = torch.div(
             num_samples_B - self.summary.receptive_samples, self.summary.frame_stride, rounding_mode="floor"
         )
         return ModelPass(
             heads=heads,  # type: ignore[arg-type] # without None
             num_frames_B=(whole_B + 1).clamp(min=0).to(self.device),
-            encoded=self._encoded(),
+            encoded=vars(self._of_thread).pop("encoded"),
             features=features,
         )
 
@@ -199,22 +192,15 @@ class HuggingFaceModel:
             for name, value in (prepared or {}).items()
         }
 
-    def writer(self, options: Mapping[str, object], *, language: str | None, task: str | None) -> TextWriter:
+    def writer(self, options: Mapping[str, object], **request: Any) -> TextWriter:  # noqa: ANN401
         """Return the text decoder with the options of a transcript."""
-        return TextWriter(self.model, self.summary.path, self.kind, options, language=language, task=task)
+        return TextWriter(self.model, self.summary.path, self.kind, options, **request)
 
     def _inputs(self, module: Any, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: ANN401
         """Return the features that a module takes: the encoder of Whisper has no mask."""
         if self.kind.model_type == WHISPER and module is self.encoder:
             return {"input_features": features["input_features"]}
         return features
-
-    def _encoded(self) -> ModelOutput:
-        """Return the last output of the encoder in this thread, which is no longer kept."""
-        encoded = vars(self._of_thread).pop("encoded")
-        return Encoded(
-            last_hidden_state=encoded.last_hidden_state, hidden_states=encoded.hidden_states, original=encoded
-        )
 
     @torch.inference_mode()
     def check_padding(self) -> None:
@@ -227,7 +213,7 @@ class HuggingFaceModel:
         lengths_B = torch.tensor([*map(len, waves)])
         waves_BS = pad_sequence([*map(torch.from_numpy, waves)], batch_first=True).to(self.device)
         output = self.run(waves_BS, lengths_B, hidden_states=False, prepared=self.prepare(waves))
-        logits_BTV = cast("CausalLMOutput", output.heads[Capability.CTC]).logits
+        logits_BTV = output.heads[Capability.CTC]["logits"]
         [scores_TV] = fetch(logits_BTV[0, : self.summary.num_frames(len(waves[0]))].float())
         return scores_TV
 
@@ -239,7 +225,7 @@ class HuggingFaceModel:
         least, later = self.summary.min_samples, self.summary.min_samples + 3 * self.summary.frame_stride
         for samples in (later, later - 1, least):
             wave = torch.zeros(1, samples, device=self.device)
-            encoded = cast("Encoded", self.run(wave, torch.tensor([samples]), hidden_states=False).encoded)
+            encoded: Any = self.run(wave, torch.tensor([samples]), hidden_states=False).encoded
             frames, expected = encoded.last_hidden_state.shape[1], self.summary.num_frames(samples)
             if frames != expected:
                 raise CheckpointError(
@@ -248,34 +234,8 @@ class HuggingFaceModel:
                 )
 
 
-def _use_adapter(model: Any, path: Path) -> None:  # noqa: ANN401 - of transformers
-    """Make the weights of a language those of a model, as `load_adapter` of Wav2Vec2ForCTC does for all classes.
-
-    Raises:
-        CheckpointError: the model has no such weights, or of other shapes.
-    """
-    tensors = read_safetensors(path)
-    places = {
-        name: value
-        for name, value in model.named_parameters()
-        if ".adapter_layer." in name or name.startswith("lm_head.")
-    }
-    fit = [name in places and tensors[name].shape[1:] == places[name].shape[1:] for name in tensors]
-    if tensors.keys() != places.keys() or not all(fit):
-        raise CheckpointError(f"{path}: weights do not match the model's adapters: use an adapter of this checkpoint")
-    for name, value in tensors.items():
-        places[name].data = value.to(places[name].dtype, copy=True)
-    model.lm_head.out_features = model.config.vocab_size = len(tensors["lm_head.weight"])
-
-
 def _encoder_of(kind: Kind, model: Any) -> Any:  # noqa: ANN401 - of transformers
     """Return the module whose output are the frames of the audio."""
     if kind.head is Capability.TEXT_DECODER:
         return model.get_encoder()
     return model.encoder if kind.head and model.base_model is model else model.base_model
-
-
-def _of_head(output: Any) -> ModelOutput:  # noqa: ANN401 - an output of transformers
-    if "embeddings" in output:
-        return XVectorOutput(logits=output.logits, embeddings=output.embeddings)
-    return CausalLMOutput(logits=output.logits)

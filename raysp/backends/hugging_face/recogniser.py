@@ -15,7 +15,7 @@ from raysp.backends.hugging_face.decoded_texts import FIXED, StepScores, end_of,
 from raysp.backends.hugging_face.loaded_weights import load_weights, merge_adapter
 from raysp.backends.hugging_face.padded_batches import check_pair
 from raysp.backends.hugging_face.recogniser_families import TextRequest
-from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in
+from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.backends.hugging_face.text_options import search_options
 from raysp.crossing import fetch, fetch_recordings
 from raysp.models.base.outputs import ModelOutput
@@ -57,7 +57,7 @@ class TransformersSearch:
         self.input_dtype = torch.float32 if self.family.is_stream else self.dtype  # codecs of streams are float32
         self.steps = StepScores(self.model)
         frames = self.family.chunk_frames(files.kind.config)
-        self.least_together = frames and frames * int(extractor_in(self.processor).hop_length)
+        self.least_together = frames and frames * int(files.extractor.hop_length)
 
     def __call__(
         self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]

@@ -11,8 +11,8 @@ from typing import Any
 from raysp.backends.hugging_face.decoded_texts import FIXED, language_code
 from raysp.backends.hugging_face.describing import WHISPER, Kind, kind_of
 from raysp.backends.hugging_face.recogniser_families import TRANSLATE, TextRequest
-from raysp.backends.hugging_face.recogniser_files import checked_prompt, is_recogniser
-from raysp.backends.hugging_face.recogniser_settings import CACHE, generation_config_of, settings_of
+from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, is_recogniser
+from raysp.backends.hugging_face.recogniser_settings import CACHE, generation_config_of
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import GenerationConfig
@@ -77,14 +77,13 @@ def check_writing(
         raise _unknown_language(checkpoint.path, language, checkpoint.languages)
     if ends_with_recording:
         return
-    num_prompt = PROMPT_TOKENS
+    files, num_prompt = RecogniserFiles(checkpoint.path, kind), PROMPT_TOKENS
     if prompt or keywords:
         spoken = language or kind.family.probed_language(checkpoint.languages)
         request = TextRequest(language=spoken, task=task, prompt=prompt, keywords=keywords)
-        num_prompt = max(num_prompt, checked_prompt(checkpoint.path, kind, request))
-    settings = settings_of(checkpoint.path, kind)
-    _check_tokens(checkpoint, settings, options)
-    _check_lengths(checkpoint.path, kind, settings, options, num_prompt)
+        num_prompt = max(num_prompt, files.check_prompt(request))
+    _check_tokens(checkpoint, files.settings, options)
+    _check_lengths(checkpoint.path, kind, files.settings, options, num_prompt)
 
 
 def _check_decoder(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from raysp.backends.hugging_face.recogniser import Recogniser, TransformersSearch
 from raysp.backends.hugging_face.recogniser_families import TextRequest
-from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, extractor_in, special_ids
+from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.crossing import fetch, fetch_recordings
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.decoder.transducing import Path, Rules, State, search
@@ -87,10 +87,10 @@ class TransducerWriter:
         self, transducer: Transducer, request: TextRequest, *, words: bool = False, detect: bool = False
     ) -> None:
         self.transducer, self.request, self.words, self.detect = transducer, request, words, detect
-        self.processor, config = transducer.files.processor, transducer.files.kind.config
-        extractor = extractor_in(self.processor)
+        files, config = transducer.files, transducer.files.kind.config
+        self.processor, extractor = files.processor, files.extractor
         self.frame_seconds = extractor.hop_length * config.encoder_config.subsampling_factor / extractor.sampling_rate
-        self.no_text = [config.blank_token_id, *special_ids(self.processor)]
+        self.no_text = [config.blank_token_id, *files.special_ids]
         self.has_spaces = (request.language or "").partition("-")[0] not in WITHOUT_SPACES
 
     def __call__(

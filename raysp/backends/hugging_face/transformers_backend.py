@@ -23,7 +23,8 @@ class HuggingFaceModels:
         Raises:
             CheckpointError: transformers does not read it, or raysp cannot label with it.
         """
-        return RecogniserFiles.read(folder).describe() if is_recogniser(kind_of(folder)) else describe(folder)
+        kind = kind_of(folder)
+        return RecogniserFiles(folder, kind).describe() if is_recogniser(kind) else describe(folder)
 
     def load(self, folder: Path, *, dtype: str, device: str) -> LabellingModel:
         """Load a checkpoint.
@@ -31,11 +32,11 @@ class HuggingFaceModels:
         Raises:
             CheckpointError: its weights do not fit.
         """
-        if not is_recogniser(kind_of(folder)):
+        kind = kind_of(folder)
+        if not is_recogniser(kind):
             return HuggingFaceModel(folder, dtype=dtype, device=device)
-        files = RecogniserFiles.read(folder)
-        if files.kind.head is Capability.TRANSDUCER:
-            networks = TransducerSearch(files, dtype=dtype, device=device)
-            return Transducer(files, files.describe(), networks, device=device)
-        search = TransformersSearch(files, dtype=dtype, device=device)
-        return Recogniser(files, files.describe(), search, device=device)
+        files = RecogniserFiles(folder, kind)
+        summary = files.describe()
+        if kind.head is Capability.TRANSDUCER:
+            return Transducer(files, summary, TransducerSearch(files, dtype=dtype, device=device), device=device)
+        return Recogniser(files, summary, TransformersSearch(files, dtype=dtype, device=device), device=device)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from raysp.backends.finding import VLLM
 from raysp.backends.hugging_face import text_options
+from raysp.backends.hugging_face.describing import kind_of
 from raysp.backends.hugging_face.recogniser import Recogniser
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.backends.hugging_face.recogniser_settings import DEPENDENT, FILE, USED
@@ -57,7 +58,7 @@ def _files(folder: Path) -> RecogniserFiles:
             f"{folder}: model type {model_type!r} with backend={VLLM!r}, expected one of {', '.join(FAMILIES)}; leave "
             "backend out"
         )
-    files = RecogniserFiles.read(folder)
+    files = RecogniserFiles(folder, kind_of(folder))
     for name in sorted({*USED, *DEPENDENT} - {*APPLIED} & {*files.settings}):
         raise CheckpointError(
             f"{folder}: {FILE} has {name}={files.settings[name]!r}, which vLLM does not apply as transformers does: "

@@ -54,7 +54,7 @@ class VllmSearch:
         self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
     ) -> list[tuple[Sequence[int], Sequence[float]]]:
         """Return tokens and log-probabilities; see `raysp.backends.hugging_face.recogniser.Search`."""
-        rate = self.files.processor.feature_extractor.sampling_rate
+        rate = self.files.extractor.sampling_rate
         prompt = self._prompt(waves[0][:rate], request)
         prompts = [{"prompt_token_ids": prompt, "multi_modal_data": {"audio": (wave, rate)}} for wave in waves]
         parameters = self.parameters(**self._parameters(options))

@@ -148,7 +148,7 @@ class ForCTC(SpeechModel):
         return cls(config, target_lang)  # type: ignore[arg-type]
 
     def _comes_later(self, name: str) -> bool:
-        return self.target_lang is not None and (name.startswith("lm_head.") or ".adapter_layer." in name)
+        return self.target_lang is not None and languages.is_of_language(name)
 
     def _complete(self, allow_pickle: bool) -> None:
         if self.target_lang is not None:

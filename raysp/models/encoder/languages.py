@@ -52,16 +52,15 @@ def adapter_file_names(lang: str, *, allow_pickle: bool) -> list[str]:
     return [f"adapter.{lang}.safetensors", *([f"adapter.{lang}.bin"] if allow_pickle else [])]
 
 
+def is_of_language(name: str) -> bool:
+    """Return whether a weight is specific to a language, by its name: adapter layers and CTC head."""
+    return name.startswith("lm_head.") or ".adapter_layer." in name
+
+
 def adapter_weights(model: Model) -> dict[str, Tensor]:
-    """Return the weights specific to a language: adapter layers and CTC head."""
+    """Return the weights specific to a language, of a model of raysp or transformers."""
     check_has_adapters(model)
-    modules: dict[str, nn.Module] = {
-        name: module for name, module in model.named_modules() if isinstance(module, AttnAdapterLayer)
-    }
-    head = getattr(model, "lm_head", None)
-    if isinstance(head, nn.Linear):
-        modules["lm_head"] = head
-    return {f"{name}.{part}": weight for name, module in modules.items() for part, weight in module.named_parameters()}
+    return {name: weight for name, weight in model.named_parameters() if is_of_language(name)}
 
 
 def check_has_adapters(model: Model, lang: str | None = None) -> None:

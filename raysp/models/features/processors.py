@@ -116,11 +116,11 @@ class PaddingExtractor(Shareable):
         kind = values.get("feature_extractor_type", cls.__name__)
         if kind not in (cls.__name__, *cls.older_names):
             raise CheckpointError(f"{folder}: feature_extractor_type is {kind!r}, expected {cls.__name__!r}")
-        return cls._of(values, overrides, folder)
+        return cls.of_settings(values, folder, **overrides)
 
     @classmethod
-    def _of(cls, values: Mapping[str, Any], overrides: Mapping[str, Any], where: str | Path) -> Self:
-        """Make an extractor from settings of a file and overrides."""
+    def of_settings(cls, values: Mapping[str, Any], where: str | Path = "settings", **overrides: Any) -> Self:  # noqa: ANN401
+        """Make an extractor from settings of a file, or of an extractor of transformers, and overrides."""
         defaults = vars(cls())
         if unknown := [name for name in overrides if name not in defaults]:
             named = ", ".join(f"{name!r}{suggestion(name, [*defaults, *KEYWORDS])}" for name in unknown)
