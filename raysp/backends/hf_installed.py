@@ -6,22 +6,12 @@ from pathlib import Path
 from raysp.models.base.configuration import read_json
 
 COMMAND = "pip install 'raysp[transformers]'"
-OF_SPEECH = frozenset(
-    {
-        "audio-spectrogram-transformer",
-        "data2vec-audio",
-        "granite_speech5_ctc",
-        "lasr_ctc",
-        "moonshine",
-        "omniasr_ctc",
-        "sew",
-        "speech_to_text",
-        "unispeech-sat",
-        "wav2vec2-conformer",
-        "wavlm",
-        "whisper",
-    }
-)
+WRITERS = ("moonshine", "speech_to_text", "whisper")
+"""Model types with a text decoder for which texts were compared with those of transformers."""
+OF_FEATURES = ("granite_speech5_ctc", "lasr_ctc", "omniasr_ctc")
+"""Model types with a CTC head whose frames were found by a probe."""
+ENCODERS = ("audio-spectrogram-transformer", "data2vec-audio", "sew", "unispeech-sat", "wav2vec2-conformer", "wavlm")
+OF_SPEECH = frozenset({*WRITERS, *OF_FEATURES, *ENCODERS})
 """Model types besides recognisers that this backend runs and raysp does not read, for messages without transformers."""
 
 

@@ -150,6 +150,16 @@ def check_available(folder: Path, language: str, languages: Sequence[str]) -> No
         raise PlanError(f"{folder}: {why}")
 
 
+MOST_LISTED = 40
+"""Languages in a message."""
+
+
+def unlisted(language: str, languages: Sequence[str]) -> str:
+    """Return the reason why a name is no language of a text decoder, with the first of its languages."""
+    more = ", ..." if len(languages) > MOST_LISTED else ""
+    return f"language={language!r}, expected one of its {len(languages)}: {', '.join(languages[:MOST_LISTED])}{more}"
+
+
 def misnamed(language: object, languages: Sequence[str], note: str = OF_VOCABULARY) -> str:
     """Return the reason why a value names no language of a checkpoint, a remedy, and a note; empty if it does."""
     if isinstance(language, str) and language in languages:

@@ -210,8 +210,6 @@ def fixed_samples(folder: Path, extractor: Any) -> int | None:  # noqa: ANN401
 
 
 WHISPER = "whisper"
-WRITERS = (WHISPER, "moonshine", "speech_to_text")
-"""Model types with a text decoder for which texts were compared with those of transformers."""
 OF_FRAMES = (Capability.CTC, Capability.FRAME_CLASSES)
 FRAME_FUNCTIONS = ("_get_feat_extract_output_lengths", "_get_subsampling_output_length")
 """Names of the functions of classes that return numbers of frames from numbers of features."""
@@ -316,10 +314,10 @@ def _frames(folder: Path, kind: Kind, extractor: Any, fixed: int | None) -> Fram
 def _check(folder: Path, kind: Kind, frames: Frames, fixed: int | None) -> None:
     """Raise CheckpointError if raysp cannot label with a kind of model."""
     where, name = folder / "config.json", kind.model_class.__name__
-    if kind.head is Capability.TEXT_DECODER and kind.model_type not in WRITERS:
+    if kind.head is Capability.TEXT_DECODER and kind.model_type not in hf_installed.WRITERS:
         raise CheckpointError(
             f"{where}: {name} writes text, and of the text decoders of transformers raysp runs those of "
-            f"{', '.join(sorted({*WRITERS, *FAMILIES}))}"
+            f"{', '.join(sorted({*hf_installed.WRITERS, *FAMILIES}))}"
         )
     if kind.head in OF_FRAMES and not frames.are_known:
         raise CheckpointError(f"{where}: raysp does not know the frames of {name}; use a model of waveforms")

@@ -17,9 +17,8 @@ from raysp.models.labelled_passes import CheckpointSummary
 VERSIONS = ("5.24",)
 """Versions of transformers that were measured."""
 PADDED = frozenset({
-    "canary", "cohere_asr", "glmasr", "granite_speech5_ctc", "lasr_ctc", "moss_transcribe_diarize", "nemotron3_5_asr",
-    "nemotron_asr_streaming", "omniasr", "omniasr_ctc", "qwen2_5_omni", "qwen2_audio", "qwen3_asr", "qwen3_omni_moe",
-    "voxtral",
+    "canary", "cohere_asr", "glmasr", "moss_transcribe_diarize", "nemotron3_5_asr", "nemotron_asr_streaming", "omniasr",
+    "qwen2_5_omni", "qwen2_audio", "qwen3_asr", "qwen3_omni_moe", "voxtral", *hf_installed.OF_FEATURES,
 })  # fmt: skip
 """Model types whose windows share padded batches."""
 

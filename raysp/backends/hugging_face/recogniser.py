@@ -4,7 +4,7 @@ Legend: B batch, S samples, K tokens that are written, V vocabulary.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,17 @@ from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import CheckpointSummary, ModelPass, Writer, Written
 
 
+class Tokens(NamedTuple):
+    """Tokens of a recording, which may go on after the end of its text, and their log-probabilities."""
+
+    ids: Sequence[int]
+    log_probs: Sequence[float]
+    frames: Sequence[int] = ()
+    """Frame of each token of a transducer."""
+    seconds: float = 0.0
+    """Seconds of the recording of a transducer."""
+
+
 class Search(Protocol):
     """Greedy search of texts by a loaded model."""
 
@@ -29,8 +40,8 @@ class Search(Protocol):
 
     def __call__(
         self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
-    ) -> Iterable[tuple[Sequence[int], Sequence[float]]]:
-        """Return the tokens of each recording, which may go on after its end, and their log-probabilities."""
+    ) -> Iterable[Tokens]:
+        """Return the tokens of each recording."""
         ...
 
     def first_scores(self, waves: Sequence[np.ndarray], request: TextRequest) -> np.ndarray:
@@ -61,8 +72,8 @@ class TransformersSearch:
 
     def __call__(
         self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
-    ) -> Iterable[tuple[Sequence[int], Sequence[float]]]:
-        """Return tokens and log-probabilities; see `Search`."""
+    ) -> Iterable[Tokens]:
+        """Return the tokens of each recording; see `Search`."""
         is_long = [len(wave) >= self.least_together for wave in waves]
         together = self._pass([wave for wave, shares in zip(waves, is_long, strict=True) if shares], request, options)
         return [
@@ -70,16 +81,13 @@ class TransformersSearch:
             for wave, shares in zip(waves, is_long, strict=True)
         ]
 
-    def _pass(
-        self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
-    ) -> Iterator[tuple[Sequence[int], Sequence[float]]]:
-        """Yield the tokens and log-probabilities of recordings that share a pass, which the first one begins."""
+    def _pass(self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]) -> Iterator[Tokens]:
+        """Yield the tokens of recordings that share a pass, which the first one begins."""
         self.steps.begin()
         ids_BL = self.model.generate(**self.inputs(waves, request), **options)
         log_probs_BK = self.steps.end(ids_BL[:, -1])
         ids_BK = ids_BL[:, ids_BL.shape[1] - log_probs_BK.shape[1] :]
-        ids, log_probs = fetch(ids_BK, log_probs_BK)
-        yield from zip(ids.tolist(), log_probs.tolist(), strict=True)
+        yield from map(Tokens, *(values.tolist() for values in fetch(ids_BK, log_probs_BK)))
 
     def inputs(self, waves: Sequence[np.ndarray], request: TextRequest) -> dict[str, Any]:
         """Return the inputs of `generate` on the device."""
@@ -101,6 +109,64 @@ class TransformersSearch:
         return logits_V
 
 
+class RecogniserWriter:
+    """Text decoder of a recogniser, searched greedily.
+
+    Args:
+        recogniser: the model.
+        request: options of the transcript.
+        options: options of `generate`.
+        words: whether texts come with the times of their words.
+        detect: whether texts come with the probabilities of languages.
+    """
+
+    def __init__(
+        self,
+        recogniser: "Recogniser",
+        request: TextRequest,
+        options: Mapping[str, object],
+        *,
+        words: bool = False,
+        detect: bool = False,
+    ) -> None:
+        self.recogniser, self.request, self.words, self.detect = recogniser, request, words, detect
+        files = recogniser.files
+        self.family, self.tokenizer = files.kind.family, files.processor.tokenizer
+        self.options = search_options(files.kind, files.settings, options)
+        self.ends = end_tokens(files.settings.get("eos_token_id"), self.options)
+        self.begins = self.tokenizer.convert_tokens_to_ids(self.family.begins) if self.family.begins else None
+
+    def __call__(
+        self, encoded: ModelOutput | None, features: Mapping[str, Tensor], places: Sequence[str]
+    ) -> Sequence[Written]:
+        """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
+        waves = fetch_recordings(features["waves_BS"], features["num_samples_B"])
+        texts = [self.written(row) for row in self.recogniser.search(waves, self.request, self.options)]
+        if not np.isfinite([text.log_prob for text in texts]).all():
+            raise FloatingPointError("the probability of a token is not finite")
+        return texts
+
+    def written(self, row: Tokens) -> Written:
+        """Return the text of the tokens of a row, up to the first that ends it."""
+        ids, log_probs = row.ids, row.log_probs
+        end = end_of(ids, self.ends)
+        begin = ids.index(self.begins, 0, end) + 1 if self.begins in ids[:end] else 0
+        text = self.family.text_of(self._decoded(ids[begin:end]))
+        counted = log_probs[begin : end + 1]
+        languages = self._languages(ids[: max(0, begin - 1)], log_probs[: max(0, begin - 1)]) if self.detect else []
+        return Written(text, sum(counted), len(counted), languages=languages)
+
+    def _languages(self, head: Sequence[int], log_probs: Sequence[float]) -> list[float]:
+        """Return the probability of the language that precedes a text, and 0 for all others."""
+        assert self.family.language_of is not None
+        language = self.family.language_of(self._decoded(head)) if head else None
+        probability = float(np.exp(sum(log_probs)))
+        return [probability if code == language else 0.0 for code in self.recogniser.summary.languages]
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+
 class Recogniser:
     """A loaded recogniser.
 
@@ -111,6 +177,7 @@ class Recogniser:
         device: name of the torch device of the waveforms.
     """
 
+    writer_class: ClassVar[type[RecogniserWriter]] = RecogniserWriter
     pair_seconds: ClassVar = (1.0, 2.6)
     """Seconds of the recordings that are compared alone and in a batch."""
 
@@ -128,68 +195,14 @@ class Recogniser:
         self,
         options: Mapping[str, object],
         *,
-        language: str | None,
-        task: str | None,
+        words: bool = False,
         detect: bool = False,
-        prompt: str | None = None,
-        keywords: Sequence[str] = (),
+        **request: Any,  # noqa: ANN401
     ) -> Writer:
         """Return the text decoder with the options of a transcript."""
-        request = TextRequest(language=language, task=task, prompt=prompt, keywords=keywords)
-        return RecogniserWriter(self, request, options, detect=detect)
+        return self.writer_class(self, TextRequest(**request), options, words=words, detect=detect)
 
     def check_padding(self) -> None:
         """Compare a recording alone and in a padded batch, as `check_pair`."""
         request = TextRequest(language=self.files.kind.family.probed_language(self.summary.languages))
         check_pair(self.summary, self.dtype, lambda waves: self.search.first_scores(waves, request), self.pair_seconds)
-
-
-class RecogniserWriter:
-    """Text decoder of a recogniser, searched greedily.
-
-    Args:
-        recogniser: the model.
-        request: options of the transcript.
-        options: options of `generate`.
-        detect: whether texts come with the probabilities of languages.
-    """
-
-    def __init__(
-        self, recogniser: Recogniser, request: TextRequest, options: Mapping[str, object], *, detect: bool
-    ) -> None:
-        self.recogniser, self.request, self.detect = recogniser, request, detect
-        files = recogniser.files
-        self.family, self.tokenizer = files.kind.family, files.processor.tokenizer
-        self.options = search_options(files.kind, files.settings, options)
-        self.ends = end_tokens(files.settings.get("eos_token_id"), self.options)
-        self.begins = self.tokenizer.convert_tokens_to_ids(self.family.begins) if self.family.begins else None
-
-    def __call__(
-        self, encoded: ModelOutput | None, features: Mapping[str, Tensor], places: Sequence[str]
-    ) -> Sequence[Written]:
-        """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
-        rows = self.recogniser.search(
-            fetch_recordings(features["waves_BS"], features["num_samples_B"]), self.request, self.options
-        )
-        return [self._written(*row) for row in rows]
-
-    def _written(self, ids: Sequence[int], log_probs: Sequence[float]) -> Written:
-        """Return the text of the tokens of a row, up to the first that ends it."""
-        end = end_of(ids, self.ends)
-        begin = ids.index(self.begins, 0, end) + 1 if self.begins in ids[:end] else 0
-        text = self.family.text_of(self._decoded(ids[begin:end]))
-        counted = log_probs[begin : end + 1]
-        if not np.isfinite(counted).all():
-            raise FloatingPointError("the probability of a token is not finite")
-        languages = self._languages(ids[: max(0, begin - 1)], log_probs[: max(0, begin - 1)]) if self.detect else []
-        return Written(text, sum(counted), len(counted), languages=languages)
-
-    def _languages(self, head: Sequence[int], log_probs: Sequence[float]) -> list[float]:
-        """Return the probability of the language that precedes a text, and 0 for all others."""
-        assert self.family.language_of is not None
-        language = self.family.language_of(self._decoded(head)) if head else None
-        probability = float(np.exp(sum(log_probs)))
-        return [probability if code == language else 0.0 for code in self.recogniser.summary.languages]
-
-    def _decoded(self, ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))

@@ -18,8 +18,6 @@ CODES = "text_decoder_lang_to_code_id"
 """Setting by which SeamlessM4T finds the token of a language."""
 SPEECH_ADAPTER = "speech-lora"
 """Folder of the adapter of Phi-4-multimodal for speech."""
-OPTIONS = ("language", "task", "prompt", "keywords")
-"""Options of `Transcript` that a family may take."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +30,16 @@ class TextRequest:
     keywords: Sequence[str] = ()
 
 
-Inputs: TypeAlias = Callable[[Any, np.ndarray, TextRequest], Mapping[str, Any]]
-"""Returns the inputs of `generate` from a processor, a recording at its rate, and the options of a transcript."""
+Inputs: TypeAlias = Callable[[Any, np.ndarray, TextRequest], Any]
+"""Returns the inputs of `generate`, a mapping, from a processor, a recording at its rate, and the options of a
+transcript."""
 
 
-def transcription_request(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+def transcription_request(processor: Any, wave: np.ndarray, request: TextRequest) -> Any:  # noqa: ANN401
     """Return the inputs by `apply_transcription_request`, whose arguments are named as the options."""
-    chosen = {name: getattr(request, name) for name in OPTIONS}
-    arguments = {name: value for name, value in chosen.items() if value}
-    inputs: Mapping[str, Any] = processor.apply_transcription_request(
-        audio=[wave], **arguments, processor_kwargs={"return_tensors": "pt"}
-    )
-    return inputs
-
-
-def _no_languages(processor: Any) -> Iterable[str]:  # noqa: ANN401
-    return ()
+    arguments = {name: value for name, value in vars(request).items() if value}
+    options = {"return_tensors": "pt"}
+    return processor.apply_transcription_request(audio=[wave], **arguments, processor_kwargs=options)
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Family:
     inputs: Inputs = transcription_request
     takes: tuple[str, ...] = ()
     """Options of `Transcript` that it takes."""
-    languages: Callable[[Any], Iterable[str]] = _no_languages
+    languages: Callable[[Any], Iterable[str]] = lambda processor: ()
     """Languages by the processor; none: any text is passed on."""
     codes: str = ""
     """Setting of generation_config.json that must have a language too."""
@@ -90,10 +82,10 @@ class Family:
         return languages[0] if self.needs_language else None
 
 
-def _with_token(processor: Any, languages: Iterable[str]) -> Iterable[str]:  # noqa: ANN401
-    """Return the languages that have a token such as "<|de|>"."""
-    vocabulary = processor.tokenizer.get_vocab()
-    return (language for language in languages if f"<|{language}|>" in vocabulary)
+def _with_token(processor: Any, begin: str = "<|", end: str = "|>") -> set[str]:  # noqa: ANN401
+    """Return the names in tokens such as "<|de|>", which are languages or others."""
+    tokens = (token for token in processor.tokenizer.get_vocab() if token.startswith(begin) and token.endswith(end))
+    return {token.removeprefix(begin).removesuffix(end) for token in tokens}
 
 
 def _names(family: str) -> Mapping[str, str]:
@@ -107,21 +99,18 @@ def _names(family: str) -> Mapping[str, str]:
 
 def _heard_by_qwen(head: str) -> str | None:
     """Return the language in "language English", which precedes a text."""
-    name = head.strip().removeprefix("language").strip()
     codes = {name: code for code, name in _names("qwen3_asr").items()}
-    return codes.get(name)
+    return codes.get(head.strip().removeprefix("language").strip())
 
 
 # Canary
 
 
-def _of_canary(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+def _of_canary(processor: Any, wave: np.ndarray, request: TextRequest) -> Any:  # noqa: ANN401
     """Return the inputs for the language of the recording; a translation is English, as that of Whisper."""
     target = "en" if request.task == TRANSLATE else request.language
-    inputs: Mapping[str, Any] = processor.apply_transcription_request(
-        audio=[wave], source_language=request.language, target_language=target
-    )
-    return inputs
+    languages = {"source_language": request.language, "target_language": target}
+    return processor.apply_transcription_request(audio=[wave], **languages)
 
 
 # Cohere
@@ -137,7 +126,7 @@ def _of_cohere(processor: Any, wave: np.ndarray, request: TextRequest) -> Mappin
 def _languages_of_cohere(processor: Any) -> Iterable[str]:  # noqa: ANN401
     from transformers.models.cohere_asr.processing_cohere_asr import LANGUAGES
 
-    return _with_token(processor, LANGUAGES)
+    return _with_token(processor) & {*LANGUAGES}
 
 
 # Omnilingual
@@ -147,9 +136,7 @@ def _languages_of_omniasr(processor: Any) -> Iterable[str]:  # noqa: ANN401
     """Return the languages that have a token, also as their processor writes them (eng_Latn), and short codes."""
     from transformers.models.omniasr.processing_omniasr import ISO_639_1_TO_LANGUAGE, LANGUAGE_AGNOSTIC
 
-    begin, end = "<|lang:", "|>"
-    tokens = (token for token in processor.tokenizer.get_vocab() if token.startswith(begin))
-    codes = {token.removeprefix(begin).removesuffix(end) for token in tokens} - {LANGUAGE_AGNOSTIC}
+    codes = _with_token(processor, "<|lang:") - {LANGUAGE_AGNOSTIC}
     documented = (f"{name}_{script.title()}" for name, _, script in (code.partition("_") for code in codes) if script)
     return {*codes, *documented, *(short for short, code in ISO_639_1_TO_LANGUAGE.items() if code in codes)}
 
@@ -157,22 +144,15 @@ def _languages_of_omniasr(processor: Any) -> Iterable[str]:  # noqa: ANN401
 # Families without a request: processors that take recordings alone, or a conversation
 
 
-def _of_recording(processor: Any, wave: np.ndarray, request: TextRequest, **more: str) -> Mapping[str, Any]:  # noqa: ANN401
+def _of_recording(processor: Any, wave: np.ndarray, request: TextRequest, **more: str) -> Any:  # noqa: ANN401
     """Return the inputs of a model without a prompt of words."""
     rate = processor.feature_extractor.sampling_rate
-    inputs: Mapping[str, Any] = processor(audio=wave, sampling_rate=rate, return_tensors="pt", **more)
-    return inputs
+    return processor(audio=wave, sampling_rate=rate, return_tensors="pt", **more)
 
 
 def _of_seamless(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
     """Return the inputs with the language of the text."""
     return {**_of_recording(processor, wave, request), "tgt_lang": request.language}
-
-
-def _languages_of_seamless(processor: Any) -> Iterable[str]:  # noqa: ANN401
-    """Return the languages that have a token, such as "__deu__"."""
-    tokens = (token for token in processor.tokenizer.get_vocab() if token.startswith("__") and token.endswith("__"))
-    return [token.strip("_") for token in tokens]
 
 
 def _chat(default: str, *, is_padded: bool = False) -> Inputs:
@@ -183,7 +163,7 @@ def _chat(default: str, *, is_padded: bool = False) -> Inputs:
         is_padded: whether the processor pads to 300 s; two frames have the same effect.
     """
 
-    def inputs(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+    def inputs(processor: Any, wave: np.ndarray, request: TextRequest) -> Any:  # noqa: ANN401
         content = [{"type": "audio"}, {"type": "text", "text": request.prompt or default}]
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -192,20 +172,17 @@ def _chat(default: str, *, is_padded: bool = False) -> Inputs:
         options = {"sampling_rate": extractor.sampling_rate}
         if is_padded:
             options["max_length"] = (len(wave) // extractor.hop_length + 3) * extractor.hop_length
-        made: Mapping[str, Any] = processor(text=[text], audio=[wave], audio_kwargs=options, return_tensors="pt")
-        return made
+        return processor(text=[text], audio=[wave], audio_kwargs=options, return_tensors="pt")
 
     return inputs
 
 
-def _of_phi(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+def _of_phi(processor: Any, wave: np.ndarray, request: TextRequest) -> Any:  # noqa: ANN401
     """Return the inputs with the documented prompt; the chat template has no place for a recording."""
-    text = (
-        f"<|user|>{processor.audio_token}{request.prompt or 'Transcribe the audio clip into text.'}<|end|><|assistant|>"
-    )
+    prompt = request.prompt or "Transcribe the audio clip into text."
+    text = f"<|user|>{processor.audio_token}{prompt}<|end|><|assistant|>"
     options = {"sampling_rate": processor.audio_processor.sampling_rate}
-    made: Mapping[str, Any] = processor(text=[text], audio=[wave], audio_kwargs=options, return_tensors="pt")
-    return made
+    return processor(text=[text], audio=[wave], audio_kwargs=options, return_tensors="pt")
 
 
 # Transducers of Nemotron, whose encoder has 5,000 positions of 80 ms
@@ -215,7 +192,7 @@ AUTO = "auto"
 """Language with which Nemotron 3.5 finds the language itself."""
 
 
-def _of_nemotron(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+def _of_nemotron(processor: Any, wave: np.ndarray, request: TextRequest) -> Any:  # noqa: ANN401
     """Return the inputs with the number of a language."""
     return _of_recording(processor, wave, request, language=request.language or AUTO)
 
@@ -237,13 +214,10 @@ VOXTRAL_LANGUAGES = ("de", "en", "es", "fr", "hi", "it", "nl", "pt")
 """Languages that its documentation names."""
 
 
-def _of_voxtral(processor: Any, wave: np.ndarray, request: TextRequest) -> Mapping[str, Any]:  # noqa: ANN401
+def _of_voxtral(processor: Any, wave: np.ndarray, request: TextRequest) -> Any:  # noqa: ANN401
     """Return the inputs of a transcription, padded to a multiple of 30 s."""
-    rate = processor.feature_extractor.sampling_rate
-    inputs: Mapping[str, Any] = processor.apply_transcription_request(
-        audio=[wave], model_id="", language=request.language, sampling_rate=rate, format=["WAV"]
-    )
-    return inputs
+    options = {"sampling_rate": processor.feature_extractor.sampling_rate, "format": ["WAV"]}
+    return processor.apply_transcription_request(audio=[wave], model_id="", language=request.language, **options)
 
 
 # Texts in segments
@@ -260,13 +234,17 @@ def _words_of_moss(text: str) -> str:
 
 
 SEAMLESS = Family(
-    inputs=_of_seamless, takes=("language",), languages=_languages_of_seamless, codes=CODES, needs_language=True
+    inputs=_of_seamless,
+    takes=("language",),
+    languages=lambda processor: _with_token(processor, "__", "__"),
+    codes=CODES,
+    needs_language=True,
 )
 FAMILIES: Mapping[str, Family] = {
     "canary": Family(
         inputs=_of_canary,
         takes=("language", "task"),
-        languages=lambda processor: _with_token(processor, _names("canary")),
+        languages=lambda processor: _with_token(processor) & {*_names("canary")},
         needs_language=True,
         max_seconds=40,
     ),

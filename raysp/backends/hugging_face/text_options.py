@@ -4,7 +4,7 @@ Recognisers are searched greedily. Settings that would change their search are r
 versions of transformers. Whisper, Moonshine and Speech2Text take all options of `generate` but sampling.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from raysp.backends.hugging_face.recogniser_families import TRANSLATE, TextReque
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, is_recogniser
 from raysp.backends.hugging_face.recogniser_settings import CACHE, generation_config_of
 from raysp.capabilities import Capability
+from raysp.checkpoints.contents import unlisted
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.labelled_passes import CheckpointSummary
@@ -26,7 +27,6 @@ PROMPT_TOKENS = 16
 """Room for the prompt of a recogniser, where the prompt is not measured."""
 DECODER_PROMPT_TOKENS = 4
 """Most tokens that a text of Whisper begins with: start, language, task, and the one for no times."""
-LANGUAGES_SHOWN = 40
 TAKEN = ("eos_token_id", "max_new_tokens", "min_new_tokens", "suppress_tokens")
 """Options of `generate` for which a text does not depend on the length of the prompt, and so not on its padding."""
 REQUIRED_TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
@@ -39,8 +39,7 @@ def check_writing(
     *,
     language: str | None,
     task: str | None,
-    prompt: str | None = None,
-    keywords: Sequence[str] = (),
+    **words: Any,  # noqa: ANN401 - prompt and keywords
 ) -> None:
     """Check the options of a transcript against the files of a checkpoint.
 
@@ -74,14 +73,13 @@ def check_writing(
             f"{checkpoint.path}: task={task!r} writes English, and the tokenizer has no token for 'en': leave task out"
         )
     if language is not None and checkpoint.languages and language not in checkpoint.languages:
-        raise _unknown_language(checkpoint.path, language, checkpoint.languages)
+        raise CheckpointError(f"{checkpoint.path}: {unlisted(language, checkpoint.languages)}")
     if ends_with_recording:
         return
     files, num_prompt = RecogniserFiles(checkpoint.path, kind), PROMPT_TOKENS
-    if prompt or keywords:
+    if words:
         spoken = language or kind.family.probed_language(checkpoint.languages)
-        request = TextRequest(language=spoken, task=task, prompt=prompt, keywords=keywords)
-        num_prompt = max(num_prompt, files.check_prompt(request))
+        num_prompt = max(num_prompt, files.check_prompt(TextRequest(language=spoken, task=task, **words)))
     _check_tokens(checkpoint, files.settings, options)
     _check_lengths(checkpoint.path, kind, files.settings, options, num_prompt)
 
@@ -112,17 +110,9 @@ def _check_decoder(
             f"{folder}: language and task given, but this Whisper is for one language; leave them out"
         )
     if language is not None and language_code(language) not in languages:
-        raise _unknown_language(folder, language, languages)
+        raise CheckpointError(f"{folder}: {unlisted(language, languages)}")
     if task is not None and task not in tasks:
         raise CheckpointError(f"{folder}: task={task!r}, expected one of {', '.join(tasks)}")
-
-
-def _unknown_language(folder: Path, language: str, languages: Sequence[str]) -> CheckpointError:
-    more = ", ..." if len(languages) > LANGUAGES_SHOWN else ""
-    return CheckpointError(
-        f"{folder}: language={language!r}, expected one of its {len(languages)}: "
-        f"{', '.join(languages[:LANGUAGES_SHOWN])}{more}"
-    )
 
 
 def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str, object]) -> dict[str, Any]:

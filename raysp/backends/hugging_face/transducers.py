@@ -4,20 +4,19 @@ Legend: B batch, R rows of a step, T frames, K frames of a step, S steps, N toke
 network, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.backends.hugging_face.recogniser import Recogniser, TransformersSearch
+from raysp.backends.hugging_face.recogniser import Recogniser, RecogniserWriter, Tokens, TransformersSearch
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
-from raysp.crossing import fetch, fetch_recordings
-from raysp.models.base.outputs import ModelOutput
+from raysp.crossing import fetch
 from raysp.models.decoder.transducing import Path, Rules, State, search
-from raysp.models.labelled_passes import TimedWord, Writer, Written
+from raysp.models.labelled_passes import TimedWord, Written
 from raysp.text.times import shared_frames
 from raysp.text.token_words import WITHOUT_SPACES, words_of_tokens
 
@@ -31,6 +30,7 @@ class TransducerSearch(TransformersSearch):
     def __init__(self, files: RecogniserFiles, *, dtype: str, device: str) -> None:
         super().__init__(files, dtype=dtype, device=device)
         config = files.kind.config
+        self.rate: int = files.extractor.sampling_rate
         self.rules = Rules(config.blank_token_id, config.vocab_size, (), config.max_symbols_per_step)
 
     def encoded(self, waves: Sequence[np.ndarray], request: TextRequest) -> tuple[Tensor, Tensor]:
@@ -42,6 +42,14 @@ class TransducerSearch(TransformersSearch):
     def path(self, waves: Sequence[np.ndarray], request: TextRequest) -> Path:
         """Return the most probable token of each step."""
         return search(self, *self.encoded(waves, request), self.rules)
+
+    def __call__(
+        self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
+    ) -> Iterable[Tokens]:
+        """Return the token of each step of each recording, and the blank where there is none."""
+        path = self.path(waves, request)
+        steps = (values.tolist() for values in fetch(path.tokens_BS, path.scores_BS, path.frames_BS))
+        return map(Tokens, *steps, [len(wave) / self.rate for wave in waves])
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""
@@ -62,68 +70,40 @@ class TransducerSearch(TransformersSearch):
         return frames_TJ[:num_frames].ravel()
 
 
-class Transducer(Recogniser):
-    """A loaded transducer."""
-
-    search: TransducerSearch
-    pair_seconds: ClassVar = (1.0, 10.0)  # the end of the padding is farther away than the context of the encoder
-
-    def writer(self, options: Mapping[str, object], *, language: str | None, task: str | None, **more: Any) -> Writer:  # noqa: ANN401
-        """Return the text decoder with the options of a transcript, of which it takes no others."""
-        return TransducerWriter(self, TextRequest(language=language), **more)
-
-
-class TransducerWriter:
-    """Text decoder of a transducer, searched greedily.
-
-    Args:
-        transducer: the model.
-        request: options of the transcript.
-        words: whether texts come with the times of their words.
-        detect: whether texts come with the probabilities of languages.
-    """
+class TransducerWriter(RecogniserWriter):
+    """Text decoder of a transducer, searched greedily; see `RecogniserWriter`."""
 
     def __init__(
-        self, transducer: Transducer, request: TextRequest, *, words: bool = False, detect: bool = False
+        self, transducer: Recogniser, request: TextRequest, options: Mapping[str, object], **wanted: bool
     ) -> None:
-        self.transducer, self.request, self.words, self.detect = transducer, request, words, detect
+        super().__init__(transducer, request, options, **wanted)
         files, config = transducer.files, transducer.files.kind.config
         self.processor, extractor = files.processor, files.extractor
         self.frame_seconds = extractor.hop_length * config.encoder_config.subsampling_factor / extractor.sampling_rate
         self.no_text = [config.blank_token_id, *files.special_ids]
         self.has_spaces = (request.language or "").partition("-")[0] not in WITHOUT_SPACES
 
-    def __call__(
-        self, encoded: ModelOutput | None, features: Mapping[str, Tensor], places: Sequence[str]
-    ) -> Sequence[Written]:
-        """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
-        waves = fetch_recordings(features["waves_BS"], features["num_samples_B"])
-        path = self.transducer.search.path(waves, self.request)
-        seconds = [len(wave) / self.transducer.summary.sample_rate for wave in waves]
-        return list(map(self._written, *fetch(path.tokens_BS, path.frames_BS, path.scores_BS), seconds))
-
-    def _written(self, ids_S: np.ndarray, frames_S: np.ndarray, scores_S: np.ndarray, seconds: float) -> Written:
+    def written(self, row: Tokens) -> Written:
         """Return the text of the steps of a row."""
-        if not np.isfinite(scores_S).all():
-            raise FloatingPointError("the probability of a token is not finite")
-        languages = self._languages(ids_S, scores_S) if self.detect else []
-        is_text_S = ~np.isin(ids_S, self.no_text)
-        ids, frames_N, scores_N = ids_S[is_text_S].tolist(), frames_S[is_text_S], scores_S[is_text_S].astype(np.float64)
+        languages = self._languages(row.ids, row.log_probs) if self.detect else []
+        is_text_S = ~np.isin(row.ids, self.no_text)
+        ids, frames_N, scores_N = (np.array(values)[is_text_S] for values in (row.ids, row.frames, row.log_probs))
         words = []
-        for text, first, end in words_of_tokens(ids, self._spaced, has_spaces=self.has_spaces) if self.words else ():
+        for text, first, end in (
+            words_of_tokens(ids.tolist(), self._spaced, has_spaces=self.has_spaces) if self.words else ()
+        ):
             starts_N, ends_N = shared_frames(frames_N, frames_N + 1)
-            start, last = np.minimum([starts_N[first], ends_N[end - 1]], seconds / self.frame_seconds)
+            start, last = np.minimum([starts_N[first], ends_N[end - 1]], row.seconds / self.frame_seconds)
             score = float(np.exp(scores_N[first:end]).mean())
             words.append(TimedWord(text, start * self.frame_seconds, last * self.frame_seconds, score))
-        return Written(self._decoded(ids).strip(), float(scores_N.sum()), len(ids), words, languages)
+        return Written(self._decoded(ids.tolist()).strip(), float(scores_N.sum()), len(ids), words, languages)
 
-    def _languages(self, ids_S: np.ndarray, scores_S: np.ndarray) -> list[float]:
+    def _languages(self, head: Sequence[int], log_probs: Sequence[float]) -> list[float]:
         """Return the probability of each language by the token that names it, and 0 for all others."""
-        language_of = self.transducer.files.kind.family.language_of
-        assert language_of is not None
-        tokens = self.processor.tokenizer.convert_ids_to_tokens(ids_S.tolist())
-        named = {language_of(token): float(np.exp(score)) for token, score in zip(tokens, scores_S, strict=True)}
-        return [named.get(code, 0.0) for code in self.transducer.summary.languages]
+        assert self.family.language_of is not None
+        names = map(self.family.language_of, self.processor.tokenizer.convert_ids_to_tokens(head))
+        named = dict(zip(names, np.exp(log_probs).tolist(), strict=True))
+        return [named.get(code, 0.0) for code in self.recogniser.summary.languages]
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self.processor.decode(ids, skip_special_tokens=True))
@@ -132,3 +112,10 @@ class TransducerWriter:
         """Return the text of tokens, with the space that precedes it."""
         begins_word = self.processor.tokenizer.convert_ids_to_tokens(ids[0]).startswith(SPACE)
         return f"{' ' * begins_word}{self._decoded(ids)}"
+
+
+class Transducer(Recogniser):
+    """A loaded transducer."""
+
+    writer_class: ClassVar = TransducerWriter
+    pair_seconds: ClassVar = (1.0, 10.0)  # the end of the padding is farther away than the context of the encoder

@@ -202,7 +202,6 @@ class WhisperFiles:
             receptive_samples=stride,
             activations_per_second=RATE / stride * 16 * width,
             backend=BACKEND,
-            takes_padding=True,
             padded_samples=samples,
             max_samples=samples,
             windows_together=16,

@@ -122,17 +122,9 @@ class WhisperModel:
             for result in self.model.generate(group.frames, [prompt] * len(group.places), **options)
         ]
 
-    def writer(
-        self,
-        options: Mapping[str, object],
-        *,
-        language: str | None,
-        task: str | None,
-        words: bool = False,
-        detect: bool = False,
-    ) -> "TextWriter":
+    def writer(self, options: Mapping[str, object], **request: Any) -> "TextWriter":  # noqa: ANN401
         """Return the text decoder with the options of a transcript."""
-        return TextWriter(self, options, language=language, task=task, words=words, detect=detect)
+        return TextWriter(self, options, **request)
 
 
 class TextWriter:
@@ -154,8 +146,8 @@ class TextWriter:
         *,
         language: str | None,
         task: str | None,
-        words: bool,
-        detect: bool,
+        words: bool = False,
+        detect: bool = False,
     ) -> None:
         self.model, self.files, self.pool = whisper.model, whisper.files, whisper.pool
         self.options = decoding_options(options, whisper.files.most_tokens)

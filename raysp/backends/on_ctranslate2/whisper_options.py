@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 from raysp.backends.on_ctranslate2.converted import ready
 from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
+from raysp.checkpoints.contents import unlisted
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.words import suggestion
 
-SHOWN = 10
 KINDS: Mapping[str, type] = {
     "beam_size": int,
     "patience": float,
@@ -63,12 +63,7 @@ def language_code(files: WhisperFiles, language: str) -> str:
     """
     code = language.lower().strip("<|>")
     if code not in files.languages:
-        languages = sorted(files.languages)
-        more = ", ..." if len(languages) > SHOWN else ""
-        raise CheckpointError(
-            f"{files.folder}: language={language!r}, expected one of its {len(languages)}: "
-            f"{', '.join(languages[:SHOWN])}{more}"
-        )
+        raise CheckpointError(f"{files.folder}: {unlisted(language, sorted(files.languages))}")
     return code
 
 

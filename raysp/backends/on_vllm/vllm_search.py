@@ -16,6 +16,7 @@ import torch
 from raysp.backends.finding import VLLM, package_version
 from raysp.backends.hugging_face.decoded_texts import end_tokens
 from raysp.backends.hugging_face.describing import read
+from raysp.backends.hugging_face.recogniser import Tokens
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 
@@ -50,10 +51,8 @@ class VllmSearch:
         maker = partial(vllm.LLM, str(files.folder), dtype=dtype, trust_remote_code=False, **options)
         self.model = read(files.folder, maker, package_version(VLLM))
 
-    def __call__(
-        self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]
-    ) -> list[tuple[Sequence[int], Sequence[float]]]:
-        """Return tokens and log-probabilities; see `raysp.backends.hugging_face.recogniser.Search`."""
+    def __call__(self, waves: Sequence[np.ndarray], request: TextRequest, options: Mapping[str, Any]) -> list[Tokens]:
+        """Return the tokens of each recording; see `raysp.backends.hugging_face.recogniser.Search`."""
         rate = self.files.extractor.sampling_rate
         prompt = self._prompt(waves[0][:rate], request)
         prompts = [{"prompt_token_ids": prompt, "multi_modal_data": {"audio": (wave, rate)}} for wave in waves]
@@ -89,9 +88,9 @@ class VllmSearch:
     def first_scores(self, waves: Sequence[np.ndarray], request: TextRequest) -> np.ndarray:
         """Return the log-probabilities of the first row's first tokens (K,)."""
         options = {"max_new_tokens": FIRST_TOKENS, "min_new_tokens": FIRST_TOKENS}
-        return np.array(self(waves, request, options)[0][1])
+        return np.array(self(waves, request, options)[0].log_probs)
 
 
-def _scored(text: Any) -> tuple[Sequence[int], Sequence[float]]:  # noqa: ANN401 - of vLLM
+def _scored(text: Any) -> Tokens:  # noqa: ANN401 - of vLLM
     ids = text.token_ids
-    return ids, [scores[token].logprob for token, scores in zip(ids, text.logprobs, strict=True)]
+    return Tokens(ids, [scores[token].logprob for token, scores in zip(ids, text.logprobs, strict=True)])
