@@ -12,6 +12,7 @@ from pathlib import Path
 
 from raysp import bounds
 from raysp.errors import CheckpointError, PlanError
+from raysp.words import listed
 
 PICKLED = re.compile(r"(pytorch_model.*|adapter\..+)\.bin")
 _SHOWN = 5
@@ -85,8 +86,7 @@ def refuse_adapter(folder: Path) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return bounds.plain(", ".join(names[:_SHOWN])) + more
+    return bounds.plain(listed(names, _SHOWN) or "")
 
 
 def _quoted(name: str) -> str:
@@ -158,6 +158,24 @@ def unlisted(language: str, languages: Sequence[str]) -> str:
     """Return the reason why a name is no language of a text decoder, with the first of its languages."""
     more = ", ..." if len(languages) > MOST_LISTED else ""
     return f"language={language!r}, expected one of its {len(languages)}: {', '.join(languages[:MOST_LISTED])}{more}"
+
+
+def check_spoken(
+    folder: Path, language: str | None, task: str | None, languages: Sequence[str], tasks: Sequence[str]
+) -> None:
+    """Check language and task of a transcript against those of a Whisper; without languages it is for one.
+
+    Raises:
+        CheckpointError: it does not have them.
+    """
+    if (language is not None or task is not None) and not languages:
+        raise CheckpointError(
+            f"{folder}: language={language!r}, task={task!r}, and this Whisper is for one language; leave them out"
+        )
+    if language is not None and language not in languages:
+        raise CheckpointError(f"{folder}: {unlisted(language, languages)}")
+    if task is not None and task not in tasks:
+        raise CheckpointError(f"{folder}: task={task!r}, expected one of {', '.join(tasks)}")
 
 
 def misnamed(language: object, languages: Sequence[str], note: str = OF_VOCABULARY) -> str:

@@ -1,6 +1,7 @@
 """Checkpoint folders: their check before work, and loading of models, feature extractor and tokenizer."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -36,6 +37,7 @@ from raysp.models.registry import COMPOSITE, capabilities_of, config_class, mode
 from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
 from raysp.models.tokenizers.described import BLANK, CTCTokenizer, names_pieces
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_ctc_tokenizer, read_tokenizer
+from raysp.words import listed
 
 EXTRACTORS = {  # of model types that read log-mel frames
     "parakeet_ctc": "ParakeetFeatureExtractor",
@@ -108,7 +110,7 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         path=folder,
         model_type=config.model_type,
         architecture=" and ".join(cls.__name__ for cls in classes),
-        num_parameters=sum(header.num_elements for header in weights.values()),
+        **stored(weights),
         sample_rate=sample_rate,
         vocab_size=vocab_size,
         min_samples=max(head.min_samples for head in models),
@@ -116,8 +118,6 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
         hidden_size=encoder.hidden_size,
         num_layers=_num_layers(config),
         gives=gives,
-        dtype=main_dtype(weights),
-        weight_bytes=sum(header.num_bytes for header in weights.values()),
         receptive_samples=model.receptive_samples,
         hidden_stride=model.hidden_stride,
         activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
@@ -417,17 +417,17 @@ def _names_of_last(tokenizer: CTCTokenizer, own: set[int], size: int) -> str:
 
 
 def _some(ids: set[int]) -> str:
-    shown = ", ".join(map(str, sorted(ids)[:5]))
-    return (shown + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")) or "none"
+    return listed([*map(str, sorted(ids))], 5) or "none"
 
 
-def main_dtype(headers: Mapping[str, TensorHeader]) -> str:
-    """Return the name of the dtype of most elements."""
-    sizes: dict[str, int] = {}
+def stored(headers: Mapping[str, TensorHeader]) -> dict[str, Any]:
+    """Return the fields of a summary on the stored weights: their number, bytes, and the dtype of most of them."""
+    sizes: Counter[str] = Counter()
     for header in headers.values():
-        name = str(header.dtype).removeprefix("torch.")
-        sizes[name] = sizes.get(name, 0) + header.num_elements
-    return max(sizes, key=lambda name: sizes[name])
+        sizes[str(header.dtype).removeprefix("torch.")] += header.num_elements
+    [(dtype, _)] = sizes.most_common(1)
+    num_bytes = sum(header.num_bytes for header in headers.values())
+    return {"num_parameters": sizes.total(), "weight_bytes": num_bytes, "dtype": dtype}
 
 
 @dataclass(frozen=True)

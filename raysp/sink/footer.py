@@ -29,7 +29,7 @@ from raysp.sink import layout, records
 from raysp.sink.receipts import ShardReceipt
 from raysp.sink.run_record import SCHEMA_VERSION, raysp_version
 from raysp.storage.store import Store
-from raysp.words import label_again
+from raysp.words import label_again, listed
 
 RECORDING, VERSION = RECORDING_COLUMNS
 """Columns of staged results: path below the root, and version of the file that was read; null if no file was read."""
@@ -39,9 +39,7 @@ SHOWN_ROWS = 3
 
 def shown(changed: Sequence[tuple[int, str]]) -> str:
     """Return the first rows and their paths as text."""
-    first = ", ".join(f"row {row} ({path!r:.80})" for row, path in changed[:SHOWN_ROWS])
-    more = f" and {len(changed) - SHOWN_ROWS} more" if len(changed) > SHOWN_ROWS else ""
-    return first + more
+    return listed([f"row {row} ({path!r:.80})" for row, path in changed], SHOWN_ROWS) or ""
 
 
 @dataclass

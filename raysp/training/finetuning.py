@@ -43,7 +43,7 @@ from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.trackers import check_tracker, open_tracker
 from raysp.training.training_progress import TrainingProgress
-from raysp.words import Brief, count, duration
+from raysp.words import Brief, count, duration, listed
 
 logger = logging.getLogger(__name__)
 
@@ -379,10 +379,9 @@ def _described(error: NotFiniteError, corpus: CorpusIndex) -> str:
     """Return the message of a loss that is not finite, with the rows at fault, unless the training diverged."""
     if error.fault.is_diverged:
         return _diverged(error.fault)
-    places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows[:MOST_ROWS])]
-    more = f" and {len(error.rows) - MOST_ROWS:,} more" if len(error.rows) > MOST_ROWS else ""
+    places = [f"{shard}:{row}" for shard, row in map(corpus.place_of, error.rows)]
     rows = (
-        f"; at fault: {', '.join(places)}{more}"
+        f"; at fault: {listed(places, MOST_ROWS)}"
         if places
         else "; the losses and gradients of each row alone are finite"
     )

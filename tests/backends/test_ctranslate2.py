@@ -348,7 +348,7 @@ def test_what_it_cannot_do_is_refused_by_the_plan(corpus, converted, tmp_path, l
 def test_a_language_that_the_model_lacks_is_refused(corpus, multilingual, code, words):
     with pytest.raises(CheckpointError, match=words):
         raysp.plan(pipeline(corpus, multilingual, **CT2, outputs=[raysp.Transcript(language=code)]))
-    with pytest.raises(CheckpointError, match="task is 'sing', expected one of transcribe, translate"):
+    with pytest.raises(CheckpointError, match="task='sing', expected one of transcribe, translate"):
         raysp.plan(pipeline(corpus, multilingual, **CT2, outputs=[raysp.Transcript(task="sing")]))
 
 

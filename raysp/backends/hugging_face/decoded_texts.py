@@ -5,17 +5,19 @@ Legend: B batch, L tokens of a text, V vocabulary, K steps of a generation.
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from torch import Tensor
 
-from raysp.backends.hugging_face.describing import DIRECT, WHISPER, Kind, read
+from raysp.backends.hugging_face.describing import DIRECT, WHISPER, read
 from raysp.crossing import fetch
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.labelled_passes import Written
+
+if TYPE_CHECKING:
+    from raysp.backends.hugging_face.models import HuggingFaceModel
 
 
 class StepScores:
@@ -100,37 +102,29 @@ class TextWriter:
     """Text decoder of a model: greedy by default.
 
     Args:
-        model: the model.
-        folder: folder of its tokenizer.
-        kind: its configuration and class.
+        loaded: the checkpoint.
         options: options of `generate`.
         language: language of the texts; None: as detected for each window, if the checkpoint has several.
         task: "transcribe" or "translate"; None: as the checkpoint does.
     """
 
     def __init__(
-        self,
-        model: Any,  # noqa: ANN401 - of transformers
-        folder: Path,
-        kind: Kind,
-        options: Mapping[str, object],
-        *,
-        language: str | None,
-        task: str | None,
+        self, loaded: "HuggingFaceModel", options: Mapping[str, object], *, language: str | None, task: str | None
     ) -> None:
-        self.model = model
+        self.model, folder = loaded.model, loaded.summary.path
+        config = self.model.generation_config
         self.tokenizer: Any = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT))
         self.options: dict[str, Any] = {**options, **FIXED}
-        self.ends = end_tokens(model.generation_config.eos_token_id, options)
+        self.ends = end_tokens(config.eos_token_id, options)
         self.prompt_ids: frozenset[int | None] = frozenset()
         # In half precision, steps and a second pass differ by more than labels may.
-        is_greedy = self.options.get("num_beams", model.generation_config.num_beams) in (None, 1)
-        self.steps = StepScores(model) if is_greedy and model.dtype == torch.float32 else None
-        if kind.model_type == WHISPER:
+        is_greedy = self.options.get("num_beams", config.num_beams) in (None, 1)
+        self.steps = StepScores(self.model) if is_greedy and loaded.dtype == torch.float32 else None
+        if loaded.kind.model_type == WHISPER:
             # One call returns all tokens, with the prompt and the end, without the loop for longer recordings.
             self.options |= {"return_timestamps": False, "force_unique_generate_call": True}
             self.options |= {"language": None if language is None else language_code(language), "task": task}
-            self.prompt_ids = _whisper_prompt(model.generation_config)
+            self.prompt_ids = _whisper_prompt(config)
 
     def __call__(
         self, encoded: ModelOutput, features: Mapping[str, Tensor], places: Sequence[str]

@@ -31,7 +31,7 @@ from raysp.models.loading import (
     check_tokens,
     checked_rate,
     labels_of,
-    main_dtype,
+    stored,
 )
 from raysp.models.registry import PRETRAINING
 
@@ -157,18 +157,18 @@ def extractor_of(folder: Path) -> Any:  # noqa: ANN401 - a class of transformers
         CheckpointError: it cannot be read, has no sample rate, or draws random numbers.
     """
     extractor = read(folder, lambda: transformers.AutoFeatureExtractor.from_pretrained(folder, **DIRECT))
-    checked_rate(folder, getattr(extractor, "sampling_rate", None))
-    refuse_noise(folder, extractor)
+    check_extractor(folder, extractor)
     return extractor
 
 
-def refuse_noise(folder: Path, extractor: Any) -> None:  # noqa: ANN401
-    """Raise if a feature extractor draws random numbers.
+def check_extractor(folder: Path, extractor: Any, *, may_add_noise: bool = False) -> None:  # noqa: ANN401
+    """Raise if a feature extractor has no sample rate, or draws random numbers.
 
     Raises:
-        CheckpointError: it does, with the setting.
+        CheckpointError: with the setting.
     """
-    if getattr(extractor, "dither", 0.0):
+    checked_rate(folder, getattr(extractor, "sampling_rate", None))
+    if not may_add_noise and getattr(extractor, "dither", None):
         raise CheckpointError(
             f"{folder}: the feature extractor adds noise (dither={extractor.dither}), so labels would differ from run "
             "to run; set dither to 0 in preprocessor_config.json"
@@ -249,7 +249,7 @@ def describe(folder: Path) -> CheckpointSummary:
         path=folder,
         model_type=kind.model_type,
         architecture=kind.model_class.__name__,
-        num_parameters=sum(header.num_elements for header in headers.values()),
+        **stored(headers),
         sample_rate=rate,
         vocab_size=_vocab_size(folder, kind, adapter),
         min_samples=_min_samples(kind, frames, rate),
@@ -257,8 +257,6 @@ def describe(folder: Path) -> CheckpointSummary:
         hidden_size=hidden,
         num_layers=layers + int(getattr(config, "decoder_layers", 0) or 0),
         gives=(*heads, Capability.HIDDEN_STATES) if has_hidden_states else heads,
-        dtype=main_dtype(headers),
-        weight_bytes=sum(header.num_bytes for header in headers.values()),
         receptive_samples=frames.receptive_samples,
         hidden_stride=frames.stride if has_hidden_states else 0,
         activations_per_second=_activations_per_second(encoder, rate, frames),

@@ -12,6 +12,7 @@ from raysp.backends.hugging_face.describing import Kind, read
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import read_json
 from raysp.models.base.modeling import HEAD_PARTS
+from raysp.words import listed
 
 NAMES_SHOWN = 5
 OF_PEFT = "base_model.model."
@@ -42,7 +43,7 @@ def merge_adapter(folder: Path, name: str, model: Any) -> None:  # noqa: ANN401 
     """
     if wrong := read(folder, lambda: _merge(folder / name, dict(model.named_parameters()))):
         raise CheckpointError(
-            f"{folder}: weights of {name} do not fit: {', '.join(wrong[:NAMES_SHOWN])}; expected pairs of lora_A and "
+            f"{folder}: weights of {name} do not fit: {listed(wrong, NAMES_SHOWN)}; expected pairs of lora_A and "
             "lora_B: use the adapter as published"
         )
 
@@ -81,10 +82,9 @@ def load_weights(folder: Path, kind: Kind, dtype: str) -> Any:  # noqa: ANN401 -
         named = (key for key in map(_shown, info.get(name) or ()) if not key.endswith(IN_TRAINING))
         ignored = HEAD_PARTS if kind.head is None and name == "unexpected_keys" else frozenset()
         if wrong := sorted(key for key in named if key.partition(".")[0] not in ignored):
-            more = f" and {len(wrong) - NAMES_SHOWN} more" if len(wrong) > NAMES_SHOWN else ""
             raise CheckpointError(
-                f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {', '.join(wrong[:NAMES_SHOWN])}"
-                f"{more}; use the config.json that was saved with these weights"
+                f"{folder}: weights do not fit {kind.model_class.__name__}: {name} {listed(wrong, NAMES_SHOWN)}; use "
+                "the config.json that was saved with these weights"
             )
     return model
 

@@ -167,7 +167,9 @@ class HuggingFaceModel:
         """Run the model, or the encoder of one that writes text, as `PreparingModel` says."""
         features = self._on_device(waves_BS, num_samples_B, prepared)
         first = self.encoder if self.summary.writes_text else self.model
-        output = first(**self._inputs(first, features), output_hidden_states=hidden_states)
+        has_mask = self.kind.model_type != WHISPER or first is self.model  # the encoder of Whisper takes none
+        inputs = features if has_mask else {"input_features": features["input_features"]}
+        output = first(**inputs, output_hidden_states=hidden_states)
         heads = {} if self.kind.head in (None, Capability.TEXT_DECODER) else {self.kind.head: output}
         whole_B = torch.div(
             num_samples_B - self.summary.receptive_samples, self.summary.frame_stride, rounding_mode="floor"
@@ -194,19 +196,13 @@ class HuggingFaceModel:
 
     def writer(self, options: Mapping[str, object], **request: Any) -> TextWriter:  # noqa: ANN401
         """Return the text decoder with the options of a transcript."""
-        return TextWriter(self.model, self.summary.path, self.kind, options, **request)
-
-    def _inputs(self, module: Any, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:  # noqa: ANN401
-        """Return the features that a module takes: the encoder of Whisper has no mask."""
-        if self.kind.model_type == WHISPER and module is self.encoder:
-            return {"input_features": features["input_features"]}
-        return features
+        return TextWriter(self, options, **request)
 
     @torch.inference_mode()
     def check_padding(self) -> None:
         """Compare a recording alone and in a padded batch, as `check_pair`, if rows of a batch differ in length."""
         if self.is_padded:
-            check_pair(self.summary, self.dtype, self._first_scores)
+            check_pair(self, self._first_scores)
 
     def _first_scores(self, waves: Sequence[np.ndarray]) -> np.ndarray:
         """Return the logits of the first row (T, V)."""

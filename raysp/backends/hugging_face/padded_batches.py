@@ -12,7 +12,7 @@ import torch
 
 from raysp.backends import hf_installed
 from raysp.errors import CheckpointError
-from raysp.models.labelled_passes import CheckpointSummary
+from raysp.models.labelled_passes import LabellingModel
 
 VERSIONS = ("5.24",)
 """Versions of transformers that were measured."""
@@ -37,29 +37,28 @@ def why_alone(model_type: str) -> str:
 
 
 def check_pair(
-    summary: CheckpointSummary,
-    dtype: torch.dtype,
+    model: LabellingModel,
     scores_of: Callable[[Sequence[np.ndarray]], np.ndarray],
     seconds: Sequence[float] = (1.0, 2.6),
 ) -> None:
     """Compare a short recording alone with the same recording in a batch with a longer one.
 
     Args:
-        summary: the description of the checkpoint.
-        dtype: dtype of its weights.
+        model: the loaded checkpoint.
         scores_of: returns scores of the first of several recordings.
         seconds: seconds of the two recordings.
 
     Raises:
         CheckpointError: scores differ by more than rounding.
     """
-    generator, rate = np.random.default_rng(0), summary.sample_rate
+    generator, rate = np.random.default_rng(0), model.summary.sample_rate
     waves = [generator.standard_normal(round(s * rate)).astype(np.float32) * 0.1 for s in seconds]
     alone, together = (scores_of(some) for some in (waves[:1], waves))
     difference = np.abs(alone - together).max()
-    bound = DIFFERENCES.get(dtype, 1e-2) * max(1.0, np.abs(alone).max())
+    bound = DIFFERENCES.get(model.dtype, 1e-2) * max(1.0, np.abs(alone).max())
     if not difference <= bound:
         raise CheckpointError(
-            f"{summary.path}: the scores of a recording differ by {difference:.2g} alone and in a padded batch in "
-            f"{dtype}, expected at most {bound:.2g}; set batch_seconds=0.01, by which each window is a pass of its own"
+            f"{model.summary.path}: the scores of a recording differ by {difference:.2g} alone and in a padded batch "
+            f"in {model.dtype}, expected at most {bound:.2g}; set batch_seconds=0.01, by which each window is a pass "
+            "of its own"
         )

@@ -109,27 +109,34 @@ class TransformersSearch:
         return logits_V
 
 
+def finite(log_probs: Sequence[float]) -> Sequence[float]:
+    """Return log-probabilities of tokens, or raise FloatingPointError if one is not finite."""
+    if not np.isfinite(log_probs).all():
+        raise FloatingPointError("the probability of a token is not finite")
+    return log_probs
+
+
 class RecogniserWriter:
     """Text decoder of a recogniser, searched greedily.
 
     Args:
         recogniser: the model.
-        request: options of the transcript.
         options: options of `generate`.
         words: whether texts come with the times of their words.
         detect: whether texts come with the probabilities of languages.
+        request: options of the transcript.
     """
 
     def __init__(
         self,
         recogniser: "Recogniser",
-        request: TextRequest,
         options: Mapping[str, object],
         *,
         words: bool = False,
         detect: bool = False,
+        **request: Any,  # noqa: ANN401 - of `TextRequest`
     ) -> None:
-        self.recogniser, self.request, self.words, self.detect = recogniser, request, words, detect
+        self.recogniser, self.request, self.words, self.detect = recogniser, TextRequest(**request), words, detect
         files = recogniser.files
         self.family, self.tokenizer = files.kind.family, files.processor.tokenizer
         self.options = search_options(files.kind, files.settings, options)
@@ -141,10 +148,7 @@ class RecogniserWriter:
     ) -> Sequence[Written]:
         """Return the text of each window; see `raysp.models.labelled_passes.Writer`."""
         waves = fetch_recordings(features["waves_BS"], features["num_samples_B"])
-        texts = [self.written(row) for row in self.recogniser.search(waves, self.request, self.options)]
-        if not np.isfinite([text.log_prob for text in texts]).all():
-            raise FloatingPointError("the probability of a token is not finite")
-        return texts
+        return [self.written(row) for row in self.recogniser.search(waves, self.request, self.options)]
 
     def written(self, row: Tokens) -> Written:
         """Return the text of the tokens of a row, up to the first that ends it."""
@@ -152,7 +156,7 @@ class RecogniserWriter:
         end = end_of(ids, self.ends)
         begin = ids.index(self.begins, 0, end) + 1 if self.begins in ids[:end] else 0
         text = self.family.text_of(self._decoded(ids[begin:end]))
-        counted = log_probs[begin : end + 1]
+        counted = finite(log_probs[begin : end + 1])
         languages = self._languages(ids[: max(0, begin - 1)], log_probs[: max(0, begin - 1)]) if self.detect else []
         return Written(text, sum(counted), len(counted), languages=languages)
 
@@ -191,18 +195,11 @@ class Recogniser:
         frames_B = torch.div(num_samples_B, self.summary.frame_stride, rounding_mode="floor")
         return ModelPass(heads={}, num_frames_B=frames_B, features=features)
 
-    def writer(
-        self,
-        options: Mapping[str, object],
-        *,
-        words: bool = False,
-        detect: bool = False,
-        **request: Any,  # noqa: ANN401
-    ) -> Writer:
+    def writer(self, options: Mapping[str, object], **request: Any) -> Writer:  # noqa: ANN401
         """Return the text decoder with the options of a transcript."""
-        return self.writer_class(self, TextRequest(**request), options, words=words, detect=detect)
+        return self.writer_class(self, options, **request)
 
     def check_padding(self) -> None:
         """Compare a recording alone and in a padded batch, as `check_pair`."""
         request = TextRequest(language=self.files.kind.family.probed_language(self.summary.languages))
-        check_pair(self.summary, self.dtype, lambda waves: self.search.first_scores(waves, request), self.pair_seconds)
+        check_pair(self, lambda waves: self.search.first_scores(waves, request), self.pair_seconds)

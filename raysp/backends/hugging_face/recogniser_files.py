@@ -15,10 +15,10 @@ from raysp.backends.hugging_face.describing import (
     PROBED_SECONDS,
     TENTHS,
     Kind,
+    check_extractor,
     noise,
     parts_of,
     read,
-    refuse_noise,
     width,
 )
 from raysp.backends.hugging_face.loaded_weights import check_adapter_files
@@ -30,7 +30,7 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.weights import read_headers
 from raysp.models.labelled_passes import CheckpointSummary
-from raysp.models.loading import check_ids, checked_rate, main_dtype
+from raysp.models.loading import check_ids, stored
 
 USUAL_FRAMES = 50
 """Frames a second of most encoders, by which memory is estimated."""
@@ -90,9 +90,7 @@ class RecogniserFiles:
         """Feature extractor of the processor, which has a sample rate and draws no random numbers."""
         own = self.processor
         extractor = _of_processor(self.folder, lambda: getattr(own, "feature_extractor", None) or own.audio_processor)
-        checked_rate(self.folder, getattr(extractor, "sampling_rate", None))
-        if not self.kind.family.has_seeded_noise:
-            refuse_noise(self.folder, extractor)
+        check_extractor(self.folder, extractor, may_add_noise=self.kind.family.has_seeded_noise)
         return extractor
 
     @property
@@ -133,7 +131,7 @@ class RecogniserFiles:
             path=folder,
             model_type=kind.model_type,
             architecture=name,
-            num_parameters=sum(header.num_elements for header in headers.values()),
+            **stored(headers),
             sample_rate=rate,
             vocab_size=int(text.vocab_size),
             min_samples=rate // TENTHS,
@@ -141,8 +139,6 @@ class RecogniserFiles:
             hidden_size=int(text.decoder_hidden_size if is_transducer else text.hidden_size),
             num_layers=sum(int(getattr(part, "num_hidden_layers", 0) or 0) for part in parts_of(config)),
             gives=(Capability.TEXT_DECODER,),
-            dtype=main_dtype(headers),
-            weight_bytes=sum(header.num_bytes for header in headers.values()),
             receptive_samples=rate // 100,
             activations_per_second=float(USUAL_FRAMES * max(map(width, parts_of(config)))),
             backend="transformers",

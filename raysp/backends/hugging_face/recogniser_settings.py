@@ -10,21 +10,16 @@ from raysp.backends.hugging_face.decoded_texts import FIXED
 from raysp.backends.hugging_face.describing import Kind, read
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
-from raysp.models.decoder.generation_config import NOT_OPTIONS, OF_BEAMS, OF_SAMPLING, WITHOUT_EFFECT
+from raysp.models.decoder.generation_config import NOT_OPTIONS, OF_BEAMS, OF_SAMPLING, USUAL, WITHOUT_EFFECT
 
 FILE = "generation_config.json"
-NEUTRAL: Mapping[str, Any] = {**WITHOUT_EFFECT, "guidance_scale": 1.0, "penalty_alpha": 0.0}
+NEUTRAL: Mapping[str, Any] = {**WITHOUT_EFFECT, **USUAL, "guidance_scale": 1.0, "min_length": 0, "penalty_alpha": 0.0}
 """Values that are as if a setting were not set."""
-DEPENDENT: Mapping[str, Any] = {
-    "bad_words_ids": [],
-    "encoder_no_repeat_ngram_size": 0,
-    "encoder_repetition_penalty": 1.0,
-    "min_length": 0,
-    "no_repeat_ngram_size": 0,
-    "repetition_penalty": 1.0,
-    "sequence_bias": [],
-}
-"""Settings that read or count the prompt, which padding is a part of, with the values that have no effect."""
+DEPENDENT = (
+    "bad_words_ids", "encoder_no_repeat_ngram_size", "encoder_repetition_penalty", "min_length",
+    "no_repeat_ngram_size", "repetition_penalty", "sequence_bias",
+)  # fmt: skip
+"""Settings that read or count the prompt, which padding is a part of."""
 USED = (
     "begin_suppress_tokens", "bos_token_id", "decoder_start_token_id", "eos_token_id",
     "exponential_decay_length_penalty", "forced_bos_token_id", "forced_eos_token_id", "max_length", "max_new_tokens",
@@ -85,5 +80,4 @@ def _is_unset(name: str, value: Any) -> bool:  # noqa: ANN401
     """Return whether a setting has no effect."""
     if value is None or value is False or value in ("", [], {}):
         return True
-    neutral = NEUTRAL.get(name, DEPENDENT.get(name))
-    return neutral is not None and value == neutral
+    return name in NEUTRAL and value == NEUTRAL[name]

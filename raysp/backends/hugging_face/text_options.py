@@ -4,6 +4,7 @@ Recognisers are searched greedily. Settings that would change their search are r
 versions of transformers. Whisper, Moonshine and Speech2Text take all options of `generate` but sampling.
 """
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from raysp.backends.hugging_face.recogniser_families import TRANSLATE, TextReque
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles, is_recogniser
 from raysp.backends.hugging_face.recogniser_settings import CACHE, generation_config_of
 from raysp.capabilities import Capability
-from raysp.checkpoints.contents import unlisted
+from raysp.checkpoints.contents import check_spoken, unlisted
 from raysp.errors import CheckpointError
 from raysp.models.decoder.generation_config import GenerationConfig
 from raysp.models.labelled_passes import CheckpointSummary
@@ -105,14 +106,8 @@ def _check_decoder(
     config = generation_config_of(folder, kind)
     languages = sorted(name.strip("<|>") for name in getattr(config, "lang_to_id", None) or ())
     tasks = sorted(getattr(config, "task_to_id", None) or ())
-    if not getattr(config, "is_multilingual", False) or not languages:
-        raise CheckpointError(
-            f"{folder}: language and task given, but this Whisper is for one language; leave them out"
-        )
-    if language is not None and language_code(language) not in languages:
-        raise CheckpointError(f"{folder}: {unlisted(language, languages)}")
-    if task is not None and task not in tasks:
-        raise CheckpointError(f"{folder}: task={task!r}, expected one of {', '.join(tasks)}")
+    code = None if language is None else language_code(language)
+    check_spoken(folder, code, task, languages if getattr(config, "is_multilingual", False) else [], tasks)
 
 
 def search_options(kind: Kind, settings: Mapping[str, Any], options: Mapping[str, object]) -> dict[str, Any]:
@@ -139,8 +134,8 @@ def _check_tokens(checkpoint: CheckpointSummary, settings: Mapping[str, Any], op
         wrong = [token for token in ids if type(token) is not int or not 0 <= token < size]
         if wrong or not ids:
             raise CheckpointError(
-                f"{checkpoint.path}: {_origin(name, options)} has {name}={_short(ids)}, expected token ids from 0 to "
-                f"{size - 1}"
+                f"{checkpoint.path}: {_origin(name, options)} has {name}={reprlib.repr(ids)}, expected token ids from "
+                f"0 to {size - 1}"
             )
     if merged.get("eos_token_id") is None:
         raise CheckpointError(
@@ -182,11 +177,6 @@ def _check_lengths(
             f"{folder}: {_origin('min_new_tokens', options)} has min_new_tokens={least}, expected at most the {most} "
             "tokens after which a text is cut (max_new_tokens)"
         )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:76]} ..."
 
 
 def _positions(kind: Kind) -> int:

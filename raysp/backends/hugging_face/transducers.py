@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raysp.backends.hugging_face.recogniser import Recogniser, RecogniserWriter, Tokens, TransformersSearch
+from raysp.backends.hugging_face.recogniser import Recogniser, RecogniserWriter, Tokens, TransformersSearch, finite
 from raysp.backends.hugging_face.recogniser_families import TextRequest
 from raysp.backends.hugging_face.recogniser_files import RecogniserFiles
 from raysp.crossing import fetch
@@ -73,26 +73,24 @@ class TransducerSearch(TransformersSearch):
 class TransducerWriter(RecogniserWriter):
     """Text decoder of a transducer, searched greedily; see `RecogniserWriter`."""
 
-    def __init__(
-        self, transducer: Recogniser, request: TextRequest, options: Mapping[str, object], **wanted: bool
-    ) -> None:
-        super().__init__(transducer, request, options, **wanted)
+    def __init__(self, transducer: Recogniser, options: Mapping[str, object], **request: Any) -> None:  # noqa: ANN401
+        super().__init__(transducer, options, **request)
         files, config = transducer.files, transducer.files.kind.config
         self.processor, extractor = files.processor, files.extractor
         self.frame_seconds = extractor.hop_length * config.encoder_config.subsampling_factor / extractor.sampling_rate
         self.no_text = [config.blank_token_id, *files.special_ids]
-        self.has_spaces = (request.language or "").partition("-")[0] not in WITHOUT_SPACES
+        self.has_spaces = (self.request.language or "").partition("-")[0] not in WITHOUT_SPACES
 
     def written(self, row: Tokens) -> Written:
         """Return the text of the steps of a row."""
         languages = self._languages(row.ids, row.log_probs) if self.detect else []
         is_text_S = ~np.isin(row.ids, self.no_text)
-        ids, frames_N, scores_N = (np.array(values)[is_text_S] for values in (row.ids, row.frames, row.log_probs))
+        columns = (row.ids, row.frames, finite(row.log_probs))
+        ids, frames_N, scores_N = (np.array(values)[is_text_S] for values in columns)
+        starts_N, ends_N = shared_frames(frames_N, frames_N + 1)
+        spoken = words_of_tokens(ids.tolist(), self._spaced, has_spaces=self.has_spaces) if self.words else []
         words = []
-        for text, first, end in (
-            words_of_tokens(ids.tolist(), self._spaced, has_spaces=self.has_spaces) if self.words else ()
-        ):
-            starts_N, ends_N = shared_frames(frames_N, frames_N + 1)
+        for text, first, end in spoken:
             start, last = np.minimum([starts_N[first], ends_N[end - 1]], row.seconds / self.frame_seconds)
             score = float(np.exp(scores_N[first:end]).mean())
             words.append(TimedWord(text, start * self.frame_seconds, last * self.frame_seconds, score))

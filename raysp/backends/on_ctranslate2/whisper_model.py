@@ -22,7 +22,7 @@ from torch import Tensor
 
 from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
 from raysp.backends.on_ctranslate2.whisper_mels import HOP, Floats, whisper_mels
-from raysp.backends.on_ctranslate2.whisper_options import decoding_options, language_code
+from raysp.backends.on_ctranslate2.whisper_options import language_code
 from raysp.crossing import fetch_recordings
 from raysp.devices import is_accelerator, kind_of
 from raysp.errors import CheckpointError
@@ -132,7 +132,7 @@ class TextWriter:
 
     Args:
         whisper: the model.
-        options: options of its `generate`, as `decoding_options` has them.
+        options: options of its `generate`.
         language: language of the texts; None: as detected for each window, if the model has several.
         task: "transcribe" or "translate"; None: the first.
         words: whether texts come with the times of their words.
@@ -150,11 +150,11 @@ class TextWriter:
         detect: bool = False,
     ) -> None:
         self.model, self.files, self.pool = whisper.model, whisper.files, whisper.pool
-        self.options = decoding_options(options, whisper.files.most_tokens)
+        self.options = {"beam_size": 1, "max_length": whisper.files.most_tokens, **options}
         self.words = words
         self.languages = sorted(whisper.files.languages) if detect else []
         """Languages whose probabilities come with texts, in the order of the summary."""
-        self.language = language if language is None else language_code(self.files, language)
+        self.language = language if language is None else language_code(language)
         self.task = task or TASKS[0]
 
     def __call__(

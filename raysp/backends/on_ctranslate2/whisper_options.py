@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from raysp.backends.on_ctranslate2.converted import ready
 from raysp.backends.on_ctranslate2.whisper_files import TASKS, WhisperFiles
-from raysp.checkpoints.contents import unlisted
+from raysp.checkpoints.contents import check_spoken
 from raysp.errors import CheckpointError
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.words import suggestion
@@ -19,12 +19,6 @@ KINDS: Mapping[str, type] = {
     "suppress_blank": bool,
 }
 """Options of `generate` that determine a text, with their types."""
-BEAMS = "beam_size"
-
-
-def decoding_options(options: Mapping[str, object], most_tokens: int) -> dict[str, object]:
-    """Return the options of `generate` of CTranslate2: greedy search unless others are given."""
-    return {BEAMS: 1, "max_length": most_tokens, **options}
 
 
 def check_writing(
@@ -44,27 +38,13 @@ def check_writing(
             f"{checkpoint.path}: generate has max_length={max_length}, expected 1 to the {files.most_tokens} positions "
             "of the decoder"
         )
-    if (language is not None or task is not None) and not files.is_multilingual:
-        raise CheckpointError(
-            f"{checkpoint.path}: language={language!r}, task={task!r}, and this Whisper is for one language; leave "
-            "them out"
-        )
-    if task is not None and task not in TASKS:
-        raise CheckpointError(f"{checkpoint.path}: task is {task!r}, expected one of {', '.join(TASKS)}")
-    if language is not None:
-        language_code(files, language)
+    code = None if language is None else language_code(language)
+    check_spoken(checkpoint.path, code, task, sorted(files.languages), TASKS)
 
 
-def language_code(files: WhisperFiles, language: str) -> str:
-    """Return the code of a language that is named by its code or token.
-
-    Raises:
-        CheckpointError: the model does not have it.
-    """
-    code = language.lower().strip("<|>")
-    if code not in files.languages:
-        raise CheckpointError(f"{files.folder}: {unlisted(language, sorted(files.languages))}")
-    return code
+def language_code(language: str) -> str:
+    """Return the code of a language that is named by its code or token."""
+    return language.lower().strip("<|>")
 
 
 def _check_option(checkpoint: CheckpointSummary, name: str, value: object) -> None:

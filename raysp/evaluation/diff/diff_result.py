@@ -239,8 +239,7 @@ def _side(side: Side) -> str:
 
 
 def _named(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
-    return f"{count(len(names), 'shard')}: {', '.join(names[:SHOWN_NAMES])}{more}" if names else ""
+    return f"{count(len(names), 'shard')}: {listed(names, SHOWN_NAMES)}" if names else ""
 
 
 def _by_reason(rows: Mapping[str, int], other: str) -> str:

@@ -26,7 +26,7 @@ from raysp.sink.absent import AbsentShard
 from raysp.sink.commit import Todo
 from raysp.specs.pipeline import USUAL_ID, Pipeline, ReadsCorpus, Shards, load_function
 from raysp.specs.steps import Step
-from raysp.words import count, restore, suggestion
+from raysp.words import count, listed, restore, suggestion
 
 CheckSchema = Callable[[str, pa.Schema], None]
 """A check of the columns of a shard; its arguments are the url and the schema."""
@@ -386,15 +386,13 @@ def _try(url: str, where: str, step: Step, columns: Mapping[str, pa.DataType]) -
     if not _is_tried(step):
         return
     op = cast("RowOp", step.op({name: load_function(name) for name in step.functions}))
-    names = list(columns)
-    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
     try:
         called(op, pa.schema([*columns.items()]).empty_table())
     except RunError as error:
         advice = "" if isinstance(error.__cause__, KeyError) else f". {NO_ROWS}"
         raise PlanError(
             f"{url}: {where} {error}; the plan called it on a table without rows, of the columns "
-            f"{', '.join(map(repr, names[:MOST_NAMES]))}{more}{advice}"
+            f"{listed([*map(repr, columns)], MOST_NAMES)}{advice}"
         ) from error.__cause__
 
 

@@ -11,7 +11,7 @@ from raysp.storage.store import Store
 from raysp.training.sink import index_record, training_record
 from raysp.training.sink.index_record import ShardIndex
 from raysp.training.sink.indexed_contents import Compared, compared, paths_of
-from raysp.words import count
+from raysp.words import count, listed
 
 COMPARED_ROWS = 500_000
 """Rows whose files are looked up together: a folder of many shards is listed once."""
@@ -98,12 +98,10 @@ class KnownIndexes:
     def _changed(self, replaced: Mapping[str, Compared]) -> ChangedError:
         assert self._store is not None
         rows = tuple(f"{name}:{row} ({path!r:.80})" for name, new in replaced.items() for row, path in new.replaced)
-        more = f" and {len(rows) - SHOWN_ROWS:,} more" if len(rows) > SHOWN_ROWS else ""
         changed = f"{count(len(rows), 'recording')} of {self._name} {'has' if len(rows) == 1 else 'have'}"
         message = (
             f"{self._store.url}: {changed} another content than when this training began: "
-            f"{', '.join(rows[:SHOWN_ROWS])}{more}; put the earlier files back, use "
-            "another sink, or start over with --restart"
+            f"{listed(rows, SHOWN_ROWS)}; put the earlier files back, use another sink, or start over with --restart"
         )
         return ChangedError(message, rows)
 

@@ -16,7 +16,7 @@ from raysp.sink.records import Natural
 from raysp.sink.run_record import RunEntry, differences
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
-from raysp.words import count
+from raysp.words import count, listed
 
 INDEX = f"{layout.HOME}index/"
 EXPORT = f"{layout.HOME}export.json"
@@ -224,10 +224,10 @@ def _described_change(store: Store, names: Collection[str], unreadable: Mapping[
         shown = [f"{name} (cannot be read: {unreadable[name]})" if name in unreadable else name for name in missing]
         parts.append(
             f"{count(len(missing), 'shard')} of the {len(begun):,} with which it began {_is(missing)} missing: "
-            f"{_first(shown)}"
+            f"{listed(shown, MOST_NAMES)}"
         )
     if new:
-        parts.append(f"{count(len(new), 'shard')} {_is(new)} new: {_first(new)}")
+        parts.append(f"{count(len(new), 'shard')} {_is(new)} new: {listed(new, MOST_NAMES)}")
     if not parts:
         return ""
     remedies = [*["bring the missing ones back"][: len(missing)], *["leave the new ones out"][: len(new)]]
@@ -239,8 +239,3 @@ def _described_change(store: Store, names: Collection[str], unreadable: Mapping[
 
 def _is(names: Collection[str]) -> str:
     return "is" if len(names) == 1 else "are"
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
