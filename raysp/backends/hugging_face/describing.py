@@ -1,7 +1,7 @@
 """Description of a checkpoint of transformers: configuration, class and front end, read without weights or its code."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -266,7 +266,7 @@ def describe(folder: Path) -> CheckpointSummary:
         problem_type=config.problem_type,
         num_hidden_states=layers + 1 if has_hidden_states else 0,
         backend="transformers",
-        unused=_unused_parts(kind, headers),
+        unused=() if kind.head else tuple(sorted({name.partition(".")[0] for name in headers} & HEAD_PARTS)),
         takes_padding=fixed is not None or not why_alone(kind.model_type),
         padded_samples=fixed or 0,
         windows_together=WRITTEN_TOGETHER if fixed and kind.head is Capability.TEXT_DECODER else 1,
@@ -274,11 +274,6 @@ def describe(folder: Path) -> CheckpointSummary:
         adapter=None if adapter is None else adapter.name,
         max_samples=fixed,
     )
-
-
-def _unused_parts(kind: Kind, headers: Iterable[str]) -> tuple[str, ...]:
-    """Return the parts of a checkpoint of an encoder that are of other heads."""
-    return () if kind.head else tuple(sorted({name.partition(".")[0] for name in headers} & HEAD_PARTS))
 
 
 def _frames(folder: Path, kind: Kind, extractor: Any, fixed: int | None) -> Frames:  # noqa: ANN401

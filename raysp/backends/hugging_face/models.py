@@ -32,6 +32,7 @@ from raysp.backends.hugging_face.describing import (
 )
 from raysp.backends.hugging_face.loaded_weights import load_weights
 from raysp.backends.hugging_face.padded_batches import check_pair
+from raysp.backends.on_ctranslate2.whisper_mels import ENERGY_FLOOR, RANGE
 from raysp.capabilities import Capability
 from raysp.crossing import fetch, fetch_recordings, sent
 from raysp.errors import CheckpointError
@@ -48,11 +49,8 @@ OWN_EXTRACTORS: Mapping[type, type[Wav2Vec2FeatureExtractor] | type[SeamlessM4TF
     transformers.SeamlessM4TFeatureExtractor: SeamlessM4TFeatureExtractor,
 }
 """Extractors of raysp by those of transformers with the same features."""
-ENERGY_FLOOR = 1e-10
 OF_ENCODERS = {Capability.CTC, Capability.HIDDEN_STATES}
 """Capabilities that read the frames of an encoder."""
-RANGE = 8.0
-"""Powers of ten below the largest energy of a recording at which Whisper cuts its log-mels."""
 
 
 def known_features(extractor: Any) -> Features | None:  # noqa: ANN401 - a class of transformers

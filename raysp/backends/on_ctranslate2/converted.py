@@ -50,11 +50,10 @@ def _require_transformers(folder: Path) -> None:
 def _convert(source: Path, target: Path) -> None:
     from ctranslate2.converters import TransformersConverter
 
-    try:
+    from raysp.backends.hugging_face.describing import read
+
+    def convert() -> None:
         TransformersConverter(str(source)).convert(str(target), force=True)
         hf_installed.write_tokenizer(source, target / TOKENIZER)
-    except Exception as error:  # both libraries raise errors of many classes
-        reason = str(error).strip().partition("\n")[0]
-        raise CheckpointError(
-            f"{source}: {package_version(CTRANSLATE2)} cannot convert it ({type(error).__name__}: {reason})"
-        ) from error
+
+    read(source, convert, package_version(CTRANSLATE2), advice=", and so not convert it")

@@ -95,7 +95,7 @@ class WhisperModel:
 
     def _groups(self, rows: Sequence[Floats]) -> list[Group]:
         num_mels = [min(len(row) // HOP, self.files.num_frames) for row in rows]
-        mels = list(self.pool.map(self._mels, rows))
+        mels = list(self.pool.map(lambda row: whisper_mels(row, self.files.num_bins, self.files.num_frames), rows))
         if self.on_gpu:  # the output stays there, and cannot be stacked
             return [Group(range(len(rows)), self.model.encode(_view(np.stack(mels))), num_mels)]
         frames = list(self.pool.map(lambda mel: np.array(self.model.encode(_view(mel[None]))), mels))
@@ -105,9 +105,6 @@ class WhisperModel:
             Group(places, _view(np.concatenate([frames[i] for i in places])), [num_mels[i] for i in places])
             for places in groups
         ]
-
-    def _mels(self, wave_S: Floats) -> Floats:
-        return whisper_mels(wave_S, self.files.num_bins, self.files.num_frames)
 
     def no_speech(self, encoded: ModelOutput) -> list[float]:
         """Return the probability of the token of no speech for each window, at the start token."""
@@ -168,7 +165,7 @@ class TextWriter:
         detected = self._detected(group)
         likeliest = [max(languages, key=languages.__getitem__) for languages in detected]
         codes = likeliest or [self.language or "en"] * len(group.places)
-        prompts = [self._prompt(code) for code in codes]
+        prompts = [[*self._start(code), self.files.token("notimestamps")] for code in codes]
         results = self.model.generate(group.frames, prompts, return_scores=True, **self.options)
         texts = [self._text_ids(result.sequences_ids[0]) for result in results]
         words = self._times(group, texts, codes) if self.words else [()] * len(texts)
@@ -191,11 +188,8 @@ class TextWriter:
         detected = self.model.detect_language(group.frames)
         return [{token.strip("<|>"): probability for token, probability in row} for row in detected]
 
-    def _prompt(self, code: str) -> list[int]:
-        """Return the tokens that a text begins with; the last one says that it has no tokens of times."""
-        return [*self._start(code), self.files.token("notimestamps")]
-
     def _start(self, code: str) -> list[int]:
+        """Return the tokens that a text begins with, before the one that says that it has no tokens of times."""
         names = ["startoftranscript", *((code, self.task) if self.files.is_multilingual else ())]
         return [self.files.token(name) for name in names]
 
