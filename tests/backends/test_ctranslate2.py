@@ -156,7 +156,9 @@ def test_the_language_is_given_or_that_which_each_window_has_most_probably(multi
     model = choose(multilingual, "ctranslate2").open().load(multilingual, dtype="float32", device="cpu")
     detected = []
     for wave in recordings:
-        view = ctranslate2.StorageView.from_array(model._mels(wave)[None])
+        view = ctranslate2.StorageView.from_array(
+            whisper_mels(wave, model.files.num_bins, model.files.num_frames)[None]
+        )
         detected.append(model.model.detect_language(view)[0][0][0].strip("<|>"))
     by_language = {
         code: labels(
