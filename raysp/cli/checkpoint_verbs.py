@@ -157,7 +157,7 @@ def models() -> None:
         for reason, refused in itertools.groupby(sorted(REFUSED, key=REFUSED.__getitem__), REFUSED.__getitem__):
             line = f"{', '.join(sorted(refused))}: {reason}"
             out.print(textwrap.fill(line, WRAPPED, initial_indent="  ", subsequent_indent="    "))
-        out.print("Their classes: docs/evidence/recognisers.md. Options and languages: raysp inspect.")
+        out.print("Their classes: docs/models.md. Options and languages: raysp inspect.")
 
     facts = {"models": by_type, "decoders": decoders, "recognisers": recognisers, "others": others}
     show({**facts, "refused": dict(REFUSED)}, printed)

@@ -65,11 +65,8 @@ class RecogniserFiles:
     @cached_property
     def processor(self) -> Any:  # noqa: ANN401 - a class of transformers
         """Processor, which pads prompts on the left; of the class of the model type."""
-        folder, package, expected = (
-            self.folder,
-            self.kind.family.package,
-            PROCESSOR_MAPPING_NAMES.get(self.kind.model_type),
-        )
+        folder, model_type, package = self.folder, self.kind.model_type, self.kind.family.package
+        expected = PROCESSOR_MAPPING_NAMES.get(model_type)
         if package and not util.find_spec(package.replace("-", "_")):
             raise CheckpointError(
                 f"{folder}: its processor needs the package {package}, which is not installed; pip install "
@@ -79,8 +76,8 @@ class RecogniserFiles:
         name = type(processor).__name__
         if expected is not None and name != expected:
             raise CheckpointError(
-                f"{folder}: the processor is a {name}, expected {expected} for model type {self.kind.model_type!r}; "
-                "use the processor_config.json and tokenizer_config.json that were saved with these weights"
+                f"{folder}: the processor is a {name}, expected {expected} for model type {model_type!r}; use the "
+                "processor_config.json and tokenizer_config.json that were saved with these weights"
             )
         processor.tokenizer.padding_side = "left"
         return processor
