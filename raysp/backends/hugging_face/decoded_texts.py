@@ -5,7 +5,7 @@ Legend: B batch, L tokens of a text, V vocabulary, K steps of a generation.
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import transformers
@@ -14,10 +14,7 @@ from torch import Tensor
 from raysp.backends.hugging_face.describing import DIRECT, WHISPER, read
 from raysp.crossing import fetch
 from raysp.models.base.outputs import ModelOutput
-from raysp.models.labelled_passes import Written
-
-if TYPE_CHECKING:
-    from raysp.backends.hugging_face.models import HuggingFaceModel
+from raysp.models.labelled_passes import CheckpointSummary, Written
 
 
 class StepScores:
@@ -102,25 +99,31 @@ class TextWriter:
     """Text decoder of a model: greedy by default.
 
     Args:
-        loaded: the checkpoint.
+        model: the model.
+        checkpoint: its description.
         options: options of `generate`.
         language: language of the texts; None: as detected for each window, if the checkpoint has several.
         task: "transcribe" or "translate"; None: as the checkpoint does.
     """
 
     def __init__(
-        self, loaded: "HuggingFaceModel", options: Mapping[str, object], *, language: str | None, task: str | None
+        self,
+        model: Any,  # noqa: ANN401 - of transformers
+        checkpoint: CheckpointSummary,
+        options: Mapping[str, object],
+        *,
+        language: str | None,
+        task: str | None,
     ) -> None:
-        self.model, folder = loaded.model, loaded.summary.path
-        config = self.model.generation_config
+        self.model, folder, config = model, checkpoint.path, model.generation_config
         self.tokenizer: Any = read(folder, lambda: transformers.AutoTokenizer.from_pretrained(folder, **DIRECT))
         self.options: dict[str, Any] = {**options, **FIXED}
         self.ends = end_tokens(config.eos_token_id, options)
         self.prompt_ids: frozenset[int | None] = frozenset()
         # In half precision, steps and a second pass differ by more than labels may.
         is_greedy = self.options.get("num_beams", config.num_beams) in (None, 1)
-        self.steps = StepScores(self.model) if is_greedy and loaded.dtype == torch.float32 else None
-        if loaded.kind.model_type == WHISPER:
+        self.steps = StepScores(model) if is_greedy and model.dtype == torch.float32 else None
+        if checkpoint.model_type == WHISPER:
             # One call returns all tokens, with the prompt and the end, without the loop for longer recordings.
             self.options |= {"return_timestamps": False, "force_unique_generate_call": True}
             self.options |= {"language": None if language is None else language_code(language), "task": task}

@@ -194,7 +194,7 @@ class HuggingFaceModel:
 
     def writer(self, options: Mapping[str, object], **request: Any) -> TextWriter:  # noqa: ANN401
         """Return the text decoder with the options of a transcript."""
-        return TextWriter(self, options, **request)
+        return TextWriter(self.model, self.summary, options, **request)
 
     @torch.inference_mode()
     def check_padding(self) -> None:
