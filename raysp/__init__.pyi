@@ -17,6 +17,7 @@ from .labelling.engine.datasets.labeller import Labeller as Labeller
 from .labelling.engine.running import retry as retry
 from .labelling.engine.running import run as run
 from .labelling.planning.opening import plan as plan
+from .labelling.reports.suggested_bounds import suggest as suggest
 from .specs.outputs.agreement import Agreement as Agreement
 from .specs.outputs.align import Align as Align
 from .specs.outputs.classes import Classes as Classes

@@ -87,6 +87,7 @@ NAMES = [
     "retry",
     "run",
     "status",
+    "suggest",
     "verify",
 ]
 HEAVY = ("torch", "ray", "pyarrow", "pydantic", "numpy", "transformers")

@@ -239,7 +239,7 @@ def print_limits(limits: "Sequence[Limit]") -> None:
             say(limit.words)
 
 
-def print_table(table: "Table") -> None:
+def print_table(table: "Table", most: int = MOST_GROUPS) -> None:
     """Print the first rows of a table, and the number of further rows."""
     drawn = RichTable()
     for name in table.names:
@@ -250,10 +250,10 @@ def print_table(table: "Table") -> None:
             no_wrap=is_first,
             overflow="ellipsis" if is_first else "fold",
         )
-    for row in table.rows[:MOST_GROUPS]:
+    for row in table.rows[:most]:
         drawn.add_row(*map(Text, row))
     out.print(drawn, soft_wrap=False)
-    print_rest(out, table.total - MOST_GROUPS, table.noun)
+    print_rest(out, table.total - most, table.noun)
 
 
 def cell_text(value: object) -> str:

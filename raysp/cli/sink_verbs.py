@@ -1,7 +1,8 @@
 """The verbs for an existing sink: verify, gc, forget, status, report, export. They start no local Ray."""
 
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -31,9 +32,11 @@ from raysp.cli.console import (
     say,
     show,
 )
+from raysp.errors import refuse_unused
 from raysp.words import count, printable
 
 if TYPE_CHECKING:
+    from raysp.labelling.reports.suggested_bounds import Bounds
     from raysp.verbs.verify.verifying import Verification
     from raysp.verbs.watching import Watch
     from raysp.work import Progress
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 LOST = (
     "the run has not written a heartbeat for a minute: it is lost, or cannot reach its sink; run again to continue it"
 )
+MOST_BOUNDS = 40
+"""Suggested bounds that are printed."""
 EVERY_SECONDS = 10.0
 """Seconds between lines of progress."""
 
@@ -194,6 +199,17 @@ def report(
     ] = None,
     by: By = None,
     normalise: Normalise = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--suggest", metavar="COLUMNS", help="Print bounds for Keep instead: signal.noise,pred_score."),
+    ] = None,
+    quantiles: Annotated[
+        list[float] | None,
+        typer.Option("--quantile", metavar="SHARE", help="Of --suggest: rows left out. Repeatable. (.01 .05 .1 .25)"),
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Of --suggest: bounds for each of its values.")
+    ] = None,
 ) -> None:
     """Write the report of a sink, or of a training, as one HTML file. Prints its path.
 
@@ -204,12 +220,41 @@ def report(
       raysp report out --out report.html --by speaker_id
       raysp report pipelines/label_digits.py --set sink.url=out
       raysp report pipelines/finetune_ctc.py
+      raysp report out --suggest signal.snr,pred_score --group language
     """
     import raysp
 
+    if columns is None:
+        refuse_unused({"--quantile": quantiles, "--group": group}, "they are of --suggest; name its columns")
+    else:
+        refuse_unused({"--out": file, "--by": by, "--normalise": normalise}, "--suggest writes no page; leave it out")
     announce(f"reading {sink.url} ...")
+    if columns is not None:
+        found = raysp.suggest(sink.url, columns.split(","), quantiles=quantiles, group=group, **sink.access)
+        rows = [{**asdict(bounds), "keep": bounds.keep} for bounds in found.bounds]
+        show({"sink": found.sink, "bounds": rows}, lambda: _print_bounds(found.bounds))
     place = raysp.report(sink.url, file, by=by, normalise=normalise, **sink.access)
     show({"report": place}, lambda: out.print(printable(place), markup=False))
+
+
+def _print_bounds(all_bounds: "Sequence[Bounds]") -> None:
+    """Print bounds with the rows and hours that they keep, and the steps of a pipeline."""
+    from raysp.cli.evaluation_verbs import cell_text, print_table
+    from raysp.pages.page_tables import Table
+
+    has_groups = any(bounds.group is not None for bounds in all_bounds)
+    rows = []
+    for bounds in all_bounds:
+        conditions = [f"{compare} {value:g}" for name, compare, value in bounds.where if name == bounds.column]
+        kept = (
+            f"{bounds.rows:,} of {bounds.of_rows:,}",
+            f"{bounds.seconds / 3600:,.2f} of {bounds.of_seconds / 3600:,.2f}",
+        )
+        of_group = (cell_text(bounds.group),) if has_groups else ()
+        rows.append((bounds.column, *of_group, f"{bounds.quantile:g}", " and ".join(conditions) or "-", *kept))
+    names = ("column", *(("group",) if has_groups else ()), "leaves out", "keeps", "rows", "hours")
+    print_table(Table("", names, rows, len(rows), "bound"), MOST_BOUNDS)
+    print_some(out, [bounds.keep for bounds in all_bounds if bounds.keep], "step", MOST_BOUNDS)
 
 
 def export(

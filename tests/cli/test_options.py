@@ -264,6 +264,12 @@ OF_ONE_VERB: dict[str, list[Row]] = {
     "report --normalise": [Acts("by_promise/test_normalise.py::test_a_report_compares_by_it_and_names_it")],
     "status --verbose": [Helped("in --json always")],
     "status --watch": [Acts("cli/test_watch.py::test_changes_are_lines_and_the_end_is_the_whole_status")],
+    "report --suggest": [
+        Refused("report {a} --suggest pred_score --out {tmp}/x", "--out: without effect: --suggest writes no page"),
+        Refused("report {a} --suggest pred_text", "suggest='pred_text': found a column of string, expected numbers"),
+    ],
+    "report --quantile": [Refused("report {a} --quantile 0.1", "--quantile: without effect: they are of --suggest")],
+    "report --group": [Refused("report {a} --group id", "--group: without effect: they are of --suggest")],
     "report --out": [Acts("labelling/reports/test_reporting.py::test_the_command_prints_the_path")],
     **{
         f"evaluate {one}": [Refused(f"{EVALUATE} {one} text {other} text", "; give one of them")]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.columns import OK, SKIPPED, STATUS
+from raysp.labelling.finished.number_columns import numbers_in
 from raysp.ops.rows import WITHDRAWN
 from raysp.ops.step_ops import column_of
 
@@ -58,8 +59,7 @@ class Candidates:
 
     def values(self, name: str) -> Floats:
         """Return the values of a column of numbers, (K, rows); -inf for nulls, NaN and missing rows."""
-        columns = (pc.cast(self.column(number, name), pa.float64()) for number in range(len(self.tables)))
-        values = np.stack([column.to_numpy().astype(np.float64) for column in columns])
+        values = np.stack([numbers_in(self.column(number, name)) for number in range(len(self.tables))])
         return np.where(np.isnan(values), -np.inf, values)
 
     def texts(self, name: str) -> list[list[str | None]]:

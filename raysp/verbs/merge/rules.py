@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.errors import PlanError, SpecError, refuse_unused
+from raysp.labelling.finished.number_columns import check_numbers, number_columns
 from raysp.specs.text_rules import Text, normalisation_of
 from raysp.specs.values import JsonValue
 from raysp.text.consensus import mean_distances
@@ -78,13 +79,7 @@ class ByColumn:
 
     def check(self, url: str, schema: pa.Schema) -> None:
         """Check that there is such a column of numbers."""
-        if self.column not in (numbers := _numbers(schema)):
-            kinds = {field.name: field.type for field in [*schema.empty_table().flatten().schema, *schema]}
-            problem = f"a column of {kinds[self.column]}" if self.column in kinds else "no such column"
-            raise PlanError(
-                f"{url}: by={self.column!r}: found {problem}, expected numbers; columns of numbers are "
-                f"{', '.join(numbers) or 'none'}; rules are {AGREEMENT} and {VOTE}"
-            )
+        check_numbers(url, schema, "by", self.column, f"; rules are {AGREEMENT} and {VOTE}")
 
     def choose(self, rows: Candidates) -> Chosen:
         """Return the labelling of each row with the highest value."""
@@ -119,7 +114,7 @@ class _ByTexts:
     def _scores(self, rows: Candidates) -> Floats:
         """Return the scores of the transcripts; -inf without a column of them."""
         name = f"{name_of(self.text)}_score"
-        has_scores = name in _numbers(rows.tables[0].schema)
+        has_scores = name in number_columns(rows.tables[0].schema)
         return rows.values(name) if has_scores else np.full(rows.places.shape, -inf)
 
 
@@ -190,12 +185,6 @@ def check_number(rule: Rule, number: int) -> None:
         raise SpecError(f"merge: found {count(number, 'labelling')}, expected {rule.least} or more{why}")
 
 
-def _numbers(schema: pa.Schema) -> list[str]:
-    """Return the columns of numbers; fields of structs are named `signal.noise`."""
-    fields = [*schema.empty_table().flatten().schema]
-    return [field.name for field in fields if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)]
-
-
 def _zeros(texts: Sequence[Sequence[str | None]]) -> Floats:
     """Return distances of 0, infinite where there is no text."""
     return np.array([[0.0 if text is not None else inf for text in texts] for texts in texts])
@@ -212,5 +201,5 @@ def _differing(texts: Sequence[Sequence[str | None]]) -> Iterator[tuple[int, dic
 def _row_scores(rows: Candidates, text: str) -> Floats:
     """Return the scores of the transcripts; -inf without a column of them."""
     name = f"{name_of(text)}_score"
-    has_scores = name in _numbers(rows.tables[0].schema)
+    has_scores = name in number_columns(rows.tables[0].schema)
     return rows.values(name) if has_scores else np.full(rows.places.shape, -inf)
