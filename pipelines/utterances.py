@@ -31,8 +31,6 @@ first = raysp.Pipeline(
     sink=raysp.Parquet("first-labels"),
 )
 
-utterances = raysp.Shards("utterances/**/*.jsonl", audio_root=".")
-
 
 def spelled(rows: pa.Table) -> dict[str, list[str | None]]:
     """Return the texts of the first model with figures as words, as the second one writes them."""
@@ -41,7 +39,7 @@ def spelled(rows: pa.Table) -> dict[str, list[str | None]]:
 
 
 second = raysp.Pipeline(
-    utterances,
+    raysp.Shards("utterances/**/*.jsonl", audio_root="."),
     steps=[
         raysp.Map(spelled, reads=["text"], adds={"spelled": "string"}),
         raysp.Decode(),

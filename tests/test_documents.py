@@ -168,6 +168,13 @@ def test_each_block_of_python_on_a_page_for_users_compiles(page):
         compile(block, page.name, "exec")
 
 
+def test_the_page_on_utterances_shows_the_file_as_it_is():
+    blocks = re.findall(r"^```py\n(.*?)^```$", (DOCS / "utterances.md").read_text(), re.MULTILINE | re.DOTALL)
+    recipe = (DOCS.parent / "pipelines/utterances.py").read_text()
+    assert len(blocks) == 2
+    assert [block for block in blocks if block not in recipe] == []
+
+
 def test_pages_for_users_are_few_and_short():
     words = {page.name: len(page.read_text().split()) for page in DOCS.glob("*.md")}
     assert len(words) <= 14
