@@ -20,7 +20,7 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +55,8 @@ WALL_FACTOR = 5
 MEMORY_BYTES = 512 * 1024 * 1024
 """Address space of the child beyond its initial use (RLIMIT_AS)."""
 START_SECONDS = 120.0
+CANCEL_SECONDS = 10.0
+"""Time after which a child that does not drop its requests is ended."""
 STEP_SECONDS = 0.5
 """Interval between looks at a child that does not answer. A pause of this process counts as one."""
 WHOLE_BYTES = 1024 * 1024
@@ -147,7 +149,7 @@ class Decoder:
         """Drop the results of the current call that were not consumed; the child is kept for the next one."""
         if self._ahead and self._child is not None and self._is_paused:
             with contextlib.suppress(DecoderFailure):
-                self._child.cancel(self._ahead)
+                self._child.cancel()
                 self._ahead = deque()
         if self._ahead:
             self.close()
@@ -289,9 +291,9 @@ class _Child:
         with contextlib.suppress(ConnectionError, DecoderFailure):
             protocol.send(self._socket, [part for request in requests for part in request.message], self._wait)
 
-    def cancel(self, requests: Sequence[_Request]) -> None:
-        """Wait until the child has dropped requests, which reads an end of file in place of further ranges."""
-        self._seconds = max(request.seconds for request in requests)
+    def cancel(self) -> None:
+        """Wait until the child has dropped all requests; it reads an end of file in place of further ranges."""
+        self._seconds = CANCEL_SECONDS / WALL_FACTOR
         self._reply(protocol.packed(protocol.CANCEL))
         while (kind := self._message()[0]) != protocol.CANCEL:
             if kind == protocol.RANGE:

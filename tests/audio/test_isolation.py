@@ -167,6 +167,17 @@ def test_an_unfinished_call_keeps_its_child(decoder, tmp_path, kind):
 
 
 @pytest.mark.slow
+def test_a_child_that_hangs_in_an_unfinished_call_is_replaced(faulty, monkeypatch):
+    monkeypatch.setattr(isolation, "CANCEL_SECONDS", 1.0)
+    decoder = faulty("sleep")
+    next(decoder.decode_all([Excerpt(wav(10)), Excerpt(marked())], DecodeOptions(16_000)))
+    pid, start = decoder._child._process.pid, time.monotonic()
+    assert decoder.read_header(wav(11)).num_frames == 11
+    assert decoder._child._process.pid != pid
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.slow
 def test_a_call_after_one_that_an_exception_ended_has_a_new_child(decoder):
     def broken():
         yield wav(10)

@@ -57,8 +57,8 @@ class Exported:
     """Paths of files of earlier exports that were removed or changed since, and were written again."""
 
 
-Answer = Exported | RayspError | str
-"""Exported label shard, or the error of it; of another error than those of raysp its text."""
+Answer = Exported | RayspError | None
+"""Exported label shard, or its error; None for an error of other code, which the exporting process meets again."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class ShardExport:
             return self(todo)
         except RayspError as error:
             return error
-        except Exception as error:
-            return tracebacks.described(error)
+        except Exception:
+            return None
 
     def to_bytes(self, code: UserCode) -> bytes:
         """Return the bytes that `from_file` reads.
@@ -178,11 +178,11 @@ def _loaded(data: bytes) -> ShardExport:
     return ShardExport.from_file(io.BytesIO(data))
 
 
-def _exported(export: ShardExport, todo: Todo, answer: Answer | None) -> Exported:
-    """Return a label shard that another process has exported, or export it here if that failed."""
+def _exported(export: ShardExport, todo: Todo, answer: Answer) -> Exported:
+    """Return a label shard that another process has exported, or export it here if there is none."""
     if isinstance(answer, RayspError):
         raise answer
-    return answer if isinstance(answer, Exported) else export(todo)
+    return answer or export(todo)
 
 
 def main() -> None:
