@@ -44,6 +44,7 @@ STUDIES = {
     "slices": "studies.slices",
     "speakers": "studies.speakers",
     "transducers": "studies.transducers",
+    "unread": "studies.unread",
     "words": "studies.words",
 }
 """Modules whose figures stand in docs."""

@@ -31,6 +31,7 @@ from .specs.outputs.turns import Turns as Turns
 from .specs.pipeline import Parquet as Parquet
 from .specs.pipeline import Pipeline as Pipeline
 from .specs.pipeline import Shards as Shards
+from .specs.published_bounds import text_bounds as text_bounds
 from .specs.steps import Decode as Decode
 from .specs.steps import Keep as Keep
 from .specs.steps import Label as Label

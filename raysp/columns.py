@@ -29,6 +29,9 @@ WAVE = "wave"
 INNER_PREFIX = "raysp."
 """Prefix of the names of further columns of a window, which no column that a step adds may have."""
 
+DIGEST = f"{INNER_PREFIX}digest"
+"""Name under which blocks carry the digests of decoded recordings to outputs."""
+
 INNER_COLUMNS = (*WINDOW_COLUMNS, *RECORDING_COLUMNS, WAVE)
 """Columns of a window that no label shard has."""
 

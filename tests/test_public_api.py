@@ -88,6 +88,7 @@ NAMES = [
     "run",
     "status",
     "suggest",
+    "text_bounds",
     "verify",
 ]
 HEAVY = ("torch", "ray", "pyarrow", "pydantic", "numpy", "transformers")

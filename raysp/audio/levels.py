@@ -79,14 +79,17 @@ def cell_samples(sample_rate: int, frame_stride: int) -> int:
     return math.gcd(sample_rate // CELLS_PER_SECOND, frame_stride)
 
 
-def levels(cells: Cells) -> dict[str, float]:
+def levels(cells: Cells) -> dict[str, object]:
     """Return the signals of a recording.
 
     Returns:
         `loudness` (LUFS, at least -70), `peak` and `noise` (dBFS, at least -120), `clipped` and `speech_share` (shares
-        of the samples), `snr` (dB, from -20 to 100), `bandwidth` (Hz).
+        of the samples), `snr` (dB, from -20 to 100), `bandwidth` (Hz); `speech`, the stretches of `speech_share`, as
+        `start` and `end` in seconds.
     """
     noise = float(np.percentile(cells.energy, NOISE_PERCENTILE))
+    is_speech = _is_speech(cells, float(_decibels(noise)))
+    edges = np.flatnonzero(np.diff(is_speech, prepend=False, append=False)) * cells.samples / cells.sample_rate
     return {
         "loudness": loudness(cells),
         "peak": float(_decibels(cells.peak**2)),
@@ -94,7 +97,8 @@ def levels(cells: Cells) -> dict[str, float]:
         "noise": float(_decibels(noise)),
         "snr": _snr(float(cells.energy.mean(dtype=np.float64)), noise),
         "bandwidth": bandwidth(cells),
-        "speech_share": _speech_share(cells, float(_decibels(noise))),
+        "speech_share": float(is_speech.mean()),
+        "speech": [{"start": start, "end": end} for start, end in edges.reshape(-1, 2).tolist()],
     }
 
 
@@ -137,13 +141,13 @@ def _snr(power: float, noise: float) -> float:
     return float(np.clip(10 * np.log10(max((power - noise) / noise, 1e-12)), LOWEST_SNR, HIGHEST_SNR))
 
 
-def _speech_share(cells: Cells, noise: float) -> float:
-    """Return the share of the cells whose smoothed level is that of speech."""
+def _is_speech(cells: Cells, noise: float) -> npt.NDArray[np.bool_]:
+    """Return for each cell whether its smoothed level is that of speech."""
     length = min(len(cells.energy), round(SMOOTHED_SECONDS * cells.sample_rate / cells.samples))
     smoothed = np.convolve(cells.energy.astype(np.float64), np.full(length, 1 / length), "same")
     loud = float(np.percentile(_decibels(cells.energy), LOUD_PERCENTILE))
     least = noise + max(SPEECH_MARGIN, SPEECH_FRACTION * (loud - noise))
-    return float((_decibels(smoothed) > least).mean())
+    return np.asarray(_decibels(smoothed) > least)
 
 
 def _decibels(power: "Floats | Doubles | float") -> Doubles:

@@ -46,8 +46,20 @@ LM_WEIGHT, WORD_BONUS = 0.5, 1.0
 """Weights of a model without weights of its own."""
 
 
-def locate(url: str, storage_options: Mapping[str, object] | None = None) -> Path:
-    """Return the path of a language model, fetched once from object storage.
+def locate(
+    url: str,
+    storage_options: Mapping[str, object] | None = None,
+    *,
+    name: str = "language model",
+    expected: str = "an ARPA file (.arpa or .arpa.gz) or a binary file of KenLM",
+) -> Path:
+    """Return the path of a language model, fetched once from object storage, or of another file of an output.
+
+    Args:
+        url: path or url of the file.
+        storage_options: options of its storage.
+        name: what the file is, for messages.
+        expected: the files that would do, for messages.
 
     Raises:
         CheckpointError: there is no such file.
@@ -60,10 +72,7 @@ def locate(url: str, storage_options: Mapping[str, object] | None = None) -> Pat
             return path
     except CheckpointError:
         pass
-    raise CheckpointError(
-        f"language model {url!r}: no such file; expected an ARPA file (.arpa or .arpa.gz) or a binary file of KenLM, "
-        "on a local disk or on object storage"
-    )
+    raise CheckpointError(f"{name} {url!r}: no such file; expected {expected}, on a local disk or on object storage")
 
 
 def locate_own(checkpoint: str, storage_options: Mapping[str, object] | None = None) -> Path | None:

@@ -58,4 +58,5 @@ MOS = PackagedModel(
 )
 MOS_RATE = 16_000
 """Samples per second of the input of DNSMOS."""
-PACKAGED = {model.key: model for model in (SPEECH, MOS)}
+LANGID = PackagedModel("py3langid", "py3langid", "data/model.npz.xz", "recognises languages of texts", "langid")
+PACKAGED = {model.key: model for model in (SPEECH, MOS, LANGID)}

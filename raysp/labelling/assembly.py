@@ -103,7 +103,7 @@ def decoding(
         block_seconds=settings.block_seconds,
         decoder=decoder,
         functions=functions,
-        outputs=label.reads,
+        outputs=label.carried,
         together=label.language_column,
         cut_at_pauses=speech_windows(pipeline, settings) if cuts_at_pauses else None,
         past_seconds=max((output.past_seconds for output in label.outputs), default=0.0),
@@ -311,8 +311,8 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
         window_seconds=label.window_seconds,
         overlap_seconds=label.overlap_seconds,
         added=added_schema(pipeline),
-        reads=label.reads,
-        completing=completing_ops(pipeline, settings.checkpoint),
+        reads=label.carried,
+        completing=completing_ops(outputs, settings.checkpoint),
         threads=threads,
         windows_alone=settings.windows_alone,
     )
@@ -326,7 +326,7 @@ def joining(pipeline: Pipeline, settings: Settings) -> Callable[[pa.Table], pa.T
     located, _ = located_outputs(pipeline, checkpoint.path, settings.file_digests)
     outputs = [output.op(checkpoint) for output in located]
     added = added_schema(pipeline)
-    completing = completing_ops(pipeline, checkpoint)
+    completing = completing_ops(located, checkpoint)
     make: Callable[..., Joining] = Joining
     if (column := pipeline.label.language_column) is not None:
         from raysp.ops.row_languages import JoiningByLanguage
@@ -395,9 +395,8 @@ def _check_windows(windows: pa.Table) -> None:
             )
 
 
-def completing_ops(pipeline: Pipeline, checkpoint: "CheckpointSummary") -> list[ColumnOp]:
+def completing_ops(outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> list[ColumnOp]:
     """Return the ops that complete outputs of labelled rows."""
-    outputs = pipeline.label.outputs
     return [op for output in outputs if (op := output.row_op(outputs, checkpoint)) is not None]
 
 

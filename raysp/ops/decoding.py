@@ -1,5 +1,6 @@
 """Decoding of a piece of a shard to blocks of windows of similar length."""
 
+import hashlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import pyarrow as pa
 import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, SupportsRead, TooLong
 from raysp.audio.waveforms import Windowing, choose_dtype, cut_windows
+from raysp.columns import DIGEST
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
 from raysp.ops.channels import explode, status_of_channel
@@ -41,6 +43,8 @@ SECONDS_LEFT = b"raysp.seconds_left"
 STREAM_BLOCK_BYTES = BLOCK_BYTES // 2
 """Largest number of bytes of samples in a block of a long row, which is in memory itself."""
 
+DIGEST_BYTES = 16
+"""Bytes of the digest of a recording (BLAKE2b)."""
 DAMAGE = frozenset({"corrupt_audio", "invalid_audio"})
 """Errors before which each decoding yields the same samples, unlike a crash or timeout."""
 
@@ -272,6 +276,8 @@ class Decoding:
         """Yield the windows of a decoded row."""
         row_status = piece.statuses[index]
         row_status.seconds = seconds_of_row(len(samples), self.sample_rate, piece.claimed[index])
+        if DIGEST in self.carrying.outputs:
+            row_status.digest = hashlib.blake2b(_hashed(samples), digest_size=DIGEST_BYTES).hexdigest()
         self._judge(piece, index, row_status)
         if self.cut_at_pauses and row_status.status == OK:
             yield from self._at_pauses(piece, index, iter([samples]), row_status)
@@ -376,9 +382,12 @@ class Decoding:
         """Yield the decoded samples of a row, and record its outcome in `row_status`."""
         num_samples = 0
         row_status.seconds = None
+        digest = hashlib.blake2b(digest_size=DIGEST_BYTES) if DIGEST in self.carrying.outputs else None
         try:
             for chunk in self.decoder.decode_chunks(piece.excerpt(index), self.options):
                 num_samples += len(chunk)
+                if digest is not None:
+                    digest.update(_hashed(chunk))
                 yield chunk
         except AudioError as error:
             row_status.fail(error.error_type, str(error))
@@ -387,6 +396,7 @@ class Decoding:
         except TooLong as error:
             row_status.skip("too_long", str(error))
             return
+        row_status.digest = None if digest is None else digest.hexdigest()
         row_status.seconds = seconds_of_row(num_samples, self.sample_rate, piece.claimed[index])
 
     def _judge(self, piece: "_Piece", index: int, row_status: RowStatus) -> None:
@@ -499,6 +509,12 @@ def _table(windows: list[Window]) -> pa.Table:
 def seconds_left(block: pa.Table) -> float:
     """Return the seconds of audio of a piece after this block according to headers; 0 if unknown."""
     return float((block.schema.metadata or {}).get(SECONDS_LEFT, 0))
+
+
+def _hashed(samples: Samples) -> memoryview:
+    """Return the bytes of samples of which the digest is: float32, little-endian."""
+    scale = 1 / 32768 if samples.dtype == np.int16 else 1  # a power of two: exact
+    return np.ascontiguousarray(samples * np.float32(scale), "<f4").data
 
 
 def _kept(chunks: Iterator[Samples], kept: list[Samples]) -> Iterator[Samples]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import pyarrow as pa
 
-from raysp.columns import INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS, STATUS
+from raysp.columns import DIGEST, INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS, STATUS
 from raysp.errors import RunError
 from raysp.ops.pasts import PAST
 from raysp.ops.rows import (
@@ -65,7 +65,7 @@ class Carrying:
     """Whether steps read samples."""
     sample_rate: int = 0
     outputs: Sequence[str] = ()
-    """Source columns that outputs read."""
+    """Source columns that outputs read, and `DIGEST` if one does."""
 
     def __call__(
         self,
@@ -95,6 +95,8 @@ class Carrying:
                 block = block.append_column(f"{CARRIED}{name}", column.take(of_windows))
             elif self.columns is None or name in self.columns:
                 block = block.append_column(f"{CARRIED}{name}", column.take(of_ends))
+        if DIGEST in self.outputs:
+            block = block.append_column(f"{CARRIED}{DIGEST}", pa.array([s.digest for s in statuses], pa.string()))
         if self.samples:
             whole = [parts if parts and end else None for parts, end in zip(chunks, is_end, strict=True)]
             block = block.append_column(CARRIED_SAMPLES, samples_column(whole, self.sample_rate))

@@ -1,4 +1,4 @@
-"""Signals of recordings and their texts: levels of the samples, absent speech, repetition and rates of the texts."""
+"""Signals of recordings: levels of the samples, and the probability that there is no speech."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from raysp.audio.levels import Cells, cell_samples, levels, weighting
-from raysp.columns import SECONDS
+from raysp.columns import DIGEST, SECONDS
 from raysp.crossing import Array, send
 from raysp.models.base.outputs import ModelOutput
 from raysp.ops.forward import Forward, Rows, Selected
-from raysp.ops.step_ops import ColumnOp
-from raysp.text.error_rates import compression, longest_repetition
+from raysp.ops.late_steps import carried_values
 
 CLIPPED, CLIPPED_RUN = 0.99, 3
 """Clipping: at least `CLIPPED_RUN` samples in a row of at least `CLIPPED`, as resampled flat tops are uneven."""
@@ -51,12 +50,14 @@ class Measuring:
     loudness filters restart with each window.
 
     Attributes:
-        schema: column of structs.
+        schema: column of structs, then those of texts, which are null, and that of digests.
         staged: staged columns of a window: energies, weighted energies and clipped samples of cells, the number of
             cells that it owns, peak and spectrum.
         sample_rate: sample rate of the checkpoint.
         frame_stride: samples between the frames that windows own.
         at_quiet_points: whether windows do not overlap, and own all of their samples.
+        language: column of the source with the language of each row, which goes into the struct; None: no language.
+        digest: name of the column of digests; None: there are none.
     """
 
     schema: pa.Schema
@@ -65,6 +66,8 @@ class Measuring:
     sample_rate: int
     frame_stride: int
     at_quiet_points: bool
+    language: str | None = None
+    digest: str | None = None
     layers: tuple[int, ...] = field(default=(), init=False)
 
     @property
@@ -87,11 +90,24 @@ class Measuring:
         return dict(zip(MEASURES, measures, strict=True))
 
     def columns(self, arrays: Mapping[str, Array], rows: Rows) -> list[Sequence[object]]:
-        owned = self._owned(rows)
+        owned, nulls = self._owned(rows), [None] * len(rows.parts)
         cells = [*self._cells(arrays, owned)]
         staged = [_staged(window, places.until - places.first) for window, places in zip(cells, owned, strict=True)]
-        whole = [levels(window) if part is None else None for window, part in zip(cells, rows.parts, strict=True)]
-        return [whole, *(rows.staged(values) for values in zip(*staged, strict=True))]
+        languages, digests = (rows.source[name] if name else nulls for name in (self.language, self._digests))
+        whole = [
+            self._values(window, language, digest) if part is None else self.empty()
+            for window, part, language, digest in zip(cells, rows.parts, languages, digests, strict=True)
+        ]
+        return [*map(list, zip(*whole, strict=True)), *(rows.staged(values) for values in zip(*staged, strict=True))]
+
+    @property
+    def _digests(self) -> str | None:
+        return DIGEST if self.digest else None
+
+    def _values(self, cells: Cells, language: object, digest: object) -> tuple[object, ...]:
+        """Return the values of a row."""
+        signals = {**levels(cells), **({"language": language} if self.language else {})}
+        return (signals, *(digest if name == self.digest else None for name in self.schema.names[1:]))
 
     def _owned(self, rows: Rows) -> list[Owned]:
         """Return the cells of each window that belong to its row."""
@@ -149,7 +165,7 @@ class Measuring:
         return filtered_BKS.reshape(len(waves_BS), -1)[:, :num_samples]
 
     def empty(self) -> tuple[object, ...]:
-        return (None,)
+        return (None,) * len(self.schema)
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
         names = self.staged.names
@@ -162,7 +178,11 @@ class Measuring:
                 energies, weighted, clipped, spectra, owned, peaks, strict=True
             )
         ]
-        return (levels(Cells.joined(parts)),)
+        language, digest = (
+            carried_values(windows, name)[-1] if name else None for name in (self.language, self._digests)
+        )
+        signals, *more = self._values(Cells.joined(parts), language, digest)
+        return ({**cast("Mapping[str, object]", signals), "read": _read(windows)}, *more)
 
 
 @functools.lru_cache(maxsize=16)
@@ -183,6 +203,17 @@ def _clipped(waves_BS: Tensor) -> Tensor:
     return (-all_high).unfold(-1, CLIPPED_RUN, 1).amax(-1)[:, 0].int()
 
 
+def _read(windows: pa.Table) -> list[dict[str, float]] | None:
+    """Return start and end of the windows in which a text decoder wrote something; None without a text decoder."""
+    parts = next((name for name in windows.column_names if name.endswith("_part")), None)
+    if parts is None:
+        return None
+    ends = np.cumsum(windows.column(SECONDS).to_numpy()).tolist()
+    texts = cast("list[str | None]", windows.column(parts).to_pylist())
+    spans = zip([0.0, *ends], ends, texts, strict=False)
+    return [{"start": start, "end": end} for start, end, text in spans if text and text.strip()]
+
+
 def _staged(cells: Cells, num_owned: int) -> list[object]:
     return [cells.energy, cells.weighted, cells.clipped, num_owned, cells.peak, cells.spectrum]
 
@@ -190,55 +221,6 @@ def _staged(cells: Cells, num_owned: int) -> list[object]:
 def _arrays(windows: pa.Table, name: str) -> list[Any]:
     """Return the lists of a column as arrays."""
     return [np.asarray(cast("pa.ListScalar[Any]", value).values) for value in windows.column(name)]
-
-
-class TextMeasuring(ColumnOp):
-    """Op that adds the signals of a text to the signals of its recording.
-
-    Args:
-        schema: column of structs with all signals.
-        text: column of the texts; None: their signals are null.
-        speech: column of the regions of speech, the source of `speech_share`; None: levels are.
-    """
-
-    name = "Signals"
-
-    def __init__(self, schema: pa.Schema, *, text: str | None, speech: str | None) -> None:
-        self.schema = schema
-        self.text = text
-        self.speech = speech
-        self.reads = tuple(filter(None, (*schema.names, SECONDS, text, speech)))
-
-    def __call__(self, rows: pa.Table) -> Mapping[str, Sequence[object]]:
-        [name] = self.schema.names
-        seconds = cast("list[float]", rows.column(SECONDS).to_pylist())
-        signals = [dict(cast("dict[str, object]", row)) for row in rows.column(name).to_pylist()]
-        if self.text is not None:
-            for row, text, length in zip(signals, rows.column(self.text).to_pylist(), seconds, strict=True):
-                row |= {} if text is None else signals_of_text(str(text), length)
-        if self.speech is not None:
-            for row, regions, length in zip(signals, rows.column(self.speech).to_pylist(), seconds, strict=True):
-                spoken = sum(region["end"] - region["start"] for region in cast("list[dict[str, float]]", regions))
-                row["speech_share"] = spoken / length
-        return {name: signals}
-
-
-def signals_of_text(text: str, seconds: float) -> dict[str, float]:
-    """Return rates of a text spoken in some seconds, and measures of its repetition.
-
-    Returns:
-        `chars_per_second` (without spaces), `words_per_second`, `repetition` (words of the longest repeated sequence),
-        `repeats` (occurrences of this sequence), `compression` (bytes over compressed bytes).
-    """
-    words = text.split()
-    repetition = longest_repetition(words)
-    return {
-        "chars_per_second": sum(map(len, words)) / seconds,
-        "words_per_second": len(words) / seconds,
-        "repetition": repetition.words,
-        "repeats": repetition.times,
-        "compression": compression(text),
-    }
 
 
 NO_SPEECH = "no speech"
@@ -261,8 +243,7 @@ class Silence:
         self.field = field
         self.find = find
         self.schema = levels.schema
-        [name] = levels.schema.names
-        self.staged = levels.staged.append(pa.field(f"{name}_{field}", pa.float64()))
+        self.staged = levels.staged.append(pa.field(f"{levels.schema.names[0]}_{field}", pa.float64()))
 
     def select(self, forward: Forward) -> Selected:
         probabilities = self.find(forward.encoded) if self.find else [0.0] * len(forward.rows.parts)
@@ -281,6 +262,6 @@ class Silence:
         return self.levels.empty()
 
     def join(self, windows: pa.Table) -> tuple[object, ...]:
-        [levels] = self.levels.join(windows)
+        levels, *more = self.levels.join(windows)
         probabilities = cast("list[float]", windows.column(self.staged.names[-1]).to_pylist())
-        return (self._with(levels, sum(probabilities) / len(probabilities)),)
+        return (self._with(levels, sum(probabilities) / len(probabilities)), *more)

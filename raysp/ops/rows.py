@@ -166,6 +166,8 @@ class RowStatus:
     recording: str | None = None
     """Path, relative to its root, of the file that was read; None if no file was read."""
     version: str | None = None
+    digest: str | None = None
+    """Digest of the decoded samples of the row, on its last window; None if no output reads it."""
 
     @property
     def is_part(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from raysp.bounds import MOST_CHANNELS
+from raysp.columns import DIGEST
 from raysp.specs.outputs.output import Output as Output
 from raysp.specs.outputs.output import Scalar
 from raysp.specs.values import Column, Device, JsonValue, Listed, Url, hashed_fields, spec
@@ -440,6 +441,11 @@ class Label(Step):
     def reads(self) -> tuple[str, ...]:
         """Source columns that the outputs read."""
         return tuple(dict.fromkeys(column for output in self.outputs for column in output.reads))
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        """Columns that blocks carry to the outputs: `reads`, and `DIGEST` if an output has it."""
+        return (*self.reads, *((DIGEST,) if any(output.reads_digest for output in self.outputs) else ()))
 
     def check(self, schema: "pa.Schema") -> None:
         """Check the types of the columns that the outputs read.

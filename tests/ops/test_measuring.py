@@ -15,7 +15,7 @@ from raysp.audio import decode
 from raysp.audio.levels import filters
 from raysp.ops import measuring
 from raysp.ops.forward import Forward
-from raysp.ops.measuring import Measuring, TextMeasuring
+from raysp.ops.measuring import Measuring
 from raysp.specs.outputs.signals import LEVELS
 from tests.corpora import DEMO
 from tests.ops.phases import a_pass, columns_of
@@ -149,7 +149,12 @@ def test_single_samples_at_the_rail_are_not_clipped():
 def test_the_share_of_speech_is_that_of_the_words(speech):
     words = np.abs(speech) > 1e-3
     heard = np.convolve(words, np.ones(1600), "same") > 0
-    assert measured(speech)[0]["speech_share"] == pytest.approx(heard.mean(), abs=0.15)
+    [found] = measured(speech)
+    assert found["speech_share"] == pytest.approx(heard.mean(), abs=0.15)
+    spans = [(one["start"], one["end"]) for one in found["speech"]]
+    seconds = len(speech) / RATE
+    assert sum(end - start for start, end in spans) == pytest.approx(found["speech_share"] * seconds, abs=1e-4)
+    assert all(start < end < following for (start, end), (following, _) in pairwise([*spans, (np.inf, 0)]))
     assert measured(np.random.default_rng(0).standard_normal(20 * RATE) / 10)[0]["speech_share"] < 0.05
 
 
@@ -157,6 +162,7 @@ def test_silence_has_the_lowest_levels():
     assert measured(np.zeros(2 * RATE)) == [
         dict.fromkeys(SCHEMA[0].type.names)
         | {"loudness": -70, "peak": -120, "clipped": 0, "noise": -120, "snr": -20, "bandwidth": 0, "speech_share": 0}
+        | {"speech": []}
     ]
 
 
@@ -204,23 +210,3 @@ def joined(op: Measuring, windows: list[np.ndarray], parts: list[tuple[int, int]
     assert nulls == [None] * len(windows)
     [found] = op.join(pa.table(staged, schema=STAGED))
     return pa.array([found], SCHEMA[0].type).to_pylist()[0]
-
-
-def test_texts_and_regions_of_speech_complete_the_signals():
-    levels = dict.fromkeys(LEVELS, 0.5)
-    rows = pa.table(
-        {
-            "signal": pa.array([levels] * 3, SCHEMA[0].type),
-            "seconds": [2.0, 4.0, 1.0],
-            "pred_text": ["one two one two", "", None],
-            "pred_speech": [[{"start": 0.5, "end": 1.0}], [], [{"start": 0.0, "end": 1.0}]],
-        }
-    )
-    [found] = TextMeasuring(SCHEMA, text="pred_text", speech="pred_speech")(rows).values()
-    assert [row["speech_share"] for row in found] == [0.25, 0, 1]
-    assert [row["words_per_second"] for row in found] == [2, 0, None]
-    assert [row["chars_per_second"] for row in found] == [6, 0, None]
-    assert [(row["repetition"], row["repeats"]) for row in found] == [(2, 2), (0, 0), (None, None)]
-    assert found[1]["compression"] == 0
-    [alone] = TextMeasuring(SCHEMA, text=None, speech=None)(rows).values()
-    assert alone == rows.column("signal").to_pylist()

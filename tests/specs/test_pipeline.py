@@ -144,6 +144,10 @@ class TestFingerprint:
             "steps.1.outputs.0.task=translate",
             "steps.1.outputs.0.detect=true",
             'steps.1.outputs=[{"type": "Signals", "no_speech": true}]',
+            'steps.1.outputs=[{"type": "Signals", "phrases": "phrases.txt"}]',
+            'steps.1.outputs=[{"type": "Signals", "expected_language": "de"}]',
+            'steps.1.outputs=[{"type": "Signals", "text_language": true}]',
+            'steps.1.outputs=[{"type": "Signals", "audio_digest": true}]',
             'steps.1.outputs=[{"type": "Transcript", "beams": 8, "hot_words": {"ONE": 2.0}}]',
             'steps.1.outputs=[{"type": "Transcript", "prompt": "Numbers."}]',
             'steps.1.outputs=[{"type": "Transcript", "keywords": ["seven"]}]',
@@ -200,7 +204,7 @@ class TestFingerprint:
             raysp.Classes: {"name", "top_k", "threshold"},
             raysp.Segments: {"name", "threshold", "end_threshold", "min_seconds", "merge_seconds"},
             raysp.Speech: {"name", "threshold", "min_speech_seconds", "min_silence_seconds"},
-            raysp.Signals: {"name", "no_speech"},
+            raysp.Signals: {"name", "no_speech", "phrases", "expected_language", "text_language", "audio_digest"},
             raysp.Pool: {"actors", "gpus", "cpus", "memory"},
         }
         assert {cls: {field.name for field in dataclasses.fields(cls)} for cls in judged} == judged

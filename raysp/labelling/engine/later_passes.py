@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.columns import OK, RECORDING_COLUMNS, RESULT_COLUMNS, WAVE
+from raysp.columns import DIGEST, OK, RECORDING_COLUMNS, RESULT_COLUMNS, WAVE
 from raysp.labelling.engine.job import Job, PieceTodo
 from raysp.labelling.planning.carried import read_columns
 from raysp.labelling.planning.run_plan import Pass
@@ -91,7 +91,7 @@ def _window_samples(first: Pass, later: Pass) -> int:
     both = first, later
     if len({step.settings.checkpoint.sample_rate for step in both}) > 1 or first.pipeline.decode.channel == EACH:
         return 0
-    if any(step.pipeline.label.windows != "even" for step in both):
+    if any(step.pipeline.label.windows != "even" for step in both) or DIGEST in later.pipeline.label.carried:
         return 0
     return min(windowing(step.settings.checkpoint, step.pipeline.label).window_samples for step in both)
 

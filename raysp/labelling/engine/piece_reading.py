@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.audio.isolation import Decoder
+from raysp.columns import DIGEST
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
 from raysp.errors import ShardError
@@ -115,4 +116,6 @@ def crashed_block(job: Job, todo: PieceTodo) -> pa.Table:
         read = read_columns(source, todo.shard, todo.piece, [*label.reads])
         for name in label.reads:
             block = block.append_column(f"{CARRIED}{name}", read.column(name).take(pa.nulls(len(nulls), pa.int64())))
+    if DIGEST in label.carried:
+        block = block.append_column(f"{CARRIED}{DIGEST}", pa.nulls(len(nulls), pa.string()))
     return block

@@ -84,8 +84,11 @@ def _used_by(output: Output, pipeline: Pipeline) -> Iterator[tuple[str, str, Pat
     for field, url in output.files.items():
         from raysp.checkpoints import language_models
 
-        if url != OWN_MODEL:
-            path: Path | None = language_models.locate(url, _options_of(url, source))
+        if field == "phrases":
+            expected = "a text in UTF-8, one phrase per line"
+            path: Path | None = language_models.locate(url, _options_of(url, source), name="phrases", expected=expected)
+        elif url != OWN_MODEL:
+            path = language_models.locate(url, _options_of(url, source))
         else:
             path = language_models.locate_own(checkpoint, _options_of(checkpoint, source))
         if path is None:
@@ -137,7 +140,7 @@ def located_outputs(
     language, located = label.language, []
     if language is not None and not languages_of(folder):
         language = None  # that of a text decoder
-    models = {key for output in label.outputs for key in output.MODELS}
+    models = {key for output in label.outputs for key in output.models}
     if label.windows == "speech":
         models.add(SPEECH.key)
     digests = {key: {PACKAGED[key].digest()} for key in sorted(models)}

@@ -334,9 +334,12 @@ def _check_pool(label: Label, resources: Resources, cpus: int, gpus: float, befo
     )
 
 
-LABEL_VERSION = 8
-"""Version of labels, increased with every change of raysp that changes a label."""
-HALF_LABEL_VERSION = 12
+LABEL_VERSION = 9
+"""Version of labels, increased with every change of raysp that changes a label.
+
+Since 9 `signal` has more fields, and rows whose last window is too short are labelled.
+"""
+HALF_LABEL_VERSION = 13
 """Version of labels in half precision, increased with each change of these."""
 
 

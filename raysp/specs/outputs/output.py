@@ -22,6 +22,8 @@ SPEECH_MODEL = "raysp[speech]"
 """Key of the digest of the model of speech."""
 MOS_MODEL = "raysp[mos]"
 """Key of the digest of the model of opinion scores."""
+TEXT_LANGUAGE_MODEL = "raysp[langid]"
+"""Key of the digest of the model of languages of texts."""
 Scalar = bool | int | float | str
 GenerateValue = Scalar | None | Listed[Scalar] | Listed[Listed[Scalar]]
 
@@ -69,6 +71,11 @@ class Output:
     def reads(self) -> tuple[str, ...]:
         """Columns of the source that the output needs."""
         return (self.language.name,) if isinstance(self.language, Column) else ()
+
+    @property
+    def reads_digest(self) -> bool:
+        """Whether the output needs the digest of the decoded samples, `raysp.columns.DIGEST`."""
+        return False
 
     def check_order(self, before: "Sequence[Output]") -> None:
         """Check the outputs before this one in the step.
@@ -137,6 +144,11 @@ class Output:
     def files(self) -> Mapping[str, str]:
         """Values of `FILES` that are set, by field."""
         return {field: url for field in self.FILES if (url := getattr(self, field)) is not None}
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those of `MODELS` that the output runs with its settings."""
+        return self.MODELS
 
     @property
     def checkpoints(self) -> Mapping[str, str]:

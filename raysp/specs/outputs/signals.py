@@ -1,13 +1,14 @@
 """Signals of recordings and texts, to filter rows by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY
-from typing import TYPE_CHECKING, ClassVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from raysp.errors import CheckpointError
-from raysp.specs.outputs.output import Output, OutputName, columns_of
+from raysp.specs.outputs.output import TEXT_LANGUAGE_MODEL, Output, OutputName, check_strings, columns_of
 from raysp.specs.outputs.speech import Speech
-from raysp.specs.values import spec
+from raysp.specs.values import Column, JsonValue, Url, spec
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
     from raysp.ops.measuring import Measuring, Silence
     from raysp.ops.step_ops import ColumnOp
 
-NO_SPEECH = "no_speech"
+NO_SPEECH, PHRASES = "no_speech", "phrases"
 LEVELS = ("loudness", "peak", "clipped", "noise", "snr", "bandwidth", "speech_share")
-OF_TEXT = ("chars_per_second", "words_per_second", "repetition", "repeats", "compression")
+OF_TEXT = (
+    *("chars_per_second", "words_per_second", "repetition", "repeats", "compression"),
+    *("unique_words", "longest_word", "longest_ratio", "script_share", "unread", "unread_share"),
+)
+TEXT_LANGUAGE = ("text_language", "text_language_score")
+AUDIO_DIGEST = "audio_digest"
 
 
 @spec
@@ -29,47 +35,160 @@ class Signals(Output):
     `bandwidth` (Hz) and `speech_share`, by the regions of a `Speech` of the same step if there is one, else by levels.
     Of the first transcript of the same step, null without one: `chars_per_second` (without spaces),
     `words_per_second`, `repetition` (words of the longest sequence that occurs twice), `repeats` (how often it occurs),
-    `compression` (bytes over their zlib compression).
+    `compression` (bytes over their zlib compression), `unique_words` (different words over words), `longest_word`
+    (characters), `longest_ratio` (of the longest word to the next), `script_share` (share of the letters that are of a
+    script of the language; null where the language is unknown), `unread` (seconds of the longest speech without a
+    word) and `unread_share` (share of the speech without a word). Both are of words with times: of the transcript,
+    else of an `Align` of it or of the only text. Of a text without times they are null, but if it is empty, or if it
+    has nothing of some windows of a longer row: then they are of the speech there.
 
     Attributes:
         name: name of the column.
         no_speech: add `no_speech`, the probability that a recording has no speech, the mean of its windows. For Whisper
             by CTranslate2.
+        phrases: add `phrases`, the share of the words that belong to a phrase of a file: path or url of a text in
+            UTF-8, one phrase per line. A url is read with the source's storage options if both have the same scheme.
+        expected_language: language of the texts for `script_share`, such as "de", "deu" or "srp_Cyrl", or
+            `raysp.Column("lang")`, the column of the source with that of each row. None: the one of the transcript,
+            as its `language` or `detect` gives it.
+        text_language: add the columns `text_language` and `text_language_score`: the language that the text seems to
+            be in, by py3langid (`raysp[langid]`), and its probability.
+        audio_digest: add the column `audio_digest`: digest (BLAKE2b, 128 bits) of the samples as the model takes them,
+            float32 at its rate, equal for exact duplicates.
     """
 
-    NOT_HASHED: ClassVar = {"no_speech": False}
+    NOT_HASHED: ClassVar = {
+        "no_speech": False,
+        "phrases": None,
+        "expected_language": None,
+        "text_language": False,
+        "audio_digest": False,
+    }
+    FILES: ClassVar = ("phrases",)
+    MODELS: ClassVar = (TEXT_LANGUAGE_MODEL,)
 
     name: OutputName = "signal"
     _: KW_ONLY
     no_speech: bool = False
+    phrases: Url | None = None
+    expected_language: str | Column | None = None
+    text_language: bool = False
+    audio_digest: bool = False
 
-    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
-        """Return the column with its type."""
-        import pyarrow as pa
-
-        more = (NO_SPEECH,) if self.no_speech else ()
-        return pa.schema([(self.name, pa.struct([(field, pa.float32()) for field in (*LEVELS, *OF_TEXT, *more)]))])
-
-    def check(self, checkpoint: "CheckpointSummary") -> None:
-        """Check that the checkpoint gives the probability of no speech, if it is asked for.
+    def __post_init__(self) -> None:
+        """Check that the scripts of the language are known.
 
         Raises:
-            CheckpointError: `no_speech` is set, and the checkpoint does not give this probability.
+            ValueError: they are not.
+        """
+        from raysp.text.scripts import scripts_of
+
+        if isinstance(self.expected_language, str) and not scripts_of(self.expected_language):
+            raise ValueError(
+                f"found expected_language={self.expected_language!r}, expected a code of ISO 639 such as 'de', or one "
+                "with its script such as 'srp_Cyrl': give it, or leave it out"
+            )
+
+    @property
+    def reads_digest(self) -> bool:
+        """Whether there is a column of digests."""
+        return self.audio_digest
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The column of the expected languages."""
+        return (self.expected_language.name,) if isinstance(self.expected_language, Column) else ()
+
+    def check_reads(self, schema: "pa.Schema") -> None:
+        """Check that the expected languages are strings.
+
+        Raises:
+            ValueError: the column holds values of another type.
+        """
+        for column in self.reads:
+            check_strings(schema, column, "the languages of the rows")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The model of languages of texts, if they are recognised."""
+        return self.MODELS if self.text_language else ()
+
+    def label_fields(self, digests: Mapping[str, str]) -> dict[str, JsonValue]:
+        """Return the fields that can change a label, with the hash of the model of languages of texts."""
+        from raysp.checkpoints.packaged import PACKAGED
+
+        models: dict[str, JsonValue] = {key: digests.get(key) or PACKAGED[key].digest() for key in self.models}
+        return super().label_fields(digests) | models
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that the output adds."""
+        more = (*(TEXT_LANGUAGE if self.text_language else ()), *((AUDIO_DIGEST,) if self.audio_digest else ()))
+        return (self.name, *more)
+
+    def schema(self, checkpoint: "CheckpointSummary") -> "pa.Schema":
+        """Return the columns with their types; signals of recordings have fields that those of texts need."""
+        import pyarrow as pa
+
+        spans = pa.list_(pa.struct([("start", pa.float64()), ("end", pa.float64())]))
+        inner = [
+            pa.field("speech", spans),
+            pa.field("read", spans),
+            pa.field("language", pa.string()),
+        ]
+        more = [pa.field(name, pa.float32() if name == TEXT_LANGUAGE[1] else pa.string()) for name in self.columns[1:]]
+        return pa.schema([pa.field(self.name, self._struct(inner)), *more])
+
+    def _struct(self, inner: "Sequence[pa.Field[Any]]" = ()) -> "pa.StructType":
+        import pyarrow as pa
+
+        more = (*((NO_SPEECH,) if self.no_speech else ()), *((PHRASES,) if self.phrases else ()))
+        return pa.struct([*(pa.field(name, pa.float32()) for name in (*LEVELS, *OF_TEXT, *more)), *inner])
+
+    def completed(self, schema: "pa.Schema") -> "pa.Schema":
+        """Return the columns of the step, with all signals alone."""
+        import pyarrow as pa
+
+        return pa.schema([field.with_type(self._struct()) if field.name == self.name else field for field in schema])
+
+    def check(self, checkpoint: "CheckpointSummary") -> None:
+        """Check that the checkpoint gives the probability of no speech, if it is asked for, and the package of texts.
+
+        Raises:
+            CheckpointError: `no_speech` is set, and the checkpoint does not give this probability; or `text_language`
+                is, and the package is not installed.
         """
         if self.no_speech and not checkpoint.finds_silence:
             raise CheckpointError(
                 f"{checkpoint.path}: Signals(no_speech=True) is for Whisper by CTranslate2; {checkpoint.architecture} "
                 f"by backend={checkpoint.backend!r} gives no such probability: leave it out"
             )
+        if self.text_language:
+            from raysp.checkpoints.packaged import LANGID
+
+            LANGID.path()
 
     def row_op(self, outputs: Sequence[Output], checkpoint: "CheckpointSummary") -> "ColumnOp":
-        """Return the op that adds the signals of the text."""
-        from raysp.ops.measuring import TextMeasuring
+        """Return the op that adds the signals of the text; `phrases` is a local path by now."""
+        import pyarrow as pa
 
+        from raysp.ops.measuring_texts import TextColumns, TextMeasuring
+        from raysp.text.phrases import Phrases
+
+        transcript = next((output for output in outputs if output.text_column), None)
+        detected = f"{transcript.name}_language" if transcript else ""
+        language = self.expected_language or (transcript and transcript.language)
+        columns = self.completed(self.schema(checkpoint))
         return TextMeasuring(
-            self.schema(checkpoint),
-            text=next((output.text_column for output in outputs if output.text_column), None),
-            speech=next((output.name for output in outputs if isinstance(output, Speech)), None),
+            pa.schema([field for field in columns if field.name != AUDIO_DIGEST]),
+            columns=TextColumns(
+                text=transcript.text_column if transcript else None,
+                words=_timed_words(outputs, transcript),
+                speech=next((output.name for output in outputs if isinstance(output, Speech)), None),
+                language=detected if transcript and detected in transcript.columns else None,
+            ),
+            language=language if isinstance(language, str) else None,
+            phrases=Phrases.read(Path(self.phrases)) if self.phrases else None,
         )
 
     def op(self, checkpoint: "CheckpointSummary", loaded: "LabellingModel | None" = None) -> "Measuring | Silence":
@@ -93,7 +212,21 @@ class Signals(Output):
             sample_rate=checkpoint.sample_rate,
             frame_stride=checkpoint.frame_stride,
             at_quiet_points=checkpoint.writes_text,
+            language=next(iter(self.reads), None),
+            digest=AUDIO_DIGEST if self.audio_digest else None,
         )
         if not self.no_speech:
             return levels
         return Silence(levels, NO_SPEECH, None if loaded is None else cast("HearingModel", loaded).no_speech)
+
+
+def _timed_words(outputs: Sequence[Output], transcript: Output | None) -> str | None:
+    """Return the column of the words of the transcript with times, its own or aligned ones.
+
+    Without a transcript it is the one of the first text that is aligned.
+    """
+    for output in outputs:
+        is_of_text = output is transcript or transcript is None or getattr(output, "of", None) == transcript.name
+        if is_of_text and (column := f"{output.name}_words") in output.columns:
+            return column
+    return None

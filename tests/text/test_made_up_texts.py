@@ -1,0 +1,171 @@
+"""Texts that recognisers make up: published rules, written again here, flag what the signals flag."""
+
+import random
+
+import numpy as np
+import pytest
+
+import raysp
+from raysp.errors import CheckpointError
+from raysp.ops.measuring_texts import signals_of_text
+from raysp.text.phrases import Phrases
+from raysp.text.scripts import SCRIPTS, script_share, scripts_of
+from raysp.text.text_languages import text_language
+
+PHRASES = (
+    "Thank you for watching!",
+    "you",
+    "Subtitles by the community",
+    "Продолжение следует...",
+    "ご視聴ありがとうございました",
+)
+WORDS = ("the", "cat", "sat", "on", "a", "mat", "while", "rain", "fell", "softly", "over", "old", "town", "roofs")
+COMPOUNDING = {"fi", "hu", "et", "de", "nl", "da", "sv", "no"}
+
+
+def made_up(draw: random.Random) -> tuple[str, float]:
+    """Write a text of a recogniser that hallucinates now and then, and the seconds of its recording."""
+    words = draw.choices(WORDS, k=draw.randint(1, 30))
+    kind = draw.randrange(6)
+    if kind == 0:  # a loop
+        words = words[:3] + draw.choices(words, k=2) * draw.randint(1, 20)
+    elif kind == 1:  # a long word, of just about the lengths of the rules
+        words.insert(draw.randrange(len(words) + 1), "a" * draw.choice([*range(1, 50)]))
+    elif kind == 2:
+        words = [draw.choice(PHRASES)]
+    elif kind == 3:
+        words = ["дом", "мир", "земля"] * draw.randint(1, 3)
+    elif kind == 4:  # shares of exactly two fifths
+        words = ["a", "b"] * draw.randint(1, 4) + ["a"]
+    return " ".join(words), draw.uniform(0.1, 10)
+
+
+def granary(words: list[str]) -> bool:
+    """Features `hall_repeated_ngrams` and `hall_long_word` of NeMo's speech-data-processor."""
+    lengths = sorted(map(len, words))
+    if len(set(words)) / len(words) <= 0.4 or lengths[-1] >= 25:
+        return True
+    return len(words) > 1 and (lengths[-1] - lengths[-2]) / lengths[-2] >= 3
+
+
+def curator(words: list[str], seconds: float, language: str) -> bool:
+    """Rules of the stage `WhisperHallucination` of NeMo Curator, without its phrases."""
+    lengths = sorted(map(len, words))
+    if len(set(words)) / len(words) <= 0.4 or sum(lengths) / seconds > 40:
+        return True
+    if lengths[-1] >= (35 if language in COMPOUNDING else 25):
+        return True
+    is_relative = language not in COMPOUNDING and len(lengths) > 1
+    return is_relative and (lengths[-1] - lengths[-2]) / lengths[-2] >= 3
+
+
+def flagged(text: str, seconds: float, bounds: list[tuple[str, str, float]]) -> bool:
+    """Return whether a row with the signals of a text, in single precision, is left out."""
+    signals = {name: float(np.float32(value)) for name, value in signals_of_text(text, seconds).items()}
+    meets = {">": float.__gt__, "<": float.__lt__, "<=": float.__le__}
+    return not all(meets[compare](signals[name.partition(".")[2]], bound) for name, compare, bound in bounds)
+
+
+def test_the_published_rules_flag_the_same_texts():
+    draw = random.Random(0)
+    counts = dict.fromkeys(("granary", "en", "de"), 0)
+    for _ in range(3_000):
+        text, seconds = made_up(draw)
+        by_granary = granary(text.split())
+        assert flagged(text, seconds, raysp.text_bounds("granary")) == by_granary, text
+        counts["granary"] += by_granary
+        for language in ("en", "de"):
+            expected = curator(text.split(), seconds, language)
+            bounds = raysp.text_bounds("curator", language=language)
+            assert flagged(text, seconds, bounds) == expected, (text, seconds)
+            counts[language] += expected
+    assert all(300 < count < 2_700 for count in counts.values())
+    assert not flagged("", 1.0, raysp.text_bounds("curator"))
+
+
+def test_other_rules_are_refused():
+    with pytest.raises(raysp.SpecError, match="rules='emilia', expected 'granary' or 'curator'"):
+        raysp.text_bounds("emilia")
+
+
+def test_texts_that_are_a_phrase_of_a_file_are_all_phrase(tmp_path):
+    path = tmp_path / "phrases.txt"
+    path.write_text("\n".join(["", *PHRASES, "..."]), encoding="utf-8-sig")
+    phrases = Phrases.read(path)
+    draw = random.Random(1)
+    for _ in range(1_000):
+        text, _ = made_up(draw)
+        plain = text.strip().translate(str.maketrans("", "", ".?!"))
+        if plain in [phrase.strip(".?!") for phrase in PHRASES]:  # Granary's `hall_frequent_single_word`
+            assert phrases.share(text) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [
+        ("THANK YOU, for watching", 1),
+        ("thank you thank you for watching", 5 / 6),
+        ("the youth", 0),  # phrases end where words do
+        ("you and you", 2 / 3),
+        ("今日はご視聴ありがとうございました", 14 / 17),
+        ("", 0),
+        ("?!", 0),
+    ],
+)
+def test_the_share_of_words_in_phrases(text, share):
+    assert Phrases(PHRASES).share(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"\xff\xfe", "expected phrases in UTF-8"), (b"...\n\n", "no phrase")]
+)
+def test_a_file_without_phrases_is_refused(tmp_path, content, message):
+    (tmp_path / "phrases.txt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        Phrases.read(tmp_path / "phrases.txt")
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "share"),
+    [
+        ("Straße 25, bitte!", "de", 1),
+        ("Straße дом", "deu", 6 / 9),
+        ("дом", "<|ru|>", 1),
+        ("дом", "sr_Latn", 0),
+        ("dom дом", "sr", 1),
+        ("カタカナとひらがなと漢字ー", "ja", 1),
+        ("カタカナ", "zh", 0),
+        ("ＡＢＣ", "en-US", 1),
+        ("नमस्ते", "hi", 1),
+        ("안녕 hello", "ko", 2 / 7),
+        ("25", "en", None),
+    ],
+)
+def test_the_share_of_letters_of_the_scripts_of_a_language(text, language, share):
+    assert script_share(text, scripts_of(language)) == (share if share is None else pytest.approx(share))
+
+
+def test_languages_of_recognisers_have_scripts():
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    assert {code for code in LANGUAGES if not scripts_of(code)} == set()
+    assert scripts_of("xx") == frozenset()
+    assert len(SCRIPTS) > 200
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("This is a sentence that somebody said in English.", "en"),
+        ("Das ist ein Satz, den jemand auf Deutsch gesagt hat.", "de"),
+        ("Это предложение на русском языке.", "ru"),
+        ("これは日本語の文です。", "ja"),
+        ("", None),
+        ("25, 30!", None),
+    ],
+)
+def test_the_language_of_a_text(text, code):
+    found = text_language(text)
+    assert found.code == code
+    assert (found.score is None) == (code is None)
+    assert found.score is None or 0.5 < found.score <= 1
