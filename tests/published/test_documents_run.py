@@ -80,12 +80,14 @@ def commands() -> list[list[str]]:
     """Return the commands of the page, each with those that make its folder."""
     lines = [shlex.split(line) for line in BLOCK.splitlines()]
     made = {line[3]: line for line in lines if line[1] == "convert"}
-    runs = [line for line in lines if line[1] == "run"]
+    runs = [line for line in lines if line[1] in ("run", "label")]
     assert len(runs) + len(made) == len(lines)
     return [[made.get(_checkpoint(run), []), run] for run in runs]
 
 
 def _checkpoint(run: list[str]) -> str:
+    if run[1] == "label":
+        return run[run.index("--model") + 1]
     return next(value.partition("=")[2] for value in run if ".checkpoint=" in value)
 
 
