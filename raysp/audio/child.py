@@ -22,7 +22,7 @@ from raysp import bounds
 from raysp.audio import decoder_protocol as protocol
 from raysp.audio.decoder_protocol import FAULTS, FRAME
 from raysp.audio.source import read_header
-from raysp.audio.stream_decoding import decode_chunks
+from raysp.audio.stream_decoding import LastStream, decode_chunks
 from raysp.audio.waveforms import AudioHeader, DecodeOptions, Excerpt, Recording, TooLong
 from raysp.errors import AudioError
 
@@ -94,6 +94,7 @@ def serve(parent: Parent) -> None:
     """Answer requests until memory runs out."""
     faults = [fault.partition("=")[::2] for fault in os.environ.get(FAULTS, "").split(",")]
     parent.send(protocol.READY)
+    last = LastStream()
     while True:
         kind, fields, data = parent.requests.get()
         if kind == protocol.CANCEL:
@@ -102,7 +103,7 @@ def serve(parent: Parent) -> None:
             continue
         if parent.is_cancelled:
             continue
-        num_bytes, parent.seconds, offset, duration, *options = json.loads(fields)
+        num_bytes, parent.seconds, offset, duration, key, *options = json.loads(fields)
         signal.setitimer(signal.ITIMER_PROF, parent.seconds)
         audio: Recording | None = None if num_bytes is None else data
         if num_bytes and len(data) < num_bytes:
@@ -112,7 +113,8 @@ def serve(parent: Parent) -> None:
                 if fault and mark.encode() in head(audio):
                     commit_fault(fault)
             if kind == protocol.DECODE:
-                for chunk in decode_chunks(Excerpt(audio, offset, duration), DecodeOptions(*options)):
+                excerpt = Excerpt(audio, offset, duration, key=key)
+                for chunk in decode_chunks(excerpt, DecodeOptions(*options), last):
                     if parent.is_cancelled:
                         break
                     parent.send(chunk.dtype.char.encode(), data=chunk.view(np.uint8).data)

@@ -19,8 +19,8 @@ PROGRAM = "raysp.audio.child"
 FRAME = struct.Struct("<c I Q")
 """Kind, bytes of the fields, bytes of data."""
 HEADER, COUNTED_HEADER, DECODE = b"H", b"C", b"D"
-"""Requests. Fields: bytes of the recording, CPU seconds of each answer, offset, duration, the fields of
-`DecodeOptions`. Data: the recording, or its first bytes."""
+"""Requests. Fields: bytes of the recording, CPU seconds of each answer, offset, duration, key, the fields
+of `DecodeOptions`. Data: the recording, or its first bytes."""
 CANCEL = b"X"
 """End of the requests so far: the child skips them, also the rest of the current recording, and replies with the same
 message."""

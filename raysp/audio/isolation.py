@@ -411,7 +411,7 @@ def _request(kind: bytes, excerpt: Excerpt, options: DecodeOptions, most_head: i
         head = recording if num_bytes <= most_head else recording[:HEAD_BYTES]
     seconds = ANSWER_SECONDS + (num_bytes or 0) / ANSWER_BYTES_PER_SECOND
     values = [getattr(options, name) for name in DecodeOptions.__slots__]
-    fields = [num_bytes, seconds, excerpt.offset, excerpt.duration, *values]
+    fields = [num_bytes, seconds, excerpt.offset, excerpt.duration, excerpt.key, *values]
     return _Request(recording, seconds, len(head), protocol.packed(kind, fields, head))
 
 

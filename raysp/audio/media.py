@@ -160,6 +160,8 @@ class MediaStream:
             raise self._corrupt("no frame decodes")
         self._left = self._claimed_frames()
         self._turned: tuple[Frames, int] | None = None
+        self._before: Frames = self._held[:0]
+        """Frames before the present place, at most a second of those that were read last."""
         self.place = 0
 
     @property
@@ -214,6 +216,17 @@ class MediaStream:
             if len(frames) < num_wanted:
                 return
 
+    def back(self, num_frames: int) -> bool:
+        """Return to a frame that was read before. Returns False without a change if it is no longer held."""
+        if num_frames > len(self._before):
+            return False
+        kept = len(self._before) - num_frames
+        self._held = np.concatenate([self._before[kept:], self._held])
+        self._before = self._before[:kept]
+        self._left += num_frames
+        self.place -= num_frames
+        return True
+
     def read(self, num_wanted: int, dtype: Literal["int16", "float32"] = "float32") -> tuple[Frames, AudioError | None]:
         """Return the next frames, (num_frames, channels), fewer at the end or before an error, which is returned."""
         num_frames = min(num_wanted, self._left)
@@ -230,6 +243,7 @@ class MediaStream:
             error = damage
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
         self._held = whole[num_frames:].copy()
+        self._before = whole[max(0, num_frames - self._rate) : num_frames].copy()
         self._left -= min(num_frames, len(whole))
         self.place += min(num_frames, len(whole))
         if error is None and not self._left and not self._turned and self._container == "MP4":

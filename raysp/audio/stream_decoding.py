@@ -3,13 +3,15 @@
 import math
 import sys
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
 from raysp.audio.channel_balance import BLOCKS_PER_SECOND, ChannelBalance
 from raysp.audio.joints import following
-from raysp.audio.recording_bytes import bytes_of
+from raysp.audio.media import MediaStream
+from raysp.audio.recording_bytes import RecordingBytes, bytes_of
 from raysp.audio.source import Stream, open_stream
 from raysp.audio.waveforms import (
     FINITE_SUBTYPES,
@@ -76,7 +78,43 @@ def decode_all(excerpts: Iterable[Excerpt], options: DecodeOptions) -> Iterator[
             yield error.with_traceback(None)
 
 
-def decode_chunks(excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]:
+class OpenStream(NamedTuple):
+    """A stream that is kept open."""
+
+    data: RecordingBytes
+    stream: MediaStream
+    is_open: ExitStack
+    """Closes the stream."""
+
+
+class LastStream:
+    """The stream decoded last, kept open for a later part of its recording (`Excerpt.key`).
+
+    Only formats that are decoded from their start have one; others have exact seeks.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[str, OpenStream] | None = None
+
+    def take(self, excerpt: Excerpt) -> OpenStream | None:
+        """Return the stream, at the first frame of a part or before; if it is of another recording, close it."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return None
+        key, opened = kept
+        if key == excerpt.key and 0 <= excerpt.offset < math.inf:
+            first = round(excerpt.offset * opened.stream.header.sample_rate)
+            if opened.stream.back(max(0, opened.stream.place - first)):
+                return opened
+        opened.is_open.close()
+        return None
+
+    def keep(self, key: str, data: RecordingBytes, stream: MediaStream, is_open: ExitStack) -> None:
+        """Keep a stream."""
+        self._kept = key, OpenStream(data, stream, is_open.pop_all())
+
+
+def decode_chunks(excerpt: Excerpt, options: DecodeOptions, last: LastStream | None = None) -> Iterator[Samples]:
     """Decode a recording in chunks. Yields the samples of `decode` in one or more arrays.
 
     Memory does not depend on the recording. Raises the errors of `decode` while the chunks are consumed. With
@@ -84,9 +122,9 @@ def decode_chunks(excerpt: Excerpt, options: DecodeOptions) -> Iterator[Samples]
     the first one that cannot be decoded, or is not finite.
 
     Streams that are joined in one file are decoded one after the other, each as a recording of its own. Only then may
-    the arrays differ in dtype: `concatenate` takes them.
+    the arrays differ in dtype: `concatenate` takes them. A part goes on where the `last` one of the recording ended.
     """
-    yield from Decoding(excerpt, options.of(excerpt)).chunks()
+    yield from Decoding(excerpt, options.of(excerpt), last or LastStream()).chunks()
 
 
 class Decoding:
@@ -95,10 +133,12 @@ class Decoding:
     Args:
         excerpt: the recording.
         options: properties of the samples.
+        last: stream of an earlier part.
     """
 
-    def __init__(self, excerpt: Excerpt, options: DecodeOptions) -> None:
+    def __init__(self, excerpt: Excerpt, options: DecodeOptions, last: LastStream) -> None:
         self.options = options
+        self.last = last
         self.excerpt = excerpt
         self.data = bytes_of(excerpt.audio)
         self.offset, self.duration = excerpt.offset, excerpt.duration
@@ -108,6 +148,8 @@ class Decoding:
         self.skipped = 0.0
         """Seconds of earlier streams that were skipped."""
         self.number = 0
+        self.turned = False
+        """Whether the rate or the number of channels of a stream changed."""
         self.channels: int | None = None
         """Channels of the first stream."""
         self.damage: AudioError | None = None
@@ -143,26 +185,46 @@ class Decoding:
 
     def _stream(self, place: int) -> Generator[Samples, None, int | None]:
         """Yield the wanted samples of the stream at a place. Returns the place of the next one, if more are wanted."""
-        with open_stream(self.data, place) as stream:
+        with self._opened(place) as (stream, is_open):
             while True:
                 is_whole = yield from self._part(stream)
                 if not is_whole or not stream.has_turned:
                     break
                 stream.turn()
+                self.turned = True
             if self.damage is not None:
                 raise self.damage
             if not is_whole:
+                self._keep(stream, is_open)
                 return None
             self._note_missing(stream)
             return following(self.data, stream.end_place(), stream.header.container)
+
+    @contextmanager
+    def _opened(self, place: int) -> Iterator[tuple[Stream, ExitStack]]:
+        """Yield the stream at a place, and what closes it at the end unless it is kept."""
+        kept = self.last.take(self.excerpt) if place == 0 else None
+        with kept.is_open if kept else ExitStack() as is_open:
+            stream: Stream
+            if kept is None:
+                stream = is_open.enter_context(open_stream(self.data, place))
+            else:
+                self.data, stream = kept.data, kept.stream
+            yield stream, is_open
+
+    def _keep(self, stream: Stream, is_open: ExitStack) -> None:
+        """Keep the first stream open for the next part of the recording."""
+        is_sound = self.number == 1 and not self.turned and stream.num_left and not self.data.error
+        if self.excerpt.key is not None and is_sound and isinstance(stream, MediaStream):
+            self.last.keep(self.excerpt.key, self.data, stream, is_open)
 
     def _part(self, stream: Stream) -> Generator[Samples, None, bool]:
         """Yield the wanted samples of one rate and number of channels. Returns whether more of them may follow."""
         header = stream.header
         self._check(header)
         first, most = _part(header, self.offset, self.duration)
-        if first:
-            stream.skip(first)
+        if first > stream.place:
+            stream.skip(first - stream.place)
         if stream.place < first:
             self.offset = (first - stream.place) / header.sample_rate
             self.skipped += stream.place / header.sample_rate

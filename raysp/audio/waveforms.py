@@ -61,6 +61,8 @@ class Excerpt:
     """Seconds to decode; None for all up to the end."""
     channel: int | None = None
     """Index of the channel to decode; None: as the options of decoding have it."""
+    key: str | None = None
+    """Identifier of the recording's content, by which decoding of a later part goes on; None: it begins anew."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -482,6 +482,11 @@ def suffix_of(path: str) -> str:
     return f".{suffix.lower()}" if dot else ""
 
 
+def has_exact_seeks(path: str) -> bool:
+    """Return whether a part of a recording is decoded without the parts before, by its suffix."""
+    return suffix_of(path) in _PCM | _LOSSLESS
+
+
 def estimated_seconds(num_bytes: int, path: str = "") -> float:
     """Estimate the seconds of recordings by their bytes and the suffix of a name; by default as if lossless."""
     suffix = suffix_of(path)

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterator
 from threading import Lock
-from typing import Any
 
 import pyarrow as pa
 
@@ -13,8 +12,8 @@ from raysp.corpus.tables import bytes_of, recording_type
 from raysp.errors import AudioError, ShardError, StoreError
 from raysp.storage.opened import Entry
 
-HELD_BATCHES = 2
-"""Batches of rows in memory: the last one, and the one before for threads that are behind."""
+HELD_BYTES = 32 * 1024 * 1024
+"""Bytes of the batches in memory, for threads that are behind, unless the last two have more."""
 FAR_ROWS = 64
 """Rows ahead from which on reading begins anew, in place of going on."""
 KINDS = frozenset({"parquet", "arrow", "tar"})
@@ -82,22 +81,22 @@ class _Rows:
         self._batches: Iterator[pa.Table] = iter(())
         self._next = self._shard.num_rows
         """Number of the row behind the last batch."""
-        self._held: deque[tuple[int, pa.ChunkedArray[Any]]] = deque(maxlen=HELD_BATCHES)
-        """Numbers of the first rows of batches, and their recordings."""
+        self._held: deque[tuple[int, pa.Table]] = deque()
+        """Batches, each with the number of its first row."""
 
     def read(self, row: int) -> memoryview:
         """Return the recording of a row; raises AudioError and ShardError."""
         if row >= self._shard.num_rows:
             raise AudioError("not_found", f"{self._shard.url}: has {self._shard.num_rows:,} rows; found row={row}")
-        while (recordings := self._held_with(row)) is None:
+        while (batch := self._held_with(row)) is None:
             self._read_on(row)
-        first, column = recordings
-        if not (recording := bytes_of(column[row - first])):
+        first, table = batch
+        if not (recording := bytes_of(table.column(0)[row - first])):
             raise AudioError("no_audio", f"{self._shard.url}: row {row} holds no bytes of a recording")
         return recording
 
-    def _held_with(self, row: int) -> "tuple[int, pa.ChunkedArray[Any]] | None":
-        return next(((first, column) for first, column in self._held if first <= row < first + len(column)), None)
+    def _held_with(self, row: int) -> tuple[int, pa.Table] | None:
+        return next((batch for batch in self._held if batch[0] <= row < batch[0] + batch[1].num_rows), None)
 
     def _read_on(self, row: int) -> None:
         """Read the next batch, or the one that begins with a row if that is behind or far ahead."""
@@ -107,5 +106,7 @@ class _Rows:
             self._next = row
         if (table := next(self._batches, None)) is None:
             raise ShardError(f"{self._shard.url}: ends before row {row}. Copy the shard again")
-        self._held.append((self._next, table.column(0)))
+        self._held.append((self._next, table))
+        while len(self._held) > 2 and sum(held.nbytes for _, held in self._held) > HELD_BYTES:
+            self._held.popleft()
         self._next += table.num_rows

@@ -67,6 +67,7 @@ def cut_blocks(
     block_seconds: float,
     bytes_per_second: float,
     kinds: Sequence[str] | None = None,
+    in_order: bool = False,
 ) -> list[list[int]]:
     """Group recordings into blocks of similar length, the longest first.
 
@@ -75,6 +76,7 @@ def cut_blocks(
         block_seconds: largest duration of a block, unless a single recording is longer.
         bytes_per_second: bytes of samples per second of audio, to keep a block under `BLOCK_BYTES`.
         kinds: recordings of different kinds never share a batch, so those of a kind are together; None: one kind.
+        in_order: whether blocks have neighbours, of any length, since the recordings are parts of few files.
 
     Returns:
         Indexes into `seconds`, each in one block. There is at least one block, which may be empty.
@@ -83,7 +85,8 @@ def cut_blocks(
     total = sum(seconds)
     # Blocks of equal size, instead of full ones and a remainder, keep the actors of a pool busy to the end.
     target = total / max(1, -(-total // most))
-    order = sorted(range(len(seconds)), key=lambda i: (kinds[i] if kinds else "", -seconds[i], i))
+    lengths = [0.0] * len(seconds) if in_order else seconds
+    order = sorted(range(len(seconds)), key=lambda i: (kinds[i] if kinds else "", -lengths[i], i))
     blocks: list[list[int]] = [[]]
     block_total = 0.0
     for index in order:

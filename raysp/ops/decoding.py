@@ -242,6 +242,7 @@ class Decoding:
             block_seconds=self.block_seconds,
             bytes_per_second=SAMPLE_BYTES * self.sample_rate,
             kinds=[str(kinds[index]) for index in short] if kinds else None,
+            in_order=piece.recordings.are_sequential,
         )
         for number, block in enumerate(blocks, 1):
             yield from ((number, window) for window in self._rows(piece, [short[place] for place in block]))
@@ -469,13 +470,16 @@ class _Piece:
 
         Neighbouring rows of one recording share it. A missing recording fails its rows.
         """
-        shared = [[*rows] for _, rows in itertools.groupby(indexes, key=lambda index: self.sources[index][0])]
-        opened = self.recordings.ahead((self.sources[rows[0]][0] for rows in shared), WHOLE_BYTES)
-        for rows, (_, audio) in zip(shared, opened, strict=True):
+        recordings = self.recordings
+        neighbours = itertools.groupby(indexes, key=lambda index: recordings.file_of(self.sources[index][0]))
+        shared = [[*rows] for _, rows in neighbours]
+        opened = recordings.ahead((self.sources[rows[0]][0] for rows in shared), WHOLE_BYTES)
+        for rows, (first, audio) in zip(shared, opened, strict=True):
             for index in rows:
                 if isinstance(audio, AudioError):
                     self.statuses[index].fail(audio.error_type, str(audio))
                     continue
+                recordings.share(first, self.sources[index][0])
                 requested.append(index)
                 yield self.excerpt(index, audio)
 

@@ -9,17 +9,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from raysp.audio import AudioHeader, Excerpt, Recording, SupportsRead
 from raysp.bounds import MOST_CHANNELS
+from raysp.corpus.shards import has_exact_seeks
 from raysp.corpus.tables import bytes_of, path_of, paths_of
 from raysp.errors import AudioError, StoreError
 from raysp.ops.rows import OK, RowStatus
-from raysp.storage.audio_root import HEAD_BYTES, AudioRoot
+from raysp.storage.audio_root import HEAD_BYTES, AudioRoot, RowPath
 from raysp.storage.opened import digest_of, sampled
 from raysp.storage.store import ArchivedError, RefusedError, join_url
 
@@ -202,11 +203,21 @@ class Recordings:
         audio = self.get(index) if audio is None else audio
         if not self.offsets:
             return Excerpt(audio, channel=channel)
-        return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index], channel)
+        path, version = self.identity(index)
+        key = path and f"{version} {path}"
+        return Excerpt(audio, self.offsets[index] or 0.0, self.durations[index], channel, key)
 
     def path(self, index: int) -> str | None:
         """Return the path of a recording; None without one."""
         return path_of(self.column[index])
+
+    @cached_property
+    def are_sequential(self) -> bool:
+        """Whether most rows are parts of a recording, or of a shard, that is read from its beginning on."""
+        if not self.offsets:
+            return False
+        files = [_file_read_through(path) for path in paths_of(self.column) if path]
+        return 2 * sum(file is not None and file == later for file, later in pairwise(files)) >= len(files) > 1
 
     def name(self, index: int) -> str | None:
         """Return the file name in the path of a recording; None without a path."""
@@ -235,6 +246,15 @@ class Recordings:
             return memoryview(file.head)
         return RefusableFile(file, path, self._refusals)
 
+    def file_of(self, index: int) -> str | int:
+        """Return the path of a recording of which rows are parts; else the index."""
+        return (self.path(index) if self.offsets else None) or index
+
+    def share(self, opened: int, index: int) -> None:
+        """Record that a row is a part of the recording that was opened for another row."""
+        if opened in self._read:
+            self._read[index] = self._read[opened]
+
     def identity(self, index: int) -> tuple[str, str] | tuple[None, None]:
         """Return the path and version of the file that was read for a row; (None, None) if no file was read."""
         return self._read.get(index, (None, None))
@@ -243,6 +263,12 @@ class Recordings:
     def _refusals(self) -> Refusals:
         assert self.root is not None
         return Refusals(self.root, [path for path in paths_of(self.column) if path])
+
+
+def _file_read_through(path: str) -> str | None:
+    """Return the file that is read from its beginning on to read a recording; None for one with exact seeks."""
+    row = RowPath.parse(path)
+    return row.shard if row else None if has_exact_seeks(path) else path
 
 
 class Content(NamedTuple):

@@ -128,3 +128,7 @@ def test_passes_run_one_after_another_where_threads_would_be_idle(padded, at_onc
 def test_blocks_hold_recordings_of_one_kind_after_the_other():
     blocks = cut_blocks([3, 1, 2, 5, 4], block_seconds=6, bytes_per_second=1, kinds=["b", "a", "b", "a", "a"])
     assert blocks == [[3], [4, 1], [0, 2]]
+
+
+def test_blocks_in_order_have_neighbours():
+    assert cut_blocks([3, 1, 2, 5, 4], block_seconds=6, bytes_per_second=1, in_order=True) == [[0, 1], [2], [3], [4]]

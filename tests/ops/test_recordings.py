@@ -77,3 +77,45 @@ def test_an_outage_is_raised_in_its_turn(root, monkeypatch):
     assert [next(rows)[0] for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(StoreError, match="it is down"):
         next(rows)
+
+
+def parts(paths: list[str]) -> pa.Table:
+    audio = pa.array([{"bytes": None, "path": path} for path in paths], AUDIO)
+    seconds = [0.01 + 0.001 * (place * 7 % 5) for place in range(len(paths))]
+    return pa.table({"audio": audio, "offset": pa.array([0.0] * len(paths)), "duration": seconds})
+
+
+@pytest.mark.parametrize(
+    ("paths", "in_order"),
+    [
+        (["a.mp3"] * 8, True),
+        (["a.mp3"] * 4 + ["b.m4a"] * 4, True),
+        ([f"a.parquet#row={row}" for row in range(8)], True),
+        (["a.wav"] * 8, False),
+        (["a.flac"] * 8, False),
+        ([f"{number}.mp3" for number in range(8)], False),
+        (["a.mp3"], False),
+    ],
+)
+def test_parts_of_what_is_read_from_its_beginning_are_decoded_in_their_order(paths, in_order):
+    assert Recordings(parts(paths), "audio", None, ("offset", "duration")).are_sequential == in_order
+
+
+def test_neighbouring_parts_of_a_recording_share_an_open_file(root, monkeypatch):
+    paths = [f"{number}.wav" for number in (3, 3, 3, 5, 5, 3)]
+    opened: list[str] = []
+    real = AudioRoot.open
+
+    def counted(self, path, *arguments):
+        opened.append(path)
+        return real(self, path, *arguments)
+
+    monkeypatch.setattr(AudioRoot, "open", counted)
+    rows = parts(paths)
+    rows = rows.set_column(2, "duration", pa.array([0.01] * len(paths)))
+    op = decoding(root=root, excerpt_columns=("offset", "duration"))
+    found = decoded(op, rows)
+    assert sorted(opened) == ["3.wav", "3.wav", "5.wav"]
+    assert [row["samples"] for row in found] == [160] * len(paths)
+    recorded = [value for block in op(rows, 0) for value in block.column("recording").to_pylist()]
+    assert recorded == paths
