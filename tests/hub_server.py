@@ -1,12 +1,15 @@
 """A stand-in for the Hugging Face hub on 127.0.0.1, and its cache as huggingface_hub lays it out."""
 
+import base64
 import contextlib
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -38,6 +41,10 @@ class HubServer:
         self.refs: dict[str, dict[str, str]] = {}
         self.asked: list[str] = []
         self.url = ""
+        self.token, self.owners, self.space = "", set[str](), Path()
+        """Token and owners of uploads, and the folder that holds them."""
+        self.created: dict[str, str] = {}
+        self.broken = False
 
     def push(self, name: str, folder: Path, commit: str = COMMIT, revision: str = "main") -> None:
         """Add a commit, which a revision then means."""
@@ -77,6 +84,50 @@ class HubServer:
         files = [{"rfilename": str(one.relative_to(folder))} for one in sorted(folder.rglob("*")) if one.is_file()]
         of_id = name.removeprefix("datasets/")
         return 200, {}, json.dumps({"id": of_id, "sha": commit, "siblings": files, "tags": []}).encode()
+
+    def head(self, name: str) -> Path:
+        """Return the folder of the last commit."""
+        return self.repos[name][self.refs[name]["main"]]
+
+    def post(self, path: str, body: bytes, token: str) -> tuple[int, dict[str, object]]:
+        """Return status and answer of a request that creates or changes a repository."""
+        if token != f"Bearer {self.token}":
+            return 401, {"error": "Invalid credentials"}
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            owner, name = asked["organization"], f"{asked['type']}s/{asked['organization']}/{asked['name']}"
+            if owner not in self.owners:
+                return (403 if owner == "you" else 404), {"error": f"no rights for {owner}"}
+            if name in self.repos:
+                return 409, {"error": "exists", "url": f"{self.url}/{name}"}
+            self.created[name] = asked.get("visibility", "private" if asked.get("private") else "public")
+            self.push(name, self._folder_of(0), commit=f"{0:040x}")
+            return 200, {"url": f"{self.url}/{name}"}
+        if self.broken:
+            return 500, {"error": "out of order"}
+        *parts, action, revision = path.removeprefix("/api/").split("/")
+        if action == "preupload":
+            files = [{"path": file["path"], "uploadMode": "regular"} for file in json.loads(body)["files"]]
+            return 200, {"files": [{**file, "shouldIgnore": False} for file in files]}
+        return 200, self._commit("/".join(parts), revision, [json.loads(line) for line in body.splitlines()])
+
+    def _folder_of(self, number: int) -> Path:
+        folder = self.space / str(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _commit(self, name: str, revision: str, lines: list[dict[str, Any]]) -> dict[str, object]:
+        folder, commit = self._folder_of(len(self.repos[name])), f"{len(self.repos[name]):040x}"
+        shutil.copytree(self.head(name), folder, dirs_exist_ok=True)
+        for value in (line["value"] for line in lines if line["key"] == "file"):
+            place = folder / value["path"]
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(base64.b64decode(value["content"]))
+        self.push(name, folder, commit, revision)
+        url = f"{self.url}/{name}/commit/{commit}"
+        return {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""}
 
     def _listed(self, name: str) -> dict[str, list[dict[str, str]]]:
         """Return the branches and pull requests of a repository."""
@@ -119,6 +170,16 @@ def serving() -> Iterator[HubServer]:
             self.end_headers()
             if self.command == "GET":
                 self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            path, body = self.path.partition("?")[0], self.rfile.read(int(self.headers["Content-Length"] or 0))
+            status, answer = hub.post(path, body, self.headers.get("Authorization", ""))
+            data = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
         do_HEAD = do_GET  # noqa: N815
 

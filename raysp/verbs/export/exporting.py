@@ -1,11 +1,15 @@
 """Export of a sink: the options are checked, then its label shards are written."""
 
+import hashlib
+import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from raysp.checkpoints.fetching import cache_folder
 from raysp.cluster.addresses import is_named
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, RunError, SpecError, StoreError, refuse_unused
@@ -14,7 +18,7 @@ from raysp.labelling.planning.trust import open_recorded
 from raysp.specs.code import UserCode
 from raysp.specs.pipeline import Pipeline, read_code
 from raysp.specs.values import JsonValue, to_json
-from raysp.storage.options import GivenOptions
+from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import HOME, Store, join_url, scheme_of
 from raysp.storage.stores import open_store
 from raysp.verbs.export.destination import WHOLE, Destination, Tally
@@ -53,7 +57,8 @@ def export(
     Args:
         sink: url of the sink.
         to: the format, such as `raysp.Srt(max_chars=32)`, or its name, such as "srt", for its default options.
-        dest: url of a new or empty folder, or of an earlier export.
+        dest: url of a new or empty folder, or of an earlier export; or a data set of the Hugging Face hub,
+            "hf://datasets/owner/name", to which the files are committed at once when all are written.
         storage_options: options to reach the sink; None: options of `pipeline`, or with `trust` the recorded ones.
         beside: for srt and vtt, instead of `dest`: write `talk.srt` next to `talk.mp4` in the folder of recordings that
             is the source. Files that no export wrote, or that were edited since, are kept and counted.
@@ -84,6 +89,12 @@ def export(
         _check_beside(spec)
         refuse_unused({"dest": dest, "dest_options": dest_options}, "beside=True writes beside the recordings")
     request = SinkRequest(sink, storage_options, pipeline, trust)
+    if isinstance(dest, str) and scheme_of(dest) == "hf":
+        refuse_unused({"address": address}, f"{dest} is uploaded to from this machine; leave it out")
+        of_sink = storage_options if scheme_of(sink) == "hf" else None
+        to_folder = partial(export, sink, spec, storage_options=storage_options, pipeline=pipeline, trust=trust)
+        to_folder = partial(to_folder, restart=restart, processes=processes, on_shard=on_shard)
+        return _to_hub(to_folder, dest, of_sink if dest_options is None else dest_options)
     opened, record = open_recorded(request)
     labelling = Labelling.of(opened, record)
     if not labelling.done:
@@ -96,13 +107,13 @@ def export(
     destination = recordings or _destination(labelling, cast("str | Store", dest), dest_options, sink, reached_by)
     destination.begin(_record(labelling, spec, writing), restart=restart)
     try:
-        export = ShardExport(writing, destination)
+        shard_export = ShardExport(writing, destination)
         if address is not None:
-            write = partial(on_cluster, export, code=_code(source, spec), address=address)
+            write = partial(on_cluster, shard_export, code=_code(source, spec), address=address)
         else:
             code = _code(source, spec) if processes > 1 else UserCode()
-            write = partial(in_processes, export, code=code, processes=processes)
-        return _run(labelling, spec.NAME, export, write, on_shard)
+            write = partial(in_processes, shard_export, code=code, processes=processes)
+        return _run(labelling, spec.NAME, shard_export, write, on_shard)
     except StoreError as error:
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
 
@@ -111,6 +122,28 @@ def recordings_folder(sink: str, pipeline: Pipeline) -> str | None:
     """Return the url of the folder of recordings that is the whole source of a sink; None if it is something else."""
     request = SinkRequest(sink, pipeline=pipeline)
     return Source(Labelling.of(*open_recorded(request)), request, is_beside=True).only_folder()
+
+
+def _to_hub(write: Callable[[str], Export], dest: str, options: GivenOptions | None) -> Export:
+    """Write an export to a folder of the cache, upload it to a data set of the hub, and remove the folder.
+
+    Args:
+        write: writes the export to a folder.
+        dest: url of the data set.
+        options: options to reach it.
+    """
+    from raysp.storage.hub_uploads import HubDataset  # imports huggingface_hub
+
+    dataset = HubDataset.of(dest, options_of(options or {}))
+    dataset.create()
+    folder = cache_folder() / "exports" / hashlib.sha256(dest.encode()).hexdigest()[:32]
+    result = write(str(folder))
+    try:
+        dataset.upload(folder)
+    except StoreError as error:
+        raise RunError(f"{error}; finished files are kept in {folder}: run the same export again to go on") from error
+    shutil.rmtree(folder)
+    return replace(result, dest=dest)
 
 
 def _check_beside(spec: Format) -> None:
