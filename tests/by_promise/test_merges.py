@@ -167,9 +167,9 @@ class TestVote:
         outputs = [
             raysp.Transcript(words=True, chars=True),
             raysp.Agreement("text"),
-            raysp.Signals(),
+            raysp.Signals(text_language=True, audio_digest=True),
         ]
-        signal = {"noise": -60.0, "compression": 0.9, "repetition": 2.0}
+        signal = {"noise": -60.0, "compression": 0.9, "unread": 2.0}
         agreement = {"wer": 0.5, "cer": 0.5, "edits": 1, "words": 2}
         made = sinks(
             *texts,
@@ -178,6 +178,8 @@ class TestVote:
             pred_words=[[timed(text, start=0.1 * number) for text in rows] for number, rows in enumerate(texts)],
             pred_chars=[[[], []]] * 3,
             signal=[[signal, signal]] * 3,
+            text_language=[["en", "en"]] * 3,
+            audio_digest=[["0f", "1f"]] * 3,
             agreement=[[agreement, agreement]] * 3,
             source={"text": ["one two three", "a"]},
         )
@@ -185,8 +187,9 @@ class TestVote:
         assert elected["pred_text"] == "one two three"
         assert [word["word"] for word in elected["pred_words"]] == ["one", "two", "three"]
         assert [word["start"] for word in elected["pred_words"]] == [0.0, 1.1, 2.0]
-        assert [elected[name] for name in ("pred_score", "pred_chars", "agreement")] == [None] * 3
-        assert (elected["signal"]["noise"], elected["signal"]["compression"]) == (-60.0, None)
+        assert [elected[name] for name in ("pred_score", "pred_chars", "agreement", "text_language")] == [None] * 4
+        assert [elected["signal"][name] for name in signal] == [-60.0, None, None]
+        assert elected["audio_digest"] == "0f"
         [_, before] = kit.rows(made[0])
         assert {name: value for name, value in kept.items() if name not in ("labelling", "from")} == before
 

@@ -32,7 +32,7 @@ HIGH_IS_GOOD = frozenset(
 )
 LOW_IS_GOOD = frozenset(
     {"noise", "clipped", "wer", "cer", "edits", "repetition", "repeats", "compression", "no_speech", "unread"}
-    | {"unread_share", "longest_word", "longest_ratio"}
+    | {"unread_share", "longest_word", "longest_ratio", "phrases"}
 )
 _LIMITS = {LOWER: "min_seconds", UPPER: "max_seconds"}
 GroupValue = str | int | bool | None

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.sink.run_record import objects_in
-from raysp.specs.outputs.signals import OF_TEXT
+from raysp.specs.outputs.signals import OF_TEXT, PHRASES, TEXT_LANGUAGE
 from raysp.specs.values import JsonValue
 from raysp.verbs.merge.voting import WORD_FIELDS, ElectedText
 
@@ -54,6 +54,7 @@ class ElectedRows:
                 column, adds = str(reader.get("name")), reader.get("adds")
                 if reader.get("type") == "Signals" and transcripts[:1] == [name]:
                     signals.add(column)
+                    cleared |= {*TEXT_LANGUAGE} if reader.get("text_language") else set()
                 elif reader.get("of") == name or _names(reader, text):
                     cleared |= {other for other in schema.names if other == column or other.startswith(f"{column}_")}
                     cleared |= {*adds} if isinstance(adds, dict) else set()
@@ -89,7 +90,7 @@ def _names(reader: Mapping[str, JsonValue], column: str) -> bool:
 def _without_text(mask: "pa.Array[Any]", structs: "pa.StructArray") -> "pa.StructArray":
     """Return signals of which those of the text are null in some rows."""
     fields = [
-        pc.if_else(mask, pa.scalar(None, field.type), values) if field.name in OF_TEXT else values
+        pc.if_else(mask, pa.scalar(None, field.type), values) if field.name in (*OF_TEXT, PHRASES) else values
         for field, values in zip(structs.type, structs.flatten(), strict=True)
     ]
     return pa.StructArray.from_arrays(fields, fields=[*structs.type], mask=structs.is_null())
