@@ -15,8 +15,8 @@ import soundfile
 
 import raysp
 from raysp import PlanError, ShardError
-from tests.corpora import a_pipeline, digits_table, samples_of
-from tests.kit import AUDIO, rows, run
+from tests.corpora import a_pipeline, digits_table, labelled, rewrite, samples_of
+from tests.kit import AUDIO, failing_files, rows, run
 
 RATES = (16_000, 8000, 22_050, 44_100)
 FORMATS = ("WAV", "FLAC", "FLAC", "WAV")
@@ -77,8 +77,9 @@ def label(source: raysp.Shards, sink: object, *outputs: object, **fields: object
 
 
 def export(folder: Path, **options: object) -> Any:
+    restart = bool(options.pop("restart", False))
     spec = raysp.Utterances(**{**CUTS, **options})
-    return raysp.export(f"{folder}/out", spec, f"{folder}/utterances", trust=True)
+    return raysp.export(f"{folder}/out", spec, f"{folder}/utterances", trust=True, restart=restart)
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -242,3 +243,92 @@ def test_the_command_writes_the_same_lines_and_goes_on(made, tmp_path):
         json.dumps({**json.loads(line)}) for line in next((tmp_path / "dest").glob("*.jsonl")).read_text().splitlines()
     }
     assert lines == {json.dumps(line) for line in lines_of(folder)}
+
+
+def words_of(*spoken: tuple[str, float, float]) -> list[dict[str, Any]]:
+    return [{"word": word, "start": start, "end": end, "score": 0.5} for word, start, end in spoken]
+
+
+TURNS = [
+    {"start": 0.0, "end": 4.0, "speaker": 0, "score": 0.75},
+    {"start": 3.0, "end": 8.0, "speaker": 1, "score": 0.5},
+    {"start": 8.5, "end": 9.0, "speaker": 0, "score": 1.0},
+]
+SPEECH = [{"start": 0.5, "end": 3.0, "score": 0.5}, {"start": 5.5, "end": 9.0, "score": 1.0}]
+SPOKEN = words_of(("One", 0.5, 1.5), ("two.", 1.6, 2.5), ("Three", 4.5, 5.5), ("four", 5.6, 7.0), ("five.", 8.6, 9.0))
+
+
+def a_sink(folder: Path, **columns: object) -> None:
+    source = {"language": ["en"], "text": ["all"], "score": [7]}
+    labelled(folder, {"seconds": [10.0], **columns}, outputs=[WORDS], source=source)
+
+
+def cut(folder: Path, **options: object) -> list[tuple[Any, ...]]:
+    is_there = (folder / "utterances").exists()
+    export(folder, **{"min_seconds": 0.1, "max_seconds": 20, "max_pause": 5, "padding": 0, **options}, restart=is_there)
+    keys = ("offset", "duration", "text", "speaker")
+    return [tuple(line.get(key) for key in keys) for line in lines_of(folder)]
+
+
+def test_the_cuts_by_words_sentences_turns_and_speech(tmp_path):
+    a_sink(tmp_path, pred_words=[SPOKEN], pred_turns=[TURNS], pred_speech=[SPEECH])
+    assert cut(tmp_path) == [(0.5, 8.5, "One two. Three four five.", None)]
+    assert cut(tmp_path, max_pause=1.5) == [
+        (0.5, 2.0, "One two.", "speaker_0"),
+        (4.5, 2.5, "Three four", "speaker_1"),
+        (8.6, 0.4, "five.", "speaker_0"),
+    ]
+    assert cut(tmp_path, by="sentences", max_seconds=5) == [
+        (0.5, 2.0, "One two.", "speaker_0"),
+        (4.5, 4.5, "Three four five.", None),
+    ]
+    assert cut(tmp_path, by="turns") == cut(tmp_path, max_pause=1.5)
+    assert cut(tmp_path, by="speech", max_pause=1) == [(0.5, 2.5, None, "speaker_0"), (5.5, 3.5, None, "speaker_1")]
+    assert cut(tmp_path, max_pause=1.5, padding=0.1)[0] == (0.4, 2.2, "One two.", "speaker_0")
+
+
+def test_turns_without_words_are_cut_where_several_speak(tmp_path):
+    a_sink(tmp_path, pred_turns=[TURNS])
+    sink = tmp_path / "out" / "a.parquet"
+    rewrite(sink, lambda table: table.drop_columns(["pred_words"]))
+    exported = export(tmp_path, by="turns", padding=0, max_seconds=20)
+    assert [(line["offset"], line["duration"], line["speaker"]) for line in lines_of(tmp_path)] == [
+        (0.0, 3.0, "speaker_0"),
+        (4.0, 4.0, "speaker_1"),
+        (8.5, 0.5, "speaker_0"),
+    ]
+    assert exported.left_out == {"utterance_of_several_speakers": 1}
+    assert exported.facts["left out"] == "1 utterance (utterance_of_several_speakers)"
+    with pytest.raises(PlanError, match=r"utterances needs a column pred_speech .*Ask for them with Speech\(\)"):
+        export(tmp_path, by="speech", restart=True)
+    with pytest.raises(PlanError, match="utterances needs a column pred_words "):
+        export(tmp_path, by="sentences", restart=True)
+
+
+def test_languages_and_kept_columns_have_keys_of_their_own(tmp_path):
+    a_sink(tmp_path, pred_words=[SPOKEN])
+    export(tmp_path, max_seconds=20)
+    first, *_ = lines_of(tmp_path)
+    assert {name: first[name] for name in ("language", "source_text", "source_score", "score")} == {
+        "language": "en",
+        "source_text": "all",
+        "source_score": 7,
+        "score": 0.5,
+    }
+    a_sink(tmp_path / "more", pred_words=[SPOKEN], pred_language=["de"])
+    export(tmp_path / "more", max_seconds=20)
+    first, *_ = lines_of(tmp_path / "more")
+    assert (first["language"], first["source_language"]) == ("de", "en")
+
+
+def test_rows_of_shards_in_an_object_store_are_read(recordings, tmp_path):
+    write_source("parquet", tmp_path / "in", recordings)
+    with failing_files() as files:
+        files.put(tmp_path / "in", "in")
+        source = raysp.Shards(f"{files.url('in')}/talks.parquet", audio="sound")
+        label(source, tmp_path / "out")
+        exported = export(tmp_path)
+        assert exported.audio_root == files.url("in")
+        assert lines_of(tmp_path)[0]["audio_filepath"] == f"{files.url('in')}/talks.parquet#row=0&column=sound"
+        label(read_by(tmp_path, exported), tmp_path / "there")
+        assert [row["status"] for row in rows(tmp_path / "there")] == ["ok"] * len(lines_of(tmp_path))
