@@ -254,7 +254,7 @@ def _print_bounds(all_bounds: "Sequence[Bounds]") -> None:
         rows.append((bounds.column, *of_group, f"{bounds.quantile:g}", " and ".join(conditions) or "-", *kept))
     names = ("column", *(("group",) if has_groups else ()), "leaves out", "keeps", "rows", "hours")
     print_table(Table("", names, rows, len(rows), "bound"), MOST_BOUNDS)
-    print_some(out, [bounds.keep for bounds in all_bounds if bounds.keep], "step", MOST_BOUNDS)
+    print_some(out, [*dict.fromkeys(bounds.keep for bounds in all_bounds if bounds.keep)], "step", MOST_BOUNDS)
 
 
 def export(
