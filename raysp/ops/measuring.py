@@ -182,7 +182,7 @@ class Measuring:
             carried_values(windows, name)[-1] if name else None for name in (self.language, self._digests)
         )
         signals, *more = self._values(Cells.joined(parts), language, digest)
-        return ({**cast("Mapping[str, object]", signals), "read": _read(windows)}, *more)
+        return ({**cast("Mapping[str, object]", signals), "read": windows_with_text(windows)}, *more)
 
 
 @functools.lru_cache(maxsize=16)
@@ -203,7 +203,7 @@ def _clipped(waves_BS: Tensor) -> Tensor:
     return (-all_high).unfold(-1, CLIPPED_RUN, 1).amax(-1)[:, 0].int()
 
 
-def _read(windows: pa.Table) -> list[dict[str, float]] | None:
+def windows_with_text(windows: pa.Table) -> list[dict[str, float]] | None:
     """Return start and end of the windows in which a text decoder wrote something; None without a text decoder."""
     parts = next((name for name in windows.column_names if name.endswith("_part")), None)
     if parts is None:

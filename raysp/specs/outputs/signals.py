@@ -49,12 +49,12 @@ class Signals(Output):
         phrases: add `phrases`, the share of the words that belong to a phrase of a file: path or url of a text in
             UTF-8, one phrase per line. A url is read with the source's storage options if both have the same scheme.
         expected_language: language of the texts for `script_share`, such as "de", "deu" or "srp_Cyrl", or
-            `raysp.Column("lang")`, the column of the source with that of each row. None: the one of the transcript,
-            as its `language` or `detect` gives it.
+            `raysp.Column("lang")`, the column of the source with that of each row. None: the one that the transcript
+            has as its `language`, the same for all rows, or detects.
         text_language: add the columns `text_language` and `text_language_score`: the language that the text seems to
             be in, by py3langid (`raysp[langid]`), and its probability.
         audio_digest: add the column `audio_digest`: digest (BLAKE2b, 128 bits) of the samples as the model takes them,
-            float32 at its rate, equal for exact duplicates.
+            float32 at its rate, equal for exact duplicates; null in error rows.
     """
 
     NOT_HASHED: ClassVar = {

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 import raysp
-from raysp.ops.measuring import _read
+from raysp.ops.measuring import windows_with_text
 from raysp.ops.measuring_texts import TextColumns, TextMeasuring
 from raysp.specs.outputs.signals import LEVELS
 
@@ -70,9 +70,9 @@ def test_words_without_times_are_passed_over():
 
 def test_windows_without_a_text_are_unread_where_words_have_no_times():
     windows = pa.table({"seconds": [2.0, 3.0, 3.0], "pred_part": ["one ", " ", "two"]})
-    assert _read(windows) == [{"start": 0.0, "end": 2.0}, {"start": 5.0, "end": 8.0}]
-    assert _read(windows.drop_columns(["pred_part"])) is None
-    found = measured({"read": _read(windows)}, text="one two")["signal"]
+    assert windows_with_text(windows) == [{"start": 0.0, "end": 2.0}, {"start": 5.0, "end": 8.0}]
+    assert windows_with_text(windows.drop_columns(["pred_part"])) is None
+    found = measured({"read": windows_with_text(windows)}, text="one two")["signal"]
     assert found["unread"] == pytest.approx(2.25)  # of 3 s, with what words cover beyond their times
     everywhere = [{"start": 0.0, "end": 8.0}]
     assert measured({"read": everywhere}, text="one two")["signal"]["unread"] is None
