@@ -25,19 +25,7 @@ PREFIX = "pred"
 
 @spec
 class Cuts:
-    """Cuts of recordings.
-
-    Attributes:
-        column: prefix of the columns of words, regions of speech or turns.
-        by: "words" cuts at pauses between words, "sentences" after marks that end sentences, as many as fit,
-            "turns" at pauses and where the speaker changes, "speech" between regions of speech. None: "words", or
-            "speech" without a column of words.
-        min_seconds: shortest clip.
-        max_seconds: longest clip.
-        max_pause: shortest pause that always ends a clip, in seconds.
-        padding: longest silence before the first word of a clip and after its last one, in seconds.
-        min_score: least mean probability of a clip's words.
-    """
+    """Options by which recordings are cut; `Utterances` has what they mean."""
 
     UNIT: ClassVar[str] = "clip"
     """Name of a part of a recording, in reasons for leaving it out."""

@@ -30,7 +30,19 @@ OF_SOURCE = "source_"
 
 @spec
 class Utterances(Cuts):
-    """Manifests of utterances in JSON lines, with NeMo's keys; `Shards` reads them from the same recordings."""
+    """Manifests of utterances in JSON lines, with NeMo's keys; `Shards` reads them from the same recordings.
+
+    Attributes:
+        column: prefix of the columns of words, regions of speech or turns.
+        by: "words" cuts at pauses between words, "sentences" after marks that end sentences, as many as fit,
+            "turns" at pauses and where the speaker changes, "speech" between regions of speech. None: "words", or
+            "speech" without a column of words.
+        min_seconds: shortest clip.
+        max_seconds: longest clip.
+        max_pause: shortest pause that always ends a clip, in seconds.
+        padding: longest silence before the first word of a clip and after its last one, in seconds.
+        min_score: least mean probability of a clip's words.
+    """
 
     NAME: ClassVar[str] = "utterances"
     UNIT: ClassVar[str] = "utterance"
