@@ -64,8 +64,8 @@ class Source:
 
     def check_paths(self) -> None:
         """Raise if rows of the first label shard were read by path, and the pipeline may not be used."""
-        first = next(name for name in self.labelling.shards if name in self.labelling.done)
-        if footer.read(self.labelling.store, first).recordings:
+        first, *_ = self.labelling.finished_shards
+        if footer.read(self.labelling.store, first.name).recordings:
             _ = self.pipeline
 
     def paths(self, shard: Shard) -> Mapping[int, tuple[str, float | None]]:
@@ -99,7 +99,7 @@ class Source:
 
     def check_places(self) -> None:
         """Raise PlanError if recordings are inside of shards of a kind whose rows have no urls."""
-        kinds = {shard.kind for name, shard in self.labelling.shards.items() if name in self.labelling.done}
+        kinds = {shard.kind for shard in self.labelling.finished_shards}
         if other := {kind for kind in kinds if sources.kind_named(kind).holds_audio} - stored_rows.KINDS:
             raise PlanError(
                 f"{self.labelling.url}: its rows are of the kind {', '.join(sorted(other))}, whose recordings a line "
@@ -139,8 +139,7 @@ class Source:
         Raises:
             TrustError: shards that are not folders may not be read.
         """
-        shards = [shard for shard in self.labelling.shards.values() if shard.name in self.labelling.done]
-        return {shard.name: self._root(shard) for shard in shards}
+        return {shard.name: self._root(shard) for shard in self.labelling.finished_shards}
 
     def _root(self, shard: Shard) -> str | None:
         kind = sources.kind_named(shard.kind)

@@ -90,14 +90,11 @@ class UtteranceFiles:
     @cached_property
     def audio_root(self) -> str:
         """Folder that holds all recordings, which `Shards(audio_root=...)` has to name; empty without one."""
-        by_path = (self.source.roots[shard.name] for shard in self._shards)
-        holding = (shard.url.rpartition("/")[0] for shard in self._shards if sources.kind_named(shard.kind).holds_audio)
+        shards, kind_of = self.labelling.finished_shards, sources.kind_named
+        by_path = (self.source.roots[shard.name] for shard in shards)
+        holding = (shard.url.rpartition("/")[0] for shard in shards if kind_of(shard.kind).holds_audio)
         shared = "/".join(shared_parts([*filter(None, by_path), *holding]))
         return "" if shared.endswith(":/") else shared or "/"
-
-    @property
-    def _shards(self) -> list[Shard]:
-        return [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
 
     @cached_property
     def _language(self) -> str | None:

@@ -119,7 +119,7 @@ class Tasks:
                 "channel by Decode(channel=0)"
             )
         self.source.check_places()
-        shards = (shard for name, shard in self.labelling.shards.items() if name in self.labelling.done)
+        shards = self.labelling.finished_shards
         if self._needs_paths and any(sources.kind_named(shard.kind).holds_audio for shard in shards):
             raise PlanError(
                 f"{url}: its recordings are inside of shards, where Label Studio cannot play them; export them with "
@@ -191,9 +191,8 @@ class Tasks:
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the labelling interface with the labels of all tasks, and return 1."""
-        done = [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
         labels = {SPEECH} if self.cuts else set[str]()
-        for shard in done if self.cuts else ():
+        for shard in self.labelling.finished_shards if self.cuts else ():
             lines = destination.store.read(f"{stem_of(shard)}{SUFFIX}").splitlines()[1:-1]
             tasks = (bounds.parse_json(line.rstrip(b",")) for line in lines)
             results = (result for task in tasks for result in task["predictions"][0]["result"])
