@@ -85,7 +85,7 @@ class Tasks:
     @cached_property
     def cuts(self) -> RowCuts | None:
         """Cuts of rows into regions; None for texts without times."""
-        cuts = RowCuts(self.labelling, self.spec, self.spec.NAME)
+        cuts = RowCuts(self.labelling, self.spec)
         kinds = (f"{self.spec.column}_words", f"{self.spec.column}_speech", "pred_speech")
         return cuts if self.spec.by is not None or find_spans(self.labelling.schema, *kinds) else None
 
