@@ -13,7 +13,7 @@ from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line
 from raysp.verbs.export.cuts import Cuts, RowCuts, only_channel
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, kept_names, ok_rows, stem_of, to_rows
+from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, kept_names, stem_of
 from raysp.verbs.export.source_audio import Place, Source, shared_parts
 
 SUFFIX = ".jsonl"
@@ -98,12 +98,8 @@ class UtteranceFiles:
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the manifest of a label shard."""
         columns = [*self.cuts.columns, *([self._language] if self._language else []), *self._kept]
-        place_of = self.source.places(shard)
         with files.file(f"{stem_of(shard)}{SUFFIX}", is_hashed=True) as scratch, scratch.open("wb") as file:
-            for row in (row for table in ok_rows(self.labelling, shard, columns, files) for row in to_rows(table)):
-                if (place := place_of(int(str(row["row"])))) is None:
-                    files.tally.left_out["not_readable"] += 1
-                    continue
+            for row, place in self.source.placed_rows(shard, columns, files):
                 file.writelines(line.encode() for line in self._lines(row, place, shard, files))
 
     def _lines(self, row: Row, place: Place, shard: Shard, files: ShardFiles) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Export to tasks of Label Studio, whose predictions people correct; `raysp.corrections` reads them back."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from string import Formatter
@@ -20,7 +20,7 @@ from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line, place_name
 from raysp.verbs.export.cuts import Cuts, RowCuts
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import SPEECH, Row, find_spans, id_of, is_by_channel, ok_rows, stem_of, to_rows
+from raysp.verbs.export.export_rows import SPEECH, Row, find_spans, id_of, is_by_channel, seconds_of, stem_of
 from raysp.verbs.export.source_audio import Place, Source
 
 SUFFIX = ".json"
@@ -133,21 +133,15 @@ class Tasks:
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the tasks of a label shard."""
-        place_of = self.source.places(shard)
         with files.file(f"{stem_of(shard)}{SUFFIX}", is_hashed=True) as scratch, scratch.open("wb") as file:
-            for number, task in enumerate(self._tasks(shard, files, place_of)):
+            for number, task in enumerate(self._tasks(shard, files)):
                 file.write((b",\n" if number else b"[\n") + json_line(task).rstrip("\n").encode())
             file.write(b"\n]\n" if file.tell() else b"[]\n")
 
-    def _tasks(
-        self, shard: Shard, files: ShardFiles, place_of: Callable[[int], Place | None]
-    ) -> Iterator[dict[str, object]]:
-        for row in (row for table in ok_rows(self.labelling, shard, self._columns, files) for row in to_rows(table)):
-            if (place := place_of(int(str(row["row"])))) is None:
-                files.tally.left_out["not_readable"] += 1
-                continue
+    def _tasks(self, shard: Shard, files: ShardFiles) -> Iterator[dict[str, object]]:
+        for row, place in self.source.placed_rows(shard, self._columns, files):
             files.tally.rows += 1
-            files.tally.seconds += float(str(row[SECONDS]))
+            files.tally.seconds += seconds_of(row)
             yield self._task(row, place, shard, self.cuts(row, files) if self.cuts else None)
 
     def _task(self, row: Row, place: Place, shard: Shard, clips: Sequence[Clip] | None) -> dict[str, object]:
