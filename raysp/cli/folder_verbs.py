@@ -46,7 +46,7 @@ class FolderOptions(Options):
         typer.Option(
             "--to",
             metavar="FORMAT",
-            help="Export too, as raysp export: srt vtt ctm textgrid jsonl csv nemo dataset clips utterances.",
+            help="Export too: srt vtt ctm textgrid jsonl csv nemo dataset clips utterances labelstudio.",
         ),
     ] = None
     labels: Annotated[
@@ -82,8 +82,7 @@ class FolderOptions(Options):
         source = raysp.Shards(self.folder, root=str(Path(self.folder).parent) if Path(self.folder).is_file() else None)
         sink = raysp.Parquet(self.labels or f"{self._folder}-labels")
         pipeline = raysp.Pipeline(source, steps=steps, sink=sink)
-        settings = [setting for setting in self.settings or () if setting not in self._of_format]
-        return with_overrides(pipeline, settings)
+        return with_overrides(pipeline, [one for one in self.settings or () if one not in self._of_format])
 
     @property
     def command(self) -> str:

@@ -10,7 +10,12 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from raysp.cli.arguments import By, Normalise, SinkOptions, parse_storage_options
+from raysp.cli.arguments import (
+    By,
+    Normalise,
+    SinkOptions,
+    parse_storage_options,
+)
 from raysp.cli.console import (
     ProgressLines,
     announce,
@@ -225,9 +230,9 @@ def report(
         refuse_unused({"--out": file, "--by": by, "--normalise": normalise}, "--suggest writes no page; leave it out")
     announce(f"reading {sink.url} ...")
     if columns is not None:
-        suggestion = raysp.suggest(sink.url, columns.split(","), quantiles=quantiles, group=group, **sink.access)
-        rows = [{**asdict(bounds), "keep": bounds.keep} for bounds in suggestion.bounds]
-        show({"sink": suggestion.sink, "bounds": rows}, lambda: _print_bounds(suggestion.bounds))
+        found = raysp.suggest(sink.url, columns.split(","), quantiles=quantiles, group=group, **sink.access)
+        rows = [{**asdict(bounds), "keep": bounds.keep} for bounds in found.bounds]
+        show({"sink": found.sink, "bounds": rows}, lambda: _print_bounds(found.bounds))
     place = raysp.report(sink.url, file, by=by, normalise=normalise, **sink.access)
     show({"report": place}, lambda: out.print(printable(place), markup=False))
 

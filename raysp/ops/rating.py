@@ -98,8 +98,9 @@ def segments_of(wave: Floats, past: Past | None) -> Iterator[Floats]:
         reached, end = 0, len(samples)
     for number in range(_num_segments(reached), _num_segments(end)):
         start = number * MOS_RATE
-        end_sample = int((number + SEGMENT_SECONDS) * MOS_RATE)
-        if end_sample - start == SEGMENT_SAMPLES:  # rounding skips some, as in speechmos
+        if (
+            int((number + SEGMENT_SECONDS) * MOS_RATE) - start == SEGMENT_SAMPLES
+        ):  # rounding skips some, as in speechmos
             yield samples[start - first_sample :][:SEGMENT_SAMPLES]
 
 

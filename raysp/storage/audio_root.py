@@ -259,6 +259,9 @@ class AudioRoot:
         for name in (relative, *self._other_places(relative)):
             if (recording := self._opened(path, name, row, head_bytes)) is not None:
                 return recording
+        # A file may be named like a row.
+        if row is not None and (recording := self._opened(path, self.inside(path), None, head_bytes)) is not None:
+            return recording
         other_names = existing(relative, self._exists) if self.by_form else []
         other = other_names[0] if len(other_names) == 1 else None
         if other is not None and (recording := self._opened(path, other, row, head_bytes)) is not None:
@@ -345,7 +348,9 @@ class AudioRoot:
         """Return facts on files by path, of recordings inside of shards those on their shards."""
         files = {path: row.shard if (row := self._row_of(path)) else path for path in paths}
         facts = self._facts_at_places({*files.values()}, of)
-        return {path: facts[file] for path, file in files.items() if file in facts}
+        if named_like_rows := {path for path, file in files.items() if file not in {*facts, path}}:
+            facts |= self._facts_at_places(named_like_rows, of)
+        return {path: facts[name] for path, file in files.items() for name in (path, file) if name in facts}
 
     def _facts_at_places(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
         """Return facts on files by path, each at the place from which `open` reads it."""

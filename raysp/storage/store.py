@@ -411,6 +411,7 @@ def explain(error: OSError, doing: str, place: str | Path) -> StoreError:
 
 _REFUSED = (errno.EACCES, errno.EPERM)
 _UNUSABLE = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_FULL = (*_UNUSABLE, errno.EFBIG, errno.EIO)
 _GO_ON = "or choose another place, and run again: committed work is kept"
 _NO_ROOM = f"free space {_GO_ON}"
 _NO_PERMISSION = "grant this user permission or choose another place"
@@ -432,6 +433,17 @@ _ADVICE = {
     errno.EOPNOTSUPP: "files are made visible by hard links, which this file system lacks: choose another place",
     errno.EMLINK: "files are made visible by hard links, which this file system lacks: choose another place",
 }
+
+
+@contextmanager
+def explained_if_full(place: str) -> Iterator[None]:
+    """Raise errors of a place that holds no more bytes as StoreError; errors of code that fills it pass."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, StoreError) or error.errno not in _FULL:
+            raise
+        raise explain(error, "write", place) from error
 
 
 @contextmanager

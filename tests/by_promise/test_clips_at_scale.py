@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -374,6 +375,7 @@ def test_files_that_fewer_labels_do_not_need_are_removed(sink, tmp_path):
     [
         ({"split": {"train": 0.5, "dev": 0.4}}, "the shares add up to 0.9; expected 1"),
         ({"split": {"a/b": 1.0}}, "split"),
+        ({"split": {"dev": 0.5, "Dev": 0.5}}, "split: dev, Dev have one folder where letter case is ignored"),
         ({"split": {}}, "split"),
         ({"speaker": "speaker_id"}, "speaker='speaker_id': without effect, since split='train' names one split"),
         ({"shard_bytes": 0}, "Clips.shard_bytes: found 0"),
@@ -388,3 +390,15 @@ def test_a_speaker_that_is_not_kept_is_refused(sink, tmp_path):
     clips = raysp.Clips(split=SHARES, speaker="reader")
     with pytest.raises(raysp.PlanError, match=r"speaker='reader' is no column .* expected one of speaker_id"):
         raysp.export(str(sink), clips, str(tmp_path / "clips"), trust=True)
+
+
+@pytest.mark.parametrize("to", ["clips", "dataset", "jsonl"])
+def test_a_destination_that_holds_no_more_bytes_is_named_with_the_remedy(sink, tmp_path, to):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(raysp.RunError, match=f"{tmp_path}/out/.*: cannot write it .*raise the limit"):
+            raysp.export(str(sink), to, f"{tmp_path}/out", trust=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raysp.export(str(sink), to, f"{tmp_path}/out", trust=True).files

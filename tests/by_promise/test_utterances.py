@@ -332,3 +332,13 @@ def test_rows_of_shards_in_an_object_store_are_read(recordings, tmp_path):
         assert lines_of(tmp_path)[0]["audio_filepath"] == f"{files.url('in')}/talks.parquet#row=0&column=sound"
         label(read_by(tmp_path, exported), tmp_path / "there")
         assert [row["status"] for row in rows(tmp_path / "there")] == ["ok"] * len(lines_of(tmp_path))
+
+
+def test_a_file_that_is_named_like_a_row_is_read(recordings, tmp_path):
+    (tmp_path / "t#row=1").write_bytes(recordings[0])
+    line = {"audio_filepath": "t#row=1", "offset": 0.5, "duration": 1.0}
+    (tmp_path / "u.jsonl").write_text(f"{json.dumps(line)}\n")
+    label(raysp.Shards(f"{tmp_path}/u.jsonl"), tmp_path / "out")
+    (row,) = rows(tmp_path / "out")
+    assert row["status"] == "ok", row["error_message"]
+    assert not raysp.verify(f"{tmp_path}/out", trust=True).differences

@@ -179,7 +179,7 @@ class FileNames:
 def _safe(text: str) -> str:
     name = _UNSAFE.sub("_", unicodedata.normalize("NFC", valid(text))).strip(". ")
     name = "".join("_" if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in name)
-    name = _cut(name, LONGEST_NAME_BYTES).rstrip(". ")
+    name = cut(name, LONGEST_NAME_BYTES).rstrip(". ")
     if not name or name[0] in "._-" or _RESERVED.fullmatch(name):
         name = f"x{name}"
     return name
@@ -210,11 +210,12 @@ def _safe_part(text: str) -> str:
     name = _UNSAFE_IN_PATHS.sub("_", valid(text))
     if not name.isascii():
         name = "".join("_" if unicodedata.category(c) == "Cf" and c not in _JOINERS else c for c in name)
-    name = _cut(name, LONGEST_PART_BYTES)
+    name = cut(name, LONGEST_PART_BYTES)
     return f"x{name}" if not name.strip() or name[0] == "." or _RESERVED.fullmatch(name) else name
 
 
-def _cut(text: str, most: int) -> str:
+def cut(text: str, most: int) -> str:
+    """Return the beginning of a text that has at most a number of bytes in UTF-8."""
     return text.encode()[:most].decode(errors="ignore")
 
 

@@ -104,10 +104,12 @@ class DataFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End all files; after an error none of those that are open is published."""
-        if error is None:
+        if error is not None:
+            self._all.__exit__(kind, error, trace)
+            return
+        with self._all:
             for split in self._splits:
                 self._end(split)
-        self._all.__exit__(kind, error, trace)
 
     def write(self, table: pa.Table, split: str) -> None:
         """Write rows as a row group."""

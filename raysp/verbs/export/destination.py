@@ -30,7 +30,7 @@ from raysp.sink import records
 from raysp.sink.records import Natural
 from raysp.sink.run_record import differences
 from raysp.specs.values import JsonValue
-from raysp.storage.store import HOME, TMP, Store
+from raysp.storage.store import HOME, TMP, Store, explained_if_full
 from raysp.text.formats.safe_values import on_one_line
 from raysp.words import count
 
@@ -51,15 +51,16 @@ EDITED = -1
 INSTEAD = "choose another destination, or add --restart (in Python restart=True), which removes the export in it"
 
 
-UNITS = ("clip", "utterance", "region", "word")
-"""Parts of rows with which reasons such as `clip_too_short` begin; other reasons are of rows."""
-
-
 def by_reason(left_out: Mapping[str, int]) -> str:
     """Return the numbers of rows and their parts that were left out, with their reasons."""
-    units = ((reason.partition("_")[0], reason, number) for reason, number in left_out.items())
+    units = {
+        "clip": "clip",
+        "utterance": "utterance",
+        "word": "word",
+    }  # clip_too_short, word_without_time; other reasons are those of rows
     return ", ".join(
-        f"{count(number, unit if unit in UNITS else 'row')} ({on_one_line(reason)})" for unit, reason, number in units
+        f"{count(number, units.get(reason.partition('_')[0], 'row'))} ({on_one_line(reason)})"
+        for reason, number in left_out.items()
     )
 
 
@@ -142,7 +143,8 @@ class ShardFiles:
             is_hashed: whether a later export compares the content, else the size alone.
         """
         with self._store.scratch() as scratch:
-            yield scratch
+            with explained_if_full(f"{self._store.url}/{path}"):
+                yield scratch
             num_bytes = scratch.stat().st_size
             with scratch.open("rb") as file:
                 content = hash_of(file) if is_hashed else f"{num_bytes}{SIZE}"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysp.corpus.shards import Shard
-from raysp.text.formats.safe_values import LONGEST_PATH_BYTES, FileNames, key_of, safe_path
+from raysp.text.formats.safe_values import LONGEST_PART_BYTES, LONGEST_PATH_BYTES, FileNames, cut, key_of, safe_path
 from raysp.verbs.export.export_rows import Row, id_of, stem_of
 
 Namer = Callable[[Row], str]
@@ -77,7 +77,8 @@ class PathNamer:
 def _numbered(name: str, number: int) -> Iterator[str]:
     """Yield a name, the name with a number, then with a growing number of `~` at the end."""
     yield name
-    yield from (f"{name}~{number}{'~' * more}" for more in count())
+    folder, slash, last = name.rpartition("/")
+    yield from (f"{folder}{slash}{cut(last, LONGEST_PART_BYTES)}~{number}{'~' * more}" for more in count())
 
 
 class PathNames:

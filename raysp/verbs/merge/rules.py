@@ -196,10 +196,3 @@ def _differing(texts: Sequence[Sequence[str | None]]) -> Iterator[tuple[int, dic
         present = {number: text for number, text in enumerate(of_row) if text is not None}
         if len({*present.values()}) > 1:
             yield row, present
-
-
-def _row_scores(rows: Candidates, text: str) -> Floats:
-    """Return the scores of the transcripts; -inf without a column of them."""
-    name = f"{name_of(text)}_score"
-    has_scores = name in number_columns(rows.tables[0].schema)
-    return rows.values(name) if has_scores else np.full(rows.places.shape, -inf)

@@ -12,7 +12,7 @@ import pytest
 import raysp
 from raysp import ChangedError, PlanError, SpecError, TrustError
 from tests import kit
-from tests.corpora import a_pipeline
+from tests.corpora import a_pipeline, digits_table
 from tests.exports import export_to
 from tests.verbs.export.sinks import WORDS, content, make_folder_sink, make_sink, with_errors
 
@@ -188,3 +188,13 @@ def test_the_command_line_writes_them(folder, raysp_command):
     assert done.code == 0, done.err
     assert f"{folder}/in" in done.out
     assert sorted(subtitles(folder)) == sorted(SRT)
+
+
+def test_names_of_almost_255_bytes_have_room_for_a_number(tmp_path):
+    (tmp_path / "in").mkdir()
+    sound = digits_table(1).to_pylist()[0]["audio"]["bytes"]
+    for suffix in ("wav", "mp3"):
+        (tmp_path / "in" / f"{'x' * 251}.{suffix}").write_bytes(sound)
+    raysp.run(a_pipeline(f"{tmp_path}/in", f"{tmp_path}/out", label={"outputs": [WORDS]}), engine="here")
+    beside(tmp_path)
+    assert sorted(subtitles(tmp_path)) == [f"{'x' * 251}.srt", f"{'x' * 200}~1.srt"]

@@ -1,11 +1,12 @@
 """Export to tasks of Label Studio, whose predictions people correct; `raysp.corrections` reads them back."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from string import Formatter
 from typing import ClassVar
+from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from raysp import bounds
@@ -20,7 +21,7 @@ from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line, place_name
 from raysp.verbs.export.cuts import Cuts, RowCuts
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import SPEECH, Row, find_spans, id_of, is_by_channel, seconds_of, stem_of
+from raysp.verbs.export.export_rows import SPEECH, Row, find_spans, id_of, is_by_channel, ok_rows, stem_of, to_rows
 from raysp.verbs.export.source_audio import Place, Source
 
 SUFFIX = ".json"
@@ -85,7 +86,7 @@ class Tasks:
     @cached_property
     def cuts(self) -> RowCuts | None:
         """Cuts of rows into regions; None for texts without times."""
-        cuts = RowCuts(self.labelling, self.spec)
+        cuts = RowCuts(self.labelling, self.spec, self.spec.NAME)
         kinds = (f"{self.spec.column}_words", f"{self.spec.column}_speech", "pred_speech")
         return cuts if self.spec.by is not None or find_spans(self.labelling.schema, *kinds) else None
 
@@ -119,7 +120,7 @@ class Tasks:
                 "channel by Decode(channel=0)"
             )
         self.source.check_places()
-        shards = self.labelling.finished_shards
+        shards = (shard for name, shard in self.labelling.shards.items() if name in self.labelling.done)
         if self._needs_paths and any(sources.kind_named(shard.kind).holds_audio for shard in shards):
             raise PlanError(
                 f"{url}: its recordings are inside of shards, where Label Studio cannot play them; export them with "
@@ -133,15 +134,21 @@ class Tasks:
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the tasks of a label shard."""
+        place_of = self.source.places(shard)
         with files.file(f"{stem_of(shard)}{SUFFIX}", is_hashed=True) as scratch, scratch.open("wb") as file:
-            for number, task in enumerate(self._tasks(shard, files)):
+            for number, task in enumerate(self._tasks(shard, files, place_of)):
                 file.write((b",\n" if number else b"[\n") + json_line(task).rstrip("\n").encode())
             file.write(b"\n]\n" if file.tell() else b"[]\n")
 
-    def _tasks(self, shard: Shard, files: ShardFiles) -> Iterator[dict[str, object]]:
-        for row, place in self.source.placed_rows(shard, self._columns, files):
+    def _tasks(
+        self, shard: Shard, files: ShardFiles, place_of: Callable[[int], Place | None]
+    ) -> Iterator[dict[str, object]]:
+        for row in (row for table in ok_rows(self.labelling, shard, self._columns, files) for row in to_rows(table)):
+            if (place := place_of(int(str(row["row"])))) is None:
+                files.tally.left_out["not_readable"] += 1
+                continue
             files.tally.rows += 1
-            files.tally.seconds += seconds_of(row)
+            files.tally.seconds += float(str(row[SECONDS]))
             yield self._task(row, place, shard, self.cuts(row, files) if self.cuts else None)
 
     def _task(self, row: Row, place: Place, shard: Shard, clips: Sequence[Clip] | None) -> dict[str, object]:
@@ -156,7 +163,7 @@ class Tasks:
         score = row.get(f"{self.spec.column}_score")
         return {
             "data": {
-                AUDIO: self.spec.audio.format(path=path, id=id_, shard=stem_of(shard), row=row["row"]),
+                AUDIO: self._audio(path=path, id=id_, shard=stem_of(shard), row=int(str(row["row"]))),
                 "id": id_,
                 "text": text,
                 "audio_filepath": path,
@@ -175,6 +182,13 @@ class Tasks:
             ],
         }
 
+    def _audio(self, **fields: str | int) -> str:
+        """Return the url of a recording; texts inside of a template are percent-encoded."""
+        if self.spec.audio == "{path}":
+            return str(fields["path"])
+        encoded = {name: quote(text, ":/") if isinstance(text, str) else text for name, text in fields.items()}
+        return self.spec.audio.format(**encoded)
+
     def _region(self, clip: Clip, number: int, shift: float) -> Iterator[dict[str, object]]:
         """Yield the results of a region: its label, and its text."""
         place = {"start": round(clip.start + shift, 3), "end": round(clip.end + shift, 3), "channel": 0}
@@ -185,8 +199,9 @@ class Tasks:
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the labelling interface with the labels of all tasks, and return 1."""
+        done = [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
         labels = {SPEECH} if self.cuts else set[str]()
-        for shard in self.labelling.finished_shards if self.cuts else ():
+        for shard in done if self.cuts else ():
             lines = destination.store.read(f"{stem_of(shard)}{SUFFIX}").splitlines()[1:-1]
             tasks = (bounds.parse_json(line.rstrip(b",")) for line in lines)
             results = (result for task in tasks for result in task["predictions"][0]["result"])

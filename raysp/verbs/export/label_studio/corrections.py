@@ -61,10 +61,17 @@ def corrections(annotations: str, dest: str, storage_options: GivenOptions | Non
         raise SpecError(f"corrections: found dest={dest!r}, expected the name of a manifest, such as corrected.jsonl")
     lines: list[str] = []
     tasks, changed = _tasks(annotations, storage_options), 0
-    for task in tasks:
-        if (annotation := _annotation(task)) is None:
-            continue
-        data, text = task["data"], _text(annotation)
+    for number, task in enumerate(tasks):
+        try:
+            if (annotation := _annotation(task)) is None:
+                continue
+            text = _text(annotation)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise SpecError(
+                f"{annotations}: an annotation of entry {number} is not of the form that Label Studio writes; export "
+                "the project again in the format JSON"
+            ) from None
+        data = task["data"]
         changed += text != (data["text"] or "")
         kept = {key: value for key, value in data.items() if key not in (AUDIO, "text") and value is not None}
         lines.append(json_line({**kept, "text": text, "pred_text": data["text"]}))
@@ -112,6 +119,6 @@ def _text(annotation: Mapping[str, Any]) -> str:
         for result in annotation.get("result") or ()
         if result.get("type") == "textarea" and result.get("from_name") == TEXT
     ]
-    values.sort(key=lambda value: value.get("start") or 0.0)
+    values.sort(key=lambda value: float(value.get("start") or 0.0))
     parts = [[value["text"]] if isinstance(value["text"], str) else value["text"] for value in values]
     return " ".join(stripped for texts in parts for text in texts if (stripped := str(text).strip()))
