@@ -198,7 +198,8 @@ def merge(
         if result.elected:
             print_fact("elected", f"{count(result.elected, 'text')} that no labelling has")
         shards = count(result.shards, "shard")
-        print_fact("merged", f"{shards} in {result.sink}, {result.shards_before:,} of them earlier")
+        before = f", {result.shards_before:,} of them earlier" if result.shards_before else ""
+        print_fact("merged", f"{shards} in {result.sink}{before}")
         lines = [f"raysp: not merged: {name}: {why}" for name, why in result.not_merged.items()]
         print_some(err, lines, "shard", FEW_LINES)
 

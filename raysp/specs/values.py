@@ -113,6 +113,8 @@ def _explain_field(owner: str, fields: list[str], error: Mapping[str, object]) -
     if error["type"] in ("is_instance_of", "dataclass_type") and isinstance(error["input"], Mapping):
         message += '; in JSON it has a key "type", the name of its class'
     message = message.replace("an instance of Sequence", "a list")
+    if error["type"] == "sequence_str":
+        message = 'expected a list, such as ["a", "b"]'
     value = "***" if name == "storage_options" else _shown(error["input"])
     return f"{path}: found {value}; ", f"{message[0].lower()}{message[1:]}"
 

@@ -175,6 +175,7 @@ class TestChecks:
             (lambda: raysp.Shards([]), "^Shards: url is empty"),
             (lambda: raysp.Shards(["a", ""]), "^Shards: url is empty"),
             (lambda: raysp.Shards(3), "^Shards.url: found 3; input should be a valid string, or input should be"),
+            (lambda: raysp.Parquet("o", keep="a"), "^Parquet.keep: found .a.; expected a list, such as "),
             (lambda: raysp.Parquet("o", rows="some"), "^Parquet.rows: found 'some'; input should be 'all' or 'ok'$"),
             (
                 lambda: raysp.Parquet("o", compression="zip"),

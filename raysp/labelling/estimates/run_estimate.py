@@ -212,7 +212,7 @@ def _notes(plan: Plan, sample: Sample) -> list[str]:
     notes = []
     late = [type(step).__name__ for step in plan.pipeline.flow.late]
     if late:
-        notes.append(f"the steps {', '.join(late)} read decoded rows and were not applied to the sample")
+        notes.append(f"not applied to the sample, as they add columns or read added ones: {', '.join(late)}")
     most, errors = plan.pipeline.max_error_rate, sample.share(ERROR)
     kind = next((kind for kind in sample.outcomes if kind != FILTERED), None)
     if kind is not None and not sample.share(OK):

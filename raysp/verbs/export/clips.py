@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property, partial
@@ -165,7 +166,8 @@ class ClipFiles:
         if self.spec.speaker not in self.kept:
             raise PlanError(
                 f"{self.labelling.url}: speaker={self.spec.speaker!r} is no column of the source that its label shards "
-                f"keep; expected one of {', '.join(self.kept) or 'Parquet(keep=[...]), which keeps none'}"
+                f"keep, which are {', '.join(self.kept) or 'none'}. Label with Parquet(keep=[{self.spec.speaker!r}]); "
+                "the columns of utterances are those that the first sink keeps"
             )
         return self.kept[self.spec.speaker]
 
@@ -214,7 +216,8 @@ class ClipFiles:
                     yield _Clip(values, kept.slice(number, 1), split), audio
 
     def finish(self, destination: Destination, total: Tally) -> int:
-        """Write the card, and return 1."""
+        """Write the card, and return 1; splits without a clip are counted as 0."""
+        total.splits = Counter({name: total.splits[name] for name in self.spec.splits})
         return write_card(destination, self.labelling, self.spec, self.schema, total, has_audio=True)
 
 

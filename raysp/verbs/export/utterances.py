@@ -146,7 +146,7 @@ class UtteranceFiles:
             "offset": round(offset + clip.start, 6),
             "duration": clip.seconds,
             **({"text": clip.text} if self.cuts.spoken else {}),
-            "score": clip.score,
+            "score": None if clip.score is None else round(clip.score, 6),
             **({SPEAKER: clip.speaker or None} if self.cuts.turns else {}),
             **({"language": row[self._language]} if self._language else {}),
             "source_id": source_id,

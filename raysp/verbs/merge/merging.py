@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
+import pyarrow as pa
+
 from raysp.errors import ChangedError, PlanError, StoreError
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
 from raysp.labelling.finished.labellings import match, refuse_same_sinks
@@ -28,6 +30,8 @@ from raysp.words import listed
 
 MERGED = "merged"
 """Entry of the metadata of a merged label shard: a hash of the versions of the label shards that it was made from."""
+TYPE_CHARACTERS = 40
+"""Of the type of a column in a message."""
 MERGE_VERSION = 1
 """Version of the rule of choice; a higher one makes merges of earlier versions other merges."""
 
@@ -121,9 +125,7 @@ def _sides(labellings: Sequence[Labelling], rule: Rule) -> list[Side]:
     for labelling, theirs in zip(further, fields[1:], strict=True):
         names = [name for name in {**fields[0], **theirs} if fields[0].get(name) != theirs.get(name)]
         if names:
-            shown = ", ".join(
-                f"{name} ({fields[0].get(name, 'absent')}; {theirs.get(name, 'absent')})" for name in names
-            )
+            shown = ", ".join(f"{name} ({_type(fields[0].get(name))}; {_type(theirs.get(name))})" for name in names)
             raise PlanError(
                 f"{first.url} and {labelling.url}: their label shards differ in the columns {shown}; merge labellings "
                 "with the same outputs and the same sink.keep"
@@ -131,6 +133,12 @@ def _sides(labellings: Sequence[Labelling], rule: Rule) -> list[Side]:
     for labelling in labellings:
         rule.check(labelling.url, labelling.schema)
     return [Side(labelling, tuple(fields[0])) for labelling in labellings]
+
+
+def _type(of_column: pa.DataType | None) -> str:
+    """Return a type as a short text."""
+    text = "absent" if of_column is None else str(of_column)
+    return text if len(text) <= TYPE_CHARACTERS else f"{text[:TYPE_CHARACTERS]}..."
 
 
 def _sink(to: str | Parquet | Store, storage_options: GivenOptions | None) -> Sink:
