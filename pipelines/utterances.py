@@ -1,13 +1,17 @@
 """Cut hours into utterances, write each by two models, keep those on which both agree, and train on them.
 
-raysp run pipelines/utterances.py:first --set source.url=TALKS
-raysp export first-labels utterances --to utterances --trust
+raysp run pipelines/utterances.py:first
+raysp export first-labels utterances --to utterances --trust --set to.max_seconds=6
 raysp run pipelines/utterances.py:second
 raysp export second-labels clips --to clips --trust
 raysp finetune pipelines/utterances.py
 
-Each command goes on where it was killed. Audio stays where it is until clips are written; training reads it there too.
-The first model gives times of words: Whisper by CTranslate2, a transducer, or a CTC checkpoint.
+Recordings lie in `talks`, in the folder of the commands. If they lie elsewhere, the first command takes
+`--set source.url=/data/talks`, the third and the fifth `--set source.audio_root=/data/talks`.
+
+Each command continues where it was killed. Audio is copied by the export of clips only; training reads it in place.
+The first model gives times of words: Whisper by CTranslate2, a transducer, or a CTC checkpoint. The second one here
+reads digits alone: name your own, and a `spelled` that writes texts as it does.
 """
 
 import re
