@@ -17,6 +17,9 @@ RESULT_COLUMNS: Mapping[str, ColumnType] = {
 }
 """Columns of the result of a row, from decoding to the label shard."""
 
+OUTCOME = ("status", "error_type", "error_message")
+"""Those of its outcome."""
+
 WINDOW_COLUMNS: Mapping[str, ColumnType] = {"window": "int32", "windows": "int32"}
 """Columns of a window of a row until windows are joined: its number, and on the last one their number."""
 

@@ -82,7 +82,8 @@ class FolderOptions(Options):
         source = raysp.Shards(self.folder, root=str(Path(self.folder).parent) if Path(self.folder).is_file() else None)
         sink = raysp.Parquet(self.labels or f"{self._folder}-labels")
         pipeline = raysp.Pipeline(source, steps=steps, sink=sink)
-        return with_overrides(pipeline, [one for one in self.settings or () if one not in self._of_format])
+        settings = [setting for setting in self.settings or () if setting not in self._of_format]
+        return with_overrides(pipeline, settings)
 
     @property
     def command(self) -> str:

@@ -10,12 +10,7 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from raysp.cli.arguments import (
-    By,
-    Normalise,
-    SinkOptions,
-    parse_storage_options,
-)
+from raysp.cli.arguments import By, Normalise, SinkOptions, parse_storage_options
 from raysp.cli.console import (
     ProgressLines,
     announce,
@@ -230,9 +225,9 @@ def report(
         refuse_unused({"--out": file, "--by": by, "--normalise": normalise}, "--suggest writes no page; leave it out")
     announce(f"reading {sink.url} ...")
     if columns is not None:
-        found = raysp.suggest(sink.url, columns.split(","), quantiles=quantiles, group=group, **sink.access)
-        rows = [{**asdict(bounds), "keep": bounds.keep} for bounds in found.bounds]
-        show({"sink": found.sink, "bounds": rows}, lambda: _print_bounds(found.bounds))
+        suggestion = raysp.suggest(sink.url, columns.split(","), quantiles=quantiles, group=group, **sink.access)
+        rows = [{**asdict(bounds), "keep": bounds.keep} for bounds in suggestion.bounds]
+        show({"sink": suggestion.sink, "bounds": rows}, lambda: _print_bounds(suggestion.bounds))
     place = raysp.report(sink.url, file, by=by, normalise=normalise, **sink.access)
     show({"report": place}, lambda: out.print(printable(place), markup=False))
 

@@ -19,7 +19,7 @@ from raysp.audio.waveforms import Windowing
 from raysp.backends.finding import check_library, choice_of
 from raysp.checkpoints.contents import OF_VOCABULARY, languages_of
 from raysp.checkpoints.packaged import SPEECH
-from raysp.columns import RECORDING_COLUMNS, STATUS
+from raysp.columns import OUTCOME, RECORDING_COLUMNS, STATUS
 from raysp.corpus import audio_roots, sources
 from raysp.corpus.shards import FAULT, Shard
 from raysp.errors import PlanError, RunError
@@ -36,7 +36,7 @@ from raysp.ops.blocks import BlockOp, windowing_of
 from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
 from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters
-from raysp.ops.row_reading import DURATIONS, OUTCOME, RowReading, WithoutModel
+from raysp.ops.row_reading import DURATIONS, RowReading, WithoutModel
 from raysp.ops.step_ops import ColumnOp, Labelled, RowOp
 from raysp.sink.sorting import in_order
 from raysp.specs.outputs.output import Output

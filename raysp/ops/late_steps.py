@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import pyarrow as pa
 
-from raysp.columns import DIGEST, INNER_COLUMNS, INNER_PREFIX, RESULT_COLUMNS, STATUS
+from raysp.columns import DIGEST, INNER_COLUMNS, INNER_PREFIX, OUTCOME, RESULT_COLUMNS, STATUS
 from raysp.errors import RunError
 from raysp.ops.pasts import PAST
 from raysp.ops.rows import (
@@ -46,7 +46,6 @@ from raysp.ops.step_ops import (
 from raysp.text.times import timed_columns, within_recordings
 from raysp.words import count
 
-_OUTCOME = ("status", "error_type", "error_message")
 MOST_EXAMPLES = 3
 """Error rows of a piece or commit that messages name."""
 CARRIED = f"{INNER_PREFIX}source:"
@@ -193,7 +192,7 @@ class RowFilters:
         return rows
 
     def _filtered(self, late: LateFilter, rows: pa.Table, source: pa.Table | None) -> pa.Table:
-        outcomes = {name: rows.column(name).to_pylist() for name in _OUTCOME}
+        outcomes = {name: rows.column(name).to_pylist() for name in OUTCOME}
         places = [place for place, status in enumerate(outcomes["status"]) if status == OK]
         seconds = rows.column("seconds").to_pylist()
         row_reasons = reasons(late.op, self._read(late, rows, source).take(pa.array(places, pa.int64())))
@@ -203,7 +202,7 @@ class RowFilters:
             outcome.seconds = seconds[place]
             judge(late.op, outcome, reason)
             left_out[place] = outcome.status != OK
-            for name in _OUTCOME:
+            for name in OUTCOME:
                 outcomes[name][place] = getattr(outcome, name)
         failed = [place for place in places if outcomes["status"][place] == ERROR]
         self.num_failed += len(failed)

@@ -98,9 +98,8 @@ def segments_of(wave: Floats, past: Past | None) -> Iterator[Floats]:
         reached, end = 0, len(samples)
     for number in range(_num_segments(reached), _num_segments(end)):
         start = number * MOS_RATE
-        if (
-            int((number + SEGMENT_SECONDS) * MOS_RATE) - start == SEGMENT_SAMPLES
-        ):  # rounding skips some, as in speechmos
+        end_sample = int((number + SEGMENT_SECONDS) * MOS_RATE)
+        if end_sample - start == SEGMENT_SAMPLES:  # rounding skips some, as in speechmos
             yield samples[start - first_sample :][:SEGMENT_SAMPLES]
 
 

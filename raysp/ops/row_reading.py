@@ -7,15 +7,13 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from raysp.columns import OK, SECONDS, STATUS, WAVE
+from raysp.columns import OK, OUTCOME, SECONDS, WAVE
 from raysp.errors import ShardError
 from raysp.ops.blocks import BlockOp, Figures
 from raysp.ops.late_steps import Carrying, LateSteps
 from raysp.ops.rows import ERROR, SKIPPED, RowStatus, chosen, row_statuses, statuses_table, with_columns, with_waves
 from raysp.ops.step_ops import RowOp, apply, fail_unreadable
 
-OUTCOME = (STATUS, "error_type", "error_message")
-"""Columns of label shards with the outcome of a row, which a later sink takes over."""
 DURATIONS = (SECONDS, "duration")
 """Columns of numbers of which the first one is the duration of a row."""
 BLOCK_ROWS = 1_000

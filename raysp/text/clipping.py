@@ -13,6 +13,8 @@ from raysp.text.times import Span, ends_sentence
 
 TOO_SHORT, TOO_LONG, OVERLAP = "too_short", "too_long", "of_several_speakers"
 """Reasons for leaving out clips."""
+By = Literal["words", "speech", "turns", "sentences"]
+"""Parts of recordings by which they are cut."""
 SEVERAL = "+"
 """Separator of the speakers of a region in which several speak at once."""
 
@@ -29,8 +31,8 @@ class Rules:
     """Seconds of the shortest pause that always ends a clip."""
     padding: float = 0.25
     """Longest silence before the first word of a clip and after its last one, in seconds."""
-    at: Literal["pauses", "sentences", "speakers"] = "pauses"
-    """Where clips preferably end; with "speakers" also at each change of the speaker."""
+    by: By | None = None
+    """With "sentences" clips end after one if they can, with "turns" also at each change of the speaker."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def cut_clips(
         words: words, or regions of speech, with their times in seconds; words without times belong to the one before.
         seconds: duration of the recording.
         rules: rules of the cuts.
-        turns: turns of speakers; clips cut at speakers also end where another speaker begins between two words.
+        turns: turns of speakers; clips cut by turns also end where another speaker begins between two words.
     """
     placed = _Placed(words, seconds, rules, turns)
     clips: list[Clip] = []
@@ -125,7 +127,7 @@ class _Placed:
         self.ends = list(accumulate((word.end for word in self.words), max))
         self.lefts = [self._left(place) for place in range(len(self.words))]
         self.rights = [self._right(place, seconds) for place in range(len(self.words))]
-        self._changes = {*self._speaker_changes(turns)} if rules.at == "speakers" else set[int]()
+        self._changes = {*self._speaker_changes(turns)} if rules.by == "turns" else set[int]()
 
     def _speaker_changes(self, turns: Iterable[Span]) -> Iterator[int]:
         """Yield words with another speaker than the next one, or with a turn of another one before that."""
@@ -177,7 +179,7 @@ class _Placed:
     def _preferred(self, first: int, fitting: Sequence[int]) -> int:
         """Return the best of the words that a clip may end with."""
         least, half = self.rules.min_seconds, max(self.rules.min_seconds, self.rules.max_seconds / 2)
-        if self.rules.at == "sentences":
+        if self.rules.by == "sentences":
             ends = [place for place in fitting if ends_sentence(self.words[place].text)]
             if ends and self.rights[ends[-1]] - self.lefts[first] >= least:
                 return ends[-1]

@@ -96,26 +96,26 @@ def said(*words: tuple[str, float, float, str]) -> list[Span]:
 def test_sentences_are_packed_up_to_the_longest_clip():
     marks = ["One", "two.", "Three", "four?”", "Five", "six", "seven."]
     spans = [Span(text, 2.0 * place, 2.0 * place + 1.5, 0.5) for place, text in enumerate(marks)]
-    clips, left_out = cut_clips(spans, 60.0, Rules(1.0, 10.0, at="sentences"))
+    clips, left_out = cut_clips(spans, 60.0, Rules(1.0, 10.0, by="sentences"))
     assert [clip.text for clip in clips] == ["One two. Three four?”", "Five six seven."]
     assert not left_out
 
 
 def test_a_sentence_that_does_not_fit_is_cut_at_its_widest_pause():
     spans = spoken((0, 2), (2.9, 5.5), (6.0, 7.5), (7.6, 9.0), (9.1, 12.0))
-    assert cut_clips(spans, 60.0, Rules(1.0, 10.0, at="sentences")) == cut(spans)
+    assert cut_clips(spans, 60.0, Rules(1.0, 10.0, by="sentences")) == cut(spans)
 
 
 @pytest.mark.parametrize("mark", [".", "!", "?", "。", "！", "？", "؟", "۔", "।", "॥", "｡", "…"])
 def test_marks_of_several_scripts_end_sentences(mark):
     spans = [Span(f"a{mark}", 0.0, 4.0, 0.5), Span("b", 4.1, 5.0, 0.5), Span("c", 6.5, 9.0, 0.5)]
-    assert cut_clips(spans, 60.0, Rules(1.0, 7.5, at="sentences"))[0][0].text == f"a{mark}"
+    assert cut_clips(spans, 60.0, Rules(1.0, 7.5, by="sentences"))[0][0].text == f"a{mark}"
 
 
 def test_clips_cut_at_speakers_never_span_two_of_them():
     spans = said(("a", 0, 1, "A"), ("b", 1.1, 2, "A"), ("c", 2.1, 4, "B"), ("d", 4.5, 6, "A"), ("e", 7.5, 9, "A"))
     turns = said(("B", 6.5, 7, "B"))
-    clips, _ = cut_clips(spans, 60.0, Rules(0.5, 10.0, at="speakers"), turns)
+    clips, _ = cut_clips(spans, 60.0, Rules(0.5, 10.0, by="turns"), turns)
     assert [(clip.text, clip.speaker) for clip in clips] == [("a b", "A"), ("c", "B"), ("d", "A"), ("e", "A")]
     assert [clip.text for clip in cut_clips(spans, 60.0, Rules(0.5, 10.0))[0]] == ["a b c d e"]
 
@@ -128,7 +128,7 @@ def test_regions_in_which_several_speak_are_left_out():
         ("A", 7, 10),
         ("B", 12.5, 15),
     ]
-    clips, left_out = cut_clips(solo_regions(turns), 60.0, Rules(0.5, 20.0, at="speakers"))
+    clips, left_out = cut_clips(solo_regions(turns), 60.0, Rules(0.5, 20.0, by="turns"))
     assert [(clip.start, clip.end, clip.speaker) for clip in clips] == [
         (0, 6, "A"),
         (7, 10.25, "A"),
@@ -138,14 +138,14 @@ def test_regions_in_which_several_speak_are_left_out():
 
 
 @pytest.mark.slow
-@given(words(most=40), st.floats(0, 1), st.floats(0.1, 5), st.sampled_from(["pauses", "sentences", "speakers"]))
-def test_any_rules_give_clips_within_bounds_of_one_speaker_each(spans, padding, max_pause, at):
+@given(words(most=40), st.floats(0, 1), st.floats(0.1, 5), st.sampled_from(["words", "sentences", "turns"]))
+def test_any_rules_give_clips_within_bounds_of_one_speaker_each(spans, padding, max_pause, by):
     spans = [span._replace(text=f"{n}{'.' * (n % 3 == 0)}", speaker=f"{n // 4 % 2}") for n, span in enumerate(spans)]
-    clips, _ = cut_clips(spans, 60.0, Rules(0.5, 8.0, max_pause, padding, at))
+    clips, _ = cut_clips(spans, 60.0, Rules(0.5, 8.0, max_pause, padding, by))
     assert all(a.end <= b.start for a, b in pairwise(clips))
     assert all(0.5 <= clip.seconds <= 8 for clip in clips)
     places = [[int(word.strip(".")) for word in clip.text.split()] for clip in clips]
-    assert at != "speakers" or all(len({place // 4 % 2 for place in clip}) == 1 for clip in places)
+    assert by != "turns" or all(len({place // 4 % 2 for place in clip}) == 1 for clip in places)
     for clip, found in zip(clips, places, strict=True):
         assert all(b.start - a.end < max_pause for a, b in pairwise(spans[found[0] : found[-1] + 1]))
         assert clip.start >= spans[found[0]].start - padding - 0.001

@@ -66,6 +66,11 @@ class Labelling:
         return self.store.url
 
     @property
+    def finished_shards(self) -> list[Shard]:
+        """Shards that are finished, in the order of the plan."""
+        return [shard for name, shard in self.shards.items() if name in self.done]
+
+    @property
     def unfinished(self) -> tuple[str, ...]:
         """Names of the shards that are not finished, in the order of the plan; last those that could not be read."""
         planned = tuple(name for name in self.shards if name not in self.done)
@@ -108,9 +113,8 @@ class Labelling:
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns of its label shards; none if no shard is finished."""
-        for name in self.shards:
-            if name in self.done:
-                return next(self.tables(self.shards[name])).schema
+        for shard in self.finished_shards:
+            return next(self.tables(shard)).schema
         return pa.schema([])
 
     @property

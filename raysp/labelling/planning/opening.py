@@ -219,9 +219,8 @@ def plan_without_work(opened: Opened, record: RunRecord | None) -> Plan:
 
 def _why_not_own(opened: Opened, passes: Sequence[Pass]) -> tuple[str, ...]:
     """Return a sentence for each checkpoint that another library was chosen for."""
-    chosen = [
-        (run.settings, choice.why) for run, choice in zip(passes, opened.chosen, strict=False)
-    ]  # none without audio
+    choices = zip(passes, opened.chosen, strict=False)  # no choice without audio
+    chosen = [(run.settings, choice.why) for run, choice in choices]
     return tuple(
         f"{settings.library} runs {'the checkpoint' if len(chosen) == 1 else settings.checkpoint.path}: {why}"
         for settings, why in chosen

@@ -198,9 +198,8 @@ def _read(labelling: Labelling, columns: Sequence[str], group: str | None) -> di
 def _tables(labelling: Labelling, columns: Sequence[str]) -> Iterator[pa.Table]:
     names = labelling.schema.names
     read = [STATUS, SECONDS, *(name if name in names else name.partition(".")[0] for name in columns)]
-    for name, shard in labelling.shards.items():
-        if name in labelling.done:
-            yield from labelling.tables(shard, [*dict.fromkeys(read)])
+    for shard in labelling.finished_shards:
+        yield from labelling.tables(shard, [*dict.fromkeys(read)])
 
 
 def _groups_of(table: pa.Table, group: str, url: str) -> "pa.ChunkedArray[Any]":

@@ -19,14 +19,13 @@ from raysp.corpus.shards import AUDIO, Shard
 from raysp.errors import AudioError, PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.recordings import Recordings
-from raysp.specs.steps import EACH
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip
-from raysp.verbs.export.cuts import Cuts, RowCuts
+from raysp.verbs.export.cuts import Cuts, RowCuts, only_channel
 from raysp.verbs.export.dataset_card import AUDIO_COLUMN, Shares, Split, write_card
 from raysp.verbs.export.datasets import DataFiles, ShardBytes, Stored, expected_bytes, in_groups, reason_of
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import Row, id_of, stem_of, to_rows
+from raysp.verbs.export.export_rows import Row, id_of, kept_names, stem_of, to_rows
 from raysp.verbs.export.source_audio import Source
 
 GROUP_BYTES = 32 * 1024 * 1024
@@ -47,8 +46,6 @@ SCHEMA = pa.schema(
 """Columns of clips as Parquet, before the kept columns of the source."""
 Values = dict[str, str | int | float | None]
 """Values of the columns of a clip besides the audio and the kept ones."""
-OF_SOURCE = "source_"
-"""Prefix of kept columns that have the name of a column of clips, such as the text of the whole recording."""
 
 
 @spec
@@ -78,7 +75,7 @@ class Clips(Cuts):
 
     def __post_init__(self) -> None:
         """Check the cuts and the shares."""
-        Cuts.__post_init__(self)
+        super().__post_init__()
         if not isinstance(self.split, str) and not math.isclose(sum(self.split.values()), 1, abs_tol=1e-6):
             raise ValueError(f"split: the shares add up to {sum(self.split.values()):g}; expected 1")
         if len({name.casefold() for name in self.splits}) < len(self.splits):
@@ -125,32 +122,17 @@ class ClipFiles:
     @cached_property
     def channel(self) -> Channel:
         """Channel that clips are cut from."""
-        channel = self.source.pipeline.decode.channel
-        if channel == EACH:
-            raise PlanError(
-                f"{self.labelling.url}: its rows have words of each channel (Decode(channel='each')), and clips are "
-                "cut from one; label one channel by Decode(channel=0) for them"
-            )
-        return channel
+        return only_channel(self.source, "clips")
 
     @cached_property
     def cuts(self) -> RowCuts:
         """Cuts of the rows."""
-        return RowCuts(self.labelling, self.spec, self.spec.NAME)
+        return RowCuts(self.labelling, self.spec)
 
     @cached_property
     def kept(self) -> Mapping[str, str]:
         """Names in clips of the columns of the source that the sink keeps, by their own names."""
-        schema, own = self.labelling.schema, {*SCHEMA.names}
-        named: dict[str, str] = {}
-        for name in (name for name in self.labelling.kept if name in schema.names and name != "id"):
-            named[name] = f"{OF_SOURCE}{name}" if name in own else name
-        if len({*named.values()} | own) < len(named) + len(own):
-            raise PlanError(
-                f"{self.labelling.url}: the kept columns {', '.join(named)} have the names of columns of clips also "
-                f"with {OF_SOURCE!r} before them; rename one in the source"
-            )
-        return named
+        return kept_names(self.labelling, SCHEMA.names)
 
     @cached_property
     def schema(self) -> pa.Schema:

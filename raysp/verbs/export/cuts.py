@@ -1,24 +1,26 @@
 """Cuts of recordings into clips or utterances: the options that formats share, and the cuts of a row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, cast
+from functools import cached_property, partial
+from typing import Annotated, Any, ClassVar, cast
 
 from pydantic import Field
 
+from raysp.audio import Channel
+from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
 from raysp.ops.speakers.word_speakers import spoken
+from raysp.specs.steps import EACH
 from raysp.specs.values import spec
-from raysp.text.clipping import Clip, Rules, cut_clips, solo_regions, whole_clip
+from raysp.text.clipping import By, Clip, Rules, cut_clips, solo_regions, whole_clip
 from raysp.text.times import Span
 from raysp.verbs.export.destination import ShardFiles
 from raysp.verbs.export.export_rows import Row, find_spans, need_spans, seconds_of, spans_of
+from raysp.verbs.export.source_audio import Source
 from raysp.verbs.export.spoken_words import SpokenWords
 from raysp.verbs.export.word_times import ask_words
 
-AT: Mapping[str | None, Literal["pauses", "sentences", "speakers"]] = {"sentences": "sentences", "turns": "speakers"}
-"""Where clips end that are not cut at pauses alone."""
 PREFIX = "pred"
 """Prefix of the columns of `Speech` and `Turns` by default."""
 
@@ -27,12 +29,13 @@ PREFIX = "pred"
 class Cuts:
     """Options by which recordings are cut; `Utterances` has what they mean."""
 
+    NAME: ClassVar[str]
     UNIT: ClassVar[str] = "clip"
     """Name of a part of a recording, in reasons for leaving it out."""
 
     column: str = "pred"
     _: KW_ONLY
-    by: Literal["words", "speech", "turns", "sentences"] | None = None
+    by: By | None = None
     min_seconds: Annotated[float, Field(ge=0)] = 1.0
     max_seconds: Annotated[float, Field(gt=0, le=3600)] = 20.0
     max_pause: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
@@ -47,8 +50,7 @@ class Cuts:
     @property
     def rules(self) -> Rules:
         """Rules of the cuts."""
-        at = AT.get(self.by, "pauses")
-        return Rules(self.min_seconds, self.max_seconds, self.max_pause, self.padding, at)
+        return Rules(self.min_seconds, self.max_seconds, self.max_pause, self.padding, self.by)
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,6 @@ class RowCuts:
 
     labelling: Labelling
     spec: Cuts
-    to: str
-    """The format, for messages."""
 
     @cached_property
     def spans(self) -> str:
@@ -67,22 +67,24 @@ class RowCuts:
         Raises:
             PlanError: there is none.
         """
-        prefixes = dict.fromkeys((self.spec.column, PREFIX))
-        words, speech = (f"{self.spec.column}_words",), tuple(f"{prefix}_speech" for prefix in prefixes)
-        turns = tuple(f"{prefix}_turns" for prefix in prefixes)
+        need = partial(need_spans, self.labelling, self.spec.NAME)
+        words, turns = f"{self.spec.column}_words", self._names("turns")
         if self.spec.by == "speech":
-            return need_spans(self.labelling, self.to, speech, "Ask for them with Speech()")
+            return need(self._names("speech"), "Ask for them with Speech()")
         if self.spec.by == "turns":
-            need_spans(self.labelling, self.to, turns, "Ask for them with Turns()")
-            return find_spans(self.labelling.schema, *words, *turns) or ""
-        names = words if self.spec.by else (*words, f"{self.spec.column}_speech")
-        return need_spans(self.labelling, self.to, names, ask_words(self.labelling, self.spec.column))
+            need(turns, "Ask for them with Turns()")
+            return find_spans(self.labelling.schema, words, *turns) or ""
+        names = (words,) if self.spec.by else (words, f"{self.spec.column}_speech")
+        return need(names, ask_words(self.labelling, self.spec.column))
 
     @cached_property
     def turns(self) -> str | None:
         """Column of the turns of speakers; None without one."""
-        prefixes = dict.fromkeys((self.spec.column, PREFIX))
-        return find_spans(self.labelling.schema, *(f"{prefix}_turns" for prefix in prefixes))
+        return find_spans(self.labelling.schema, *self._names("turns"))
+
+    def _names(self, kind: str) -> tuple[str, ...]:
+        """Return the columns of a kind, with the prefix of the cuts and with the one by default."""
+        return tuple(f"{prefix}_{kind}" for prefix in dict.fromkeys((self.spec.column, PREFIX)))
 
     @cached_property
     def spoken(self) -> SpokenWords | None:
@@ -120,3 +122,18 @@ class RowCuts:
             return solo_regions(spans_of(row, self.turns))
         turns, values = (cast("Sequence[dict[str, Any]] | None", row[name]) for name in (self.turns, self.spans))
         return spans_of({self.spans: spoken(turns or (), values)}, self.spans)
+
+
+def only_channel(source: Source, parts: str) -> Channel:
+    """Return the channel that parts of recordings are cut from.
+
+    Raises:
+        PlanError: rows have words of each channel.
+    """
+    channel = source.pipeline.decode.channel
+    if channel == EACH:
+        raise PlanError(
+            f"{source.labelling.url}: its rows have words of each channel (Decode(channel='each')), and {parts} are "
+            "cut from one; label one channel by Decode(channel=0) for them"
+        )
+    return channel

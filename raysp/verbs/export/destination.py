@@ -51,16 +51,15 @@ EDITED = -1
 INSTEAD = "choose another destination, or add --restart (in Python restart=True), which removes the export in it"
 
 
+UNITS = ("clip", "utterance", "region", "word")
+"""Parts of rows with which reasons such as `clip_too_short` begin; other reasons are of rows."""
+
+
 def by_reason(left_out: Mapping[str, int]) -> str:
     """Return the numbers of rows and their parts that were left out, with their reasons."""
-    units = {
-        "clip": "clip",
-        "utterance": "utterance",
-        "word": "word",
-    }  # clip_too_short, word_without_time; other reasons are those of rows
+    units = ((reason.partition("_")[0], reason, number) for reason, number in left_out.items())
     return ", ".join(
-        f"{count(number, units.get(reason.partition('_')[0], 'row'))} ({on_one_line(reason)})"
-        for reason, number in left_out.items()
+        f"{count(number, unit if unit in UNITS else 'row')} ({on_one_line(reason)})" for unit, reason, number in units
     )
 
 

@@ -1,6 +1,6 @@
 """Rows of label shards for export: rows that are ok, counts of other rows, and the spans in their columns."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import cast
 
@@ -25,11 +25,34 @@ SPEECH = "speech"
 """Text of a span without one."""
 SPEAKER = "speaker"
 """Field with the number of who speaks, of turns and of words."""
+OF_SOURCE = "source_"
+"""Prefix of kept columns that have the name of a column of the export, such as the text of the whole recording."""
 
 
 def stem_of(shard: Shard) -> str:
     """Return the path of a label shard without its suffix."""
     return shard.name.removesuffix(".parquet")
+
+
+def kept_names(labelling: Labelling, own: Collection[str], besides: str | None = None) -> dict[str, str]:
+    """Return the names in an export of the columns of the source that a sink keeps, by their own names.
+
+    Args:
+        labelling: the sink.
+        own: names of the export's own columns, the id among them.
+        besides: column of the source that is one of these.
+
+    Raises:
+        PlanError: a column has the name of another one also with `OF_SOURCE` before it.
+    """
+    names = [name for name in labelling.kept if name in labelling.schema.names and name not in ("id", besides)]
+    kept = {name: f"{OF_SOURCE}{name}" if name in own else name for name in names}
+    if len({*kept.values(), *own}) < len(kept) + len(own):
+        raise PlanError(
+            f"{labelling.url}: the kept columns {', '.join(kept)} have the names of columns of the export also with "
+            f"{OF_SOURCE!r} before them; rename one in the source"
+        )
+    return kept
 
 
 def ok_rows(labelling: Labelling, shard: Shard, columns: list[str] | None, files: ShardFiles) -> Iterator[pa.Table]:

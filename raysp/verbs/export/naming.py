@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from raysp.corpus import sources
-from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, ShardError, StoreError
 from raysp.verbs.export.row_names import IdNames, PathNames, RowNames, first_rows_of
 from raysp.verbs.export.source_audio import Source
@@ -37,7 +36,8 @@ def row_names(source: Source, suffix: str, kind: str | None) -> Named:
     """
     if source.is_beside:  # the names of the recordings, even if other systems do not allow them
         first_rows = first_rows_of(source.labelling.shards.values())
-        names = PathNames(_finished(source), first_rows, source.names, IdNames(suffix), suffix, as_they_are=True)
+        shards = source.labelling.finished_shards
+        names = PathNames(shards, first_rows, source.names, IdNames(suffix), suffix, as_they_are=True)
         return Named(names, PATH)
     by_id = Named(IdNames(suffix), ID)
     if kind == ID:
@@ -56,12 +56,8 @@ def row_names(source: Source, suffix: str, kind: str | None) -> Named:
         return Named(by_id.names, ID, str(error))
 
 
-def _finished(source: Source) -> list[Shard]:
-    return [shard for shard in source.labelling.shards.values() if shard.name in source.labelling.done]
-
-
 def _by_path(source: Source, suffix: str) -> RowNames:
-    shards = _finished(source)
+    shards = source.labelling.finished_shards
     are_paths = any(sources.kind_named(shard.kind).ids_are_paths for shard in shards)
     if all(root is None for root in source.roots.values()):
         return IdNames(suffix, are_paths=True)

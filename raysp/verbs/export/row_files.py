@@ -95,7 +95,7 @@ class LineFiles:
         """Join the parts of one file, and return the change of the number of files."""
         if not self.one_file:
             return 0
-        done = [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
+        done = self.labelling.finished_shards
         parts = map(destination.store.read, map(self.path, done))
         with destination.whole() as files, files.file(f"labels{self.suffix}", is_hashed=True) as scratch:
             scratch.write_bytes(self.head.encode())

@@ -1,6 +1,6 @@
 """The source of a sink's labels: recordings and paths of rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +21,7 @@ from raysp.specs.pipeline import Pipeline
 from raysp.storage.audio_root import AudioRoot, RowPath
 from raysp.storage.store import join_url
 from raysp.verbs.export.destination import ShardFiles
-from raysp.verbs.export.export_rows import KEYS, only_ok
+from raysp.verbs.export.export_rows import KEYS, Row, ok_rows, only_ok, to_rows
 from raysp.verbs.replaced import find_replaced
 from raysp.words import RESTORE
 from raysp.work import SinkRequest
@@ -64,8 +64,8 @@ class Source:
 
     def check_paths(self) -> None:
         """Raise if rows of the first label shard were read by path, and the pipeline may not be used."""
-        first = next(name for name in self.labelling.shards if name in self.labelling.done)
-        if footer.read(self.labelling.store, first).recordings:
+        first, *_ = self.labelling.finished_shards
+        if footer.read(self.labelling.store, first.name).recordings:
             _ = self.pipeline
 
     def paths(self, shard: Shard) -> Mapping[int, tuple[str, float | None]]:
@@ -99,17 +99,17 @@ class Source:
 
     def check_places(self) -> None:
         """Raise PlanError if recordings are inside of shards of a kind whose rows have no urls."""
-        kinds = {shard.kind for name, shard in self.labelling.shards.items() if name in self.labelling.done}
+        kinds = {shard.kind for shard in self.labelling.finished_shards}
         if other := {kind for kind in kinds if sources.kind_named(kind).holds_audio} - stored_rows.KINDS:
             raise PlanError(
                 f"{self.labelling.url}: its rows are of the kind {', '.join(sorted(other))}, whose recordings a line "
                 "cannot name; export to clips"
             )
 
-    def places(self, shard: Shard) -> Callable[[int], Place | None]:
-        """Return the function that returns the place of a row's recording, by its number; None if it was not readable.
+    def placed_rows(self, shard: Shard, columns: list[str], files: ShardFiles) -> Iterator[tuple[Row, Place]]:
+        """Yield the ok rows of a label shard with the places of their recordings; arguments as for `ok_rows`.
 
-        Recordings inside of the shard have urls that manifests take (`RowPath`).
+        Recordings inside of the shard have urls that manifests take (`RowPath`). Rows without a place are left out.
 
         Raises:
             ShardError: the shard or a recording changed since it was labelled.
@@ -117,13 +117,14 @@ class Source:
         by_path, holds_audio = self.paths(shard), sources.kind_named(shard.kind).holds_audio
         if holds_audio:
             self._refuse_changed(shard)
-
-        def place(row: int) -> Place | None:
-            if path := by_path.get(row):
-                return path[0], path[1] or 0.0
-            return (str(RowPath(shard.url, row, self.pipeline.source.audio)), 0.0) if holds_audio else None
-
-        return place
+        for row in (row for table in ok_rows(self.labelling, shard, columns, files) for row in to_rows(table)):
+            number = int(str(row["row"]))
+            if path := by_path.get(number):
+                yield row, (path[0], path[1] or 0.0)
+            elif holds_audio:
+                yield row, (str(RowPath(shard.url, number, self.pipeline.source.audio)), 0.0)
+            else:
+                files.tally.left_out["not_readable"] += 1
 
     def _refuse_changed(self, shard: Shard) -> None:
         """Raise ShardError if the shard, which holds the recordings, is another one than was labelled."""
@@ -139,8 +140,7 @@ class Source:
         Raises:
             TrustError: shards that are not folders may not be read.
         """
-        shards = [shard for shard in self.labelling.shards.values() if shard.name in self.labelling.done]
-        return {shard.name: self._root(shard) for shard in shards}
+        return {shard.name: self._root(shard) for shard in self.labelling.finished_shards}
 
     def _root(self, shard: Shard) -> str | None:
         kind = sources.kind_named(shard.kind)

@@ -99,7 +99,7 @@ def _refuse_long_rows(labelling: Labelling, to: str, prefix: str, max_seconds: f
     """Raise PlanError for a row with a text that is longer than a cue may be: it cannot be cut without times."""
     text = f"{prefix}_text"
     columns = ["id", "row", SECONDS, STATUS, text]
-    for shard in (labelling.shards[name] for name in labelling.shards if name in labelling.done):
+    for shard in labelling.finished_shards:
         for table in labelling.tables(shard, columns):
             longer = table.filter(pc.greater(table.column(SECONDS), pa.scalar(max_seconds)))
             for row in to_rows(longer.filter(pc.equal(longer.column(STATUS), pa.scalar(OK)))):

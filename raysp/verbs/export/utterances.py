@@ -1,21 +1,19 @@
 """Export of utterances: lines of a manifest, which name parts of the source's recordings without a copy of audio."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 from raysp.corpus import sources
 from raysp.corpus.shards import Shard
-from raysp.errors import PlanError
 from raysp.labelling.finished.finished_labels import Labelling
-from raysp.specs.steps import EACH
 from raysp.specs.values import spec
 from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line
-from raysp.verbs.export.cuts import Cuts, RowCuts
+from raysp.verbs.export.cuts import Cuts, RowCuts, only_channel
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, ok_rows, stem_of, to_rows
+from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, kept_names, stem_of
 from raysp.verbs.export.source_audio import Place, Source, shared_parts
 
 SUFFIX = ".jsonl"
@@ -24,8 +22,6 @@ KEYS = (
     *("source_id", "shard", "row"),
 )
 """Keys of a line, before the kept columns of the source."""
-OF_SOURCE = "source_"
-"""Prefix of kept columns that have the name of a key, such as the text of the whole recording."""
 
 
 @spec
@@ -46,8 +42,6 @@ class Utterances(Cuts):
 
     NAME: ClassVar[str] = "utterances"
     UNIT: ClassVar[str] = "utterance"
-
-    _: KW_ONLY
 
     def writing(self, source: Source) -> "UtteranceFiles":
         """Return the export to manifests.
@@ -74,30 +68,21 @@ class UtteranceFiles:
     @cached_property
     def cuts(self) -> RowCuts:
         """Cuts of the rows."""
-        return RowCuts(self.labelling, self.spec, self.spec.NAME)
+        return RowCuts(self.labelling, self.spec)
 
     def check(self) -> None:
         """Raise PlanError if rows cannot be cut, or a line cannot name their recordings."""
-        url = self.labelling.url
-        if self.source.pipeline.decode.channel == EACH:
-            raise PlanError(
-                f"{url}: its rows have words of each channel (Decode(channel='each')), and utterances are of one; "
-                "label one channel by Decode(channel=0) for them"
-            )
-        _ = self.cuts.spans, self._kept
+        _ = only_channel(self.source, "utterances"), self.cuts.spans, self._kept
         self.source.check_places()
 
     @cached_property
     def audio_root(self) -> str:
         """Folder that holds all recordings, which `Shards(audio_root=...)` has to name; empty without one."""
-        by_path = (self.source.roots[shard.name] for shard in self._shards)
-        holding = (shard.url.rpartition("/")[0] for shard in self._shards if sources.kind_named(shard.kind).holds_audio)
+        shards, kind_of = self.labelling.finished_shards, sources.kind_named
+        by_path = (self.source.roots[shard.name] for shard in shards)
+        holding = (shard.url.rpartition("/")[0] for shard in shards if kind_of(shard.kind).holds_audio)
         shared = "/".join(shared_parts([*filter(None, by_path), *holding]))
         return "" if shared.endswith(":/") else shared or "/"
-
-    @property
-    def _shards(self) -> list[Shard]:
-        return [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
 
     @cached_property
     def _language(self) -> str | None:
@@ -108,24 +93,13 @@ class UtteranceFiles:
     @cached_property
     def _kept(self) -> Mapping[str, str]:
         """Keys of the columns of the source that the sink keeps, by their own names."""
-        names = [name for name in self.labelling.kept if name not in ("id", self._language)]
-        kept = {name: f"{OF_SOURCE}{name}" if name in KEYS else name for name in names}
-        if len({*kept.values()} | {*KEYS}) < len(kept) + len(KEYS):
-            raise PlanError(
-                f"{self.labelling.url}: the kept columns {', '.join(kept)} have the names of keys of utterances also "
-                f"with {OF_SOURCE!r} before them; rename one in the source"
-            )
-        return kept
+        return kept_names(self.labelling, KEYS, self._language)
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the manifest of a label shard."""
         columns = [*self.cuts.columns, *([self._language] if self._language else []), *self._kept]
-        place_of = self.source.places(shard)
         with files.file(f"{stem_of(shard)}{SUFFIX}", is_hashed=True) as scratch, scratch.open("wb") as file:
-            for row in (row for table in ok_rows(self.labelling, shard, columns, files) for row in to_rows(table)):
-                if (place := place_of(int(str(row["row"])))) is None:
-                    files.tally.left_out["not_readable"] += 1
-                    continue
+            for row, place in self.source.placed_rows(shard, columns, files):
                 file.writelines(line.encode() for line in self._lines(row, place, shard, files))
 
     def _lines(self, row: Row, place: Place, shard: Shard, files: ShardFiles) -> Iterator[str]:

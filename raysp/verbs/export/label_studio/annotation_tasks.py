@@ -1,7 +1,7 @@
 """Export to tasks of Label Studio, whose predictions people correct; `raysp.corrections` reads them back."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from string import Formatter
@@ -21,7 +21,7 @@ from raysp.text.clipping import Clip
 from raysp.text.formats.safe_values import json_line, place_name
 from raysp.verbs.export.cuts import Cuts, RowCuts
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
-from raysp.verbs.export.export_rows import SPEECH, Row, find_spans, id_of, is_by_channel, ok_rows, stem_of, to_rows
+from raysp.verbs.export.export_rows import SPEECH, Row, find_spans, id_of, is_by_channel, seconds_of, stem_of
 from raysp.verbs.export.source_audio import Place, Source
 
 SUFFIX = ".json"
@@ -86,7 +86,7 @@ class Tasks:
     @cached_property
     def cuts(self) -> RowCuts | None:
         """Cuts of rows into regions; None for texts without times."""
-        cuts = RowCuts(self.labelling, self.spec, self.spec.NAME)
+        cuts = RowCuts(self.labelling, self.spec)
         kinds = (f"{self.spec.column}_words", f"{self.spec.column}_speech", "pred_speech")
         return cuts if self.spec.by is not None or find_spans(self.labelling.schema, *kinds) else None
 
@@ -120,7 +120,7 @@ class Tasks:
                 "channel by Decode(channel=0)"
             )
         self.source.check_places()
-        shards = (shard for name, shard in self.labelling.shards.items() if name in self.labelling.done)
+        shards = self.labelling.finished_shards
         if self._needs_paths and any(sources.kind_named(shard.kind).holds_audio for shard in shards):
             raise PlanError(
                 f"{url}: its recordings are inside of shards, where Label Studio cannot play them; export them with "
@@ -134,21 +134,15 @@ class Tasks:
 
     def __call__(self, shard: Shard, files: ShardFiles) -> None:
         """Write the tasks of a label shard."""
-        place_of = self.source.places(shard)
         with files.file(f"{stem_of(shard)}{SUFFIX}", is_hashed=True) as scratch, scratch.open("wb") as file:
-            for number, task in enumerate(self._tasks(shard, files, place_of)):
+            for number, task in enumerate(self._tasks(shard, files)):
                 file.write((b",\n" if number else b"[\n") + json_line(task).rstrip("\n").encode())
             file.write(b"\n]\n" if file.tell() else b"[]\n")
 
-    def _tasks(
-        self, shard: Shard, files: ShardFiles, place_of: Callable[[int], Place | None]
-    ) -> Iterator[dict[str, object]]:
-        for row in (row for table in ok_rows(self.labelling, shard, self._columns, files) for row in to_rows(table)):
-            if (place := place_of(int(str(row["row"])))) is None:
-                files.tally.left_out["not_readable"] += 1
-                continue
+    def _tasks(self, shard: Shard, files: ShardFiles) -> Iterator[dict[str, object]]:
+        for row, place in self.source.placed_rows(shard, self._columns, files):
             files.tally.rows += 1
-            files.tally.seconds += float(str(row[SECONDS]))
+            files.tally.seconds += seconds_of(row)
             yield self._task(row, place, shard, self.cuts(row, files) if self.cuts else None)
 
     def _task(self, row: Row, place: Place, shard: Shard, clips: Sequence[Clip] | None) -> dict[str, object]:
@@ -199,9 +193,8 @@ class Tasks:
 
     def finish(self, destination: Destination, total: Tally) -> int:
         """Write the labelling interface with the labels of all tasks, and return 1."""
-        done = [shard for name, shard in self.labelling.shards.items() if name in self.labelling.done]
         labels = {SPEECH} if self.cuts else set[str]()
-        for shard in done if self.cuts else ():
+        for shard in self.labelling.finished_shards if self.cuts else ():
             lines = destination.store.read(f"{stem_of(shard)}{SUFFIX}").splitlines()[1:-1]
             tasks = (bounds.parse_json(line.rstrip(b",")) for line in lines)
             results = (result for task in tasks for result in task["predictions"][0]["result"])
