@@ -395,7 +395,7 @@ def common_type_in_json(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     of_json = (Types.is_integer, Types.is_floating, Types.is_boolean, Types.is_string)
     if not all(any(fits(kind) for fits in of_json) for kind in (a, b)):
         return None
-    return pa.float64() if all(_is_number(kind) for kind in (a, b)) else pa.string()
+    return pa.float64() if all(holds_numbers(kind) for kind in (a, b)) else pa.string()
 
 
 def cast_column(column: "pa.ChunkedArray[Any]", kind: pa.DataType) -> "pa.ChunkedArray[Any]":
@@ -425,5 +425,6 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def holds_numbers(kind: pa.DataType) -> bool:
+    """Return whether a type holds numbers."""
     return Types.is_integer(kind) or Types.is_floating(kind)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from raysp.columns import OK, OUTCOME, SECONDS, WAVE
+from raysp.corpus.sources import holds_numbers
 from raysp.errors import ShardError
 from raysp.ops.blocks import BlockOp, Figures
 from raysp.ops.late_steps import Carrying, LateSteps
@@ -78,15 +79,10 @@ def _outcomes(rows: pa.Table, first: int) -> list[RowStatus]:
 
 def _durations(rows: pa.Table) -> Sequence[float | None]:
     for name in DURATIONS:
-        if name in rows.column_names and is_number(rows.schema.field(name).type):
+        if name in rows.column_names and holds_numbers(rows.schema.field(name).type):
             seconds = pc.cast(rows.column(name), pa.float64())
             return cast("list[float | None]", pc.if_else(pc.is_finite(seconds), seconds, None).to_pylist())
     return [None] * rows.num_rows
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Return whether values of a type are numbers."""
-    return pa.types.is_floating(kind) or pa.types.is_integer(kind)
 
 
 @dataclass(eq=False)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from raysp.corpus.sources import holds_numbers
 from raysp.evaluation.scores import Key
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.receipts import texts_of
@@ -21,7 +22,7 @@ def kind_of(schema: pa.Schema, name: str) -> Kind:
         if name.endswith(TEXT_SUFFIX):
             return "text"
         return "class" if f"{name}{SCORES_SUFFIX}" in schema.names else "value"
-    return "number" if pa.types.is_integer(kind) or pa.types.is_floating(kind) else "value"
+    return "number" if holds_numbers(kind) else "value"
 
 
 def complaints_of_groups(schema: pa.Schema, column: str) -> Iterator[str]:

@@ -7,13 +7,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from raysp.corpus.sources import holds_numbers
 from raysp.errors import PlanError
 
 
 def number_columns(schema: pa.Schema) -> list[str]:
     """Return the names of the columns and fields of numbers."""
     fields = [*schema.empty_table().flatten().schema]
-    return [field.name for field in fields if pa.types.is_floating(field.type) or pa.types.is_integer(field.type)]
+    return [field.name for field in fields if holds_numbers(field.type)]
 
 
 def check_numbers(url: str, schema: pa.Schema, option: str, name: str, more: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from raysp.capabilities import Capability
+from raysp.corpus.sources import holds_numbers
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.surveying import holds_text
 from raysp.training.specs.objectives import (
@@ -130,15 +131,11 @@ def _holds_classes(kind: pa.DataType) -> bool:
     return _item(kind) != kind and _holds_class(_item(kind))
 
 
-def _holds_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
 TARGET_TYPES: Mapping[str, tuple[str, str, Callable[[pa.DataType], bool]]] = {
     "single": ("strings or integers", "one for each row", _holds_class),
     "multi": ("strings or integers", "a list for each row", _holds_classes),
     "frames": ("strings or integers", "a list for each row with one for each frame", _holds_classes),
-    "regression": ("numbers", "or lists of them", lambda kind: _holds_number(_item(kind))),
+    "regression": ("numbers", "or lists of them", lambda kind: holds_numbers(_item(kind))),
 }
 """Values in the column of a problem, in words, and whether a type has them."""
 
