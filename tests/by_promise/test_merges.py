@@ -305,6 +305,7 @@ class TestMerges:
         [
             ({"by": "vote", "text": "pred_score"}, "found a column of float, expected texts; columns of texts are"),
             ({"by": "agreement", "text": "gone"}, "text='gone': found no such column"),
+            ({"by": "vote", "text": "status"}, "text='status': found no such column"),
             (
                 {"by": "pred_score", "normalise": "lower"},
                 "normalise: without effect: by='pred_score' compares no texts",

@@ -9,6 +9,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import pyarrow as pa
 
+from raysp.columns import ROW_COLUMNS
 from raysp.errors import PlanError, SpecError, refuse_unused
 from raysp.labelling.finished.number_columns import check_numbers, number_columns
 from raysp.specs.text_rules import Text, normalisation_of
@@ -103,7 +104,7 @@ class _ByTexts:
 
     def check(self, url: str, schema: pa.Schema) -> None:
         """Check that there is such a column of texts."""
-        kinds = {field.name: field.type for field in schema}
+        kinds = {field.name: field.type for field in schema if field.name not in ROW_COLUMNS}
         texts = [name for name, kind in kinds.items() if pa.types.is_string(kind) or pa.types.is_large_string(kind)]
         if self.text not in texts:
             problem = f"a column of {kinds[self.text]}" if self.text in kinds else "no such column"
