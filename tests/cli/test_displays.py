@@ -26,6 +26,7 @@ from tests.soaked import soaked
 COMMANDS = {
     "plan": ["{folder}/recipe_for_the_cli.py"],
     "run": ["{folder}/recipe_for_the_cli.py", "--set", "sink.url={tmp}/run"],
+    "label": ["{folder}/in/a.parquet", "--model", str(CHECKPOINT), "--out", "{tmp}/labelled"],
     "finetune": ["{tmp}/training.py", "--steps", "1"],
     "submit": ["{tmp}/remote/recipe_for_the_cli.py", "--address", "{head}", "--detach"],
     "jobs": ["--address", "{head}"],

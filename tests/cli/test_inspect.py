@@ -35,7 +35,7 @@ def test_models_lists_what_transformers_runs_and_what_is_refused_with_the_reason
     words = " ".join(ran.out.split())
     assert "granite_speech5_ctc, lasr_ctc, moonshine, omniasr_ctc" in words
     assert "fun_asr_nano, granite_speech, granite_speech_plus: its features need torchaudio" in words
-    assert "docs/evidence/recognisers.md" in words
+    assert "docs/models.md" in words
     facts = json.loads(raysp_command("models", "--json").out)
     assert "whisper" in facts["others"]
     assert "random noise" in facts["refused"]["vibevoice_asr"]

@@ -120,6 +120,11 @@ def for_evaluate(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def for_export(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     label_shards()
+    raysp.export("labels", raysp.LabelStudio(audio="{id}.wav"), "made", trust=True)
+    tasks = [task for file in Path("made").glob("*.json") for task in json.loads(file.read_text())]
+    annotated = [{**task, "annotations": [{"result": task["predictions"][0]["result"]}]} for task in tasks]
+    Path("annotations.json").write_text(json.dumps(annotated))
+    shutil.rmtree("made")
     return {"datasets": datasets}
 
 

@@ -124,14 +124,14 @@ class TestOnDisk:
         pipeline = a_pipeline(raysp.Shards(str(folder / "m.jsonl")), tmp_path / "out")
         (folder / "2.wav").chmod(0)
         tmp_path.chmod(0o777)
-        opened, one_at_a_time = AudioRoot._open_local, threading.Lock()
+        opened, one_at_a_time = AudioRoot._opened, threading.Lock()
 
         def open_unprivileged(self, *given):
             with one_at_a_time, without_privileges():
                 return opened(self, *given)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(AudioRoot, "_open_local", open_unprivileged)
+            patched.setattr(AudioRoot, "_opened", open_unprivileged)
             raysp.run(pipeline, engine="here", progress=False)
             labels = tmp_path / "out" / "m-00000.parquet"
             assert pq.read_table(labels).column("error_type").to_pylist() == [None, None, "not_readable", None]

@@ -328,9 +328,10 @@ class TestSpec:
 
     @pytest.mark.parametrize("package", ["scipy", "silero_vad"])
     def test_a_missing_package_is_named(self, speakers, monkeypatch, package):
-        from raysp.checkpoints import hub
+        from raysp.checkpoints import hub, packaged
 
         found = hub.find_spec
-        monkeypatch.setattr(hub, "find_spec", lambda name: None if name == package else found(name))
+        for module in (hub, packaged):
+            monkeypatch.setattr(module, "find_spec", lambda name: None if name == package else found(name))
         with pytest.raises(CheckpointError, match=r"is not installed: pip install 'raysp\[(turns|speech)\]'"):
             raysp.Turns().check(check_checkpoint(speakers))
