@@ -53,7 +53,7 @@ second = raysp.Pipeline(
     sink=raysp.Parquet("second-labels", keep=["text"]),
 )
 
-recipe = raysp.Finetune(
+train = raysp.Finetune(
     raysp.Shards("utterances/**/*.jsonl", audio_root=".", labels="second-labels", text="pred_text"),
     steps=[raysp.Decode()],
     objective=raysp.CTC(CTC, text=raysp.Text("upper", keep="letters")),

@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -342,3 +343,20 @@ def test_a_file_that_is_named_like_a_row_is_read(recordings, tmp_path):
     (row,) = rows(tmp_path / "out")
     assert row["status"] == "ok", row["error_message"]
     assert not raysp.verify(f"{tmp_path}/out", trust=True).differences
+
+
+@pytest.mark.parametrize("named", [["t0.wav"], ["t0.wav", "t2.flac"]])
+def test_recordings_that_a_source_names_are_exported_by_their_pipeline_file(tmp_path, named):
+    write_source("folder", tmp_path / "in", talks())
+    pipeline = a_pipeline(
+        raysp.Shards([f"{tmp_path}/in/{name}" for name in named]),
+        raysp.Parquet(f"{tmp_path}/out"),
+        label={"outputs": [WORDS]},
+    )
+    raysp.run(pipeline, engine="here", progress=False)
+    spec = raysp.Utterances(**CUTS)
+    assert raysp.export(f"{tmp_path}/out", spec, f"{tmp_path}/lines", pipeline=pipeline).rows == len(named)
+    assert raysp.export(f"{tmp_path}/out", "srt", pipeline=pipeline, beside=True).files == len(named)
+    other = replace(pipeline, source=raysp.Shards(f"{tmp_path}/in/t1.flac"))
+    with pytest.raises(raysp.RayspError, match=r"t0\.wav|source"):
+        raysp.export(f"{tmp_path}/out", spec, f"{tmp_path}/others", pipeline=other)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from raysp.corpus import sources
 from raysp.corpus.shards import Shard
 from raysp.errors import ChangedError, PlanError, TrustError
 from raysp.labelling.planning.listing import of_commit
@@ -18,7 +19,7 @@ from raysp.sink.sinks import Sink
 from raysp.specs.pipeline import USUAL_ID, Pipeline, file_parts
 from raysp.specs.values import JsonValue, from_json, to_json
 from raysp.storage.options import options_of, split_glob
-from raysp.storage.store import normalise, scheme_of
+from raysp.storage.store import join_url, normalise, scheme_of
 from raysp.work import SinkRequest
 
 _NAMES = frozenset(("url", "root", "labels", "audio_root", "checkpoint", "lm", "where", "function"))
@@ -63,8 +64,20 @@ class Recorded:
             return ()
         source, shards = self.pipeline.source, tuple(shards)
         urls = (*source.urls, *([source.root] if source.root else []))
-        outside = _outside(urls, (shard.url for shard in shards))
-        return (*outside, *_outside([source.labels] if source.labels else [], (shard.labels for shard in shards)))
+        outside = {*_outside(urls, (shard.url for shard in shards))}
+        recordings = (url for shard in shards if shard.url in outside for url in _recordings(shard))
+        return (
+            *_outside(urls, recordings),
+            *_outside([source.labels] if source.labels else [], (shard.labels for shard in shards)),
+        )
+
+
+def _recordings(shard: Shard) -> list[str]:
+    """Return the urls of the recordings of a folder, of which a source may name some; that of another shard."""
+    if not sources.kind_named(shard.kind).is_folder:
+        return [shard.url]
+    paths = (path for piece in shard.pieces for path in sources.read_paths(shard, piece, "audio"))
+    return [join_url(shard.url, path or "") for path in paths]
 
 
 def _outside(places: Iterable[str], urls: Iterable[str]) -> Iterator[str]:
