@@ -225,7 +225,14 @@ def test_ctrl_c_ends_the_processes(sink, tmp_path):
     (tmp_path / "slow.py").write_text(FORMAT)
     line = command(sink, "out", "--to", "slow:Slow", "--set", "to.seconds=60", "--processes", "2")
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    with subprocess.Popen(line, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as main:
+    with subprocess.Popen(
+        line,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    ) as main:
         deadline = time.monotonic() + 60
         while len(children := psutil.Process(main.pid).children()) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
