@@ -2,7 +2,6 @@
 
 from raysp.corpus.shards import Options, Shard
 from raysp.corpus.sources import kind_named
-from raysp.corpus.stored_rows import StoredRows
 from raysp.storage.audio_root import AudioRoot, recordings_of
 from raysp.storage.store import join_url, normalise
 
@@ -20,6 +19,8 @@ def open_audio_root(shard: Shard, named_root: str | None, storage_options: Optio
     root, own = audio_root(shard, named_root), kind.audio_root(shard)
     if root is None:
         return None
+    from raysp.corpus.stored_rows import StoredRows
+
     below = "" if own is None else _below(own, root)
     return AudioRoot(root, storage_options, below=below, rows=StoredRows(storage_options))
 

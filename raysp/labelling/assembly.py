@@ -36,7 +36,6 @@ from raysp.ops.blocks import BlockOp, windowing_of
 from raysp.ops.channels import gather
 from raysp.ops.decoding import CutAtPauses, Decoder, Decoding
 from raysp.ops.late_steps import Carrying, Joining, LateFilter, LateSteps, RowFilters
-from raysp.ops.row_reading import DURATIONS, RowReading, WithoutModel
 from raysp.ops.step_ops import ColumnOp, Labelled, RowOp
 from raysp.sink.sorting import in_order
 from raysp.specs.outputs.output import Output
@@ -67,6 +66,8 @@ def reading(
     """Return the op that makes blocks of the rows of a shard: `decoding`; without audio `RowReading`."""
     if pipeline.reads_audio:
         return decoding(pipeline, settings, shard, decoder=decoder, functions=functions)
+    from raysp.ops.row_reading import RowReading
+
     source, flow = pipeline.source, pipeline.flow
     before = [cast("RowOp", _op(step, functions)) for step in flow.before if step not in flow.late]
     texts = () if source.text is None else (source.text,)
@@ -251,6 +252,8 @@ def decoded_columns(work: ReadsCorpus, shard: Shard) -> list[str]:
     if work.flow.reads_audio:
         columns = {source.audio, *sources.kind_named(shard.kind).excerpt_columns, *work.flow.reads}
     else:
+        from raysp.ops.row_reading import DURATIONS
+
         there = sources.column_names(shard, source.storage_options)
         columns = {*work.flow.reads, *({*DURATIONS, *OUTCOME} & {*there})}
     if source.labels is not None:
@@ -287,6 +290,8 @@ def labelling(pipeline: Pipeline, settings: Settings, *, threads: int | None = N
         CheckpointError: the checkpoint or a file of an output is missing, or not the planned one.
     """
     if not pipeline.reads_audio:
+        from raysp.ops.row_reading import WithoutModel
+
         return WithoutModel(added_schema(pipeline))
     from raysp.ops.labelling import Labelling
 
