@@ -94,6 +94,7 @@ def test_the_script_is_that_of_the_expected_or_of_the_detected_language(fields, 
 
 
 def test_the_language_of_the_text_has_columns_of_its_own():
+    pytest.importorskip("py3langid")
     output = raysp.Signals(text_language=True)
     schema = output.completed(output.schema(None))
     row = measured(schema=schema, text="Guten Morgen, liebe Kollegen und Kolleginnen")
