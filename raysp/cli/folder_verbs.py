@@ -165,6 +165,7 @@ def label(
             "raysp run PIPELINE": of.command,
             "raysp retry PIPELINE": retry,
             "use another sink": "choose another folder by --out",
+            "name one of those in outputs": "name one of those in outputs of the file by --show",
             'pass backend="ctranslate2" to Label': "add --set steps.1.backend=ctranslate2",
         }
     )

@@ -212,7 +212,7 @@ def _check_checkpoint(label: Label, summary: CheckpointSummary, outputs: Sequenc
 
             raise CheckpointError(
                 f"{label.checkpoint}: {summary.architecture} does not support {type(output).__name__}; it supports "
-                f"{', '.join(outputs_for(summary))}: name one of those in outputs (raysp label: of the file by --show)"
+                f"{', '.join(outputs_for(summary))}: name one of those in outputs"
             )
     if label.windows == "speech":
         label.speech.check(summary)

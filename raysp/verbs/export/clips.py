@@ -162,10 +162,6 @@ class ClipFiles:
         """Return the bytes of its recordings as FLAC, half of 16 bits a sample, or as they are stored."""
         return expected_bytes(shard, self.spec.sample_rate)
 
-    def __call__(self, shard: Shard, files: ShardFiles) -> None:
-        """Write the files of a label shard."""
-        self.pack([shard], files)
-
     def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
         """Write the files of neighbouring label shards."""
         with (

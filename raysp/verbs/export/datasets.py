@@ -230,10 +230,6 @@ class DatasetFiles:
         """Return the bytes of its recordings, or of its label shard."""
         return expected_bytes(shard, PCM_BYTES) if self.spec.audio else shard.num_rows * LABEL_BYTES
 
-    def __call__(self, shard: Shard, files: ShardFiles) -> None:
-        """Write the files of a label shard."""
-        self.pack([shard], files)
-
     def pack(self, shards: Sequence[Shard], files: ShardFiles) -> None:
         """Write the files of neighbouring label shards."""
         with DataFiles(files, self.schema, self.shard_bytes, [self.spec.split]) as data:

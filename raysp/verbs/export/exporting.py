@@ -186,7 +186,7 @@ def _destination(
     return Destination(store)
 
 
-def _record(labelling: Labelling, spec: Format, writing: Writing) -> dict[str, JsonValue]:
+def _record(labelling: Labelling, spec: Format, writing: Writing | Packing) -> dict[str, JsonValue]:
     """Return the identity of an export."""
     names = {"names": writing.named.kind} if writing.named else {}
     return {
@@ -219,7 +219,7 @@ def _code(source: Source, spec: Format) -> UserCode:
     return read_code(pipeline, spec)
 
 
-def _packs(shards: Iterable[Shard], writing: Writing) -> Iterator[list[Shard]]:
+def _packs(shards: Iterable[Shard], writing: Writing | Packing) -> Iterator[list[Shard]]:
     """Yield the label shards of the plan that are written together, finished or not: one, or small neighbours."""
     pack, num_bytes = list[Shard](), 0.0
     for shard in shards:

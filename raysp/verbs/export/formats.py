@@ -29,16 +29,12 @@ FORMATS: Mapping[str, str] = {name.lower(): name for name in CLASSES}
 """Their public names by the names of the command line."""
 
 
-class Writing(Protocol):
-    """Export of label shards to one format."""
+class Finishing(Protocol):
+    """What the writers of all formats have."""
 
     @property
     def named(self) -> Named | None:
         """Names of the files of rows; None in formats without such files."""
-        ...
-
-    def __call__(self, shard: Shard, files: ShardFiles) -> None:
-        """Write the files of a label shard."""
         ...
 
     def finish(self, destination: Destination, total: Tally) -> int:
@@ -46,8 +42,16 @@ class Writing(Protocol):
         ...
 
 
+class Writing(Finishing, Protocol):
+    """Export of label shards to one format."""
+
+    def __call__(self, shard: Shard, files: ShardFiles) -> None:
+        """Write the files of a label shard."""
+        ...
+
+
 @runtime_checkable
-class Packing(Protocol):
+class Packing(Finishing, Protocol):
     """Export to a format whose files may hold the rows of several neighbouring label shards."""
 
     @property
@@ -71,7 +75,7 @@ class Format(Protocol):
     NAME: ClassVar[str]
     """Name in messages and in the record of the export."""
 
-    def writing(self, source: Source) -> Writing:
+    def writing(self, source: Source) -> Writing | Packing:
         """Return the export of a sink's labels to the format.
 
         Raises:

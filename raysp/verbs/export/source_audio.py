@@ -235,6 +235,12 @@ class Source:
             )
 
 
+def shared_folder(folders: Iterable[str]) -> str:
+    """Return the url of the folder that holds some folders; empty without one."""
+    shared = "/".join(shared_parts(folders))
+    return "" if shared.endswith(":/") else shared or "/"
+
+
 def shared_parts(folders: Iterable[str]) -> list[str]:
     """Return the parts of the url of the folder that holds some folders."""
     parts = zip(*(folder.rstrip("/").split("/") for folder in {*folders}), strict=False)

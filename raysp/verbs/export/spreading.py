@@ -65,7 +65,7 @@ Answer = Exported | RayspError | None
 class ShardExport:
     """Export of one label shard after the other."""
 
-    writing: Writing
+    writing: Writing | Packing
     destination: Destination
 
     def __call__(self, todo: Todo) -> Exported:

@@ -14,7 +14,7 @@ from raysp.text.formats.safe_values import json_line
 from raysp.verbs.export.cuts import Cuts, RowCuts, only_channel
 from raysp.verbs.export.destination import Destination, ShardFiles, Tally
 from raysp.verbs.export.export_rows import SPEAKER, Row, id_of, kept_names, stem_of
-from raysp.verbs.export.source_audio import Place, Source, shared_parts
+from raysp.verbs.export.source_audio import Place, Source, shared_folder
 
 SUFFIX = ".jsonl"
 KEYS = (
@@ -81,8 +81,7 @@ class UtteranceFiles:
         shards, kind_of = self.labelling.finished_shards, sources.kind_named
         by_path = (self.source.roots[shard.name] for shard in shards)
         holding = (shard.url.rpartition("/")[0] for shard in shards if kind_of(shard.kind).holds_audio)
-        shared = "/".join(shared_parts([*filter(None, by_path), *holding]))
-        return "" if shared.endswith(":/") else shared or "/"
+        return shared_folder([*filter(None, by_path), *holding])
 
     @cached_property
     def _language(self) -> str | None:

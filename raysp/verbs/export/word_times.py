@@ -15,10 +15,9 @@ def how_to_ask(labelling: Labelling, prefix: str) -> str:
         labelling: labels without the words of a transcript.
         prefix: prefix of the columns, the name of the transcript.
     """
-    record, text = labelling.record, f"{prefix}_text"
-    for _, _, output in _outputs(record, "Align"):
-        if output.get("text") == text or text not in labelling.outputs:
-            return f"add --set to.column={output.get('name')} for those of {output.get('name')}_words"
+    if aligned := _aligned(labelling, prefix):
+        return f"add {_column_of(aligned)}"
+    record = labelling.record
     places = [place for *place, output in _outputs(record, "Transcript") if output.get("name") == prefix]
     setting = next((f"steps.{step}.outputs.{output}.words=true" for step, output in places), "")
     settings = [*(["--set", setting] if setting else []), "--set", "sink.url=OTHER"]
@@ -33,13 +32,27 @@ def how_to_ask(labelling: Labelling, prefix: str) -> str:
 
 def ask_words(labelling: Labelling, prefix: str) -> str:
     """Return the advice for a format that needs words."""
-    how = how_to_ask(labelling, prefix)
-    if how.startswith("add "):
-        return f"A{how[1:]}"
+    if aligned := _aligned(labelling, prefix):
+        return f"Add {_column_of(aligned)}"
     return (
-        f"Ask for them with Transcript(words=True): {how}. Or name the prefix of other columns with "
-        "--set to.column=NAME, such as aligned for those of Align()"
+        f"Ask for them with Transcript(words=True): {how_to_ask(labelling, prefix)}. Or name the prefix of other "
+        "columns with --set to.column=NAME, such as aligned for those of Align()"
     )
+
+
+def _aligned(labelling: Labelling, prefix: str) -> str:
+    """Return the name of an `Align` of the transcript, or of any if there is no transcript; empty without one."""
+    text = f"{prefix}_text"
+    names = (
+        str(output.get("name"))
+        for _, _, output in _outputs(labelling.record, "Align")
+        if output.get("text") == text or text not in labelling.outputs
+    )
+    return next(names, "")
+
+
+def _column_of(name: str) -> str:
+    return f"--set to.column={name} for those of {name}_words"
 
 
 def _outputs(record: RunRecord, kind: str) -> Iterator[tuple[int, int, Mapping[str, JsonValue]]]:

@@ -188,7 +188,7 @@ def check_number(rule: Rule, number: int) -> None:
 
 def _zeros(texts: Sequence[Sequence[str | None]]) -> Floats:
     """Return distances of 0, infinite where there is no text."""
-    return np.array([[0.0 if text is not None else inf for text in texts] for texts in texts])
+    return np.array([[inf if text is None else 0.0 for text in of_labelling] for of_labelling in texts])
 
 
 def _differing(texts: Sequence[Sequence[str | None]]) -> Iterator[tuple[int, dict[int, str]]]:

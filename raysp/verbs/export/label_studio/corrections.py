@@ -11,7 +11,7 @@ from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
 from raysp.text.formats.safe_values import json_line
 from raysp.verbs.export.label_studio.annotation_tasks import AUDIO, TEXT
-from raysp.verbs.export.source_audio import shared_parts
+from raysp.verbs.export.source_audio import shared_folder
 from raysp.words import Brief, count
 
 OF_TASKS = ("id", "audio_filepath", "offset", "duration", "text", "shard", "row")
@@ -30,7 +30,7 @@ class Corrections(Brief):
     unannotated: int
     """Tasks without an annotation, or skipped by the annotator."""
     audio_root: str
-    """Folder that holds all recordings, which `Shards(audio_root=...)` has to name."""
+    """Folder that holds all recordings, which `Shards(audio_root=...)` has to name; empty without one."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -78,7 +78,7 @@ def corrections(annotations: str, dest: str, storage_options: GivenOptions | Non
     folder, name = split_url(dest)
     open_store(folder, storage_options).replace(name, "".join(lines).encode())
     folders = (str(task["data"]["audio_filepath"]).partition("#")[0].rpartition("/")[0] for task in tasks)
-    return Corrections(dest, len(lines), changed, len(tasks) - len(lines), "/".join(shared_parts(folders)) or "/")
+    return Corrections(dest, len(lines), changed, len(tasks) - len(lines), shared_folder(folders))
 
 
 def _tasks(annotations: str, storage_options: GivenOptions | None) -> Sequence[Mapping[str, Any]]:
