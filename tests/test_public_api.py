@@ -47,7 +47,6 @@ NAMES = [
     "Pipeline",
     "PlanError",
     "Pool",
-    "Pretrain",
     "RayspError",
     "Room",
     "Rttm",

@@ -66,22 +66,6 @@ class UniSpeechForPreTrainingOutput(ModelOutput):
     attentions: tuple[Tensor, ...] | None = None
 
 
-@dataclass(frozen=True)
-class UniSpeechPreTrainingLosses:
-    """Losses of pre-training over the masked frames."""
-
-    contrast_B: Tensor
-    """Sum over the frames of each row."""
-    diversity: Tensor
-    """Diversity loss of one frame, (), with its weight."""
-    num_masked_B: Tensor
-    """Number of frames of each row, on the CPU."""
-
-    def total(self) -> Tensor:
-        """Return the sum over all frames."""
-        return self.contrast_B.sum() + self.diversity * self.num_masked_B.sum()
-
-
 class UniSpeechPreTrainedModel(SpeechModel):
     """Initial weights of all UniSpeech models."""
 
@@ -166,30 +150,10 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
             sampled_negative_indices: (B, T, num_negatives) indices into the B * T frames; None: drawn by
                 `sample_negative_indices` from the masked frames of each row.
         """
-        output, losses = self.pretrain(
-            input_values,
-            attention_mask,
-            output_attentions,
-            output_hidden_states,
-            mask_time_indices,
-            sampled_negative_indices,
-        )
-        output.loss = None if losses is None else losses.total()
-        return self.returned(output, return_dict)
-
-    def pretrain(
-        self,
-        input_values: Tensor,
-        attention_mask: Tensor | Layout | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        mask_time_indices: Tensor | None = None,
-        sampled_negative_indices: Tensor | None = None,
-    ) -> tuple[UniSpeechForPreTrainingOutput, UniSpeechPreTrainingLosses | None]:
-        """Return the output of `forward` without a loss, and its losses if frames are masked."""
         layout = self.input_layout(input_values, attention_mask)
         if mask_time_indices is None and self.training:
-            mask_time_indices = self.draw_mask(input_values, layout)
+            num_frames = self.num_frames(input_values.shape[1])
+            mask_time_indices = self.unispeech.draw_time_mask(self.frame_layout(layout, num_frames))
         encoded = self.encoded(
             input_values, layout, output_attentions, output_hidden_states, mask_time_indices=mask_time_indices
         )
@@ -203,17 +167,13 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
         )
-        if mask_time_indices is None:
-            return output, None
-        masked_BT = mask_time_indices.to("cpu", torch.bool)
-        if counted_BT is not None:
-            masked_BT = masked_BT & counted_BT
-        return output, self._losses(output, codes_BTG, masked_BT, self._negatives(masked_BT, sampled_negative_indices))
-
-    def draw_mask(self, input_values: Tensor, attention_mask: Tensor | Layout | None = None) -> Tensor | None:
-        """Return frames to mask, drawn at random as configured, (B, T); None if the configuration masks none."""
-        layout = self.input_layout(input_values, attention_mask)
-        return self.unispeech.draw_time_mask(self.frame_layout(layout, self.num_frames(input_values.shape[1])))
+        if mask_time_indices is not None:
+            masked_BT = mask_time_indices.to("cpu", torch.bool)
+            if counted_BT is not None:
+                masked_BT = masked_BT & counted_BT
+            negatives_BTK = self._negatives(masked_BT, sampled_negative_indices)
+            output.loss = self._loss(output, codes_BTG, masked_BT, negatives_BTK)
+        return self.returned(output, return_dict)
 
     def _counted(self, layout: Layout, num_frames: int) -> Tensor | None:
         """Return a mask (B, T) of the frames of rows, on the CPU; None without padding."""
@@ -229,9 +189,10 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         sampled = sample_negative_indices(shape, self.config.num_negatives, masked_BT.numpy())
         return sent(torch.from_numpy(sampled), self.device)
 
-    def _losses(
+    def _loss(
         self, output: UniSpeechForPreTrainingOutput, codes_BTG: Tensor, masked_BT: Tensor, negatives_BTK: Tensor
-    ) -> UniSpeechPreTrainingLosses:
+    ) -> Tensor:
+        """Return the contrastive loss and the diversity loss, summed over the masked frames."""
         contrast_B = contrastive_losses(
             output["projected_states"],
             output["projected_quantized_states"],
@@ -242,4 +203,4 @@ class UniSpeechForPreTraining(UniSpeechPreTrainedModel):
         )
         num_codes = self.quantizer.num_groups * self.quantizer.num_codes
         diversity = self.config.diversity_loss_weight * diversity_loss(output["codevector_perplexity"], num_codes)
-        return UniSpeechPreTrainingLosses(contrast_B, diversity, masked_BT.sum(1))
+        return contrast_B.sum() + diversity * masked_BT.sum()

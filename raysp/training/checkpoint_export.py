@@ -21,7 +21,6 @@ from raysp.models.features.processors import FeatureExtractor, Wav2Vec2Processor
 from raysp.models.features.seamless import Wav2Vec2BertProcessor
 from raysp.models.loading import load_checkpoint
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
-from raysp.models.unispeech import UniSpeechForPreTrainingOutput
 from raysp.sink import fault_injection
 from raysp.sink.run_record import raysp_version
 from raysp.specs.values import JsonValue, to_json
@@ -35,7 +34,6 @@ from raysp.training.objectives.starting_model import without_ctc_head
 from raysp.training.preparing import Prepared
 from raysp.training.sink import exports
 from raysp.training.sink.committed_steps import Position
-from raysp.training.specs.objectives import Pretrain
 from raysp.words import count, duration
 
 
@@ -71,7 +69,7 @@ def card(prepared: Prepared, position: Position, loss: float | None) -> str:
     trained = (
         f"{count(position.done, 'step')} over {count(index.num_rows, 'row')}, {duration(float(index.seconds.sum()))}"
     )
-    verb = "pre-trained" if isinstance(recipe.objective, Pretrain) else "trained" if is_random else "fine-tuned"
+    verb = "trained" if is_random else "fine-tuned"
     begun = f"`{place_name(begun_with)}`"
     begun = f"with the configuration of {begun} and random weights" if is_random else begun
     sources = "its data" if is_random else "the checkpoint it began with and of its data"
@@ -203,7 +201,7 @@ def _check(model: Model, folder: Path) -> None:
     was_training = model.training
     try:
         with torch.inference_mode(), arithmetic(dtype="float32", device=str(model.device)):
-            expected, actual = (_compared(network.eval()(**features)) for network in (model, loaded.model))
+            expected, actual = (network.eval()(**features)["logits"] for network in (model, loaded.model))
     finally:
         model.train(was_training)
     if not torch.allclose(actual, expected, rtol=1e-4, atol=1e-4):
@@ -211,11 +209,3 @@ def _check(model: Model, folder: Path) -> None:
             "the exported checkpoint gives other outputs than the trained model (by "
             f"{(actual - expected).abs().max():g} at most); it was not published"
         )
-
-
-def _compared(output: Any) -> torch.Tensor:  # noqa: ANN401 - output of any model
-    """Return the logits of an output, or the frames of one of pre-training."""
-    logits: torch.Tensor = (
-        output["projected_states"] if isinstance(output, UniSpeechForPreTrainingOutput) else output["logits"]
-    )
-    return logits

@@ -16,7 +16,6 @@ from raysp.training.loop.training_steps import Training
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.frame_task import FrameObjective
-from raysp.training.tasks.pretraining_task import PretrainingObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from raysp.training.tasks.transducer_task import TransducerObjective, load_transducer
@@ -43,13 +42,6 @@ def of_waves(head: str, **fields: object):
 def speakers(_folder):
     tdnn = {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}
     return SpeakerObjective(of_waves("XVector", **tdnn), EXTRACTOR, crop_seconds=0.4)
-
-
-def pretraining(_folder):
-    fields = {"mask_time_prob": 0.5, "num_ctc_classes": 20, "replace_prob": 0.0, **STILL}
-    fields |= {"codevector_dim": 16, "proj_codevector_dim": 16, "num_codevectors_per_group": 8, "num_negatives": 5}
-    model = small_model(models.UniSpeechForPreTraining, models.UniSpeechConfig, **fields)
-    return PretrainingObjective(model, EXTRACTOR)
 
 
 def seq2seq(folder):
@@ -94,7 +86,6 @@ OBJECTIVES = {
     "texts of a decoder": (seq2seq, TEXTS),
     "RNN-T": (transducer("RNNT"), TEXTS),
     "TDT": (transducer("TDT"), TEXTS),
-    "pre-training": (pretraining, ([5, 6], [], [9])),
 }
 
 

@@ -3,14 +3,13 @@
 import pytest
 
 import raysp
-from raysp import CTC, Classify, ClassifyFrames, LoRA, Pretrain, Seq2Seq, Speakers, SpecError, Text
+from raysp import CTC, Classify, ClassifyFrames, LoRA, Seq2Seq, Speakers, SpecError, Text
 
 ALL = {
     Seq2Seq: {},
     Classify: {"column": "emotion"},
     ClassifyFrames: {"column": "speech"},
     Speakers: {"column": "speaker"},
-    Pretrain: {},
 }
 
 
@@ -28,9 +27,6 @@ def test_defaults_are_those_of_the_literature():
     assert Seq2Seq("c").smoothing == 0.1
     speakers = Speakers("c", column="speaker")
     assert (speakers.margin, speakers.margin_warmup, speakers.crop_seconds) == (0.4, 0.2, 3.0)
-    pretrain = Pretrain("c")
-    assert (pretrain.alpha, pretrain.vocabulary, pretrain.masks) == (0.5, "build", {"mask_time_prob": 0.5})
-    assert (pretrain.temperature, pretrain.final_temperature, pretrain.temperature_decay) == (2.0, 0.5, 0.999995)
 
 
 @pytest.mark.parametrize(
@@ -58,9 +54,6 @@ def test_defaults_are_those_of_the_literature():
         (CTC, {"freeze": "base", "adapter": "tur"}, "found freeze='base' and adapter, which trains parts of the base"),
         (CTC, {"lora": LoRA(), "adapter": "tur"}, "found lora and adapter, which both choose the weights"),
         (CTC, {"adapter": "../tur"}, r"CTC.adapter: found '../tur'; string should match pattern"),
-        (Pretrain, {"alpha": 2}, "Pretrain.alpha: found 2; input should be less than or equal to 1"),
-        (Pretrain, {"temperature": 0.1}, "found final_temperature=0.5; expected at most temperature=0.1"),
-        (Pretrain, {"temperature_decay": 1.01}, "Pretrain.temperature_decay: found 1.01; input should be less than"),
     ],
 )
 def test_wrong_values_are_refused(cls, fields, message):
@@ -87,7 +80,6 @@ def a_recipe(objective: object, *, best: str, text: str | None = "text") -> rays
         (Speakers("c", column="s"), ("eer", "accuracy", "f1", "loss")),
         (ClassifyFrames("c", column="s"), ("accuracy", "f1", "loss")),
         (Classify("c", column="s", problem="multi"), ("loss",)),
-        (Pretrain("c"), ("loss",)),
     ],
 )
 def test_each_objective_has_its_metrics(objective, metrics):
@@ -99,12 +91,7 @@ def test_each_objective_has_its_metrics(objective, metrics):
                 a_recipe(objective, best=name)
 
 
-def test_pretraining_has_no_first_steps():
-    with pytest.raises(SpecError, match="Pretrain has no field 'freeze_steps'"):
-        Pretrain("c", freeze_steps=3)
-
-
-@pytest.mark.parametrize("objective", [Pretrain("c"), Classify("c", column="s"), Speakers("c", column="s")], ids=str)
+@pytest.mark.parametrize("objective", [Classify("c", column="s"), Speakers("c", column="s")], ids=str)
 def test_only_objectives_of_texts_need_them(objective):
     assert a_recipe(objective, text=None, best="loss").source.text is None
     for one in (Seq2Seq("c"), CTC("c"), raysp.Transducer("c")):

@@ -12,11 +12,10 @@ from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training, Workers
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.frame_task import FrameObjective
-from raysp.training.tasks.pretraining_task import PretrainingObjective, Temperature
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.soaked import some
-from tests.training.objectives.originals import CODES, ENCODERS, decoder_config, decoder_model, extractor_of
+from tests.training.objectives.originals import ENCODERS, decoder_config, decoder_model, extractor_of
 from tests.training.teams import assert_equal_curves, train
 
 pytestmark = pytest.mark.slow
@@ -62,12 +61,6 @@ def speakers(name: str, encoder: str) -> Objective:
     return SpeakerObjective(head(name, encoder), extractor_of(encoder), margin_warmup=0.5, crop_seconds=0.4)
 
 
-def pretraining() -> Objective:
-    fields = {**CODES, "num_ctc_classes": 20, "mask_time_prob": 0.4}
-    model = head("UniSpeechForPreTraining", "unispeech", **fields)
-    return PretrainingObjective(model, extractor_of("unispeech"), temperature=Temperature(factor=0.9))
-
-
 def tokens(random: np.random.Generator, _: int) -> list[float]:
     return [*random.integers(4, 50, size=random.integers(0, 6)).tolist(), 2]
 
@@ -102,7 +95,6 @@ CASES: dict[str, tuple[Callable[[], Objective], Target]] = {
         numbers,
     ),
     "frames": (frames, class_of_each_frame),
-    "pre-training": (pretraining, letters),
     "speakers": (lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
     "speakers of features": (lambda: speakers("Wav2Vec2BertForXVector", "wav2vec2-bert"), one_class),
 }

@@ -42,8 +42,6 @@ class MicroBatch:
     """Target of each row: ids of tokens or of classes; numbers for regression."""
     progress: float = 0.0
     """Share of the training that is done before the step."""
-    updates: int = 0
-    """Updates before the step."""
 
 
 @dataclass(frozen=True)

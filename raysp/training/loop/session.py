@@ -380,7 +380,7 @@ class Session:
         progress = self.course.progress(at, epoch_steps)
         rate = self.course.rate(progress)
         batches = [
-            replace(micro_batch(window, step, number, rows), progress=progress, updates=at.done)
+            replace(micro_batch(window, step, number, rows), progress=progress)
             for number in range(training.workers.number, window.micro_batches, training.workers.count)
         ]
         self._is_whole = False

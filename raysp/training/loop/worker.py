@@ -20,7 +20,7 @@ from raysp.training.loop.step_commits import Keeper, RunOfSink
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.planning.ordering import Index
 from raysp.training.preparing import Prepared
-from raysp.training.specs.objectives import freeze_steps_of, trains_few_weights
+from raysp.training.specs.objectives import trains_few_weights
 from raysp.training.specs.recipe import Schedule
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def new_session(
         _augmented(prepared, rows, speeds, decoder),
         _keeper(prepared, store, run) if store and commits else None,
         frozen=[*prepared.task.frozen_at_first(model)],
-        freeze_steps=freeze_steps_of(recipe.objective),
+        freeze_steps=recipe.objective.freeze_steps,
         index_of=_index_of(prepared.mixture, speeds),
         first_epoch=None if speeds else prepared.first_epoch,
         average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,

@@ -15,7 +15,6 @@ from raysp.training.specs.objectives import (
     Classify,
     ClassifyFrames,
     Objective,
-    Pretrain,
     Seq2Seq,
     Speakers,
     Transducer,
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 KEEP, BUILD = "keep", "build"
 """Values of `CTC.vocabulary`: the checkpoint's, or a vocabulary built from the texts."""
-PRETRAINED = "unispeech"
-"""Value of `model_type` of the models that can be pre-trained."""
 
 
 def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> None:
@@ -67,16 +64,6 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
             f"{objective.checkpoint}: {checkpoint.architecture} has no CTC head whose vocabulary could be kept; set "
             "objective.vocabulary='build' or 'bpe:500', or to the url of a vocab.json"
         )
-    if isinstance(objective, Pretrain) and checkpoint.model_type != PRETRAINED:
-        raise CheckpointError(
-            f"{objective.checkpoint}: {checkpoint.architecture} is of model_type {checkpoint.model_type!r}; Pretrain "
-            f"needs a checkpoint of model_type {PRETRAINED!r}"
-        )
-
-
-def unused_words(objective: Objective, checkpoint: "CheckpointSummary") -> str:
-    """Return a line for users on parts of the checkpoint that a training does not read; empty without any."""
-    return "" if isinstance(objective, Pretrain) else checkpoint.unused_words
 
 
 def described(objective: Objective) -> str:

@@ -20,7 +20,7 @@ from raysp.specs.code import UserCode
 from raysp.specs.pipeline import read_code, with_places
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import in_language
-from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described, unused_words
+from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described
 from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
 from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.suggestions import suggested
@@ -122,7 +122,7 @@ class TrainingPlan:
             f"{count(self.num_rows, 'row')}" + (f", with the labels of {source.labels}" if source.labels else ""),
             "checkpoint": f"{objective.checkpoint}: {checkpoint.architecture}, "
             f"{count(checkpoint.num_parameters, 'parameter')}, {checkpoint.sample_rate} Hz",
-            **({"not used": unused} if (unused := unused_words(objective, checkpoint)) else {}),
+            **({"not used": checkpoint.unused_words} if checkpoint.unused_words else {}),
             "objective": described(objective),
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",

@@ -1,4 +1,4 @@
-"""Objectives of trainings: texts, classes of recordings or frames, speakers, pre-training."""
+"""Objectives of trainings: texts, classes of recordings or frames, speakers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -231,45 +231,7 @@ class Speakers:
         _check_classes(self.classes, least=2)
 
 
-@spec
-class Pretrain:
-    """Pre-training of UniSpeech: codes of masked frames, and CTC for rows with a text.
-
-    Attributes:
-        checkpoint: model folder or hub id of a UniSpeech model to begin with.
-        text: rules for the reference texts; rows without one are trained on without CTC, and so is a source without a
-            column of texts.
-        vocabulary: "keep": the checkpoint's; "build": the characters of the texts; or the url of a vocab.json.
-        alpha: weight of CTC; the weight of the codes is `1 - alpha`.
-        temperature: temperature of the noise by which codes are drawn, at the start.
-        final_temperature: lowest temperature; 0.5, or 0.1 for large models.
-        temperature_decay: factor of the temperature at each step.
-        masks: fields of the model's configuration for training, such as mask_time_prob, replace_prob or layerdrop.
-        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
-    """
-
-    checkpoint: Url
-    _: KW_ONLY
-    text: Text = field(default_factory=Text)
-    vocabulary: str = "build"
-    alpha: Share = 0.5
-    temperature: Positive = 2.0
-    final_temperature: Positive = 0.5
-    temperature_decay: Annotated[float, Field(gt=0, le=1)] = 0.999995
-    masks: Masks = field(default_factory=lambda: {"mask_time_prob": 0.5})
-    random_weights: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the vocabulary, and that the temperature falls."""
-        if pieces_of(self.vocabulary):
-            raise ValueError(f"found vocabulary={self.vocabulary!r}; Pretrain has characters: use vocabulary='build'")
-        if self.final_temperature > self.temperature:
-            raise ValueError(
-                f"found final_temperature={self.final_temperature:g}; expected at most temperature={self.temperature:g}"
-            )
-
-
-Objective = CTC | Transducer | Seq2Seq | Classify | ClassifyFrames | Speakers | Pretrain
+Objective = CTC | Transducer | Seq2Seq | Classify | ClassifyFrames | Speakers
 """Objectives of recipes."""
 LEAST_PIECES, MOST_PIECES = 10, 100_000
 """Tokens of a vocabulary of pieces."""
@@ -304,11 +266,6 @@ def pieces_of(vocabulary: str) -> int:
             "such as 'bpe:500'"
         )
     return int(number)
-
-
-def freeze_steps_of(objective: Objective) -> int:
-    """Return the number of first steps in which the head alone is trained."""
-    return 0 if isinstance(objective, Pretrain) else objective.freeze_steps
 
 
 def metrics_of(objective: Objective) -> tuple[str, ...]:

@@ -157,7 +157,7 @@ class Evaluation:
         every: steps between evaluations; None: 1,000, or fewer, so that there are 20. The weights before the first
             step and after the last one are evaluated too; the former are not a candidate for the result.
         best: metric by which weights are the best: "wer", "cer", or "loss"; for classes "accuracy", "f1", or
-            "loss"; for speakers also "eer", the equal error rate; for pre-training "loss".
+            "loss"; for speakers also "eer", the equal error rate.
         patience: evaluations without a better one after which the training ends; None: it does not end before its time.
         normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's; with the
             language of the objective's `Text` if that has one, as "letters-tr".
@@ -220,8 +220,7 @@ class Finetune:
     """A recipe: training of a model on audio shards.
 
     Attributes:
-        source: the corpus; its `text` is the column of reference texts, of objectives with texts; pre-training needs
-            none.
+        source: the corpus; its `text` is the column of reference texts, of objectives with texts.
         steps: steps in order: one `Decode`, and any number of steps that filter rows or add columns. If none of them
             has `max_seconds`, and the objective cuts no rows, rows above 120 s are left out.
         objective: objective of the training.

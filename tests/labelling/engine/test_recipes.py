@@ -31,7 +31,7 @@ CASES = {
     "word_times": ("SpeechEncoderDecoderModel", {"pred_text", "aligned_words"}),
 }
 
-TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "pretrain", "train_digits")
+TRAINED = ("adapter", "finetune_classes", "finetune_ctc", "finetune_seq2seq", "train_digits")
 """Recipes of trainings."""
 LOOP = "relabel_loop"
 """Two pipelines, and a recipe between them."""

@@ -33,7 +33,6 @@ CLASSES = [
 ]
 """All encoders with their heads."""
 CTC = {"ctc_loss_reduction": "mean", "ctc_zero_infinity": True, "pad_token_id": 0}
-CODES = {"num_codevector_groups": 2, "num_codevectors_per_group": 6, "codevector_dim": 8, "proj_codevector_dim": 10}
 LENGTHS = (6640, 5680, 4080)
 """Samples of rows; each gives an even number of log-mel frames."""
 
@@ -147,24 +146,15 @@ def padded(targets: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def assert_step_equals(
-    objective: Objective,
-    batch: MicroBatch,
-    theirs: torch.nn.Module,
-    loss_of: Callable[..., torch.Tensor],
-    *,
-    has_other_sums: bool = False,
+    objective: Objective, batch: MicroBatch, theirs: torch.nn.Module, loss_of: Callable[..., torch.Tensor]
 ) -> None:
-    """Compare the mean loss and all gradients with those of the original, whose loss is a function of its inputs.
-
-    `has_other_sums`: whether the total has parts that are of no row.
-    """
+    """Compare the mean loss and all gradients with those of the original, whose loss is a function of its inputs."""
     losses = objective(batch)
     expected = loss_of(**features_of(objective, batch))
     expected.backward()
     losses.total.backward()
     torch.testing.assert_close(losses.total.detach() / losses.count, expected.detach(), rtol=1e-4, atol=0)
-    if not has_other_sums:
-        torch.testing.assert_close(losses.rows_B.sum(), losses.total.detach(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(losses.rows_B.sum(), losses.total.detach(), rtol=1e-5, atol=0)
     gradients = {name: one.grad for name, one in theirs.named_parameters() if one.grad is not None}
     found = {name: one.grad / losses.count for name, one in objective.model.named_parameters() if one.grad is not None}
     assert found.keys() == gradients.keys()

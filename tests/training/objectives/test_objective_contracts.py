@@ -12,14 +12,11 @@ from raysp.training.data.micro_batches import Losses, MicroBatch, seed_micro_bat
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.frame_task import FrameObjective
-from raysp.training.tasks.pretraining_task import PretrainingObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.training.objectives.originals import (
-    CODES,
     CTC,
     ENCODERS,
-    LAYER,
     LENGTHS,
     decoder_pair,
     extractor_of,
@@ -49,13 +46,6 @@ class Case(NamedTuple):
 
 def with_head(head: str, encoder: str = ENCODER, **fields):
     return model_pair(encoder, ENCODERS[encoder][0] + head, **fields)[1]
-
-
-def pretraining():
-    model = model_pair("unispeech", "UniSpeechForPreTraining", **CODES, **LAYER, num_ctc_classes=20, num_negatives=7)[1]
-    config = model.config
-    config.apply_spec_augment, config.mask_time_prob, config.mask_time_length = True, 0.4, 6
-    return model
 
 
 def classes_of_frames():
@@ -88,7 +78,6 @@ CASES = {
         SpeakerObjective, lambda: with_head("ForXVector", num_labels=4), [[2], [0], [1]], 4, {"crop_seconds": None}
     ),
     "seq2seq": Case(Seq2SeqObjective, lambda: decoder_pair(ENCODER, "bart")[1], [[4, 5, 6, 2], [7, 2], [2]], 50),
-    "pretraining": Case(PretrainingObjective, pretraining, TEXTS, 20),
 }
 
 
@@ -97,7 +86,7 @@ def case(request) -> Case:
     return CASES[request.param]
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "pretraining"])  # its codes are drawn for a batch
+@pytest.mark.parametrize("name", CASES)
 def test_a_row_alone_has_the_loss_and_the_count_that_it_has_in_a_batch(name):
     case, model = CASES[name], CASES[name].model()
     batch = random_batch(case.targets)

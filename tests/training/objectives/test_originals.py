@@ -3,20 +3,14 @@
 import pytest
 import torch
 
-from raysp.models.encoder.heads import sample_negative_indices
-from raysp.models.encoder.speech_model import compute_mask_indices
-from raysp.training.data.micro_batches import seed_micro_batch
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.frame_task import FrameObjective
-from raysp.training.tasks.pretraining_task import PretrainingObjective, Temperature
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.training.objectives.originals import (
     CLASSES,
-    CODES,
     CTC,
-    LAYER,
     LENGTHS,
     assert_step_equals,
     decoder_pair,
@@ -115,52 +109,3 @@ def test_label_smoothing_equals_theirs():
         theirs,
         lambda **of: LabelSmoother(0.1)(theirs(**of, labels=labels), labels),
     )
-
-
-def test_steps_of_pretraining_equal_theirs(monkeypatch):
-    """Their model has the terms of the loss and not the loss, which is that of UniSpeech's own training."""
-    fields = {**CODES, "num_ctc_classes": 20, "num_negatives": 7, "pad_token_id": 0, "num_labels": 2}
-    theirs, mine = model_pair("unispeech", "UniSpeechForPreTraining", **LAYER, **fields)
-    for model in (theirs, mine):
-        config = model.config
-        config.apply_spec_augment, config.mask_time_prob, config.mask_time_length = True, 0.4, 6
-    objective = PretrainingObjective(mine, extractor_of("unispeech"), alpha=0.3, temperature=Temperature(1.5, 1.5))
-    theirs.set_gumbel_temperature(1.5)
-    texts, batch = [[4, 5, 6, 6, 9], [7], []], rows_of([[4, 5, 6, 6, 9], [7], []])
-    replaced = torch.rand(3, mine.num_frames(LENGTHS[0]), generator=torch.Generator().manual_seed(0)) < 0.5
-    monkeypatch.setattr(objective, "_replaced", lambda _: replaced)
-
-    def loss(input_values, attention_mask):
-        seed_micro_batch(1, 2, 3, 4)
-        output = theirs(input_values, attention_mask)
-        num_frames = mine.num_frames(attention_mask.sum(-1))
-        valid = torch.arange(replaced.shape[1]) < num_frames[:, None]
-        seed_micro_batch(1, 2, 3, 4)
-        masked = torch.from_numpy(compute_mask_indices(replaced.shape, 0.4, 6, valid, min_masks=2)) & valid
-        negatives = torch.from_numpy(sample_negative_indices(replaced.shape, 7, masked.numpy())).long()
-        states, codes = output.projected_states, output.projected_quantized_states
-        weights = torch.tensor([0.7, 0.7, 1.0])
-        contrast = contrast_by_the_page(states, codes, masked, negatives, 0.1)
-        diversity = 0.1 * (12 - output.codevector_perplexity) / 12 * (masked.sum(1) * weights).sum()
-        logits = theirs.ctc_proj(torch.where(replaced[..., None], codes, states)).log_softmax(-1)
-        ctc = torch.nn.functional.ctc_loss(
-            logits.transpose(0, 1)[:, :2],
-            torch.tensor([*texts[0], *texts[1]]),
-            num_frames[:2],
-            torch.tensor([5, 1]),
-            reduction="sum",
-        )
-        return ((weights * contrast).sum() + diversity + 0.3 * ctc) / masked.sum()
-
-    seed_micro_batch(1, 2, 3, 4)
-    assert_step_equals(objective, batch, theirs, loss, has_other_sums=True)
-
-
-def contrast_by_the_page(states, codes, masked, negatives, temperature):
-    """Return the sum of the contrastive loss of each row, with every product that wav2vec 2.0's paper names."""
-    others = codes.flatten(0, 1)[negatives.flatten()].unflatten(0, negatives.shape)
-    right = torch.cosine_similarity(states, codes, dim=-1)
-    wrong = torch.cosine_similarity(states[:, :, None], others, dim=-1)
-    wrong = wrong.masked_fill(torch.isclose(codes[:, :, None], others, atol=1e-6).all(-1), -torch.inf)
-    logits = torch.cat([right[..., None], wrong], -1) / temperature
-    return (-logits.log_softmax(-1)[..., 0]).masked_fill(~masked, 0.0).sum(1)

@@ -204,11 +204,9 @@ def test_a_size_that_no_vocabulary_has_is_refused(vocabulary):
         raysp.CTC("c", vocabulary=vocabulary)
 
 
-def test_pieces_for_adapters_and_pretraining_are_refused():
+def test_pieces_for_adapters_are_refused():
     with pytest.raises(SpecError, match=r"vocabularies of languages are of characters: use vocabulary='build'"):
         raysp.CTC("c", vocabulary="bpe:100", adapter="tur")
-    with pytest.raises(SpecError, match=r"found vocabulary='bpe:100'; Pretrain has characters"):
-        raysp.Pretrain("c", vocabulary="bpe:100")
 
 
 def test_fewer_tokens_than_characters_are_refused(words, tiny, tmp_path):
