@@ -85,7 +85,6 @@ def words_table(num_rows: int, *, seed: int = 0, texts: list[str | None] | None 
             "audio": pa.array(recordings, AUDIO),
             "text": pa.array(texts or [WORDS[row % 10] for row in range(num_rows)], pa.string()),
             "speaker": [f"s{row % 3}" for row in range(num_rows)],
-            "tags": [["loud", "noisy"][: row % 3] for row in range(num_rows)],
             "frames": [frames_of(int(n)) for n in lengths],
             "age": [20.0 + row % 5 for row in range(num_rows)],
         }

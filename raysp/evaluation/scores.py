@@ -184,11 +184,6 @@ class Comparison:
     """Scores of each class of a classification, the worst first."""
 
 
-def no_metrics(num_rows: int) -> Comparison:
-    """Return the comparison of rows that are evaluated by their loss alone."""
-    return Comparison(Scores(num_rows, {}, {}), {}, ())
-
-
 @dataclass(frozen=True)
 class Columns:
     """Further columns of the compared rows, one value per row.

@@ -45,10 +45,10 @@ NO_TEXT, OUTSIDE, TOO_MANY = "empty_text", "outside_vocabulary", "label_too_long
 
 
 class Target(NamedTuple):
-    """Ids or numbers that a model learns for a row, or the reason for which the row is left out."""
+    """Ids that a model learns for a row, or the reason for which the row is left out."""
 
     ids: Sequence[float]
-    """Ids of tokens or classes, or numbers; may be empty if the row is left out."""
+    """Ids of tokens or classes; may be empty if the row is left out."""
     reason: str = ""
     """Reason for which the row is left out; empty if it is trained on."""
 

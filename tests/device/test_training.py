@@ -73,14 +73,6 @@ OBJECTIVES = {
     "CTC": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR), TEXTS),
     "CTC with label priors": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR, label_prior=0.3), TEXTS),
     "classes": (lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR), CLASSES),
-    "several classes": (
-        lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR, problem="multi"),
-        ([0, 2], [], [1]),
-    ),
-    "numbers": (
-        lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR, problem="regression"),
-        ([0.5, 1.0, 2.0],) * 3,
-    ),
     "classes of frames": (lambda _: FrameObjective(of_waves("AudioFrameClassification"), EXTRACTOR), FRAMES),
     "speakers": (speakers, CLASSES),
     "texts of a decoder": (seq2seq, TEXTS),

@@ -34,11 +34,9 @@ def test_defaults_are_those_of_the_literature():
     [
         (Classify, {}, "Classify needs 'column'"),
         (Classify, {"column": ""}, "Classify.column: found ''; string should have at least 1 character"),
-        (Classify, {"column": "c", "problem": "many"}, "Classify.problem: found 'many'; input should be 'single'"),
         (Classify, {"column": "c", "classes": ["a"]}, r"found classes \['a'\]; expected at least 2, or None"),
         (Classify, {"column": "c", "classes": ["a", "a"]}, r"'a' is empty or occurs twice: name each class once"),
         (ClassifyFrames, {"column": "c", "classes": ["a", ""]}, r"'' is empty or occurs twice"),
-        (Classify, {"column": "c", "problem": "multi", "classes": []}, r"found classes \[\]; expected at least 1"),
         (Classify, {"column": "c", "freeze": "encoder"}, "Classify.freeze: found 'encoder'; input should be"),
         (Classify, {"column": "c", "freeze_steps": -1}, "Classify.freeze_steps: found -1; input should be greater"),
         (Speakers, {"column": "c", "margin": 1.5}, "Speakers.margin: found 1.5; input should be less than or equal to"),
@@ -79,7 +77,7 @@ def a_recipe(objective: object, *, best: str, text: str | None = "text") -> rays
         (Seq2Seq("c"), ("wer", "cer", "loss")),
         (Speakers("c", column="s"), ("eer", "accuracy", "f1", "loss")),
         (ClassifyFrames("c", column="s"), ("accuracy", "f1", "loss")),
-        (Classify("c", column="s", problem="multi"), ("loss",)),
+        (Classify("c", column="s"), ("accuracy", "f1", "loss")),
     ],
 )
 def test_each_objective_has_its_metrics(objective, metrics):
@@ -97,10 +95,6 @@ def test_only_objectives_of_texts_need_them(objective):
     for one in (Seq2Seq("c"), CTC("c"), raysp.Transducer("c")):
         with pytest.raises(SpecError, match=r"source\.text is not set; give the column of the reference texts"):
             a_recipe(one, text=None, best="loss")
-
-
-def test_one_output_may_be_regressed():
-    assert Classify("c", column="age", problem="regression", classes=["age"]).classes == ("age",)
 
 
 def test_lists_are_kept_as_tuples():

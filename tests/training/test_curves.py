@@ -49,8 +49,8 @@ def head(name: str, encoder: str, **fields: object):
     return cls(cls.config_class(**{**ENCODERS[encoder][1], **known, "num_labels": 5, **fields})).train()
 
 
-def classes(name: str, encoder: str, **options: str) -> Objective:
-    return ClassObjective(head(name, encoder), extractor_of(encoder), **options)
+def classes(name: str, encoder: str) -> Objective:
+    return ClassObjective(head(name, encoder), extractor_of(encoder))
 
 
 def frames() -> Objective:
@@ -73,14 +73,6 @@ def one_class(random: np.random.Generator, _: int) -> list[float]:
     return [int(random.integers(5))]
 
 
-def some_classes(random: np.random.Generator, _: int) -> list[float]:
-    return random.permutation(5)[: random.integers(0, 4)].tolist()
-
-
-def numbers(random: np.random.Generator, _: int) -> list[float]:
-    return random.normal(size=5).tolist()
-
-
 def class_of_each_frame(random: np.random.Generator, num_samples: int) -> list[float]:
     return random.integers(5, size=(num_samples - 40) // 30 + 1).tolist()
 
@@ -89,11 +81,7 @@ CASES: dict[str, tuple[Callable[[], Objective], Target]] = {
     "encoder with BART": (lambda: seq2seq("wav2vec2 layer", "bart"), tokens),
     "encoder with GPT-2": (lambda: seq2seq("wav2vec2-bert", "gpt2"), tokens),
     "classes": (lambda: classes("HubertForSequenceClassification", "hubert"), one_class),
-    "many classes": (lambda: classes("SEWDForSequenceClassification", "sew-d", problem="multi"), some_classes),
-    "regression": (
-        lambda: classes("UniSpeechForSequenceClassification", "unispeech", problem="regression"),
-        numbers,
-    ),
+    "classes of SEW-D": (lambda: classes("SEWDForSequenceClassification", "sew-d"), one_class),
     "frames": (frames, class_of_each_frame),
     "speakers": (lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
     "speakers of features": (lambda: speakers("Wav2Vec2BertForXVector", "wav2vec2-bert"), one_class),
@@ -110,7 +98,7 @@ def random_steps(target: Target) -> list[list[MicroBatch]]:
             lengths = random.integers(5600, 9000, size=random.integers(0, 4)).tolist()
             waves = [random.normal(size=num_samples).astype(np.float32) for num_samples in lengths]
             targets = [target(random, num_samples) for num_samples in lengths]
-            batches.append(MicroBatch(number, range(len(waves)), waves, targets, progress=step / 2, updates=step))
+            batches.append(MicroBatch(number, range(len(waves)), waves, targets, progress=step / 2))
         steps.append(batches)
     return steps
 

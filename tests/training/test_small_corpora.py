@@ -106,7 +106,6 @@ def test_rates_of_published_guides_are_suggested_for_new_vocabularies():
             {"id": None},
             [*["evaluate", "model", "dev", "--label", "who"], "--set", "source.id=null"],
         ),
-        (Classify("checkpoint", column="who", problem="multi"), {}, ["inspect", "model"]),
         (None, {"labels": "labels"}, ["inspect", "model"]),
         (None, {"storage_options": {"profile": "other"}}, ["inspect", "model"]),
     ],

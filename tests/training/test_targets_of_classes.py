@@ -9,7 +9,7 @@ from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table
 from tests.training.trained import planned
 
-TEXTS, LISTS, NUMBERS = pa.string(), pa.list_(pa.string()), pa.list_(pa.float32())
+TEXTS, LISTS = pa.string(), pa.list_(pa.string())
 
 
 def of_classes(folder, checkpoint, values, kind, **fields) -> Finetune:
@@ -31,16 +31,6 @@ def of_classes(folder, checkpoint, values, kind, **fields) -> Finetune:
         (["10", "9", "a"], TEXTS, {}, ("10", "9", "a"), {}),
         (["a", "ä"], pa.binary(), {}, ("a", "ä"), {}),
         (["a", "b"], pa.dictionary(pa.int8(), TEXTS), {}, ("a", "b"), {}),
-        ([["a", "b"], [], None, [None]], LISTS, {"problem": "multi"}, ("a", "b"), {"no_class": 2}),
-        ([["a", "c"], ["b"]], LISTS, {"problem": "multi", "classes": ["a", "b"]}, ("a", "b"), {"unknown_class": 1}),
-        ([1, None, 3], pa.int32(), {"problem": "regression"}, ("target",), {"no_number": 1}),
-        (
-            [[1.0, 2.0], [1.0], [float("nan"), 0.0]],
-            NUMBERS,
-            {"problem": "regression", "classes": ["x", "y"]},
-            ("x", "y"),
-            {"other_length": 1, "no_number": 1},
-        ),
     ],
 )
 def test_every_row_has_a_class_or_a_reason(headless, tmp_path, values, kind, fields, names, left_out):
@@ -55,7 +45,7 @@ def test_facts_name_the_classes_with_their_rows_and_what_is_none_of_them(headles
     assert planned(of_classes(tmp_path, headless, values, TEXTS)).facts["classes"] == "3 classes: b (2) a (1) c (1)"
     found = planned(of_classes(tmp_path, headless, values, TEXTS, classes=["a", "b"]))
     assert found.facts["classes"] == "2 classes: b (2) a (1); unknown: c (1)"
-    assert found.facts["objective"] == "Classify, single, of the column target"
+    assert found.facts["objective"] == "Classify, of the column target"
 
 
 def test_other_classes_are_another_training(headless, tmp_path):
@@ -70,8 +60,6 @@ def test_other_classes_are_another_training(headless, tmp_path):
         ([1.5], pa.float64(), {}, r"column 'target' holds double, expected strings or integers, one for each row"),
         ([True], pa.bool_(), {}, r"column 'target' holds bool, expected strings or integers"),
         ([["a"]], LISTS, {}, r"column 'target' holds list<.*>, expected strings or integers, one for each row"),
-        (["a"], TEXTS, {"problem": "multi"}, r"holds string, expected strings or integers, a list for each row"),
-        (["1"], TEXTS, {"problem": "regression"}, r"holds string, expected numbers, or lists of them"),
         (["a", "a"], TEXTS, {}, r"objective.column: 'target' holds 'a', expected at least 2 classes"),
         (["a"], TEXTS, {"column": "gender"}, r"column 'gender'"),
         ([None, None], TEXTS, {}, r"no row is left to train on: 2 rows, left out: 2 no_class"),
@@ -100,13 +88,3 @@ def test_unknown_fields_of_masks_are_refused(words, headless, tmp_path):
     objective = Classify(str(headless), column="speaker", masks={"mask_tiem_prob": 0.1})
     with pytest.raises(PlanError, match=r"objective.masks: .*mask_tiem_prob"):
         finetune(a_recipe(words, headless, tmp_path / "out", objective=objective))
-
-
-@pytest.mark.slow
-def test_a_list_has_each_class_once_and_no_class_needs_frames(headless, tmp_path):
-    names = [f"c{number}" for number in range(100)]  # more than a recording has frames
-    found = planned(of_classes(tmp_path, headless, [[*names, "c0"], ["c0"]], LISTS, problem="multi"))
-    assert (found["left_out"], found["rows_trained"]) == ({}, 2)
-    assert found.facts["classes"].startswith("100 classes: c0 (2) c1 (1) ")
-    numbers = of_classes(tmp_path, headless, [[1.0] * 100] * 2, NUMBERS, problem="regression", classes=names)
-    assert planned(numbers)["left_out"] == {}

@@ -39,7 +39,7 @@ class MicroBatch:
     waves: Sequence[np.ndarray]
     """Samples of each row, int16 or float32, at the model's sample rate."""
     targets: Sequence[Sequence[float]]
-    """Target of each row: ids of tokens or of classes; numbers for regression."""
+    """Target of each row: ids of tokens or of classes."""
     progress: float = 0.0
     """Share of the training that is done before the step."""
 

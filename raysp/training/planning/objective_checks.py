@@ -1,13 +1,11 @@
 """Checks of objectives against a checkpoint, without its weights."""
 
-from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from raysp.capabilities import Capability
-from raysp.corpus.sources import holds_numbers
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.surveying import holds_text
 from raysp.training.specs.objectives import (
@@ -18,7 +16,6 @@ from raysp.training.specs.objectives import (
     Seq2Seq,
     Speakers,
     Transducer,
-    problem_of,
 )
 
 if TYPE_CHECKING:
@@ -74,9 +71,7 @@ def described(objective: Objective) -> str:
 
 
 def _described(objective: Objective) -> str:
-    if isinstance(objective, Classify):
-        return f"Classify, {objective.problem}, of the column {objective.column}"
-    if isinstance(objective, ClassifyFrames | Speakers):
+    if isinstance(objective, Classify | ClassifyFrames | Speakers):
         return f"{type(objective).__name__}, of the column {objective.column}"
     if isinstance(objective, Transducer):
         return "Transducer, vocabulary of the checkpoint"
@@ -101,12 +96,12 @@ def check_targets(objective: Objective, column: str | None, url: str, schema: pa
     if column is None or not isinstance(objective, Classify | ClassifyFrames | Speakers):
         return  # texts are checked with the source
     kind = schema.field(column).type
-    problem = "frames" if isinstance(objective, ClassifyFrames) else problem_of(objective)
-    kinds, shape, fits = TARGET_TYPES[problem]
-    if not fits(kind):
+    is_of_frames = isinstance(objective, ClassifyFrames)
+    if not (_holds_classes if is_of_frames else _holds_class)(kind):
+        shape = "a list for each row with one for each frame" if is_of_frames else "one for each row"
         raise PlanError(
-            f"{url}: column {column!r} holds {kind}, expected {kinds}, {shape}: choose another objective.column, or "
-            "write the targets as such"
+            f"{url}: column {column!r} holds {kind}, expected strings or integers, {shape}: choose another "
+            "objective.column, or write the targets as such"
         )
 
 
@@ -116,15 +111,6 @@ def _holds_class(kind: pa.DataType) -> bool:
 
 def _holds_classes(kind: pa.DataType) -> bool:
     return _item(kind) != kind and _holds_class(_item(kind))
-
-
-TARGET_TYPES: Mapping[str, tuple[str, str, Callable[[pa.DataType], bool]]] = {
-    "single": ("strings or integers", "one for each row", _holds_class),
-    "multi": ("strings or integers", "a list for each row", _holds_classes),
-    "frames": ("strings or integers", "a list for each row with one for each frame", _holds_classes),
-    "regression": ("numbers", "or lists of them", lambda kind: holds_numbers(_item(kind))),
-}
-"""Values in the column of a problem, in words, and whether a type has them."""
 
 
 def _item(kind: pa.DataType) -> pa.DataType:

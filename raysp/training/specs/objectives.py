@@ -136,10 +136,8 @@ class Classify:
 
     Attributes:
         checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
-        column: column of the targets: a class; a list of classes for "multi"; a number, or a list of numbers, for
-            "regression".
-        problem: "single", one class for each recording; "multi", any number of classes; "regression", numbers.
-        classes: names of the classes, or of the numbers; None: the classes of the column, sorted, or its name.
+        column: column of the targets: a class for each recording.
+        classes: names of the classes; None: the values of the column, sorted.
         freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
         freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
@@ -150,7 +148,6 @@ class Classify:
     checkpoint: Url
     _: KW_ONLY
     column: Column
-    problem: Literal["single", "multi", "regression"] = "single"
     classes: Listed[str] | None = None
     freeze: FrozenPart = None
     freeze_steps: Steps = 0
@@ -161,7 +158,7 @@ class Classify:
     def __post_init__(self) -> None:
         """Check the names of the classes, and that the trained parts fit together."""
         check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
-        _check_classes(self.classes, least=2 if self.problem == "single" else 1)
+        _check_classes(self.classes)
 
 
 @spec
@@ -191,7 +188,7 @@ class ClassifyFrames:
     def __post_init__(self) -> None:
         """Check the names of the classes, and that the trained parts fit together."""
         check_parts(self.freeze, None, random_weights=self.random_weights, steps=self.freeze_steps)
-        _check_classes(self.classes, least=2)
+        _check_classes(self.classes)
 
 
 @spec
@@ -228,11 +225,13 @@ class Speakers:
     def __post_init__(self) -> None:
         """Check the names of the speakers, and that the trained parts fit together."""
         check_parts(self.freeze, self.lora, random_weights=self.random_weights, steps=self.freeze_steps)
-        _check_classes(self.classes, least=2)
+        _check_classes(self.classes)
 
 
 Objective = CTC | Transducer | Seq2Seq | Classify | ClassifyFrames | Speakers
 """Objectives of recipes."""
+LEAST_CLASSES = 2
+"""Classes of a classification."""
 LEAST_PIECES, MOST_PIECES = 10, 100_000
 """Tokens of a vocabulary of pieces."""
 FEW_WEIGHTS = ("lora", "adapter")
@@ -274,14 +273,7 @@ def metrics_of(objective: Objective) -> tuple[str, ...]:
         return ("wer", "cer", "loss")
     if isinstance(objective, Speakers):
         return ("eer", "accuracy", "f1", "loss")
-    if isinstance(objective, ClassifyFrames) or (isinstance(objective, Classify) and objective.problem == "single"):
-        return ("accuracy", "f1", "loss")
-    return ("loss",)
-
-
-def problem_of(objective: Classify | Speakers) -> Literal["single", "multi", "regression"]:
-    """Return the problem of a classification; speakers are single classes."""
-    return objective.problem if isinstance(objective, Classify) else "single"
+    return ("accuracy", "f1", "loss")
 
 
 def checkpoints_of(objective: Objective) -> dict[str, str]:
@@ -295,12 +287,14 @@ def trains_few_weights(objective: Objective) -> bool:
     return any(getattr(objective, name, None) is not None for name in FEW_WEIGHTS)
 
 
-def _check_classes(classes: Sequence[str] | None, *, least: int) -> None:
+def _check_classes(classes: Sequence[str] | None) -> None:
     """Raise ValueError for too few names, empty names, or a name that occurs twice."""
     if classes is None:
         return
-    if len(classes) < least:
-        raise ValueError(f"found classes {[*classes]}; expected at least {least}, or None for those of the data")
+    if len(classes) < LEAST_CLASSES:
+        raise ValueError(
+            f"found classes {[*classes]}; expected at least {LEAST_CLASSES}, or None for those of the data"
+        )
     wrong = [name for name, number in Counter(classes).items() if number > 1 or not name]
     if wrong:
         raise ValueError(f"found classes {[*classes]}; {wrong[0]!r} is empty or occurs twice: name each class once")

@@ -49,7 +49,7 @@ OptionValue = bool | int | float | str | None | Listed[float | None]
 """Value of an option of an optimiser."""
 ADAMW = "AdamW"
 """Optimiser of a recipe that names none."""
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Version of training, increased with every change of raysp that changes the weights a recipe gives."""
 
 

@@ -1,6 +1,5 @@
-"""Targets of classification, numbers of classes or of a regression, and the base of tasks with named classes."""
+"""Targets of classification, numbers of classes, and the base of tasks with named classes."""
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +14,12 @@ from raysp.specs.values import JsonValue
 from raysp.text.targets import Target
 from raysp.training.objectives.objective_models import base_parameters
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import Classify, ClassifyFrames, Speakers
+from raysp.training.specs.objectives import LEAST_CLASSES, Classify, ClassifyFrames, Speakers
 from raysp.training.tasks.task_texts import digest_of
 from raysp.words import count
 
-NO_CLASS, UNKNOWN_CLASS, NO_NUMBER, OTHER_LENGTH = "no_class", "unknown_class", "no_number", "other_length"
-"""Reasons: a class is null or empty; it is not among the classes; a number is null or not finite; a list has another
-length than the outputs."""
+NO_CLASS, UNKNOWN_CLASS = "no_class", "unknown_class"
+"""Reasons: a class is null or empty; it is not among the classes."""
 OTHER_FRAMES = "other_num_frames"
 """Reason: a list of classes has another length than the recording has frames."""
 MOST_FRAMES_APART = 2
@@ -35,26 +33,22 @@ class ClassTargets:
 
     Args:
         names: the classes; None: undetermined yet, so that all numbers are 0.
-        is_many: whether a value is a list of classes, of which each counts once; else it is one class.
     """
 
-    def __init__(self, names: Sequence[str] | None, *, is_many: bool = False) -> None:
+    def __init__(self, names: Sequence[str] | None) -> None:
         self.places = None if names is None else {name: place for place, name in enumerate(names)}
-        self.is_many = is_many
         self.counts: Counter[str] = Counter()
         """Rows of each class so far."""
 
     def __call__(self, value: object) -> Target:
-        """Return the target of a value, and count its classes."""
-        values = value if self.is_many else [value]
-        if not isinstance(values, list) or any(entry is None or entry == "" for entry in values):
+        """Return the target of a value, and count its class."""
+        if value is None or value == "":
             return Target((), NO_CLASS)
-        names = dict.fromkeys(map(str, values))
-        self.counts.update(names.keys())
+        name = str(value)
+        self.counts[name] += 1
         if self.places is None:
-            return Target([0] * len(names))
-        ids = [self.places[name] for name in names if name in self.places]
-        return Target(sorted(ids)) if len(ids) == len(names) else Target((), UNKNOWN_CLASS)
+            return Target([0])
+        return Target([self.places[name]]) if name in self.places else Target((), UNKNOWN_CLASS)
 
     def misfit(self, target: Target, num_frames: int) -> str:
         """Return an empty text: a recording of any length has classes."""
@@ -97,47 +91,21 @@ def frame_names(value: object) -> list[str | None]:
     return [None if name is None or name == "" else str(name) for name in values]
 
 
-class NumberTargets:
-    """Numbers of rows, for a regression.
-
-    Args:
-        num_outputs: numbers of each row; a value may be a single one instead of a list of one.
-    """
-
-    def __init__(self, num_outputs: int) -> None:
-        self.num_outputs = num_outputs
-        self.counts: Counter[str] = Counter()
-        """Empty: numbers are not counted."""
-
-    def __call__(self, value: object) -> Target:
-        """Return the target of a value."""
-        values: list[Any] = value if isinstance(value, list) else [value]
-        numbers = [float("nan") if number is None else float(number) for number in values]
-        if not all(map(math.isfinite, numbers)):
-            return Target((), NO_NUMBER)
-        return Target(numbers) if len(numbers) == self.num_outputs else Target((), OTHER_LENGTH)
-
-    def misfit(self, target: Target, num_frames: int) -> str:
-        """Return an empty text: a recording of any length has numbers."""
-        return ""
-
-
-def classes_of(column: str, counts: Mapping[str, int], *, least: int) -> tuple[str, ...]:
+def classes_of(column: str, counts: Mapping[str, int]) -> tuple[str, ...]:
     """Return the classes of a column in order.
 
     Args:
         column: name of the column.
         counts: occurrences of each class.
-        least: number of classes that can be learnt.
 
     Raises:
-        PlanError: there are fewer.
+        PlanError: there are fewer than two.
     """
     names = sorted_classes(counts)
-    if len(names) < least:
+    if len(names) < LEAST_CLASSES:
         raise PlanError(
             f"objective.column: {column!r} holds {', '.join(map(repr, names)) or 'no class'}, expected at least "
-            f"{count(least, 'class')}: choose another column"
+            f"{count(LEAST_CLASSES, 'class')}: choose another column"
         )
     return names
 
@@ -172,7 +140,7 @@ class NamedClasses(Generic[Spec]):
     """Base of tasks whose outputs have names.
 
     Attributes:
-        classes: names of the classes or numbers; None: from the corpus.
+        classes: names of the classes; None: from the corpus.
         shortest: samples of the shortest input of the model.
         spec: the objective.
     """
@@ -185,13 +153,13 @@ class NamedClasses(Generic[Spec]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the classes or numbers."""
+        """Names of the classes."""
         assert self.classes is not None
         return self.classes
 
     @property
     def outputs(self) -> Mapping[str, JsonValue]:
-        """Names of the classes or numbers, in the order of the model's outputs."""
+        """Names of the classes, in the order of the model's outputs."""
         return {"classes": [*self.names]}
 
     @property
@@ -218,13 +186,10 @@ class NamedClasses(Generic[Spec]):
         """
         if self.classes is not None:
             return self
-        least = 0 if self.problem in ("multi", "regression") else 2
-        return replace(self, classes=classes_of(self.spec.column, counts, least=least))
+        return replace(self, classes=classes_of(self.spec.column, counts))
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
-        """Return the classes with their numbers of rows or frames, or the names of numbers."""
-        if self.problem == "regression":
-            return {"outputs": ", ".join(self.names)}
+        """Return the classes with their numbers of rows or frames."""
         return {"classes": described_classes(self.names, counts, "class")}
 
     def min_samples(self, plan: TrainingPlan) -> int:

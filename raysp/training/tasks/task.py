@@ -22,10 +22,10 @@ WORST_ROWS = 20
 
 
 class Prediction(NamedTuple):
-    """Text, class, numbers or embedding that a model predicts for a row, with its loss."""
+    """Text, class or embedding that a model predicts for a row, with its loss."""
 
     text: str
-    """Text, class or numbers."""
+    """Text or class."""
     loss: float | None
     """Loss of the row; None: it has no target."""
     score: float | None = None
@@ -46,7 +46,7 @@ class PredictedRows(NamedTuple):
 
     @property
     def texts(self) -> list[str]:
-        """Predicted texts, classes or numbers."""
+        """Predicted texts or classes."""
         return [row.text for row in self.predictions]
 
     @property
@@ -132,7 +132,7 @@ class Task(Protocol):
         ...
 
     def compare(self, rows: PredictedRows) -> Comparison:
-        """Return the metrics of predictions; `no_metrics` if there is the loss alone."""
+        """Return the metrics of predictions."""
         ...
 
 

@@ -31,9 +31,7 @@ from tests.training.trained import evaluations_of, planned, tried
 MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 OBJECTIVES = {
     "single": (Classify, {"column": "speaker"}),
-    "multi": (Classify, {"column": "tags", "problem": "multi"}),
     "speakers": (Speakers, {"column": "speaker", "crop_seconds": 0.5}),
-    "regression": (Classify, {"column": "age", "problem": "regression"}),
     "frames": (ClassifyFrames, {"column": "frames"}),
 }
 
@@ -48,7 +46,7 @@ def decoders(tmp_path_factory) -> dict[str, str]:
     return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
 
 
-@pytest.fixture(params=some([*OBJECTIVES, *DECODERS], "multi", "frames", "bert"))
+@pytest.fixture(params=some([*OBJECTIVES, *DECODERS], "single", "frames", "bert"))
 def objective(request, headless, listener, decoders) -> object:
     if request.param in DECODERS:
         generate = {"max_new_tokens": 8}
@@ -134,18 +132,6 @@ def test_the_best_weights_by_a_metric_of_classes_are_exported(words, headless, t
     figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert figures["best"] == {"metric": best, "value": values[chosen], "step": chosen}
     assert metrics[1].keys() == {"accuracy", "f1"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", some(["multi", "regression"], "regression"))
-def test_lists_and_numbers_are_evaluated_by_their_loss(words, headless, tmp_path, name):
-    cls, fields = OBJECTIVES[name]
-    evaluation = Evaluation(second_shard(words, text=None), every=10, best="loss")
-    schedule = Schedule(steps=2, learning_rate=3e-3)
-    objective = cls(str(headless), **fields)
-    result = finetune(trained(words, tmp_path / "out", objective, evaluation=evaluation, schedule=schedule))
-    assert result.best > 0
-    assert result.best_step == 2
 
 
 @pytest.mark.slow
