@@ -65,10 +65,6 @@ def tokens(random: np.random.Generator, _: int) -> list[float]:
     return [*random.integers(4, 50, size=random.integers(0, 6)).tolist(), 2]
 
 
-def letters(random: np.random.Generator, _: int) -> list[float]:
-    return random.integers(1, 20, size=random.integers(0, 6)).tolist()
-
-
 def one_class(random: np.random.Generator, _: int) -> list[float]:
     return [int(random.integers(5))]
 
@@ -123,7 +119,7 @@ def test_the_curve_is_the_same_for_any_number_of_workers(case, num_workers):
     assert_equal_curves(new_training, steps, alone, num_workers)
 
 
-@pytest.mark.parametrize("case", some(CASES, "pre-training", "classes"), indirect=True)
+@pytest.mark.parametrize("case", some(CASES, "speakers", "classes"), indirect=True)
 def test_the_curve_depends_on_the_seed_alone(case):
     new_training, steps, (expected, _) = case
     assert train(new_training(), steps, count=STEPS) == expected  # bit for bit
