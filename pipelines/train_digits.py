@@ -21,7 +21,6 @@ recipe = raysp.Finetune(
         text=raysp.Text("upper", keep="letters"),
         masks={"hidden_dropout": 0.1, "mask_time_prob": 0.05, "mask_time_length": 4},
         random_weights=True,
-        label_prior=0.03,
     ),
     augment=[
         raysp.Speed((0.8, 0.9, 1.0, 1.1, 1.2)),

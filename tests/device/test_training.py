@@ -71,7 +71,6 @@ def transducer(kind):
 
 OBJECTIVES = {
     "CTC": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR), TEXTS),
-    "CTC with label priors": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR, label_prior=0.3), TEXTS),
     "classes": (lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR), CLASSES),
     "classes of frames": (lambda _: FrameObjective(of_waves("AudioFrameClassification"), EXTRACTOR), FRAMES),
     "speakers": (speakers, CLASSES),

@@ -21,12 +21,11 @@ pytestmark = pytest.mark.slow
 DROPPING = {"hidden_dropout": 0.1, "attention_dropout": 0.1, "feat_proj_dropout": 0.1, "layerdrop": 0.2}
 
 
-def new_training(extractor, workers=None, label_prior=0.0, **fields) -> Training:
+def new_training(extractor, workers=None, **fields) -> Training:
     model = small_model(**{**DROPPING, **fields})
     groups = group_parameters(model)
     optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
-    objective = CTCObjective(model, extractor, label_prior=label_prior)
-    return Training(objective, optimizer, seed=7, workers=workers)
+    return Training(CTCObjective(model, extractor), optimizer, seed=7, workers=workers)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +37,6 @@ def alone(extractor, steps) -> tuple[list[float], Training]:
 @pytest.mark.parametrize("count", some([2, 3, 4], 3))
 def test_any_number_of_workers_gives_the_same_curve_and_weights(alone, extractor, steps, count):
     assert_equal_curves(partial(new_training, extractor), steps, alone, count)
-
-
-def test_label_priors_are_those_of_a_micro_batch_whoever_runs_it(extractor, steps):
-    divided = partial(new_training, extractor, label_prior=0.3)
-    training = divided()
-    assert_equal_curves(divided, steps, (train(training, steps, count=5), training), 3)
 
 
 def test_a_training_goes_on_from_its_state_bit_for_bit(alone, extractor, steps, tmp_path):

@@ -34,8 +34,6 @@ class CTC:
         masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         blank_bias: initial bias of the blank in a new head.
-        label_prior: power of the share of frames of each token, by which its probabilities are divided in the loss, so
-            that tokens last longer and begin with their sounds (docs/decisions/030); 0: the usual loss.
         lora: LoRA of the encoder, which is trained with the head in place of all weights.
         adapter: language, such as "tur", whose adapter layers are trained with the head in place of all weights; they
             are new unless `vocabulary` is "keep".
@@ -50,7 +48,6 @@ class CTC:
     masks: Mapping[str, float | int | bool] = field(default_factory=dict)
     random_weights: bool = False
     blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
-    label_prior: Share = 0.0
     lora: LoRA | None = None
     adapter: Language | None = None
 

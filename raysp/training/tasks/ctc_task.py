@@ -1,4 +1,4 @@
-"""`CTC`: characters of texts, read from frames: loss, label priors and task."""
+"""`CTC`: characters of texts, read from frames: loss and task."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,42 +28,6 @@ from raysp.training.tasks import task_texts
 from raysp.training.tasks.task import Prediction
 from raysp.words import count
 
-UNIFORM_SHARE = 0.01
-"""Share of the uniform distribution in the priors, so that the prior of a token that no frame has is not 0."""
-
-
-def prior_ctc_loss(
-    logits_BTV: Tensor, num_frames_B: Tensor, labels_BL: Tensor, *, blank: int | None, power: float
-) -> Tensor:
-    """Return the CTC loss over probabilities divided by a power of the label priors, (B,), in float32.
-
-    Plain CTC learns to write each token in one frame, anywhere near its sound, and the blank elsewhere. Dividing the
-    probability of each token by a power of its prior, the share of frames that it has, makes paths with fewer blanks
-    more probable, so that tokens last as long as their sounds (Huang et al. 2024, "Less Peaky and More Accurate CTC
-    Forced Alignment by Label Priors", arXiv:2406.02560).
-
-    The priors are the mean probabilities over the valid frames of the batch, and have no gradient. The loss may be
-    negative. Rows with more labels than their frames allow have the loss 0.
-
-    Args:
-        logits_BTV: Before softmax.
-        num_frames_B: Valid frames of each row, on the CPU.
-        labels_BL: Tokens, on the CPU; -100 and the blank are ignored at any place.
-        blank: Blank token; None is 0.
-        power: Power of the priors.
-    """
-    device, (_, num_frames, vocab_size) = logits_BTV.device, logits_BTV.shape
-    log_probs_BTV = logits_BTV.log_softmax(-1, dtype=torch.float32)
-    valid_BT = torch.arange(num_frames) < num_frames_B[:, None]
-    rows_N, frames_N = (sent(places, device) for places in valid_BT.nonzero(as_tuple=True))
-    priors_V = log_probs_BTV.detach()[rows_N, frames_N].exp().mean(0)
-    priors_V = (1 - UNIFORM_SHARE) * priors_V + UNIFORM_SHARE / vocab_size
-    divided_BTV = log_probs_BTV - power * priors_V.log()
-    # ctc_loss normalises each frame; the normaliser is added again.
-    loss_B = ctc_loss(divided_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
-    taken_off_B = (divided_BTV.logsumexp(-1) * sent(valid_BT, device)).sum(-1)
-    return torch.where(loss_B == 0, loss_B, loss_B - taken_off_B)
-
 
 class CTCObjective:
     """Loss of a CTC head: the loss of each row divided by the number of its labels, summed over rows.
@@ -74,40 +38,28 @@ class CTCObjective:
         model: a model with a CTC head.
         feature_extractor: extractor of its checkpoint.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
-        label_prior: power of the label priors (`prior_ctc_loss`), 0 for the usual loss, which evaluations have.
     """
 
     terms: tuple[str, ...] = ()
 
     def __init__(
-        self,
-        model: Model,
-        feature_extractor: FeatureExtractor,
-        *,
-        dtype: torch.dtype = torch.float32,
-        label_prior: float = 0.0,
+        self, model: Model, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
     ) -> None:
         self.model = model
         self.feature_extractor = feature_extractor
         self.passes = Passes(model, feature_extractor, dtype)
         self.config: Any = model.config
-        self.label_prior = label_prior
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""
         labels_BL = padded_targets(batch, self.config.vocab_size)
         output, num_frames_B = self.passes(self.model, batch.waves)
-        rows_B = self._row_losses(output.logits, num_frames_B, labels_BL, label_prior=self.label_prior)
+        rows_B = self._row_losses(output.logits, num_frames_B, labels_BL)
         return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
 
-    def _row_losses(
-        self, logits_BTV: Tensor, num_frames_B: Tensor, labels_BL: Tensor, *, label_prior: float = 0.0
-    ) -> Tensor:
+    def _row_losses(self, logits_BTV: Tensor, num_frames_B: Tensor, labels_BL: Tensor) -> Tensor:
         blank = self.config.pad_token_id
-        if label_prior:
-            losses_B = prior_ctc_loss(logits_BTV, num_frames_B, labels_BL, blank=blank, power=label_prior)
-        else:
-            losses_B = ctc_loss(logits_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
+        losses_B = ctc_loss(logits_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
         num_labels_B = ((labels_BL != IGNORED_LABEL) & (labels_BL != blank)).sum(-1).clamp(min=1)
         rows_B: Tensor = losses_B / sent(num_labels_B, losses_B.device)
         return rows_B
@@ -211,12 +163,8 @@ class CTCTask(task_texts.ComparedTexts):
     def objective(self, plan: TrainingPlan) -> CTCObjective:
         """Return the loss with its model."""
         model = ctc_model(plan, self.spec, self.tokenizer)
-        return CTCObjective(
-            model,
-            load_feature_extractor(plan.checkpoint.path),
-            dtype=getattr(torch, plan.dtype),
-            label_prior=self.spec.label_prior,
-        )
+        extractor = load_feature_extractor(plan.checkpoint.path)
+        return CTCObjective(model, extractor, dtype=getattr(torch, plan.dtype))
 
     def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the parameters of all but the head."""
