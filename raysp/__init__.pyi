@@ -49,7 +49,6 @@ from .training.specs.augmentations import Speed as Speed
 from .training.specs.mix import Mix as Mix
 from .training.specs.objectives import CTC as CTC
 from .training.specs.objectives import Classify as Classify
-from .training.specs.objectives import ClassifyFrames as ClassifyFrames
 from .training.specs.objectives import Seq2Seq as Seq2Seq
 from .training.specs.objectives import Speakers as Speakers
 from .training.specs.objectives import Transducer as Transducer

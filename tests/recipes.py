@@ -61,18 +61,12 @@ def tiny_checkpoint(folder: Path, *, head: bool = True) -> Path:
 
 
 def tiny_listener(folder: Path) -> Path:
-    """Write a checkpoint of random weights without a head, of an architecture with heads for speakers and frames."""
+    """Write a checkpoint of random weights without a head, of an architecture with a head for speakers."""
     torch.manual_seed(0)
     fields = {"tdnn_dim": (16, 16, 16, 16, 24), "xvector_output_dim": 12}
     Wav2Vec2Model(Wav2Vec2Config(**{**SMALL, **fields})).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(sampling_rate=16_000, return_attention_mask=True).save_pretrained(folder)
     return folder
-
-
-def frames_of(num_samples: int) -> list[str | None]:
-    """Make classes of the frames of the tiny checkpoints: five frames each, every third of them without a class."""
-    num_frames = (num_samples - 400) // 320 + 1
-    return [["low", "high", None][frame // 5 % 3] for frame in range(num_frames)]
 
 
 def words_table(num_rows: int, *, seed: int = 0, texts: list[str | None] | None = None) -> pa.Table:
@@ -85,7 +79,6 @@ def words_table(num_rows: int, *, seed: int = 0, texts: list[str | None] | None 
             "audio": pa.array(recordings, AUDIO),
             "text": pa.array(texts or [WORDS[row % 10] for row in range(num_rows)], pa.string()),
             "speaker": [f"s{row % 3}" for row in range(num_rows)],
-            "frames": [frames_of(int(n)) for n in lengths],
             "age": [20.0 + row % 5 for row in range(num_rows)],
         }
     )

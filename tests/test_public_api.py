@@ -20,7 +20,6 @@ NAMES = [
     "CheckpointError",
     "Classes",
     "Classify",
-    "ClassifyFrames",
     "Clips",
     "Column",
     "Csv",

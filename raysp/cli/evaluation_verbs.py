@@ -217,7 +217,7 @@ def print_evaluation(result: "EvaluationResult", columns: Sequence[str]) -> None
             print_fact(name, fact)
     print_examples(result.run)
     if result.classes:
-        print_table(classes_table(result.classes, "rows"))
+        print_table(classes_table(result.classes))
     for column in dict.fromkeys(columns):
         if groups := result.by[column]:
             print_table(groups_table(column, groups))

@@ -73,41 +73,6 @@ class ClassMeasures:
         return sums.reshape(draws, self.num_classes)
 
 
-@dataclass(frozen=True)
-class FrameMeasures:
-    """Accuracy and macro F1 over the frames of rows; the frames of a row are drawn together.
-
-    Attributes:
-        actual_NC: frames of each class, by row.
-        predicted_NC: frames that were given each class.
-        right_NC: frames that were given their class.
-    """
-
-    actual_NC: Ints
-    predicted_NC: Ints
-    right_NC: Ints
-
-    names = ("accuracy", "f1")
-
-    def __call__(self, weights_DN: Floats) -> Floats:
-        """Return the metrics of each weighting."""
-        actual_DC, predicted_DC, right_DC = self.totals(weights_DN)
-        accuracy_D = ratios(right_DC.sum(1), actual_DC.sum(1))
-        return np.stack([accuracy_D, macro_f1(actual_DC, predicted_DC, right_DC)], axis=1)
-
-    def counts(self) -> dict[str, int]:
-        """Return the number of frames, and of frames with the right class."""
-        return {"frames": int(self.actual_NC.sum()), "correct": int(self.right_NC.sum())}
-
-    def of(self, rows: Ints) -> "FrameMeasures":
-        """Return the measures of some of the rows."""
-        return FrameMeasures(self.actual_NC[rows], self.predicted_NC[rows], self.right_NC[rows])
-
-    def totals(self, weights_DN: Floats) -> tuple[Floats, Floats, Floats]:
-        """Return weights of frames (D, C): by true class, by predicted class, and where both agree."""
-        return weights_DN @ self.actual_NC, weights_DN @ self.predicted_NC, weights_DN @ self.right_NC
-
-
 def macro_f1(actual_DC: Floats, predicted_DC: Floats, right_DC: Floats) -> Floats:
     """Return the mean F1 (D,) of the classes that occur, from the weights that `totals` returns."""
     both_DC = actual_DC + predicted_DC
@@ -182,53 +147,13 @@ def compare_classes(
     return compare(measures, len(actual), columns, bootstrap, worst=wrong, classes=of_classes)
 
 
-def compare_frames(
-    references: Sequence[Sequence[str | None]],
-    predictions: Sequence[Sequence[str]],
-    columns: Columns | None = None,
-    *,
-    classes: Sequence[str] = (),
-    bootstrap: Bootstrap | None = None,
-    worst: Sequence[Mismatch] = (),
-) -> Comparison:
-    """Return accuracy and macro F1 over the frames of rows.
-
-    Args:
-        references: the right class of each frame of N rows; None where a frame does not count.
-        predictions: the predicted class of each frame. Frames that one of both lacks do not count.
-        columns: durations, columns for groups, and units of the bootstrap.
-        classes: the classes of the checkpoint.
-        bootstrap: number of draws, and seed; rows are drawn with all their frames.
-        worst: rows to return.
-    """
-    if len(references) != len(predictions):
-        raise ValueError(f"expected as many predictions as references, found {len(predictions)} and {len(references)}")
-    further = sorted(
-        {name for row in (*references, *predictions) for name in row if name is not None}.difference(classes)
-    )
-    names = [*classes, *further]
-    numbers = {name: number for number, name in enumerate(names)}
-    counts = np.zeros((3, len(references), len(names)), np.int64)
-    for row, frames in enumerate(zip(references, predictions, strict=True)):
-        for actual, predicted in zip(*frames, strict=False):
-            if actual is not None:
-                counts[0, row, numbers[actual]] += 1
-                counts[1, row, numbers[predicted]] += 1
-                counts[2, row, numbers[actual]] += actual == predicted
-    measures = FrameMeasures(*counts)
-    of_classes = _class_scores(measures, names, len(references))
-    return compare(measures, len(references), columns, bootstrap, worst=worst, classes=of_classes)
-
-
 def _scores_of_second(predicted_N: Ints, scores: Sequence[float | None]) -> Floats:
     """Return the probability of the second of two classes; 0.5 for rows without a class."""
     scores_N = np.array([0.5 if score is None else score for score in scores], np.float64)
     return np.where(predicted_N == 0, 1 - scores_N, scores_N)
 
 
-def _class_scores(
-    measures: ClassMeasures | FrameMeasures, names: Sequence[str], num_rows: int
-) -> tuple[ClassScores, ...]:
+def _class_scores(measures: ClassMeasures, names: Sequence[str], num_rows: int) -> tuple[ClassScores, ...]:
     """Return the scores of the classes that occur, the lowest F1 first."""
     totals = (sums[0] for sums in measures.totals(np.ones((1, num_rows))))
     scores = [

@@ -127,9 +127,9 @@ class Mismatch:
     reference: str
     hypothesis: str | None
     errors: int
-    """Word errors; 1 for a wrong class, or the number of frames with one."""
+    """Word errors; 1 for a wrong class."""
     score: float | None = None
-    """Probability of a wrong class, or the mean over all frames."""
+    """Probability of a wrong class."""
     edits: tuple[Edit, ...] = ()
     """Differing words."""
 
@@ -151,9 +151,9 @@ class WorstRow:
     """Normalised, as is the hypothesis."""
     hypothesis: str | None
     errors: int
-    """Word errors; 1 for a wrong class, or the number of frames with one."""
+    """Word errors; 1 for a wrong class."""
     score: float | None
-    """Probability of a wrong class, or the mean over all frames."""
+    """Probability of a wrong class."""
     edits: tuple[Edit, ...]
     """Differing words."""
 
@@ -164,9 +164,9 @@ class ClassScores:
 
     name: str
     rows: int
-    """Rows of this class, or frames."""
+    """Rows of this class."""
     predicted: int
-    """Rows or frames that were given this class."""
+    """Rows that were given this class."""
     precision: float | None
     recall: float | None
     f1: float

@@ -100,13 +100,13 @@ def groups_table(column: str, groups: Sequence[Group], names: Sequence[str] = ()
     return Table(title, (name, *titles), rows, len(groups), "group")
 
 
-def classes_table(classes: Sequence[ClassScores], unit: str) -> Table:
-    """Return a table of classes, with the numbers of rows or frames."""
+def classes_table(classes: Sequence[ClassScores]) -> Table:
+    """Return a table of classes, with their numbers of rows."""
     rows = []
     for scores in classes[:MOST_GROUPS]:
         metrics = (value_text("f1", share) for share in (scores.precision, scores.recall, scores.f1))
         rows.append((short(scores.name), f"{scores.rows:,}", f"{scores.predicted:,}", *metrics))
-    names = ("class", unit, "predicted", "precision", "recall", "F1")
+    names = ("class", "rows", "predicted", "precision", "recall", "F1")
     return Table("Classes", names, rows, len(classes), "class")
 
 

@@ -1,7 +1,7 @@
 """Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +29,6 @@ from raysp.training.sink.known_indexes import KnownIndexes
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
-from raysp.training.tasks.class_targets import OTHER_FRAMES
 from raysp.training.tasks.task import Task
 from raysp.training.tasks.task_table import task_of
 from raysp.training.tasks.task_texts import digest_of
@@ -55,8 +54,6 @@ class Prepared:
     fingerprint: str
     unreadable: Mapping[str, str]
     """Shards that cannot be read, with the reasons."""
-    misfit: str = ""
-    """A row with another number of frames than classes, with both numbers; empty if there is none."""
 
     def of_length(self, num_steps: int) -> "Prepared":
         """Return the same training with another number of steps."""
@@ -115,8 +112,7 @@ class Prepared:
         num_kept = index.num_rows
         facts = {
             "rows": f"{count(num_kept, 'row')}, {duration(float(index.seconds.sum()))} of audio"
-            + (f"; left out: {left_out}" if left_out else "")
-            + (f"; {self.misfit}" if self.misfit else ""),
+            + (f"; left out: {left_out}" if left_out else ""),
             **self.task.facts(corpus.counts),
             **({"mix": self.mixture.fact} if self.mixture else {}),
             "epoch": f"{count(self.first_epoch.num_steps, 'step')} of {self._rows_per_step:.0f} rows on average, "
@@ -174,8 +170,7 @@ def prepare(
     readable = [(shard, index) for shard, index in indexed if isinstance(index, ShardIndex)]
     corpus = index_record.combine(readable)
     unreadable = {shard.name: index for shard, index in indexed if isinstance(index, str)}
-    misfit = _misfit(plan, readable)
-    _refuse_few(plan, corpus, misfit or _outside(task, corpus))
+    _refuse_few(plan, corpus, _outside(task, corpus))
     first_index = _index_of_epoch(_mixture(recipe, corpus), corpus, 0)
     task = task.settled(corpus.counts)
     if plan.has_open_values:
@@ -191,7 +186,7 @@ def prepare(
         sound_digests=_sound_digests(plan, store, saves=saves),
     )
     unreadable = {**plan.corpus.unreadable, **unreadable}
-    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable, misfit)
+    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable)
 
 
 def _mixture(recipe: Finetune, corpus: CorpusIndex) -> Mixture | None:
@@ -280,17 +275,6 @@ def _key(plan: TrainingPlan, task: Task) -> str:
     return digest_of(content)
 
 
-def _misfit(plan: TrainingPlan, indexed: Sequence[tuple[Shard, ShardIndex]]) -> str:
-    """Return the first row that is left out as `OTHER_FRAMES`, with the numbers found and expected."""
-    for shard, index in indexed:
-        if OTHER_FRAMES in index.reasons:
-            row = int(np.argmax(index.reason == index.reasons.index(OTHER_FRAMES)))
-            num_samples = round(float(index.seconds[row]) * plan.checkpoint.sample_rate)
-            actual, expected = int(index.num_labels[row]), plan.checkpoint.num_frames(num_samples)
-            return f"{shard.name}:{row} has {actual:,} classes for {num_samples:,} samples, expected {expected:,}"
-    return ""
-
-
 def _outside(task: Task, corpus: CorpusIndex) -> str:
     """Return the characters outside the vocabulary, with a remedy, if no row is left and they are a cause."""
     if OUTSIDE not in corpus.left_out or corpus.seconds.any():
@@ -305,11 +289,11 @@ def _described(recipe: Finetune, left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{number:,} {reason}{notes.get(reason, '')}" for reason, number in sorted(left_out.items()))
 
 
-def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex, misfit: str) -> None:
+def _refuse_few(plan: TrainingPlan, corpus: CorpusIndex, outside: str) -> None:
     num_kept = int(np.count_nonzero(corpus.seconds))
     why = _described(plan.recipe, corpus.left_out)
     if not num_kept:
-        more = f"; {misfit}" if misfit else ""
+        more = f"; {outside}" if outside else ""
         raise PlanError(
             f"no row is left to train on: {count(len(corpus.seconds), 'row')}, left out: {why or 'none'}{more}"
         )

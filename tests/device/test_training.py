@@ -15,7 +15,6 @@ from raysp.training.loop.process_settings import process_settings
 from raysp.training.loop.training_steps import Training
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
-from raysp.training.tasks.frame_task import FrameObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from raysp.training.tasks.transducer_task import TransducerObjective, load_transducer
@@ -31,7 +30,6 @@ STILL = dict.fromkeys([*DROPOUTS, "layerdrop"], 0.0)
 LENGTHS = (8000, 5600, 6640)
 TEXTS = ([5, 6, 6, 7], [8], [9, 5])
 CLASSES = ([1], [0], [2])
-FRAMES = tuple([(place // 5) % 3 for place in range((length - 400) // 320 + 1)] for length in LENGTHS)
 
 
 def of_waves(head: str, **fields: object):
@@ -72,7 +70,6 @@ def transducer(kind):
 OBJECTIVES = {
     "CTC": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR), TEXTS),
     "classes": (lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR), CLASSES),
-    "classes of frames": (lambda _: FrameObjective(of_waves("AudioFrameClassification"), EXTRACTOR), FRAMES),
     "speakers": (speakers, CLASSES),
     "texts of a decoder": (seq2seq, TEXTS),
     "RNN-T": (transducer("RNNT"), TEXTS),

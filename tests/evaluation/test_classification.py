@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from raysp.evaluation.classification import compare_classes, compare_frames, equal_error_rates
-from raysp.evaluation.intervals import Bootstrap
+from raysp.evaluation.classification import compare_classes, equal_error_rates
 from raysp.evaluation.scores import Columns
 
 
@@ -109,37 +108,3 @@ def test_no_rows_have_undefined_metrics():
 def test_columns_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="found 1 references, 2 predictions and 1 scores"):
         compare_classes(["a"], ["a", "b"], [1.0])
-
-
-FRAMES = [["a", "b", None, "b"], ["c", "a"], [], ["b"] * 6]
-FOUND = [["a", "a", "c", "b", "b"], ["c", "b"], ["a"], ["b", "b", "a", "b", "b"]]
-
-
-def test_frames_have_the_metrics_of_as_many_rows():
-    pairs = [(one, other) for row in zip(FRAMES, FOUND, strict=True) for one, other in zip(*row, strict=False) if one]
-    of_rows = compare_classes(*map(list, zip(*pairs, strict=True)), [None] * len(pairs), bootstrap=Bootstrap(draws=0))
-    found = compare_frames(FRAMES, FOUND, bootstrap=Bootstrap(draws=0))
-    for name in ("accuracy", "f1"):
-        assert found.scores.metrics[name].value == pytest.approx(of_rows.scores.metrics[name].value)
-    assert found.classes == of_rows.classes
-    assert (found.scores.rows, found.scores.counts) == (4, {"frames": 10, "correct": 7})
-
-
-def test_intervals_draw_the_frames_of_a_row_together():
-    right, wrong = [["a"] * 500], [["b"] * 500]
-    found = compare_frames(right * 4, right * 2 + wrong * 2, classes=["a", "b"]).scores.metrics["accuracy"]
-    assert found.value == 0.5
-    assert (found.low, found.high) == (0.0, 1.0)
-
-
-def test_groups_of_frames_have_their_own_metrics():
-    columns = Columns(by={"speaker": ["x", "x", "y", "y"]})
-    [worse, better] = compare_frames(FRAMES, FOUND, columns).by["speaker"]
-    assert (worse.value, better.value) == ("x", "y")
-    assert worse.scores.metrics["accuracy"].value == pytest.approx(3 / 5)
-    assert better.scores.metrics["accuracy"].value == pytest.approx(4 / 5)
-
-
-def test_frames_without_any_class_have_no_metric():
-    found = compare_frames([[None, None]], [["a", "a"]]).scores.metrics
-    assert {one.value for one in found.values()} == {None}

@@ -22,7 +22,7 @@ OWNERS = {name.partition("/")[0] for name in TABLE} | {
 }
 NAMED = re.compile(rf"(?<![\w/.:-])((?:{'|'.join(sorted(OWNERS))})/[A-Za-z0-9][\w.-]*[A-Za-z0-9](?:@[\w./-]*\w)?)")
 ARGUMENT = re.compile(
-    r"""(?:from_pretrained|Label|CTC|Seq2Seq|Classify|ClassifyFrames|Speakers|checkpoint=|decoder=)\(?["']"""
+    r"""(?:from_pretrained|Label|CTC|Seq2Seq|Classify|Speakers|checkpoint=|decoder=)\(?["']"""
     r"""([A-Za-z0-9][\w.-]*/[\w.-]+(?:@[\w./-]+)?)["']"""
 )
 STAND_INS = ("owner/", "models/", "teacher/", "pipelines/")

@@ -3,12 +3,11 @@
 import pytest
 
 import raysp
-from raysp import CTC, Classify, ClassifyFrames, LoRA, Seq2Seq, Speakers, SpecError, Text
+from raysp import CTC, Classify, LoRA, Seq2Seq, Speakers, SpecError, Text
 
 ALL = {
     Seq2Seq: {},
     Classify: {"column": "emotion"},
-    ClassifyFrames: {"column": "speech"},
     Speakers: {"column": "speaker"},
 }
 
@@ -36,7 +35,7 @@ def test_defaults_are_those_of_the_literature():
         (Classify, {"column": ""}, "Classify.column: found ''; string should have at least 1 character"),
         (Classify, {"column": "c", "classes": ["a"]}, r"found classes \['a'\]; expected at least 2, or None"),
         (Classify, {"column": "c", "classes": ["a", "a"]}, r"'a' is empty or occurs twice: name each class once"),
-        (ClassifyFrames, {"column": "c", "classes": ["a", ""]}, r"'' is empty or occurs twice"),
+        (Classify, {"column": "c", "classes": ["a", ""]}, r"'' is empty or occurs twice"),
         (Classify, {"column": "c", "freeze": "encoder"}, "Classify.freeze: found 'encoder'; input should be"),
         (Classify, {"column": "c", "freeze_steps": -1}, "Classify.freeze_steps: found -1; input should be greater"),
         (Speakers, {"column": "c", "margin": 1.5}, "Speakers.margin: found 1.5; input should be less than or equal to"),
@@ -76,7 +75,6 @@ def a_recipe(objective: object, *, best: str, text: str | None = "text") -> rays
     [
         (Seq2Seq("c"), ("wer", "cer", "loss")),
         (Speakers("c", column="s"), ("eer", "accuracy", "f1", "loss")),
-        (ClassifyFrames("c", column="s"), ("accuracy", "f1", "loss")),
         (Classify("c", column="s"), ("accuracy", "f1", "loss")),
     ],
 )
@@ -110,7 +108,6 @@ def test_lists_are_kept_as_tuples():
         (CTC, {"adapter": "tur"}, "adapter"),
         (Seq2Seq, {"lora": LoRA()}, "lora"),
         (Classify, {"freeze": "base", "column": "c"}, "freeze"),
-        (ClassifyFrames, {"freeze": "base", "column": "c"}, "freeze"),
         (Speakers, {"lora": LoRA(), "column": "c"}, "lora"),
     ],
 )

@@ -11,7 +11,6 @@ from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
 from raysp.training.loop.training_steps import Training, Workers
 from raysp.training.tasks.class_task import ClassObjective
-from raysp.training.tasks.frame_task import FrameObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.soaked import some
@@ -53,10 +52,6 @@ def classes(name: str, encoder: str) -> Objective:
     return ClassObjective(head(name, encoder), extractor_of(encoder))
 
 
-def frames() -> Objective:
-    return FrameObjective(head("Wav2Vec2ForAudioFrameClassification", "wav2vec2 layer"), extractor_of("wav2vec2 layer"))
-
-
 def speakers(name: str, encoder: str) -> Objective:
     return SpeakerObjective(head(name, encoder), extractor_of(encoder), margin_warmup=0.5, crop_seconds=0.4)
 
@@ -69,16 +64,11 @@ def one_class(random: np.random.Generator, _: int) -> list[float]:
     return [int(random.integers(5))]
 
 
-def class_of_each_frame(random: np.random.Generator, num_samples: int) -> list[float]:
-    return random.integers(5, size=(num_samples - 40) // 30 + 1).tolist()
-
-
 CASES: dict[str, tuple[Callable[[], Objective], Target]] = {
     "encoder with BART": (lambda: seq2seq("wav2vec2 layer", "bart"), tokens),
     "encoder with GPT-2": (lambda: seq2seq("wav2vec2-bert", "gpt2"), tokens),
     "classes": (lambda: classes("HubertForSequenceClassification", "hubert"), one_class),
     "classes of SEW-D": (lambda: classes("SEWDForSequenceClassification", "sew-d"), one_class),
-    "frames": (frames, class_of_each_frame),
     "speakers": (lambda: speakers("Wav2Vec2ForXVector", "wav2vec2 group"), one_class),
     "speakers of features": (lambda: speakers("Wav2Vec2BertForXVector", "wav2vec2-bert"), one_class),
 }

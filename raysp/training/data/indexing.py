@@ -175,9 +175,7 @@ def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
 
 
 def _as_text(value: object) -> object:
-    """Return a value with its bytes, or those in its list, as texts."""
-    if isinstance(value, list):
-        return [_as_text(part) for part in value]
+    """Return bytes as a text; other values unchanged."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 

@@ -22,7 +22,7 @@ class Evaluated:
     comparison: Comparison | None
     """Metrics with their intervals, groups and worst rows; None on all workers but the first."""
     failed: int
-    """Rows that could not be decoded, are too long or too short, or have another number of frames than classes."""
+    """Rows that could not be decoded, or are too long or too short."""
     num_rows: int
     """Rows that were evaluated."""
     measure: str

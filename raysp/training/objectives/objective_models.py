@@ -18,7 +18,7 @@ from raysp.training.objectives.starting_model import Part, anew, expecting_new_w
 from raysp.training.planning.objective_checks import KEEP
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.adaptation import LoRA
-from raysp.training.specs.objectives import CTC, ClassifyFrames, Speakers
+from raysp.training.specs.objectives import CTC, Classify, Speakers
 
 
 def ctc_model(plan: TrainingPlan, objective: CTC, tokenizer: HeadTokenizer) -> Model:
@@ -104,7 +104,7 @@ def begun(model: AnyModel, plan: TrainingPlan, part: Part | None, lora: LoRA | N
     return model.to(plan.workers.device).train()
 
 
-def named_model(auto: Any, plan: TrainingPlan, spec: Speakers | ClassifyFrames, names: Sequence[str]) -> Model:  # noqa: ANN401 - a class of auto.py
+def named_model(auto: Any, plan: TrainingPlan, spec: Classify | Speakers, names: Sequence[str]) -> Model:  # noqa: ANN401 - a class of auto.py
     """Return a model with the head of an auto class for these classes, as its training begins.
 
     Raises:
@@ -120,7 +120,7 @@ def named_model(auto: Any, plan: TrainingPlan, spec: Speakers | ClassifyFrames, 
             seed=plan.recipe.seed,
             random_weights=spec.random_weights,
         )
-    return begun(model, plan, spec.freeze, spec.lora if isinstance(spec, Speakers) else None)
+    return begun(model, plan, spec.freeze, spec.lora)
 
 
 def base_parameters(model: Model) -> Iterator[nn.Parameter]:

@@ -105,7 +105,7 @@ def padded_targets(batch: MicroBatch, num_classes: int) -> Tensor:
     Rows have `IGNORED_LABEL` after their end.
 
     Args:
-        batch: with ids of tokens or of classes; `IGNORED_LABEL` is allowed.
+        batch: with ids of tokens or of classes.
         num_classes: number of tokens or classes.
 
     Raises:

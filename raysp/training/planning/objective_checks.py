@@ -11,7 +11,6 @@ from raysp.labelling.planning.surveying import holds_text
 from raysp.training.specs.objectives import (
     CTC,
     Classify,
-    ClassifyFrames,
     Objective,
     Seq2Seq,
     Speakers,
@@ -71,7 +70,7 @@ def described(objective: Objective) -> str:
 
 
 def _described(objective: Objective) -> str:
-    if isinstance(objective, Classify | ClassifyFrames | Speakers):
+    if isinstance(objective, Classify | Speakers):
         return f"{type(objective).__name__}, of the column {objective.column}"
     if isinstance(objective, Transducer):
         return "Transducer, vocabulary of the checkpoint"
@@ -93,26 +92,11 @@ def check_targets(objective: Objective, column: str | None, url: str, schema: pa
     Raises:
         PlanError: the targets of the objective are of another type.
     """
-    if column is None or not isinstance(objective, Classify | ClassifyFrames | Speakers):
+    if column is None or not isinstance(objective, Classify | Speakers):
         return  # texts are checked with the source
     kind = schema.field(column).type
-    is_of_frames = isinstance(objective, ClassifyFrames)
-    if not (_holds_classes if is_of_frames else _holds_class)(kind):
-        shape = "a list for each row with one for each frame" if is_of_frames else "one for each row"
+    if not (holds_text(kind) or pa.types.is_integer(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)):
         raise PlanError(
-            f"{url}: column {column!r} holds {kind}, expected strings or integers, {shape}: choose another "
+            f"{url}: column {column!r} holds {kind}, expected strings or integers, one for each row: choose another "
             "objective.column, or write the targets as such"
         )
-
-
-def _holds_class(kind: pa.DataType) -> bool:
-    return holds_text(kind) or pa.types.is_integer(kind.value_type if isinstance(kind, pa.DictionaryType) else kind)
-
-
-def _holds_classes(kind: pa.DataType) -> bool:
-    return _item(kind) != kind and _holds_class(_item(kind))
-
-
-def _item(kind: pa.DataType) -> pa.DataType:
-    """Return the type of the items of a list; other types unchanged."""
-    return kind.value_type if isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType) else kind

@@ -3,7 +3,7 @@
 import json
 
 from raysp.specs.pipeline import Shards
-from raysp.training.specs.objectives import CTC, ClassifyFrames, Objective, metrics_of, target_column
+from raysp.training.specs.objectives import CTC, Objective, metrics_of, target_column
 from raysp.training.specs.recipe import ADAMW, Finetune, Schedule
 
 _ADAPTERS = (1e-3, 4, "Hugging Face's guide to adapters of MMS")
@@ -46,7 +46,7 @@ def evaluating(recipe: Finetune, sink: str) -> list[str]:
     column = own or target_column(recipe.objective) or source.text
     option = _EVALUATED.get(metrics_of(recipe.objective)[0])
     is_plain = not (source.labels or source.root or source.storage_options)  # an option of the command for none of them
-    if isinstance(recipe.objective, ClassifyFrames) or not option or not column or not is_plain:
+    if not option or not column or not is_plain:
         return ["raysp", "inspect", sink]
     fields = ("id", "audio", "audio_root", "split", "config")
     changed = {name: getattr(source, name) for name in fields if getattr(source, name) != getattr(Shards, name)}

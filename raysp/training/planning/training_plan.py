@@ -29,7 +29,6 @@ from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.objectives import (
     CTC,
     Classify,
-    ClassifyFrames,
     Objective,
     Speakers,
     checkpoints_of,
@@ -229,7 +228,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
 
 def _language(objective: Objective) -> Literal["tr", "az"] | None:
     """Return the language of the case rules of an objective's texts."""
-    return None if isinstance(objective, Classify | ClassifyFrames | Speakers) else objective.text.language
+    return None if isinstance(objective, Classify | Speakers) else objective.text.language
 
 
 def _folders(recipe: Finetune) -> dict[str, Path]:

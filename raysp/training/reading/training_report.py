@@ -67,11 +67,10 @@ def evaluation_in_detail(done: int, evaluation: StepEvaluation, corpus: str = ""
     audio = f", {duration(seconds)} of audio" if seconds is not None else ""
     rules = f"; both texts normalised by {evaluation.normalisation}" if evaluation.normalisation else ""
     tables = [groups_table(column, groups) for column, groups in evaluation.by.items() if groups]
-    unit = "frames" if "frames" in evaluation.scores.counts else "rows"
     return ShownEvaluation(
         title=f"Evaluation at step {done:,}" + (f": {corpus}" if corpus else ""),
         about=printable(f"{', '.join(values)}; {count(evaluation.scores.rows, 'row')}{audio}{rules}"),
-        tables=(*tables, *([classes_table(evaluation.classes, unit)] if evaluation.classes else [])),
+        tables=(*tables, *([classes_table(evaluation.classes)] if evaluation.classes else [])),
         worst=tuple(shown_row(row) for row in evaluation.worst),
     )
 

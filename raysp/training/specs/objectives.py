@@ -1,4 +1,4 @@
-"""Objectives of trainings: texts, classes of recordings or frames, speakers."""
+"""Objectives of trainings: texts, classes, speakers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -159,36 +159,6 @@ class Classify:
 
 
 @spec
-class ClassifyFrames:
-    """Training of a head that classifies the frames of recordings.
-
-    Attributes:
-        checkpoint: model folder or hub id to begin with; without these classes, a new head is made.
-        column: column of the targets: a list of classes, one for each frame of the model; null where a frame does not
-            count. A row of another number of frames is left out.
-        classes: names of the classes; None: the values of the column, sorted.
-        freeze: part that is not trained: "feature_encoder", the convolutions; or "base", all but the head.
-        freeze_steps: steps for which all but the head is not trained, regardless of `freeze`.
-        masks: fields of the model's configuration for training, such as mask_time_prob or layerdrop.
-        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
-    """
-
-    checkpoint: Url
-    _: KW_ONLY
-    column: Column
-    classes: Listed[str] | None = None
-    freeze: FrozenPart = None
-    freeze_steps: Steps = 0
-    masks: Masks = field(default_factory=dict)
-    random_weights: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the names of the classes, and that the trained parts fit together."""
-        check_parts(self.freeze, None, random_weights=self.random_weights, steps=self.freeze_steps)
-        _check_classes(self.classes)
-
-
-@spec
 class Speakers:
     """Training of speaker embeddings, with a margin between the speakers (AM-softmax).
 
@@ -225,7 +195,7 @@ class Speakers:
         _check_classes(self.classes)
 
 
-Objective = CTC | Transducer | Seq2Seq | Classify | ClassifyFrames | Speakers
+Objective = CTC | Transducer | Seq2Seq | Classify | Speakers
 """Objectives of recipes."""
 LEAST_CLASSES = 2
 """Classes of a classification."""

@@ -21,7 +21,6 @@ from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
 from raysp.training.specs.objectives import (
     NEWER,
-    ClassifyFrames,
     Objective,
     Positive,
     Share,
@@ -287,10 +286,6 @@ class Finetune:
         speeds = [place for place, change in enumerate(self.augment) if isinstance(change, Speed)]
         if speeds not in ([], [0]):
             raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
-        if speeds and isinstance(self.objective, ClassifyFrames):
-            raise ValueError(
-                "found Speed in augment; ClassifyFrames has classes of frames at the speed of the recording"
-            )
         if self.average > 1 and (self.ema is not None or self.evaluation is not None):
             other = "ema" if self.ema is not None else "evaluation"
             raise ValueError(f"found average={self.average} and {other}, which both choose the weights: leave one out")

@@ -3,27 +3,22 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 from torch import nn
 
 from raysp.errors import PlanError
 from raysp.models.base.modeling import Model
-from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.specs.values import JsonValue
 from raysp.text.targets import Target
 from raysp.training.objectives.objective_models import base_parameters
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import LEAST_CLASSES, Classify, ClassifyFrames, Speakers
+from raysp.training.specs.objectives import LEAST_CLASSES, Classify, Speakers
 from raysp.training.tasks.task_texts import digest_of
 from raysp.words import count
 
 NO_CLASS, UNKNOWN_CLASS = "no_class", "unknown_class"
 """Reasons: a class is null or empty; it is not among the classes."""
-OTHER_FRAMES = "other_num_frames"
-"""Reason: a list of classes has another length than the recording has frames."""
-MOST_FRAMES_APART = 2
-"""Frames by which labels of 20 ms each may differ from a model's frames, whose windows are longer than their stride."""
 SHOWN_CLASSES = 12
 """Classes that are shown with their rows."""
 
@@ -53,42 +48,6 @@ class ClassTargets:
     def misfit(self, target: Target, num_frames: int) -> str:
         """Return an empty text: a recording of any length has classes."""
         return ""
-
-
-class FrameTargets:
-    """Numbers of the classes of the frames of rows; `IGNORED_LABEL` for frames without a class.
-
-    Args:
-        names: the classes; None: undetermined yet, so that all numbers are 0.
-    """
-
-    def __init__(self, names: Sequence[str] | None) -> None:
-        self.places = None if names is None else {name: place for place, name in enumerate(names)}
-        self.counts: Counter[str] = Counter()
-        """Frames of each class so far."""
-
-    def __call__(self, value: object) -> Target:
-        """Return the target of a list of classes, and count them."""
-        names = frame_names(value)
-        self.counts.update(name for name in names if name is not None)
-        if self.places is None:
-            ids = [IGNORED_LABEL if name is None else 0 for name in names]
-        else:
-            ids = [self.places.get(name, IGNORED_LABEL) if name is not None else IGNORED_LABEL for name in names]
-        if not any(names):
-            return Target(ids, NO_CLASS)
-        is_unknown = self.places is not None and any(name and name not in self.places for name in names)
-        return Target(ids, UNKNOWN_CLASS if is_unknown else "")
-
-    def misfit(self, target: Target, num_frames: int) -> str:
-        """Return `OTHER_FRAMES` for a list of another length than the frames, else an empty text."""
-        return OTHER_FRAMES if abs(len(target.ids) - num_frames) > MOST_FRAMES_APART else ""
-
-
-def frame_names(value: object) -> list[str | None]:
-    """Return the classes of the frames of a row; None for a null or empty class."""
-    values: list[Any] = value if isinstance(value, list) else []
-    return [None if name is None or name == "" else str(name) for name in values]
 
 
 def classes_of(column: str, counts: Mapping[str, int]) -> tuple[str, ...]:
@@ -132,7 +91,7 @@ def _listed(counts: Mapping[str, int]) -> str:
     return " ".join(f"{name} ({counts[name]:,})" for name in chosen[:SHOWN_CLASSES]) + more
 
 
-Spec = TypeVar("Spec", bound=Classify | ClassifyFrames | Speakers)
+Spec = TypeVar("Spec", bound=Classify | Speakers)
 
 
 @dataclass(frozen=True)
@@ -168,15 +127,10 @@ class NamedClasses(Generic[Spec]):
         return digest_of(self.names)
 
     @property
-    def problem(self) -> str:
-        """Kind of the targets: one class of a recording."""
-        return "single"
-
-    @property
     def index_parts(self) -> Mapping[str, JsonValue]:
-        """The column, the problem, and the names if the objective sets them."""
+        """The column, and the names if the objective sets them."""
         names: list[JsonValue] | None = None if self.classes is None else [*self.classes]
-        return {"column": self.spec.column, "problem": self.problem, "classes": names}
+        return {"column": self.spec.column, "classes": names}
 
     def settled(self, counts: Mapping[str, int]) -> Self:
         """Return the task with the classes of a corpus, unless the objective sets them.
@@ -189,7 +143,7 @@ class NamedClasses(Generic[Spec]):
         return replace(self, classes=classes_of(self.spec.column, counts))
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
-        """Return the classes with their numbers of rows or frames."""
+        """Return the classes with their numbers of rows."""
         return {"classes": described_classes(self.names, counts, "class")}
 
     def min_samples(self, plan: TrainingPlan) -> int:

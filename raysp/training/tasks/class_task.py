@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +15,8 @@ from raysp.models.base.modeling import Model
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.loading import load_feature_extractor
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
-from raysp.training.objectives.objective_models import begun, naming_masks
+from raysp.training.objectives.objective_models import named_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
-from raysp.training.objectives.starting_model import Masks, load_head
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Classify
 from raysp.training.tasks.class_targets import ClassTargets, NamedClasses
@@ -62,32 +60,6 @@ class ClassObjective:
         return logits_BN, F.cross_entropy(logits_BN, sent(classes_B, self.model.device), reduction="none")
 
 
-def load_classifier(
-    folder: Path,
-    names: Sequence[str],
-    *,
-    masks: Masks | None = None,
-    seed: int = 0,
-    random_weights: bool = False,
-) -> Model:
-    """Load a checkpoint with a head for classes of recordings, in training mode.
-
-    The head is the checkpoint's if it has these classes, else a new head.
-
-    Args:
-        folder: model folder.
-        names: the classes.
-        masks: fields of the encoder's configuration.
-        seed: seed of initial weights.
-        random_weights: whether all weights are initialised.
-    """
-    model = load_head(
-        AutoModelForAudioClassification, folder, names=names, masks=masks, seed=seed, random_weights=random_weights
-    )
-    model.config.problem_type = "single_label_classification"
-    return model
-
-
 @dataclass(frozen=True)
 class ClassesTask(NamedClasses[Classify]):
     """Task of `Classify`."""
@@ -106,20 +78,10 @@ class ClassesTask(NamedClasses[Classify]):
 
     def objective(self, plan: TrainingPlan) -> ClassObjective:
         """Return the loss with its model."""
-        spec, folder = self.spec, plan.checkpoint.path
-        with naming_masks():
-            model = load_classifier(
-                folder,
-                self.names,
-                masks=spec.masks,
-                seed=plan.recipe.seed,
-                random_weights=spec.random_weights,
-            )
-        return ClassObjective(
-            begun(model, plan, spec.freeze, spec.lora),
-            load_feature_extractor(folder),
-            dtype=getattr(torch, plan.dtype),
-        )
+        model = named_model(AutoModelForAudioClassification, plan, self.spec, self.names)
+        model.config.problem_type = "single_label_classification"
+        extractor = load_feature_extractor(plan.checkpoint.path)
+        return ClassObjective(model, extractor, dtype=getattr(torch, plan.dtype))
 
     def shown(self, target: Sequence[float]) -> str:
         """Return the name of a class."""

@@ -29,7 +29,7 @@ class Prediction(NamedTuple):
     loss: float | None
     """Loss of the row; None: it has no target."""
     score: float | None = None
-    """Probability of a class; of classes of frames, the mean."""
+    """Probability of a class."""
     vector: npt.NDArray[np.float32] | None = None
     """Embedding of a speaker."""
 

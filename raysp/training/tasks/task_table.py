@@ -2,10 +2,9 @@
 
 from raysp.training.objectives.objective_models import check_lora
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import CTC, Classify, ClassifyFrames, Seq2Seq, Speakers, Transducer
+from raysp.training.specs.objectives import CTC, Classify, Seq2Seq, Speakers, Transducer
 from raysp.training.tasks.class_task import ClassesTask
 from raysp.training.tasks.ctc_task import CTCTask
-from raysp.training.tasks.frame_task import FramesTask
 from raysp.training.tasks.seq2seq_task import Seq2SeqTask
 from raysp.training.tasks.speaker_task import SpeakersTask
 from raysp.training.tasks.task import Task
@@ -30,5 +29,3 @@ def task_of(plan: TrainingPlan) -> Task:
             return ClassesTask.of(objective, plan)
         case Speakers() as objective:
             return SpeakersTask.of(objective, plan)
-        case ClassifyFrames() as objective:
-            return FramesTask.of(objective, plan)

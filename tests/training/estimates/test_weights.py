@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import CTC, Checkpoint, Classify, ClassifyFrames, Schedule, Seq2Seq, Speakers, Text, finetune
+from raysp import CTC, Checkpoint, Classify, Schedule, Seq2Seq, Speakers, Text, finetune
 from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Processor
 from tests.recipes import SMALL, a_recipe, letters_tokenizer
 from tests.soaked import some
@@ -26,11 +26,11 @@ def adapted(tmp_path) -> str:
     return str(tmp_path / "stable")
 
 
-OBJECTIVES = ("new head", "kept head", "random weights", "LoRA", "adapter", "classes", "speakers", "frames")
+OBJECTIVES = ("new head", "kept head", "random weights", "LoRA", "adapter", "classes", "speakers")
 OBJECTIVES += ("decoder", "decoder and LoRA")
 
 
-@pytest.fixture(params=some(OBJECTIVES, "kept head", "LoRA", "adapter", "frames", "decoder and LoRA"))
+@pytest.fixture(params=some(OBJECTIVES, "kept head", "LoRA", "adapter", "speakers", "decoder and LoRA"))
 def objective(request, tiny, headless, listener, adapted, tmp_path):
     text = {"text": Text("lower")}
     return {
@@ -41,7 +41,6 @@ def objective(request, tiny, headless, listener, adapted, tmp_path):
         "adapter": lambda: CTC(adapted, adapter="tur", vocabulary="build", **text),
         "classes": lambda: Classify(str(headless), column="speaker", freeze="base"),
         "speakers": lambda: Speakers(listener, column="speaker", crop_seconds=0.5),
-        "frames": lambda: ClassifyFrames(listener, column="frames"),
         "decoder": lambda: Seq2Seq(str(headless), decoder=str(save_decoder("bart", tmp_path / "d")), **text),
         "decoder and LoRA": lambda: Seq2Seq(
             str(headless), decoder=str(save_decoder("gpt2", tmp_path / "d")), freeze=CONVOLUTIONS, lora=LORA, **text

@@ -1,22 +1,18 @@
-"""Training of classes: targets, frames that count, and heads with the names of the classes."""
+"""Training of classes: targets, and heads with the names of the classes."""
 
 import pytest
 import torch
 
 from raysp import CheckpointError
 from raysp.models import (
-    AutoModelForAudioFrameClassification,
+    AutoModelForAudioClassification,
     Wav2Vec2FeatureExtractor,
-    Wav2Vec2ForAudioFrameClassification,
     Wav2Vec2ForSequenceClassification,
 )
-from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.objectives.starting_model import freeze, load_head, parameters_of
 from raysp.training.tasks.class_task import (
     ClassObjective,
-    load_classifier,
 )
-from raysp.training.tasks.frame_task import FrameObjective
 from tests.models.oracles import make_oracle, transformers
 from tests.training.objectives.originals import ENCODERS, model_pair, random_batch
 
@@ -31,11 +27,6 @@ def model_of(head: str, encoder: str = "wav2vec2 layer", **fields):
 @pytest.fixture(scope="module")
 def model():
     return model_of("ForSequenceClassification")
-
-
-@pytest.fixture(scope="module")
-def of_frames():
-    return model_of("ForAudioFrameClassification")
 
 
 def test_rows_of_one_class_are_trained_on(model):
@@ -58,51 +49,16 @@ def test_a_wrong_target_is_named_with_its_row(model, targets, message):
         ClassObjective(model, EXTRACTOR)(random_batch(targets))
 
 
-def test_frames_without_a_label_do_not_count(of_frames):
-    num_frames = of_frames.num_frames(6640)
-    whole = [1] * num_frames
-    ignored = [1, -100] * (num_frames // 2)
-    shorter, longer = whole[:-2], [*whole, 2, 2]
-    counts = {
-        name: FrameObjective(of_frames, EXTRACTOR)(random_batch([target], (6640,))).count
-        for name, target in {"ignored": ignored, "shorter": shorter, "longer": longer}.items()
-    }
-    assert counts == {"ignored": num_frames // 2, "shorter": num_frames - 2, "longer": num_frames}
-    none = FrameObjective(of_frames, EXTRACTOR)(random_batch([[-100] * num_frames], (6640,)))
-    assert (none.total.item(), none.count) == (0, 0)
-
-
-def test_frames_are_predicted_as_in_evaluation_mode(of_frames):
-    lengths = (6640, 5680, 4080)
-    classes = [torch.randint(3, (of_frames.num_frames(n),)).tolist() for n in lengths]
-    classes[2] = [-100] * len(classes[2])
-    batch = random_batch(classes, lengths)
-    found, losses = FrameObjective(of_frames, EXTRACTOR).predict(batch)
-    ids = [row for row, _ in found]
-    assert of_frames.training
-    assert all(1 / 3 <= score <= 1 for _, scores in found for score in scores)
-    assert [len(row) for row in ids] == [len(row) for row in classes]
-    rows = FrameObjective(of_frames, EXTRACTOR)(batch).rows_B  # without dropout
-    torch.testing.assert_close(
-        losses[:2], rows[:2] / torch.tensor([len(row) for row in classes[:2]]), rtol=1e-4, atol=0
-    )
-    assert losses[2] == 0
-    mine = FrameObjective(of_frames, EXTRACTOR).predict(MicroBatch(0, [0], batch.waves[:1], [ids[0].tolist()]))[1]
-    assert mine[0] < losses[0]
-
-
-def test_labels_of_another_rate_are_refused_with_their_row(of_frames):
-    targets = [[1] * of_frames.num_frames(6640), [1] * 100]
-    with pytest.raises(ValueError, match=r"row 1: 100 labels found, expected one for each of 189 frames"):
-        FrameObjective(of_frames, EXTRACTOR)(random_batch(targets))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A checkpoint with a CTC head."""
     folder = tmp_path_factory.mktemp("ctc")
     make_oracle("Wav2Vec2ForCTC", classifier_proj_size=12).save_pretrained(folder)
     return folder
+
+
+def load_classifier(folder, names, **options):
+    return load_head(AutoModelForAudioClassification, folder, names=names, **options)
 
 
 def test_a_new_head_has_the_names_of_the_classes(folder, tmp_path):
@@ -115,20 +71,12 @@ def test_a_new_head_has_the_names_of_the_classes(folder, tmp_path):
     theirs = transformers.Wav2Vec2ForSequenceClassification.from_pretrained(tmp_path)
     assert theirs.config.id2label == {0: "calm", 1: "angry", 2: "sad"}
     assert theirs.config.label2id == {"calm": 0, "angry": 1, "sad": 2}
-    assert theirs.config.problem_type == "single_label_classification"
     assert torch.equal(theirs.classifier.weight, model.classifier.weight)
 
 
 def test_weights_of_a_checkpoint_in_half_precision_are_trained_in_float32(folder, tmp_path):
     load_classifier(folder, NAMES).to(torch.float16).save_pretrained(tmp_path)
     assert {one.dtype for one in load_classifier(tmp_path, ["yes", "no"]).parameters()} == {torch.float32}
-
-
-def test_frames_have_such_a_head_too(folder):
-    model = load_head(AutoModelForAudioFrameClassification, folder, names=NAMES)
-    assert isinstance(model, Wav2Vec2ForAudioFrameClassification)
-    assert model.classifier.out_features == 3
-    assert model.config.id2label == dict(enumerate(NAMES))
 
 
 def test_a_head_with_the_same_classes_stays_and_one_with_others_is_new(folder, tmp_path):

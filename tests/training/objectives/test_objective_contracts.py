@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 
@@ -11,13 +10,11 @@ from raysp.models import Wav2Vec2FeatureExtractor
 from raysp.training.data.micro_batches import Losses, MicroBatch, seed_micro_batch
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
-from raysp.training.tasks.frame_task import FrameObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.training.objectives.originals import (
     CTC,
     ENCODERS,
-    LENGTHS,
     decoder_pair,
     extractor_of,
     model_pair,
@@ -48,18 +45,10 @@ def with_head(head: str, encoder: str = ENCODER, **fields):
     return model_pair(encoder, ENCODERS[encoder][0] + head, **fields)[1]
 
 
-def classes_of_frames():
-    frames = [with_head("ForAudioFrameClassification", num_labels=3).num_frames(one) for one in LENGTHS]
-    return [(np.arange(one) % 3).tolist() for one in frames]
-
-
 TEXTS = [[4, 5, 6, 6, 9], [7], [8, 5, 4]]
 CASES = {
     "ctc": Case(CTCObjective, lambda: with_head("ForCTC", vocab_size=20, **CTC), TEXTS, 20),
     "single": Case(ClassObjective, lambda: with_head("ForSequenceClassification", num_labels=3), [[0], [1], [1]], 3),
-    "frames": Case(
-        FrameObjective, lambda: with_head("ForAudioFrameClassification", num_labels=3), classes_of_frames(), 3
-    ),
     "speakers": Case(
         SpeakerObjective, lambda: with_head("ForXVector", num_labels=4), [[2], [0], [1]], 4, {"crop_seconds": None}
     ),
@@ -83,7 +72,7 @@ def test_a_row_alone_has_the_loss_and_the_count_that_it_has_in_a_batch(name):
         torch.testing.assert_close(together.rows_B[place], alone.rows_B[0], rtol=1e-4, atol=1e-4)
         counts.append(alone.count)
     assert together.count == sum(counts)
-    per_target = {"frames": [*map(len, case.targets)], "seq2seq": [4, 2, 1]}
+    per_target = {"seq2seq": [4, 2, 1]}
     assert counts == per_target.get(name, [1, 1, 1])
 
 

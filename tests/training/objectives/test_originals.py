@@ -5,7 +5,6 @@ import torch
 
 from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
-from raysp.training.tasks.frame_task import FrameObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
 from tests.training.objectives.originals import (
@@ -53,16 +52,6 @@ def test_steps_of_classes_over_a_weighted_sum_of_layers_equal_theirs():
     labels = torch.tensor([4, 0, 4])
     objective = ClassObjective(mine, extractor_of("wav2vec2 layer"))
     assert_step_equals(objective, rows_of([[4], [0], [4]]), theirs, lambda **of: theirs(**of, labels=labels).loss)
-
-
-@of_head("ForAudioFrameClassification")
-def test_steps_of_frames_equal_theirs(encoder, name):
-    theirs, mine = model_pair(encoder, name, num_labels=5)
-    classes = torch.randint(5, (3, mine.num_frames(LENGTHS[0])), generator=torch.Generator().manual_seed(0))
-    batch = rows_of(classes.tolist())
-    one_hot = torch.nn.functional.one_hot(classes, 5)
-    objective = FrameObjective(mine, extractor_of(encoder))
-    assert_step_equals(objective, batch, theirs, lambda **of: theirs(**of, labels=one_hot).loss)
 
 
 @of_head("ForXVector")

@@ -7,14 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from raysp import Classify, ClassifyFrames, Schedule, Speakers, finetune
+from raysp import Classify, Schedule, Speakers, finetune
 from tests.recipes import a_recipe, write_words
 
 pytestmark = pytest.mark.slow
 
 OBJECTIVES = {
     "classes": (Classify, {"column": "speaker"}),
-    "frames": (ClassifyFrames, {"column": "frames"}),
     "speakers": (Speakers, {"column": "speaker", "crop_seconds": 0.5}),
 }
 

@@ -13,7 +13,6 @@ import raysp
 from raysp import (
     CheckpointError,
     Classify,
-    ClassifyFrames,
     Evaluation,
     PlanError,
     Schedule,
@@ -32,7 +31,6 @@ MASKS = {"hidden_dropout": 0.1, "layerdrop": 0.2, "mask_time_prob": 0.2}
 OBJECTIVES = {
     "single": (Classify, {"column": "speaker"}),
     "speakers": (Speakers, {"column": "speaker", "crop_seconds": 0.5}),
-    "frames": (ClassifyFrames, {"column": "frames"}),
 }
 
 
@@ -46,13 +44,13 @@ def decoders(tmp_path_factory) -> dict[str, str]:
     return {kind: str(save_decoder(kind, folder / kind)) for kind in DECODERS}
 
 
-@pytest.fixture(params=some([*OBJECTIVES, *DECODERS], "single", "frames", "bert"))
+@pytest.fixture(params=some([*OBJECTIVES, *DECODERS], "single", "speakers", "bert"))
 def objective(request, headless, listener, decoders) -> object:
     if request.param in DECODERS:
         generate = {"max_new_tokens": 8}
         return Seq2Seq(str(headless), decoder=decoders[request.param], masks=MASKS, generate=generate)
     cls, fields = OBJECTIVES[request.param]
-    return cls(listener if cls in (Speakers, ClassifyFrames) else str(headless), masks=MASKS, **fields)
+    return cls(listener if cls is Speakers else str(headless), masks=MASKS, **fields)
 
 
 def trained(words, sink, objective, **fields):
@@ -98,6 +96,7 @@ def test_a_checkpoint_of_classes_labels_them(words, headless, tmp_path):
     finetune(trained(words, tmp_path / "out", objective))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "- audio-classification\n" in card
+    assert load_checkpoint(tmp_path / "out").summary.problem_type == "single_label_classification"
     label = raysp.Label(str(tmp_path / "out"), outputs=[raysp.Classes(top_k=1)])
     sink = raysp.Parquet(str(tmp_path / "labels"))
     write_shard(tmp_path / "in" / "a.parquet", table=words_table(4))

@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file
 
 import raysp
-from raysp import CheckpointError, Classify, ClassifyFrames, Schedule, Seq2Seq, Speakers, Text, finetune
+from raysp import CheckpointError, Classify, Schedule, Seq2Seq, Speakers, Text, finetune
 from raysp.models import AutoModel, Wav2Vec2FeatureExtractor, check_checkpoint
 from tests.here import run_without_ray
 from tests.recipes import SMALL, a_recipe, write_words
@@ -46,8 +46,6 @@ def objective_of(name: str, folder: str, decoder: str):
     match name:
         case "Classify":
             return Classify(folder, column="speaker")
-        case "ClassifyFrames":
-            return ClassifyFrames(folder, column="frames", masks={"mask_time_prob": 0.0})
         case "Speakers":
             return Speakers(folder, column="speaker", crop_seconds=0.5)
         case "Seq2Seq":
@@ -57,7 +55,7 @@ def objective_of(name: str, folder: str, decoder: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["CTC", "Classify", "ClassifyFrames", "Speakers", "Seq2Seq"])
+@pytest.mark.parametrize("name", ["CTC", "Classify", "Speakers", "Seq2Seq"])
 def test_every_training_begins_with_the_encoder_of_pre_training(words, pretrained, decoder, tmp_path, name):
     objective = objective_of(name, str(pretrained), decoder)
     recipe = a_recipe(

@@ -254,17 +254,16 @@ def test_a_training_outlives_the_nodes_of_its_cluster(begun, tmp_path):
     check_same_curve(tmp_path / "out", tmp_path / "undisturbed")
 
 
-SOAKED = ("classes", "classes of frames", "lora")
+SOAKED = ("classes", "lora")
 """Objectives whose curves the quick tests show without Ray."""
 KINDS = ("texts of a decoder", *(pytest.param(one, marks=pytest.mark.soak) for one in SOAKED))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, listener, tmp_path, kind):
+def test_two_workers_have_the_curve_of_one_for_other_objectives(local_ray, words, headless, tmp_path, kind):
     decoder = save_decoder("bert", tmp_path / "decoder")
     objective = {
         "classes": raysp.Classify(str(headless), column="speaker"),
-        "classes of frames": raysp.ClassifyFrames(listener, column="frames"),
         "texts of a decoder": raysp.Seq2Seq(str(headless), decoder=str(decoder)),
         "lora": raysp.CTC(str(headless), text=raysp.Text("lower"), vocabulary="build", lora=raysp.LoRA(4, dropout=0.2)),
     }[kind]

@@ -1,12 +1,15 @@
 """Error rows of a training in its sink."""
 
+import io
 import json
 import logging
 
+import pyarrow as pa
 import pytest
+import soundfile
 
 from raysp import Batching, Checkpoint, Schedule, finetune
-from tests.corpora import write_shard
+from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, write_words
 from tests.training.runs.test_finetuning import broken_table
 from tests.training.trained import error_rows_of, stopping_after
@@ -63,3 +66,19 @@ def test_rows_that_cannot_be_written_are_written_later(recipe, tmp_path, caplog)
         finetune(recipe, on_plan=put, on_progress=remove)
     assert warned
     assert [(row["shard"], row["row"]) for row in error_rows_of(tmp_path / "out")] == ROWS
+
+
+def test_a_row_whose_decoded_recording_has_fewer_frames_than_its_header_fails_alone(tiny, tmp_path):
+    samples, rate = soundfile.read(io.BytesIO(wav(8000)))
+    file = io.BytesIO()
+    soundfile.write(file, samples[:4000], rate, format="FLAC")
+    flac = bytearray(file.getvalue())
+    assert int.from_bytes(flac[22:26], "big") == 4000
+    flac[22:26] = (8000).to_bytes(4, "big")
+    recordings = [{"bytes": one, "path": None} for one in (wav(8000), bytes(flac))]
+    columns = {"id": ["0", "1"], "audio": pa.array(recordings, AUDIO), "text": ["abcdefghijklmnopqrst"] * 2}
+    write_shard(tmp_path / "in" / "a.parquet", table=pa.table(columns))
+    result = finetune(a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out"))
+    assert (result.rows, result.is_done, [*result.errors]) == (2, True, ["label_too_long"])
+    [row] = error_rows_of(tmp_path / "out")
+    assert (row["row"], row["error_message"]) == (1, "20 labels and 12 frames")
