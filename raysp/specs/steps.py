@@ -263,6 +263,10 @@ def _importable(function: object) -> object:
     return place
 
 
+FunctionName = Annotated[str | Callable[..., object], BeforeValidator(_importable)]
+"""A function at the top level of a module, or its name, "module:function", which it becomes."""
+
+
 def _types(columns: Mapping[str, object]) -> Mapping[str, str]:
     """Return columns with the names of their types."""
     from raysp.specs.column_types import type_name
@@ -298,7 +302,7 @@ class Map(Step):
         reads: columns that the function is called with: of the source, or added by steps before it.
     """
 
-    function: Annotated[str | Callable[..., object], BeforeValidator(_importable)]
+    function: FunctionName
     _: KW_ONLY
     adds: Annotated[Mapping[str, object], AfterValidator(_types)]
     reads: Listed[str] = ()

@@ -20,6 +20,7 @@ from raysp.sink.run_record import RunEntry
 from raysp.specs.values import check_class, to_json
 from raysp.storage.store import Store, join_url, probe
 from raysp.storage.stores import open_store
+from raysp.training.callbacks import Callbacks
 from raysp.training.checkpoint_export import card, export, figures
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading
@@ -41,7 +42,6 @@ from raysp.training.sink.extending import has_other_length, with_length
 from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
-from raysp.training.trackers import check_tracker, open_tracker
 from raysp.training.training_progress import TrainingProgress
 from raysp.words import Brief, count, duration, listed
 
@@ -160,8 +160,7 @@ def finetune(
         RunError: a loss is not finite, or too many rows cannot be decoded; committed steps remain.
     """
     check_class(recipe, Finetune, "raysp.run labels by pipelines")
-    for name in recipe.trackers:
-        check_tracker(name)
+    callbacks = Callbacks(recipe.callbacks)
     with contextlib.ExitStack() as stack:
         chosen = requested_engine(engine, address)
         on_cluster = uses_cluster(engine, address)
@@ -197,8 +196,8 @@ def finetune(
         failures = Failures(prepared.corpus, recipe.max_error_rate)
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
-        trackers = [open_tracker(name, store.url, record) for name in recipe.trackers]
-        recording = stack.enter_context(Recording(store, run.run_id, recipe.evaluation, trackers, failures))
+        callbacks.begin(store.url, record)
+        recording = stack.enter_context(Recording(store, run.run_id, recipe.evaluation, callbacks, failures))
         if by_ray and not course_of(recipe.schedule).is_done(begun):
             _follow(
                 train_workers.train(prepared, failures, should_stop, run), prepared, progress, recording, on_progress

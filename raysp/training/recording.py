@@ -1,13 +1,14 @@
-"""Records of a training that no commit covers: error rows, trackers, a report."""
+"""Records of a training that no commit covers: error rows, calls of callbacks, a report."""
 
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Self
 
 from raysp.errors import RayspError
 from raysp.sink.layout import REPORT
 from raysp.storage.store import Store
+from raysp.training.callbacks import Callbacks
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.curve import recorded
 from raysp.training.loop.evaluated import Evaluated
@@ -15,19 +16,18 @@ from raysp.training.reading.training_report import render
 from raysp.training.sink.row_errors import ErrorRow, ErrorsLog
 from raysp.training.sink.step_metrics import StepMetrics
 from raysp.training.specs.recipe import Evaluation
-from raysp.training.trackers import Tracker
 
 logger = logging.getLogger(__name__)
 
 
 class Recording:
-    """Writer of the error rows and the report of one run, and its trackers.
+    """Writer of the error rows and the report of one run, and its callbacks.
 
     Args:
         store: the sink.
         run_id: id of the run.
         evaluation: evaluation of the recipe; None without one.
-        trackers: trackers that receive every step.
+        callbacks: receive every step.
         failures: the rows that could not be decoded; None: there are none.
     """
 
@@ -36,13 +36,14 @@ class Recording:
         store: Store,
         run_id: str,
         evaluation: Evaluation | None,
-        trackers: Sequence[Tracker] = (),
+        callbacks: Callbacks,
         failures: Failures | None = None,
     ) -> None:
         self.store = store
         self.run_id = run_id
         self.evaluation = evaluation
-        self.trackers = trackers
+        self.callbacks = callbacks
+        self._done = 0
         self.failures = failures
         self.errors = ErrorsLog(store, run_id)
         self._written: int | None = None
@@ -50,18 +51,13 @@ class Recording:
     def add(
         self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None, *, before: Evaluated | None = None
     ) -> None:
-        """Report a step, with the evaluations after and before it, to the trackers; write error rows after commits."""
-        if first := recorded(before, self.evaluation):
-            self._log(step.done - 1, first.tracked)
-        evaluation = recorded(evaluated, self.evaluation)
-        self._log(step.done, {**step.tracked, **(evaluation.tracked if evaluation else {})})
+        """Report a step, with the evaluations after and before it, to the callbacks; write error rows after commits."""
+        self._done = step.done
+        evaluations = {"before": recorded(before, self.evaluation), "evaluation": recorded(evaluated, self.evaluation)}
+        self.callbacks({**asdict(step), **{name: asdict(value) for name, value in evaluations.items() if value}})
         if committed != self._written:
             self._written = committed
             self.write()
-
-    def _log(self, done: int, values: Mapping[str, float]) -> None:
-        for tracker in self.trackers:
-            tracker.log(done, values)
 
     def write(self) -> None:
         """Write the error rows that are left."""
@@ -76,17 +72,16 @@ class Recording:
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """Finish, with the status of the training for trackers."""
+        """Finish, with the status of the training for callbacks."""
         self.finish(has_failed=kind is not None)
 
     def finish(self, *, has_failed: bool = False) -> None:
-        """Write remaining rows, end the trackers, and write the report; a failing report ends no training.
+        """Write remaining rows, call the callbacks, and write the report; a failing report ends no training.
 
         Args:
             has_failed: whether an error has ended the training.
         """
         self.write()
-        for tracker in self.trackers:
-            tracker.finish(has_failed=has_failed)
+        self.callbacks({"done": self._done, "finished": True, "failed": has_failed})
         with contextlib.suppress(RayspError):
             self.store.replace(REPORT, render(self.store).encode())

@@ -14,7 +14,7 @@ from benchmarks import gpu
 ROOT = Path(__file__).parents[2]
 REFUSED = (
     *("ray", "datasets", "pydantic", "pydantic_core", "rich", "typer", "cryptography", "silero_vad", "boto3", "peft"),
-    *("jiwer", "pathspec", "tensorboardX", "transformers", "psutil", "av", "soundfile", "soxr", "jax", "flax"),
+    *("jiwer", "pathspec", "transformers", "psutil", "av", "soundfile", "soxr", "jax", "flax"),
     *("cloudpickle", "pytest", "sentencepiece", "lhotse"),
 )  # fmt: skip
 """Packages that raysp or its tests need, and that the command does without."""

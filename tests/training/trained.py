@@ -104,10 +104,10 @@ def committed_weights(sink: Path, done: int, name: str = "model.safetensors") ->
     return load_file(committed_file(sink, done, name))
 
 
-def events_of(sink: Path) -> dict[str, list[Any]]:
-    """Return the events of TensorBoard by their files, in order."""
-    files = sorted((sink / ".raysp" / "tensorboard").iterdir())
-    return {file.name: _events(file.read_bytes()) for file in files}
+def event_files(folder: Path) -> list[list[Any]]:
+    """Return the events of TensorBoard of each file, in the order in which they were written."""
+    files = sorted(folder.iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    return [_events(file.read_bytes()) for file in files]
 
 
 def _events(data: bytes) -> list[Any]:

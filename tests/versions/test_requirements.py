@@ -28,9 +28,7 @@ COMES_ALONG = {"aiohttp": "gcsfs", "azure": "azure-storage-blob", "botocore": "b
 """Packages that belong to a requirement."""
 BY_NAME = {
     "gcsfs": "gcs",
-    "mlflow-skinny": "mlflow",
     "silero-vad": "silero_vad",
-    "wandb": "wandb",
     "whisper-normalizer": "whisper_normalizer",
 }
 """Extras whose module is imported by its name."""

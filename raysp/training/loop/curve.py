@@ -1,6 +1,5 @@
-"""Curve of a training: metrics, evaluations and event files of the steps that a commit covers, written with it."""
+"""Curve of a training: metrics and evaluations of the steps that a commit covers, written with it."""
 
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -10,7 +9,6 @@ from raysp.training.loop.evaluated import Evaluated
 from raysp.training.sink import evaluation_records
 from raysp.training.sink.evaluation_records import StepEvaluation
 from raysp.training.sink.step_metrics import MetricsLog, StepMetrics
-from raysp.training.sink.tensorboard import TensorBoardLog
 from raysp.training.specs.recipe import Evaluation
 
 
@@ -18,7 +16,6 @@ class _Step(NamedTuple):
     metrics: StepMetrics
     evaluation: StepEvaluation | None
     before: StepEvaluation | None
-    time: float
 
 
 class Curve:
@@ -35,19 +32,17 @@ class Curve:
         self.run_id = run_id
         self.evaluation = evaluation
         self.metrics = MetricsLog(store, run_id)
-        self.events = TensorBoardLog(store, run_id)
         self._steps: list[_Step] = []
 
     def add(self, step: StepMetrics, evaluated: Evaluated | None, before: Evaluated | None = None) -> None:
         """Add a step, with the evaluations after and before it."""
         after, first = (recorded(evaluation, self.evaluation) for evaluation in (evaluated, before))
-        self._steps.append(_Step(step, after, first, time.time()))
+        self._steps.append(_Step(step, after, first))
 
     def take(self) -> Callable[[], None]:
         """Return a function that writes the steps since the last call, which may run while more are added.
 
-        It raises StoreError if metrics or evaluations cannot be written. Event files that cannot be written are
-        written by a later call.
+        It raises StoreError if they cannot be written.
         """
         steps, self._steps = self._steps, []
         return lambda: self._write(steps)
@@ -55,17 +50,11 @@ class Curve:
     def _write(self, steps: Sequence[_Step]) -> None:
         for step in steps:
             if step.before is not None:
-                before = step.metrics.done - 1
-                evaluation_records.save(self.store, before, step.before, run_id=self.run_id)
-                self.events.log(before, step.before.tracked, at=step.time)
+                evaluation_records.save(self.store, step.metrics.done - 1, step.before, run_id=self.run_id)
             self.metrics.add(step.metrics)
-            done, values = step.metrics.done, step.metrics.tracked
             if step.evaluation is not None:
-                evaluation_records.save(self.store, done, step.evaluation, run_id=self.run_id)
-                values = {**values, **step.evaluation.tracked}
-            self.events.log(done, values, at=step.time)
+                evaluation_records.save(self.store, step.metrics.done, step.evaluation, run_id=self.run_id)
         self.metrics.write()
-        self.events.write()
 
 
 def recorded(evaluated: Evaluated | None, evaluation: Evaluation | None) -> StepEvaluation | None:

@@ -66,18 +66,6 @@ class StepEvaluation:
         """Value of `metric`."""
         return self.metrics.get(self.metric, Estimate(None))
 
-    @property
-    def tracked(self) -> dict[str, float]:
-        """The metrics that TensorBoard and trackers show, by name, with the ends of their intervals."""
-        corpora = {"": self, **{f"{name}/": estimate for name, estimate in self.others.items()}}
-        values = {
-            f"evaluation/{corpus}{name}{end}": value
-            for corpus, of_corpus in corpora.items()
-            for name, estimate in of_corpus.metrics.items()
-            for end, value in (("", estimate.value), ("_low", estimate.low), ("_high", estimate.high))
-        }
-        return {name: value for name, value in values.items() if value is not None}
-
 
 def save(store: Store, done: int, evaluation: StepEvaluation, *, run_id: str) -> None:
     """Write the evaluation of a step, unless the same step and run has one.

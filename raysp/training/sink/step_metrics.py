@@ -47,19 +47,6 @@ class StepMetrics:
     terms: Mapping[str, AnyFloat] = field(default_factory=dict)
     """Terms of the loss without their weights, by name; empty for a loss of one term."""
 
-    @property
-    def tracked(self) -> dict[str, float]:
-        """The figures that TensorBoard and trackers show, by name."""
-        return {
-            "train/loss": self.loss,
-            "train/learning_rate": self.learning_rate,
-            "train/gradient_norm": self.norm,
-            "train/audio_per_second": self.audio_seconds / self.seconds if self.seconds else 0.0,
-            "train/waited": self.waited / self.seconds if self.seconds else 0.0,
-            "train/epoch": float(self.epoch),
-            **{f"train/{name}": value for name, value in self.terms.items()},
-        }
-
 
 class MetricsLog:
     """Writer of the metrics of one run.

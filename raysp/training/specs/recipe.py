@@ -12,7 +12,7 @@ from pydantic import Field
 from raysp.specs.code import UserCode
 from raysp.specs.order import Flow, flow_of
 from raysp.specs.pipeline import TEXTS_OF_ROWS, ReadPlace, Shards, StorageOptions
-from raysp.specs.steps import EACH, Decode, Keep, Pool, Step, refuse_clash
+from raysp.specs.steps import EACH, Decode, FunctionName, Keep, Pool, Step, refuse_clash
 from raysp.specs.text_rules import Text as Text
 from raysp.specs.values import Device, JsonValue, Listed, Url, hashed_fields, spec, to_json
 from raysp.specs.work_files import load_value
@@ -241,7 +241,9 @@ class Finetune:
         deterministic: whether GPUs use kernels that give the same bits each time, which are slower; an operation that
             has none ends the training. On CPUs the bits are always the same.
         name: name shown during training.
-        trackers: trackers of experiments that log every step: "mlflow", "wandb".
+        callbacks: functions at the top level of a module, or their names, "module:function", that the calling process
+            calls with a dict of the figures of each step after it, and once at the end of the run. An error of one is
+            logged, and ends no training.
         max_error_rate: largest share of rows that may fail to decode before training stops.
     """
 
@@ -267,7 +269,7 @@ class Finetune:
     device: Device = "auto"
     deterministic: bool = False
     name: str | None = None
-    trackers: Listed[Literal["mlflow", "wandb"]] = ()
+    callbacks: Listed[FunctionName] = ()
     max_error_rate: Share = 0.5
 
     def __post_init__(self) -> None:
@@ -374,7 +376,7 @@ class Finetune:
 
 
 _NO_SOUNDS: Mapping[int, str] = {}
-UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average", "trackers")
+UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average", "callbacks")
 """Fields of a recipe that change no step."""
 
 

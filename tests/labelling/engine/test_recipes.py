@@ -41,6 +41,8 @@ UTTERANCES = "utterances"
 """Two pipelines, exports and a recipe behind them: `tests/by_promise/test_utterance_recipe.py` runs it."""
 RESTORE = "restore"
 """A pipeline over the labels of another one."""
+CALLBACKS = ("to_mlflow", "to_tensorboard", "to_wandb")
+"""Functions that recipes name: `tests/training/runs/test_callbacks.py` calls them."""
 NOT_BUNDLED = ("adapter", "finetune_seq2seq")
 """Those that name checkpoints that are not bundled."""
 
@@ -58,7 +60,9 @@ ONE_WORKER = {"pool.actors": 1, "pool.cpus": 1}
 
 def test_every_recipe_is_tested_and_short():
     files = sorted(PIPELINES.glob("*.py"))
-    assert [file.stem for file in files] == sorted([*CASES, *TRAINED, LOOP, BY_LANGUAGE, RESTORE, UTTERANCES])
+    assert [file.stem for file in files] == sorted(
+        [*CASES, *TRAINED, *CALLBACKS, LOOP, BY_LANGUAGE, RESTORE, UTTERANCES]
+    )
     assert all(len(file.read_text().splitlines()) <= (64 if file.stem == UTTERANCES else 40) for file in files)
 
 
