@@ -162,7 +162,7 @@ def compare_speakers(
 def compare_known_speakers(
     speakers: Sequence[str],
     vectors: Sequence[Vector | None],
-    predictions: Sequence[str],
+    predictions: Sequence[str | None],
     scores: Sequence[float | None],
     columns: Columns | None = None,
     *,
@@ -175,7 +175,7 @@ def compare_known_speakers(
     Args:
         speakers: as for `compare_speakers`, as are `vectors`, `columns` and `bootstrap`.
         vectors: embeddings.
-        predictions: the most probable of the known speakers for each row.
+        predictions: the most probable of the known speakers for each row; a missing one is None, and wrong.
         scores: probability of each predicted speaker.
         columns: further columns.
         classes: the known speakers.
@@ -185,7 +185,7 @@ def compare_known_speakers(
     columns, bootstrap = columns or Columns(), bootstrap or Bootstrap()
     numbers = {name: number for number, name in enumerate(classes)}
     actual = np.array([numbers.get(name, NO_CLASS) for name in speakers], np.int64)
-    predicted = np.array([numbers[name] for name in predictions], np.int64)
+    predicted = np.array([NO_CLASS if name is None else numbers[name] for name in predictions], np.int64)
     known_rows = np.flatnonzero(actual != NO_CLASS).tolist()
     of_known = compare_classes(
         [speakers[row] for row in known_rows],

@@ -1,8 +1,8 @@
 """Checkpoint folders: their check before work, and loading of models, feature extractor and tokenizer."""
 
-import json
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from raysp.capabilities import TEXT, Capability
 from raysp.checkpoints.contents import announced, check_available, languages_of, refuse_adapter
 from raysp.checkpoints.hub import local_checkpoint
 from raysp.errors import CheckpointError
-from raysp.models.base.configuration import short
 from raysp.models.base.modeling import Model
 from raysp.models.base.outputs import ModelOutput
 from raysp.models.base.placing import built
@@ -34,10 +33,9 @@ from raysp.models.features.processors import FeatureExtractor, read_feature_extr
 from raysp.models.labelled_passes import OWN, ModelPass
 from raysp.models.labelled_passes import CheckpointSummary as CheckpointSummary
 from raysp.models.registry import COMPOSITE, capabilities_of, config_class, model_classes, module_of, read_config
-from raysp.models.tokenizers.ctc import Wav2Vec2CTCTokenizer
-from raysp.models.tokenizers.described import BLANK, CTCTokenizer, names_pieces
-from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_ctc_tokenizer, read_tokenizer
-from raysp.words import listed
+from raysp.models.tokenizers.described import CTCTokenizer
+from raysp.models.tokenizers.head_tokens import check_head, check_ids, check_tokens
+from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer, read_tokenizer
 
 EXTRACTORS = {  # of model types that read log-mel frames
     "parakeet_ctc": "ParakeetFeatureExtractor",
@@ -51,7 +49,6 @@ PROCESSORS = {
     "Wav2Vec2BertProcessor": "SeamlessM4TFeatureExtractor",
     "Wav2Vec2Processor": "Wav2Vec2FeatureExtractor",
 }
-NAMES_SHOWN = 8
 MAX_SAMPLE_RATE = 768_000  # the highest rate of audio formats
 
 
@@ -101,37 +98,50 @@ def check_checkpoint(folder: str | Path, *, is_announced: bool = True) -> Checkp
     fits = _fits(folder, models, headers)
     weights = {name: header for fit in fits for name, header in fit.values.items()}
     config: Any = model.config
-    gives = tuple(dict.fromkeys(capability for cls in classes for capability in capabilities_of(cls)))
+    gives = _given(models)
     has_text = TEXT & {*gives}
     spoken = _spoken(folder, config, is_announced=is_announced) if Capability.CTC in gives else Spoken()
     vocab_size = spoken.vocab_size or (_checked_vocab_size(folder, config, spoken.adapter) if has_text else None)
-    encoder, sample_rate = _encoder_config(config), _sample_rate(folder)
     return CheckpointSummary(
         path=folder,
-        model_type=config.model_type,
-        architecture=" and ".join(cls.__name__ for cls in classes),
         **stored(weights),
-        sample_rate=sample_rate,
+        sample_rate=_sample_rate(folder),
         vocab_size=vocab_size,
-        min_samples=max(head.min_samples for head in models),
-        frame_stride=model.frame_stride,
-        hidden_size=encoder.hidden_size,
-        num_layers=_num_layers(config),
-        gives=gives,
-        receptive_samples=model.receptive_samples,
-        hidden_stride=model.hidden_stride,
-        activations_per_second=_activations_per_second(encoder, sample_rate, model.hidden_stride),
-        output_size=model.output_size,
-        xvector_size=config.xvector_output_dim if Capability.XVECTOR in gives else None,
-        labels=labels_of(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
-        problem_type=config.problem_type,
-        num_hidden_states=encoder.num_hidden_layers + 1,
-        has_layer_weights=any(layer_weights_of(head) is not None for head in models),
+        **_described(models, _sample_rate(folder)),
         unused=_unused_parts(model, fits[0]),
         language=spoken.language,
         adapter=None if spoken.adapter is None else spoken.adapter.name,
         contradiction=spoken.contradiction,
     )
+
+
+def _given(models: Sequence[Model]) -> tuple[Capability, ...]:
+    return tuple(dict.fromkeys(capability for model in models for capability in capabilities_of(type(model))))
+
+
+def _described(models: Sequence[Model], sample_rate: int) -> dict[str, Any]:
+    """Return the fields of a summary that follow from the classes and configurations of models."""
+    model, gives = models[0], _given(models)
+    config: Any = model.config
+    encoder = _encoder_config(config)
+    return {
+        "model_type": config.model_type,
+        "architecture": " and ".join(type(head).__name__ for head in models),
+        "min_samples": max(head.min_samples for head in models),
+        "frame_stride": model.frame_stride,
+        "hidden_size": encoder.hidden_size,
+        "num_layers": _num_layers(config),
+        "gives": gives,
+        "receptive_samples": model.receptive_samples,
+        "hidden_stride": model.hidden_stride,
+        "activations_per_second": _activations_per_second(encoder, sample_rate, model.hidden_stride),
+        "output_size": model.output_size,
+        "xvector_size": config.xvector_output_dim if Capability.XVECTOR in gives else None,
+        "labels": labels_of(config) if {Capability.CLASSES, Capability.FRAME_CLASSES} & {*gives} else (),
+        "problem_type": config.problem_type,
+        "num_hidden_states": encoder.num_hidden_layers + 1,
+        "has_layer_weights": any(layer_weights_of(head) is not None for head in models),
+    }
 
 
 def reads_kind(folder: Path) -> bool:
@@ -227,7 +237,7 @@ def check_language(checkpoint: CheckpointSummary, language: str) -> CheckpointSu
     path = adapter_of(folder, language, is_own=language == checkpoint.language)
     size = checkpoint.vocab_size if path is None else check_adapter(config, path)
     tokenizer = language_tokenizer(folder, language)
-    _check_tokens(folder, tokenizer, int(size or 0), config, f"vocab.json, {language!r}")
+    check_head(folder, tokenizer, int(size or 0), config, f"vocab.json, {language!r}")
     return replace(checkpoint, vocab_size=size, language=language, adapter=None if path is None else path.name)
 
 
@@ -336,90 +346,6 @@ def checked_rate(folder: Path, rate: object) -> int:
     return rate
 
 
-def check_ids(folder: Path, ids: Iterable[int], size: int, name: str) -> None:
-    """Check that a text decoder with a vocabulary of `size` tokens, the `name` of config.json, has all ids of tokens.
-
-    Raises:
-        CheckpointError: It does not.
-    """
-    if (highest := max(ids, default=-1)) >= size:
-        raise CheckpointError(
-            f"{folder}: the tokenizer's highest token id is {highest}, the decoder has {size} tokens (config.json, "
-            f"{name}): use the tokenizer that was saved with these weights"
-        )
-
-
-def check_tokens(folder: Path, config: Any, size: int) -> None:  # noqa: ANN401 - of any model with a CTC head
-    """Check that the tokens match the `size` classes of a head, and that the blank is the padding token.
-
-    Raises:
-        CheckpointError: They differ, or there is no tokenizer.
-    """
-    tokens_file = "tokenizer.json" if names_pieces(folder) else "vocab.json"
-    if not (folder / tokens_file).is_file():
-        raise CheckpointError(
-            f"{folder}: {tokens_file} not found, expected the tokens of the head: complete the checkpoint"
-        )
-    tokenizer = read_ctc_tokenizer(folder)
-    if isinstance(tokenizer, Wav2Vec2CTCTokenizer):
-        if not tokenizer.vocab:
-            raise CheckpointError(f"{folder}: vocab.json holds no tokens, expected those of the head: copy it again")
-        if not tokenizer.encoder:
-            raise CheckpointError(
-                f"{folder}: vocab.json holds the languages {short(sorted(tokenizer.vocab))} and "
-                "tokenizer_config.json has no target_lang: set it to the language of this head"
-            )
-    _check_tokens(folder, tokenizer, size, config, tokens_file)
-
-
-def _check_tokens(folder: Path, tokenizer: CTCTokenizer, size: int, config: Any, tokens_file: str) -> None:  # noqa: ANN401
-    """Check that the tokens of a tokenizer match the `size` classes of a head, and that the blank is its padding."""
-    own = {*(tokenizer.decoder if isinstance(tokenizer, Wav2Vec2CTCTokenizer) else tokenizer.get_vocab().values())}
-    named = {tokenizer.get_vocab()[token] for token in tokenizer.all_special_tokens}
-    beyond = {index for index in tokenizer.get_vocab().values() if index >= size} - (named - own)
-    missing = set(range(size)) - set(tokenizer.get_vocab().values())
-    counts = f"{folder}: tokenizer has {len(tokenizer.get_vocab())} tokens, the head has {size} classes"
-    if names := "" if beyond or not missing else _names_of_last(tokenizer, own, size):
-        raise CheckpointError(
-            f"{counts}: classes without a token {_some(missing)}: use the {tokens_file} of these weights; if it is "
-            f"that, name its unused classes there: {names}"
-        )
-    if beyond or missing:
-        raise CheckpointError(
-            f"{counts} (config.json, vocab_size): ids without a class {_some(beyond)}, classes without a token "
-            f"{_some(missing)}: use the {tokens_file} that was saved with these weights"
-        )
-    blank = getattr(config, "blank_token_id", None)
-    if blank is not None:  # a transducer, whose padding may be any token
-        if tokenizer.get_vocab().get(BLANK, blank) != blank:
-            raise CheckpointError(
-                f"{folder}: the token {BLANK!r} is id {tokenizer.get_vocab()[BLANK]}, config.json has blank_token_id "
-                f"{blank!r}: correct the wrong one"
-            )
-    elif tokenizer.pad_token_id != config.pad_token_id:
-        pad_token = {index: token for token, index in tokenizer.get_vocab().items()}.get(tokenizer.pad_token_id or 0)
-        raise CheckpointError(
-            f"{folder}: tokenizer's pad_token {pad_token!r} is id {tokenizer.pad_token_id}, config.json has "
-            f"pad_token_id {config.pad_token_id!r}: both are the CTC blank, correct the wrong one"
-        )
-
-
-def _names_of_last(tokenizer: CTCTokenizer, own: set[int], size: int) -> str:
-    """Return entries for vocab.json of the head's last classes; empty if not only the last classes lack a token."""
-    first = len(own)
-    if not isinstance(tokenizer, Wav2Vec2CTCTokenizer) or tokenizer.is_multilingual or own != {*range(first)}:
-        return ""
-    if len(tokenizer.encoder) > first:  # two tokens have one id
-        return ""
-    tokens = {index: token for token, index in tokenizer.get_vocab().items()}
-    added = [f"{json.dumps(tokens.get(index, f'<unused {index}>'))}: {index}" for index in range(first, size)]
-    return ", ".join(added[:NAMES_SHOWN]) + (", ..." if len(added) > NAMES_SHOWN else "")
-
-
-def _some(ids: set[int]) -> str:
-    return listed([*map(str, sorted(ids))], 5) or "none"
-
-
 def stored(headers: Mapping[str, TensorHeader]) -> dict[str, Any]:
     """Return the fields of a summary on the stored weights: their number, bytes, and the dtype of most of them."""
     sizes: Counter[str] = Counter()
@@ -441,6 +367,41 @@ class LoadedCheckpoint:
     """None for a model without text output."""
     more_heads: tuple[Model, ...] = ()
     """Further heads over the model's encoder, if config.json names several architectures."""
+    precision: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext
+    """Returns the context in which the model computes, after its features."""
+
+    @classmethod
+    def of_model(
+        cls,
+        model: Model,
+        feature_extractor: FeatureExtractor,
+        tokenizer: "TextOrCTCTokenizer | None",
+        *,
+        path: Path,
+        products: torch.dtype | None = None,
+    ) -> "LoadedCheckpoint":
+        """Return a model in memory, which is used as it is, by the files of a checkpoint that it is saved with.
+
+        Args:
+            model: the model, in evaluation mode while it labels.
+            feature_extractor: extractor of the checkpoint.
+            tokenizer: tokenizer of its head or decoder; None: it gives no text.
+            path: name of the checkpoint in messages.
+            products: dtype of products over weights in float32, as in a training; None: that of the weights.
+        """
+        config: Any = model.config
+        headers = {
+            name: TensorHeader(name, weight.dtype, (*weight.shape,)) for name, weight in model.named_parameters()
+        }
+        vocab_size = None if tokenizer is None else int((_decoder_of(config) or config).vocab_size)
+        rate = feature_extractor.sampling_rate
+        summary = CheckpointSummary(
+            path=path, **stored(headers), sample_rate=rate, vocab_size=vocab_size, **_described([model], rate)
+        )
+        if products in (None, model.dtype):
+            return cls(summary, model, feature_extractor, tokenizer)
+        precision = partial(torch.autocast, model.device.type, dtype=products)
+        return cls(summary, model, feature_extractor, tokenizer, precision=precision)
 
     @property
     def sample_rate(self) -> int:
@@ -508,12 +469,13 @@ class LoadedCheckpoint:
         num_inputs = self.feature_extractor.num_inputs
         lengths = None if num_samples is None else [num_inputs(length) for length in num_samples]
         layout = Layout.of_counts(num_inputs(num_samples_B), inputs.shape[1], lengths)
-        sums = {head: head.layer_sum() for head in weighing}
-        states = SharedStates([*sums.values()]) if sums else None
-        encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=states)
         heads: dict[Capability, ModelOutput] = {}
-        for head in readers:
-            heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, sums.get(head)))
+        with self.precision():
+            sums = {head: head.layer_sum() for head in weighing}
+            states = SharedStates([*sums.values()]) if sums else None
+            encoded = encoder.encode(inputs, layout, output_hidden_states=hidden_states, states=states)
+            for head in readers:
+                heads |= dict.fromkeys(head.gives, head.read(encoded, inputs, layout, sums.get(head)))
         frames = hidden_frames = None
         if num_samples is not None:
             frames = [self.model.num_frames(length) for length in num_samples]

@@ -1,7 +1,8 @@
 """Texts that the text decoders of raysp's models generate, with the log-probabilities of their tokens."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -63,6 +64,7 @@ class Generating:
         tokenizer: tokenizer that converts ids to text.
         options: options of `generate`, and `seed`.
         prompt: tokens with which each text begins, excluded from text and score.
+        precision: returns the context in which the model computes.
     """
 
     def __init__(
@@ -71,9 +73,11 @@ class Generating:
         tokenizer: Any,  # noqa: ANN401 - any text tokenizer
         options: Mapping[str, object],
         prompt: Prompt | None,
+        precision: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.precision = precision
         self.is_prompted = prompt is not None
         of_prompt, self.prompt = ({}, ()) if prompt is None else (prompt.options, prompt.ids)
         self.options = {**options, **of_prompt, **ONE_TEXT}
@@ -89,9 +93,10 @@ class Generating:
         if len(self.prompt) > 1:
             options["decoder_input_ids"] = constant(self.prompt, self.model.device).expand(len(places), -1)
         inputs = {"encoder_outputs": encoded, "attention_mask": features.get("attention_mask")}
-        ids_BL = self.model.generate(**inputs, **options)
-        # Scores by one more pass: cheap compared with generation, and the same for beams, sampling and greedy search.
-        logits_BLV = self.model(**inputs, decoder_input_ids=ids_BL[:, :-1]).logits
+        with self.precision():
+            ids_BL = self.model.generate(**inputs, **options)
+            # Scores by one more pass: cheap compared with generation, and equal for beams, sampling and greedy search.
+            logits_BLV = self.model(**inputs, decoder_input_ids=ids_BL[:, :-1]).logits
         log_probs_BL = logits_BLV.float().log_softmax(-1).gather(-1, ids_BL[:, 1:, None])[:, :, 0]
         emitted_BL = self._emitted(ids_BL)
         totals_B = log_probs_BL.masked_fill(~emitted_BL, 0.0).sum(1)

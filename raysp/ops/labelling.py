@@ -98,7 +98,7 @@ class Labelling(BlockOp):
     `prepare` and `table` may run in other threads than `run`, for other blocks, so that the device never idles.
 
     Args:
-        checkpoint: a model folder.
+        checkpoint: a model folder; or a loaded model, which is used as it is.
         outputs: returns the output ops for the loaded checkpoint.
         batch_seconds: padded seconds of audio per forward pass; unused where each pass has one window (`Batching`).
         dtype: dtype of weights and arithmetic; "tf32": only of arithmetic, with weights in float32.
@@ -116,7 +116,7 @@ class Labelling(BlockOp):
 
     def __init__(
         self,
-        checkpoint: str,
+        checkpoint: str | LabellingModel,
         outputs: Callable[[LabellingModel], Sequence[OutputOp]],
         *,
         batch_seconds: float,
@@ -137,7 +137,9 @@ class Labelling(BlockOp):
         refuse_absent(device)
         self.loaded: LabellingModel
         weights = weights_dtype(dtype)
-        if backend is None:
+        if not isinstance(checkpoint, str):
+            self.loaded = checkpoint
+        elif backend is None:
             self.loaded = load_checkpoint(Path(checkpoint), dtype=weights, device=device)
         else:
             self.loaded = backend.load(Path(checkpoint), dtype=weights, device=device)

@@ -27,13 +27,12 @@ from raysp.models.labelled_passes import CheckpointSummary
 from raysp.models.loading import (
     EXTRACTORS,
     announced_adapter,
-    check_ids,
-    check_tokens,
     checked_rate,
     labels_of,
     stored,
 )
 from raysp.models.registry import PRETRAINING
+from raysp.models.tokenizers.head_tokens import check_ids, check_tokens
 
 Read = TypeVar("Read")
 

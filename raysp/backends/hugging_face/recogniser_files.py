@@ -30,7 +30,8 @@ from raysp.capabilities import Capability
 from raysp.errors import CheckpointError
 from raysp.models.base.weights import read_headers
 from raysp.models.labelled_passes import CheckpointSummary
-from raysp.models.loading import check_ids, stored
+from raysp.models.loading import stored
+from raysp.models.tokenizers.head_tokens import check_ids
 
 USUAL_FRAMES = 50
 """Frames a second of most encoders, by which memory is estimated."""

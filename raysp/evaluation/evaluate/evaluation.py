@@ -9,17 +9,15 @@ import pyarrow as pa
 from raysp.cluster.addresses import uses_cluster
 from raysp.cluster.resources import with_absolute_paths
 from raysp.errors import CheckpointError, PlanError, SpecError, refuse_unused
-from raysp.evaluation.classification import compare_classes
+from raysp.evaluation.comparing import LabelledRows, Task, compare_labels
 from raysp.evaluation.evaluate.evaluation_result import EvaluationResult
 from raysp.evaluation.evaluate.evaluation_rows import EvaluatedRows, join
 from raysp.evaluation.evaluate.kept_columns import not_kept, with_compared
 from raysp.evaluation.evaluate.question import Question
-from raysp.evaluation.evaluate.references import References, Task, read_references
+from raysp.evaluation.evaluate.references import References, read_references
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
-from raysp.evaluation.recognition import compare_texts
 from raysp.evaluation.scores import Columns, Comparison, Estimate
-from raysp.evaluation.verification import compare_speakers
 from raysp.labelling.engine.display import OnProgress
 from raysp.labelling.engine.run_result import RunResult, refuse_no_commit
 from raysp.labelling.engine.running import label_corpus
@@ -276,22 +274,13 @@ def _compare(rows: EvaluatedRows, question: Question, checkpoint: CheckpointSumm
         {name: rows.groups[name] for name in question.by},
         rows.groups[question.over] if question.over else None,
     )
-    if question.columns.task == "recognition":
-        return compare_texts(
-            rows.references,
-            [text or "" for text in rows.hypotheses],
-            columns,
-            normalise=question.rules,
-            worst=question.worst,
-        )
-    if question.columns.task == "verification":
-        return compare_speakers(rows.references, rows.vectors, columns)
-    return compare_classes(
-        rows.references,
-        rows.hypotheses,
-        rows.scores,
+    task = question.columns.task
+    return compare_labels(
+        task,
+        LabelledRows(rows.references, rows.hypotheses, rows.scores, rows.vectors),
         columns,
-        classes=checkpoint.labels,
+        classes=checkpoint.labels if task == "classification" else (),
+        normalise=question.rules,
         worst=question.worst,
     )
 

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from raysp.evaluation.evaluate.references import Task
+from raysp.evaluation.comparing import Task
 from raysp.evaluation.intervals import Intervals
 from raysp.evaluation.limits import Limit
 from raysp.evaluation.scores import SECONDS, TITLES, ClassScores, Group, Scores, WorstRow

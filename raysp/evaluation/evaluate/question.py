@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from raysp.errors import SpecError, refuse_unused
-from raysp.evaluation.evaluate.references import ComparedColumns, Task
+from raysp.evaluation.comparing import Task
+from raysp.evaluation.evaluate.references import ComparedColumns
 from raysp.evaluation.limits import Limit, limits_of
 from raysp.evaluation.scores import SECONDS
 from raysp.specs.pipeline import Shards

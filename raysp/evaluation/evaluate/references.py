@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,14 +12,12 @@ from raysp.corpus.shards import Shard
 from raysp.corpus.sources import FOLDER, kind_named, read_table
 from raysp.corpus.tables import check_columns
 from raysp.errors import PlanError, ShardError
+from raysp.evaluation.comparing import Task
 from raysp.evaluation.scores import Key
-from raysp.labelling.finished.label_columns import complaints_of_groups, keys_of
+from raysp.labelling.finished.label_columns import complaints_of_groups, keys_of, references_of
 from raysp.labelling.planning.surveying import as_texts, holds_text
 from raysp.sink.commit import for_each
-from raysp.sink.receipts import texts_of
 from raysp.specs.pipeline import Shards
-
-Task = Literal["recognition", "classification", "verification"]
 
 ID = "id"
 """Column of ids of a source without `id`."""
@@ -30,7 +28,7 @@ class ComparedColumns:
     """Columns to read.
 
     Attributes:
-        task: "recognition": the reference is a text; "classification": a class; "verification": a speaker.
+        task: the kind of the labels.
         reference: column of the references.
         groups: columns for groups of rows.
     """
@@ -82,7 +80,7 @@ def _read(source: Shards, shard: Shard, columns: ComparedColumns) -> References:
     return References(
         shard,
         keys_of(table.column(id_column)) if id_column else [f"{stem}:{row}" for row in range(table.num_rows)],
-        _references(table.column(columns.reference), schema, columns),
+        references_of(table.column(columns.reference), columns.task, _class_names(schema, columns.reference)),
         {name: keys_of(table.column(name)) for name in columns.groups},
     )
 
@@ -118,18 +116,6 @@ def _check(source: Shards, shard: Shard, schema: pa.Schema, columns: ComparedCol
     for other in columns.groups:
         for complaint in complaints_of_groups(schema, other):
             raise PlanError(f"{shard.url}: {complaint}")
-
-
-def _references(column: "pa.ChunkedArray[Any]", schema: pa.Schema, columns: ComparedColumns) -> Sequence[str | None]:
-    """Return the references; None for null, and for a speaker without a name."""
-    if holds_text(column.type):
-        texts = texts_of(column)
-        return [text or None for text in texts] if columns.task == "verification" else texts
-    names = _class_names(schema, columns.reference)
-    keys = keys_of(column)
-    if names is None:
-        return [None if key is None else str(key) for key in keys]
-    return [names[key] if isinstance(key, int) and 0 <= key < len(names) else None for key in keys]
 
 
 def _class_names(schema: pa.Schema, column: str) -> list[str] | None:

@@ -1,11 +1,12 @@
 """Columns of label shards: how they are compared, and their values as keys of groups."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from raysp.corpus.sources import holds_numbers
+from raysp.evaluation.comparing import Task
 from raysp.evaluation.scores import Key
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.receipts import texts_of
@@ -37,3 +38,22 @@ def keys_of(column: "pa.ChunkedArray[Any]") -> list[Key]:
         return list(texts_of(column))
     values = column.to_pylist()
     return [value if isinstance(value, bool | int | float | None) else str(value) for value in values]
+
+
+def references_of(
+    column: "pa.ChunkedArray[Any]", task: Task, class_names: Sequence[str] | None = None
+) -> Sequence[str | None]:
+    """Return the values of a column as references; None for null, and for a speaker without a name.
+
+    Args:
+        column: texts, classes or speakers.
+        task: the kind of the labels that are compared with them.
+        class_names: names of classes that are numbers; None: numbers are names.
+    """
+    if holds_text(column.type):
+        texts = texts_of(column)
+        return [text or None for text in texts] if task == "verification" else texts
+    keys = keys_of(column)
+    if class_names is None:
+        return [None if key is None else str(key) for key in keys]
+    return [class_names[key] if isinstance(key, int) and 0 <= key < len(class_names) else None for key in keys]

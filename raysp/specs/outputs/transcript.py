@@ -376,7 +376,7 @@ class Transcript(Output):
 
         if isinstance(loaded, LoadedCheckpoint):
             prompt = self._prompt(checkpoint) if self._is_prompted else None
-            return Generating(loaded.model, loaded.tokenizer, self.generate, prompt)
+            return Generating(loaded.model, loaded.tokenizer, self.generate, prompt, loaded.precision)
         options, language = self._options(checkpoint), self._of_decoder
         names = ("words", "detect", "prompt", "keywords")
         flags: dict[str, Any] = {name: value for name in names if (value := getattr(self, name))}
