@@ -120,7 +120,6 @@ class Sink:
             "seconds": 2.0,
             "waited": 0.1,
             "share": (done - 1) / (10 * self.epochs),
-            "terms": {},
         }
         return {"done": done, "epoch": epoch, "step": step, **values, **changes}
 

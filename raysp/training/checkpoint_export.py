@@ -30,7 +30,6 @@ from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.session import Session
 from raysp.training.objectives.language_objective import add_languages
 from raysp.training.objectives.lora import merged_weights
-from raysp.training.objectives.starting_model import without_ctc_head
 from raysp.training.preparing import Prepared
 from raysp.training.sink import exports
 from raysp.training.sink.committed_steps import Position
@@ -145,7 +144,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix="raysp-export-") as name:
         folder = Path(name)
         try:
-            model.save_pretrained(folder, state_dict=without_ctc_head(merged_weights(model)))
+            model.save_pretrained(folder, state_dict=merged_weights(model))
             if isinstance(model, ForCTC) and model.target_lang is not None:
                 model.save_adapter(folder, model.target_lang)
             _save_processor(folder, feature_extractor, tokenizer)

@@ -93,7 +93,7 @@ class GradientOf:
 
     def __init__(self, objective, wave) -> None:
         self.objective, self.wave = objective, wave
-        self.model, self.terms = objective.model, objective.terms
+        self.model = objective.model
 
     def __call__(self, batch: MicroBatch):
         losses = self.objective(batch)

@@ -5,7 +5,7 @@ Random numbers are a function of the place in the order of rows, not of the work
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -54,8 +54,6 @@ class Losses:
     """Divisor of the sum over all workers: rows, tokens or frames; available without waiting for a device."""
     rows_B: Tensor
     """Loss of each row, without gradients."""
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
-    """Sums that are reported with the total, by the names of `Objective.terms`."""
 
 
 class Objective(Protocol):
@@ -64,11 +62,6 @@ class Objective(Protocol):
     @property
     def model(self) -> Model:
         """The model that is trained."""
-        ...
-
-    @property
-    def terms(self) -> tuple[str, ...]:
-        """Names of the sums that are reported with the total; empty for a loss of one term."""
         ...
 
     def __call__(self, batch: MicroBatch) -> Losses:

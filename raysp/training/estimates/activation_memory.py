@@ -25,7 +25,6 @@ from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames
 from raysp.models.gpt2 import Conv1D
 from raysp.models.parakeet_transducers import ParakeetForRNNT
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
-from raysp.training.objectives.starting_model import CTC_HEAD
 
 WORKING, RECOMPUTED = 1.5, 2.0
 """Values that a place needs while it is computed, for each that it keeps; the latter if they are recomputed."""
@@ -188,9 +187,6 @@ def _head(model: Model, batch: Batch, samples: float, arithmetic: Arithmetic) ->
         projection = [*_leaves(model.enc_to_dec_proj)] if model.enc_to_dec_proj is not None else []
         yield _place(_values(projection) * frames, arithmetic, recomputes=False), projection
         yield from _decoder(model.decoder, batch, samples / model.frame_stride, arithmetic)
-        for head in (module for name, module in model.named_children() if name == CTC_HEAD):
-            values = frames * (_widths(head)[0] + 2 * _widths(head)[1])  # logits and their logarithms, in float32
-            yield Place(4 * values, 4 * values), [head]
     elif isinstance(model, ParakeetForRNNT):
         yield from _transducer(model, batch, samples / model.frame_stride, arithmetic)
     else:

@@ -119,7 +119,6 @@ class Report:
             seconds=self.seconds,
             waited=self.waited,
             share=self.progress,
-            terms=update.terms,
         )
 
 
@@ -431,7 +430,7 @@ class Session:
         update = report.update
         is_best = report.evaluated is not None and self.best is not None and self.best.done == self.position.done
         if update.stops or is_best or keeper.is_due(self.position):
-            self._commit(keeper, {"loss": update.loss, **update.terms})
+            self._commit(keeper, {"loss": update.loss})
 
     def _evaluate(self) -> Evaluated | None:
         """Evaluate the weights if it is time, and keep the best."""

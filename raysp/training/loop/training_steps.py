@@ -1,8 +1,8 @@
 """Steps of training: micro-batches of one worker, one all-reduce, one update."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -60,8 +60,6 @@ class Update:
     """Whether loss and norm are finite; if not, no weight was changed."""
     stops: bool
     """Whether a worker asked to stop after this step."""
-    terms: Mapping[str, float] = field(default_factory=dict)
-    """Means of the objective's terms."""
     failed_rows: Sequence[int] = ()
     """Rows of this worker whose loss, or else gradient, is not finite."""
 
@@ -121,7 +119,7 @@ def described_losses(losses: Sequence[tuple[int, float]]) -> str:
     return f"The loss grew since step {step:,}, from {lowest:.4g} to {last:.4g} at step {last_step:,}"
 
 
-_LOSS, _COUNT, _ROWS, _STOPS, _TERMS = range(5)
+_LOSS, _COUNT, _ROWS, _STOPS = _SUMS = range(4)
 
 
 class Training:
@@ -161,7 +159,7 @@ class Training:
     def _collect(self) -> None:
         groups = self.optimizer.param_groups
         trained = [parameter for group in groups for parameter in group["params"] if parameter.requires_grad]
-        self.gradients = FlatGradients(trained, _TERMS + len(self.objective.terms))
+        self.gradients = FlatGradients(trained, len(_SUMS))
 
     @arithmetic(dtype="float32", device="cuda")
     def step(
@@ -189,7 +187,7 @@ class Training:
         clipped = self.gradients.clip(self.clip)
         # The only values that the host waits for: all losses and gradients are on the device until here.
         read = torch.cat([sums, clipped[None], *(value.to(sums.dtype) for value in finite)]).tolist()
-        loss, count, rows, stopping, *of_terms = read[: len(sums)]
+        loss, count, rows, stopping = read[: len(sums)]
         norm, *flags = read[len(sums) :]
         all_rows = [row for batch in batches for row in batch.rows]
         failed_rows = [row for row, is_finite in zip(all_rows, flags, strict=True) if not is_finite]
@@ -200,9 +198,8 @@ class Training:
         elif math.isfinite(loss) and count:
             # Each loss is finite, so a gradient is at fault, which only a pass over each row shows.
             failed_rows = self._without_finite_gradient(epoch, step, micro_batches)
-        mean, *means = (value / count if count else 0.0 for value in (loss, *of_terms))
-        terms = dict(zip(self.objective.terms, means, strict=True))
-        return Update(mean, round(rows), norm, is_finite, stopping > 0, terms, failed_rows)
+        mean = loss / count if count else 0.0
+        return Update(mean, round(rows), norm, is_finite, stopping > 0, failed_rows)
 
     def _run(self, epoch: int, step: int, batch: MicroBatch) -> Tensor:
         """Add the gradients and sums of a micro-batch, and return whether the loss of each row is finite (B,)."""
@@ -214,8 +211,6 @@ class Training:
         sums[_LOSS] += losses.total.detach()
         sums[_COUNT] += losses.count
         sums[_ROWS] += len(batch.rows)
-        for place, name in enumerate(self.objective.terms, _TERMS):
-            sums[place] += losses.terms[name].detach()
         return torch.isfinite(losses.rows_B)
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from raysp.errors import CheckpointError
 from raysp.models.auto import AutoConfig
@@ -18,7 +18,6 @@ from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AMSoftmaxLoss
 from raysp.models.encoder.speech_classification import ForSpeechClassification
 from raysp.models.encoder.waveform import FeatureEncoder
-from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
 from raysp.training.data.micro_batches import seeded
 
 Masks = Mapping[str, float | int | bool]
@@ -26,9 +25,6 @@ Masks = Mapping[str, float | int | bool]
 Part = Literal["feature_encoder", "encoder", "base"]
 NAMED_OUTPUTS = {"return_dict": True, "output_attentions": False, "output_hidden_states": False}
 """Fields of configurations for outputs by name, and no more of them than a loss needs."""
-
-CTC_HEAD = "ctc_beside_decoder"
-"""Name of a CTC head for the training alone; no architecture has a part of this name."""
 
 
 def load_head(
@@ -78,30 +74,6 @@ def shortest_input(auto: Any, folder: Path) -> int:  # noqa: ANN401 - a class of
     with without_weights():
         model = auto.from_config(config)
     return int(model.min_samples)
-
-
-def add_ctc_head(model: SpeechEncoderDecoderModel, *, seed: int, blank_bias: float) -> None:
-    """Add a CTC head on the frames that the decoder of a model attends to, of which no checkpoint has weights.
-
-    Args:
-        model: the model; the head's blank is the token after its vocabulary.
-        seed: seed of the initial weights.
-        blank_bias: initial bias of the blank.
-    """
-    projection, size = model.enc_to_dec_proj, model.config.decoder.vocab_size
-    width = model.config.encoder_width if projection is None else projection.out_features
-    with seeded(seed):
-        head = nn.Linear(width, size + 1)
-        model._init_module(head)
-    with torch.no_grad():
-        head.bias[size] = blank_bias
-    model.add_module(CTC_HEAD, head)
-    model.new_weights = model.new_weights | {f"{CTC_HEAD}.weight", f"{CTC_HEAD}.bias"}
-
-
-def without_ctc_head(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that a checkpoint holds, without a head for the training alone."""
-    return {name: weight for name, weight in weights.items() if not name.startswith(f"{CTC_HEAD}.")}
 
 
 @contextlib.contextmanager

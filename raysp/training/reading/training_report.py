@@ -128,16 +128,15 @@ def _length(status: TrainingStatus, steps: Sequence[StepMetrics]) -> str:
 
 
 def _batches(record: TrainingRecord) -> str:
-    seconds, number = record.value("batching.seconds"), record.value("batching.micro_batches")
-    audio = [f"at most {seconds:g} padded seconds a step"] if isinstance(seconds, int | float) else []
+    number = record.value("batching.micro_batches")
+    audio = [f"at most {seconds:g} padded seconds a step" for seconds in _numbers(record, "batching.seconds")]
     return ", ".join([*audio, *([count(number, "micro-batch")] if isinstance(number, int) else [])])
 
 
 def _rate(record: TrainingRecord) -> str:
-    rate, warmup = record.value("schedule.learning_rate"), record.value("schedule.warmup")
-    parts = [f"at most {rate:g}"] if isinstance(rate, int | float) else []
+    parts = [f"at most {rate:g}" for rate in _numbers(record, "schedule.learning_rate")]
     parts += [word.replace("_", " ") for word in _texts(record, "schedule.shape")]
-    return ", ".join([*parts, *([f"warm-up over {warmup:.0%}"] if isinstance(warmup, int | float) else [])])
+    return ", ".join([*parts, *(f"warm-up over {share:.0%}" for share in _numbers(record, "schedule.warmup"))])
 
 
 def _checkpoint(status: TrainingStatus) -> str:
@@ -150,6 +149,14 @@ def _texts(record: TrainingRecord, *paths: str) -> list[str]:
     """Return the values of a recipe that are texts."""
     values: list[JsonValue] = [record.value(path) for path in paths]
     return [value for value in values if isinstance(value, str)]
+
+
+def _numbers(record: TrainingRecord, path: str) -> list[float]:
+    """Return a value of a recipe if it is a finite number."""
+    try:
+        return [records.checked(record.value(path), float)]
+    except ValueError:
+        return []
 
 
 def render(store: Store) -> str:

@@ -6,8 +6,7 @@ earlier step writes lines for the same steps again. The later run counts.
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from raysp import bounds
 from raysp.errors import StoreError
@@ -44,8 +43,6 @@ class StepMetrics:
     """Seconds of it spent waiting for rows."""
     share: float
     """Share of the training that was done before the step, from 0 to 1."""
-    terms: Mapping[str, AnyFloat] = field(default_factory=dict)
-    """Terms of the loss without their weights, by name; empty for a loss of one term."""
 
 
 class MetricsLog:

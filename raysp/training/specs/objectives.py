@@ -104,8 +104,6 @@ class Seq2Seq:
         random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
         generate: options of `generate` for the trained checkpoint, such as `{"num_beams": 4}`.
         lora: LoRA of encoder and decoder, which is trained in place of all weights, with the parts that are new.
-        ctc_weight: weight of the CTC loss of a head on the encoder's frames, for the training alone; that of the
-            decoder's loss is `1 - ctc_weight`. It keeps cross attention in the order of the speech. 0: there is none.
     """
 
     checkpoint: Url
@@ -120,7 +118,6 @@ class Seq2Seq:
     random_weights: bool = False
     generate: Mapping[str, GenerateValue] = field(default_factory=dict)
     lora: LoRA | None = None
-    ctc_weight: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     def __post_init__(self) -> None:
         """Check that the trained parts fit together."""
@@ -203,8 +200,6 @@ LEAST_PIECES, MOST_PIECES = 10, 100_000
 """Tokens of a vocabulary of pieces."""
 FEW_WEIGHTS = ("lora", "adapter")
 """Fields by which an objective trains few weights in place of all."""
-NEWER = (*FEW_WEIGHTS, "ctc_weight")
-"""Fields that are not part of a fingerprint unless they are set."""
 
 
 def target_column(objective: Objective) -> str | None:

@@ -20,7 +20,7 @@ from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
 from raysp.training.specs.objectives import (
-    NEWER,
+    FEW_WEIGHTS,
     Objective,
     Positive,
     Share,
@@ -416,7 +416,7 @@ def training_parts(
         del parts["schedule.optimizer"], parts["schedule.optimizer_options"]
     for name in checkpoints_of(recipe.objective):
         del parts[f"objective.{name}"]
-    for name in NEWER:
+    for name in FEW_WEIGHTS:
         if not parts.get(f"objective.{name}"):
             parts.pop(f"objective.{name}", None)
     if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends

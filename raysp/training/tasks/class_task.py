@@ -32,8 +32,6 @@ class ClassObjective:
         dtype: dtype of the arithmetic; weights and loss stay in float32.
     """
 
-    terms: tuple[str, ...] = ()
-
     def __init__(
         self, model: Model, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
     ) -> None:

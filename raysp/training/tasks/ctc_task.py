@@ -40,8 +40,6 @@ class CTCObjective:
         dtype: dtype of the arithmetic; weights and loss stay in float32.
     """
 
-    terms: tuple[str, ...] = ()
-
     def __init__(
         self, model: Model, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
     ) -> None:

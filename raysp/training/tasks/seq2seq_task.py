@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from raysp.models.auto import AutoConfig
 from raysp.models.base.configuration import Config
 from raysp.models.base.modeling import Model, overridden
 from raysp.models.decoder.generation_config import GenerationConfig
-from raysp.models.encoder.heads import IGNORED_LABEL, ctc_loss
+from raysp.models.encoder.heads import IGNORED_LABEL
 from raysp.models.features.processors import FeatureExtractor
 from raysp.models.loading import load_feature_extractor
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
@@ -29,10 +29,8 @@ from raysp.training.data.micro_batches import Losses, MicroBatch, Objective, see
 from raysp.training.objectives.objective_models import begun, naming_masks
 from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
 from raysp.training.objectives.starting_model import (
-    CTC_HEAD,
     NAMED_OUTPUTS,
     Masks,
-    add_ctc_head,
     anew,
     expecting_new_weights,
 )
@@ -113,8 +111,6 @@ def token_ids(tokenizer: TextTokenizer, tokens: Sequence[str]) -> list[int]:
     return [vocabulary[token] for token in tokens]
 
 
-BLANK_BIAS = 3.0
-"""Initial bias of the blank of a CTC head, as in `CTC`."""
 MAX_TOKENS = 256
 """Default of the tokens of the longest text that `generate` writes; 30 seconds of speech have fewer."""
 
@@ -129,8 +125,6 @@ class Seq2SeqObjective:
         feature_extractor: extractor of its checkpoint.
         smoothing: share of the probability that is spread over the vocabulary.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
-        ctc_weight: weight of the loss of the model's CTC head, if it has one.
-        num_prompt_tokens: tokens that begin every target and are not spoken.
     """
 
     def __init__(
@@ -140,63 +134,33 @@ class Seq2SeqObjective:
         *,
         smoothing: float = 0.1,
         dtype: torch.dtype = torch.float32,
-        ctc_weight: float = 0.0,
-        num_prompt_tokens: int = 0,
     ) -> None:
         self.model = model
         self.passes = Passes(model, feature_extractor, dtype)
         self.smoothing = smoothing
-        self.ctc_weight = ctc_weight
-        self.num_prompt_tokens = num_prompt_tokens
-        self.terms: tuple[str, ...] = ("attention", "ctc") if ctc_weight else ()
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""
-        rows_B, num_tokens_B, frames_BTH, num_frames_B = self._run(batch)
-        count = float(num_tokens_B.sum())
-        if not self.ctc_weight:
-            return Losses(rows_B.sum(), count, rows_B.detach())
-        ctc_B = self._ctc(batch, frames_BTH, num_frames_B)
-        total_B = (1 - self.ctc_weight) * rows_B + self.ctc_weight * ctc_B
-        terms = {"attention": rows_B.detach().sum(), "ctc": ctc_B.detach().sum()}
-        return Losses(total_B.sum(), count, total_B.detach(), terms)
-
-    def _ctc(self, batch: MicroBatch, frames_BTH: Tensor, num_frames_B: Tensor) -> Tensor:
-        """Return the CTC losses of rows (B,), 0 for rows with more tokens than frames allow.
-
-        Tokens are the decoder's without prompt and end, which are not spoken.
-        """
-        spoken = replace(batch, targets=[target[self.num_prompt_tokens : -1] for target in batch.targets])
-        blank = self.model.config.decoder.vocab_size
-        logits_BTV = self.model.get_submodule(CTC_HEAD)(frames_BTH.float())
-        labels_BL = padded_targets(spoken, blank)
-        losses_B: Tensor = ctc_loss(
-            logits_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True
-        )
-        return losses_B
+        rows_B, num_tokens_B = self._run(batch)
+        return Losses(rows_B.sum(), float(num_tokens_B.sum()), rows_B.detach())
 
     @torch.inference_mode()
     def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Return the tokens that `generate` writes, (B, L), and the mean losses of targets (B,), on the CPU."""
         with evaluation_mode(self.model):
-            rows_B, num_tokens_B, _, _ = self._run(batch)
+            rows_B, num_tokens_B = self._run(batch)
             ids_BL, _ = self.passes(self.model.generate, batch.waves)
         assert isinstance(ids_BL, Tensor)
         return ids_BL.cpu(), rows_B.cpu() / num_tokens_B.clamp(min=1)
 
-    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Run encoder and decoder on a micro-batch.
-
-        Returns:
-            The losses of rows (B,), summed over their tokens; their numbers of tokens (B,), on the CPU; the frames that
-            the decoder attends to (B, T, H); and their numbers (B,), on the CPU.
-        """
+    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """Return the losses of rows (B,), summed over their tokens, and their numbers of tokens (B,), on the CPU."""
         targets_BL = padded_targets(batch, self.model.config.decoder.vocab_size)
         labels_BL = sent(targets_BL, self.model.device)
         inputs_BL = self.model.prepare_decoder_input_ids_from_labels(labels_BL)
-        output, num_frames_B = self.passes(self.model, batch.waves, decoder_input_ids=inputs_BL, use_cache=False)
+        output, _ = self.passes(self.model, batch.waves, decoder_input_ids=inputs_BL, use_cache=False)
         losses_B = token_losses(output.logits, labels_BL, self.smoothing)
-        return losses_B, (targets_BL != IGNORED_LABEL).sum(-1), output.encoder_last_hidden_state, num_frames_B
+        return losses_B, (targets_BL != IGNORED_LABEL).sum(-1)
 
 
 def token_losses(logits_BLV: Tensor, labels_BL: Tensor, smoothing: float) -> Tensor:
@@ -398,16 +362,12 @@ class Seq2SeqTask(task_texts.ComparedTexts):
                 seed=plan.recipe.seed,
                 random_weights=spec.random_weights,
             )
-        if spec.ctc_weight:
-            add_ctc_head(model, seed=plan.recipe.seed, blank_bias=BLANK_BIAS)
         model = begun(model, plan, spec.freeze, spec.lora)
         return Seq2SeqObjective(
             model,
             load_feature_extractor(folder),
             smoothing=spec.smoothing,
             dtype=getattr(torch, plan.dtype),
-            ctc_weight=spec.ctc_weight,
-            num_prompt_tokens=len(spec.prompt_tokens),
         )
 
     def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:

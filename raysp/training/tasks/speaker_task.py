@@ -62,8 +62,6 @@ class SpeakerObjective:
         ValueError: the crops are shorter than the model's shortest input.
     """
 
-    terms: tuple[str, ...] = ()
-
     def __init__(
         self,
         model: ForXVector,

@@ -54,8 +54,6 @@ class TransducerObjective:
         dtype: dtype of the arithmetic; weights and loss stay in float32.
     """
 
-    terms: tuple[str, ...] = ()
-
     def __init__(
         self, model: ParakeetForRNNT, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
     ) -> None:

@@ -126,7 +126,7 @@ def test_wrong_targets_are_refused_by_the_plan(words, headless, tmp_path):
 def test_another_lora_is_another_recipe(words, headless, tmp_path):
     recipe = trained(words, tmp_path / "out", Classify(str(headless), column="speaker", lora=LORA))
     plan = planned(recipe)
-    assert plan.facts["objective"] == "Classify, single, of the column speaker, LoRA of rank 4"
+    assert plan.facts["objective"] == "Classify, of the column speaker, LoRA of rank 4"
     other = replace(recipe, objective=replace(recipe.objective, lora=raysp.LoRA(4)))
     assert planned(other)["fingerprint"] != plan["fingerprint"]
 
