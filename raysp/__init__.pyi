@@ -51,7 +51,6 @@ from .training.specs.objectives import CTC as CTC
 from .training.specs.objectives import Classify as Classify
 from .training.specs.objectives import Seq2Seq as Seq2Seq
 from .training.specs.objectives import Speakers as Speakers
-from .training.specs.objectives import Transducer as Transducer
 from .training.specs.recipe import Batching as Batching
 from .training.specs.recipe import Checkpoint as Checkpoint
 from .training.specs.recipe import Evaluation as Evaluation

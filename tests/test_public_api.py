@@ -65,7 +65,6 @@ NAMES = [
     "Text",
     "TextGrid",
     "Transcript",
-    "Transducer",
     "TrustError",
     "Turns",
     "Utterances",

@@ -15,16 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from raysp.capabilities import Capability
-from raysp.crossing import sent
 from raysp.errors import CheckpointError
 from raysp.models.base.configuration import Config, write_json
 from raysp.models.base.kernels import activation, dense, few_rows
 from raysp.models.base.outputs import ModelOutput, output
 from raysp.models.base.row_layout import Layout
-from raysp.models.decoder.transducer_loss import Moves, transducer_loss
 from raysp.models.decoder.transducing import Path as SearchPath
 from raysp.models.decoder.transducing import Rules, State, search
-from raysp.models.encoder.heads import IGNORED_LABEL, LayerSum
+from raysp.models.encoder.heads import LayerSum
 from raysp.models.encoder.speech_model import Encoded
 from raysp.models.parakeet import ParakeetEncoder, ParakeetHeadConfig, ParakeetPreTrainedModel
 from raysp.models.parakeet import check_features as check_features
@@ -81,13 +79,12 @@ class ParakeetTDTConfig(ParakeetRNNTConfig):
 
 @output
 class ParakeetRNNTOutput(ModelOutput):
-    """`last_hidden_state` (B, T, H), `pooler_output` (B, T, J), states, weights, loss, `logits` (B, T, U, V + D)."""
+    """`last_hidden_state` (B, T, H), `pooler_output` (B, T, J), states, weights, `logits` (B, T, U, V + D)."""
 
     last_hidden_state: Tensor
     pooler_output: Tensor
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    loss: Tensor | None = None
     logits: Tensor | None = None
 
 
@@ -172,7 +169,6 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
         input_features: Tensor,
         attention_mask: Tensor | Layout | None = None,
         decoder_input_ids: Tensor | None = None,
-        labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -183,15 +179,13 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
             input_features: As for `ParakeetEncoder.forward`.
             attention_mask: As for `ParakeetEncoder.forward`.
             decoder_input_ids: (B, U) the blank and the first tokens of each text; None: no logits.
-            labels: (B, U) tokens of each text, then -100, the blank or, for TDT, the padding; None: no loss. The loss
-                is the sum over rows by the number of all tokens; for TDT the mean over rows of the loss per token.
             output_attentions: As for `ParakeetEncoder.forward`.
             output_hidden_states: As for `ParakeetEncoder.forward`.
             return_dict: False returns a plain tuple.
         """
         layout = self.input_layout(input_features, attention_mask)
         encoded = self.encoded(input_features, layout, output_attentions, output_hidden_states)
-        outputs = self.read(encoded, input_features, layout, None, labels)
+        outputs = self.read(encoded, input_features, layout)
         if decoder_input_ids is not None:
             frames_BTJ = outputs.pooler_output
             outputs.logits = self.joint(self.decoder(decoder_input_ids)[:, None], frames_BTJ[:, :, None])
@@ -207,51 +201,12 @@ class ParakeetForRNNT(ParakeetPreTrainedModel):
     ) -> ParakeetRNNTOutput:
         """Return the output of the head: see the base."""
         frames_BTJ = dense(self.encoder_projector, encoded.last_hidden_state)
-        loss = None
-        if labels is not None:
-            num_frames_B = self.frame_layout(layout, frames_BTJ.shape[1]).counts(frames_BTJ.device)
-            is_token_BU = (labels != IGNORED_LABEL) & (labels != self._label_padding)
-            loss = self.reduced(self.row_losses(frames_BTJ, num_frames_B, labels, is_token_BU.sum(-1)), is_token_BU)
         return ParakeetRNNTOutput(
             last_hidden_state=encoded.last_hidden_state,
             pooler_output=frames_BTJ,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
-            loss=loss,
         )
-
-    @property
-    def moves(self) -> Moves:
-        """Moves of paths through frames and tokens, for the loss."""
-        return Moves(self.blank, self.config.vocab_size, self.durations)
-
-    @property
-    def _label_padding(self) -> int | None:
-        """Token after the end of labels, besides -100."""
-        return self.blank
-
-    def row_losses(
-        self, frames_BTJ: Tensor, num_frames_B: Tensor, labels_BU: Tensor, num_labels_B: Tensor, **options: float
-    ) -> Tensor:
-        """Return the loss of each row (B,), see `raysp.models.decoder.transducer_loss.transducer_loss`.
-
-        Args:
-            frames_BTJ: Projected frames.
-            num_frames_B: Frames of each row.
-            labels_BU: Tokens of each text, on any device; values after its end are ignored.
-            num_labels_B: Tokens of each text.
-            options: `chunk_bytes`.
-        """
-        labels_BU = sent(labels_BU, frames_BTJ.device).clamp(0, self.config.vocab_size - 1)
-        predicted_BUJ = self.decoder(nn.functional.pad(labels_BU, (1, 0), value=self.blank))
-        return transducer_loss(
-            self.joint, frames_BTJ, predicted_BUJ, labels_BU, num_frames_B, num_labels_B, self.moves, **options
-        )
-
-    @staticmethod
-    def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
-        """Return the loss of a batch from losses of rows, by the default reduction of transformers."""
-        return losses_B.sum() / is_token_BU.sum()
 
     def predict(self, tokens_R: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return predicted_RJ for one more token of each row, and the state of the prediction network."""
@@ -342,12 +297,3 @@ class ParakeetForTDT(ParakeetForRNNT):
     def durations(self) -> tuple[int, ...]:
         """Frames of each duration."""
         return tuple(self.config.durations)
-
-    @property
-    def _label_padding(self) -> int | None:
-        return self.config.pad_token_id
-
-    @staticmethod
-    def reduced(losses_B: Tensor, is_token_BU: Tensor) -> Tensor:
-        """Return the loss of a batch from losses of rows, by the default reduction of transformers."""
-        return (losses_B / is_token_BU.sum(-1)).mean()

@@ -69,13 +69,12 @@ class Targets(Protocol):
 
 
 class CharacterTargets:
-    """Ids of the characters of texts, for a CTC head or a transducer.
+    """Ids of the characters of texts, for a CTC head.
 
     Args:
         rules: rules for the texts.
         encode: returns the ids of the tokens of a text, -1 for characters without one; None: the vocabulary is not
             known yet, so the ids are those of Unicode, and -1 for the tokens `RESERVED`.
-        needed: returns the least number of frames for ids; None: that of CTC.
         count: counts the units of the vocabulary in a text: characters, or words.
     """
 
@@ -83,12 +82,10 @@ class CharacterTargets:
         self,
         rules: TextRules,
         encode: Callable[[str], Sequence[int]] | None = None,
-        needed: Callable[[Sequence[float]], int] | None = None,
         count: Callable[[str], Counter[str]] = lambda text: count_characters([text]),
     ) -> None:
         self.rules = rules
         self.encode = encode or _code_points
-        self.needed = needed or frames_needed
         self.count = count
         self.counts: Counter[str] = Counter()
         """Occurrences of each character or word in the texts so far."""
@@ -104,7 +101,7 @@ class CharacterTargets:
 
     def misfit(self, target: Target, num_frames: int) -> str:
         """Return `TOO_MANY` for a target that needs more frames, else an empty text."""
-        return TOO_MANY if self.needed(target.ids) > num_frames else ""
+        return TOO_MANY if frames_needed(target.ids) > num_frames else ""
 
 
 def _code_points(text: str) -> list[int]:

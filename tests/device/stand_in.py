@@ -23,10 +23,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
-from unittest import mock
 
 import torch
-from torch.nn.functional import linear
 
 NAME = "standin"
 PACKAGE = "/raysp/"
@@ -345,27 +343,6 @@ def _on_cpu(x: Any, ours: list[OnDevice], others: list[torch.Tensor]) -> Any:
     elif isinstance(x, list | tuple):
         return type(x)([_on_cpu(one, ours, others) for one in x])
     return x
-
-
-@contextlib.contextmanager
-def lstm_of_products() -> Iterator[None]:
-    """Compute LSTM layers by matrix products: the stand-in has no kernel of them, a GPU does."""
-    with mock.patch.object(torch.nn.LSTM, "forward", _lstm):
-        yield
-
-
-def _lstm(layers: Any, x: torch.Tensor, _state: Any = None) -> tuple[torch.Tensor, None]:
-    for of_input, of_hidden, *biases in layers.all_weights:
-        hidden = cell = torch.zeros_like(x[:, 0])
-        found = []
-        for one in x.unbind(1):
-            gates = linear(one, of_input, biases[0]) + linear(hidden, of_hidden, biases[1])
-            entry, kept, new, leaves = gates.chunk(4, dim=-1)
-            cell = kept.sigmoid() * cell + entry.sigmoid() * new.tanh()
-            hidden = leaves.sigmoid() * cell.tanh()
-            found.append(hidden)
-        x = torch.stack(found, dim=1)
-    return x, None
 
 
 def _is_composite(func: Any) -> bool:

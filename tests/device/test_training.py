@@ -17,10 +17,8 @@ from raysp.training.tasks.class_task import ClassObjective
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
 from raysp.training.tasks.speaker_task import SpeakerObjective
-from raysp.training.tasks.transducer_task import TransducerObjective, load_transducer
-from tests.device.stand_in import NAME, counted, lstm_of_products
+from tests.device.stand_in import NAME, counted
 from tests.labelling.engine.test_every_model import make_checkpoint
-from tests.models.tokenizers.word_pieces import save_transducer
 from tests.training.conftest import small_model
 
 EXTRACTOR = Wav2Vec2FeatureExtractor(return_attention_mask=True)
@@ -52,28 +50,11 @@ def seq2seq(folder):
     return Seq2SeqObjective(model.train(), EXTRACTOR)
 
 
-@pytest.fixture(autouse=True)
-def _lstm_of_products():
-    with lstm_of_products():
-        yield
-
-
-def transducer(kind):
-    def make(folder):
-        save_transducer(folder / kind, kind)
-        still = dict.fromkeys(("dropout", "activation_dropout", "attention_dropout", "layerdrop"), 0.0)
-        return TransducerObjective(load_transducer(folder / kind, still), load_feature_extractor(folder / kind))
-
-    return make
-
-
 OBJECTIVES = {
     "CTC": (lambda _: CTCObjective(of_waves("CTC"), EXTRACTOR), TEXTS),
     "classes": (lambda _: ClassObjective(of_waves("SequenceClassification"), EXTRACTOR), CLASSES),
     "speakers": (speakers, CLASSES),
     "texts of a decoder": (seq2seq, TEXTS),
-    "RNN-T": (transducer("RNNT"), TEXTS),
-    "TDT": (transducer("TDT"), TEXTS),
 }
 
 

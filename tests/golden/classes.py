@@ -70,7 +70,7 @@ class Outputs:
         return {"variants": [*VARIANTS[self.name]]}, rows
 
 
-HEADS = ("ForCausalLM", "LMHeadModel", "ForCTC", *TRANSDUCERS, "Classification", "XVector", "ForPreTraining")
+HEADS = ("ForCausalLM", "LMHeadModel", "ForCTC", "Classification", "XVector", "ForPreTraining")
 """Endings of the names of classes that give a loss, besides SPEECH_TO_TEXT."""
 TRAINED = [
     name for name in VARIANTS if name == SPEECH_TO_TEXT or (name.endswith(HEADS) and not name.startswith("Flax"))
@@ -178,7 +178,7 @@ def _labels(model: Any, inputs: Inputs, output: Any) -> dict[str, torch.Tensor]:
     name, rows = type(model).__name__, len(SAMPLES)
     if "input_ids" in inputs:
         return {"labels": inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)}
-    if name.endswith(("ForCTC", *TRANSDUCERS)):
+    if name.endswith("ForCTC"):
         return {"labels": torch.tensor([[5, 4, 9, 9, 6], [4, 7, -100, -100, -100], [8, 5, 4, -100, -100]])}
     if name == SPEECH_TO_TEXT:
         return {"labels": inputs["decoder_input_ids"].roll(-1, 1)}

@@ -17,13 +17,11 @@ from torch import nn
 from raysp.models.base.folded import WeightNormConv1d
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.text_decoder import TextDecoder
-from raysp.models.decoder.transducer_loss import CHUNK_BYTES
 from raysp.models.encoder.disentangled import DisentangledSelfAttention
 from raysp.models.encoder.fast_conformer import Subsampling
 from raysp.models.encoder.transformer import Attention
 from raysp.models.encoder.waveform import FeatureEncoder, conv_output_frames
 from raysp.models.gpt2 import Conv1D
-from raysp.models.parakeet_transducers import ParakeetForRNNT
 from raysp.models.speech_encoder_decoder import SpeechEncoderDecoderModel
 
 WORKING, RECOMPUTED = 1.5, 2.0
@@ -40,12 +38,6 @@ ATTENTION_DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropou
 """Fields of text decoders for the dropout of attention weights, of which each has one."""
 CACHE_BYTES = 32e6
 """Bytes of a frozen front end on a CPU, which is computed in chunks that stay in the cache."""
-GATES = 9
-"""Values that a layer of an LSTM keeps for each of its outputs: input, four gates, states, and workspace."""
-JOINT_COPIES = 4.0
-"""Values that the loss of a transducer needs for each logit of a chunk: itself, probabilities, and their gradients."""
-LATTICES = 6
-"""Values that the sums over the paths of a transducer need for each of its moves."""
 
 
 @dataclass(frozen=True)
@@ -187,39 +179,12 @@ def _head(model: Model, batch: Batch, samples: float, arithmetic: Arithmetic) ->
         projection = [*_leaves(model.enc_to_dec_proj)] if model.enc_to_dec_proj is not None else []
         yield _place(_values(projection) * frames, arithmetic, recomputes=False), projection
         yield from _decoder(model.decoder, batch, samples / model.frame_stride, arithmetic)
-    elif isinstance(model, ParakeetForRNNT):
-        yield from _transducer(model, batch, samples / model.frame_stride, arithmetic)
     else:
         inside = {id(part) for part in model.speech_encoder.modules()}
         own = [module for module in _leaves(model) if id(module) not in inside]
         frames = batch.rows * samples / model.frame_stride
         loss = 3.0 * max((_widths(module)[1] for module in own), default=0.0)  # logits, their logarithms, and gradients
         yield _place((_values(own) + loss) * frames, arithmetic, recomputes=False), own
-
-
-def _transducer(model: ParakeetForRNNT, batch: Batch, row_frames: float, arithmetic: Arithmetic) -> Iterator[Placed]:
-    """Yield the projection, the prediction network, and the loss, whose logits exist for a chunk at a time."""
-    width, config = float(model.config.decoder_hidden_size), model.config
-    projection = [model.encoder_projector]
-    yield _place(_values(projection) * batch.rows * row_frames, arithmetic, recomputes=False), projection
-    of_token = (3 + GATES * config.num_decoder_layers) * width
-    predicted = of_token * batch.rows * (batch.labels + 1)
-    yield _place(predicted, arithmetic, recomputes=False), [*model.decoder.children()]
-    moves = 4.0 * len(model.moves.kinds) * batch.rows * (row_frames + batch.labels + 1) * (batch.labels + 1)
-    logits = logits_bytes(model, batch, row_frames)
-    of_logits = JOINT_COPIES + 2 * width / model.joint.head.out_features
-    at_once = of_logits * min(logits, CHUNK_BYTES)
-    if logits <= CHUNK_BYTES:
-        yield Place(2 * moves + at_once, LATTICES * moves + logits), [model.joint.head]
-    else:
-        yield Place(2 * moves, max(LATTICES * moves, moves + at_once)), [model.joint.head]
-
-
-def logits_bytes(model: Model, batch: Batch, row_frames: float) -> float:
-    """Return the bytes of all logits of a transducer in float32, which never exist together; 0 for other models."""
-    if not isinstance(model, ParakeetForRNNT):
-        return 0.0
-    return 4.0 * batch.rows * row_frames * (batch.labels + 1) * model.joint.head.out_features
 
 
 def _decoder(decoder: TextDecoder, batch: Batch, row_frames: float, arithmetic: Arithmetic) -> Iterator[Placed]:

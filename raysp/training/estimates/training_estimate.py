@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits, unpriced
-from raysp.models.decoder.transducer_loss import CHUNK_BYTES
 from raysp.storage.store import Store
 from raysp.training.estimates.step_speed import of_other, of_steps
 from raysp.training.estimates.training_rows import Left, RowFacts
@@ -138,7 +137,6 @@ def facts_of(estimate: TrainingEstimate) -> list[tuple[str, str]]:
     return [
         ("commit", f"{_bytes(commit.num_bytes)} each time; {kept}"),
         ("memory", _memory(estimate.memory) + _measured(estimate.speed)),
-        *_logits(estimate.memory).items(),
         *_time(estimate).items(),
     ]
 
@@ -156,15 +154,6 @@ def _memory(memory: Memory) -> str:
     there = "" if memory.gpu_has is None else f" of {_bytes(memory.gpu_has)}"
     on_gpu = f"{_bytes(memory.gpu)}{there} of a worker's GPU and {_bytes(memory.worker)} beside it"
     return f"up to {on_gpu}, {parts}; {machine}"
-
-
-def _logits(memory: Memory) -> dict[str, str]:
-    if not memory.logits:
-        return {}
-    at_once = f", computed up to {_bytes(CHUNK_BYTES)} at a time" if memory.logits > CHUNK_BYTES else ""
-    return {
-        "logits": f"{_bytes(memory.logits)} in the largest micro-batch (rows x frames x tokens x vocabulary){at_once}"
-    }
 
 
 def _measured(speed: Speed | None) -> str:

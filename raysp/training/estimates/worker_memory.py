@@ -8,7 +8,7 @@ from raysp.devices import PROCESS_BYTES, READER_BYTES, is_accelerator, memory_by
 from raysp.models.base.modeling import Model
 from raysp.ops.blocks import HALF
 from raysp.training.data.augmenting import MOST_SECONDS
-from raysp.training.estimates.activation_memory import Arithmetic, Batch, activation_bytes, logits_bytes
+from raysp.training.estimates.activation_memory import Arithmetic, Batch, activation_bytes
 from raysp.training.estimates.weight_sizes import Weights
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.augmentations import OfSounds
@@ -45,8 +45,6 @@ class Memory:
     """Moving average of the weights; 0 without one."""
     activations: float
     """Bytes of the activations of the largest micro-batch, forward and backward."""
-    logits: float
-    """All logits of a transducer in the largest micro-batch, of which a chunk exists at once; 0 for other models."""
     copies: float
     """Copies that are made for a commit, while training goes on."""
     rows: float
@@ -92,9 +90,7 @@ def predict(
     on_gpu = is_accelerator(workers.device)
     arithmetic = Arithmetic(on_gpu, plan.dtype in HALF, recipe.schedule.checkpointing)
     rate = plan.checkpoint.sample_rate
-    batches = [*batches]
     activations = max(activation_bytes(model, batch, rate, arithmetic) for batch in batches)
-    logits = max(logits_bytes(model, batch, batch.seconds * rate / model.frame_stride) for batch in batches)
     average = float(weights.committed if recipe.ema is not None else 0)
     kept = float(weights.model + weights.trained + weights.moments + average)
     passes = max(
@@ -118,7 +114,6 @@ def predict(
         moments=float(weights.moments),
         average=average,
         activations=activations,
-        logits=logits,
         copies=copies,
         rows=rows,
         worker=worker,

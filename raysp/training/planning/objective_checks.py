@@ -14,7 +14,6 @@ from raysp.training.specs.objectives import (
     Objective,
     Seq2Seq,
     Speakers,
-    Transducer,
 )
 
 if TYPE_CHECKING:
@@ -36,11 +35,10 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
             "objective.lora needs the package peft, which is not installed; pip install 'raysp[lora]', or leave the "
             "field out"
         )
-    is_transducer = Capability.TRANSDUCER in checkpoint.gives
-    if is_transducer != isinstance(objective, Transducer):
+    if Capability.TRANSDUCER in checkpoint.gives:
         raise CheckpointError(
-            f"{objective.checkpoint}: {checkpoint.architecture} is "
-            + ("a transducer: use the objective Transducer" if is_transducer else "not a transducer: use one, or CTC")
+            f"{objective.checkpoint}: {checkpoint.architecture} is a transducer, which {type(objective).__name__} "
+            "cannot train: choose a checkpoint of another architecture"
         )
     writes_text = Capability.TEXT_DECODER in checkpoint.gives
     if isinstance(objective, Seq2Seq) and objective.decoder is None:
@@ -72,8 +70,6 @@ def described(objective: Objective) -> str:
 def _described(objective: Objective) -> str:
     if isinstance(objective, Classify | Speakers):
         return f"{type(objective).__name__}, of the column {objective.column}"
-    if isinstance(objective, Transducer):
-        return "Transducer, vocabulary of the checkpoint"
     if isinstance(objective, Seq2Seq):
         return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
     texts = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}

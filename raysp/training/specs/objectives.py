@@ -62,32 +62,6 @@ class CTC:
 
 
 @spec
-class Transducer:
-    """Training of a transducer, RNN-T or TDT, whose vocabulary stays.
-
-    Attributes:
-        checkpoint: model folder or hub id of a transducer to begin with.
-        text: rules for the reference texts.
-        freeze: part that is not trained: "base", the encoder; the prediction network and the joint network are.
-        freeze_steps: steps for which the encoder is not trained, regardless of `freeze`.
-        masks: fields of the encoder's configuration for training, such as layerdrop or dropout.
-        random_weights: whether to begin with random weights, drawn by the recipe's seed, in place of the checkpoint's.
-    """
-
-    checkpoint: Url
-    _: KW_ONLY
-    text: Text = field(default_factory=Text)
-    freeze: Literal["base"] | None = None
-    freeze_steps: Steps = 0
-    masks: Masks = field(default_factory=dict)
-    random_weights: bool = False
-
-    def __post_init__(self) -> None:
-        """Check that the trained parts fit together."""
-        check_parts(self.freeze, None, random_weights=self.random_weights, steps=self.freeze_steps)
-
-
-@spec
 class Seq2Seq:
     """Training of an encoder of speech with a decoder of text.
 
@@ -192,7 +166,7 @@ class Speakers:
         _check_classes(self.classes)
 
 
-Objective = CTC | Transducer | Seq2Seq | Classify | Speakers
+Objective = CTC | Seq2Seq | Classify | Speakers
 """Objectives of recipes."""
 LEAST_CLASSES = 2
 """Classes of a classification."""
@@ -209,7 +183,7 @@ def target_column(objective: Objective) -> str | None:
 
 def needs_texts(objective: Objective) -> bool:
     """Return whether an objective cannot be trained without a column of reference texts."""
-    return isinstance(objective, CTC | Transducer | Seq2Seq)
+    return isinstance(objective, CTC | Seq2Seq)
 
 
 def pieces_of(vocabulary: str) -> int:

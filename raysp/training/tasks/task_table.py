@@ -2,13 +2,12 @@
 
 from raysp.training.objectives.objective_models import check_lora
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.objectives import CTC, Classify, Seq2Seq, Speakers, Transducer
+from raysp.training.specs.objectives import CTC, Classify, Seq2Seq, Speakers
 from raysp.training.tasks.class_task import ClassesTask
 from raysp.training.tasks.ctc_task import CTCTask
 from raysp.training.tasks.seq2seq_task import Seq2SeqTask
 from raysp.training.tasks.speaker_task import SpeakersTask
 from raysp.training.tasks.task import Task
-from raysp.training.tasks.transducer_task import TransducerTask
 
 
 def task_of(plan: TrainingPlan) -> Task:
@@ -21,8 +20,6 @@ def task_of(plan: TrainingPlan) -> Task:
     match plan.recipe.objective:
         case CTC() as objective:
             return CTCTask.of(objective, plan)
-        case Transducer() as objective:
-            return TransducerTask.of(objective, plan)
         case Seq2Seq() as objective:
             return Seq2SeqTask.of(objective, plan)
         case Classify() as objective:

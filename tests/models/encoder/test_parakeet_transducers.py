@@ -16,7 +16,6 @@ from raysp.models import (
     ParakeetRNNTConfig,
     ParakeetTDTConfig,
 )
-from raysp.models.decoder.transducer_loss import transducer_loss
 from tests.models.oracles import fields_of, make_oracle, random_model, transformers
 from tests.models.parity import assert_close, inputs_and_mask
 from tests.models.promises.test_random_configurations import OF_PARAKEET
@@ -315,27 +314,3 @@ def test_searches_other_than_the_greedy_one_are_refused(pair, option):
     with pytest.raises(ValueError, match="searches greedily and takes no"):
         pair[1].generate(features, **option)
     assert pair[1].generate(features, num_beams=1, do_sample=False, return_dict_in_generate=True)
-
-
-def test_losses_of_given_texts_are_theirs(pair):
-    """Of RNN-T theirs needs torchaudio: there the loss is that of the logits, which are theirs."""
-    oracle, model = pair
-    features, mask = inputs_and_mask(MELS, 16)
-    labels = torch.randint(3, 18, (3, 4), generator=torch.Generator().manual_seed(2))
-    inputs = torch.nn.functional.pad(labels, (1, 0), value=model.blank)
-    if model.durations:
-        labels[1, 2:] = model.config.pad_token_id
-        expected = oracle(features, mask, decoder_input_ids=inputs, labels=labels, output_attention_mask=True).loss
-    else:
-        labels[1, 2:] = model.blank
-        logits = model(features, mask, decoder_input_ids=inputs).logits
-        num_frames, counts = model._get_feat_extract_output_lengths(mask.sum(-1)), torch.tensor([4, 2, 4])
-        frames = torch.zeros(*logits.shape[:2], 1)
-        rows = transducer_loss(lambda *_: logits, frames, torch.zeros(3, 5, 1), labels, num_frames, counts, model.moves)
-        expected = rows.sum() / counts.sum()
-    found = model(features, mask, labels=labels).loss
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    again = model(features, mask, labels=labels.masked_fill(labels == labels[1, 3], -100)).loss
-    torch.testing.assert_close(again, found)
-    found.backward()
-    assert model.joint.head.weight.grad.abs().sum() > 0

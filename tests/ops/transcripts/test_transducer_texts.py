@@ -17,7 +17,7 @@ from raysp.ops.labelling import Labelling
 from raysp.specs.outputs.table import outputs_for
 from raysp.training.planning.objective_checks import check_objective
 from tests.models.oracles import transformers
-from tests.models.tokenizers.word_pieces import PIECES, save_parakeet, save_transducer
+from tests.models.tokenizers.word_pieces import PIECES, save_transducer
 from tests.ops.phases import a_pass, columns_of
 from tests.ops.test_labelling import block_of
 from tests.ops.test_precision import noise
@@ -201,11 +201,5 @@ def test_a_blank_that_is_another_token_is_refused(tmp_path):
 @pytest.mark.parametrize("objective", [CTC, Classify])
 def test_other_objectives_are_refused(checkpoint, objective):
     given = {"column": "label"} if objective is Classify else {}
-    with pytest.raises(CheckpointError, match="is a transducer: use the objective Transducer"):
+    with pytest.raises(CheckpointError, match=rf"is a transducer, which {objective.__name__} cannot train: choose"):
         check_objective(objective(str(checkpoint), **given), check_checkpoint(checkpoint))
-
-
-def test_the_objective_of_transducers_needs_one(tmp_path):
-    save_parakeet(tmp_path)
-    with pytest.raises(CheckpointError, match="ParakeetForCTC is not a transducer: use one, or CTC"):
-        check_objective(raysp.Transducer(str(tmp_path)), check_checkpoint(tmp_path))

@@ -10,20 +10,14 @@ from raysp.models import (
     ParakeetEncoderConfig,
     ParakeetFeatureExtractor,
     ParakeetForCTC,
-    load_checkpoint,
 )
 from raysp.models.base.placing import without_weights
 from raysp.training.data.micro_batches import MicroBatch, Objective
-from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes, logits_bytes
+from raysp.training.estimates.activation_memory import ALLOCATOR, Arithmetic, Batch, activation_bytes
 from raysp.training.tasks.ctc_task import CTCObjective
 from raysp.training.tasks.seq2seq_task import Seq2SeqObjective
-from raysp.training.tasks.transducer_task import TransducerObjective
-from tests.models.tokenizers.word_pieces import save_transducer
 from tests.soaked import some
 from tests.training.objectives.originals import decoder_pair
-from tests.training.runs.test_transducers import checkpoint
-
-__all__ = ["checkpoint"]  # a fixture
 
 RATE = 16_000
 FIELDS = {
@@ -118,19 +112,6 @@ def test_a_decoder_needs_more_than_what_is_saved_and_not_much_more(kind):
         assert 1.2 <= found / saved_bytes(objective, batch) < 3.0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["RNNT", "TDT"])
-def test_a_transducer_needs_more_than_what_is_saved(kind, tmp_path):
-    model = save_transducer(tmp_path, kind).train()
-    with without_weights():
-        planned = type(model)(model.config)
-    arithmetic = Arithmetic(on_gpu=False, is_half=False, checkpointing=False)
-    for batch in (Batch(4, 4.0, 40), Batch(2, 8.0, 80)):
-        found = activation_bytes(planned, batch, RATE, arithmetic)
-        saved = saved_bytes(TransducerObjective(model, ParakeetFeatureExtractor(feature_size=16)), batch)
-        assert 1.2 <= found / saved < 4.5  # sums over paths need most, and save little
-
-
 def test_frozen_convolutions_keep_nothing():
     batch = Batch(8, 10.0)
     values = 8 * 10.0 * RATE * 32 * sum(1 / (5 * 2**layer) for layer in range(7))
@@ -155,13 +136,3 @@ def test_bfloat16_halves_the_front_end():
         model = model_of("layer norm")
     on_gpu = Arithmetic(on_gpu=True, is_half=True, checkpointing=False)
     assert activation_bytes(model, Batch(4, 5.0), RATE, on_gpu) < 0.6 * predicted("layer norm", Batch(4, 5.0))
-
-
-def test_logits_of_more_than_a_chunk_need_no_more_memory(checkpoint):
-    model = load_checkpoint(checkpoint).model
-    model.joint.head = torch.nn.Linear(64, 8192, device="meta")
-    batches = [Batch(rows, 20.0, 60) for rows in (8, 16)]
-    logits = [logits_bytes(model, one, 250) for one in batches]
-    assert logits == [4 * rows * 250 * 61 * 8192 for rows in (8, 16)]
-    needed = [activation_bytes(model, one, 16_000, Arithmetic(False, False, False)) for one in batches]
-    assert needed[1] < 2 * needed[0] < 0.5 * logits[0]

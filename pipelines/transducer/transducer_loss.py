@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from raysp.crossing import sent
+from raysp.models import ParakeetForRNNT
 
 IMPOSSIBLE = -1e30
 """Logarithm of the probability of a move that does not exist: finite, so that differences of two stay numbers."""
@@ -70,6 +71,30 @@ class Moves:
         return num_labels * least_label + least_blank
 
 
+def moves_of(model: ParakeetForRNNT) -> Moves:
+    """Return the kinds of moves of a model; those of TDT have durations."""
+    return Moves(model.blank, model.config.vocab_size, model.durations)
+
+
+def row_losses(
+    model: ParakeetForRNNT, frames_BTJ: Tensor, num_frames_B: Tensor, labels_BU: Tensor, num_labels_B: Tensor
+) -> Tensor:
+    """Return the loss of each row (B,) of a model; see `transducer_loss`.
+
+    Args:
+        model: a transducer, RNN-T or TDT.
+        frames_BTJ: `pooler_output` of the model: frames of the encoder, projected.
+        num_frames_B: frames of each row.
+        labels_BU: tokens of each text, at least one column; values after its end are ignored.
+        num_labels_B: tokens of each text.
+    """
+    labels_BU = labels_BU.to(frames_BTJ.device).clamp(0, model.config.vocab_size - 1)
+    predicted_BUJ = model.decoder(F.pad(labels_BU, (1, 0), value=model.blank))
+    return transducer_loss(
+        model.joint, frames_BTJ, predicted_BUJ, labels_BU, num_frames_B, num_labels_B, moves_of(model)
+    )
+
+
 def transducer_loss(
     joint: Joint,
     frames_BTJ: Tensor,
@@ -107,7 +132,7 @@ def move_scores(
 
     Arguments as for `transducer_loss`. Several chunks are computed again in the backward pass.
     """
-    after_BU = torch.nn.functional.pad(labels_BU, (0, 1), value=0 if moves.blank else 1)  # no label: its move is unused
+    after_BU = F.pad(labels_BU, (0, 1), value=0 if moves.blank else 1)  # no label: its move is unused
     if labels_BU.shape[1] != predicted_BUJ.shape[1] - 1:
         raise ValueError(
             f"predictions {tuple(predicted_BUJ.shape)} and labels {tuple(labels_BU.shape)} found, expected one "
@@ -162,7 +187,7 @@ class Sizes(NamedTuple):
     def of(cls, num_frames_B: Tensor, num_labels_B: Tensor, scores_MBTU: Tensor, moves: Moves) -> "Sizes":
         """Return the sizes: a move begins within its row and ends there, or, for a blank, after its end."""
         device, (_, _, num_frames, num_places) = scores_MBTU.device, scores_MBTU.shape
-        num_frames_B, num_labels_B = sent(num_frames_B, device), sent(num_labels_B, device)
+        num_frames_B, num_labels_B = num_frames_B.to(device), num_labels_B.to(device)
         frame_T1, place_U = torch.arange(num_frames, device=device)[:, None], torch.arange(num_places, device=device)
         end_B11, last_B11 = num_frames_B[:, None, None], num_labels_B[:, None, None]
         begins_BTU = (frame_T1 < end_B11) & (place_U <= last_B11)
