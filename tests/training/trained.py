@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from raysp import Finetune, finetune
 from tests import kit
@@ -97,11 +95,6 @@ def commits_of(sink: Path) -> dict[int, dict[str, Any]]:
 def committed_file(sink: Path, done: int, name: str) -> Path:
     """Return the path of a file of a committed step."""
     return sink / commits_of(sink)[done]["files"][name]["path"]
-
-
-def committed_weights(sink: Path, done: int, name: str = "model.safetensors") -> dict[str, torch.Tensor]:
-    """Return the weights of a committed step."""
-    return load_file(committed_file(sink, done, name))
 
 
 def event_files(folder: Path) -> list[list[Any]]:

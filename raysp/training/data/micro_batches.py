@@ -51,7 +51,7 @@ class Losses:
     total: Tensor
     """Sum to differentiate, ()."""
     count: float
-    """Divisor of the sum over all workers: rows, tokens or frames; available without waiting for a device."""
+    """Divisor of the sum over all workers: rows or tokens; available without waiting for a device."""
     rows_B: Tensor
     """Loss of each row, without gradients."""
 

@@ -52,7 +52,7 @@ class Update:
     """Result of a step, the same on all workers but for `failed_rows`."""
 
     loss: float
-    """Mean over rows, tokens or frames."""
+    """Mean over rows or tokens."""
     num_rows: int
     norm: float
     """Norm of the gradients before clipping."""

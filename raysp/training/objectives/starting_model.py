@@ -31,7 +31,7 @@ def load_head(
     auto: Any,  # noqa: ANN401 - a class of auto.py
     folder: Path,
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
     masks: Masks | None = None,
     seed: int = 0,
     random_weights: bool = False,
@@ -39,10 +39,9 @@ def load_head(
     """Load a checkpoint with the head of an auto class, in training mode and float32.
 
     Args:
-        auto: such as `AutoModelForCTC`.
+        auto: such as `AutoModelForAudioClassification`.
         folder: model folder; a head that it lacks is initialised.
-        names: classes, or names of outputs; if they differ from the checkpoint's, their layer is initialised. None:
-            the head stays.
+        names: classes; if they differ from the checkpoint's, their layer is initialised.
         masks: fields of the configuration.
         seed: seed of initial weights.
         random_weights: whether all weights are initialised.
@@ -50,8 +49,7 @@ def load_head(
     with seeded(seed), expecting_new_weights():
         model: Model = auto.from_pretrained(folder, dtype=torch.float32, **NAMED_OUTPUTS, **(masks or {}))
     model = (anew(model, seed=seed) if random_weights else model).train()
-    if names is not None:
-        _set_classes(model, names, seed=seed)
+    _set_classes(model, names, seed=seed)
     return model
 
 
