@@ -403,11 +403,10 @@ def _diverged(fault: NotFinite) -> str:
     )
 
 
-def _state(recipe: Finetune, session: Session, store: Store) -> str:
+def _state(session: Session, store: Store) -> str:
     """Return the digest of the committed weights that a training ends with; empty if they are not committed."""
     best = {session.best.done} if session.best else set()
-    averaged = steps.newest(store, recipe.average, until=session.position.done, every=recipe.sink.every)
-    numbers = sorted({session.position.done, *best, *averaged})
+    numbers = sorted({session.position.done, *best})
     try:
         committed = {number: steps.load(store, number) for number in numbers}
     except (RunError, StoreError):
@@ -418,11 +417,10 @@ def _state(recipe: Finetune, session: Session, store: Store) -> str:
 
 def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: Decoder) -> None:
     """Export the checkpoint, unless it is there already: other processes may be reading it."""
-    recipe = prepared.plan.recipe
-    state = _state(recipe, session, store)
+    state = _state(session, store)
     if state and exports.is_exported(store, prepared.fingerprint, state):
         return
-    session.load_result(store, recipe.average, recipe.sink.every)
+    session.load_result(store)
     # From the committed record: steps of this process are those since the last kill.
     loss = mean_loss(store, session.position.done)
     texts = {

@@ -74,7 +74,6 @@ OTHER = [
     ("sink.every", "7"),
     ("name", "mine"),
     ("device", "cpu"),
-    ("average", "3"),
 ]
 
 
@@ -114,12 +113,6 @@ def test_an_evaluation_changes_the_weights_only_if_it_may_end_the_training():
     assert hashed(with_it) == hashed(override(with_it, "evaluation.every", "7")) == hashed(RECIPE)
     patient = override(with_it, "evaluation.patience", "3")
     assert len({hashed(RECIPE), hashed(patient), hashed(override(patient, "evaluation.every", "7"))}) == 3
-
-
-@pytest.mark.parametrize("fields", [{"ema": 0.99}, {"evaluation": Evaluation(raysp.Shards("dev", text="text"))}])
-def test_weights_are_chosen_in_one_way(fields):
-    with pytest.raises(SpecError, match=r"found average=3 and (ema|evaluation), which both choose the weights"):
-        dataclasses.replace(RECIPE, average=3, **fields)
 
 
 def test_fields_that_act_only_with_others_are_refused_without_them():

@@ -1,14 +1,13 @@
-"""Averages of weights: exact, resumed bit for bit, and seen by everything that is derived from weights."""
+"""Moving averages of weights: exact, resumed bit for bit, and seen by everything that is derived from weights."""
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from raysp import RunError
 from raysp.models import UniSpeechForCTC
 from raysp.training.loop import state
-from raysp.training.loop.averaging import MovingAverage, mean_of
+from raysp.training.loop.averaging import MovingAverage
 from tests.models.oracles import make_oracle
 
 
@@ -131,38 +130,3 @@ def test_the_weights_come_back_after_an_error():
     with pytest.raises(RuntimeError, match="in between"):
         fail_with(average)
     assert all(torch.equal(weights[name], one) for name, one in own.items())
-
-
-def saved(tmp_path, *tensors: dict[str, torch.Tensor]):
-    files = [tmp_path / f"{place}.safetensors" for place in range(len(tensors))]
-    for one, file in zip(tensors, files, strict=True):
-        save_file(one, file)
-    return files
-
-
-def test_the_mean_of_files_is_exact_and_of_their_dtype(tmp_path):
-    found = [{"a": torch.tensor([1.0, 1e8]), "h": torch.tensor([1.0]).half(), "n": torch.tensor(3)}]
-    found += [{"a": torch.tensor([2.0, 1.0]), "h": torch.tensor([2.0]).half(), "n": torch.tensor(4)}]
-    found += [{"a": torch.tensor([6.0, -1e8]), "h": torch.tensor([6.0]).half(), "n": torch.tensor(7)}]
-    mean = mean_of(saved(tmp_path, *found))
-    assert mean["a"].tolist() == [3.0, pytest.approx(1 / 3)]
-    assert (mean["h"].dtype, mean["h"].item()) == (torch.float16, 3.0)
-    assert mean["n"] == 7
-    assert torch.equal(mean_of(saved(tmp_path, found[1]))["a"], found[1]["a"])
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        ({"b": torch.zeros(2)}, r"0.safetensors: its weights have other names than those of .*1.safetensors"),
-        ({"a": torch.zeros(3)}, r"a has different shapes in the files: \(2,\), \(3,\)"),
-    ],
-)
-def test_files_of_other_weights_have_no_mean(tmp_path, other, message):
-    with pytest.raises(RunError, match=message):
-        mean_of(saved(tmp_path, {"a": torch.zeros(2)}, other))
-
-
-def test_there_is_no_mean_of_nothing():
-    with pytest.raises(ValueError, match="files is empty, expected at least one"):
-        mean_of([])

@@ -1,6 +1,5 @@
 """Whole trainings: every row once an epoch, commits, and the same weights after any stop."""
 
-import shutil
 import threading
 from collections import Counter
 from dataclasses import replace
@@ -8,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from raysp import Batching, RunError, Schedule, finetune
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
-from raysp.training.loop.averaging import MovingAverage, mean_of_last
+from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.optimizing import group_parameters, new_optimizer
-from raysp.training.loop.session import MODEL, Course, Session
+from raysp.training.loop.session import Course, Session
 from raysp.training.loop.step_commits import Keeper
 from raysp.training.loop.training_steps import NotFiniteError, Training
 from raysp.training.planning import ordering
@@ -70,7 +68,7 @@ def new_session(digits, index, extractor, tmp_path):
         optimizer = new_optimizer(groups, learning_rate=1e-3, weight_decay=0.01)
         training = Training(Recorded(model, extractor), optimizer, seed=7)
         store = LocalStore(str(tmp_path))
-        keeper = Keeper(store, fingerprint, every, options.get("seconds"), options.get("averaged", 0))
+        keeper = Keeper(store, fingerprint, every, options.get("seconds"))
         average = MovingAverage(model.stored_weights(), options["decay"]) if "decay" in options else None
         session = Session(training, groups, index, sizes, course, rows, keeper, average=average)
         session.resume(store, fingerprint)
@@ -152,40 +150,6 @@ def test_a_step_is_committed_after_some_time_too(new_session):
     session = new_session(every=1000, seconds=0.0)
     total = len([*session.run()])
     assert committed_steps.newest(session.keeper.store, 3, until=total) == [total - 1, total]
-
-
-def test_as_many_commits_stay_as_are_averaged(new_session):
-    session = new_session(every=2, averaged=4)
-    total = len([*session.run()])
-    store = session.keeper.store
-    kept = committed_steps.newest(store, 100, until=total)
-    assert kept == [*range(2, total, 2), total][-4:]
-    assert committed_steps.newest(store, 3, until=total - 1) == kept[:-1]
-    weights = []
-    for done in kept:
-        with committed_steps.local_file(store, committed_steps.load(store, done), MODEL) as file:
-            weights.append(load_file(file))
-    for name, mean in mean_of_last(store, 4, name=MODEL).items():
-        expected = sum(one[name].double() for one in weights) / 4
-        torch.testing.assert_close(mean, expected.float(), rtol=1e-6, atol=1e-7)
-    assert not torch.equal(mean_of_last(store, 2, name=MODEL)["lm_head.weight"], weights[-1]["lm_head.weight"])
-
-
-def test_the_mean_of_the_last_commits_does_not_depend_on_stops(new_session, tmp_path):
-    whole = new_session(every=2, averaged=3)
-    total = len([*whole.run()])
-    whole.load_result(whole.keeper.store, 3, 2)
-    shutil.rmtree(tmp_path / ".raysp")
-    for stop in [*range(total - 4, total), 1000]:
-        session = new_session(every=2, averaged=3)
-        [*session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop)]
-    session.load_result(session.keeper.store, 3, 2)
-    assert all(torch.equal(*pair) for pair in zip(weights(whole), weights(session), strict=True))
-
-
-def test_there_is_no_mean_without_a_commit(new_session):
-    with pytest.raises(RunError, match="no step is committed, so there are no weights to average; train until one is"):
-        mean_of_last(new_session().keeper.store, 3, name=MODEL)
 
 
 @pytest.mark.parametrize("stops", some([[4], [3, 5, 9]], [3, 5, 9]))

@@ -14,7 +14,7 @@ from raysp.training.loop import state
 from raysp.training.loop.averaging import UPDATES
 from raysp.training.loop.optimizing import group_parameters
 from raysp.training.loop.session import AVERAGE, MODEL, OPTIMIZER
-from raysp.training.loop.step_commits import most_commits
+from raysp.training.loop.step_commits import LAST_COMMITS
 from raysp.training.planning.optimizers import kept_state, shape_of
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import trains_few_weights
@@ -87,7 +87,7 @@ def weights_of(recipe: Finetune, model: Model) -> Weights:
         largest=max(weight.nbytes for weight in trained.values()),
         moments=sum(4 * prod(weight.shape) for weight in moments if weight.shape),
         committed=_num_bytes(kept.values()),
-        commit=Commit(sum(files.values()), files, most_commits(recipe.average) + has_best),
+        commit=Commit(sum(files.values()), files, LAST_COMMITS + has_best),
     )
 
 

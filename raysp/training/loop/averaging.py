@@ -1,17 +1,13 @@
-"""Averages of weights: a moving average over the updates of a training, and the mean of committed weights."""
+"""Moving average of weights over the updates of a training."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from raysp.errors import RunError
-from raysp.storage.store import Store
 from raysp.training.loop import state
-from raysp.training.sink import committed_steps
 
 UPDATES = "updates"
 """Name of the number of updates in the state of a moving average."""
@@ -79,58 +75,3 @@ class MovingAverage:
         updates = torch.zeros((), dtype=torch.int64)
         state.load_tensors({**dict(zip(self.names, self._averages, strict=True)), UPDATES: updates}, file)
         self.updates = int(updates)
-
-
-def mean_of(files: Sequence[Path]) -> dict[str, Tensor]:
-    """Return the mean of the weights of files, computed in float64, one weight after another.
-
-    Weights that are not of a floating-point type come from the last file.
-
-    Raises:
-        RunError: the files have different names or shapes.
-    """
-    if not files:
-        raise ValueError("files is empty, expected at least one")
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(safe_open(file, "pt")) for file in files]
-        names = [*opened[-1].keys()]
-        for file, content in zip(files, opened, strict=True):
-            if {*content.keys()} != {*names}:
-                raise RunError(f"{file}: its weights have other names than those of {files[-1]}")
-        return {name: _mean(name, [content.get_tensor(name) for content in opened]) for name in names}
-
-
-def _mean(name: str, tensors: Sequence[Tensor]) -> Tensor:
-    if len({tensor.shape for tensor in tensors}) > 1:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
-        raise RunError(f"{name} has different shapes in the files: {shapes}")
-    last = tensors[-1]
-    if not last.is_floating_point():
-        return last
-    total = torch.zeros(last.shape, dtype=torch.float64)
-    for tensor in tensors:
-        total += tensor
-    return (total / len(tensors)).to(last.dtype)
-
-
-def mean_of_last(store: Store, number: int, *, name: str, every: int = 1) -> dict[str, Tensor]:
-    """Return the mean of the weights of the last committed steps, as `mean_of` does.
-
-    Args:
-        store: the sink of the training.
-        number: number of steps; fewer if fewer are committed.
-        name: file of the steps.
-        every: steps between commits, as for `steps.newest`: those between them would make the mean depend on stops.
-
-    Raises:
-        RunError: no step is committed, or a file changed.
-    """
-    last = committed_steps.latest(store)
-    if last is None:
-        raise RunError(f"{store.url}: no step is committed, so there are no weights to average; train until one is")
-    with contextlib.ExitStack() as stack:
-        files = [
-            stack.enter_context(committed_steps.local_file(store, committed_steps.load(store, done), name))
-            for done in committed_steps.newest(store, number, until=last.position.done, every=every)
-        ]
-        return mean_of(files)

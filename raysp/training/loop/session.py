@@ -16,7 +16,7 @@ from raysp.storage.store import Store
 from raysp.training.data.micro_batches import Rows, TrainingRow
 from raysp.training.data.row_windows import micro_batch
 from raysp.training.loop import state
-from raysp.training.loop.averaging import MovingAverage, mean_of_last
+from raysp.training.loop.averaging import MovingAverage
 from raysp.training.loop.evaluated import ROWS, Evaluated
 from raysp.training.loop.optimizing import Group
 from raysp.training.loop.schedules import Shape, factor
@@ -299,25 +299,14 @@ class Session:
                 (f"`evaluation` was {rule!r}, now {expected!r}",),
             )
 
-    def load_result(self, store: Store, average: int = 0, every: int = 1) -> None:
-        """Load the weights that a training ends with, in place of the last weights.
-
-        They are the best evaluation's, or the last; their moving average if there is one; or the mean of the last
-        committed weights.
-
-        Args:
-            store: the sink.
-            average: number of committed weights for the mean; 0 or 1: no mean.
-            every: steps between these commits.
+    def load_result(self, store: Store) -> None:
+        """Load the weights that a training ends with: the best evaluation's, or the last; or their moving average.
 
         Raises:
-            RunError: a step is not committed.
+            RunError: the best step is not committed.
         """
         done = self.best.done if self.best else self.position.done
-        if average > 1:
-            mean = mean_of_last(store, average, name=MODEL, every=every)
-            state.set_tensors(self.weights, mean, f"the mean of {average} steps")
-        elif self.average is not None:
+        if self.average is not None:
             if done != self.position.done:
                 with steps.local_file(store, steps.load(store, done), AVERAGE) as file:
                     self.average.load(file)

@@ -30,26 +30,18 @@ def weights(model: Model, *, trained_only: bool) -> dict[str, Tensor]:
     return {name: weight for name, weight in stored.items() if not (trained_only and name in fixed)}
 
 
+@torch.no_grad()
 def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Replace the values of tensors by a file's with the same names.
 
     Raises:
         RunError: the file has other names or shapes.
     """
-    set_tensors(tensors, load_file(file), str(file))
-
-
-@torch.no_grad()
-def set_tensors(tensors: Mapping[str, Tensor], values: Mapping[str, Tensor], where: str) -> None:
-    """Replace the values of tensors by `values` with the same names; `where` names their origin in messages.
-
-    Raises:
-        RunError: the values have other names or shapes.
-    """
+    values = load_file(file)
     expected = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if (shapes := {name: tuple(tensor.shape) for name, tensor in values.items()}) != expected:
         other = sorted(name for name in {*shapes, *expected} if shapes.get(name) != expected.get(name))
-        raise RunError(f"{where}: the weights do not fit the model: {', '.join(other[:5])}")
+        raise RunError(f"{file}: the weights do not fit the model: {', '.join(other[:5])}")
     for name, tensor in tensors.items():
         tensor.copy_(values[name])
 

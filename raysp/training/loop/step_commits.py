@@ -20,11 +20,6 @@ LAST_COMMITS = 2
 """Commits that always stay: if the last commit cannot be read, a training continues from the previous one."""
 
 
-def most_commits(averaged: int) -> int:
-    """Return the most commits that stay besides the best evaluation's."""
-    return max(LAST_COMMITS, averaged + 1)
-
-
 @dataclass(frozen=True)
 class RunOfSink:
     """Identity of a run in the files that it writes to the sink."""
@@ -42,7 +37,6 @@ class Keeper:
         fingerprint: of the recipe.
         every: steps between commits.
         seconds: longest time between commits; None: `every` alone counts.
-        averaged: number of commits, `every` steps apart, that stay for the mean of their weights.
         epoch: epoch of the lease that the run holds.
         curve: receives the steps, and is written with each commit; None: they are not recorded.
     """
@@ -53,7 +47,6 @@ class Keeper:
         fingerprint: str,
         every: int,
         seconds: float | None = None,
-        averaged: int = 0,
         *,
         epoch: int = 0,
         curve: Curve | None = None,
@@ -62,7 +55,6 @@ class Keeper:
         self.fingerprint = fingerprint
         self.every = every
         self.seconds = seconds
-        self.averaged = averaged
         self.epoch = epoch
         self.curve = curve
         self.last: int | None = None
@@ -138,8 +130,6 @@ class Keeper:
         self.last = self._running.result().position.done
         self._running = None
         kept = {*committed_steps.newest(self.store, LAST_COMMITS, until=self.last)}
-        if self.averaged:
-            kept |= {*committed_steps.newest(self.store, self.averaged, until=self.last, every=self.every)}
         if self._best is not None:
             kept.add(self._best)
         committed_steps.remove_others(self.store, kept, before=self.last)

@@ -100,7 +100,6 @@ def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:
         prepared.fingerprint,
         recipe.sink.every,
         seconds,
-        recipe.average,
         epoch=run.epoch if run else 0,
         curve=curve,
     )

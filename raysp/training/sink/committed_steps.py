@@ -259,20 +259,13 @@ def _is_as_written(store: Store, file: StateFile) -> bool:
         return hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
 
 
-def newest(store: Store, number: int, *, until: int, every: int = 1) -> list[int]:
-    """Return the last committed steps up to one, in order, at most `number`.
-
-    Args:
-        store: the sink.
-        number: most steps to return.
-        until: last step to return.
-        every: only multiples of it, and `until`, are returned: other commits are due to time or a stop.
-    """
+def newest(store: Store, number: int, *, until: int) -> list[int]:
+    """Return the last committed steps up to `until`, in order, at most `number`."""
     since = training_record.first_epoch(store)
     numbers = sorted(_committed([entry.path for entry in store.list(STEPS)]), reverse=True)
     steps: list[int] = []
     for done in numbers:
-        if len(steps) < number and done <= until and (done % every == 0 or done == until):
+        if len(steps) < number and done <= until:
             step = _parsed(store, done)
             if step is not None and step.epoch >= since:
                 steps.insert(0, done)

@@ -231,8 +231,6 @@ class Finetune:
         evaluation: evaluation during the training; None: the last weights become the checkpoint.
         ema: share that a moving average of the weights keeps at each update, such as 0.999; the average is evaluated
             and becomes the checkpoint. None: there is none.
-        average: number of last commits, `sink.every` steps apart, of which the mean of the weights becomes the
-            checkpoint; 0: no mean.
         pool: the workers.
         seed: seed of all random numbers.
         dtype: dtype of the arithmetic; "auto": bfloat16 on GPUs, else float32. Weights stay in float32.
@@ -262,7 +260,6 @@ class Finetune:
     mix: Mix | None = None
     evaluation: Evaluation | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
-    average: Annotated[int, Field(ge=0)] = 0
     pool: Pool = field(default_factory=Pool)
     seed: Annotated[int, Field(ge=0)] = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -288,9 +285,6 @@ class Finetune:
         speeds = [place for place, change in enumerate(self.augment) if isinstance(change, Speed)]
         if speeds not in ([], [0]):
             raise ValueError(f"found Speed at the places {speeds} of augment; expected one at most, as the first")
-        if self.average > 1 and (self.ema is not None or self.evaluation is not None):
-            other = "ema" if self.ema is not None else "evaluation"
-            raise ValueError(f"found average={self.average} and {other}, which both choose the weights: leave one out")
 
     def _check_targets(self) -> None:
         """Raise ValueError for missing columns of references, and for a metric that the objective does not have."""
@@ -376,7 +370,7 @@ class Finetune:
 
 
 _NO_SOUNDS: Mapping[int, str] = {}
-UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "average", "callbacks")
+UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "callbacks")
 """Fields of a recipe that change no step."""
 
 

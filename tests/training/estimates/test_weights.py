@@ -88,9 +88,7 @@ def test_a_commit_has_the_size_of_the_files_of_a_training(words, tiny, tmp_path,
     assert found.most_bytes == 3 * found.num_bytes
 
 
-def test_the_best_evaluation_and_averaged_commits_are_kept_too(words, tiny, tmp_path):
-    averaged = a_recipe(words, tiny, tmp_path / "out", average=5)
-    assert raysp.estimate(averaged).commit.kept == 6  # one between those that are averaged
+def test_the_best_evaluation_is_kept_too(words, tiny, tmp_path):
     evaluation = raysp.Evaluation(raysp.Shards(words, text="text"))
     assert raysp.estimate(a_recipe(words, tiny, tmp_path / "out", evaluation=evaluation)).commit.kept == 3
 

@@ -100,12 +100,10 @@ def check_changed(found: dict[str, torch.Tensor], before: dict[str, torch.Tensor
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fields", [{"average": 2}, {"evaluation": {"every": 2, "best": "loss"}}])
-def test_the_mean_and_the_best_of_weights_with_lora_are_exported(words, headless, tmp_path, fields):
-    if "evaluation" in fields:
-        fields = {"evaluation": Evaluation(second_shard(words), **fields["evaluation"])}
+def test_the_best_weights_with_lora_are_exported(words, headless, tmp_path):
+    evaluation = Evaluation(second_shard(words), every=2, best="loss")
     objective = CTC(str(headless), text=Text("lower"), vocabulary="build", lora=raysp.LoRA(4, targets=["q_proj"]))
-    assert finetune(trained(words, tmp_path / "out", objective, **fields)).is_done
+    assert finetune(trained(words, tmp_path / "out", objective, evaluation=evaluation)).is_done
     assert_same_logits(tmp_path / "out")
 
 

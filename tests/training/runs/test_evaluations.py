@@ -259,18 +259,6 @@ def test_the_moving_average_is_evaluated_and_exported(words, tiny, tmp_path, eva
     assert any(not torch.equal(value, last[name]) for name, value in found.items())
 
 
-def test_the_mean_of_the_last_commits_is_exported(words, tiny, tmp_path):
-    recipe = a_recipe(words, tiny, tmp_path / "out", schedule=Schedule(steps=7, learning_rate=1e-3), average=3)
-    finetune(recipe)
-    store = LocalStore(tmp_path / "out")
-    committed = []
-    for done in (4, 6, 7):
-        with committed_steps.local_file(store, committed_steps.load(store, done), "model.safetensors") as file:
-            committed.append(load_file(file))
-    for name, value in load_file(tmp_path / "out" / "model.safetensors").items():
-        torch.testing.assert_close(value, torch.stack([one[name] for one in committed]).mean(0))
-
-
 @pytest.mark.parametrize(
     ("source", "fields", "message"),
     [
