@@ -36,7 +36,6 @@ STUDIES = {
     "generation": "studies.generation",
     "joints": "studies.joints",
     "languages": "studies.languages",
-    "memory": "studies.memory",
     "parts": "studies.parts",
     "planning": "studies.planning",
     "quality": "studies.quality",

@@ -7,6 +7,7 @@ In a container, `os.cpu_count()` and the size of physical memory are those of th
 are in its control group (cgroup), version 2 or 1.
 """
 
+import contextlib
 import os
 import platform
 import resource
@@ -92,10 +93,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 ROOT = Path("/")
-PROCESS_BYTES = 400e6
-"""Resident set of a process with torch and pyarrow, without a model."""
-READER_BYTES = 500e6
-"""Upper bound of the resident set of a task that reads, besides the largest recording."""
 
 
 def system() -> str:
@@ -131,6 +128,15 @@ def memory_bytes(root: Path = ROOT) -> int:
     """Return the bytes of main memory that this process may use; `root` as in `num_cpus`."""
     limits = _limits(root, "memory", v2="memory.max", v1=("memory.limit_in_bytes",))
     return min([physical_bytes(), *(limit for limit, *_ in limits)])
+
+
+def reset_highest_memory(device: str) -> None:
+    """Let `highest_memory` count from now on; where the system has no such reset, it counts from the start."""
+    if not is_accelerator(device):
+        with contextlib.suppress(OSError):
+            (ROOT / "proc/self/clear_refs").write_text("5")  # man proc_pid_clear_refs: sets VmHWM to VmRSS
+    elif reset := getattr(module_of(device), "reset_peak_memory_stats", None):
+        reset(device)
 
 
 def highest_memory(device: str) -> int:

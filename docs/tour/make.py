@@ -216,7 +216,7 @@ recipe = raysp.Finetune(
 )
 """,
     ),
-    "`plan` shows what is trained on, and how much memory that takes.",
+    "`plan` shows what is trained on, and the size of a commit.",
     "$ raysp plan finetune.py",
     "The training is killed on its way. The same command goes on after its last commit, to the same weights.",
     "$ raysp finetune finetune.py > killed.log 2>&1 & "

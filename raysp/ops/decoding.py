@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import raysp.audio as in_process
 from raysp.audio import AudioHeader, DecodeOptions, Excerpt, Recording, Samples, SupportsRead, TooLong
-from raysp.audio.waveforms import Windowing, choose_dtype, cut_windows
+from raysp.audio.waveforms import Windowing, cut_windows
 from raysp.columns import DIGEST
 from raysp.errors import AudioError
 from raysp.ops.blocks import BLOCK_BYTES, cut_blocks
@@ -161,14 +161,6 @@ class Decoding:
         for index, row_status in enumerate(piece.statuses):
             self._measure(piece, index, row_status)
         return list(zip(piece.statuses, piece.channels, strict=True))
-
-    def sample_bytes(self, rows: pa.Table, index: int) -> int:
-        """Return the bytes of a decoded sample of a row by its header; raises AudioError if it cannot be read."""
-        recording = Recordings(rows, self.audio, self.root, self.excerpt_columns).get(index)
-        [header] = self.decoder.read_headers([recording])
-        if isinstance(header, AudioError):
-            raise header
-        return np.dtype(choose_dtype(header, self.options.channel, self.sample_rate)).itemsize
 
     def judge(self, rows: pa.Table, first: int, seconds: Sequence[float | None]) -> list[RowStatus]:
         """Return the outcome of each row of known duration; no recording is read.

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import raysp
-from raysp import Evaluation, Schedule, finetune
+from raysp import Evaluation, PlanError, Schedule, finetune
 from raysp.models import AutoModelForCTC
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import try_out
@@ -58,6 +58,22 @@ def test_a_training_has_the_course_of_the_cpu_and_its_checkpoint_is_loaded_there
     assert found.loss == pytest.approx(expected.loss, rel=1e-3)
     assert found.best == pytest.approx(expected.best, rel=1e-3)
     assert_same_weights(tmp_path / "sink", folder)
+
+
+def test_a_calibration_measures_the_memory_of_the_device(words, checkpoint, tmp_path, monkeypatch):
+    device, uses = torch.get_device_module(NAME), iter([3, 10])
+    monkeypatch.setattr(device, "max_memory_allocated", lambda device: next(uses), raising=False)
+    tried = recipe(words, checkpoint, tmp_path / "sink")
+    memory = raysp.estimate(tried, calibrate=True).memory
+    assert (memory.peak, memory.growth, memory.needed, memory.on_gpu) == (10, 7, 10, True)
+    monkeypatch.undo()
+
+    def exceed(device: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(device, "synchronize", exceed)
+    with pytest.raises(PlanError, match="--calibrate: a largest micro-batch needs more memory than there is: lower"):
+        raysp.estimate(tried, calibrate=True)
 
 
 def test_a_stopped_training_goes_on_also_on_another_device(words, checkpoint, on_the_cpu, tmp_path):

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysp import AudioError
 from raysp.audio.waveforms import Windowing
 from raysp.ops.decoding import Decoding, seconds_left
 from raysp.ops.rows import ROW_SCHEMA, waves_of, with_waves
@@ -201,19 +200,6 @@ class TestDecoding:
         (wave,) = waves_of(block)
         assert len(wave) == 1600
         assert wave[400:1200].mean() == pytest.approx(0.5, abs=0.01)
-
-    @pytest.mark.parametrize(
-        ("recording", "expected"),
-        [(wav(), 2), (wav(rate=8_000), 4), (wav(subtype="PCM_24"), 4), (wav(subtype="FLOAT"), 4)],
-        ids=["16 bits", "resampled", "24 bits", "float"],
-    )
-    def test_the_bytes_of_a_sample_are_known_by_the_header(self, recording, expected):
-        rows = piece([b"x", recording])
-        assert decoding().sample_bytes(rows, 1) == expected
-        [block] = blocks_of(decoding(), rows.slice(1))
-        assert waves_of(block)[0].itemsize == expected
-        with pytest.raises(AudioError):
-            decoding().sample_bytes(rows, 0)
 
     def test_a_piece_without_rows_gives_one_empty_block(self):
         assert [block.num_rows for block in blocks_of(decoding(), piece([]))] == [0]

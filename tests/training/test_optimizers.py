@@ -9,7 +9,7 @@ from torch import nn
 from raysp import PlanError, Schedule
 from raysp.training.loop import state
 from raysp.training.loop.optimizing import Group, new_optimizer, set_rate
-from raysp.training.planning.optimizers import kept_state, settled_optimizer, shape_of
+from raysp.training.planning.optimizers import settled_optimizer
 
 REFUSED = {"LBFGS", "Muon", "Rprop", "SparseAdam"}
 NAMES = sorted(
@@ -65,18 +65,6 @@ def test_an_optimiser_goes_on_from_its_state_bit_for_bit(name, options, tmp_path
     assert not torch.equal(whole[2], parameters()[2])
     for mine, expected in zip(second, whole, strict=True):
         assert torch.equal(mine, expected)
-
-
-@pytest.mark.parametrize(("name", "options"), TRAINING)
-def test_the_state_of_a_model_is_known_from_small_parameters(name, options):
-    members = parameters()
-    optimizer, _ = optimizer_of(members, name, options)
-    update(optimizer, members, range(1))
-    kept = kept_state(name, options)
-    for member in members:
-        found = {key: (one.dtype, one.shape) for key, one in optimizer.state.get(member, {}).items()}
-        small = kept[member.ndim]
-        assert {key: (one.dtype, shape_of(one, member)) for key, one in small.items()} == found
 
 
 def test_adamw_has_the_betas_of_fairseq_unless_others_are_given():

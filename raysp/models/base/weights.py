@@ -7,7 +7,6 @@ tensors, decide by `Model.fit`, which is made of the comparison here.
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import stat
@@ -41,7 +40,6 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 METADATA = {"format": "pt"}
 """Metadata of files, without which transformers refuses them."""
 COMPARED_BYTES = 64 * 2**20
@@ -226,19 +224,6 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
         target = Path(scratch) / SINGLE_FILE
         convert_files([(path, target)])
         return read_safetensors(target)
-
-
-def num_file_bytes(headers: Iterable[TensorHeader]) -> int:
-    """Return the size of the file that `write_safetensors` makes of tensors."""
-    entries: dict[str, object] = {"__metadata__": METADATA}
-    end = 0
-    # The order in which safetensors lays tensors out, and its padding of the header to 8 bytes.
-    for header in sorted(headers, key=lambda tensor: (-tensor.dtype.itemsize, tensor.name)):
-        place = [end, end + header.num_bytes]
-        entries[header.name] = {"dtype": _NAMES[header.dtype], "shape": header.shape, "data_offsets": place}
-        end += header.num_bytes
-    length = len(json.dumps(entries, separators=(",", ":")))
-    return 8 + -(-length // 8) * 8 + end
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

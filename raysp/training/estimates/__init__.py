@@ -1,1 +1,1 @@
-"""Estimates of a training before it starts: size of a commit, memory of a worker, speed, time and money."""
+"""Estimates of a training before it starts: steps, size of a commit; by measurement speed, memory, time and money."""

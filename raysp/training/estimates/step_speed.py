@@ -12,6 +12,7 @@ from raysp.storage.stores import open_store
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.sink import committed_steps, step_metrics
 from raysp.training.sink.training_record import TrainingRecord
+from raysp.training.specs.recipe import training_parts
 from raysp.words import count, duration
 
 LAST_STEPS = 500
@@ -53,16 +54,13 @@ def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | 
     return Speed(audio / seconds / workers * imbalance(workers), origin)
 
 
-def of_other(
-    plan: TrainingPlan, url: str, options: GivenOptions | None, parts: Mapping[str, JsonValue], imbalance: Imbalance
-) -> Speed:
+def of_other(plan: TrainingPlan, url: str, options: GivenOptions | None, imbalance: Imbalance) -> Speed:
     """Return the speed of a worker in another training, as `of_steps` does.
 
     Args:
         plan: the plan.
         url: sink of the other training.
         options: options to reach it; None: the options of the recipe's sink, if both are of the same kind of store.
-        parts: parts of the plan, as from `training_parts`.
         imbalance: imbalance of a number of workers.
 
     Raises:
@@ -74,10 +72,11 @@ def of_other(
         options = sink.storage_options if scheme_of(url) == scheme_of(sink.url) else {}
     store = open_store(url, options_of(options))
     record = TrainingRecord.existing(store)
-    theirs = _compared(record.parts)
-    different = [
-        f"{name} {theirs[name]!r}, here {value!r}" for name, value in _compared(parts).items() if theirs[name] != value
-    ]
+    parts = training_parts(
+        plan.recipe, checkpoint_digest=plan.checkpoint_digest, vocabulary_digest="", dtype=plan.dtype, code=plan.code
+    )
+    ours, theirs = _compared(parts), _compared(record.parts)
+    different = [f"{name} {theirs[name]!r}, here {value!r}" for name, value in ours.items() if theirs[name] != value]
     if different:
         raise PlanError(
             f"--like {url}: its training differs in what its speed depends on: {'; '.join(different)}; name the sink "

@@ -1,29 +1,31 @@
-"""Estimate of a training: balance of its workers, size of a commit, memory, time and money."""
+"""Estimate of a training: balance of its workers, size of a commit, and by measurement memory, time and money."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from raysp.devices import is_accelerator
 from raysp.errors import PlanError
 from raysp.labelling.planning.costs import Amount, Cost, Speed, three_digits, unpriced
 from raysp.storage.store import Store
-from raysp.training.estimates.step_speed import of_other, of_steps
-from raysp.training.estimates.training_rows import Left, RowFacts
-from raysp.training.estimates.weight_sizes import Commit, model_of, weights_of
-from raysp.training.estimates.worker_memory import Memory, predict
-from raysp.training.planning.ordering import numbers_of_workers
+from raysp.training.estimates.commit_size import STAND_INS, Commit, commit_of
+from raysp.training.estimates.step_speed import Imbalance, of_other, of_steps
+from raysp.training.estimates.steps_left import Left, declared, left_of
+from raysp.training.estimates.training_calibration import SMALLER, Memory, calibrate
+from raysp.training.planning.ordering import imbalance, numbers_of_workers
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
+from raysp.training.sink.extending import has_other_length
+from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.tasks.task_table import task_of
 from raysp.words import Brief, count
 from raysp.work import EstimateOptions
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
-
-STAND_INS: Mapping[str, int] = dict.fromkeys("abcdefghijklmnopqrstuvwxyz '", 1)
-"""Characters or classes of a corpus that is not indexed: their number changes a head by kilobytes."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -35,7 +37,8 @@ class TrainingEstimate(Brief):
     imbalance: Mapping[int, float]
     """Load of the slowest worker over the mean of all, by number of workers."""
     commit: Commit
-    memory: Memory
+    memory: Memory | None
+    """Peak memory of a worker; None: not measured."""
     speed: Speed | None
     """Speed of a worker; None: unknown."""
     cost: Cost | None
@@ -50,7 +53,8 @@ class TrainingEstimate(Brief):
     @property
     def messages(self) -> tuple[str, ...]:
         """Sentences that `raysp plan` prints with the facts."""
-        return (*self.notes, *([too_much(self.memory)] if self.memory.is_too_much else []))
+        memory = self.memory
+        return (*self.notes, *([too_much(memory)] if memory is not None and memory.is_too_much else []))
 
 
 def estimate_training(
@@ -73,50 +77,58 @@ def estimate_training(
         PlanError: the speed cannot be taken from where it is said to be.
         CheckpointError: the checkpoint cannot be loaded.
     """
-    rows = RowFacts.assumed(plan) if prepared is None else RowFacts.of(prepared, store, decoder)
-    model = model_of(plan, task_of(plan).settled(STAND_INS) if prepared is None else prepared.task)
-    weights = weights_of(plan.recipe, model)
-    sizes = {"window_bytes": rows.window_bytes, "window_pieces": rows.window_pieces}
-    memory = predict(plan, model, weights, rows.batches, **sizes)
-    speed = _speed(plan, prepared, rows, store, options, decoder)
+    imbalance_of: Imbalance
+    if prepared is None:
+        imbalance_of = partial(imbalance, np.ones((1, plan.sizes.micro_batches)))
+        begun, left, task, notes = False, declared(plan), task_of(plan).settled(STAND_INS), [_not_indexed(plan)]
+    else:
+        imbalance_of = prepared.imbalance_of
+        begun = _has_begun(prepared, store)
+        left, task, notes = left_of(prepared, store if begun else None), prepared.task, []
+    speed, memory = None, None
+    if options.rtfx is not None:
+        speed = Speed(options.rtfx, "as stated")
+    elif options.like is not None:
+        speed = of_other(plan, options.like, options.like_options, imbalance_of)
+    elif options.calibrate:
+        speed, memory = _calibrated(plan, prepared, decoder)
+    elif begun:
+        speed = of_steps(plan, store, imbalance_of)
     workers = plan.workers
     numbers = numbers_of_workers(plan.sizes.micro_batches, (workers.low, workers.high))
     return TrainingEstimate(
-        left=rows.left,
-        imbalance={number: rows.imbalance_of(number) for number in numbers},
-        commit=weights.commit,
+        left=left,
+        imbalance={number: imbalance_of(number) for number in numbers},
+        commit=commit_of(plan, task),
         memory=memory,
         speed=speed,
-        cost=_cost(plan, rows, rows.left, speed, options.price) if speed and rows.left else None,
-        notes=(*([rows.note] if rows.note else ()), *unpriced(options, speed)),
+        cost=_cost(plan, left, speed, options.price, imbalance_of(workers.low)) if speed and left else None,
+        notes=(*notes, *unpriced(options, speed)),
     )
 
 
-def _speed(
-    plan: TrainingPlan,
-    prepared: Prepared | None,
-    rows: RowFacts,
-    store: Store,
-    options: EstimateOptions,
-    decoder: "Decoder | None",
-) -> Speed | None:
-    if options.rtfx is not None:
-        return Speed(options.rtfx, "as stated")
-    if options.like is not None:
-        return of_other(plan, options.like, options.like_options, rows.parts, rows.imbalance_of)
-    if not options.calibrate:
-        return of_steps(plan, store, rows.imbalance_of) if rows.has_begun else None
+def _not_indexed(plan: TrainingPlan) -> str:
+    return f"{count(plan.num_rows, 'row')} are not indexed yet: the training counts rows, tokens and steps"
+
+
+def _has_begun(prepared: Prepared, store: Store) -> bool:
+    """Return whether a sink has this training."""
+    record = TrainingRecord.load(store)
+    if record is None:
+        return False
+    return record.fingerprint == prepared.fingerprint or has_other_length(record, prepared.parts)
+
+
+def _calibrated(plan: TrainingPlan, prepared: Prepared | None, decoder: "Decoder | None") -> tuple[Speed, Memory]:
     if prepared is None:
         raise PlanError(
             f"--calibrate: {count(plan.num_rows, 'row')} are not indexed yet; begin the training, which indexes them, "
             "name the sink of another training with --like, or state the speed with --rtfx"
         )
-    from raysp.training.estimates.training_calibration import calibrate
-
     return calibrate(prepared, decoder)
 
 
-def _cost(plan: TrainingPlan, rows: RowFacts, left: Left, speed: Speed, price: float | None) -> Cost:
+def _cost(plan: TrainingPlan, left: Left, speed: Speed, price: float | None, slowest: float) -> Cost:
     workers = plan.workers
     on_gpu = is_accelerator(workers.device)
     return Cost.of(
@@ -126,7 +138,7 @@ def _cost(plan: TrainingPlan, rows: RowFacts, left: Left, speed: Speed, price: f
         devices=1 if on_gpu else workers.threads,
         device="GPU" if on_gpu else "CPU",
         price=price,
-        imbalance=rows.imbalance_of(workers.low),
+        imbalance=slowest,
     )
 
 
@@ -136,39 +148,28 @@ def facts_of(estimate: TrainingEstimate) -> list[tuple[str, str]]:
     kept = f"at most {commit.kept} are kept, up to {_bytes(commit.most_bytes)} in all"
     return [
         ("commit", f"{_bytes(commit.num_bytes)} each time; {kept}"),
-        ("memory", _memory(estimate.memory) + _measured(estimate.speed)),
+        ("memory", _memory(estimate.memory) if estimate.memory else "unknown: --calibrate measures it"),
         *_time(estimate).items(),
     ]
 
 
 def _memory(memory: Memory) -> str:
-    trained = memory.weights + memory.gradients + memory.moments + memory.average
-    parts = (
-        f"of which weights and optimiser {_bytes(trained)}, activations {_bytes(memory.activations)}, a commit "
-        f"{_bytes(memory.copies)}, rows {_bytes(memory.rows)}"
+    if memory.on_gpu:
+        there = "" if memory.limit is None else f"; the GPU has {_bytes(memory.limit)}"
+        return f"tensors of {_bytes(memory.peak)} at most on a worker's GPU, measured here{there}"
+    of_worker = memory.peak + memory.rows
+    more = f"{_bytes(memory.needed)} for all workers; " if memory.needed > of_worker else ""
+    return (
+        f"{_bytes(memory.peak)} resident at the peak, measured here, {_bytes(memory.growth)} of it for the training; "
+        f"two windows of rows take {_bytes(memory.rows)} more; {more}this machine has {_bytes(memory.limit or 0)}"
     )
-    more = f"{_bytes(memory.machine)} in all, " if memory.machine > memory.worker else ""
-    machine = f"{more}this machine has {_bytes(memory.machine_has)}"
-    if memory.gpu is None:
-        return f"up to {_bytes(memory.worker)} a worker, {parts}; {machine}"
-    there = "" if memory.gpu_has is None else f" of {_bytes(memory.gpu_has)}"
-    on_gpu = f"{_bytes(memory.gpu)}{there} of a worker's GPU and {_bytes(memory.worker)} beside it"
-    return f"up to {on_gpu}, {parts}; {machine}"
-
-
-def _measured(speed: Speed | None) -> str:
-    return f"; {_bytes(speed.memory_bytes)} measured here" if speed and speed.memory_bytes else ""
 
 
 def too_much(memory: Memory) -> str:
     """Return a warning with the remedies."""
-    of_gpu = memory.gpu is not None and memory.gpu_has is not None and memory.gpu > memory.gpu_has
-    needed, there = (memory.gpu, memory.gpu_has) if of_gpu else (memory.machine, memory.machine_has)
-    place = "a worker's GPU" if of_gpu else "this machine"
+    place = "a worker's GPU" if memory.on_gpu else "this machine"
     return (
-        f"the training may need {_bytes(needed or 0)} of memory, and {place} has {_bytes(there or 0)}: lower "
-        "batching.seconds or batching.window_seconds, raise batching.micro_batches, or set schedule.checkpointing=True "
-        "(the estimate is an upper bound)"
+        f"the training needs {_bytes(memory.needed)} of memory, and {place} has {_bytes(memory.limit or 0)}: {SMALLER}"
     )
 
 

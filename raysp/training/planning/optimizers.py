@@ -1,4 +1,4 @@
-"""Optimisers of torch by their names: checks of their options, and memory of their state."""
+"""Optimisers of torch by their names: checks of their options."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -74,13 +74,6 @@ def kept_state(name: str, options: Mapping[str, OptionValue]) -> "list[dict[str,
     optimizer: torch.optim.Optimizer = make(parameters, lr=1e-3, weight_decay=0.0, **optimizer_arguments(name, options))
     optimizer.step()
     return [{**optimizer.state.get(parameter, {})} for parameter in parameters]
-
-
-def shape_of(kept: "Tensor", parameter: "Tensor") -> "torch.Size":
-    """Return the shape that a value of `kept_state` has for another parameter of as many dimensions."""
-    import torch
-
-    return torch.Size(1 if size == 1 else parameter.shape[place] for place, size in enumerate(kept.shape))
 
 
 def _classes() -> "dict[str, type[torch.optim.Optimizer]]":

@@ -129,6 +129,14 @@ def test_the_highest_memory_of_a_process_is_its_own_and_not_that_of_the_one_that
     assert 5_000_000 < int(started.stdout) < 100_000_000
 
 
+def test_the_highest_memory_is_counted_anew_after_a_reset():
+    assert len(b"1" * 300_000_000) < devices.highest_memory("cpu")
+    before = devices.highest_memory("cpu")
+    devices.reset_highest_memory("cpu")
+    assert devices.highest_memory("cpu") < before - 250_000_000
+    assert len(b"1" * 200_000_000) < devices.highest_memory("cpu")
+
+
 @pytest.mark.parametrize(("name", "unit"), [("Linux", 1024), ("macOS", 1)])
 def test_without_the_files_of_linux_it_is_what_the_system_counts(tmp_path, monkeypatch, name, unit):
     resource = pytest.importorskip("resource")

@@ -1,14 +1,16 @@
-"""Speed measured on a few micro-batches."""
+"""Speed and memory measured on a few micro-batches."""
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import raysp
 from raysp import Batching, PlanError
-from tests.corpora import write_shard
-from tests.recipes import a_recipe
+from tests.corpora import wav, write_shard
+from tests.recipes import a_recipe, words_table
 from tests.training.runs.test_finetuning import broken_table
 
 
@@ -24,7 +26,6 @@ def test_micro_batches_of_middle_cost_are_timed_and_an_update(words, tiny, tmp_p
     recipe = a_recipe(words, tiny, tmp_path / "out", ema=0.9, batching=Batching(seconds=12, micro_batches=3))
     found = raysp.estimate(recipe, calibrate=True)
     assert found.speed.rtfx > 0
-    assert found.speed.memory_bytes > 1e8
     told = re.fullmatch(
         r"measured here on 1 CPU: (\d+:\d\d) of audio in ([\d.]+) s, of which an update is ([\d.]+) s",
         found.speed.origin,
@@ -38,8 +39,51 @@ def test_micro_batches_of_middle_cost_are_timed_and_an_update(words, tiny, tmp_p
 
 
 @pytest.mark.slow
+def test_the_memory_is_that_of_the_longest_row_wherever_it_is_and_nothing_from_before(words, tiny, tmp_path):
+    held = np.ones(200_000_000)
+    del held
+    batching = Batching(seconds=6, micro_batches=2, window_seconds=10)
+    usual = raysp.estimate(a_recipe(words, tiny, tmp_path / "out", batching=batching), calibrate=True).memory
+    assert 1e8 < usual.peak < 1.5e9
+    assert 0 < usual.growth < usual.peak
+    table = words_table(30)
+    long = table.slice(0, 1).set_column(1, "audio", [[{"bytes": wav(60 * 16_000), "path": None}]])
+    for number, part in enumerate((table, long.cast(table.schema), table)):
+        write_shard(tmp_path / "in" / f"{number}.parquet", table=part)
+    recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", batching=batching)
+    found = raysp.estimate(recipe, calibrate=True).memory
+    # Scores of attention of two layers with two heads, their dropped values, and masks.
+    assert found.peak > usual.peak + 2 * 2 * 3000**2 * 4
+    assert found.rows == pytest.approx(2 * 2 * 16_000 * 60, rel=0.05)  # two windows of its 60 s, in int16
+    assert found.needed == found.peak + found.rows
+
+
+def test_too_little_memory_is_warned_of_with_the_settings_that_help(words, tiny, tmp_path):
+    found = raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), calibrate=True)
+    assert found.messages == ()
+    small = replace(found, memory=replace(found.memory, limit=1e8))
+    needed = round(found.memory.needed / 1e6)
+    [message] = small.messages
+    assert message.startswith(f"the training needs {needed} MB of memory, and this machine has 100 MB: lower batching.")
+    [message] = replace(found, memory=replace(small.memory, on_gpu=True)).messages
+    assert "and a worker's GPU has 100 MB" in message
+    assert replace(found, memory=replace(found.memory, limit=None)).messages == ()
+
+
+@pytest.mark.slow
+def test_rows_are_augmented_and_workers_share_windows_and_the_machine(words, tiny, tmp_path):
+    augment = [raysp.Speed((0.5,)), raysp.Gain((-6, 6))]
+    one, two = (
+        raysp.estimate(a_recipe(words, tiny, tmp_path / "out", augment=changes, pool=pool), calibrate=True).memory
+        for changes, pool in (([], raysp.Pool(1, cpus=1)), (augment, raysp.Pool(2, cpus=1)))
+    )
+    assert 2 <= two.rows / one.rows * 2 <= 8  # of twice the seconds, in float32, for two
+    assert two.needed == 2 * (two.peak + two.rows)
+
+
+@pytest.mark.slow
 def test_rows_that_cannot_be_decoded_are_refused(tiny, tmp_path):
     write_shard(tmp_path / "in" / "z.parquet", table=broken_table(12))
     recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out")
-    with pytest.raises(PlanError, match="--calibrate: no row of a micro-batch of the first window can be decoded"):
+    with pytest.raises(PlanError, match="--calibrate: no row of a micro-batch can be decoded; state the speed"):
         raysp.estimate(recipe, calibrate=True)

@@ -1,5 +1,6 @@
 """`raysp.estimate` of recipes, compared with their trainings."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -58,45 +59,49 @@ def test_a_training_that_has_begun_gives_the_speed_of_what_is_left_and_of_anothe
     assert (done.left.steps, done.left.share, done.cost.wall_seconds.value) == (0, 0, 0)
 
 
-@pytest.mark.slow
-def test_a_calibration_measures_speed_and_memory_and_writes_nothing(words, tiny, tmp_path):
-    found = raysp.estimate(a_recipe(words, tiny, tmp_path / "out"), calibrate=True)
-    assert found.speed.origin.startswith("measured here on 1 CPU: ")
-    assert found.speed.memory_bytes > 1e8
-    assert found.cost is not None
-    assert not (tmp_path / "out").exists()
-
-
-MANY = 20_001
-"""Rows that an estimate does not index."""
-
-
 class TestRowsThatAreNotIndexed:
+    """More rows than an estimate indexes."""
+
     @pytest.fixture(scope="class")
-    def many(self, tmp_path_factory) -> str:
-        table = rows_table(MANY, audio=wav(800))
-        return str(write_shard(tmp_path_factory.mktemp("many") / "0.parquet", table=table))
+    def many(self, tmp_path_factory) -> Path:
+        table = rows_table(20_001, audio=wav(800))
+        return write_shard(tmp_path_factory.mktemp("many") / "0.parquet", table=table)
 
-    @pytest.fixture
-    def recipe(self, many, tiny, tmp_path) -> raysp.Finetune:
-        return a_recipe(many, tiny, tmp_path / "out", batching=BY_THREE)
+    @pytest.fixture(scope="class")
+    def declaring(self, tmp_path_factory) -> Path:
+        """Two manifests that declare 10,000 and 30,000 seconds."""
+        folder = tmp_path_factory.mktemp("declaring")
+        (folder / "a.wav").write_bytes(wav(800))
+        for name, num_rows, seconds in (("a", 10_000, 1.0), ("b", 15_000, 2.0)):
+            line = json.dumps({"audio_filepath": "a.wav", "duration": seconds, "text": "a"})
+            (folder / f"{name}.jsonl").write_text(f"{line}\n" * num_rows)
+        return folder
 
-    def test_commit_memory_and_the_time_of_full_steps_are_known(self, recipe):
-        found = raysp.estimate(recipe, rtfx=3.0)
+    def test_commit_and_the_time_of_full_steps_are_known(self, many, tiny, tmp_path):
+        found = raysp.estimate(a_recipe(str(many), tiny, tmp_path / "out", batching=BY_THREE), rtfx=3.0)
         assert found.left.audio_seconds == 4 * 6.0
         assert found.cost.wall_seconds.value == pytest.approx(8.0)
-        assert found.commit.num_bytes > 100_000
+        assert (found.commit.num_bytes > 100_000, found.memory) == (True, None)
         assert found.imbalance == {2: pytest.approx(4 / 3), 3: 1.0}
-        assert "20,001 rows are not indexed yet" in found.notes[0]
+        assert found.notes[0] == "20,001 rows are not indexed yet: the training counts rows, tokens and steps"
 
-    def test_a_calibration_is_refused(self, recipe):
+    def test_a_calibration_is_refused(self, many, tiny, tmp_path):
         with pytest.raises(PlanError, match=r"--calibrate: 20,001 rows are not indexed yet; begin the training"):
-            raysp.estimate(recipe, calibrate=True)
+            raysp.estimate(a_recipe(str(many), tiny, tmp_path / "out"), calibrate=True)
 
-    def test_without_declared_durations_epochs_have_no_time(self, recipe, many, tiny, tmp_path):
-        found = raysp.estimate(a_recipe(many, tiny, tmp_path / "out", schedule=Schedule(epochs=2)), rtfx=3.0)
+    def test_without_declared_durations_epochs_have_no_time(self, many, tiny, tmp_path):
+        found = raysp.estimate(a_recipe(str(many), tiny, tmp_path / "out", schedule=Schedule(epochs=2)), rtfx=3.0)
         assert (found.left, found.cost) == (None, None)
-        assert Path(recipe.sink.url).name == "out"
+
+    @pytest.mark.parametrize(
+        ("mix", "expected"), [(None, 40_000), ({"a-*": 1, "b-*": 3}, 40_000), ({"a-*": 1, "b-*": 1}, 20_000)]
+    )
+    def test_declared_durations_count_as_epochs_mix_them(self, declaring, tiny, tmp_path, mix, expected):
+        fields = {"schedule": Schedule(epochs=2), "mix": mix and raysp.Mix(mix)}
+        source = raysp.Shards([f"{declaring}/a.jsonl", f"{declaring}/b.jsonl"], text="text")
+        found = raysp.estimate(a_recipe("", tiny, tmp_path / "out", source=source, **fields))
+        assert (found.left.steps, found.left.share) == (None, 1.0)
+        assert found.left.audio_seconds == pytest.approx(2 * expected)
 
 
 def test_a_sample_is_refused_for_a_recipe(words, tiny, tmp_path):

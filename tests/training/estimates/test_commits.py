@@ -1,8 +1,9 @@
-"""Sizes of weights and commits before a training, compared with its model and with its files."""
+"""Sizes of commits before a training, compared with its files."""
 
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 import raysp
 from raysp import CTC, Checkpoint, Classify, Schedule, Seq2Seq, Speakers, Text, finetune
@@ -10,7 +11,7 @@ from raysp.models import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCT
 from tests.recipes import SMALL, a_recipe, letters_tokenizer
 from tests.soaked import some
 from tests.training.objectives.originals import save_decoder
-from tests.training.trained import commits_of, planned
+from tests.training.trained import commits_of, committed_file
 
 LORA, CONVOLUTIONS = raysp.LoRA(4), "feature_encoder"
 
@@ -54,49 +55,33 @@ def trained(words, sink, objective, **fields) -> raysp.Finetune:
 
 
 @pytest.mark.slow
-def test_a_commit_of_every_objective_has_the_estimated_files(words, objective, tmp_path):
-    """Weights and moments by name, shape and dtype: a file has a header with all of them."""
+def test_a_commit_of_every_objective_has_the_estimated_bytes_of_tensors(words, objective, tmp_path):
     recipe = trained(words, tmp_path / "out", objective, schedule=Schedule(steps=1))
-    found = raysp.estimate(recipe)
+    found = raysp.estimate(recipe).commit
     finetune(recipe)
-    files = commits_of(tmp_path / "out")[1]["files"]
-    assert found.commit.files == {name: file["num_bytes"] for name, file in files.items()}
-    moments = found.memory.moments
-    assert moments == 2 * found.memory.gradients
-    assert files["optimizer.safetensors"]["num_bytes"] == pytest.approx(moments, rel=0.2, abs=20_000)
+    assert found.num_bytes == tensor_bytes(tmp_path / "out", 1)
+
+
+def tensor_bytes(sink: Path, done: int) -> int:
+    """Return the bytes of the tensors of a committed step, without the counts of the optimiser and the average."""
+    files = [load_file(committed_file(sink, done, name)) for name in commits_of(sink)[done]["files"]]
+    return sum(tensor.nbytes for file in files for tensor in file.values() if tensor.ndim)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["frozen", "averaged", "Adafactor", "SGD"])
-def test_a_commit_has_the_size_of_the_files_of_a_training(words, tiny, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["frozen", "averaged"])
+def test_a_training_keeps_as_many_commits_of_that_size(words, tiny, tmp_path, kind):
     fields = {"freeze": CONVOLUTIONS} if kind == "frozen" else {}
     objective = CTC(str(tiny), vocabulary="build", text=Text("lower"), **fields)
-    recipe = trained(
-        words,
-        Checkpoint(str(tmp_path / "out"), every=1),
-        objective,
-        schedule=Schedule(steps=3, optimizer=kind if kind in {"Adafactor", "SGD"} else "AdamW"),
-        ema=0.9 if kind == "averaged" else None,
-    )
+    sink, ema = Checkpoint(str(tmp_path / "out"), every=1), 0.9 if kind == "averaged" else None
+    recipe = trained(words, sink, objective, schedule=Schedule(steps=3), ema=ema)
     found = raysp.estimate(recipe).commit
     finetune(recipe)
-    folders = [*(tmp_path / "out" / ".raysp" / "steps").glob("*.*/")]
-    for folder in folders:
-        assert found.files == {file.name: file.stat().st_size for file in folder.iterdir()}
-    assert len(folders) == found.kept == 2
-    assert found.num_bytes == sum(found.files.values())
+    assert [tensor_bytes(tmp_path / "out", done) for done in commits_of(tmp_path / "out")] == [found.num_bytes] * 2
+    assert found.kept == 2
     assert found.most_bytes == 3 * found.num_bytes
 
 
 def test_the_best_evaluation_is_kept_too(words, tiny, tmp_path):
     evaluation = raysp.Evaluation(raysp.Shards(words, text="text"))
     assert raysp.estimate(a_recipe(words, tiny, tmp_path / "out", evaluation=evaluation)).commit.kept == 3
-
-
-def test_bytes_of_what_is_trained(words, tiny, tmp_path):
-    recipe = a_recipe(words, tiny, tmp_path / "out", objective={"freeze": "base"})
-    tokens, found = len(planned(recipe)["vocabulary"]), raysp.estimate(recipe)
-    assert found.memory.gradients == 4 * 33 * tokens  # 32 weights and a bias for each token
-    assert found.memory.moments == 2 * found.memory.gradients
-    assert found.memory.weights > 10 * found.memory.gradients
-    assert found.commit.files["model.safetensors"] == pytest.approx(found.memory.weights, rel=0.1)
