@@ -82,7 +82,7 @@ class EstimateOptions:
         rtfx: seconds of audio per second of one actor or worker.
         like: sink of another run of the same checkpoint, which gives the speed.
         like_options: storage options of `like`.
-        calibrate: whether the speed is measured in this process.
+        calibrate: whether speed and memory are measured in this process.
         price: price of an hour of one GPU, or of one CPU.
     """
 

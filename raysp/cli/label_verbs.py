@@ -63,7 +63,7 @@ def plan(
     ] = None,
     calibrate: Annotated[
         bool,
-        typer.Option("--calibrate", help="Measure the speed here, on some rows or micro-batches, and keep nothing."),
+        typer.Option("--calibrate", help="Measure speed and memory on some rows or micro-batches; keep nothing."),
     ] = False,
     price: Annotated[
         float | None, typer.Option(metavar="PER_HOUR", help="Price of an hour of a GPU, or else of a CPU.")

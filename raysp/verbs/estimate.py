@@ -30,7 +30,7 @@ def estimate(
             one worker trains.
         like: url of a sink with the same checkpoint, whose runs give the speed.
         like_options: storage options of that sink.
-        calibrate: label some sampled rows in this process, or train on a few micro-batches, and measure the speed.
+        calibrate: label some sampled rows here, or train on a few micro-batches, and measure speed and memory.
         price: price of an hour of one GPU, or of one CPU if the model runs on CPUs, in any currency.
 
     Raises:

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from raysp.audio.isolation import Decoder
 from raysp.cluster.resources import count_gpus
-from raysp.devices import is_accelerator, release_memory
+from raysp.devices import is_accelerator, release_memory, reset_highest_memory
 from raysp.errors import PlanError
 from raysp.labelling.engine.job import FatalFailure, Job, LabelledPiece, PieceTodo, sleep_while_waiting
 from raysp.labelling.engine.model import Model
@@ -47,6 +47,8 @@ def calibrate(plan: Plan, sample: Sample) -> Speed:
         store = open_store(stack.enter_context(TemporaryDirectory(prefix="raysp-")))
         decoder = stack.enter_context(Decoder())
         stack.callback(release_memory, settings.device)
+        for device in {step.settings.device for step in plan.passes}:
+            reset_highest_memory(device)
         models = Model.of(job)
         for model in models:
             stack.callback(model.close)

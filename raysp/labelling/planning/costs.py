@@ -42,7 +42,7 @@ class Speed:
     origin: str
     """Where the number is from, for messages."""
     memory_bytes: int | None = None
-    """Peak resident set of the measuring process, or peak memory of its GPU; None: not measured."""
+    """Peak resident set of the measuring process, or peak memory of its GPU, of labelling; None: not measured."""
 
 
 @dataclass(frozen=True)
