@@ -182,10 +182,6 @@ class SharKind(SourceKind):
                 for batch in batches_of(samples[max(0, piece.first - row) : piece.end - row]):
                     yield rows_of(file, batch, columns, layout.schema, cuts.of)
 
-    def files_of(self, shard: Shard) -> list[str]:
-        """Return the url of the tar file."""
-        return [_tar_beside(shard.url)]
-
     def narrow(self, shard: Shard, piece: Piece) -> Shard:
         """Return a shard reduced to one of its pieces, with its spans alone."""
         return replace(shard, pieces=(piece,), part=pack(unpack(shard.part).overlapping(piece)))

@@ -425,10 +425,6 @@ class SourceKind(ABC):
         part = f"-{hashlib.sha256(shard.part.encode()).hexdigest()[:8]}" if shard.part else ""
         return f"{shard.input_id}{part}"
 
-    def files_of(self, shard: Shard) -> list[str]:
-        """Return the urls of the files that hold the recordings of a shard; none if rows only name files."""
-        return [shard.url] if self.holds_audio else []
-
     def narrow(self, shard: Shard, piece: Piece) -> Shard:
         """Return a shard reduced to one of its pieces, small enough to be sent with it.
 

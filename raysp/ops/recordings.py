@@ -3,14 +3,12 @@
 Their claimed durations and numbers of channels are read from their headers before decoding.
 """
 
-import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property, partial
 from itertools import islice, pairwise
-from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -21,7 +19,6 @@ from raysp.corpus.tables import bytes_of, path_of, paths_of
 from raysp.errors import AudioError, StoreError
 from raysp.ops.rows import OK, RowStatus
 from raysp.storage.audio_root import HEAD_BYTES, AudioRoot, RowPath
-from raysp.storage.opened import digest_of, sampled
 from raysp.storage.store import ArchivedError, RefusedError, join_url
 
 MOST_TRIED = 64
@@ -269,63 +266,6 @@ def _file_read_through(path: str) -> str | None:
     """Return the file that is read from its beginning on to read a recording; None for one with exact seeks."""
     row = RowPath.parse(path)
     return row.shard if row else None if has_exact_seeks(path) else path
-
-
-class Content(NamedTuple):
-    """Content of a recording for comparisons between runs (`raysp.storage.opened`)."""
-
-    digest: bytes
-    """Digest of its bytes, of sampled bytes of a file, or of its version in a store; of b"" if it cannot be read."""
-    path: str | None = None
-    """Path below the root; None for embedded bytes."""
-    version: str | None = None
-    """Version of that file; None if it is missing or refused."""
-
-
-NO_CONTENT = Content(digest_of())
-
-
-def contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> list[Content]:
-    """Return the contents of recordings. Files on local disks are read in part, remote files are not opened.
-
-    Args:
-        rows: rows with the column of recordings.
-        audio: its name.
-        root: folder of paths; None: paths are not allowed.
-
-    Raises:
-        StoreError: the storage fails.
-    """
-    if root is None or root.real:
-        return [*_read_contents(rows, audio, root)]
-    embedded = [*_read_contents(rows, audio, None)]
-    paths = [
-        _inside(root, path) if content == NO_CONTENT else None
-        for content, path in zip(embedded, paths_of(rows.column(audio)), strict=True)
-    ]
-    versions = root.contents({path for path in paths if path})
-    return [
-        content if path is None else Content(digest_of(versions.get(path, "").encode()), path, versions.get(path))
-        for content, path in zip(embedded, paths, strict=True)
-    ]
-
-
-def _read_contents(rows: pa.Table, audio: str, root: AudioRoot | None) -> Iterator[Content]:
-    recordings = Recordings(rows, audio, root)
-    for index in range(rows.num_rows):
-        try:
-            opened = recordings.get(index)
-            parts = (opened,) if isinstance(opened, memoryview) else sampled(opened)
-            yield Content(digest_of(*parts), *recordings.identity(index))
-        except AudioError:
-            path = None if root is None else _inside(root, recordings.path(index))
-            yield Content(NO_CONTENT.digest, path)
-
-
-def _inside(root: AudioRoot, path: str | None) -> str | None:
-    with contextlib.suppress(AudioError):
-        return root.inside(path) if path else None
-    return None
 
 
 ReadHeaders = Callable[..., Iterator[AudioHeader | AudioError]]

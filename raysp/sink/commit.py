@@ -282,7 +282,7 @@ def _fill(
             pq.ParquetWriter(str(scratch), first.schema, compression=label_shard.compression, write_page_checksum=True)
         )
         rest_writer: table_files.Writer | None = None
-        for table in _grouped(chain([first], tables)):
+        for table in grouped(chain([first], tables)):
             tally.add(table)
             is_ok = pc.equal(table.column("status"), pa.scalar(OK))
             # min_count=0: `all` of an empty table is null otherwise, and an empty file of left-out rows would be
@@ -309,7 +309,7 @@ def _fill(
     return receipt, rest_id
 
 
-def _grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def grouped(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Yield neighbouring tables joined into row groups of at least ROW_GROUP_BYTES or ROW_GROUP_ROWS."""
     waiting: list[pa.Table] = []
     num_bytes = num_rows = 0

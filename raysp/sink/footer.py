@@ -81,7 +81,21 @@ class Hashes:
         self.by_row[rows] = 0
         read = np.asarray(staged.column(VERSION).is_valid())
         if read.any():
-            self.by_row[rows[read]] = _hashes(cast("list[str]", staged.column(VERSION).drop_null().to_pylist()))
+            self.set(rows[read], cast("list[str]", staged.column(VERSION).drop_null().to_pylist()))
+
+    def set(self, rows: Sequence[int] | npt.NDArray[np.int64], versions: Sequence[str]) -> None:
+        """Set the hashes of rows with the versions of their files."""
+        self.by_row[rows] = _hashes(versions)
+
+    @classmethod
+    def of_numbers(cls, numbers: npt.NDArray[np.uint32]) -> "Hashes":
+        """Return the hashes from `numbers`."""
+        return cls(numbers.astype("<u4").view(np.uint8).reshape(-1, 4)[:, :HASH_BYTES])
+
+    @property
+    def numbers(self) -> npt.NDArray[np.uint32]:
+        """The hashes as numbers; 0 for rows that were not read by path."""
+        return np.pad(self.by_row, ((0, 0), (0, 4 - HASH_BYTES))).view("<u4")[:, 0]
 
     @property
     def is_read(self) -> npt.NDArray[np.bool_]:

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from raysp import bounds
 from raysp.errors import AudioError, StoreError
-from raysp.storage.opened import Entry, Opened, content_of
+from raysp.storage.opened import Entry, Opened
 from raysp.storage.store import (
     KEYED,
     SCHEME,
@@ -85,13 +85,12 @@ def version_of(entry: Entry) -> str:
     return f"{entry.num_bytes}:{entry.version}"
 
 
-def versions(store: Store, paths: Collection[str], of: Callable[[Entry], str] = version_of) -> dict[str, str]:
+def versions(store: Store, paths: Collection[str]) -> dict[str, str]:
     """Return the current versions of files by path. Missing and refused ones are omitted.
 
     Args:
         store: their store.
         paths: their paths.
-        of: function that returns the version of an entry.
 
     Raises:
         StoreError: the storage fails.
@@ -101,23 +100,23 @@ def versions(store: Store, paths: Collection[str], of: Callable[[Entry], str] = 
     is_keyed = scheme_of(store.url) in KEYED
     for _, group in groupby(sorted(set(paths)), lambda path: path.rpartition("/")[0]):
         in_folder = list(group)
-        listed, rest = _list(store, in_folder, of) if is_keyed and len(in_folder) >= WORTH_LISTING else ({}, in_folder)
+        listed, rest = _list(store, in_folder) if is_keyed and len(in_folder) >= WORTH_LISTING else ({}, in_folder)
         by_path |= listed
         unlisted += rest
     slices = [unlisted[first::AT_ONCE] for first in range(min(AT_ONCE, len(unlisted)))]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for answers in pool.map(lambda part: dict(_ask(store, part, of)), slices):
+        for answers in pool.map(lambda part: dict(_ask(store, part)), slices):
             by_path |= answers
     return by_path
 
 
-def _list(store: Store, paths: Sequence[str], of: Callable[[Entry], str]) -> tuple[Mapping[str, str], Sequence[str]]:
+def _list(store: Store, paths: Sequence[str]) -> tuple[Mapping[str, str], Sequence[str]]:
     """List a folder up to a limit of entries; return the versions by path, and the paths after the last entry."""
     names, listed = set(paths), {}
     most = ENTRIES_A_FILE * len(paths)
     for number, entry in enumerate(store.list(_beginning(paths[0], paths[-1])), 1):
         if entry.path in names:
-            listed[entry.path] = of(entry)
+            listed[entry.path] = version_of(entry)
         # Stores list by UTF-8 bytes, whose order is that of Python's strings, so no other path follows.
         if entry.path >= paths[-1]:
             break
@@ -131,14 +130,14 @@ def _beginning(first: str, last: str) -> str:
     return "".join(character for character, _ in same)
 
 
-def _ask(store: Store, paths: Sequence[str], of: Callable[[Entry], str]) -> Iterator[tuple[str, str]]:
+def _ask(store: Store, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
     for path in paths:
         try:
             entry = store.stat(path)
         except RefusedError:
             continue
         if entry is not None:
-            yield path, of(entry)
+            yield path, version_of(entry)
 
 
 HEAD_BYTES = 64 * 1024
@@ -330,7 +329,9 @@ class AudioRoot:
         return False
 
     def versions(self, paths: Collection[str]) -> dict[str, str]:
-        """Return the current versions of recordings by path. Missing and refused ones are omitted.
+        """Return the current versions of recordings by path, of rows of shards those of their shards.
+
+        Missing and refused ones are omitted.
 
         Args:
             paths: relative to the root.
@@ -338,35 +339,27 @@ class AudioRoot:
         Raises:
             StoreError: the storage fails.
         """
-        return self._facts_of_files(paths, version_of)
-
-    def contents(self, paths: Collection[str]) -> dict[str, str]:
-        """Return identifiers of the current contents of recordings, as far as the store has them, as `versions`."""
-        return self._facts_of_files(paths, content_of)
-
-    def _facts_of_files(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
-        """Return facts on files by path, of recordings inside of shards those on their shards."""
         files = {path: row.shard if (row := self._row_of(path)) else path for path in paths}
-        facts = self._facts_at_places({*files.values()}, of)
-        if named_like_rows := {path for path, file in files.items() if file not in {*facts, path}}:
-            facts |= self._facts_at_places(named_like_rows, of)
-        return {path: facts[name] for path, file in files.items() for name in (path, file) if name in facts}
+        by_path = self._versions_at_places({*files.values()})
+        if named_like_rows := {path for path, file in files.items() if file not in {*by_path, path}}:
+            by_path |= self._versions_at_places(named_like_rows)
+        return {path: by_path[name] for path, file in files.items() for name in (path, file) if name in by_path}
 
-    def _facts_at_places(self, paths: Collection[str], of: Callable[[Entry], str]) -> dict[str, str]:
-        """Return facts on files by path, each at the place from which `open` reads it."""
-        facts = versions(self.store, paths, of)
-        if not (missing := {path: self._other_places(path) for path in paths if path not in facts}):
-            return facts
-        elsewhere = versions(self.store, {place for places in missing.values() for place in places}, of)
+    def _versions_at_places(self, paths: Collection[str]) -> dict[str, str]:
+        """Return versions of files by path, each at the place from which `open` reads it."""
+        by_path = versions(self.store, paths)
+        if not (missing := {path: self._other_places(path) for path in paths if path not in by_path}):
+            return by_path
+        elsewhere = versions(self.store, {place for places in missing.values() for place in places})
         for path, places in missing.items():
             names = [place for place in places if place in elsewhere]
             if names:
-                facts[path] = elsewhere[names[0]]
+                by_path[path] = elsewhere[names[0]]
             elif self.by_form and not path.isascii():
                 names = existing(path, self._exists)
-                if len(names) == 1 and (there := versions(self.store, names, of)):
-                    facts[path] = there[names[0]]
-        return facts
+                if len(names) == 1 and (there := versions(self.store, names)):
+                    by_path[path] = there[names[0]]
+        return by_path
 
     def has(self, relative: str) -> bool:
         """Return whether there is a file of this name, or a link that leads nowhere."""

@@ -38,8 +38,8 @@ from raysp.training.recording import Recording
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import exports, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position
+from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.sink.extending import has_other_length, with_length
-from raysp.training.sink.index_record import CorpusIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.training_progress import TrainingProgress

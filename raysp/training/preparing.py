@@ -1,7 +1,6 @@
 """Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,10 +11,11 @@ import numpy as np
 from raysp.corpus.shards import Shard
 from raysp.devices import num_cpus
 from raysp.errors import PlanError, ShardError
+from raysp.specs.pipeline import Shards
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
-from raysp.training.data.indexes import Indexed, Indexer, index_all
+from raysp.training.data.indexes import Indexer, index_all
 from raysp.training.data.indexing import index_sounds
 from raysp.training.data.mixed_epochs import Mixture, mixture_of
 from raysp.training.data.row_windows import PieceReader
@@ -23,9 +23,8 @@ from raysp.training.planning import ordering
 from raysp.training.planning.ordering import Epoch, Index, Window
 from raysp.training.planning.small_corpora import settled
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.sink import index_record
-from raysp.training.sink.index_record import INDEX_VERSION, CorpusIndex, ShardIndex
-from raysp.training.sink.known_indexes import KnownIndexes
+from raysp.training.sink.corpus_index import CorpusIndex, combine
+from raysp.training.sink.source_index import INDEX_VERSION, Indexed, SourceIndex
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.recipe import LONGEST_ROW, TRAINING_VERSION, Finetune, training_fingerprint, training_parts
@@ -52,6 +51,7 @@ class Prepared:
     parts: Mapping[str, JsonValue]
     """Everything that can change the weights, by dotted name."""
     fingerprint: str
+    """Hash of the parts, without the versions of sounds."""
     unreadable: Mapping[str, str]
     """Shards that cannot be read, with the reasons."""
 
@@ -167,8 +167,7 @@ def prepare(
     recipe = plan.recipe
     task = task_of(plan)
     indexed = _indexed(plan, task, store, saves=saves, decoder=decoder, on_indexed=on_indexed)
-    readable = [(shard, index) for shard, index in indexed if isinstance(index, ShardIndex)]
-    corpus = index_record.combine(readable)
+    corpus = combine(indexed)
     unreadable = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     _refuse_few(plan, corpus, _outside(task, corpus))
     first_index = _index_of_epoch(_mixture(recipe, corpus), corpus, 0)
@@ -183,10 +182,10 @@ def prepare(
         vocabulary_digest=task.digest,
         dtype=plan.dtype,
         code=plan.code,
-        sound_digests=_sound_digests(plan, store, saves=saves),
     )
+    sounds = _sound_versions(plan, store, saves=saves)
     unreadable = {**plan.corpus.unreadable, **unreadable}
-    return Prepared(plan, corpus, task, parts, training_fingerprint(parts), unreadable)
+    return Prepared(plan, corpus, task, {**parts, **sounds}, training_fingerprint(parts), unreadable)
 
 
 def _mixture(recipe: Finetune, corpus: CorpusIndex) -> Mixture | None:
@@ -208,49 +207,38 @@ def _indexed(
     on_indexed: Callable[[int, int], None],
 ) -> list[tuple[Shard, Indexed]]:
     """Return the shards in order, each with its index or the reason why it has none; arguments as for `prepare`."""
-    shards, key = plan.corpus.shards, _key(plan, task)
     indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
-    stored = KnownIndexes(store, key, plan.recipe.source, saves=saves)
-    present = stored.of(shards)
-    absent = [shard for shard in shards if shard.name not in present]
-    indexed: list[tuple[Shard, Indexed]] = []
-    with closing(index_all(absent, indexer, processes=num_cpus(), decoder=decoder)) as made:
-        for number, shard in enumerate(shards):
-            if shard.name in present:
-                indexed.append((shard, present[shard.name]))
-                continue
-            on_indexed(number, len(shards))
-            index = next(made)
-            indexed.append((shard, stored.add(shard, index) if isinstance(index, ShardIndex) else index))
-    return indexed
+
+    def make(absent: Sequence[Shard]) -> Generator[tuple[Shard, Indexed]]:
+        with closing(index_all(absent, indexer, processes=num_cpus(), decoder=decoder)) as made:
+            yield from zip(absent, made, strict=True)
+
+    index = SourceIndex(store, "source", plan.recipe.source, _key(plan, task), saves=saves)
+    return index.complete(plan.corpus.shards, make, on_indexed)
 
 
-def _sound_digests(plan: TrainingPlan, store: Store | None, *, saves: bool) -> dict[int, str]:
-    """Return hashes of the content of the sounds of augmentations, by their places.
+def _sound_versions(plan: TrainingPlan, store: Store | None, *, saves: bool) -> dict[str, JsonValue]:
+    """Return hashes of the versions of the sounds of augmentations, by the names of parts.
 
     Raises:
         PlanError: they cannot be read.
         ChangedError: they were replaced since the training began.
     """
-    return {
-        place: _content_of_sounds(f"augment.{place}.source", plan, place, store, saves=saves) for place in plan.sounds
-    }
+    versions: dict[str, JsonValue] = {}
+    for place, corpus in plan.sounds.items():
+        name = f"augment.{place}.source"
+        source = cast("OfSounds", plan.recipe.augment[place]).source
+        key = digest_of({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
 
+        def make(absent: Sequence[Shard], source: Shards = source) -> Generator[tuple[Shard, Indexed]]:
+            yield from ((shard, index_sounds(source, shard)) for shard in absent)
 
-def _content_of_sounds(name: str, plan: TrainingPlan, place: int, store: Store | None, *, saves: bool) -> str:
-    work, shards = cast("OfSounds", plan.recipe.augment[place]), plan.sounds[place].shards
-    source = work.source
-    key = digest_of({"sounds": INDEX_VERSION, "audio": source.audio, "audio_root": source.audio_root})
-    stored = KnownIndexes(store, key, source, saves=saves, name=name)
-    present = stored.of(shards)
-    digest = hashlib.sha256()
-    for shard in shards:
         try:
-            index = present.get(shard.name) or stored.add(shard, index_sounds(work, shard))
+            indexed = SourceIndex(store, name, source, key, saves=saves).complete(corpus.shards, make)
         except ShardError as error:
             raise PlanError(f"{name}: {error}") from error
-        digest.update(index.recordings_digest.encode())
-    return digest.hexdigest()[:16]
+        versions[f"augment.{place}.sounds"] = combine(indexed).recordings_digest
+    return versions
 
 
 def _key(plan: TrainingPlan, task: Task) -> str:

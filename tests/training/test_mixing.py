@@ -14,7 +14,7 @@ from raysp import ChangedError, PlanError, Schedule, SpecError, finetune
 from raysp.training.data.mixed_epochs import mixture_of, seconds_an_epoch
 from raysp.training.finetuning import plan_recipe
 from raysp.training.planning.ordering import Epoch, Index, Sizes
-from raysp.training.sink.index_record import CorpusIndex
+from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.tasks.ctc_task import CTCObjective
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table

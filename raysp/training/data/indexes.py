@@ -19,7 +19,7 @@ from raysp.models.labelled_passes import CheckpointSummary
 from raysp.specs.code import UserCode
 from raysp.text.targets import Targets
 from raysp.training.data.indexing import index_shard
-from raysp.training.sink.index_record import ShardIndex
+from raysp.training.sink.source_index import Indexed
 from raysp.training.specs.recipe import Finetune
 
 if TYPE_CHECKING:
@@ -35,9 +35,6 @@ SHARDS_AHEAD = 2
 """Shards queued for each process, so that it never waits for the next."""
 FAILED = b"\n"
 """Answer for a shard with an unexpected error; this process indexes it again, and raises the error."""
-
-Indexed = ShardIndex | str
-"""Index of a shard, or why it cannot be read."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from raysp.errors import PlanError
 from raysp.training.planning.ordering import Index
-from raysp.training.sink.index_record import CorpusIndex
+from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.specs.mix import Mix
 from raysp.words import duration
 

@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from raysp.corpus.shards import Piece
+from raysp.corpus.tables import bytes_of
 from raysp.evaluation.intervals import Bootstrap
 from raysp.evaluation.scores import SECONDS, Columns, Key
 from raysp.labelling import assembly
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.ops.recordings import contents
 from raysp.ops.rows import OK, row_statuses, waves_of
+from raysp.storage.opened import digest_of
 from raysp.text.targets import Target
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch, Objective
@@ -192,8 +193,7 @@ class Evaluator:
         checkpoint, shard = self.plan.checkpoint, self.shards[read.shard]
         op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
         table = read.table.take(kept)
-        is_local = op.root is None or bool(op.root.real)
-        recordings = contents(table, self.evaluation.source.audio, op.root if is_local else None)
+        recordings = table.column(self.evaluation.source.audio)
         for block in op(table, 0):
             for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
                 if row_status.status != OK or wave is None or len(wave) < self.min_samples:
@@ -204,9 +204,8 @@ class Evaluator:
                 reference = self.task.reference(read.values[index])
                 assert reference is not None
                 groups = tuple(column[index] for column in read.columns)
-                version = b"" if is_local else (row_status.version or "").encode()  # known, as the file was read
-                content = recordings[row_status.row].digest + version
-                digest = content + sha256(reference.encode(errors="surrogatepass")).digest()
+                embedded = bytes_of(recordings[row_status.row]) or (row_status.version or "").encode()
+                digest = digest_of(embedded) + sha256(reference.encode(errors="surrogatepass")).digest()
                 yield _Row((read.shard, read.piece.first + index), reference, target, groups, wave, digest)
 
 

@@ -369,7 +369,6 @@ class Finetune:
         return self.decode.max_seconds if self.limits_rows else LONGEST_ROW
 
 
-_NO_SOUNDS: Mapping[int, str] = {}
 UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "callbacks")
 """Fields of a recipe that change no step."""
 
@@ -381,7 +380,6 @@ def training_parts(
     vocabulary_digest: str,
     dtype: str,
     code: UserCode,
-    sound_digests: Mapping[int, str] = _NO_SOUNDS,
 ) -> dict[str, JsonValue]:
     """Return everything that can change the weights, by the dotted names used in reports of differences.
 
@@ -391,7 +389,6 @@ def training_parts(
         vocabulary_digest: hash of the vocabulary or classes.
         dtype: resolved dtype, never "auto".
         code: code of functions and specs from outside raysp.
-        sound_digests: hashes of the sounds of augmentations, by their places.
     """
     fields = cast("dict[str, JsonValue]", to_json(recipe))
     for name in UNIMPORTANT:
@@ -419,7 +416,6 @@ def training_parts(
     parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
     for place, change in enumerate(cast("list[dict[str, JsonValue]]", fields["augment"])):
         parts |= {f"augment.{place}.{key}": value for key, value in change.items() if key != "source"}
-    parts |= {f"augment.{place}.sounds": digest for place, digest in sound_digests.items()}
     if recipe.ema is not None:
         parts["ema"] = recipe.ema
     if recipe.mix is not None:

@@ -17,12 +17,12 @@ from raysp.ops.recordings import Recordings
 from raysp.sink import footer, run_record
 from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor
+from raysp.sink.recording_versions import replaced_since_labelled
 from raysp.specs.pipeline import Pipeline
 from raysp.storage.audio_root import AudioRoot, RowPath
 from raysp.storage.store import join_url
 from raysp.verbs.export.destination import ShardFiles
 from raysp.verbs.export.export_rows import KEYS, Row, ok_rows, only_ok, to_rows
-from raysp.verbs.replaced import find_replaced
 from raysp.words import RESTORE
 from raysp.work import SinkRequest
 
@@ -229,7 +229,7 @@ class Source:
 
     def _refuse_replaced(self, shard: Shard) -> None:
         """Raise ShardError if recordings were replaced after they were labelled."""
-        if replaced := find_replaced(self.labelling.store, self.pipeline, shard).rows:
+        if replaced := replaced_since_labelled(self.labelling.store, self.pipeline.source, shard).rows:
             raise ShardError(
                 f"{shard.url}: recordings were replaced after they were labelled: {shown(replaced)}. {RESTORE}"
             )

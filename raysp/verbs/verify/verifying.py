@@ -28,12 +28,12 @@ from raysp.sink.footer import shown
 from raysp.sink.label_rows import Cursor, DamagedLabelsError, read_labels, read_rest, side_by_side
 from raysp.sink.orphans import find_orphans
 from raysp.sink.receipts import ShardReceipt, Tally
+from raysp.sink.recording_versions import replaced_since_labelled
 from raysp.specs.pipeline import Pipeline
 from raysp.specs.pipeline import fingerprint as hash_parts
 from raysp.storage.options import GivenOptions
 from raysp.storage.store import split_url
 from raysp.storage.stores import open_store
-from raysp.verbs.replaced import find_replaced
 from raysp.verbs.verify.recomputing import Recomputing, differing
 from raysp.words import Brief, count, label_again
 from raysp.work import SinkRequest
@@ -311,7 +311,7 @@ class _Check:
         if self.pipeline is None or shard.url in self.outside or checked.source_is_missing:
             return
         try:
-            replaced = find_replaced(self.store, self.pipeline, shard)
+            replaced = replaced_since_labelled(self.store, self.pipeline.source, shard)
         except ShardError as error:
             checked.differences.append(f"its shard: {error}")
             return

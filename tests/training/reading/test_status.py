@@ -173,7 +173,7 @@ class TestGc:
         sink.train(range(1, 11))
         sink.export(10)
         sink.files.write(".raysp/report.html", b"")
-        sink.files.write(".raysp/index/key/a.arrow", b"")
+        sink.files.write(".raysp/index/source.parquet", b"")
         sink.evaluate(10)
         files = {
             ".raysp/steps/11.ab/model.safetensors": "of a step that was not committed",

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 
 import raysp
-from raysp import PlanError, Schedule, SpecError, finetune
+from raysp import ChangedError, PlanError, Schedule, SpecError, finetune
 from tests.corpora import write_shard
 from tests.recipes import a_recipe, words_table, write_words
-from tests.training.trained import planned
+from tests.training.trained import indexed, planned
 
 pytestmark = pytest.mark.slow
 
@@ -37,15 +37,17 @@ def test_a_stopped_training_goes_on_bit_for_bit(words, tiny, sounds, tmp_path):
     assert all(torch.equal(found[name], value) for name, value in whole.items())
 
 
-def test_sounds_and_settings_are_part_of_the_fingerprint(words, tiny, sounds, tmp_path):
+def test_settings_are_part_of_the_fingerprint_and_other_sounds_are_refused(words, tiny, sounds, tmp_path):
     def hashed(recipe):
         return planned(recipe)["fingerprint"]
 
     recipe = noisy(words, tiny, tmp_path / "out", sounds)
     found = [hashed(recipe), hashed(a_recipe(words, tiny, tmp_path / "out", schedule=recipe.schedule))]
+    assert found[0] != found[1]
+    indexed(recipe)
     write_shard(tmp_path / "sounds" / "0.parquet", table=words_table(5, seed=9))
-    found.append(hashed(recipe))
-    assert len({*found}) == 3
+    with pytest.raises(ChangedError, match=r"1 shard of augment\.2\.source has another version"):
+        finetune(recipe)
 
 
 @pytest.mark.parametrize(

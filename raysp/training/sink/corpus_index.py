@@ -1,0 +1,84 @@
+"""Index of the rows of a whole corpus, from the indexes of its shards."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raysp.corpus.shards import Piece, Shard
+from raysp.training.sink.source_index import ROWS, TRAINED, Indexed, ShardIndex
+
+
+@dataclass(frozen=True)
+class CorpusIndex:
+    """Index of a whole corpus, whose rows are counted over its shards in order.
+
+    Attributes:
+        shards: the shards.
+        first_rows: int64 (num_shards + 1,), number of the first row of each shard, and the number of rows last.
+        piece_rows: int64 (num_pieces + 1,), the same for pieces.
+        seconds: float32 (num_rows,), durations; 0 for rows that are left out.
+        num_labels: uint16 (num_rows,).
+        left_out: number of rows that are left out, by reason.
+        counts: occurrences of each character or class.
+        targets_digest: hash of the targets of all rows that are trained on.
+        recordings_digest: hash of the versions of the recordings.
+    """
+
+    shards: Sequence[Shard] = field(repr=False)
+    first_rows: npt.NDArray[np.int64] = field(repr=False)
+    piece_rows: npt.NDArray[np.int64] = field(repr=False)
+    seconds: npt.NDArray[np.float32] = field(repr=False)
+    num_labels: npt.NDArray[np.uint16] = field(repr=False)
+    left_out: Mapping[str, int]
+    counts: Mapping[str, int] = field(repr=False)
+    targets_digest: str = ""
+    recordings_digest: str = ""
+
+    def piece(self, number: int) -> tuple[Shard, Piece]:
+        """Return a piece by its number, with its shard."""
+        first = int(self.piece_rows[number])
+        place = int(np.searchsorted(self.first_rows, first, side="right")) - 1
+        while self.first_rows[place + 1] == self.first_rows[place]:  # shards without rows
+            place += 1
+        shard, start = self.shards[place], int(self.first_rows[place])
+        return shard, Piece(first - start, int(self.piece_rows[number + 1]) - start)
+
+    def place_of(self, row: int) -> tuple[str, int]:
+        """Return the name of a row's shard, and the row's number in it."""
+        place = int(np.searchsorted(self.first_rows, row, side="right")) - 1
+        return self.shards[place].name, row - int(self.first_rows[place])
+
+
+def combine(indexed: Sequence[tuple[Shard, Indexed]]) -> CorpusIndex:
+    """Return the index of a corpus from the indexes of its shards, in order, without shards that cannot be read."""
+    readable = [(shard, index) for shard, index in indexed if isinstance(index, ShardIndex)]
+    first_rows, piece_rows = [0], [0]
+    counts: Counter[str] = Counter()
+    targets, recordings = hashlib.sha256(), hashlib.sha256()
+    for shard, index in readable:
+        targets.update(index.targets_digest.encode())
+        recordings.update(index.recordings_digest)
+        piece_rows += [first_rows[-1] + piece.end for piece in shard.pieces if piece.num_rows]
+        first_rows.append(first_rows[-1] + shard.num_rows)
+        counts.update(index.counts)
+    rows = pa.concat_tables([ROWS.empty_table(), *(index.rows for _, index in readable)]).unify_dictionaries()
+    seconds, reasons = rows.column("seconds").to_numpy(), rows.column("reason")
+    left_out = Counter(dict(zip(*(part.to_pylist() for part in reasons.value_counts().flatten()), strict=True)))
+    del left_out[TRAINED]
+    return CorpusIndex(
+        [shard for shard, _ in readable],
+        np.asarray(first_rows, np.int64),
+        np.asarray(piece_rows, np.int64),
+        np.where(np.asarray(pc.equal(reasons, pa.scalar(TRAINED))), seconds, np.float32(0)),
+        rows.column("num_labels").to_numpy(),
+        dict(left_out),
+        dict(counts),
+        targets.hexdigest()[:16],
+        recordings.hexdigest()[:16],
+    )
