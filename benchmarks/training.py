@@ -17,7 +17,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,13 @@ from benchmarks.inputs import corpus
 from benchmarks.inputs.checkpoints import BUNDLED
 from benchmarks.tables import show, write_json
 from raysp.corpus.shards import Piece, Shard
+from raysp.sink.footer import Hashes
+from raysp.specs.pipeline import Shards
 from raysp.storage.store import LocalStore
 from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.planning.ordering import Epoch, Index, Sizes
-from raysp.training.sink import index_record
-from raysp.training.sink.index_record import ShardIndex
+from raysp.training.sink.corpus_index import combine
+from raysp.training.sink.source_index import ShardIndex, SourceIndex
 
 SAMPLE_RATE = 16_000
 WINDOWS = 4
@@ -286,19 +288,24 @@ def start(num_rows: int) -> dict[str, object]:
     counts = dict.fromkeys("abcdefghijklmnopqrstuvwxyz|", 1000)
     with tempfile.TemporaryDirectory() as folder:
         store = LocalStore(Path(folder))
-        shards = []
-        for place in range(0, num_rows, SHARD_ROWS):
-            size = min(SHARD_ROWS, num_rows - place)
-            name = f"{place // SHARD_ROWS:05}.parquet"
-            shards.append(Shard(name, f"/in/{name}", 0, "v", size, f"{place:016x}", (Piece(0, size),)))
-            seconds = (random.integers(16_000, 480_000, size) / 16_000).tolist()
-            left_out = ["filtered" if one else "" for one in random.random(size) < 0.02]
-            labels = (np.asarray(seconds) * 12).astype(int).tolist()
-            index_record.save(store, shards[-1], "key", ShardIndex.of(seconds, labels, left_out, counts))
-        num_bytes = sum(file.stat().st_size for file in Path(folder).rglob("*.arrow"))
+        sizes = [min(SHARD_ROWS, num_rows - place) for place in range(0, num_rows, SHARD_ROWS)]
+        shards = [
+            Shard(f"{place:05}.parquet", f"/in/{place:05}.parquet", 0, "v", size, f"{place:016x}", (Piece(0, size),))
+            for place, size in enumerate(sizes)
+        ]
+
+        def make(absent: Sequence[Shard]) -> Generator[tuple[Shard, ShardIndex]]:
+            for shard in absent:
+                seconds = (random.integers(16_000, 480_000, shard.num_rows) / 16_000).tolist()
+                left_out = ["filtered" if one else "" for one in random.random(shard.num_rows) < 0.02]
+                rows = [(one, int(one * 12), reason) for one, reason in zip(seconds, left_out, strict=True)]
+                yield shard, ShardIndex.of(shard, rows, Hashes.zeros(shard.num_rows), counts)
+
+        source = SourceIndex(store, "source", Shards("/in/*.parquet"), "key")
+        source.complete(shards, make)
+        num_bytes = sum(file.stat().st_size for file in Path(folder).rglob("*.parquet"))
         started, began = time.process_time(), time.monotonic()
-        assert not index_record.missing(store, shards, "key")
-        corpus_index = index_record.combine(index_record.load_all(store, shards, "key"))
+        corpus_index = combine(source.complete(shards, make))
         loaded = time.process_time() - started
         index = Index(corpus_index.seconds, corpus_index.piece_rows)
         digest = index.digest

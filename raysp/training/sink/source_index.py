@@ -51,11 +51,12 @@ SHOWN = 5
 _TYPES: Mapping[str, pa.DataType] = {
     "seconds": pa.float32(),
     "num_labels": pa.uint16(),
-    "reason": pa.dictionary(pa.int32(), pa.string()),
+    "reason": pa.dictionary(pa.int8(), pa.string()),
     "version": pa.uint32(),
 }
 ROWS = pa.schema(_TYPES)
 _FACTS = pa.field("facts", pa.string())
+_READ = [*ROWS.names, _FACTS.name]
 _FILE = pa.schema([pa.field("shard", pa.string()), pa.field("row", pa.int64()), *ROWS, _FACTS])
 _NO_COUNTS: Mapping[str, int] = {}
 
@@ -238,7 +239,7 @@ class SourceIndex:
             try:
                 with pq.ParquetWriter(str(scratch), _FILE, compression="zstd", write_page_checksum=True) as writer:
                     for table in grouped(self._tables(shards, indexed)):
-                        writer.write_table(table)
+                        writer.write_table(table, row_group_size=table.num_rows)
                 seal(scratch)
             except OSError as error:
                 raise explain(error, "write", f"{self._store.url}/{path}") from error
@@ -276,26 +277,23 @@ def _read(store: Store, path: str) -> Iterator[tuple[str, str, ShardIndex]]:
     try:
         with store.open(path) as file:
             pages = SealedFile.of(file).pages()
-            groups = range(pages.metadata.num_row_groups)
-            batches = [
-                batch for group in groups for batch in pages.batches(group, ROW_GROUP_ROWS, [*ROWS.names, _FACTS.name])
-            ]
-        table = pa.Table.from_batches(batches, pa.schema([*ROWS, _FACTS]))
-        seconds, facts = table.column("seconds").to_numpy(), table.column("facts")
-        if (
-            any(table.column(name).null_count for name in ROWS.names)
-            or not (np.isfinite(seconds) & (seconds >= 0)).all()
-        ):
-            raise ValueError("a duration or a number of labels is not valid")
-        starts = np.flatnonzero(facts.is_valid()).tolist()
-        for first, end in pairwise([*starts, table.num_rows]):
-            of_shard = records.parse(facts[first].as_py(), _Facts)
-            rows = table.slice(first, end - first).select(ROWS.names)
-            index = ShardIndex(rows, of_shard.counts, of_shard.targets, of_shard.content)
-            yield of_shard.shard, of_shard.key, index
+            for group in range(pages.metadata.num_row_groups):
+                yield from _shards_of(pa.Table.from_batches(pages.batches(group, ROW_GROUP_ROWS, _READ)))
     except StoreError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StoreError(
             f"{store.url}/{path}: damaged ({bounds.plain(error)}); remove this index, and run again"
         ) from error
+
+
+def _shards_of(group: pa.Table) -> Iterator[tuple[str, str, ShardIndex]]:
+    """Yield the shards of a row group; raise ValueError if values are invalid."""
+    facts, rows = group.column(_FACTS.name), group.select(ROWS.names).cast(ROWS).combine_chunks()
+    seconds = rows.column("seconds").to_numpy()
+    if any(column.null_count for column in rows.columns) or not (np.isfinite(seconds) & (seconds >= 0)).all():
+        raise ValueError("a duration or a number of labels is not valid")
+    for first, end in pairwise([*np.flatnonzero(facts.is_valid()).tolist(), group.num_rows]):
+        of_shard = records.parse(facts[first].as_py(), _Facts)
+        index = ShardIndex(rows.slice(first, end - first), of_shard.counts, of_shard.targets, of_shard.content)
+        yield of_shard.shard, of_shard.key, index
