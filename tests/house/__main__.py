@@ -1,7 +1,8 @@
 """Sizes of the house: `python -m tests.house [--traces]`.
 
 Prints lines of raysp by room, lines of the tests by layer, test files that import the inside of raysp, patches of it,
-words of the documentation, and with `--traces` the functions of raysp that a batch, the start of a run and a training call.
+words of the documentation, and with `--traces` the functions of raysp that a batch, the start of a run and a training
+call.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Functions of raysp that some work calls: `python -m tests.house.traces NAME` prints their number as JSON.
 
-Names are `batch`, `start`, `training` and `step`. `--names` lists the functions by file, `--rooms` counts them by folder.
+Names are `batch`, `start`, `training` and `step`. `--names` lists the functions by file, `--rooms` counts them by
+folder.
 """
 
 import contextlib
