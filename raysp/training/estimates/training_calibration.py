@@ -71,6 +71,11 @@ class _Chosen:
     window_seconds: float = 0.0
     """Seconds of audio of the longest window."""
 
+    @property
+    def distinct(self) -> list[Window]:
+        """The largest, each once."""
+        return [*{window.rows.tobytes(): window for _, window in self.largest.values()}.values()]
+
 
 class _Times(NamedTuple):
     passes: float
@@ -100,7 +105,7 @@ def calibrate(prepared: Prepared, decoder: "Decoder | None" = None) -> tuple[Spe
     with process_settings(workers.threads, deterministic=plan.is_deterministic):
         reading = Reading(prepared.reader(decoder), Failures(prepared.corpus, max_error_rate=1.0))
         session = new_session(prepared, reading, None, decoder=decoder)
-        largest = [_decoded(session, window) for _, window in chosen.largest.values()]
+        largest = [_decoded(session, window) for window in chosen.distinct]
         timed = [_decoded(session, window) for window in chosen.timed]
         times = _times(session, largest, timed)
     peak = highest_memory(workers.device)
@@ -173,9 +178,9 @@ def _chosen(prepared: Prepared) -> _Chosen:
             middle = max(0, len(order) // 2 - TIMED // 2)
             chosen.timed = [_alone(window, place) for place in order[middle : middle + TIMED]]
         rows, seconds = np.diff(window.edges), np.minimum(longest_seconds(window, index), crop)
-        # An empty micro-batch has some other one's labels, times no rows.
+        # An empty micro-batch has another one's labels here, which count for no rows.
         labels = np.maximum.reduceat(num_labels[np.append(window.rows, -1)], window.edges[:-1])
-        for measure, sizes in enumerate((rows * seconds, rows * seconds**2, rows * labels)):
+        for measure, sizes in enumerate((rows * seconds, rows * seconds**2, rows * (labels + 1))):
             place = int(np.argmax(sizes))
             if measure not in chosen.largest or sizes[place] > chosen.largest[measure][0]:
                 chosen.largest[measure] = float(sizes[place]), _alone(window, place)

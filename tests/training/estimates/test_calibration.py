@@ -82,6 +82,15 @@ def test_rows_are_augmented_and_workers_share_windows_and_the_machine(words, tin
 
 
 @pytest.mark.slow
+def test_empty_micro_batches_are_not_chosen(listener, tmp_path):
+    write_shard(tmp_path / "in" / "0.parquet", table=words_table(3))
+    objective = raysp.Speakers(listener, column="speaker", crop_seconds=0.35)
+    batching = Batching(seconds=32, micro_batches=8)
+    recipe = a_recipe(f"{tmp_path}/in", tmp_path, tmp_path / "out", objective=objective, batching=batching)
+    assert raysp.estimate(recipe, calibrate=True).speed.rtfx > 0
+
+
+@pytest.mark.slow
 def test_rows_that_cannot_be_decoded_are_refused(tiny, tmp_path):
     write_shard(tmp_path / "in" / "z.parquet", table=broken_table(12))
     recipe = a_recipe(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out")
