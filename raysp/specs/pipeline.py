@@ -381,22 +381,23 @@ def read_code(work: ReadsCorpus | None, *specs: object) -> UserCode:
     Raises:
         SpecError: a function cannot be imported, or has no file.
     """
-    names = [name for step in (work.steps if work else ()) for name in step.functions]
-    return read({*_classes((work, *specs))}, {name: load_function(name) for name in names})
+    found = [*_specs((work, *specs))]
+    names = [name for value in found for name in getattr(value, "functions", ())]
+    return read({type(value) for value in found}, {name: load_function(name) for name in names})
 
 
-def _classes(value: object) -> Iterator[type]:
-    """Yield the class of each spec within a value."""
+def _specs(value: object) -> Iterator[object]:
+    """Yield each spec within a value."""
     if dataclasses.is_dataclass(value):
-        yield type(value)
+        yield value
         for spec_field in dataclasses.fields(value):
-            yield from _classes(getattr(value, spec_field.name))
+            yield from _specs(getattr(value, spec_field.name))
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _classes(item)
+            yield from _specs(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _classes(item)
+            yield from _specs(item)
 
 
 def added_schema(pipeline: Pipeline) -> "pa.Schema":

@@ -92,7 +92,7 @@ def test_rates_of_published_guides_are_suggested_for_new_vocabularies():
     adapter = dataclasses.replace(new, adapter="tur")
     assert suggested(adapter, "Wav2Vec2ForCTC", schedule).startswith("a learning rate of 1e-03 and 4 epochs")
     assert suggested(CTC("checkpoint"), "Wav2Vec2ForCTC", schedule) == ""
-    assert suggested(new, "Wav2Vec2ForPreTraining", dataclasses.replace(schedule, optimizer="SGD")) == ""
+    assert suggested(new, "Wav2Vec2ForPreTraining", dataclasses.replace(schedule, optimizer="mine:sgd")) == ""
     assert suggested(Classify("checkpoint", column="speaker"), "Wav2Vec2Model", schedule) == ""
 
 

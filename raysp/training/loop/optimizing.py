@@ -1,20 +1,22 @@
 """Parameters of an optimiser: groups with rates of their own, and gradients in one flat buffer."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from raysp import tracebacks
+from raysp.errors import PlanError
 from raysp.models.base.modeling import Model
 from raysp.models.decoder.text_decoder import TextDecoder
 from raysp.models.encoder.speech_model import EncoderModel
+from raysp.specs.pipeline import load_function
 from raysp.training.objectives.starting_model import head_names
-from raysp.training.planning.optimizers import optimizer_arguments, optimizer_class
-from raysp.training.specs.recipe import ADAMW, OptionValue
 
-_NO_OPTIONS: Mapping[str, OptionValue] = {}
+BETAS = (0.9, 0.98)
+"""Betas of AdamW with which fairseq fine-tunes wav2vec 2.0 (Baevski et al. 2020)."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,7 @@ def _of_part(part: EncoderModel | TextDecoder) -> dict[int, int]:
 
 
 def new_optimizer(
-    groups: Sequence[Group],
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    name: str = ADAMW,
-    options: Mapping[str, OptionValue] = _NO_OPTIONS,
+    groups: Sequence[Group], *, learning_rate: float, weight_decay: float, name: str | None = None
 ) -> torch.optim.Optimizer:
     """Return an optimiser over groups; `set_rate` changes its learning rates.
 
@@ -95,15 +92,39 @@ def new_optimizer(
         groups: the groups.
         learning_rate: the rate.
         weight_decay: of matrices.
-        name: class of torch.optim.
-        options: its further arguments.
+        name: function of the user that returns the optimiser, "module:function"; None: it is AdamW.
+
+    Raises:
+        PlanError: the function fails, or returns no optimiser over these groups.
     """
-    members = [
-        {"params": [*group.parameters], "rate": group.rate, "weight_decay": weight_decay if group.decays else 0.0}
+    members: list[dict[str, Any]] = [
+        {
+            "params": [*group.parameters],
+            "lr": learning_rate,
+            "weight_decay": weight_decay if group.decays else 0.0,
+            "rate": group.rate,
+        }
         for group in groups
     ]
-    make: Any = optimizer_class(name)
-    optimizer: torch.optim.Optimizer = make(members, lr=learning_rate, **optimizer_arguments(name, options))
+    if name is None:
+        return torch.optim.AdamW(members, betas=BETAS)
+    function = load_function(name)
+    try:
+        optimizer = function(members)
+    except (Exception, SystemExit) as error:
+        tracebacks.raise_if_stopped(error)
+        tracebacks.note(error)
+        where = tracebacks.described(error, name.partition(":")[0])
+        raise PlanError(f"schedule.optimizer: {name!r} failed: {where}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        kind = type(optimizer).__name__
+        raise PlanError(f"schedule.optimizer: {name!r} returned a {kind}; expected a torch.optim.Optimizer")
+    rates = {id(weight): group.get("rate") for group in optimizer.param_groups for weight in group["params"]}
+    if rates != {id(weight): group.rate for group in groups for weight in group.parameters}:
+        raise PlanError(
+            f"schedule.optimizer: {name!r} returned an optimiser of other parameters or rates; expected one over the "
+            "groups that the function is called with, with their entries"
+        )
     return optimizer
 
 

@@ -47,12 +47,23 @@ def load_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
 
 
 def moments(optimizer: torch.optim.Optimizer, groups: Sequence[Group]) -> dict[str, Tensor]:
-    """Return copies of the state of an optimiser over groups, by the names of parameters, on the CPU."""
+    """Return copies of the state of an optimiser over groups, by the names of parameters, on the CPU.
+
+    Raises:
+        RunError: a value of the state is not a tensor.
+    """
     values = {
         f"{key}{SEPARATOR}{name}": value
         for name, parameter in _named(groups)
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            key, kind = name.partition(SEPARATOR)[0], type(value).__name__
+            raise RunError(
+                f"schedule.optimizer: found {kind} in its state {key!r}; expected tensors, by which the training could "
+                "go on exactly"
+            )
     return copied(values)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from raysp.storage.store import Store
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
@@ -114,16 +114,17 @@ def new_training(prepared: Prepared, workers: Workers | None = None) -> tuple[Tr
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
+        PlanError: as `new_optimizer`.
     """
     plan = prepared.plan
+    plan.code.install()
     schedule, objective = plan.recipe.schedule, prepared.task.objective(plan)
     groups = group_parameters(objective.model, head_rate=schedule.head_rate, layer_decay=schedule.layer_decay)
     optimizer = new_optimizer(
         groups,
         learning_rate=schedule.learning_rate,
         weight_decay=schedule.weight_decay,
-        name=schedule.optimizer,
-        options=schedule.optimizer_options,
+        name=cast("str | None", schedule.optimizer),
     )
     training = Training(objective, optimizer, seed=plan.recipe.seed, clip=schedule.clip, workers=workers)
     return training, groups

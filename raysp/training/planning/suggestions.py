@@ -4,7 +4,7 @@ import json
 
 from raysp.specs.pipeline import Shards
 from raysp.training.specs.objectives import CTC, Objective, metrics_of, target_column
-from raysp.training.specs.recipe import ADAMW, Finetune, Schedule
+from raysp.training.specs.recipe import Finetune, Schedule
 
 _ADAPTERS = (1e-3, 4, "Hugging Face's guide to adapters of MMS")
 _WAV2VEC2_BERT = (5e-5, 10, "Hugging Face's guide to Wav2Vec2-BERT")
@@ -26,7 +26,7 @@ def suggested(objective: Objective, architecture: str, schedule: Schedule) -> st
     """
     if not isinstance(objective, CTC) or objective.random_weights or objective.lora or objective.vocabulary == "keep":
         return ""
-    if schedule.optimizer != ADAMW:
+    if schedule.optimizer is not None:
         return ""
     is_bert = architecture.startswith("Wav2Vec2Bert")
     rate, epochs, source = _ADAPTERS if objective.adapter else _WAV2VEC2_BERT if is_bert else _XLS_R

@@ -21,7 +21,6 @@ from raysp.specs.pipeline import read_code, with_places
 from raysp.specs.values import JsonValue
 from raysp.text.error_rates import in_language
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described
-from raysp.training.planning.optimizers import described_optimizer, settled_optimizer
 from raysp.training.planning.ordering import Sizes
 from raysp.training.planning.suggestions import suggested
 from raysp.training.planning.workers import Workers, settle_workers
@@ -34,7 +33,7 @@ from raysp.training.specs.objectives import (
     checkpoints_of,
     target_column,
 )
-from raysp.training.specs.recipe import ADAMW, MICRO_BATCHES, MOST_BETWEEN, Batching, Evaluation, Finetune
+from raysp.training.specs.recipe import MICRO_BATCHES, MOST_BETWEEN, Batching, Evaluation, Finetune
 from raysp.words import count
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class TrainingPlan:
             "objective": described(objective),
             "step": f"at most {sizes.micro_seconds * sizes.micro_batches:g} padded seconds in "
             f"{count(sizes.micro_batches, 'micro-batch')}",
-            **self._optimizer_fact,
+            **({} if recipe.schedule.optimizer is None else {"optimiser": str(recipe.schedule.optimizer)}),
             "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
             f"{', deterministic' if self.is_deterministic else ''}",
             **(
@@ -137,11 +136,6 @@ class TrainingPlan:
             **self._evaluation_fact,
             "sink": recipe.sink.url,
         }
-
-    @property
-    def _optimizer_fact(self) -> Mapping[str, str]:
-        name, options = self.recipe.schedule.optimizer, self.recipe.schedule.optimizer_options
-        return {} if (name, options) == (ADAMW, {}) else {"optimiser": described_optimizer(name, options)}
 
     @property
     def _evaluation_fact(self) -> Mapping[str, str]:
@@ -166,7 +160,7 @@ def plan_training(recipe: Finetune, cluster: Resources | None = None) -> Trainin
         PlanError: there are no rows, a column is missing, or the workers do not fit.
         CheckpointError: the checkpoint cannot be trained for this objective.
     """
-    recipe = with_absolute_paths(replace(recipe, schedule=settled_optimizer(recipe.schedule)))
+    recipe = with_absolute_paths(recipe)
     recipe = replace(recipe, source=source_of_commit(recipe.source))
     if recipe.evaluation:
         evaluation = replace(

@@ -44,10 +44,6 @@ NORMALISE = "letters"
 """Rules for the texts that an evaluation compares."""
 CorpusName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 """Name of a further corpus of an evaluation, part of the names of its metrics."""
-OptionValue = bool | int | float | str | None | Listed[float | None]
-"""Value of an option of an optimiser."""
-ADAMW = "AdamW"
-"""Optimiser of a recipe that names none."""
 TRAINING_VERSION = 2
 """Version of training, increased with every change of raysp that changes the weights a recipe gives."""
 
@@ -91,9 +87,10 @@ class Schedule:
         weight_decay: of matrices.
         clip: largest norm of the gradients; None: no limit.
         checkpointing: whether activations are computed again in the backward pass, which saves memory.
-        optimizer: name of a class of torch.optim, such as "NAdam".
-        optimizer_options: its further arguments, such as `{"momentum": 0.9}`; AdamW has `betas=(0.9, 0.98)` unless
-            given, others have torch's defaults.
+        optimizer: a function at the top level of a module, or its name, "module:function", that returns an optimiser
+            of torch over the groups of parameters that it is called with; None: AdamW with `betas=(0.9, 0.98)`. Groups
+            have `params`, `lr`, `weight_decay` and `rate`, the factor of the learning rate. The state that the
+            optimiser keeps for each parameter is committed.
     """
 
     epochs: Annotated[int, Field(ge=1)] | None = None
@@ -108,8 +105,7 @@ class Schedule:
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     clip: Positive | None = 1.0
     checkpointing: bool = False
-    optimizer: Annotated[str, Field(min_length=1)] = ADAMW
-    optimizer_options: Mapping[str, OptionValue] = field(default_factory=dict)
+    optimizer: FunctionName | None = None
 
     def __post_init__(self) -> None:
         """Check that the length is set once, and no final rate with a constant rate."""
@@ -117,6 +113,11 @@ class Schedule:
             raise ValueError(f"found final={self.final:g} with shape='constant', which keeps the rate; leave one out")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"found epochs={self.epochs} and steps={self.steps}; give one of them")
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Functions of the user that are called, as "module:function"."""
+        return () if self.optimizer is None else (cast("str", self.optimizer),)
 
 
 @spec
@@ -403,8 +404,6 @@ def training_parts(
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
     if "objective.text" in parts:
         parts["objective.text"] = hashed_fields(recipe.objective.text)  # type: ignore[union-attr]
-    if (recipe.schedule.optimizer, recipe.schedule.optimizer_options) == (ADAMW, {}):
-        del parts["schedule.optimizer"], parts["schedule.optimizer_options"]
     for name in checkpoints_of(recipe.objective):
         del parts[f"objective.{name}"]
     for name in FEW_WEIGHTS:

@@ -281,7 +281,7 @@ def test_mixed_epochs_pieces_and_further_corpora_are_those_of_one_worker(local_r
         "evaluation": raysp.Evaluation(
             raysp.Shards(words, text="text"), every=10, others={"again": raysp.Shards(words, text="text")}
         ),
-        "schedule": Schedule(epochs=4, learning_rate=1e-3, optimizer="NAdam"),
+        "schedule": Schedule(epochs=4, learning_rate=1e-3, optimizer="tests.training.optimizers:nadam"),
     }
     for number in (1, 2):
         assert finetune(several(words, tiny, tmp_path / f"by {number}", number, **fields)).is_done
