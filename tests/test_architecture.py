@@ -100,7 +100,7 @@ UNBOUNDED = {
 READ_OWN_DATA = {
     *("corpus/surveys.py", "corpus/survey_process.py", "checkpoints/fetching.py", "text/beams/arpa.py"),
     *("audio/child.py", "audio/isolation.py", "cluster/submitting/head.py", "specs/values.py"),
-    "training/sink/step_metrics.py",
+    "training/sink/step_log.py",
 }
 # Archives are opened over `bounds.HeaderReader` or after a look at their members.
 OPEN_ARCHIVES = {"corpus/archive.py", "models/base/nemo_archives.py", "models/base/pickle_process.py"}

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -24,6 +25,15 @@ RECIPE: dict[str, Any] = {
     "seed": 0,
     "name": "words",
 }
+
+
+def log_path(run_id: str, first: int, last: int) -> str:
+    """Return the path of the records of some steps of a run."""
+    return f".raysp/log/{run_id}-{first:09}-{last:09}.jsonl"
+
+
+def _has_step(done: int, records: list[dict[str, Any]]) -> bool:
+    return records[0]["done"] <= done <= records[-1]["done"]
 
 
 class Files:
@@ -108,7 +118,7 @@ class Sink:
         return run
 
     def step(self, done: int, **changes: object) -> dict[str, Any]:
-        """Make the metrics of a step of two seconds."""
+        """Make the record of a step of two seconds."""
         noise = random.Random(done)
         epoch, step = divmod(done, 10)
         values = {
@@ -124,14 +134,16 @@ class Sink:
         return {"done": done, "epoch": epoch, "step": step, **values, **changes}
 
     def write_metrics(self, numbers: Iterable[int], run_id: str | None = None, **changes: object) -> None:
-        """Write the metrics of some steps."""
+        """Write the records of some steps."""
         steps = [self.step(done, **changes) for done in numbers]
-        name = f"{run_id or self.run['run_id']}-{steps[0]['done']:09}-{steps[-1]['done']:09}"
+        self._write_log(run_id or self.run["run_id"], steps)
+
+    def _write_log(self, run_id: str, steps: list[dict[str, Any]]) -> None:
         lines = "".join(f"{json.dumps(step)}\n" for step in steps)
-        self.files.write(f".raysp/metrics/{name}.jsonl", lines.encode())
+        self.files.write(log_path(run_id, steps[0]["done"], steps[-1]["done"]), lines.encode())
 
     def train(self, numbers: Iterable[int], run_id: str | None = None, **changes: object) -> None:
-        """Write the metrics of some steps, and commit the last one."""
+        """Write the records of some steps, and commit the last one."""
         numbers = [*numbers]
         if run_id:
             self.begin(run_id)
@@ -151,10 +163,17 @@ class Sink:
         self.files.write(f".raysp/steps/{done}.json", marker)
 
     def evaluate(self, *steps: int, run_id: str | None = None, **fields: object) -> None:
-        """Record evaluations of some steps; `fields` replace those of `an_evaluation`."""
+        """Record evaluations of some steps, 0: before the first; `fields` replace those of `an_evaluation`."""
+        run_id = run_id or self.run["run_id"]
         for done in steps:
-            path = f".raysp/evaluations/{done:09}.{run_id or self.run['run_id']}.json"
-            self.files.write(path, an_evaluation(**fields))
+            step = done or 1
+            of_run = [path for path in self.files.paths(".raysp/log") if path.startswith(f".raysp/log/{run_id}-")]
+            recorded = next(filter(partial(_has_step, step), map(self._records, of_run)), [self.step(step)])
+            recorded[step - recorded[0]["done"]]["evaluation" if done else "before"] = an_evaluation(**fields)
+            self._write_log(run_id, recorded)
+
+    def _records(self, path: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.files.read(path).splitlines()]
 
     def export(self, done: int) -> None:
         """Write the files of a checkpoint with the weights of a step that say that it is one."""

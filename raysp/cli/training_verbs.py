@@ -49,7 +49,7 @@ def finetune(
     from raysp.training.finetuning import try_out
     from raysp.training.planning.suggestions import evaluating
     from raysp.training.specs.recipe import load_recipe
-    from raysp.training.training_progress import evaluation_line, training_line
+    from raysp.training.training_progress import evaluation_lines, training_line
 
     check_submitted_version()
     if steps is not None and address is not None:
@@ -76,12 +76,9 @@ def finetune(
             display.start()
 
         def went_on(progress: "TrainingProgress") -> None:
-            if progress.before:
+            for line in evaluation_lines(progress.last[-1]):
                 with printing():
-                    display.say(evaluation_line(0, progress.before))
-            if progress.evaluated and progress.evaluated[0] == progress.done:
-                with printing():
-                    display.say(evaluation_line(*progress.evaluated))
+                    display.say(line)
             display.show(lambda: training_line(progress))
 
         run = (

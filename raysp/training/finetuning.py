@@ -15,7 +15,7 @@ from raysp.evaluation.scores import Estimate
 from raysp.models.loading import load_feature_extractor
 from raysp.sink import fault_injection, lease
 from raysp.sink.fencing import FencedStore
-from raysp.sink.layout import ERRORS
+from raysp.sink.layout import LOG
 from raysp.sink.run_record import RunEntry
 from raysp.specs.values import check_class, to_json
 from raysp.storage.store import Store, join_url, probe
@@ -27,7 +27,7 @@ from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.described_rows import files_of_rows
 from raysp.training.loop.evaluated import comparable
 from raysp.training.loop.process_settings import process_settings, turn_of_process
-from raysp.training.loop.session import Report, Session
+from raysp.training.loop.session import Session
 from raysp.training.loop.step_commits import RunOfSink
 from raysp.training.loop.training_steps import NotFinite, NotFiniteError
 from raysp.training.loop.worker import course_of, new_session
@@ -40,6 +40,7 @@ from raysp.training.sink import exports, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.corpus_index import CorpusIndex
 from raysp.training.sink.extending import has_other_length, with_length
+from raysp.training.sink.step_log import StepRecord, Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
 from raysp.training.training_progress import TrainingProgress
@@ -110,8 +111,8 @@ class FinetuneResult(Brief):
 
     @property
     def error_lists(self) -> str:
-        """Url of the folder in the sink with the lists of error rows."""
-        return join_url(self.sink, ERRORS)
+        """Url of the folder in the sink with the log of steps, which has the error rows."""
+        return join_url(self.sink, LOG)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -197,7 +198,7 @@ def finetune(
         begun = committed.position if committed else Position(0, 0, 0)
         progress = TrainingProgress(recipe.schedule.epochs, done=begun.done, epoch=begun.epoch)
         callbacks.begin(store.url, record)
-        recording = stack.enter_context(Recording(store, run.run_id, recipe.evaluation, callbacks, failures))
+        recording = stack.enter_context(Recording(store, run.run_id, callbacks, failures))
         if by_ray and not course_of(recipe.schedule).is_done(begun):
             _follow(
                 train_workers.train(prepared, failures, should_stop, run), prepared, progress, recording, on_progress
@@ -208,14 +209,16 @@ def finetune(
             store,
             decoder=stack.enter_context(Decoder()),
             run=run,
+            failures=failures,
         )
         if not by_ray:
             _follow(_alone(session, should_stop), prepared, progress, recording, on_progress)
         if session.is_done:
             _export(prepared, session, store, decoder)
-        best = best_evaluation(store)
+        log = Steps(store, session.position.done)
+        best = best_evaluation(log.evaluations)
         before = best.before.value if best and best.before else None
-        loss = mean_loss(store, session.position.done)
+        loss = mean_loss(log)
         return replace(_result(prepared, session, progress, failures), before=before, loss=loss)
 
 
@@ -336,14 +339,14 @@ def _begin(prepared: Prepared, store: FencedStore, committed: CommittedStep | No
     return run, record
 
 
-def _alone(session: Session, should_stop: Callable[[], bool]) -> Iterator[tuple[Report, int | None]]:
+def _alone(session: Session, should_stop: Callable[[], bool]) -> Iterator[tuple[StepRecord, int | None]]:
     """Train in this process, and yield each step with the number of steps committed."""
-    for report in session.run(should_stop):
-        yield report, session.committed
+    for step in session.run(should_stop):
+        yield step, session.committed
 
 
 def _follow(
-    reports: Iterator[tuple[Report, int | None]],
+    steps: Iterator[tuple[StepRecord, int | None]],
     prepared: Prepared,
     progress: TrainingProgress,
     recording: Recording | None,
@@ -355,19 +358,16 @@ def _follow(
         RunError: a loss is not finite, too many rows cannot be decoded, or the sink cannot be written.
     """
     try:
-        for report, committed in reports:
-            step = progress.add(report, committed)
+        for step, committed in steps:
+            progress.add(step, committed)
             if recording:
-                recording.add(step, report.evaluated, committed, before=report.before)
+                recording.add(step)
             if on_progress:
                 on_progress(progress)
     except NotFiniteError as error:
         raise RunError(_described(error, prepared.corpus)) from None
     except StoreError as error:
         raise RunError(_not_stored(error)) from error
-    finally:
-        if recording:
-            recording.write()
 
 
 def _not_stored(error: StoreError) -> str:
@@ -422,7 +422,7 @@ def _export(prepared: Prepared, session: Session, store: FencedStore, decoder: D
         return
     session.load_result(store)
     # From the committed record: steps of this process are those since the last kill.
-    loss = mean_loss(store, session.position.done)
+    loss = mean_loss(Steps(store, session.position.done))
     texts = {
         "README.md": card(prepared, session.position, loss),
         "metrics.json": json.dumps(figures(prepared, session, loss), indent=1) + "\n",

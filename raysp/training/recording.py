@@ -1,8 +1,7 @@
-"""Records of a training that no commit covers: error rows, calls of callbacks, a report."""
+"""What a run leaves besides its commits: calls of callbacks, rows that failed since the last commit, a report."""
 
 import contextlib
 import logging
-from dataclasses import asdict
 from typing import Self
 
 from raysp.errors import RayspError
@@ -10,78 +9,59 @@ from raysp.sink.layout import REPORT
 from raysp.storage.store import Store
 from raysp.training.callbacks import Callbacks
 from raysp.training.data.row_windows import Failures
-from raysp.training.loop.curve import recorded
-from raysp.training.loop.evaluated import Evaluated
 from raysp.training.reading.training_report import render
-from raysp.training.sink.row_errors import ErrorRow, ErrorsLog
-from raysp.training.sink.step_metrics import StepMetrics
-from raysp.training.specs.recipe import Evaluation
+from raysp.training.sink import committed_steps, step_log
+from raysp.training.sink.step_log import ErrorRow, RunEnd, StepRecord
 
 logger = logging.getLogger(__name__)
 
 
 class Recording:
-    """Writer of the error rows and the report of one run, and its callbacks.
+    """The steps of one run as they are done, and its end.
 
     Args:
         store: the sink.
         run_id: id of the run.
-        evaluation: evaluation of the recipe; None without one.
         callbacks: receive every step.
-        failures: the rows that could not be decoded; None: there are none.
+        failures: the rows that could not be decoded.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        run_id: str,
-        evaluation: Evaluation | None,
-        callbacks: Callbacks,
-        failures: Failures | None = None,
-    ) -> None:
+    def __init__(self, store: Store, run_id: str, callbacks: Callbacks, failures: Failures) -> None:
         self.store = store
         self.run_id = run_id
-        self.evaluation = evaluation
         self.callbacks = callbacks
-        self._done = 0
         self.failures = failures
-        self.errors = ErrorsLog(store, run_id)
-        self._written: int | None = None
+        self._done = 0
+        self._failed: dict[ErrorRow, int] = {}
+        """Failed rows with their steps."""
 
-    def add(
-        self, step: StepMetrics, evaluated: Evaluated | None, committed: int | None, *, before: Evaluated | None = None
-    ) -> None:
-        """Report a step, with the evaluations after and before it, to the callbacks; write error rows after commits."""
+    def add(self, step: StepRecord) -> None:
+        """Pass a step on to the callbacks."""
         self._done = step.done
-        evaluations = {"before": recorded(before, self.evaluation), "evaluation": recorded(evaluated, self.evaluation)}
-        self.callbacks({**asdict(step), **{name: asdict(value) for name, value in evaluations.items() if value}})
-        if committed != self._written:
-            self._written = committed
-            self.write()
-
-    def write(self) -> None:
-        """Write the error rows that are left."""
-        if self.failures is not None:
-            place_of = self.failures.corpus.place_of
-            failed = self.failures.take()
-            self.errors.add(ErrorRow(*place_of(row.row), row.error_type, row.message) for row in failed)
-            self.errors.write()
+        self._failed |= dict.fromkeys(step.errors, step.done)
+        self.callbacks(step.json)
 
     def __enter__(self) -> Self:
         """Return the writer."""
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        """Finish, with the status of the training for callbacks."""
-        self.finish(has_failed=kind is not None)
-
-    def finish(self, *, has_failed: bool = False) -> None:
-        """Write remaining rows, call the callbacks, and write the report; a failing report ends no training.
-
-        Args:
-            has_failed: whether an error has ended the training.
-        """
-        self.write()
-        self.callbacks({"done": self._done, "finished": True, "failed": has_failed})
+        """Call the callbacks, and write the rows that are left and the report; a failing report ends no training."""
+        end = RunEnd(self._done, kind is not None, (*self._uncommitted(), *self.failures.take()))
+        if end.errors:
+            try:
+                step_log.write_end(self.store, self.run_id, end)
+            except RayspError as failure:
+                logger.warning("%s: %d error rows were not written: %s", self.store.url, len(end.errors), failure)
+        self.callbacks(end.json)
         with contextlib.suppress(RayspError):
             self.store.replace(REPORT, render(self.store).encode())
+
+    def _uncommitted(self) -> list[ErrorRow]:
+        """Return the failed rows whose steps were not committed."""
+        if not self._failed:
+            return []
+        with contextlib.suppress(RayspError):
+            committed = max(committed_steps.newest(self.store, 1, until=self._done), default=0)
+            return [row for row, done in self._failed.items() if done > committed]
+        return [*self._failed]

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 from raysp.evaluation.scores import TITLES
 from raysp.labelling.engine.display import PARTED
-from raysp.training.loop.evaluated import Evaluated
-from raysp.training.loop.session import Report
-from raysp.training.sink.step_metrics import StepMetrics
+from raysp.training.sink.step_evaluation import StepEvaluation
+from raysp.training.sink.step_log import StepRecord
 from raysp.words import count, duration
 
 LAST_STEPS = 50
@@ -25,37 +24,26 @@ class TrainingProgress:
     epoch: int = 0
     committed: int | None = None
     """Updates at the last commit."""
-    share: float = 0.0
-    """Share of the training that is done, from 0 to 1."""
-    steps: int = 0
-    """Steps of this run."""
-    rows: int = 0
     audio_seconds: float = 0.0
     seconds: float = 0.0
     """Wall-clock time of the steps of this run."""
     waited: float = 0.0
     """Seconds of it spent waiting for rows."""
-    evaluated: tuple[int, Evaluated] | None = None
-    """Updates at the last evaluation of this run, and its result."""
-    before: Evaluated | None = None
-    """Evaluation before the last step, if it was the first one."""
-    last: deque[StepMetrics] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
+    last: deque[StepRecord] = field(default_factory=lambda: deque(maxlen=LAST_STEPS))
+    """The last steps of this run."""
 
-    def add(self, report: Report, committed: int | None) -> StepMetrics:
-        """Count a step, and return its metrics."""
-        position, step = report.position, report.metrics
-        self.done, self.epoch, self.committed = position.done, position.epoch, committed
-        self.share = report.progress
-        self.steps += 1
-        self.rows += step.rows
-        self.audio_seconds += report.audio_seconds
-        self.seconds += report.seconds
-        self.waited += report.waited
+    def add(self, step: StepRecord, committed: int | None) -> None:
+        """Count a step."""
+        self.done, self.epoch, self.committed = step.done, step.epoch, committed
+        self.audio_seconds += step.audio_seconds
+        self.seconds += step.seconds
+        self.waited += step.waited
         self.last.append(step)
-        self.before = report.before
-        if report.evaluated is not None:
-            self.evaluated = position.done, report.evaluated
-        return step
+
+    @property
+    def share(self) -> float:
+        """Share of the training that was done before the last step, from 0 to 1."""
+        return self.last[-1].share if self.last else 0.0
 
     @property
     def loss(self) -> float | None:
@@ -89,19 +77,20 @@ def training_line(progress: TrainingProgress) -> str:
     return PARTED.join(filter(None, parts))
 
 
-def evaluation_line(done: int, evaluated: Evaluated) -> str:
-    """Return the metrics of an evaluation as text."""
-    when = f"at step {done:,}" if done else "before the first step"
-    further = [f"; {name}: {_metrics_line(of_corpus)}" for name, of_corpus in evaluated.others.items()]
-    return f"evaluation {when}: {_metrics_line(evaluated)}{''.join(further)}"
+def evaluation_lines(step: StepRecord) -> list[str]:
+    """Return the metrics of the evaluations before and after a step as text, a line for each."""
+    before = [f"evaluation before the first step: {_metrics_line(step.before)}"] if step.before else []
+    after = [f"evaluation at step {step.done:,}: {_metrics_line(step.evaluation)}"] if step.evaluation else []
+    return [*before, *after]
 
 
-def _metrics_line(evaluated: Evaluated) -> str:
-    metrics = evaluated.comparison.scores.metrics if evaluated.comparison else {}
+def _metrics_line(evaluation: StepEvaluation) -> str:
+    metrics = evaluation.scores.metrics
     parts = [f"{TITLES[name]} {estimate.percentage} ({estimate.interval})" for name, estimate in metrics.items()]
-    parts += [f"loss {evaluated.loss:.4f}"] if evaluated.loss is not None else []
-    parts += [f"{count(evaluated.failed, 'row')} left out"] if evaluated.failed else []
-    return ", ".join(parts)
+    parts += [f"loss {evaluation.loss:.4f}"] if evaluation.loss is not None else []
+    parts += [f"{count(evaluation.failed, 'row')} left out"] if evaluation.failed else []
+    further = [f"; {name}: {_metrics_line(of_corpus)}" for name, of_corpus in evaluation.others.items()]
+    return ", ".join(parts) + "".join(further)
 
 
 def _epoch(progress: TrainingProgress) -> str:

@@ -52,7 +52,7 @@ class Training:
 
 
 def _curve(sink: Path) -> list[dict[str, Any]]:
-    files = sorted((sink / ".raysp" / "metrics").glob("*.jsonl"))
+    files = sorted((sink / ".raysp" / "log").glob("*.jsonl"))
     steps = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     return [compact({"id": f"step {step['done']}", **{name: step[name] for name in OF_A_STEP}}) for step in steps]
 

@@ -83,41 +83,41 @@ def weights(session: Session) -> list[torch.Tensor]:
 
 def test_every_row_is_trained_on_once_an_epoch(new_session, index):
     session = new_session()
-    reports = [*session.run()]
+    steps = [*session.run()]
     expected = {row for row, seconds in enumerate(index.seconds) if seconds > 0 and row != 5}
     assert Counter(session.training.objective.rows) == dict.fromkeys(expected, 3)
-    assert sum(report.update.num_rows for report in reports) == 3 * len(expected)
-    assert [report.position.done for report in reports] == [*range(1, len(reports) + 1)]
-    assert reports[-1].position.epoch == 3
-    assert reports[-1].position.step == 0
+    assert sum(step.rows for step in steps) == 3 * len(expected)
+    assert [step.done for step in steps] == [*range(1, len(steps) + 1)]
+    assert steps[-1].epoch == 3
+    assert steps[-1].step == 0
 
 
 def test_rates_follow_the_course(new_session):
-    reports = [*new_session().run()]
-    assert [report.progress for report in reports] == sorted(report.progress for report in reports)
-    rates = [report.learning_rate for report in reports]
+    steps = [*new_session().run()]
+    assert [step.share for step in steps] == sorted(step.share for step in steps)
+    rates = [step.learning_rate for step in steps]
     assert (rates[0], max(rates)) == (0.0, 2e-3)
     assert rates[-1] < 1e-3
 
 
 def test_micro_batches_know_the_progress_of_the_training(new_session):
     session = new_session()
-    reports = [*session.run()]
-    assert sorted({*session.training.objective.places}) == [report.progress for report in reports]
-    assert reports[0].progress == 0
+    steps = [*session.run()]
+    assert sorted({*session.training.objective.places}) == [step.share for step in steps]
+    assert steps[0].share == 0
 
 
 @pytest.mark.parametrize("stops", some([[1], [4], [5, 6], [3, 8, 9]], [3, 8, 9]))
 def test_a_stopped_training_goes_on_bit_for_bit(new_session, tmp_path_factory, stops, monkeypatch):
     reference = new_session()
     reference.keeper = None
-    losses = [report.update.loss for report in reference.run()]
+    losses = [step.loss for step in reference.run()]
     found: list[float] = []
     for stop in [*stops, 1000]:
         session = new_session()
         assert session.position.done == len(found)
-        for report in session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop):
-            found.append(report.update.loss)
+        for step in session.run(lambda session=session, stop=stop: session.position.done + 1 >= stop):
+            found.append(step.loss)
     assert found == losses
     for mine, other in zip(weights(session), weights(reference), strict=True):
         assert torch.equal(mine, other)
@@ -127,15 +127,15 @@ def test_a_stopped_training_goes_on_bit_for_bit(new_session, tmp_path_factory, s
 def test_a_killed_training_repeats_the_steps_since_its_last_commit(new_session):
     reference = new_session()
     reference.keeper = None
-    losses = [report.update.loss for report in reference.run()]
+    losses = [step.loss for step in reference.run()]
     session = new_session(every=4)
     session._finish = lambda: session._end_commit()  # what a kill after step 6 leaves
-    for report in session.run():
-        if report.position.done == 6:
+    for step in session.run():
+        if step.done == 6:
             break
     again = new_session(every=4)
     assert again.position.done == 4
-    assert [report.update.loss for report in again.run()] == losses[4:]
+    assert [step.loss for step in again.run()] == losses[4:]
 
 
 def test_the_last_two_commits_stay(new_session):
@@ -176,9 +176,9 @@ def test_the_first_window_of_an_epoch_is_read_before_the_epoch_begins(new_sessio
         return whole(window)
 
     session.rows = rows
-    for report in session.run():
-        if report.position.step == 0 and report.position.epoch < COURSE.epochs:  # the last step of an epoch is done
-            assert begun[report.position.epoch].wait(60)
+    for step in session.run():
+        if step.step == 0 and step.epoch < COURSE.epochs:  # the last step of an epoch is done
+            assert begun[step.epoch].wait(60)
     assert all(epoch.is_set() for epoch in begun)
 
 
@@ -187,14 +187,14 @@ def test_no_window_is_read_that_is_not_trained_on(new_session, course):
     session = new_session(course)
     whole, read = session.rows, []
     session.rows = lambda window: read.append(window) or whole(window)
-    trained = sum(report.update.num_rows for report in session.run())
+    trained = sum(step.rows for step in session.run())
     assert len({(window.epoch, window.number) for window in read}) == len(read)
     assert sum(len(window.rows) - (5 in window.rows) for window in read[:-1]) < trained
 
 
 def test_a_course_of_steps_ends_after_them(new_session):
-    reports = [*new_session(replace(COURSE, epochs=None, steps=7)).run()]
-    assert len(reports) == 7
+    steps = [*new_session(replace(COURSE, epochs=None, steps=7)).run()]
+    assert len(steps) == 7
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_another_recipe_or_corpus_is_refused(new_session, index, changed, messag
 
 def record(session: Session, positions: list[Position]) -> None:
     """Run a session, and append the position after each step."""
-    for report in session.run():
-        positions.append(report.position)
+    for _ in session.run():
+        positions.append(session.position)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_with_its_rows(new_session, digits):

@@ -73,17 +73,18 @@ def indexed(recipe: Finetune, **options: Any) -> list[tuple[int, int]]:
 
 
 def steps_of(sink: Path) -> list[dict[str, Any]]:
-    """Return the metrics of the steps in order; of a step that several runs made, those of the last run."""
+    """Return the records of the steps in order; of a step that several runs made, that of the last run."""
     found: dict[int, dict[str, Any]] = {}
-    for file in sorted((sink / ".raysp" / "metrics").glob("*.jsonl")):
+    for file in sorted((sink / ".raysp" / "log").glob("*-*[0-9].jsonl")):
         found |= {step["done"]: step for step in map(json.loads, file.read_text().splitlines())}
     return [found[done] for done in sorted(found)]
 
 
 def evaluations_of(sink: Path) -> dict[int, dict[str, Any]]:
     """Return the evaluations by the updates before them, in order; of several of a step, that of the last run."""
-    files = sorted((sink / ".raysp" / "evaluations").glob("*.json"))
-    return {int(file.name.partition(".")[0]): json.loads(file.read_text()) for file in files}
+    steps = steps_of(sink)
+    before = {step["done"] - 1: step["before"] for step in steps if "before" in step}
+    return before | {step["done"]: step["evaluation"] for step in steps if "evaluation" in step}
 
 
 def commits_of(sink: Path) -> dict[int, dict[str, Any]]:
@@ -122,8 +123,9 @@ def scalars(events: Iterable[Any]) -> dict[tuple[str, int], float]:
 
 def error_rows_of(sink: Path) -> list[dict[str, Any]]:
     """Return the error rows of all runs, each once and in order."""
-    files = sorted((sink / ".raysp" / "errors").glob("*.jsonl"))
-    rows = {line: json.loads(line) for file in files for line in file.read_text().splitlines()}
+    files = sorted((sink / ".raysp" / "log").glob("*.jsonl"))
+    records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    rows = {json.dumps(row): row for record in records for row in record.get("errors", ())}
     return sorted(rows.values(), key=lambda row: (row["shard"], row["row"]))
 
 

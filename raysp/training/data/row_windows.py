@@ -2,7 +2,7 @@
 
 import mmap
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +19,7 @@ from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch, TrainingRow
 from raysp.training.planning.ordering import Window
 from raysp.training.sink.corpus_index import CorpusIndex
+from raysp.training.sink.step_log import ErrorRow
 from raysp.training.specs.recipe import Finetune
 from raysp.words import count
 
@@ -50,6 +51,8 @@ class PieceRows(NamedTuple):
     rows: Mapping[int, TrainingRow]
     """Rows by their numbers in the corpus."""
     failed: Sequence[FailedRow]
+    num_read: int
+    """Number of requested rows."""
 
 
 class WaveBuffer:
@@ -126,7 +129,7 @@ class PieceReader:
             for block in op(table, 0) if here else ():
                 self._add(block, here, values, buffer, decoded, failed)
             first = end
-        return PieceRows(decoded, failed)
+        return PieceRows(decoded, failed, len(rows))
 
     def _add(
         self,
@@ -166,7 +169,7 @@ class Failures:
         """A message of each type, with its row."""
         self.num_read = 0
         self._listed: set[int] = set()
-        self._new: list[FailedRow] = []
+        self._new: deque[ErrorRow] = deque()  # which the thread that reads fills
 
     def add(self, num_read: int, failed: Iterable[FailedRow]) -> None:
         """Count rows that were read.
@@ -175,12 +178,13 @@ class Failures:
             RunError: too many rows cannot be decoded.
         """
         self.num_read += num_read
-        failed = [*failed]
-        self.record(failed)
         for row, kind, message in failed:
             shard, place = self.corpus.place_of(row)
             self.by_type[kind] += 1
             self.examples.setdefault(kind, f"{shard}:{place}: {message}")
+            if row not in self._listed and len(self._listed) < MOST_LISTED:
+                self._listed.add(row)
+                self._new.append(ErrorRow(shard, place, kind, message))
         total = self.by_type.total()
         if total >= LEAST_FAILED and total > self.max_error_rate * self.num_read:
             kind, number = self.by_type.most_common(1)[0]
@@ -189,17 +193,13 @@ class Failures:
                 f"max_error_rate={self.max_error_rate:g}; {number:,} of them are {kind}, such as {self.examples[kind]}"
             )
 
-    def record(self, failed: Iterable[FailedRow]) -> None:
-        """Keep rows for a list of them, unless they are listed."""
-        for row in failed:
-            if row.row not in self._listed and len(self._listed) < MOST_LISTED:
-                self._listed.add(row.row)
-                self._new.append(row)
+    def leave(self, rows: Iterable[ErrorRow]) -> None:
+        """Add rows that a worker has listed, but no step of it."""
+        self._new.extend(rows)
 
-    def take(self) -> Sequence[FailedRow]:
-        """Return the rows that were listed since the last call."""
-        new, self._new = self._new, []
-        return new
+    def take(self) -> tuple[ErrorRow, ...]:
+        """Return the rows that failed since the last call, each once a run."""
+        return tuple(self._new.popleft() for _ in range(len(self._new)))
 
 
 def wanted_rows(window: Window, corpus: CorpusIndex, worker: int, num_workers: int) -> dict[int, list[int]]:
@@ -236,7 +236,7 @@ class Reading:
         decoded: dict[int, TrainingRow] = {}
         for number, rows in wanted_rows(window, self.reader.corpus, 0, 1).items():
             piece = self.reader(number, rows)
-            self.failures.add(len(rows), piece.failed)
+            self.failures.add(piece.num_read, piece.failed)
             decoded |= piece.rows
         return decoded
 

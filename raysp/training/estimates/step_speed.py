@@ -10,7 +10,8 @@ from raysp.storage.options import GivenOptions, options_of
 from raysp.storage.store import Store, scheme_of
 from raysp.storage.stores import open_store
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.sink import committed_steps, step_metrics
+from raysp.training.sink import committed_steps
+from raysp.training.sink.step_log import Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import training_parts
 from raysp.words import count, duration
@@ -37,10 +38,11 @@ def of_steps(plan: TrainingPlan, store: Store, imbalance: Imbalance) -> Speed | 
     Returns:
         The speed; None if no run has metrics, or the last one ran on another device or with other CPUs.
     """
-    run_id, steps = step_metrics.load_last_run(store, LAST_STEPS + 1)
+    log = Steps(store)
+    steps = log.last(LAST_STEPS + 1, run_id=log.last_run)
     steps = steps[1:] or steps  # the first step of a run includes the wait for its first rows
     seconds, audio = sum(step.seconds for step in steps), sum(step.audio_seconds for step in steps)
-    resolved = _resolved(store, run_id)
+    resolved = _resolved(store, log.last_run)
     is_alike = "device" not in resolved or _machine(resolved) == _machine(plan.resolved)
     if not seconds or not audio or not is_alike:
         return None

@@ -5,7 +5,9 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from raysp.evaluation.scores import HIGHER_IS_BETTER, Comparison
+from raysp.evaluation.scores import HIGHER_IS_BETTER, Comparison, WorstRow
+from raysp.training.sink.step_evaluation import StepEvaluation
+from raysp.training.specs.recipe import Evaluation
 
 ROWS = ", rows "
 """Between the rule of a measure and the digest of its rows."""
@@ -56,3 +58,44 @@ def comparable(metric: str, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         return None
     return -value if value is not None and HIGHER_IS_BETTER.get(metric, False) else value
+
+
+def recorded(evaluation: Evaluation, evaluated: Evaluated) -> StepEvaluation | None:
+    """Return an evaluation of the first worker as it is recorded; None for other workers.
+
+    Args:
+        evaluation: evaluation of the recipe.
+        evaluated: the result.
+    """
+    comparison = evaluated.comparison
+    if comparison is None:
+        return None
+    worst = []
+    for mismatch, name in zip(comparison.worst, evaluated.rows, strict=True):
+        shard, _, row = name.rpartition(":")
+        worst.append(
+            WorstRow(
+                id=name,
+                shard=shard,
+                row=int(row),
+                seconds=None,
+                reference=mismatch.reference,
+                hypothesis=mismatch.hypothesis,
+                errors=mismatch.errors,
+                score=mismatch.score,
+                edits=mismatch.edits,
+            )
+        )
+    further = {name: recorded(evaluation, other) for name, other in evaluated.others.items()}
+    return StepEvaluation(
+        metric=evaluation.best,
+        scores=comparison.scores,
+        by=comparison.by,
+        worst=tuple(worst),
+        classes=comparison.classes,
+        loss=evaluated.loss,
+        normalisation=evaluation.normalise if "wer" in comparison.scores.metrics else None,
+        measure=evaluated.measure,
+        failed=evaluated.failed,
+        others={name: other for name, other in further.items() if other is not None},
+    )

@@ -25,7 +25,8 @@ from raysp.training.loop.training_steps import NotFinite, NotFiniteError, Traini
 from raysp.training.planning.ordering import Epoch, Index, Sizes, Window
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
-from raysp.training.sink.step_metrics import StepMetrics, load_last
+from raysp.training.sink.step_evaluation import StepEvaluation
+from raysp.training.sink.step_log import ErrorRow, StepRecord, Steps
 from raysp.words import count
 
 logger = logging.getLogger(__name__)
@@ -83,46 +84,6 @@ class Course:
 
 
 @dataclass(frozen=True)
-class Report:
-    """A step that was run."""
-
-    position: Position
-    """After the step."""
-    update: Update
-    learning_rate: float
-    progress: float
-    """Share of the course that was done before the step."""
-    audio_seconds: float
-    """Seconds of audio of the step, of all workers, according to the index."""
-    seconds: float
-    """Wall-clock time since the step before, or since the start."""
-    waited: float
-    """Seconds of it that this worker waited for rows."""
-    evaluated: Evaluated | None = None
-    """Evaluation after the step; None: it was not evaluated."""
-    before: Evaluated | None = None
-    """Evaluation before the step, which the first one has; None: it was not evaluated."""
-
-    @property
-    def metrics(self) -> StepMetrics:
-        """Figures of the step as they are recorded."""
-        position, update = self.position, self.update
-        return StepMetrics(
-            done=position.done,
-            epoch=position.epoch,
-            step=position.step,
-            loss=update.loss,
-            norm=update.norm,
-            learning_rate=self.learning_rate,
-            rows=update.num_rows,
-            audio_seconds=self.audio_seconds,
-            seconds=self.seconds,
-            waited=self.waited,
-            share=self.progress,
-        )
-
-
-@dataclass(frozen=True)
 class Evaluations:
     """When and how weights are evaluated.
 
@@ -131,12 +92,14 @@ class Evaluations:
         patience: evaluations without a better one after which the training ends; None: it does not.
         run: evaluates the current weights; all workers call it at the same step.
         rule: metric and normalisation by which weights are compared, as `rule_of` returns them.
+        recorded: returns an evaluation as it is recorded; None for all workers but the first.
     """
 
     every: int
     patience: int | None
     run: Callable[[], Evaluated]
     rule: str
+    recorded: Callable[[Evaluated], StepEvaluation | None] = lambda evaluated: None
 
 
 @dataclass(frozen=True)
@@ -195,6 +158,7 @@ class Session:
         first_epoch: order of the first epoch, if it is computed already; None: it is computed from `index`.
         weights: the weights that are committed, by name, which share their memory with the model; None: all that it
             stores.
+        failed: returns the rows that failed since its last call.
     """
 
     def __init__(
@@ -214,6 +178,7 @@ class Session:
         index_of: Callable[[Index, int], Index] | None = None,
         first_epoch: Epoch | None = None,
         weights: Mapping[str, torch.Tensor] | None = None,
+        failed: Callable[[], tuple[ErrorRow, ...]] = tuple,
     ) -> None:
         self.training = training
         self.groups = groups
@@ -230,7 +195,10 @@ class Session:
         self.index_of = index_of
         self.first_epoch = first_epoch
         self.weights = training.objective.model.stored_weights() if weights is None else weights
+        self.failed = failed
         self.position = Position(0, 0, 0)
+        self._stops = False
+        """Whether a worker asked to stop after the last step."""
         self._waited, self._before = 0.0, time.monotonic()
         self._is_whole = True
         """Whether the weights belong to `position`, not amid a step."""
@@ -315,8 +283,8 @@ class Session:
             with steps.local_file(store, steps.load(store, done), MODEL) as file:
                 state.load_tensors(self.weights, file)
 
-    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Report]:
-        """Run the steps that are left, and yield a report of each. The last one is committed.
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[StepRecord]:
+        """Run the steps that are left, and yield a record of each. The last one is committed.
 
         Args:
             should_stop: whether this worker asks to stop; all stop after the same step, which is committed.
@@ -330,16 +298,13 @@ class Session:
         if self.position.done < self.freeze_steps:
             self.training.freeze(self.frozen, frozen=True)
         try:
-            evaluated = self._evaluated_before()
+            before = self._evaluated_before()
             for loaded in self._ahead():
                 window = loaded.window
                 for step in range(self.position.step - window.first_step, window.num_steps):
-                    before, evaluated = evaluated, None
-                    report = self._step(
-                        window, step, loaded.rows, loaded.epoch_steps, stops=should_stop(), before=before
-                    )
-                    yield report
-                    if report.update.stops or self.is_done:
+                    yield self._step(window, step, loaded.rows, loaded.epoch_steps, stops=should_stop(), before=before)
+                    before = None
+                    if self._stops or self.is_done:
                         return
         finally:
             self._finish()
@@ -360,8 +325,8 @@ class Session:
         epoch_steps: int,
         *,
         stops: bool,
-        before: Evaluated | None,
-    ) -> Report:
+        before: StepEvaluation | None,
+    ) -> StepRecord:
         training, at = self.training, self.position
         if self.frozen and at.done == self.freeze_steps:
             training.freeze(self.frozen, frozen=False)
@@ -387,12 +352,27 @@ class Session:
         seconds, waited, self._waited = time.monotonic() - self._before, self._waited, 0.0
         evaluated = self._evaluate()
         self._is_whole = True  # a step whose evaluation fails is repeated, and evaluated then
-        audio_seconds = self._audio_seconds(window, step)
-        report = Report(self.position, update, rate, progress, audio_seconds, seconds, waited, evaluated, before)
+        self._stops = update.stops
+        record = StepRecord(
+            done=self.position.done,
+            epoch=self.position.epoch,
+            step=self.position.step,
+            loss=update.loss,
+            norm=update.norm,
+            learning_rate=rate,
+            rows=update.num_rows,
+            audio_seconds=self._audio_seconds(window, step),
+            seconds=seconds,
+            waited=waited,
+            share=progress,
+            evaluation=evaluated,
+            before=before,
+            errors=self.failed(),
+        )
         if self.keeper:
-            self._keep(self.keeper, report)
+            self._keep(self.keeper, record)
         self._before = time.monotonic()
-        return report
+        return record
 
     def _not_finite(self, update: Update) -> NotFinite:
         """Return the facts of a step whose loss or norm is not finite."""
@@ -411,17 +391,16 @@ class Session:
         """Return steps with their losses before the commit from which the training goes on."""
         if self._store is None or self._resumed is None:
             return []
-        return [(step.done, step.loss) for step in load_last(self._store, MOST_LOSSES, until=self._resumed)]
+        return [(step.done, step.loss) for step in Steps(self._store, self._resumed).last(MOST_LOSSES)]
 
-    def _keep(self, keeper: Keeper, report: Report) -> None:
+    def _keep(self, keeper: Keeper, record: StepRecord) -> None:
         """Record a step, and commit it if it is time."""
-        keeper.record(report.metrics, report.evaluated, report.before)
-        update = report.update
-        is_best = report.evaluated is not None and self.best is not None and self.best.done == self.position.done
-        if update.stops or is_best or keeper.is_due(self.position):
-            self._commit(keeper, {"loss": update.loss})
+        keeper.record(record)
+        is_best = self.best is not None and self.best.done == self.position.done
+        if self._stops or is_best or keeper.is_due(self.position):
+            self._commit(keeper, {"loss": record.loss})
 
-    def _evaluate(self) -> Evaluated | None:
+    def _evaluate(self) -> StepEvaluation | None:
         """Evaluate the weights if it is time, and keep the best."""
         done, evaluations = self.position.done, self.evaluations
         if evaluations is None or (done % evaluations.every and not self.course.is_done(self.position)):
@@ -438,7 +417,7 @@ class Session:
         assert evaluated.value is not None
         first = Best(evaluated.value, done, evaluated.measure)
         self.best = self.best.and_then(evaluated, done) if self.best else first
-        return evaluated
+        return evaluations.recorded(evaluated)
 
     def _evaluated(self, evaluations: Evaluations) -> Evaluated:
         with self.average.applied() if self.average else contextlib.nullcontext():
@@ -447,10 +426,11 @@ class Session:
             raise RunError(_without_value(self.position.done, evaluated))
         return evaluated
 
-    def _evaluated_before(self) -> Evaluated | None:
+    def _evaluated_before(self) -> StepEvaluation | None:
         """Evaluate the weights that the training begins with, for comparison; they are no candidate for the best."""
         begins = self.position.done == 0 and not self.is_done
-        return self._evaluated(self.evaluations) if self.evaluations and begins else None
+        evaluations = self.evaluations
+        return evaluations.recorded(self._evaluated(evaluations)) if evaluations and begins else None
 
     def _audio_seconds(self, window: Window, step: int) -> float:
         numbers = range(window.micro_batches)

@@ -10,11 +10,9 @@ from torch import Tensor
 
 from raysp.storage.store import Store
 from raysp.training.loop import state
-from raysp.training.loop.curve import Curve
-from raysp.training.loop.evaluated import Evaluated
 from raysp.training.sink import committed_steps
 from raysp.training.sink.committed_steps import CommittedStep, Position
-from raysp.training.sink.step_metrics import StepMetrics
+from raysp.training.sink.step_log import StepLog, StepRecord
 
 LAST_COMMITS = 2
 """Commits that always stay: if the last commit cannot be read, a training continues from the previous one."""
@@ -38,7 +36,7 @@ class Keeper:
         every: steps between commits.
         seconds: longest time between commits; None: `every` alone counts.
         epoch: epoch of the lease that the run holds.
-        curve: receives the steps, and is written with each commit; None: they are not recorded.
+        log: receives the steps, and is written with each commit; None: they are not recorded.
     """
 
     def __init__(
@@ -49,14 +47,14 @@ class Keeper:
         seconds: float | None = None,
         *,
         epoch: int = 0,
-        curve: Curve | None = None,
+        log: StepLog | None = None,
     ) -> None:
         self.store = store
         self.fingerprint = fingerprint
         self.every = every
         self.seconds = seconds
         self.epoch = epoch
-        self.curve = curve
+        self.log = log
         self.last: int | None = None
         """Updates at the last commit of this run; None before the first."""
         self._begun_at = time.monotonic()
@@ -68,10 +66,10 @@ class Keeper:
         """Count the time to the first commit from now on."""
         self._begun_at = time.monotonic()
 
-    def record(self, step: StepMetrics, evaluated: Evaluated | None, before: Evaluated | None = None) -> None:
-        """Record a step with the evaluations after and before it, so that the next commit covers it."""
-        if self.curve is not None:
-            self.curve.add(step, evaluated, before)
+    def record(self, step: StepRecord) -> None:
+        """Record a step, so that the next commit covers it."""
+        if self.log is not None:
+            self.log.add(step)
 
     def is_due(self, position: Position) -> bool:
         """Return whether it is time for a commit, by the steps, or by the clock if no commit is running."""
@@ -117,7 +115,7 @@ class Keeper:
             epoch=self.epoch,
             measure=measure,
         )
-        self._running = self._thread.submit(_recorded, self.curve.take() if self.curve else None, commit)
+        self._running = self._thread.submit(_recorded, self.log.take() if self.log else None, commit)
 
     def end(self) -> None:
         """Wait for the running commit, and remove the commits that are no longer needed.
@@ -135,8 +133,8 @@ class Keeper:
         committed_steps.remove_others(self.store, kept, before=self.last)
 
 
-def _recorded(write_curve: Callable[[], None] | None, commit: Callable[[], CommittedStep]) -> CommittedStep:
-    """Write the steps that a commit covers, then commit: so each committed step has its metrics."""
-    if write_curve:
-        write_curve()
+def _recorded(write_log: Callable[[], None] | None, commit: Callable[[], CommittedStep]) -> CommittedStep:
+    """Write the steps that a commit covers, then commit: so each committed step has its record."""
+    if write_log:
+        write_log()
     return commit()

@@ -9,17 +9,18 @@ from raysp.storage.store import Store
 from raysp.training.data.augmenting import AugmentedRows, Speeds, augmentations_of, speeds_of
 from raysp.training.data.micro_batches import Objective, Rows
 from raysp.training.data.mixed_epochs import Mixture
+from raysp.training.data.row_windows import Failures
 from raysp.training.loop import state
 from raysp.training.loop.averaging import MovingAverage
-from raysp.training.loop.curve import Curve
 from raysp.training.loop.dev_evaluation import Evaluator
-from raysp.training.loop.evaluated import Evaluated, rule_of
+from raysp.training.loop.evaluated import Evaluated, recorded, rule_of
 from raysp.training.loop.optimizing import Group, group_parameters, new_optimizer
 from raysp.training.loop.session import Course, Evaluations, Session
 from raysp.training.loop.step_commits import Keeper, RunOfSink
 from raysp.training.loop.training_steps import OneWorker, Training, Workers
 from raysp.training.planning.ordering import Index
 from raysp.training.preparing import Prepared
+from raysp.training.sink.step_log import StepLog
 from raysp.training.specs.objectives import trains_few_weights
 from raysp.training.specs.recipe import Schedule
 
@@ -35,6 +36,7 @@ def new_session(
     workers: Workers | None = None,
     decoder: "Decoder | None" = None,
     run: RunOfSink | None = None,
+    failures: Failures | None = None,
 ) -> Session:
     """Return the session of a worker, which goes on from the last committed step.
 
@@ -46,6 +48,7 @@ def new_session(
         decoder: decoding functions for evaluations, not those by which rows are read meanwhile; None: those of this
             process.
         run: the run that commits; None: its steps are not recorded.
+        failures: the rows that fail, for the records of steps; None: they are not recorded.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -73,6 +76,7 @@ def new_session(
         average=MovingAverage(weights, recipe.ema) if recipe.ema is not None else None,
         evaluations=_evaluations(prepared, objective, workers, decoder),
         weights=weights,
+        failed=failures.take if failures else tuple,
     )
     if store is not None:
         session.resume(store, prepared.fingerprint)
@@ -93,7 +97,6 @@ def _changed(changes: Sequence[Callable[[Index, int], Index]], index: Index, epo
 
 def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:
     recipe = prepared.plan.recipe
-    curve = Curve(store, run.run_id, recipe.evaluation) if run else None
     seconds = None if recipe.sink.minutes is None else 60 * recipe.sink.minutes
     return Keeper(
         store,
@@ -101,7 +104,7 @@ def _keeper(prepared: Prepared, store: Store, run: RunOfSink | None) -> Keeper:
         recipe.sink.every,
         seconds,
         epoch=run.epoch if run else 0,
-        curve=curve,
+        log=StepLog(store, run.run_id) if run else None,
     )
 
 
@@ -150,7 +153,8 @@ def _evaluations(
     decides = Evaluator(plan, evaluation, *parts)
     run = partial(_evaluated, decides, further) if further else decides
     assert evaluation.every is not None
-    return Evaluations(evaluation.every, evaluation.patience, run, rule_of(evaluation.best, evaluation.normalise))
+    rule = rule_of(evaluation.best, evaluation.normalise)
+    return Evaluations(evaluation.every, evaluation.patience, run, rule, partial(recorded, evaluation))
 
 
 def _evaluated(run: Evaluator, further: Mapping[str, Evaluator]) -> Evaluated:

@@ -5,18 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from raysp.errors import RayspError, RunError
-from raysp.training.data.row_windows import FailedRow
-from raysp.training.loop.session import Report
 from raysp.training.loop.training_steps import NotFinite
+from raysp.training.sink.step_log import ErrorRow, StepRecord
 
 MOST_STARTS = 5
 """Starts of the workers without a commit between them, after which a training fails."""
 
 
 class News(NamedTuple):
-    """Reports and errors since the last call of `Board.take`."""
+    """Steps and errors since the last call of `Board.take`."""
 
-    reports: Sequence[tuple[Report, int | None]]
+    steps: Sequence[tuple[StepRecord, int | None]]
     """Steps, each with the number of steps committed."""
     committed: int | None
     """Number of steps committed."""
@@ -24,8 +23,8 @@ class News(NamedTuple):
     """Rows that could not be decoded, by type."""
     examples: dict[str, str]
     """A message of each type, with its row."""
-    failed: Sequence[FailedRow]
-    """Rows that could not be decoded, since the last call; some again after a worker was lost."""
+    failed: Sequence[ErrorRow]
+    """Those of them that no step lists, since the last call."""
     failure: RayspError | None
     """An error that no repetition helps."""
     not_finite: NotFinite | None
@@ -36,7 +35,7 @@ class Board:
     """State of a training that is shared by its workers and its driver."""
 
     def __init__(self) -> None:
-        self.reports: list[tuple[Report, int | None]] = []
+        self.steps: list[tuple[StepRecord, int | None]] = []
         self.failure: RayspError | None = None
         self.committed: int | None = None
         self.starts = 0
@@ -44,9 +43,9 @@ class Board:
         self.not_finite: dict[int, NotFinite] = {}
         self.num_workers: int | None = None
         """Number of workers that have recorded such rows, once all have."""
-        self.errors: dict[int, Counter[str]] = {}
+        self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
-        self.failed: list[FailedRow] = []
+        self.failed: list[ErrorRow] = []
 
     def begin(self, worker: int, committed: int | None) -> bool:
         """Record that a worker starts at a committed step, and return whether it should work.
@@ -63,9 +62,9 @@ class Board:
                 )
         return self.failure is None
 
-    def add(self, report: Report, committed: int | None) -> None:
+    def add(self, step: StepRecord, committed: int | None) -> None:
         """Add a step of the first worker."""
-        self.reports.append((report, committed))
+        self.steps.append((step, committed))
         if committed != self.committed:
             self.committed, self.starts = committed, 1
 
@@ -84,22 +83,22 @@ class Board:
         if len(self.not_finite) == num_workers:
             self.num_workers = num_workers
 
-    def count(
-        self, worker: int, errors: Mapping[str, int], examples: Mapping[str, str], failed: Sequence[FailedRow]
-    ) -> None:
-        """Record the rows that a worker could not decode so far, and the new ones among them."""
-        self.errors[worker] = Counter(errors)
-        self.failed += failed
+    def count(self, errors: Mapping[str, int], examples: Mapping[str, str]) -> None:
+        """Record the rows that could not be decoded so far."""
+        self.errors = Counter(errors)
         self.examples |= {kind: example for kind, example in examples.items() if kind not in self.examples}
 
+    def leave(self, failed: Sequence[ErrorRow]) -> None:
+        """Record the rows that failed since the last step of workers that end."""
+        self.failed += failed
+
     def take(self) -> News:
-        """Return the reports and errors since the last call."""
-        (reports, failed), (self.reports, self.failed) = (self.reports, self.failed), ([], [])
+        """Return the steps and errors since the last call."""
+        (steps, failed), (self.steps, self.failed) = (self.steps, self.failed), ([], [])
         of_workers = [self.not_finite[worker] for worker in sorted(self.not_finite)]
         rows = tuple(row for counts in of_workers for row in counts.rows)
-        errors = sum(self.errors.values(), Counter())
         not_finite = of_workers[0]._replace(rows=rows) if self.num_workers else None
-        return News(reports, self.committed, errors, self.examples, failed, self.failure, not_finite)
+        return News(steps, self.committed, self.errors, self.examples, failed, self.failure, not_finite)
 
     def stop(self) -> None:
         """Request a stop of the workers after their current step."""

@@ -1,6 +1,7 @@
 """Rows for several workers: each piece is read once, by a task with an output for each worker."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -52,16 +53,13 @@ class Feeder:
 
 
 def _read(reference: "Sequence[ray.ObjectRef[Prepared]]", number: int, by_worker: Sequence[Sequence[int]]) -> Any:  # noqa: ANN401 - a value, or several
-    """Return the rows of a piece for each worker."""
+    """Return the rows of a piece for each worker; the first one gets the failed rows of all of them."""
     prepared: Prepared = ray.get(reference[0])
     every = sorted(row for rows in by_worker for row in rows)
-    piece = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, ())
+    piece = prepared.reader(process_decoder())(number, every) if every else PieceRows({}, (), 0)
     parts = [
-        PieceRows(
-            {row: piece.rows[row] for row in rows if row in piece.rows},
-            [failed for failed in piece.failed if failed.row in {*rows}],
-        )
-        for rows in by_worker
+        PieceRows({row: piece.rows[row] for row in rows if row in piece.rows}, *failed)
+        for rows, failed in zip(by_worker, chain([(piece.failed, piece.num_read)], repeat(((), 0))), strict=False)
     ]
     return parts if len(parts) > 1 else parts[0]
 
@@ -71,7 +69,7 @@ class FedRows:
 
     Args:
         feeder: handle of the feeder.
-        failures: counts of this worker's rows that fail.
+        failures: counts of the rows of all workers that fail, if this is the first one.
         board: handle of the board, which receives the counts.
         worker: number of the worker.
         num_workers: number of all workers.
@@ -93,10 +91,8 @@ class FedRows:
         pieces: list[PieceRows] = ray.get(ray.get(self.feeder.rows.remote(window, self.worker, self.num_workers)))
         decoded: dict[int, TrainingRow] = {}
         for piece in pieces:
-            self.failures.add(len(piece.rows) + len(piece.failed), piece.failed)
+            self.failures.add(piece.num_read, piece.failed)
             decoded |= piece.rows
         if self.failures.by_type:
-            self.board.count.remote(
-                self.worker, dict(self.failures.by_type), self.failures.examples, self.failures.take()
-            )
+            self.board.count.remote(dict(self.failures.by_type), self.failures.examples)
         return decoded

@@ -30,7 +30,6 @@ from raysp.sink.fencing import FencedStore
 from raysp.storage.stores import open_store
 from raysp.training.data.row_windows import Failures
 from raysp.training.loop.process_settings import process_settings
-from raysp.training.loop.session import Report
 from raysp.training.loop.step_commits import RunOfSink
 from raysp.training.loop.training_steps import Gathered, NotFiniteError
 from raysp.training.loop.worker import new_session
@@ -39,6 +38,7 @@ from raysp.training.on_ray.rank_input import READER_CPUS, FedRows, Feeder
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
 from raysp.training.sink import committed_steps
+from raysp.training.sink.step_log import StepRecord
 from raysp.words import count
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Together:
 
 def train(
     prepared: Prepared, failures: Failures, should_stop: Callable[[], bool], run: RunOfSink
-) -> Iterator[tuple[Report, int | None]]:
+) -> Iterator[tuple[StepRecord, int | None]]:
     """Train on the Ray that is connected, else on a local one; yield each step with the number of steps committed.
 
     Args:
@@ -141,15 +141,15 @@ def _watched(
     board: Any,  # noqa: ANN401 - handle of an actor
     failures: Failures,
     should_stop: Callable[[], bool],
-) -> Generator[tuple[Report, int | None], None, News]:
+) -> Generator[tuple[StepRecord, int | None], None, News]:
     """Yield the steps until Ray Train ends, and return the last news."""
     is_stopping = False
     while True:
         is_over = fit.wait(POLL_SECONDS)
         news: News = ray.get(board.take.remote())
         failures.by_type, failures.examples = news.errors, news.examples
-        failures.record(news.failed)
-        yield from news.reports
+        failures.leave(news.failed)
+        yield from news.steps
         if is_over:
             return news
         if should_stop() and not is_stopping:
@@ -276,12 +276,17 @@ def _work(config: Mapping[str, Any]) -> None:
             workers = Together(number, num_workers)
             failures = Failures(prepared.corpus, recipe.max_error_rate)
             rows = FedRows(config["feeder"], failures, board, number, num_workers)
-            session = new_session(prepared, rows, store, workers=workers, decoder=process_decoder(), run=run)
+            session = new_session(
+                prepared, rows, store, workers=workers, decoder=process_decoder(), run=run, failures=failures
+            )
             if len({*workers.gather(session.position.done)}) > 1:  # a process that counted as lost committed a step
                 raise RuntimeError("the workers began at different steps")
-            for report in session.run(_Asking(board)):
-                if number == 0:
-                    board.add.remote(report, session.committed)
+            try:
+                for step in session.run(_Asking(board)):
+                    if number == 0:
+                        board.add.remote(step, session.committed)
+            finally:
+                board.leave.remote(failures.take())
             ray.get(board.commit.remote(number, session.committed))
     except NotFiniteError as error:  # of all workers at the same step
         ray.get(board.fail_rows.remote(number, num_workers, error.fault))

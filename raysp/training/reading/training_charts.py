@@ -8,8 +8,8 @@ from raysp.evaluation.scores import Estimate
 from raysp.pages import page_charts
 from raysp.pages.axes import Floats, count_axis, value_axis
 from raysp.pages.page_charts import MOST_POINTS, Chart
-from raysp.training.sink import evaluation_records
-from raysp.training.sink.evaluation_records import StepEvaluation
+from raysp.training.sink import step_evaluation
+from raysp.training.sink.step_evaluation import StepEvaluation
 
 
 def curve(title: str, unit: str, steps: Floats, parts: Floats, wholes: Floats, *, is_share: bool = False) -> Chart:
@@ -38,12 +38,12 @@ def metric_chart(metric: str, steps: Mapping[int, StepEvaluation], last_step: in
         last_step: end of the axis of steps.
         corpus: name of a further corpus, on which they were made.
     """
-    best = evaluation_records.best(steps, metric)
+    best = step_evaluation.best(steps, metric)
     if best is None:
         return None
     estimates = {step: evaluation.metrics.get(metric, Estimate(None)) for step, evaluation in steps.items()}
     spans = {step: ends for step, estimate in estimates.items() if (ends := estimate.ends)}
-    is_share, title = metric != evaluation_records.LOSS, evaluation_records.title(metric)
+    is_share, title = metric != step_evaluation.LOSS, step_evaluation.title(metric)
     values = np.array([*spans.values()], np.float64)
     x, y = count_axis(max(last_step, *spans)), value_axis(values, is_share=is_share)
     across, (low, line, high) = x.places(np.array([*spans], np.float64)), y.places(values.T)
@@ -52,7 +52,7 @@ def metric_chart(metric: str, steps: Mapping[int, StepEvaluation], last_step: in
     return Chart(
         title=(f"{corpus}: {title}" if corpus else title[0].upper() + title[1:]),
         note=", ".join(note for note in notes if note),
-        figure=f"best {evaluation_records.text(metric, estimates[best])} at step {best:,}",
+        figure=f"best {step_evaluation.text(metric, estimates[best])} at step {best:,}",
         x=x,
         y=y,
         line=page_charts.line(across, line),
@@ -65,4 +65,4 @@ def metric_chart(metric: str, steps: Mapping[int, StepEvaluation], last_step: in
 def _before(metric: str, estimates: Mapping[int, Estimate]) -> str:
     """Return the value of the weights before the first step as text; empty if unknown."""
     value = estimates.get(0, Estimate(None)).value
-    return "" if value is None else f"{evaluation_records.text(metric, Estimate(value))} before training"
+    return "" if value is None else f"{step_evaluation.text(metric, Estimate(value))} before training"

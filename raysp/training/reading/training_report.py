@@ -18,9 +18,9 @@ from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.reading.training_charts import curve, metric_chart
 from raysp.training.reading.training_status import FIGURES, TrainingStatus, training_status
-from raysp.training.sink import evaluation_records, step_metrics
-from raysp.training.sink.evaluation_records import StepEvaluation
-from raysp.training.sink.step_metrics import StepMetrics
+from raysp.training.sink import step_evaluation
+from raysp.training.sink.step_evaluation import StepEvaluation
+from raysp.training.sink.step_log import StepRecord, Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.words import count, duration, printable
 
@@ -37,9 +37,7 @@ class ShownEvaluation:
     worst: tuple[ShownRow, ...]
 
 
-def _facts(
-    store: Store, record: TrainingRecord, status: TrainingStatus, steps: Sequence[StepMetrics]
-) -> dict[str, str]:
+def _facts(store: Store, record: TrainingRecord, status: TrainingStatus, steps: Sequence[StepRecord]) -> dict[str, str]:
     """Return the facts of a training, as text by name."""
     facts = {
         "Begun with": ", ".join(_texts(record, "objective.checkpoint", "objective.decoder")),
@@ -60,7 +58,7 @@ def _facts(
 def evaluation_in_detail(done: int, evaluation: StepEvaluation, corpus: str = "") -> ShownEvaluation:
     """Return the tables and the worst rows of an evaluation; `corpus` is the name of a further corpus."""
     values = [
-        f"{evaluation_records.title(name)} {evaluation_records.text(name, value)}"
+        f"{step_evaluation.title(name)} {step_evaluation.text(name, value)}"
         for name, value in evaluation.metrics.items()
     ]
     seconds = evaluation.scores.seconds
@@ -117,7 +115,7 @@ def _rows(store: Store) -> str:
     return f"{count(rows, 'row')}, {duration(seconds)} of audio{left_out}"
 
 
-def _length(status: TrainingStatus, steps: Sequence[StepMetrics]) -> str:
+def _length(status: TrainingStatus, steps: Sequence[StepRecord]) -> str:
     of_steps = f" of {status.steps_planned:,}" if status.steps_planned else ""
     of_epochs = f" of {status.epochs_planned:,}" if status.epochs_planned else ""
     audio, seconds = sum(step.audio_seconds for step in steps), sum(step.seconds for step in steps)
@@ -166,9 +164,9 @@ def render(store: Store) -> str:
         PlanError: the store is not the sink of a training.
     """
     record, status = TrainingRecord.existing(store), training_status(store)
-    steps = [step for step in step_metrics.load(store) if step.done <= status.steps]
-    evaluations = evaluation_records.load(store)
-    best = evaluation_records.best(evaluations)
+    log = Steps(store, status.steps)
+    steps, evaluations = log.last(), log.evaluations
+    best = step_evaluation.best(evaluations)
     name = record.value("name")
     return rendering.render(
         "training.html",
@@ -212,7 +210,7 @@ def _metric_charts(evaluations: Mapping[int, StepEvaluation], last_step: int) ->
     return [chart for chart in charts if chart]
 
 
-def _curves(steps: Sequence[StepMetrics]) -> list[Chart]:
+def _curves(steps: Sequence[StepRecord]) -> list[Chart]:
     if not steps:
         return []
 

@@ -1,4 +1,4 @@
-"""Progress of a training, from its record, committed steps, metrics and evaluations; nothing is written."""
+"""Progress of a training, from its record, committed steps and log; nothing is written."""
 
 import math
 import time
@@ -13,11 +13,11 @@ from raysp.sink.run_record import RunEntry
 from raysp.specs.values import JsonValue
 from raysp.storage.store import Store
 from raysp.training.sink import committed_steps as steps
-from raysp.training.sink import evaluation_records as evaluations
-from raysp.training.sink import step_metrics
+from raysp.training.sink import step_evaluation as evaluations
 from raysp.training.sink.committed_steps import CommittedStep, Position
 from raysp.training.sink.exports import Export
-from raysp.training.sink.step_metrics import StepMetrics
+from raysp.training.sink.step_evaluation import StepEvaluation
+from raysp.training.sink.step_log import StepRecord, Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.words import Brief, ago, count, duration
 from raysp.work import run_fact
@@ -44,7 +44,7 @@ class LastSteps:
     """Share of the time that was spent waiting for rows."""
 
     @classmethod
-    def of(cls, steps: Sequence[StepMetrics]) -> "LastSteps | None":
+    def of(cls, steps: Sequence[StepRecord]) -> "LastSteps | None":
         """Return the averages of steps; None without any."""
         if not steps:
             return None
@@ -191,7 +191,8 @@ def training_status(store: Store) -> TrainingStatus:
     step = steps.latest(store)
     position = step.position if step else Position(0, 0, 0)
     epochs, planned = (_number(record.value(f"schedule.{name}")) for name in ("epochs", "steps"))
-    last = step_metrics.load_last(store, LAST_STEPS, until=position.done)
+    log = Steps(store, position.done)
+    last = log.last(LAST_STEPS)
     share = position.done / planned if planned else _share(position, epochs, last)
     committed_at = steps.committed_at(store, step) if step else None
     active, runs = activity(lease.holder(store)), run_record.runs_with_files(store)
@@ -207,7 +208,7 @@ def training_status(store: Store) -> TrainingStatus:
         last_steps=LastSteps.of(last),
         last_commit=committed_at,
         eta_seconds=_seconds_left(share, last, committed_at) if is_active else None,
-        best=best_evaluation(store),
+        best=best_evaluation(log.evaluations),
         steps_exported=_steps_exported(store),
         last_run=runs[-1] if runs else None,
         has_given_up=_has_given_up(record, step),
@@ -215,9 +216,9 @@ def training_status(store: Store) -> TrainingStatus:
     )
 
 
-def mean_loss(store: Store, done: int) -> float | None:
-    """Return the mean loss of the last steps up to a committed one, of all runs; None without any."""
-    last = LastSteps.of(step_metrics.load_last(store, LAST_STEPS, until=done))
+def mean_loss(log: Steps) -> float | None:
+    """Return the mean loss of the last steps of all runs; None without any."""
+    last = LastSteps.of(log.last(LAST_STEPS))
     return last.loss if last else None
 
 
@@ -225,14 +226,14 @@ def _number(value: JsonValue) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _share(position: Position, epochs: int | None, last: Sequence[StepMetrics]) -> float:
+def _share(position: Position, epochs: int | None, last: Sequence[StepRecord]) -> float:
     """Return the share of a training of some epochs; the last step counts as much as the step before it."""
     if position.step and last:
         return last[-1].share + (last[-1].share - last[-2].share if len(last) > 1 else 0.0)
     return position.epoch / epochs if epochs else 0.0
 
 
-def _seconds_left(share: float, last: Sequence[StepMetrics], committed_at: float | None) -> float | None:
+def _seconds_left(share: float, last: Sequence[StepRecord], committed_at: float | None) -> float | None:
     """Return the seconds left at the speed of the last steps, some of which have passed since the commit."""
     if not last or share <= last[0].share:
         return None
@@ -240,9 +241,8 @@ def _seconds_left(share: float, last: Sequence[StepMetrics], committed_at: float
     return max(0.0, seconds - max(0.0, time.time() - committed_at if committed_at else 0.0))
 
 
-def best_evaluation(store: Store) -> BestEvaluation | None:
-    """Return the best evaluation of a training; None if it has none."""
-    by_step = evaluations.load(store)
+def best_evaluation(by_step: dict[int, StepEvaluation]) -> BestEvaluation | None:
+    """Return the best of the evaluations of a training by step; None without any."""
     if (done := evaluations.best(by_step)) is None:
         return None
     metric = by_step[max(by_step)].metric

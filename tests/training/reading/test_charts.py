@@ -8,7 +8,7 @@ import pytest
 from raysp.evaluation.scores import Estimate, Scores
 from raysp.pages.page_charts import MOST_POINTS, SIDE, Chart
 from raysp.training.reading.training_charts import curve, metric_chart
-from raysp.training.sink.evaluation_records import StepEvaluation
+from raysp.training.sink.step_evaluation import StepEvaluation
 
 
 def points(path: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import raysp
 from raysp import PlanError, Schedule, StoreError, finetune
 from tests.corpora import a_pipeline
 from tests.recipes import a_recipe
-from tests.trainings import Sink
+from tests.trainings import Sink, log_path
 
 
 @pytest.fixture
@@ -69,26 +69,16 @@ def test_of_steps_that_several_runs_made_the_last_run_counts_and_steps_after_the
     assert (found.number, found.loss) == (8, pytest.approx((4 * 1.0 + 4 * 3.0) / 8))
 
 
-def test_only_the_last_files_of_metrics_are_read(sink):
-    for first in range(1, 80, 10):
-        sink.train(range(first, first + 10))
-    run_id = sink.run["run_id"]
-    for first in range(1, 30, 10):
-        sink.files.write(f".raysp/metrics/{run_id}-{first:09}-{first + 9:09}.jsonl", b"damaged")
-    assert status(sink).last_steps.number == 50
-    sink.files.write(f".raysp/metrics/{run_id}-{31:09}-{40:09}.jsonl", b"damaged")
-    with pytest.raises(StoreError, match=r"-000000040\.jsonl"):
-        status(sink)
-
-
 @pytest.mark.parametrize("random_part", ["0a1b2c", "123456"])
-def test_damaged_metrics_are_refused_by_their_name(sink, random_part):
+def test_a_damaged_log_is_refused_by_its_name(sink, random_part):
     run_id = f"20260102T000000000000Z-{random_part}"
     sink.begin(run_id)
     sink.commit(1)
-    sink.files.write(f".raysp/metrics/{run_id}-000000001-000000001.jsonl", b'{"done": 1}\n')
-    with pytest.raises(StoreError, match=r"-000000001.jsonl: not the metrics of steps .*; remove this file"):
-        status(sink)
+    path = log_path(run_id, 1, 1)
+    for record in ({"done": 1}, sink.step(2), {**sink.step(1), "evaluation": {"metric": "wer"}}):
+        sink.files.write(path, json.dumps(record).encode())
+        with pytest.raises(StoreError, match=rf"{path}: not the log of steps \(.*\); remove this file"):
+            status(sink)
 
 
 def test_the_time_left_is_that_since_the_last_commit(sink):
@@ -120,6 +110,8 @@ def test_the_best_evaluation_is_shown(sink):
     assert (found.steps, found.metric, found.estimate.value, found.evaluations) == (20, "wer", 0.5, 3)
     assert found.before is None
     sink.evaluate(40, metric="loss", loss=0.1)
+    assert status(sink).best.steps == 20  # step 40 is not committed
+    sink.commit(40)
     found = status(sink).best
     assert (found.steps, found.metric, found.estimate.value, found.evaluations) == (40, "loss", 0.1, 4)
 

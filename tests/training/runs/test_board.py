@@ -2,22 +2,23 @@
 
 import pickle
 
-from raysp.training.data.row_windows import FailedRow
 from raysp.training.finetuning import plan_recipe
 from raysp.training.loop.training_steps import NotFinite
 from raysp.training.on_ray.board import MOST_STARTS, Board
+from raysp.training.sink.step_log import ErrorRow
 from tests.recipes import a_recipe
 from tests.training.runs.test_objectives import decoders, objective, trained
 
 __all__ = ["decoders", "objective"]  # fixtures
 
-FAILED = [FailedRow(row, "corrupt_audio", "it ends early") for row in range(3)]
+FAILED = [ErrorRow("a.parquet", row, "corrupt_audio", "it ends early") for row in range(3)]
 
 
 def test_rows_that_could_not_be_decoded_are_handed_on_once():
     board = Board()
-    board.count(0, {"corrupt_audio": 1}, {"corrupt_audio": "a.parquet:0"}, FAILED[:1])
-    board.count(1, {"corrupt_audio": 2}, {"corrupt_audio": "a.parquet:1"}, FAILED[1:])
+    board.count({"corrupt_audio": 1}, {"corrupt_audio": "a.parquet:0"})
+    board.count({"corrupt_audio": 3}, {"corrupt_audio": "a.parquet:1"})
+    board.leave(FAILED)
     news = board.take()
     assert (news.errors, news.examples) == ({"corrupt_audio": 3}, {"corrupt_audio": "a.parquet:0"})
     assert news.failed == FAILED

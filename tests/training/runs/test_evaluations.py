@@ -19,7 +19,8 @@ from raysp.training.finetuning import plan_recipe
 from raysp.training.loop import dev_evaluation
 from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.evaluated import comparable
-from raysp.training.sink import committed_steps, evaluation_records
+from raysp.training.sink import committed_steps
+from raysp.training.sink.step_log import Steps
 from raysp.training.tasks.task import PredictedRows, Prediction
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
@@ -62,8 +63,8 @@ def run(recipe, **options):
     seen = []
 
     def keep(progress):
-        if progress.evaluated and progress.evaluated[0] == progress.done:
-            seen.append(progress.evaluated)
+        if evaluation := progress.last[-1].evaluation:
+            seen.append((progress.done, evaluation))
 
     return finetune(recipe, on_progress=keep, **options), seen
 
@@ -72,17 +73,15 @@ def test_weights_are_evaluated_every_few_steps_and_at_the_end(words, tiny, tmp_p
     result, seen = run(evaluated(words, tiny, tmp_path / "out"))
     assert [done for done, _ in seen] == [2, 4, 5]
     _, last = seen[-1]
-    assert last.comparison.scores.rows == 9
-    assert {group.value for group in last.comparison.by["speaker"]} == {"s0", "s1", "s2"}
-    assert [*last.comparison.by] == ["seconds", "speaker"]
-    assert last.value == last.comparison.scores.metrics["wer"].value
+    assert last.scores.rows == 9
+    assert {group.value for group in last.by["speaker"]} == {"s0", "s1", "s2"}
+    assert [*last.by] == ["seconds", "speaker"]
     assert last.loss > 0
     assert last.failed == 0
-    assert last.rows[0].startswith(("0.parquet:", "1.parquet:"))
-    saved = evaluation_records.load(LocalStore(tmp_path / "out"))
+    assert last.worst[0].id.startswith(("0.parquet:", "1.parquet:"))
+    saved = Steps(LocalStore(tmp_path / "out")).evaluations
     assert [*saved] == [0, 2, 4, 5]
-    assert saved[5].scores == last.comparison.scores
-    assert saved[5].worst[0].id == last.rows[0]
+    assert saved[5] == last
     assert result.is_done
 
 
@@ -175,7 +174,7 @@ def test_another_measure_of_evaluations_begins_a_new_best(words, tiny, tmp_path,
     result, _ = run(evaluated(words, tiny, tmp_path / "out", **{"source": source, **fields}))
     assert (result.best, result.best_step) == (0.6, 5)
     assert "evaluations are measured otherwise than before" in caplog.text
-    assert evaluation_records.best(evaluation_records.load(LocalStore(tmp_path / "out"))) in (4, 5)
+    assert raysp.status(str(tmp_path / "out")).best.steps in (4, 5)
 
 
 def test_the_same_rows_in_a_touched_file_are_the_same_measure(words, tiny, tmp_path, values, caplog):
@@ -237,7 +236,7 @@ def test_rows_without_a_reference_and_long_rows_are_left_out(tiny, tmp_path):
     evaluation = Evaluation(raysp.Shards(f"{tmp_path}/dev/*.parquet", text="text"), every=100, max_seconds=0.55)
     _, seen = run(dataclasses.replace(recipe, evaluation=evaluation))
     _, last = seen[-1]
-    assert last.comparison.scores.rows + last.failed == 5
+    assert last.scores.rows + last.failed == 5
     assert last.failed > 0
 
 

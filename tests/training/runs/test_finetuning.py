@@ -116,7 +116,7 @@ def seen_of(sink: Path) -> list[list[tuple[int, int]]]:
     """Return rows and samples of the steps of each epoch, of all runs."""
     lines = [
         json.loads(line)
-        for file in sorted((sink / ".raysp" / "metrics").glob("*.jsonl"))
+        for file in sorted((sink / ".raysp" / "log").glob("*.jsonl"))
         for line in file.read_text().splitlines()
     ]
     epochs: list[list[tuple[int, int]]] = []

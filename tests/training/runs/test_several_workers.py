@@ -23,7 +23,7 @@ from tests.runs import processes
 from tests.training.objectives.originals import save_decoder
 from tests.training.runs.test_finetuning import DROPPING, broken_table
 from tests.training.runs.test_taking_over import take_over
-from tests.training.trained import commits_of, committed_file, evaluations_of, steps_of
+from tests.training.trained import commits_of, committed_file, error_rows_of, evaluations_of, steps_of
 
 pytestmark = [pytest.mark.cluster, pytest.mark.drivers, pytest.mark.slow]
 
@@ -157,6 +157,16 @@ def assert_same(found: Path, expected: Path) -> None:
         assert torch.equal(values[name], value), name
 
 
+def test_rows_of_all_workers_that_fail_are_in_the_records_of_steps(local_ray, tiny, tmp_path):
+    write_words(tmp_path / "in", 12)
+    write_shard(tmp_path / "in" / "z.parquet", table=broken_table(6))
+    result = finetune(several(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", 2))
+    assert (result.is_done, sum(result.errors.values())) == (True, 6 * result.epochs)
+    assert result.error_examples[0].startswith("z.parquet:")
+    listed = [(row["shard"], row["row"]) for step in steps_of(tmp_path / "out") for row in step.get("errors", ())]
+    assert sorted(listed) == [("z.parquet", row) for row in range(6)]
+
+
 @pytest.mark.soak
 def test_an_error_of_one_worker_ends_the_training_with_its_message(local_ray, tiny, tmp_path):
     write_words(tmp_path / "in", 6)
@@ -164,6 +174,7 @@ def test_an_error_of_one_worker_ends_the_training_with_its_message(local_ray, ti
     recipe = several(f"{tmp_path}/in/*.parquet", tiny, tmp_path / "out", 2)
     with pytest.raises(RunError, match=r"rows cannot be decoded, more than max_error_rate=0.5; .* such as z.parquet:"):
         finetune(recipe)
+    assert len(error_rows_of(tmp_path / "out")) >= 20
 
 
 class Run:

@@ -90,7 +90,7 @@ def test_a_training_that_wakes_after_another_took_over_ends_and_replaces_nothing
     assert files.versions() == theirs
 
 
-def test_every_committed_step_has_its_metrics_whenever_a_training_is_killed(words, tiny):
+def test_every_committed_step_has_its_record_whenever_a_training_is_killed(words, tiny):
     with kit.failing_files() as files:
         evaluation = Evaluation(second_shard(words), every=3, best="loss")
         recipe = again(words, tiny, files.url("out"), evaluation=evaluation)
@@ -98,8 +98,8 @@ def test_every_committed_step_has_its_metrics_whenever_a_training_is_killed(word
         finetune(recipe)
     recorded, commits = set(), 0
     for path in files.changed:
-        if metrics := re.search(r"\.raysp/metrics/.*-(\d+)-(\d+)\.jsonl$", path):
-            first, last = map(int, metrics.groups())
+        if log := re.search(r"\.raysp/log/.*-(\d+)-(\d+)\.jsonl$", path):
+            first, last = map(int, log.groups())
             recorded |= {*range(first, last + 1)}
         if marker := re.search(r"\.raysp/steps/(\d+)\.json$", path):
             commits += 1

@@ -16,9 +16,9 @@ from raysp.sink import layout, lease
 from raysp.sink.fencing import FencedStore
 from raysp.sink.lease import Process
 from raysp.sink.run_record import RunEntry
-from raysp.training.sink import committed_steps, exports, step_metrics, training_record
+from raysp.training.sink import committed_steps, exports, training_record
 from raysp.training.sink.committed_steps import CommittedStep, Position
-from raysp.training.sink.step_metrics import MetricsLog, StepMetrics
+from raysp.training.sink.step_log import StepLog, StepRecord, Steps
 from tests.sink import simulated_store
 from tests.sink.simulated_actors import Actor, ViolationError
 from tests.sink.simulated_chances import Chances
@@ -291,10 +291,10 @@ class Driver:
         return step
 
     def _check_curve(self, committed: int) -> None:
-        """Every committed step has its metrics, and no other training has any, while nobody took over."""
+        """Every committed step has its record, and no other training has any, while nobody took over."""
         if self.epoch < self.world.highest() or self.world.late:
             return
-        curve = [(one.done, one.loss) for one in step_metrics.load(Still(self.world))]
+        curve = [(one.done, one.loss) for one in Steps(Still(self.world)).last()]
         is_right = all(value == loss(self.recipe, done) for done, value in curve)
         if not is_right or not {*range(1, committed + 1)} <= {done for done, _ in curve}:
             self.world.violations.append(f"{self.name} goes on from step {committed} with the curve {curve}")
@@ -302,19 +302,19 @@ class Driver:
     def _train(self, store: FencedStore, beat: Callable[[], None]) -> None:
         step = self._resume(store)
         done = step.position.done if step else 0
-        log = MetricsLog(store, self.run_id)
+        log = StepLog(store, self.run_id)
         while done < LAST:
             beat()
             done += 1
-            log.add(StepMetrics(done, 0, done, loss(self.recipe, done), 1, 1, 1, 1, 1, 0, 0))
+            log.add(StepRecord(done, 0, done, loss(self.recipe, done), 1, 1, 1, 1, 1, 0, 0))
             is_late = self.world.random.random() < 0.2  # as commits because of the time
             if is_late or done % self.every == 0 or done == LAST:
                 self._commit(store, log, done)
 
     every = 2
 
-    def _commit(self, store: FencedStore, log: MetricsLog, done: int) -> None:
-        log.write()
+    def _commit(self, store: FencedStore, log: StepLog, done: int) -> None:
+        log.take()()
         writers = {name: (lambda path, name=name: path.write_bytes(content(self.recipe, name, done))) for name in FILES}
         facts = {"fingerprint": self.recipe, "index": "i", "num_workers": 1, "metrics": {}, "epoch": self.epoch}
         committed_steps.commit(store, Position(done, 0, done), writers, **facts)
@@ -427,7 +427,7 @@ def _check(world: TrainingWorld, recipe: str) -> None:
         raise ViolationError(f"the checkpoint is {world.root()}, not of {recipe}")
     store = Still(world)
     found = json.loads(world.files[training_record.RECIPE][0])
-    step, curve = committed_steps.latest(store, checks=True), step_metrics.load(store)
+    step, curve = committed_steps.latest(store, checks=True), Steps(store).last()
     if found["fingerprint"] != recipe:
         raise ViolationError(f"the record is of {found['fingerprint']}, not of {recipe}")
     if step is None or (step.fingerprint, step.position.done) != (recipe, LAST):

@@ -1,14 +1,14 @@
 """Error rows of a training in its sink."""
 
+import dataclasses
 import io
 import json
-import logging
 
 import pyarrow as pa
 import pytest
 import soundfile
 
-from raysp import Batching, Checkpoint, Schedule, finetune
+from raysp import Batching, Checkpoint, RunError, Schedule, finetune
 from tests.corpora import AUDIO, wav, write_shard
 from tests.recipes import a_recipe, write_words
 from tests.training.runs.test_finetuning import broken_table
@@ -30,19 +30,21 @@ def recipe(tiny, tmp_path):
     return a_recipe(f"{tmp_path}/in/*.parquet", tiny, sink, batching=batching, schedule=schedule)
 
 
-def test_each_run_lists_its_rows_once_after_a_commit(recipe, tmp_path):
+def test_each_run_lists_its_rows_once_in_the_records_of_steps(recipe, tmp_path):
     half = finetune(recipe, should_stop=stopping_after(7))
     assert sum(half.errors.values()) > 0
     whole = finetune(recipe)
     assert 12 >= sum(whole.errors.values()) >= 6
     runs: dict[str, list[tuple[str, int]]] = {}
-    files = sorted((tmp_path / "out" / ".raysp" / "errors").iterdir())
-    for file in files:
-        rows = [json.loads(line) for line in file.read_text().splitlines()]
-        assert rows
-        runs.setdefault(file.name.rpartition("-")[0], []).extend((row["shard"], row["row"]) for row in rows)
+    steps: dict[str, int] = {}
+    for file in sorted((tmp_path / "out" / ".raysp" / "log").iterdir()):
+        [record] = map(json.loads, file.read_text().splitlines())
+        rows = [(row["shard"], row["row"]) for row in record.get("errors", ())]
+        run_id = file.name.partition("-0000")[0]
+        runs.setdefault(run_id, []).extend(rows)
+        steps[run_id] = steps.get(run_id, 0) + bool(rows)
     assert len(runs) == 2
-    assert len(files) > 2  # of several commits of a run
+    assert max(steps.values()) > 1
     assert all(len({*rows}) == len(rows) for rows in runs.values())
     found = error_rows_of(tmp_path / "out")
     assert [(row["shard"], row["row"]) for row in found] == ROWS
@@ -50,22 +52,18 @@ def test_each_run_lists_its_rows_once_after_a_commit(recipe, tmp_path):
     assert all(row["error_message"] for row in found)
 
 
-def test_rows_that_cannot_be_written_are_written_later(recipe, tmp_path, caplog):
-    folder = tmp_path / "out" / ".raysp" / "errors"
-    warned = []
-
-    def put(_: object) -> None:
-        folder.write_text("in the place of the folder")
-
-    def remove(progress):
-        if folder.is_file() and "error rows are not written yet: " in caplog.text:
-            warned.append(progress.done)
-            folder.unlink()
-
-    with caplog.at_level(logging.WARNING):
-        finetune(recipe, on_plan=put, on_progress=remove)
-    assert warned
-    assert [(row["shard"], row["row"]) for row in error_rows_of(tmp_path / "out")] == ROWS
+def test_rows_that_no_committed_step_has_are_in_the_last_file_of_a_run_that_an_error_ends(recipe, tmp_path):
+    """A few steps are committed, and the rows of the window that is read ahead fail too often."""
+    write_shard(tmp_path / "in" / "x.parquet", table=broken_table(30))
+    recipe = dataclasses.replace(recipe, sink=Checkpoint(str(tmp_path / "out"), every=1000), max_error_rate=0.4)
+    with pytest.raises(RunError, match="rows cannot be decoded"):
+        finetune(recipe)
+    [end] = (tmp_path / "out" / ".raysp" / "log").glob("*-end.jsonl")
+    end = json.loads(end.read_text())
+    assert (end["finished"], end["failed"]) == (True, True)
+    listed = [(row["shard"], row["row"]) for row in error_rows_of(tmp_path / "out")]
+    assert len({*listed}) == len(listed) >= 20
+    assert {*listed} >= {(row["shard"], row["row"]) for row in end["errors"]} != set()
 
 
 def test_a_row_whose_decoded_recording_has_fewer_frames_than_its_header_fails_alone(tiny, tmp_path):

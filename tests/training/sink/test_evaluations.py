@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 import raysp
-from raysp import StoreError
 from tests.pages import Page
 from tests.trainings import EVALUATION, Sink
 
@@ -83,25 +82,6 @@ def test_metrics_are_shown_by_their_usual_names_and_units(sink):
     assert shown(sink).startswith("WER 12.34% (10.00% to 20.00%) at step 10")
     sink.evaluate(10, metric="loss", loss=0.123456)
     assert shown(sink).startswith("loss 0.1235 at step 10")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", r"not an evaluation \(Expecting property name"),
-        (b"{}", r"not an evaluation \(lacks metric\)"),
-    ],
-)
-def test_a_damaged_file_is_refused_by_its_name(sink, content, message):
-    name = f"000000010.{sink.run['run_id']}.json"
-    sink.files.write(f".raysp/evaluations/{name}", content)
-    with pytest.raises(StoreError, match=rf"evaluations/{name}: {message}.*; remove this file"):
-        raysp.status(sink.url)
-
-
-def test_fields_of_a_newer_version_are_ignored(sink):
-    sink.evaluate(10, more=1, wer=0.5)
-    assert best(sink).estimate.value == 0.5
 
 
 def test_the_weights_before_a_training_are_never_its_best(sink):

@@ -9,7 +9,7 @@ import pytest
 
 from raysp.sink import layout
 from raysp.sink.fencing import FencedStore
-from raysp.training.sink import committed_steps, exports, step_metrics, training_record
+from raysp.training.sink import committed_steps, exports, step_log, training_record
 from tests.sink.simulation import ViolationError
 from tests.sink.test_simulation import new_seeds, words_told
 from tests.training.sink import simulation
@@ -131,35 +131,35 @@ def removing_the_files_of_a_step_before_its_marker(monkeypatch):
 
 
 def recording_steps_after_their_commit(monkeypatch):
-    """The metrics of the steps of a commit are written with the next one."""
+    """The records of the steps of a commit are written with the next one."""
     commit = simulation.Driver._commit
 
     def late(self, store, log, done):
-        lines, log._lines = log._lines, getattr(self, "lines", [])
+        steps, log._steps = log._steps, getattr(self, "steps", [])
         commit(self, store, log, done)
-        self.lines = lines
+        self.steps = steps
         if done == simulation.LAST:
-            log._lines = lines
-            log.write()
+            log._steps = steps
+            log.take()()
 
     monkeypatch.setattr(simulation.Driver, "_commit", late)
 
 
-def showing_metrics_of_any_run(monkeypatch):
+def showing_steps_of_any_run(monkeypatch):
     monkeypatch.setattr(training_record, "belongs", lambda store, run_ids: set(run_ids))
 
 
-def keeping_metrics_of_the_same_run_and_step(monkeypatch):
-    """A file of metrics is named after its first step alone."""
+def keeping_a_log_of_the_same_run_and_step(monkeypatch):
+    """A file of the log is named after its first step alone."""
 
     def write(self):
-        if self._lines:
-            first = json.loads(self._lines[0])["done"]
-            content = "".join(f"{one}\n" for one in self._lines)
-            self.store.create(f"{step_metrics.METRICS}{self.run_id}-{first:09}-{first:09}.jsonl", content.encode())
-            self._lines.clear()
+        if self._taken:
+            first = self._taken[0].done
+            content = "".join(f"{json.dumps(step.json)}\n" for step in self._taken)
+            self.store.create(f"{layout.LOG}{self.run_id}-{first:09}-{first:09}.jsonl", content.encode())
+            self._taken.clear()
 
-    monkeypatch.setattr(step_metrics.MetricsLog, "write", write)
+    monkeypatch.setattr(step_log.StepLog, "_write", write)
 
 
 def _publishing(monkeypatch, names):
@@ -227,8 +227,8 @@ BUGS = {
     counting_steps_of_the_training_before: 201474,
     removing_the_files_of_a_step_before_its_marker: 24,
     recording_steps_after_their_commit: 200000,
-    showing_metrics_of_any_run: 2009,
-    keeping_metrics_of_the_same_run_and_step: 5,
+    showing_steps_of_any_run: 2009,
+    keeping_a_log_of_the_same_run_and_step: 5,
     replacing_a_checkpoint_file_by_file: 200000,
     leaving_files_of_the_checkpoint_before: 65,
     recording_a_checkpoint_before_its_notes: 1793,

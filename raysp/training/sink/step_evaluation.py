@@ -1,17 +1,10 @@
-"""Evaluations of a training: JSON files below `.raysp/evaluations/`, one for each evaluated step of each run.
+"""Evaluation of the weights after a step of a training, as it is recorded, and the best of several."""
 
-A run that goes on from an earlier step may evaluate the same steps again. The later run counts.
-"""
-
-import json
 import math
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import takewhile
 
-from raysp import bounds
-from raysp.errors import StoreError
 from raysp.evaluation.scores import (
     HIGHER_IS_BETTER,
     TITLES,
@@ -22,17 +15,9 @@ from raysp.evaluation.scores import (
     Scores,
     WorstRow,
 )
-from raysp.sink import records
-from raysp.sink.commit import for_each
-from raysp.sink.layout import HOME
-from raysp.sink.records import AnyFloat
-from raysp.storage.store import Store
-from raysp.training.sink import training_record
+from raysp.sink.records import AnyFloat, Natural
 
-EVALUATIONS = f"{HOME}evaluations/"
 LOSS = "loss"
-
-_FILE = re.compile(rf"{re.escape(EVALUATIONS)}(\d+)\.([^/]+)\.json")
 
 
 @dataclass(frozen=True)
@@ -53,6 +38,8 @@ class StepEvaluation:
     """Name of the normalisation of both texts."""
     measure: str = ""
     """Rule and rows by which the value of `metric` was measured; values of another measure do not compare with it."""
+    failed: Natural = 0
+    """Rows that could not be evaluated."""
     others: "Mapping[str, StepEvaluation]" = field(default_factory=dict)
     """Evaluations of the further corpora by name."""
 
@@ -65,31 +52,6 @@ class StepEvaluation:
     def estimate(self) -> Estimate:
         """Value of `metric`."""
         return self.metrics.get(self.metric, Estimate(None))
-
-
-def save(store: Store, done: int, evaluation: StepEvaluation, *, run_id: str) -> None:
-    """Write the evaluation of a step, unless the same step and run has one.
-
-    Args:
-        store: the sink.
-        done: updates of the weights so far.
-        evaluation: the evaluation. Ids of rows become texts unless JSON has their type.
-        run_id: id of the run.
-    """
-    store.create(f"{EVALUATIONS}{done:09}.{run_id}.json", json.dumps(asdict(evaluation), default=str).encode())
-
-
-def load(store: Store) -> dict[int, StepEvaluation]:
-    """Return the evaluations by the updates before them, in order; of a step with several, the last run's.
-
-    Raises:
-        StoreError: one cannot be read.
-    """
-    paths = sorted(entry.path for entry in store.list(EVALUATIONS))
-    matches = [match for path in paths if (match := _FILE.fullmatch(path))]
-    ours = training_record.belongs(store, {match[2] for match in matches})
-    last = {int(match[1]): match[0] for match in matches if match[2] in ours}
-    return dict(zip(last, for_each(lambda path: _read(store, path), [*last.values()]), strict=True))
 
 
 def best(evaluations: Mapping[int, StepEvaluation], metric: str | None = None) -> int | None:
@@ -124,12 +86,3 @@ def text(metric: str, estimate: Estimate) -> str:
         return UNDEFINED if estimate.value is None else f"{estimate.value:.4g}"
     interval = f" ({estimate.interval})" if estimate.interval != UNDEFINED else ""
     return f"{estimate.percentage}{interval}"
-
-
-def _read(store: Store, path: str) -> StepEvaluation:
-    try:
-        values = records.parse(store.read(path), dict[str, object])
-        names = {column.name for column in fields(StepEvaluation)}  # later versions of raysp may add some
-        return records.checked({name: value for name, value in values.items() if name in names}, StepEvaluation)
-    except ValueError as error:
-        raise StoreError(f"{store.url}/{path}: not an evaluation ({bounds.plain(error)}); remove this file") from error
