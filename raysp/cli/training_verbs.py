@@ -47,7 +47,6 @@ def finetune(
     from raysp.specs.work_files import with_overrides
     from raysp.training.finetuning import finetune as train
     from raysp.training.finetuning import try_out
-    from raysp.training.planning.suggestions import evaluating
     from raysp.training.specs.recipe import load_recipe
     from raysp.training.training_progress import evaluation_lines, training_line
 
@@ -91,7 +90,7 @@ def finetune(
     again = command_line("finetune", recipe, settings, address=address)
 
     def printed() -> None:
-        after = again if steps is not None else shlex.join(evaluating(loaded, result.sink))
+        after = again if steps is not None else shlex.join(["raysp", "inspect", result.sink])
         _print_result(result, again, after, is_try_out=steps is not None)
 
     show(result, printed, stop.exit_code if stop() and not result.is_done else result.exit_code)

@@ -37,9 +37,8 @@ from raysp.training.reading.training_status import BestEvaluation, best_evaluati
 from raysp.training.recording import Recording
 from raysp.training.sink import committed_steps as steps
 from raysp.training.sink import exports, training_record
-from raysp.training.sink.committed_steps import CommittedStep, Position
+from raysp.training.sink.committed_steps import Position
 from raysp.training.sink.corpus_index import CorpusIndex
-from raysp.training.sink.extending import has_other_length, with_length
 from raysp.training.sink.step_log import StepRecord, Steps
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.specs.recipe import Finetune
@@ -185,9 +184,7 @@ def finetune(
         prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
         committed = steps.latest(store, checks=by_ray)
         stack.enter_context(lease.work_begun())
-        entry, record = _begin(prepared, store, committed)
-        if record.fingerprint != prepared.fingerprint:
-            prepared = replace(prepared, fingerprint=record.fingerprint)
+        entry, record = _begin(prepared, store)
         run = RunOfSink(entry.run_id, store.epoch)
         if on_plan:
             on_plan(prepared)
@@ -316,22 +313,17 @@ def try_out(
         return replace(result, texts=_texts(prepared, session, reading))
 
 
-def _begin(prepared: Prepared, store: FencedStore, committed: CommittedStep | None) -> tuple[RunEntry, TrainingRecord]:
-    """Record the run, and return it with the record of the training, whose fingerprint all commits have."""
+def _begin(prepared: Prepared, store: FencedStore) -> tuple[RunEntry, TrainingRecord]:
+    """Record the run, and return it with the record of the training."""
     run = RunEntry.now(resolved=prepared.plan.resolved)
     corpus = f"{prepared.index.digest}-{prepared.corpus.targets_digest}"
     of_rows = {training_record.CORPUS: corpus, training_record.RECORDINGS: prepared.corpus.recordings_digest}
-    parts = {**prepared.parts, **of_rows}
-    recipe = to_json(prepared.plan.recipe)
-    earlier = TrainingRecord.load(store)
-    if earlier is not None and has_other_length(earlier, parts):
-        with_length(store, earlier, prepared.plan.recipe, committed, parts=parts, fields=recipe)
     record = training_record.begin(
         store,
         run,
-        recipe=recipe,
+        recipe=to_json(prepared.plan.recipe),
         fingerprint=prepared.fingerprint,
-        parts=parts,
+        parts={**prepared.parts, **of_rows},
         epoch=store.epoch,
         shards=[shard.name for shard in prepared.corpus.shards],
         unreadable=prepared.unreadable,

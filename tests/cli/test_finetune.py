@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -52,9 +51,7 @@ def test_a_plan_prints_rows_characters_and_steps(raysp_command, file, tmp_path):
     ran = raysp_command("plan", file())
     assert (ran.code, ran.complaints) == (0, [])
     names = [line.split()[0] for line in ran.out.splitlines()]
-    expected = (
-        "source checkpoint objective step workers suggested longest sink rows characters epoch fingerprint commit "
-    )
+    expected = "source checkpoint objective step workers longest sink rows characters epoch fingerprint commit "
     expected += "memory time"
     assert names == expected.split()
     assert re.search(r"; with 2 the slowest takes 1\.\d\d of the mean, with 3 1\.\d\d\n", ran.out)
@@ -78,7 +75,7 @@ def test_a_training_prints_where_the_checkpoint_is(raysp_command, file, words, t
     assert lines[-3:] == [
         f"checkpoint   {tmp_path}/out",
         f"report       {tmp_path}/out/.raysp/report.html",
-        f"next         raysp evaluate {tmp_path}/out {shlex.quote(words)} --text text",
+        f"next         raysp inspect {tmp_path}/out",
     ]
     assert "1 whole epoch, loss " in ran.out
     inspected = raysp_command("inspect", tmp_path / "out")

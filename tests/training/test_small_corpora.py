@@ -5,11 +5,10 @@ import itertools
 
 import pytest
 
-from raysp import CTC, Batching, Classify, Evaluation, Schedule, Shards, Speakers, finetune
+from raysp import Batching, Evaluation, Schedule, Shards, finetune
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import plan_recipe
 from raysp.training.planning import workers
-from raysp.training.planning.suggestions import evaluating, suggested
 from raysp.training.sink.training_record import TrainingRecord
 from tests.recipes import a_recipe, second_shard
 
@@ -64,58 +63,18 @@ def test_what_is_told_stays(words, tiny, tmp_path, fields, seconds, every):
 
 @pytest.mark.slow
 def test_a_training_that_has_begun_keeps_its_steps_wherever_it_goes_on(words, tiny, tmp_path, monkeypatch):
-    schedule = Schedule(epochs=2, shape="constant", warmup=0)
-    recipe = a_recipe(
-        words, tiny, tmp_path / "out", batching=Batching(micro_batches=2), schedule=schedule, dtype="float32"
-    )
+    batching, schedule = Batching(micro_batches=2), Schedule(epochs=2)
+    recipe = a_recipe(words, tiny, tmp_path / "out", batching=batching, schedule=schedule, dtype="float32")
     recipe = dataclasses.replace(recipe, evaluation=Evaluation(second_shard(words)))
     asked = itertools.cycle([False, True])  # both stop after two steps
     first = finetune(recipe, should_stop=lambda: next(asked))
     begun = TrainingRecord.existing(LocalStore(tmp_path / "out"))
     seconds, every = begun.value("batching.seconds"), begun.value("evaluation.every")
-    longer = dataclasses.replace(recipe, schedule=dataclasses.replace(schedule, epochs=4))
-    assert finetune(longer, should_stop=lambda: next(asked)).steps > first.steps
+    assert finetune(recipe, should_stop=lambda: next(asked)).steps > first.steps
     after = TrainingRecord.existing(LocalStore(tmp_path / "out"))
     assert (after.value("batching.seconds"), after.value("evaluation.every")) == (seconds, every)
     monkeypatch.setattr(workers, "count_gpus", lambda: 1)
-    assert plan_recipe(longer)[1].plan.recipe.batching.seconds == seconds
-
-
-def test_rates_of_published_guides_are_suggested_for_new_vocabularies():
-    schedule = Schedule(epochs=2, learning_rate=1e-4)
-    new = CTC("checkpoint", vocabulary="build")
-    assert suggested(new, "Wav2Vec2ForPreTraining", schedule) == (
-        "a learning rate of 3e-04 and 30 epochs (Hugging Face's guide to XLS-R, for some hours of speech); here 1e-04 "
-        "and 2 epochs"
-    )
-    assert suggested(new, "Wav2Vec2BertModel", schedule).startswith("a learning rate of 5e-05 and 10 epochs")
-    adapter = dataclasses.replace(new, adapter="tur")
-    assert suggested(adapter, "Wav2Vec2ForCTC", schedule).startswith("a learning rate of 1e-03 and 4 epochs")
-    assert suggested(CTC("checkpoint"), "Wav2Vec2ForCTC", schedule) == ""
-    assert suggested(new, "Wav2Vec2ForPreTraining", dataclasses.replace(schedule, optimizer="mine:sgd")) == ""
-    assert suggested(Classify("checkpoint", column="speaker"), "Wav2Vec2Model", schedule) == ""
-
-
-@pytest.mark.parametrize(
-    ("objective", "fields", "command"),
-    [
-        (None, {}, ["evaluate", "model", "dev", "--text", "text"]),
-        (Speakers("checkpoint", column="who"), {}, ["evaluate", "model", "dev", "--speaker", "who"]),
-        (
-            Classify("checkpoint", column="who"),
-            {"id": None},
-            [*["evaluate", "model", "dev", "--label", "who"], "--set", "source.id=null"],
-        ),
-        (None, {"labels": "labels"}, ["inspect", "model"]),
-        (None, {"storage_options": {"profile": "other"}}, ["inspect", "model"]),
-    ],
-)
-def test_the_next_command_evaluates_what_was_evaluated(words, tiny, objective, fields, command):
-    source = Shards("dev", text="text", **fields)
-    best = "wer" if objective is None else "eer" if isinstance(objective, Speakers) else "loss"
-    evaluation = Evaluation(source, best=best)
-    given = {"evaluation": evaluation} | ({"objective": objective} if objective else {})
-    assert evaluating(a_recipe(words, tiny, "model", **given), "model") == ["raysp", *command]
+    assert plan_recipe(recipe)[1].plan.recipe.batching.seconds == seconds
 
 
 def test_sizes_that_follow_the_device_are_part_of_the_fingerprint(words, tiny, tmp_path, monkeypatch):

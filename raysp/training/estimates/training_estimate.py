@@ -18,7 +18,6 @@ from raysp.training.estimates.training_calibration import SMALLER, Memory, calib
 from raysp.training.planning.ordering import imbalance, numbers_of_workers
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.preparing import Prepared
-from raysp.training.sink.extending import has_other_length
 from raysp.training.sink.training_record import TrainingRecord
 from raysp.training.tasks.task_table import task_of
 from raysp.words import Brief, count
@@ -114,9 +113,7 @@ def _not_indexed(plan: TrainingPlan) -> str:
 def _has_begun(prepared: Prepared, store: Store) -> bool:
     """Return whether a sink has this training."""
     record = TrainingRecord.load(store)
-    if record is None:
-        return False
-    return record.fingerprint == prepared.fingerprint or has_other_length(record, prepared.parts)
+    return record is not None and record.fingerprint == prepared.fingerprint
 
 
 def _calibrated(plan: TrainingPlan, prepared: Prepared | None, decoder: "Decoder | None") -> tuple[Speed, Memory]:

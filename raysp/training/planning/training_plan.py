@@ -22,7 +22,6 @@ from raysp.specs.values import JsonValue
 from raysp.text.error_rates import in_language
 from raysp.training.planning.objective_checks import KEEP, check_objective, check_targets, described
 from raysp.training.planning.ordering import Sizes
-from raysp.training.planning.suggestions import suggested
 from raysp.training.planning.workers import Workers, settle_workers
 from raysp.training.specs.augmentations import OfSounds
 from raysp.training.specs.objectives import (
@@ -127,11 +126,6 @@ class TrainingPlan:
             **({} if recipe.schedule.optimizer is None else {"optimiser": str(recipe.schedule.optimizer)}),
             "workers": f"{self.workers.words}, {self.dtype} on {self.workers.device}"
             f"{', deterministic' if self.is_deterministic else ''}",
-            **(
-                {"suggested": rates}
-                if (rates := suggested(objective, checkpoint.architecture, recipe.schedule))
-                else {}
-            ),
             **({} if recipe.limits_rows else {"longest row": f"{recipe.longest_seconds:g} s, by default"}),
             **self._evaluation_fact,
             "sink": recipe.sink.url,

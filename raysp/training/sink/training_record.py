@@ -97,7 +97,7 @@ class TrainingRecord:
         Raises:
             ChangedError: `differences` lists every key with its recorded and its current value.
         """
-        if self.parts == parts:  # after a change of its length the fingerprint is still the first one
+        if self.parts == parts:
             return
         changed = differences(self.parts, parts)
         if of_shards := _described_change(store, shards, unreadable):

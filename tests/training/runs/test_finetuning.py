@@ -208,6 +208,8 @@ def test_another_recipe_or_corpus_is_refused_and_restart_begins_anew(tiny, tmp_p
     finetune(recipe)
     with pytest.raises(ChangedError, match=r"with another recipe or corpus: `seed` was 0, now 1; undo the change"):
         finetune(dataclasses.replace(recipe, seed=1))
+    with pytest.raises(ChangedError, match=r"with another recipe or corpus: `schedule.steps` was 2, now 4; undo the"):
+        finetune(dataclasses.replace(recipe, schedule=Schedule(steps=4)))
     second = tmp_path / "in" / "1.parquet"
     write_shard(second, table=words_table(9, seed=100))
     with pytest.raises(ChangedError, match=r"1 shard is new: 1\.parquet"):
