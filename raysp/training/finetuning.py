@@ -445,7 +445,7 @@ def _result(prepared: Prepared, session: Session, progress: TrainingProgress, fa
         steps=session.position.done,
         epochs=session.position.epoch,
         is_done=session.is_done,
-        loss=progress.loss,
+        loss=progress.averages.loss if progress.averages else None,
         rows=prepared.index.num_rows,
         left_out=dict(prepared.corpus.left_out),
         errors=dict(failures.by_type),

@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 
 from raysp.evaluation.scores import TITLES
 from raysp.labelling.engine.display import PARTED
+from raysp.training.reading.training_status import LAST_STEPS, LastSteps
 from raysp.training.sink.step_evaluation import StepEvaluation
 from raysp.training.sink.step_log import StepRecord
 from raysp.words import count, duration
-
-LAST_STEPS = 50
-"""Steps over which loss and speed are averaged."""
 
 
 @dataclass
@@ -46,9 +44,9 @@ class TrainingProgress:
         return self.last[-1].share if self.last else 0.0
 
     @property
-    def loss(self) -> float | None:
-        """Mean loss of the last steps; None before the first."""
-        return sum(step.loss for step in self.last) / len(self.last) if self.last else None
+    def averages(self) -> LastSteps | None:
+        """Averages over the last steps of this run; None before the first."""
+        return LastSteps.of(self.last)
 
     @property
     def eta_seconds(self) -> float | None:
@@ -61,17 +59,16 @@ class TrainingProgress:
 
 def training_line(progress: TrainingProgress) -> str:
     """Return the figures of a training as one line, the most important first."""
-    loss, eta, last = progress.loss, progress.eta_seconds, progress.last
-    seconds = sum(step.seconds for step in last)
+    eta, last = progress.eta_seconds, progress.averages
     parts = (
         f"{progress.share:.0%}",
         f"ETA {duration(eta)}" if eta is not None else "",
         f"step {progress.done:,}",
-        f"loss {loss:.3f}" if loss is not None else "",
+        f"loss {last.loss:.3f}" if last else "",
         f"{count(progress.committed, 'step')} committed" if progress.committed else "",
         _epoch(progress),
-        f"{sum(step.audio_seconds for step in last) / seconds:,.1f} s of audio a second" if seconds else "",
-        f"rate {last[-1].learning_rate:.1e}" if last else "",
+        f"{last.audio_per_second:,.1f} s of audio a second" if last else "",
+        f"rate {last.learning_rate:.1e}" if last else "",
         f"waited {progress.waited / progress.seconds:.0%}" if progress.seconds else "",
     )
     return PARTED.join(filter(None, parts))

@@ -32,7 +32,7 @@ MISSES = "best_misses"
 
 @dataclass(frozen=True)
 class LastSteps:
-    """Averages over the last steps before a commit."""
+    """Averages over some steps, the last ones up to a commit or of a run."""
 
     number: int
     loss: float
