@@ -86,6 +86,7 @@ ON_RAY = (
     "specs/code/test_travelling.py::test_workers",
     "training/runs/test_several_workers.py",
     "labelling/planning/test_machine.py",
+    "training/test_indexes.py::test_tasks",
 )
 """Folders, files and tests that use the shared Ray, whose start takes seconds of both cores."""
 LONG = (

@@ -181,7 +181,7 @@ def finetune(
         if restart or TrainingRecord.load(store) is None:  # without a record: a restart that was killed, or nothing
             _remove(store)
         decoder = stack.enter_context(Decoder())
-        prepared = prepare(plan, store, decoder=decoder, on_indexed=on_indexed)
+        prepared = prepare(plan, store, decoder=decoder, on_cluster=by_ray and on_cluster, on_indexed=on_indexed)
         committed = steps.latest(store, checks=by_ray)
         stack.enter_context(lease.work_begun())
         entry, record = _begin(prepared, store)

@@ -1,9 +1,8 @@
 """Preparation of a training: index of the corpus, vocabulary or classes, fingerprint. No weights are read."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -15,8 +14,7 @@ from raysp.specs.pipeline import Shards
 from raysp.specs.values import JsonValue, hashed_fields, to_json
 from raysp.storage.store import Store
 from raysp.text.targets import OUTSIDE
-from raysp.training.data.indexes import Indexer, index_all
-from raysp.training.data.indexing import index_sounds
+from raysp.training.data.indexing import Indexer, index_sounds
 from raysp.training.data.mixed_epochs import Mixture, mixture_of
 from raysp.training.data.row_windows import PieceReader
 from raysp.training.planning import ordering
@@ -149,6 +147,7 @@ def prepare(
     *,
     saves: bool = True,
     decoder: "Decoder | None" = None,
+    on_cluster: bool = False,
     on_indexed: Callable[[int, int], None] = lambda done, of: None,
 ) -> Prepared:
     """Index the shards that are not indexed yet, and return the training.
@@ -158,6 +157,7 @@ def prepare(
         store: the sink, which keeps the index; None: it is not kept.
         saves: whether indexes that are made are written to the sink.
         decoder: decoding functions; None: of this process.
+        on_cluster: whether tasks of the connected cluster index many rows, in place of processes of this machine.
         on_indexed: called with the numbers of indexed shards and of all shards.
 
     Raises:
@@ -166,7 +166,7 @@ def prepare(
     """
     recipe = plan.recipe
     task = task_of(plan)
-    indexed = _indexed(plan, task, store, saves=saves, decoder=decoder, on_indexed=on_indexed)
+    indexed = _indexed(plan, task, store, saves=saves, decoder=decoder, on_cluster=on_cluster, on_indexed=on_indexed)
     corpus = combine(indexed)
     unreadable = {shard.name: index for shard, index in indexed if isinstance(index, str)}
     _refuse_few(plan, corpus, _outside(task, corpus))
@@ -204,15 +204,13 @@ def _indexed(
     *,
     saves: bool,
     decoder: "Decoder | None",
+    on_cluster: bool,
     on_indexed: Callable[[int, int], None],
 ) -> list[tuple[Shard, Indexed]]:
     """Return the shards in order, each with its index or the reason why it has none; arguments as for `prepare`."""
     indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
 
-    def make(absent: Sequence[Shard]) -> Generator[tuple[Shard, Indexed]]:
-        with closing(index_all(absent, indexer, processes=num_cpus(), decoder=decoder)) as made:
-            yield from zip(absent, made, strict=True)
-
+    make = partial(indexer.index, decoder=decoder, processes=num_cpus(), on_cluster=on_cluster)
     index = SourceIndex(store, "source", plan.recipe.source, _key(plan, task), saves=saves)
     return index.complete(plan.corpus.shards, make, on_indexed)
 

@@ -11,10 +11,11 @@ import pytest
 
 import raysp
 from raysp import Text
+from raysp.cluster import spreading
 from raysp.corpus import surveys
 from raysp.storage.store import LocalStore
-from raysp.training.data import indexes
-from raysp.training.data.indexes import Indexer, index_all
+from raysp.training.data import indexing
+from raysp.training.data.indexing import Indexer
 from raysp.training.planning.training_plan import plan_training
 from raysp.training.preparing import prepare
 from raysp.training.tasks.task_table import task_of
@@ -40,11 +41,11 @@ def started(monkeypatch) -> list[subprocess.Popen]:
     class Kept(subprocess.Popen):
         def __init__(self, *arguments, **options):
             super().__init__(*arguments, **options)
-            if indexes.MAIN in arguments[0]:
+            if spreading.MAIN in arguments[0]:
                 found.append(self)
 
     monkeypatch.setattr(surveys.subprocess, "Popen", Kept)
-    monkeypatch.setattr(indexes, "WORTH_ROWS", 1)
+    monkeypatch.setattr(indexing, "WORTH_ROWS", 1)
     return found
 
 
@@ -101,57 +102,37 @@ def test_shards_of_a_process_that_is_killed_are_indexed_by_this_one(planned, sta
     plan = planned()
     task = task_of(plan)
     indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, task.min_samples(plan), plan.code)
-    expected = [*index_all(plan.corpus.shards, indexer, processes=1)]
-    with contextlib.closing(index_all(plan.corpus.shards, indexer, processes=2)) as made:
+    expected = [*indexer.index(plan.corpus.shards, None, processes=1)]
+    with contextlib.closing(indexer.index(plan.corpus.shards, None, processes=2)) as made:
         found = [next(made)]
         started[0].kill()
         found += made
-    assert [str(one) for one in found] == [str(one) for one in expected]
+    assert {one.name: str(index) for one, index in found} == {one.name: str(index) for one, index in expected}
     [warning] = [one.message for one in caplog.records if one.levelno == logging.WARNING]
     assert "a process that indexes rows ended with signal SIGKILL; this process does the rest for it" in warning
 
 
 def test_few_rows_start_no_process(planned, monkeypatch, started):
-    monkeypatch.setattr(indexes, "WORTH_ROWS", 70)
+    monkeypatch.setattr(indexing, "WORTH_ROWS", 70)
     prepared(planned(), monkeypatch, 8)
     assert started == []
 
 
-def test_functions_of_the_main_program_are_called_in_this_process(planned, monkeypatch):
+def test_functions_of_the_main_program_are_called_in_this_process(planned, monkeypatch, started):
     monkeypatch.setattr(sys.modules["__main__"], "upper_half", upper_half, raising=False)
     plan = planned(steps=MAPPED)
-    indexer = Indexer(plan.recipe, plan.checkpoint, task_of(plan).targets, 400, plan.code)
-    assert indexer.can_leave
-    mapped = replace(MAPPED[1], function="__main__:upper_half")
-    steps = [MAPPED[0], mapped, MAPPED[2]]
-    assert not replace(indexer, recipe=replace(plan.recipe, steps=steps)).can_leave
+    steps = [MAPPED[0], replace(MAPPED[1], function="__main__:upper_half"), MAPPED[2]]
+    indexer = Indexer(replace(plan.recipe, steps=steps), plan.checkpoint, task_of(plan).targets, 400, plan.code)
+    assert len([*indexer.index(plan.corpus.shards, None, processes=8)]) == 5
+    assert started == []
 
 
-def test_an_unexpected_error_of_a_process_is_raised_here(planned, monkeypatch, started):
+@pytest.mark.drivers
+@pytest.mark.slow
+def test_tasks_of_a_cluster_make_the_index_that_one_process_makes(planned, monkeypatch, local_ray):
     plan = planned()
-    task = task_of(plan)
-    indexer = Indexer(plan.recipe, plan.checkpoint, task.targets, 400, plan.code)
-
-    class Failing:
-        def __init__(self, *_):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def send(self, request):
-            pass
-
-        def receive(self):
-            return indexes.FAILED
-
-    def broken(*_, **__):
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(indexes, "LineProcess", Failing)
-    monkeypatch.setattr(indexes, "index_shard", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        list(index_all(plan.corpus.shards, indexer, processes=2))
+    alone, _ = prepared(plan, monkeypatch, 1)
+    monkeypatch.setattr(indexing, "WORTH_ROWS", 1)
+    together = prepare(plan, None, on_cluster=True)
+    assert together.index.digest == alone.index.digest
+    assert (together.corpus.counts, together.unreadable) == (alone.corpus.counts, alone.unreadable)

@@ -1,22 +1,30 @@
-"""Index of a shard: durations of its rows, numbers of labels, and why rows are left out."""
+"""Indexes of shards, made by this process, or by several where there are many rows; and the rows of a piece.
+
+The results do not depend on the processes.
+"""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from raysp.audio import isolation
+from raysp.cluster.spreading import Spread
 from raysp.columns import SECONDS
 from raysp.corpus import sources
 from raysp.corpus.shards import Piece, Shard
-from raysp.errors import ShardError
+from raysp.errors import ProgramError, RayspError, ShardError
 from raysp.labelling import assembly
 from raysp.models.labelled_passes import CheckpointSummary
 from raysp.ops.rows import OK, RowStatus
 from raysp.sink.recording_versions import current_hashes
+from raysp.specs.code import UserCode
 from raysp.specs.pipeline import ReadsCorpus, Shards
 from raysp.text.targets import Targets
-from raysp.training.sink.source_index import TRAINED, ShardIndex
+from raysp.training.sink.source_index import TRAINED, Indexed, ShardIndex
 from raysp.training.specs.recipe import Evaluation, Finetune
 from raysp.words import count
 
@@ -25,64 +33,117 @@ if TYPE_CHECKING:
 
 TOO_SHORT = "too_short"
 """Reason: the recording is shorter than the shortest input of the model."""
+MOST_PROCESSES = 16
+"""With 200 requests a second each, they stay below what an object store serves for one prefix."""
+WORTH_ROWS = 100_000
+"""Rows from which several processes are faster than one, which reads some 4,000 headers a second of a core; each takes
+seconds of a core to import torch."""
 
 
-def index_shard(
-    recipe: Finetune,
-    checkpoint: CheckpointSummary,
-    shard: Shard,
-    targets: Targets,
-    min_samples: int,
-    *,
-    decoder: "Decoder | None" = None,
-) -> ShardIndex:
-    """Return the index of a shard.
+@dataclass(frozen=True)
+class Indexer:
+    """Everything besides the shard that affects its index.
 
-    Args:
+    Attributes:
         recipe: the recipe.
         checkpoint: description of the checkpoint to begin with.
-        shard: the shard.
-        targets: targets of the rows; it counts nothing but the values of this shard.
+        targets: makes the targets of the rows of a shard.
         min_samples: samples of the shortest row.
-        decoder: decoding functions; None: of this process.
-
-    Raises:
-        ShardError: the shard cannot be read, or changed since it was planned.
-        StoreError: its store fails.
+        code: code from outside raysp.
     """
-    hashes = current_hashes(recipe.source, shard)  # before its rows are read, so that no later version counts as read
-    rows: list[tuple[float, int, str]] = []
-    trained_on = hashlib.sha256()
-    for table, statuses in _measured(recipe, checkpoint, shard, decoder):
-        for row_status, value in zip(statuses, values_of(recipe, table), strict=True):
-            labels, reason = _judge(row_status, value, targets, checkpoint, min_samples)
-            rows.append((row_status.seconds or 0.0, labels, reason))
-            if reason == TRAINED:
-                trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
-    return ShardIndex.of(shard, rows, hashes, targets.counts, trained_on.hexdigest()[:16])
+
+    recipe: Finetune
+    checkpoint: CheckpointSummary
+    targets: Callable[[], Targets]
+    min_samples: int
+    code: UserCode
+
+    def index(
+        self, shards: Sequence[Shard], decoder: "Decoder | None", *, processes: int, on_cluster: bool = False
+    ) -> Generator[tuple[Shard, Indexed]]:
+        """Yield shards with their indexes, or why they cannot be read, as they are finished.
+
+        Args:
+            shards: the shards.
+            decoder: decoding functions; None: of this process.
+            processes: processes that may be used. They start if there are enough rows.
+            on_cluster: whether tasks of the connected cluster are used in place of processes.
+        """
+        spread = Spread(partial(self, decoder=decoder), self.elsewhere, self.code, "indexes rows")
+        if not self._can_leave or sum(shard.num_rows for shard in shards) < WORTH_ROWS:
+            return spread.in_processes(shards, 1)
+        return spread.by_tasks(shards) if on_cluster else spread.in_processes(shards, min(processes, MOST_PROCESSES))
+
+    def elsewhere(self, shard: Shard) -> Indexed:
+        """Return the index of a shard in another process."""
+        return self(shard, _decoder())
+
+    @property
+    def _can_leave(self) -> bool:
+        """Whether another process can import all code of the recipe: none of it is in the main program."""
+        steps = self.recipe.steps
+        modules = [name.partition(":")[0] for step in steps for name in step.functions]
+        return "__main__" not in {*modules, *(type(step).__module__ for step in steps)}
+
+    def __call__(self, shard: Shard, decoder: "Decoder | None") -> Indexed:
+        """Return the index of a shard, or why it cannot be read."""
+        try:
+            return self._index(shard, decoder)
+        except ProgramError:
+            raise
+        except RayspError as error:
+            return str(error)
+
+    def _index(self, shard: Shard, decoder: "Decoder | None") -> ShardIndex:
+        hashes = current_hashes(self.recipe.source, shard)  # before its rows are read: no later version counts as read
+        targets, trained_on = self.targets(), hashlib.sha256()  # these targets count values of this shard alone
+        rows: list[tuple[float, int, str]] = []
+        for table, statuses in self._measured(shard, decoder):
+            for row_status, value in zip(statuses, values_of(self.recipe, table), strict=True):
+                labels, reason = self._judge(row_status, value, targets)
+                rows.append((row_status.seconds or 0.0, labels, reason))
+                if reason == TRAINED:
+                    trained_on.update(f"{value!r}\0".encode(errors="surrogatepass"))
+        return ShardIndex.of(shard, rows, hashes, targets.counts, trained_on.hexdigest()[:16])
+
+    def _measured(self, shard: Shard, decoder: "Decoder | None") -> Iterator[tuple[pa.Table, list[RowStatus]]]:
+        """Yield the rows of a shard with their outcomes, by the seconds of its label shard, else by headers."""
+        recipe = self.recipe
+        op = assembly.measuring(recipe, self.checkpoint, shard, late=recipe.flow.late, decoder=decoder)
+        has_durations = recipe.source.labels is not None and not recipe.flow.late
+        first = 0
+        for piece in shard.pieces:
+            for table in read_batches(recipe, shard, piece, with_audio=not has_durations):
+                seconds = table.column(SECONDS).to_pylist() if has_durations else None
+                yield table, op.measure(table, first) if seconds is None else op.judge(table, first, seconds)
+                first += table.num_rows
+
+    def _judge(self, row_status: RowStatus, value: object, targets: Targets) -> tuple[int, str]:
+        """Return the number of labels of a row, and the reason for which it is left out."""
+        if row_status.status != OK:
+            return 0, row_status.error_type or row_status.status
+        num_samples = round((row_status.seconds or 0.0) * self.checkpoint.sample_rate)
+        if num_samples < self.min_samples:
+            return 0, TOO_SHORT
+        target = targets(value)
+        reason = target.reason or targets.misfit(target, self.checkpoint.num_frames(num_samples))
+        return len(target.ids), reason or TRAINED
+
+
+@cache
+def _decoder() -> "Decoder":
+    """Return the decoder of a process that indexes shards for another one."""
+    return isolation.Decoder()
 
 
 def index_sounds(source: Shards, shard: Shard) -> ShardIndex:
     """Return the versions of the recordings of a shard of sounds as an index without other facts.
 
     Raises:
-        ShardError, StoreError: as `index_shard`.
+        ShardError: the shard cannot be read.
+        StoreError: its store fails.
     """
     return ShardIndex.of(shard, [(0.0, 0, TRAINED)] * shard.num_rows, current_hashes(source, shard))
-
-
-def _measured(
-    recipe: Finetune, checkpoint: CheckpointSummary, shard: Shard, decoder: "Decoder | None"
-) -> Iterator[tuple[pa.Table, list[RowStatus]]]:
-    """Yield the rows of a shard with their outcomes, by the seconds of its label shard, else by headers."""
-    op = assembly.measuring(recipe, checkpoint, shard, late=recipe.flow.late, decoder=decoder)
-    has_durations = recipe.source.labels is not None and not recipe.flow.late
-    first = 0
-    for piece in shard.pieces:
-        for table in read_batches(recipe, shard, piece, with_audio=not has_durations):
-            seconds = table.column(SECONDS).to_pylist() if has_durations else None
-            yield table, op.measure(table, first) if seconds is None else op.judge(table, first, seconds)
-            first += table.num_rows
 
 
 def read_batches(work: ReadsCorpus, shard: Shard, piece: Piece, *, with_audio: bool = True) -> Iterator[pa.Table]:
@@ -125,17 +186,3 @@ def values_of(work: Finetune | Evaluation, table: pa.Table) -> Iterator[object]:
 def _as_text(value: object) -> object:
     """Return bytes as a text; other values unchanged."""
     return value.decode(errors="replace") if isinstance(value, bytes) else value
-
-
-def _judge(
-    row_status: RowStatus, value: object, targets: Targets, checkpoint: CheckpointSummary, min_samples: int
-) -> tuple[int, str]:
-    """Return the number of labels of a row, and the reason for which it is left out."""
-    if row_status.status != OK:
-        return 0, row_status.error_type or row_status.status
-    num_samples = round((row_status.seconds or 0.0) * checkpoint.sample_rate)
-    if num_samples < min_samples:
-        return 0, TOO_SHORT
-    target = targets(value)
-    reason = target.reason or targets.misfit(target, checkpoint.num_frames(num_samples))
-    return len(target.ids), reason or TRAINED

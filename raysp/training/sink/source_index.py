@@ -71,12 +71,14 @@ class ShardIndex:
         counts: occurrences of each character or class in the texts of rows that are trained on.
         targets_digest: hash of the targets of rows that are trained on.
         content: version of the recordings that the shard itself holds; empty if its rows name files.
+        key: hash of everything that decided the index, as it was written; empty if it was not read from a file.
     """
 
     rows: pa.Table = field(repr=False)
     counts: Mapping[str, int]
     targets_digest: str
     content: str
+    key: str = ""
 
     @classmethod
     def of(
@@ -183,24 +185,28 @@ class SourceIndex:
             return {}
         stored = self._stored(self._store, {shard.name: self._key_of(shard) for shard in shards}, parts)
         there = [shard for shard in shards if shard.name in stored]
-        valid = [shard for shard in there if stored[shard.name][0] == self._key_of(shard)]
-        indexes = {shard.name: stored[shard.name][1] for shard in valid}
+        same = [shard for shard in there if stored[shard.name].key == self._key_of(shard)]
         if training_record.is_training(self._store):
-            of_recipe = [shard for shard in there if stored[shard.name][0].startswith(self._key)]
-            changed = [shard.name for shard in of_recipe if stored[shard.name][1].content != content_of(shard)]
-            self._refuse(changed, "shard")
-            replaced = for_each(lambda shard: find_replaced(indexes[shard.name].hashes, self._source, shard), valid)
-            rows = ((shard.name, row) for shard, of in zip(valid, replaced, strict=True) for row in of.rows)
-            self._refuse([f"{name}:{row} ({path!r:.80})" for name, (row, path) in rows], "recording")
+            of_recipe = [shard for shard in there if stored[shard.name].key.startswith(self._key)]
+            self._refuse_replaced(of_recipe, same, stored)
             # An index of another recipe stays, since this run is refused.
             self._saves &= len(of_recipe) == len(there)
-            return indexes
-        hashes = for_each(partial(current_hashes, self._source), valid)
-        current = {shard.name: now.by_row for shard, now in zip(valid, hashes, strict=True)}
-        return {name: index for name, index in indexes.items() if np.array_equal(index.hashes.by_row, current[name])}
+        else:
+            hashes = zip(same, for_each(partial(current_hashes, self._source), same), strict=True)
+            same = [shard for shard, now in hashes if np.array_equal(stored[shard.name].hashes.by_row, now.by_row)]
+        return {shard.name: stored[shard.name] for shard in same}
+
+    def _refuse_replaced(
+        self, of_recipe: Sequence[Shard], same: Sequence[Shard], stored: Mapping[str, ShardIndex]
+    ) -> None:
+        """Raise ChangedError if shards or recordings were replaced since the recorded training began."""
+        self._refuse([shard.name for shard in of_recipe if stored[shard.name].content != content_of(shard)], "shard")
+        compared = for_each(lambda shard: find_replaced(stored[shard.name].hashes, self._source, shard), same)
+        rows = ((shard.name, row) for shard, replaced in zip(same, compared, strict=True) for row in replaced.rows)
+        self._refuse([f"{name}:{row} ({path!r:.80})" for name, (row, path) in rows], "recording")
 
     def _refuse(self, replaced: Sequence[str], kind: str) -> None:
-        """Raise ChangedError if shards or recordings were replaced since the recorded training began."""
+        """Raise ChangedError with the shards or recordings that were replaced, if there are any."""
         if replaced and self._store is not None:
             changed = f"{count(len(replaced), kind)} of {self._name} {'has' if len(replaced) == 1 else 'have'}"
             raise ChangedError(
@@ -213,13 +219,13 @@ class SourceIndex:
     def _key_of(self, shard: Shard) -> str:
         return f"{self._key}.{sources.kind_named(shard.kind).rows_id(shard)}"
 
-    def _stored(self, store: Store, keys: Mapping[str, str], parts: Sequence[str]) -> dict[str, tuple[str, ShardIndex]]:
-        """Return keys and indexes by the names of shards; of several indexes of a shard the one with its key."""
-        stored: dict[str, tuple[str, ShardIndex]] = {}
+    def _stored(self, store: Store, keys: Mapping[str, str], parts: Sequence[str]) -> dict[str, ShardIndex]:
+        """Return the indexes in files by the names of shards; of several of a shard the one with its key."""
+        stored: dict[str, ShardIndex] = {}
         for path in (self._path, *parts):
-            for name, key, index in _read(store, path) if store.stat(path) else ():
-                if name not in stored or key == keys.get(name):
-                    stored[name] = key, index
+            for name, index in _read(store, path) if store.stat(path) else ():
+                if name not in stored or index.key == keys.get(name):
+                    stored[name] = index
         return stored
 
     def _write_part(self, shards: Sequence[Shard], indexed: Mapping[str, Indexed]) -> str:
@@ -268,8 +274,8 @@ def _made(
             yield next(indexes)
 
 
-def _read(store: Store, path: str) -> Iterator[tuple[str, str, ShardIndex]]:
-    """Yield the names of shards, with their keys and indexes, of a file.
+def _read(store: Store, path: str) -> Iterator[tuple[str, ShardIndex]]:
+    """Yield the names of the shards of a file, with their indexes.
 
     Raises:
         StoreError: it cannot be read, or is damaged.
@@ -287,13 +293,13 @@ def _read(store: Store, path: str) -> Iterator[tuple[str, str, ShardIndex]]:
         ) from error
 
 
-def _shards_of(group: pa.Table) -> Iterator[tuple[str, str, ShardIndex]]:
-    """Yield the shards of a row group; raise ValueError if values are invalid."""
+def _shards_of(group: pa.Table) -> Iterator[tuple[str, ShardIndex]]:
+    """Yield the names and indexes of the shards of a row group; raise ValueError if values are invalid."""
     facts, rows = group.column(_FACTS.name), group.select(ROWS.names).cast(ROWS).combine_chunks()
     seconds = rows.column("seconds").to_numpy()
     if any(column.null_count for column in rows.columns) or not (np.isfinite(seconds) & (seconds >= 0)).all():
         raise ValueError("a duration or a number of labels is not valid")
     for first, end in pairwise([*np.flatnonzero(facts.is_valid()).tolist(), group.num_rows]):
         of_shard = records.parse(facts[first].as_py(), _Facts)
-        index = ShardIndex(rows.slice(first, end - first), of_shard.counts, of_shard.targets, of_shard.content)
-        yield of_shard.shard, of_shard.key, index
+        of_rows = rows.slice(first, end - first)
+        yield of_shard.shard, ShardIndex(of_rows, of_shard.counts, of_shard.targets, of_shard.content, of_shard.key)

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from raysp.checkpoints.fetching import cache_folder
 from raysp.cluster.addresses import is_named
+from raysp.cluster.spreading import Spread
 from raysp.corpus.shards import Shard
 from raysp.errors import PlanError, RunError, SpecError, StoreError, refuse_unused
 from raysp.labelling.finished.finished_labels import Labelling, identity_of, refuse_overlap
@@ -25,8 +26,8 @@ from raysp.verbs.export.destination import WHOLE, Destination, Tally
 from raysp.verbs.export.export_result import Export
 from raysp.verbs.export.formats import Format, Packing, Writing, format_of
 from raysp.verbs.export.naming import ID
+from raysp.verbs.export.shard_export import Exported, ShardExport, Todo
 from raysp.verbs.export.source_audio import Source
-from raysp.verbs.export.spreading import Exported, ShardExport, Todo, in_processes, on_cluster
 from raysp.words import listed
 from raysp.work import SinkRequest
 
@@ -108,14 +109,25 @@ def export(
     destination.begin(_record(labelling, spec, writing), restart=restart)
     try:
         shard_export = ShardExport(writing, destination)
+        code = _code(source, spec) if processes > 1 or address is not None else UserCode()
+        spread = Spread(shard_export, shard_export.elsewhere, code, "exports label shards")
         if address is not None:
-            write = partial(on_cluster, shard_export, code=_code(source, spec), address=address)
+            write = partial(_on_cluster, spread, address)
         else:
-            code = _code(source, spec) if processes > 1 else UserCode()
-            write = partial(in_processes, shard_export, code=code, processes=processes)
+            write = partial(spread.in_processes, processes=processes)
         return _run(labelling, spec.NAME, shard_export, write, on_shard)
     except StoreError as error:
         raise RunError(f"{error}; finished files are kept: run the same export again to go on") from error
+
+
+def _on_cluster(
+    spread: Spread[Todo, Exported], address: str, todos: Sequence[Todo]
+) -> Generator[tuple[Todo, Exported]]:
+    """Yield exported label shards as they are finished by tasks of a cluster."""
+    from raysp.cluster.connection import connected
+
+    with connected(address):
+        yield from spread.by_tasks(todos)
 
 
 def recordings_folder(sink: str, pipeline: Pipeline) -> str | None:
