@@ -47,7 +47,7 @@ NO_TEXT, OUTSIDE, TOO_MANY = "empty_text", "outside_vocabulary", "label_too_long
 class Target(NamedTuple):
     """Ids that a model learns for a row, or the reason for which the row is left out."""
 
-    ids: Sequence[float]
+    ids: Sequence[int]
     """Ids of tokens or classes; may be empty if the row is left out."""
     reason: str = ""
     """Reason for which the row is left out; empty if it is trained on."""
@@ -113,6 +113,6 @@ def contains_any(tokens: Iterable[str], text: str) -> bool:
     return any(token in text for token in tokens)
 
 
-def frames_needed(ids: Sequence[float]) -> int:
+def frames_needed(ids: Sequence[int]) -> int:
     """Return the number of frames that CTC needs for labels: one each, and a blank between equal neighbours."""
     return len(ids) + sum(label == following for label, following in pairwise(ids))

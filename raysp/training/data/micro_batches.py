@@ -21,7 +21,7 @@ class TrainingRow(NamedTuple):
 
     wave: np.ndarray
     """Samples, int16 or float32, at the model's sample rate."""
-    target: Sequence[float]
+    target: Sequence[int]
 
 
 Rows = Callable[[Window], Mapping[int, TrainingRow]]
@@ -38,7 +38,7 @@ class MicroBatch:
     """Numbers of the rows in the corpus."""
     waves: Sequence[np.ndarray]
     """Samples of each row, int16 or float32, at the model's sample rate."""
-    targets: Sequence[Sequence[float]]
+    targets: Sequence[Sequence[int]]
     """Target of each row: ids of tokens or of classes."""
     progress: float = 0.0
     """Share of the training that is done before the step."""

@@ -8,13 +8,7 @@ import pyarrow as pa
 from raysp.capabilities import Capability
 from raysp.errors import CheckpointError, PlanError
 from raysp.labelling.planning.surveying import holds_text
-from raysp.training.specs.objectives import (
-    CTC,
-    Classify,
-    Objective,
-    Seq2Seq,
-    Speakers,
-)
+from raysp.training.specs.objectives import CTC, Classify, Objective, Seq2Seq, Speakers
 
 if TYPE_CHECKING:
     from raysp.models.labelled_passes import CheckpointSummary
@@ -30,7 +24,7 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
         CheckpointError: the checkpoint cannot be trained for the objective.
         PlanError: a package is not installed.
     """
-    if getattr(objective, "lora", None) is not None and find_spec("peft") is None:
+    if objective.lora is not None and find_spec("peft") is None:
         raise PlanError(
             "objective.lora needs the package peft, which is not installed; pip install 'raysp[lora]', or leave the "
             "field out"
@@ -62,7 +56,7 @@ def check_objective(objective: Objective, checkpoint: "CheckpointSummary") -> No
 
 def described(objective: Objective) -> str:
     """Return an objective as text for users."""
-    lora, adapter = getattr(objective, "lora", None), getattr(objective, "adapter", None)
+    lora, adapter = objective.lora, getattr(objective, "adapter", None)
     more = f", LoRA of rank {lora.rank}" if lora else f", adapter of {adapter}" if adapter else ""
     return _described(objective) + more + (", from random weights" if objective.random_weights else "")
 
@@ -73,7 +67,7 @@ def _described(objective: Objective) -> str:
     if isinstance(objective, Seq2Seq):
         return "Seq2Seq, " + (f"decoder {objective.decoder}" if objective.decoder else "decoder of the checkpoint")
     texts = {KEEP: "vocabulary of the checkpoint", BUILD: "vocabulary built from the texts"}
-    return f"{type(objective).__name__}, {texts.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
+    return f"CTC, {texts.get(objective.vocabulary, f'vocabulary {objective.vocabulary}')}"
 
 
 def check_targets(objective: Objective, column: str | None, url: str, schema: pa.Schema) -> None:

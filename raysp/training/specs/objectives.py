@@ -43,9 +43,9 @@ class CTC:
     _: KW_ONLY
     text: Text = field(default_factory=Text)
     vocabulary: str = "keep"
-    freeze: Literal["feature_encoder", "base"] | None = None
-    freeze_steps: Annotated[int, Field(ge=0)] = 0
-    masks: Mapping[str, float | int | bool] = field(default_factory=dict)
+    freeze: FrozenPart = None
+    freeze_steps: Steps = 0
+    masks: Masks = field(default_factory=dict)
     random_weights: bool = False
     blank_bias: Annotated[float, Field(allow_inf_nan=False)] = 3.0
     lora: LoRA | None = None
@@ -172,8 +172,6 @@ LEAST_CLASSES = 2
 """Classes of a classification."""
 LEAST_PIECES, MOST_PIECES = 10, 100_000
 """Tokens of a vocabulary of pieces."""
-FEW_WEIGHTS = ("lora", "adapter")
-"""Fields by which an objective trains few weights in place of all."""
 
 
 def target_column(objective: Objective) -> str | None:
@@ -220,7 +218,7 @@ def checkpoints_of(objective: Objective) -> dict[str, str]:
 
 def trains_few_weights(objective: Objective) -> bool:
     """Return whether an objective trains LoRA or adapter layers in place of the weights of its checkpoint."""
-    return any(getattr(objective, name, None) is not None for name in FEW_WEIGHTS)
+    return objective.lora is not None or getattr(objective, "adapter", None) is not None
 
 
 def _check_classes(classes: Sequence[str] | None) -> None:

@@ -20,7 +20,6 @@ from raysp.training.specs.augmentations import Augmentation, OfSounds, Speed
 from raysp.training.specs.mix import Mix
 from raysp.training.specs.objectives import CTC as CTC
 from raysp.training.specs.objectives import (
-    FEW_WEIGHTS,
     Objective,
     Positive,
     Share,
@@ -370,10 +369,6 @@ class Finetune:
         return self.decode.max_seconds if self.limits_rows else LONGEST_ROW
 
 
-UNIMPORTANT = ("pool", "sink", "name", "max_error_rate", "device", "callbacks")
-"""Fields of a recipe that change no step."""
-
-
 def training_parts(
     recipe: Finetune,
     *,
@@ -392,35 +387,27 @@ def training_parts(
         code: code of functions and specs from outside raysp.
     """
     fields = cast("dict[str, JsonValue]", to_json(recipe))
-    for name in UNIMPORTANT:
-        del fields[name]
-    source = cast("dict[str, JsonValue]", fields.pop("source"))
-    parts: dict[str, JsonValue] = {"training_version": TRAINING_VERSION, "dtype": dtype}
+    source = cast("dict[str, JsonValue]", fields["source"])
+    parts: dict[str, JsonValue] = {
+        "training_version": TRAINING_VERSION,
+        "dtype": dtype,
+        "checkpoint_digest": checkpoint_digest,
+        "vocabulary_digest": vocabulary_digest,
+    }
+    parts |= {name: fields[name] for name in ("seed", "ema", "mix", "deterministic")}
     parts |= {f"source.{name}": source[name] for name in ("id", "audio", "text")}
     for index, step in enumerate(recipe.steps):
         parts |= {f"steps.{index}.{name}": value for name, value in hashed_fields(step).items()}
     for name in ("objective", "schedule", "batching"):
         of_part = cast("dict[str, JsonValue]", fields[name])
         parts |= {f"{name}.{key}": value for key, value in of_part.items()}
-    if "objective.text" in parts:
-        parts["objective.text"] = hashed_fields(recipe.objective.text)  # type: ignore[union-attr]
     for name in checkpoints_of(recipe.objective):
         del parts[f"objective.{name}"]
-    for name in FEW_WEIGHTS:
-        if not parts.get(f"objective.{name}"):
-            parts.pop(f"objective.{name}", None)
+    for place, change in enumerate(cast("list[dict[str, JsonValue]]", fields["augment"])):
+        parts |= {f"augment.{place}.{key}": value for key, value in change.items() if key != "source"}
     if recipe.evaluation is not None and recipe.evaluation.patience is not None:  # it decides when the training ends
         evaluation = cast("dict[str, JsonValue]", fields["evaluation"])
         parts |= {f"evaluation.{key}": evaluation[key] for key in ("every", "best", "patience", "normalise")}
-    parts |= {"checkpoint_digest": checkpoint_digest, "vocabulary_digest": vocabulary_digest, "seed": recipe.seed}
-    for place, change in enumerate(cast("list[dict[str, JsonValue]]", fields["augment"])):
-        parts |= {f"augment.{place}.{key}": value for key, value in change.items() if key != "source"}
-    if recipe.ema is not None:
-        parts["ema"] = recipe.ema
-    if recipe.mix is not None:
-        parts["mix"] = fields["mix"]
-    if recipe.deterministic:
-        parts["deterministic"] = True
     return {**parts, **code.parts()}
 
 

@@ -50,25 +50,6 @@ class ClassTargets:
         return ""
 
 
-def classes_of(column: str, counts: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the classes of a column in order.
-
-    Args:
-        column: name of the column.
-        counts: occurrences of each class.
-
-    Raises:
-        PlanError: there are fewer than two.
-    """
-    names = sorted_classes(counts)
-    if len(names) < LEAST_CLASSES:
-        raise PlanError(
-            f"objective.column: {column!r} holds {', '.join(map(repr, names)) or 'no class'}, expected at least "
-            f"{count(LEAST_CLASSES, 'class')}: choose another column"
-        )
-    return names
-
-
 def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     """Return the classes in order: by value if all are integers, else by characters."""
     ordered = sorted(names)
@@ -77,11 +58,11 @@ def sorted_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(ordered)
 
 
-def described_classes(names: Sequence[str], counts: Mapping[str, int], unit: str) -> str:
+def described_classes(names: Sequence[str], counts: Mapping[str, int]) -> str:
     """Return the number of classes, the rows of the most frequent, and unknown values."""
     unknown = {name: number for name, number in counts.items() if name not in {*names}}
     of_names = {name: counts.get(name, 0) for name in names}
-    parts = [f"{count(len(names), unit)}: {_listed(of_names)}"]
+    parts = [f"{count(len(names), 'class')}: {_listed(of_names)}"]
     return "; unknown: ".join([*parts, *([_listed(unknown)] if unknown else [])])
 
 
@@ -140,11 +121,17 @@ class NamedClasses(Generic[Spec]):
         """
         if self.classes is not None:
             return self
-        return replace(self, classes=classes_of(self.spec.column, counts))
+        names = sorted_classes(counts)
+        if len(names) < LEAST_CLASSES:
+            raise PlanError(
+                f"objective.column: {self.spec.column!r} holds {', '.join(map(repr, names)) or 'no class'}, expected "
+                f"at least {count(LEAST_CLASSES, 'class')}: choose another column"
+            )
+        return replace(self, classes=names)
 
     def facts(self, counts: Mapping[str, int]) -> Mapping[str, str]:
         """Return the classes with their numbers of rows."""
-        return {"classes": described_classes(self.names, counts, "class")}
+        return {"classes": described_classes(self.names, counts)}
 
     def min_samples(self, plan: TrainingPlan) -> int:
         """Return the samples of one frame, and of the frames that a model of speakers needs around it."""
