@@ -43,7 +43,7 @@ INDEX_VERSION = 5
 """Version of the files, part of their keys."""
 TRAINED = ""
 """Reason of rows that are trained on."""
-PART_SECONDS = 60.0
+PART_SECONDS = 30.0
 """Time of indexing that a kill loses at most."""
 SHOWN = 5
 """Rows or shards that a message names."""
