@@ -218,13 +218,16 @@ def measuring(
 
 
 def training_decoding(
-    work: ReadsCorpus, checkpoint: "CheckpointSummary", shard: Shard, *, decoder: Decoder | None = None
+    work: ReadsCorpus, windowing: Windowing, shard: Shard, *, decoder: Decoder | None = None
 ) -> Decoding:
     """Return the op that decodes rows for training or evaluation, and leaves out no row by its columns.
 
-    Arguments as for `measuring`.
+    Args:
+        work: the recipe or evaluation.
+        windowing: division of rows into windows: `whole_rows`, or that of labels.
+        shard: the shard.
+        decoder: decoding functions; None: those of this process.
     """
-    windowing = whole_rows(work, checkpoint)
     return _decoding(work.source, [work.decoding], (), shard, windowing=windowing, decoder=decoder)
 
 

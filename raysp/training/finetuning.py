@@ -22,10 +22,10 @@ from raysp.storage.store import Store, join_url, probe
 from raysp.storage.stores import open_store
 from raysp.training.callbacks import Callbacks
 from raysp.training.checkpoint_export import card, export, figures
-from raysp.training.data.micro_batches import MicroBatch
 from raysp.training.data.row_windows import Failures, Reading
 from raysp.training.described_rows import files_of_rows
 from raysp.training.loop.evaluated import comparable
+from raysp.training.loop.predicting import predicted_texts
 from raysp.training.loop.process_settings import process_settings, turn_of_process
 from raysp.training.loop.session import Session
 from raysp.training.loop.step_commits import RunOfSink
@@ -310,7 +310,8 @@ def try_out(
         progress = TrainingProgress(None)
         _follow(_alone(session, should_stop), prepared, progress, None, on_progress)
         result = _result(prepared, session, progress, reading.failures)
-        return replace(result, texts=_texts(prepared, session, reading))
+        texts = predicted_texts(prepared, session.training.objective, decoder, MOST_TEXTS)
+        return replace(result, texts=tuple(texts))
 
 
 def _begin(prepared: Prepared, store: FencedStore) -> tuple[RunEntry, TrainingRecord]:
@@ -458,14 +459,3 @@ def _result(prepared: Prepared, session: Session, progress: TrainingProgress, fa
         best=comparable(evaluation.best, session.best.value) if session.best and evaluation else None,
         best_step=session.best.done if session.best else None,
     )
-
-
-def _texts(prepared: Prepared, session: Session, reading: Reading) -> tuple[tuple[str, str], ...]:
-    """Return references and texts of a few rows of the first window."""
-    window = next(prepared.first_epoch.windows_from(0))
-    rows = [*reading(window).values()][:MOST_TEXTS]
-    batch = MicroBatch(0, range(len(rows)), [row.wave for row in rows], [row.target for row in rows])
-    predictions = prepared.task.predict(session.training.objective, batch)
-    texts = (prediction.text for prediction in predictions)
-    pairs = ((prepared.task.shown(row.target), text) for row, text in zip(rows, texts, strict=True))
-    return tuple(pair for pair in pairs if any(pair))

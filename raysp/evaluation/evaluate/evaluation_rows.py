@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -12,6 +12,7 @@ from raysp.evaluation.evaluate.evaluation_result import RowCounts
 from raysp.evaluation.evaluate.references import References
 from raysp.evaluation.scores import Key, Mismatch, WorstRow
 from raysp.evaluation.verification import Vector
+from raysp.labelling.finished.label_columns import vectors_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def join(
     if labels.num_rows != len(texts):
         raise ValueError(f"found {labels.num_rows} label rows for {len(texts)} rows")
     first, second = (*outputs, None)[:2]
-    vectors = _vectors(labels, first)
+    vectors = vectors_of(labels.column(str(first))) if first in _vector_columns(labels) else None
     status, kinds, seconds, hypotheses, scores = (
         _values(labels, name)
         for name in ("status", "error_type", "seconds", first if vectors is None else None, second)
@@ -83,14 +84,8 @@ def _values(labels: pa.Table, name: str | None) -> Sequence[Any]:
     return labels.column(name).to_pylist()
 
 
-def _vectors(labels: pa.Table, name: str | None) -> Sequence[Vector | None] | None:
-    """Return the vectors of a column of labels, each a part of one array; None if it holds texts or classes."""
-    if name not in labels.column_names or not pa.types.is_fixed_size_list(labels.schema.field(name).type):
-        return None
-    column = cast("pa.FixedSizeListArray[Any, Any]", labels.column(name).combine_chunks())
-    numbers = column.flatten().to_numpy(zero_copy_only=False)  # without null rows
-    vectors = iter(numbers.reshape(-1, column.type.list_size))
-    return [next(vectors) if is_valid else None for is_valid in column.is_valid().to_pylist()]
+def _vector_columns(labels: pa.Table) -> list[str | None]:
+    return [field.name for field in labels.schema if pa.types.is_fixed_size_list(field.type)]
 
 
 def _counts(

@@ -1,13 +1,14 @@
 """Columns of label shards: how they are compared, and their values as keys of groups."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pyarrow as pa
 
 from raysp.corpus.sources import holds_numbers
 from raysp.evaluation.comparing import Task
 from raysp.evaluation.scores import Key
+from raysp.evaluation.verification import Vector
 from raysp.labelling.planning.surveying import holds_text
 from raysp.sink.receipts import texts_of
 
@@ -57,3 +58,11 @@ def references_of(
     if class_names is None:
         return [None if key is None else str(key) for key in keys]
     return [class_names[key] if isinstance(key, int) and 0 <= key < len(class_names) else None for key in keys]
+
+
+def vectors_of(column: "pa.ChunkedArray[Any]") -> list[Vector | None]:
+    """Return the vectors of a column of lists of one size, each a part of one array."""
+    lists = cast("pa.FixedSizeListArray[Any, Any]", column.combine_chunks())
+    numbers = lists.flatten().to_numpy(zero_copy_only=False)  # without null rows
+    vectors = iter(numbers.reshape(-1, lists.type.list_size))
+    return [next(vectors) if is_valid else None for is_valid in lists.is_valid().to_pylist()]

@@ -121,7 +121,7 @@ def _sounds(plan: TrainingPlan, place: int, work: OfSounds, decoder: "Decoder | 
             columns = assembly.decoded_columns(work, shard)
             options, audio_root = work.source.storage_options, work.source.audio_root
             table = sources.read_table(shard, piece, columns, options, audio_root=audio_root)
-            op = assembly.training_decoding(work, plan.checkpoint, shard, decoder=decoder)
+            op = assembly.training_decoding(work, assembly.whole_rows(work, plan.checkpoint), shard, decoder=decoder)
             decoded = {
                 row_status.row: wave
                 for block in op(table, 0)

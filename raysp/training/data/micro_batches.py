@@ -53,7 +53,7 @@ class Losses:
     count: float
     """Divisor of the sum over all workers: rows or tokens; available without waiting for a device."""
     rows_B: Tensor
-    """Loss of each row, without gradients."""
+    """Loss of each row, of which an evaluation has the mean, without gradients: for tokens the mean over them."""
 
 
 class Objective(Protocol):

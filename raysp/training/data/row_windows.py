@@ -98,6 +98,7 @@ class PieceReader:
     ) -> None:
         self.recipe = recipe
         self.checkpoint = checkpoint
+        self.windowing = assembly.whole_rows(recipe, checkpoint)
         self.corpus = corpus
         self.targets = targets
         self.min_samples = min_samples
@@ -115,7 +116,7 @@ class PieceReader:
             StoreError: its store fails.
         """
         shard, piece = self.corpus.piece(number)
-        op = assembly.training_decoding(self.recipe, self.checkpoint, shard, decoder=self.decoder)
+        op = assembly.training_decoding(self.recipe, self.windowing, shard, decoder=self.decoder)
         decoded: dict[int, TrainingRow] = {}
         failed: list[FailedRow] = []
         buffer = WaveBuffer()

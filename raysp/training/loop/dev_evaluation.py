@@ -1,78 +1,84 @@
-"""Evaluation during a training: the workers predict the rows of a corpus, which are compared with their references."""
+"""Evaluation during a training: the workers label the rows of a corpus as `raysp evaluate` does, and compare them."""
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 
+from raysp.audio.waveforms import Samples
+from raysp.columns import ERROR
 from raysp.corpus.shards import Piece
 from raysp.corpus.tables import bytes_of
+from raysp.evaluation.comparing import LabelledRows, compare_labels
 from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import SECONDS, Columns, Key
+from raysp.evaluation.scores import SECONDS, Columns, Comparison, Key
+from raysp.evaluation.verification import Vector
 from raysp.labelling import assembly
+from raysp.labelling.finished.label_columns import keys_of, references_of, vectors_of
 from raysp.labelling.planning.run_plan import Corpus
-from raysp.ops.rows import OK, row_statuses, waves_of
+from raysp.models.loading import labels_of
 from raysp.storage.opened import digest_of
-from raysp.text.targets import Target
 from raysp.training.data.indexing import read_batches, values_of
 from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.loop.evaluated import Evaluated, comparable, measure_of, rule_of
+from raysp.training.loop.predicting import PredictedRows, Predictor
 from raysp.training.loop.training_steps import Workers
+from raysp.training.objectives.passes import evaluation_mode
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.recipe import Evaluation
-from raysp.training.tasks.task import PredictedRows, Prediction, Task
+from raysp.training.tasks.task import Task
 
 if TYPE_CHECKING:
     from raysp.ops.decoding import Decoder
 
+logger = logging.getLogger(__name__)
 
 MEETING_SECONDS = 20.0
 """Time after which workers meet: well below that after which one that waits takes another for lost."""
 MANY_PIECES = 4
 """Pieces for each worker from which on every piece is read by one worker only."""
 SLICE_ROWS = 64
-"""Rows that are decoded and sorted by duration together, and of which one worker makes forward passes."""
+"""Rows that are decoded together, and that one worker labels."""
+WORST_ROWS = 20
+"""Wrong rows that an evaluation keeps."""
 
 
-class Predicted(NamedTuple):
-    """A row with its prediction."""
+class EvaluatedRow(NamedTuple):
+    """A row with its reference and its labels."""
 
     place: tuple[int, int]
     """Number of the shard, and of the row in it."""
     reference: str
-    prediction: Prediction
+    hypothesis: str | None
+    """Text, class, or the most probable speaker of the training."""
+    score: float | None
+    vector: Vector | None
+    """Embedding of a speaker."""
     seconds: float
     groups: tuple[Key, ...]
     digest: bytes
     """Digest of the recording and the reference."""
+    loss: float | None
+    """None: the row has no target."""
 
 
-class _Row(NamedTuple):
-    place: tuple[int, int]
-    reference: str
-    target: Target
-    groups: tuple[Key, ...]
-    wave: np.ndarray
-    digest: bytes
-
-
-class _Read(NamedTuple):
-    """A piece as it was read."""
+class _Slice(NamedTuple):
+    """Rows of a piece with a reference."""
 
     shard: int
-    piece: Piece
+    numbers: Sequence[int]
+    """Numbers of the rows in the shard."""
     table: pa.Table
-    values: Sequence[object]
-    """References of the rows."""
-    columns: Sequence[Sequence[Key]]
-    """Columns of groups."""
+    references: Sequence[str]
 
 
 class Evaluator:
-    """Evaluation of the weights of an objective, by all workers together: each predicts some of the pieces.
+    """Evaluation of the weights of an objective, by all workers together: each labels some of the pieces.
 
     Args:
         plan: the plan, with an evaluation.
@@ -101,49 +107,50 @@ class Evaluator:
         self.objective = objective
         self.task = task
         self.targets = task.targets()
-        self.min_samples = task.min_samples(plan)
         self.workers = workers
         self.decoder = decoder
         self.shards = corpus.shards
         self.failed = 0
 
     def __call__(self) -> Evaluated:
-        """Predict all rows, and return their metrics, which are the same on all workers."""
+        """Label all rows, and return their metrics, which are the same on all workers."""
         self.failed = 0
         gathered = self.workers.gather((self._own(), self.failed))
         # In the order of the corpus, so that sums and the digest do not depend on the number of workers.
         rows = sorted((row for rows, _ in gathered for row in rows), key=lambda row: row.place)
-        return self._compared(rows, sum(failed for _, failed in gathered))
+        return self._evaluated(rows, sum(failed for _, failed in gathered))
 
-    def _compared(self, rows: Sequence[Predicted], failed: int) -> Evaluated:
+    def _evaluated(self, rows: Sequence[EvaluatedRow], failed: int) -> Evaluated:
+        is_first, best = self.workers.number == 0, self.evaluation.best
+        comparison = self._compared(rows, None if is_first else Bootstrap(draws=0))
+        losses = [row.loss for row in rows if row.loss is not None]
+        loss = float(np.mean(losses)) if losses else None
+        value = comparable(best, loss if best == "loss" else comparison.scores.metrics[best].value)
+        measure = measure_of(rule_of(best, self.evaluation.normalise), (row.digest for row in rows))
+        if not is_first:
+            return Evaluated(value, loss, None, failed, len(rows), measure)
+        places = [rows[mismatch.index].place for mismatch in comparison.worst]
+        worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
+        return Evaluated(value, loss, comparison, failed, len(rows), measure, worst)
+
+    def _compared(self, rows: Sequence[EvaluatedRow], bootstrap: Bootstrap | None) -> Comparison:
         names = [name for name in self.evaluation.by if name != SECONDS]
         by = {name: [row.groups[place] for row in rows] for place, name in enumerate(names)}
         seconds = [row.seconds for row in rows] if SECONDS in self.evaluation.by else None
-        is_first = self.workers.number == 0
-        comparison = self.task.compare(
-            PredictedRows(
-                [row.reference for row in rows],
-                [row.prediction for row in rows],
-                Columns(seconds, by),
-                self.evaluation,
-                None if is_first else Bootstrap(draws=0),
-            )
+        labelled = [(row.reference, row.hypothesis, row.score, row.vector) for row in rows]
+        return compare_labels(
+            self.task.compared,
+            LabelledRows(*zip(*labelled, strict=True)) if labelled else LabelledRows((), (), (), ()),
+            Columns(seconds, by),
+            classes=() if self.task.compared == "recognition" else labels_of(self.objective.model.config),
+            normalise=self.evaluation.normalise,
+            bootstrap=bootstrap,
+            worst=WORST_ROWS,
         )
-        losses = [row.prediction.loss for row in rows if row.prediction.loss is not None]
-        loss = float(np.mean(losses)) if losses else None
-        best = self.evaluation.best
-        value = loss if best == "loss" else comparison.scores.metrics[best].value
-        places = [rows[mismatch.index].place for mismatch in comparison.worst]
-        worst = tuple(f"{self.shards[shard].name}:{row}" for shard, row in places)
-        measure = measure_of(rule_of(best, self.evaluation.normalise), (row.digest for row in rows))
-        value = comparable(best, value)
-        if not is_first:
-            return Evaluated(value, loss, None, failed, len(rows), measure)
-        return Evaluated(value, loss, comparison, failed, len(rows), measure, worst)
 
-    def _own(self) -> list[Predicted]:
-        """Predict this worker's rows. All meet every few seconds, since none waits for another without end."""
-        own: list[Predicted] = []
+    def _own(self) -> list[EvaluatedRow]:
+        """Label this worker's rows. All meet every few seconds, since none waits for another without end."""
+        own: list[EvaluatedRow] = []
         batches = self._batches()
         while True:
             is_done = _extend(own, batches, seconds=MEETING_SECONDS)
@@ -151,8 +158,10 @@ class Evaluator:
             if all(self.workers.gather(is_done)):
                 return own
 
-    def _batches(self) -> Iterator[list[Predicted]]:
-        """Yield this worker's rows, a forward pass at a time; passes do not depend on the number of workers."""
+    def _batches(self) -> Iterator[Sequence[EvaluatedRow]]:
+        """Yield this worker's rows after each pass; passes do not depend on the number of workers."""
+        # Made for each evaluation: it waits for the updates of weights.
+        predictor = Predictor(self.plan, self.objective, self.task)
         number, count = self.workers.number, self.workers.count
         pieces = [(number, piece) for number, shard in enumerate(self.shards) for piece in shard.pieces]
         is_shared = len(pieces) < MANY_PIECES * count
@@ -160,56 +169,97 @@ class Evaluator:
             if is_shared or place % count == number:
                 for slice_number, rows in enumerate(self._slices(shard, piece)):
                     if not is_shared or (place + slice_number) % count == number:
-                        yield from self._passes(rows)
+                        yield from self._labelled(predictor, rows)
 
-    def _passes(self, rows: Iterator[_Row]) -> Iterator[list[Predicted]]:
-        """Yield rows with their predictions, a forward pass over rows of like duration at a time."""
-        budget = self.plan.sizes.micro_seconds * self.plan.checkpoint.sample_rate
-        left = sorted(rows, key=lambda row: -len(row.wave))
-        while left:
-            size = max(1, int(budget / max(1, len(left[0].wave))))
-            batch, left = left[:size], left[size:]
-            yield [*self._predicted(batch)]
-
-    def _predicted(self, rows: Sequence[_Row]) -> Iterator[Predicted]:
-        waves = [row.wave for row in rows]
-        batch = MicroBatch(0, range(len(rows)), waves, [row.target.ids for row in rows])
-        for row, predicted in zip(rows, self.task.predict(self.objective, batch), strict=True):
-            seconds = len(row.wave) / self.plan.checkpoint.sample_rate
-            prediction = predicted._replace(loss=None) if row.target.reason else predicted
-            yield Predicted(row.place, row.reference, prediction, seconds, row.groups, row.digest)
-
-    def _slices(self, number: int, piece: Piece) -> Iterator[Iterator[_Row]]:
-        """Yield slices of a piece; each yields its rows with a reference, as far as they can be predicted."""
-        shard = self.shards[number]
-        table = pa.concat_tables(read_batches(self.evaluation, shard, piece))
-        values = [*values_of(self.evaluation, table)]
-        columns = [table.column(name).to_pylist() for name in self.evaluation.by if name != SECONDS]
-        kept = [index for index, value in enumerate(values) if self.task.reference(value) is not None]
+    def _slices(self, number: int, piece: Piece) -> Iterator[_Slice]:
+        """Yield slices of the rows of a piece that have a reference."""
+        table = pa.concat_tables(read_batches(self.evaluation, self.shards[number], piece))
+        assert self.evaluation.target is not None
+        references = references_of(table.column(self.evaluation.target), self.task.compared)
+        kept = [index for index, reference in enumerate(references) if reference is not None]
         for first in range(0, len(kept), SLICE_ROWS):
-            yield self._decoded(_Read(number, piece, table, values, columns), kept[first : first + SLICE_ROWS])
+            rows = kept[first : first + SLICE_ROWS]
+            yield _Slice(
+                number, [piece.first + row for row in rows], table.take(rows), [str(references[row]) for row in rows]
+            )
 
-    def _decoded(self, read: _Read, kept: Sequence[int]) -> Iterator[_Row]:
-        checkpoint, shard = self.plan.checkpoint, self.shards[read.shard]
-        op = assembly.training_decoding(self.evaluation, checkpoint, shard, decoder=self.decoder)
-        table = read.table.take(kept)
-        recordings = table.column(self.evaluation.source.audio)
-        for block in op(table, 0):
-            for row_status, wave in zip(row_statuses(block), waves_of(block), strict=True):
-                if row_status.status != OK or wave is None or len(wave) < self.min_samples:
-                    self.failed += 1
-                    continue
-                index = kept[row_status.row]
-                target = self.targets(read.values[index])
-                reference = self.task.reference(read.values[index])
-                assert reference is not None
-                groups = tuple(column[index] for column in read.columns)
-                embedded = bytes_of(recordings[row_status.row]) or (row_status.version or "").encode()
-                digest = digest_of(embedded) + sha256(reference.encode(errors="surrogatepass")).digest()
-                yield _Row((read.shard, read.piece.first + index), reference, target, groups, wave, digest)
+    def _labelled(self, predictor: Predictor, rows: _Slice) -> Iterator[Sequence[EvaluatedRow]]:
+        """Yield the rows of a slice, after passes that label them, and passes of their losses."""
+        shard = self.shards[rows.shard]
+        op = assembly.training_decoding(self.evaluation, predictor.windowing, shard, decoder=self.decoder)
+        names = [f"{shard.name}|{number}" for number in rows.numbers]
+        for predicted in predictor(op(rows.table, 0), names):
+            if predicted is None:
+                yield ()
+                continue
+            losses: dict[int, float] = {}
+            for of_pass in self._losses(rows, predicted):
+                losses |= of_pass
+                yield ()
+            yield self._rows(rows, predicted, predictor.columns, losses)
+
+    def _losses(self, rows: _Slice, predicted: PredictedRows) -> Iterator[dict[int, float]]:
+        """Yield losses of the rows whose targets fit, by their places, a pass over rows of like duration at a time."""
+        fitting: list[tuple[int, Samples, Sequence[float]]] = []
+        values = values_of(self.evaluation, rows.table)
+        for place, (value, is_ok) in enumerate(zip(values, predicted.are_ok, strict=True)):
+            if is_ok:
+                target, wave = self.targets(value), predicted.waves[place]
+                if not (target.reason or self.targets.misfit(target, self.plan.checkpoint.num_frames(len(wave)))):
+                    fitting.append((place, wave, target.ids))
+        budget = self.plan.sizes.micro_seconds * self.plan.checkpoint.sample_rate
+        fitting.sort(key=lambda row: -len(row[1]))
+        while fitting:
+            size = max(1, int(budget / len(fitting[0][1])))
+            (places, waves, targets), fitting = zip(*fitting[:size], strict=True), fitting[size:]
+            batch = MicroBatch(0, range(len(places)), waves, targets, progress=1.0)
+            with evaluation_mode(self.objective.model), torch.inference_mode():
+                losses = self.objective(batch).rows_B.tolist()
+            yield dict(zip(places, losses, strict=True))
+
+    def _rows(
+        self,
+        rows: _Slice,
+        predicted: PredictedRows,
+        columns: Sequence[str],
+        losses: Mapping[int, float],
+    ) -> list[EvaluatedRow]:
+        recordings = rows.table.column(self.evaluation.source.audio)
+        groups = [keys_of(rows.table.column(name)) for name in self.evaluation.by if name != SECONDS]
+        hypothesis, score, *vector = (predicted.labels.column(name) for name in columns)
+        vectors = [None] * len(recordings) if not vector else vectors_of(vector[0])
+        versions, seconds = (predicted.labels.column(name).to_pylist() for name in ("version", "seconds"))
+        evaluated: list[EvaluatedRow] = []
+        for place, is_ok in enumerate(predicted.are_ok):
+            if not is_ok:
+                self._add_failed(rows, place, predicted)
+                continue
+            reference = rows.references[place]
+            content = bytes_of(recordings[place]) or (versions[place] or "").encode()
+            evaluated.append(
+                EvaluatedRow(
+                    (rows.shard, rows.numbers[place]),
+                    reference,
+                    hypothesis[place].as_py(),
+                    score[place].as_py(),
+                    vectors[place],
+                    float(seconds[place] or 0.0),
+                    tuple(column[place] for column in groups),
+                    digest_of(content) + sha256(reference.encode(errors="surrogatepass")).digest(),
+                    losses.get(place),
+                )
+            )
+        return evaluated
+
+    def _add_failed(self, rows: _Slice, place: int, predicted: PredictedRows) -> None:
+        """Count a row without labels, and name it if the model failed."""
+        self.failed += 1
+        kind, message = (predicted.labels.column(name)[place].as_py() for name in ("status", "error_message"))
+        if kind == ERROR and place in predicted.waves:
+            logger.warning("%s:%d is not evaluated: %s", self.shards[rows.shard].name, rows.numbers[place], message)
 
 
-def _extend(rows: list[Predicted], batches: Iterator[list[Predicted]], *, seconds: float) -> bool:
+def _extend(rows: list[EvaluatedRow], batches: Iterator[Sequence[EvaluatedRow]], *, seconds: float) -> bool:
     """Add batches for some time, at least one, and return whether none is left."""
     began = time.monotonic()
     for batch in batches:

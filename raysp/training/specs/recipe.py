@@ -161,7 +161,8 @@ class Evaluation:
         normalise: rules for both texts: "none", "lower", "letters", or one of whisper-normalizer's; with the
             language of the objective's `Text` if that has one, as "letters-tr".
         by: columns whose values have metrics of their own; "seconds": bands of duration.
-        max_seconds: longer rows are left out.
+        max_seconds: longer rows are left out. Rows are labelled in windows, as by `Label`; their loss is that of whole
+            rows.
     """
 
     TEXT_USE: ClassVar = TEXTS_OF_ROWS

@@ -1,11 +1,11 @@
 """`CTC`: characters of texts, read from frames: loss and task."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from raysp.crossing import sent
 from raysp.models.base.modeling import Model
@@ -17,15 +17,14 @@ from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text import targets as vocabularies
 from raysp.text.targets import CharacterTargets
 from raysp.training.characters import HeadTokenizer, encode_of, tokenizer_for
-from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
+from raysp.training.data.micro_batches import Losses, MicroBatch
 from raysp.training.objectives.language_objective import adapter_options
 from raysp.training.objectives.objective_models import base_parameters, ctc_model
-from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
+from raysp.training.objectives.passes import Passes, padded_targets
 from raysp.training.planning.objective_checks import KEEP
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import CTC, pieces_of
 from raysp.training.tasks import task_texts
-from raysp.training.tasks.task import Prediction
 from raysp.words import count
 
 
@@ -44,7 +43,6 @@ class CTCObjective:
         self, model: Model, feature_extractor: FeatureExtractor, *, dtype: torch.dtype = torch.float32
     ) -> None:
         self.model = model
-        self.feature_extractor = feature_extractor
         self.passes = Passes(model, feature_extractor, dtype)
         self.config: Any = model.config
 
@@ -52,26 +50,11 @@ class CTCObjective:
         """Run the model on a micro-batch of at least one row."""
         labels_BL = padded_targets(batch, self.config.vocab_size)
         output, num_frames_B = self.passes(self.model, batch.waves)
-        rows_B = self._row_losses(output.logits, num_frames_B, labels_BL)
-        return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
-
-    def _row_losses(self, logits_BTV: Tensor, num_frames_B: Tensor, labels_BL: Tensor) -> Tensor:
         blank = self.config.pad_token_id
-        losses_B = ctc_loss(logits_BTV, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
+        losses_B = ctc_loss(output.logits, num_frames_B, labels_BL, blank=blank, reduction="none", zero_infinity=True)
         num_labels_B = ((labels_BL != IGNORED_LABEL) & (labels_BL != blank)).sum(-1).clamp(min=1)
-        rows_B: Tensor = losses_B / sent(num_labels_B, losses_B.device)
-        return rows_B
-
-    @torch.inference_mode()
-    def recognise(self, batch: MicroBatch, tokenizer: HeadTokenizer) -> list[tuple[str, float]]:
-        """Return texts of recordings by greedy decoding in evaluation mode, and their losses."""
-        with evaluation_mode(self.model):
-            labels_BL = padded_targets(batch, self.config.vocab_size)
-            output, num_frames_B = self.passes(self.model, batch.waves)
-            losses_B = self._row_losses(output.logits, num_frames_B, labels_BL)
-        ids_BT = output.logits.argmax(-1).cpu()
-        rows = zip(ids_BT, num_frames_B.tolist(), losses_B.tolist(), strict=True)
-        return [(str(tokenizer.decode(ids_T[:length].tolist())), loss) for ids_T, length, loss in rows]
+        rows_B = losses_B / sent(num_labels_B, losses_B.device)
+        return Losses(rows_B.sum(), float(len(batch.rows)), rows_B.detach())
 
 
 @dataclass(frozen=True)
@@ -167,12 +150,3 @@ class CTCTask(task_texts.ComparedTexts):
     def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the parameters of all but the head."""
         return base_parameters(model)
-
-    def shown(self, target: Sequence[float]) -> str:
-        """Return the text of ids."""
-        return str(self.tokenizer.decode([*map(int, target)], group_tokens=False))
-
-    def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
-        """Return texts by greedy decoding."""
-        assert isinstance(objective, CTCObjective)
-        return [Prediction(text, loss) for text, loss in objective.recognise(batch, self.tokenizer)]

@@ -25,9 +25,9 @@ from raysp.models.tokenizers.text import TextTokenizer
 from raysp.specs.values import JsonValue, hashed_fields
 from raysp.text.error_rates import TextRules
 from raysp.text.targets import NO_TEXT, OUTSIDE, TOO_MANY, Target, contains_any
-from raysp.training.data.micro_batches import Losses, MicroBatch, Objective, seeded
+from raysp.training.data.micro_batches import Losses, MicroBatch, seeded
 from raysp.training.objectives.objective_models import begun, naming_masks
-from raysp.training.objectives.passes import Passes, evaluation_mode, padded_targets
+from raysp.training.objectives.passes import Passes, padded_targets
 from raysp.training.objectives.starting_model import (
     NAMED_OUTPUTS,
     Masks,
@@ -37,7 +37,6 @@ from raysp.training.objectives.starting_model import (
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Seq2Seq
 from raysp.training.tasks import task_texts
-from raysp.training.tasks.task import Prediction
 from raysp.words import count
 
 
@@ -141,26 +140,14 @@ class Seq2SeqObjective:
 
     def __call__(self, batch: MicroBatch) -> Losses:
         """Run the model on a micro-batch of at least one row."""
-        rows_B, num_tokens_B = self._run(batch)
-        return Losses(rows_B.sum(), float(num_tokens_B.sum()), rows_B.detach())
-
-    @torch.inference_mode()
-    def predict(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the tokens that `generate` writes, (B, L), and the mean losses of targets (B,), on the CPU."""
-        with evaluation_mode(self.model):
-            rows_B, num_tokens_B = self._run(batch)
-            ids_BL, _ = self.passes(self.model.generate, batch.waves)
-        assert isinstance(ids_BL, Tensor)
-        return ids_BL.cpu(), rows_B.cpu() / num_tokens_B.clamp(min=1)
-
-    def _run(self, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Return the losses of rows (B,), summed over their tokens, and their numbers of tokens (B,), on the CPU."""
         targets_BL = padded_targets(batch, self.model.config.decoder.vocab_size)
         labels_BL = sent(targets_BL, self.model.device)
         inputs_BL = self.model.prepare_decoder_input_ids_from_labels(labels_BL)
         output, _ = self.passes(self.model, batch.waves, decoder_input_ids=inputs_BL, use_cache=False)
-        losses_B = token_losses(output.logits, labels_BL, self.smoothing)
-        return losses_B, (targets_BL != IGNORED_LABEL).sum(-1)
+        sums_B = token_losses(output.logits, labels_BL, self.smoothing)
+        num_tokens_B = (targets_BL != IGNORED_LABEL).sum(-1)
+        means_B = sums_B.detach() / sent(num_tokens_B.clamp(min=1), sums_B.device)
+        return Losses(sums_B.sum(), float(num_tokens_B.sum()), means_B)
 
 
 def token_losses(logits_BLV: Tensor, labels_BL: Tensor, smoothing: float) -> Tensor:
@@ -373,14 +360,3 @@ class Seq2SeqTask(task_texts.ComparedTexts):
     def frozen_at_first(self, model: Model) -> Iterator[nn.Parameter]:
         """Yield the trained parameters of the encoder."""
         return (weight for weight in model.speech_encoder.parameters() if weight.requires_grad)
-
-    def shown(self, target: Sequence[float]) -> str:
-        """Return the text of ids."""
-        return str(self.tokenizer.decode([*map(int, target)], skip_special_tokens=True))
-
-    def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
-        """Return the texts that the decoder writes."""
-        assert isinstance(objective, Seq2SeqObjective)
-        ids_BL, losses_B = objective.predict(batch)
-        texts = self.tokenizer.batch_decode(ids_BL, skip_special_tokens=True)
-        return [Prediction(text.strip(), loss) for text, loss in zip(texts, losses_B.tolist(), strict=True)]

@@ -1,24 +1,30 @@
 """`Speakers`: embeddings of recordings, which are near each other for the same speaker: loss and task."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from raysp.capabilities import Capability
 from raysp.errors import PlanError
-from raysp.evaluation.scores import Comparison
-from raysp.evaluation.verification import compare_known_speakers
+from raysp.evaluation.comparing import Task as Compared
 from raysp.models.auto import AutoModelForAudioXVector
 from raysp.models.encoder.encoder_heads import ForXVector
 from raysp.models.encoder.heads import AM_MARGIN, AM_SCALE, am_softmax_losses
 from raysp.models.features.processors import FeatureExtractor
-from raysp.models.loading import load_feature_extractor
+from raysp.models.loading import LoadedCheckpoint, load_feature_extractor
+from raysp.ops.classifying import Classifying
+from raysp.ops.forward import Forward, OutputOp, Selected
 from raysp.ops.speakers.speaker_space import SPEAKERS_FILE, SpeakerSpace
+from raysp.specs.outputs.classes import Classes
+from raysp.specs.outputs.embedding import Embedding
+from raysp.specs.outputs.output import columns_of
 from raysp.training.data.micro_batches import Losses, MicroBatch, Objective
 from raysp.training.objectives.objective_models import named_model
 from raysp.training.objectives.passes import Passes, evaluation_mode, single_targets
@@ -26,7 +32,6 @@ from raysp.training.objectives.starting_model import shortest_input
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import Speakers
 from raysp.training.tasks.class_targets import ClassTargets, NamedClasses
-from raysp.training.tasks.task import WORST_ROWS, PredictedRows, Prediction
 
 DESCRIBED_ROWS = 3000
 """Rows of a training from which the space of its vectors is computed: 100 minutes, without a GPU too."""
@@ -34,17 +39,6 @@ PART_SECONDS = 1.0
 """Length of the parts of rows whose vectors are in it: about a window of `Turns`."""
 PARTS = 2
 """Consecutive parts of a row."""
-
-
-class SpeakerPredictions(NamedTuple):
-    """Predictions for rows, float32 on the CPU."""
-
-    logits_BN: Tensor
-    """Scaled cosines with the speakers."""
-    losses_B: Tensor
-    """Losses with the full margin."""
-    embeddings_BE: Tensor
-    """Vectors that `raysp.Embedding(pooling="xvector")` returns."""
 
 
 class SpeakerObjective:
@@ -55,7 +49,8 @@ class SpeakerObjective:
         feature_extractor: extractor of its checkpoint.
         margin: margin between the cosines of speakers.
         margin_warmup: share of the training over which the margin grows linearly from 0.
-        crop_seconds: longer rows are cut to this length, at a place drawn from numpy's generator; None: never.
+        crop_seconds: longer rows are cut to this length, at a place drawn from numpy's generator; None: never, as in
+            evaluation mode.
         dtype: dtype of the arithmetic; weights and loss stay in float32.
 
     Raises:
@@ -97,27 +92,32 @@ class SpeakerObjective:
             output, _ = self.passes(self.model, waves)
         return np.asarray(output.embeddings.float().cpu().numpy())
 
-    @torch.inference_mode()
-    def predict(self, batch: MicroBatch) -> SpeakerPredictions:
-        """Return predictions for whole rows, by the model in evaluation mode."""
-        speakers_B = single_targets(batch, self.model.config.num_labels)
-        with evaluation_mode(self.model):
-            output, _ = self.passes(self.model, batch.waves)
-        logits_BE, weight_EN = output.logits.float(), self.model.objective.weight
-        cosines_BN = F.normalize(logits_BE, dim=1) @ F.normalize(weight_EN, dim=0)
-        losses_B = am_softmax_losses(logits_BE, weight_EN, speakers_B, self.margin)
-        return SpeakerPredictions((AM_SCALE * cosines_BN).cpu(), losses_B.cpu(), output.embeddings.float().cpu())
-
     def margin_at(self, progress: float) -> float:
         """Return the margin at a share of the training."""
         return self.margin * min(1.0, progress / self.margin_warmup) if self.margin_warmup else self.margin
 
     def _cropped(self, wave: np.ndarray) -> np.ndarray:
-        if self.crop_samples is None or len(wave) <= self.crop_samples:
+        if self.crop_samples is None or not self.model.training or len(wave) <= self.crop_samples:
             return wave
         start = np.random.randint(len(wave) - self.crop_samples + 1)
         cropped: np.ndarray = wave[start : start + self.crop_samples]
         return cropped
+
+
+@dataclass(eq=False, kw_only=True)
+class KnownSpeakers(Classifying):
+    """Op for the most probable speaker of the training, and its probability.
+
+    Attributes:
+        weight_EN: directions of the speakers, which the loss learns.
+    """
+
+    weight_EN: Tensor
+
+    def select(self, forward: Forward) -> Selected:
+        """Return the scaled cosines with the directions of the speakers."""
+        logits_BE = forward.heads[Capability.XVECTOR].logits.float()
+        return {"logits": AM_SCALE * (F.normalize(logits_BE, dim=1) @ F.normalize(self.weight_EN, dim=0))}
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ class SpeakersTask(NamedClasses[Speakers]):
     """Task of `Speakers`."""
 
     tags = ("audio-classification", "raysp")
+    compared: ClassVar[Compared] = "verification"
 
     @classmethod
     def of(cls, spec: Speakers, plan: TrainingPlan) -> "SpeakersTask":
@@ -160,38 +161,14 @@ class SpeakersTask(NamedClasses[Speakers]):
             dtype=getattr(torch, plan.dtype),
         )
 
-    def shown(self, target: Sequence[float]) -> str:
-        """Return the name of a speaker."""
-        return ", ".join(self.names[int(number)] for number in target)
-
-    def reference(self, value: object) -> str | None:
-        """Return the name of a speaker, who need not be one of the training; None for null and an empty string."""
-        return None if value is None or value == "" else str(value)
-
-    def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
-        """Return the most probable speaker of the training, and the embedding; a target may be empty."""
-        assert isinstance(objective, SpeakerObjective)
-        output = objective.predict(replace(batch, targets=[target if len(target) else [0] for target in batch.targets]))
-        scores_B, places_B = output.logits_BN.softmax(-1).max(-1)
-        rows = zip(places_B.tolist(), output.losses_B.tolist(), scores_B.tolist(), strict=True)
-        vectors = output.embeddings_BE.numpy()
-        return [
-            Prediction(self.names[place], loss, score, vector)
-            for (place, loss, score), vector in zip(rows, vectors, strict=True)
-        ]
-
-    def compare(self, rows: PredictedRows) -> Comparison:
-        """Return the equal error rate, and accuracy and macro F1 of the rows of speakers of the training."""
-        return compare_known_speakers(
-            rows.references,
-            [row.vector for row in rows.predictions],
-            rows.texts,
-            rows.scores,
-            rows.columns,
-            classes=self.names,
-            bootstrap=rows.bootstrap,
-            worst=WORST_ROWS,
-        )
+    def label_ops(self, loaded: LoadedCheckpoint) -> list[OutputOp]:
+        """Return the ops of the most probable speaker of the training, and of the embedding."""
+        schema = Classes(name="speaker").schema(loaded.summary)
+        staged = columns_of("speaker", logits=pa.list_(pa.float32()), weight=pa.int32())
+        assert isinstance(loaded.model, ForXVector)
+        weight_EN = loaded.model.objective.weight
+        known = KnownSpeakers(schema, staged, self.names, top_k=1, problem_type=None, weight_EN=weight_EN)
+        return [known, Embedding(pooling="xvector").op(loaded.summary, loaded)]
 
     @property
     def described_rows(self) -> int:

@@ -1,58 +1,19 @@
-"""Protocol of tasks: targets, model, loss, predictions and exported files of one objective."""
+"""Protocol of tasks: targets, model, loss, outputs and exported files of one objective."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
 from torch import nn
 
-from raysp.evaluation.intervals import Bootstrap
-from raysp.evaluation.scores import Columns, Comparison
+from raysp.evaluation.comparing import Task as Compared
 from raysp.models.base.modeling import Model
+from raysp.models.loading import LoadedCheckpoint
 from raysp.models.tokenizers.named_tokenizers import TextOrCTCTokenizer
+from raysp.ops.forward import OutputOp
 from raysp.specs.values import JsonValue
 from raysp.text.targets import Targets
 from raysp.training.data.micro_batches import MicroBatch, Objective
 from raysp.training.planning.training_plan import TrainingPlan
-from raysp.training.specs.recipe import Evaluation
-
-WORST_ROWS = 20
-"""Wrong rows that an evaluation keeps."""
-
-
-class Prediction(NamedTuple):
-    """Text, class or embedding that a model predicts for a row, with its loss."""
-
-    text: str
-    """Text or class."""
-    loss: float | None
-    """Loss of the row; None: it has no target."""
-    score: float | None = None
-    """Probability of a class."""
-    vector: npt.NDArray[np.float32] | None = None
-    """Embedding of a speaker."""
-
-
-class PredictedRows(NamedTuple):
-    """Rows of an evaluation, in one order."""
-
-    references: Sequence[str]
-    predictions: Sequence[Prediction]
-    columns: Columns
-    evaluation: Evaluation
-    bootstrap: Bootstrap | None
-    """Resampling of the intervals; None: the usual one."""
-
-    @property
-    def texts(self) -> list[str]:
-        """Predicted texts or classes."""
-        return [row.text for row in self.predictions]
-
-    @property
-    def scores(self) -> list[float | None]:
-        """Probabilities of the predictions."""
-        return [row.score for row in self.predictions]
 
 
 class Task(Protocol):
@@ -119,20 +80,16 @@ class Task(Protocol):
         """Yield the parameters that are frozen for `freeze_steps`."""
         ...
 
-    def shown(self, target: Sequence[float]) -> str:
-        """Return a target as text."""
+    @property
+    def compared(self) -> Compared:
+        """Kind of the labels by which weights are evaluated."""
         ...
 
-    def reference(self, value: object) -> str | None:
-        """Return the reference of a value, for comparisons; None: a row with this value is not evaluated."""
-        ...
+    def label_ops(self, loaded: LoadedCheckpoint) -> Sequence[OutputOp]:
+        """Return the ops of the outputs by which weights are evaluated, for the model in memory.
 
-    def predict(self, objective: Objective, batch: MicroBatch) -> list[Prediction]:
-        """Return the predictions for rows, in evaluation mode; a target may be empty."""
-        ...
-
-    def compare(self, rows: PredictedRows) -> Comparison:
-        """Return the metrics of predictions."""
+        Their first columns are a text or a class and its score; then follows the embedding of a speaker, if any.
+        """
         ...
 
 

@@ -4,11 +4,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from raysp.errors import PlanError
-from raysp.evaluation.recognition import compare_texts
-from raysp.evaluation.scores import Comparison
+from raysp.evaluation.comparing import Task as Compared
+from raysp.models.loading import LoadedCheckpoint
 from raysp.models.tokenizers.pieces import SPACE, ParakeetTokenizer, learn_pieces
+from raysp.ops.forward import OutputOp
+from raysp.specs.outputs.transcript import Transcript
 from raysp.specs.text_rules import Text
 from raysp.text import targets as vocabularies
 from raysp.text.error_rates import TextRules
@@ -17,7 +20,6 @@ from raysp.training.characters import HeadTokenizer, letters_of, read_vocabulary
 from raysp.training.planning.objective_checks import BUILD, KEEP
 from raysp.training.planning.training_plan import TrainingPlan
 from raysp.training.specs.objectives import pieces_of
-from raysp.training.tasks.task import WORST_ROWS, PredictedRows
 from raysp.words import count
 
 SHOWN_CHARACTERS = 12
@@ -113,22 +115,12 @@ class ComparedTexts:
     """Base of tasks whose predictions are texts."""
 
     tags = ("automatic-speech-recognition", "raysp")
+    compared: ClassVar[Compared] = "recognition"
 
     def min_samples(self, plan: TrainingPlan) -> int:
         """Return the samples of one frame."""
         return plan.checkpoint.min_samples
 
-    def reference(self, value: object) -> str | None:
-        """Return the text."""
-        return None if value is None else str(value)
-
-    def compare(self, rows: PredictedRows) -> Comparison:
-        """Return the error rates."""
-        return compare_texts(
-            rows.references,
-            rows.texts,
-            rows.columns,
-            normalise=rows.evaluation.normalise,
-            bootstrap=rows.bootstrap,
-            worst=WORST_ROWS,
-        )
+    def label_ops(self, loaded: LoadedCheckpoint) -> list[OutputOp]:
+        """Return the op of the text."""
+        return [Transcript().op(loaded.summary, loaded)]

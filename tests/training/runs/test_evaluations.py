@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import raysp
 from raysp import ChangedError, Evaluation, PlanError, RunError, Schedule, StoreError, finetune
-from raysp.evaluation.scores import Columns
+from raysp.evaluation.recognition import compare_texts
 from raysp.storage.store import LocalStore
 from raysp.training.finetuning import plan_recipe
 from raysp.training.loop import dev_evaluation
@@ -21,7 +21,6 @@ from raysp.training.loop.dev_evaluation import Evaluator
 from raysp.training.loop.evaluated import comparable
 from raysp.training.sink import committed_steps
 from raysp.training.sink.step_log import Steps
-from raysp.training.tasks.task import PredictedRows, Prediction
 from tests.corpora import wav, write_shard
 from tests.recipes import a_recipe, words_table, write_words
 from tests.soaked import some
@@ -315,10 +314,7 @@ def test_an_evaluation_compares_by_the_case_rules_of_the_texts(words, tiny, tmp_
     evaluation = plan.recipe.evaluation
     assert evaluation is not None
     assert evaluation.normalise == "letters-tr"
-    columns = Columns(seconds=[1.0], by={}, over=None)
-    found = prepared.task.compare(
-        PredictedRows(["İSPARTA IĞDIR"], [Prediction("isparta ığdır", 0.0)], columns, evaluation, None)
-    )
+    found = compare_texts(["İSPARTA IĞDIR"], ["isparta ığdır"], normalise=evaluation.normalise)
     assert found.scores.metrics["cer"].value == 0
 
 
@@ -361,4 +357,4 @@ def test_vectors_do_not_depend_on_the_number_of_workers_nor_on_the_batch(listene
 
 
 def vectors_of(gathered: dict) -> dict[tuple[int, int], np.ndarray]:
-    return {row.place: row.prediction.vector for rows, _ in gathered.values() for row in rows}
+    return {row.place: row.vector for rows, _ in gathered.values() for row in rows}
