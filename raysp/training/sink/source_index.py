@@ -183,7 +183,9 @@ class SourceIndex:
         """Return the indexes of shards that are as they were when they were indexed, by name."""
         if self._store is None:
             return {}
-        stored = self._stored(self._store, {shard.name: self._key_of(shard) for shard in shards}, parts)
+        stored: dict[str, ShardIndex] = {}
+        for path in (self._path, *parts):
+            stored |= _read(self._store, path) if self._store.stat(path) else {}
         there = [shard for shard in shards if shard.name in stored]
         same = [shard for shard in there if stored[shard.name].key == self._key_of(shard)]
         if training_record.is_training(self._store):
@@ -218,15 +220,6 @@ class SourceIndex:
 
     def _key_of(self, shard: Shard) -> str:
         return f"{self._key}.{sources.kind_named(shard.kind).rows_id(shard)}"
-
-    def _stored(self, store: Store, keys: Mapping[str, str], parts: Sequence[str]) -> dict[str, ShardIndex]:
-        """Return the indexes in files by the names of shards; of several of a shard the one with its key."""
-        stored: dict[str, ShardIndex] = {}
-        for path in (self._path, *parts):
-            for name, index in _read(store, path) if store.stat(path) else ():
-                if name not in stored or index.key == keys.get(name):
-                    stored[name] = index
-        return stored
 
     def _write_part(self, shards: Sequence[Shard], indexed: Mapping[str, Indexed]) -> str:
         """Write the indexes of some shards to a file of their own, and return its path."""
@@ -274,8 +267,8 @@ def _made(
             yield next(indexes)
 
 
-def _read(store: Store, path: str) -> Iterator[tuple[str, ShardIndex]]:
-    """Yield the names of the shards of a file, with their indexes.
+def _read(store: Store, path: str) -> dict[str, ShardIndex]:
+    """Return the indexes in a file by the names of shards.
 
     Raises:
         StoreError: it cannot be read, or is damaged.
@@ -283,8 +276,11 @@ def _read(store: Store, path: str) -> Iterator[tuple[str, ShardIndex]]:
     try:
         with store.open(path) as file:
             pages = SealedFile.of(file).pages()
-            for group in range(pages.metadata.num_row_groups):
-                yield from _shards_of(pa.Table.from_batches(pages.batches(group, ROW_GROUP_ROWS, _READ)))
+            groups = (
+                pa.Table.from_batches(pages.batches(group, ROW_GROUP_ROWS, _READ))
+                for group in range(pages.metadata.num_row_groups)
+            )
+            return {name: index for group in groups for name, index in _shards_of(group)}
     except StoreError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
