@@ -1,15 +1,27 @@
-"""A training that is killed and continues publishes the files of one that nothing disturbed."""
+"""A training that is killed and continues publishes the files of one that nothing disturbed.
 
+`RAYSP_TEST_KILLS=25 pytest -m soak -k "commit and s3"` chooses a part of the training, the place of its sink, and the
+number of kills.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import raysp
 from tests import kit
 from tests.corpora import CHECKPOINT, digits_table
-
-pytestmark = pytest.mark.drivers  # two processes train, and are killed
+from tests.soaked import soaked, some
 
 PUBLISHED = ("README.md", "config.json", "metrics.json", "model.safetensors", "vocab.json")
 RECIPE = """
@@ -19,10 +31,10 @@ recipe = raysp.Finetune(
     raysp.Shards("{folder}/train/*.parquet", text="text"),
     steps=[raysp.Decode(), raysp.Keep(max_seconds=0.6)],
     objective=raysp.CTC("{checkpoint}", text=raysp.Text("upper")),
-    schedule=raysp.Schedule(steps=6, learning_rate=1e-3),
+    schedule=raysp.Schedule(steps={steps}, learning_rate=1e-3),
     batching=raysp.Batching(seconds=3, micro_batches=2),
-    evaluation=raysp.Evaluation(raysp.Shards("{folder}/dev/*.parquet", text="text"), every=2, best="loss"),
-    sink=raysp.Checkpoint("{sink}", every=2),
+    evaluation=raysp.Evaluation(raysp.Shards("{dev}", text="text"), every={evaluated}, best="loss"),
+    sink=raysp.Checkpoint("{sink}", every={every}, storage_options={options}),
     pool=raysp.Pool(1, cpus=1),
     ema=0.9,
     name="digits",
@@ -48,26 +60,30 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def recipe_file(folder: Path, sink: Path) -> Path:
-    file = sink.with_suffix(".py")
-    file.write_text(RECIPE.format(folder=folder, checkpoint=CHECKPOINT, sink=sink))
+def write_recipe(file: Path, folder: Path, sink: object, **changes: object) -> Path:
+    values = {"steps": 6, "every": 2, "evaluated": 2, "dev": folder / "dev" / "*.parquet", "options": "{}", **changes}
+    file.write_text(RECIPE.format(folder=folder, checkpoint=CHECKPOINT, sink=sink, **values))
     return file
 
 
-def published(sink: Path) -> dict[str, bytes]:
-    return {name: (sink / name).read_bytes().replace(str(sink).encode(), b"SINK") for name in PUBLISHED}
+def published(sink: object, options: dict[str, object] | None = None) -> dict[str, bytes]:
+    """Return the files of a checkpoint, with a word for the place of the sink."""
+    files, root = fsspec.core.url_to_fs(str(sink), **(options or {}))
+    files.invalidate_cache()
+    return {name: files.cat_file(f"{root}/{name}").replace(str(sink).encode(), b"SINK") for name in PUBLISHED}
 
 
 @pytest.fixture(scope="module")
 def whole(folder, tmp_path_factory) -> dict[str, bytes]:
     sink = tmp_path_factory.mktemp("whole") / "model"
-    assert kit.run(["finetune", recipe_file(folder, sink)]).code == 0
+    assert kit.run(["finetune", write_recipe(sink.with_suffix(".py"), folder, sink)]).code == 0
     return published(sink)
 
 
+@pytest.mark.drivers
 def test_what_a_training_publishes_is_the_same_after_kills(folder, whole, tmp_path):
     sink = tmp_path / "model"
-    command = ["finetune", recipe_file(folder, sink)]
+    command = ["finetune", write_recipe(tmp_path / "model.py", folder, sink)]
     for phase, n in (("after_step_committed", 2), ("before_exported", 1)):
         kit.killed_at(phase, n, command)
         assert not (sink / "metrics.json").exists()
@@ -75,3 +91,132 @@ def test_what_a_training_publishes_is_the_same_after_kills(folder, whole, tmp_pa
     found = published(sink)
     assert [name for name in PUBLISHED if found[name] != whole[name]] == []
     assert b"The mean loss of the last steps is " in found["README.md"]
+
+
+# A sink that fails ---------------------------------------------------------------------------------------------------
+
+
+PARTS_OF_A_SINK = (".raysp/index", ".raysp/log", ".raysp/steps", "the checkpoint")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory) -> tuple[list[object], list[str], dict[str, bytes]]:
+    """The command that trains to `memory://out`, the paths of its changes in order, and what it publishes."""
+    file = write_recipe(tmp_path_factory.mktemp("memory") / "recipe.py", folder, "memory://out")
+    line = ["finetune", file, "--engine", "here"]
+    with kit.failing_files() as files:
+        assert kit.run(line).code == 0
+        return line, [*files.changed], published("memory://out")
+
+
+@pytest.mark.parametrize("part", [*PARTS_OF_A_SINK, *soaked(["the rest"])])
+@pytest.mark.parametrize("how", some(("death", "lost", "error", "full"), "death"))
+def test_a_training_whose_sink_fails_at_a_change_is_completed_by_the_same_command(
+    undisturbed, monkeypatch, request, part, how
+):
+    """At the last change of each part of the sink; `make soak` at each change."""
+    monkeypatch.setenv("RAYSP_BEAT_SECONDS", "1")
+    line, changed, expected = undisturbed
+    changes = [n for n, path in enumerate(changed, 1) if part_of(path) == part]
+    assert changes
+    for n in changes[-1:] if "not soak" in request.config.option.markexpr else changes:
+        with kit.failing_files() as files:
+            files.fail_at(n, how)
+            first = kit.run(line)
+            files.revive()
+            again = kit.run(line)
+            assert again.code == 0, (n, first.err, again.err)
+            found = published("memory://out")
+        assert [name for name in PUBLISHED if found[name] != expected[name]] == [], (n, first.err)
+
+
+def part_of(path: str) -> str:
+    inside = path.removeprefix("/out/")
+    if not inside.startswith(".raysp/"):
+        return "the checkpoint"
+    return next((part for part in PARTS_OF_A_SINK if inside.startswith(part)), "the rest")
+
+
+# Kills at random moments ---------------------------------------------------------------------------------------------
+
+
+KILLS = int(os.environ.get("RAYSP_TEST_KILLS", "5"))
+"""Kills of a training."""
+DRIVER = """
+import os, random, runpy, signal, sys, threading, time
+import raysp
+
+file, name, seed = sys.argv[1:]
+chance = random.Random(seed)
+calls = 1 if name == "on_plan" else chance.randint(1, 2)
+
+def die():
+    time.sleep(chance.uniform(0, 0.4))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def call(*_):
+    global calls
+    calls -= 1
+    if calls == 0:
+        threading.Thread(target=die).start()
+
+raysp.finetune(runpy.run_path(file)["recipe"], engine="here", **({name: call} if name else {}))
+"""
+"""Trains, and dies soon after a call of `finetune`."""
+CALLS = {"index": "on_indexed", "steps": "on_progress", "evaluation": "on_progress", "export": "on_plan", "commit": ""}
+"""Parts of a training, and the call after which a kill falls into them; commits are killed by phases."""
+PHASES = [
+    f"{when}_{phase}" for when in ("before", "after") for phase in ("step_written", "step_committed", "step_removed")
+]
+REMOVED = {"index": ".raysp/index", "export": "README.md"}
+"""Files without which the same command repeats a part."""
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request, tmp_path, monkeypatch) -> Iterator[tuple[str, dict[str, object], str]]:
+    """Url of a sink, its options for fsspec, and those of a recipe as its text."""
+    if request.param == "disk":
+        yield str(tmp_path / "model"), {}, "{}"
+        return
+    with kit.s3_server() as server:
+        secret = {name: server.secret for name, value in server.options.items() if isinstance(value, raysp.Env)}
+        text = repr(server.options).replace("Env(", "raysp.Env(")
+        yield f"s3://{server.bucket()}/model", {**server.options, **secret}, text
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("part", CALLS)
+def test_kills_in_a_part_of_a_training_change_nothing_that_it_publishes(folder, place, tmp_path, part):
+    url, options, text = place
+    changes = {"steps": 4 * KILLS, "every": 1}
+    if part == "evaluation":
+        pq.write_table(digits_table(60).slice(20).select(["id", "audio", "text"]), tmp_path / "dev.parquet")
+        changes |= {"dev": tmp_path / "dev.parquet", "evaluated": 1}
+    once = write_recipe(tmp_path / "once.py", folder, tmp_path / "once" / "model", **changes)
+    assert kit.run(["finetune", once]).code == 0
+    file = write_recipe(tmp_path / "killed.py", folder, url, **changes, options=text)
+    chance, kills = random.Random(part), 0
+    if part == "export":
+        kit.killed_at("before_exported", 1, ["finetune", file])
+    while kills < KILLS and (is_killed(file, part, chance) or part in REMOVED):
+        kills += 1
+        if part in REMOVED:
+            files, root = fsspec.core.url_to_fs(url, **options)
+            files.invalidate_cache()
+            if files.exists(path := f"{root}/{REMOVED[part]}"):
+                files.rm(path, recursive=True)
+    assert kit.run(["finetune", file]).code == 0
+    found, expected = published(url, options), published(tmp_path / "once" / "model")
+    assert [name for name in PUBLISHED if found[name] != expected[name]] == []
+    assert kills > KILLS // 2
+
+
+def is_killed(file: Path, part: str, chance: random.Random) -> bool:
+    """Train, and return whether the training was killed before its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        at = f"{chance.choice(PHASES)}:{chance.randint(1, 3)}"
+        by_phase = {"RAYSP_FAIL_AT": at, "RAYSP_FAIL_FOLDER": folder} if part == "commit" else {}
+        command = [sys.executable, "-c", DRIVER, str(file), CALLS[part], str(chance.random())]
+        ran = subprocess.run(command, env={**os.environ, **by_phase}, stderr=subprocess.PIPE, text=True, timeout=300)
+    assert ran.returncode in (0, -signal.SIGKILL), ran.stderr
+    return ran.returncode != 0
